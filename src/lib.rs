@@ -1,0 +1,1 @@
+//! Palimpsest: a gRPC distributed edit orchestrator for language models.

@@ -1,0 +1,2 @@
+//! The `palimpsest` program.
+fn main() {}
