@@ -1,0 +1,253 @@
+//! Checks what a client asked for and fills in what it left open. A job that passes is complete:
+//! nothing in it depends on a default that a later version might change.
+
+use crate::causal::noise::{Law, Rule};
+use crate::proto::v1::{self, job::Spec};
+
+/// A field and what is wrong with it.
+pub type Violation = (String, String);
+
+/// Most violations that one answer lists.
+const SHOWN: usize = 20;
+/// Longest prompt in bytes. No tokenizer makes fewer than one token of 64 bytes of text.
+const PROMPT_LIMIT: usize = 1 << 20;
+/// Most noise samples of a cell.
+const SAMPLES_LIMIT: u32 = 10_000;
+/// Longest request id and display name.
+const NAME_LIMIT: usize = 200;
+
+/// Completes a job in place.
+///
+/// # Errors
+/// Every field that is wrong, with its value and the remedy.
+pub fn job(job: &mut v1::Job) -> Result<(), Vec<Violation>> {
+    let mut wrong = Vec::new();
+    if job.display_name.len() > NAME_LIMIT {
+        wrong.push((
+            "job.display_name".to_owned(),
+            format!("it has {} bytes: {NAME_LIMIT} at most", job.display_name.len()),
+        ));
+    }
+    match &mut job.spec {
+        Some(Spec::Trace(spec)) => trace(spec, &mut wrong),
+        Some(Spec::Generate(spec)) => generate(spec, &mut wrong),
+        None => wrong.push(("job.spec".to_owned(), "it is missing: set 'trace' or 'generate'".to_owned())),
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let more = wrong.len().saturating_sub(SHOWN);
+    wrong.truncate(SHOWN);
+    if more > 0 {
+        wrong.push(("job".to_owned(), format!("{more} more fields are wrong")));
+    }
+    Err(wrong)
+}
+
+/// A request id.
+///
+/// # Errors
+/// When it is too long.
+pub fn request_id(id: &str) -> Result<(), Violation> {
+    if id.len() > NAME_LIMIT {
+        let what = format!("it has {} bytes: {NAME_LIMIT} at most", id.len());
+        return Err(("request_id".to_owned(), what));
+    }
+    Ok(())
+}
+
+/// An identifier that becomes part of a resource name.
+///
+/// # Errors
+/// When it is not one.
+pub fn identifier(field: &str, id: &str) -> Result<(), Violation> {
+    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let allowed = |c: char| letter(c) || matches!(c, '.' | '_' | '-');
+    if id.is_empty() || id.len() > 100 || !id.starts_with(letter) || !id.chars().all(allowed) {
+        return Err((
+            field.to_owned(),
+            format!(
+                "'{id}' is not an identifier: use up to 100 lower-case letters, digits, '.', '_' \
+                 and '-', a letter or digit first"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn prompt(field: &str, prompt: &str, wrong: &mut Vec<Violation>) {
+    if prompt.is_empty() {
+        wrong.push((field.to_owned(), "the prompt is empty: give some text".to_owned()));
+    } else if prompt.len() > PROMPT_LIMIT {
+        let what = format!("the prompt has {} bytes: {PROMPT_LIMIT} at most", prompt.len());
+        wrong.push((field.to_owned(), what));
+    }
+}
+
+fn dtype(value: &mut i32, wrong: &mut Vec<Violation>) {
+    match v1::Dtype::try_from(*value) {
+        Ok(v1::Dtype::Unspecified) => *value = v1::Dtype::F32 as i32,
+        Ok(_) => {}
+        Err(_) => wrong.push((
+            "job.spec.dtype".to_owned(),
+            format!("{value} is not a number format: use DTYPE_F32, DTYPE_BF16 or DTYPE_F16"),
+        )),
+    }
+}
+
+fn trace(spec: &mut v1::TraceSpec, wrong: &mut Vec<Violation>) {
+    let field = |name: &str| format!("job.trace.{name}");
+    if spec.facts.is_empty() {
+        wrong.push((field("facts"), "there are none: give at least one".to_owned()));
+    }
+    for (n, fact) in spec.facts.iter().enumerate() {
+        prompt(&field(&format!("facts[{n}].prompt")), &fact.prompt, wrong);
+        let subject = field(&format!("facts[{n}].subject"));
+        if fact.subject.is_empty() {
+            wrong.push((subject, "the subject is empty: name the words to corrupt".to_owned()));
+        } else if !fact.prompt.contains(&fact.subject) {
+            let what = format!(
+                "the subject '{}' is not in the prompt '{}': write it as it stands there",
+                shorten(&fact.subject),
+                shorten(&fact.prompt)
+            );
+            wrong.push((subject, what));
+        }
+    }
+    if spec.kinds.is_empty() {
+        spec.kinds = vec![v1::Kind::Hidden as i32, v1::Kind::Mlp as i32, v1::Kind::Attn as i32];
+    }
+    for (n, &kind) in spec.kinds.iter().enumerate() {
+        if !matches!(v1::Kind::try_from(kind), Ok(kind) if kind != v1::Kind::Unspecified) {
+            wrong.push((field(&format!("kinds[{n}]")), format!("{kind} is not a kind")));
+        } else if spec.kinds[..n].contains(&kind) {
+            wrong.push((field(&format!("kinds[{n}]")), "the kind is named twice".to_owned()));
+        }
+    }
+    if spec.noise.is_empty() {
+        spec.noise = Rule::default().to_string();
+    }
+    match spec.noise.parse::<Rule>() {
+        Ok(rule) => {
+            if matches!(rule.law, Law::Multivariate | Law::Student(_)) {
+                let what = format!(
+                    "'{}' needs the embeddings' covariance over a corpus, which jobs do not \
+                     compute yet: use a number, s<k> or u<a>",
+                    spec.noise
+                );
+                wrong.push((field("noise"), what));
+            }
+            spec.noise = rule.to_string();
+        }
+        Err(error) => wrong.push((field("noise"), error.to_string())),
+    }
+    if spec.samples == 0 {
+        spec.samples = 10;
+    } else if spec.samples > SAMPLES_LIMIT {
+        let what = format!("{} is too many: {SAMPLES_LIMIT} at most", spec.samples);
+        wrong.push((field("samples"), what));
+    }
+    spec.seed.get_or_insert(1);
+    if spec.window == 0 {
+        spec.window = 10;
+    }
+    match v1::Engine::try_from(spec.engine) {
+        Ok(v1::Engine::Unspecified) => spec.set_engine(v1::Engine::Exact),
+        Ok(_) => {}
+        Err(_) => {
+            let what = format!("{} is not an engine: use ENGINE_EXACT or ENGINE_PLAIN", spec.engine);
+            wrong.push((field("engine"), what));
+        }
+    }
+    dtype(&mut spec.dtype, wrong);
+}
+
+fn generate(spec: &mut v1::GenerateSpec, wrong: &mut Vec<Violation>) {
+    let field = |name: &str| format!("job.generate.{name}");
+    if spec.prompts.is_empty() {
+        wrong.push((field("prompts"), "there are none: give at least one".to_owned()));
+    }
+    for (n, text) in spec.prompts.iter().enumerate() {
+        prompt(&field(&format!("prompts[{n}]")), text, wrong);
+    }
+    if spec.max_tokens == 0 {
+        spec.max_tokens = 32;
+    }
+    if !(spec.temperature.is_finite() && spec.temperature >= 0.0) {
+        let what = format!("{} is not a temperature: use 0 or more", spec.temperature);
+        wrong.push((field("temperature"), what));
+    }
+    dtype(&mut spec.dtype, wrong);
+}
+
+/// The beginning of a text, for a message.
+fn shorten(text: &str) -> String {
+    let mut short: String = text.chars().take(80).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn sweep(prompt: &str, subject: &str, noise: &str) -> v1::Job {
+        let fact = v1::Fact {
+            prompt: prompt.to_owned(),
+            subject: subject.to_owned(),
+            ..Default::default()
+        };
+        let spec = v1::TraceSpec {
+            facts: vec![fact],
+            noise: noise.to_owned(),
+            ..Default::default()
+        };
+        v1::Job { spec: Some(Spec::Trace(spec)), ..Default::default() }
+    }
+
+    #[test]
+    fn what_is_left_open_is_filled_in_with_the_published_settings() {
+        let mut job = sweep("a b", "a", "");
+        super::job(&mut job).unwrap();
+        let Some(Spec::Trace(spec)) = job.spec else { panic!() };
+        assert_eq!((spec.kinds.as_slice(), spec.noise.as_str()), (&[1, 2, 3][..], "s3"));
+        assert_eq!((spec.samples, spec.seed, spec.window), (10, Some(1), 10));
+        assert_eq!((spec.engine(), spec.dtype()), (v1::Engine::Exact, v1::Dtype::F32));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_value_and_the_remedy() {
+        for (mut job, field, what) in [
+            (sweep("The Louvre", "Prado", ""), "job.trace.facts[0].subject", "'Prado' is not in the prompt 'The Louvre'"),
+            (sweep("The Louvre", "", ""), "job.trace.facts[0].subject", "empty"),
+            (sweep("", "x", ""), "job.trace.facts[0].prompt", "empty"),
+            (sweep("a", "a", "loud"), "job.trace.noise", "loud"),
+            (sweep("a", "a", "t5"), "job.trace.noise", "corpus"),
+            (v1::Job::default(), "job.spec", "missing"),
+        ] {
+            let wrong = super::job(&mut job).unwrap_err();
+            assert!(wrong.iter().any(|(f, w)| f == field && w.contains(what)), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_list_of_violations_is_cut() {
+        let mut job = sweep("a", "b", "");
+        let Some(Spec::Trace(spec)) = &mut job.spec else { panic!() };
+        spec.facts = vec![spec.facts[0].clone(); 1000];
+        assert_eq!(super::job(&mut job).unwrap_err().len(), SHOWN + 1);
+    }
+
+    #[test]
+    fn identifiers_are_safe_in_names_and_paths() {
+        for good in ["smollm2-135m", "a", "7b.v1_x"] {
+            identifier("model_id", good).unwrap();
+        }
+        for bad in ["", "A", "a/b", "..", "-a", &"a".repeat(101), "ä"] {
+            assert!(identifier("model_id", bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! `JobService`: accepts jobs and tells how they go.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::Stream;
+use prost::Message;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::status::{IntoStatus, data_loss, invalid_argument, invalid_fields, not_found};
+use super::{check, models, pages};
+use crate::coordinator::{self, Coordinator, Event, NewJob};
+use crate::objects::Digest;
+use crate::proto::v1::job_service_server::JobService;
+use crate::proto::v1::{
+    CancelJobRequest, CancelJobResponse, CreateJobRequest, CreateJobResponse, ExplainJobRequest,
+    ExplainJobResponse, GetJobRequest, GetJobResponse, Job, JobCounts, JobState, ListJobsRequest,
+    ListJobsResponse, ListResultsRequest, ListResultsResponse, ListTasksRequest, ListTasksResponse,
+    UnitResult, WatchJobRequest, WatchJobResponse,
+};
+
+/// Most events in one message of a watch.
+const EVENTS: usize = 1000;
+/// Most bytes of results in one page: a message stays under 4 MiB with room to spare.
+const RESULT_BYTES: usize = 3 << 20;
+/// A watch says how the job goes at least this often, so that both ends notice a dead connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// And no more often than this: a fast job would drown its watchers.
+const PACE: Duration = Duration::from_millis(50);
+
+/// Serves the jobs of a coordinator.
+#[derive(Debug)]
+pub struct Jobs {
+    coordinator: Coordinator,
+}
+
+impl Jobs {
+    /// Serves the jobs of this coordinator.
+    pub fn new(coordinator: Coordinator) -> Self {
+        Self { coordinator }
+    }
+
+    async fn job(&self, id: Uuid) -> Result<Job, Status> {
+        self.coordinator
+            .inspect(move |core| core.job(id))
+            .await
+            .map_err(IntoStatus::into_status)?
+            .ok_or_else(|| not_found(format!("jobs/{id}")))
+    }
+}
+
+fn job_id(name: &str) -> Result<Uuid, Status> {
+    name.strip_prefix("jobs/").and_then(|id| id.parse().ok()).ok_or_else(|| not_found(name))
+}
+
+#[tonic::async_trait]
+impl JobService for Jobs {
+    async fn create_job(
+        &self,
+        request: Request<CreateJobRequest>,
+    ) -> Result<Response<CreateJobResponse>, Status> {
+        let CreateJobRequest { job, request_id, validate_only } = request.into_inner();
+        let mut job = job.ok_or_else(|| invalid_argument("job", "it is missing"))?;
+        check::job(&mut job).map_err(invalid_fields)?;
+        check::request_id(&request_id).map_err(|(field, what)| invalid_argument(field, what))?;
+        let mut model = self
+            .coordinator
+            .store()
+            .model(models::model_id(&job.model)?)
+            .map_err(IntoStatus::into_status)?
+            .ok_or_else(|| not_found(&job.model))?;
+        model.tensors.clear();
+        let job = Job {
+            name: String::new(),
+            state: JobState::Queued as i32,
+            counts: None,
+            create_time: None,
+            start_time: None,
+            end_time: None,
+            last_sequence: 0,
+            ..job
+        };
+        let tasks = coordinator::tasks(&job, &model.shape.unwrap_or_default());
+        if validate_only {
+            let counts = JobCounts {
+                tasks: tasks.len() as u64,
+                tasks_pending: tasks.len() as u64,
+                units: coordinator::units(&job),
+                ..JobCounts::default()
+            };
+            let job = Job { counts: Some(counts), ..coordinator::summary(&job) };
+            return Ok(Response::new(CreateJobResponse { job: Some(job) }));
+        }
+        let request_digest = Digest::of(&job.encode_to_vec()).to_string();
+        let id = Uuid::now_v7();
+        let new = NewJob { id, job, model, tasks, request_id, request_digest };
+        let made = self
+            .coordinator
+            .ask(Event::Submit(Box::new(new)))
+            .await
+            .map_err(IntoStatus::into_status)?
+            .unwrap_or(id);
+        tracing::info!(job = %made, "job accepted");
+        Ok(Response::new(CreateJobResponse { job: Some(self.job(made).await?) }))
+    }
+
+    async fn get_job(
+        &self,
+        request: Request<GetJobRequest>,
+    ) -> Result<Response<GetJobResponse>, Status> {
+        let name = request.into_inner().name;
+        let id = job_id(&name)?;
+        let job = self
+            .coordinator
+            .inspect(move |core| core.full_job(id))
+            .await
+            .map_err(IntoStatus::into_status)?
+            .ok_or_else(|| not_found(&name))?;
+        Ok(Response::new(GetJobResponse { job: Some(job) }))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<ListJobsRequest>,
+    ) -> Result<Response<ListJobsResponse>, Status> {
+        let request = request.into_inner();
+        let size = pages::size(request.page_size)?;
+        let before = page_number::<Uuid>("jobs", &request.page_token)?;
+        let mut jobs = self
+            .coordinator
+            .inspect(move |core| core.jobs_before(before, size + 1))
+            .await
+            .map_err(IntoStatus::into_status)?;
+        let more = jobs.len() > size;
+        jobs.truncate(size);
+        let next_page_token = match jobs.last() {
+            Some((id, _)) if more => pages::token("jobs", &id.to_string()),
+            _ => String::new(),
+        };
+        let jobs = jobs.into_iter().map(|(_, job)| job).collect();
+        Ok(Response::new(ListJobsResponse { jobs, next_page_token }))
+    }
+
+    async fn cancel_job(
+        &self,
+        request: Request<CancelJobRequest>,
+    ) -> Result<Response<CancelJobResponse>, Status> {
+        let id = job_id(&request.into_inner().name)?;
+        self.coordinator.ask(Event::Cancel(id)).await.map_err(IntoStatus::into_status)?;
+        Ok(Response::new(CancelJobResponse { job: Some(self.job(id).await?) }))
+    }
+
+    type WatchJobStream =
+        Pin<Box<dyn Stream<Item = Result<WatchJobResponse, Status>> + Send + 'static>>;
+
+    async fn watch_job(
+        &self,
+        request: Request<WatchJobRequest>,
+    ) -> Result<Response<Self::WatchJobStream>, Status> {
+        let WatchJobRequest { name, after_sequence } = request.into_inner();
+        let id = job_id(&name)?;
+        self.job(id).await?;
+        let coordinator = self.coordinator.clone();
+        let stream = async_stream::try_stream! {
+            // Asked for before the first look, so that nothing falls between the two.
+            let mut signal = coordinator.watch(id).await.map_err(IntoStatus::into_status)?;
+            let mut after = after_sequence;
+            loop {
+                signal.mark_unchanged();
+                let (job, progress) = coordinator
+                    .inspect(move |core| (core.job(id), core.progress(id)))
+                    .await
+                    .map_err(IntoStatus::into_status)?;
+                let job = job.ok_or_else(|| not_found(format!("jobs/{id}")))?;
+                let store = coordinator.store().clone();
+                let events = super::blocking(move || {
+                    store.events(id, after, EVENTS).map_err(IntoStatus::into_status)
+                })
+                .await?;
+                let seen = events.last().map_or(after, |event| event.sequence);
+                let ended = coordinator::is_terminal(job.state()) && seen >= job.last_sequence;
+                after = seen;
+                let behind = after < job.last_sequence;
+                yield WatchJobResponse { events, job: Some(job), progress: Some(progress) };
+                if ended {
+                    break;
+                }
+                if !behind {
+                    // A coordinator that stopped drops the signal; the next look says so.
+                    let _ = tokio::time::timeout(KEEP_ALIVE, signal.changed()).await;
+                    tokio::time::sleep(PACE).await;
+                }
+            }
+        };
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<ListTasksRequest>,
+    ) -> Result<Response<ListTasksResponse>, Status> {
+        let request = request.into_inner();
+        let id = job_id(&request.parent)?;
+        let size = pages::size(request.page_size)?;
+        let from: u32 = page_number("tasks", &request.page_token)?.unwrap_or_default();
+        let mut tasks = self
+            .coordinator
+            .inspect(move |core| core.tasks(id, from, size + 1))
+            .await
+            .map_err(IntoStatus::into_status)?
+            .ok_or_else(|| not_found(&request.parent))?;
+        let more = tasks.len() > size;
+        tasks.truncate(size);
+        let next = if more { pages::token("tasks", &(from as usize + size).to_string()) } else { String::new() };
+        Ok(Response::new(ListTasksResponse { tasks, next_page_token: next }))
+    }
+
+    async fn explain_job(
+        &self,
+        request: Request<ExplainJobRequest>,
+    ) -> Result<Response<ExplainJobResponse>, Status> {
+        let name = request.into_inner().name;
+        let id = job_id(&name)?;
+        let reasons = self
+            .coordinator
+            .inspect(move |core| core.explain(id))
+            .await
+            .map_err(IntoStatus::into_status)?
+            .ok_or_else(|| not_found(&name))?;
+        Ok(Response::new(ExplainJobResponse { reasons }))
+    }
+
+    async fn list_results(
+        &self,
+        request: Request<ListResultsRequest>,
+    ) -> Result<Response<ListResultsResponse>, Status> {
+        let request = request.into_inner();
+        let id = job_id(&request.parent)?;
+        let size = pages::size(request.page_size)?;
+        let from: u64 = page_number("results", &request.page_token)?.unwrap_or_default();
+        let units = coordinator::units(
+            &self
+                .coordinator
+                .inspect(move |core| core.full_job(id))
+                .await
+                .map_err(IntoStatus::into_status)?
+                .ok_or_else(|| not_found(&request.parent))?,
+        );
+        let store = self.coordinator.store().clone();
+        let found = super::blocking(move || {
+            store.results(id, from, size, RESULT_BYTES).map_err(IntoStatus::into_status)
+        })
+        .await?;
+        let mut results = Vec::with_capacity(found.len());
+        let mut next = from;
+        for (unit, _, bytes) in found {
+            next = unit + 1;
+            // The preparatory unit has the number after the last.
+            if unit < units {
+                results.push(UnitResult::decode(bytes.as_slice()).map_err(|e| data_loss(&e))?);
+            }
+        }
+        let next_page_token = if next == from || next >= units {
+            String::new()
+        } else {
+            pages::token("results", &next.to_string())
+        };
+        Ok(Response::new(ListResultsResponse { results, next_page_token }))
+    }
+}
+
+fn page_number<T: std::str::FromStr>(list: &str, token: &str) -> Result<Option<T>, Status> {
+    pages::after(list, token)?
+        .map(|text| text.parse().map_err(|_| super::status::invalid_page_token(token)))
+        .transpose()
+}
+
+impl IntoStatus for coordinator::Error {
+    fn into_status(self) -> Status {
+        use coordinator::{Error, Refusal};
+        match self {
+            Error::Refused(Refusal::NoSuchJob(id)) => not_found(format!("jobs/{id}")),
+            Error::Refused(refusal @ Refusal::RequestIdReused { .. }) => {
+                super::status::already_exists(super::status::Reason::RequestIdReused, refusal.to_string())
+            }
+            Error::Stopped => super::status::unavailable(self.to_string()),
+            Error::Store(error) => error.into_status(),
+        }
+    }
+}
+
+impl IntoStatus for crate::store::Error {
+    fn into_status(self) -> Status {
+        match self {
+            Self::Object(error) => error.into_status(),
+            Self::Damaged { .. } => data_loss(&self),
+            _ => super::status::internal(&self),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! `ModelService`: the models of the store.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tonic::{Request, Response, Status};
+
+use super::status::{
+    IntoStatus, Reason, already_exists, failed_precondition, invalid_fields, not_found,
+};
+use super::{check, pages};
+use crate::objects::Digest;
+use crate::proto::v1::model_service_server::ModelService;
+use crate::proto::v1::{
+    CreateModelRequest, CreateModelResponse, GetModelRequest, GetModelResponse, ListModelsRequest,
+    ListModelsResponse, Model,
+};
+use crate::store::{Change, Store};
+
+/// Serves the models of a store.
+#[derive(Debug)]
+pub struct Models {
+    store: Arc<Store>,
+    /// Held over the look-up and the write of a creation, so that two creations of one name are
+    /// decided one after the other.
+    creating: Mutex<()>,
+}
+
+impl Models {
+    /// Serves the models of this store.
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { store, creating: Mutex::new(()) }
+    }
+}
+
+/// A model's identifier out of its resource name.
+pub(super) fn model_id(name: &str) -> Result<&str, Status> {
+    name.strip_prefix("models/")
+        .filter(|id| check::identifier("name", id).is_ok())
+        .ok_or_else(|| not_found(name))
+}
+
+#[tonic::async_trait]
+impl ModelService for Models {
+    async fn create_model(
+        &self,
+        request: Request<CreateModelRequest>,
+    ) -> Result<Response<CreateModelResponse>, Status> {
+        let CreateModelRequest { model_id, model } = request.into_inner();
+        let mut model = model.unwrap_or_default();
+        let digests = check_model(&model_id, &model).map_err(invalid_fields)?;
+        for (file, digest) in model.files.iter().zip(&digests) {
+            let size = self.store.objects().size(digest).map_err(IntoStatus::into_status)?;
+            match size {
+                Some(size) if size == file.size => {}
+                found => {
+                    return Err(failed_precondition(
+                        Reason::ObjectMissing,
+                        format!(
+                            "the object {digest} of the file '{}' with {} bytes is {}",
+                            file.file_name,
+                            file.size,
+                            found.map_or("not stored".to_owned(), |n| format!("{n} bytes long")),
+                        ),
+                    ));
+                }
+            }
+        }
+        model.name = format!("models/{model_id}");
+        model.digest = digest_of_files(&model);
+        model.create_time = Some(std::time::SystemTime::now().into());
+
+        let _creating = self.creating.lock().await;
+        let store = self.store.clone();
+        let model = super::blocking(move || {
+            if let Some(before) = store.model(&model_id).map_err(IntoStatus::into_status)? {
+                return if before.digest == model.digest {
+                    Ok(before)
+                } else {
+                    let what = format!("{} is another model, with the digest {}", before.name, before.digest);
+                    Err(already_exists(Reason::NameTaken, what))
+                };
+            }
+            store.commit(&[Change::Model(model_id, model.clone())]).map_err(IntoStatus::into_status)?;
+            Ok(model)
+        })
+        .await?;
+        tracing::info!(model = model.name, family = model.family, "model imported");
+        Ok(Response::new(CreateModelResponse { model: Some(model) }))
+    }
+
+    async fn get_model(
+        &self,
+        request: Request<GetModelRequest>,
+    ) -> Result<Response<GetModelResponse>, Status> {
+        let name = request.into_inner().name;
+        let model = self
+            .store
+            .model(model_id(&name)?)
+            .map_err(IntoStatus::into_status)?
+            .ok_or_else(|| not_found(&name))?;
+        Ok(Response::new(GetModelResponse { model: Some(model) }))
+    }
+
+    async fn list_models(
+        &self,
+        request: Request<ListModelsRequest>,
+    ) -> Result<Response<ListModelsResponse>, Status> {
+        let request = request.into_inner();
+        let size = pages::size(request.page_size)?;
+        let after = pages::after("models", &request.page_token)?.unwrap_or_default();
+        let mut models = self.store.models(&after, size + 1).map_err(IntoStatus::into_status)?;
+        let more = models.len() > size;
+        models.truncate(size);
+        for model in &mut models {
+            model.tensors.clear();
+        }
+        let next_page_token = match models.last() {
+            Some(last) if more => pages::token("models", last.name.trim_start_matches("models/")),
+            _ => String::new(),
+        };
+        Ok(Response::new(ListModelsResponse { models, next_page_token }))
+    }
+}
+
+/// The digests of the files, if all of the model is in order.
+fn check_model(id: &str, model: &Model) -> Result<Vec<Digest>, Vec<check::Violation>> {
+    let mut wrong = Vec::new();
+    wrong.extend(check::identifier("model_id", id).err());
+    if model.family.is_empty() {
+        wrong.push(("model.family".to_owned(), "it is missing".to_owned()));
+    }
+    let shape = model.shape.unwrap_or_default();
+    for (field, value) in [
+        ("layers", u64::from(shape.layers)),
+        ("width", u64::from(shape.width)),
+        ("vocabulary", u64::from(shape.vocabulary)),
+        ("context", u64::from(shape.context)),
+        ("block_parameters", shape.block_parameters),
+    ] {
+        if value == 0 {
+            wrong.push((format!("model.shape.{field}"), "it is 0 or missing".to_owned()));
+        }
+    }
+    if model.files.is_empty() {
+        wrong.push(("model.files".to_owned(), "there are none".to_owned()));
+    }
+    let mut digests = Vec::new();
+    for (n, file) in model.files.iter().enumerate() {
+        let field = |name: &str| format!("model.files[{n}].{name}");
+        let name = &file.file_name;
+        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
+            let what = format!("'{name}' is not a plain file name");
+            wrong.push((field("file_name"), what));
+        } else if model.files[..n].iter().any(|other| other.file_name == *name) {
+            wrong.push((field("file_name"), format!("'{name}' is named twice")));
+        }
+        match file.digest.parse() {
+            Ok(digest) => digests.push(digest),
+            Err(error) => wrong.push((field("digest"), format!("{error}"))),
+        }
+    }
+    if wrong.is_empty() { Ok(digests) } else { Err(wrong) }
+}
+
+/// BLAKE3 over the names and digests of the files, in the order of their names.
+fn digest_of_files(model: &Model) -> String {
+    let mut lines: Vec<String> =
+        model.files.iter().map(|f| format!("{}\0{}\n", f.file_name, f.digest)).collect();
+    lines.sort();
+    Digest::of(lines.concat().as_bytes()).to_string()
+}

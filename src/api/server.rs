@@ -1,0 +1,106 @@
+//! The gRPC server: all services on one listener.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::transport::Server;
+use tonic::transport::server::{Connected, Router, TcpIncoming};
+
+use super::jobs::Jobs;
+use super::models::Models;
+use super::objects::Objects;
+use super::workers::Workers;
+use crate::coordinator::Coordinator;
+use crate::proto;
+use crate::proto::v1::job_service_server::JobServiceServer;
+use crate::proto::v1::model_service_server::ModelServiceServer;
+use crate::proto::v1::object_service_server::ObjectServiceServer;
+use crate::proto::v1::worker_service_server::WorkerServiceServer;
+
+/// The largest message that is taken or sent.
+pub const MESSAGE_LIMIT: usize = 4 << 20;
+
+/// Why the server does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {reason}; choose another with --listen")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        reason: String,
+    },
+    /// The transport failed.
+    #[error("the server failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// The descriptors of the contract are damaged, which no build of this program makes.
+    #[error("reflection cannot be served: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Binds an address. Port 0 takes a free one, which the incoming connections tell.
+///
+/// # Errors
+/// [`Error::Bind`].
+pub fn bind(address: SocketAddr) -> Result<TcpIncoming, Error> {
+    // `serve_with_incoming` leaves Nagle's algorithm on unless the listener is told: measured at
+    // 23 calls a second instead of 35,000.
+    TcpIncoming::bind(address)
+        .map(|incoming| incoming.with_nodelay(Some(true)))
+        .map_err(|error| Error::Bind { address, reason: error.to_string() })
+}
+
+/// Serves a coordinator on incoming connections until `shutdown`. Streams that are open then are
+/// ended; their clients come back to the next coordinator and lose nothing.
+///
+/// # Errors
+/// [`Error::Transport`].
+pub async fn serve<I, C, E>(
+    coordinator: Coordinator,
+    incoming: I,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error>
+where
+    I: Stream<Item = Result<C, E>>,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    router(coordinator)
+        .await?
+        .serve_with_incoming_shutdown(incoming, shutdown)
+        .await
+        .map_err(Error::Transport)
+}
+
+async fn router(coordinator: Coordinator) -> Result<Router, Error> {
+    let store = Arc::clone(coordinator.store());
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<JobServiceServer<Jobs>>().await;
+    reporter.set_serving::<ModelServiceServer<Models>>().await;
+    reporter.set_serving::<ObjectServiceServer<Objects>>().await;
+    reporter.set_serving::<WorkerServiceServer<Workers>>().await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let jobs = JobServiceServer::new(Jobs::new(coordinator.clone()))
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
+    let workers = WorkerServiceServer::new(Workers::new(coordinator))
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
+    Ok(Server::builder()
+        .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(jobs)
+        .add_service(workers)
+        .add_service(ModelServiceServer::new(Models::new(store.clone())))
+        .add_service(ObjectServiceServer::new(Objects::new(store.objects().clone()))))
+}

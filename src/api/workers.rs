@@ -1,0 +1,170 @@
+//! `WorkerService`: the streams of the workers.
+
+use std::pin::Pin;
+
+use futures::{Stream, StreamExt};
+use prost::Message as _;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::status::{IntoStatus, Reason, aborted, failed_precondition, invalid_argument};
+use super::{check, pages};
+use crate::coordinator::{CommittedResult, Coordinator, Event, LeaseKey, Session};
+use crate::proto::v1::connect_request::Message;
+use crate::proto::v1::worker_service_server::WorkerService;
+use crate::proto::v1::{
+    self, ConnectRequest, ConnectResponse, Hello, ListWorkersRequest, ListWorkersResponse,
+};
+
+/// The protocol that this coordinator speaks.
+pub const PROTOCOL: u32 = 1;
+
+/// Serves the workers of a coordinator.
+#[derive(Debug)]
+pub struct Workers {
+    coordinator: Coordinator,
+}
+
+impl Workers {
+    /// Serves the workers of this coordinator.
+    pub fn new(coordinator: Coordinator) -> Self {
+        Self { coordinator }
+    }
+}
+
+#[tonic::async_trait]
+impl WorkerService for Workers {
+    type ConnectStream =
+        Pin<Box<dyn Stream<Item = Result<ConnectResponse, Status>> + Send + 'static>>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<ConnectRequest>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let mut inbox = request.into_inner();
+        let hello = match inbox.message().await? {
+            Some(ConnectRequest { message: Some(Message::Hello(hello)) }) => hello,
+            _ => return Err(invalid_argument("message", "the first message must be 'hello'")),
+        };
+        let held = check_hello(&hello)?;
+        let worker = hello.worker_id.clone();
+        let (session, outbox) =
+            self.coordinator.open_session().await.map_err(IntoStatus::into_status)?;
+        let event = Event::Hello { session, hello: Box::new(hello), held };
+        self.coordinator.tell(event).await.map_err(IntoStatus::into_status)?;
+        tracing::info!(worker, "worker connected");
+
+        let coordinator = self.coordinator.clone();
+        tokio::spawn(async move {
+            let ended = receive(&coordinator, session, &mut inbox).await;
+            tracing::info!(worker, reason = ended.message(), "worker disconnected");
+            // Fails only when the coordinator has stopped, and then nobody minds.
+            let _ = coordinator.tell(Event::Gone(session)).await;
+        });
+        let outbox = tokio_stream::wrappers::ReceiverStream::new(outbox).map(|item| match item {
+            Ok(message) => Ok(ConnectResponse { message: Some(message) }),
+            Err(reason) => Err(aborted(Reason::StreamReplaced, reason)),
+        });
+        Ok(Response::new(Box::pin(outbox)))
+    }
+
+    async fn list_workers(
+        &self,
+        request: Request<ListWorkersRequest>,
+    ) -> Result<Response<ListWorkersResponse>, Status> {
+        let request = request.into_inner();
+        let size = pages::size(request.page_size)?;
+        let after = pages::after("workers", &request.page_token)?.unwrap_or_default();
+        let mut workers = self
+            .coordinator
+            .inspect(move |core| core.workers(&after, size + 1))
+            .await
+            .map_err(IntoStatus::into_status)?;
+        let more = workers.len() > size;
+        workers.truncate(size);
+        let next_page_token = match workers.last() {
+            Some(last) if more => pages::token("workers", last.name.trim_start_matches("workers/")),
+            _ => String::new(),
+        };
+        Ok(Response::new(ListWorkersResponse { workers, next_page_token }))
+    }
+}
+
+fn check_hello(hello: &Hello) -> Result<Vec<LeaseKey>, Status> {
+    check::identifier("hello.worker_id", &hello.worker_id)
+        .map_err(|(field, what)| invalid_argument(field, what))?;
+    if hello.protocol != PROTOCOL {
+        let older = if hello.protocol < PROTOCOL { "worker" } else { "coordinator" };
+        return Err(failed_precondition(
+            Reason::ProtocolVersion,
+            format!(
+                "the worker speaks protocol {}, the coordinator {PROTOCOL}: upgrade the {older}",
+                hello.protocol
+            ),
+        ));
+    }
+    hello.held.iter().map(lease_key).collect()
+}
+
+fn lease_key(key: &v1::LeaseKey) -> Result<LeaseKey, Status> {
+    LeaseKey::from_proto(key).ok_or_else(|| {
+        invalid_argument("lease.task", format!("'{}' is not 'jobs/ID/tasks/N'", key.task))
+    })
+}
+
+/// Takes a worker's messages until its stream ends, and says why it ended.
+async fn receive(
+    coordinator: &Coordinator,
+    session: Session,
+    inbox: &mut Streaming<ConnectRequest>,
+) -> Status {
+    loop {
+        let message = match inbox.message().await {
+            Ok(Some(ConnectRequest { message: Some(message) })) => message,
+            Ok(Some(ConnectRequest { message: None })) => continue,
+            Ok(None) => return Status::ok("the worker closed its stream"),
+            Err(status) => return status,
+        };
+        let event = match translate(session, message) {
+            Ok(event) => event,
+            Err(status) => return status,
+        };
+        if let Err(error) = coordinator.tell(event).await {
+            return error.into_status();
+        }
+    }
+}
+
+fn translate(session: Session, message: Message) -> Result<Event, Status> {
+    let key = |key: Option<v1::LeaseKey>| lease_key(&key.unwrap_or_default());
+    Ok(match message {
+        Message::Hello(_) => return Err(invalid_argument("message", "a second 'hello'")),
+        Message::Credits(credits) => Event::Credits(session, credits.credits),
+        Message::Heartbeat(heartbeat) => Event::Heartbeat {
+            session,
+            leases: heartbeat
+                .leases
+                .into_iter()
+                .map(|lease| Ok((key(lease.lease)?, lease.steps, lease.steps_per_second)))
+                .collect::<Result<_, Status>>()?,
+            loaded: heartbeat.loaded_models,
+        },
+        Message::Commit(commit) => {
+            let result = v1::UnitResult::decode(commit.result.as_slice())
+                .map_err(|e| invalid_argument("commit.result", e.to_string()))?;
+            if result.unit != commit.unit || result.outcome.is_none() {
+                let what = format!("it is not a result of unit {}", commit.unit);
+                return Err(invalid_argument("commit.result", what));
+            }
+            Event::Commit {
+                session,
+                lease: key(commit.lease)?,
+                unit: commit.unit,
+                result: CommittedResult::new(commit.result.into(), &result, commit.fingerprint),
+            }
+        }
+        Message::TaskEnd(end) => {
+            Event::TaskEnd { session, lease: key(end.lease)?, failure: end.failure }
+        }
+        Message::Drain(_) => Event::Drain(session),
+    })
+}

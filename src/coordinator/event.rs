@@ -1,0 +1,170 @@
+//! The vocabulary of the coordinator's core: what it is told, and what it asks to be done.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::proto::v1;
+use crate::store::{Change, TaskPlan};
+
+/// Milliseconds since the Unix epoch. Given to the core, never read by it.
+pub type Millis = u64;
+
+/// One stream of a worker. A worker that reconnects has a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Session(pub u64);
+
+/// A lease: the task and the epoch it was given with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LeaseKey {
+    /// The job.
+    pub job: Uuid,
+    /// The task's number in the job.
+    pub task: u32,
+    /// The epoch.
+    pub epoch: u64,
+}
+
+/// A job that was checked and cut, ready to be accepted.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// Its identifier.
+    pub id: Uuid,
+    /// The normalised job.
+    pub job: v1::Job,
+    /// The model it runs on, without tensors.
+    pub model: v1::Model,
+    /// How it is cut.
+    pub tasks: Vec<TaskPlan>,
+    /// The caller's request id; empty for none.
+    pub request_id: String,
+    /// Digest of the normalised request.
+    pub request_digest: String,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A client asked for a job.
+    Submit(Box<NewJob>),
+    /// A client cancelled a job.
+    Cancel(Uuid),
+    /// A worker opened its stream.
+    Hello {
+        /// The new stream.
+        session: Session,
+        /// What it said.
+        hello: Box<v1::Hello>,
+        /// The leases it still holds.
+        held: Vec<LeaseKey>,
+    },
+    /// A worker changed its credits.
+    Credits(Session, u32),
+    /// A worker lives.
+    Heartbeat {
+        /// Its stream.
+        session: Session,
+        /// How its leases go: lease, steps since the last commit, steps a second.
+        leases: Vec<(LeaseKey, u64, f64)>,
+        /// Models it has loaded.
+        loaded: Vec<String>,
+    },
+    /// A worker hands in a result.
+    Commit {
+        /// Its stream.
+        session: Session,
+        /// The lease it worked under.
+        lease: LeaseKey,
+        /// The unit.
+        unit: u64,
+        /// The result.
+        result: CommittedResult,
+    },
+    /// A worker ended a lease, well or with a failure.
+    TaskEnd {
+        /// Its stream.
+        session: Session,
+        /// The lease.
+        lease: LeaseKey,
+        /// Why it was not finished.
+        failure: Option<v1::Failure>,
+    },
+    /// A worker takes no more work.
+    Drain(Session),
+    /// A worker's stream broke or closed.
+    Gone(Session),
+    /// Time passed.
+    Tick,
+}
+
+/// A result on its way into the store, with what the core must know of it.
+#[derive(Clone, Debug)]
+pub struct CommittedResult {
+    /// The serialised [`v1::UnitResult`].
+    pub bytes: Bytes,
+    /// The first eight bytes of its BLAKE3 digest.
+    pub digest_prefix: u64,
+    /// The whole digest in hexadecimal.
+    pub digest: String,
+    /// Whether it is a failure.
+    pub failed: bool,
+    /// The scale it reports, when it is the preparatory unit of a sweep.
+    pub noise_scale: Option<f64>,
+    /// What decided its last bits.
+    pub fingerprint: Option<v1::Fingerprint>,
+}
+
+impl CommittedResult {
+    /// A result with its serialised bytes as they came in.
+    pub fn new(
+        bytes: bytes::Bytes,
+        result: &v1::UnitResult,
+        fingerprint: Option<v1::Fingerprint>,
+    ) -> Self {
+        use v1::unit_result::Outcome;
+        let digest = crate::objects::Digest::of(&bytes);
+        Self {
+            digest_prefix: digest.prefix(),
+            digest: digest.to_string(),
+            failed: matches!(result.outcome, Some(Outcome::Failure(_))),
+            noise_scale: match &result.outcome {
+                Some(Outcome::NoiseLevel(level)) => Some(level.scale),
+                _ => None,
+            },
+            bytes,
+            fingerprint,
+        }
+    }
+}
+
+/// What the core asks its driver to do. All [`Effect::Change`]s of an event are made durable
+/// before any other effect of it is carried out (I3).
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Write to the store.
+    Change(Change),
+    /// Send to a worker.
+    Send(Session, Box<v1::connect_response::Message>),
+    /// End a worker's stream, with the reason.
+    Close(Session, String),
+    /// A job has new events or progress: wake those who watch it.
+    Wake(Uuid),
+}
+
+/// Why the core refuses a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such job.
+    #[error("there is no job {0}: 'palimpsest job list' shows those there are")]
+    NoSuchJob(Uuid),
+    /// The request id was used for another request.
+    #[error(
+        "the request id '{request_id}' was used for a different request, which made jobs/{job}: \
+         use a new id"
+    )]
+    RequestIdReused {
+        /// The id.
+        request_id: String,
+        /// The job it made.
+        job: Uuid,
+    },
+}

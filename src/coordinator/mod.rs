@@ -1,0 +1,16 @@
+//! The coordinator: cuts jobs into tasks, leases them to workers, and keeps what comes back.
+//!
+//! [`Core`] is a pure state machine; [`Coordinator`] drives it: one actor feeds it events, writes
+//! its changes to the store, and only then lets anything of it be seen.
+
+mod core;
+mod driver;
+mod event;
+mod invariants;
+mod plan;
+
+pub use self::core::{Answer, Core, Limits, is_terminal};
+pub use driver::{Coordinator, Error};
+pub use event::{CommittedResult, Effect, Event, LeaseKey, Millis, NewJob, Refusal, Session};
+pub use invariants::{Invariant, violations};
+pub use plan::{noise_factor, summary, tasks, units};

@@ -1,0 +1,83 @@
+//! Keys of the records: a letter, then identifiers, numbers in big-endian so that a range scan
+//! goes through them in order.
+
+use uuid::Uuid;
+
+use super::Error;
+
+pub const JOB: u8 = b'j';
+pub const SPEC: u8 = b's';
+pub const TASK: u8 = b't';
+pub const RESULT: u8 = b'r';
+pub const DIVERGENCE: u8 = b'd';
+pub const EVENT: u8 = b'e';
+pub const MODEL: u8 = b'm';
+pub const EPOCH: [u8; 6] = *b"cepoch";
+
+fn with_job(letter: u8, job: Uuid, rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(17 + rest.len());
+    key.push(letter);
+    key.extend_from_slice(job.as_bytes());
+    key.extend_from_slice(rest);
+    key
+}
+
+pub fn job(job: Uuid) -> Vec<u8> {
+    with_job(JOB, job, &[])
+}
+
+pub fn spec(job: Uuid) -> Vec<u8> {
+    with_job(SPEC, job, &[])
+}
+
+pub fn task(job: Uuid, n: u32) -> Vec<u8> {
+    with_job(TASK, job, &n.to_be_bytes())
+}
+
+pub fn result(job: Uuid, unit: u64) -> Vec<u8> {
+    with_job(RESULT, job, &unit.to_be_bytes())
+}
+
+pub fn event(job: Uuid, sequence: u64) -> Vec<u8> {
+    with_job(EVENT, job, &sequence.to_be_bytes())
+}
+
+pub fn divergences(job: Uuid) -> Vec<u8> {
+    with_job(DIVERGENCE, job, &[])
+}
+
+pub fn divergence(job: Uuid, unit: u64, digest: &str) -> Vec<u8> {
+    let mut key = with_job(DIVERGENCE, job, &unit.to_be_bytes());
+    key.extend_from_slice(digest.as_bytes());
+    key
+}
+
+pub fn model(id: &str) -> Vec<u8> {
+    let mut key = vec![MODEL];
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+/// A key as text, for errors.
+pub fn printable(key: &[u8]) -> String {
+    key.escape_ascii().to_string()
+}
+
+fn damaged(key: &[u8]) -> Error {
+    Error::Damaged { key: printable(key), what: "the key is malformed".to_owned() }
+}
+
+pub fn job_of(key: &[u8]) -> Result<Uuid, Error> {
+    let bytes = key.get(1..17).ok_or_else(|| damaged(key))?;
+    Uuid::from_slice(bytes).map_err(|_| damaged(key))
+}
+
+pub fn task_of(key: &[u8]) -> Result<(Uuid, u32), Error> {
+    let n = key.get(17..21).and_then(|b| b.try_into().ok()).ok_or_else(|| damaged(key))?;
+    Ok((job_of(key)?, u32::from_be_bytes(n)))
+}
+
+pub fn unit_of(key: &[u8]) -> Result<(Uuid, u64), Error> {
+    let unit = key.get(17..25).and_then(|b| b.try_into().ok()).ok_or_else(|| damaged(key))?;
+    Ok((job_of(key)?, u64::from_be_bytes(unit)))
+}

@@ -1,0 +1,142 @@
+//! Records as they lie in the database: prost messages, so that a field can be added without
+//! breaking an older store. Field numbers are for ever.
+
+use uuid::Uuid;
+
+use crate::proto::v1;
+
+/// A value that lies in the database when it is small and in the object folder when it is not:
+/// sled keeps several copies of large values.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Value {
+    /// The bytes, if they are small.
+    #[prost(bytes = "vec", optional, tag = "1")]
+    pub inline: Option<Vec<u8>>,
+    /// BLAKE3 of the bytes, in hexadecimal: the name of the object when `inline` is absent.
+    #[prost(string, tag = "2")]
+    pub digest: String,
+}
+
+/// What never changes of a job, and is large.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SpecRecord {
+    /// The job as it was accepted, with its facts or prompts.
+    #[prost(message, optional, tag = "1")]
+    pub job: Option<v1::Job>,
+    /// How it was cut.
+    #[prost(message, repeated, tag = "2")]
+    pub tasks: Vec<TaskPlan>,
+}
+
+/// What changes of a job.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct JobRecord {
+    /// The job without facts and prompts, as lists show it. `counts` is not kept here: it is
+    /// counted again from the tasks when the store is opened.
+    #[prost(message, optional, tag = "1")]
+    pub job: Option<v1::Job>,
+    /// The caller's request id, if any.
+    #[prost(string, tag = "3")]
+    pub request_id: String,
+    /// BLAKE3 of the normalised request, in hexadecimal.
+    #[prost(string, tag = "4")]
+    pub request_digest: String,
+    /// The scale of the noise, once it is known.
+    #[prost(double, optional, tag = "5")]
+    pub noise_scale: Option<f64>,
+}
+
+/// A task as it was planned.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TaskPlan {
+    /// Its first unit.
+    #[prost(uint64, tag = "1")]
+    pub first_unit: u64,
+    /// How many units it has.
+    #[prost(uint64, tag = "2")]
+    pub units: u64,
+    /// Estimated multiply-adds.
+    #[prost(double, tag = "3")]
+    pub cost: f64,
+    /// Whether the other tasks wait for this one.
+    #[prost(bool, tag = "4")]
+    pub preparatory: bool,
+}
+
+/// What changed of a task since it was planned. A task without a record waits.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TaskRecord {
+    /// Its state, a [`v1::TaskState`].
+    #[prost(enumeration = "v1::TaskState", tag = "1")]
+    pub state: i32,
+    /// Epoch of its newest lease.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// The worker of its newest lease.
+    #[prost(string, tag = "3")]
+    pub worker: String,
+    /// Ended attempts by class.
+    #[prost(message, repeated, tag = "4")]
+    pub failures: Vec<v1::FailureCount>,
+    /// What the last failure said.
+    #[prost(string, tag = "5")]
+    pub last_failure: String,
+    /// The distinct workers that were lost while they held it.
+    #[prost(string, repeated, tag = "6")]
+    pub lost_workers: Vec<String>,
+}
+
+/// A committed result.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ResultRecord {
+    /// The serialised [`v1::UnitResult`].
+    #[prost(message, optional, tag = "1")]
+    pub value: Option<Value>,
+    /// The lease's epoch; 0 when the coordinator itself ended the unit.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// The worker that computed it.
+    #[prost(string, tag = "3")]
+    pub worker: String,
+    /// What decided its last bits.
+    #[prost(message, optional, tag = "4")]
+    pub fingerprint: Option<v1::Fingerprint>,
+    /// Whether it is a failure.
+    #[prost(bool, tag = "5")]
+    pub failed: bool,
+}
+
+/// A second, different result for a unit that has one.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DivergenceRecord {
+    /// The digest that was refused.
+    #[prost(string, tag = "1")]
+    pub digest: String,
+    /// Who sent it.
+    #[prost(string, tag = "2")]
+    pub worker: String,
+    /// Its fingerprint.
+    #[prost(message, optional, tag = "3")]
+    pub fingerprint: Option<v1::Fingerprint>,
+}
+
+/// A change to the store. A list of them is written as one atomic batch.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// The job's spec: written once.
+    Spec(Uuid, SpecRecord),
+    /// The job's record.
+    Job(Uuid, JobRecord),
+    /// A task's record.
+    Task(Uuid, u32, TaskRecord),
+    /// A unit's result and the serialised bytes of it.
+    Result(Uuid, u64, ResultRecord, bytes::Bytes),
+    /// A divergence of a unit.
+    Divergence(Uuid, u64, DivergenceRecord),
+    /// An event of a job.
+    Event(Uuid, v1::JobEvent),
+    /// The newest lease epoch.
+    Epoch(u64),
+    /// A model.
+    Model(String, v1::Model),
+}
