@@ -1,1 +1,5 @@
 //! Palimpsest: a gRPC distributed edit orchestrator for language models.
+
+pub mod facts;
+pub mod npz;
+pub mod plot;
