@@ -76,6 +76,7 @@ assert int(trace["window"]) == 10 and not str(trace["kind"]) and bool(trace["cor
 import io
 again = io.BytesIO()
 np.savez(again, **{k: trace[k].tolist() if trace[k].dtype.kind != "f" else trace[k] for k in trace.files})
+again.seek(0)
 for k, v in np.load(again).items():
     assert (v.dtype, v.shape) == (trace[k].dtype, trace[k].shape), (k, v.dtype, trace[k].dtype)
 assert wrong.files == ["correct_prediction"] and not wrong["correct_prediction"]

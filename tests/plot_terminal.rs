@@ -68,7 +68,7 @@ fn a_narrow_terminal_folds_layers_and_says_so() {
 #[test]
 fn no_line_is_wider_than_the_terminal() {
     for layers in [2, 12, 30, 80, 200] {
-        for width in [24, 30, 40, 80, 132, 300] {
+        for width in [32, 40, 60, 80, 132, 300] {
             for colour in [Colour::Never, Colour::Ansi256, Colour::TrueColor] {
                 let text = plain(&map(layers).to_terminal(width, colour).unwrap());
                 for line in text.lines() {
@@ -127,7 +127,7 @@ fn a_flat_map_is_told_to_be_flat() {
     map.scores.fill(0.25);
     map.low = 0.25;
     let text = map.to_terminal(80, Colour::Never).unwrap();
-    assert!(text.contains("p(Seattle) 0.250 everywhere"), "{text}");
+    assert!(text.contains("p(Seattle): 0.250 everywhere"), "{text}");
 }
 
 fn curves() -> Curves {
@@ -169,6 +169,14 @@ fn spark_lines_fold_into_a_narrow_terminal() {
         "{text}"
     );
     assert!(text.lines().all(|line| line.width() <= 60), "{text}");
+    for width in [32, 40, 48, 60, 200] {
+        let text = curves().to_terminal(width, Colour::Never).unwrap();
+        assert!(
+            text.lines().all(|line| line.width() <= width),
+            "{width}: {text}"
+        );
+        assert_eq!(text.contains("±95 %"), width >= 60, "{text}");
+    }
     let coloured = curves().to_terminal(60, Colour::Ansi256).unwrap();
     assert_eq!(plain(&coloured), text);
 }

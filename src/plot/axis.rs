@@ -41,7 +41,7 @@ impl Scale {
     }
 }
 
-/// Round values inside `low..=high`, at most about `count` of them, with their labels. The step is
+/// Round values inside `low..=high`, parted into about `count` intervals, with their labels. The step is
 /// 1, 2 or 5 times a power of ten. A span of nothing gives that one value.
 pub fn ticks(low: f64, high: f64, count: usize) -> Vec<(f64, String)> {
     let span = high - low;
@@ -50,17 +50,16 @@ pub fn ticks(low: f64, high: f64, count: usize) -> Vec<(f64, String)> {
     }
     let rough = span / count.max(1) as f64;
     let mut exponent = rough.log10().floor() as i32;
-    let mantissa = rough / 10f64.powi(exponent);
-    let mut unit = match mantissa {
-        m if m <= 1.0 + 1e-9 => 1,
-        m if m <= 2.0 + 1e-9 => 2,
-        m if m <= 5.0 + 1e-9 => 5,
-        _ => 10,
+    // The nearest of 1, 2, 5 and 10 on a logarithmic scale.
+    let unit = match rough / 10f64.powi(exponent) {
+        m if m < 2f64.sqrt() => 1,
+        m if m < 10f64.sqrt() => 2,
+        m if m < 50f64.sqrt() => 5,
+        _ => {
+            exponent += 1;
+            1
+        }
     };
-    if unit == 10 {
-        unit = 1;
-        exponent += 1;
-    }
     let step = f64::from(unit) * 10f64.powi(exponent);
     // Half a thousandth of a step of slack, so that a bound which is itself round gets its tick.
     let first = (low / step - 5e-4).ceil() as i64;
@@ -68,10 +67,10 @@ pub fn ticks(low: f64, high: f64, count: usize) -> Vec<(f64, String)> {
     (first..=last)
         .map(|k| {
             let value = k as f64 * step;
-            let label = if exponent < -4 && k != 0 {
-                trim_exponent(&format!("{value:.3e}"))
-            } else {
-                format!("{:.*}", (-exponent).max(0) as usize, value)
+            let label = match k {
+                0 if exponent < -4 => "0".to_owned(),
+                _ if exponent < -4 => trim_exponent(&format!("{value:.3e}")),
+                _ => format!("{:.*}", (-exponent).max(0) as usize, value),
             };
             (value, label)
         })
@@ -146,14 +145,7 @@ mod tests {
             ["-0.02", "0.00", "0.02", "0.04", "0.06", "0.08"]
         );
         assert_eq!(labels(0.0, 4.0, 4), ["0", "1", "2", "3", "4"]);
-        assert_eq!(
-            labels(0.0, 6e-7, 3),
-            ["0.0000000", "2e-7", "4e-7", "6e-7"].map(|s| if s.starts_with("0.") {
-                "0.0000000"
-            } else {
-                s
-            })
-        );
+        assert_eq!(labels(0.0, 6e-7, 3), ["0", "2e-7", "4e-7", "6e-7"]);
         assert_eq!(labels(0.25, 0.25, 5), ["0.250"]);
     }
 

@@ -145,7 +145,7 @@ impl Curves {
             .attr("fill", INK)
             .open();
         let spacing = if layers > 1 {
-            (28.0 / plot.step).ceil() as usize
+            (36.0 / plot.step).ceil() as usize
         } else {
             1
         };

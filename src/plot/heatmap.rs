@@ -137,7 +137,7 @@ impl HeatMap {
             .attr("text-anchor", "middle")
             .attr("fill", INK)
             .open();
-        for layer in layer_ticks(self.layers, (24.0 / cell_width).ceil() as usize) {
+        for layer in layer_ticks(self.layers, (36.0 / cell_width).ceil() as usize) {
             let x = left + (layer as f32 + 0.5) * cell_width;
             tick(&mut svg, x, axis_bottom, x, axis_bottom + 3.0);
             svg.element("text")
@@ -218,7 +218,7 @@ fn bar_labels(floor: f32, ceiling: f32, height: f32) -> Vec<(f32, String)> {
     if ceiling <= floor {
         return vec![(0.5, number(low))];
     }
-    let count = (height / 30.0).clamp(3.0, 8.0) as usize;
+    let count = (height / 20.0).clamp(4.0, 8.0) as usize;
     ticks(low, high, count)
         .into_iter()
         .map(|(value, label)| (((value - low) / (high - low)).clamp(0.0, 1.0) as f32, label))

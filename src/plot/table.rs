@@ -141,7 +141,7 @@ mod tests {
     fn a_narrow_terminal_cuts_text_and_never_numbers() {
         let text = table().render(Some(24), Colour::Never);
         assert!(text.lines().all(|line| columns(line) <= 24), "{text}");
-        assert!(text.contains("The Space N…  0.976"), "{text}");
+        assert!(text.contains("The Space…   0.976"), "{text}");
         let text = table().render(Some(5), Colour::Never);
         assert!(text.contains("The S…  0.976"), "{text}");
     }

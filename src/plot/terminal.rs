@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 
 use super::axis::{Scale, layer_ticks, number};
 use super::palette::{self, Rgb};
-use super::text::{columns, pad_left, pad_right, truncate, visible};
+use super::text::{columns, pad_left, pad_right, truncate, visible, wrap};
 use super::{Curves, Error, HeatMap};
 
 /// How much colour a stream takes.
@@ -100,8 +100,10 @@ pub fn terminal_width() -> Option<usize> {
 const SHADES: [char; 10] = [' ', '.', ':', '-', '=', '+', '*', '#', '%', '@'];
 /// Heights of a spark line.
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-/// Narrower than this, figures run over the edge: labels would leave no room for a grid.
-const NARROWEST: usize = 24;
+/// Narrower than this, figures run over the edge: a colour scale with its numbers takes as much.
+const NARROWEST: usize = 32;
+/// Least columns of a spark line.
+const SHORTEST: usize = 8;
 
 /// How layers are laid over terminal columns.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -193,18 +195,23 @@ impl HeatMap {
         ));
 
         let steps = (0..10).map(|i| scale.floor + (scale.ceiling - scale.floor) * i as f32 / 9.0);
-        let value_label = truncate(&visible(&self.value_label), room.saturating_sub(24).max(8));
-        let (floor, ceiling) = (f64::from(scale.floor), f64::from(scale.ceiling));
-        line(&if scale.is_flat() {
-            format!("{indent}{value_label} {} everywhere", number(floor))
+        let value_label = truncate(&visible(&self.value_label), room);
+        let floor = number(f64::from(scale.floor));
+        if scale.is_flat() {
+            line(&format!("{indent}{value_label}: {floor} everywhere"));
         } else {
+            let ceiling = number(f64::from(scale.ceiling));
             let bar = self.cells(steps, 1, scale, colour);
-            format!(
-                "{indent}{value_label} {} │{bar}│ {}",
-                number(floor),
-                number(ceiling)
-            )
-        });
+            let bar_width = columns(&floor) + 14 + columns(&ceiling);
+            let bar = format!("{floor} │{bar}│ {ceiling}");
+            if columns(&value_label) + 1 + bar_width <= room {
+                line(&format!("{indent}{value_label} {bar}"));
+            } else {
+                line(&format!("{indent}{value_label}"));
+                let indent = indent.len().min(width.saturating_sub(bar_width));
+                line(&format!("{}{bar}", " ".repeat(indent)));
+            }
+        }
         let notes = [
             self.peak(),
             self.baselines(),
@@ -212,10 +219,9 @@ impl HeatMap {
             fold.note(),
         ];
         for note in notes.into_iter().flatten() {
-            line(&format!(
-                "{indent}{}",
-                colour.paint("2", &truncate(&note, room))
-            ));
+            for part in wrap(&note, room) {
+                line(&format!("{indent}{}", colour.paint("2", &part)));
+            }
         }
         Ok(out)
     }
@@ -318,15 +324,18 @@ impl Curves {
                 .max()
                 .unwrap_or(0)
         });
+        let taken = widths.iter().map(|w| w + 2).sum::<usize>();
+        // Numbers that would leave no room for a spark line stay away.
+        let room = width - gutter - 1;
+        let numbers = taken + SHORTEST.min(layers) <= room;
+        let fold = Fold::new(layers, if numbers { room - taken } else { room }, 1);
         let figures = |texts: &[String; 3]| -> String {
-            texts
+            let padded = texts
                 .iter()
                 .zip(widths)
-                .map(|(t, w)| format!("  {}", pad_left(t, w)))
-                .collect()
+                .map(|(t, w)| format!("  {}", pad_left(t, w)));
+            padded.filter(|_| numbers).collect()
         };
-        let taken = gutter + 1 + widths.iter().map(|w| w + 2).sum::<usize>();
-        let fold = Fold::new(layers, width.saturating_sub(taken).max(8), 1);
         let spark = layers.div_ceil(fold.layers);
 
         let mut out = String::new();
@@ -336,7 +345,9 @@ impl Curves {
         };
         line(&colour.paint("1", &truncate(&visible(&self.title), width)));
         let head = format!("{}{}", " ".repeat(gutter + 1 + spark), figures(&heads));
-        line(&colour.paint("2", head.trim_end()));
+        if numbers {
+            line(&colour.paint("2", &head));
+        }
         for ((series, name), (i, peak)) in
             self.series.iter().zip(&names).zip(peaks.iter().enumerate())
         {
@@ -358,7 +369,6 @@ impl Curves {
         }
         let indent = " ".repeat(gutter + 1);
         line(&format!("{indent}{}", fold.axis(layers)));
-        let room = width - gutter - 1;
         line(&format!(
             "{indent}{}",
             truncate(&visible(&self.x_label), room)
@@ -377,10 +387,9 @@ impl Curves {
         .into_iter()
         .flatten()
         {
-            line(&format!(
-                "{indent}{}",
-                colour.paint("2", &truncate(&note, room))
-            ));
+            for part in wrap(&note, room) {
+                line(&format!("{indent}{}", colour.paint("2", &part)));
+            }
         }
         Ok(out)
     }

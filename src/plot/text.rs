@@ -84,9 +84,24 @@ fn cut(text: &str, limit: f32, ellipsis: f32, measure: impl Fn(&str) -> f32) -> 
         }
         end = next;
     }
-    // A dangling joiner would pull the ellipsis into the emoji before it.
-    let kept = text[..end].trim_end_matches('\u{200d}');
+    // A dangling joiner would pull the ellipsis into the emoji before it; a space would part them.
+    let kept = text[..end].trim_end_matches(['\u{200d}', ' ']);
     format!("{kept}…")
+}
+
+/// `text` in lines of at most `limit` columns, broken at spaces; a word that is longer is cut.
+pub fn wrap(text: &str, limit: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.width() + 1 + word.width() <= limit => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(truncate(word, limit)),
+        }
+    }
+    lines
 }
 
 /// `text` padded with spaces on the left to `width` terminal columns.
@@ -154,6 +169,16 @@ mod tests {
         assert_eq!(truncate("ab", 0), "");
         let cut = truncate("👩‍👩‍👧‍👦👩‍👩‍👧‍👦👩‍👩‍👧‍👦", 5);
         assert!(columns(&cut) <= 5 && cut.ends_with('…'), "{cut}");
+    }
+
+    #[test]
+    fn lines_break_at_spaces_and_only_there() {
+        assert_eq!(
+            wrap("clean 0.976, corrupted 0.0262", 14),
+            ["clean 0.976,", "corrupted", "0.0262"]
+        );
+        assert_eq!(wrap("abcdefgh ij", 5), ["abcd…", "ij"]);
+        assert_eq!(wrap("", 5), [""]);
     }
 
     #[test]
