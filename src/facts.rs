@@ -573,9 +573,9 @@ mod tests {
             attribute: Some("Antarctica".into()),
             relation: Some("P30".into()),
         };
-        assert_eq!(parse("f", known).unwrap(), [fact.clone()]);
-        assert_eq!(parse("f", lines).unwrap(), [fact.clone()]);
-        assert_eq!(parse("f", full).unwrap(), [fact.clone()]);
+        assert_eq!(parse("f", known).unwrap(), std::slice::from_ref(&fact));
+        assert_eq!(parse("f", lines).unwrap(), std::slice::from_ref(&fact));
+        assert_eq!(parse("f", full).unwrap(), std::slice::from_ref(&fact));
         assert_eq!(
             parse("f", flat).unwrap(),
             [Fact {
@@ -599,7 +599,7 @@ mod tests {
     #[test]
     fn an_error_names_file_record_field_and_remedy() {
         let good = r#"{"prompt": "A b", "subject": "A"}"#;
-        insta::assert_snapshot!(
+        let messages =
             [
                 message(""),
                 message("[]"),
@@ -624,8 +624,8 @@ mod tests {
                 message(r#"{"prompt_templates": [], "samples": []}"#),
                 message(r#"{"prompt_templates": ["{} is"], "samples": [{"object": "x"}]}"#),
             ]
-            .join("\n")
-        );
+            .join("\n");
+        insta::assert_snapshot!(messages);
     }
 
     #[test]

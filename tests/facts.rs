@@ -4,6 +4,8 @@
 //! `counterfact_full_schema_examples.json` and `relations/`; what is not there is skipped with a
 //! message.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::PathBuf;
 
 use palimpsest::facts::{Fact, read};

@@ -2,6 +2,8 @@
 //!
 //! Uses the Python that `deploy/setup.sh` puts into `.deps`, and says so where it is missing.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 use std::process::Command;
 

@@ -2,6 +2,8 @@
 //!
 //! The pictures stay in `target/tmp`, for looking at.
 
+#![allow(clippy::unwrap_used)]
+
 use palimpsest::plot::{Curves, Error, HeatMap, Kind, Series, Trace};
 
 /// A trace with an early site at the last subject token and a late one at the last token.
@@ -182,12 +184,12 @@ fn long_prompts_deep_models_and_hostile_tokens_stay_well_formed() {
     keep("heatmap_long", &svg);
     assert_eq!(cells(&svg).len(), 60 * 80);
     let texts = texts(&svg);
-    assert_eq!(texts[0], "<&> ␀");
+    assert_eq!(texts[0], "<&> ‹U+0000›");
     for wanted in [
         "<script>alert('x')</script>",
         "⏎",
         "⇥*",
-        "␀␛[31m*",
+        "‹U+0000›‹U+001B›[31m*",
         "東京タワー*",
         "🧑‍🚀*",
         "‹U+202E›desrever*",

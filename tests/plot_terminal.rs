@@ -1,5 +1,7 @@
 //! The figures in the terminal.
 
+#![allow(clippy::unwrap_used)]
+
 use palimpsest::plot::{Colour, Curves, HeatMap, Kind, Series};
 use unicode_width::UnicodeWidthStr;
 
@@ -88,9 +90,9 @@ fn no_line_is_wider_than_the_terminal() {
     }
 }
 
-/// Columns of the longest label, "downtown" or "␛[2J", as far as a third of the width allows.
+/// Columns of the longest label, "‹U+001B›[2J", as far as a third of the width allows.
 fn label_width(width: usize) -> usize {
-    "downtown".len().min(width / 3)
+    "‹U+001B›[2J".width().min(width / 3)
 }
 
 #[test]

@@ -17,7 +17,7 @@ const HEIGHT: f32 = 240.0;
 const INSET: f32 = 10.0;
 const INK: &str = "#1a1a1a";
 /// Dashes of the second and later curves of the common palette, for print without colour.
-const DASHES: [&str; 4] = ["", "7 3", "2 2.5", "8 3 2 3"];
+const DASHES: [&str; 4] = ["", "7 3", "4 2", "8 3 2 3"];
 
 impl Curves {
     /// The figure as a complete SVG document on white. A value that is not a number interrupts its

@@ -194,7 +194,7 @@ impl HeatMap {
         }
         svg.element("text")
             .num("x", bar_left)
-            .num("y", top + bar_height + 17.0)
+            .num("y", top + bar_height + 15.0)
             .text(&value_label);
         svg.close();
         Ok(svg.finish())

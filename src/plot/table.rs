@@ -52,7 +52,7 @@ impl Table {
     }
 
     /// Adds a row. Missing cells are blank and cells beyond the last column are left out; line
-    /// breaks and control characters are shown as their pictures.
+    /// breaks and control characters are made visible.
     pub fn row<T: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = T>) {
         let mut row: Vec<String> = cells.into_iter().map(|c| visible(c.as_ref())).collect();
         row.resize(self.head.len(), String::new());

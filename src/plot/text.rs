@@ -4,21 +4,17 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// A token, answer or name as one visible line.
 ///
-/// Newlines, tabs and other controls become their pictures, and characters that reorder or hide
-/// text (bidirectional overrides, zero-width spaces) become their code points: a prompt must not be
-/// able to steer the terminal or to make a label read differently from what the model saw.
+/// Newlines and tabs become `⏎` and `⇥`; other controls, and characters that reorder or hide text
+/// (bidirectional overrides, zero-width spaces), become their code points: a prompt must not be able
+/// to steer the terminal or to make a label read differently from what the model saw. Unicode's
+/// control pictures are not used, because few typefaces have them.
 pub fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '\n' => out.push('⏎'),
-            '\r' => out.push('␍'),
             '\t' => out.push('⇥'),
-            '\u{7f}' => out.push('␡'),
-            c if (c as u32) < 0x20 => {
-                out.push(char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}'))
-            }
-            c if hidden(c) => out.push_str(&format!("‹U+{:04X}›", c as u32)),
+            c if c.is_control() || hidden(c) => out.push_str(&format!("‹U+{:04X}›", c as u32)),
             c => out.push(c),
         }
     }
@@ -40,8 +36,7 @@ pub fn label(token: &str) -> String {
 /// zero-width joiner and the variation selectors are not among them: emoji are made of them.
 fn hidden(c: char) -> bool {
     matches!(c,
-        '\u{80}'..='\u{9f}'
-        | '\u{ad}'
+        '\u{ad}'
         | '\u{61c}'
         | '\u{180e}'
         | '\u{200b}' | '\u{200c}' | '\u{200e}' | '\u{200f}'
@@ -146,7 +141,10 @@ mod tests {
 
     #[test]
     fn controls_and_direction_marks_become_visible() {
-        assert_eq!(visible("a\nb\tc\r\0\u{1b}[31m\u{7f}"), "a⏎b⇥c␍␀␛[31m␡");
+        assert_eq!(
+            visible("a\nb\tc\r\0\u{1b}[31m\u{7f}"),
+            "a⏎b⇥c‹U+000D›‹U+0000›‹U+001B›[31m‹U+007F›"
+        );
         assert_eq!(visible("abc\u{202e}def\u{9b}"), "abc‹U+202E›def‹U+009B›");
         assert_eq!(visible("🧑‍🚀 <b>&\"'"), "🧑‍🚀 <b>&\"'");
     }
