@@ -127,7 +127,7 @@ fn the_floor_of_the_colours_is_the_corrupted_probability() {
     let cells = cells(&map.to_svg().unwrap());
     assert_eq!(cells[0].0, "#fcfbfd");
     assert_eq!(cells[1].0, "#fcfbfd");
-    assert_eq!(cells[0].1, "layer 0: 0");
+    assert_eq!(cells[0].1, "The, layer 0: 0");
     map.ceiling = Some(100.0);
     let pale = self::cells(&map.to_svg().unwrap());
     assert!(pale.iter().all(|c| c.0 != "#3f007d"));
@@ -145,7 +145,7 @@ fn a_value_that_is_not_a_number_is_hatched_and_counted() {
         .filter(|&i| cells[i].0 == "url(#hatch)")
         .collect();
     assert_eq!(hatched, [31, 95]);
-    assert_eq!(cells[31].1, "layer 1: NaN");
+    assert_eq!(cells[31].1, "Space*, layer 1: NaN");
     assert!(texts(&svg).contains(&"2 values are not numbers (hatched)".to_owned()));
     assert!(!svg.contains("=\"NaN") && !svg.contains("=\"inf"));
 }

@@ -11,7 +11,7 @@ const TITLE: f32 = 14.0;
 const NOTE: f32 = 10.0;
 /// White space around the figure, pixels.
 const MARGIN: f32 = 10.0;
-/// Longest token label, ems; the whole token is in the tooltip.
+/// Longest token label, ems; the tooltips have more of it.
 const LABEL: f32 = 16.0;
 const INK: &str = "#1a1a1a";
 const SOFT: &str = "#666666";
@@ -97,6 +97,7 @@ impl HeatMap {
             .open();
         for (row, scores) in self.scores.chunks(self.layers).enumerate() {
             let y = top + row as f32 * cell_height;
+            let token = truncate_ems(&self.label(row), 8.0 * LABEL);
             svg.element("g")
                 .attr("transform", format!("translate({left} {y})"))
                 .open();
@@ -110,7 +111,10 @@ impl HeatMap {
                     .num("width", cell_width)
                     .num("height", cell_height)
                     .attr("fill", fill)
-                    .tooltip(&format!("layer {layer}: {}", number(f64::from(score))));
+                    .tooltip(&format!(
+                        "{token}, layer {layer}: {}",
+                        number(f64::from(score))
+                    ));
             }
             svg.close();
         }
