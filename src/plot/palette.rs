@@ -1,0 +1,138 @@
+//! Colours: the ramps of the three kinds and the line colours of curves.
+
+use super::Kind;
+
+/// A colour in sRGB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rgb(pub u8, pub u8, pub u8);
+
+impl std::fmt::Display for Rgb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "#{:02x}{:02x}{:02x}", self.0, self.1, self.2)
+    }
+}
+
+impl Rgb {
+    const fn hex(v: u32) -> Self {
+        Rgb((v >> 16) as u8, (v >> 8) as u8, v as u8)
+    }
+
+    /// The nearest of the 240 fixed entries (16..=255) of a 256-colour terminal. The first 16 are
+    /// left out because their colours are the user's to choose.
+    pub fn ansi256(self) -> u8 {
+        const STEPS: [u8; 6] = [0, 95, 135, 175, 215, 255];
+        let nearest = |v: u8| {
+            (0..6)
+                .min_by_key(|&i| v.abs_diff(STEPS[i]))
+                .unwrap_or_default()
+        };
+        let (r, g, b) = (nearest(self.0), nearest(self.1), nearest(self.2));
+        let cube = Rgb(STEPS[r], STEPS[g], STEPS[b]);
+        let mean = (u32::from(self.0) + u32::from(self.1) + u32::from(self.2)) / 3;
+        let grey = (mean.saturating_sub(3) / 10).min(23) as u8;
+        let level = 8 + 10 * grey;
+        if self.distance(Rgb(level, level, level)) < self.distance(cube) {
+            232 + grey
+        } else {
+            (16 + 36 * r + 6 * g + b) as u8
+        }
+    }
+
+    fn distance(self, other: Rgb) -> u32 {
+        let d = |a: u8, b: u8| u32::from(a.abs_diff(b)).pow(2);
+        d(self.0, other.0) + d(self.1, other.1) + d(self.2, other.2)
+    }
+}
+
+/// ColorBrewer's sequential nine-class schemes (Cynthia Brewer, Pennsylvania State University),
+/// which the paper's figures use under the names Purples, Greens and Reds.
+const PURPLES: [Rgb; 9] = ramp([
+    0xfcfbfd, 0xefedf5, 0xdadaeb, 0xbcbddc, 0x9e9ac8, 0x807dba, 0x6a51a3, 0x54278f, 0x3f007d,
+]);
+const GREENS: [Rgb; 9] = ramp([
+    0xf7fcf5, 0xe5f5e0, 0xc7e9c0, 0xa1d99b, 0x74c476, 0x41ab5d, 0x238b45, 0x006d2c, 0x00441b,
+]);
+const REDS: [Rgb; 9] = ramp([
+    0xfff5f0, 0xfee0d2, 0xfcbba1, 0xfc9272, 0xfb6a4a, 0xef3b2c, 0xcb181d, 0xa50f15, 0x67000d,
+]);
+
+const fn ramp(hex: [u32; 9]) -> [Rgb; 9] {
+    let mut out = [Rgb(0, 0, 0); 9];
+    let mut i = 0;
+    while i < 9 {
+        out[i] = Rgb::hex(hex[i]);
+        i += 1;
+    }
+    out
+}
+
+/// The nine anchors of a kind's ramp, palest first.
+pub fn anchors(kind: Kind) -> &'static [Rgb; 9] {
+    match kind {
+        Kind::Hidden => &PURPLES,
+        Kind::Mlp => &GREENS,
+        Kind::Attn => &REDS,
+    }
+}
+
+/// The colour at `position` in 0..=1 of a kind's ramp, linear between the anchors.
+pub fn shade(kind: Kind, position: f32) -> Rgb {
+    let anchors = anchors(kind);
+    let at = position.clamp(0.0, 1.0) * 8.0;
+    let low = (at as usize).min(7);
+    let part = at - low as f32;
+    let mix = |a: u8, b: u8| (f32::from(a) + (f32::from(b) - f32::from(a)) * part).round() as u8;
+    let (a, b) = (anchors[low], anchors[low + 1]);
+    Rgb(mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
+}
+
+/// The line colour that stands for a kind.
+pub fn line(kind: Kind) -> Rgb {
+    anchors(kind)[6]
+}
+
+/// Line colours that stay apart under the common colour-vision deficiencies (Okabe and Ito, 2008),
+/// without its yellow, which is too pale for a line on white.
+pub const LINES: [Rgb; 7] = [
+    Rgb::hex(0x0072b2),
+    Rgb::hex(0xd55e00),
+    Rgb::hex(0x009e73),
+    Rgb::hex(0xcc79a7),
+    Rgb::hex(0xe69f00),
+    Rgb::hex(0x56b4e9),
+    Rgb::hex(0x000000),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ramp_meets_its_anchors_and_never_turns_back() {
+        for kind in [Kind::Hidden, Kind::Mlp, Kind::Attn] {
+            assert_eq!(shade(kind, 0.0), anchors(kind)[0]);
+            assert_eq!(shade(kind, 0.5), anchors(kind)[4]);
+            assert_eq!(shade(kind, 1.0), anchors(kind)[8]);
+            assert_eq!(shade(kind, 7.0), anchors(kind)[8]);
+            let luma =
+                |c: Rgb| 0.299 * f32::from(c.0) + 0.587 * f32::from(c.1) + 0.114 * f32::from(c.2);
+            for i in 0..100 {
+                let (a, b) = (i as f32 / 100.0, (i + 1) as f32 / 100.0);
+                assert!(luma(shade(kind, a)) + 1.0 > luma(shade(kind, b)));
+            }
+        }
+    }
+
+    #[test]
+    fn terminal_colours_are_the_nearest_fixed_ones() {
+        assert_eq!(Rgb(0, 0, 0).ansi256(), 16);
+        assert_eq!(Rgb(255, 255, 255).ansi256(), 231);
+        assert_eq!(Rgb(255, 0, 0).ansi256(), 196);
+        assert_eq!(Rgb(128, 128, 128).ansi256(), 244);
+        // Every entry of the cube and the grey ramp is its own nearest.
+        for i in 0..24u8 {
+            let v = 8 + 10 * i;
+            assert_eq!(Rgb(v, v, v).ansi256(), 232 + i);
+        }
+    }
+}
