@@ -1,1 +1,2 @@
 //! Palimpsest: a gRPC distributed edit orchestrator for language models.
+pub mod causal;
