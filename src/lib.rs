@@ -1,6 +1,7 @@
 //! Palimpsest: a gRPC distributed edit orchestrator for language models.
 
 pub mod api;
+pub mod causal;
 pub mod coordinator;
 pub mod facts;
 pub mod npz;

@@ -1,0 +1,364 @@
+//! Averages over facts: total and indirect effects by the role of a token.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Error;
+use super::grid::Grid;
+use super::kind::{Kind, Severed};
+
+/// What a token is to the subject. `[b, e)` are the subject's tokens, `T` all of them.
+///
+/// A token can have two roles: a subject of one token is both its first and its last, and the
+/// prompt's last token may be the subject's last or the first one behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Token `b`.
+    FirstSubject,
+    /// Tokens `b + 1 ..= e - 2`.
+    MiddleSubject,
+    /// Token `e - 1`.
+    LastSubject,
+    /// Token `e`, where there is one.
+    FirstSubsequent,
+    /// Tokens `e + 1 ..= T - 2`.
+    Further,
+    /// Token `T - 1`.
+    Last,
+}
+
+impl Role {
+    /// All roles, in the order of a prompt.
+    pub const ALL: [Role; 6] = [
+        Role::FirstSubject,
+        Role::MiddleSubject,
+        Role::LastSubject,
+        Role::FirstSubsequent,
+        Role::Further,
+        Role::Last,
+    ];
+
+    /// The tokens of `grid` that have this role.
+    pub fn tokens(self, grid: &Grid) -> std::ops::Range<usize> {
+        let (b, e, tokens) = (grid.subject.start, grid.subject.end, grid.tokens.len());
+        match self {
+            Role::FirstSubject => b..b + 1,
+            Role::MiddleSubject => b + 1..(e - 1).max(b + 1),
+            Role::LastSubject => e - 1..e,
+            Role::FirstSubsequent => e..tokens.min(e + 1),
+            Role::Further => e + 1..(tokens - 1).max(e + 1),
+            Role::Last => tokens - 1..tokens,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::FirstSubject => "first subject token",
+            Role::MiddleSubject => "middle subject tokens",
+            Role::LastSubject => "last subject token",
+            Role::FirstSubsequent => "first subsequent token",
+            Role::Further => "further tokens",
+            Role::Last => "last token",
+        })
+    }
+}
+
+/// A mean with what is known about its error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mean {
+    /// Rows that it was taken over.
+    pub rows: u64,
+    /// The mean; 0 over no rows.
+    pub mean: f64,
+    /// Sum of squared deviations from the mean (Welford): sums of squares would cancel.
+    squares: f64,
+}
+
+impl Mean {
+    /// Takes one more row in.
+    pub fn add(&mut self, value: f64) {
+        self.rows += 1;
+        let delta = value - self.mean;
+        self.mean += delta / self.rows as f64;
+        self.squares += delta * (value - self.mean);
+    }
+
+    /// Standard error of the mean, from the unbiased deviation of the rows; [`None`] under two rows.
+    pub fn standard_error(&self) -> Option<f64> {
+        (self.rows >= 2).then(|| {
+            let rows = self.rows as f64;
+            (self.squares / (rows - 1.0) / rows).sqrt()
+        })
+    }
+
+    /// The 95 % interval `mean -+ 1.96` standard errors (rows taken as independent and many);
+    /// [`None`] under two rows.
+    pub fn interval(&self) -> Option<(f64, f64)> {
+        let half = 1.959_963_984_540_054 * self.standard_error()?;
+        Some((self.mean - half, self.mean + half))
+    }
+}
+
+/// A layer and role with the effect there.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Site {
+    /// The role of the restored token.
+    pub role: Role,
+    /// The restored layer, or the middle of the restored window.
+    pub layer: usize,
+    /// The average indirect effect, a difference of probabilities.
+    pub effect: Mean,
+}
+
+/// Averages of one kind of grid over facts that the model answered correctly.
+///
+/// Effects are differences of probabilities.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Averages {
+    /// The restored state.
+    pub kind: Kind,
+    /// The sub-module that could not react, if any.
+    pub severed: Option<Severed>,
+    /// Blocks of the model.
+    pub layers: usize,
+    /// Facts that were answered otherwise than expected, and so not taken in.
+    pub wrong: u64,
+    /// Probability of the answer in the clean run, one row a fact.
+    pub high: Mean,
+    /// Probability of the answer in the corrupted run, one row a fact.
+    pub low: Mean,
+    /// ATE: the average of `high - low`, one row a fact.
+    pub total_effect: Mean,
+    /// AIE: the average of `score - low`, `[role][layer]` in the order of [`Role::ALL`], one row a token.
+    pub indirect_effect: Vec<Vec<Mean>>,
+}
+
+impl Averages {
+    /// Averages over no facts yet, for grids like `grid`.
+    fn like(grid: &Grid) -> Self {
+        Self {
+            kind: grid.kind,
+            severed: grid.severed,
+            layers: grid.layers,
+            wrong: 0,
+            high: Mean::default(),
+            low: Mean::default(),
+            total_effect: Mean::default(),
+            indirect_effect: vec![vec![Mean::default(); grid.layers]; Role::ALL.len()],
+        }
+    }
+
+    /// The averages over `grids`, in their order (which decides the last bits); [`None`] over none.
+    ///
+    /// # Errors
+    /// Grids of different kinds, or of models with different numbers of layers.
+    pub fn over<'a>(grids: impl IntoIterator<Item = &'a Grid>) -> Result<Option<Self>, Error> {
+        let mut averages: Option<Self> = None;
+        for grid in grids {
+            averages.get_or_insert_with(|| Self::like(grid)).add(grid)?;
+        }
+        Ok(averages)
+    }
+
+    /// The averages of each relation; facts without one are under [`None`].
+    ///
+    /// # Errors
+    /// As [`Averages::over`].
+    pub fn by_relation<'a>(
+        grids: impl IntoIterator<Item = &'a Grid>,
+    ) -> Result<BTreeMap<Option<String>, Self>, Error> {
+        let mut relations = BTreeMap::new();
+        for grid in grids {
+            relations
+                .entry(grid.fact.relation.clone())
+                .or_insert_with(|| Self::like(grid))
+                .add(grid)?;
+        }
+        Ok(relations)
+    }
+
+    /// Takes one more fact in.
+    ///
+    /// # Errors
+    /// A grid of another kind, or of a model with another number of layers.
+    pub fn add(&mut self, grid: &Grid) -> Result<(), Error> {
+        if (grid.kind, grid.severed) != (self.kind, self.severed) {
+            let expected = Grid {
+                kind: self.kind,
+                severed: self.severed,
+                ..grid.clone()
+            };
+            return Err(Error::Kinds {
+                prompt: grid.fact.prompt.clone(),
+                found: grid.measure(),
+                expected: expected.measure(),
+            });
+        }
+        if grid.layers != self.layers {
+            return Err(Error::Layers {
+                prompt: grid.fact.prompt.clone(),
+                found: grid.layers,
+                expected: self.layers,
+            });
+        }
+        let (true, Some(low)) = (grid.correct_prediction, grid.low) else {
+            self.wrong += 1;
+            return Ok(());
+        };
+        self.high.add(grid.high);
+        self.low.add(low);
+        self.total_effect.add(grid.high - low);
+        for (role, means) in Role::ALL.iter().zip(&mut self.indirect_effect) {
+            for token in role.tokens(grid) {
+                for (mean, score) in means.iter_mut().zip(grid.row(token).unwrap_or_default()) {
+                    mean.add(score - low);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// AIE of `role`, one a layer.
+    pub fn role(&self, role: Role) -> &[Mean] {
+        &self.indirect_effect[role as usize]
+    }
+
+    /// Where the effect peaks: the layer and role with the highest average indirect effect, the
+    /// first one of equals. [`None`] when no fact was taken in.
+    ///
+    /// Over MLP grids this is where an edit should go (paper, section 3).
+    pub fn locate(&self) -> Option<Site> {
+        let mut best: Option<Site> = None;
+        for role in Role::ALL {
+            for (layer, &effect) in self.role(role).iter().enumerate() {
+                if effect.rows > 0 && best.is_none_or(|best| effect.mean > best.effect.mean) {
+                    best = Some(Site {
+                        role,
+                        layer,
+                        effect,
+                    });
+                }
+            }
+        }
+        best
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::grid::tests::grid;
+    use super::*;
+
+    #[test]
+    fn roles_cover_a_prompt_in_order() {
+        let scores: Vec<&[f64]> = vec![&[0.0]; 9];
+        let whole = grid(1..5, 0.9, 0.1, &scores);
+        let ranges: Vec<_> = Role::ALL.iter().map(|role| role.tokens(&whole)).collect();
+        assert_eq!(ranges, [1..2, 2..4, 4..5, 5..6, 6..8, 8..9]);
+    }
+
+    #[test]
+    fn a_one_token_subject_is_first_and_last() {
+        let scores: Vec<&[f64]> = vec![&[0.0]; 4];
+        let short = grid(0..1, 0.9, 0.1, &scores);
+        assert_eq!(Role::FirstSubject.tokens(&short), 0..1);
+        assert_eq!(Role::LastSubject.tokens(&short), 0..1);
+        assert!(Role::MiddleSubject.tokens(&short).is_empty());
+    }
+
+    #[test]
+    fn a_subject_at_the_end_has_nothing_behind_it() {
+        let scores: Vec<&[f64]> = vec![&[0.0]; 4];
+        let end = grid(2..4, 0.9, 0.1, &scores);
+        assert!(Role::FirstSubsequent.tokens(&end).is_empty());
+        assert!(Role::Further.tokens(&end).is_empty());
+        assert_eq!(Role::Last.tokens(&end), 3..4);
+        let before_end = grid(1..3, 0.9, 0.1, &scores);
+        assert_eq!(Role::FirstSubsequent.tokens(&before_end), 3..4);
+        assert!(Role::Further.tokens(&before_end).is_empty());
+    }
+
+    #[test]
+    fn effects_are_means_over_rows_with_their_errors() {
+        // Two facts; the further tokens of the first are two rows.
+        let one = grid(
+            0..1,
+            0.9,
+            0.1,
+            &[
+                &[0.5, 0.2],
+                &[0.1, 0.1],
+                &[0.2, 0.1],
+                &[0.4, 0.1],
+                &[0.1, 0.9],
+            ],
+        );
+        let two = grid(0..1, 0.5, 0.2, &[&[0.3, 0.2], &[0.2, 0.2], &[0.2, 0.5]]);
+        let averages = Averages::over([&one, &two]).unwrap().unwrap();
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+        assert_eq!(averages.total_effect.rows, 2);
+        close(averages.total_effect.mean, 0.55);
+        // deviation of 0.8 and 0.3 is 0.3536, over sqrt 2
+        close(averages.total_effect.standard_error().unwrap(), 0.25);
+        let (from, to) = averages.total_effect.interval().unwrap();
+        close(to - from, 2.0 * 1.959963984540054 * 0.25);
+        close(averages.role(Role::LastSubject)[0].mean, 0.25);
+        assert_eq!(averages.role(Role::Further)[0].rows, 2);
+        close(averages.role(Role::Further)[0].mean, 0.2);
+        assert_eq!(averages.role(Role::MiddleSubject)[0].rows, 0);
+        let site = averages.locate().unwrap();
+        assert_eq!((site.role, site.layer), (Role::Last, 1));
+        close(site.effect.mean, 0.55);
+    }
+
+    #[test]
+    fn one_row_has_no_error() {
+        let averages = Averages::over([&grid(0..1, 0.9, 0.1, &[&[0.5]])])
+            .unwrap()
+            .unwrap();
+        assert_eq!(averages.total_effect.standard_error(), None);
+        assert_eq!(averages.total_effect.interval(), None);
+    }
+
+    #[test]
+    fn wrong_answers_are_counted_and_left_out() {
+        let mut wrong = grid(0..1, 0.9, 0.1, &[&[0.5], &[0.5]]);
+        wrong.correct_prediction = false;
+        wrong.low = None;
+        wrong.scores.clear();
+        let averages = Averages::over([&wrong]).unwrap().unwrap();
+        assert_eq!((averages.wrong, averages.total_effect.rows), (1, 0));
+        assert_eq!(averages.locate(), None);
+        assert_eq!(Averages::over([]).unwrap(), None);
+    }
+
+    #[test]
+    fn relations_are_averaged_apart() {
+        let mut one = grid(0..1, 0.9, 0.1, &[&[0.5], &[0.5]]);
+        one.fact.relation = Some("P30".into());
+        let two = grid(0..1, 0.5, 0.2, &[&[0.3], &[0.2]]);
+        let relations = Averages::by_relation([&one, &two, &one]).unwrap();
+        assert_eq!(relations[&Some("P30".into())].total_effect.rows, 2);
+        assert_eq!(relations[&None].total_effect.rows, 1);
+    }
+
+    #[test]
+    fn grids_of_different_kinds_or_models_do_not_mix() {
+        let one = grid(0..1, 0.9, 0.1, &[&[0.5], &[0.5]]);
+        let mut other = one.clone();
+        other.severed = Some(Severed::Mlp);
+        other.kind = Kind::Hidden;
+        let error = Averages::over([&one, &other]).unwrap_err().to_string();
+        assert!(error.contains("hidden with mlp severed"), "{error}");
+        let longer = grid(0..1, 0.9, 0.1, &[&[0.5, 0.5], &[0.5, 0.5]]);
+        assert!(matches!(
+            Averages::over([&one, &longer]),
+            Err(Error::Layers { .. })
+        ));
+    }
+}

@@ -1,0 +1,186 @@
+//! What can go wrong while tracing.
+
+use thiserror::Error;
+
+/// An error of the tracing subsystem.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A kind that does not exist.
+    #[error("unknown kind `{text}`: use hidden, mlp or attn")]
+    Kind {
+        /// The text as given.
+        text: String,
+    },
+    /// A severed path that does not exist.
+    #[error("unknown severed path `{text}`: use mlp or attn")]
+    Severed {
+        /// The text as given.
+        text: String,
+    },
+    /// An engine that does not exist.
+    #[error("unknown engine `{text}`: use exact or plain")]
+    Engine {
+        /// The text as given.
+        text: String,
+    },
+    /// A compatibility mode that does not exist.
+    #[error("unknown compat mode `{text}`: use none or paper-code")]
+    Compat {
+        /// The text as given.
+        text: String,
+    },
+    /// A noise rule that cannot be read.
+    #[error(
+        "noise rule `{text}`: {problem}. Allowed: a standard deviation such as 0.1, s<factor> such as s3, \
+         u<half width> such as u0.5, m, t<degrees of freedom> such as t5; each may be preceded by replace:"
+    )]
+    NoiseRule {
+        /// The text as given.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A noise rule needs a statistic of the embeddings that it was not given.
+    #[error("noise rule `{rule}` needs {needs}")]
+    NoiseUnresolved {
+        /// The rule.
+        rule: String,
+        /// The statistic it lacks, and how to get it.
+        needs: &'static str,
+    },
+    /// A statistic of embeddings that does not fit the model.
+    #[error(
+        "noise rule `{rule}` was made for embeddings of width {noise}, the model's are {model} wide"
+    )]
+    NoiseWidth {
+        /// The rule.
+        rule: String,
+        /// Width of the statistic.
+        noise: usize,
+        /// Width of the model.
+        model: usize,
+    },
+    /// A statistic of embeddings over too little text.
+    #[error(
+        "{what} needs at least {least} token embeddings, the given text has {found}: give more text"
+    )]
+    TooFewEmbeddings {
+        /// The statistic.
+        what: &'static str,
+        /// How many it takes.
+        least: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// A covariance that is not one.
+    #[error(
+        "the covariance of the embeddings has eigenvalue {eigenvalue}: the model's embeddings are not finite, or the text is too short"
+    )]
+    Covariance {
+        /// The eigenvalue that is negative or not a number.
+        eigenvalue: f64,
+    },
+    /// A subject with no characters.
+    #[error("the subject of prompt `{prompt}` is empty: name the words of the prompt to corrupt")]
+    EmptySubject {
+        /// The prompt.
+        prompt: String,
+    },
+    /// A subject that the prompt does not contain.
+    #[error(
+        "subject `{subject}` does not occur in prompt `{prompt}`: give it letter by letter as it stands there"
+    )]
+    SubjectNotInPrompt {
+        /// The prompt.
+        prompt: String,
+        /// The subject.
+        subject: String,
+    },
+    /// Token offsets that do not reach the subject.
+    #[error(
+        "no token of prompt `{prompt}` covers subject `{subject}`: the tokenizer drops its characters"
+    )]
+    SubjectWithoutToken {
+        /// The prompt.
+        prompt: String,
+        /// The subject.
+        subject: String,
+    },
+    /// A prompt longer than the model's context.
+    #[error("prompt `{prompt}` has {tokens} tokens, the model's context holds {context}")]
+    PromptTooLong {
+        /// The prompt.
+        prompt: String,
+        /// Its length in tokens.
+        tokens: usize,
+        /// The model's context in tokens.
+        context: usize,
+    },
+    /// A setting out of its range.
+    #[error("{field} = {value}: {remedy}")]
+    Setting {
+        /// The setting.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        remedy: &'static str,
+    },
+    /// Results that cannot be averaged together.
+    #[error(
+        "fact `{prompt}` has {found} layers, the facts before it {expected}: average the grids of one model"
+    )]
+    Layers {
+        /// The fact.
+        prompt: String,
+        /// Its layers.
+        found: usize,
+        /// The layers of the others.
+        expected: usize,
+    },
+    /// Results of different kinds that cannot be averaged together.
+    #[error(
+        "fact `{prompt}` is a {found} grid, the facts before it are {expected} grids: average one kind at a time"
+    )]
+    Kinds {
+        /// The fact.
+        prompt: String,
+        /// Its kind and severed path.
+        found: String,
+        /// Those of the others.
+        expected: String,
+    },
+    /// The device has no room for even a single row.
+    #[error(
+        "out of memory on {device} with one row of {tokens} tokens through a model of {layers} layers of width {width} \
+         ({dtype}), with the states of {samples} noise samples kept: use fewer samples, a shorter prompt or a larger device"
+    )]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// Tokens of the row.
+        tokens: usize,
+        /// Layers of the model.
+        layers: usize,
+        /// Width of the model.
+        width: usize,
+        /// Type of its numbers.
+        dtype: String,
+        /// Noise samples whose states are kept.
+        samples: usize,
+    },
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// The model gives no usable probabilities.
+    #[error(
+        "prompt `{prompt}`: the model's probability of its answer is {value}: the weights or the dtype overflow"
+    )]
+    NotFinite {
+        /// The prompt.
+        prompt: String,
+        /// The value.
+        value: f64,
+    },
+}

@@ -1,0 +1,194 @@
+//! How to trace.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Error;
+use super::kind::{Kind, Severed};
+use super::noise::Noise;
+
+/// How the numbers are computed. Both engines give the same ones within 1e-5 in f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// Only what can differ from the corrupted run, in growing batches.
+    #[default]
+    Exact,
+    /// One full forward pass a cell: slow and plain to see, the measure of the other.
+    Plain,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Engine::Exact => "exact",
+            Engine::Plain => "plain",
+        })
+    }
+}
+
+impl FromStr for Engine {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "exact" => Ok(Engine::Exact),
+            "plain" => Ok(Engine::Plain),
+            _ => Err(Error::Engine {
+                text: text.to_owned(),
+            }),
+        }
+    }
+}
+
+/// Whose reading of severed paths to follow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compat {
+    /// The frozen sub-module keeps the values of the corrupted run that the cell belongs to.
+    #[default]
+    None,
+    /// As the published code: the frozen values come from the seed's first draws of noise and the
+    /// run they are put into from its second ones, in every layer.
+    PaperCode,
+}
+
+impl fmt::Display for Compat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Compat::None => "none",
+            Compat::PaperCode => "paper-code",
+        })
+    }
+}
+
+impl FromStr for Compat {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "none" => Ok(Compat::None),
+            "paper-code" => Ok(Compat::PaperCode),
+            _ => Err(Error::Compat {
+                text: text.to_owned(),
+            }),
+        }
+    }
+}
+
+/// Everything besides the fact and the model that decides a result, and the room to compute it in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The grids to trace, one each.
+    pub kinds: Vec<Kind>,
+    /// The hidden grids to trace besides with a sub-module held at its corrupted values, one each.
+    pub severed: Vec<Severed>,
+    /// Whose reading of severed paths to follow.
+    pub compat: Compat,
+    /// The noise, with its statistics known: the same for every fact of a sweep.
+    pub noise: Noise,
+    /// Noise samples a cell is averaged over. At least 1.
+    pub samples: usize,
+    /// Seed of the noise.
+    pub seed: u32,
+    /// Layers in a window of MLP or attention outputs. At least 1.
+    pub window: usize,
+    /// How the numbers are computed.
+    pub engine: Engine,
+    /// Bytes that the activations of one batch of restored rows may take, by a rule that knows only
+    /// the model and the prompt: a batch is cut the same wherever the fact is traced. The states
+    /// kept of the clean and the corrupted run come on top.
+    pub memory_bytes: u64,
+}
+
+impl Settings {
+    /// The published settings with this noise: three kinds, 10 samples, seed 1, windows of 10 layers,
+    /// in batches of 1 GiB.
+    pub fn new(noise: Noise) -> Self {
+        Self {
+            kinds: Kind::ALL.to_vec(),
+            severed: Vec::new(),
+            compat: Compat::None,
+            noise,
+            samples: 10,
+            seed: 1,
+            window: 10,
+            engine: Engine::Exact,
+            memory_bytes: 1 << 30,
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Setting`] for the first value out of its range.
+    pub fn check(&self) -> Result<(), Error> {
+        let least_one = |field, value: usize| match value {
+            0 => Err(Error::Setting {
+                field,
+                value: value.to_string(),
+                remedy: "give at least 1",
+            }),
+            _ => Ok(()),
+        };
+        least_one("samples", self.samples)?;
+        least_one("window", self.window)?;
+        if self.kinds.is_empty() && self.severed.is_empty() {
+            return Err(Error::Setting {
+                field: "kinds",
+                value: "none".to_owned(),
+                remedy: "name at least one of hidden, mlp, attn or a severed path",
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_out_of_range_is_named_with_its_remedy() {
+        let mut settings = Settings::new(Noise::gaussian(0.1));
+        settings.check().unwrap();
+        settings.samples = 0;
+        assert_eq!(
+            settings.check().unwrap_err().to_string(),
+            "samples = 0: give at least 1"
+        );
+        settings.samples = 1;
+        settings.kinds.clear();
+        assert!(
+            settings
+                .check()
+                .unwrap_err()
+                .to_string()
+                .starts_with("kinds = none")
+        );
+    }
+
+    #[test]
+    fn names_read_back() {
+        for engine in [Engine::Exact, Engine::Plain] {
+            assert_eq!(engine.to_string().parse::<Engine>().unwrap(), engine);
+        }
+        for compat in [Compat::None, Compat::PaperCode] {
+            assert_eq!(compat.to_string().parse::<Compat>().unwrap(), compat);
+        }
+        assert!(
+            "fast"
+                .parse::<Engine>()
+                .unwrap_err()
+                .to_string()
+                .contains("`fast`")
+        );
+        assert!(
+            "paper"
+                .parse::<Compat>()
+                .unwrap_err()
+                .to_string()
+                .contains("`paper`")
+        );
+    }
+}
