@@ -1,1 +1,3 @@
 //! Palimpsest: a gRPC distributed edit orchestrator for language models.
+
+pub mod model;
