@@ -12,6 +12,7 @@ use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
 use memmap2::Mmap;
+use safetensors::View;
 use serde_json::{Map, json};
 
 use super::super::Error;
@@ -258,7 +259,10 @@ impl File {
         head_dim: usize,
         context: usize,
     ) -> Result<serde_json::Value, Error> {
-        let divisors = self.expand(ROPE_FREQS)?;
+        let divisors: Vec<f32> = self
+            .expand(ROPE_FREQS)?
+            .to_vec1()
+            .map_err(|source| self.unreadable(ROPE_FREQS, &source))?;
         let plain = Rope::plain(theta, head_dim, 1.0).frequencies();
         for factor in [8.0, 16.0, 32.0] {
             let (low, high, original) = (1.0, 4.0, 8192.0);
@@ -375,12 +379,8 @@ impl File {
                 // Inside the file: `check` saw to it.
                 Cow::Borrowed(&self.map[from..from + size])
             }
-            _ => Cow::Owned(
-                self.expand(name)?
-                    .iter()
-                    .flat_map(|x| x.to_le_bytes())
-                    .collect(),
-            ),
+            // candle's own bytes of the expanded tensor.
+            _ => Cow::Owned(View::data(&self.expand(name)?).into_owned()),
         };
         if is_transposed(config.family, name) {
             let columns = info.shape[0] * info.dtype.size();
@@ -406,13 +406,16 @@ impl File {
     }
 
     /// A tensor as single precision, whatever its storage type.
-    fn expand(&self, name: &str) -> Result<Vec<f32>, Error> {
+    fn expand(&self, name: &str) -> Result<candle_core::Tensor, Error> {
         let mut reader = Cursor::new(&self.map[..]);
         self.content
             .tensor(&mut reader, name, &Device::Cpu)
             .and_then(|tensor| tensor.dequantize(&Device::Cpu))
-            .and_then(|tensor| tensor.flatten_all()?.to_vec1())
-            .map_err(|source| malformed(&self.path, format!("tensor `{name}`: {source}")))
+            .map_err(|source| self.unreadable(name, &source))
+    }
+
+    fn unreadable(&self, name: &str, source: &candle_core::Error) -> Error {
+        malformed(&self.path, format!("tensor `{name}`: {source}"))
     }
 
     fn key(&self, field: &str) -> String {
