@@ -42,6 +42,13 @@ impl Digest {
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// The first 8 bytes as a number, big-endian: enough to tell apart what is not kept whole in
+    /// memory.
+    pub fn prefix(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
 }
 
 impl From<[u8; 32]> for Digest {
@@ -118,6 +125,7 @@ mod tests {
     fn names_are_those_of_the_published_test_vectors() {
         assert_eq!(Digest::of(b"").to_string(), EMPTY);
         assert_eq!(Digest::of(&[0, 1, 2]).to_string(), ZERO_ONE_TWO);
+        assert_eq!(Digest::of(b"").prefix(), 0xaf13_49b9_f5f9_a1a6);
     }
 
     #[test]
