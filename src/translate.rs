@@ -20,7 +20,9 @@ pub enum Error {
     #[error("a grid has no fact: whoever computed it broke the contract")]
     NoFact,
     /// A field whose value does not fit the others.
-    #[error("the grid of prompt {prompt:?}: {field} is {found}, not {expected}: whoever computed it broke the contract")]
+    #[error(
+        "the grid of prompt {prompt:?}: {field} is {found}, not {expected}: whoever computed it broke the contract"
+    )]
     Shape {
         /// The prompt.
         prompt: String,
@@ -120,7 +122,12 @@ impl TryFrom<&v1::Grid> for Grid {
         let tokens = sent.token_ids.len();
         let check = |holds: bool, field, found: String, expected: String| {
             let prompt = fact.prompt.clone();
-            holds.then_some(()).ok_or(Error::Shape { prompt, field, found, expected })
+            holds.then_some(()).ok_or(Error::Shape {
+                prompt,
+                field,
+                found,
+                expected,
+            })
         };
         let texts = sent.tokens.len();
         check(
@@ -138,7 +145,12 @@ impl TryFrom<&v1::Grid> for Grid {
         )?;
         let layers = sent.layers as usize;
         let cells = if sent.correct_prediction {
-            check(layers > 0, "layers", "0".into(), "1 or more in a traced grid".into())?;
+            check(
+                layers > 0,
+                "layers",
+                "0".into(),
+                "1 or more in a traced grid".into(),
+            )?;
             tokens * layers
         } else {
             0
@@ -159,10 +171,16 @@ impl TryFrom<&v1::Grid> for Grid {
             seed: sent.seed,
             layers,
             tokens: std::iter::zip(&sent.token_ids, &sent.tokens)
-                .map(|(&id, text)| Token { id, text: text.clone() })
+                .map(|(&id, text)| Token {
+                    id,
+                    text: text.clone(),
+                })
                 .collect(),
             subject,
-            answer: Token { id: sent.answer_id, text: sent.answer.clone() },
+            answer: Token {
+                id: sent.answer_id,
+                text: sent.answer.clone(),
+            },
             correct_prediction: sent.correct_prediction,
             high: sent.high,
             low: sent.correct_prediction.then_some(sent.low),
@@ -176,7 +194,11 @@ impl TryFrom<&v1::Grid> for Grid {
 /// the rule as it was asked, and the scale it came to are given beside it.
 pub fn grid_to_proto(grid: Grid, noise: &str, noise_scale: f64) -> v1::Grid {
     let traced = grid.correct_prediction;
-    let (token_ids, tokens) = grid.tokens.into_iter().map(|token| (token.id, token.text)).unzip();
+    let (token_ids, tokens) = grid
+        .tokens
+        .into_iter()
+        .map(|token| (token.id, token.text))
+        .unzip();
     v1::Grid {
         kind: kind_to_proto(grid.kind, grid.severed).into(),
         fact: Some(grid.fact.into()),
@@ -191,7 +213,11 @@ pub fn grid_to_proto(grid: Grid, noise: &str, noise_scale: f64) -> v1::Grid {
         low: grid.low.unwrap_or_default(),
         layers: if traced { grid.layers as u32 } else { 0 },
         scores: grid.scores,
-        window: if grid.kind == Kind::Hidden { 1 } else { grid.window as u32 },
+        window: if grid.kind == Kind::Hidden {
+            1
+        } else {
+            grid.window as u32
+        },
         samples: grid.samples as u32,
         noise: noise.to_owned(),
         noise_scale,
@@ -203,9 +229,14 @@ pub fn grid_to_proto(grid: Grid, noise: &str, noise_scale: f64) -> v1::Grid {
 /// number any more.
 fn resolved(noise: &str, scale: f64) -> String {
     match noise.parse() {
-        Ok(Rule { law: Law::Spread(_), replace }) => {
-            Rule { law: Law::Gaussian(scale), replace }.to_string()
+        Ok(Rule {
+            law: Law::Spread(_),
+            replace,
+        }) => Rule {
+            law: Law::Gaussian(scale),
+            replace,
         }
+        .to_string(),
         _ => noise.to_owned(),
     }
 }
@@ -246,8 +277,16 @@ mod tests {
     #[test]
     fn a_grid_comes_back_as_it_was_sent() {
         for kind in KINDS {
-            let window = if matches!(kind, v1::Kind::Mlp | v1::Kind::Attn) { 10 } else { 1 };
-            let sent = v1::Grid { kind: kind.into(), window, ..sent() };
+            let window = if matches!(kind, v1::Kind::Mlp | v1::Kind::Attn) {
+                10
+            } else {
+                1
+            };
+            let sent = v1::Grid {
+                kind: kind.into(),
+                window,
+                ..sent()
+            };
             let grid = Grid::try_from(&sent).unwrap();
             assert_eq!(grid_to_proto(grid, "s3", 0.25), sent);
         }
@@ -266,7 +305,12 @@ mod tests {
     #[test]
     fn a_grid_names_its_noise_with_every_number_known() {
         let noise = |rule: &str| {
-            Grid::try_from(&v1::Grid { noise: rule.into(), ..sent() }).unwrap().noise
+            Grid::try_from(&v1::Grid {
+                noise: rule.into(),
+                ..sent()
+            })
+            .unwrap()
+            .noise
         };
         assert_eq!(noise("s3"), "0.25");
         assert_eq!(noise("replace:s3"), "replace:0.25");
@@ -277,15 +321,46 @@ mod tests {
     #[test]
     fn what_does_not_fit_together_is_named() {
         let message = |wrong: v1::Grid| Grid::try_from(&wrong).unwrap_err().to_string();
-        let short = message(v1::Grid { scores: vec![0.5; 7], ..sent() });
-        assert!(short.contains("\"The Louvre is in\": the number of scores is 7, not 8"), "{short}");
-        let beyond = message(v1::Grid { subject_end: 5, ..sent() });
-        assert!(beyond.contains("the subject's range is 0..5, not one or more of 4"), "{beyond}");
-        assert!(message(v1::Grid { tokens: Vec::new(), ..sent() }).contains("tokens is 0, not 4"));
-        assert!(message(v1::Grid { layers: 0, scores: Vec::new(), ..sent() }).contains("layers is 0"));
+        let short = message(v1::Grid {
+            scores: vec![0.5; 7],
+            ..sent()
+        });
+        assert!(
+            short.contains("\"The Louvre is in\": the number of scores is 7, not 8"),
+            "{short}"
+        );
+        let beyond = message(v1::Grid {
+            subject_end: 5,
+            ..sent()
+        });
+        assert!(
+            beyond.contains("the subject's range is 0..5, not one or more of 4"),
+            "{beyond}"
+        );
+        assert!(
+            message(v1::Grid {
+                tokens: Vec::new(),
+                ..sent()
+            })
+            .contains("tokens is 0, not 4")
+        );
+        assert!(
+            message(v1::Grid {
+                layers: 0,
+                scores: Vec::new(),
+                ..sent()
+            })
+            .contains("layers is 0")
+        );
         assert!(message(v1::Grid { kind: 0, ..sent() }).starts_with("0 is not a kind"));
         assert!(message(v1::Grid { kind: 99, ..sent() }).starts_with("99 is not a kind"));
-        assert!(message(v1::Grid { fact: None, ..sent() }).contains("no fact"));
+        assert!(
+            message(v1::Grid {
+                fact: None,
+                ..sent()
+            })
+            .contains("no fact")
+        );
     }
 
     #[test]

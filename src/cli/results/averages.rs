@@ -41,7 +41,9 @@ impl Results<'_> {
         let kinds = self.by_kind()?;
         // Clean and corrupted runs are shared by the kinds, unless some units of a kind failed.
         let whole = |averages: &Averages| [averages.high, averages.low, averages.total_effect];
-        let shared = kinds.windows(2).all(|pair| whole(&pair[0].1) == whole(&pair[1].1));
+        let shared = kinds
+            .windows(2)
+            .all(|pair| whole(&pair[0].1) == whole(&pair[1].1));
         if let (true, Some((_, averages))) = (shared, kinds.first()) {
             runs(&mut table, "all", averages);
         }
@@ -52,7 +54,13 @@ impl Results<'_> {
             }
             for role in Role::ALL {
                 if let Some(site) = highest(averages, role) {
-                    row(&mut table, name, &format!("AIE, {role}"), Some(site.layer), &site.effect);
+                    row(
+                        &mut table,
+                        name,
+                        &format!("AIE, {role}"),
+                        Some(site.layer),
+                        &site.effect,
+                    );
                 }
             }
         }
@@ -68,20 +76,33 @@ impl Results<'_> {
     pub fn summary(&self) -> Result<Vec<String>, Error> {
         let kinds = self.by_kind()?;
         let mut sentences = vec![self.extent()];
-        let Some((_, first)) = kinds.first() else { return Ok(sentences) };
+        let Some((_, first)) = kinds.first() else {
+            return Ok(sentences);
+        };
         sentences.push(format!(
             "The model gives its answers a probability of {}; with the subject corrupted it is {}: a total effect of {}.",
             number(first.high.mean),
             number(first.low.mean),
             figure(&first.total_effect)
         ));
-        let of = |wanted| kinds.iter().find(|(kind, _)| *kind == wanted).map(|(_, means)| means);
+        let of = |wanted| {
+            kinds
+                .iter()
+                .find(|(kind, _)| *kind == wanted)
+                .map(|(_, means)| means)
+        };
         for (kind, what) in [
             (v1::Kind::Hidden, "a single hidden state"),
             (v1::Kind::Mlp, "a window of MLP outputs"),
             (v1::Kind::Attn, "a window of attention outputs"),
-            (v1::Kind::HiddenSeveredMlp, "a hidden state whose MLPs are severed"),
-            (v1::Kind::HiddenSeveredAttn, "a hidden state whose attention is severed"),
+            (
+                v1::Kind::HiddenSeveredMlp,
+                "a hidden state whose MLPs are severed",
+            ),
+            (
+                v1::Kind::HiddenSeveredAttn,
+                "a hidden state whose attention is severed",
+            ),
         ] {
             sentences.extend(of(kind).and_then(|averages| peaks(what, averages)));
         }
@@ -93,20 +114,28 @@ impl Results<'_> {
 
     /// How many facts the numbers are from, and which are not among them.
     fn extent(&self) -> String {
-        let untraced = |outcome: &Outcome<'_>| {
-            matches!(outcome, Outcome::Grid { grid, .. } if !grid.correct_prediction)
-        };
+        let untraced = |outcome: &Outcome<'_>| matches!(outcome, Outcome::Grid { grid, .. } if !grid.correct_prediction);
         let otherwise: std::collections::BTreeSet<usize> = self
             .units
             .iter()
             .filter(|unit| untraced(&unit.outcome))
             .map(|unit| unit.position)
             .collect();
-        let failed =
-            self.units.iter().filter(|unit| matches!(unit.outcome, Outcome::Failure(_))).count();
-        let mut text = format!("{} on {}", count(self.traced_facts(), "fact traced"), visible(self.model));
+        let failed = self
+            .units
+            .iter()
+            .filter(|unit| matches!(unit.outcome, Outcome::Failure(_)))
+            .count();
+        let mut text = format!(
+            "{} on {}",
+            count(self.traced_facts(), "fact traced"),
+            visible(self.model)
+        );
         if !otherwise.is_empty() {
-            text += &format!("; {} otherwise than expected and left out", count(otherwise.len(), "fact answered"));
+            text += &format!(
+                "; {} otherwise than expected and left out",
+                count(otherwise.len(), "fact answered")
+            );
         }
         if failed > 0 {
             text += &format!("; {}", count(failed, "grid failed"));
@@ -122,7 +151,13 @@ impl Results<'_> {
 fn runs(table: &mut Table, kind: &str, averages: &Averages) {
     row(table, kind, "clean", None, &averages.high);
     row(table, kind, "corrupted", None, &averages.low);
-    row(table, kind, "total effect (ATE)", None, &averages.total_effect);
+    row(
+        table,
+        kind,
+        "total effect (ATE)",
+        None,
+        &averages.total_effect,
+    );
 }
 
 fn row(table: &mut Table, kind: &str, effect: &str, layer: Option<usize>, mean: &Mean) {
@@ -153,7 +188,11 @@ fn highest(averages: &Averages, role: Role) -> Option<Site> {
     let mut best: Option<Site> = None;
     for (layer, &effect) in averages.role(role).iter().enumerate() {
         if effect.rows > 0 && best.is_none_or(|best| effect.mean > best.effect.mean) {
-            best = Some(Site { role, layer, effect });
+            best = Some(Site {
+                role,
+                layer,
+                effect,
+            });
         }
     }
     best
@@ -169,7 +208,9 @@ fn peaks(what: &str, averages: &Averages) -> Option<String> {
         at(&early),
         at(&late)
     );
-    if let Some(best) = averages.locate().filter(|best| best.role != EARLY && best.role != LATE)
+    if let Some(best) = averages
+        .locate()
+        .filter(|best| best.role != EARLY && best.role != LATE)
         && best.effect.mean > early.effect.mean.max(late.effect.mean)
     {
         text += &format!(", but most, {}, of the {}", at(&best), best.role);
@@ -183,11 +224,14 @@ fn sites(mlp: &Averages, attn: &Averages) -> Option<String> {
         let (mlp, attn) = (highest(mlp, role)?, highest(attn, role)?);
         let more = mlp.effect.mean > attn.effect.mean;
         let (mlp, attn) = (number(mlp.effect.mean), number(attn.effect.mean));
-        Some((more, if more {
-            format!("the MLPs carry more ({mlp}, attention {attn})")
-        } else {
-            format!("attention carries more ({attn}, the MLPs {mlp})")
-        }))
+        Some((
+            more,
+            if more {
+                format!("the MLPs carry more ({mlp}, attention {attn})")
+            } else {
+                format!("attention carries more ({attn}, the MLPs {mlp})")
+            },
+        ))
     };
     let ((mlp_early, early), (mlp_late, late)) = (compare(EARLY)?, compare(LATE)?);
     let verdict = match (mlp_early, mlp_late) {

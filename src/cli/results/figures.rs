@@ -21,9 +21,15 @@ impl Results<'_> {
     ) -> Result<(), Error> {
         let maps: Vec<HeatMap> = if self.traced_facts() > 1 {
             let kinds = self.by_kind()?;
-            kinds.iter().map(|(kind, averages)| average_map(*kind, averages)).collect()
+            kinds
+                .iter()
+                .map(|(kind, averages)| average_map(*kind, averages))
+                .collect()
         } else {
-            self.units.iter().filter_map(|unit| self.fact_map(unit)).collect()
+            self.units
+                .iter()
+                .filter_map(|unit| self.fact_map(unit))
+                .collect()
         };
         for (n, map) in maps.iter().enumerate() {
             if n > 0 {
@@ -31,7 +37,10 @@ impl Results<'_> {
             }
             let text = map
                 .to_terminal(width.unwrap_or(WIDTH), colour)
-                .map_err(|source| Error::Plot { figure: map.title.clone(), source })?;
+                .map_err(|source| Error::Plot {
+                    figure: map.title.clone(),
+                    source,
+                })?;
             out.write_all(text.as_bytes())?;
         }
         Ok(())
@@ -104,10 +113,16 @@ pub(super) fn severed_curves(kinds: &[(v1::Kind, Averages)]) -> Option<Curves> {
     };
     let whole = at(v1::Kind::Hidden, "no path severed", plot::Kind::Hidden)?;
     let severed = [
-        at(v1::Kind::HiddenSeveredAttn, "attention severed", plot::Kind::Attn),
+        at(
+            v1::Kind::HiddenSeveredAttn,
+            "attention severed",
+            plot::Kind::Attn,
+        ),
         at(v1::Kind::HiddenSeveredMlp, "MLP severed", plot::Kind::Mlp),
     ];
-    let series: Vec<Series> = std::iter::once(whole).chain(severed.into_iter().flatten()).collect();
+    let series: Vec<Series> = std::iter::once(whole)
+        .chain(severed.into_iter().flatten())
+        .collect();
     (series.len() > 1).then(|| Curves {
         title: "Effect of a state at the last subject token".into(),
         x_label: "restored layer".into(),
@@ -117,16 +132,26 @@ pub(super) fn severed_curves(kinds: &[(v1::Kind, Averages)]) -> Option<Curves> {
 }
 
 fn roles(averages: &Averages) -> impl Iterator<Item = Role> {
-    Role::ALL.into_iter().filter(|&role| averages.role(role).iter().any(|effect| effect.rows > 0))
+    Role::ALL
+        .into_iter()
+        .filter(|&role| averages.role(role).iter().any(|effect| effect.rows > 0))
 }
 
 fn series(name: &str, effects: &[Mean], kind: Option<plot::Kind>) -> Series {
-    let half = |effect: &Mean| effect.interval().map(|(low, high)| ((high - low) / 2.0) as f32);
+    let half = |effect: &Mean| {
+        effect
+            .interval()
+            .map(|(low, high)| ((high - low) / 2.0) as f32)
+    };
     Series {
         name: name.to_owned(),
         mean: effects.iter().map(|effect| effect.mean as f32).collect(),
         // One row tells nothing of its error: then there is no band.
-        half_width: effects.iter().map(half).collect::<Option<_>>().unwrap_or_default(),
+        half_width: effects
+            .iter()
+            .map(half)
+            .collect::<Option<_>>()
+            .unwrap_or_default(),
         kind,
     }
 }

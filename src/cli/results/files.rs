@@ -24,8 +24,14 @@ impl Results<'_> {
         let mut files = Vec::new();
         let mut write = |name: String, drawn: Result<String, plot::Error>| {
             let file = folder.join(&name);
-            let svg = drawn.map_err(|source| Error::Plot { figure: name, source })?;
-            fs::write(&file, svg).map_err(|source| Error::File { path: file.clone(), source })?;
+            let svg = drawn.map_err(|source| Error::Plot {
+                figure: name,
+                source,
+            })?;
+            fs::write(&file, svg).map_err(|source| Error::File {
+                path: file.clone(),
+                source,
+            })?;
             files.push(file);
             Ok::<(), Error>(())
         };
@@ -38,7 +44,10 @@ impl Results<'_> {
             let kinds = self.by_kind()?;
             for (kind, averages) in &kinds {
                 let name = kind_name(*kind);
-                write(format!("averages_{name}.svg"), average_map(*kind, averages).to_svg())?;
+                write(
+                    format!("averages_{name}.svg"),
+                    average_map(*kind, averages).to_svg(),
+                )?;
                 let curves = average_curves(*kind, averages);
                 write(format!("averages_{name}_curves.svg"), curves.to_svg())?;
             }
@@ -61,7 +70,9 @@ impl Results<'_> {
         make(folder)?;
         let mut files = Vec::new();
         for unit in &self.units {
-            let Outcome::Grid { sent, grid } = &unit.outcome else { continue };
+            let Outcome::Grid { sent, grid } = &unit.outcome else {
+                continue;
+            };
             let ids: Vec<i64> = sent.token_ids.iter().map(|&id| i64::from(id)).collect();
             let arrays = match grid.low {
                 None => npz::Trace::mispredicted(),
@@ -85,8 +96,14 @@ impl Results<'_> {
             let file = folder.join(self.file_name(unit, "npz"));
             let bytes = arrays
                 .and_then(|arrays| arrays.to_bytes())
-                .map_err(|source| Error::Npz { file: file.clone(), source })?;
-            fs::write(&file, bytes).map_err(|source| Error::File { path: file.clone(), source })?;
+                .map_err(|source| Error::Npz {
+                    file: file.clone(),
+                    source,
+                })?;
+            fs::write(&file, bytes).map_err(|source| Error::File {
+                path: file.clone(),
+                source,
+            })?;
             files.push(file);
         }
         Ok(files)
@@ -96,20 +113,34 @@ impl Results<'_> {
     fn file_name(&self, unit: &Unit<'_>, extension: &str) -> String {
         let digits = self.facts.to_string().len().max(3);
         let subject = readable(&unit.fact.subject);
-        format!("{:0digits$}_{subject}_{}.{extension}", unit.position, kind_name(unit.kind))
+        format!(
+            "{:0digits$}_{subject}_{}.{extension}",
+            unit.position,
+            kind_name(unit.kind)
+        )
     }
 }
 
 fn make(folder: &Path) -> Result<(), Error> {
-    fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })
+    fs::create_dir_all(folder).map_err(|source| Error::File {
+        path: folder.to_owned(),
+        source,
+    })
 }
 
 /// A subject as a part of a file name: letters and digits in lower case, everything else a hyphen.
 /// At most 40 characters, which in any script stay under the 255 bytes that file systems allow.
 fn readable(subject: &str) -> String {
     let lower = subject.to_lowercase();
-    let words = lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-    let name: String = words.collect::<Vec<_>>().join("-").chars().take(40).collect();
+    let words = lower
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty());
+    let name: String = words
+        .collect::<Vec<_>>()
+        .join("-")
+        .chars()
+        .take(40)
+        .collect();
     match name.trim_end_matches('-') {
         "" => "fact".to_owned(),
         name => name.to_owned(),

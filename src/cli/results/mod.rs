@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 pub use error::Error;
 
 use crate::causal::{Averages, Grid};
+use crate::plot::Colour;
 use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};
 use crate::plot::text::{label, visible, wrap};
-use crate::plot::Colour;
 use crate::proto::v1::{self, job::Spec, unit_result::Outcome as Sent};
 use crate::translate::{KINDS, kind_name};
 
@@ -50,7 +50,10 @@ struct Unit<'a> {
 
 enum Outcome<'a> {
     /// Traced, or left untraced because the model answers otherwise than expected.
-    Grid { sent: &'a v1::Grid, grid: Box<Grid> },
+    Grid {
+        sent: &'a v1::Grid,
+        grid: Box<Grid>,
+    },
     Failure(&'a v1::Failure),
 }
 
@@ -72,13 +75,19 @@ impl<'a> Results<'a> {
     /// result that does not fit the job or itself.
     pub fn new(job: &'a v1::Job, results: &'a [v1::UnitResult]) -> Result<Self, Error> {
         let Some(Spec::Trace(spec)) = &job.spec else {
-            return Err(Error::NotTracing { job: job.name.clone() });
+            return Err(Error::NotTracing {
+                job: job.name.clone(),
+            });
         };
         let kinds: Vec<v1::Kind> = spec.kinds().collect();
         let total = spec.facts.len() * kinds.len();
         let mut units = Vec::with_capacity(results.len());
         for result in results {
-            let wrong = |what| Error::Unit { job: job.name.clone(), unit: result.unit, what };
+            let wrong = |what| Error::Unit {
+                job: job.name.clone(),
+                unit: result.unit,
+                what,
+            };
             let number = usize::try_from(result.unit).unwrap_or(usize::MAX);
             if number >= total {
                 return Err(wrong("outside its facts and kinds"));
@@ -90,9 +99,14 @@ impl<'a> Results<'a> {
                     if sent.fact.as_ref() != Some(fact) || sent.kind() != kind {
                         return Err(wrong("of another fact or kind than its number says"));
                     }
-                    let grid = Grid::try_from(sent)
-                        .map_err(|source| Error::Grid { unit: result.unit, source })?;
-                    Outcome::Grid { sent, grid: Box::new(grid) }
+                    let grid = Grid::try_from(sent).map_err(|source| Error::Grid {
+                        unit: result.unit,
+                        source,
+                    })?;
+                    Outcome::Grid {
+                        sent,
+                        grid: Box::new(grid),
+                    }
                 }
                 Some(Sent::Failure(failure)) => Outcome::Failure(failure),
                 _ => return Err(wrong("neither a grid nor a failure")),
@@ -163,7 +177,11 @@ impl<'a> Results<'a> {
                     row.extend([label(&grid.answer.text), number(grid.high)]);
                     match (grid.low, grid.peak()) {
                         (Some(low), Some((token, layer, score))) => {
-                            let star = if grid.subject.contains(&token) { "*" } else { "" };
+                            let star = if grid.subject.contains(&token) {
+                                "*"
+                            } else {
+                                ""
+                            };
                             row.extend([
                                 number(low),
                                 number(score),
@@ -253,7 +271,10 @@ impl<'a> Results<'a> {
     /// Traced facts: each once, whatever the number of its kinds.
     fn traced_facts(&self) -> usize {
         let traced = self.units.iter().filter(|unit| unit.traced().is_some());
-        traced.map(|unit| unit.position).collect::<BTreeSet<_>>().len()
+        traced
+            .map(|unit| unit.position)
+            .collect::<BTreeSet<_>>()
+            .len()
     }
 
     /// The averages of every kind that has a traced fact.
@@ -272,5 +293,7 @@ impl<'a> Results<'a> {
 /// What users call a class of failures: `worker_lost`.
 fn class_name(class: v1::FailureClass) -> String {
     let name = class.as_str_name();
-    name.strip_prefix("FAILURE_CLASS_").unwrap_or(name).to_lowercase()
+    name.strip_prefix("FAILURE_CLASS_")
+        .unwrap_or(name)
+        .to_lowercase()
 }

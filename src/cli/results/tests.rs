@@ -45,8 +45,14 @@ fn grid(n: usize, kind: v1::Kind) -> v1::Grid {
         high,
         low,
         layers: LAYERS as u32,
-        scores: cells.map(|(token, layer)| low + (high - low) * effect(token, layer)).collect(),
-        window: if matches!(kind, v1::Kind::Mlp | v1::Kind::Attn) { 4 } else { 1 },
+        scores: cells
+            .map(|(token, layer)| low + (high - low) * effect(token, layer))
+            .collect(),
+        window: if matches!(kind, v1::Kind::Mlp | v1::Kind::Attn) {
+            4
+        } else {
+            1
+        },
         samples: 10,
         noise: "s3".into(),
         noise_scale: 0.25,
@@ -92,12 +98,17 @@ fn results(
     job: &v1::Job,
     outcome: impl Fn(usize, v1::Kind) -> Option<Sent>,
 ) -> Vec<v1::UnitResult> {
-    let Some(Spec::Trace(spec)) = &job.spec else { unreachable!() };
+    let Some(Spec::Trace(spec)) = &job.spec else {
+        unreachable!()
+    };
     let pairs = (0..spec.facts.len()).flat_map(|n| spec.kinds().map(move |kind| (n, kind)));
     pairs
         .zip(0..)
         .filter_map(|((n, kind), unit)| {
-            Some(v1::UnitResult { unit, outcome: Some(outcome(n, kind)?) })
+            Some(v1::UnitResult {
+                unit,
+                outcome: Some(outcome(n, kind)?),
+            })
         })
         .collect()
 }
@@ -141,38 +152,77 @@ fn a_table_without_failures_has_no_remarks() {
 fn json_has_every_number_as_it_was_computed() {
     let (job, results) = sweep();
     let text = printed(|out| Results::new(&job, &results).unwrap().json_lines(out));
-    let lines: Vec<Value> =
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(lines.len(), 11);
 
     let traced = grid(0, v1::Kind::Mlp);
-    let keys: Vec<&str> = lines[1].as_object().unwrap().keys().map(String::as_str).collect();
+    let keys: Vec<&str> = lines[1]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
     assert_eq!(
         keys,
         [
-            "unit", "id", "relation", "prompt", "subject", "kind", "token_ids", "tokens",
-            "subject_range", "answer_id", "answer", "correct_prediction", "high", "low", "scores",
-            "window", "samples", "noise", "noise_scale", "seed"
+            "unit",
+            "id",
+            "relation",
+            "prompt",
+            "subject",
+            "kind",
+            "token_ids",
+            "tokens",
+            "subject_range",
+            "answer_id",
+            "answer",
+            "correct_prediction",
+            "high",
+            "low",
+            "scores",
+            "window",
+            "samples",
+            "noise",
+            "noise_scale",
+            "seed"
         ]
     );
     assert_eq!(lines[1]["kind"], "mlp");
     assert_eq!(lines[1]["relation"], Value::Null);
     assert_eq!(lines[1]["subject_range"], json!([1, 3]));
-    assert_eq!((&lines[1]["noise"], &lines[1]["noise_scale"]), (&json!("s3"), &json!(0.25)));
+    assert_eq!(
+        (&lines[1]["noise"], &lines[1]["noise_scale"]),
+        (&json!("s3"), &json!(0.25))
+    );
     for token in 0..TOKENS.len() {
         let row = lines[1]["scores"][token].as_array().unwrap();
-        let bits: Vec<u64> = row.iter().map(|score| score.as_f64().unwrap().to_bits()).collect();
+        let bits: Vec<u64> = row
+            .iter()
+            .map(|score| score.as_f64().unwrap().to_bits())
+            .collect();
         let sent = &traced.scores[token * LAYERS..(token + 1) * LAYERS];
-        assert_eq!(bits, sent.iter().map(|score| score.to_bits()).collect::<Vec<_>>());
+        assert_eq!(
+            bits,
+            sent.iter().map(|score| score.to_bits()).collect::<Vec<_>>()
+        );
     }
 
     let untraced = &lines[3];
     assert_eq!(untraced["correct_prediction"], false);
-    assert_eq!((&untraced["low"], &untraced["scores"]), (&Value::Null, &json!([])));
+    assert_eq!(
+        (&untraced["low"], &untraced["scores"]),
+        (&Value::Null, &json!([]))
+    );
 
     let failed = lines[9].as_object().unwrap();
     assert_eq!(failed["error"]["class"], "out_of_memory");
-    assert_eq!((failed["unit"].as_u64(), &failed["kind"]), (Some(10), &json!("mlp")));
+    assert_eq!(
+        (failed["unit"].as_u64(), &failed["kind"]),
+        (Some(10), &json!("mlp"))
+    );
     assert!(!failed.contains_key("scores"));
 }
 
@@ -225,7 +275,10 @@ fn nothing_traced_is_said_and_not_drawn() {
     let job = job(1, &THREE);
     let results = results(&job, |n, kind| Some(Sent::Grid(untraced(n, kind))));
     let results = Results::new(&job, &results).unwrap();
-    assert_eq!(printed(|out| results.heatmaps(out, None, Colour::Never)), "");
+    assert_eq!(
+        printed(|out| results.heatmaps(out, None, Colour::Never)),
+        ""
+    );
     assert_eq!(
         results.summary().unwrap(),
         ["0 facts traced on smollm2; 1 fact answered otherwise than expected and left out."]
@@ -242,7 +295,11 @@ fn figures_are_written_under_readable_names() {
     let inside = folder.path().join("new/figures");
     let names = |files: &[std::path::PathBuf]| -> Vec<String> {
         let name = |file: &std::path::PathBuf| {
-            file.strip_prefix(&inside).unwrap().to_str().unwrap().to_owned()
+            file.strip_prefix(&inside)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
         };
         files.iter().map(name).collect()
     };
@@ -265,7 +322,10 @@ fn figures_are_written_under_readable_names() {
         ]
     );
     let read = |files: &[std::path::PathBuf]| -> Vec<String> {
-        files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect()
+        files
+            .iter()
+            .map(|file| std::fs::read_to_string(file).unwrap())
+            .collect()
     };
     let drawn = read(&files);
     for svg in &drawn {
@@ -276,7 +336,10 @@ fn figures_are_written_under_readable_names() {
     std::fs::write(&files[0], "old").unwrap();
     std::fs::write(inside.join("mine.svg"), "mine").unwrap();
     assert_eq!(read(&results.svg(&inside).unwrap()), drawn);
-    assert_eq!(std::fs::read_to_string(inside.join("mine.svg")).unwrap(), "mine");
+    assert_eq!(
+        std::fs::read_to_string(inside.join("mine.svg")).unwrap(),
+        "mine"
+    );
 
     let files = results.npz(&inside).unwrap();
     assert_eq!(files.len(), 9, "untraced facts are kept, failures are not");
@@ -288,13 +351,25 @@ fn figures_are_written_under_readable_names() {
 
 #[test]
 fn severed_kinds_are_drawn_beside_the_whole_path() {
-    let job = job(2, &[v1::Kind::Hidden, v1::Kind::HiddenSeveredMlp, v1::Kind::HiddenSeveredAttn]);
+    let job = job(
+        2,
+        &[
+            v1::Kind::Hidden,
+            v1::Kind::HiddenSeveredMlp,
+            v1::Kind::HiddenSeveredAttn,
+        ],
+    );
     let grids = results(&job, |n, kind| Some(Sent::Grid(grid(n, kind))));
     let results = Results::new(&job, &grids).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let files = results.svg(folder.path()).unwrap();
     let last = std::fs::read_to_string(files.last().unwrap()).unwrap();
-    assert!(files.last().unwrap().ends_with("averages_severed_curves.svg"));
+    assert!(
+        files
+            .last()
+            .unwrap()
+            .ends_with("averages_severed_curves.svg")
+    );
     for name in ["no path severed", "attention severed", "MLP severed"] {
         assert!(last.contains(name), "{name}");
     }
@@ -306,10 +381,15 @@ fn severed_kinds_are_drawn_beside_the_whole_path() {
 fn files_hold_the_arrays_of_the_published_code() {
     let (job, grids) = sweep();
     let folder = tempfile::tempdir().unwrap();
-    let files = Results::new(&job, &grids).unwrap().npz(folder.path()).unwrap();
+    let files = Results::new(&job, &grids)
+        .unwrap()
+        .npz(folder.path())
+        .unwrap();
     let arrays = |file: &std::path::Path| -> Vec<String> {
         let zip = zip::ZipArchive::new(std::fs::File::open(file).unwrap()).unwrap();
-        zip.file_names().map(|name| name.unwrap().into_owned()).collect()
+        zip.file_names()
+            .map(|name| name.unwrap().into_owned())
+            .collect()
     };
     let mut names = arrays(&files[0]);
     names.sort();
@@ -328,30 +408,60 @@ fn results_that_do_not_fit_their_job_are_refused() {
         Err(error) => error.to_string(),
     };
     let (job, good) = sweep();
-    let other = v1::Job { spec: Some(Spec::Generate(Default::default())), ..job.clone() };
+    let other = v1::Job {
+        spec: Some(Spec::Generate(Default::default())),
+        ..job.clone()
+    };
     assert!(message(&other, &[]).contains("jobs/j is not a tracing job"));
 
-    let beyond = v1::UnitResult { unit: 12, ..good[0].clone() };
+    let beyond = v1::UnitResult {
+        unit: 12,
+        ..good[0].clone()
+    };
     assert!(message(&job, &[beyond]).contains("unit 12 of jobs/j is outside"));
-    let moved = v1::UnitResult { unit: 1, ..good[0].clone() };
+    let moved = v1::UnitResult {
+        unit: 1,
+        ..good[0].clone()
+    };
     assert!(message(&job, &[moved]).contains("another fact or kind"));
-    let empty = v1::UnitResult { unit: 0, outcome: None };
+    let empty = v1::UnitResult {
+        unit: 0,
+        outcome: None,
+    };
     assert!(message(&job, &[empty]).contains("neither a grid nor a failure"));
-    let cut = v1::Grid { scores: vec![0.5], ..grid(0, v1::Kind::Hidden) };
-    let cut = v1::UnitResult { unit: 0, outcome: Some(Sent::Grid(cut)) };
+    let cut = v1::Grid {
+        scores: vec![0.5],
+        ..grid(0, v1::Kind::Hidden)
+    };
+    let cut = v1::UnitResult {
+        unit: 0,
+        outcome: Some(Sent::Grid(cut)),
+    };
     assert!(message(&job, &[cut]).contains("unit 0: the grid of prompt"));
 }
 
 #[test]
 fn a_prompt_cannot_steer_the_terminal() {
     let mut job = job(1, &[v1::Kind::Hidden]);
-    let Some(Spec::Trace(spec)) = &mut job.spec else { unreachable!() };
+    let Some(Spec::Trace(spec)) = &mut job.spec else {
+        unreachable!()
+    };
     spec.facts[0].prompt = "The \x1b[2JEiffel Tower is in".into();
     let fact = spec.facts[0].clone();
-    let failed = v1::Failure { failure_class: 6, message: "\x1b]0;owned\x07".into() };
-    let grid = v1::Grid { fact: Some(fact), answer: "\x1b[31m".into(), ..grid(0, v1::Kind::Hidden) };
+    let failed = v1::Failure {
+        failure_class: 6,
+        message: "\x1b]0;owned\x07".into(),
+    };
+    let grid = v1::Grid {
+        fact: Some(fact),
+        answer: "\x1b[31m".into(),
+        ..grid(0, v1::Kind::Hidden)
+    };
     for outcome in [Sent::Grid(grid), Sent::Failure(failed)] {
-        let results = [v1::UnitResult { unit: 0, outcome: Some(outcome) }];
+        let results = [v1::UnitResult {
+            unit: 0,
+            outcome: Some(outcome),
+        }];
         let results = Results::new(&job, &results).unwrap();
         let text = printed(|out| {
             results.table(out, Some(80), Colour::Never)?;
