@@ -22,23 +22,10 @@ use serde::Deserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::causal::Fact;
+
 /// Largest fact file read: 256 MiB, five times the whole of CounterFact.
 pub const LARGEST_FILE: u64 = 256 << 20;
-
-/// A fact to trace or edit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fact {
-    /// Number or name of the record in its data set: `known_id`, `case_id` or `id`.
-    pub id: Option<String>,
-    /// The text whose next token is the answer, exactly as given.
-    pub prompt: String,
-    /// The subject, a part of the prompt, exactly as given.
-    pub subject: String,
-    /// The expected answer, without spaces around it.
-    pub attribute: Option<String>,
-    /// Name or id of the relation.
-    pub relation: Option<String>,
-}
 
 /// A fact file that cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -8,3 +8,4 @@ pub mod npz;
 pub mod plot;
 pub mod proto;
 pub mod store;
+pub mod translate;

@@ -16,7 +16,7 @@
 //! "The paper" is Meng, Bau, Andonian, Belinkov, *Locating and Editing Factual Associations in GPT*
 //! (NeurIPS 2022).
 
-mod axis;
+pub(crate) mod axis;
 mod curves;
 mod error;
 mod heatmap;
@@ -24,7 +24,7 @@ mod palette;
 mod svg;
 pub mod table;
 mod terminal;
-mod text;
+pub(crate) mod text;
 
 use std::ops::Range;
 

@@ -1,0 +1,375 @@
+//! Facts, kinds and grids between the public contract and the tracing code.
+//!
+//! [`crate::causal`] knows nothing of the contract and the contract nothing of it; this is the one
+//! place that knows both.
+
+use crate::causal::noise::{Law, Rule};
+use crate::causal::{Fact, Grid, Kind, Severed, Token};
+use crate::proto::v1;
+
+/// A message of the contract that says what cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A number that is no kind.
+    #[error("{value} is not a kind of grid that this version knows: upgrade the older side")]
+    Kind {
+        /// The number.
+        value: i32,
+    },
+    /// A grid that does not say what it is of.
+    #[error("a grid has no fact: whoever computed it broke the contract")]
+    NoFact,
+    /// A field whose value does not fit the others.
+    #[error(
+        "the grid of prompt {prompt:?}: {field} is {found}, not {expected}: whoever computed it broke the contract"
+    )]
+    Shape {
+        /// The prompt.
+        prompt: String,
+        /// The field, or what of it.
+        field: &'static str,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+}
+
+impl From<v1::Fact> for Fact {
+    fn from(fact: v1::Fact) -> Self {
+        Self {
+            prompt: fact.prompt,
+            subject: fact.subject,
+            attribute: fact.attribute,
+            relation: fact.relation,
+            id: fact.id,
+        }
+    }
+}
+
+impl From<Fact> for v1::Fact {
+    fn from(fact: Fact) -> Self {
+        Self {
+            prompt: fact.prompt,
+            subject: fact.subject,
+            attribute: fact.attribute,
+            relation: fact.relation,
+            id: fact.id,
+        }
+    }
+}
+
+/// The state that a kind of the contract restores, and the sub-module that it severs; [`None`]
+/// for the unspecified kind.
+pub fn kind(kind: v1::Kind) -> Option<(Kind, Option<Severed>)> {
+    match kind {
+        v1::Kind::Unspecified => None,
+        v1::Kind::Hidden => Some((Kind::Hidden, None)),
+        v1::Kind::Mlp => Some((Kind::Mlp, None)),
+        v1::Kind::Attn => Some((Kind::Attn, None)),
+        v1::Kind::HiddenSeveredMlp => Some((Kind::Hidden, Some(Severed::Mlp))),
+        v1::Kind::HiddenSeveredAttn => Some((Kind::Hidden, Some(Severed::Attn))),
+    }
+}
+
+/// The other way. A path is severed around a block's output only, so `severed` decides the kind
+/// where there is one.
+pub fn kind_to_proto(kind: Kind, severed: Option<Severed>) -> v1::Kind {
+    match (severed, kind) {
+        (Some(Severed::Mlp), _) => v1::Kind::HiddenSeveredMlp,
+        (Some(Severed::Attn), _) => v1::Kind::HiddenSeveredAttn,
+        (None, Kind::Hidden) => v1::Kind::Hidden,
+        (None, Kind::Mlp) => v1::Kind::Mlp,
+        (None, Kind::Attn) => v1::Kind::Attn,
+    }
+}
+
+/// The kinds that can be asked for, in the order in which results list them.
+pub const KINDS: [v1::Kind; 5] = [
+    v1::Kind::Hidden,
+    v1::Kind::Mlp,
+    v1::Kind::Attn,
+    v1::Kind::HiddenSeveredMlp,
+    v1::Kind::HiddenSeveredAttn,
+];
+
+/// What users call a kind: `hidden`, `mlp`, `attn`, `hidden_severed_mlp`, `hidden_severed_attn`.
+pub fn kind_name(kind: v1::Kind) -> &'static str {
+    match kind {
+        v1::Kind::Unspecified => "unspecified",
+        v1::Kind::Hidden => "hidden",
+        v1::Kind::Mlp => "mlp",
+        v1::Kind::Attn => "attn",
+        v1::Kind::HiddenSeveredMlp => "hidden_severed_mlp",
+        v1::Kind::HiddenSeveredAttn => "hidden_severed_attn",
+    }
+}
+
+/// The kind of that name.
+pub fn named_kind(name: &str) -> Option<v1::Kind> {
+    KINDS.into_iter().find(|&kind| kind_name(kind) == name)
+}
+
+impl TryFrom<&v1::Grid> for Grid {
+    type Error = Error;
+
+    fn try_from(sent: &v1::Grid) -> Result<Self, Error> {
+        let unknown = Error::Kind { value: sent.kind };
+        let known = v1::Kind::try_from(sent.kind).ok().and_then(kind);
+        let (kind, severed) = known.ok_or(unknown)?;
+        let fact: Fact = sent.fact.clone().ok_or(Error::NoFact)?.into();
+
+        let tokens = sent.token_ids.len();
+        let check = |holds: bool, field, found: String, expected: String| {
+            let prompt = fact.prompt.clone();
+            holds.then_some(()).ok_or(Error::Shape {
+                prompt,
+                field,
+                found,
+                expected,
+            })
+        };
+        let texts = sent.tokens.len();
+        check(
+            texts == tokens,
+            "the number of tokens",
+            texts.to_string(),
+            format!("{tokens}, one an id"),
+        )?;
+        let subject = sent.subject_begin as usize..sent.subject_end as usize;
+        check(
+            !subject.is_empty() && subject.end <= tokens,
+            "the subject's range",
+            format!("{subject:?}"),
+            format!("one or more of {tokens} tokens"),
+        )?;
+        let layers = sent.layers as usize;
+        let cells = if sent.correct_prediction {
+            check(
+                layers > 0,
+                "layers",
+                "0".into(),
+                "1 or more in a traced grid".into(),
+            )?;
+            tokens * layers
+        } else {
+            0
+        };
+        check(
+            sent.scores.len() == cells,
+            "the number of scores",
+            sent.scores.len().to_string(),
+            format!("{cells}, one a token and layer"),
+        )?;
+
+        Ok(Self {
+            kind,
+            severed,
+            window: sent.window as usize,
+            noise: resolved(&sent.noise, sent.noise_scale),
+            samples: sent.samples as usize,
+            seed: sent.seed,
+            layers,
+            tokens: std::iter::zip(&sent.token_ids, &sent.tokens)
+                .map(|(&id, text)| Token {
+                    id,
+                    text: text.clone(),
+                })
+                .collect(),
+            subject,
+            answer: Token {
+                id: sent.answer_id,
+                text: sent.answer.clone(),
+            },
+            correct_prediction: sent.correct_prediction,
+            high: sent.high,
+            low: sent.correct_prediction.then_some(sent.low),
+            scores: sent.scores.clone(),
+            fact,
+        })
+    }
+}
+
+/// A grid as the contract sends it. A grid carries its noise with every number known, so `noise`,
+/// the rule as it was asked, and the scale it came to are given beside it.
+pub fn grid_to_proto(grid: Grid, noise: &str, noise_scale: f64) -> v1::Grid {
+    let traced = grid.correct_prediction;
+    let (token_ids, tokens) = grid
+        .tokens
+        .into_iter()
+        .map(|token| (token.id, token.text))
+        .unzip();
+    v1::Grid {
+        kind: kind_to_proto(grid.kind, grid.severed).into(),
+        fact: Some(grid.fact.into()),
+        token_ids,
+        tokens,
+        subject_begin: grid.subject.start as u32,
+        subject_end: grid.subject.end as u32,
+        answer_id: grid.answer.id,
+        answer: grid.answer.text,
+        correct_prediction: traced,
+        high: grid.high,
+        low: grid.low.unwrap_or_default(),
+        layers: if traced { grid.layers as u32 } else { 0 },
+        scores: grid.scores,
+        window: if grid.kind == Kind::Hidden {
+            1
+        } else {
+            grid.window as u32
+        },
+        samples: grid.samples as u32,
+        noise: noise.to_owned(),
+        noise_scale,
+        seed: grid.seed,
+    }
+}
+
+/// The rule with every number known. A rule that cannot be read is kept as it is: it decides no
+/// number any more.
+fn resolved(noise: &str, scale: f64) -> String {
+    match noise.parse() {
+        Ok(Rule {
+            law: Law::Spread(_),
+            replace,
+        }) => Rule {
+            law: Law::Gaussian(scale),
+            replace,
+        }
+        .to_string(),
+        _ => noise.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent() -> v1::Grid {
+        v1::Grid {
+            fact: Some(v1::Fact {
+                prompt: "The Louvre is in".into(),
+                subject: "The Louvre".into(),
+                attribute: Some("Paris".into()),
+                relation: Some("P131".into()),
+                id: Some("7".into()),
+            }),
+            kind: v1::Kind::Mlp.into(),
+            token_ids: vec![1, 2, 3, 4],
+            tokens: ["The", " Louvre", " is", " in"].map(str::to_owned).to_vec(),
+            subject_begin: 0,
+            subject_end: 2,
+            answer_id: 5,
+            answer: " Paris".into(),
+            correct_prediction: true,
+            high: 0.8,
+            low: 0.1,
+            layers: 2,
+            scores: (0..8).map(|n| f64::from(n) / 8.0).collect(),
+            window: 10,
+            samples: 4,
+            noise: "s3".into(),
+            noise_scale: 0.25,
+            seed: 1,
+        }
+    }
+
+    #[test]
+    fn a_grid_comes_back_as_it_was_sent() {
+        for kind in KINDS {
+            let window = if matches!(kind, v1::Kind::Mlp | v1::Kind::Attn) {
+                10
+            } else {
+                1
+            };
+            let sent = v1::Grid {
+                kind: kind.into(),
+                window,
+                ..sent()
+            };
+            let grid = Grid::try_from(&sent).unwrap();
+            assert_eq!(grid_to_proto(grid, "s3", 0.25), sent);
+        }
+        let untraced = v1::Grid {
+            correct_prediction: false,
+            layers: 0,
+            low: 0.0,
+            scores: Vec::new(),
+            ..sent()
+        };
+        let grid = Grid::try_from(&untraced).unwrap();
+        assert_eq!(grid.low, None);
+        assert_eq!(grid_to_proto(grid, "s3", 0.25), untraced);
+    }
+
+    #[test]
+    fn a_grid_names_its_noise_with_every_number_known() {
+        let noise = |rule: &str| {
+            Grid::try_from(&v1::Grid {
+                noise: rule.into(),
+                ..sent()
+            })
+            .unwrap()
+            .noise
+        };
+        assert_eq!(noise("s3"), "0.25");
+        assert_eq!(noise("replace:s3"), "replace:0.25");
+        assert_eq!(noise("0.125"), "0.125");
+        assert_eq!(noise("u0.25"), "u0.25");
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_named() {
+        let message = |wrong: v1::Grid| Grid::try_from(&wrong).unwrap_err().to_string();
+        let short = message(v1::Grid {
+            scores: vec![0.5; 7],
+            ..sent()
+        });
+        assert!(
+            short.contains("\"The Louvre is in\": the number of scores is 7, not 8"),
+            "{short}"
+        );
+        let beyond = message(v1::Grid {
+            subject_end: 5,
+            ..sent()
+        });
+        assert!(
+            beyond.contains("the subject's range is 0..5, not one or more of 4"),
+            "{beyond}"
+        );
+        assert!(
+            message(v1::Grid {
+                tokens: Vec::new(),
+                ..sent()
+            })
+            .contains("tokens is 0, not 4")
+        );
+        assert!(
+            message(v1::Grid {
+                layers: 0,
+                scores: Vec::new(),
+                ..sent()
+            })
+            .contains("layers is 0")
+        );
+        assert!(message(v1::Grid { kind: 0, ..sent() }).starts_with("0 is not a kind"));
+        assert!(message(v1::Grid { kind: 99, ..sent() }).starts_with("99 is not a kind"));
+        assert!(
+            message(v1::Grid {
+                fact: None,
+                ..sent()
+            })
+            .contains("no fact")
+        );
+    }
+
+    #[test]
+    fn names_of_kinds_read_back_and_the_unspecified_one_has_none() {
+        for kind in KINDS {
+            assert_eq!(named_kind(kind_name(kind)), Some(kind));
+            let (state, severed) = super::kind(kind).unwrap();
+            assert_eq!(kind_to_proto(state, severed), kind);
+        }
+        assert_eq!(named_kind("unspecified"), None);
+    }
+}
