@@ -1,0 +1,64 @@
+//! What can go wrong while results are shown.
+
+use std::path::PathBuf;
+
+use crate::{causal, npz, plot, translate};
+
+/// Results that cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A job of another kind.
+    #[error("{job} is not a tracing job: it has no grids to show")]
+    NotTracing {
+        /// Its name.
+        job: String,
+    },
+    /// A result that no unit of the job can have.
+    #[error("unit {unit} of {job} is {what}: the server broke the contract")]
+    Unit {
+        /// The job.
+        job: String,
+        /// The unit's number.
+        unit: u64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A grid that does not fit together.
+    #[error("unit {unit}: {source}")]
+    Grid {
+        /// The unit's number.
+        unit: u64,
+        /// What is wrong.
+        source: translate::Error,
+    },
+    /// Grids that have no common average.
+    #[error(transparent)]
+    Averages(#[from] causal::Error),
+    /// A figure that cannot be drawn.
+    #[error("{figure}: {source}")]
+    Plot {
+        /// Which.
+        figure: String,
+        /// Why not.
+        source: plot::Error,
+    },
+    /// Arrays that cannot be written.
+    #[error("{}: {source}", file.display())]
+    Npz {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: npz::Error,
+    },
+    /// A folder or file that cannot be written.
+    #[error("{} cannot be written: {source}", path.display())]
+    File {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The stream that results are printed to.
+    #[error("results cannot be printed: {0}")]
+    Output(#[from] std::io::Error),
+}

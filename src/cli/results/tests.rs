@@ -1,0 +1,475 @@
+use super::*;
+
+const TOKENS: [&str; 5] = ["The", " Eiffel", " Tower", " is", " in"];
+const LAYERS: usize = 12;
+
+fn fact(n: usize) -> v1::Fact {
+    v1::Fact {
+        prompt: "The Eiffel Tower is in".into(),
+        subject: "Eiffel Tower".into(),
+        attribute: Some("Paris".into()),
+        relation: (n > 0).then(|| "P131".into()),
+        id: Some(format!("f{n}")),
+    }
+}
+
+fn bump(layer: usize, at: f64) -> f64 {
+    (-((layer as f64 - at) / 3.0).powi(2)).exp()
+}
+
+/// A grid with an early site of the MLPs and a late one of attention.
+fn grid(n: usize, kind: v1::Kind) -> v1::Grid {
+    let (low, high) = (0.05 + 0.01 * n as f64, 0.8 - 0.02 * n as f64);
+    let effect = |token: usize, layer: usize| match (kind, token) {
+        (v1::Kind::Hidden, 2) => 0.7 * bump(layer, 1.0),
+        (v1::Kind::Hidden, 4) => bump(layer, 11.0),
+        (v1::Kind::HiddenSeveredMlp, 2) => 0.2 * bump(layer, 6.0),
+        (v1::Kind::HiddenSeveredAttn, 2) => 0.5 * bump(layer, 2.0),
+        (v1::Kind::Mlp, 2) => (0.5 + 0.05 * n as f64) * bump(layer, 4.0),
+        (v1::Kind::Mlp, 4) => 0.1 * bump(layer, 9.0),
+        (v1::Kind::Attn, 2) => 0.05 * bump(layer, 3.0),
+        (v1::Kind::Attn, 4) => 0.6 * bump(layer, 8.0),
+        _ => 0.0,
+    };
+    let cells = (0..TOKENS.len()).flat_map(|token| (0..LAYERS).map(move |layer| (token, layer)));
+    v1::Grid {
+        fact: Some(fact(n)),
+        kind: kind.into(),
+        token_ids: (10..10 + TOKENS.len() as u32).collect(),
+        tokens: TOKENS.map(str::to_owned).to_vec(),
+        subject_begin: 1,
+        subject_end: 3,
+        answer_id: 99,
+        answer: " Paris".into(),
+        correct_prediction: true,
+        high,
+        low,
+        layers: LAYERS as u32,
+        scores: cells
+            .map(|(token, layer)| low + (high - low) * effect(token, layer))
+            .collect(),
+        window: if matches!(kind, v1::Kind::Mlp | v1::Kind::Attn) {
+            4
+        } else {
+            1
+        },
+        samples: 10,
+        noise: "s3".into(),
+        noise_scale: 0.25,
+        seed: 1,
+    }
+}
+
+fn untraced(n: usize, kind: v1::Kind) -> v1::Grid {
+    v1::Grid {
+        answer: " Rome".into(),
+        correct_prediction: false,
+        low: 0.0,
+        layers: 0,
+        scores: Vec::new(),
+        ..grid(n, kind)
+    }
+}
+
+fn failure() -> Sent {
+    Sent::Failure(v1::Failure {
+        failure_class: v1::FailureClass::OutOfMemory.into(),
+        message: "a batch of 10 rows does not fit into 64 MiB: give --memory more".into(),
+    })
+}
+
+const THREE: [v1::Kind; 3] = [v1::Kind::Hidden, v1::Kind::Mlp, v1::Kind::Attn];
+
+fn job(facts: usize, kinds: &[v1::Kind]) -> v1::Job {
+    v1::Job {
+        name: "jobs/j".into(),
+        model: "models/smollm2".into(),
+        spec: Some(Spec::Trace(v1::TraceSpec {
+            facts: (0..facts).map(fact).collect(),
+            kinds: kinds.iter().map(|&kind| kind.into()).collect(),
+            ..Default::default()
+        })),
+        ..Default::default()
+    }
+}
+
+/// Every unit of `job`, as `outcome` makes it of its fact's number and kind; `None` leaves it out.
+fn results(
+    job: &v1::Job,
+    outcome: impl Fn(usize, v1::Kind) -> Option<Sent>,
+) -> Vec<v1::UnitResult> {
+    let Some(Spec::Trace(spec)) = &job.spec else {
+        unreachable!()
+    };
+    let pairs = (0..spec.facts.len()).flat_map(|n| spec.kinds().map(move |kind| (n, kind)));
+    pairs
+        .zip(0..)
+        .filter_map(|((n, kind), unit)| {
+            Some(v1::UnitResult {
+                unit,
+                outcome: Some(outcome(n, kind)?),
+            })
+        })
+        .collect()
+}
+
+/// Four facts, of which one is answered otherwise; two units failed alike and one is missing.
+fn sweep() -> (v1::Job, Vec<v1::UnitResult>) {
+    let job = job(4, &THREE);
+    let results = results(&job, |n, kind| match (n, kind) {
+        (1, kind) => Some(Sent::Grid(untraced(n, kind))),
+        (3, v1::Kind::Mlp | v1::Kind::Attn) => Some(failure()),
+        (3, _) => None,
+        (n, kind) => Some(Sent::Grid(grid(n, kind))),
+    });
+    (job, results)
+}
+
+fn printed(write: impl FnOnce(&mut dyn Write) -> Result<(), Error>) -> String {
+    let mut out = Vec::new();
+    write(&mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn the_table_tells_what_every_unit_gave() {
+    let (job, results) = sweep();
+    let results = Results::new(&job, &results).unwrap();
+    insta::assert_snapshot!(printed(|out| results.table(out, None, Colour::Never)));
+    let narrow = printed(|out| results.table(out, Some(80), Colour::Never));
+    insta::assert_snapshot!("the_table_in_80_columns", narrow);
+}
+
+#[test]
+fn the_table_of_one_fact_is_short() {
+    let job = job(1, &THREE);
+    let results = results(&job, |n, kind| Some(Sent::Grid(grid(n, kind))));
+    let results = Results::new(&job, &results).unwrap();
+    insta::assert_snapshot!(printed(|out| results.table(out, None, Colour::Never)));
+}
+
+#[test]
+fn json_has_every_number_as_it_was_computed() {
+    let (job, results) = sweep();
+    let text = printed(|out| Results::new(&job, &results).unwrap().json_lines(out));
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 11);
+
+    let traced = grid(0, v1::Kind::Mlp);
+    let keys: Vec<&str> = lines[1]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "unit",
+            "id",
+            "relation",
+            "prompt",
+            "subject",
+            "kind",
+            "token_ids",
+            "tokens",
+            "subject_range",
+            "answer_id",
+            "answer",
+            "correct_prediction",
+            "high",
+            "low",
+            "scores",
+            "window",
+            "samples",
+            "noise",
+            "noise_scale",
+            "seed"
+        ]
+    );
+    assert_eq!(lines[1]["kind"], "mlp");
+    assert_eq!(lines[1]["relation"], Value::Null);
+    assert_eq!(lines[1]["subject_range"], json!([1, 3]));
+    assert_eq!(
+        (&lines[1]["noise"], &lines[1]["noise_scale"]),
+        (&json!("s3"), &json!(0.25))
+    );
+    // Read by the standard library: serde_json may be off by a last bit.
+    let line = text.lines().nth(1).unwrap();
+    let scores = line
+        .split_once("\"scores\":")
+        .unwrap()
+        .1
+        .split_once(",\"window\"")
+        .unwrap()
+        .0;
+    let rows: Vec<Vec<f64>> = scores
+        .trim_matches(['[', ']'])
+        .split("],[")
+        .map(|row| row.split(',').map(|score| score.parse().unwrap()).collect())
+        .collect();
+    assert_eq!(rows, traced.scores.chunks(LAYERS).collect::<Vec<_>>());
+
+    let untraced = &lines[3];
+    assert_eq!(untraced["correct_prediction"], false);
+    assert_eq!(
+        (&untraced["low"], &untraced["scores"]),
+        (&Value::Null, &json!([]))
+    );
+
+    let failed = lines[9].as_object().unwrap();
+    assert_eq!(failed["error"]["class"], "out_of_memory");
+    assert_eq!(
+        (failed["unit"].as_u64(), &failed["kind"]),
+        (Some(10), &json!("mlp"))
+    );
+    assert!(!failed.contains_key("scores"));
+}
+
+#[test]
+fn averages_are_a_table_and_sentences() {
+    let (job, results) = sweep();
+    let results = Results::new(&job, &results).unwrap();
+    let table = printed(|out| results.averages(out, None, Colour::Never));
+    let words = results.summary().unwrap().join("\n");
+    insta::assert_snapshot!(format!("{table}\n{words}"));
+}
+
+#[test]
+fn kinds_over_different_facts_have_their_own_baselines() {
+    let job = job(2, &[v1::Kind::Hidden, v1::Kind::Mlp]);
+    let results = results(&job, |n, kind| match (n, kind) {
+        (1, v1::Kind::Mlp) => Some(failure()),
+        (n, kind) => Some(Sent::Grid(grid(n, kind))),
+    });
+    let results = Results::new(&job, &results).unwrap();
+    let table = printed(|out| results.averages(out, None, Colour::Never));
+    assert_eq!(table.matches(" corrupted ").count(), 2, "{table}");
+    assert!(!table.contains("all "), "{table}");
+}
+
+#[test]
+fn severed_paths_are_summed_up_beside_the_whole_ones() {
+    let job = job(2, &KINDS);
+    let results = results(&job, |n, kind| Some(Sent::Grid(grid(n, kind))));
+    let results = Results::new(&job, &results).unwrap();
+    insta::assert_snapshot!(results.summary().unwrap().join("\n"));
+}
+
+#[test]
+fn one_fact_is_shown_in_all_its_kinds_and_several_as_averages() {
+    let kinds = [v1::Kind::Hidden, v1::Kind::HiddenSeveredMlp];
+    let one = job(1, &kinds);
+    let grids = results(&one, |n, kind| Some(Sent::Grid(grid(n, kind))));
+    let one = Results::new(&one, &grids).unwrap();
+    insta::assert_snapshot!(printed(|out| one.heatmaps(out, Some(70), Colour::Never)));
+
+    let (job, results) = sweep();
+    let several = Results::new(&job, &results).unwrap();
+    let text = printed(|out| several.heatmaps(out, None, Colour::Never));
+    insta::assert_snapshot!("heat_maps_of_several_facts", text);
+}
+
+#[test]
+fn nothing_traced_is_said_and_not_drawn() {
+    let job = job(1, &THREE);
+    let results = results(&job, |n, kind| Some(Sent::Grid(untraced(n, kind))));
+    let results = Results::new(&job, &results).unwrap();
+    assert_eq!(
+        printed(|out| results.heatmaps(out, None, Colour::Never)),
+        ""
+    );
+    assert_eq!(
+        results.summary().unwrap(),
+        ["0 facts traced on smollm2; 1 fact answered otherwise than expected and left out."]
+    );
+    let folder = tempfile::tempdir().unwrap();
+    assert!(results.svg(folder.path()).unwrap().is_empty());
+}
+
+#[test]
+fn figures_are_written_under_readable_names() {
+    let (job, grids) = sweep();
+    let results = Results::new(&job, &grids).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let inside = folder.path().join("new/figures");
+    let names = |files: &[std::path::PathBuf]| -> Vec<String> {
+        let name = |file: &std::path::PathBuf| {
+            file.strip_prefix(&inside)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
+        };
+        files.iter().map(name).collect()
+    };
+    let files = results.svg(&inside).unwrap();
+    assert_eq!(
+        names(&files),
+        [
+            "001_eiffel-tower_hidden.svg",
+            "001_eiffel-tower_mlp.svg",
+            "001_eiffel-tower_attn.svg",
+            "003_eiffel-tower_hidden.svg",
+            "003_eiffel-tower_mlp.svg",
+            "003_eiffel-tower_attn.svg",
+            "averages_hidden.svg",
+            "averages_hidden_curves.svg",
+            "averages_mlp.svg",
+            "averages_mlp_curves.svg",
+            "averages_attn.svg",
+            "averages_attn_curves.svg",
+        ]
+    );
+    let read = |files: &[std::path::PathBuf]| -> Vec<String> {
+        files
+            .iter()
+            .map(|file| std::fs::read_to_string(file).unwrap())
+            .collect()
+    };
+    let drawn = read(&files);
+    for svg in &drawn {
+        roxmltree::Document::parse(svg).unwrap();
+    }
+
+    // Drawn again: the same bytes over the old ones, and nobody else's file touched.
+    std::fs::write(&files[0], "old").unwrap();
+    std::fs::write(inside.join("mine.svg"), "mine").unwrap();
+    assert_eq!(read(&results.svg(&inside).unwrap()), drawn);
+    assert_eq!(
+        std::fs::read_to_string(inside.join("mine.svg")).unwrap(),
+        "mine"
+    );
+
+    let files = results.npz(&inside).unwrap();
+    assert_eq!(files.len(), 9, "untraced facts are kept, failures are not");
+    assert!(files[3].ends_with("002_eiffel-tower_hidden.npz"));
+    let blocked = inside.join("mine.svg");
+    let error = results.npz(&blocked).unwrap_err().to_string();
+    assert!(error.contains("mine.svg cannot be written"), "{error}");
+}
+
+#[test]
+fn severed_kinds_are_drawn_beside_the_whole_path() {
+    let job = job(
+        2,
+        &[
+            v1::Kind::Hidden,
+            v1::Kind::HiddenSeveredMlp,
+            v1::Kind::HiddenSeveredAttn,
+        ],
+    );
+    let grids = results(&job, |n, kind| Some(Sent::Grid(grid(n, kind))));
+    let results = Results::new(&job, &grids).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let files = results.svg(folder.path()).unwrap();
+    let last = std::fs::read_to_string(files.last().unwrap()).unwrap();
+    assert!(
+        files
+            .last()
+            .unwrap()
+            .ends_with("averages_severed_curves.svg")
+    );
+    for name in ["no path severed", "attention severed", "MLP severed"] {
+        assert!(last.contains(name), "{name}");
+    }
+    let map = std::fs::read_to_string(&files[1]).unwrap();
+    assert!(map.contains("Impact of restoring state with MLP severed"));
+}
+
+#[test]
+fn files_hold_the_arrays_of_the_published_code() {
+    let (job, grids) = sweep();
+    let folder = tempfile::tempdir().unwrap();
+    let files = Results::new(&job, &grids)
+        .unwrap()
+        .npz(folder.path())
+        .unwrap();
+    let arrays = |file: &std::path::Path| -> Vec<String> {
+        let zip = zip::ZipArchive::new(std::fs::File::open(file).unwrap()).unwrap();
+        zip.file_names()
+            .map(|name| name.unwrap().into_owned())
+            .collect()
+    };
+    let mut names = arrays(&files[0]);
+    names.sort();
+    assert_eq!(
+        names.join(" "),
+        "answer.npy correct_prediction.npy high_score.npy input_ids.npy input_tokens.npy kind.npy \
+         low_score.npy scores.npy subject_range.npy window.npy"
+    );
+    assert_eq!(arrays(&files[3]), ["correct_prediction.npy"]);
+}
+
+#[test]
+fn results_that_do_not_fit_their_job_are_refused() {
+    let message = |job: &v1::Job, results: &[v1::UnitResult]| match Results::new(job, results) {
+        Ok(_) => panic!("accepted"),
+        Err(error) => error.to_string(),
+    };
+    let (job, good) = sweep();
+    let other = v1::Job {
+        spec: Some(Spec::Generate(Default::default())),
+        ..job.clone()
+    };
+    assert!(message(&other, &[]).contains("jobs/j is not a tracing job"));
+
+    let beyond = v1::UnitResult {
+        unit: 12,
+        ..good[0].clone()
+    };
+    assert!(message(&job, &[beyond]).contains("unit 12 of jobs/j is outside"));
+    let moved = v1::UnitResult {
+        unit: 1,
+        ..good[0].clone()
+    };
+    assert!(message(&job, &[moved]).contains("another fact or kind"));
+    let empty = v1::UnitResult {
+        unit: 0,
+        outcome: None,
+    };
+    assert!(message(&job, &[empty]).contains("neither a grid nor a failure"));
+    let cut = v1::Grid {
+        scores: vec![0.5],
+        ..grid(0, v1::Kind::Hidden)
+    };
+    let cut = v1::UnitResult {
+        unit: 0,
+        outcome: Some(Sent::Grid(cut)),
+    };
+    assert!(message(&job, &[cut]).contains("unit 0: the grid of prompt"));
+}
+
+#[test]
+fn a_prompt_cannot_steer_the_terminal() {
+    let mut job = job(1, &[v1::Kind::Hidden]);
+    let Some(Spec::Trace(spec)) = &mut job.spec else {
+        unreachable!()
+    };
+    spec.facts[0].prompt = "The \x1b[2JEiffel Tower is in".into();
+    let fact = spec.facts[0].clone();
+    let failed = v1::Failure {
+        failure_class: 6,
+        message: "\x1b]0;owned\x07".into(),
+    };
+    let grid = v1::Grid {
+        fact: Some(fact),
+        answer: "\x1b[31m".into(),
+        ..grid(0, v1::Kind::Hidden)
+    };
+    for outcome in [Sent::Grid(grid), Sent::Failure(failed)] {
+        let results = [v1::UnitResult {
+            unit: 0,
+            outcome: Some(outcome),
+        }];
+        let results = Results::new(&job, &results).unwrap();
+        let text = printed(|out| {
+            results.table(out, Some(80), Colour::Never)?;
+            results.heatmaps(out, Some(80), Colour::Never)
+        });
+        assert!(!text.contains(['\x1b', '\x07']), "{text:?}");
+    }
+}
