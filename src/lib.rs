@@ -2,10 +2,18 @@
 
 pub mod api;
 pub mod causal;
+pub mod cli;
+pub mod client;
+pub mod config;
 pub mod coordinator;
+pub mod embedded;
 pub mod facts;
+pub mod model;
 pub mod npz;
+pub mod objects;
 pub mod plot;
 pub mod proto;
 pub mod store;
 pub mod translate;
+pub mod telemetry;
+pub mod worker;

@@ -1,2 +1,7 @@
 //! The `palimpsest` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    palimpsest::cli::main()
+}

@@ -6,9 +6,11 @@ use futures::{Stream, StreamExt};
 use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::status::{IntoStatus, Reason, aborted, failed_precondition, invalid_argument};
+use super::status::{
+    IntoStatus, Reason, aborted, failed_precondition, invalid_argument, unavailable,
+};
 use super::{check, pages};
-use crate::coordinator::{CommittedResult, Coordinator, Event, LeaseKey, Session};
+use crate::coordinator::{Closing, CommittedResult, Coordinator, Event, LeaseKey, Session};
 use crate::proto::v1::connect_request::Message;
 use crate::proto::v1::worker_service_server::WorkerService;
 use crate::proto::v1::{
@@ -62,7 +64,12 @@ impl WorkerService for Workers {
         });
         let outbox = tokio_stream::wrappers::ReceiverStream::new(outbox).map(|item| match item {
             Ok(message) => Ok(ConnectResponse { message: Some(message) }),
-            Err(reason) => Err(aborted(Reason::StreamReplaced, reason)),
+            Err(Closing::Replaced) => {
+                Err(aborted(Reason::StreamReplaced, "another stream of this worker took over"))
+            }
+            Err(Closing::Silent) => {
+                Err(unavailable("nothing was heard of the worker for too long: connect again"))
+            }
         });
         Ok(Response::new(Box::pin(outbox)))
     }

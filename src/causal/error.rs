@@ -151,15 +151,17 @@ pub enum Error {
         /// Those of the others.
         expected: String,
     },
-    /// The device has no room for even a single row.
+    /// The device has no room for even a single row, or, in the plain engine, for one row a sample.
     #[error(
-        "out of memory on {device} with one row of {tokens} tokens through a model of {layers} layers of width {width} \
+        "out of memory on {device} with {rows} row(s) of {tokens} tokens through {layers} layers of width {width} \
          ({dtype}), with the states of {samples} noise samples kept: use fewer samples, a shorter prompt or a larger device"
     )]
     OutOfMemory {
         /// The device.
         device: String,
-        /// Tokens of the row.
+        /// Rows of the smallest batch that was tried.
+        rows: usize,
+        /// Tokens of a row.
         tokens: usize,
         /// Layers of the model.
         layers: usize,
@@ -183,4 +185,7 @@ pub enum Error {
         /// The value.
         value: f64,
     },
+    /// The model or its tokenizer failed.
+    #[error(transparent)]
+    Model(#[from] crate::model::Error),
 }

@@ -6,10 +6,12 @@
 //! comes back says what that state carries.
 //!
 //! To read in this order: what is asked ([`Fact`], [`Settings`]) and answered ([`Grid`],
-//! [`Averages`]); the parts that decide the numbers ([`noise`], [`rng`], [`span`], [`kind`]).
-//! All of that is plain data, also without libtorch.
+//! [`Averages`]); the parts that decide the numbers ([`noise`], [`rng`], [`span`], [`kind`]); and,
+//! with libtorch, the way in (`trace`), the oracle (`plain.rs`) and the engine that is used (`exact.rs`).
+//! All but the last is plain data, also without libtorch.
 
 pub mod averages;
+pub mod cost;
 pub mod error;
 pub mod fact;
 pub mod grid;
@@ -18,8 +20,25 @@ pub mod noise;
 pub mod rng;
 pub mod settings;
 pub mod span;
+mod stairs;
+
+#[cfg(feature = "torch")]
+mod embeddings;
+#[cfg(feature = "torch")]
+mod exact;
+#[cfg(feature = "torch")]
+mod memory;
+#[cfg(feature = "torch")]
+mod plain;
+#[cfg(feature = "torch")]
+mod prompt;
+#[cfg(feature = "torch")]
+mod runs;
+#[cfg(feature = "torch")]
+mod trace;
 
 pub use averages::{Averages, Mean, Role, Site};
+pub use cost::Shape;
 pub use error::Error;
 pub use fact::Fact;
 pub use grid::{Grid, Token};
@@ -27,3 +46,8 @@ pub use kind::{Kind, Severed};
 pub use noise::{EmbeddingGaussian, Noise, Rule};
 pub use settings::{Compat, Engine, Settings};
 pub use span::subject_span;
+
+#[cfg(feature = "torch")]
+pub use embeddings::{embedding_gaussian, noise_level, resolve_noise};
+#[cfg(feature = "torch")]
+pub use trace::{Unwatched, Watch, trace};

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use prost::Message as _;
 use uuid::Uuid;
 
-use super::event::{CommittedResult, Effect, Event, LeaseKey, Millis, NewJob, Refusal, Session};
+use super::event::{Closing, CommittedResult, Effect, Event, LeaseKey, Millis, NewJob, Refusal, Session};
 use super::invariants::Invariant;
 use super::plan;
 use crate::proto::v1::connect_response::Message;
@@ -320,7 +320,7 @@ impl Core {
         let worker = self.workers.entry(name.clone()).or_insert_with(|| Worker::absent(now));
         if let Some(old) = worker.session.replace(session) {
             self.sessions.remove(&old);
-            effects.push(Effect::Close(old, "another stream of this worker took over".to_owned()));
+            effects.push(Effect::Close(old, Closing::Replaced));
         }
         self.sessions.insert(session, name);
         worker.capabilities = hello.capabilities.unwrap_or_default();
@@ -504,8 +504,7 @@ impl Core {
             let Some(worker) = self.workers.get_mut(&name) else { continue };
             if let Some(session) = worker.session.take() {
                 self.sessions.remove(&session);
-                let silent = format!("nothing was heard of the worker for {timeout} ms");
-                effects.push(Effect::Close(session, silent));
+                effects.push(Effect::Close(session, Closing::Silent));
             }
             let keys: Vec<_> = worker
                 .leases

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::core::{Answer, Core, Limits};
-use super::event::{Effect, Event, Millis, Refusal, Session};
+use super::event::{Closing, Effect, Event, Millis, Refusal, Session};
 use crate::proto::v1::connect_response::Message;
 use crate::store::{self, Change, Store};
 
@@ -48,7 +48,7 @@ type Inspection = Box<dyn FnOnce(&Core) + Send>;
 
 enum Command {
     Event(Event, Option<oneshot::Sender<Answer>>),
-    Open(Session, mpsc::Sender<Result<Message, String>>),
+    Open(Session, mpsc::Sender<Result<Message, Closing>>),
     Inspect(Inspection),
     Watch(Uuid, oneshot::Sender<watch::Receiver<()>>),
 }
@@ -104,7 +104,7 @@ impl Coordinator {
     /// [`Error::Stopped`].
     pub async fn open_session(
         &self,
-    ) -> Result<(Session, mpsc::Receiver<Result<Message, String>>), Error> {
+    ) -> Result<(Session, mpsc::Receiver<Result<Message, Closing>>), Error> {
         let session = Session(self.sessions.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = mpsc::channel(OUTBOX);
         self.send(Command::Open(session, sender)).await?;
@@ -164,7 +164,7 @@ impl Coordinator {
 struct Actor {
     core: Core,
     store: Arc<Store>,
-    streams: HashMap<Session, mpsc::Sender<Result<Message, String>>>,
+    streams: HashMap<Session, mpsc::Sender<Result<Message, Closing>>>,
     watchers: HashMap<Uuid, watch::Sender<()>>,
 }
 

@@ -144,10 +144,19 @@ pub enum Effect {
     Change(Change),
     /// Send to a worker.
     Send(Session, Box<v1::connect_response::Message>),
-    /// End a worker's stream, with the reason.
-    Close(Session, String),
+    /// End a worker's stream.
+    Close(Session, Closing),
     /// A job has new events or progress: wake those who watch it.
     Wake(Uuid),
+}
+
+/// Why the coordinator ends a worker's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// The worker opened another one.
+    Replaced,
+    /// Nothing was heard of the worker for too long.
+    Silent,
 }
 
 /// Why the core refuses a request.

@@ -1,0 +1,390 @@
+//! Every error as a gRPC status.
+//!
+//! A status carries a sentence for people and, for programs, an `ErrorInfo`: its `reason` is one
+//! of [`Reason`], its domain [`DOMAIN`], and its metadata hold the values involved and the remedy.
+//! What is wrong with a request is said field by field in `BadRequest`.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::objects;
+
+/// The `domain` of every `ErrorInfo` that Palimpsest sends.
+pub const DOMAIN: &str = "palimpsest";
+
+/// Turns a subsystem's error into the status that its caller gets.
+pub trait IntoStatus {
+    /// The status.
+    fn into_status(self) -> Status;
+}
+
+/// One line a reason: its variant, the code it is sent with, and what to do about it.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident, $code:ident, $remedy:literal;)+) => {
+        /// What went wrong, as `ErrorInfo.reason` says it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// All reasons.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The code of its status.
+            pub fn code(self) -> Code {
+                match self {
+                    $(Self::$name => Code::$code,)+
+                }
+            }
+
+            /// What whoever gets it should do.
+            pub fn remedy(self) -> &'static str {
+                match self {
+                    $(Self::$name => $remedy,)+
+                }
+            }
+
+            const fn variant(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A field of the request is missing, malformed or out of range.
+    InvalidField, InvalidArgument, "correct the fields that BadRequest names";
+    /// The page token was not given out by this method.
+    InvalidPageToken, InvalidArgument, "list again from the first page";
+    /// The bytes of an object do not have its digest.
+    DigestMismatch, InvalidArgument, "check the source and write the object again from offset 0";
+    /// An object has more or fewer bytes than announced.
+    SizeMismatch, InvalidArgument, "write the object again from offset 0";
+    /// The resource does not exist.
+    NotFound, NotFound, "check the name, or create the resource first";
+    /// Another resource has the name.
+    NameTaken, AlreadyExists, "choose another name";
+    /// The request id was used for a different request.
+    RequestIdReused, AlreadyExists, "give every new request an id of its own";
+    /// An object that the request refers to is not stored.
+    ObjectMissing, FailedPrecondition, "upload the object, then repeat the request";
+    /// Worker and coordinator speak different protocol versions.
+    ProtocolVersion, FailedPrecondition, "upgrade the older side";
+    /// Bytes of an object do not begin where the stored part ends.
+    WrongOffset, Aborted, "ask QueryObject and go on from there";
+    /// A write ended before all bytes of its object came.
+    ObjectIncomplete, Aborted, "ask QueryObject and go on from there";
+    /// Someone else is writing the same object.
+    ObjectBusy, Aborted, "ask QueryObject until the object is whole or its size stops growing, then go on from there";
+    /// Another stream of the same worker took over.
+    StreamReplaced, Aborted, "give every worker an id of its own, and let the newest stream live";
+    /// The resource was changed since it was read.
+    EtagMismatch, Aborted, "read it again and repeat the change";
+    /// A read begins past the end.
+    OffsetPastEnd, OutOfRange, "read from an offset inside the object";
+    /// No space is left on the coordinator's disk.
+    DiskFull, ResourceExhausted, "free space on the coordinator's disk, then go on";
+    /// Stored bytes cannot be read, or are not those that were stored.
+    StoredDataDamaged, DataLoss, "check the coordinator's disk, and restore or upload the data again";
+    /// The server is shutting down, or not ready yet.
+    NotServing, Unavailable, "try again in a moment";
+    /// The server failed in a way that is not the caller's doing.
+    Internal, Internal, "look at the server's log; if it shows no cause, report the error";
+}
+
+impl fmt::Display for Reason {
+    /// As on the wire: `DIGEST_MISMATCH`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, c) in self.variant().chars().enumerate() {
+            if i > 0 && c.is_ascii_uppercase() {
+                f.write_str("_")?;
+            }
+            write!(f, "{}", c.to_ascii_uppercase())?;
+        }
+        Ok(())
+    }
+}
+
+/// A status of this reason. `metadata` are the values involved, which programs can read.
+pub fn status<const N: usize>(
+    reason: Reason,
+    message: impl Into<String>,
+    metadata: [(&str, String); N],
+) -> Status {
+    Status::with_error_details(reason.code(), message, details(reason, metadata))
+}
+
+fn details<const N: usize>(reason: Reason, metadata: [(&str, String); N]) -> ErrorDetails {
+    let mut map: HashMap<String, String> = metadata
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect();
+    map.insert("remedy".to_owned(), reason.remedy().to_owned());
+    ErrorDetails::with_error_info(reason.to_string(), DOMAIN, map)
+}
+
+/// One field of the request is wrong. `description` says what it is and what it should be.
+pub fn invalid_argument(field: impl Into<String>, description: impl Into<String>) -> Status {
+    invalid_fields([(field.into(), description.into())])
+}
+
+/// Several fields of the request are wrong.
+pub fn invalid_fields(violations: impl IntoIterator<Item = (String, String)>) -> Status {
+    let violations: Vec<FieldViolation> = violations
+        .into_iter()
+        .map(|(field, description)| FieldViolation::new(field, description))
+        .collect();
+    let message = violations
+        .iter()
+        .map(|violation| format!("{}: {}", violation.field, violation.description))
+        .collect::<Vec<_>>()
+        .join("; ");
+    invalid(Reason::InvalidField, message, violations, [])
+}
+
+fn invalid<const N: usize>(
+    reason: Reason,
+    message: String,
+    violations: Vec<FieldViolation>,
+    metadata: [(&str, String); N],
+) -> Status {
+    let mut details = details(reason, metadata);
+    details.set_bad_request(violations);
+    Status::with_error_details(reason.code(), message, details)
+}
+
+/// The page token was not given out by this method.
+pub fn invalid_page_token(token: &str) -> Status {
+    let message = format!(
+        "page_token: {token:?} was not given out by this method; leave it empty to begin anew"
+    );
+    let violation = FieldViolation::new("page_token", message.as_str());
+    invalid(Reason::InvalidPageToken, message, vec![violation], [])
+}
+
+/// No such resource: `models/gpt2-xl`.
+pub fn not_found(resource: impl fmt::Display) -> Status {
+    let resource = resource.to_string();
+    status(
+        Reason::NotFound,
+        format!("{resource} does not exist"),
+        [("resource", resource)],
+    )
+}
+
+/// There is something of that name already, and it is not the same.
+pub fn already_exists(
+    reason: Reason,
+    resource: impl fmt::Display,
+    message: impl Into<String>,
+) -> Status {
+    debug_assert_eq!(reason.code(), Code::AlreadyExists);
+    status(reason, message, [("resource", resource.to_string())])
+}
+
+/// The request cannot be done as things stand; repeating it alone does not help.
+pub fn failed_precondition(reason: Reason, message: impl Into<String>) -> Status {
+    debug_assert_eq!(reason.code(), Code::FailedPrecondition);
+    status(reason, message, [])
+}
+
+/// Something else happened at the same time; to be read anew, and done again.
+pub fn aborted(reason: Reason, message: impl Into<String>) -> Status {
+    debug_assert_eq!(reason.code(), Code::Aborted);
+    status(reason, message, [])
+}
+
+/// Stored bytes are damaged. The operator finds it in the log.
+pub fn data_loss(error: &(dyn std::error::Error + 'static)) -> Status {
+    let message = chain(error);
+    tracing::error!(error = message, "stored data are damaged");
+    status(Reason::StoredDataDamaged, message, [])
+}
+
+/// The server is shutting down, or not ready yet.
+pub fn unavailable(message: impl Into<String>) -> Status {
+    status(Reason::NotServing, message, [])
+}
+
+/// Not the caller's doing. The operator finds it in the log.
+pub fn internal(error: &(dyn std::error::Error + 'static)) -> Status {
+    let message = chain(error);
+    tracing::error!(error = message, "a request failed");
+    status(Reason::Internal, message, [])
+}
+
+/// The error and its causes, those left out that its own text repeats.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+impl IntoStatus for objects::Error {
+    fn into_status(self) -> Status {
+        use objects::Error;
+        let message = self.to_string();
+        match &self {
+            Error::BadDigest { .. } => invalid_argument("digest", message),
+            Error::NotFound { digest } => status(
+                Reason::NotFound,
+                message,
+                [("resource", format!("objects/{digest}"))],
+            ),
+            Error::Mismatch { expected, actual } => invalid(
+                Reason::DigestMismatch,
+                message.clone(),
+                vec![FieldViolation::new("digest", message)],
+                [
+                    ("digest", expected.to_string()),
+                    ("actual_digest", actual.to_string()),
+                ],
+            ),
+            Error::SizeMismatch {
+                digest,
+                announced,
+                received,
+            } => invalid(
+                Reason::SizeMismatch,
+                message.clone(),
+                vec![FieldViolation::new("size", message)],
+                [
+                    ("digest", digest.to_string()),
+                    ("announced_size", announced.to_string()),
+                    ("received_size", received.to_string()),
+                ],
+            ),
+            Error::Offset {
+                digest, committed, ..
+            } => status(
+                Reason::WrongOffset,
+                message,
+                [
+                    ("digest", digest.to_string()),
+                    ("committed_size", committed.to_string()),
+                ],
+            ),
+            Error::Incomplete {
+                digest, committed, ..
+            } => status(
+                Reason::ObjectIncomplete,
+                message,
+                [
+                    ("digest", digest.to_string()),
+                    ("committed_size", committed.to_string()),
+                ],
+            ),
+            Error::PastEnd { digest, size, .. } => status(
+                Reason::OffsetPastEnd,
+                message,
+                [("digest", digest.to_string()), ("size", size.to_string())],
+            ),
+            Error::Busy { digest } => status(
+                Reason::ObjectBusy,
+                message,
+                [("digest", digest.to_string())],
+            ),
+            Error::NoSpace { .. } => {
+                tracing::error!(error = message, "the disk is full");
+                status(Reason::DiskFull, message, [])
+            }
+            Error::Corrupt { .. } => data_loss(&self),
+            Error::Stopping => unavailable(message),
+            Error::Changed { .. } | Error::Io { .. } | Error::Transfer { .. } => internal(&self),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn reasons_are_distinct_upper_snake_case_and_have_a_remedy() {
+        let names: HashSet<String> = Reason::ALL.iter().map(Reason::to_string).collect();
+        assert_eq!(names.len(), Reason::ALL.len());
+        assert!(names.contains("DIGEST_MISMATCH"));
+        for reason in Reason::ALL {
+            // AIP-193: at most 63 characters of [A-Z][A-Z0-9_]+[A-Z0-9].
+            let name = reason.to_string();
+            assert!(name.len() <= 63 && name.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
+            assert!(!reason.remedy().is_empty());
+            assert_ne!(reason.code(), Code::Ok);
+        }
+    }
+
+    #[test]
+    fn every_field_violation_can_be_read_by_a_program() {
+        let status = invalid_fields([
+            ("model.model_id".to_owned(), "is empty".to_owned()),
+            ("size".to_owned(), "is 0".to_owned()),
+        ]);
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message(), "model.model_id: is empty; size: is 0");
+        let details = status.get_error_details();
+        let fields: Vec<_> = details.bad_request().unwrap().field_violations.clone();
+        assert_eq!(fields.len(), 2);
+        assert_eq!(fields[1].field, "size");
+        let info = details.error_info().unwrap();
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("INVALID_FIELD", "palimpsest")
+        );
+        assert!(info.metadata["remedy"].contains("BadRequest"));
+    }
+
+    #[test]
+    fn an_objects_error_carries_its_values() {
+        let digest = objects::Digest::of(b"x");
+        let status = objects::Error::Offset {
+            digest,
+            offset: 9,
+            committed: 5,
+        }
+        .into_status();
+        assert_eq!(status.code(), Code::Aborted);
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!(info.reason, "WRONG_OFFSET");
+        assert_eq!(info.metadata["committed_size"], "5");
+        assert_eq!(info.metadata["digest"], digest.to_string());
+
+        let bad = "xyz".parse::<objects::Digest>().unwrap_err().into_status();
+        assert_eq!(bad.code(), Code::InvalidArgument);
+        assert_eq!(
+            bad.get_error_details()
+                .bad_request()
+                .unwrap()
+                .field_violations[0]
+                .field,
+            "digest"
+        );
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = objects::Error::Io {
+            action: "write",
+            path: "/data".into(),
+            source: std::io::Error::other("the cable is loose"),
+        };
+        let message = internal(&error).message().to_owned();
+        assert_eq!(message, "cannot write /data: the cable is loose");
+        assert_eq!(not_found("models/x").message(), "models/x does not exist");
+    }
+}

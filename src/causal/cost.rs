@@ -1,0 +1,104 @@
+//! What a grid costs, before it is computed: for cutting a sweep into tasks, and for judging the engine.
+
+use super::kind::Kind;
+use super::stairs::{self, Entry};
+
+/// The shape of one grid to trace. All are counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// The restored state.
+    pub kind: Kind,
+    /// Tokens of the prompt.
+    pub tokens: usize,
+    /// Tokens before the subject.
+    pub before_subject: usize,
+    /// Blocks of the model.
+    pub layers: usize,
+    /// Noise samples.
+    pub samples: usize,
+    /// Layers in a window.
+    pub window: usize,
+}
+
+impl Shape {
+    /// The least that a hidden grid takes: `sum over t >= b, l of S (T - t) (L - 1 - l)` passes of one token
+    /// through one block. For the other kinds the window begins at the cell's first layer.
+    pub fn floor(&self) -> u64 {
+        let above: usize = (0..self.layers)
+            .map(|layer| {
+                let window = self.kind.window(layer, self.layers, self.window);
+                self.layers - 1 - window.start
+            })
+            .sum();
+        (self.samples * self.token_sum() * above) as u64
+    }
+
+    /// Passes of one token through one block that the exact engine makes for the cells. The clean and
+    /// the corrupted run, which the kinds share, come on top.
+    ///
+    /// Less than the floor where windows share their beginning; the last block is counted in full although only its
+    /// keys and values are computed for all tokens.
+    pub fn passes(&self) -> u64 {
+        let windows = stairs::windows(self.kind, self.layers, self.window);
+        let above: usize = stairs::entries(&windows)
+            .iter()
+            .map(|entry| match *entry {
+                Entry::Behind(layer) => self.layers - 1 - layer,
+                Entry::Copy { before, .. } => self.layers - before,
+            })
+            .sum();
+        (self.samples * self.token_sum() * above) as u64
+    }
+
+    /// Passes of one token through one block with one full forward pass a cell, without the clean run.
+    pub fn plain_passes(&self) -> u64 {
+        (self.samples * self.tokens * self.layers) as u64 * (self.tokens * self.layers) as u64
+    }
+
+    /// `sum over t >= b of T - t`.
+    fn token_sum(&self) -> usize {
+        let corrupted = self.tokens - self.before_subject.min(self.tokens);
+        corrupted * (corrupted + 1) / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: Shape = Shape {
+        kind: Kind::Hidden,
+        tokens: 10,
+        before_subject: 0,
+        layers: 30,
+        samples: 10,
+        window: 10,
+    };
+
+    #[test]
+    fn a_hidden_grid_costs_its_floor() {
+        assert_eq!(SHAPE.floor(), 10 * 55 * 435);
+        assert_eq!(SHAPE.passes(), SHAPE.floor());
+        assert_eq!(SHAPE.plain_passes(), 10 * 10 * 30 * 300);
+    }
+
+    #[test]
+    fn windows_that_share_their_beginning_cost_less_than_their_floor() {
+        let shape = Shape {
+            kind: Kind::Mlp,
+            ..SHAPE
+        };
+        // Six windows begin at layer 0, the longest of ten layers; five copy it where they end.
+        let shared: u64 = (5..10).map(|end| end - 1).sum();
+        assert_eq!(shape.floor() - shape.passes(), 10 * 55 * shared);
+    }
+
+    #[test]
+    fn a_subject_further_on_costs_less() {
+        let shape = Shape {
+            before_subject: 4,
+            ..SHAPE
+        };
+        assert_eq!(shape.floor(), 10 * 21 * 435);
+    }
+}

@@ -1,0 +1,288 @@
+//! The exact engine: only what a cell can change is computed.
+//!
+//! With token `t` restored in layer `l`, nothing below block `l + 1` and nothing at the tokens before
+//! `t` differs from the corrupted run, and only the last token's logits count. So the cells of one
+//! token are rows of one batch that grows as the layers go by, a staircase: in at the layer that is
+//! restored, up through the blocks above it with the tokens `t ..`, on the keys and values that the
+//! corrupted run left for the tokens before. Nothing is approximated: the numbers are those of one
+//! full pass a cell, up to the order in which a matrix product of another shape sums.
+
+use std::ops::Range;
+
+use tch::Tensor;
+
+use super::kind::Kind;
+use super::memory::{Budget, Failure, Piece};
+use super::runs::{Clean, Hold, Run, before, corrupted, held, part, probabilities, row_bytes};
+use super::settings::Compat;
+use super::stairs::{Entry, Window, entries, windows};
+use super::trace::{Measure, Scores, Task, mean};
+use crate::model::Pass;
+
+pub(super) use super::runs::clean;
+
+pub(super) fn scores(task: &Task<'_>, clean: &Clean) -> Result<Scores, Failure> {
+    let (tokens, layers, settings) = (task.prompt.len(), task.layers(), task.settings);
+    let high = clean.as_ref().high;
+    if settings.noise.is_none() {
+        // The corrupted run is the clean one, and so is every run with something restored.
+        task.progress.add(task.measures.len() * tokens * layers);
+        return Ok(Scores {
+            low: high,
+            grids: vec![vec![high; tokens * layers]; task.measures.len()],
+        });
+    }
+    let budget = &Budget::new(settings.memory_bytes);
+    let mut draws = settings.noise.draws(settings.seed);
+    let embeddings = task.prompt.corrupted(task.model, settings, &mut draws);
+    let run = corrupted(task, clean, &embeddings, budget)?;
+    let second = match settings.compat {
+        Compat::PaperCode if !settings.severed.is_empty() => {
+            let embeddings = task.prompt.corrupted(task.model, settings, &mut draws);
+            let second = corrupted(task, clean, &embeddings, budget)?;
+            Some((embeddings, second))
+        }
+        _ => None,
+    };
+    let mut grids = Vec::new();
+    for measure in task.measures {
+        let mut scores = Vec::with_capacity(tokens * layers);
+        for token in 0..tokens {
+            let row = match (&second, measure.severed) {
+                (Some((embeddings, second)), Some(severed))
+                    if token >= task.prompt.subject.start =>
+                {
+                    let frozen = (severed, run.of(severed));
+                    let base = held(
+                        task,
+                        clean,
+                        second,
+                        embeddings,
+                        frozen,
+                        token as i64,
+                        budget,
+                    )?;
+                    let ground = Ground {
+                        run: second,
+                        frozen: Some(run.of(severed)),
+                        hidden: base.hidden,
+                        probability: mean(&base.probability),
+                    };
+                    row(task, clean, measure, token, &ground, budget)?
+                }
+                (second, severed) => {
+                    let run = match (second, severed) {
+                        (Some((_, second)), Some(_)) => second,
+                        _ => &run,
+                    };
+                    let rest = tokens - token;
+                    let ground = Ground {
+                        run,
+                        frozen: severed.map(|severed| run.of(severed)),
+                        hidden: run
+                            .hidden
+                            .iter()
+                            .map(|hidden| hidden.narrow(1, token as i64, rest as i64))
+                            .collect(),
+                        probability: mean(&run.probability),
+                    };
+                    row(task, clean, measure, token, &ground, budget)?
+                }
+            };
+            scores.extend(row);
+            task.progress.add(layers);
+        }
+        grids.push(scores);
+    }
+    Ok(Scores {
+        low: mean(&run.probability),
+        grids,
+    })
+}
+
+/// What the cells of one token stand on: the corrupted run.
+struct Ground<'a> {
+    /// Keys and values of the tokens before, and restored states.
+    run: &'a Run,
+    /// The outputs at which a severed sub-module is held, `[samples, tokens, width]` a layer.
+    frozen: Option<&'a [Tensor]>,
+    /// Output of every block at the cells' token and those behind it, `[samples, tokens, width]`.
+    hidden: Vec<Tensor>,
+    /// Mean probability of the answer with nothing restored.
+    probability: f64,
+}
+
+/// The scores of one token, one a layer.
+fn row(
+    task: &Task<'_>,
+    clean: &Clean,
+    measure: &Measure,
+    token: usize,
+    ground: &Ground<'_>,
+    budget: &Budget,
+) -> Result<Vec<f64>, Failure> {
+    let (tokens, layers, samples) = (task.prompt.len(), task.layers(), task.settings.samples);
+    let mut scores = vec![ground.probability; layers];
+    if token < task.prompt.subject.start {
+        return Ok(scores); // never corrupted, so putting it back changes nothing
+    }
+    let last = token + 1 == tokens;
+    let mut windows = windows(measure.kind, layers, task.settings.window);
+    windows.retain(|window| {
+        if window.layers.start + 1 < layers {
+            return true;
+        }
+        if last && measure.kind == Kind::Hidden {
+            // All that the answer is read from is clean.
+            scores[window.columns.clone()].fill(clean.as_ref().high);
+            return false;
+        }
+        // In the last block a token only changes itself, and the answer is read at the last one.
+        last
+    });
+    let mut found = vec![0.0; windows.len() * samples];
+    let all = Piece {
+        cells: 0..windows.len(),
+        samples: 0..samples,
+    };
+    let row_bytes = row_bytes(task.model, tokens - token, tokens);
+    budget.spend(row_bytes, all, |piece| {
+        let cells = &windows[piece.cells.clone()];
+        let rows = climb(task, clean, measure, token, ground, cells, &piece.samples)?;
+        for (cell, row) in piece.cells.clone().zip(rows.chunks(piece.samples.len())) {
+            let at = cell * samples + piece.samples.start;
+            found[at..at + row.len()].copy_from_slice(row);
+        }
+        Ok(())
+    })?;
+    for (window, found) in windows.iter().zip(found.chunks(samples)) {
+        scores[window.columns.clone()].fill(mean(found));
+    }
+    Ok(scores)
+}
+
+/// One growing batch: the probabilities of `windows`' rows, `[windows][samples]`.
+fn climb(
+    task: &Task<'_>,
+    clean: &Clean,
+    measure: &Measure,
+    token: usize,
+    ground: &Ground<'_>,
+    windows: &[Window],
+    samples: &Range<usize>,
+) -> Result<Vec<f64>, Failure> {
+    let layers = task.layers();
+    let at = token as i64;
+    let behind = task.prompt.len() as i64 - at - 1;
+    let count = samples.len() as i64;
+    let entries = entries(windows);
+    // The windows in the batch, in the order of its rows: `count` rows each.
+    let mut inside: Vec<usize> = Vec::new();
+    let mut batch: Option<Tensor> = None;
+    for layer in 0..layers {
+        let mut copies = Vec::new();
+        for (window, entry) in entries.iter().enumerate() {
+            if let Entry::Copy { before, of } = *entry
+                && before == layer
+                && let Some(place) = inside.iter().position(|&window| window == of)
+                && let Some(batch) = &batch
+            {
+                copies.push(batch.narrow(0, place as i64 * count, count));
+                inside.push(window);
+            }
+        }
+        batch = grow(batch, copies);
+        if let Some(rows) = batch {
+            task.progress.go_on()?;
+            let past = before(&ground.run.kv[layer], at, samples);
+            let top = layer + 1 == layers;
+            let pass = Pass {
+                past: past.as_ref(),
+                queries: top.then_some(1),
+            };
+            let mut hold = Hold {
+                frozen: None,
+                restored: None,
+            };
+            if !top || behind == 0 {
+                hold.frozen = measure.severed.zip(ground.frozen).map(|(severed, frozen)| {
+                    (severed, part(&frozen[layer], samples).select(1, at))
+                });
+                let held = inside
+                    .iter()
+                    .map(|&window| windows[window].layers.contains(&layer));
+                let ranges = ranges(held, count);
+                if measure.kind != Kind::Hidden && !ranges.is_empty() {
+                    let state = clean.of(measure.kind)[layer].select(1, at).squeeze_dim(0);
+                    hold.restored = Some((measure.kind, state, ranges));
+                }
+            }
+            batch = Some(task.model.block(layer, &rows, pass, &mut hold).hidden);
+        }
+        let mut entering = Vec::new();
+        for (window, entry) in entries.iter().enumerate() {
+            if *entry == Entry::Behind(layer) {
+                let width = task.model.config().width as i64;
+                let restored = ground
+                    .run
+                    .restored(clean, measure.kind, layer, at, samples)
+                    .expand([count, 1, width], false);
+                let rest = part(&ground.hidden[layer], samples).narrow(1, 1, behind);
+                entering.push(Tensor::cat(&[restored, rest], 1));
+                inside.push(window);
+            }
+        }
+        batch = grow(batch, entering);
+    }
+    let Some(batch) = batch else {
+        return Ok(Vec::new());
+    };
+    let found = probabilities(
+        task.model,
+        &batch.select(1, -1),
+        clean.as_ref().id,
+        task.settings.memory_bytes,
+    );
+    // Back from the order of the rows to that of the windows.
+    let samples = samples.len();
+    let mut ordered = vec![0.0; found.len()];
+    for (window, found) in inside.iter().zip(found.chunks(samples)) {
+        ordered[window * samples..(window + 1) * samples].copy_from_slice(found);
+    }
+    Ok(ordered)
+}
+
+/// The batch with more rows below it.
+fn grow(batch: Option<Tensor>, more: Vec<Tensor>) -> Option<Tensor> {
+    let parts: Vec<Tensor> = batch.into_iter().chain(more).collect();
+    match parts.len() {
+        0 | 1 => parts.into_iter().next(),
+        _ => Some(Tensor::cat(&parts, 0)),
+    }
+}
+
+/// The rows of the cells that are `held`, `count` rows a cell, neighbours joined.
+fn ranges(held: impl Iterator<Item = bool>, count: i64) -> Vec<Range<i64>> {
+    let mut ranges: Vec<Range<i64>> = Vec::new();
+    for (cell, held) in held.enumerate() {
+        let start = cell as i64 * count;
+        match ranges.last_mut() {
+            _ if !held => {}
+            Some(last) if last.end == start => last.end += count,
+            _ => ranges.push(start..start + count),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_cells_are_one_range() {
+        let held = [true, true, false, true, false];
+        assert_eq!(ranges(held.into_iter(), 10), [0..20, 30..40]);
+        assert!(ranges([false, false].into_iter(), 10).is_empty());
+    }
+}

@@ -1,0 +1,397 @@
+//! The clean and the corrupted run of the exact engine, with the states that the cells start from.
+
+use std::ops::Range;
+
+use tch::{Kind as Dtype, Tensor};
+
+use super::kind::{Kind, Severed};
+use super::memory::{Budget, Failure, Piece};
+use super::trace::{Answer, Task, answer, to_f64};
+use crate::model::{KeyValue, Model, Pass, Tap};
+
+/// The clean run, one row.
+pub(super) struct Clean {
+    answer: Answer,
+    /// Output of every block, `[1, tokens, width]`.
+    pub hidden: Vec<Tensor>,
+    /// Output of every attention sub-module, likewise.
+    pub attn: Vec<Tensor>,
+    /// Output of every MLP, likewise.
+    pub mlp: Vec<Tensor>,
+}
+
+impl AsRef<Answer> for Clean {
+    fn as_ref(&self) -> &Answer {
+        &self.answer
+    }
+}
+
+impl Clean {
+    pub fn of(&self, kind: Kind) -> &[Tensor] {
+        match kind {
+            Kind::Hidden => &self.hidden,
+            Kind::Mlp => &self.mlp,
+            Kind::Attn => &self.attn,
+        }
+    }
+}
+
+pub(super) fn clean(task: &Task<'_>) -> Result<Clean, Failure> {
+    let (mut hidden, mut attn, mut mlp) = (Vec::new(), Vec::new(), Vec::new());
+    let mut x = task.model.enter(&task.prompt.embeddings(task.model), 0);
+    for layer in 0..task.layers() {
+        task.progress.go_on()?;
+        let mut record = Record::default();
+        x = task
+            .model
+            .block(layer, &x, Pass::default(), &mut record)
+            .hidden;
+        hidden.push(x.shallow_clone());
+        attn.extend(record.attn);
+        mlp.extend(record.mlp);
+    }
+    let last = x.select(1, task.prompt.len() as i64 - 1);
+    Ok(Clean {
+        answer: answer(task.model, &last),
+        hidden,
+        attn,
+        mlp,
+    })
+}
+
+/// A corrupted run with one row a sample, from some token on.
+#[derive(Default)]
+pub(super) struct Run {
+    /// Probability of the answer, one a row.
+    pub probability: Vec<f64>,
+    /// Keys and values of every block.
+    pub kv: Vec<KeyValue>,
+    /// Output of every block, `[samples, tokens, width]`.
+    pub hidden: Vec<Tensor>,
+    /// Output of every attention sub-module, kept when a grid severs it.
+    pub attn: Vec<Tensor>,
+    /// Output of every MLP, kept when a grid severs it.
+    pub mlp: Vec<Tensor>,
+    /// What every block would give if its attention gave the clean output at every token, kept when a
+    /// grid restores it. What a block makes of one token's sub-module output stays at that token, so
+    /// column `t` is the state of the cells whose window begins here with token `t` restored.
+    restored_attn: Vec<Tensor>,
+    /// The same for the MLP.
+    restored_mlp: Vec<Tensor>,
+}
+
+impl Run {
+    /// The output of `severed` in every block.
+    pub fn of(&self, severed: Severed) -> &[Tensor] {
+        match severed {
+            Severed::Attn => &self.attn,
+            Severed::Mlp => &self.mlp,
+        }
+    }
+
+    /// The output of block `layer` at `token` with its state of `kind` restored there,
+    /// `[1 or samples, 1, width]`.
+    pub fn restored(
+        &self,
+        clean: &Clean,
+        kind: Kind,
+        layer: usize,
+        token: i64,
+        samples: &Range<usize>,
+    ) -> Tensor {
+        let of_samples = |states: &[Tensor]| part(&states[layer], samples).narrow(1, token, 1);
+        match kind {
+            Kind::Hidden => clean.hidden[layer].narrow(1, token, 1),
+            Kind::Attn => of_samples(&self.restored_attn),
+            Kind::Mlp => of_samples(&self.restored_mlp),
+        }
+    }
+
+    fn join(parts: &[Run]) -> Run {
+        let join = |of: fn(&Run) -> &[Tensor]| -> Vec<Tensor> {
+            (0..of(&parts[0]).len())
+                .map(|layer| {
+                    let parts: Vec<&Tensor> = parts.iter().map(|part| &of(part)[layer]).collect();
+                    Tensor::cat(&parts, 0)
+                })
+                .collect()
+        };
+        Run {
+            probability: parts
+                .iter()
+                .flat_map(|part| part.probability.iter().copied())
+                .collect(),
+            kv: (0..parts[0].kv.len())
+                .map(|layer| {
+                    let k: Vec<&Tensor> = parts.iter().map(|part| &part.kv[layer].k).collect();
+                    let v: Vec<&Tensor> = parts.iter().map(|part| &part.kv[layer].v).collect();
+                    KeyValue {
+                        k: Tensor::cat(&k, 0),
+                        v: Tensor::cat(&v, 0),
+                    }
+                })
+                .collect(),
+            hidden: join(|run| &run.hidden),
+            attn: join(|run| &run.attn),
+            mlp: join(|run| &run.mlp),
+            restored_attn: join(|run| &run.restored_attn),
+            restored_mlp: join(|run| &run.restored_mlp),
+        }
+    }
+}
+
+/// The rows of `samples` alone.
+pub(super) fn part(rows: &Tensor, samples: &Range<usize>) -> Tensor {
+    rows.narrow(0, samples.start as i64, samples.len() as i64)
+}
+
+/// The keys and values of the tokens before `token` in the rows of `samples`; [`None`] at the first token.
+pub(super) fn before(kv: &KeyValue, token: i64, samples: &Range<usize>) -> Option<KeyValue> {
+    (token > 0).then(|| KeyValue {
+        k: part(&kv.k, samples).narrow(2, 0, token),
+        v: part(&kv.v, samples).narrow(2, 0, token),
+    })
+}
+
+/// The corrupted run of all tokens. `embeddings` are `[samples, tokens, width]`.
+pub(super) fn corrupted(
+    task: &Task<'_>,
+    clean: &Clean,
+    embeddings: &Tensor,
+    budget: &Budget,
+) -> Result<Run, Failure> {
+    in_samples(task, task.prompt.len(), budget, |samples| {
+        let mut run = Run::default();
+        let mut x = task.model.enter(&part(embeddings, samples), 0);
+        for layer in 0..task.layers() {
+            task.progress.go_on()?;
+            let mut record = Record::default();
+            let step = task.model.block(layer, &x, Pass::default(), &mut record);
+            for (kind, states) in [
+                (Kind::Attn, &mut run.restored_attn),
+                (Kind::Mlp, &mut run.restored_mlp),
+            ] {
+                if task.restores(kind) {
+                    let mut restore = Everywhere {
+                        kind,
+                        state: &clean.of(kind)[layer],
+                    };
+                    let restored = task.model.block(layer, &x, Pass::default(), &mut restore);
+                    states.push(restored.hidden);
+                }
+            }
+            if task.severs(Severed::Attn) {
+                run.attn.extend(record.attn);
+            }
+            if task.severs(Severed::Mlp) {
+                run.mlp.extend(record.mlp);
+            }
+            run.kv.push(step.kv);
+            run.hidden.push(step.hidden.shallow_clone());
+            x = step.hidden;
+        }
+        let last = x.select(1, task.prompt.len() as i64 - 1);
+        run.probability = probabilities(
+            task.model,
+            &last,
+            clean.answer.id,
+            task.settings.memory_bytes,
+        );
+        Ok(run)
+    })
+}
+
+/// The published code's run under a severed path: from `token` on, that token's outputs of the severed
+/// sub-module held at `frozen` in every block. The tokens before it are those of `run`.
+pub(super) fn held(
+    task: &Task<'_>,
+    clean: &Clean,
+    run: &Run,
+    embeddings: &Tensor,
+    (severed, frozen): (Severed, &[Tensor]),
+    token: i64,
+    budget: &Budget,
+) -> Result<Run, Failure> {
+    let tokens = task.prompt.len() as i64 - token;
+    in_samples(task, tokens as usize, budget, |samples| {
+        let mut held = Run::default();
+        let x = part(embeddings, samples).narrow(1, token, tokens);
+        let mut x = task.model.enter(&x, token);
+        for (layer, frozen) in frozen.iter().enumerate() {
+            task.progress.go_on()?;
+            let past = before(&run.kv[layer], token, samples);
+            let pass = Pass {
+                past: past.as_ref(),
+                queries: None,
+            };
+            let mut hold = Hold {
+                frozen: Some((severed, part(frozen, samples).select(1, token))),
+                restored: None,
+            };
+            x = task.model.block(layer, &x, pass, &mut hold).hidden;
+            held.hidden.push(x.shallow_clone());
+        }
+        held.probability = probabilities(
+            task.model,
+            &x.select(1, tokens - 1),
+            clean.answer.id,
+            task.settings.memory_bytes,
+        );
+        Ok(held)
+    })
+}
+
+/// Computes a run in as many samples at a time as fit.
+fn in_samples(
+    task: &Task<'_>,
+    tokens: usize,
+    budget: &Budget,
+    mut work: impl FnMut(&Range<usize>) -> Result<Run, Failure>,
+) -> Result<Run, Failure> {
+    let mut parts = Vec::new();
+    let all = Piece {
+        cells: 0..1,
+        samples: 0..task.settings.samples,
+    };
+    budget.spend(
+        row_bytes(task.model, tokens, task.prompt.len()),
+        all,
+        |piece| {
+            parts.push(work(&piece.samples)?);
+            Ok(())
+        },
+    )?;
+    Ok(match parts.len() {
+        1 => parts.remove(0),
+        _ => Run::join(&parts),
+    })
+}
+
+/// An upper estimate of the bytes that one row of `tokens` tokens takes inside a block, with `context`
+/// tokens to attend to.
+pub(super) fn row_bytes(model: &Model, tokens: usize, context: usize) -> u64 {
+    let config = model.config();
+    let scalar = model.dtype().elt_size_in_bytes() as u64;
+    let [tokens, context] = [tokens, context].map(|count| count as u64);
+    let [width, inner, heads, kv_heads, head_dim] = [
+        config.width,
+        config.inner,
+        config.heads,
+        config.kv_heads,
+        config.head_dim,
+    ]
+    .map(|size| size as u64);
+    let states = 6 * width + 4 * heads * head_dim + 4 * inner;
+    let keys = 2 * kv_heads * head_dim * context;
+    // Scores and their softmax, in f32, where the attention is not a fused one.
+    let scores = 2 * heads * tokens * context * 4;
+    scalar * (tokens * states + keys) + scores
+}
+
+/// Probability of `answer`, one a row of `[rows, width]` states of the last token.
+///
+/// The vocabulary's logits are the largest tensor of a trace: they are made for so many rows at a
+/// time that they take at most `bytes`.
+pub(super) fn probabilities(model: &Model, hidden: &Tensor, answer: i64, bytes: u64) -> Vec<f64> {
+    let row = 2 * 4 * model.config().vocab as u64;
+    let rows = i64::try_from((bytes / row).max(1)).unwrap_or(i64::MAX);
+    hidden
+        .split(rows, 0)
+        .iter()
+        .flat_map(|hidden| {
+            let logits = model.logits(hidden);
+            let log_sum = logits.logsumexp([-1i64].as_slice(), false);
+            to_f64(
+                &(logits.select(-1, answer) - log_sum)
+                    .exp()
+                    .to_kind(Dtype::Float),
+            )
+        })
+        .collect()
+}
+
+/// Keeps what the sub-modules gave.
+#[derive(Default)]
+struct Record {
+    attn: Option<Tensor>,
+    mlp: Option<Tensor>,
+}
+
+impl Tap for Record {
+    fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        self.attn = Some(out.shallow_clone());
+        out
+    }
+
+    fn mlp(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        self.mlp = Some(out.shallow_clone());
+        out
+    }
+}
+
+/// Gives the clean output of one sub-module for every token and row.
+struct Everywhere<'a> {
+    kind: Kind,
+    state: &'a Tensor,
+}
+
+impl Tap for Everywhere<'_> {
+    fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        match self.kind {
+            Kind::Attn => self.state.expand_as(&out),
+            _ => out,
+        }
+    }
+
+    fn mlp(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        match self.kind {
+            Kind::Mlp => self.state.expand_as(&out),
+            _ => out,
+        }
+    }
+}
+
+/// Overwrites sub-module outputs at the first token of the rows.
+pub(super) struct Hold {
+    /// Corrupted outputs of a severed sub-module, `[samples, width]`, put into every cell's rows.
+    pub frozen: Option<(Severed, Tensor)>,
+    /// The clean output of a sub-module, `[width]`, put into these ranges of rows.
+    pub restored: Option<(Kind, Tensor, Vec<Range<i64>>)>,
+}
+
+impl Hold {
+    fn put(&self, kind: Kind, out: Tensor) -> Tensor {
+        let first = out.select(1, 0);
+        match &self.frozen {
+            Some((Severed::Attn, state)) if kind == Kind::Attn => put(&first, state),
+            Some((Severed::Mlp, state)) if kind == Kind::Mlp => put(&first, state),
+            _ => {}
+        }
+        if let Some((restored, state, ranges)) = &self.restored
+            && *restored == kind
+        {
+            for rows in ranges {
+                let mut rows = first.narrow(0, rows.start, rows.end - rows.start);
+                rows.copy_(state);
+            }
+        }
+        out
+    }
+}
+
+/// Writes `state`, `[samples, width]`, into every cell of `rows`, `[cells * samples, width]`.
+fn put(rows: &Tensor, state: &Tensor) {
+    let cells = rows.size()[0] / state.size()[0];
+    let mut rows = rows.shallow_clone();
+    rows.copy_(&state.repeat([cells, 1]));
+}
+
+impl Tap for Hold {
+    fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        self.put(Kind::Attn, out)
+    }
+
+    fn mlp(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        self.put(Kind::Mlp, out)
+    }
+}

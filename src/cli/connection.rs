@@ -1,0 +1,108 @@
+//! Which coordinator a command talks to: one at an address, or one inside the command.
+
+use anyhow::Context;
+use clap::Args;
+
+use super::{Flags, flag};
+use crate::client::Client;
+use crate::config::ClientConfig;
+use crate::embedded::Embedded;
+
+/// Flags of every command that talks to a coordinator.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Coordinator")]
+pub struct ConnectionArgs {
+    /// The coordinator's address, such as http://127.0.0.1:7461; without it the command runs a
+    /// coordinator and a worker inside itself
+    #[arg(long, value_name = "ADDRESS")]
+    server: Option<String>,
+    /// The store of the coordinator inside the command
+    #[arg(long, value_name = "FOLDER")]
+    store: Option<String>,
+    /// The device of the worker inside the command: auto, cpu, cuda, cuda:N
+    #[arg(long)]
+    device: Option<String>,
+    /// Threads of that worker; 0 for one a core
+    #[arg(long)]
+    threads: Option<u32>,
+    /// Memory for that worker's activations, such as 4GiB
+    #[arg(long)]
+    memory: Option<String>,
+}
+
+impl ConnectionArgs {
+    /// Adds what was given to the settings.
+    pub fn flags(&self, flags: &mut Flags) {
+        flag(flags, "client.server", &self.server);
+        flag(flags, "client.store", &self.store);
+        flag(flags, "client.device", &self.device);
+        flag(flags, "client.threads", &self.threads);
+        flag(flags, "client.memory", &self.memory);
+    }
+}
+
+/// A coordinator to talk to.
+pub struct Connection {
+    client: Client,
+    embedded: Option<Embedded>,
+}
+
+/// Whether a command needs a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// It reads or writes records only.
+    Records,
+    /// It waits for work to be done.
+    Work,
+}
+
+impl Connection {
+    /// Connects to the configured server, or starts one inside this process, with a worker if
+    /// there will be work.
+    pub async fn open(config: &ClientConfig, need: Need) -> anyhow::Result<Self> {
+        if let Some(server) = &config.server {
+            let client = Client::connect(server.as_str()).await?;
+            return Ok(Self { client, embedded: None });
+        }
+        let embedded = Embedded::start(&config.store)?;
+        if need == Need::Work {
+            embedded.work(engine(config)?);
+        }
+        Ok(Self { client: embedded.client().clone(), embedded: Some(embedded) })
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Whether the coordinator runs inside this process.
+    pub fn is_embedded(&self) -> bool {
+        self.embedded.is_some()
+    }
+
+    /// Ends what runs inside this process.
+    pub async fn close(self) {
+        drop(self.client);
+        if let Some(embedded) = self.embedded {
+            embedded.stop().await;
+        }
+    }
+}
+
+#[cfg(feature = "torch")]
+fn engine(config: &ClientConfig) -> anyhow::Result<Box<dyn crate::worker::Engine>> {
+    let engine = crate::worker::Torch::new(
+        config.device.as_str(),
+        config.threads,
+        super::worker::batch_memory(&config.memory),
+    )
+    .context("the worker inside this command")?;
+    Ok(Box::new(engine))
+}
+
+#[cfg(not(feature = "torch"))]
+fn engine(_config: &ClientConfig) -> anyhow::Result<Box<dyn crate::worker::Engine>> {
+    let built = "this palimpsest was built without an engine";
+    Err(anyhow::anyhow!("give --server ADDRESS of a coordinator with workers")).context(built)
+}

@@ -1,0 +1,150 @@
+//! Follows a job to its end, with progress for whoever watches.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tonic::Code;
+
+use super::output;
+use crate::client::Client;
+use crate::coordinator::is_terminal;
+use crate::proto::v1::{self, job::Spec};
+
+/// How long a coordinator may be away before following it is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often progress is printed where there is no terminal to draw a bar on.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Follows a job until it has ended. A coordinator that restarts meanwhile is waited for.
+///
+/// # Errors
+/// The coordinator's refusal, or that it stays away.
+pub async fn follow(client: &Client, name: &str) -> anyhow::Result<v1::Job> {
+    let mut view = View::new();
+    let mut after_sequence = 0;
+    let mut away_since: Option<Instant> = None;
+    loop {
+        let request = v1::WatchJobRequest { name: name.to_owned(), after_sequence };
+        let broken = match client.jobs().watch_job(request).await {
+            Err(status) => status,
+            Ok(stream) => {
+                let mut stream = stream.into_inner();
+                loop {
+                    match stream.message().await {
+                        Ok(Some(message)) => {
+                            away_since = None;
+                            if let Some(event) = message.events.last() {
+                                after_sequence = event.sequence;
+                            }
+                            let job = message.job.unwrap_or_default();
+                            view.show(&job, &message.progress.unwrap_or_default());
+                            if is_terminal(job.state()) && after_sequence >= job.last_sequence {
+                                view.clear();
+                                return Ok(job);
+                            }
+                        }
+                        Ok(None) => break tonic::Status::unavailable("the stream was closed"),
+                        Err(status) => break status,
+                    }
+                }
+            }
+        };
+        let away = away_since.get_or_insert_with(Instant::now).elapsed();
+        let lasting = !matches!(broken.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
+        if lasting || away > PATIENCE {
+            view.clear();
+            return Err(broken.into());
+        }
+        view.waiting();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// The units of a job, as people count them.
+pub fn unit_word(job: &v1::Job) -> &'static str {
+    match &job.spec {
+        Some(Spec::Generate(_)) => "prompts",
+        _ => "grids",
+    }
+}
+
+struct View {
+    bar: ProgressBar,
+    drawn: bool,
+    started: Instant,
+    /// Units that were done when following began: no rate follows from them.
+    first_done: Option<u64>,
+    last_line: Option<Instant>,
+}
+
+impl View {
+    fn new() -> Self {
+        let style = ProgressStyle::with_template("{bar:32.cyan/dim} {pos}/{len} {msg}");
+        let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self {
+            bar,
+            drawn: std::io::stderr().is_terminal(),
+            started: Instant::now(),
+            first_done: None,
+            last_line: None,
+        }
+    }
+
+    fn show(&mut self, job: &v1::Job, progress: &v1::JobProgress) {
+        let counts = job.counts.unwrap_or_default();
+        let first = *self.first_done.get_or_insert(counts.units_done);
+        let elapsed = self.started.elapsed().as_secs_f64();
+        let rate = (counts.units_done - first) as f64 / elapsed.max(0.1);
+        let left = match rate > 0.0 {
+            true => {
+                let seconds = (counts.units - counts.units_done) as f64 / rate;
+                format!(", {} left", rough(seconds))
+            }
+            false => String::new(),
+        };
+        let failed = match counts.units_failed {
+            0 => String::new(),
+            n => format!(", {n} failed"),
+        };
+        let workers = match progress.workers {
+            1 => "1 worker".to_owned(),
+            n => format!("{n} workers"),
+        };
+        let cells = match progress.steps_per_second {
+            rate if rate > 0.0 => {
+                let what = if unit_word(job) == "grids" { "cells" } else { "tokens" };
+                format!(", {} {what}/s", output::grouped(rate.round() as u64))
+            }
+            _ => String::new(),
+        };
+        let message = format!("{}{failed}{cells}{left}, {workers}", unit_word(job));
+        if self.drawn {
+            self.bar.set_length(counts.units);
+            self.bar.set_position(counts.units_done);
+            self.bar.set_message(message);
+        } else if self.last_line.is_none_or(|last| last.elapsed() > LINE_EVERY) {
+            self.last_line = Some(Instant::now());
+            eprintln!("{}/{} {message}", counts.units_done, counts.units);
+        }
+    }
+
+    fn waiting(&mut self) {
+        if self.drawn {
+            self.bar.set_message("the coordinator is away: waiting for it");
+        }
+    }
+
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A time to go, to the precision that a guess has.
+fn rough(seconds: f64) -> String {
+    match seconds {
+        s if s < 100.0 => format!("{s:.0} s"),
+        s if s < 6000.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}

@@ -1,0 +1,331 @@
+//! `palimpsest job`: look at jobs, follow and cancel them, read their results.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args;
+
+use super::connection::{Connection, ConnectionArgs, Need};
+use super::{follow, output, results};
+use crate::client::Client;
+use crate::config::ClientConfig;
+use crate::coordinator::is_terminal;
+use crate::plot::table::{Align, Table};
+use crate::proto::v1::{self, job::Spec};
+
+/// Subcommands of `job`. A job is named by its identifier, by an unambiguous end of it, or as
+/// `latest`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// List the jobs, the newest first
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        connection: ConnectionArgs,
+    },
+    /// Show a job, its tasks, and why they wait
+    Show {
+        /// The job
+        job: String,
+        #[command(flatten)]
+        connection: ConnectionArgs,
+    },
+    /// Follow a job until it has ended
+    Watch {
+        /// The job
+        job: String,
+        #[command(flatten)]
+        connection: ConnectionArgs,
+    },
+    /// Cancel a job; committed results stay
+    Cancel {
+        /// The job
+        job: String,
+        #[command(flatten)]
+        connection: ConnectionArgs,
+    },
+    /// Read the results of a job
+    Results {
+        /// The job
+        job: String,
+        #[command(flatten)]
+        format: Format,
+        #[command(flatten)]
+        connection: ConnectionArgs,
+    },
+}
+
+/// How results are given.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Results")]
+pub struct Format {
+    /// One JSON object a line, for every fact and kind
+    #[arg(long)]
+    pub json: bool,
+    /// Draw SVG heat maps into this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub svg: Option<PathBuf>,
+    /// Write NumPy .npz files into this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub npz: Option<PathBuf>,
+}
+
+impl Command {
+    /// The flags of the connection.
+    pub fn connection(&self) -> &ConnectionArgs {
+        match self {
+            Self::List { connection, .. }
+            | Self::Show { connection, .. }
+            | Self::Watch { connection, .. }
+            | Self::Cancel { connection, .. }
+            | Self::Results { connection, .. } => connection,
+        }
+    }
+}
+
+/// Runs a subcommand.
+pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<ExitCode> {
+    let need = match &command {
+        Command::Watch { .. } => Need::Work,
+        _ => Need::Records,
+    };
+    let connection = Connection::open(config, need).await?;
+    let client = connection.client().clone();
+    let done = match command {
+        Command::List { json, .. } => list(&client, json).await.map(|()| ExitCode::SUCCESS),
+        Command::Show { job, .. } => show(&client, &job).await.map(|()| ExitCode::SUCCESS),
+        Command::Watch { job, .. } => watch(&client, &job).await,
+        Command::Cancel { job, .. } => cancel(&client, &job).await.map(|()| ExitCode::SUCCESS),
+        Command::Results { job, format, .. } => {
+            read(&client, &job, &format).await.map(|()| ExitCode::SUCCESS)
+        }
+    };
+    drop(client);
+    connection.close().await;
+    done
+}
+
+/// All jobs, the newest first.
+pub async fn all(client: &Client) -> anyhow::Result<Vec<v1::Job>> {
+    let mut jobs = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListJobsRequest { page_size: 0, page_token };
+        let page = client.jobs().list_jobs(request).await?.into_inner();
+        jobs.extend(page.jobs);
+        if page.next_page_token.is_empty() {
+            return Ok(jobs);
+        }
+        page_token = page.next_page_token;
+    }
+}
+
+/// The table of jobs.
+pub fn table(jobs: &[v1::Job]) -> Table {
+    let mut table = Table::new(&[
+        ("JOB", Align::Left),
+        ("WHAT", Align::Left),
+        ("STATE", Align::Left),
+        ("DONE", Align::Right),
+        ("FAILED", Align::Right),
+        ("CREATED", Align::Left),
+        ("TOOK", Align::Right),
+    ]);
+    for job in jobs {
+        let counts = job.counts.unwrap_or_default();
+        table.row([
+            job.name.trim_start_matches("jobs/").to_owned(),
+            what(job),
+            state(job),
+            format!("{}/{}", counts.units_done, counts.units),
+            counts.units_failed.to_string(),
+            output::time(job.create_time.as_ref()),
+            output::duration(job.start_time.as_ref(), job.end_time.as_ref()),
+        ]);
+    }
+    table
+}
+
+/// A job's state as a word.
+pub fn state(job: &v1::Job) -> String {
+    output::word(job.state().as_str_name(), "JOB_STATE_")
+}
+
+fn what(job: &v1::Job) -> String {
+    let kind = match job.spec {
+        Some(Spec::Trace(_)) => "trace",
+        Some(Spec::Generate(_)) => "generate",
+        None => "-",
+    };
+    if job.display_name.is_empty() { kind.to_owned() } else { format!("{kind}: {}", job.display_name) }
+}
+
+async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
+    let jobs = all(client).await?;
+    let mut out = std::io::stdout().lock();
+    if !json {
+        return output::print_table(&mut out, &table(&jobs));
+    }
+    for job in &jobs {
+        let counts = job.counts.unwrap_or_default();
+        let line = serde_json::json!({
+            "name": job.name, "model": job.model, "what": what(job), "state": state(job),
+            "units": counts.units, "units_done": counts.units_done, "units_failed": counts.units_failed,
+            "tasks": counts.tasks, "create_time": output::time(job.create_time.as_ref()),
+        });
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+/// The full name of the job that is meant.
+async fn resolve(client: &Client, asked: &str) -> anyhow::Result<String> {
+    let id = asked.strip_prefix("jobs/").unwrap_or(asked);
+    if uuid::Uuid::try_parse(id).is_ok() {
+        return Ok(format!("jobs/{id}"));
+    }
+    let jobs = all(client).await?;
+    let mut fitting = jobs.iter().filter(|job| id == "latest" || job.name.ends_with(id));
+    let Some(found) = fitting.next() else {
+        bail!("there is no job '{asked}': 'palimpsest job list' shows those there are");
+    };
+    if id != "latest" && fitting.next().is_some() {
+        bail!("several jobs end in '{asked}': give more of the name");
+    }
+    Ok(found.name.clone())
+}
+
+async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
+    let name = resolve(client, asked).await?;
+    let request = v1::GetJobRequest { name: name.clone() };
+    let job = client.jobs().get_job(request).await?.into_inner().job.unwrap_or_default();
+    let reasons = client.jobs().explain_job(v1::ExplainJobRequest { name: name.clone() });
+    let reasons = reasons.await?.into_inner().reasons;
+    let request = v1::ListTasksRequest { parent: name, page_size: 1000, ..Default::default() };
+    let page = client.jobs().list_tasks(request).await?.into_inner();
+    let mut out = std::io::stdout().lock();
+    let counts = job.counts.unwrap_or_default();
+    writeln!(out, "job      {}", job.name.trim_start_matches("jobs/"))?;
+    writeln!(out, "what     {}", what(&job))?;
+    writeln!(out, "model    {}", job.model.trim_start_matches("models/"))?;
+    if let Some(Spec::Trace(trace)) = &job.spec {
+        writeln!(
+            out,
+            "asked    {} facts, noise {}, {} samples, seed {}, window {}",
+            trace.facts.len(),
+            trace.noise,
+            trace.samples,
+            trace.seed(),
+            trace.window
+        )?;
+    }
+    writeln!(out, "state    {}", state(&job))?;
+    writeln!(
+        out,
+        "{:8} {} of {} done, {} failed",
+        follow::unit_word(&job),
+        counts.units_done,
+        counts.units,
+        counts.units_failed
+    )?;
+    writeln!(
+        out,
+        "tasks    {} waiting, {} leased, {} done, {} failed, {} cancelled",
+        counts.tasks_pending,
+        counts.tasks_leased,
+        counts.tasks_done,
+        counts.tasks_failed,
+        counts.tasks_cancelled
+    )?;
+    writeln!(out, "created  {}", output::time(job.create_time.as_ref()))?;
+    writeln!(out, "took     {}", output::duration(job.start_time.as_ref(), job.end_time.as_ref()))?;
+    for reason in reasons {
+        writeln!(out, "         {reason}")?;
+    }
+    writeln!(out)?;
+    let mut tasks = Table::new(&[
+        ("TASK", Align::Right),
+        ("STATE", Align::Left),
+        ("UNITS", Align::Right),
+        ("EPOCH", Align::Right),
+        ("WORKER", Align::Left),
+        ("FAILURES", Align::Left),
+    ]);
+    for task in &page.tasks {
+        let failures: Vec<String> = task
+            .failures
+            .iter()
+            .map(|f| format!("{} {}", f.count, output::word(f.failure_class().as_str_name(), "FAILURE_CLASS_")))
+            .collect();
+        tasks.row([
+            task.name.rsplit('/').next().unwrap_or_default().to_owned(),
+            output::word(task.state().as_str_name(), "TASK_STATE_"),
+            format!("{}/{}", task.units_done, task.unit_count),
+            task.epoch.to_string(),
+            task.worker.trim_start_matches("workers/").to_owned(),
+            failures.join(", "),
+        ]);
+    }
+    output::print_table(&mut out, &tasks)?;
+    if !page.next_page_token.is_empty() {
+        writeln!(out, "… and more")?;
+    }
+    Ok(())
+}
+
+async fn watch(client: &Client, asked: &str) -> anyhow::Result<ExitCode> {
+    let name = resolve(client, asked).await?;
+    let job = tokio::select! {
+        job = follow::follow(client, &name) => job?,
+        () = super::asked_to_stop() => return Ok(ExitCode::from(130)),
+    };
+    println!("{} {}", job.name, state(&job));
+    Ok(exit_code(&job))
+}
+
+/// Success if the job did all that it was asked.
+pub fn exit_code(job: &v1::Job) -> ExitCode {
+    match job.state() {
+        v1::JobState::Succeeded => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+async fn cancel(client: &Client, asked: &str) -> anyhow::Result<()> {
+    let name = resolve(client, asked).await?;
+    let job = client.jobs().cancel_job(v1::CancelJobRequest { name }).await?.into_inner().job;
+    let job = job.unwrap_or_default();
+    println!("{} {}", job.name, state(&job));
+    Ok(())
+}
+
+async fn read(client: &Client, asked: &str, format: &Format) -> anyhow::Result<()> {
+    let name = resolve(client, asked).await?;
+    let request = v1::GetJobRequest { name };
+    let job = client.jobs().get_job(request).await?.into_inner().job.unwrap_or_default();
+    if !is_terminal(job.state()) {
+        eprintln!("the job is {}: these are the results so far", state(&job));
+    }
+    present(client, &job, format).await
+}
+
+/// Reads the results of a job and gives them in the form that was asked for.
+pub async fn present(client: &Client, job: &v1::Job, format: &Format) -> anyhow::Result<()> {
+    let mut found = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request =
+            v1::ListResultsRequest { parent: job.name.clone(), page_size: 1000, page_token };
+        let page = client.jobs().list_results(request).await?.into_inner();
+        found.extend(page.results);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        page_token = page.next_page_token;
+    }
+    results::present(job, &found, format)
+}

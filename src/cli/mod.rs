@@ -1,0 +1,133 @@
+//! The command line: one file a subcommand. Each parses, calls the client and prints. Data go to
+//! standard output, everything else to standard error.
+
+mod connection;
+mod follow;
+mod generate;
+mod job;
+mod model;
+mod output;
+mod results;
+mod serve;
+mod status;
+mod trace;
+mod worker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::telemetry;
+
+/// Finds where a language model keeps a fact, rewrites it, and never loses the page.
+#[derive(Debug, Parser)]
+#[command(name = "palimpsest", version, max_term_width = 100)]
+struct Cli {
+    /// The configuration file, instead of ./palimpsest.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What is logged: error, warn, info, debug, or module=level pairs
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a coordinator
+    Serve(serve::Args),
+    /// Run a worker for a coordinator
+    Worker(worker::Args),
+    /// Import and look at models
+    #[command(subcommand)]
+    Model(model::Command),
+    /// Trace where a model keeps facts
+    Trace(trace::Args),
+    /// Complete a text
+    Generate(generate::Args),
+    /// Look at jobs, follow, cancel them, read their results
+    #[command(subcommand)]
+    Job(job::Command),
+    /// Show the coordinator's workers and jobs
+    Status(status::Args),
+}
+
+/// Settings given as flags: key and value.
+type Flags = Vec<(String, String)>;
+
+/// Adds a flag that was given.
+fn flag<T: ToString>(flags: &mut Flags, key: &str, value: &Option<T>) {
+    if let Some(value) = value {
+        flags.push((key.to_owned(), value.to_string()));
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {}", output::explain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let mut flags = Flags::new();
+    let is_server = matches!(cli.command, Command::Serve(_) | Command::Worker(_));
+    flag(&mut flags, "log.filter", &cli.log);
+    match &cli.command {
+        Command::Serve(args) => args.flags(&mut flags),
+        Command::Worker(args) => args.flags(&mut flags),
+        Command::Model(command) => command.connection().flags(&mut flags),
+        Command::Trace(args) => args.connection.flags(&mut flags),
+        Command::Generate(args) => args.connection.flags(&mut flags),
+        Command::Job(command) => command.connection().flags(&mut flags),
+        Command::Status(args) => args.connection.flags(&mut flags),
+    }
+    let mut config = Config::load(cli.config.as_deref(), &flags)?;
+    // What a server tells its log as it goes, a command tells its user in its output.
+    let unset = config.origin("log.filter") == Some(&crate::config::Origin::Default);
+    if !is_server && unset {
+        config.log.filter = "warn".to_owned();
+    }
+    telemetry::init(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let code = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::run(args, config).await,
+            Command::Worker(args) => worker::run(args, config).await,
+            Command::Model(command) => model::run(command, &config.client).await,
+            Command::Trace(args) => trace::run(args, &config.client).await,
+            Command::Generate(args) => generate::run(args, &config.client).await,
+            Command::Job(command) => job::run(command, &config.client).await,
+            Command::Status(args) => status::run(args, &config.client).await,
+        }
+    });
+    // A blocking call that still runs, such as reading a terminal, does not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    code
+}
+
+/// Ends when the process is asked to: SIGTERM or Ctrl-C.
+async fn asked_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let interrupt = tokio::signal::ctrl_c();
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = interrupt => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, "SIGTERM cannot be caught");
+            let _ = interrupt.await;
+        }
+    }
+}

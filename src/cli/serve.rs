@@ -1,0 +1,85 @@
+//! `palimpsest serve`: a coordinator.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+use super::{Flags, asked_to_stop, flag};
+use crate::api::server;
+use crate::config::Config;
+use crate::coordinator::{Coordinator, Limits};
+use crate::store::Store;
+
+/// Flags of `serve`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// The folder of everything that is kept
+    #[arg(long, value_name = "FOLDER")]
+    store: Option<String>,
+    /// Write the address into this file once it is listened on
+    #[arg(long, value_name = "FILE")]
+    port_file: Option<PathBuf>,
+}
+
+impl Args {
+    /// Adds what was given to the settings.
+    pub fn flags(&self, flags: &mut Flags) {
+        flag(flags, "serve.listen", &self.listen);
+        flag(flags, "serve.store", &self.store);
+    }
+}
+
+/// Serves until it is asked to stop.
+pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
+    let settings = config.serve;
+    let limits = Limits {
+        heartbeat: settings.heartbeat_interval.as_millis() as u64,
+        worker_timeout: settings.lease_duration.as_millis() as u64,
+        attempts: settings.max_attempts,
+        poison: settings.poison_workers as usize,
+    };
+    let store = Arc::new(Store::open(&settings.store)?);
+    let (coordinator, mut actor) = Coordinator::start(store, limits)?;
+    let incoming = server::bind(settings.listen)?;
+    let address = incoming.local_addr()?;
+    tracing::info!(%address, store = %settings.store.display(), "serving");
+    if let Some(file) = &args.port_file {
+        write_whole(file, &address.to_string())?;
+    }
+    let stop = CancellationToken::new();
+    let serving = server::serve(coordinator, incoming, stop.clone().cancelled_owned());
+    let mut serving = tokio::spawn(serving);
+    tokio::select! {
+        () = asked_to_stop() => {}
+        ended = &mut serving => {
+            ended??;
+            anyhow::bail!("the server ended by itself");
+        }
+        ended = &mut actor => {
+            ended??;
+            anyhow::bail!("the coordinator ended by itself");
+        }
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+    // What was acknowledged is durable already; open streams are cut, and come back to the next
+    // coordinator.
+    if tokio::time::timeout(settings.shutdown_grace, serving).await.is_err() {
+        tracing::info!("open streams were cut");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a file so that a reader sees all of it or nothing.
+fn write_whole(file: &Path, text: &str) -> anyhow::Result<()> {
+    let temporary = file.with_extension("new");
+    std::fs::write(&temporary, text)
+        .and_then(|()| std::fs::rename(&temporary, file))
+        .with_context(|| format!("cannot write {}", file.display()))
+}

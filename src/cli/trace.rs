@@ -1,0 +1,172 @@
+//! `palimpsest trace`: submit a causal-tracing sweep and follow it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+
+use super::connection::{Connection, ConnectionArgs, Need};
+use super::job::{self, Format};
+use super::{follow, model};
+use crate::config::ClientConfig;
+use crate::facts;
+use crate::proto::v1::{self, job::Spec};
+use crate::translate;
+
+/// A sweep that someone waits for in its own process goes before what an earlier process left.
+const ATTENDED: i32 = 1;
+
+/// Flags of `trace`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The text up to the answer: "The Space Needle is in downtown"
+    #[arg(required_unless_present = "facts", conflicts_with = "facts")]
+    prompt: Option<String>,
+    /// The subject as it stands in the prompt: "The Space Needle"
+    #[arg(long, requires = "prompt")]
+    subject: Option<String>,
+    /// The expected answer; a fact that the model answers otherwise is not traced
+    #[arg(long, requires = "prompt")]
+    attribute: Option<String>,
+    /// A file of facts: known_1000 or CounterFact, as JSON or JSON lines
+    #[arg(long, value_name = "FILE")]
+    facts: Option<PathBuf>,
+    /// Take only the first N facts of the file
+    #[arg(long, value_name = "N", requires = "facts")]
+    limit: Option<usize>,
+    /// The model; the only one there is if it is not given
+    #[arg(long)]
+    model: Option<String>,
+    /// hidden, mlp, attn, severed-mlp, severed-attn, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "hidden,mlp,attn")]
+    kinds: Vec<String>,
+    /// A standard deviation, s<k> (k times that of the subjects' embeddings), or u<a> (uniform)
+    #[arg(long, default_value = "s3")]
+    noise: String,
+    /// Noise samples a cell
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    samples: u32,
+    /// Seed of the noise
+    #[arg(long, default_value_t = 1)]
+    seed: u32,
+    /// Layers in the window of the MLP and attention kinds
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    window: u32,
+    /// exact, or plain: one full forward pass a cell
+    #[arg(long, default_value = "exact")]
+    engine: String,
+    /// f32, bf16 or f16
+    #[arg(long, default_value = "f32")]
+    dtype: String,
+    /// What to call the job
+    #[arg(long)]
+    name: Option<String>,
+    /// Submit and print the job's name, without following it
+    #[arg(long, requires = "server")]
+    detach: bool,
+    #[command(flatten)]
+    format: Format,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+}
+
+/// Submits a sweep, follows it and presents its results.
+pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
+    let spec = v1::TraceSpec {
+        facts: facts(&args)?,
+        kinds: args.kinds.iter().map(|kind| parse_kind(kind)).collect::<anyhow::Result<_>>()?,
+        noise: args.noise.clone(),
+        samples: args.samples,
+        seed: Some(args.seed),
+        window: args.window,
+        engine: match args.engine.as_str() {
+            "exact" => v1::Engine::Exact,
+            "plain" => v1::Engine::Plain,
+            other => bail!("--engine '{other}': use exact or plain"),
+        } as i32,
+        dtype: parse_dtype(&args.dtype)? as i32,
+    };
+    let connection = Connection::open(config, Need::Work).await?;
+    let done = submit(&args, spec, &connection).await;
+    connection.close().await;
+    done
+}
+
+async fn submit(args: &Args, spec: v1::TraceSpec, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let client = connection.client();
+    let job = v1::Job {
+        model: model::choose(client, args.model.as_deref()).await?,
+        spec: Some(Spec::Trace(spec)),
+        display_name: args.name.clone().unwrap_or_default(),
+        priority: if connection.is_embedded() { ATTENDED } else { 0 },
+        ..Default::default()
+    };
+    let request = v1::CreateJobRequest {
+        job: Some(job),
+        request_id: uuid::Uuid::now_v7().to_string(),
+        validate_only: false,
+    };
+    let job = client.jobs().create_job(request).await?.into_inner().job.unwrap_or_default();
+    if args.detach {
+        println!("{}", job.name);
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("{} accepted", job.name);
+    let job = tokio::select! {
+        job = follow::follow(client, &job.name) => job?,
+        () = super::asked_to_stop() => {
+            let id = job.name.trim_start_matches("jobs/");
+            if connection.is_embedded() {
+                eprintln!("stopped; 'palimpsest job watch {id}' goes on where it was");
+            } else {
+                eprintln!("the job goes on; 'palimpsest job watch {id}' follows it");
+            }
+            return Ok(ExitCode::from(130));
+        }
+    };
+    job::present(client, &job, &args.format).await?;
+    if job.state() != v1::JobState::Succeeded {
+        eprintln!("{} {}: 'palimpsest job show' says why", job.name, job::state(&job));
+    }
+    Ok(job::exit_code(&job))
+}
+
+fn facts(args: &Args) -> anyhow::Result<Vec<v1::Fact>> {
+    if let Some(prompt) = &args.prompt {
+        let subject = args.subject.clone().context(
+            "--subject is missing: name the words of the prompt that the fact is about",
+        )?;
+        return Ok(vec![v1::Fact {
+            prompt: prompt.clone(),
+            subject,
+            attribute: args.attribute.clone(),
+            ..Default::default()
+        }]);
+    }
+    let Some(file) = &args.facts else { bail!("give a prompt, or --facts FILE") };
+    let mut facts = facts::read(file)?;
+    facts.truncate(args.limit.unwrap_or(usize::MAX));
+    Ok(facts.iter().map(translate::fact_to_proto).collect())
+}
+
+fn parse_kind(text: &str) -> anyhow::Result<i32> {
+    let kind = match text.trim() {
+        "hidden" => v1::Kind::Hidden,
+        "mlp" => v1::Kind::Mlp,
+        "attn" => v1::Kind::Attn,
+        "severed-mlp" => v1::Kind::HiddenSeveredMlp,
+        "severed-attn" => v1::Kind::HiddenSeveredAttn,
+        other => bail!("--kinds '{other}': use hidden, mlp, attn, severed-mlp, severed-attn"),
+    };
+    Ok(kind as i32)
+}
+
+/// A number format by its name.
+pub fn parse_dtype(text: &str) -> anyhow::Result<v1::Dtype> {
+    match text {
+        "f32" => Ok(v1::Dtype::F32),
+        "bf16" => Ok(v1::Dtype::Bf16),
+        "f16" => Ok(v1::Dtype::F16),
+        other => bail!("--dtype '{other}': use f32, bf16 or f16"),
+    }
+}

@@ -1,0 +1,85 @@
+//! One block of a decoder, as every family has it: norms, attention, MLP, and the sum.
+
+use tch::Tensor;
+
+use super::attention::{Attention, KeyValue};
+use super::config::Residual;
+use super::decoder::{Pass, Step, Tap};
+use super::mlp::Mlp;
+use super::norm::Norm;
+use super::weights::Loader;
+use super::{Config, Error, families};
+
+/// A block with its weights.
+#[derive(Debug)]
+pub struct Block {
+    attn_norm: Norm,
+    attention: Attention,
+    attn_post_norm: Option<Norm>,
+    /// `None` where the MLP reads what attention reads.
+    mlp_norm: Option<Norm>,
+    pub mlp: Mlp,
+    mlp_post_norm: Option<Norm>,
+    residual: Residual,
+}
+
+impl Block {
+    pub fn load(loader: &Loader<'_>, config: &Config, index: usize) -> Result<Self, Error> {
+        let layer: &families::Layer = &loader.checkpoint.layout().layers[index];
+        let attention = Attention::load(loader, config, layer, &config.attention[index])?;
+        Ok(Self {
+            attn_norm: loader.norm(&layer.attn_norm)?,
+            attention,
+            attn_post_norm: loader.maybe_norm(layer.attn_post_norm.as_ref())?,
+            mlp_norm: loader.maybe_norm(layer.mlp_norm.as_ref())?,
+            mlp: Mlp::load(loader, config, layer)?,
+            mlp_post_norm: loader.maybe_norm(layer.mlp_post_norm.as_ref())?,
+            residual: config.residual,
+        })
+    }
+
+    pub fn forward(&self, layer: usize, x: &Tensor, pass: Pass<'_>, tap: &mut dyn Tap) -> Step {
+        let tokens = x.size()[1];
+        let queries = pass.queries.unwrap_or(tokens);
+        let last = |x: &Tensor| x.narrow(1, tokens - queries, queries);
+        let normed = self.attn_norm.forward(x);
+        let (attn, kv): (Tensor, KeyValue) = self.attention.forward(&normed, pass.past, queries);
+        let attn = tap.attn(layer, attn);
+        let attn = after(self.attn_post_norm.as_ref(), attn);
+        let hidden = match self.residual {
+            Residual::Serial => {
+                let middle = last(x) + attn;
+                let mlp = self.mlp(layer, &middle, tap);
+                middle + mlp
+            }
+            Residual::Parallel => {
+                let mlp = match &self.mlp_norm {
+                    Some(_) => self.mlp(layer, &last(x), tap),
+                    None => self.mlp(layer, &last(&normed), tap),
+                };
+                mlp + attn + last(x)
+            }
+        };
+        Step {
+            hidden: tap.hidden(layer, hidden),
+            kv,
+        }
+    }
+
+    fn mlp(&self, layer: usize, x: &Tensor, tap: &mut dyn Tap) -> Tensor {
+        let key = match &self.mlp_norm {
+            Some(norm) => self.mlp.key(&norm.forward(x)),
+            None => self.mlp.key(x),
+        };
+        tap.key(layer, &key);
+        let out = tap.mlp(layer, self.mlp.down.forward(&key));
+        after(self.mlp_post_norm.as_ref(), out)
+    }
+}
+
+fn after(norm: Option<&Norm>, x: Tensor) -> Tensor {
+    match norm {
+        Some(norm) => norm.forward(&x),
+        None => x,
+    }
+}

@@ -1,0 +1,602 @@
+//! A GGUF file, llama.cpp's format: metadata, tokenizer and weights in one.
+//!
+//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Names, orientations and row orders are turned
+//! into those of transformers here, so that nothing further on knows where a model came from.
+
+use std::borrow::Cow;
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use candle_core::quantized::GgmlDType;
+use candle_core::quantized::gguf_file::{Content, Value};
+use memmap2::Mmap;
+use safetensors::View;
+use serde_json::{Map, json};
+
+use super::super::Error;
+use super::super::config::{Config, Family, Rope, RopeScaling};
+use super::super::tokenizer::{GgufVocabulary, Tokenizer};
+use super::{DType, TensorData, TensorInfo, mmap};
+
+/// Frequency divisors some Llama files carry as a tensor instead of metadata.
+const ROPE_FREQS: &str = "rope_freqs.weight";
+
+/// Storage types that can be read, for messages.
+const TYPES: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K";
+
+/// Metadata below `{architecture}.` that this reader understands.
+const KNOWN: &[&str] = &[
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.layer_norm_epsilon",
+    "attention.layer_norm_rms_epsilon",
+    "attention.value_length",
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "feed_forward_length",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.scaling.factor",
+    "rope.scaling.finetuned",
+    "rope.scaling.original_context_length",
+    "rope.scaling.type",
+    "vocab_size",
+];
+
+/// An opened file.
+pub struct File {
+    path: PathBuf,
+    map: Mmap,
+    content: Content,
+    family: Family,
+}
+
+impl File {
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let map = mmap::map(path)?;
+        // Some nonsensical headers, such as an alignment of zero, make candle's reader panic.
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            Content::read(&mut Cursor::new(&map[..]))
+        }));
+        let content = match read {
+            Ok(Ok(content)) => content,
+            Ok(Err(source)) => {
+                return Err(malformed(
+                    path,
+                    format!("not a readable GGUF file: {source}"),
+                ));
+            }
+            Err(_) => return Err(malformed(path, "its GGUF header makes no sense".into())),
+        };
+        let mut file = Self {
+            path: path.to_owned(),
+            map,
+            content,
+            family: Family::Llama,
+        };
+        file.family = match file.text("general.architecture")? {
+            "llama" => Family::Llama,
+            "gpt2" => Family::Gpt2,
+            other => {
+                return Err(Error::UnknownFamily {
+                    found: other.to_owned(),
+                    supported: "llama and gpt2 as GGUF; other families as safetensors".into(),
+                });
+            }
+        };
+        file.check()?;
+        Ok(file)
+    }
+
+    /// What can be wrong with the file whatever the model.
+    fn check(&self) -> Result<(), Error> {
+        if let Some(parts) = self.maybe_number("split.count")
+            && parts > 1.0
+        {
+            let reason =
+                format!("is one of {parts} parts; join them with `llama-gguf-split --merge`");
+            return Err(malformed(&self.path, reason));
+        }
+        let prefix = format!("{}.", self.family);
+        for (key, value) in &self.content.metadata {
+            if let Some(field) = key.strip_prefix(&prefix)
+                && !KNOWN.contains(&field)
+            {
+                return Err(Error::UnknownField {
+                    field: key.clone(),
+                    found: format!("{value:?}"),
+                    family: self.family.model_type(),
+                });
+            }
+        }
+        for (name, info) in &self.content.tensor_infos {
+            let sizes = info.shape.dims().iter();
+            let elements = sizes.copied().try_fold(1usize, usize::checked_mul);
+            let bytes = elements.and_then(|elements| {
+                let blocks = elements.checked_div(info.ggml_dtype.block_size())?;
+                blocks.checked_mul(info.ggml_dtype.type_size())
+            });
+            let end = bytes
+                .and_then(|bytes| (bytes as u64).checked_add(info.offset))
+                .and_then(|end| end.checked_add(self.content.tensor_data_offset));
+            if end.is_none_or(|end| end > self.map.len() as u64) {
+                let reason = format!("tensor `{name}` ends beyond the file: it is cut short");
+                return Err(malformed(&self.path, reason));
+            }
+            let readable = match info.ggml_dtype {
+                GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => true,
+                GgmlDType::Q4_0 | GgmlDType::Q4_1 | GgmlDType::Q5_0 | GgmlDType::Q5_1 => true,
+                GgmlDType::Q8_0 | GgmlDType::Q2K | GgmlDType::Q3K => true,
+                GgmlDType::Q4K | GgmlDType::Q5K | GgmlDType::Q6K => true,
+                _ => false,
+            };
+            if !readable {
+                return Err(Error::TensorType {
+                    path: self.path.clone(),
+                    name: name.clone(),
+                    found: format!("{:?}", info.ggml_dtype),
+                    supported: TYPES,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The configuration transformers would have for this model.
+    pub fn config(&self) -> Result<Config, Error> {
+        let vocab = self
+            .content
+            .tensor_infos
+            .get("token_embd.weight")
+            .and_then(|info| info.shape.dims().first().copied())
+            .ok_or_else(|| malformed(&self.path, "has no tensor `token_embd.weight`".into()))?;
+        let mut json = json!({
+            "model_type": self.family.model_type(),
+            "vocab_size": vocab,
+            "tie_word_embeddings": !self.content.tensor_infos.contains_key("output.weight"),
+            "eos_token_id": self.token_id("tokenizer.ggml.eos_token_id")?,
+            "bos_token_id": self.token_id("tokenizer.ggml.bos_token_id")?,
+        });
+        let fields = match self.family {
+            Family::Gpt2 => self.gpt2_fields()?,
+            _ => self.llama_fields()?,
+        };
+        if let (Some(json), serde_json::Value::Object(fields)) = (json.as_object_mut(), fields) {
+            json.extend(fields);
+        }
+        match json {
+            serde_json::Value::Object(json) => Config::from_json(json),
+            // `json!` was given an object.
+            _ => Config::from_json(Map::new()),
+        }
+    }
+
+    fn gpt2_fields(&self) -> Result<serde_json::Value, Error> {
+        Ok(json!({
+            "architectures": ["GPT2LMHeadModel"],
+            "n_layer": self.size("block_count")?,
+            "n_embd": self.size("embedding_length")?,
+            "n_head": self.size("attention.head_count")?,
+            "n_positions": self.size("context_length")?,
+            "n_inner": self.size("feed_forward_length")?,
+            "layer_norm_epsilon": self.decimal("attention.layer_norm_epsilon")?,
+            "activation_function": "gelu_new",
+        }))
+    }
+
+    fn llama_fields(&self) -> Result<serde_json::Value, Error> {
+        let width = self.size("embedding_length")?;
+        let heads = self.size("attention.head_count")?.max(1);
+        let head_dim = match self.maybe_size("attention.key_length")? {
+            Some(head_dim) => head_dim,
+            None => width / heads,
+        };
+        for field in ["attention.value_length", "rope.dimension_count"] {
+            if let Some(other) = self.maybe_size(field)?
+                && other != head_dim
+            {
+                return Err(self.unsupported(field, other, &format!("the head's {head_dim}")));
+            }
+        }
+        let theta = self.maybe_decimal("rope.freq_base").unwrap_or(10_000.0);
+        let context = self.size("context_length")?;
+        let has = |name: &str| self.content.tensor_infos.contains_key(name);
+        let bias = has("blk.0.attn_q.bias");
+        Ok(json!({
+            "architectures": ["LlamaForCausalLM"],
+            "num_hidden_layers": self.size("block_count")?,
+            "hidden_size": width,
+            "num_attention_heads": heads,
+            "num_key_value_heads": self.maybe_size("attention.head_count_kv")?.unwrap_or(heads),
+            "head_dim": head_dim,
+            "intermediate_size": self.size("feed_forward_length")?,
+            "max_position_embeddings": context,
+            "rms_norm_eps": self.decimal("attention.layer_norm_rms_epsilon")?,
+            "hidden_act": "silu",
+            "attention_bias": bias,
+            "mlp_bias": has("blk.0.ffn_down.bias"),
+            "rope_theta": theta,
+            "rope_scaling": self.rope_scaling(theta, head_dim, context)?,
+        }))
+    }
+
+    /// `rope_scaling` as transformers writes it, from metadata or from the frequency tensor of Llama 3.
+    fn rope_scaling(
+        &self,
+        theta: f64,
+        head_dim: usize,
+        context: usize,
+    ) -> Result<serde_json::Value, Error> {
+        let kind = self.key("rope.scaling.type");
+        let kind = match self.content.metadata.get(&kind) {
+            Some(Value::String(kind)) => kind.as_str(),
+            _ => "none",
+        };
+        let has_freqs = self.content.tensor_infos.contains_key(ROPE_FREQS);
+        match (kind, has_freqs) {
+            ("none", false) => Ok(serde_json::Value::Null),
+            ("none", true) => self.llama3(theta, head_dim, context),
+            ("linear", false) => {
+                Ok(json!({"rope_type": "linear", "factor": self.decimal("rope.scaling.factor")?}))
+            }
+            (other, _) => Err(self.unsupported(
+                "rope.scaling.type",
+                other,
+                "none, linear, or none with Llama 3's rope_freqs tensor",
+            )),
+        }
+    }
+
+    /// Finds which of Llama 3's published scalings the file's frequency divisors are. The file keeps the divisors
+    /// only, while transformers, and so an export, wants the rule they came from.
+    fn llama3(
+        &self,
+        theta: f64,
+        head_dim: usize,
+        context: usize,
+    ) -> Result<serde_json::Value, Error> {
+        let divisors: Vec<f32> = self
+            .expand(ROPE_FREQS)?
+            .to_vec1()
+            .map_err(|source| self.unreadable(ROPE_FREQS, &source))?;
+        let plain = Rope::plain(theta, head_dim, 1.0).frequencies();
+        for factor in [8.0, 16.0, 32.0] {
+            let (low, high, original) = (1.0, 4.0, 8192.0);
+            let rule = RopeScaling::Llama3 {
+                factor,
+                low,
+                high,
+                original,
+            };
+            let fits = |(divisor, &frequency): (&f32, &f32)| {
+                (divisor / rule.divisor(frequency) - 1.0).abs() < 1e-3
+            };
+            if divisors.len() == plain.len() && divisors.iter().zip(&plain).all(fits) {
+                return Ok(json!({
+                    "rope_type": "llama3",
+                    "factor": factor,
+                    "low_freq_factor": low,
+                    "high_freq_factor": high,
+                    "original_max_position_embeddings": original as usize,
+                }));
+            }
+        }
+        let reason = format!(
+            "`{ROPE_FREQS}` is none of Llama 3's scalings (factor 8, 16 or 32 of 8192) \
+             of a {context}-token model; use its safetensors"
+        );
+        Err(malformed(&self.path, reason))
+    }
+
+    /// The tokenizer rebuilt from the metadata.
+    pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
+        let strings = |key: &str| -> Result<Vec<String>, Error> {
+            let list = self.list(key)?;
+            let strings = list.iter().map(|value| value.to_string().cloned());
+            strings.collect::<Result<_, _>>().map_err(|source| {
+                malformed(
+                    &self.path,
+                    format!("`{key}` must hold strings only: {source}"),
+                )
+            })
+        };
+        let id = |name: &str| self.token_id(&format!("tokenizer.ggml.{name}_token_id"));
+        let flag = |name: &str| match self.content.metadata.get(&format!("tokenizer.ggml.{name}")) {
+            Some(Value::Bool(flag)) => Some(*flag),
+            _ => None,
+        };
+        let key = "tokenizer.ggml.token_type";
+        let types = self.list(key)?.iter().map(|value| match value {
+            Value::I32(kind) => Ok(i64::from(*kind)),
+            Value::U32(kind) => Ok(i64::from(*kind)),
+            other => Err(malformed(&self.path, format!("`{key}` holds {other:?}"))),
+        });
+        let key = "tokenizer.ggml.scores";
+        let scores = self.list(key)?.iter().map(|value| {
+            value
+                .to_f32()
+                .map_err(|source| malformed(&self.path, format!("`{key}`: {source}")))
+        });
+        let pre = match self.content.metadata.get("tokenizer.ggml.pre") {
+            Some(Value::String(pre)) => Some(pre.clone()),
+            _ => None,
+        };
+        Tokenizer::from_gguf(GgufVocabulary {
+            model: self.text("tokenizer.ggml.model")?.to_owned(),
+            pre,
+            tokens: strings("tokenizer.ggml.tokens")?,
+            merges: strings("tokenizer.ggml.merges")?,
+            types: types.collect::<Result<_, _>>()?,
+            scores: scores.collect::<Result<_, _>>()?,
+            bos: id("bos")?,
+            eos: id("eos")?.into_iter().chain(id("eot")?).collect(),
+            unknown: id("unknown")?,
+            add_bos: flag("add_bos_token"),
+            add_eos: flag("add_eos_token").unwrap_or(false),
+            add_space_prefix: flag("add_space_prefix").unwrap_or(true),
+            remove_extra_whitespaces: flag("remove_extra_whitespaces").unwrap_or(false),
+        })
+    }
+
+    /// The tensors by canonical name and in transformers' orientation.
+    pub fn tensors(&self, config: &Config) -> Result<Vec<TensorInfo>, Error> {
+        let infos = self.content.tensor_infos.iter();
+        let infos = infos.filter(|(name, _)| *name != ROPE_FREQS);
+        Ok(infos
+            .map(|(name, info)| {
+                let canonical = canonical(config.family, name);
+                let mut shape = info.shape.dims().to_vec();
+                if is_transposed(config.family, name) {
+                    shape.reverse();
+                }
+                TensorInfo {
+                    name: canonical.unwrap_or_else(|| name.clone()),
+                    dtype: dtype(info.ggml_dtype),
+                    shape,
+                }
+            })
+            .collect())
+    }
+
+    /// The contents of a tensor of [`File::tensors`].
+    pub fn read(&self, info: &TensorInfo, config: &Config) -> Result<TensorData<'_>, Error> {
+        let missing = || Error::NoSuchTensor {
+            name: info.name.clone(),
+        };
+        let mut names = self.content.tensor_infos.keys();
+        let name = names
+            .find(|name| canonical(config.family, name).as_ref() == Some(&info.name))
+            .ok_or_else(missing)?;
+        let stored = self.content.tensor_infos.get(name).ok_or_else(missing)?;
+        let mut bytes = match stored.ggml_dtype {
+            GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => {
+                let from = (self.content.tensor_data_offset + stored.offset) as usize;
+                let size = stored.shape.elem_count() * info.dtype.size();
+                // Inside the file: `check` saw to it.
+                Cow::Borrowed(&self.map[from..from + size])
+            }
+            // candle's own bytes of the expanded tensor.
+            _ => Cow::Owned(View::data(&self.expand(name)?).into_owned()),
+        };
+        if is_transposed(config.family, name) {
+            let columns = info.shape[0] * info.dtype.size();
+            bytes = transposed(&bytes, columns, info.dtype.size()).into();
+        } else if config.family == Family::Llama {
+            // Rows of query and key: pairs of channels lie side by side in GGUF and half a head apart in transformers.
+            let part = name.rsplit('.').nth(1);
+            let heads = match part {
+                Some("attn_q") => Some(config.heads),
+                Some("attn_k") => Some(config.kv_heads),
+                _ => None,
+            };
+            if let Some(heads) = heads {
+                let row = bytes.len() / (heads * config.head_dim);
+                bytes = halves(&bytes, heads, config.head_dim, row).into();
+            }
+        }
+        Ok(TensorData {
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            bytes,
+        })
+    }
+
+    /// A tensor as single precision, whatever its storage type.
+    fn expand(&self, name: &str) -> Result<candle_core::Tensor, Error> {
+        let mut reader = Cursor::new(&self.map[..]);
+        self.content
+            .tensor(&mut reader, name, &Device::Cpu)
+            .and_then(|tensor| tensor.dequantize(&Device::Cpu))
+            .map_err(|source| self.unreadable(name, &source))
+    }
+
+    fn unreadable(&self, name: &str, source: &candle_core::Error) -> Error {
+        malformed(&self.path, format!("tensor `{name}`: {source}"))
+    }
+
+    fn key(&self, field: &str) -> String {
+        format!("{}.{field}", self.family)
+    }
+
+    fn text(&self, key: &str) -> Result<&str, Error> {
+        match self.content.metadata.get(key) {
+            Some(Value::String(text)) => Ok(text),
+            Some(other) => Err(malformed(
+                &self.path,
+                format!("`{key}` is {other:?}, not a string"),
+            )),
+            None => Err(malformed(&self.path, format!("has no `{key}`"))),
+        }
+    }
+
+    /// An array, empty where there is none.
+    fn list(&self, key: &str) -> Result<&[Value], Error> {
+        match self.content.metadata.get(key) {
+            Some(Value::Array(list)) => Ok(list),
+            Some(_) => Err(malformed(&self.path, format!("`{key}` is not an array"))),
+            None => Ok(&[]),
+        }
+    }
+
+    fn token_id(&self, key: &str) -> Result<Option<u32>, Error> {
+        self.content
+            .metadata
+            .get(key)
+            .map(|value| {
+                let id = value.to_u64().ok().and_then(|id| u32::try_from(id).ok());
+                id.ok_or_else(|| {
+                    malformed(&self.path, format!("`{key}` is {value:?}, not a token id"))
+                })
+            })
+            .transpose()
+    }
+
+    fn maybe_size(&self, field: &str) -> Result<Option<usize>, Error> {
+        let key = self.key(field);
+        self.content
+            .metadata
+            .get(&key)
+            .map(|value| {
+                let size = value.to_u64().ok().and_then(|n| usize::try_from(n).ok());
+                size.ok_or_else(|| {
+                    self.unsupported(field, format!("{value:?}"), "one whole number")
+                })
+            })
+            .transpose()
+    }
+
+    fn size(&self, field: &str) -> Result<usize, Error> {
+        self.maybe_size(field)?.ok_or_else(|| Error::MissingField {
+            field: self.key(field),
+            family: self.family.model_type(),
+        })
+    }
+
+    fn maybe_number(&self, key: &str) -> Option<f64> {
+        match self.content.metadata.get(key)? {
+            Value::F32(x) => Some(decimal(*x)),
+            Value::F64(x) => Some(*x),
+            other => other.to_u64().ok().map(|n| n as f64),
+        }
+    }
+
+    fn maybe_decimal(&self, field: &str) -> Option<f64> {
+        self.maybe_number(&self.key(field))
+    }
+
+    fn decimal(&self, field: &str) -> Result<f64, Error> {
+        self.maybe_decimal(field)
+            .ok_or_else(|| Error::MissingField {
+                field: self.key(field),
+                family: self.family.model_type(),
+            })
+    }
+
+    fn unsupported(&self, field: &str, found: impl ToString, supported: &str) -> Error {
+        Error::UnsupportedValue {
+            field: self.key(field),
+            found: found.to_string(),
+            supported: supported.to_owned(),
+        }
+    }
+}
+
+/// The double a human wrote when a file stores it as a single: 1e-5, not 9.99999974e-6.
+fn decimal(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
+}
+
+/// The element type a tensor is read as.
+fn dtype(stored: GgmlDType) -> DType {
+    match stored {
+        GgmlDType::F16 => DType::F16,
+        GgmlDType::BF16 => DType::BF16,
+        _ => DType::F32,
+    }
+}
+
+/// transformers' name of a GGUF tensor.
+fn canonical(family: Family, name: &str) -> Option<String> {
+    let (stem, kind) = name.rsplit_once('.')?;
+    let whole = match (family, stem) {
+        (Family::Gpt2, "token_embd") => Some("transformer.wte"),
+        (Family::Gpt2, "position_embd") => Some("transformer.wpe"),
+        (Family::Gpt2, "output_norm") => Some("transformer.ln_f"),
+        (Family::Llama, "token_embd") => Some("model.embed_tokens"),
+        (Family::Llama, "output_norm") => Some("model.norm"),
+        (_, "output") => Some("lm_head"),
+        _ => None,
+    };
+    if let Some(whole) = whole {
+        return Some(format!("{whole}.{kind}"));
+    }
+    let (layer, part) = stem.strip_prefix("blk.")?.split_once('.')?;
+    let part = match (family, part) {
+        (Family::Gpt2, "attn_norm") => "ln_1",
+        (Family::Gpt2, "attn_qkv") => "attn.c_attn",
+        (Family::Gpt2, "attn_output") => "attn.c_proj",
+        (Family::Gpt2, "ffn_norm") => "ln_2",
+        (Family::Gpt2, "ffn_up") => "mlp.c_fc",
+        (Family::Gpt2, "ffn_down") => "mlp.c_proj",
+        (Family::Llama, "attn_norm") => "input_layernorm",
+        (Family::Llama, "attn_q") => "self_attn.q_proj",
+        (Family::Llama, "attn_k") => "self_attn.k_proj",
+        (Family::Llama, "attn_v") => "self_attn.v_proj",
+        (Family::Llama, "attn_output") => "self_attn.o_proj",
+        (Family::Llama, "ffn_norm") => "post_attention_layernorm",
+        (Family::Llama, "ffn_gate") => "mlp.gate_proj",
+        (Family::Llama, "ffn_up") => "mlp.up_proj",
+        (Family::Llama, "ffn_down") => "mlp.down_proj",
+        _ => return None,
+    };
+    let stack = if family == Family::Gpt2 {
+        "transformer.h"
+    } else {
+        "model.layers"
+    };
+    Some(format!("{stack}.{layer}.{part}.{kind}"))
+}
+
+/// Whether transformers stores this matrix the other way round: the `Conv1D`s of GPT-2.
+fn is_transposed(family: Family, name: &str) -> bool {
+    let matrices = ["attn_qkv", "attn_output", "ffn_up", "ffn_down"];
+    family == Family::Gpt2
+        && name.ends_with(".weight")
+        && matrices.iter().any(|part| name.contains(part))
+}
+
+/// Transposes a matrix with `row` bytes a row and `size` bytes an element.
+fn transposed(bytes: &[u8], row: usize, size: usize) -> Vec<u8> {
+    let rows = bytes.len() / row;
+    let mut out = Vec::with_capacity(bytes.len());
+    for column in 0..row / size {
+        for r in 0..rows {
+            let at = r * row + column * size;
+            out.extend_from_slice(&bytes[at..at + size]);
+        }
+    }
+    out
+}
+
+/// Rows `0 1 2 3 ..` of each head reordered to `0 2 4 .. 1 3 5 ..`; `row` bytes each.
+fn halves(bytes: &[u8], heads: usize, head_dim: usize, row: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for head in 0..heads {
+        for channel in (0..head_dim).step_by(2).chain((1..head_dim).step_by(2)) {
+            let at = (head * head_dim + channel) * row;
+            out.extend_from_slice(&bytes[at..at + row]);
+        }
+    }
+    out
+}
+
+fn malformed(path: &Path, reason: String) -> Error {
+    Error::Malformed {
+        path: path.to_owned(),
+        reason,
+    }
+}

@@ -1,0 +1,251 @@
+//! A folder as transformers writes it: configuration, tokenizer, and weights in one safetensors file or in shards.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Map, Value};
+
+use super::super::config::{Config, token_ids, unsupported};
+use super::super::{Error, families};
+use super::{DType, TensorData, TensorInfo, mmap};
+
+/// Files that describe a model beside its weights, in the order of [`Folder::files`]. Only the first must exist to
+/// open a checkpoint's weights; the rest is carried along for those who export it.
+const DESCRIPTIONS: &[&str] = &[
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    INDEX,
+];
+
+const INDEX: &str = "model.safetensors.index.json";
+const SINGLE: &str = "model.safetensors";
+
+/// An opened folder.
+pub struct Folder {
+    path: PathBuf,
+    shards: Vec<Shard>,
+    /// Name in the file -> where it lies.
+    entries: BTreeMap<String, Entry>,
+}
+
+struct Shard {
+    path: PathBuf,
+    map: Mmap,
+}
+
+struct Entry {
+    shard: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// Byte range in the shard's map.
+    range: std::ops::Range<usize>,
+}
+
+impl Folder {
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let mut folder = Self {
+            path: path.to_owned(),
+            shards: Vec::new(),
+            entries: BTreeMap::new(),
+        };
+        if path.join(INDEX).is_file() {
+            folder.open_shards()?;
+        } else if path.join(SINGLE).is_file() {
+            folder.add(path.join(SINGLE))?;
+        } else {
+            let found = ["pytorch_model.bin", "pytorch_model.bin.index.json"]
+                .iter()
+                .find(|name| path.join(name).is_file());
+            return Err(malformed(
+                path,
+                match found {
+                    Some(name) => format!(
+                        "has {name} but no {SINGLE}; pickled weights can run code and are not read, \
+                         save the model with safe_serialization=True"
+                    ),
+                    None => format!("has neither {SINGLE} nor {INDEX}"),
+                },
+            ));
+        }
+        Ok(folder)
+    }
+
+    /// Opens the shards an index names and holds them against it.
+    fn open_shards(&mut self) -> Result<(), Error> {
+        let index_path = self.path.join(INDEX);
+        let index = read_object(&index_path)?;
+        let places: BTreeMap<String, String> = index
+            .get("weight_map")
+            .and_then(|map| serde_json::from_value(map.clone()).ok())
+            .ok_or_else(|| {
+                let reason = "`weight_map` must be an object of tensor names and file names";
+                malformed(&index_path, reason.into())
+            })?;
+        let names: BTreeSet<&String> = places.values().collect();
+        for name in names {
+            // A name from the index must not lead out of the folder.
+            if Path::new(name).components().count() != 1 || name.starts_with('.') {
+                let reason = format!("`weight_map` names `{name}`, which is not a plain file name");
+                return Err(malformed(&index_path, reason));
+            }
+            let path = self.path.join(name);
+            if !path.is_file() {
+                let reason = format!("`weight_map` names the shard `{name}`, which does not exist");
+                return Err(malformed(&index_path, reason));
+            }
+            self.add(path)?;
+        }
+        for (tensor, file) in &places {
+            let shard = self.entries.get(tensor).map(|e| &self.shards[e.shard].path);
+            if shard != Some(&self.path.join(file)) {
+                let reason = format!("`weight_map` places `{tensor}` in `{file}`, where it is not");
+                return Err(malformed(&index_path, reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps one file and takes up its tensors.
+    fn add(&mut self, path: PathBuf) -> Result<(), Error> {
+        let map = mmap::map(&path)?;
+        let header = SafeTensors::read_metadata(&map)
+            .map_err(|source| malformed(&path, format!("not a valid safetensors file: {source}")));
+        let (length, metadata) = header?;
+        // The file starts with the header's length in eight bytes.
+        let start = length + 8;
+        let shard = self.shards.len();
+        for (name, info) in metadata.tensors() {
+            let (from, to) = info.data_offsets;
+            let entry = Entry {
+                shard,
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                range: start + from..start + to,
+            };
+            if entry.range.end > map.len() {
+                let reason = format!("tensor `{name}` ends beyond the file");
+                return Err(malformed(&path, reason));
+            }
+            if self.entries.insert(name.clone(), entry).is_some() {
+                let reason = format!("tensor `{name}` is in an earlier shard too");
+                return Err(malformed(&path, reason));
+            }
+        }
+        self.shards.push(Shard { path, map });
+        Ok(())
+    }
+
+    pub fn config(&self) -> Result<Config, Error> {
+        Config::from_json(read_object(&self.path.join("config.json"))?)
+    }
+
+    /// End-of-text ids: those of `generation_config.json`, else the configuration's.
+    pub fn eos(&self, config: &Config) -> Result<Vec<u32>, Error> {
+        let path = self.path.join("generation_config.json");
+        if !path.is_file() {
+            return Ok(config.eos.clone());
+        }
+        match read_object(&path)?.get("eos_token_id") {
+            None | Some(Value::Null) => Ok(config.eos.clone()),
+            Some(value) => token_ids(value).ok_or_else(|| {
+                let field = "generation_config.eos_token_id";
+                unsupported(field, value, "a token id or a list of them")
+            }),
+        }
+    }
+
+    /// The tensors by canonical name, without buffers.
+    pub fn tensors(&self, config: &Config) -> Result<Vec<TensorInfo>, Error> {
+        let prefix = families::prefix(config.family);
+        let mut tensors = Vec::with_capacity(self.entries.len());
+        for (name, entry) in &self.entries {
+            if families::is_buffer(name) {
+                continue;
+            }
+            let dtype = match entry.dtype {
+                Dtype::F32 => DType::F32,
+                Dtype::F16 => DType::F16,
+                Dtype::BF16 => DType::BF16,
+                other => {
+                    return Err(Error::TensorType {
+                        path: self.shards[entry.shard].path.clone(),
+                        name: name.clone(),
+                        found: format!("{other:?}"),
+                        supported: "F32, F16, BF16",
+                    });
+                }
+            };
+            let bare = name.starts_with(prefix) || families::is_head(name);
+            let canonical = if bare {
+                name.clone()
+            } else {
+                format!("{prefix}{name}")
+            };
+            if canonical != *name && self.entries.contains_key(&canonical) {
+                let reason = format!("has both `{name}` and `{canonical}`, which are one tensor");
+                return Err(malformed(&self.path, reason));
+            }
+            tensors.push(TensorInfo {
+                name: canonical,
+                dtype,
+                shape: entry.shape.clone(),
+            });
+        }
+        Ok(tensors)
+    }
+
+    /// The bytes of a tensor of [`Folder::tensors`].
+    pub fn read(&self, info: &TensorInfo) -> Result<TensorData<'_>, Error> {
+        let bare = info.name.split_once('.').map_or("", |(_, bare)| bare);
+        let entry = self
+            .entries
+            .get(&info.name)
+            .or_else(|| self.entries.get(bare))
+            .ok_or_else(|| Error::NoSuchTensor {
+                name: info.name.clone(),
+            })?;
+        Ok(TensorData {
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            bytes: Cow::Borrowed(&self.shards[entry.shard].map[entry.range.clone()]),
+        })
+    }
+
+    /// The description files there are, then the shards.
+    pub fn files(&self) -> Vec<PathBuf> {
+        DESCRIPTIONS
+            .iter()
+            .map(|name| self.path.join(name))
+            .filter(|path| path.is_file())
+            .chain(self.shards.iter().map(|shard| shard.path.clone()))
+            .collect()
+    }
+}
+
+/// Reads a file that must be a JSON object.
+fn read_object(path: &Path) -> Result<Map<String, Value>, Error> {
+    let text = std::fs::read(path).map_err(|source| Error::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_slice(&text)
+        .map_err(|source| malformed(path, format!("not a JSON object: {source}")))
+}
+
+fn malformed(path: &Path, reason: String) -> Error {
+    Error::Malformed {
+        path: path.to_owned(),
+        reason,
+    }
+}

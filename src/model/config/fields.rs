@@ -1,0 +1,246 @@
+//! Reading a JSON object so that no field of it is passed over.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::super::Error;
+use super::{Activation, unsupported};
+
+/// Fields of any family that cannot change what inference computes: provenance, training, caching, output format
+/// and the decoding defaults that old files keep here.
+const IGNORED: &[&str] = &[
+    "_attn_implementation",
+    "_attn_implementation_autoset",
+    "_commit_hash",
+    "_name_or_path",
+    "architectures",
+    "attention_dropout",
+    "attention_probs_dropout_prob",
+    "attn_implementation",
+    "attn_pdrop",
+    "bos_token_id",
+    "cache_implementation",
+    "chunk_size_feed_forward",
+    "classifier_dropout",
+    "classifier_dropout_prob",
+    "dtype",
+    "embd_pdrop",
+    "finetuning_task",
+    "gradient_checkpointing",
+    "hidden_dropout",
+    "hidden_dropout_prob",
+    "id2label",
+    "initializer_range",
+    "is_decoder",
+    "is_llama_config",
+    "keys_to_ignore_at_inference",
+    "label2id",
+    "max_length",
+    "model_type",
+    "output_attentions",
+    "output_hidden_states",
+    "pad_token_id",
+    "prefix",
+    "pretraining_tp",
+    "problem_type",
+    "reorder_and_upcast_attn",
+    "resid_pdrop",
+    "return_dict",
+    "sep_token_id",
+    "summary_activation",
+    "summary_first_dropout",
+    "summary_proj_to_labels",
+    "summary_type",
+    "summary_use_proj",
+    "task_specific_params",
+    "tokenizer_class",
+    "torch_dtype",
+    "torchscript",
+    "transformers_version",
+    "unk_token_id",
+    "use_bfloat16",
+    "use_cache",
+];
+
+/// Fields that must have the one value given, where they are present: anything else is another computation.
+const FIXED: &[(&str, Value)] = &[
+    ("add_cross_attention", Value::Bool(false)),
+    ("is_encoder_decoder", Value::Bool(false)),
+    ("pruned_heads", Value::Null),
+    ("quantization_config", Value::Null),
+    ("rope_interleaved", Value::Bool(false)),
+    ("tie_encoder_decoder", Value::Bool(false)),
+];
+
+/// A JSON object that remembers which of its fields were asked for. `null` counts as absent.
+pub(crate) struct Fields<'a> {
+    family: &'static str,
+    map: &'a Map<String, Value>,
+    /// Names asked for, so that [`Fields::finish`] can tell the rest.
+    read: RefCell<BTreeSet<String>>,
+}
+
+impl<'a> Fields<'a> {
+    pub fn new(family: &'static str, map: &'a Map<String, Value>) -> Self {
+        Self {
+            family,
+            map,
+            read: RefCell::default(),
+        }
+    }
+
+    pub fn get(&self, field: &str) -> Option<&'a Value> {
+        self.read.borrow_mut().insert(field.to_owned());
+        self.map.get(field).filter(|value| !value.is_null())
+    }
+
+    /// Whether the field is written down, be it as `null`.
+    pub fn has(&self, field: &str) -> bool {
+        self.map.contains_key(field)
+    }
+
+    fn required<T>(&self, field: &str, value: Option<T>) -> Result<T, Error> {
+        value.ok_or_else(|| Error::MissingField {
+            field: field.to_owned(),
+            family: self.family,
+        })
+    }
+
+    pub fn maybe_size(&self, field: &str) -> Result<Option<usize>, Error> {
+        self.get(field)
+            .map(|value| {
+                value
+                    .as_u64()
+                    .and_then(|n| usize::try_from(n).ok())
+                    .ok_or_else(|| unsupported(field, value, "a whole number, 0 or more"))
+            })
+            .transpose()
+    }
+
+    pub fn size(&self, field: &str) -> Result<usize, Error> {
+        let value = self.maybe_size(field)?;
+        self.required(field, value)
+    }
+
+    pub fn maybe_number(&self, field: &str) -> Result<Option<f64>, Error> {
+        self.get(field)
+            .map(|value| {
+                value
+                    .as_f64()
+                    .filter(|x| x.is_finite())
+                    .ok_or_else(|| unsupported(field, value, "a number"))
+            })
+            .transpose()
+    }
+
+    /// A number above zero.
+    pub fn positive(&self, field: &str, default: f64) -> Result<f64, Error> {
+        let value = self.maybe_number(field)?.unwrap_or(default);
+        if value > 0.0 {
+            Ok(value)
+        } else {
+            Err(unsupported(field, &value.into(), "a number above 0"))
+        }
+    }
+
+    pub fn flag(&self, field: &str, default: bool) -> Result<bool, Error> {
+        match self.get(field) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(unsupported(field, other, "true or false")),
+        }
+    }
+
+    /// Refuses any value but `value`, which is also the default.
+    pub fn fixed(&self, field: &str, value: &Value) -> Result<(), Error> {
+        match self.get(field) {
+            None => Ok(()),
+            Some(found) if found == value => Ok(()),
+            // `pruned_heads` is written as an empty object.
+            Some(Value::Object(found)) if value.is_null() && found.is_empty() => Ok(()),
+            Some(found) => Err(unsupported(field, found, &value.to_string())),
+        }
+    }
+
+    /// The activation named by `field`.
+    pub fn activation(&self, field: &str, default: Activation) -> Result<Activation, Error> {
+        let Some(value) = self.get(field) else {
+            return Ok(default);
+        };
+        match value.as_str() {
+            Some("gelu") => Ok(Activation::Gelu),
+            // Three names for one function: they differ in how the polynomial is written down.
+            Some("gelu_new" | "gelu_fast" | "gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
+            Some("silu" | "swish") => Ok(Activation::Silu),
+            Some("relu") => Ok(Activation::Relu),
+            _ => Err(unsupported(
+                field,
+                value,
+                "gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, silu, swish, relu",
+            )),
+        }
+    }
+
+    /// `eos_token_id`: one id, a list, or none.
+    pub fn eos(&self) -> Result<Vec<u32>, Error> {
+        self.get("eos_token_id").map_or(Ok(Vec::new()), |value| {
+            token_ids(value)
+                .ok_or_else(|| unsupported("eos_token_id", value, "a token id or a list of them"))
+        })
+    }
+
+    /// The list `layer_types` as "is this layer's attention sliding", if it is there.
+    pub fn sliding_layers(&self, layers: usize) -> Result<Option<Vec<bool>>, Error> {
+        let Some(value) = self.get("layer_types") else {
+            return Ok(None);
+        };
+        let sliding = value
+            .as_array()
+            .filter(|list| list.len() == layers)
+            .and_then(|list| {
+                list.iter()
+                    .map(|kind| match kind.as_str() {
+                        Some("sliding_attention") => Some(true),
+                        Some("full_attention") => Some(false),
+                        _ => None,
+                    })
+                    .collect()
+            });
+        sliding.map(Some).ok_or_else(|| {
+            unsupported(
+                "layer_types",
+                value,
+                &format!("{layers} times sliding_attention or full_attention"),
+            )
+        })
+    }
+
+    /// Call last: refuses what nobody asked for and nobody may ignore.
+    pub fn finish(&self) -> Result<(), Error> {
+        for (field, value) in FIXED {
+            self.fixed(field, value)?;
+        }
+        let read = self.read.borrow();
+        for (field, value) in self.map {
+            if !read.contains(field) && !IGNORED.contains(&field.as_str()) {
+                return Err(Error::UnknownField {
+                    field: field.clone(),
+                    found: value.to_string(),
+                    family: self.family,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One token id or a list of them.
+pub(crate) fn token_ids(value: &Value) -> Option<Vec<u32>> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Value::Array(list) => list.iter().map(id).collect(),
+        one => Some(vec![id(one)?]),
+    }
+}

@@ -1,0 +1,208 @@
+//! Rotary position embedding: its parameters and its table of frequencies.
+//!
+//! Su et al. 2021, *RoFormer*. Frequencies are computed in float32, as transformers does: models were trained with
+//! those roundings.
+
+use serde_json::Value;
+
+use super::super::Error;
+use super::fields::Fields;
+use super::unsupported;
+
+/// The rotary embedding of one layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    /// Base of the geometric series of wavelengths.
+    pub theta: f64,
+    /// Leading channels of a head that are rotated; even.
+    pub dims: usize,
+    /// Whether channel `2i` is paired with `2i + 1` (GPT-J); otherwise `i` with `i + dims / 2`.
+    pub interleaved: bool,
+    /// How the context was stretched.
+    pub scaling: RopeScaling,
+}
+
+/// How the frequencies were changed for contexts longer than those first trained on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all. `dynamic` scaling too is read as this: it differs only beyond the model's context,
+    /// where nothing here goes.
+    None,
+    /// Every frequency divided by the factor.
+    Linear {
+        /// The factor.
+        factor: f64,
+    },
+    /// Llama 3: long wavelengths divided by the factor, short ones kept, a ramp between.
+    Llama3 {
+        /// Divisor of the long wavelengths.
+        factor: f64,
+        /// `original / low` is the wavelength beyond which the factor holds.
+        low: f64,
+        /// `original / high` is the wavelength up to which nothing changes.
+        high: f64,
+        /// Tokens of context before stretching.
+        original: f64,
+    },
+}
+
+impl Rope {
+    /// Reads `rope_parameters` (transformers 5) or `rope_theta` with `rope_scaling` (4 and before).
+    /// `theta` and `partial`, the rotated part of a head, hold where the file says nothing. Where the parameters
+    /// differ by kind of layer (Gemma 3), `kind` says which to read.
+    pub(crate) fn read(
+        fields: &Fields<'_>,
+        theta: f64,
+        head_dim: usize,
+        partial: f64,
+        kind: Option<&str>,
+    ) -> Result<Self, Error> {
+        let theta = fields.positive("rope_theta", theta)?;
+        let partial = fields.positive("partial_rotary_factor", partial)?;
+        let object = match (fields.get("rope_parameters"), fields.get("rope_scaling")) {
+            (Some(new), _) => Some(("rope_parameters", new)),
+            (None, Some(old)) => Some(("rope_scaling", old)),
+            (None, None) => None,
+        };
+        match object {
+            Some((name, value)) => {
+                let value = kind.and_then(|kind| value.get(kind)).unwrap_or(value);
+                Self::from_object(name, value, theta, head_dim, partial)
+            }
+            None => Ok(Self::plain(theta, head_dim, partial)),
+        }
+    }
+
+    /// The embedding without any scaling.
+    pub(crate) fn plain(theta: f64, head_dim: usize, partial: f64) -> Self {
+        Rope {
+            theta,
+            dims: (head_dim as f64 * partial) as usize,
+            interleaved: false,
+            scaling: RopeScaling::None,
+        }
+    }
+
+    /// Reads one object of rope parameters, called `name` in messages.
+    pub(crate) fn from_object(
+        name: &str,
+        value: &Value,
+        theta: f64,
+        head_dim: usize,
+        partial: f64,
+    ) -> Result<Self, Error> {
+        let map = value
+            .as_object()
+            .ok_or_else(|| unsupported(name, value, "an object"))?;
+        let fields = Fields::new("rotary", map);
+        // Old files write the kind as `type`, some under both names.
+        let old_kind = fields.get("type");
+        let kind = fields.get("rope_type").or(old_kind);
+        let theta = fields.positive("rope_theta", theta)?;
+        let partial = fields.positive("partial_rotary_factor", partial)?;
+        let mut rope = Self::plain(theta, head_dim, partial);
+        rope.scaling = match kind.map(|kind| kind.as_str()) {
+            None | Some(Some("default")) => RopeScaling::None,
+            Some(Some("dynamic")) => {
+                fields.positive("factor", 1.0)?;
+                fields.get("original_max_position_embeddings");
+                RopeScaling::None
+            }
+            Some(Some("linear")) => RopeScaling::Linear {
+                factor: required(name, &fields, "factor")?,
+            },
+            Some(Some("llama3")) => RopeScaling::Llama3 {
+                factor: required(name, &fields, "factor")?,
+                low: required(name, &fields, "low_freq_factor")?,
+                high: required(name, &fields, "high_freq_factor")?,
+                original: required(name, &fields, "original_max_position_embeddings")?,
+            },
+            Some(_) => {
+                return Err(unsupported(
+                    &format!("{name}.rope_type"),
+                    kind.unwrap_or(&Value::Null),
+                    "default, linear, dynamic, llama3",
+                ));
+            }
+        };
+        fields.finish()?;
+        Ok(rope)
+    }
+
+    pub(super) fn check(&self, head_dim: usize) -> Result<(), Error> {
+        let even = self.dims.is_multiple_of(2) && head_dim.is_multiple_of(2);
+        if self.dims == 0 || self.dims > head_dim || !even {
+            return Err(unsupported(
+                "rotary dimensions",
+                &self.dims.into(),
+                &format!("an even number up to the head's {head_dim}, which must be even too"),
+            ));
+        }
+        if let RopeScaling::Llama3 { low, high, .. } = self.scaling
+            && high <= low
+        {
+            return Err(unsupported(
+                "high_freq_factor",
+                &high.into(),
+                &format!("more than low_freq_factor, {low}"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The order of a head's channels in which every family's rotation is the same: channel `i` turns with channel
+    /// `i + head_dim / 2`, and pairs that do not turn come last in each half. Queries and keys reordered alike have
+    /// the same scores.
+    pub fn channels(&self, head_dim: usize) -> Vec<usize> {
+        let rotated = (0..self.dims / 2).map(|i| match self.interleaved {
+            true => (2 * i, 2 * i + 1),
+            false => (i, i + self.dims / 2),
+        });
+        let still = (self.dims..head_dim).step_by(2).map(|c| (c, c + 1));
+        let (first, second): (Vec<_>, Vec<_>) = rotated.chain(still).unzip();
+        [first, second].concat()
+    }
+
+    /// Radians a token for each of the `dims / 2` channel pairs.
+    pub fn frequencies(&self) -> Vec<f32> {
+        (0..self.dims / 2)
+            .map(|i| {
+                let exponent = (2 * i) as f32 / self.dims as f32;
+                let frequency = 1.0 / (self.theta as f32).powf(exponent);
+                frequency / self.scaling.divisor(frequency)
+            })
+            .collect()
+    }
+}
+
+impl RopeScaling {
+    /// What `frequency` (radians a token) is divided by.
+    pub(crate) fn divisor(&self, frequency: f32) -> f32 {
+        match *self {
+            RopeScaling::None => 1.0,
+            RopeScaling::Linear { factor } => factor as f32,
+            RopeScaling::Llama3 {
+                factor,
+                low,
+                high,
+                original,
+            } => {
+                let (factor, low, high) = (factor as f32, low as f32, high as f32);
+                let turns = original as f32 * frequency / std::f32::consts::TAU;
+                let smooth = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                1.0 / ((1.0 - smooth) / factor + smooth)
+            }
+        }
+    }
+}
+
+fn required(name: &str, fields: &Fields<'_>, field: &str) -> Result<f64, Error> {
+    match fields.maybe_number(field)? {
+        Some(value) if value > 0.0 => Ok(value),
+        found => Err(unsupported(
+            &format!("{name}.{field}"),
+            &found.map_or(Value::Null, Value::from),
+            "a number above 0",
+        )),
+    }
+}

@@ -1,0 +1,227 @@
+//! A model on a device, run block by block.
+
+use tch::{Device, Kind, Tensor};
+
+use super::attention::KeyValue;
+use super::block::Block;
+use super::norm::Norm;
+use super::weights::{Linear, Loader};
+use super::{Checkpoint, Config, Error, Tokenizer};
+
+/// What one call of [`Model::block`] is to do. The default: all tokens, nothing before them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pass<'a> {
+    /// Keys and values of the tokens before `x`'s. Its rows divide `x`'s: row `r` of `x` attends to past row
+    /// `r % past.rows()`, and past rows are not copied for it.
+    pub past: Option<&'a KeyValue>,
+    /// Compute outputs only for the last so many tokens of `x`, 1 or more; keys and values are made for all.
+    pub queries: Option<i64>,
+}
+
+/// What one block gives.
+#[derive(Debug)]
+pub struct Step {
+    /// `[rows, queries, width]`.
+    pub hidden: Tensor,
+    /// Of `x`'s own tokens only.
+    pub kv: KeyValue,
+}
+
+/// Sees, and may replace, what a block computes. Everything passes through unless a method is overridden.
+pub trait Tap {
+    /// Output of the attention, before any post-norm and the residual sum: `[rows, queries, width]`.
+    fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        out
+    }
+
+    /// Output of the MLP, before any post-norm and the residual sum: `[rows, queries, width]`.
+    fn mlp(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        out
+    }
+
+    /// Output of the block: `[rows, queries, width]`.
+    fn hidden(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        out
+    }
+
+    /// Input of the MLP's second matrix, an edit's key: `[rows, queries, inner]`.
+    fn key(&mut self, _layer: usize, _key: &Tensor) {}
+}
+
+/// The tap that changes nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Plain;
+
+impl Tap for Plain {}
+
+/// A model on a device.
+///
+/// Gradients flow through every method; who needs none wraps calls in [`tch::no_grad`]. Rows of one call have the same
+/// number of tokens: there is no padding anywhere, so no row's result depends on its neighbours' lengths.
+#[derive(Debug)]
+pub struct Model {
+    config: Config,
+    tokenizer: Tokenizer,
+    device: Device,
+    dtype: Kind,
+    /// `[vocab, width]`.
+    embedding: Tensor,
+    /// `[context, width]`.
+    positions: Option<Tensor>,
+    blocks: Vec<Block>,
+    final_norm: Norm,
+    head: Linear,
+}
+
+impl Model {
+    /// Reads every weight of a checkpoint to a device, in a type: `Float`, `BFloat16` or `Half`.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`], [`Error::Malformed`], and [`Error::Torch`] when memory does not suffice.
+    pub fn load(checkpoint: &Checkpoint, device: Device, dtype: Kind) -> Result<Self, Error> {
+        tch::no_grad(|| {
+            let config = checkpoint.config();
+            let layout = checkpoint.layout();
+            let loader = Loader {
+                checkpoint,
+                device,
+                kind: dtype,
+            };
+            let embedding = loader.tensor(&layout.embedding)?;
+            let positions = layout.positions.as_ref();
+            let blocks = (0..config.layers).map(|layer| Block::load(&loader, config, layer));
+            Ok(Self {
+                positions: positions.map(|p| loader.tensor(p)).transpose()?,
+                blocks: blocks.collect::<Result<_, _>>()?,
+                final_norm: loader.norm(&layout.final_norm)?,
+                head: match &layout.head {
+                    Some(head) => loader.linear(head)?,
+                    None => Linear {
+                        weight: embedding.shallow_clone(),
+                        bias: None,
+                    },
+                },
+                embedding,
+                config: config.clone(),
+                tokenizer: checkpoint.tokenizer().clone(),
+                device,
+                dtype,
+            })
+        })
+    }
+
+    /// The model's shape and options.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The type the weights have and the hidden states are computed in.
+    pub fn dtype(&self) -> Kind {
+        self.dtype
+    }
+
+    /// Token ids as a `[1, tokens]` tensor on the model's device.
+    ///
+    /// # Errors
+    /// [`Error::TokenId`], and [`Error::Context`] where there are more than the model has positions for. The methods
+    /// below rely on both.
+    pub fn ids(&self, ids: &[u32]) -> Result<Tensor, Error> {
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.config.vocab) {
+            return Err(Error::TokenId {
+                id: id.into(),
+                vocab: self.config.vocab,
+            });
+        }
+        if ids.len() > self.config.context {
+            return Err(Error::Context {
+                tokens: ids.len(),
+                context: self.config.context,
+            });
+        }
+        let ids: Vec<i64> = ids.iter().map(|&id| id.into()).collect();
+        Ok(Tensor::from_slice(&ids).unsqueeze(0).to_device(self.device))
+    }
+
+    /// The token embedding: ids `[rows, tokens]` to `[rows, tokens, width]`, before any position embedding. This is
+    /// what the family's embedding module gives, so Gemma's scale is in it; noise is added here.
+    pub fn embed(&self, ids: &Tensor) -> Tensor {
+        let embeddings = Tensor::embedding(&self.embedding, ids, -1, false, false);
+        match self.config.embedding_scale {
+            // The factor is rounded to the model's type first, as in training.
+            Some(scale) => {
+                embeddings
+                    * Tensor::from(scale)
+                        .to_kind(self.dtype)
+                        .to_device(self.device)
+            }
+            None => embeddings,
+        }
+    }
+
+    /// The input of block 0: embeddings `[rows, tokens, width]` with learned positions added, if the family has any,
+    /// from position `offset` on.
+    pub fn enter(&self, embeddings: &Tensor, offset: i64) -> Tensor {
+        match &self.positions {
+            Some(positions) => embeddings + positions.narrow(0, offset, embeddings.size()[1]),
+            None => embeddings.shallow_clone(),
+        }
+    }
+
+    /// One block on the tokens of `x`, `[rows, tokens, width]`, which stand at the positions after those of
+    /// `pass.past`.
+    pub fn block(&self, layer: usize, x: &Tensor, pass: Pass<'_>, tap: &mut dyn Tap) -> Step {
+        self.blocks[layer].forward(layer, x, pass, tap)
+    }
+
+    /// Final norm and vocabulary projection: `[.., width]` to `[.., vocab]`, in float32.
+    pub fn logits(&self, hidden: &Tensor) -> Tensor {
+        let logits = self.head.forward(&self.final_norm.forward(hidden));
+        let logits = logits.to_kind(Kind::Float);
+        match self.config.logit_cap {
+            Some(cap) => (logits / cap).tanh() * cap,
+            None => logits,
+        }
+    }
+
+    /// The whole computation: ids `[rows, tokens]` to logits `[rows, tokens, vocab]` in float32.
+    pub fn forward(&self, ids: &Tensor, tap: &mut dyn Tap) -> Tensor {
+        let mut hidden = self.enter(&self.embed(ids), 0);
+        for layer in 0..self.config.layers {
+            hidden = self.block(layer, &hidden, Pass::default(), tap).hidden;
+        }
+        self.logits(&hidden)
+    }
+
+    /// The MLP's second matrix of a layer, which edits change: `[width, inner]` in the model's type, whatever the
+    /// orientation in the checkpoint.
+    pub fn down_projection(&self, layer: usize) -> &Tensor {
+        &self.blocks[layer].mlp.down.weight
+    }
+
+    /// Puts another matrix in that place, `[width, inner]`; it is copied to the model's device and type if need be.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for another shape, [`Error::Torch`] when memory does not suffice.
+    pub fn set_down_projection(&mut self, layer: usize, weight: &Tensor) -> Result<(), Error> {
+        let down = &mut self.blocks[layer].mlp.down;
+        if weight.size() != down.weight.size() {
+            return Err(Error::Argument {
+                argument: "weight",
+                found: format!("of shape {:?}", weight.size()),
+                remedy: format!("layer {layer} needs {:?}", down.weight.size()),
+            });
+        }
+        down.weight = weight.f_to_device(self.device)?.f_to_kind(self.dtype)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! Gemma 2 and 3, text (Gemma Team 2024, 2025): norms before and after each half of a block, scaled embeddings,
+//! alternating windows; soft caps (2) or head norms and two rotary bases (3).
+
+use serde_json::Value;
+
+use super::super::Error;
+use super::super::config::{Activation, Config, Family, Fields, NormKind, Rope, unsupported};
+use super::llama::{self, Defaults, common};
+use super::{Layout, Norm};
+
+pub fn gemma2(fields: &Fields<'_>) -> Result<Config, Error> {
+    let mut config = gemma(fields, Family::Gemma2, 10_000.0)?;
+    config.score_cap = cap(fields, "attn_logit_softcapping", Some(50.0))?;
+    config.logit_cap = cap(fields, "final_logit_softcapping", Some(30.0))?;
+    let window = fields.maybe_size("sliding_window")?.unwrap_or(4096);
+    let sliding = fields
+        .sliding_layers(config.layers)?
+        .unwrap_or_else(|| (0..config.layers).map(|l| l % 2 == 0).collect());
+    for (layer, sliding) in config.attention.iter_mut().zip(sliding) {
+        layer.window = sliding.then_some(window);
+    }
+    Ok(config)
+}
+
+pub fn gemma3(fields: &Fields<'_>) -> Result<Config, Error> {
+    let mut config = gemma(fields, Family::Gemma3, 1_000_000.0)?;
+    config.qk_norm = true;
+    config.score_cap = cap(fields, "attn_logit_softcapping", None)?;
+    config.logit_cap = cap(fields, "final_logit_softcapping", None)?;
+    let window = fields.maybe_size("sliding_window")?.unwrap_or(4096);
+    let old_pattern = fields.maybe_size("_sliding_window_pattern")?;
+    let pattern = fields.maybe_size("sliding_window_pattern")?;
+    let pattern = pattern.or(old_pattern).unwrap_or(6).max(1);
+    let sliding = fields
+        .sliding_layers(config.layers)?
+        .unwrap_or_else(|| (0..config.layers).map(|l| (l + 1) % pattern != 0).collect());
+    let local = fields.positive("rope_local_base_freq", 10_000.0)?;
+    let by_kind = fields.get("rope_parameters");
+    let local = match by_kind.and_then(|kinds| kinds.get("sliding_attention")) {
+        Some(object) => Rope::from_object(
+            "rope_parameters.sliding_attention",
+            object,
+            local,
+            config.head_dim,
+            1.0,
+        )?,
+        None => Rope::plain(local, config.head_dim, 1.0),
+    };
+    for (layer, sliding) in config.attention.iter_mut().zip(sliding) {
+        if sliding {
+            layer.window = Some(window);
+            layer.rope = Some(local.clone());
+        }
+    }
+    Ok(config)
+}
+
+/// What both generations share.
+fn gemma(fields: &Fields<'_>, family: Family, theta: f64) -> Result<Config, Error> {
+    // Gemma 2 has one rotary embedding for all layers and no entry of that name.
+    let defaults = Defaults {
+        family,
+        head_dim: Some(256),
+        norm_eps: 1e-6,
+        theta,
+        rope_kind: Some("full_attention"),
+        tied: true,
+    };
+    let mut config = common(fields, &defaults)?;
+    fields.fixed("use_bidirectional_attention", &Value::Bool(false))?;
+    config.norm = NormKind::RmsPlusOne;
+    config.post_norms = true;
+    // `hidden_act` of these files is a leftover: the models compute with `hidden_activation`.
+    config.activation = fields.activation("hidden_activation", Activation::GeluTanh)?;
+    let scalar = fields.positive("query_pre_attn_scalar", 256.0)?;
+    config.score_scale = scalar.sqrt().recip();
+    config.embedding_scale = Some((config.width as f64).sqrt());
+    let bias = fields.flag("attention_bias", false)?;
+    config.biases.qkv = bias;
+    config.biases.o = bias;
+    Ok(config)
+}
+
+/// A soft cap: a number above 0, or `null` for none.
+fn cap(fields: &Fields<'_>, field: &str, default: Option<f64>) -> Result<Option<f64>, Error> {
+    match fields.maybe_number(field)? {
+        Some(cap) if cap <= 0.0 => {
+            Err(unsupported(field, &cap.into(), "a number above 0, or null"))
+        }
+        None if fields.has(field) => Ok(None),
+        found => Ok(found.or(default)),
+    }
+}
+
+pub fn layout(config: &Config) -> Layout {
+    let mut layout = llama::layout(config);
+    for (l, layer) in layout.layers.iter_mut().enumerate() {
+        let norm = |name: &str| {
+            let name = format!("model.layers.{l}.{name}");
+            Some(Norm::new(config.norm, &name, config.width))
+        };
+        layer.attn_post_norm = norm("post_attention_layernorm");
+        layer.mlp_norm = norm("pre_feedforward_layernorm");
+        layer.mlp_post_norm = norm("post_feedforward_layernorm");
+    }
+    layout
+}

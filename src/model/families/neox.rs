@@ -1,0 +1,98 @@
+//! GPT-NeoX and Pythia (Black et al. 2022; Biderman et al. 2023): partial rotary, query, key and value packed head
+//! by head, serial or parallel residual.
+
+use serde_json::Map;
+
+use super::super::Error;
+use super::super::config::{
+    Activation, Biases, Config, Family, Fields, LayerAttention, NormKind, Residual, Rope, head_dim,
+};
+use super::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
+
+pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
+    let layers = fields.size("num_hidden_layers")?;
+    let width = fields.size("hidden_size")?;
+    let heads = fields.size("num_attention_heads")?;
+    let head_dim = head_dim(width, heads, "num_attention_heads")?;
+    let attention_bias = fields.flag("attention_bias", true)?;
+    let theta = fields.positive("rotary_emb_base", 10_000.0)?;
+    let partial = fields.positive("rotary_pct", 0.25)?;
+    let rope = Rope::read(fields, theta, head_dim, partial, None)?;
+    let residual = if fields.flag("use_parallel_residual", true)? {
+        Residual::Parallel
+    } else {
+        Residual::Serial
+    };
+    Ok(Config {
+        family: Family::GptNeoX,
+        layers,
+        width,
+        heads,
+        kv_heads: heads,
+        head_dim,
+        inner: fields.size("intermediate_size")?,
+        vocab: fields.size("vocab_size")?,
+        context: fields.size("max_position_embeddings")?,
+        norm: NormKind::Layer,
+        norm_eps: fields.positive("layer_norm_eps", 1e-5)?,
+        activation: fields.activation("hidden_act", Activation::Gelu)?,
+        gated: false,
+        residual,
+        post_norms: false,
+        qk_norm: false,
+        score_scale: (head_dim as f64).sqrt().recip(),
+        score_cap: None,
+        logit_cap: None,
+        embedding_scale: None,
+        biases: Biases {
+            qkv: attention_bias,
+            o: attention_bias,
+            mlp: true,
+            head: false,
+        },
+        tied: fields.flag("tie_word_embeddings", false)?,
+        attention: vec![
+            LayerAttention {
+                window: None,
+                rope: Some(rope)
+            };
+            layers
+        ],
+        eos: fields.eos()?,
+        json: Map::new(),
+    })
+}
+
+pub fn layout(config: &Config) -> Layout {
+    let (d, m) = (config.width, config.inner);
+    let biases = config.biases;
+    let norm = |name: String| Norm::new(config.norm, &name, d);
+    let layer = |l: usize| {
+        let p = format!("gpt_neox.layers.{l}");
+        let a = format!("{p}.attention");
+        Layer {
+            attn_norm: norm(format!("{p}.input_layernorm")),
+            attn_post_norm: None,
+            mlp_norm: Some(norm(format!("{p}.post_attention_layernorm"))),
+            mlp_post_norm: None,
+            qkv: Qkv::ByHead(Linear::new(
+                &format!("{a}.query_key_value"),
+                3 * d,
+                d,
+                biases.qkv,
+            )),
+            q_norm: None,
+            k_norm: None,
+            o: Linear::new(&format!("{a}.dense"), d, d, biases.o),
+            up: Up::Plain(Linear::new(&format!("{p}.mlp.dense_h_to_4h"), m, d, true)),
+            down: Linear::new(&format!("{p}.mlp.dense_4h_to_h"), d, m, true),
+        }
+    };
+    Layout {
+        embedding: parameter("gpt_neox.embed_in.weight".into(), [config.vocab, d]),
+        positions: None,
+        layers: (0..config.layers).map(layer).collect(),
+        final_norm: norm("gpt_neox.final_layer_norm".into()),
+        head: (!config.tied).then(|| Linear::new("embed_out", config.vocab, d, false)),
+    }
+}

@@ -1,0 +1,52 @@
+//! Phi-3 and Phi-4 mini (Abdin et al. 2024): Llama with query, key and value in one matrix, and gate and up in one.
+
+use serde_json::Value;
+
+use super::super::Error;
+use super::super::config::{Config, Family, Fields};
+use super::llama::{self, Defaults, common};
+use super::{Layout, Linear, Qkv, Up};
+
+pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
+    let mut config = common(
+        fields,
+        &Defaults {
+            family: Family::Phi3,
+            head_dim: None,
+            norm_eps: 1e-5,
+            theta: 10_000.0,
+            rope_kind: None,
+            tied: false,
+        },
+    )?;
+    fields.fixed("attention_bias", &Value::Bool(false))?;
+    // Used by long-context scaling only, which is refused where it is asked for.
+    fields.get("original_max_position_embeddings");
+    let window = fields.maybe_size("sliding_window")?;
+    for layer in &mut config.attention {
+        layer.window = window;
+    }
+    Ok(config)
+}
+
+pub fn layout(config: &Config) -> Layout {
+    let (d, m) = (config.width, config.inner);
+    let qkv = (config.heads + 2 * config.kv_heads) * config.head_dim;
+    let mut layout = llama::layout(config);
+    for (l, layer) in layout.layers.iter_mut().enumerate() {
+        let p = format!("model.layers.{l}");
+        layer.qkv = Qkv::Fused(Linear::new(
+            &format!("{p}.self_attn.qkv_proj"),
+            qkv,
+            d,
+            false,
+        ));
+        layer.up = Up::Fused(Linear::new(
+            &format!("{p}.mlp.gate_up_proj"),
+            2 * m,
+            d,
+            false,
+        ));
+    }
+    layout
+}

@@ -1,0 +1,43 @@
+//! Language models: what their files say, and running them with a view of, and a hand in, what each block computes.
+//!
+//! Without libtorch (always compiled): [`Checkpoint`], a model's files checked against each other, with its
+//! [`Config`], [`Tokenizer`] and [`Layout`]. With libtorch (feature `torch`): `Model`, which runs a checkpoint block
+//! by block, `Tap`, which sees and replaces what a block computes, and `generate`.
+
+pub mod checkpoint;
+pub mod config;
+mod error;
+pub mod families;
+pub mod tokenizer;
+
+pub use checkpoint::{Checkpoint, DType, TensorData, TensorInfo};
+pub use config::{Config, Family};
+pub use error::Error;
+pub use families::Layout;
+pub use tokenizer::{Encoding, Tokenizer};
+
+#[cfg(feature = "torch")]
+mod attention;
+#[cfg(feature = "torch")]
+mod block;
+#[cfg(feature = "torch")]
+mod decoder;
+#[cfg(feature = "torch")]
+pub mod device;
+#[cfg(feature = "torch")]
+mod generate;
+#[cfg(feature = "torch")]
+mod mlp;
+#[cfg(feature = "torch")]
+mod norm;
+#[cfg(feature = "torch")]
+mod rotary;
+#[cfg(feature = "torch")]
+mod weights;
+
+#[cfg(feature = "torch")]
+pub use attention::KeyValue;
+#[cfg(feature = "torch")]
+pub use decoder::{Model, Pass, Plain, Step, Tap};
+#[cfg(feature = "torch")]
+pub use generate::{Generated, Sampling, Stop, generate};

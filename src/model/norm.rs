@@ -1,0 +1,58 @@
+//! Layer norm (Ba et al. 2016) and root-mean-square norm (Zhang and Sennrich 2019) over the last dimension.
+
+use tch::{Kind, Tensor};
+
+/// A normalisation with its weights.
+#[derive(Debug)]
+pub struct Norm {
+    /// `[width]`; in float32 for Gemma, which rounds after scaling.
+    weight: Tensor,
+    /// `[width]`; present exactly for layer norm.
+    bias: Option<Tensor>,
+    eps: f64,
+}
+
+impl Norm {
+    pub fn layer(weight: Tensor, bias: Tensor, eps: f64) -> Self {
+        Self {
+            weight,
+            bias: Some(bias),
+            eps,
+        }
+    }
+
+    pub fn rms(weight: Tensor, eps: f64) -> Self {
+        Self {
+            weight,
+            bias: None,
+            eps,
+        }
+    }
+
+    /// RMS norm scaled by `1 + weight`.
+    pub fn rms_plus_one(weight: Tensor, eps: f64) -> Self {
+        Self::rms(weight.to_kind(Kind::Float) + 1.0, eps)
+    }
+
+    /// Takes the channels in another order.
+    pub fn reordered(mut self, channels: &Tensor) -> Self {
+        self.weight = self.weight.index_select(0, channels);
+        self.bias = self.bias.map(|bias| bias.index_select(0, channels));
+        self
+    }
+
+    /// `[.., width]` to the same.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        if self.bias.is_some() {
+            let width = self.weight.size();
+            let (weight, bias) = (Some(&self.weight), self.bias.as_ref());
+            return x.layer_norm(width, weight, bias, self.eps, true);
+        }
+        // Squares of half-precision numbers overflow or vanish: the mean is taken in float32.
+        let wide = x.to_kind(Kind::Float);
+        let mean = wide.square().mean_dim(-1, true, Kind::Float);
+        let normed = wide * (mean + self.eps).rsqrt();
+        // Llama rounds before it scales, Gemma after; in float32 neither rounds.
+        (normed.to_kind(self.weight.kind()) * &self.weight).to_kind(x.kind())
+    }
+}

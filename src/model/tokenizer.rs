@@ -1,0 +1,203 @@
+//! Text to token ids and back, with the exact bytes of the text each token covers.
+
+mod gguf;
+mod pieces;
+
+pub use gguf::GgufVocabulary;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Error;
+use pieces::Pieces;
+
+/// A text as tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoding {
+    /// Token ids, special tokens included where the model's own tokenizer adds them.
+    pub ids: Vec<u32>,
+    /// For each token the range of bytes of the text it stands for, leading space included; empty for added tokens.
+    pub offsets: Vec<(usize, usize)>,
+}
+
+/// A model's tokenizer.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    pieces: Pieces,
+    eos: Vec<u32>,
+    /// Ids from here on have no embedding: some tokenizers know more tokens than their text model.
+    vocab: usize,
+    /// The tokenizer.json it was made from.
+    json: String,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and [`Error::Tokenizer`] where the tokenizers library refuses the file.
+    pub fn from_file(path: &Path, eos: Vec<u32>) -> Result<Self, Error> {
+        let json = std::fs::read_to_string(path).map_err(|source| Error::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::from_json(json, eos)
+    }
+
+    /// Rebuilds a tokenizer from the metadata of a GGUF file.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] naming a kind of tokenizer that cannot be rebuilt exactly.
+    pub fn from_gguf(vocabulary: GgufVocabulary) -> Result<Self, Error> {
+        let eos = vocabulary.eos.clone();
+        Self::from_json(vocabulary.to_json()?.to_string(), eos)
+    }
+
+    /// Reads the contents of a `tokenizer.json`; `eos` are the ids that end a text.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] where the tokenizers library refuses it.
+    pub fn from_json(json: String, eos: Vec<u32>) -> Result<Self, Error> {
+        let refused = |source: &dyn std::fmt::Display| {
+            Error::Tokenizer(format!("tokenizer.json is not usable: {source}"))
+        };
+        let mut value: Value = serde_json::from_str(&json).map_err(|source| refused(&source))?;
+        // A prompt is never cut or filled up here, whatever the file was last used for.
+        value["truncation"] = Value::Null;
+        value["padding"] = Value::Null;
+        keep_spaces(&mut value["post_processor"]);
+        let inner = tokenizers::Tokenizer::from_bytes(value.to_string())
+            .map_err(|source| refused(&source))?;
+        Ok(Self {
+            pieces: Pieces::of(&value),
+            inner,
+            eos,
+            vocab: usize::MAX,
+            json,
+        })
+    }
+
+    /// Makes ids of `vocab` and more an error.
+    pub(crate) fn limit(&mut self, vocab: usize) {
+        self.vocab = vocab;
+    }
+
+    /// Encodes a text, with the special tokens the model's own tokenizer adds.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`], and [`Error::TokenId`] for a token the model has no embedding of.
+    pub fn encode(&self, text: &str) -> Result<Encoding, Error> {
+        let encoding = self
+            .inner
+            .encode(text, true)
+            .map_err(|source| Error::Tokenizer(format!("cannot encode {text:?}: {source}")))?;
+        let ids = encoding.get_ids().to_vec();
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
+            return Err(Error::TokenId {
+                id: id.into(),
+                vocab: self.vocab,
+            });
+        }
+        let lengths: Vec<usize> = ids.iter().map(|&id| self.bytes(id).len()).collect();
+        let mut offsets = encoding.get_offsets().to_vec();
+        split_shared(&mut offsets, &lengths);
+        Ok(Encoding { ids, offsets })
+    }
+
+    /// Decodes ids to text, special tokens included; bytes that are not whole characters become U+FFFD.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`], and [`Error::TokenId`] for an id that is no token.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
+        if let Some(&id) = ids.iter().find(|&&id| self.inner.id_to_token(id).is_none()) {
+            return Err(Error::TokenId {
+                id: id.into(),
+                vocab: self.inner.get_vocab_size(true),
+            });
+        }
+        self.inner
+            .decode(ids, false)
+            .map_err(|source| Error::Tokenizer(format!("cannot decode {ids:?}: {source}")))
+    }
+
+    /// The text of one token, with its leading space; bytes that are not whole characters become U+FFFD.
+    /// Empty for an id that is no token.
+    pub fn piece(&self, id: u32) -> String {
+        String::from_utf8_lossy(&self.bytes(id)).into_owned()
+    }
+
+    /// The bytes one token stands for.
+    pub fn bytes(&self, id: u32) -> Vec<u8> {
+        let Some(token) = self.inner.id_to_token(id) else {
+            return Vec::new();
+        };
+        let added = self.inner.get_added_vocabulary();
+        if added.simple_id_to_token(id).is_some() {
+            return token.into_bytes();
+        }
+        self.pieces.bytes(&token)
+    }
+
+    /// Ids that end a text.
+    pub fn eos(&self) -> &[u32] {
+        &self.eos
+    }
+
+    /// The id of a token given as the vocabulary writes it.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The tokenizer as a `tokenizer.json`: the file it came from, or the one it was rebuilt as.
+    pub fn to_json(&self) -> &str {
+        &self.json
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("tokens", &self.inner.get_vocab_size(true))
+            .field("eos", &self.eos)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a post-processor report offsets with the spaces a token covers, so that ranges tile the text.
+fn keep_spaces(processor: &mut Value) {
+    match processor {
+        Value::Object(map) => {
+            if let Some(trim) = map.get_mut("trim_offsets") {
+                *trim = Value::Bool(false);
+            }
+            map.values_mut().for_each(keep_spaces);
+        }
+        Value::Array(list) => list.iter_mut().for_each(keep_spaces),
+        _ => {}
+    }
+}
+
+/// The tokenizers library gives every token that holds part of a character the range of the whole character.
+/// Divides such shared ranges by the tokens' own lengths where these add up.
+fn split_shared(offsets: &mut [(usize, usize)], lengths: &[usize]) {
+    let mut from = 0;
+    while from < offsets.len() {
+        let (start, mut end) = offsets[from];
+        let mut to = from + 1;
+        while to < offsets.len() && offsets[to].0 < end && offsets[to].1 > offsets[to].0 {
+            end = end.max(offsets[to].1);
+            to += 1;
+        }
+        let shared = to - from > 1;
+        if shared && lengths[from..to].iter().sum::<usize>() == end - start {
+            let mut at = start;
+            for (offset, length) in offsets[from..to].iter_mut().zip(&lengths[from..to]) {
+                *offset = (at, at + length);
+                at += length;
+            }
+        }
+        from = to;
+    }
+}

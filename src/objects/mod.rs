@@ -1,0 +1,54 @@
+//! Immutable byte strings named by their own BLAKE3 digest: weights, tokenizers, long results.
+//!
+//! [`ObjectStore`] keeps them as files; [`transfer`] moves them over gRPC. A name says what the
+//! bytes are, so that an object can be copied, cached and fetched again anywhere without asking
+//! whether it is still the right one, and so that storing the same bytes twice is the same as
+//! storing them once.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::panic;
+use std::sync::Arc;
+
+mod digest;
+mod error;
+mod store;
+pub mod transfer;
+
+pub use digest::Digest;
+pub use error::Error;
+pub use store::{ObjectStore, Partial};
+
+/// Most bytes of an object in one message, as `object.proto` promises, and the size of the
+/// pieces in which files are read.
+pub const CHUNK: usize = 1 << 20;
+
+/// Runs what waits for the disk on a thread that may wait.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(payload) => panic::resume_unwind(payload),
+            Err(_) => Err(Error::Stopping),
+        },
+    }
+}
+
+/// Reads exactly `length` bytes of a file from `offset` on.
+pub(crate) async fn read_piece(
+    file: &Arc<File>,
+    offset: u64,
+    length: usize,
+) -> io::Result<Vec<u8>> {
+    let file = Arc::clone(file);
+    let read = move || {
+        let mut piece = vec![0; length];
+        file.read_exact_at(&mut piece, offset)?;
+        Ok(piece)
+    };
+    // A task that did not finish becomes an error of its own.
+    tokio::task::spawn_blocking(read).await?
+}

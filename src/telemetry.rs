@@ -1,0 +1,116 @@
+//! What a program tells of its own running.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+
+use crate::config::{Color, LogConfig, LogFormat};
+
+/// The log's filter cannot be understood.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "setting log.filter = {filter:?}: {problem}; give a level (error, warn, info, debug, trace, off) or pairs as palimpsest=debug,warn"
+)]
+pub struct Error {
+    /// The filter.
+    filter: String,
+    /// What is wrong with it.
+    problem: String,
+}
+
+/// Sends the log to standard error, from now on and for the whole process. Standard output is for
+/// results. A log that is set up already stays as it is.
+///
+/// # Errors
+/// [`Error`] when the filter cannot be understood.
+pub fn init(config: &LogConfig) -> Result<(), Error> {
+    let filter = filter(&config.filter)?;
+    let ansi = match config.color {
+        Color::Auto => io::stderr().is_terminal(),
+        Color::Always => true,
+        Color::Never => false,
+    };
+    let lines = fmt::layer().with_writer(io::stderr);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.format {
+        LogFormat::Text => lines.with_ansi(ansi).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    // It fails only where one is set up already: by an earlier call, or by a program that has this
+    // crate as a part and a log of its own.
+    let _ = Registry::default()
+        .with(lines.with_filter(filter))
+        .try_init();
+    Ok(())
+}
+
+fn filter(text: &str) -> Result<EnvFilter, Error> {
+    let error = |problem: String| Error {
+        filter: text.to_owned(),
+        problem,
+    };
+    // A directive of one word that is no level names a module, at all levels: a misspelt "inof"
+    // would pass, and silence everything else.
+    for word in text.split(',').map(str::trim) {
+        let plain = !word.contains(['=', '[', '{']);
+        // (An empty word would pass for "error".)
+        if plain && (word.is_empty() || word.parse::<LevelFilter>().is_err()) {
+            let problem = match word {
+                "" => "a part of it is empty".to_owned(),
+                _ => format!("{word:?} is not a level (if it is a module, write {word}=trace)"),
+            };
+            return Err(error(problem));
+        }
+    }
+    EnvFilter::builder()
+        .parse(text)
+        .map_err(|problem| error(problem.to_string()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn config(filter: &str, format: LogFormat) -> LogConfig {
+        LogConfig {
+            filter: filter.to_owned(),
+            format,
+            color: Color::Auto,
+        }
+    }
+
+    #[test]
+    fn the_log_can_be_set_up_more_than_once() {
+        init(&config("error", LogFormat::Text)).unwrap();
+        init(&config("palimpsest=debug,warn", LogFormat::Json)).unwrap();
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_understood_is_an_error_that_says_why() {
+        for (text, problem) in [
+            ("", "empty"),
+            ("inof", "\"inof\" is not a level"),
+            ("info,,palimpsest=debug", "empty"),
+            ("palimpsest=loud", "expected one of"),
+        ] {
+            let message = init(&config(text, LogFormat::Text))
+                .unwrap_err()
+                .to_string();
+            assert!(
+                message.contains(problem) && message.contains("log.filter"),
+                "{message}"
+            );
+        }
+        for text in [
+            "off",
+            "INFO",
+            "palimpsest::objects=trace,hyper=warn,info",
+            "palimpsest[task{n=1}]=debug",
+        ] {
+            filter(text).unwrap();
+        }
+    }
+}

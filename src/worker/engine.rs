@@ -1,0 +1,50 @@
+//! What a worker computes with.
+
+use std::path::Path;
+
+use crate::proto::v1;
+
+/// Computes the units of a lease.
+pub trait Engine: Send + 'static {
+    /// What the worker tells the coordinator of itself: device, memory, threads.
+    fn capabilities(&self) -> v1::Capabilities;
+
+    /// The models that are in memory, `models/{model}`.
+    fn loaded(&self) -> Vec<String>;
+
+    /// Computes the units of a lease, in order, and hands each result to the sink when it is there.
+    /// `checkpoint` is the model's folder or file. Stops soon after [`Sink::cancelled`] says so.
+    ///
+    /// A unit that cannot be done is handed in with a failure as its result.
+    ///
+    /// # Errors
+    /// What kept the engine from going on: the lease's open units are tried again elsewhere.
+    fn run(
+        &mut self,
+        lease: &v1::Lease,
+        checkpoint: &Path,
+        sink: &mut dyn Sink,
+    ) -> Result<(), v1::Failure>;
+}
+
+/// Where an engine's results and progress go.
+pub trait Sink {
+    /// A unit is done.
+    fn commit(&mut self, result: v1::UnitResult, fingerprint: v1::Fingerprint);
+
+    /// So many more cells or tokens are computed.
+    fn advance(&mut self, steps: u64);
+
+    /// Whether the lease was taken back.
+    fn cancelled(&self) -> bool;
+}
+
+/// A failure of a class.
+pub fn failure(class: v1::FailureClass, message: impl Into<String>) -> v1::Failure {
+    v1::Failure { failure_class: class as i32, message: message.into() }
+}
+
+/// A unit's result.
+pub fn result(unit: u64, outcome: v1::unit_result::Outcome) -> v1::UnitResult {
+    v1::UnitResult { unit, outcome: Some(outcome) }
+}

@@ -1,0 +1,18 @@
+//! A worker: takes leases from a coordinator, computes them, hands the results in.
+//!
+//! The engine has a thread of its own and never waits for the network; the stream to the
+//! coordinator may break at any moment and be opened again without a unit being lost or lost time
+//! on: results stay here until they are acknowledged.
+
+mod engine;
+mod fake;
+mod files;
+mod session;
+#[cfg(feature = "torch")]
+mod torch;
+
+pub use engine::{Engine, Sink};
+pub use fake::Fake;
+pub use session::{Error, Options, run};
+#[cfg(feature = "torch")]
+pub use torch::Torch;

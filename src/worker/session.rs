@@ -1,0 +1,534 @@
+//! The lease loop: one stream to the coordinator, opened again whenever it breaks.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use super::engine::{Engine, Sink, failure};
+use super::files;
+use crate::client::Client;
+use crate::objects::ObjectStore;
+use crate::proto::v1::connect_request::Message as Request;
+use crate::proto::v1::connect_response::Message as Response;
+use crate::proto::v1::{self, FailureClass};
+
+/// The protocol that this worker speaks.
+const PROTOCOL: u32 = 1;
+/// First and longest wait before a broken stream is opened again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// How long it takes to hand leases back, ahead of the time when the worker is taken away.
+const HAND_BACK: Duration = Duration::from_secs(5);
+
+/// How a worker is to behave.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its identifier: new for every process.
+    pub id: String,
+    /// Leases to hold at a time: one that runs, the others so that the engine never waits.
+    pub credits: u32,
+    /// Where fetched objects and laid-out checkpoints go.
+    pub cache: PathBuf,
+    /// How long a running task may go on after the worker was asked to leave.
+    pub drain_timeout: Duration,
+    /// When the worker will be taken away, where that is known.
+    pub valid_until: Option<std::time::SystemTime>,
+}
+
+/// Why a worker ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The coordinator does not want this worker.
+    #[error("the coordinator refused this worker: {0}")]
+    Refused(String),
+    /// The engine's thread panicked, or could not be started.
+    #[error("the engine failed: {0}")]
+    Engine(String),
+}
+
+/// Works until `shutdown`, then hands back what does not finish in time.
+///
+/// # Errors
+/// [`Error::Refused`] when another attempt would be refused again, [`Error::Engine`].
+pub async fn run(
+    client: Client,
+    objects: ObjectStore,
+    engine: Box<dyn Engine>,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let (to_engine, engine_inbox) = std::sync::mpsc::channel();
+    let (reports, engine_outbox) = mpsc::unbounded_channel();
+    let capabilities = engine.capabilities();
+    let loaded = Arc::new(std::sync::Mutex::new(engine.loaded()));
+    let thread = std::thread::Builder::new()
+        .name("engine".to_owned())
+        .spawn({
+            let loaded = loaded.clone();
+            move || engine_thread(engine, &engine_inbox, &reports, &loaded)
+        })
+        .map_err(|error| Error::Engine(error.to_string()))?;
+    let mut session = Session {
+        client,
+        objects,
+        options,
+        capabilities,
+        loaded,
+        leases: HashMap::new(),
+        queue: VecDeque::new(),
+        running: None,
+        unacknowledged: BTreeMap::new(),
+        to_engine,
+        engine_outbox,
+        draining: false,
+        drain_deadline: None,
+        fetched: mpsc::unbounded_channel(),
+    };
+    let ended = session.work(shutdown).await;
+    for lease in session.leases.values() {
+        lease.shared.cancelled.store(true, Ordering::Relaxed);
+    }
+    drop(session);
+    let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+    ended?;
+    match joined {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(Error::Engine("its thread panicked".to_owned())),
+    }
+}
+
+/// A lease's name on the wire.
+type Key = (String, u64);
+
+/// What the session and the engine's thread both see of a lease.
+#[derive(Debug, Default)]
+struct Shared {
+    cancelled: AtomicBool,
+    /// Steps since the last commit.
+    steps: AtomicU64,
+    /// Steps in all.
+    total: AtomicU64,
+}
+
+struct Held {
+    lease: Arc<v1::Lease>,
+    shared: Arc<Shared>,
+    /// Set when the engine is through with it; sent once every commit is acknowledged.
+    ended: Option<v1::TaskEnd>,
+    measured: (Instant, u64),
+    rate: f64,
+}
+
+struct Work {
+    key: Key,
+    lease: Arc<v1::Lease>,
+    checkpoint: PathBuf,
+    shared: Arc<Shared>,
+}
+
+enum Report {
+    Commit(v1::Commit),
+    Ended(Key, Option<v1::Failure>),
+}
+
+type Fetched = (Key, Result<PathBuf, files::Error>);
+
+struct Session {
+    client: Client,
+    objects: ObjectStore,
+    options: Options,
+    capabilities: v1::Capabilities,
+    loaded: Arc<std::sync::Mutex<Vec<String>>>,
+    leases: HashMap<Key, Held>,
+    /// Leases that wait for the engine, in the order in which they came.
+    queue: VecDeque<(Key, Option<PathBuf>)>,
+    running: Option<Key>,
+    /// Commits that were not acknowledged, by lease and unit: repeated on every new stream.
+    unacknowledged: BTreeMap<(Key, u64), v1::Commit>,
+    to_engine: std::sync::mpsc::Sender<Work>,
+    engine_outbox: mpsc::UnboundedReceiver<Report>,
+    draining: bool,
+    drain_deadline: Option<Instant>,
+    fetched: (mpsc::UnboundedSender<Fetched>, mpsc::UnboundedReceiver<Fetched>),
+}
+
+enum StreamEnd {
+    /// Open another.
+    Broken(Status),
+    /// Everything is handed in or back.
+    Drained,
+}
+
+impl Session {
+    async fn work(&mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        let mut wait = BACKOFF.0;
+        loop {
+            let opened = Instant::now();
+            match self.stream(&shutdown).await {
+                Ok(StreamEnd::Drained) => return Ok(()),
+                Ok(StreamEnd::Broken(status)) | Err(status) => match status.code() {
+                    Code::FailedPrecondition | Code::InvalidArgument | Code::Aborted => {
+                        return Err(Error::Refused(status.message().to_owned()));
+                    }
+                    _ => tracing::warn!(reason = status.message(), "no stream to the coordinator"),
+                },
+            }
+            if opened.elapsed() > BACKOFF.1 {
+                wait = BACKOFF.0;
+            }
+            if shutdown.is_cancelled() {
+                // There is nobody to hand the leases back to: the coordinator takes them itself.
+                return Ok(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = shutdown.cancelled() => {}
+            }
+            wait = (wait * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// Opens a stream and works until it ends.
+    async fn stream(&mut self, shutdown: &CancellationToken) -> Result<StreamEnd, Status> {
+        let (sender, receiver) = mpsc::unbounded_channel::<v1::ConnectRequest>();
+        let out = Outbox(sender);
+        out.send(Request::Hello(self.hello()));
+        let requests = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
+        let mut inbox = self.client.workers().connect(requests).await?.into_inner();
+        let mut beat = tokio::time::interval(Duration::from_secs(2));
+        let mut retire = self.retirement();
+        if self.draining {
+            out.send(drain_message());
+        }
+        loop {
+            tokio::select! {
+                message = inbox.next() => match message {
+                    None => return Ok(StreamEnd::Broken(Status::unavailable("the stream was closed"))),
+                    Some(Err(status)) => return Ok(StreamEnd::Broken(status)),
+                    Some(Ok(response)) => match response.message {
+                        Some(Response::Welcome(welcome)) => {
+                            let interval = u64::from(welcome.heartbeat_interval_ms.max(10));
+                            beat = tokio::time::interval(Duration::from_millis(interval));
+                            self.welcome(&welcome, &out);
+                        }
+                        Some(Response::Lease(lease)) => self.take(lease, &out),
+                        Some(Response::CommitAck(ack)) => self.acknowledged(&ack, &out),
+                        Some(Response::CancelLease(cancel)) => {
+                            if let Some(key) = cancel.lease.map(|k| (k.task, k.epoch)) {
+                                self.forget(&key);
+                            }
+                        }
+                        Some(Response::Drain(drain)) => self.drain(&drain.reason, &out),
+                        None => {}
+                    },
+                },
+                report = self.engine_outbox.recv() => match report {
+                    Some(report) => self.report(report, &out),
+                    None => return Ok(StreamEnd::Drained), // the thread panicked: `run` says so
+                },
+                Some((key, fetched)) = self.fetched.1.recv() => self.fetched(&key, fetched, &out),
+                _ = beat.tick() => self.heartbeat(&out),
+                () = shutdown.cancelled(), if !self.draining => self.drain("asked to stop", &out),
+                () = &mut retire, if !self.draining => self.drain("its time is nearly up", &out),
+                () = until(self.drain_deadline), if self.draining => self.hand_back(&out),
+            }
+            self.feed_engine();
+            if self.draining && self.leases.is_empty() {
+                // The stream is closed by dropping the sender; what was sent still arrives.
+                drop(out);
+                let _ = tokio::time::timeout(HAND_BACK, inbox.next()).await;
+                return Ok(StreamEnd::Drained);
+            }
+        }
+    }
+
+    fn hello(&self) -> v1::Hello {
+        let held = self.leases.keys().map(|key| to_key(key)).collect();
+        v1::Hello {
+            worker_id: self.options.id.clone(),
+            protocol: PROTOCOL,
+            capabilities: Some(v1::Capabilities {
+                loaded_models: self.loaded(),
+                ..self.capabilities.clone()
+            }),
+            held,
+            credits: if self.draining { 0 } else { self.options.credits },
+            valid_until: self.options.valid_until.map(Into::into),
+        }
+    }
+
+    fn loaded(&self) -> Vec<String> {
+        self.loaded.lock().map(|loaded| loaded.clone()).unwrap_or_default()
+    }
+
+    fn welcome(&mut self, welcome: &v1::Welcome, out: &Outbox) {
+        let adopted: Vec<Key> =
+            welcome.adopted.iter().map(|k| (k.task.clone(), k.epoch)).collect();
+        let stale: Vec<Key> =
+            self.leases.keys().filter(|key| !adopted.contains(key)).cloned().collect();
+        for key in stale {
+            self.forget(&key);
+        }
+        for commit in self.unacknowledged.values() {
+            out.send(Request::Commit(commit.clone()));
+        }
+        for key in adopted {
+            self.finish(&key, out);
+        }
+    }
+
+    fn take(&mut self, lease: v1::Lease, out: &Outbox) {
+        let Some(key) = lease.key.clone().map(|k| (k.task, k.epoch)) else { return };
+        if self.draining {
+            out.send(end(&key, Some(failure(FailureClass::Preempted, "the worker is leaving"))));
+            return;
+        }
+        tracing::info!(task = key.0, epoch = key.1, units = lease.units.len(), "lease taken");
+        let model = lease.model.clone().unwrap_or_default();
+        let held = Held {
+            lease: Arc::new(lease),
+            shared: Arc::default(),
+            ended: None,
+            measured: (Instant::now(), 0),
+            rate: 0.0,
+        };
+        self.leases.insert(key.clone(), held);
+        self.queue.push_back((key.clone(), None));
+        let (client, objects) = (self.client.clone(), self.objects.clone());
+        let (cache, fetched) = (self.options.cache.clone(), self.fetched.0.clone());
+        tokio::spawn(async move {
+            let path = files::checkpoint(&client, &objects, &cache, &model).await;
+            // The session may have ended meanwhile.
+            let _ = fetched.send((key, path));
+        });
+    }
+
+    fn fetched(&mut self, key: &Key, fetched: Result<PathBuf, files::Error>, out: &Outbox) {
+        match fetched {
+            Ok(path) => {
+                if let Some(entry) = self.queue.iter_mut().find(|(queued, _)| queued == key) {
+                    entry.1 = Some(path);
+                }
+            }
+            Err(error) => {
+                self.queue.retain(|(queued, _)| queued != key);
+                let failure = failure(FailureClass::Transient, error.to_string());
+                self.ended(key, Some(failure), out);
+            }
+        }
+    }
+
+    fn feed_engine(&mut self) {
+        if self.running.is_some() {
+            return;
+        }
+        // In the order in which they came, but a lease whose files are still on their way does
+        // not hold up one whose files are there.
+        let Some(at) = self.queue.iter().position(|(_, path)| path.is_some()) else { return };
+        let Some((key, Some(checkpoint))) = self.queue.remove(at) else { return };
+        let Some(held) = self.leases.get(&key) else { return };
+        let (lease, shared) = (held.lease.clone(), held.shared.clone());
+        self.running = Some(key.clone());
+        // Fails only when the thread panicked, which the closed outbox tells.
+        let _ = self.to_engine.send(Work { key, lease, checkpoint, shared });
+    }
+
+    fn report(&mut self, report: Report, out: &Outbox) {
+        match report {
+            Report::Commit(commit) => {
+                let key = commit.lease.as_ref().map(|k| (k.task.clone(), k.epoch));
+                let Some(key) = key.filter(|key| self.leases.contains_key(key)) else { return };
+                out.send(Request::Commit(commit.clone()));
+                self.unacknowledged.insert((key, commit.unit), commit);
+            }
+            Report::Ended(key, failure) => {
+                self.running = None;
+                self.ended(&key, failure, out);
+            }
+        }
+    }
+
+    fn ended(&mut self, key: &Key, failure: Option<v1::Failure>, out: &Outbox) {
+        if let Some(failure) = &failure {
+            tracing::warn!(task = key.0, class = ?failure.failure_class(), "{}", failure.message);
+        }
+        if let Some(held) = self.leases.get_mut(key) {
+            held.ended = Some(v1::TaskEnd { lease: Some(to_key(key)), failure });
+            self.finish(key, out);
+        }
+    }
+
+    fn acknowledged(&mut self, ack: &v1::CommitAck, out: &Outbox) {
+        let Some(key) = ack.lease.clone().map(|k| (k.task, k.epoch)) else { return };
+        self.unacknowledged.remove(&(key.clone(), ack.unit));
+        if ack.accepted {
+            self.finish(&key, out);
+        } else {
+            self.forget(&key);
+        }
+    }
+
+    /// Ends a lease that the engine is through with and whose commits are all acknowledged.
+    fn finish(&mut self, key: &Key, out: &Outbox) {
+        let open = self.unacknowledged.range((key.clone(), 0)..=(key.clone(), u64::MAX)).next();
+        if open.is_some() {
+            return;
+        }
+        if let Some(end) = self.leases.get(key).and_then(|held| held.ended.clone()) {
+            out.send(Request::TaskEnd(end));
+            self.leases.remove(key);
+        }
+    }
+
+    /// Drops a lease that the coordinator took back.
+    fn forget(&mut self, key: &Key) {
+        if let Some(held) = self.leases.remove(key) {
+            tracing::info!(task = key.0, epoch = key.1, "lease dropped");
+            held.shared.cancelled.store(true, Ordering::Relaxed);
+        }
+        self.queue.retain(|(queued, _)| queued != key);
+        self.unacknowledged.retain(|(lease, _), _| lease != key);
+    }
+
+    fn heartbeat(&mut self, out: &Outbox) {
+        let now = Instant::now();
+        let leases = self
+            .leases
+            .iter_mut()
+            .map(|(key, held)| {
+                let total = held.shared.total.load(Ordering::Relaxed);
+                let seconds = (now - held.measured.0).as_secs_f64();
+                if seconds > 0.5 {
+                    held.rate = (total - held.measured.1) as f64 / seconds;
+                    held.measured = (now, total);
+                }
+                v1::LeaseProgress {
+                    lease: Some(to_key(key)),
+                    steps: held.shared.steps.load(Ordering::Relaxed),
+                    steps_per_second: held.rate,
+                }
+            })
+            .collect();
+        out.send(Request::Heartbeat(v1::Heartbeat { leases, loaded_models: self.loaded() }));
+    }
+
+    /// Takes no more work; what has not begun goes back at once.
+    fn drain(&mut self, reason: &str, out: &Outbox) {
+        tracing::info!(reason, "draining");
+        self.draining = true;
+        let mut time = self.options.drain_timeout;
+        if let Some(until) = self.options.valid_until {
+            time = time.min(until.elapsed().err().map_or(Duration::ZERO, |e| e.duration()));
+        }
+        self.drain_deadline = Some(Instant::now() + time.saturating_sub(HAND_BACK));
+        out.send(drain_message());
+        for (key, _) in std::mem::take(&mut self.queue) {
+            self.ended(&key, Some(failure(FailureClass::Preempted, "the worker is leaving")), out);
+        }
+    }
+
+    /// The time to finish is over: what runs goes back. Its committed units stay.
+    fn hand_back(&mut self, out: &Outbox) {
+        self.drain_deadline = None;
+        for key in self.leases.keys().cloned().collect::<Vec<_>>() {
+            if let Some(held) = self.leases.get(&key) {
+                held.shared.cancelled.store(true, Ordering::Relaxed);
+            }
+            if self.leases.get(&key).is_some_and(|held| held.ended.is_none()) {
+                let left = failure(FailureClass::Preempted, "the worker left before it was done");
+                self.ended(&key, Some(left), out);
+            }
+        }
+    }
+
+    /// Ends when the worker should begin to drain, because it will be taken away.
+    fn retirement(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+        let Some(until) = self.options.valid_until else { return Box::pin(std::future::pending()) };
+        let left = until.elapsed().err().map_or(Duration::ZERO, |e| e.duration());
+        Box::pin(tokio::time::sleep(left.saturating_sub(self.options.drain_timeout)))
+    }
+}
+
+struct Outbox(mpsc::UnboundedSender<v1::ConnectRequest>);
+
+impl Outbox {
+    fn send(&self, message: Request) {
+        // A closed stream is noticed by its reading side, which then opens another.
+        let _ = self.0.send(v1::ConnectRequest { message: Some(message) });
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn to_key(key: &Key) -> v1::LeaseKey {
+    v1::LeaseKey { task: key.0.clone(), epoch: key.1 }
+}
+
+fn end(key: &Key, failure: Option<v1::Failure>) -> Request {
+    Request::TaskEnd(v1::TaskEnd { lease: Some(to_key(key)), failure })
+}
+
+fn drain_message() -> Request {
+    Request::Drain(v1::Drain { reason: "the worker was asked to stop".to_owned() })
+}
+
+fn engine_thread(
+    mut engine: Box<dyn Engine>,
+    inbox: &std::sync::mpsc::Receiver<Work>,
+    reports: &mpsc::UnboundedSender<Report>,
+    loaded: &std::sync::Mutex<Vec<String>>,
+) {
+    while let Ok(work) = inbox.recv() {
+        let mut sink = LeaseSink { work: &work, reports };
+        let ended = if sink.cancelled() {
+            Ok(())
+        } else {
+            engine.run(&work.lease, &work.checkpoint, &mut sink)
+        };
+        if let Ok(mut loaded) = loaded.lock() {
+            *loaded = engine.loaded();
+        }
+        // Fails only when the session is over.
+        let _ = reports.send(Report::Ended(work.key, ended.err()));
+    }
+}
+
+struct LeaseSink<'a> {
+    work: &'a Work,
+    reports: &'a mpsc::UnboundedSender<Report>,
+}
+
+impl Sink for LeaseSink<'_> {
+    fn commit(&mut self, result: v1::UnitResult, fingerprint: v1::Fingerprint) {
+        self.work.shared.steps.store(0, Ordering::Relaxed);
+        let commit = v1::Commit {
+            lease: Some(to_key(&self.work.key)),
+            unit: result.unit,
+            result: result.encode_to_vec(),
+            fingerprint: Some(fingerprint),
+        };
+        let _ = self.reports.send(Report::Commit(commit));
+    }
+
+    fn advance(&mut self, steps: u64) {
+        self.work.shared.steps.fetch_add(steps, Ordering::Relaxed);
+        self.work.shared.total.fetch_add(steps, Ordering::Relaxed);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.work.shared.cancelled.load(Ordering::Relaxed)
+    }
+}

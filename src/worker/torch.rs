@@ -1,0 +1,373 @@
+//! The engine on libtorch: loads a model and runs the units of a lease on it.
+
+use std::path::Path;
+
+use tch::{Device, Kind as Dtype};
+
+use super::engine::{Engine, Sink, failure, result};
+use crate::causal::noise::{Law, Rule};
+use crate::causal::{self, Kind, Settings, Severed};
+use crate::model::{self, Checkpoint, Model};
+use crate::proto::v1::unit_result::Outcome;
+use crate::proto::v1::{self, FailureClass, leased_unit::Spec};
+
+/// Raised whenever a change may move the last bit of a result.
+const REVISION: u32 = 1;
+
+/// The engine on libtorch.
+#[derive(Debug)]
+pub struct Torch {
+    device: Device,
+    threads: u32,
+    batch_memory: u64,
+    loaded: Option<Loaded>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    name: String,
+    digest: String,
+    dtype: v1::Dtype,
+    model: Model,
+}
+
+impl Torch {
+    /// An engine on a device: `auto`, `cpu`, `cuda` or `cuda:N`. `threads` is the number of
+    /// threads of a CPU operation, 0 for one a core. `batch_memory` are the bytes that the
+    /// activations of one batch may take.
+    ///
+    /// # Errors
+    /// When there is no such device.
+    pub fn new(device: &str, threads: u32, batch_memory: u64) -> Result<Self, model::Error> {
+        let device = model::device(device)?;
+        // Set, not inherited: the number of threads decides the last bits of a sum.
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            n => n,
+        };
+        tch::set_num_threads(threads as i32);
+        Ok(Self { device, threads, batch_memory, loaded: None })
+    }
+
+    fn fingerprint(&self, dtype: v1::Dtype) -> v1::Fingerprint {
+        v1::Fingerprint {
+            device: match self.device {
+                Device::Cpu => format!("cpu {}", vector_extension()),
+                _ => device_name(self.device),
+            },
+            dtype: dtype_name(dtype).to_owned(),
+            threads: self.threads,
+            libtorch: LIBTORCH.to_owned(),
+            engine_revision: REVISION,
+            batch_memory: self.batch_memory,
+        }
+    }
+
+    /// The model of a lease, loaded if it is not the one in memory.
+    fn model(
+        &mut self,
+        wanted: &v1::Model,
+        dtype: v1::Dtype,
+        checkpoint: &Path,
+    ) -> Result<&Model, v1::Failure> {
+        let fits = |loaded: &Loaded| loaded.digest == wanted.digest && loaded.dtype == dtype;
+        if !self.loaded.as_ref().is_some_and(fits) {
+            // The old model goes first: two may not fit.
+            self.loaded = None;
+            tracing::info!(model = wanted.name, dtype = dtype_name(dtype), "loading");
+            let invalid = |error: model::Error| {
+                let what = format!("{} cannot be loaded: {error}", wanted.name);
+                failure(FailureClass::Invalid, what)
+            };
+            let kind = match dtype {
+                v1::Dtype::Bf16 => Dtype::BFloat16,
+                v1::Dtype::F16 => Dtype::Half,
+                v1::Dtype::Unspecified | v1::Dtype::F32 => Dtype::Float,
+            };
+            let opened = Checkpoint::open(checkpoint).map_err(invalid)?;
+            let model = Model::load(&opened, self.device, kind).map_err(invalid)?;
+            let (name, digest) = (wanted.name.clone(), wanted.digest.clone());
+            self.loaded = Some(Loaded { name, digest, dtype, model });
+        }
+        match &self.loaded {
+            Some(loaded) => Ok(&loaded.model),
+            None => Err(failure(FailureClass::Transient, "the model was unloaded")),
+        }
+    }
+}
+
+impl Engine for Torch {
+    fn capabilities(&self) -> v1::Capabilities {
+        v1::Capabilities {
+            device: device_name(self.device),
+            memory: self.batch_memory,
+            threads: self.threads,
+            ..Default::default()
+        }
+    }
+
+    fn loaded(&self) -> Vec<String> {
+        self.loaded.iter().map(|loaded| loaded.name.clone()).collect()
+    }
+
+    fn run(
+        &mut self,
+        lease: &v1::Lease,
+        checkpoint: &Path,
+        sink: &mut dyn Sink,
+    ) -> Result<(), v1::Failure> {
+        let wanted = lease.model.clone().unwrap_or_default();
+        match &lease.settings {
+            Some(v1::lease::Settings::Trace(spec)) => {
+                let fingerprint = self.fingerprint(spec.dtype());
+                let memory = self.batch_memory;
+                let model = self.model(&wanted, spec.dtype(), checkpoint)?;
+                let sweep = Sweep { model, spec, noise_scale: lease.noise_scale, memory, fingerprint };
+                sweep.run(&lease.units, sink)
+            }
+            Some(v1::lease::Settings::Generate(spec)) => {
+                let fingerprint = self.fingerprint(spec.dtype());
+                let model = self.model(&wanted, spec.dtype(), checkpoint)?;
+                for unit in &lease.units {
+                    let Some(Spec::Generate(asked)) = &unit.spec else { continue };
+                    let outcome = generate(model, spec, &asked.prompt, sink);
+                    if sink.cancelled() {
+                        break;
+                    }
+                    sink.commit(result(unit.unit, outcome), fingerprint.clone());
+                }
+                Ok(())
+            }
+            None => Err(failure(FailureClass::Invalid, "the lease has no settings: upgrade the worker")),
+        }
+    }
+}
+
+/// The tracing units of a lease.
+struct Sweep<'a> {
+    model: &'a Model,
+    spec: &'a v1::TraceSpec,
+    noise_scale: Option<f64>,
+    memory: u64,
+    fingerprint: v1::Fingerprint,
+}
+
+impl Sweep<'_> {
+    fn run(&self, units: &[v1::LeasedUnit], sink: &mut dyn Sink) -> Result<(), v1::Failure> {
+        let rule: Rule = self.spec.noise.parse().map_err(|error: causal::Error| {
+            failure(FailureClass::Invalid, error.to_string())
+        })?;
+        let mut rest = units;
+        while let Some(first) = rest.first() {
+            if sink.cancelled() {
+                break;
+            }
+            match &first.spec {
+                Some(Spec::Noise(noise)) => {
+                    let outcome = self.noise_level(noise);
+                    sink.commit(result(first.unit, outcome), self.fingerprint.clone());
+                    rest = &rest[1..];
+                }
+                Some(Spec::Trace(_)) => {
+                    // The kinds of a fact share its clean and corrupted runs.
+                    let fact = |unit: &v1::LeasedUnit| match &unit.spec {
+                        Some(Spec::Trace(trace)) => trace.fact.clone(),
+                        _ => None,
+                    };
+                    let asked = fact(first);
+                    let count = rest.iter().take_while(|unit| fact(unit) == asked).count();
+                    let (together, after) = rest.split_at(count);
+                    self.fact(&asked.unwrap_or_default(), together, rule, sink)?;
+                    rest = after;
+                }
+                _ => return Err(failure(FailureClass::Invalid, "the lease mixes kinds of work")),
+            }
+        }
+        Ok(())
+    }
+
+    fn noise_level(&self, noise: &v1::NoiseUnit) -> Outcome {
+        match causal::noise_level(self.model, &noise.subjects) {
+            Ok(spread) => Outcome::NoiseLevel(v1::NoiseLevel { scale: noise.factor * spread }),
+            Err(error) => Outcome::Failure(failure(class(&error), error.to_string())),
+        }
+    }
+
+    fn fact(
+        &self,
+        fact: &v1::Fact,
+        units: &[v1::LeasedUnit],
+        rule: Rule,
+        sink: &mut dyn Sink,
+    ) -> Result<(), v1::Failure> {
+        let kinds: Vec<v1::Kind> = units
+            .iter()
+            .map(|unit| match &unit.spec {
+                Some(Spec::Trace(trace)) => trace.kind(),
+                _ => v1::Kind::Unspecified,
+            })
+            .collect();
+        let (scale, law) = match (rule.law, self.noise_scale) {
+            (Law::Spread(_), Some(scale)) => (scale, Law::Gaussian(scale)),
+            (Law::Gaussian(scale), _) => (scale, rule.law),
+            (Law::Uniform(bound), _) => (bound, rule.law),
+            _ => (0.0, rule.law),
+        };
+        let noise = Rule { law, replace: rule.replace }
+            .resolve(None, None)
+            .map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
+        let mut settings = Settings::new(noise);
+        settings.kinds = kinds.iter().filter_map(|&kind| plain_kind(kind)).collect();
+        settings.severed = kinds.iter().filter_map(|&kind| severed_kind(kind)).collect();
+        settings.samples = self.spec.samples as usize;
+        settings.seed = self.spec.seed();
+        settings.window = self.spec.window as usize;
+        settings.engine = match self.spec.engine() {
+            v1::Engine::Plain => causal::Engine::Plain,
+            v1::Engine::Exact | v1::Engine::Unspecified => causal::Engine::Exact,
+        };
+        settings.memory_bytes = self.memory;
+
+        let asked = crate::translate::fact_from_proto(fact);
+        let watch = Watched { sink: std::cell::RefCell::new(sink), done: std::cell::Cell::new(0) };
+        let traced = causal::trace(self.model, &asked, &settings, &watch);
+        let sink = watch.sink.into_inner();
+        match traced {
+            Ok(grids) => {
+                for grid in grids {
+                    let kind = proto_kind(grid.kind, grid.severed);
+                    let unit = units.iter().zip(&kinds).find(|(_, k)| **k == kind);
+                    let Some((unit, _)) = unit else { continue };
+                    let grid = v1::Grid {
+                        fact: Some(fact.clone()),
+                        kind: kind as i32,
+                        noise: self.spec.noise.clone(),
+                        noise_scale: scale,
+                        ..crate::translate::grid_to_proto(&grid)
+                    };
+                    sink.commit(result(unit.unit, Outcome::Grid(grid)), self.fingerprint.clone());
+                }
+                Ok(())
+            }
+            Err(causal::Error::Cancelled) => Ok(()),
+            Err(error) => match class(&error) {
+                FailureClass::Invalid => {
+                    for unit in units {
+                        let what = failure(FailureClass::Invalid, error.to_string());
+                        let outcome = Outcome::Failure(what);
+                        sink.commit(result(unit.unit, outcome), self.fingerprint.clone());
+                    }
+                    Ok(())
+                }
+                class => Err(failure(class, error.to_string())),
+            },
+        }
+    }
+}
+
+struct Watched<'a> {
+    sink: std::cell::RefCell<&'a mut dyn Sink>,
+    done: std::cell::Cell<u64>,
+}
+
+impl causal::Watch for Watched<'_> {
+    fn cancelled(&self) -> bool {
+        self.sink.borrow().cancelled()
+    }
+
+    fn cells(&self, done: u64, _total: u64) {
+        let before = self.done.replace(done);
+        self.sink.borrow_mut().advance(done.saturating_sub(before));
+    }
+}
+
+fn generate(model: &Model, spec: &v1::GenerateSpec, prompt: &str, sink: &mut dyn Sink) -> Outcome {
+    let sampling = model::Sampling {
+        temperature: spec.temperature,
+        top_k: (spec.top_k > 0).then_some(spec.top_k as usize),
+        seed: spec.seed,
+        max_tokens: spec.max_tokens as usize,
+    };
+    let made = model.tokenizer().encode(prompt).and_then(|encoding| {
+        let generated = model::generate(model, &encoding.ids, &sampling, |_| {
+            sink.advance(1);
+            !sink.cancelled()
+        })?;
+        Ok(v1::Completion {
+            prompt: prompt.to_owned(),
+            text: model.tokenizer().decode(&generated.ids)?,
+            ended: generated.stop == model::Stop::Eos,
+            token_ids: generated.ids,
+        })
+    });
+    match made {
+        Ok(completion) => Outcome::Completion(completion),
+        Err(error) => Outcome::Failure(failure(FailureClass::Invalid, error.to_string())),
+    }
+}
+
+fn class(error: &causal::Error) -> FailureClass {
+    match error {
+        causal::Error::OutOfMemory { .. } => FailureClass::OutOfMemory,
+        _ => FailureClass::Invalid,
+    }
+}
+
+fn plain_kind(kind: v1::Kind) -> Option<Kind> {
+    match kind {
+        v1::Kind::Hidden => Some(Kind::Hidden),
+        v1::Kind::Mlp => Some(Kind::Mlp),
+        v1::Kind::Attn => Some(Kind::Attn),
+        _ => None,
+    }
+}
+
+fn severed_kind(kind: v1::Kind) -> Option<Severed> {
+    match kind {
+        v1::Kind::HiddenSeveredMlp => Some(Severed::Mlp),
+        v1::Kind::HiddenSeveredAttn => Some(Severed::Attn),
+        _ => None,
+    }
+}
+
+fn proto_kind(kind: Kind, severed: Option<Severed>) -> v1::Kind {
+    match (kind, severed) {
+        (_, Some(Severed::Mlp)) => v1::Kind::HiddenSeveredMlp,
+        (_, Some(Severed::Attn)) => v1::Kind::HiddenSeveredAttn,
+        (Kind::Hidden, None) => v1::Kind::Hidden,
+        (Kind::Mlp, None) => v1::Kind::Mlp,
+        (Kind::Attn, None) => v1::Kind::Attn,
+    }
+}
+
+fn dtype_name(dtype: v1::Dtype) -> &'static str {
+    match dtype {
+        v1::Dtype::Unspecified | v1::Dtype::F32 => "f32",
+        v1::Dtype::Bf16 => "bf16",
+        v1::Dtype::F16 => "f16",
+    }
+}
+
+fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    }
+}
+
+/// The widest vector extension, by which libtorch and its libraries choose their kernels.
+fn vector_extension() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::is_x86_feature_detected!("avx512f") {
+            return "avx512";
+        }
+        if std::is_x86_feature_detected!("avx2") {
+            return "avx2";
+        }
+    }
+    std::env::consts::ARCH
+}
+
+/// The version of libtorch that tch 0.26 is made for; torch-sys refuses to be built with another.
+const LIBTORCH: &str = "2.13";

@@ -1,0 +1,624 @@
+//! Forward passes against transformers: tiny checkpoints of every family, and SmolLM2 from GGUF.
+#![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use palimpsest::model::{Checkpoint, KeyValue, Model, Pass, Plain, Sampling, Stop, Tap, generate};
+use tch::{Device, Kind, Tensor};
+
+const FAMILIES: [&str; 14] = [
+    "gpt2",
+    "gptj",
+    "gpt-neox-parallel",
+    "gpt-neox-serial",
+    "llama",
+    "llama-llama3",
+    "llama-linear",
+    "llama-dynamic",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3",
+    "phi3",
+];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn load(path: &Path) -> Model {
+    let checkpoint = Checkpoint::open(path).unwrap();
+    Model::load(&checkpoint, Device::Cpu, Kind::Float).unwrap()
+}
+
+fn expected(family: &str, name: &str) -> Tensor {
+    let path = fixtures().join(family).join("expected.safetensors");
+    let all = Tensor::read_safetensors(path).unwrap();
+    let found = all.into_iter().find(|(n, _)| n == name);
+    found.unwrap_or_else(|| panic!("{family} has no {name}")).1
+}
+
+/// Whether a family's fixture has the prompt within its context.
+fn prompts(model: &Model, family: &str) -> Vec<(&'static str, Tensor)> {
+    ["short", "long"]
+        .into_iter()
+        .map(|name| (name, expected(family, &format!("{name}.ids")).unsqueeze(0)))
+        .filter(|(_, ids)| ids.size()[1] as usize <= model.config().context)
+        .collect()
+}
+
+#[track_caller]
+fn assert_close(found: &Tensor, wanted: &Tensor, tolerance: f64, what: &str) {
+    assert_eq!(found.size(), wanted.size(), "{what}");
+    let worst = (found - wanted).abs().max().double_value(&[]);
+    assert!(worst <= tolerance, "{what}: off by {worst}");
+}
+
+/// Keeps the output of every block.
+#[derive(Default)]
+struct Keep(Vec<Tensor>);
+
+impl Tap for Keep {
+    fn hidden(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        self.0.push(out.shallow_clone());
+        out
+    }
+}
+
+#[test]
+fn every_family_computes_what_transformers_computes() {
+    let _guard = tch::no_grad_guard();
+    for family in FAMILIES {
+        let model = load(&fixtures().join(family));
+        for (name, ids) in prompts(&model, family) {
+            let mut keep = Keep::default();
+            let logits = model.forward(&ids, &mut keep).squeeze_dim(0);
+            let what = format!("{family} {name}");
+            assert_close(
+                &logits,
+                &expected(family, &format!("{name}.logits")),
+                1e-4,
+                &what,
+            );
+            if name == "short" {
+                let hidden = Tensor::cat(&keep.0, 0);
+                assert_close(&hidden, &expected(family, "short.hidden"), 1e-4, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn configurations_of_transformers_4_read_as_those_of_5() {
+    for family in FAMILIES {
+        let folder = fixtures().join(family);
+        let read = |name: &str| {
+            let text = std::fs::read(folder.join(name)).unwrap();
+            let json = serde_json::from_slice(&text).unwrap();
+            let mut config = palimpsest::model::Config::from_json(json).unwrap();
+            config.json.clear();
+            config
+        };
+        assert_eq!(read("config.json"), read("config.v4.json"), "{family}");
+    }
+}
+
+#[test]
+fn gguf_gives_the_same_model_as_safetensors() {
+    let _guard = tch::no_grad_guard();
+    for family in ["gpt2", "llama"] {
+        let folder = fixtures().join(family);
+        let ids = expected(family, "short.ids").unsqueeze(0);
+        for (file, wanted) in [
+            ("model.f32.gguf", "short.logits"),
+            ("model.f16.gguf", "short.logits.f16"),
+            ("model.q8_0.gguf", "short.logits.q8_0"),
+        ] {
+            let model = load(&folder.join(file));
+            let logits = model.forward(&ids, &mut Plain).squeeze_dim(0);
+            assert_close(&logits, &expected(family, wanted), 1e-4, file);
+        }
+        let one = Checkpoint::open(&folder).unwrap();
+        let other = Checkpoint::open(&folder.join("model.f32.gguf")).unwrap();
+        for info in one.tensors() {
+            let (a, b) = (
+                one.tensor(&info.name).unwrap(),
+                other.tensor(&info.name).unwrap(),
+            );
+            assert!(a == b, "{family} {}", info.name);
+        }
+        let text = "The tower, the river\n and 42 été €";
+        let (a, b) = (
+            one.tokenizer().encode(text).unwrap(),
+            other.tokenizer().encode(text).unwrap(),
+        );
+        assert_eq!(a, b);
+    }
+}
+
+/// Runs tokens `cut ..` on the keys and values of tokens `.. cut`, the last layer for its last token only.
+fn split_run(model: &Model, ids: &Tensor, cut: i64) -> Tensor {
+    let tokens = ids.size()[1];
+    let head = ids.narrow(1, 0, cut);
+    let tail = ids.narrow(1, cut, tokens - cut);
+    let mut x = model.enter(&model.embed(&head), 0);
+    let mut past = Vec::new();
+    for layer in 0..model.config().layers {
+        let step = model.block(layer, &x, Pass::default(), &mut Plain);
+        past.push(step.kv);
+        x = step.hidden;
+    }
+    let mut x = model.enter(&model.embed(&tail), cut);
+    for (layer, past) in past.iter().enumerate() {
+        let pass = Pass {
+            past: Some(past),
+            queries: (layer + 1 == past_len(model)).then_some(1),
+        };
+        x = model.block(layer, &x, pass, &mut Plain).hidden;
+    }
+    model.logits(&x)
+}
+
+fn past_len(model: &Model) -> usize {
+    model.config().layers
+}
+
+#[test]
+fn a_run_on_a_past_is_the_end_of_the_whole_run() {
+    let _guard = tch::no_grad_guard();
+    for family in FAMILIES {
+        let model = load(&fixtures().join(family));
+        for (name, ids) in prompts(&model, family) {
+            let wanted = expected(family, &format!("{name}.logits"));
+            let last = wanted.narrow(0, wanted.size()[0] - 1, 1).unsqueeze(0);
+            for cut in [1, 5, ids.size()[1] - 1] {
+                let what = format!("{family} {name} cut at {cut}");
+                assert_close(&split_run(&model, &ids, cut), &last, 1e-4, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_share_a_past_of_fewer_rows() {
+    let _guard = tch::no_grad_guard();
+    for family in ["gpt2", "llama", "gemma2", "mistral"] {
+        let model = load(&fixtures().join(family));
+        let ids = expected(family, "long.ids").unsqueeze(0);
+        // Two different prefixes, three different ends of each.
+        let head = Tensor::cat(&[ids.narrow(1, 0, 10), ids.narrow(1, 5, 10)], 0);
+        let tail: Vec<Tensor> = (0..6).map(|row| ids.narrow(1, 8 + row, 4)).collect();
+        let tail = Tensor::cat(&tail, 0);
+        let whole = Tensor::cat(&[head.repeat([3, 1]), tail.shallow_clone()], 1);
+        let wanted = model.forward(&whole, &mut Plain).narrow(1, 12, 2);
+        let mut x = model.enter(&model.embed(&head), 0);
+        let mut y = model.enter(&model.embed(&tail), 10);
+        let layers = model.config().layers;
+        for layer in 0..layers {
+            let step = model.block(layer, &x, Pass::default(), &mut Plain);
+            let pass = Pass {
+                past: Some(&step.kv),
+                queries: (layer + 1 == layers).then_some(2),
+            };
+            y = model.block(layer, &y, pass, &mut Plain).hidden;
+            x = step.hidden;
+        }
+        assert_close(&model.logits(&y), &wanted, 1e-4, family);
+    }
+}
+
+/// Replaces one sub-module's output by zeros.
+struct Zero(&'static str, usize);
+
+impl Zero {
+    fn at(&self, what: &str, layer: usize, out: Tensor) -> Tensor {
+        if (self.0, self.1) == (what, layer) {
+            out.zeros_like()
+        } else {
+            out
+        }
+    }
+}
+
+impl Tap for Zero {
+    fn attn(&mut self, layer: usize, out: Tensor) -> Tensor {
+        self.at("attn", layer, out)
+    }
+    fn mlp(&mut self, layer: usize, out: Tensor) -> Tensor {
+        self.at("mlp", layer, out)
+    }
+    fn hidden(&mut self, layer: usize, out: Tensor) -> Tensor {
+        self.at("hidden", layer, out)
+    }
+}
+
+#[test]
+fn what_a_tap_puts_in_place_flows_on() {
+    let _guard = tch::no_grad_guard();
+    for family in FAMILIES {
+        let model = load(&fixtures().join(family));
+        let ids = expected(family, "short.ids").unsqueeze(0);
+        let plain = model.forward(&ids, &mut Plain);
+        let zero = model.enter(&model.embed(&ids), 0).zeros_like();
+        // Nothing but zeros leaves the last block: the logits are those of zeros.
+        let last = model.config().layers - 1;
+        let logits = model.forward(&ids, &mut Zero("hidden", last));
+        assert_close(&logits, &model.logits(&zero), 1e-6, family);
+        for what in ["attn", "mlp"] {
+            let changed = model.forward(&ids, &mut Zero(what, 1));
+            assert!(
+                (changed - &plain).abs().max().double_value(&[]) > 1e-3,
+                "{family} {what}"
+            );
+        }
+    }
+}
+
+/// Multiplies an edit's key by the second matrix again.
+struct Again<'a>(&'a Model, usize, Option<Tensor>);
+
+impl Tap for Again<'_> {
+    fn key(&mut self, layer: usize, key: &Tensor) {
+        self.1 += 1;
+        self.2 = Some(key.matmul(&self.0.down_projection(layer).tr()));
+    }
+    fn mlp(&mut self, layer: usize, out: Tensor) -> Tensor {
+        let again = self.2.take().unwrap();
+        let bias = &out - again;
+        // What is left is the bias, the same for every token.
+        let spread = (&bias - bias.narrow(1, 0, 1)).abs().max().double_value(&[]);
+        assert!(spread < 1e-4, "layer {layer}: {spread}");
+        out
+    }
+}
+
+#[test]
+fn keys_are_the_input_of_the_edited_matrix() {
+    let _guard = tch::no_grad_guard();
+    for family in FAMILIES {
+        let model = load(&fixtures().join(family));
+        let ids = expected(family, "short.ids").unsqueeze(0);
+        let mut again = Again(&model, 0, None);
+        let _ = model.forward(&ids, &mut again);
+        assert_eq!(again.1, model.config().layers);
+    }
+}
+
+#[test]
+fn another_down_projection_takes_effect_and_the_old_one_restores_the_bytes() {
+    let _guard = tch::no_grad_guard();
+    let mut model = load(&fixtures().join("gpt2"));
+    let ids = expected("gpt2", "short.ids").unsqueeze(0);
+    let before = model.forward(&ids, &mut Plain);
+    let old = model.down_projection(1).shallow_clone();
+    model.set_down_projection(1, &(&old * 2.0)).unwrap();
+    assert_ne!(model.forward(&ids, &mut Plain), before);
+    model.set_down_projection(1, &old).unwrap();
+    assert_eq!(model.forward(&ids, &mut Plain), before);
+    assert!(
+        model
+            .set_down_projection(1, &Tensor::zeros([2, 2], (Kind::Float, Device::Cpu)))
+            .is_err()
+    );
+}
+
+#[test]
+fn gradients_reach_what_a_tap_adds() {
+    struct Add(Tensor);
+    impl Tap for Add {
+        fn mlp(&mut self, layer: usize, out: Tensor) -> Tensor {
+            if layer == 1 { out + &self.0 } else { out }
+        }
+    }
+    for family in FAMILIES {
+        let model = load(&fixtures().join(family));
+        let ids = expected(family, "short.ids").unsqueeze(0);
+        let width = model.config().width as i64;
+        let delta = Tensor::zeros([width], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let mut tap = Add(delta.shallow_clone());
+        let logits = model.forward(&ids, &mut tap);
+        logits
+            .select(1, -1)
+            .log_softmax(-1, Kind::Float)
+            .select(1, 7)
+            .sum(Kind::Float)
+            .backward();
+        let slope = delta.grad();
+        // Against a difference quotient along the gradient.
+        let step = &slope / slope.norm() * 1e-2;
+        let at = |delta: Tensor| {
+            tch::no_grad(|| {
+                let logits = model.forward(&ids, &mut Add(delta)).select(1, -1);
+                logits
+                    .to_kind(Kind::Double)
+                    .log_softmax(-1, Kind::Double)
+                    .double_value(&[0, 7])
+            })
+        };
+        let quotient = (at(step.shallow_clone()) - at(-step)) / 2e-2;
+        let wanted = slope.norm().double_value(&[]);
+        assert!(
+            (quotient / wanted - 1.0).abs() < 0.02,
+            "{family}: {quotient} {wanted}"
+        );
+    }
+}
+
+#[test]
+fn the_same_shapes_give_the_same_bytes() {
+    let _guard = tch::no_grad_guard();
+    let model = load(&fixtures().join("llama"));
+    let ids = expected("llama", "long.ids").unsqueeze(0);
+    let first = model.forward(&ids, &mut Plain);
+    for _ in 0..5 {
+        assert_eq!(model.forward(&ids, &mut Plain), first);
+    }
+}
+
+#[test]
+fn generation_with_a_cache_takes_the_best_token_of_whole_runs() {
+    let _guard = tch::no_grad_guard();
+    for family in ["gpt2", "llama", "mistral", "gemma3"] {
+        let model = load(&fixtures().join(family));
+        let ids = Vec::<i64>::try_from(expected(family, "short.ids")).unwrap();
+        let mut ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
+        let sampling = Sampling {
+            temperature: 0.0,
+            top_k: None,
+            seed: 0,
+            max_tokens: 12,
+        };
+        let mut seen = Vec::new();
+        let found = generate(&model, &ids, &sampling, |id| {
+            seen.push(id);
+            true
+        })
+        .unwrap();
+        assert_eq!(seen, found.ids);
+        for id in &found.ids {
+            let logits = model.forward(&model.ids(&ids).unwrap(), &mut Plain);
+            assert_eq!(
+                logits.select(1, -1).argmax(-1, false).int64_value(&[0]),
+                i64::from(*id)
+            );
+            ids.push(*id);
+        }
+    }
+}
+
+#[test]
+fn generation_is_bounded_seeded_and_checks_its_arguments() {
+    let model = load(&fixtures().join("gpt2"));
+    let sampling = Sampling {
+        temperature: 1.0,
+        top_k: Some(5),
+        seed: 7,
+        max_tokens: 200,
+    };
+    let run = |ids: &[u32], sampling: &Sampling| generate(&model, ids, sampling, |_| true);
+    let found = run(&[1, 2, 3], &sampling).unwrap();
+    assert_eq!(found, run(&[1, 2, 3], &sampling).unwrap());
+    assert!(matches!(found.stop, Stop::Context | Stop::Eos));
+    let other = Sampling {
+        seed: 8,
+        ..sampling.clone()
+    };
+    assert_ne!(found, run(&[1, 2, 3], &other).unwrap());
+    assert!(run(&[], &sampling).is_err());
+    assert!(
+        run(&[999], &sampling)
+            .unwrap_err()
+            .to_string()
+            .contains("999")
+    );
+    let long = vec![1; 65];
+    let error = run(&long, &sampling).unwrap_err().to_string();
+    assert!(error.contains("65") && error.contains("64"), "{error}");
+    assert!(
+        run(
+            &[1],
+            &Sampling {
+                top_k: Some(0),
+                ..sampling.clone()
+            }
+        )
+        .is_err()
+    );
+    assert!(
+        run(
+            &[1],
+            &Sampling {
+                temperature: -1.0,
+                ..sampling.clone()
+            }
+        )
+        .is_err()
+    );
+    let caller = generate(&model, &[1], &sampling, |_| false).unwrap();
+    assert_eq!((caller.ids.len(), caller.stop), (1, Stop::Caller));
+}
+
+/// The demo model, or `None` with a message where it has not been downloaded.
+fn smollm2() -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/SmolLM2-135M-Instruct.Q4_1.gguf");
+    if !path.is_file() {
+        eprintln!(
+            "skipped: {} is not there; deploy/setup.sh fetches it",
+            path.display()
+        );
+        return None;
+    }
+    Some(path)
+}
+
+#[test]
+fn smollm2_knows_its_facts() {
+    let Some(path) = smollm2() else { return };
+    let _guard = tch::no_grad_guard();
+    let model = load(&path);
+    let text = std::fs::read(fixtures().join("smollm2.json")).unwrap();
+    let wanted: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    for fact in wanted["facts"].as_array().unwrap() {
+        let prompt = fact["prompt"].as_str().unwrap();
+        let ids = model.tokenizer().encode(prompt).unwrap().ids;
+        assert_eq!(serde_json::json!(ids), fact["token_ids"], "{prompt}");
+        let logits = model.forward(&model.ids(&ids).unwrap(), &mut Plain);
+        let probabilities = logits.select(1, -1).softmax(-1, Kind::Double);
+        for top in fact["top"].as_array().unwrap() {
+            let id = top["id"].as_i64().unwrap();
+            let found = probabilities.double_value(&[0, id]);
+            let wanted = top["probability"].as_f64().unwrap();
+            assert!((found - wanted).abs() < 5e-4, "{prompt}: {found} {wanted}");
+            assert_eq!(
+                model.tokenizer().piece(id as u32),
+                top["text"].as_str().unwrap()
+            );
+        }
+        println!("{prompt}: {:.4}", probabilities.max().double_value(&[]));
+    }
+}
+
+#[test]
+fn smollm2_cuts_awkward_strings_like_its_own_tokenizer() {
+    let Some(path) = smollm2() else { return };
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let tokenizer = checkpoint.tokenizer();
+    let text = std::fs::read(fixtures().join("smollm2.json")).unwrap();
+    let wanted: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    for case in wanted["strings"].as_array().unwrap() {
+        let text = case["text"].as_str().unwrap();
+        let encoding = tokenizer.encode(text).unwrap();
+        assert_eq!(serde_json::json!(encoding.ids), case["token_ids"], "{text:?}");
+        // The offsets tile the text, byte by byte, and say what the pieces say.
+        let mut at = 0;
+        for (&id, &(from, to)) in encoding.ids.iter().zip(&encoding.offsets) {
+            assert_eq!(from, at, "{text:?}");
+            assert_eq!(tokenizer.bytes(id), &text.as_bytes()[from..to], "{text:?}");
+            at = to;
+        }
+        assert_eq!(at, text.len(), "{text:?}");
+        assert_eq!(tokenizer.decode(&encoding.ids).unwrap(), text);
+    }
+    assert_eq!(tokenizer.eos(), [2]);
+}
+
+#[test]
+fn smollm2_in_half_precision_stays_close() {
+    let Some(path) = smollm2() else { return };
+    let _guard = tch::no_grad_guard();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    for kind in [Kind::BFloat16, Kind::Half] {
+        let model = Model::load(&checkpoint, Device::Cpu, kind).unwrap();
+        let ids = model
+            .tokenizer()
+            .encode("The Eiffel Tower is located in the city of")
+            .unwrap()
+            .ids;
+        let logits = model.forward(&model.ids(&ids).unwrap(), &mut Plain);
+        assert_eq!(logits.kind(), Kind::Float);
+        let found = logits
+            .select(1, -1)
+            .softmax(-1, Kind::Double)
+            .max()
+            .double_value(&[]);
+        assert!((found - 0.7015).abs() < 0.03, "{kind:?} {found}");
+    }
+}
+
+/// `cargo test --release --test model_logits -- --ignored --nocapture speed`
+#[test]
+#[ignore = "a measurement"]
+fn speed_of_a_forward_pass() {
+    let Some(path) = smollm2() else { return };
+    let _guard = tch::no_grad_guard();
+    tch::set_num_threads(2);
+    let model = load(&path);
+    let config = model.config().clone();
+    let sizes = [
+        (
+            (config.heads + 2 * config.kv_heads) * config.head_dim,
+            config.width,
+        ),
+        (config.width, config.width),
+        (2 * config.inner, config.width),
+        (config.width, config.inner),
+    ];
+    let best = |times: usize, f: &mut dyn FnMut()| {
+        let time = |f: &mut dyn FnMut()| {
+            let start = std::time::Instant::now();
+            f();
+            start.elapsed().as_secs_f64()
+        };
+        (0..times).map(|_| time(f)).fold(f64::INFINITY, f64::min)
+    };
+    for (rows, tokens) in [(10, 10), (100, 10), (300, 5), (100, 1), (10, 1)] {
+        let ids = Tensor::randint(40_000, [rows, tokens], (Kind::Int64, Device::Cpu));
+        let pass = best(10, &mut || {
+            let mut x = model.enter(&model.embed(&ids), 0);
+            for layer in 0..config.layers {
+                x = model.block(layer, &x, Pass::default(), &mut Plain).hidden;
+            }
+        });
+        let products: Vec<(Tensor, Tensor)> = (0..config.layers)
+            .flat_map(|_| sizes)
+            .map(|(out, inp)| {
+                let random = |a: i64, b: i64| Tensor::randn([a, b], (Kind::Float, Device::Cpu));
+                (
+                    random(rows * tokens, inp as i64),
+                    random(out as i64, inp as i64),
+                )
+            })
+            .collect();
+        let gemm = best(10, &mut || {
+            for (x, w) in &products {
+                let _ = x.linear(w, None::<Tensor>);
+            }
+        });
+        let work: usize = sizes.iter().map(|(a, b)| a * b).sum::<usize>() * config.layers * 2;
+        let rate = work as f64 * (rows * tokens) as f64 / gemm / 1e9;
+        println!(
+            "rows {rows:4} tokens {tokens:3}: blocks {:8.2} ms, their matrix products alone {:8.2} ms ({rate:.0} GFLOP/s): {:.0} %",
+            pass * 1e3,
+            gemm * 1e3,
+            100.0 * gemm / pass,
+        );
+    }
+}
+
+/// A past on many rows does not cost a copy of it for every row.
+#[test]
+#[ignore = "a measurement"]
+fn speed_on_a_shared_past() {
+    let Some(path) = smollm2() else { return };
+    let _guard = tch::no_grad_guard();
+    tch::set_num_threads(2);
+    let model = load(&path);
+    let config = model.config();
+    let random = |sizes: [i64; 4]| Tensor::randn(sizes, (Kind::Float, Device::Cpu));
+    let sizes = [10, config.kv_heads as i64, 9, config.head_dim as i64];
+    let past = KeyValue {
+        k: random(sizes),
+        v: random(sizes),
+    };
+    for rows in [10, 100, 300] {
+        let x = Tensor::randn([rows, 1, config.width as i64], (Kind::Float, Device::Cpu));
+        for past in [None, Some(&past)] {
+            let run = || {
+                let pass = Pass {
+                    past,
+                    queries: None,
+                };
+                model.block(3, &x, pass, &mut Plain)
+            };
+            run();
+            let start = std::time::Instant::now();
+            for _ in 0..200 {
+                run();
+            }
+            let each = start.elapsed().as_secs_f64() / 200.0 * 1e3;
+            println!("rows {rows} past {}: {each:.3} ms a block", past.is_some());
+        }
+    }
+}
