@@ -166,8 +166,8 @@ settings! {
         store: PathBuf = "$XDG_DATA_HOME/palimpsest",
         /// How often a worker says that it lives. Duration, 100 ms to 10 min.
         heartbeat_interval: Duration = "5s",
-        /// How long a lease lasts after the last heartbeat that named it; then its task is given
-        /// to another worker. Duration, at least three heartbeat intervals.
+        /// How long a worker may be silent before it counts as lost and its leases are given to
+        /// others. Duration, at least three heartbeat intervals.
         lease_duration: Duration = "30s",
         /// Counted failures (transient, out of memory) after which a task has failed. At least 1.
         max_attempts: u32 = "4",
@@ -186,8 +186,8 @@ settings! {
         device: Device = "auto",
         /// Threads of a CPU operation; 0 means one for every core.
         threads: u32 = "0",
-        /// Memory for activations, beside the weights: a size, or `auto` for what the device has
-        /// free.
+        /// Memory for the activations of a batch, beside the weights: a size with its unit, as
+        /// `4GiB`, or `auto`, which leaves it to the engine.
         memory: Memory = "auto",
         /// The folder of objects (weights) that were fetched from the coordinator.
         cache: PathBuf = "$XDG_CACHE_HOME/palimpsest/objects",
@@ -199,7 +199,7 @@ settings! {
         credits: u32 = "2",
         /// When the worker will be taken away: RFC 3339, or seconds since 1970. It takes no work
         /// that would not be done by then.
-        valid_until: Option<Instant> = "",
+        valid_until: Option<jiff::Timestamp> = "",
     }
     /// Settings of the commands that ask for work.
     client: ClientConfig {
@@ -212,7 +212,7 @@ settings! {
         device: Device = "auto",
         /// Threads of a CPU operation of that worker; 0 means one for every core.
         threads: u32 = "0",
-        /// Memory for that worker's activations: a size, or `auto`.
+        /// Memory for the activations of that worker's batches: a size with its unit, or `auto`.
         memory: Memory = "auto",
     }
     /// Settings of what every program logs, to its standard error.
@@ -563,7 +563,11 @@ from_text! {
     Device: str::parse;
     Address: str::parse;
     WorkerId: str::parse;
-    Instant: str::parse;
+    jiff::Timestamp: |text| match text.parse::<i64>() {
+        Ok(seconds) => Self::from_second(seconds),
+        Err(_) => text.parse(),
+    }
+    .map_err(|_| "give a time, as 2026-01-31T18:00:00Z, or seconds since 1970".into());
     LogFormat: |text| match text {
         "text" => Ok(Self::Text),
         "json" => Ok(Self::Json),
@@ -631,7 +635,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// How much memory may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
-    /// What the device has free.
+    /// What the engine finds right.
     Auto,
     /// This many bytes.
     Bytes(u64),
@@ -652,41 +656,34 @@ impl FromStr for Memory {
     }
 }
 
-/// What computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// The first GPU, or the CPU where there is none.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// The GPU of this number.
-    Cuda(usize),
+/// What computes: `auto`, `cpu`, `cuda` or `cuda:N`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device(String);
+
+impl Device {
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl FromStr for Device {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
-            _ => text
-                .strip_prefix("cuda:")
-                .and_then(|number| number.parse().ok())
-                .map(Self::Cuda)
-                .ok_or_else(|| "give auto, cpu, cuda or cuda:N".into()),
+        let numbered = |number: &str| number.parse::<u32>().is_ok();
+        let known = matches!(text, "auto" | "cpu" | "cuda")
+            || text.strip_prefix("cuda:").is_some_and(numbered);
+        if !known {
+            return Err("give auto, cpu, cuda or cuda:N".into());
         }
+        Ok(Self(text.to_owned()))
     }
 }
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(number) => write!(f, "cuda:{number}"),
-        }
+        f.write_str(&self.0)
     }
 }
 
@@ -761,23 +758,6 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// A moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Instant(pub jiff::Timestamp);
-
-impl FromStr for Instant {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let timestamp = match text.parse::<i64>() {
-            Ok(seconds) => jiff::Timestamp::from_second(seconds),
-            Err(_) => text.parse(),
-        };
-        let remedy = "give a time, as 2026-01-31T18:00:00Z, or seconds since 1970";
-        timestamp.map(Self).map_err(|_| remedy.into())
-    }
-}
-
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -840,7 +820,7 @@ mod tests {
             config.worker.cache,
             Path::new("/home/ada/.cache/palimpsest/objects")
         );
-        assert_eq!(config.worker.device, Device::Auto);
+        assert_eq!(config.worker.device, Device("auto".into()));
         assert_eq!(config.worker.memory, Memory::Auto);
         assert_eq!(config.worker.credits, 2);
         assert_eq!((config.worker.id, config.worker.valid_until), (None, None));
@@ -860,7 +840,7 @@ mod tests {
         let config = load(file, &environment, &[("worker.credits", "7")]).unwrap();
         assert_eq!(config.worker.credits, 7);
         assert_eq!(config.worker.threads, 6);
-        assert_eq!(config.worker.device, Device::Cpu);
+        assert_eq!(config.worker.device, Device("cpu".into()));
         assert_eq!(config.origin("worker.credits"), Some(&Origin::Flag));
         assert_eq!(
             config.origin("worker.threads"),
@@ -1043,7 +1023,7 @@ mod tests {
         assert_eq!(config.worker.device.to_string(), "cuda:1");
         assert_eq!(config.worker.id.unwrap().as_str(), "gpu-7.a_b");
         assert_eq!(
-            config.worker.valid_until.unwrap().0.as_second(),
+            config.worker.valid_until.unwrap().as_second(),
             1_769_882_400
         );
         assert_eq!(
@@ -1060,7 +1040,7 @@ mod tests {
         let config = load("", &environment, &[]).unwrap();
         assert_eq!(config.log.color, Color::Never);
         assert_eq!(
-            config.worker.valid_until.unwrap().0.to_string(),
+            config.worker.valid_until.unwrap().to_string(),
             "2026-01-31T18:00:00Z"
         );
         let config = load(

@@ -78,7 +78,7 @@ impl ModelService for Models {
                     Ok(before)
                 } else {
                     let what = format!("{} is another model, with the digest {}", before.name, before.digest);
-                    Err(already_exists(Reason::NameTaken, what))
+                    Err(already_exists(Reason::NameTaken, before.name, what))
                 };
             }
             store.commit(&[Change::Model(model_id, model.clone())]).map_err(IntoStatus::into_status)?;

@@ -179,13 +179,9 @@ pub fn not_found(resource: impl fmt::Display) -> Status {
 }
 
 /// There is something of that name already, and it is not the same.
-pub fn already_exists(
-    reason: Reason,
-    resource: impl fmt::Display,
-    message: impl Into<String>,
-) -> Status {
+pub fn already_exists(reason: Reason, message: impl Into<String>) -> Status {
     debug_assert_eq!(reason.code(), Code::AlreadyExists);
-    status(reason, message, [("resource", resource.to_string())])
+    status(reason, message, [])
 }
 
 /// The request cannot be done as things stand; repeating it alone does not help.

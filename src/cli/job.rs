@@ -8,11 +8,13 @@ use anyhow::bail;
 use clap::Args;
 
 use super::connection::{Connection, ConnectionArgs, Need};
-use super::{follow, output, results};
+use super::results::Results;
+use super::{follow, output};
 use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::coordinator::is_terminal;
 use crate::plot::table::{Align, Table};
+use crate::plot::{Colour, terminal_width};
 use crate::proto::v1::{self, job::Spec};
 
 /// Subcommands of `job`. A job is named by its identifier, by an unambiguous end of it, or as
@@ -203,8 +205,8 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
     let name = resolve(client, asked).await?;
     let request = v1::GetJobRequest { name: name.clone() };
     let job = client.jobs().get_job(request).await?.into_inner().job.unwrap_or_default();
-    let reasons = client.jobs().explain_job(v1::ExplainJobRequest { name: name.clone() });
-    let reasons = reasons.await?.into_inner().reasons;
+    let request = v1::ExplainJobRequest { name: name.clone() };
+    let reasons = client.jobs().explain_job(request).await?.into_inner().reasons;
     let request = v1::ListTasksRequest { parent: name, page_size: 1000, ..Default::default() };
     let page = client.jobs().list_tasks(request).await?.into_inner();
     let mut out = std::io::stdout().lock();
@@ -327,5 +329,27 @@ pub async fn present(client: &Client, job: &v1::Job, format: &Format) -> anyhow:
         }
         page_token = page.next_page_token;
     }
-    results::present(job, &found, format)
+    let mut out = std::io::stdout().lock();
+    let results = Results::new(job, &found)?;
+    if format.json {
+        results.json_lines(&mut out)?;
+    }
+    if let Some(folder) = &format.svg {
+        let files = results.svg(folder)?;
+        eprintln!("{} figures in {}", files.len(), folder.display());
+    }
+    if let Some(folder) = &format.npz {
+        let files = results.npz(folder)?;
+        eprintln!("{} arrays in {}", files.len(), folder.display());
+    }
+    if !format.json {
+        let (width, colour) = (terminal_width(), Colour::detect(&std::io::stdout()));
+        results.table(&mut out, width, colour)?;
+        results.heatmaps(&mut out, width, colour)?;
+        results.averages(&mut out, width, colour)?;
+        for sentence in results.summary()? {
+            writeln!(out, "{sentence}")?;
+        }
+    }
+    Ok(())
 }

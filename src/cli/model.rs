@@ -12,8 +12,7 @@ use super::output;
 use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::model::Checkpoint;
-use crate::objects::{self, Digest};
-use crate::plot::Colour;
+use crate::objects::{Digest, transfer};
 use crate::plot::table::{Align, Table};
 use crate::proto::v1;
 
@@ -187,7 +186,7 @@ async fn import(client: &Client, id: String, path: &Path, model: v1::Model) -> a
     for file in &model.files {
         let digest: Digest = file.digest.parse()?;
         let source = Path::new(&file.source_path);
-        objects::upload(client.objects(), &digest, source, |sent| bar.set_position(before + sent))
+        transfer::upload(client.objects(), &digest, source, |sent| bar.set_position(before + sent))
             .await
             .with_context(|| format!("cannot store {}", source.display()))?;
         before += file.size;

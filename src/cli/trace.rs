@@ -37,7 +37,7 @@ pub struct Args {
     /// The model; the only one there is if it is not given
     #[arg(long)]
     model: Option<String>,
-    /// hidden, mlp, attn, severed-mlp, severed-attn, separated by commas
+    /// hidden, mlp, attn, hidden_severed_mlp, hidden_severed_attn, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "hidden,mlp,attn")]
     kinds: Vec<String>,
     /// A standard deviation, s<k> (k times that of the subjects' embeddings), or u<a> (uniform)
@@ -146,19 +146,15 @@ fn facts(args: &Args) -> anyhow::Result<Vec<v1::Fact>> {
     let Some(file) = &args.facts else { bail!("give a prompt, or --facts FILE") };
     let mut facts = facts::read(file)?;
     facts.truncate(args.limit.unwrap_or(usize::MAX));
-    Ok(facts.iter().map(translate::fact_to_proto).collect())
+    Ok(facts.into_iter().map(v1::Fact::from).collect())
 }
 
 fn parse_kind(text: &str) -> anyhow::Result<i32> {
-    let kind = match text.trim() {
-        "hidden" => v1::Kind::Hidden,
-        "mlp" => v1::Kind::Mlp,
-        "attn" => v1::Kind::Attn,
-        "severed-mlp" => v1::Kind::HiddenSeveredMlp,
-        "severed-attn" => v1::Kind::HiddenSeveredAttn,
-        other => bail!("--kinds '{other}': use hidden, mlp, attn, severed-mlp, severed-attn"),
-    };
-    Ok(kind as i32)
+    let names: Vec<_> = translate::KINDS.into_iter().map(translate::kind_name).collect();
+    match translate::named_kind(text.trim()) {
+        Some(kind) => Ok(kind as i32),
+        None => bail!("--kinds '{text}': use {}", names.join(", ")),
+    }
 }
 
 /// A number format by its name.

@@ -32,9 +32,22 @@ impl Digest {
         Ok(hasher.finalize().into())
     }
 
+    /// Its first eight bytes as a number: enough to tell two results of one unit apart.
+    pub fn prefix(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// The digest's 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// The first 8 bytes as a number, big-endian: enough to tell apart what is not kept whole in
+    /// memory.
+    pub fn prefix(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 }
 
@@ -112,6 +125,7 @@ mod tests {
     fn names_are_those_of_the_published_test_vectors() {
         assert_eq!(Digest::of(b"").to_string(), EMPTY);
         assert_eq!(Digest::of(&[0, 1, 2]).to_string(), ZERO_ONE_TWO);
+        assert_eq!(Digest::of(b"").prefix(), 0xaf13_49b9_f5f9_a1a6);
     }
 
     #[test]

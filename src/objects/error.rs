@@ -153,7 +153,8 @@ pub enum Error {
         /// Attempts since the last byte of progress.
         attempts: u32,
         /// What the other side said last.
-        status: Box<tonic::Status>,
+        #[source]
+        status: tonic::Status,
     },
 }
 

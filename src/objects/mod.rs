@@ -1,6 +1,6 @@
 //! Immutable byte strings named by their own BLAKE3 digest: weights, tokenizers, long results.
 //!
-//! [`ObjectStore`] keeps them as files; [`transfer`] moves them over gRPC. A name says what the
+//! [`ObjectStore`] keeps them as files; [`upload`] and [`download`] move them over gRPC. A name says what the
 //! bytes are, so that an object can be copied, cached and fetched again anywhere without asking
 //! whether it is still the right one, and so that storing the same bytes twice is the same as
 //! storing them once.
@@ -14,11 +14,12 @@ use std::sync::Arc;
 mod digest;
 mod error;
 mod store;
-pub mod transfer;
+mod transfer;
 
 pub use digest::Digest;
 pub use error::Error;
 pub use store::{ObjectStore, Partial};
+pub use transfer::{download, upload};
 
 /// Most bytes of an object in one message, as `object.proto` promises, and the size of the
 /// pieces in which files are read.

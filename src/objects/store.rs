@@ -708,7 +708,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
+        #![proptest_config(ProptestConfig::with_cases(12))]
         /// However an object is cut, and wherever its writers stop, it arrives whole.
         #[test]
         fn pieces_make_the_object(pieces in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), any::<bool>()), 0..12)) {

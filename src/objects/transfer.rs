@@ -290,7 +290,7 @@ impl Attempts {
                 action,
                 digest: *digest,
                 attempts: self.failed,
-                status: Box::new(status),
+                status,
             },
         };
         if !may_pass || self.failed >= ATTEMPTS {

@@ -16,7 +16,7 @@
 //! "The paper" is Meng, Bau, Andonian, Belinkov, *Locating and Editing Factual Associations in GPT*
 //! (NeurIPS 2022).
 
-pub(crate) mod axis;
+pub mod axis;
 mod curves;
 mod error;
 mod heatmap;
@@ -24,7 +24,7 @@ mod palette;
 mod svg;
 pub mod table;
 mod terminal;
-pub(crate) mod text;
+pub mod text;
 
 use std::ops::Range;
 

@@ -6,10 +6,11 @@ use tch::{Device, Kind as Dtype};
 
 use super::engine::{Engine, Sink, failure, result};
 use crate::causal::noise::{Law, Rule};
-use crate::causal::{self, Kind, Settings, Severed};
+use crate::causal::{self, Settings};
 use crate::model::{self, Checkpoint, Model};
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, FailureClass, leased_unit::Spec};
+use crate::translate;
 
 /// Raised whenever a change may move the last bit of a result.
 const REVISION: u32 = 1;
@@ -39,7 +40,7 @@ impl Torch {
     /// # Errors
     /// When there is no such device.
     pub fn new(device: &str, threads: u32, batch_memory: u64) -> Result<Self, model::Error> {
-        let device = model::device(device)?;
+        let device = model::device::device(device)?;
         // Set, not inherited: the number of threads decides the last bits of a sum.
         let threads = match threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
@@ -217,8 +218,13 @@ impl Sweep<'_> {
             .resolve(None, None)
             .map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
         let mut settings = Settings::new(noise);
-        settings.kinds = kinds.iter().filter_map(|&kind| plain_kind(kind)).collect();
-        settings.severed = kinds.iter().filter_map(|&kind| severed_kind(kind)).collect();
+        settings.kinds.clear();
+        for (kind, severed) in kinds.iter().filter_map(|&kind| translate::kind(kind)) {
+            match severed {
+                Some(severed) => settings.severed.push(severed),
+                None => settings.kinds.push(kind),
+            }
+        }
         settings.samples = self.spec.samples as usize;
         settings.seed = self.spec.seed();
         settings.window = self.spec.window as usize;
@@ -228,23 +234,17 @@ impl Sweep<'_> {
         };
         settings.memory_bytes = self.memory;
 
-        let asked = crate::translate::fact_from_proto(fact);
+        let asked = causal::Fact::from(fact.clone());
         let watch = Watched { sink: std::cell::RefCell::new(sink), done: std::cell::Cell::new(0) };
         let traced = causal::trace(self.model, &asked, &settings, &watch);
         let sink = watch.sink.into_inner();
         match traced {
             Ok(grids) => {
                 for grid in grids {
-                    let kind = proto_kind(grid.kind, grid.severed);
+                    let kind = translate::kind_to_proto(grid.kind, grid.severed);
                     let unit = units.iter().zip(&kinds).find(|(_, k)| **k == kind);
                     let Some((unit, _)) = unit else { continue };
-                    let grid = v1::Grid {
-                        fact: Some(fact.clone()),
-                        kind: kind as i32,
-                        noise: self.spec.noise.clone(),
-                        noise_scale: scale,
-                        ..crate::translate::grid_to_proto(&grid)
-                    };
+                    let grid = translate::grid_to_proto(grid, &self.spec.noise, scale);
                     sink.commit(result(unit.unit, Outcome::Grid(grid)), self.fingerprint.clone());
                 }
                 Ok(())
@@ -310,33 +310,6 @@ fn class(error: &causal::Error) -> FailureClass {
     match error {
         causal::Error::OutOfMemory { .. } => FailureClass::OutOfMemory,
         _ => FailureClass::Invalid,
-    }
-}
-
-fn plain_kind(kind: v1::Kind) -> Option<Kind> {
-    match kind {
-        v1::Kind::Hidden => Some(Kind::Hidden),
-        v1::Kind::Mlp => Some(Kind::Mlp),
-        v1::Kind::Attn => Some(Kind::Attn),
-        _ => None,
-    }
-}
-
-fn severed_kind(kind: v1::Kind) -> Option<Severed> {
-    match kind {
-        v1::Kind::HiddenSeveredMlp => Some(Severed::Mlp),
-        v1::Kind::HiddenSeveredAttn => Some(Severed::Attn),
-        _ => None,
-    }
-}
-
-fn proto_kind(kind: Kind, severed: Option<Severed>) -> v1::Kind {
-    match (kind, severed) {
-        (_, Some(Severed::Mlp)) => v1::Kind::HiddenSeveredMlp,
-        (_, Some(Severed::Attn)) => v1::Kind::HiddenSeveredAttn,
-        (Kind::Hidden, None) => v1::Kind::Hidden,
-        (Kind::Mlp, None) => v1::Kind::Mlp,
-        (Kind::Attn, None) => v1::Kind::Attn,
     }
 }
 

