@@ -20,19 +20,29 @@ use prost_reflect::{
 /// All files of the contract, without those of other packages that they import.
 fn files() -> Vec<FileDescriptor> {
     let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
-    let ours = pool.files().filter(|file| file.package_name().starts_with("palimpsest"));
+    let ours = pool
+        .files()
+        .filter(|file| file.package_name().starts_with("palimpsest"));
     let mut files: Vec<_> = ours.collect();
     files.sort_by(|a, b| a.name().cmp(b.name()));
     files
 }
 
-fn nested<T>(of_file: Vec<MessageDescriptor>, give: &impl Fn(&MessageDescriptor) -> Vec<T>) -> Vec<T> {
+fn nested<T>(
+    of_file: Vec<MessageDescriptor>,
+    give: &impl Fn(&MessageDescriptor) -> Vec<T>,
+) -> Vec<T> {
     of_file
         .iter()
         .flat_map(|message| {
-            let inner: Vec<_> =
-                message.child_messages().filter(|inner| !inner.is_map_entry()).collect();
-            give(message).into_iter().chain(nested(inner, give)).collect::<Vec<T>>()
+            let inner: Vec<_> = message
+                .child_messages()
+                .filter(|inner| !inner.is_map_entry())
+                .collect();
+            give(message)
+                .into_iter()
+                .chain(nested(inner, give))
+                .collect::<Vec<T>>()
         })
         .collect()
 }
@@ -42,33 +52,48 @@ fn messages(file: &FileDescriptor) -> Vec<MessageDescriptor> {
 }
 
 fn enums(file: &FileDescriptor) -> Vec<EnumDescriptor> {
-    let inside = nested(file.messages().collect(), &|message| message.child_enums().collect());
+    let inside = nested(file.messages().collect(), &|message| {
+        message.child_enums().collect()
+    });
     file.enums().chain(inside).collect()
 }
 
 fn fields(file: &FileDescriptor) -> Vec<FieldDescriptor> {
-    messages(file).iter().flat_map(|message| message.fields().collect::<Vec<_>>()).collect()
+    messages(file)
+        .iter()
+        .flat_map(|message| message.fields().collect::<Vec<_>>())
+        .collect()
 }
 
 fn values(file: &FileDescriptor) -> Vec<EnumValueDescriptor> {
-    enums(file).iter().flat_map(|e| e.values().collect::<Vec<_>>()).collect()
+    enums(file)
+        .iter()
+        .flat_map(|e| e.values().collect::<Vec<_>>())
+        .collect()
 }
 
 fn methods(file: &FileDescriptor) -> Vec<MethodDescriptor> {
-    file.services().flat_map(|service| service.methods().collect::<Vec<_>>()).collect()
+    file.services()
+        .flat_map(|service| service.methods().collect::<Vec<_>>())
+        .collect()
 }
 
 /// `ListTasksRequest`, with letters and digits alone and no two capitals but in one-letter words.
 fn is_pascal(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_uppercase())
         && name.chars().all(|c| c.is_ascii_alphanumeric())
-        && !name.as_bytes().windows(2).any(|pair| pair.iter().all(u8::is_ascii_uppercase))
+        && !name
+            .as_bytes()
+            .windows(2)
+            .any(|pair| pair.iter().all(u8::is_ascii_uppercase))
 }
 
 /// `next_page_token`.
 fn is_lower_snake(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
         && !name.contains("__")
         && !name.ends_with('_')
 }
@@ -97,7 +122,11 @@ impl Broken {
     }
 
     fn none(self) {
-        assert!(self.0.is_empty(), "the contract breaks rules:\n{}", self.0.join("\n"));
+        assert!(
+            self.0.is_empty(),
+            "the contract breaks rules:\n{}",
+            self.0.join("\n")
+        );
     }
 }
 
@@ -113,7 +142,10 @@ fn files_packages_and_services_are_named_by_the_standard() {
             name,
             "PACKAGE_DIRECTORY_MATCH: the folder says the package",
         );
-        let version = package.rsplit('.').next().and_then(|last| last.strip_prefix('v'));
+        let version = package
+            .rsplit('.')
+            .next()
+            .and_then(|last| last.strip_prefix('v'));
         broken.unless(
             version.is_some_and(|version| version.parse::<u32>().is_ok_and(|n| n > 0)),
             name,
@@ -124,7 +156,10 @@ fn files_packages_and_services_are_named_by_the_standard() {
             name,
             "PACKAGE_LOWER_SNAKE_CASE",
         );
-        let stem = name.rsplit('/').next().and_then(|last| last.strip_suffix(".proto"));
+        let stem = name
+            .rsplit('/')
+            .next()
+            .and_then(|last| last.strip_suffix(".proto"));
         broken.unless(
             stem.is_some_and(is_lower_snake),
             name,
@@ -169,15 +204,19 @@ fn files_packages_and_services_are_named_by_the_standard() {
 
 /// Whether a field or method of `file` has a type of the file `import`.
 fn is_used(file: &FileDescriptor, import: &str) -> bool {
-    let of_fields = fields(file).into_iter().filter_map(|field| match field.kind() {
-        prost_reflect::Kind::Message(message) => Some(message.parent_file()),
-        prost_reflect::Kind::Enum(e) => Some(e.parent_file()),
-        _ => None,
-    });
+    let of_fields = fields(file)
+        .into_iter()
+        .filter_map(|field| match field.kind() {
+            prost_reflect::Kind::Message(message) => Some(message.parent_file()),
+            prost_reflect::Kind::Enum(e) => Some(e.parent_file()),
+            _ => None,
+        });
     let of_methods = methods(file)
         .into_iter()
         .flat_map(|method| [method.input().parent_file(), method.output().parent_file()]);
-    of_fields.chain(of_methods).any(|used| used.name() == import)
+    of_fields
+        .chain(of_methods)
+        .any(|used| used.name() == import)
 }
 
 #[test]
@@ -199,14 +238,20 @@ fn every_rpc_has_a_request_and_a_response_of_its_own() {
                 &format!("{rule}: {} is not {}", message.name(), allowed[0]),
             );
             let user = format!("{} {end}", method.full_name());
-            users.entry(message.full_name().to_owned()).or_default().push(user);
+            users
+                .entry(message.full_name().to_owned())
+                .or_default()
+                .push(user);
         }
     }
     for (message, users) in users {
         broken.unless(
             users.len() == 1,
             &message,
-            &format!("RPC_REQUEST_RESPONSE_UNIQUE: used by {}", users.join(" and ")),
+            &format!(
+                "RPC_REQUEST_RESPONSE_UNIQUE: used by {}",
+                users.join(" and ")
+            ),
         );
     }
     broken.none();
@@ -217,7 +262,11 @@ fn messages_fields_and_enums_are_named_by_the_standard() {
     let mut broken = Broken::default();
     for file in files() {
         for message in messages(&file) {
-            broken.unless(is_pascal(message.name()), message.full_name(), "MESSAGE_PASCAL_CASE");
+            broken.unless(
+                is_pascal(message.name()),
+                message.full_name(),
+                "MESSAGE_PASCAL_CASE",
+            );
             for oneof in message.oneofs() {
                 // The compiler makes a oneof of its own for a field marked `optional`.
                 let made = oneof.name().starts_with('_');
@@ -229,8 +278,16 @@ fn messages_fields_and_enums_are_named_by_the_standard() {
             }
         }
         for field in fields(&file) {
-            broken.unless(is_lower_snake(field.name()), field.full_name(), "FIELD_LOWER_SNAKE_CASE");
-            broken.unless(field.name() != "descriptor", field.full_name(), "FIELD_NO_DESCRIPTOR");
+            broken.unless(
+                is_lower_snake(field.name()),
+                field.full_name(),
+                "FIELD_LOWER_SNAKE_CASE",
+            );
+            broken.unless(
+                field.name() != "descriptor",
+                field.full_name(),
+                "FIELD_NO_DESCRIPTOR",
+            );
             broken.unless(
                 field.cardinality() != prost_reflect::Cardinality::Required,
                 field.full_name(),
@@ -278,7 +335,9 @@ fn everything_has_a_comment() {
         let comments = comments(file.file_descriptor_proto());
         let mut check = |path: &[i32], name: &str, rule: &str| {
             let said = comments.get(path).is_some_and(|comment| {
-                comment.lines().any(|line| line.chars().any(char::is_alphanumeric))
+                comment
+                    .lines()
+                    .any(|line| line.chars().any(char::is_alphanumeric))
             });
             broken.unless(said, name, rule);
         };
@@ -290,7 +349,10 @@ fn everything_has_a_comment() {
         }
         for message in messages(&file) {
             check(message.path(), message.full_name(), "COMMENT_MESSAGE");
-            for oneof in message.oneofs().filter(|oneof| !oneof.name().starts_with('_')) {
+            for oneof in message
+                .oneofs()
+                .filter(|oneof| !oneof.name().starts_with('_'))
+            {
                 check(oneof.path(), oneof.full_name(), "COMMENT_ONEOF");
             }
         }
@@ -324,7 +386,11 @@ fn every_rpc_says_its_errors() {
         let comments = comments(file.file_descriptor_proto());
         for method in methods(&file) {
             let comment = comments.get(method.path()).copied().unwrap_or_default();
-            broken.unless(comment.contains("Errors:"), method.full_name(), "no list of errors");
+            broken.unless(
+                comment.contains("Errors:"),
+                method.full_name(),
+                "no list of errors",
+            );
         }
     }
     broken.none();
@@ -386,8 +452,14 @@ fn contract() -> String {
             let mut fields: Vec<_> = message.fields().collect();
             fields.sort_by_key(FieldDescriptor::number);
             for field in fields {
-                writeln!(out, "field {} = {}: {}", field.full_name(), field.number(), kind(&field))
-                    .unwrap();
+                writeln!(
+                    out,
+                    "field {} = {}: {}",
+                    field.full_name(),
+                    field.number(),
+                    kind(&field)
+                )
+                .unwrap();
             }
         }
         for e in enums(&file) {
