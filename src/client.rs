@@ -12,6 +12,9 @@ use crate::proto::v1::worker_service_client::WorkerServiceClient;
 /// Largest message that is taken or sent, as the server has it.
 const MESSAGE_LIMIT: usize = 4 << 20;
 
+/// Bytes that may be under way on a stream: weights travel over networks with a delay.
+pub const WINDOW: u32 = 8 << 20;
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -49,6 +52,8 @@ pub fn endpoint(address: &str) -> Result<Endpoint, Error> {
         .map_err(|_| malformed())?
         .connect_timeout(Duration::from_secs(5))
         .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(10)))
 }

@@ -281,12 +281,8 @@ impl IntoStatus for coordinator::Error {
         use coordinator::{Error, Refusal};
         match self {
             Error::Refused(Refusal::NoSuchJob(id)) => not_found(format!("jobs/{id}")),
-            Error::Refused(ref refusal @ Refusal::RequestIdReused { job, .. }) => {
-                super::status::already_exists(
-                    super::status::Reason::RequestIdReused,
-                    format!("jobs/{job}"),
-                    refusal.to_string(),
-                )
+            Error::Refused(refusal @ Refusal::RequestIdReused { .. }) => {
+                super::status::already_exists(super::status::Reason::RequestIdReused, refusal.to_string())
             }
             Error::Stopped => super::status::unavailable(self.to_string()),
             Error::Store(error) => error.into_status(),

@@ -50,7 +50,7 @@ impl ModelService for Models {
         let mut model = model.unwrap_or_default();
         let digests = check_model(&model_id, &model).map_err(invalid_fields)?;
         for (file, digest) in model.files.iter().zip(&digests) {
-            let size = self.store.objects().size(digest).map_err(IntoStatus::into_status)?;
+            let size = self.store.objects().durable_size(digest).map_err(IntoStatus::into_status)?;
             match size {
                 Some(size) if size == file.size => {}
                 found => {
@@ -78,7 +78,7 @@ impl ModelService for Models {
                     Ok(before)
                 } else {
                     let what = format!("{} is another model, with the digest {}", before.name, before.digest);
-                    Err(already_exists(Reason::NameTaken, before.name, what))
+                    Err(already_exists(Reason::NameTaken, what))
                 };
             }
             store.commit(&[Change::Model(model_id, model.clone())]).map_err(IntoStatus::into_status)?;

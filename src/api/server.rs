@@ -95,6 +95,8 @@ async fn router(coordinator: Coordinator) -> Result<Router, Error> {
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
     Ok(Server::builder()
+        .initial_stream_window_size(crate::client::WINDOW)
+        .initial_connection_window_size(crate::client::WINDOW)
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
         .add_service(health)
         .add_service(reflection().build_v1()?)

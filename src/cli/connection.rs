@@ -93,7 +93,7 @@ impl Connection {
 #[cfg(feature = "torch")]
 fn engine(config: &ClientConfig) -> anyhow::Result<Box<dyn crate::worker::Engine>> {
     let engine = crate::worker::Torch::new(
-        &config.device.to_string(),
+        config.device.as_str(),
         config.threads,
         super::worker::batch_memory(&config.memory),
     )

@@ -12,7 +12,7 @@ use super::output;
 use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::model::Checkpoint;
-use crate::objects::{Digest, transfer};
+use crate::objects::{self, Digest};
 use crate::plot::table::{Align, Table};
 use crate::proto::v1;
 
@@ -186,7 +186,7 @@ async fn import(client: &Client, id: String, path: &Path, model: v1::Model) -> a
     for file in &model.files {
         let digest: Digest = file.digest.parse()?;
         let source = Path::new(&file.source_path);
-        transfer::upload(client.objects(), &digest, source, |sent| bar.set_position(before + sent))
+        objects::upload(client.objects(), &digest, source, |sent| bar.set_position(before + sent))
             .await
             .with_context(|| format!("cannot store {}", source.display()))?;
         before += file.size;

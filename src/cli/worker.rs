@@ -81,7 +81,7 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         credits: settings.credits,
         cache: settings.cache.clone(),
         drain_timeout: DRAIN,
-        valid_until: settings.valid_until.map(|until| until.0.into()),
+        valid_until: settings.valid_until.map(Into::into),
     };
     // Lazily: a worker may be started before its coordinator.
     let client = Client::new(endpoint(settings.coordinator.as_str())?.connect_lazy());
@@ -113,7 +113,7 @@ fn engine(args: &Args, settings: &WorkerConfig) -> anyhow::Result<Box<dyn Engine
 #[cfg(feature = "torch")]
 fn real_engine(settings: &WorkerConfig) -> anyhow::Result<Box<dyn Engine>> {
     let memory = batch_memory(&settings.memory);
-    Ok(Box::new(worker::Torch::new(&settings.device.to_string(), settings.threads, memory)?))
+    Ok(Box::new(worker::Torch::new(settings.device.as_str(), settings.threads, memory)?))
 }
 
 #[cfg(not(feature = "torch"))]

@@ -48,11 +48,12 @@ impl Norm {
             let (weight, bias) = (Some(&self.weight), self.bias.as_ref());
             return x.layer_norm(width, weight, bias, self.eps, true);
         }
-        // Squares of half-precision numbers overflow or vanish: the mean is taken in float32.
+        if x.kind() == self.weight.kind() {
+            return x.rms_norm(self.weight.size(), Some(&self.weight), self.eps);
+        }
+        // Gemma scales in float32 and rounds once, after it.
         let wide = x.to_kind(Kind::Float);
-        let mean = wide.square().mean_dim(-1, true, Kind::Float);
-        let normed = wide * (mean + self.eps).rsqrt();
-        // Llama rounds before it scales, Gemma after; in float32 neither rounds.
-        (normed.to_kind(self.weight.kind()) * &self.weight).to_kind(x.kind())
+        let scaled = wide.rms_norm(self.weight.size(), Some(&self.weight), self.eps);
+        scaled.to_kind(x.kind())
     }
 }

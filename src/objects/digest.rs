@@ -32,12 +32,6 @@ impl Digest {
         Ok(hasher.finalize().into())
     }
 
-    /// Its first eight bytes as a number: enough to tell two results of one unit apart.
-    pub fn prefix(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
-    }
-
     /// The digest's 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

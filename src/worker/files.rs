@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::client::Client;
-use crate::objects::{self, Digest, ObjectStore, transfer};
+use crate::objects::{self, Digest, ObjectStore};
 use crate::proto::v1;
 
 /// Why a model's files could not be had.
@@ -59,7 +59,7 @@ pub async fn checkpoint(
             None => {
                 if !objects.contains(&digest).map_err(object)? {
                     tracing::info!(model = model.name, file = file.file_name, "fetching");
-                    transfer::download(client.objects(), &digest, file.size, objects, |_| {})
+                    objects::download(client.objects(), &digest, file.size, objects, |_| {})
                         .await
                         .map_err(object)?;
                 }

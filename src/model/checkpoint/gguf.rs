@@ -3,6 +3,8 @@
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Names, orientations and row orders are turned
 //! into those of transformers here, so that nothing further on knows where a model came from.
 
+mod names;
+
 use std::borrow::Cow;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,15 +18,33 @@ use safetensors::View;
 use serde_json::{Map, json};
 
 use super::super::Error;
-use super::super::config::{Config, Family, Rope, RopeScaling};
+use super::super::config::{self, Config, Family, Rope, RopeScaling};
 use super::super::tokenizer::{GgufVocabulary, Tokenizer};
 use super::{DType, TensorData, TensorInfo, mmap};
+use names::{canonical, halves, is_transposed, transposed};
 
 /// Frequency divisors some Llama files carry as a tensor instead of metadata.
 const ROPE_FREQS: &str = "rope_freqs.weight";
 
-/// Storage types that can be read, for messages.
+/// [`READABLE`] for messages, as llama.cpp writes them.
 const TYPES: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K";
+
+/// Storage types that can be read.
+const READABLE: [GgmlDType; 13] = [
+    GgmlDType::F32,
+    GgmlDType::F16,
+    GgmlDType::BF16,
+    GgmlDType::Q4_0,
+    GgmlDType::Q4_1,
+    GgmlDType::Q5_0,
+    GgmlDType::Q5_1,
+    GgmlDType::Q8_0,
+    GgmlDType::Q2K,
+    GgmlDType::Q3K,
+    GgmlDType::Q4K,
+    GgmlDType::Q5K,
+    GgmlDType::Q6K,
+];
 
 /// Metadata below `{architecture}.` that this reader understands.
 const KNOWN: &[&str] = &[
@@ -127,14 +147,7 @@ impl File {
                 let reason = format!("tensor `{name}` ends beyond the file: it is cut short");
                 return Err(malformed(&self.path, reason));
             }
-            let readable = match info.ggml_dtype {
-                GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => true,
-                GgmlDType::Q4_0 | GgmlDType::Q4_1 | GgmlDType::Q5_0 | GgmlDType::Q5_1 => true,
-                GgmlDType::Q8_0 | GgmlDType::Q2K | GgmlDType::Q3K => true,
-                GgmlDType::Q4K | GgmlDType::Q5K | GgmlDType::Q6K => true,
-                _ => false,
-            };
-            if !readable {
+            if !READABLE.contains(&info.ggml_dtype) {
                 return Err(Error::TensorType {
                     path: self.path.clone(),
                     name: name.clone(),
@@ -190,10 +203,10 @@ impl File {
 
     fn llama_fields(&self) -> Result<serde_json::Value, Error> {
         let width = self.size("embedding_length")?;
-        let heads = self.size("attention.head_count")?.max(1);
+        let heads = self.size("attention.head_count")?;
         let head_dim = match self.maybe_size("attention.key_length")? {
             Some(head_dim) => head_dim,
-            None => width / heads,
+            None => config::head_dim(width, heads, &self.key("attention.head_count"))?,
         };
         for field in ["attention.value_length", "rope.dimension_count"] {
             if let Some(other) = self.maybe_size(field)?
@@ -517,81 +530,6 @@ fn dtype(stored: GgmlDType) -> DType {
         GgmlDType::BF16 => DType::BF16,
         _ => DType::F32,
     }
-}
-
-/// transformers' name of a GGUF tensor.
-fn canonical(family: Family, name: &str) -> Option<String> {
-    let (stem, kind) = name.rsplit_once('.')?;
-    let whole = match (family, stem) {
-        (Family::Gpt2, "token_embd") => Some("transformer.wte"),
-        (Family::Gpt2, "position_embd") => Some("transformer.wpe"),
-        (Family::Gpt2, "output_norm") => Some("transformer.ln_f"),
-        (Family::Llama, "token_embd") => Some("model.embed_tokens"),
-        (Family::Llama, "output_norm") => Some("model.norm"),
-        (_, "output") => Some("lm_head"),
-        _ => None,
-    };
-    if let Some(whole) = whole {
-        return Some(format!("{whole}.{kind}"));
-    }
-    let (layer, part) = stem.strip_prefix("blk.")?.split_once('.')?;
-    let part = match (family, part) {
-        (Family::Gpt2, "attn_norm") => "ln_1",
-        (Family::Gpt2, "attn_qkv") => "attn.c_attn",
-        (Family::Gpt2, "attn_output") => "attn.c_proj",
-        (Family::Gpt2, "ffn_norm") => "ln_2",
-        (Family::Gpt2, "ffn_up") => "mlp.c_fc",
-        (Family::Gpt2, "ffn_down") => "mlp.c_proj",
-        (Family::Llama, "attn_norm") => "input_layernorm",
-        (Family::Llama, "attn_q") => "self_attn.q_proj",
-        (Family::Llama, "attn_k") => "self_attn.k_proj",
-        (Family::Llama, "attn_v") => "self_attn.v_proj",
-        (Family::Llama, "attn_output") => "self_attn.o_proj",
-        (Family::Llama, "ffn_norm") => "post_attention_layernorm",
-        (Family::Llama, "ffn_gate") => "mlp.gate_proj",
-        (Family::Llama, "ffn_up") => "mlp.up_proj",
-        (Family::Llama, "ffn_down") => "mlp.down_proj",
-        _ => return None,
-    };
-    let stack = if family == Family::Gpt2 {
-        "transformer.h"
-    } else {
-        "model.layers"
-    };
-    Some(format!("{stack}.{layer}.{part}.{kind}"))
-}
-
-/// Whether transformers stores this matrix the other way round: the `Conv1D`s of GPT-2.
-fn is_transposed(family: Family, name: &str) -> bool {
-    let matrices = ["attn_qkv", "attn_output", "ffn_up", "ffn_down"];
-    family == Family::Gpt2
-        && name.ends_with(".weight")
-        && matrices.iter().any(|part| name.contains(part))
-}
-
-/// Transposes a matrix with `row` bytes a row and `size` bytes an element.
-fn transposed(bytes: &[u8], row: usize, size: usize) -> Vec<u8> {
-    let rows = bytes.len() / row;
-    let mut out = Vec::with_capacity(bytes.len());
-    for column in 0..row / size {
-        for r in 0..rows {
-            let at = r * row + column * size;
-            out.extend_from_slice(&bytes[at..at + size]);
-        }
-    }
-    out
-}
-
-/// Rows `0 1 2 3 ..` of each head reordered to `0 2 4 .. 1 3 5 ..`; `row` bytes each.
-fn halves(bytes: &[u8], heads: usize, head_dim: usize, row: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len());
-    for head in 0..heads {
-        for channel in (0..head_dim).step_by(2).chain((1..head_dim).step_by(2)) {
-            let at = (head * head_dim + channel) * row;
-            out.extend_from_slice(&bytes[at..at + row]);
-        }
-    }
-    out
 }
 
 fn malformed(path: &Path, reason: String) -> Error {
