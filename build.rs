@@ -21,14 +21,20 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
     let mut protos: Vec<PathBuf> = fs::read_dir(root.join("palimpsest/v1"))?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
-    protos.retain(|path| path.extension().is_some_and(|extension| extension == "proto"));
+    protos.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "proto")
+    });
     protos.sort(); // the folder's order differs between file systems, the output must not
 
     let mut compiler = protox::Compiler::new([root])?;
     compiler.include_imports(true).include_source_info(true);
     compiler.open_files(&protos)?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
-    fs::write(out.join("palimpsest.bin"), compiler.encode_file_descriptor_set())?;
+    fs::write(
+        out.join("palimpsest.bin"),
+        compiler.encode_file_descriptor_set(),
+    )?;
     // Without the generated `connect` of a client, which would clash with the rpc of that name.
     tonic_prost_build::configure()
         .build_transport(false)

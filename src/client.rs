@@ -45,9 +45,14 @@ pub struct Client {
 /// # Errors
 /// [`Error::Address`].
 pub fn endpoint(address: &str) -> Result<Endpoint, Error> {
-    let malformed = || Error::Address { address: address.to_owned() };
-    let with_scheme =
-        if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let malformed = || Error::Address {
+        address: address.to_owned(),
+    };
+    let with_scheme = if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("http://{address}")
+    };
     Ok(Endpoint::from_shared(with_scheme)
         .map_err(|_| malformed())?
         .connect_timeout(Duration::from_secs(5))
@@ -64,10 +69,13 @@ impl Client {
     /// # Errors
     /// [`Error::Address`] and [`Error::Connect`].
     pub async fn connect(address: &str) -> Result<Self, Error> {
-        let channel = endpoint(address)?.connect().await.map_err(|error| Error::Connect {
-            address: address.to_owned(),
-            reason: deepest(&error),
-        })?;
+        let channel = endpoint(address)?
+            .connect()
+            .await
+            .map_err(|error| Error::Connect {
+                address: address.to_owned(),
+                reason: deepest(&error),
+            })?;
         Ok(Self::new(channel))
     }
 

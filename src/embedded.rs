@@ -25,8 +25,12 @@ const PIPE: usize = 1 << 20;
 
 /// Leases held by a process that was killed are free at once: the store's lock says that it is
 /// gone.
-const LIMITS: Limits =
-    Limits { heartbeat: 250, worker_timeout: 2_000, attempts: 4, poison: 3 };
+const LIMITS: Limits = Limits {
+    heartbeat: 250,
+    worker_timeout: 2_000,
+    attempts: 4,
+    poison: 3,
+};
 
 /// The running coordinator and worker.
 #[derive(Debug)]

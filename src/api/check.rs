@@ -25,13 +25,19 @@ pub fn job(job: &mut v1::Job) -> Result<(), Vec<Violation>> {
     if job.display_name.len() > NAME_LIMIT {
         wrong.push((
             "job.display_name".to_owned(),
-            format!("it has {} bytes: {NAME_LIMIT} at most", job.display_name.len()),
+            format!(
+                "it has {} bytes: {NAME_LIMIT} at most",
+                job.display_name.len()
+            ),
         ));
     }
     match &mut job.spec {
         Some(Spec::Trace(spec)) => trace(spec, &mut wrong),
         Some(Spec::Generate(spec)) => generate(spec, &mut wrong),
-        None => wrong.push(("job.spec".to_owned(), "it is missing: set 'trace' or 'generate'".to_owned())),
+        None => wrong.push((
+            "job.spec".to_owned(),
+            "it is missing: set 'trace' or 'generate'".to_owned(),
+        )),
     }
     if wrong.is_empty() {
         return Ok(());
@@ -77,9 +83,15 @@ pub fn identifier(field: &str, id: &str) -> Result<(), Violation> {
 
 fn prompt(field: &str, prompt: &str, wrong: &mut Vec<Violation>) {
     if prompt.is_empty() {
-        wrong.push((field.to_owned(), "the prompt is empty: give some text".to_owned()));
+        wrong.push((
+            field.to_owned(),
+            "the prompt is empty: give some text".to_owned(),
+        ));
     } else if prompt.len() > PROMPT_LIMIT {
-        let what = format!("the prompt has {} bytes: {PROMPT_LIMIT} at most", prompt.len());
+        let what = format!(
+            "the prompt has {} bytes: {PROMPT_LIMIT} at most",
+            prompt.len()
+        );
         wrong.push((field.to_owned(), what));
     }
 }
@@ -98,13 +110,19 @@ fn dtype(value: &mut i32, wrong: &mut Vec<Violation>) {
 fn trace(spec: &mut v1::TraceSpec, wrong: &mut Vec<Violation>) {
     let field = |name: &str| format!("job.trace.{name}");
     if spec.facts.is_empty() {
-        wrong.push((field("facts"), "there are none: give at least one".to_owned()));
+        wrong.push((
+            field("facts"),
+            "there are none: give at least one".to_owned(),
+        ));
     }
     for (n, fact) in spec.facts.iter().enumerate() {
         prompt(&field(&format!("facts[{n}].prompt")), &fact.prompt, wrong);
         let subject = field(&format!("facts[{n}].subject"));
         if fact.subject.is_empty() {
-            wrong.push((subject, "the subject is empty: name the words to corrupt".to_owned()));
+            wrong.push((
+                subject,
+                "the subject is empty: name the words to corrupt".to_owned(),
+            ));
         } else if !fact.prompt.contains(&fact.subject) {
             let what = format!(
                 "the subject '{}' is not in the prompt '{}': write it as it stands there",
@@ -115,13 +133,23 @@ fn trace(spec: &mut v1::TraceSpec, wrong: &mut Vec<Violation>) {
         }
     }
     if spec.kinds.is_empty() {
-        spec.kinds = vec![v1::Kind::Hidden as i32, v1::Kind::Mlp as i32, v1::Kind::Attn as i32];
+        spec.kinds = vec![
+            v1::Kind::Hidden as i32,
+            v1::Kind::Mlp as i32,
+            v1::Kind::Attn as i32,
+        ];
     }
     for (n, &kind) in spec.kinds.iter().enumerate() {
         if !matches!(v1::Kind::try_from(kind), Ok(kind) if kind != v1::Kind::Unspecified) {
-            wrong.push((field(&format!("kinds[{n}]")), format!("{kind} is not a kind")));
+            wrong.push((
+                field(&format!("kinds[{n}]")),
+                format!("{kind} is not a kind"),
+            ));
         } else if spec.kinds[..n].contains(&kind) {
-            wrong.push((field(&format!("kinds[{n}]")), "the kind is named twice".to_owned()));
+            wrong.push((
+                field(&format!("kinds[{n}]")),
+                "the kind is named twice".to_owned(),
+            ));
         }
     }
     if spec.noise.is_empty() {
@@ -155,7 +183,10 @@ fn trace(spec: &mut v1::TraceSpec, wrong: &mut Vec<Violation>) {
         Ok(v1::Engine::Unspecified) => spec.set_engine(v1::Engine::Exact),
         Ok(_) => {}
         Err(_) => {
-            let what = format!("{} is not an engine: use ENGINE_EXACT or ENGINE_PLAIN", spec.engine);
+            let what = format!(
+                "{} is not an engine: use ENGINE_EXACT or ENGINE_PLAIN",
+                spec.engine
+            );
             wrong.push((field("engine"), what));
         }
     }
@@ -165,7 +196,10 @@ fn trace(spec: &mut v1::TraceSpec, wrong: &mut Vec<Violation>) {
 fn generate(spec: &mut v1::GenerateSpec, wrong: &mut Vec<Violation>) {
     let field = |name: &str| format!("job.generate.{name}");
     if spec.prompts.is_empty() {
-        wrong.push((field("prompts"), "there are none: give at least one".to_owned()));
+        wrong.push((
+            field("prompts"),
+            "there are none: give at least one".to_owned(),
+        ));
     }
     for (n, text) in spec.prompts.iter().enumerate() {
         prompt(&field(&format!("prompts[{n}]")), text, wrong);
@@ -205,38 +239,62 @@ mod tests {
             noise: noise.to_owned(),
             ..Default::default()
         };
-        v1::Job { spec: Some(Spec::Trace(spec)), ..Default::default() }
+        v1::Job {
+            spec: Some(Spec::Trace(spec)),
+            ..Default::default()
+        }
     }
 
     #[test]
     fn what_is_left_open_is_filled_in_with_the_published_settings() {
         let mut job = sweep("a b", "a", "");
         super::job(&mut job).unwrap();
-        let Some(Spec::Trace(spec)) = job.spec else { panic!() };
-        assert_eq!((spec.kinds.as_slice(), spec.noise.as_str()), (&[1, 2, 3][..], "s3"));
+        let Some(Spec::Trace(spec)) = job.spec else {
+            panic!()
+        };
+        assert_eq!(
+            (spec.kinds.as_slice(), spec.noise.as_str()),
+            (&[1, 2, 3][..], "s3")
+        );
         assert_eq!((spec.samples, spec.seed, spec.window), (10, Some(1), 10));
-        assert_eq!((spec.engine(), spec.dtype()), (v1::Engine::Exact, v1::Dtype::F32));
+        assert_eq!(
+            (spec.engine(), spec.dtype()),
+            (v1::Engine::Exact, v1::Dtype::F32)
+        );
     }
 
     #[test]
     fn what_is_wrong_is_named_with_its_value_and_the_remedy() {
         for (mut job, field, what) in [
-            (sweep("The Louvre", "Prado", ""), "job.trace.facts[0].subject", "'Prado' is not in the prompt 'The Louvre'"),
-            (sweep("The Louvre", "", ""), "job.trace.facts[0].subject", "empty"),
+            (
+                sweep("The Louvre", "Prado", ""),
+                "job.trace.facts[0].subject",
+                "'Prado' is not in the prompt 'The Louvre'",
+            ),
+            (
+                sweep("The Louvre", "", ""),
+                "job.trace.facts[0].subject",
+                "empty",
+            ),
             (sweep("", "x", ""), "job.trace.facts[0].prompt", "empty"),
             (sweep("a", "a", "loud"), "job.trace.noise", "loud"),
             (sweep("a", "a", "t5"), "job.trace.noise", "corpus"),
             (v1::Job::default(), "job.spec", "missing"),
         ] {
             let wrong = super::job(&mut job).unwrap_err();
-            assert!(wrong.iter().any(|(f, w)| f == field && w.contains(what)), "{wrong:?}");
+            assert!(
+                wrong.iter().any(|(f, w)| f == field && w.contains(what)),
+                "{wrong:?}"
+            );
         }
     }
 
     #[test]
     fn a_long_list_of_violations_is_cut() {
         let mut job = sweep("a", "b", "");
-        let Some(Spec::Trace(spec)) = &mut job.spec else { panic!() };
+        let Some(Spec::Trace(spec)) = &mut job.spec else {
+            panic!()
+        };
         spec.facts = vec![spec.facts[0].clone(); 1000];
         assert_eq!(super::job(&mut job).unwrap_err().len(), SHOWN + 1);
     }

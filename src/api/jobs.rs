@@ -51,7 +51,9 @@ impl Jobs {
 }
 
 fn job_id(name: &str) -> Result<Uuid, Status> {
-    name.strip_prefix("jobs/").and_then(|id| id.parse().ok()).ok_or_else(|| not_found(name))
+    name.strip_prefix("jobs/")
+        .and_then(|id| id.parse().ok())
+        .ok_or_else(|| not_found(name))
 }
 
 #[tonic::async_trait]
@@ -60,7 +62,11 @@ impl JobService for Jobs {
         &self,
         request: Request<CreateJobRequest>,
     ) -> Result<Response<CreateJobResponse>, Status> {
-        let CreateJobRequest { job, request_id, validate_only } = request.into_inner();
+        let CreateJobRequest {
+            job,
+            request_id,
+            validate_only,
+        } = request.into_inner();
         let mut job = job.ok_or_else(|| invalid_argument("job", "it is missing"))?;
         check::job(&mut job).map_err(invalid_fields)?;
         check::request_id(&request_id).map_err(|(field, what)| invalid_argument(field, what))?;
@@ -89,12 +95,22 @@ impl JobService for Jobs {
                 units: coordinator::units(&job),
                 ..JobCounts::default()
             };
-            let job = Job { counts: Some(counts), ..coordinator::summary(&job) };
+            let job = Job {
+                counts: Some(counts),
+                ..coordinator::summary(&job)
+            };
             return Ok(Response::new(CreateJobResponse { job: Some(job) }));
         }
         let request_digest = Digest::of(&job.encode_to_vec()).to_string();
         let id = Uuid::now_v7();
-        let new = NewJob { id, job, model, tasks, request_id, request_digest };
+        let new = NewJob {
+            id,
+            job,
+            model,
+            tasks,
+            request_id,
+            request_digest,
+        };
         let made = self
             .coordinator
             .ask(Event::Submit(Box::new(new)))
@@ -102,7 +118,9 @@ impl JobService for Jobs {
             .map_err(IntoStatus::into_status)?
             .unwrap_or(id);
         tracing::info!(job = %made, "job accepted");
-        Ok(Response::new(CreateJobResponse { job: Some(self.job(made).await?) }))
+        Ok(Response::new(CreateJobResponse {
+            job: Some(self.job(made).await?),
+        }))
     }
 
     async fn get_job(
@@ -139,7 +157,10 @@ impl JobService for Jobs {
             _ => String::new(),
         };
         let jobs = jobs.into_iter().map(|(_, job)| job).collect();
-        Ok(Response::new(ListJobsResponse { jobs, next_page_token }))
+        Ok(Response::new(ListJobsResponse {
+            jobs,
+            next_page_token,
+        }))
     }
 
     async fn cancel_job(
@@ -147,8 +168,13 @@ impl JobService for Jobs {
         request: Request<CancelJobRequest>,
     ) -> Result<Response<CancelJobResponse>, Status> {
         let id = job_id(&request.into_inner().name)?;
-        self.coordinator.ask(Event::Cancel(id)).await.map_err(IntoStatus::into_status)?;
-        Ok(Response::new(CancelJobResponse { job: Some(self.job(id).await?) }))
+        self.coordinator
+            .ask(Event::Cancel(id))
+            .await
+            .map_err(IntoStatus::into_status)?;
+        Ok(Response::new(CancelJobResponse {
+            job: Some(self.job(id).await?),
+        }))
     }
 
     type WatchJobStream =
@@ -158,7 +184,10 @@ impl JobService for Jobs {
         &self,
         request: Request<WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
-        let WatchJobRequest { name, after_sequence } = request.into_inner();
+        let WatchJobRequest {
+            name,
+            after_sequence,
+        } = request.into_inner();
         let id = job_id(&name)?;
         self.job(id).await?;
         let coordinator = self.coordinator.clone();
@@ -212,8 +241,15 @@ impl JobService for Jobs {
             .ok_or_else(|| not_found(&request.parent))?;
         let more = tasks.len() > size;
         tasks.truncate(size);
-        let next = if more { pages::token("tasks", &(from as usize + size).to_string()) } else { String::new() };
-        Ok(Response::new(ListTasksResponse { tasks, next_page_token: next }))
+        let next = if more {
+            pages::token("tasks", &(from as usize + size).to_string())
+        } else {
+            String::new()
+        };
+        Ok(Response::new(ListTasksResponse {
+            tasks,
+            next_page_token: next,
+        }))
     }
 
     async fn explain_job(
@@ -249,7 +285,9 @@ impl JobService for Jobs {
         );
         let store = self.coordinator.store().clone();
         let found = super::blocking(move || {
-            store.results(id, from, size, RESULT_BYTES).map_err(IntoStatus::into_status)
+            store
+                .results(id, from, size, RESULT_BYTES)
+                .map_err(IntoStatus::into_status)
         })
         .await?;
         let mut results = Vec::with_capacity(found.len());
@@ -266,13 +304,19 @@ impl JobService for Jobs {
         } else {
             pages::token("results", &next.to_string())
         };
-        Ok(Response::new(ListResultsResponse { results, next_page_token }))
+        Ok(Response::new(ListResultsResponse {
+            results,
+            next_page_token,
+        }))
     }
 }
 
 fn page_number<T: std::str::FromStr>(list: &str, token: &str) -> Result<Option<T>, Status> {
     pages::after(list, token)?
-        .map(|text| text.parse().map_err(|_| super::status::invalid_page_token(token)))
+        .map(|text| {
+            text.parse()
+                .map_err(|_| super::status::invalid_page_token(token))
+        })
         .transpose()
 }
 
@@ -282,7 +326,10 @@ impl IntoStatus for coordinator::Error {
         match self {
             Error::Refused(Refusal::NoSuchJob(id)) => not_found(format!("jobs/{id}")),
             Error::Refused(refusal @ Refusal::RequestIdReused { .. }) => {
-                super::status::already_exists(super::status::Reason::RequestIdReused, refusal.to_string())
+                super::status::already_exists(
+                    super::status::Reason::RequestIdReused,
+                    refusal.to_string(),
+                )
             }
             Error::Stopped => super::status::unavailable(self.to_string()),
             Error::Store(error) => error.into_status(),

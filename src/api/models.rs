@@ -29,7 +29,10 @@ pub struct Models {
 impl Models {
     /// Serves the models of this store.
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store, creating: Mutex::new(()) }
+        Self {
+            store,
+            creating: Mutex::new(()),
+        }
     }
 }
 
@@ -50,7 +53,11 @@ impl ModelService for Models {
         let mut model = model.unwrap_or_default();
         let digests = check_model(&model_id, &model).map_err(invalid_fields)?;
         for (file, digest) in model.files.iter().zip(&digests) {
-            let size = self.store.objects().durable_size(digest).map_err(IntoStatus::into_status)?;
+            let size = self
+                .store
+                .objects()
+                .durable_size(digest)
+                .map_err(IntoStatus::into_status)?;
             match size {
                 Some(size) if size == file.size => {}
                 found => {
@@ -77,11 +84,16 @@ impl ModelService for Models {
                 return if before.digest == model.digest {
                     Ok(before)
                 } else {
-                    let what = format!("{} is another model, with the digest {}", before.name, before.digest);
+                    let what = format!(
+                        "{} is another model, with the digest {}",
+                        before.name, before.digest
+                    );
                     Err(already_exists(Reason::NameTaken, what))
                 };
             }
-            store.commit(&[Change::Model(model_id, model.clone())]).map_err(IntoStatus::into_status)?;
+            store
+                .commit(&[Change::Model(model_id, model.clone())])
+                .map_err(IntoStatus::into_status)?;
             Ok(model)
         })
         .await?;
@@ -109,7 +121,10 @@ impl ModelService for Models {
         let request = request.into_inner();
         let size = pages::size(request.page_size)?;
         let after = pages::after("models", &request.page_token)?.unwrap_or_default();
-        let mut models = self.store.models(&after, size + 1).map_err(IntoStatus::into_status)?;
+        let mut models = self
+            .store
+            .models(&after, size + 1)
+            .map_err(IntoStatus::into_status)?;
         let more = models.len() > size;
         models.truncate(size);
         for model in &mut models {
@@ -119,7 +134,10 @@ impl ModelService for Models {
             Some(last) if more => pages::token("models", last.name.trim_start_matches("models/")),
             _ => String::new(),
         };
-        Ok(Response::new(ListModelsResponse { models, next_page_token }))
+        Ok(Response::new(ListModelsResponse {
+            models,
+            next_page_token,
+        }))
     }
 }
 
@@ -139,7 +157,10 @@ fn check_model(id: &str, model: &Model) -> Result<Vec<Digest>, Vec<check::Violat
         ("block_parameters", shape.block_parameters),
     ] {
         if value == 0 {
-            wrong.push((format!("model.shape.{field}"), "it is 0 or missing".to_owned()));
+            wrong.push((
+                format!("model.shape.{field}"),
+                "it is 0 or missing".to_owned(),
+            ));
         }
     }
     if model.files.is_empty() {
@@ -152,7 +173,10 @@ fn check_model(id: &str, model: &Model) -> Result<Vec<Digest>, Vec<check::Violat
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
             let what = format!("'{name}' is not a plain file name");
             wrong.push((field("file_name"), what));
-        } else if model.files[..n].iter().any(|other| other.file_name == *name) {
+        } else if model.files[..n]
+            .iter()
+            .any(|other| other.file_name == *name)
+        {
             wrong.push((field("file_name"), format!("'{name}' is named twice")));
         }
         match file.digest.parse() {
@@ -160,13 +184,20 @@ fn check_model(id: &str, model: &Model) -> Result<Vec<Digest>, Vec<check::Violat
             Err(error) => wrong.push((field("digest"), format!("{error}"))),
         }
     }
-    if wrong.is_empty() { Ok(digests) } else { Err(wrong) }
+    if wrong.is_empty() {
+        Ok(digests)
+    } else {
+        Err(wrong)
+    }
 }
 
 /// BLAKE3 over the names and digests of the files, in the order of their names.
 fn digest_of_files(model: &Model) -> String {
-    let mut lines: Vec<String> =
-        model.files.iter().map(|f| format!("{}\0{}\n", f.file_name, f.digest)).collect();
+    let mut lines: Vec<String> = model
+        .files
+        .iter()
+        .map(|f| format!("{}\0{}\n", f.file_name, f.digest))
+        .collect();
     lines.sort();
     Digest::of(lines.concat().as_bytes()).to_string()
 }

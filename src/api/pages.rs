@@ -22,7 +22,10 @@ pub fn size(asked: u32) -> Result<usize, Status> {
 /// A token for the page after `last`. `list` names what is listed, so that a token of one list is
 /// not taken for one of another.
 pub fn token(list: &str, last: &str) -> String {
-    format!("{list}/{last}").bytes().map(|byte| format!("{byte:02x}")).collect()
+    format!("{list}/{last}")
+        .bytes()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// What the token of a list was made from; `None` for the first page.

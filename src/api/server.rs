@@ -51,7 +51,10 @@ pub fn bind(address: SocketAddr) -> Result<TcpIncoming, Error> {
     // 23 calls a second instead of 35,000.
     TcpIncoming::bind(address)
         .map(|incoming| incoming.with_nodelay(Some(true)))
-        .map_err(|error| Error::Bind { address, reason: error.to_string() })
+        .map_err(|error| Error::Bind {
+            address,
+            reason: error.to_string(),
+        })
 }
 
 /// Serves a coordinator on incoming connections until `shutdown`. Streams that are open then are
@@ -104,5 +107,7 @@ async fn router(coordinator: Coordinator) -> Result<Router, Error> {
         .add_service(jobs)
         .add_service(workers)
         .add_service(ModelServiceServer::new(Models::new(store.clone())))
-        .add_service(ObjectServiceServer::new(Objects::new(store.objects().clone()))))
+        .add_service(ObjectServiceServer::new(Objects::new(
+            store.objects().clone(),
+        ))))
 }

@@ -44,15 +44,32 @@ impl WorkerService for Workers {
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let mut inbox = request.into_inner();
         let hello = match inbox.message().await? {
-            Some(ConnectRequest { message: Some(Message::Hello(hello)) }) => hello,
-            _ => return Err(invalid_argument("message", "the first message must be 'hello'")),
+            Some(ConnectRequest {
+                message: Some(Message::Hello(hello)),
+            }) => hello,
+            _ => {
+                return Err(invalid_argument(
+                    "message",
+                    "the first message must be 'hello'",
+                ));
+            }
         };
         let held = check_hello(&hello)?;
         let worker = hello.worker_id.clone();
-        let (session, outbox) =
-            self.coordinator.open_session().await.map_err(IntoStatus::into_status)?;
-        let event = Event::Hello { session, hello: Box::new(hello), held };
-        self.coordinator.tell(event).await.map_err(IntoStatus::into_status)?;
+        let (session, outbox) = self
+            .coordinator
+            .open_session()
+            .await
+            .map_err(IntoStatus::into_status)?;
+        let event = Event::Hello {
+            session,
+            hello: Box::new(hello),
+            held,
+        };
+        self.coordinator
+            .tell(event)
+            .await
+            .map_err(IntoStatus::into_status)?;
         tracing::info!(worker, "worker connected");
 
         let coordinator = self.coordinator.clone();
@@ -63,13 +80,16 @@ impl WorkerService for Workers {
             let _ = coordinator.tell(Event::Gone(session)).await;
         });
         let outbox = tokio_stream::wrappers::ReceiverStream::new(outbox).map(|item| match item {
-            Ok(message) => Ok(ConnectResponse { message: Some(message) }),
-            Err(Closing::Replaced) => {
-                Err(aborted(Reason::StreamReplaced, "another stream of this worker took over"))
-            }
-            Err(Closing::Silent) => {
-                Err(unavailable("nothing was heard of the worker for too long: connect again"))
-            }
+            Ok(message) => Ok(ConnectResponse {
+                message: Some(message),
+            }),
+            Err(Closing::Replaced) => Err(aborted(
+                Reason::StreamReplaced,
+                "another stream of this worker took over",
+            )),
+            Err(Closing::Silent) => Err(unavailable(
+                "nothing was heard of the worker for too long: connect again",
+            )),
         });
         Ok(Response::new(Box::pin(outbox)))
     }
@@ -92,7 +112,10 @@ impl WorkerService for Workers {
             Some(last) if more => pages::token("workers", last.name.trim_start_matches("workers/")),
             _ => String::new(),
         };
-        Ok(Response::new(ListWorkersResponse { workers, next_page_token }))
+        Ok(Response::new(ListWorkersResponse {
+            workers,
+            next_page_token,
+        }))
     }
 }
 
@@ -100,7 +123,11 @@ fn check_hello(hello: &Hello) -> Result<Vec<LeaseKey>, Status> {
     check::identifier("hello.worker_id", &hello.worker_id)
         .map_err(|(field, what)| invalid_argument(field, what))?;
     if hello.protocol != PROTOCOL {
-        let older = if hello.protocol < PROTOCOL { "worker" } else { "coordinator" };
+        let older = if hello.protocol < PROTOCOL {
+            "worker"
+        } else {
+            "coordinator"
+        };
         return Err(failed_precondition(
             Reason::ProtocolVersion,
             format!(
@@ -114,7 +141,10 @@ fn check_hello(hello: &Hello) -> Result<Vec<LeaseKey>, Status> {
 
 fn lease_key(key: &v1::LeaseKey) -> Result<LeaseKey, Status> {
     LeaseKey::from_proto(key).ok_or_else(|| {
-        invalid_argument("lease.task", format!("'{}' is not 'jobs/ID/tasks/N'", key.task))
+        invalid_argument(
+            "lease.task",
+            format!("'{}' is not 'jobs/ID/tasks/N'", key.task),
+        )
     })
 }
 
@@ -126,7 +156,9 @@ async fn receive(
 ) -> Status {
     loop {
         let message = match inbox.message().await {
-            Ok(Some(ConnectRequest { message: Some(message) })) => message,
+            Ok(Some(ConnectRequest {
+                message: Some(message),
+            })) => message,
             Ok(Some(ConnectRequest { message: None })) => continue,
             Ok(None) => return Status::ok("the worker closed its stream"),
             Err(status) => return status,
@@ -169,9 +201,11 @@ fn translate(session: Session, message: Message) -> Result<Event, Status> {
                 result: CommittedResult::new(commit.result.into(), &result, commit.fingerprint),
             }
         }
-        Message::TaskEnd(end) => {
-            Event::TaskEnd { session, lease: key(end.lease)?, failure: end.failure }
-        }
+        Message::TaskEnd(end) => Event::TaskEnd {
+            session,
+            lease: key(end.lease)?,
+            failure: end.failure,
+        },
         Message::Drain(_) => Event::Drain(session),
     })
 }

@@ -62,13 +62,19 @@ impl Connection {
     pub async fn open(config: &ClientConfig, need: Need) -> anyhow::Result<Self> {
         if let Some(server) = &config.server {
             let client = Client::connect(server.as_str()).await?;
-            return Ok(Self { client, embedded: None });
+            return Ok(Self {
+                client,
+                embedded: None,
+            });
         }
         let embedded = Embedded::start(&config.store)?;
         if need == Need::Work {
             embedded.work(engine(config)?);
         }
-        Ok(Self { client: embedded.client().clone(), embedded: Some(embedded) })
+        Ok(Self {
+            client: embedded.client().clone(),
+            embedded: Some(embedded),
+        })
     }
 
     /// The client.
@@ -104,5 +110,8 @@ fn engine(config: &ClientConfig) -> anyhow::Result<Box<dyn crate::worker::Engine
 #[cfg(not(feature = "torch"))]
 fn engine(_config: &ClientConfig) -> anyhow::Result<Box<dyn crate::worker::Engine>> {
     let built = "this palimpsest was built without an engine";
-    Err(anyhow::anyhow!("give --server ADDRESS of a coordinator with workers")).context(built)
+    Err(anyhow::anyhow!(
+        "give --server ADDRESS of a coordinator with workers"
+    ))
+    .context(built)
 }

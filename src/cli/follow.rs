@@ -14,7 +14,7 @@ use crate::proto::v1::{self, job::Spec};
 /// How long a coordinator may be away before following it is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often progress is printed where there is no terminal to draw a bar on.
-const LINE_EVERY: Duration = Duration::from_secs(10);
+const LINE_EVERY: Duration = Duration::from_secs(20);
 
 /// Follows a job until it has ended. A coordinator that restarts meanwhile is waited for.
 ///
@@ -25,7 +25,10 @@ pub async fn follow(client: &Client, name: &str) -> anyhow::Result<v1::Job> {
     let mut after_sequence = 0;
     let mut away_since: Option<Instant> = None;
     loop {
-        let request = v1::WatchJobRequest { name: name.to_owned(), after_sequence };
+        let request = v1::WatchJobRequest {
+            name: name.to_owned(),
+            after_sequence,
+        };
         let broken = match client.jobs().watch_job(request).await {
             Err(status) => status,
             Ok(stream) => {
@@ -51,7 +54,10 @@ pub async fn follow(client: &Client, name: &str) -> anyhow::Result<v1::Job> {
             }
         };
         let away = away_since.get_or_insert_with(Instant::now).elapsed();
-        let lasting = !matches!(broken.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
+        let lasting = !matches!(
+            broken.code(),
+            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
+        );
         if lasting || away > PATIENCE {
             view.clear();
             return Err(broken.into());
@@ -81,7 +87,8 @@ struct View {
 impl View {
     fn new() -> Self {
         let style = ProgressStyle::with_template("{bar:32.cyan/dim} {pos}/{len} {msg}");
-        let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let bar =
+            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self {
             bar,
             drawn: std::io::stderr().is_terminal(),
@@ -113,7 +120,11 @@ impl View {
         };
         let cells = match progress.steps_per_second {
             rate if rate > 0.0 => {
-                let what = if unit_word(job) == "grids" { "cells" } else { "tokens" };
+                let what = if unit_word(job) == "grids" {
+                    "cells"
+                } else {
+                    "tokens"
+                };
                 format!(", {} {what}/s", output::grouped(rate.round() as u64))
             }
             _ => String::new(),
@@ -123,7 +134,10 @@ impl View {
             self.bar.set_length(counts.units);
             self.bar.set_position(counts.units_done);
             self.bar.set_message(message);
-        } else if self.last_line.is_none_or(|last| last.elapsed() > LINE_EVERY) {
+        } else if self
+            .last_line
+            .is_none_or(|last| last.elapsed() > LINE_EVERY)
+        {
             self.last_line = Some(Instant::now());
             eprintln!("{}/{} {message}", counts.units_done, counts.units);
         }
@@ -131,7 +145,8 @@ impl View {
 
     fn waiting(&mut self) {
         if self.drawn {
-            self.bar.set_message("the coordinator is away: waiting for it");
+            self.bar
+                .set_message("the coordinator is away: waiting for it");
         }
     }
 

@@ -58,7 +58,11 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
     done
 }
 
-async fn complete(args: &Args, spec: v1::GenerateSpec, connection: &Connection) -> anyhow::Result<ExitCode> {
+async fn complete(
+    args: &Args,
+    spec: v1::GenerateSpec,
+    connection: &Connection,
+) -> anyhow::Result<ExitCode> {
     let client = connection.client();
     let job = v1::Job {
         model: model::choose(client, args.model.as_deref()).await?,
@@ -72,7 +76,13 @@ async fn complete(args: &Args, spec: v1::GenerateSpec, connection: &Connection) 
         request_id: uuid::Uuid::now_v7().to_string(),
         validate_only: false,
     };
-    let job = client.jobs().create_job(request).await?.into_inner().job.unwrap_or_default();
+    let job = client
+        .jobs()
+        .create_job(request)
+        .await?
+        .into_inner()
+        .job
+        .unwrap_or_default();
     let job = tokio::select! {
         job = follow::follow(client, &job.name) => job?,
         () = super::asked_to_stop() => {
@@ -80,9 +90,17 @@ async fn complete(args: &Args, spec: v1::GenerateSpec, connection: &Connection) 
             return Ok(ExitCode::from(130));
         }
     };
-    let request =
-        v1::ListResultsRequest { parent: job.name.clone(), page_size: 1000, ..Default::default() };
-    let results = client.jobs().list_results(request).await?.into_inner().results;
+    let request = v1::ListResultsRequest {
+        parent: job.name.clone(),
+        page_size: 1000,
+        ..Default::default()
+    };
+    let results = client
+        .jobs()
+        .list_results(request)
+        .await?
+        .into_inner()
+        .results;
     let mut out = std::io::stdout().lock();
     for result in results {
         match result.outcome {

@@ -102,9 +102,9 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
         Command::Show { job, .. } => show(&client, &job).await.map(|()| ExitCode::SUCCESS),
         Command::Watch { job, .. } => watch(&client, &job).await,
         Command::Cancel { job, .. } => cancel(&client, &job).await.map(|()| ExitCode::SUCCESS),
-        Command::Results { job, format, .. } => {
-            read(&client, &job, &format).await.map(|()| ExitCode::SUCCESS)
-        }
+        Command::Results { job, format, .. } => read(&client, &job, &format)
+            .await
+            .map(|()| ExitCode::SUCCESS),
     };
     drop(client);
     connection.close().await;
@@ -116,7 +116,10 @@ pub async fn all(client: &Client) -> anyhow::Result<Vec<v1::Job>> {
     let mut jobs = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = v1::ListJobsRequest { page_size: 0, page_token };
+        let request = v1::ListJobsRequest {
+            page_size: 0,
+            page_token,
+        };
         let page = client.jobs().list_jobs(request).await?.into_inner();
         jobs.extend(page.jobs);
         if page.next_page_token.is_empty() {
@@ -163,7 +166,11 @@ fn what(job: &v1::Job) -> String {
         Some(Spec::Generate(_)) => "generate",
         None => "-",
     };
-    if job.display_name.is_empty() { kind.to_owned() } else { format!("{kind}: {}", job.display_name) }
+    if job.display_name.is_empty() {
+        kind.to_owned()
+    } else {
+        format!("{kind}: {}", job.display_name)
+    }
 }
 
 async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
@@ -191,7 +198,9 @@ async fn resolve(client: &Client, asked: &str) -> anyhow::Result<String> {
         return Ok(format!("jobs/{id}"));
     }
     let jobs = all(client).await?;
-    let mut fitting = jobs.iter().filter(|job| id == "latest" || job.name.ends_with(id));
+    let mut fitting = jobs
+        .iter()
+        .filter(|job| id == "latest" || job.name.ends_with(id));
     let Some(found) = fitting.next() else {
         bail!("there is no job '{asked}': 'palimpsest job list' shows those there are");
     };
@@ -204,10 +213,25 @@ async fn resolve(client: &Client, asked: &str) -> anyhow::Result<String> {
 async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
     let name = resolve(client, asked).await?;
     let request = v1::GetJobRequest { name: name.clone() };
-    let job = client.jobs().get_job(request).await?.into_inner().job.unwrap_or_default();
+    let job = client
+        .jobs()
+        .get_job(request)
+        .await?
+        .into_inner()
+        .job
+        .unwrap_or_default();
     let request = v1::ExplainJobRequest { name: name.clone() };
-    let reasons = client.jobs().explain_job(request).await?.into_inner().reasons;
-    let request = v1::ListTasksRequest { parent: name, page_size: 1000, ..Default::default() };
+    let reasons = client
+        .jobs()
+        .explain_job(request)
+        .await?
+        .into_inner()
+        .reasons;
+    let request = v1::ListTasksRequest {
+        parent: name,
+        page_size: 1000,
+        ..Default::default()
+    };
     let page = client.jobs().list_tasks(request).await?.into_inner();
     let mut out = std::io::stdout().lock();
     let counts = job.counts.unwrap_or_default();
@@ -244,7 +268,11 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
         counts.tasks_cancelled
     )?;
     writeln!(out, "created  {}", output::time(job.create_time.as_ref()))?;
-    writeln!(out, "took     {}", output::duration(job.start_time.as_ref(), job.end_time.as_ref()))?;
+    writeln!(
+        out,
+        "took     {}",
+        output::duration(job.start_time.as_ref(), job.end_time.as_ref())
+    )?;
     for reason in reasons {
         writeln!(out, "         {reason}")?;
     }
@@ -261,7 +289,13 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
         let failures: Vec<String> = task
             .failures
             .iter()
-            .map(|f| format!("{} {}", f.count, output::word(f.failure_class().as_str_name(), "FAILURE_CLASS_")))
+            .map(|f| {
+                format!(
+                    "{} {}",
+                    f.count,
+                    output::word(f.failure_class().as_str_name(), "FAILURE_CLASS_")
+                )
+            })
             .collect();
         tasks.row([
             task.name.rsplit('/').next().unwrap_or_default().to_owned(),
@@ -299,7 +333,12 @@ pub fn exit_code(job: &v1::Job) -> ExitCode {
 
 async fn cancel(client: &Client, asked: &str) -> anyhow::Result<()> {
     let name = resolve(client, asked).await?;
-    let job = client.jobs().cancel_job(v1::CancelJobRequest { name }).await?.into_inner().job;
+    let job = client
+        .jobs()
+        .cancel_job(v1::CancelJobRequest { name })
+        .await?
+        .into_inner()
+        .job;
     let job = job.unwrap_or_default();
     println!("{} {}", job.name, state(&job));
     Ok(())
@@ -307,21 +346,33 @@ async fn cancel(client: &Client, asked: &str) -> anyhow::Result<()> {
 
 async fn read(client: &Client, asked: &str, format: &Format) -> anyhow::Result<()> {
     let name = resolve(client, asked).await?;
-    let request = v1::GetJobRequest { name };
-    let job = client.jobs().get_job(request).await?.into_inner().job.unwrap_or_default();
+    present(client, &name, format).await.map(|_| ())
+}
+
+/// Reads the results of a job, gives them in the form that was asked for, and says how the job
+/// stands.
+pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Result<v1::Job> {
+    let request = v1::GetJobRequest {
+        name: name.to_owned(),
+    };
+    let job = client
+        .jobs()
+        .get_job(request)
+        .await?
+        .into_inner()
+        .job
+        .unwrap_or_default();
     if !is_terminal(job.state()) {
         eprintln!("the job is {}: these are the results so far", state(&job));
     }
-    present(client, &job, format).await
-}
-
-/// Reads the results of a job and gives them in the form that was asked for.
-pub async fn present(client: &Client, job: &v1::Job, format: &Format) -> anyhow::Result<()> {
     let mut found = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request =
-            v1::ListResultsRequest { parent: job.name.clone(), page_size: 1000, page_token };
+        let request = v1::ListResultsRequest {
+            parent: job.name.clone(),
+            page_size: 1000,
+            page_token,
+        };
         let page = client.jobs().list_results(request).await?.into_inner();
         found.extend(page.results);
         if page.next_page_token.is_empty() {
@@ -330,7 +381,7 @@ pub async fn present(client: &Client, job: &v1::Job, format: &Format) -> anyhow:
         page_token = page.next_page_token;
     }
     let mut out = std::io::stdout().lock();
-    let results = Results::new(job, &found)?;
+    let results = Results::new(&job, &found)?;
     if format.json {
         results.json_lines(&mut out)?;
     }
@@ -351,5 +402,5 @@ pub async fn present(client: &Client, job: &v1::Job, format: &Format) -> anyhow:
             writeln!(out, "{sentence}")?;
         }
     }
-    Ok(())
+    Ok(job)
 }

@@ -97,7 +97,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         config.log.filter = "warn".to_owned();
     }
     telemetry::init(&config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let code = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(args, config).await,

@@ -83,15 +83,21 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
 /// The one model that a command means: by name, or the only one there is.
 pub async fn choose(client: &Client, asked: Option<&str>) -> anyhow::Result<String> {
     if let Some(name) = asked {
-        return Ok(if name.starts_with("models/") { name.to_owned() } else { format!("models/{name}") });
+        return Ok(if name.starts_with("models/") {
+            name.to_owned()
+        } else {
+            format!("models/{name}")
+        });
     }
     let models = all(client).await?;
     match models.as_slice() {
         [only] => Ok(only.name.clone()),
         [] => bail!("there is no model yet: 'palimpsest model import' makes one"),
         several => {
-            let names: Vec<_> =
-                several.iter().map(|m| m.name.trim_start_matches("models/")).collect();
+            let names: Vec<_> = several
+                .iter()
+                .map(|m| m.name.trim_start_matches("models/"))
+                .collect();
             bail!("name one of the models with --model: {}", names.join(", "))
         }
     }
@@ -101,7 +107,10 @@ async fn all(client: &Client) -> anyhow::Result<Vec<v1::Model>> {
     let mut models = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = v1::ListModelsRequest { page_size: 0, page_token };
+        let request = v1::ListModelsRequest {
+            page_size: 0,
+            page_token,
+        };
         let page = client.models().list_models(request).await?.into_inner();
         models.extend(page.models);
         if page.next_page_token.is_empty() {
@@ -124,7 +133,8 @@ fn prepare(source: &str, name: Option<&str>) -> anyhow::Result<(String, PathBuf,
     let checkpoint = Checkpoint::open(&path)?;
     let config = checkpoint.config();
     let infos: Vec<_> = checkpoint.tensors().cloned().collect();
-    let bar = ProgressBar::new(infos.len() as u64).with_style(style("checking {bar:30} {pos}/{len} tensors"));
+    let bar = ProgressBar::new(infos.len() as u64)
+        .with_style(style("checking {bar:30} {pos}/{len} tensors"));
     let mut tensors = Vec::with_capacity(infos.len());
     let (mut parameters, mut in_blocks) = (0, 0);
     for info in &infos {
@@ -150,7 +160,11 @@ fn prepare(source: &str, name: Option<&str>) -> anyhow::Result<(String, PathBuf,
         .files()
         .iter()
         .map(|file| {
-            let file_name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let file_name = file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             Ok(v1::model::File {
                 file_name,
                 digest: Digest::of_file(file)?.to_string(),
@@ -180,20 +194,32 @@ fn prepare(source: &str, name: Option<&str>) -> anyhow::Result<(String, PathBuf,
 
 async fn import(client: &Client, id: String, path: &Path, model: v1::Model) -> anyhow::Result<()> {
     let total = model.files.iter().map(|file| file.size).sum();
-    let bar = ProgressBar::new(total)
-        .with_style(style("storing {bar:30} {bytes}/{total_bytes} {bytes_per_sec}"));
+    let bar = ProgressBar::new(total).with_style(style(
+        "storing {bar:30} {bytes}/{total_bytes} {bytes_per_sec}",
+    ));
     let mut before = 0;
     for file in &model.files {
         let digest: Digest = file.digest.parse()?;
         let source = Path::new(&file.source_path);
-        objects::upload(client.objects(), &digest, source, |sent| bar.set_position(before + sent))
-            .await
-            .with_context(|| format!("cannot store {}", source.display()))?;
+        objects::upload(client.objects(), &digest, source, |sent| {
+            bar.set_position(before + sent)
+        })
+        .await
+        .with_context(|| format!("cannot store {}", source.display()))?;
         before += file.size;
     }
     bar.finish_and_clear();
-    let request = v1::CreateModelRequest { model_id: id, model: Some(model) };
-    let model = client.models().create_model(request).await?.into_inner().model.unwrap_or_default();
+    let request = v1::CreateModelRequest {
+        model_id: id,
+        model: Some(model),
+    };
+    let model = client
+        .models()
+        .create_model(request)
+        .await?
+        .into_inner()
+        .model
+        .unwrap_or_default();
     let shape = model.shape.unwrap_or_default();
     eprintln!(
         "imported {} from {}: {}, {} layers, {} parameters",
@@ -240,7 +266,11 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
 
 async fn show(client: &Client, name: &str, json: bool) -> anyhow::Result<()> {
     let name = choose(client, Some(name)).await?;
-    let model = client.models().get_model(v1::GetModelRequest { name }).await?.into_inner();
+    let model = client
+        .models()
+        .get_model(v1::GetModelRequest { name })
+        .await?
+        .into_inner();
     let model = model.model.unwrap_or_default();
     let mut out = std::io::stdout().lock();
     if json {
@@ -248,19 +278,43 @@ async fn show(client: &Client, name: &str, json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let shape = model.shape.unwrap_or_default();
-    writeln!(out, "model       {}", model.name.trim_start_matches("models/"))?;
+    writeln!(
+        out,
+        "model       {}",
+        model.name.trim_start_matches("models/")
+    )?;
     writeln!(out, "family      {}", model.family)?;
     writeln!(out, "layers      {}", shape.layers)?;
     writeln!(out, "width       {}", shape.width)?;
     writeln!(out, "heads       {}", shape.heads)?;
-    writeln!(out, "vocabulary  {}", output::grouped(u64::from(shape.vocabulary)))?;
-    writeln!(out, "context     {}", output::grouped(u64::from(shape.context)))?;
+    writeln!(
+        out,
+        "vocabulary  {}",
+        output::grouped(u64::from(shape.vocabulary))
+    )?;
+    writeln!(
+        out,
+        "context     {}",
+        output::grouped(u64::from(shape.context))
+    )?;
     writeln!(out, "parameters  {}", output::grouped(shape.parameters))?;
-    writeln!(out, "imported    {}", output::time(model.create_time.as_ref()))?;
+    writeln!(
+        out,
+        "imported    {}",
+        output::time(model.create_time.as_ref())
+    )?;
     writeln!(out, "digest      {}\n", model.digest)?;
-    let mut files = Table::new(&[("FILE", Align::Left), ("SIZE", Align::Right), ("DIGEST", Align::Left)]);
+    let mut files = Table::new(&[
+        ("FILE", Align::Left),
+        ("SIZE", Align::Right),
+        ("DIGEST", Align::Left),
+    ]);
     for file in &model.files {
-        files.row([file.file_name.clone(), output::bytes(file.size), file.digest.clone()]);
+        files.row([
+            file.file_name.clone(),
+            output::bytes(file.size),
+            file.digest.clone(),
+        ]);
     }
     output::print_table(&mut out, &files)?;
     writeln!(out)?;
@@ -306,12 +360,22 @@ fn to_json(model: &v1::Model) -> serde_json::Value {
 
 /// A model's identifier from where it comes: `…/SmolLM2-135M.Q4_1.gguf` is `smollm2-135m.q4_1`.
 fn identifier_of(source: &str) -> String {
-    let last = source.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let last = source
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or_default();
     let last = last.strip_suffix(".gguf").unwrap_or(last);
     let letters: String = last
         .to_lowercase()
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') {
+                c
+            } else {
+                '-'
+            }
+        })
         .collect();
     letters.trim_start_matches(['.', '_', '-']).to_owned()
 }
@@ -326,7 +390,15 @@ fn fetch_from_hub(repository: &str) -> anyhow::Result<PathBuf> {
     let wanted = |name: &str| {
         let plain = !name.contains('/');
         let weights = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
-        plain && (weights || matches!(name, "config.json" | "generation_config.json" | "tokenizer.json" | "tokenizer_config.json"))
+        plain
+            && (weights
+                || matches!(
+                    name,
+                    "config.json"
+                        | "generation_config.json"
+                        | "tokenizer.json"
+                        | "tokenizer_config.json"
+                ))
     };
     for file in info.siblings.iter().filter(|file| wanted(&file.rfilename)) {
         let path = files.get(&file.rfilename).with_context(failed)?;
@@ -346,7 +418,10 @@ mod tests {
 
     #[test]
     fn a_model_is_named_after_its_source() {
-        assert_eq!(identifier_of("/x/SmolLM2-135M.Q4_1.gguf"), "smollm2-135m.q4_1");
+        assert_eq!(
+            identifier_of("/x/SmolLM2-135M.Q4_1.gguf"),
+            "smollm2-135m.q4_1"
+        );
         assert_eq!(identifier_of("hf:openai/GPT2-XL"), "gpt2-xl");
         assert_eq!(identifier_of("models/My Model/"), "my-model");
     }

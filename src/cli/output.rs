@@ -17,7 +17,10 @@ pub fn print_table(out: &mut impl Write, table: &Table) -> anyhow::Result<()> {
 
 /// An error as a person reads it: a server's answer with the fields it names and its remedy.
 pub fn explain(error: &anyhow::Error) -> String {
-    let Some(status) = error.chain().find_map(|cause| cause.downcast_ref::<Status>()) else {
+    let Some(status) = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Status>())
+    else {
         return chain(error);
     };
     let mut text = status.message().to_owned();
@@ -25,13 +28,18 @@ pub fn explain(error: &anyhow::Error) -> String {
         text = status.code().description().to_owned();
     }
     let details = status.get_error_details();
-    let fields = details.bad_request().map_or(&[][..], |bad| &bad.field_violations);
+    let fields = details
+        .bad_request()
+        .map_or(&[][..], |bad| &bad.field_violations);
     for field in fields {
         if !text.contains(&field.description) {
             text.push_str(&format!("\n  {}: {}", field.field, field.description));
         }
     }
-    if let Some(remedy) = details.error_info().and_then(|info| info.metadata.get("remedy")) {
+    if let Some(remedy) = details
+        .error_info()
+        .and_then(|info| info.metadata.get("remedy"))
+    {
         text.push_str(&format!("\n  to help: {remedy}"));
     }
     text
@@ -55,9 +63,15 @@ fn chain(error: &anyhow::Error) -> String {
 
 /// A time in the user's zone.
 pub fn time(timestamp: Option<&prost_types::Timestamp>) -> String {
-    let Some(timestamp) = timestamp else { return "-".to_owned() };
+    let Some(timestamp) = timestamp else {
+        return "-".to_owned();
+    };
     jiff::Timestamp::new(timestamp.seconds, timestamp.nanos)
-        .map(|time| time.to_zoned(jiff::tz::TimeZone::system()).strftime("%F %T").to_string())
+        .map(|time| {
+            time.to_zoned(jiff::tz::TimeZone::system())
+                .strftime("%F %T")
+                .to_string()
+        })
         .unwrap_or_else(|_| "-".to_owned())
 }
 
@@ -66,7 +80,9 @@ pub fn duration(
     from: Option<&prost_types::Timestamp>,
     to: Option<&prost_types::Timestamp>,
 ) -> String {
-    let (Some(from), Some(to)) = (from, to) else { return "-".to_owned() };
+    let (Some(from), Some(to)) = (from, to) else {
+        return "-".to_owned();
+    };
     let seconds = (to.seconds - from.seconds) as f64 + f64::from(to.nanos - from.nanos) / 1e9;
     match seconds {
         s if s < 60.0 => format!("{s:.1} s"),
@@ -77,7 +93,10 @@ pub fn duration(
 
 /// The value of an enum in lower-case words: `JOB_STATE_RUNNING` is `running`.
 pub fn word(name: &str, prefix: &str) -> String {
-    name.strip_prefix(prefix).unwrap_or(name).to_lowercase().replace('_', " ")
+    name.strip_prefix(prefix)
+        .unwrap_or(name)
+        .to_lowercase()
+        .replace('_', " ")
 }
 
 /// A number with its thousands apart.
@@ -98,7 +117,11 @@ pub fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1024.0 {
-            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
+            return if unit == "B" {
+                format!("{bytes} B")
+            } else {
+                format!("{value:.1} {unit}")
+            };
         }
         value /= 1024.0;
     }
@@ -122,6 +145,9 @@ mod tests {
         let status = crate::api::status::invalid_argument("job.trace.noise", "'loud' is no rule");
         let text = explain(&anyhow::Error::from(status));
         assert_eq!(text.matches("'loud' is no rule").count(), 1, "{text}");
-        assert!(text.contains("job.trace.noise") && text.contains("to help"), "{text}");
+        assert!(
+            text.contains("job.trace.noise") && text.contains("to help"),
+            "{text}"
+        );
     }
 }

@@ -70,7 +70,10 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     stop.cancel();
     // What was acknowledged is durable already; open streams are cut, and come back to the next
     // coordinator.
-    if tokio::time::timeout(settings.shutdown_grace, serving).await.is_err() {
+    if tokio::time::timeout(settings.shutdown_grace, serving)
+        .await
+        .is_err()
+    {
         tracing::info!("open streams were cut");
     }
     Ok(ExitCode::SUCCESS)

@@ -23,8 +23,16 @@ pub struct Args {
 pub async fn run(_args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
     let connection = Connection::open(config, Need::Records).await?;
     let client = connection.client();
-    let request = v1::ListWorkersRequest { page_size: 1000, ..Default::default() };
-    let workers = client.workers().list_workers(request).await?.into_inner().workers;
+    let request = v1::ListWorkersRequest {
+        page_size: 1000,
+        ..Default::default()
+    };
+    let workers = client
+        .workers()
+        .list_workers(request)
+        .await?
+        .into_inner()
+        .workers;
     let mut jobs = job::all(client).await?;
     jobs.truncate(JOBS);
     let mut out = std::io::stdout().lock();
@@ -45,7 +53,11 @@ pub async fn run(_args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode>
             (true, false) if worker.leases.is_empty() => "idle",
             (true, false) => "busy",
         };
-        let rate: f64 = worker.leases.iter().map(|lease| lease.steps_per_second).sum();
+        let rate: f64 = worker
+            .leases
+            .iter()
+            .map(|lease| lease.steps_per_second)
+            .sum();
         table.row([
             worker.name.trim_start_matches("workers/").to_owned(),
             state.to_owned(),

@@ -74,7 +74,11 @@ pub struct Args {
 pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
     let spec = v1::TraceSpec {
         facts: facts(&args)?,
-        kinds: args.kinds.iter().map(|kind| parse_kind(kind)).collect::<anyhow::Result<_>>()?,
+        kinds: args
+            .kinds
+            .iter()
+            .map(|kind| parse_kind(kind))
+            .collect::<anyhow::Result<_>>()?,
         noise: args.noise.clone(),
         samples: args.samples,
         seed: Some(args.seed),
@@ -92,13 +96,21 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
     done
 }
 
-async fn submit(args: &Args, spec: v1::TraceSpec, connection: &Connection) -> anyhow::Result<ExitCode> {
+async fn submit(
+    args: &Args,
+    spec: v1::TraceSpec,
+    connection: &Connection,
+) -> anyhow::Result<ExitCode> {
     let client = connection.client();
     let job = v1::Job {
         model: model::choose(client, args.model.as_deref()).await?,
         spec: Some(Spec::Trace(spec)),
         display_name: args.name.clone().unwrap_or_default(),
-        priority: if connection.is_embedded() { ATTENDED } else { 0 },
+        priority: if connection.is_embedded() {
+            ATTENDED
+        } else {
+            0
+        },
         ..Default::default()
     };
     let request = v1::CreateJobRequest {
@@ -106,7 +118,13 @@ async fn submit(args: &Args, spec: v1::TraceSpec, connection: &Connection) -> an
         request_id: uuid::Uuid::now_v7().to_string(),
         validate_only: false,
     };
-    let job = client.jobs().create_job(request).await?.into_inner().job.unwrap_or_default();
+    let job = client
+        .jobs()
+        .create_job(request)
+        .await?
+        .into_inner()
+        .job
+        .unwrap_or_default();
     if args.detach {
         println!("{}", job.name);
         return Ok(ExitCode::SUCCESS);
@@ -124,18 +142,23 @@ async fn submit(args: &Args, spec: v1::TraceSpec, connection: &Connection) -> an
             return Ok(ExitCode::from(130));
         }
     };
-    job::present(client, &job, &args.format).await?;
+    let job = job::present(client, &job.name, &args.format).await?;
     if job.state() != v1::JobState::Succeeded {
-        eprintln!("{} {}: 'palimpsest job show' says why", job.name, job::state(&job));
+        eprintln!(
+            "{} {}: 'palimpsest job show' says why",
+            job.name,
+            job::state(&job)
+        );
     }
     Ok(job::exit_code(&job))
 }
 
 fn facts(args: &Args) -> anyhow::Result<Vec<v1::Fact>> {
     if let Some(prompt) = &args.prompt {
-        let subject = args.subject.clone().context(
-            "--subject is missing: name the words of the prompt that the fact is about",
-        )?;
+        let subject = args
+            .subject
+            .clone()
+            .context("--subject is missing: name the words of the prompt that the fact is about")?;
         return Ok(vec![v1::Fact {
             prompt: prompt.clone(),
             subject,
@@ -143,14 +166,19 @@ fn facts(args: &Args) -> anyhow::Result<Vec<v1::Fact>> {
             ..Default::default()
         }]);
     }
-    let Some(file) = &args.facts else { bail!("give a prompt, or --facts FILE") };
+    let Some(file) = &args.facts else {
+        bail!("give a prompt, or --facts FILE")
+    };
     let mut facts = facts::read(file)?;
     facts.truncate(args.limit.unwrap_or(usize::MAX));
     Ok(facts.into_iter().map(v1::Fact::from).collect())
 }
 
 fn parse_kind(text: &str) -> anyhow::Result<i32> {
-    let names: Vec<_> = translate::KINDS.into_iter().map(translate::kind_name).collect();
+    let names: Vec<_> = translate::KINDS
+        .into_iter()
+        .map(translate::kind_name)
+        .collect();
     match translate::named_kind(text.trim()) {
         Some(kind) => Ok(kind as i32),
         None => bail!("--kinds '{text}': use {}", names.join(", ")),

@@ -85,10 +85,19 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     };
     // Lazily: a worker may be started before its coordinator.
     let client = Client::new(endpoint(settings.coordinator.as_str())?.connect_lazy());
-    tracing::info!(worker = options.id, coordinator = settings.coordinator.as_str(), "working");
+    tracing::info!(
+        worker = options.id,
+        coordinator = settings.coordinator.as_str(),
+        "working"
+    );
     let shutdown = CancellationToken::new();
-    let working =
-        tokio::spawn(worker::run(client, objects, engine, options, shutdown.clone()));
+    let working = tokio::spawn(worker::run(
+        client,
+        objects,
+        engine,
+        options,
+        shutdown.clone(),
+    ));
     tokio::pin!(working);
     tokio::select! {
         ended = &mut working => ended??,
@@ -105,7 +114,9 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
 
 fn engine(args: &Args, settings: &WorkerConfig) -> anyhow::Result<Box<dyn Engine>> {
     if let Some(milliseconds) = args.fake {
-        return Ok(Box::new(worker::Fake { unit_time: Duration::from_millis(milliseconds) }));
+        return Ok(Box::new(worker::Fake {
+            unit_time: Duration::from_millis(milliseconds),
+        }));
     }
     real_engine(settings)
 }
@@ -113,7 +124,11 @@ fn engine(args: &Args, settings: &WorkerConfig) -> anyhow::Result<Box<dyn Engine
 #[cfg(feature = "torch")]
 fn real_engine(settings: &WorkerConfig) -> anyhow::Result<Box<dyn Engine>> {
     let memory = batch_memory(&settings.memory);
-    Ok(Box::new(worker::Torch::new(settings.device.as_str(), settings.threads, memory)?))
+    Ok(Box::new(worker::Torch::new(
+        settings.device.as_str(),
+        settings.threads,
+        memory,
+    )?))
 }
 
 #[cfg(not(feature = "torch"))]
@@ -137,11 +152,21 @@ fn host_name() -> String {
         .trim()
         .to_lowercase()
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' {
+                c
+            } else {
+                '-'
+            }
+        })
         .take(30)
         .collect();
     let letters = letters.trim_matches('-');
-    if letters.is_empty() { "worker".to_owned() } else { letters.to_owned() }
+    if letters.is_empty() {
+        "worker".to_owned()
+    } else {
+        letters.to_owned()
+    }
 }
 
 fn random_suffix() -> String {

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use prost::Message as _;
 use uuid::Uuid;
 
-use super::event::{Closing, CommittedResult, Effect, Event, LeaseKey, Millis, NewJob, Refusal, Session};
+use super::event::{
+    Closing, CommittedResult, Effect, Event, LeaseKey, Millis, NewJob, Refusal, Session,
+};
 use super::invariants::Invariant;
 use super::plan;
 use crate::proto::v1::connect_response::Message;
@@ -31,7 +33,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { heartbeat: 2_000, worker_timeout: 10_000, attempts: 4, poison: 3 }
+        Self {
+            heartbeat: 2_000,
+            worker_timeout: 10_000,
+            attempts: 4,
+            poison: 3,
+        }
     }
 }
 
@@ -179,20 +186,35 @@ impl Core {
             }
         }
         for (id, n, record) in snapshot.tasks {
-            let Some(job) = core.jobs.get_mut(&id) else { continue };
-            let Some(task) = job.tasks.get_mut(n as usize) else { continue };
+            let Some(job) = core.jobs.get_mut(&id) else {
+                continue;
+            };
+            let Some(task) = job.tasks.get_mut(n as usize) else {
+                continue;
+            };
             task.epoch = record.epoch;
             task.worker.clone_from(&record.worker);
-            task.failures =
-                record.failures.iter().map(|f| (f.failure_class, f.count)).collect();
+            task.failures = record
+                .failures
+                .iter()
+                .map(|f| (f.failure_class, f.count))
+                .collect();
             task.last_failure.clone_from(&record.last_failure);
             task.lost_workers = record.lost_workers.iter().cloned().collect();
             job.set_state(n, record.state());
             if record.state() == TaskState::Leased {
-                let worker = core.workers.entry(record.worker.clone()).or_insert_with(|| {
-                    Worker::absent(now)
-                });
-                worker.leases.insert((id, n), Held { epoch: record.epoch, steps: 0, rate: 0.0 });
+                let worker = core
+                    .workers
+                    .entry(record.worker.clone())
+                    .or_insert_with(|| Worker::absent(now));
+                worker.leases.insert(
+                    (id, n),
+                    Held {
+                        epoch: record.epoch,
+                        steps: 0,
+                        rate: 0.0,
+                    },
+                );
             }
         }
         for job in core.jobs.values_mut() {
@@ -222,7 +244,11 @@ impl Core {
         match event {
             Event::Submit(new) => return self.submit(*new, now, effects).map(Some),
             Event::Cancel(job) => self.cancel(job, now, effects)?,
-            Event::Hello { session, hello, held } => {
+            Event::Hello {
+                session,
+                hello,
+                held,
+            } => {
                 self.hello(session, *hello, &held, now, effects);
             }
             Event::Credits(session, credits) => {
@@ -230,13 +256,26 @@ impl Core {
                     worker.credits = credits;
                 }
             }
-            Event::Heartbeat { session, leases, loaded } => {
+            Event::Heartbeat {
+                session,
+                leases,
+                loaded,
+            } => {
                 self.heartbeat(session, &leases, loaded, now, effects);
             }
-            Event::Commit { session, lease, unit, result } => {
+            Event::Commit {
+                session,
+                lease,
+                unit,
+                result,
+            } => {
                 self.commit(session, lease, unit, result, now, effects);
             }
-            Event::TaskEnd { session, lease, failure } => {
+            Event::TaskEnd {
+                session,
+                lease,
+                failure,
+            } => {
                 self.task_end(session, lease, failure, now, effects);
             }
             Event::Drain(session) => {
@@ -262,17 +301,28 @@ impl Core {
             return if self.jobs[&id].request_digest == new.request_digest {
                 Ok(id)
             } else {
-                Err(Refusal::RequestIdReused { request_id: new.request_id, job: id })
+                Err(Refusal::RequestIdReused {
+                    request_id: new.request_id,
+                    job: id,
+                })
             };
         }
         let id = new.id;
         if !new.request_id.is_empty() {
             self.requests.insert(new.request_id.clone(), id);
         }
-        let spec = SpecRecord { job: Some(new.job.clone()), tasks: new.tasks.clone() };
+        let spec = SpecRecord {
+            job: Some(new.job.clone()),
+            tasks: new.tasks.clone(),
+        };
         effects.push(Effect::Change(Change::Spec(id, spec)));
         let mut job = Job::new(new, now);
-        job.event(id, v1::job_event::Event::State(JobState::Queued as i32), now, effects);
+        job.event(
+            id,
+            v1::job_event::Event::State(JobState::Queued as i32),
+            now,
+            effects,
+        );
         job.finish_if_ended(id, now, effects);
         job.save(id, effects);
         self.jobs.insert(id, job);
@@ -290,7 +340,11 @@ impl Core {
                 continue;
             }
             if task.state == TaskState::Leased {
-                let key = LeaseKey { job: id, task: n, epoch: task.epoch };
+                let key = LeaseKey {
+                    job: id,
+                    task: n,
+                    epoch: task.epoch,
+                };
                 if let Some(worker) = self.workers.get_mut(&task.worker) {
                     worker.leases.remove(&(id, n));
                     worker.cancel_lease(key, effects);
@@ -301,7 +355,12 @@ impl Core {
         }
         job.state = JobState::Cancelled;
         job.ended = Some(now);
-        job.event(id, v1::job_event::Event::State(job.state as i32), now, effects);
+        job.event(
+            id,
+            v1::job_event::Event::State(job.state as i32),
+            now,
+            effects,
+        );
         job.save(id, effects);
         Ok(())
     }
@@ -317,7 +376,10 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         let name = hello.worker_id;
-        let worker = self.workers.entry(name.clone()).or_insert_with(|| Worker::absent(now));
+        let worker = self
+            .workers
+            .entry(name.clone())
+            .or_insert_with(|| Worker::absent(now));
         if let Some(old) = worker.session.replace(session) {
             self.sessions.remove(&old);
             effects.push(Effect::Close(old, Closing::Replaced));
@@ -332,8 +394,16 @@ impl Core {
         let mut adopted = Vec::new();
         let mut dropped = Vec::new();
         for (&(job, task), lease) in &worker.leases {
-            let key = LeaseKey { job, task, epoch: lease.epoch };
-            if held.contains(&key) { adopted.push(key) } else { dropped.push(key) }
+            let key = LeaseKey {
+                job,
+                task,
+                epoch: lease.epoch,
+            };
+            if held.contains(&key) {
+                adopted.push(key)
+            } else {
+                dropped.push(key)
+            }
         }
         effects.push(send(
             session,
@@ -345,7 +415,13 @@ impl Core {
         // A lease that never reached the worker, because the stream broke under it, is nobody's
         // fault.
         for key in dropped {
-            self.release(key, FailureClass::Preempted, "the lease did not reach the worker", now, effects);
+            self.release(
+                key,
+                FailureClass::Preempted,
+                "the lease did not reach the worker",
+                now,
+                effects,
+            );
         }
     }
 
@@ -357,7 +433,9 @@ impl Core {
         now: Millis,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(worker) = self.worker_of(session, now) else { return };
+        let Some(worker) = self.worker_of(session, now) else {
+            return;
+        };
         worker.capabilities.loaded_models = loaded;
         for &(key, steps, rate) in leases {
             match worker.leases.get_mut(&(key.job, key.task)) {
@@ -381,7 +459,9 @@ impl Core {
         now: Millis,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(name) = self.sessions.get(&session).cloned() else { return };
+        let Some(name) = self.sessions.get(&session).cloned() else {
+            return;
+        };
         if let Some(worker) = self.worker_of(session, now) {
             if let Some(held) = worker.leases.get_mut(&(key.job, key.task)) {
                 held.steps = 0;
@@ -389,7 +469,14 @@ impl Core {
         }
         let accepted = self.commit_unit(&name, key, unit, result, now, effects);
         let lease = Some(key.to_proto());
-        effects.push(send(session, Message::CommitAck(v1::CommitAck { lease, unit, accepted })));
+        effects.push(send(
+            session,
+            Message::CommitAck(v1::CommitAck {
+                lease,
+                unit,
+                accepted,
+            }),
+        ));
     }
 
     /// Whether the unit has this result now, from this commit or an earlier one.
@@ -402,7 +489,9 @@ impl Core {
         now: Millis,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        let Some(job) = self.jobs.get_mut(&key.job) else { return false };
+        let Some(job) = self.jobs.get_mut(&key.job) else {
+            return false;
+        };
         if let Some(&before) = job.committed.get(&unit) {
             if before != result.digest_prefix {
                 let record = DivergenceRecord {
@@ -414,7 +503,9 @@ impl Core {
             }
             return before == result.digest_prefix;
         }
-        let Some(task) = job.tasks.get(key.task as usize) else { return false };
+        let Some(task) = job.tasks.get(key.task as usize) else {
+            return false;
+        };
         let current = task.state == TaskState::Leased
             && task.epoch == key.epoch
             && task.worker == worker
@@ -431,7 +522,15 @@ impl Core {
             failed: result.failed,
         };
         let scale = result.noise_scale;
-        job.commit(key.job, unit, result.bytes, result.digest_prefix, record, now, effects);
+        job.commit(
+            key.job,
+            unit,
+            result.bytes,
+            result.digest_prefix,
+            record,
+            now,
+            effects,
+        );
         if job.tasks[key.task as usize].plan.preparatory && scale.is_some() {
             job.noise_scale = scale;
         }
@@ -450,7 +549,9 @@ impl Core {
         now: Millis,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(worker) = self.worker_of(session, now) else { return };
+        let Some(worker) = self.worker_of(session, now) else {
+            return;
+        };
         match worker.leases.get(&(key.job, key.task)) {
             Some(held) if held.epoch == key.epoch => {}
             _ => return,
@@ -501,7 +602,9 @@ impl Core {
             .map(|(name, _)| name.clone())
             .collect();
         for name in lost {
-            let Some(worker) = self.workers.get_mut(&name) else { continue };
+            let Some(worker) = self.workers.get_mut(&name) else {
+                continue;
+            };
             if let Some(session) = worker.session.take() {
                 self.sessions.remove(&session);
                 effects.push(Effect::Close(session, Closing::Silent));
@@ -509,7 +612,11 @@ impl Core {
             let keys: Vec<_> = worker
                 .leases
                 .iter()
-                .map(|(&(job, task), held)| LeaseKey { job, task, epoch: held.epoch })
+                .map(|(&(job, task), held)| LeaseKey {
+                    job,
+                    task,
+                    epoch: held.epoch,
+                })
                 .collect();
             for key in keys {
                 let what = format!("worker {name} was lost");
@@ -531,7 +638,9 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         let id = key.job;
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
         let task = &mut job.tasks[key.task as usize];
         if let Some(worker) = self.workers.get_mut(&task.worker) {
             worker.leases.remove(&(id, key.task));
@@ -544,17 +653,31 @@ impl Core {
         if class == FailureClass::WorkerLost {
             task.lost_workers.insert(task.worker.clone());
         }
-        let counted: u32 = [FailureClass::Transient, FailureClass::OutOfMemory, FailureClass::Unspecified]
-            .iter()
-            .filter_map(|class| task.failures.get(&(*class as i32)))
-            .sum();
+        let counted: u32 = [
+            FailureClass::Transient,
+            FailureClass::OutOfMemory,
+            FailureClass::Unspecified,
+        ]
+        .iter()
+        .filter_map(|class| task.failures.get(&(*class as i32)))
+        .sum();
         let poison = task.lost_workers.len() >= self.limits.poison;
         let permanent = class == FailureClass::Invalid;
         if permanent || poison || counted >= self.limits.attempts {
-            Invariant::I7.check(permanent || poison || counted > 0, || format!("{key:?} {class:?}"));
+            Invariant::I7.check(permanent || poison || counted > 0, || {
+                format!("{key:?} {class:?}")
+            });
             let (class, what) = if poison {
-                let lost = task.lost_workers.iter().cloned().collect::<Vec<_>>().join(", ");
-                (FailureClass::Poison, format!("the workers {lost} were lost while they ran this task"))
+                let lost = task
+                    .lost_workers
+                    .iter()
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                (
+                    FailureClass::Poison,
+                    format!("the workers {lost} were lost while they ran this task"),
+                )
             } else {
                 (class, what.to_owned())
             };
@@ -579,7 +702,9 @@ impl Core {
     /// Ends a lease all of whose units are committed.
     fn complete(&mut self, key: LeaseKey, now: Millis, effects: &mut Vec<Effect>) {
         let id = key.job;
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
         if let Some(worker) = self.workers.get_mut(&job.tasks[key.task as usize].worker) {
             worker.leases.remove(&(id, key.task));
         }
@@ -634,8 +759,17 @@ impl Core {
                 let Some(session) = worker.session else { break };
                 self.epoch += 1;
                 let epoch = self.epoch;
-                worker.leases.insert((id, n), Held { epoch, steps: 0, rate: 0.0 });
-                Invariant::I6.check(worker.leases.len() <= worker.credits as usize, || name.clone());
+                worker.leases.insert(
+                    (id, n),
+                    Held {
+                        epoch,
+                        steps: 0,
+                        rate: 0.0,
+                    },
+                );
+                Invariant::I6.check(worker.leases.len() <= worker.credits as usize, || {
+                    name.clone()
+                });
                 let task = &mut job.tasks[n as usize];
                 task.epoch = epoch;
                 task.worker.clone_from(name);
@@ -643,12 +777,21 @@ impl Core {
                 if job.state == JobState::Queued {
                     job.state = JobState::Running;
                     job.started = Some(now);
-                    job.event(id, v1::job_event::Event::State(job.state as i32), now, effects);
+                    job.event(
+                        id,
+                        v1::job_event::Event::State(job.state as i32),
+                        now,
+                        effects,
+                    );
                 }
                 job.save_task(id, n, now, effects);
                 job.save(id, effects);
                 effects.push(Effect::Change(Change::Epoch(epoch)));
-                let key = LeaseKey { job: id, task: n, epoch };
+                let key = LeaseKey {
+                    job: id,
+                    task: n,
+                    epoch,
+                };
                 effects.push(send(session, Message::Lease(job.lease(key))));
             }
         }
@@ -665,10 +808,17 @@ impl Core {
                 Invariant::I2.check(
                     (task.state == TaskState::Leased)
                         == held.is_some_and(|held| held.epoch == task.epoch),
-                    || format!("jobs/{id}/tasks/{n} is {:?}, its worker holds {held:?}", task.state),
+                    || {
+                        format!(
+                            "jobs/{id}/tasks/{n} is {:?}, its worker holds {held:?}",
+                            task.state
+                        )
+                    },
                 );
             }
-            Invariant::I5.check(tally == job.tally, || format!("{tally:?}, counted {:?}", job.tally));
+            Invariant::I5.check(tally == job.tally, || {
+                format!("{tally:?}, counted {:?}", job.tally)
+            });
             Invariant::I4.check(
                 !is_terminal(job.state) || tally.waiting + tally.leased == 0,
                 || format!("jobs/{id} has ended with {tally:?}"),
@@ -695,7 +845,10 @@ impl Core {
     /// A job with its facts or prompts.
     pub fn full_job(&self, id: Uuid) -> Option<v1::Job> {
         let job = self.jobs.get(&id)?;
-        Some(v1::Job { spec: job.spec.spec.clone(), ..job.summary(id) })
+        Some(v1::Job {
+            spec: job.spec.spec.clone(),
+            ..job.summary(id)
+        })
     }
 
     /// Jobs before one, the newest first.
@@ -713,7 +866,11 @@ impl Core {
     pub fn tasks(&self, id: Uuid, from: u32, limit: usize) -> Option<Vec<v1::Task>> {
         let job = self.jobs.get(&id)?;
         let last = job.tasks.len().min((from as usize).saturating_add(limit));
-        Some((from as usize..last).map(|n| job.task(id, n as u32)).collect())
+        Some(
+            (from as usize..last)
+                .map(|n| job.task(id, n as u32))
+                .collect(),
+        )
     }
 
     /// How a job's running tasks go.
@@ -733,7 +890,10 @@ impl Core {
 
     /// Workers after a name, in order.
     pub fn workers(&self, after: &str, limit: usize) -> Vec<v1::Worker> {
-        let start = (std::ops::Bound::Excluded(after.to_owned()), std::ops::Bound::Unbounded);
+        let start = (
+            std::ops::Bound::Excluded(after.to_owned()),
+            std::ops::Bound::Unbounded,
+        );
         self.workers
             .range(start)
             .take(limit)
@@ -747,7 +907,14 @@ impl Core {
                     .leases
                     .iter()
                     .map(|(&(job, task), held)| v1::LeaseProgress {
-                        lease: Some(LeaseKey { job, task, epoch: held.epoch }.to_proto()),
+                        lease: Some(
+                            LeaseKey {
+                                job,
+                                task,
+                                epoch: held.epoch,
+                            }
+                            .to_proto(),
+                        ),
                         steps: held.steps,
                         steps_per_second: held.rate,
                     })
@@ -766,19 +933,28 @@ impl Core {
         match job.state {
             JobState::Succeeded => reasons.push("The job is done.".to_owned()),
             JobState::Failed => {
-                reasons.push(format!("The job has ended; {} units failed.", job.failed.len()));
+                reasons.push(format!(
+                    "The job has ended; {} units failed.",
+                    job.failed.len()
+                ));
             }
             JobState::Cancelled => reasons.push("The job was cancelled.".to_owned()),
             _ => {
-                let connected: Vec<_> =
-                    self.workers.values().filter(|w| w.session.is_some()).collect();
+                let connected: Vec<_> = self
+                    .workers
+                    .values()
+                    .filter(|w| w.session.is_some())
+                    .collect();
                 if connected.is_empty() {
                     reasons.push(
                         "No worker is connected: start one with 'palimpsest worker --coordinator ADDR'."
                             .to_owned(),
                     );
                 } else if tally.leased > 0 {
-                    reasons.push(format!("{} tasks run, {} wait.", tally.leased, tally.waiting));
+                    reasons.push(format!(
+                        "{} tasks run, {} wait.",
+                        tally.leased, tally.waiting
+                    ));
                 }
                 if !connected.is_empty() && connected.iter().all(|w| !w.has_room()) {
                     reasons.push(format!(
@@ -788,7 +964,8 @@ impl Core {
                 }
                 if job.tasks.iter().any(|t| t.state == TaskState::Blocked) {
                     reasons.push(
-                        "The scale of the noise is being found; the other tasks wait for it.".to_owned(),
+                        "The scale of the noise is being found; the other tasks wait for it."
+                            .to_owned(),
                     );
                 }
                 let ahead: u64 = self
@@ -812,7 +989,11 @@ impl Core {
                 }
             }
         }
-        let failures = job.tasks.iter().enumerate().filter(|(_, t)| !t.last_failure.is_empty());
+        let failures = job
+            .tasks
+            .iter()
+            .enumerate()
+            .filter(|(_, t)| !t.last_failure.is_empty());
         for (n, task) in failures.take(5) {
             reasons.push(format!("Task {n} failed before: {}.", task.last_failure));
         }
@@ -855,7 +1036,10 @@ impl Job {
             spec: new.job,
             model: new.model,
             state: JobState::Queued,
-            tally: Tally { waiting: tasks.len() as u64, ..Tally::default() },
+            tally: Tally {
+                waiting: tasks.len() as u64,
+                ..Tally::default()
+            },
             tasks,
             pending,
             delayed: BTreeSet::new(),
@@ -901,14 +1085,15 @@ impl Job {
             return self.tasks.iter().position(|task| task.plan.preparatory);
         }
         let skip = self.tasks.partition_point(|task| task.plan.preparatory);
-        let after =
-            self.tasks[skip..].partition_point(|task| task.plan.first_unit <= unit) + skip;
+        let after = self.tasks[skip..].partition_point(|task| task.plan.first_unit <= unit) + skip;
         after.checked_sub(1)
     }
 
     fn count_unit(&mut self, unit: u64, digest: u64, failed: bool) {
         let before = self.committed.insert(unit, digest);
-        Invariant::I1.check(before.is_none(), || format!("unit {unit} is committed twice"));
+        Invariant::I1.check(before.is_none(), || {
+            format!("unit {unit} is committed twice")
+        });
         if failed {
             self.failed.insert(unit);
         }
@@ -948,14 +1133,20 @@ impl Job {
             if self.committed.contains_key(&unit) {
                 continue;
             }
-            let failure = v1::Failure { failure_class: class as i32, message: what.to_owned() };
+            let failure = v1::Failure {
+                failure_class: class as i32,
+                message: what.to_owned(),
+            };
             let result = v1::UnitResult {
                 unit,
                 outcome: Some(v1::unit_result::Outcome::Failure(failure)),
             };
             let bytes = bytes::Bytes::from(result.encode_to_vec());
             let digest = crate::objects::Digest::of(&bytes).prefix();
-            let record = ResultRecord { failed: true, ..ResultRecord::default() };
+            let record = ResultRecord {
+                failed: true,
+                ..ResultRecord::default()
+            };
             self.commit(id, unit, bytes, digest, record, now, effects);
         }
         self.tasks[n as usize].last_failure = what.to_owned();
@@ -975,10 +1166,18 @@ impl Job {
         if is_terminal(self.state) || self.tally.waiting + self.tally.leased > 0 {
             return;
         }
-        self.state =
-            if !self.failed.is_empty() { JobState::Failed } else { JobState::Succeeded };
+        self.state = if !self.failed.is_empty() {
+            JobState::Failed
+        } else {
+            JobState::Succeeded
+        };
         self.ended = Some(now);
-        self.event(id, v1::job_event::Event::State(self.state as i32), now, effects);
+        self.event(
+            id,
+            v1::job_event::Event::State(self.state as i32),
+            now,
+            effects,
+        );
     }
 
     fn event(
@@ -1088,7 +1287,10 @@ impl Task {
     fn failure_counts(&self) -> Vec<v1::FailureCount> {
         self.failures
             .iter()
-            .map(|(&failure_class, &count)| v1::FailureCount { failure_class, count })
+            .map(|(&failure_class, &count)| v1::FailureCount {
+                failure_class,
+                count,
+            })
             .collect()
     }
 }
@@ -1115,7 +1317,10 @@ impl Worker {
     fn cancel_lease(&self, key: LeaseKey, effects: &mut Vec<Effect>) {
         if let Some(session) = self.session {
             let lease = Some(key.to_proto());
-            effects.push(send(session, Message::CancelLease(v1::CancelLease { lease })));
+            effects.push(send(
+                session,
+                Message::CancelLease(v1::CancelLease { lease }),
+            ));
         }
     }
 }
@@ -1135,13 +1340,20 @@ impl Tally {
 impl LeaseKey {
     /// As it travels.
     pub fn to_proto(&self) -> v1::LeaseKey {
-        v1::LeaseKey { task: format!("jobs/{}/tasks/{}", self.job, self.task), epoch: self.epoch }
+        v1::LeaseKey {
+            task: format!("jobs/{}/tasks/{}", self.job, self.task),
+            epoch: self.epoch,
+        }
     }
 
     /// From how it travels.
     pub fn from_proto(key: &v1::LeaseKey) -> Option<Self> {
         let (job, task) = key.task.strip_prefix("jobs/")?.split_once("/tasks/")?;
-        Some(Self { job: job.parse().ok()?, task: task.parse().ok()?, epoch: key.epoch })
+        Some(Self {
+            job: job.parse().ok()?,
+            task: task.parse().ok()?,
+            epoch: key.epoch,
+        })
     }
 }
 
@@ -1151,11 +1363,17 @@ fn send(session: Session, message: Message) -> Effect {
 
 /// Whether a job's state is final.
 pub fn is_terminal(state: JobState) -> bool {
-    matches!(state, JobState::Succeeded | JobState::Failed | JobState::Cancelled)
+    matches!(
+        state,
+        JobState::Succeeded | JobState::Failed | JobState::Cancelled
+    )
 }
 
 fn is_over(state: TaskState) -> bool {
-    matches!(state, TaskState::Done | TaskState::Failed | TaskState::Cancelled)
+    matches!(
+        state,
+        TaskState::Done | TaskState::Failed | TaskState::Cancelled
+    )
 }
 
 fn timestamp(millis: Millis) -> prost_types::Timestamp {

@@ -88,7 +88,11 @@ impl Coordinator {
         };
         let tick = Duration::from_millis((limits.heartbeat / 4).clamp(10, 1000));
         let task = tokio::spawn(actor.run(inbox, tick));
-        let coordinator = Self { commands, store, sessions: Arc::new(AtomicU64::new(1)) };
+        let coordinator = Self {
+            commands,
+            store,
+            sessions: Arc::new(AtomicU64::new(1)),
+        };
         Ok((coordinator, task))
     }
 
@@ -157,7 +161,10 @@ impl Coordinator {
     }
 
     async fn send(&self, command: Command) -> Result<(), Error> {
-        self.commands.send(command).await.map_err(|_| Error::Stopped)
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| Error::Stopped)
     }
 }
 
@@ -217,7 +224,10 @@ impl Actor {
                 }
                 Command::Inspect(look) => inspections.push(look),
                 Command::Watch(job, asker) => {
-                    let sender = self.watchers.entry(job).or_insert_with(|| watch::channel(()).0);
+                    let sender = self
+                        .watchers
+                        .entry(job)
+                        .or_insert_with(|| watch::channel(()).0);
                     let _ = asker.send(sender.subscribe());
                 }
             }
@@ -249,7 +259,9 @@ impl Actor {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Send(session, message) => {
-                let Some(stream) = self.streams.get(&session) else { return };
+                let Some(stream) = self.streams.get(&session) else {
+                    return;
+                };
                 // A worker that does not read its stream loses it, and with it nothing: it comes
                 // back with its leases and repeats what was not acknowledged.
                 if stream.try_send(Ok(*message)).is_err() {
@@ -278,6 +290,8 @@ impl Actor {
 /// The one place where the coordinator reads the clock.
 #[allow(clippy::disallowed_methods)]
 fn now() -> Millis {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     since.as_millis() as Millis
 }

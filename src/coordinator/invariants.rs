@@ -52,5 +52,6 @@ impl Invariant {
 
 /// Violations since the program started, for every invariant.
 pub fn violations() -> impl Iterator<Item = (Invariant, u64)> {
-    ALL.into_iter().map(|i| (i, VIOLATIONS[i as usize].load(Ordering::Relaxed)))
+    ALL.into_iter()
+        .map(|i| (i, VIOLATIONS[i as usize].load(Ordering::Relaxed)))
 }

@@ -11,6 +11,8 @@ mod plan;
 
 pub use self::core::{Answer, Core, Limits, is_terminal};
 pub use driver::{Coordinator, Error};
-pub use event::{Closing, CommittedResult, Effect, Event, LeaseKey, Millis, NewJob, Refusal, Session};
+pub use event::{
+    Closing, CommittedResult, Effect, Event, LeaseKey, Millis, NewJob, Refusal, Session,
+};
 pub use invariants::{Invariant, violations};
 pub use plan::{noise_factor, summary, tasks, units};

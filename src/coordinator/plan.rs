@@ -4,9 +4,9 @@
 //! `unit = fact * kinds + kind`, for completions `unit = prompt`, and the preparatory unit of a
 //! sweep whose noise depends on all its subjects has the number after the last.
 
+use crate::causal::Kind;
 use crate::causal::cost;
 use crate::causal::noise::{Law, Rule};
-use crate::causal::Kind;
 use crate::proto::v1::{self, job::Spec, leased_unit};
 use crate::store::TaskPlan;
 
@@ -37,7 +37,10 @@ pub fn tasks(job: &v1::Job, shape: &v1::model::Shape) -> Vec<TaskPlan> {
                     preparatory: true,
                 });
             }
-            let costs = trace.facts.iter().map(|fact| trace_cost(fact, trace, shape));
+            let costs = trace
+                .facts
+                .iter()
+                .map(|fact| trace_cost(fact, trace, shape));
             plan.extend(cut(costs, kinds));
         }
         Some(Spec::Generate(generate)) => {
@@ -80,10 +83,16 @@ pub fn lease_units(
                             factor: noise_factor(trace).unwrap_or_default(),
                         }),
                     };
-                    v1::LeasedUnit { unit, spec: Some(spec) }
+                    v1::LeasedUnit {
+                        unit,
+                        spec: Some(spec),
+                    }
                 })
                 .collect();
-            let settings = v1::TraceSpec { facts: Vec::new(), ..trace.clone() };
+            let settings = v1::TraceSpec {
+                facts: Vec::new(),
+                ..trace.clone()
+            };
             (Some(v1::lease::Settings::Trace(settings)), units)
         }
         Some(Spec::Generate(generate)) => {
@@ -91,10 +100,16 @@ pub fn lease_units(
                 .filter_map(|unit| {
                     let prompt = generate.prompts.get(unit as usize)?.clone();
                     let spec = leased_unit::Spec::Generate(v1::GenerateUnit { prompt });
-                    Some(v1::LeasedUnit { unit, spec: Some(spec) })
+                    Some(v1::LeasedUnit {
+                        unit,
+                        spec: Some(spec),
+                    })
                 })
                 .collect();
-            let settings = v1::GenerateSpec { prompts: Vec::new(), ..generate.clone() };
+            let settings = v1::GenerateSpec {
+                prompts: Vec::new(),
+                ..generate.clone()
+            };
             (Some(v1::lease::Settings::Generate(settings)), units)
         }
         None => (None, Vec::new()),
@@ -165,7 +180,11 @@ fn trace_cost(fact: &v1::Fact, trace: &v1::TraceSpec, shape: &v1::model::Shape) 
         v1::Engine::Plain => shape.block_parameters as f64 + head / layers,
         _ => shape.block_parameters as f64,
     };
-    trace.kinds.iter().map(|kind| passes(kind) as f64 * a_pass).sum()
+    trace
+        .kinds
+        .iter()
+        .map(|kind| passes(kind) as f64 * a_pass)
+        .sum()
 }
 
 #[cfg(test)]
@@ -207,13 +226,21 @@ mod tests {
         for (facts, noise) in [(1, "0.3"), (100, "0.3"), (100, "s3")] {
             let job = job(facts, noise);
             let plan = tasks(&job, &shape());
-            let mut seen: Vec<u64> =
-                plan.iter().flat_map(|t| t.first_unit..t.first_unit + t.units).collect();
+            let mut seen: Vec<u64> = plan
+                .iter()
+                .flat_map(|t| t.first_unit..t.first_unit + t.units)
+                .collect();
             seen.sort_unstable();
             let all = units(&job) + u64::from(noise == "s3");
             assert_eq!(seen, (0..all).collect::<Vec<_>>());
-            assert!(plan.iter().all(|t| t.preparatory || t.first_unit % 3 == 0 && t.units % 3 == 0));
-            assert_eq!(plan.iter().filter(|t| t.preparatory).count(), usize::from(noise == "s3"));
+            assert!(
+                plan.iter()
+                    .all(|t| t.preparatory || t.first_unit % 3 == 0 && t.units % 3 == 0)
+            );
+            assert_eq!(
+                plan.iter().filter(|t| t.preparatory).count(),
+                usize::from(noise == "s3")
+            );
         }
     }
 

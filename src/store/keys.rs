@@ -64,7 +64,10 @@ pub fn printable(key: &[u8]) -> String {
 }
 
 fn damaged(key: &[u8]) -> Error {
-    Error::Damaged { key: printable(key), what: "the key is malformed".to_owned() }
+    Error::Damaged {
+        key: printable(key),
+        what: "the key is malformed".to_owned(),
+    }
 }
 
 pub fn job_of(key: &[u8]) -> Result<Uuid, Error> {
@@ -73,11 +76,17 @@ pub fn job_of(key: &[u8]) -> Result<Uuid, Error> {
 }
 
 pub fn task_of(key: &[u8]) -> Result<(Uuid, u32), Error> {
-    let n = key.get(17..21).and_then(|b| b.try_into().ok()).ok_or_else(|| damaged(key))?;
+    let n = key
+        .get(17..21)
+        .and_then(|b| b.try_into().ok())
+        .ok_or_else(|| damaged(key))?;
     Ok((job_of(key)?, u32::from_be_bytes(n)))
 }
 
 pub fn unit_of(key: &[u8]) -> Result<(Uuid, u64), Error> {
-    let unit = key.get(17..25).and_then(|b| b.try_into().ok()).ok_or_else(|| damaged(key))?;
+    let unit = key
+        .get(17..25)
+        .and_then(|b| b.try_into().ok())
+        .ok_or_else(|| damaged(key))?;
     Ok((job_of(key)?, u64::from_be_bytes(unit)))
 }

@@ -64,7 +64,11 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let io = |action, path: &Path| {
             let path = path.to_owned();
-            move |source| Error::Io { action, path, source }
+            move |source| Error::Io {
+                action,
+                path,
+                source,
+            }
         };
         fs::create_dir_all(path).map_err(io("create the store's folder", path))?;
         let lock_path = path.join("LOCK");
@@ -76,7 +80,9 @@ impl Store {
             .map_err(io("open the store's lock", &lock_path))?;
         // Our own lock, before anything is touched: sled takes its own too late to protect the
         // clean-up below.
-        lock.try_lock_exclusive().map_err(|_| Error::Busy { path: path.to_owned() })?;
+        lock.try_lock_exclusive().map_err(|_| Error::Busy {
+            path: path.to_owned(),
+        })?;
 
         let format_path = path.join("FORMAT");
         match fs::read_to_string(&format_path) {
@@ -106,7 +112,10 @@ impl Store {
             .flush_every_ms(None)
             .cache_capacity(64 << 20)
             .open()
-            .map_err(|source| Error::Database { path: records, source })?;
+            .map_err(|source| Error::Database {
+                path: records,
+                source,
+            })?;
         let objects = ObjectStore::open(&path.join("objects"))?;
         Ok(Self {
             path: path.to_owned(),
@@ -145,7 +154,9 @@ impl Store {
             let (key, value) = self.encode(change)?;
             batch.insert(key, value);
         }
-        self.database.apply_batch(batch).map_err(|e| self.database_error(e))?;
+        self.database
+            .apply_batch(batch)
+            .map_err(|e| self.database_error(e))?;
         self.database.flush().map_err(|e| self.database_error(e))?;
         self.flushes.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -179,7 +190,9 @@ impl Store {
             let (job, unit) = keys::unit_of(&key)?;
             let record = decode::<ResultRecord>(&key, &value)?;
             let digest = self.result_digest(&key, &record)?;
-            snapshot.units.push((job, unit, digest.prefix(), record.failed));
+            snapshot
+                .units
+                .push((job, unit, digest.prefix(), record.failed));
         }
         if let Some(value) = self.get(&keys::EPOCH)? {
             let bytes = value.as_ref().try_into().map_err(|_| Error::Damaged {
@@ -221,7 +234,10 @@ impl Store {
     ) -> Result<Vec<(u64, ResultRecord, Vec<u8>)>, Error> {
         let mut results = Vec::new();
         let mut total = 0;
-        for entry in self.database.range(keys::result(job, from)..=keys::result(job, u64::MAX)) {
+        for entry in self
+            .database
+            .range(keys::result(job, from)..=keys::result(job, u64::MAX))
+        {
             let (key, value) = entry.map_err(|e| self.database_error(e))?;
             let (_, unit) = keys::unit_of(&key)?;
             let record = decode::<ResultRecord>(&key, &value)?;
@@ -263,7 +279,9 @@ impl Store {
     /// [`Error::Damaged`] when the record does not decode.
     pub fn model(&self, id: &str) -> Result<Option<v1::Model>, Error> {
         let key = keys::model(id);
-        let Some(value) = self.get(&key)? else { return Ok(None) };
+        let Some(value) = self.get(&key)? else {
+            return Ok(None);
+        };
         let bytes = self.value(decode(&key, &value)?)?;
         decode(&key, &bytes).map(Some)
     }
@@ -276,7 +294,11 @@ impl Store {
         let first = keys::model(after);
         self.database
             .range(first.clone()..[keys::MODEL + 1].to_vec())
-            .filter(|entry| entry.as_ref().map_or(true, |(key, _)| key.as_ref() != first))
+            .filter(|entry| {
+                entry
+                    .as_ref()
+                    .map_or(true, |(key, _)| key.as_ref() != first)
+            })
             .take(limit)
             .map(|entry| {
                 let (key, value) = entry.map_err(|e| self.database_error(e))?;
@@ -288,24 +310,30 @@ impl Store {
 
     fn encode(&self, change: &Change) -> Result<(Vec<u8>, Vec<u8>), Error> {
         Ok(match change {
-            Change::Spec(job, spec) => {
-                (keys::spec(*job), self.keep(&spec.encode_to_vec())?.encode_to_vec())
-            }
+            Change::Spec(job, spec) => (
+                keys::spec(*job),
+                self.keep(&spec.encode_to_vec())?.encode_to_vec(),
+            ),
             Change::Job(job, record) => (keys::job(*job), record.encode_to_vec()),
             Change::Task(job, n, record) => (keys::task(*job, *n), record.encode_to_vec()),
             Change::Result(job, unit, record, bytes) => {
                 let value = Some(self.keep(bytes)?);
-                let record = ResultRecord { value, ..record.clone() };
+                let record = ResultRecord {
+                    value,
+                    ..record.clone()
+                };
                 (keys::result(*job, *unit), record.encode_to_vec())
             }
-            Change::Divergence(job, unit, record) => {
-                (keys::divergence(*job, *unit, &record.digest), record.encode_to_vec())
-            }
+            Change::Divergence(job, unit, record) => (
+                keys::divergence(*job, *unit, &record.digest),
+                record.encode_to_vec(),
+            ),
             Change::Event(job, event) => (keys::event(*job, event.sequence), event.encode_to_vec()),
             Change::Epoch(epoch) => (keys::EPOCH.to_vec(), epoch.to_be_bytes().to_vec()),
-            Change::Model(id, model) => {
-                (keys::model(id), self.keep(&model.encode_to_vec())?.encode_to_vec())
-            }
+            Change::Model(id, model) => (
+                keys::model(id),
+                self.keep(&model.encode_to_vec())?.encode_to_vec(),
+            ),
         })
     }
 
@@ -318,7 +346,10 @@ impl Store {
             });
         }
         let digest = self.objects.put(bytes)?;
-        Ok(Value { inline: None, digest: digest.to_string() })
+        Ok(Value {
+            inline: None,
+            digest: digest.to_string(),
+        })
     }
 
     fn value(&self, value: Value) -> Result<Vec<u8>, Error> {
@@ -347,13 +378,18 @@ impl Store {
     }
 
     fn database_error(&self, source: sled::Error) -> Error {
-        Error::Database { path: self.path.join("records"), source }
+        Error::Database {
+            path: self.path.join("records"),
+            source,
+        }
     }
 }
 
 fn decode<M: Message + Default>(key: &[u8], bytes: &[u8]) -> Result<M, Error> {
-    M::decode(bytes)
-        .map_err(|e| Error::Damaged { key: keys::printable(key), what: e.to_string() })
+    M::decode(bytes).map_err(|e| Error::Damaged {
+        key: keys::printable(key),
+        what: e.to_string(),
+    })
 }
 
 /// sled 0.34 writes `snap.*.generating` while it *opens*; killed there, every later open fails,
@@ -361,7 +397,11 @@ fn decode<M: Message + Default>(key: &[u8], bytes: &[u8]) -> Result<M, Error> {
 fn sweep_unfinished_snapshots(records: &Path) -> Result<(), Error> {
     let io = |action, path: &Path| {
         let path = path.to_owned();
-        move |source| Error::Io { action, path, source }
+        move |source| Error::Io {
+            action,
+            path,
+            source,
+        }
     };
     let entries = match fs::read_dir(records) {
         Ok(entries) => entries,
@@ -392,7 +432,10 @@ mod tests {
     fn a_committed_change_is_there_after_reopening() {
         let folder = tempfile::tempdir().unwrap();
         for text in ["small".to_owned(), "large".repeat(INLINE_LIMIT)] {
-            Store::open(folder.path()).unwrap().commit(&[result(&text)]).unwrap();
+            Store::open(folder.path())
+                .unwrap()
+                .commit(&[result(&text)])
+                .unwrap();
             let store = Store::open(folder.path()).unwrap();
             let results = store.results(Uuid::from_u128(1), 0, 10, 1 << 20).unwrap();
             assert_eq!(results[0].2, text.as_bytes());
@@ -402,19 +445,34 @@ mod tests {
     #[test]
     fn a_snapshot_left_half_written_by_a_kill_does_not_stop_the_next_open() {
         let folder = tempfile::tempdir().unwrap();
-        Store::open(folder.path()).unwrap().commit(&[result("kept")]).unwrap();
-        let leftover = folder.path().join("records").join("snap.0000000000000BAD.generating");
+        Store::open(folder.path())
+            .unwrap()
+            .commit(&[result("kept")])
+            .unwrap();
+        let leftover = folder
+            .path()
+            .join("records")
+            .join("snap.0000000000000BAD.generating");
         fs::write(&leftover, b"half").unwrap();
         let store = Store::open(folder.path()).unwrap();
         assert!(!leftover.exists());
-        assert_eq!(store.results(Uuid::from_u128(1), 0, 10, 1 << 20).unwrap().len(), 1);
+        assert_eq!(
+            store
+                .results(Uuid::from_u128(1), 0, 10, 1 << 20)
+                .unwrap()
+                .len(),
+            1
+        );
     }
 
     #[test]
     fn a_store_opened_twice_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let _first = Store::open(folder.path()).unwrap();
-        assert!(matches!(Store::open(folder.path()), Err(Error::Busy { .. })));
+        assert!(matches!(
+            Store::open(folder.path()),
+            Err(Error::Busy { .. })
+        ));
     }
 
     #[test]
@@ -424,7 +482,10 @@ mod tests {
         fs::write(folder.path().join("FORMAT"), "999\n").unwrap();
         let error = Store::open(folder.path()).unwrap_err();
         assert!(error.to_string().contains("format 999"), "{error}");
-        assert_eq!(fs::read_to_string(folder.path().join("FORMAT")).unwrap(), "999\n");
+        assert_eq!(
+            fs::read_to_string(folder.path().join("FORMAT")).unwrap(),
+            "999\n"
+        );
     }
 
     #[test]

@@ -41,10 +41,16 @@ pub trait Sink {
 
 /// A failure of a class.
 pub fn failure(class: v1::FailureClass, message: impl Into<String>) -> v1::Failure {
-    v1::Failure { failure_class: class as i32, message: message.into() }
+    v1::Failure {
+        failure_class: class as i32,
+        message: message.into(),
+    }
 }
 
 /// A unit's result.
 pub fn result(unit: u64, outcome: v1::unit_result::Outcome) -> v1::UnitResult {
-    v1::UnitResult { unit, outcome: Some(outcome) }
+    v1::UnitResult {
+        unit,
+        outcome: Some(outcome),
+    }
 }

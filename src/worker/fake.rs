@@ -17,7 +17,11 @@ pub struct Fake {
 
 impl Engine for Fake {
     fn capabilities(&self) -> v1::Capabilities {
-        v1::Capabilities { device: "fake".to_owned(), threads: 1, ..Default::default() }
+        v1::Capabilities {
+            device: "fake".to_owned(),
+            threads: 1,
+            ..Default::default()
+        }
     }
 
     fn loaded(&self) -> Vec<String> {
@@ -43,9 +47,9 @@ impl Engine for Fake {
                 Some(Spec::Trace(unit)) => {
                     Outcome::Grid(grid(unit, &trace, lease.noise_scale.unwrap_or_default()))
                 }
-                Some(Spec::Noise(noise)) => {
-                    Outcome::NoiseLevel(v1::NoiseLevel { scale: noise.factor / 8.0 })
-                }
+                Some(Spec::Noise(noise)) => Outcome::NoiseLevel(v1::NoiseLevel {
+                    scale: noise.factor / 8.0,
+                }),
                 Some(Spec::Generate(unit)) => Outcome::Completion(v1::Completion {
                     text: unit.prompt.chars().rev().collect(),
                     prompt: unit.prompt.clone(),
@@ -54,10 +58,13 @@ impl Engine for Fake {
                 None => continue,
             };
             sink.advance(1);
-            sink.commit(result(unit.unit, outcome), v1::Fingerprint {
-                device: "fake".to_owned(),
-                ..Default::default()
-            });
+            sink.commit(
+                result(unit.unit, outcome),
+                v1::Fingerprint {
+                    device: "fake".to_owned(),
+                    ..Default::default()
+                },
+            );
         }
         Ok(())
     }
@@ -66,9 +73,16 @@ impl Engine for Fake {
 /// A grid with one token a word and four layers.
 fn grid(unit: &v1::TraceUnit, trace: &v1::TraceSpec, noise_scale: f64) -> v1::Grid {
     let fact = unit.fact.clone().unwrap_or_default();
-    let tokens: Vec<String> = fact.prompt.split_inclusive(' ').map(str::to_owned).collect();
+    let tokens: Vec<String> = fact
+        .prompt
+        .split_inclusive(' ')
+        .map(str::to_owned)
+        .collect();
     let layers = 4;
-    let seed = fact.prompt.bytes().fold(unit.kind as u64, |h, b| h.wrapping_mul(31) + u64::from(b));
+    let seed = fact
+        .prompt
+        .bytes()
+        .fold(unit.kind as u64, |h, b| h.wrapping_mul(31) + u64::from(b));
     let scores = (0..tokens.len() as u64 * layers).map(|i| (seed + i * 7) as f64 % 97.0 / 97.0);
     v1::Grid {
         kind: unit.kind,

@@ -123,8 +123,8 @@ struct Held {
     shared: Arc<Shared>,
     /// Set when the engine is through with it; sent once every commit is acknowledged.
     ended: Option<v1::TaskEnd>,
-    measured: (Instant, u64),
-    rate: f64,
+    /// When the engine began with it.
+    begun: Option<Instant>,
 }
 
 struct Work {
@@ -157,7 +157,10 @@ struct Session {
     engine_outbox: mpsc::UnboundedReceiver<Report>,
     draining: bool,
     drain_deadline: Option<Instant>,
-    fetched: (mpsc::UnboundedSender<Fetched>, mpsc::UnboundedReceiver<Fetched>),
+    fetched: (
+        mpsc::UnboundedSender<Fetched>,
+        mpsc::UnboundedReceiver<Fetched>,
+    ),
 }
 
 enum StreamEnd {
@@ -260,20 +263,34 @@ impl Session {
                 ..self.capabilities.clone()
             }),
             held,
-            credits: if self.draining { 0 } else { self.options.credits },
+            credits: if self.draining {
+                0
+            } else {
+                self.options.credits
+            },
             valid_until: self.options.valid_until.map(Into::into),
         }
     }
 
     fn loaded(&self) -> Vec<String> {
-        self.loaded.lock().map(|loaded| loaded.clone()).unwrap_or_default()
+        self.loaded
+            .lock()
+            .map(|loaded| loaded.clone())
+            .unwrap_or_default()
     }
 
     fn welcome(&mut self, welcome: &v1::Welcome, out: &Outbox) {
-        let adopted: Vec<Key> =
-            welcome.adopted.iter().map(|k| (k.task.clone(), k.epoch)).collect();
-        let stale: Vec<Key> =
-            self.leases.keys().filter(|key| !adopted.contains(key)).cloned().collect();
+        let adopted: Vec<Key> = welcome
+            .adopted
+            .iter()
+            .map(|k| (k.task.clone(), k.epoch))
+            .collect();
+        let stale: Vec<Key> = self
+            .leases
+            .keys()
+            .filter(|key| !adopted.contains(key))
+            .cloned()
+            .collect();
         for key in stale {
             self.forget(&key);
         }
@@ -286,19 +303,28 @@ impl Session {
     }
 
     fn take(&mut self, lease: v1::Lease, out: &Outbox) {
-        let Some(key) = lease.key.clone().map(|k| (k.task, k.epoch)) else { return };
+        let Some(key) = lease.key.clone().map(|k| (k.task, k.epoch)) else {
+            return;
+        };
         if self.draining {
-            out.send(end(&key, Some(failure(FailureClass::Preempted, "the worker is leaving"))));
+            out.send(end(
+                &key,
+                Some(failure(FailureClass::Preempted, "the worker is leaving")),
+            ));
             return;
         }
-        tracing::info!(task = key.0, epoch = key.1, units = lease.units.len(), "lease taken");
+        tracing::info!(
+            task = key.0,
+            epoch = key.1,
+            units = lease.units.len(),
+            "lease taken"
+        );
         let model = lease.model.clone().unwrap_or_default();
         let held = Held {
             lease: Arc::new(lease),
             shared: Arc::default(),
             ended: None,
-            measured: (Instant::now(), 0),
-            rate: 0.0,
+            begun: None,
         };
         self.leases.insert(key.clone(), held);
         self.queue.push_back((key.clone(), None));
@@ -332,20 +358,34 @@ impl Session {
         }
         // In the order in which they came, but a lease whose files are still on their way does
         // not hold up one whose files are there.
-        let Some(at) = self.queue.iter().position(|(_, path)| path.is_some()) else { return };
-        let Some((key, Some(checkpoint))) = self.queue.remove(at) else { return };
-        let Some(held) = self.leases.get(&key) else { return };
+        let Some(at) = self.queue.iter().position(|(_, path)| path.is_some()) else {
+            return;
+        };
+        let Some((key, Some(checkpoint))) = self.queue.remove(at) else {
+            return;
+        };
+        let Some(held) = self.leases.get_mut(&key) else {
+            return;
+        };
+        held.begun = Some(Instant::now());
         let (lease, shared) = (held.lease.clone(), held.shared.clone());
         self.running = Some(key.clone());
         // Fails only when the thread panicked, which the closed outbox tells.
-        let _ = self.to_engine.send(Work { key, lease, checkpoint, shared });
+        let _ = self.to_engine.send(Work {
+            key,
+            lease,
+            checkpoint,
+            shared,
+        });
     }
 
     fn report(&mut self, report: Report, out: &Outbox) {
         match report {
             Report::Commit(commit) => {
                 let key = commit.lease.as_ref().map(|k| (k.task.clone(), k.epoch));
-                let Some(key) = key.filter(|key| self.leases.contains_key(key)) else { return };
+                let Some(key) = key.filter(|key| self.leases.contains_key(key)) else {
+                    return;
+                };
                 out.send(Request::Commit(commit.clone()));
                 self.unacknowledged.insert((key, commit.unit), commit);
             }
@@ -361,13 +401,18 @@ impl Session {
             tracing::warn!(task = key.0, class = ?failure.failure_class(), "{}", failure.message);
         }
         if let Some(held) = self.leases.get_mut(key) {
-            held.ended = Some(v1::TaskEnd { lease: Some(to_key(key)), failure });
+            held.ended = Some(v1::TaskEnd {
+                lease: Some(to_key(key)),
+                failure,
+            });
             self.finish(key, out);
         }
     }
 
     fn acknowledged(&mut self, ack: &v1::CommitAck, out: &Outbox) {
-        let Some(key) = ack.lease.clone().map(|k| (k.task, k.epoch)) else { return };
+        let Some(key) = ack.lease.clone().map(|k| (k.task, k.epoch)) else {
+            return;
+        };
         self.unacknowledged.remove(&(key.clone(), ack.unit));
         if ack.accepted {
             self.finish(&key, out);
@@ -378,7 +423,10 @@ impl Session {
 
     /// Ends a lease that the engine is through with and whose commits are all acknowledged.
     fn finish(&mut self, key: &Key, out: &Outbox) {
-        let open = self.unacknowledged.range((key.clone(), 0)..=(key.clone(), u64::MAX)).next();
+        let open = self
+            .unacknowledged
+            .range((key.clone(), 0)..=(key.clone(), u64::MAX))
+            .next();
         if open.is_some() {
             return;
         }
@@ -399,25 +447,25 @@ impl Session {
     }
 
     fn heartbeat(&mut self, out: &Outbox) {
-        let now = Instant::now();
         let leases = self
             .leases
-            .iter_mut()
+            .iter()
             .map(|(key, held)| {
-                let total = held.shared.total.load(Ordering::Relaxed);
-                let seconds = (now - held.measured.0).as_secs_f64();
-                if seconds > 0.5 {
-                    held.rate = (total - held.measured.1) as f64 / seconds;
-                    held.measured = (now, total);
-                }
+                let total = held.shared.total.load(Ordering::Relaxed) as f64;
+                let seconds = held
+                    .begun
+                    .map_or(f64::INFINITY, |at| at.elapsed().as_secs_f64());
                 v1::LeaseProgress {
                     lease: Some(to_key(key)),
                     steps: held.shared.steps.load(Ordering::Relaxed),
-                    steps_per_second: held.rate,
+                    steps_per_second: total / seconds.max(0.1),
                 }
             })
             .collect();
-        out.send(Request::Heartbeat(v1::Heartbeat { leases, loaded_models: self.loaded() }));
+        out.send(Request::Heartbeat(v1::Heartbeat {
+            leases,
+            loaded_models: self.loaded(),
+        }));
     }
 
     /// Takes no more work; what has not begun goes back at once.
@@ -426,12 +474,21 @@ impl Session {
         self.draining = true;
         let mut time = self.options.drain_timeout;
         if let Some(until) = self.options.valid_until {
-            time = time.min(until.elapsed().err().map_or(Duration::ZERO, |e| e.duration()));
+            time = time.min(
+                until
+                    .elapsed()
+                    .err()
+                    .map_or(Duration::ZERO, |e| e.duration()),
+            );
         }
         self.drain_deadline = Some(Instant::now() + time.saturating_sub(HAND_BACK));
         out.send(drain_message());
         for (key, _) in std::mem::take(&mut self.queue) {
-            self.ended(&key, Some(failure(FailureClass::Preempted, "the worker is leaving")), out);
+            self.ended(
+                &key,
+                Some(failure(FailureClass::Preempted, "the worker is leaving")),
+                out,
+            );
         }
     }
 
@@ -442,8 +499,15 @@ impl Session {
             if let Some(held) = self.leases.get(&key) {
                 held.shared.cancelled.store(true, Ordering::Relaxed);
             }
-            if self.leases.get(&key).is_some_and(|held| held.ended.is_none()) {
-                let left = failure(FailureClass::Preempted, "the worker left before it was done");
+            if self
+                .leases
+                .get(&key)
+                .is_some_and(|held| held.ended.is_none())
+            {
+                let left = failure(
+                    FailureClass::Preempted,
+                    "the worker left before it was done",
+                );
                 self.ended(&key, Some(left), out);
             }
         }
@@ -451,9 +515,16 @@ impl Session {
 
     /// Ends when the worker should begin to drain, because it will be taken away.
     fn retirement(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
-        let Some(until) = self.options.valid_until else { return Box::pin(std::future::pending()) };
-        let left = until.elapsed().err().map_or(Duration::ZERO, |e| e.duration());
-        Box::pin(tokio::time::sleep(left.saturating_sub(self.options.drain_timeout)))
+        let Some(until) = self.options.valid_until else {
+            return Box::pin(std::future::pending());
+        };
+        let left = until
+            .elapsed()
+            .err()
+            .map_or(Duration::ZERO, |e| e.duration());
+        Box::pin(tokio::time::sleep(
+            left.saturating_sub(self.options.drain_timeout),
+        ))
     }
 }
 
@@ -462,7 +533,9 @@ struct Outbox(mpsc::UnboundedSender<v1::ConnectRequest>);
 impl Outbox {
     fn send(&self, message: Request) {
         // A closed stream is noticed by its reading side, which then opens another.
-        let _ = self.0.send(v1::ConnectRequest { message: Some(message) });
+        let _ = self.0.send(v1::ConnectRequest {
+            message: Some(message),
+        });
     }
 }
 
@@ -474,15 +547,23 @@ async fn until(deadline: Option<Instant>) {
 }
 
 fn to_key(key: &Key) -> v1::LeaseKey {
-    v1::LeaseKey { task: key.0.clone(), epoch: key.1 }
+    v1::LeaseKey {
+        task: key.0.clone(),
+        epoch: key.1,
+    }
 }
 
 fn end(key: &Key, failure: Option<v1::Failure>) -> Request {
-    Request::TaskEnd(v1::TaskEnd { lease: Some(to_key(key)), failure })
+    Request::TaskEnd(v1::TaskEnd {
+        lease: Some(to_key(key)),
+        failure,
+    })
 }
 
 fn drain_message() -> Request {
-    Request::Drain(v1::Drain { reason: "the worker was asked to stop".to_owned() })
+    Request::Drain(v1::Drain {
+        reason: "the worker was asked to stop".to_owned(),
+    })
 }
 
 fn engine_thread(
@@ -492,7 +573,10 @@ fn engine_thread(
     loaded: &std::sync::Mutex<Vec<String>>,
 ) {
     while let Ok(work) = inbox.recv() {
-        let mut sink = LeaseSink { work: &work, reports };
+        let mut sink = LeaseSink {
+            work: &work,
+            reports,
+        };
         let ended = if sink.cancelled() {
             Ok(())
         } else {

@@ -47,7 +47,12 @@ impl Torch {
             n => n,
         };
         tch::set_num_threads(threads as i32);
-        Ok(Self { device, threads, batch_memory, loaded: None })
+        Ok(Self {
+            device,
+            threads,
+            batch_memory,
+            loaded: None,
+        })
     }
 
     fn fingerprint(&self, dtype: v1::Dtype) -> v1::Fingerprint {
@@ -88,7 +93,12 @@ impl Torch {
             let opened = Checkpoint::open(checkpoint).map_err(invalid)?;
             let model = Model::load(&opened, self.device, kind).map_err(invalid)?;
             let (name, digest) = (wanted.name.clone(), wanted.digest.clone());
-            self.loaded = Some(Loaded { name, digest, dtype, model });
+            self.loaded = Some(Loaded {
+                name,
+                digest,
+                dtype,
+                model,
+            });
         }
         match &self.loaded {
             Some(loaded) => Ok(&loaded.model),
@@ -108,7 +118,10 @@ impl Engine for Torch {
     }
 
     fn loaded(&self) -> Vec<String> {
-        self.loaded.iter().map(|loaded| loaded.name.clone()).collect()
+        self.loaded
+            .iter()
+            .map(|loaded| loaded.name.clone())
+            .collect()
     }
 
     fn run(
@@ -123,14 +136,22 @@ impl Engine for Torch {
                 let fingerprint = self.fingerprint(spec.dtype());
                 let memory = self.batch_memory;
                 let model = self.model(&wanted, spec.dtype(), checkpoint)?;
-                let sweep = Sweep { model, spec, noise_scale: lease.noise_scale, memory, fingerprint };
+                let sweep = Sweep {
+                    model,
+                    spec,
+                    noise_scale: lease.noise_scale,
+                    memory,
+                    fingerprint,
+                };
                 sweep.run(&lease.units, sink)
             }
             Some(v1::lease::Settings::Generate(spec)) => {
                 let fingerprint = self.fingerprint(spec.dtype());
                 let model = self.model(&wanted, spec.dtype(), checkpoint)?;
                 for unit in &lease.units {
-                    let Some(Spec::Generate(asked)) = &unit.spec else { continue };
+                    let Some(Spec::Generate(asked)) = &unit.spec else {
+                        continue;
+                    };
                     let outcome = generate(model, spec, &asked.prompt, sink);
                     if sink.cancelled() {
                         break;
@@ -139,7 +160,10 @@ impl Engine for Torch {
                 }
                 Ok(())
             }
-            None => Err(failure(FailureClass::Invalid, "the lease has no settings: upgrade the worker")),
+            None => Err(failure(
+                FailureClass::Invalid,
+                "the lease has no settings: upgrade the worker",
+            )),
         }
     }
 }
@@ -155,9 +179,10 @@ struct Sweep<'a> {
 
 impl Sweep<'_> {
     fn run(&self, units: &[v1::LeasedUnit], sink: &mut dyn Sink) -> Result<(), v1::Failure> {
-        let rule: Rule = self.spec.noise.parse().map_err(|error: causal::Error| {
-            failure(FailureClass::Invalid, error.to_string())
-        })?;
+        let rule: Rule =
+            self.spec.noise.parse().map_err(|error: causal::Error| {
+                failure(FailureClass::Invalid, error.to_string())
+            })?;
         let mut rest = units;
         while let Some(first) = rest.first() {
             if sink.cancelled() {
@@ -181,7 +206,12 @@ impl Sweep<'_> {
                     self.fact(&asked.unwrap_or_default(), together, rule, sink)?;
                     rest = after;
                 }
-                _ => return Err(failure(FailureClass::Invalid, "the lease mixes kinds of work")),
+                _ => {
+                    return Err(failure(
+                        FailureClass::Invalid,
+                        "the lease mixes kinds of work",
+                    ));
+                }
             }
         }
         Ok(())
@@ -189,7 +219,9 @@ impl Sweep<'_> {
 
     fn noise_level(&self, noise: &v1::NoiseUnit) -> Outcome {
         match causal::noise_level(self.model, &noise.subjects) {
-            Ok(spread) => Outcome::NoiseLevel(v1::NoiseLevel { scale: noise.factor * spread }),
+            Ok(spread) => Outcome::NoiseLevel(v1::NoiseLevel {
+                scale: noise.factor * spread,
+            }),
             Err(error) => Outcome::Failure(failure(class(&error), error.to_string())),
         }
     }
@@ -214,9 +246,12 @@ impl Sweep<'_> {
             (Law::Uniform(bound), _) => (bound, rule.law),
             _ => (0.0, rule.law),
         };
-        let noise = Rule { law, replace: rule.replace }
-            .resolve(None, None)
-            .map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
+        let noise = Rule {
+            law,
+            replace: rule.replace,
+        }
+        .resolve(None, None)
+        .map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
         let mut settings = Settings::new(noise);
         settings.kinds.clear();
         for (kind, severed) in kinds.iter().filter_map(|&kind| translate::kind(kind)) {
@@ -235,7 +270,10 @@ impl Sweep<'_> {
         settings.memory_bytes = self.memory;
 
         let asked = causal::Fact::from(fact.clone());
-        let watch = Watched { sink: std::cell::RefCell::new(sink), done: std::cell::Cell::new(0) };
+        let watch = Watched {
+            sink: std::cell::RefCell::new(sink),
+            done: std::cell::Cell::new(0),
+        };
         let traced = causal::trace(self.model, &asked, &settings, &watch);
         let sink = watch.sink.into_inner();
         match traced {
@@ -245,7 +283,10 @@ impl Sweep<'_> {
                     let unit = units.iter().zip(&kinds).find(|(_, k)| **k == kind);
                     let Some((unit, _)) = unit else { continue };
                     let grid = translate::grid_to_proto(grid, &self.spec.noise, scale);
-                    sink.commit(result(unit.unit, Outcome::Grid(grid)), self.fingerprint.clone());
+                    sink.commit(
+                        result(unit.unit, Outcome::Grid(grid)),
+                        self.fingerprint.clone(),
+                    );
                 }
                 Ok(())
             }
