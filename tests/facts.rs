@@ -8,7 +8,8 @@
 
 use std::path::PathBuf;
 
-use palimpsest::facts::{Fact, read};
+use palimpsest::causal::Fact;
+use palimpsest::facts::read;
 
 fn data(name: &str) -> Option<PathBuf> {
     let path =

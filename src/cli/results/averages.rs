@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{Error, Outcome, Results};
+use super::{Error, Outcome, Results, Unit};
 use crate::causal::{Averages, Mean, Role, Site};
 use crate::plot::Colour;
 use crate::plot::axis::number;
@@ -91,20 +91,31 @@ impl Results<'_> {
                 .find(|(kind, _)| *kind == wanted)
                 .map(|(_, means)| means)
         };
+        if let Some(hidden) = of(v1::Kind::Hidden) {
+            sentences.extend(peaks("a single hidden state", "at", hidden));
+        }
+        for (kind, what) in [(v1::Kind::Mlp, "MLP"), (v1::Kind::Attn, "attention")] {
+            let mut grids = self
+                .units
+                .iter()
+                .filter(|u| u.kind == kind)
+                .filter_map(Unit::traced);
+            if let (Some(averages), Some(grid)) = (of(kind), grids.next()) {
+                let what = format!("the {what} outputs of {}", count(grid.window, "layer"));
+                sentences.extend(peaks(&what, "around", averages));
+            }
+        }
         for (kind, what) in [
-            (v1::Kind::Hidden, "a single hidden state"),
-            (v1::Kind::Mlp, "a window of MLP outputs"),
-            (v1::Kind::Attn, "a window of attention outputs"),
-            (
-                v1::Kind::HiddenSeveredMlp,
-                "a hidden state whose MLPs are severed",
-            ),
-            (
-                v1::Kind::HiddenSeveredAttn,
-                "a hidden state whose attention is severed",
-            ),
+            (v1::Kind::HiddenSeveredMlp, "the MLPs"),
+            (v1::Kind::HiddenSeveredAttn, "attention"),
         ] {
-            sentences.extend(of(kind).and_then(|averages| peaks(what, averages)));
+            if let Some(site) = of(kind).and_then(|averages| highest(averages, EARLY)) {
+                sentences.push(format!(
+                    "With {what} severed, a hidden state of the {EARLY} brings back at most {}, at layer {}.",
+                    figure(&site.effect),
+                    site.layer
+                ));
+            }
         }
         if let (Some(mlp), Some(attn)) = (of(v1::Kind::Mlp), of(v1::Kind::Attn)) {
             sentences.extend(sites(mlp, attn));
@@ -200,20 +211,20 @@ fn highest(averages: &Averages, role: Role) -> Option<Site> {
 
 /// Where restoring `what` brings most back: at the two sites of the paper, and anywhere else where
 /// it is more than at both.
-fn peaks(what: &str, averages: &Averages) -> Option<String> {
+fn peaks(what: &str, at: &str, averages: &Averages) -> Option<String> {
     let (early, late) = (highest(averages, EARLY)?, highest(averages, LATE)?);
-    let at = |site: &Site| format!("{} at layer {}", figure(&site.effect), site.layer);
+    let place = |site: &Site| format!("{} {at} layer {}", figure(&site.effect), site.layer);
     let mut text = format!(
         "Restoring {what} brings back {} of the {EARLY} and {} of the {LATE}",
-        at(&early),
-        at(&late)
+        place(&early),
+        place(&late)
     );
     if let Some(best) = averages
         .locate()
         .filter(|best| best.role != EARLY && best.role != LATE)
         && best.effect.mean > early.effect.mean.max(late.effect.mean)
     {
-        text += &format!(", but most, {}, of the {}", at(&best), best.role);
+        text += &format!(", but most, {}, of the {}", place(&best), best.role);
     }
     Some(text + ".")
 }

@@ -19,7 +19,7 @@ use crate::causal::{Averages, Grid};
 use crate::plot::Colour;
 use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};
-use crate::plot::text::{label, visible, wrap};
+use crate::plot::text::{label, truncate, visible, wrap};
 use crate::proto::v1::{self, job::Spec, unit_result::Outcome as Sent};
 use crate::translate::{KINDS, kind_name};
 
@@ -129,7 +129,8 @@ impl<'a> Results<'a> {
         })
     }
 
-    /// A line a fact and kind, with its highest score and where that is, or why there is none.
+    /// A line a fact and kind: the answer's probability clean and corrupted (`HIGH` and `LOW`), its
+    /// highest score and where that is, or why there is none.
     /// Failures follow in full, each once. `width` is the terminal's; without one nothing is cut.
     ///
     /// # Errors
@@ -140,33 +141,31 @@ impl<'a> Results<'a> {
         width: Option<usize>,
         colour: Colour,
     ) -> Result<(), Error> {
-        let remarks = self.units.iter().any(|unit| unit.traced().is_none());
-        let mut head = vec![
+        let mut table = Table::new(&[
             ("FACT", Align::Right),
             ("PROMPT", Align::Left),
             ("KIND", Align::Left),
             ("ANSWER", Align::Left),
-            ("CLEAN", Align::Right),
-            ("CORRUPTED", Align::Right),
-            ("HIGHEST", Align::Right),
-            ("LAYER", Align::Right),
-            ("TOKEN", Align::Left),
-        ];
-        if remarks {
-            head.push(("REMARK", Align::Left));
-        }
-        let mut table = Table::new(&head);
+            ("HIGH", Align::Right),
+            ("LOW", Align::Right),
+            ("PEAK", Align::Right),
+            ("AT", Align::Left),
+        ]);
         // Each class and message once, however many units it ended.
         let mut failures: Vec<(&v1::Failure, usize)> = Vec::new();
         for unit in &self.units {
             let mut row = vec![
                 unit.position.to_string(),
-                unit.fact.prompt.clone(),
+                match width {
+                    // More than this would leave no room for the last column.
+                    Some(width) => truncate(&visible(&unit.fact.prompt), (width / 5).max(12)),
+                    None => unit.fact.prompt.clone(),
+                },
                 kind_name(unit.kind).to_owned(),
             ];
             match &unit.outcome {
                 Outcome::Failure(failure) => {
-                    row.resize(9, String::new());
+                    row.resize(7, String::new());
                     row.push(format!("failed: {}", failure.message));
                     match failures.iter_mut().find(|(known, _)| known == failure) {
                         Some((_, times)) => *times += 1,
@@ -185,12 +184,11 @@ impl<'a> Results<'a> {
                             row.extend([
                                 number(low),
                                 number(score),
-                                layer.to_string(),
-                                format!("{}{star}", label(&grid.tokens[token].text)),
+                                format!("{}{star}, layer {layer}", label(&grid.tokens[token].text)),
                             ]);
                         }
                         _ => {
-                            row.resize(9, String::new());
+                            row.resize(7, String::new());
                             row.push(format!(
                                 "answers {:?}, not {:?}",
                                 grid.answer.text.trim(),

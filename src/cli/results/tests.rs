@@ -141,7 +141,7 @@ fn the_table_tells_what_every_unit_gave() {
 }
 
 #[test]
-fn a_table_without_failures_has_no_remarks() {
+fn the_table_of_one_fact_is_short() {
     let job = job(1, &THREE);
     let results = results(&job, |n, kind| Some(Sent::Grid(grid(n, kind))));
     let results = Results::new(&job, &results).unwrap();
@@ -197,18 +197,21 @@ fn json_has_every_number_as_it_was_computed() {
         (&lines[1]["noise"], &lines[1]["noise_scale"]),
         (&json!("s3"), &json!(0.25))
     );
-    for token in 0..TOKENS.len() {
-        let row = lines[1]["scores"][token].as_array().unwrap();
-        let bits: Vec<u64> = row
-            .iter()
-            .map(|score| score.as_f64().unwrap().to_bits())
-            .collect();
-        let sent = &traced.scores[token * LAYERS..(token + 1) * LAYERS];
-        assert_eq!(
-            bits,
-            sent.iter().map(|score| score.to_bits()).collect::<Vec<_>>()
-        );
-    }
+    // Read by the standard library: serde_json may be off by a last bit.
+    let line = text.lines().nth(1).unwrap();
+    let scores = line
+        .split_once("\"scores\":")
+        .unwrap()
+        .1
+        .split_once(",\"window\"")
+        .unwrap()
+        .0;
+    let rows: Vec<Vec<f64>> = scores
+        .trim_matches(['[', ']'])
+        .split("],[")
+        .map(|row| row.split(',').map(|score| score.parse().unwrap()).collect())
+        .collect();
+    assert_eq!(rows, traced.scores.chunks(LAYERS).collect::<Vec<_>>());
 
     let untraced = &lines[3];
     assert_eq!(untraced["correct_prediction"], false);

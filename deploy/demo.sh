@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Shows Palimpsest at work on this machine: a coordinator and two workers trace where a small real
+# model keeps a dozen well-known facts. Everything it makes is in target/demo, and everything it
+# starts is stopped. The first run downloads and builds, which takes a while.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n=== %s ===\n' "$*"; }
+die() { echo "demo: $*" >&2; exit 1; }
+
+say "setting up"
+deploy/setup.sh
+
+say "building"
+cargo build --release --locked
+palimpsest=${CARGO_TARGET_DIR:-target}/release/palimpsest
+
+demo=target/demo
+rm -rf "$demo"
+mkdir -p "$demo"
+
+# The workers before the coordinator: they hand their tasks back to it.
+workers=()
+coordinator=
+stop() {
+  for pid in ${workers[@]+"${workers[@]}"} $coordinator; do
+    kill "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+  done
+}
+trap stop EXIT
+trap 'exit 130' INT TERM
+
+say "starting a coordinator and two workers"
+"$palimpsest" serve --listen 127.0.0.1:0 --store "$demo/store" --port-file "$demo/address" \
+  >"$demo/coordinator.log" 2>&1 &
+coordinator=$!
+for _ in $(seq 300); do
+  [ -s "$demo/address" ] && break
+  kill -0 "$coordinator" 2>/dev/null || break
+  sleep 0.1
+done
+[ -s "$demo/address" ] || die "the coordinator does not serve: $(tail -n 3 "$demo/coordinator.log")"
+server=http://$(cat "$demo/address")
+export PALIMPSEST__CLIENT__SERVER=$server
+
+# Half of the machine each.
+threads=$(($(nproc) / 2))
+[ "$threads" -ge 1 ] || threads=1
+for name in worker-1 worker-2; do
+  "$palimpsest" worker --coordinator "$server" --id "$name" --threads "$threads" \
+    --cache "$demo/$name" >"$demo/$name.log" 2>&1 &
+  workers+=($!)
+done
+
+say "importing the model"
+"$palimpsest" model import .deps/SmolLM2-135M-Instruct.Q4_1.gguf --name smollm2
+
+say "tracing the facts of deploy/demo_facts.json"
+"$palimpsest" trace --facts deploy/demo_facts.json --model smollm2 --samples 5 \
+  --json --svg "$demo/figures" >"$demo/results.jsonl" ||
+  die "the sweep did not end well: see $demo/*.log"
+"$palimpsest" status
+
+say "what came out: figures in $demo/figures, numbers in $demo/results.jsonl"
+"$palimpsest" job results latest
