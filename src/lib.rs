@@ -14,6 +14,6 @@ pub mod objects;
 pub mod plot;
 pub mod proto;
 pub mod store;
-pub mod translate;
 pub mod telemetry;
+pub mod translate;
 pub mod worker;
