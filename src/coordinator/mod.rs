@@ -8,6 +8,9 @@ mod driver;
 mod event;
 mod invariants;
 mod plan;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 pub use self::core::{Answer, Core, Limits, is_terminal};
 pub use driver::{Coordinator, Error};
