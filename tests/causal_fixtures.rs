@@ -1,6 +1,6 @@
 //! Causal tracing on tiny models of every family: both engines give what transformers gives, and what
 //! must be equal by definition is.
-
+#![allow(clippy::unwrap_used)]
 #![cfg(feature = "torch")]
 
 use std::fs;

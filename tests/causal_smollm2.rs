@@ -1,5 +1,5 @@
 //! Causal tracing on a real model gives the figures of an independent implementation.
-
+#![allow(clippy::unwrap_used)]
 #![cfg(feature = "torch")]
 
 use std::path::PathBuf;

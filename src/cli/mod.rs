@@ -45,7 +45,7 @@ enum Command {
     #[command(subcommand)]
     Model(model::Command),
     /// Trace where a model keeps facts
-    Trace(trace::Args),
+    Trace(Box<trace::Args>),
     /// Complete a text
     Generate(generate::Args),
     /// Look at jobs, follow, cancel them, read their results
@@ -105,7 +105,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Serve(args) => serve::run(args, config).await,
             Command::Worker(args) => worker::run(args, config).await,
             Command::Model(command) => model::run(command, &config.client).await,
-            Command::Trace(args) => trace::run(args, &config.client).await,
+            Command::Trace(args) => trace::run(*args, &config.client).await,
             Command::Generate(args) => generate::run(args, &config.client).await,
             Command::Job(command) => job::run(command, &config.client).await,
             Command::Status(args) => status::run(args, &config.client).await,

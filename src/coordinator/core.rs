@@ -462,10 +462,10 @@ impl Core {
         let Some(name) = self.sessions.get(&session).cloned() else {
             return;
         };
-        if let Some(worker) = self.worker_of(session, now) {
-            if let Some(held) = worker.leases.get_mut(&(key.job, key.task)) {
-                held.steps = 0;
-            }
+        if let Some(worker) = self.worker_of(session, now)
+            && let Some(held) = worker.leases.get_mut(&(key.job, key.task))
+        {
+            held.steps = 0;
         }
         let accepted = self.commit_unit(&name, key, unit, result, now, effects);
         let lease = Some(key.to_proto());
@@ -575,12 +575,11 @@ impl Core {
 
     fn gone(&mut self, session: Session) {
         // Its leases stay until the timeout: most broken streams come back with them.
-        if let Some(name) = self.sessions.remove(&session) {
-            if let Some(worker) = self.workers.get_mut(&name) {
-                if worker.session == Some(session) {
-                    worker.session = None;
-                }
-            }
+        if let Some(name) = self.sessions.remove(&session)
+            && let Some(worker) = self.workers.get_mut(&name)
+            && worker.session == Some(session)
+        {
+            worker.session = None;
         }
     }
 

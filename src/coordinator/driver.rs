@@ -46,6 +46,8 @@ pub struct Coordinator {
 
 type Inspection = Box<dyn FnOnce(&Core) + Send>;
 
+// Moved once through the queue: a box for each would cost more than it saves.
+#[allow(clippy::large_enum_variant)]
 enum Command {
     Event(Event, Option<oneshot::Sender<Answer>>),
     Open(Session, mpsc::Sender<Result<Message, Closing>>),

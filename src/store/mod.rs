@@ -116,7 +116,7 @@ impl Store {
                 path: records,
                 source,
             })?;
-        let objects = ObjectStore::open(&path.join("objects"))?;
+        let objects = ObjectStore::open(path.join("objects"))?;
         Ok(Self {
             path: path.to_owned(),
             database,

@@ -254,7 +254,7 @@ impl Session {
     }
 
     fn hello(&self) -> v1::Hello {
-        let held = self.leases.keys().map(|key| to_key(key)).collect();
+        let held = self.leases.keys().map(to_key).collect();
         v1::Hello {
             worker_id: self.options.id.clone(),
             protocol: PROTOCOL,
