@@ -11,7 +11,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use palimpsest::proto::DESCRIPTORS;
-use prost_reflect::prost_types::FileDescriptorProto;
+use prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
+use prost_reflect::prost_types::{
+    DescriptorProto, EnumDescriptorProto, EnumValueDescriptorProto, FieldDescriptorProto,
+    FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto,
+};
 use prost_reflect::{
     DescriptorPool, EnumDescriptor, EnumValueDescriptor, FieldDescriptor, FileDescriptor,
     MessageDescriptor, MethodDescriptor,
@@ -133,7 +137,12 @@ impl Broken {
 #[test]
 fn files_packages_and_services_are_named_by_the_standard() {
     let mut broken = Broken::default();
-    for file in files() {
+    check_files(&files(), &mut broken);
+    broken.none();
+}
+
+fn check_files(files: &[FileDescriptor], broken: &mut Broken) {
+    for file in files {
         let (name, package) = (file.name(), file.package_name());
         let folder = format!("{}/", package.replace('.', "/"));
         let inside = name.strip_prefix(&folder);
@@ -186,7 +195,7 @@ fn files_packages_and_services_are_named_by_the_standard() {
         );
         for import in &descriptor.dependency {
             broken.unless(
-                is_used(&file, import),
+                is_used(file, import),
                 name,
                 &format!("IMPORT_USED: nothing of {import} is used"),
             );
@@ -199,7 +208,6 @@ fn files_packages_and_services_are_named_by_the_standard() {
             );
         }
     }
-    broken.none();
 }
 
 /// Whether a field or method of `file` has a type of the file `import`.
@@ -222,8 +230,13 @@ fn is_used(file: &FileDescriptor, import: &str) -> bool {
 #[test]
 fn every_rpc_has_a_request_and_a_response_of_its_own() {
     let mut broken = Broken::default();
+    check_rpcs(&files(), &mut broken);
+    broken.none();
+}
+
+fn check_rpcs(files: &[FileDescriptor], broken: &mut Broken) {
     let mut users: HashMap<String, Vec<String>> = HashMap::new();
-    for method in files().iter().flat_map(methods) {
+    for method in files.iter().flat_map(methods) {
         let (rpc, service) = (method.name(), method.parent_service().name().to_owned());
         broken.unless(is_pascal(rpc), method.full_name(), "RPC_PASCAL_CASE");
         let (request, response) = (method.input(), method.output());
@@ -254,14 +267,18 @@ fn every_rpc_has_a_request_and_a_response_of_its_own() {
             ),
         );
     }
-    broken.none();
 }
 
 #[test]
 fn messages_fields_and_enums_are_named_by_the_standard() {
     let mut broken = Broken::default();
-    for file in files() {
-        for message in messages(&file) {
+    check_names(&files(), &mut broken);
+    broken.none();
+}
+
+fn check_names(files: &[FileDescriptor], broken: &mut Broken) {
+    for file in files {
+        for message in messages(file) {
             broken.unless(
                 is_pascal(message.name()),
                 message.full_name(),
@@ -277,7 +294,7 @@ fn messages_fields_and_enums_are_named_by_the_standard() {
                 );
             }
         }
-        for field in fields(&file) {
+        for field in fields(file) {
             broken.unless(
                 is_lower_snake(field.name()),
                 field.full_name(),
@@ -294,7 +311,7 @@ fn messages_fields_and_enums_are_named_by_the_standard() {
                 "FIELD_NOT_REQUIRED",
             );
         }
-        for e in enums(&file) {
+        for e in enums(file) {
             broken.unless(is_pascal(e.name()), e.full_name(), "ENUM_PASCAL_CASE");
             let prefix = prefix(e.name());
             let mut numbers = BTreeMap::new();
@@ -325,13 +342,17 @@ fn messages_fields_and_enums_are_named_by_the_standard() {
             );
         }
     }
-    broken.none();
 }
 
 #[test]
 fn everything_has_a_comment() {
     let mut broken = Broken::default();
-    for file in files() {
+    check_comments(&files(), &mut broken);
+    broken.none();
+}
+
+fn check_comments(files: &[FileDescriptor], broken: &mut Broken) {
+    for file in files {
         let comments = comments(file.file_descriptor_proto());
         let mut check = |path: &[i32], name: &str, rule: &str| {
             let said = comments.get(path).is_some_and(|comment| {
@@ -344,10 +365,10 @@ fn everything_has_a_comment() {
         for service in file.services() {
             check(service.path(), service.full_name(), "COMMENT_SERVICE");
         }
-        for method in methods(&file) {
+        for method in methods(file) {
             check(method.path(), method.full_name(), "COMMENT_RPC");
         }
-        for message in messages(&file) {
+        for message in messages(file) {
             check(message.path(), message.full_name(), "COMMENT_MESSAGE");
             for oneof in message
                 .oneofs()
@@ -356,17 +377,16 @@ fn everything_has_a_comment() {
                 check(oneof.path(), oneof.full_name(), "COMMENT_ONEOF");
             }
         }
-        for field in fields(&file) {
+        for field in fields(file) {
             check(field.path(), field.full_name(), "COMMENT_FIELD");
         }
-        for e in enums(&file) {
+        for e in enums(file) {
             check(e.path(), e.full_name(), "COMMENT_ENUM");
         }
-        for value in values(&file) {
+        for value in values(file) {
             check(value.path(), value.full_name(), "COMMENT_ENUM_VALUE");
         }
     }
-    broken.none();
 }
 
 /// The comments before the things of a file, by their paths in its descriptor.
@@ -382,9 +402,14 @@ fn comments(file: &FileDescriptorProto) -> HashMap<&[i32], &str> {
 #[test]
 fn every_rpc_says_its_errors() {
     let mut broken = Broken::default();
-    for file in files() {
+    check_errors(&files(), &mut broken);
+    broken.none();
+}
+
+fn check_errors(files: &[FileDescriptor], broken: &mut Broken) {
+    for file in files {
         let comments = comments(file.file_descriptor_proto());
-        for method in methods(&file) {
+        for method in methods(file) {
             let comment = comments.get(method.path()).copied().unwrap_or_default();
             broken.unless(
                 comment.contains("Errors:"),
@@ -393,7 +418,6 @@ fn every_rpc_says_its_errors() {
             );
         }
     }
-    broken.none();
 }
 
 #[test]
@@ -494,9 +518,91 @@ fn kind(field: &FieldDescriptor) -> String {
 }
 
 #[test]
-fn rules_catch_what_they_are_for() {
-    assert!(is_pascal("ListTasksRequest") && !is_pascal("HTTPRequest") && !is_pascal("job"));
-    assert!(is_lower_snake("next_page_token") && !is_lower_snake("nextPage"));
-    assert!(!is_lower_snake("a__b") && !is_lower_snake("a_"));
-    assert_eq!(prefix("FailureClass"), "FAILURE_CLASS_");
+fn every_rule_catches_what_it_is_for() {
+    let field = |name: &str| FieldDescriptorProto {
+        name: Some(name.into()),
+        number: Some(1),
+        label: Some(Label::Optional.into()),
+        r#type: Some(Type::String.into()),
+        ..Default::default()
+    };
+    let method = |name: &str| MethodDescriptorProto {
+        name: Some(name.into()),
+        input_type: Some(".palimpsest.HTTPThing".into()),
+        output_type: Some(".palimpsest.HTTPThing".into()),
+        ..Default::default()
+    };
+    let value = |name: &str, number| EnumValueDescriptorProto {
+        name: Some(name.into()),
+        number: Some(number),
+        ..Default::default()
+    };
+    let bad = FileDescriptorProto {
+        name: Some("elsewhere/Bad.proto".into()),
+        package: Some("palimpsest".into()),
+        syntax: Some("proto3".into()),
+        dependency: vec!["unused.proto".into()],
+        public_dependency: vec![0],
+        message_type: vec![DescriptorProto {
+            name: Some("HTTPThing".into()),
+            field: vec![field("theName")],
+            ..Default::default()
+        }],
+        enum_type: vec![EnumDescriptorProto {
+            name: Some("Colour".into()),
+            value: vec![value("COLOUR_RED", 0), value("colour_blue", 1)],
+            ..Default::default()
+        }],
+        service: vec![ServiceDescriptorProto {
+            name: Some("Things".into()),
+            method: vec![method("getThing"), method("DropThing")],
+            ..Default::default()
+        }],
+        source_code_info: Some(Default::default()),
+        ..Default::default()
+    };
+    let unused = FileDescriptorProto {
+        name: Some("unused.proto".into()),
+        syntax: Some("proto3".into()),
+        ..Default::default()
+    };
+    let set = FileDescriptorSet {
+        file: vec![unused, bad],
+    };
+    let pool = DescriptorPool::from_file_descriptor_set(set).unwrap();
+    let bad = [pool.get_file_by_name("elsewhere/Bad.proto").unwrap()];
+    let mut broken = Broken::default();
+    check_files(&bad, &mut broken);
+    check_rpcs(&bad, &mut broken);
+    check_names(&bad, &mut broken);
+    check_comments(&bad, &mut broken);
+    check_errors(&bad, &mut broken);
+    for rule in [
+        "PACKAGE_DIRECTORY_MATCH",
+        "PACKAGE_VERSION_SUFFIX",
+        "FILE_LOWER_SNAKE_CASE",
+        "IMPORT_NO_PUBLIC",
+        "IMPORT_USED",
+        "SERVICE_SUFFIX",
+        "RPC_PASCAL_CASE",
+        "RPC_REQUEST_STANDARD_NAME",
+        "RPC_RESPONSE_STANDARD_NAME",
+        "RPC_REQUEST_RESPONSE_UNIQUE",
+        "MESSAGE_PASCAL_CASE",
+        "FIELD_LOWER_SNAKE_CASE",
+        "ENUM_VALUE_PREFIX",
+        "ENUM_ZERO_VALUE_SUFFIX",
+        "COMMENT_SERVICE",
+        "COMMENT_RPC",
+        "COMMENT_MESSAGE",
+        "COMMENT_FIELD",
+        "COMMENT_ENUM",
+        "COMMENT_ENUM_VALUE",
+        "no list of errors",
+    ] {
+        let caught = broken.0.iter().any(|broken| broken.contains(rule));
+        assert!(caught, "{rule} is not among\n{}", broken.0.join("\n"));
+    }
+    assert!(is_pascal("ListTasksRequest") && !is_pascal("job"));
+    assert!(is_lower_snake("next_page_token") && !is_lower_snake("a__b") && !is_lower_snake("a_"));
 }

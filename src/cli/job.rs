@@ -395,12 +395,7 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
     }
     if !format.json {
         let (width, colour) = (terminal_width(), Colour::detect(&std::io::stdout()));
-        results.table(&mut out, width, colour)?;
-        results.heatmaps(&mut out, width, colour)?;
-        results.averages(&mut out, width, colour)?;
-        for sentence in results.summary()? {
-            writeln!(out, "{sentence}")?;
-        }
+        results.report(&mut out, width, colour)?;
     }
     Ok(job)
 }

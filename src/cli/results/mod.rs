@@ -129,6 +129,41 @@ impl<'a> Results<'a> {
         })
     }
 
+    /// Everything for a reader: the table, heat maps, averages of several facts, and what was seen
+    /// in words. `width` is the terminal's.
+    ///
+    /// # Errors
+    /// [`Error::Output`], [`Error::Averages`] and [`Error::Plot`].
+    pub fn report(
+        &self,
+        out: &mut dyn Write,
+        width: Option<usize>,
+        colour: Colour,
+    ) -> Result<(), Error> {
+        self.table(out, width, colour)?;
+        let traced = self.traced_facts();
+        if traced > 0 {
+            writeln!(out)?;
+            self.heatmaps(out, width, colour)?;
+        }
+        if traced > 1 {
+            writeln!(out)?;
+            self.averages(out, width, colour)?;
+        }
+        writeln!(out)?;
+        for sentence in self.summary()? {
+            match width {
+                Some(width) => {
+                    for line in wrap(&sentence, width) {
+                        writeln!(out, "{line}")?;
+                    }
+                }
+                None => writeln!(out, "{sentence}")?,
+            }
+        }
+        Ok(())
+    }
+
     /// A line a fact and kind: the answer's probability clean and corrupted (`HIGH` and `LOW`), its
     /// highest score and where that is, or why there is none.
     /// Failures follow in full, each once. `width` is the terminal's; without one nothing is cut.

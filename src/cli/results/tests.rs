@@ -260,6 +260,31 @@ fn severed_paths_are_summed_up_beside_the_whole_ones() {
 }
 
 #[test]
+fn a_report_leaves_out_what_there_is_nothing_of() {
+    let report = |traced: usize| {
+        let job = job(2, &THREE);
+        let results = results(&job, |n, kind| {
+            Some(Sent::Grid(if n < traced {
+                grid(n, kind)
+            } else {
+                untraced(n, kind)
+            }))
+        });
+        let results = Results::new(&job, &results).unwrap();
+        printed(|out| results.report(out, Some(80), Colour::Never))
+    };
+    for (traced, text) in (0..3).map(|traced| (traced, report(traced))) {
+        assert_eq!(text.contains("corrupted input"), traced == 1, "{text}");
+        assert_eq!(text.contains("Average indirect"), traced == 2, "{text}");
+        assert_eq!(text.contains("total effect (ATE)"), traced == 2, "{text}");
+        assert!(text.contains(&format!("\n\n{traced} fact")), "{text}");
+        assert!(!text.contains("\n\n\n"), "{text}");
+        let sentences = text.rsplit("\n\n").next().unwrap();
+        assert!(sentences.lines().all(|line| line.chars().count() <= 80));
+    }
+}
+
+#[test]
 fn one_fact_is_shown_in_all_its_kinds_and_several_as_averages() {
     let kinds = [v1::Kind::Hidden, v1::Kind::HiddenSeveredMlp];
     let one = job(1, &kinds);
