@@ -175,7 +175,7 @@ settings! {
         poison_workers: u32 = "3",
         /// How long requests that are under way may take to finish when the coordinator is told
         /// to stop. Duration.
-        shutdown_grace: Duration = "10s",
+        shutdown_grace: Duration = "1s",
     }
     /// Settings of a worker, `palimpsest worker`.
     worker: WorkerConfig {

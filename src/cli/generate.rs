@@ -3,10 +3,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::bail;
-
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::trace::parse_dtype;
+use super::job::{self, Format};
 use super::{follow, model};
 use crate::config::ClientConfig;
 use crate::proto::v1::{self, job::Spec, unit_result::Outcome};
@@ -90,21 +89,23 @@ async fn complete(
             return Ok(ExitCode::from(130));
         }
     };
-    let request = v1::ListResultsRequest {
-        parent: job.name.clone(),
-        page_size: 1000,
-        ..Default::default()
+    let format = Format {
+        json: args.json,
+        ..Format::default()
     };
-    let results = client
-        .jobs()
-        .list_results(request)
-        .await?
-        .into_inner()
-        .results;
-    let mut out = std::io::stdout().lock();
+    let job = job::present(client, &job.name, &format).await?;
+    Ok(job::exit_code(&job))
+}
+
+/// Prints completions, each after its prompt. What failed is said on standard error.
+pub fn print(
+    out: &mut impl Write,
+    results: &[v1::UnitResult],
+    json: bool,
+) -> anyhow::Result<()> {
     for result in results {
-        match result.outcome {
-            Some(Outcome::Completion(completion)) if args.json => {
+        match &result.outcome {
+            Some(Outcome::Completion(completion)) if json => {
                 let line = serde_json::json!({
                     "prompt": completion.prompt, "text": completion.text,
                     "token_ids": completion.token_ids, "ended": completion.ended,
@@ -114,9 +115,11 @@ async fn complete(
             Some(Outcome::Completion(completion)) => {
                 writeln!(out, "{}{}", completion.prompt, completion.text)?;
             }
-            Some(Outcome::Failure(failure)) => bail!(failure.message),
+            Some(Outcome::Failure(failure)) => {
+                eprintln!("prompt {}: {}", result.unit + 1, failure.message);
+            }
             _ => {}
         }
     }
-    Ok(super::job::exit_code(&job))
+    Ok(())
 }

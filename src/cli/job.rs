@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::results::Results;
-use super::{follow, output};
+use super::{follow, generate, output};
 use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::coordinator::is_terminal;
@@ -381,6 +381,10 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
         page_token = page.next_page_token;
     }
     let mut out = std::io::stdout().lock();
+    if let Some(Spec::Generate(_)) = job.spec {
+        generate::print(&mut out, &found, format.json)?;
+        return Ok(job);
+    }
     let results = Results::new(&job, &found)?;
     if format.json {
         results.json_lines(&mut out)?;

@@ -62,7 +62,7 @@ pub struct Args {
     #[arg(long)]
     name: Option<String>,
     /// Submit and print the job's name, without following it
-    #[arg(long, requires = "server")]
+    #[arg(long)]
     detach: bool,
     #[command(flatten)]
     format: Format,
@@ -90,6 +90,9 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
         } as i32,
         dtype: parse_dtype(&args.dtype)? as i32,
     };
+    if args.detach && config.server.is_none() {
+        bail!("--detach needs a coordinator that stays: give --server ADDRESS");
+    }
     let connection = Connection::open(config, Need::Work).await?;
     let done = submit(&args, spec, &connection).await;
     connection.close().await;

@@ -17,7 +17,7 @@ const REVISION: u32 = 1;
 
 /// What the activations of a batch may take if nothing is said. One number for every machine: the
 /// rows of a batch decide the last bits of its results.
-const BATCH_MEMORY: u64 = 1 << 30;
+const BATCH_MEMORY: u64 = 256 << 20;
 
 /// The engine on libtorch.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ struct Loaded {
 impl Torch {
     /// An engine on a device: `auto`, `cpu`, `cuda` or `cuda:N`. `threads` is the number of
     /// threads of a CPU operation, 0 for one a core. `batch_memory` are the bytes that the
-    /// activations of one batch may take, 1 GiB if nothing is said.
+    /// activations of one batch may take, 256 MiB if nothing is said.
     ///
     /// # Errors
     /// When there is no such device.
