@@ -641,6 +641,16 @@ pub enum Memory {
     Bytes(u64),
 }
 
+impl Memory {
+    /// The bytes, where a number was given.
+    pub fn bytes(&self) -> Option<u64> {
+        match self {
+            Self::Auto => None,
+            Self::Bytes(bytes) => Some(*bytes),
+        }
+    }
+}
+
 impl FromStr for Memory {
     type Err = String;
 

@@ -101,7 +101,7 @@ fn engine(config: &ClientConfig) -> anyhow::Result<Box<dyn crate::worker::Engine
     let engine = crate::worker::Torch::new(
         config.device.as_str(),
         config.threads,
-        super::worker::batch_memory(&config.memory),
+        config.memory.bytes(),
     )
     .context("the worker inside this command")?;
     Ok(Box::new(engine))

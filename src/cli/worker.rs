@@ -9,16 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Flags, asked_to_stop, flag};
 use crate::client::{Client, endpoint};
-use crate::config::{Config, Memory, WorkerConfig};
+use crate::config::{Config, WorkerConfig};
 use crate::objects::ObjectStore;
 use crate::worker::{self, Engine, Options};
 
 /// How long a running task may go on after the worker was asked to stop.
 const DRAIN: Duration = Duration::from_secs(25);
-
-/// What `auto` gives the activations of a batch. One number for every machine: the rows of a
-/// batch decide the last bits of its results.
-const BATCH_MEMORY: u64 = 1 << 30;
 
 /// Flags of `worker`.
 #[derive(Debug, clap::Args)]
@@ -123,7 +119,7 @@ fn engine(args: &Args, settings: &WorkerConfig) -> anyhow::Result<Box<dyn Engine
 
 #[cfg(feature = "torch")]
 fn real_engine(settings: &WorkerConfig) -> anyhow::Result<Box<dyn Engine>> {
-    let memory = batch_memory(&settings.memory);
+    let memory = settings.memory.bytes();
     Ok(Box::new(worker::Torch::new(
         settings.device.as_str(),
         settings.threads,
@@ -135,14 +131,6 @@ fn real_engine(settings: &WorkerConfig) -> anyhow::Result<Box<dyn Engine>> {
 fn real_engine(_settings: &WorkerConfig) -> anyhow::Result<Box<dyn Engine>> {
     Err(anyhow::anyhow!("build it with the feature 'torch'"))
         .context("this palimpsest was built without an engine")
-}
-
-/// The bytes of a memory setting.
-pub fn batch_memory(memory: &Memory) -> u64 {
-    match memory {
-        Memory::Auto => BATCH_MEMORY,
-        Memory::Bytes(bytes) => *bytes,
-    }
 }
 
 /// The host's name in the letters of an identifier.

@@ -15,6 +15,10 @@ use crate::translate;
 /// Raised whenever a change may move the last bit of a result.
 const REVISION: u32 = 1;
 
+/// What the activations of a batch may take if nothing is said. One number for every machine: the
+/// rows of a batch decide the last bits of its results.
+const BATCH_MEMORY: u64 = 1 << 30;
+
 /// The engine on libtorch.
 #[derive(Debug)]
 pub struct Torch {
@@ -35,11 +39,15 @@ struct Loaded {
 impl Torch {
     /// An engine on a device: `auto`, `cpu`, `cuda` or `cuda:N`. `threads` is the number of
     /// threads of a CPU operation, 0 for one a core. `batch_memory` are the bytes that the
-    /// activations of one batch may take.
+    /// activations of one batch may take, 1 GiB if nothing is said.
     ///
     /// # Errors
     /// When there is no such device.
-    pub fn new(device: &str, threads: u32, batch_memory: u64) -> Result<Self, model::Error> {
+    pub fn new(
+        device: &str,
+        threads: u32,
+        batch_memory: Option<u64>,
+    ) -> Result<Self, model::Error> {
         let device = model::device::device(device)?;
         // Set, not inherited: the number of threads decides the last bits of a sum.
         let threads = match threads {
@@ -50,7 +58,7 @@ impl Torch {
         Ok(Self {
             device,
             threads,
-            batch_memory,
+            batch_memory: batch_memory.unwrap_or(BATCH_MEMORY),
             loaded: None,
         })
     }
