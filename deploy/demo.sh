@@ -19,25 +19,39 @@ demo=target/demo
 rm -rf "$demo"
 mkdir -p "$demo"
 
-# The workers before the coordinator: they hand their tasks back to it.
-workers=()
-coordinator=
+started=()   # the coordinator first
 stop() {
-  for pid in ${workers[@]+"${workers[@]}"} $coordinator; do
-    kill "$pid" 2>/dev/null || true
-    wait "$pid" 2>/dev/null || true
-  done
+  # The coordinator last: clients and workers take their leave of it.
+  if [ ${#started[@]} -gt 1 ]; then
+    kill "${started[@]:1}" 2>/dev/null || true
+    wait "${started[@]:1}" 2>/dev/null || true
+  fi
+  if [ ${#started[@]} -gt 0 ]; then
+    kill "${started[0]}" 2>/dev/null || true
+    wait "${started[0]}" 2>/dev/null || true
+  fi
 }
 trap stop EXIT
-trap 'exit 130' INT TERM
+trap 'echo "demo: stopping" >&2; exit 130' INT TERM
+
+# run ARGUMENT...: a command of the program. In the background, because a shell that waits for a
+# command in the foreground does not hear that it is to stop.
+run() {
+  local status=0
+  "$palimpsest" "$@" &
+  started+=($!)
+  wait $! || status=$?
+  unset 'started[-1]'
+  return $status
+}
 
 say "starting a coordinator and two workers"
 "$palimpsest" serve --listen 127.0.0.1:0 --store "$demo/store" --port-file "$demo/address" \
   >"$demo/coordinator.log" 2>&1 &
-coordinator=$!
+started+=($!)
 for _ in $(seq 300); do
   [ -s "$demo/address" ] && break
-  kill -0 "$coordinator" 2>/dev/null || break
+  kill -0 "${started[0]}" 2>/dev/null || break
   sleep 0.1
 done
 [ -s "$demo/address" ] || die "the coordinator does not serve: $(tail -n 3 "$demo/coordinator.log")"
@@ -50,17 +64,17 @@ threads=$(($(nproc) / 2))
 for name in worker-1 worker-2; do
   "$palimpsest" worker --coordinator "$server" --id "$name" --threads "$threads" \
     --cache "$demo/$name" >"$demo/$name.log" 2>&1 &
-  workers+=($!)
+  started+=($!)
 done
 
 say "importing the model"
-"$palimpsest" model import .deps/SmolLM2-135M-Instruct.Q4_1.gguf --name smollm2
+run model import .deps/SmolLM2-135M-Instruct.Q4_1.gguf --name smollm2
 
 say "tracing the facts of deploy/demo_facts.json"
-"$palimpsest" trace --facts deploy/demo_facts.json --model smollm2 --samples 5 \
+run trace --facts deploy/demo_facts.json --model smollm2 --samples 5 \
   --json --svg "$demo/figures" >"$demo/results.jsonl" ||
   die "the sweep did not end well: see $demo/*.log"
-"$palimpsest" status
+run status
 
 say "what came out: figures in $demo/figures, numbers in $demo/results.jsonl"
-"$palimpsest" job results latest
+run job results latest
