@@ -105,8 +105,8 @@ pub struct Settings {
 
 impl Settings {
     /// The published settings with this noise: three kinds, 10 samples, seed 1, windows of 10 layers,
-    /// in batches of 256 MiB: on two CPU cores larger ones are no faster, and a block of GPT-2 XL then takes
-    /// under two seconds, which is how long a cancelled trace may go on.
+    /// in batches of 256 MiB: on a CPU larger ones were no faster (`benches/causal.rs`), and a trace can be
+    /// cancelled between the blocks of a batch.
     pub fn new(noise: Noise) -> Self {
         Self {
             kinds: Kind::ALL.to_vec(),

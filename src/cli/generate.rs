@@ -4,8 +4,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::connection::{Connection, ConnectionArgs, Need};
-use super::trace::parse_dtype;
 use super::job::{self, Format};
+use super::trace::parse_dtype;
 use super::{follow, model};
 use crate::config::ClientConfig;
 use crate::proto::v1::{self, job::Spec, unit_result::Outcome};
@@ -98,11 +98,7 @@ async fn complete(
 }
 
 /// Prints completions, each after its prompt. What failed is said on standard error.
-pub fn print(
-    out: &mut impl Write,
-    results: &[v1::UnitResult],
-    json: bool,
-) -> anyhow::Result<()> {
+pub fn print(out: &mut impl Write, results: &[v1::UnitResult], json: bool) -> anyhow::Result<()> {
     for result in results {
         match &result.outcome {
             Some(Outcome::Completion(completion)) if json => {
