@@ -127,7 +127,7 @@ fn a_killed_worker_costs_only_its_running_tasks() {
     write_facts(&site, 40);
     let server = site.serve("127.0.0.1:0");
     import(&site, &server);
-    let mut victim = site.worker(&server, "victim", &["--fake", "20"]);
+    let mut victim = site.worker(&server, "victim", &["--fake", "60"]);
     let job = submit(&site, &server, &sweep);
     wait("the first units", PATIENCE, || {
         (units_done(&site, &server) > 5).then_some(())
@@ -184,7 +184,7 @@ fn a_client_that_follows_a_sweep_lives_through_a_restart_of_the_coordinator() {
     write_facts(&site, 20);
     let mut server = site.serve("127.0.0.1:0");
     import(&site, &server);
-    let _worker = site.worker(&server, "one", &["--fake", "20"]);
+    let _worker = site.worker(&server, "one", &["--fake", "60"]);
     let url = server.url();
     let args = [
         "trace",

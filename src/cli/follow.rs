@@ -13,6 +13,8 @@ use crate::proto::v1::{self, job::Spec};
 
 /// How long a coordinator may be away before following it is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait before it is asked again.
+const PAUSE: Duration = Duration::from_millis(300);
 /// How often progress is printed where there is no terminal to draw a bar on.
 const LINE_EVERY: Duration = Duration::from_secs(20);
 
@@ -54,17 +56,41 @@ pub async fn follow(client: &Client, name: &str) -> anyhow::Result<v1::Job> {
             }
         };
         let away = away_since.get_or_insert_with(Instant::now).elapsed();
-        let lasting = !matches!(
-            broken.code(),
-            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
-        );
-        if lasting || away > PATIENCE {
+        if !passes(&broken) || away > PATIENCE {
             view.clear();
             return Err(broken.into());
         }
         view.waiting();
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Makes a call that changes nothing, and makes it again while the coordinator is away.
+///
+/// # Errors
+/// The coordinator's refusal, or that it stays away.
+pub async fn patiently<T, F>(call: impl Fn() -> F) -> Result<T, tonic::Status>
+where
+    F: Future<Output = Result<T, tonic::Status>>,
+{
+    let start = Instant::now();
+    loop {
+        match call().await {
+            Err(status) if passes(&status) && start.elapsed() < PATIENCE => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Whether an error may be gone when a coordinator that restarts is back. What a dying connection
+/// says differs with the moment of its death.
+fn passes(status: &tonic::Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
+    )
 }
 
 /// The units of a job, as people count them.

@@ -352,28 +352,29 @@ async fn read(client: &Client, asked: &str, format: &Format) -> anyhow::Result<(
 /// Reads the results of a job, gives them in the form that was asked for, and says how the job
 /// stands.
 pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Result<v1::Job> {
-    let request = v1::GetJobRequest {
-        name: name.to_owned(),
+    let get = || async {
+        let request = v1::GetJobRequest {
+            name: name.to_owned(),
+        };
+        client.jobs().get_job(request).await
     };
-    let job = client
-        .jobs()
-        .get_job(request)
-        .await?
-        .into_inner()
-        .job
-        .unwrap_or_default();
+    let job = follow::patiently(get).await?.into_inner().job;
+    let job = job.unwrap_or_default();
     if !is_terminal(job.state()) {
         eprintln!("the job is {}: these are the results so far", state(&job));
     }
     let mut found = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = v1::ListResultsRequest {
-            parent: job.name.clone(),
-            page_size: 1000,
-            page_token,
+        let list = || async {
+            let request = v1::ListResultsRequest {
+                parent: job.name.clone(),
+                page_size: 1000,
+                page_token: page_token.clone(),
+            };
+            client.jobs().list_results(request).await
         };
-        let page = client.jobs().list_results(request).await?.into_inner();
+        let page = follow::patiently(list).await?.into_inner();
         found.extend(page.results);
         if page.next_page_token.is_empty() {
             break;

@@ -2,21 +2,18 @@
 //! the state, and says what is to be done. It opens no file, no socket and no clock, so that every
 //! history can be replayed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
-use prost::Message as _;
 use uuid::Uuid;
 
 use super::event::{
     Closing, CommittedResult, Effect, Event, LeaseKey, Millis, NewJob, Refusal, Session,
 };
 use super::invariants::Invariant;
-use super::plan;
+use super::job::{Job, Tally, Task, is_over, is_terminal, millis};
 use crate::proto::v1::connect_response::Message;
 use crate::proto::v1::{self, FailureClass, JobState, TaskState};
-use crate::store::{
-    Change, DivergenceRecord, JobRecord, ResultRecord, Snapshot, SpecRecord, TaskPlan, TaskRecord,
-};
+use crate::store::{Change, DivergenceRecord, ResultRecord, Snapshot, SpecRecord};
 
 /// What the core may decide by.
 #[derive(Clone, Copy, Debug)]
@@ -48,86 +45,35 @@ const BACKOFF: Millis = 500;
 /// The state of the scheduler.
 #[derive(Debug)]
 pub struct Core {
-    limits: Limits,
+    pub(super) limits: Limits,
     /// By identifier, which orders them by creation.
-    jobs: BTreeMap<Uuid, Job>,
-    requests: HashMap<String, Uuid>,
+    pub(super) jobs: BTreeMap<Uuid, Job>,
+    pub(super) requests: HashMap<String, Uuid>,
     /// By the name they gave themselves.
-    workers: BTreeMap<String, Worker>,
-    sessions: HashMap<Session, String>,
-    epoch: u64,
-}
-
-/// A job in memory.
-#[derive(Debug)]
-pub struct Job {
-    /// The normalised job, with its facts or prompts.
-    pub spec: v1::Job,
-    /// The model, without tensors.
-    model: v1::Model,
-    state: JobState,
-    tasks: Vec<Task>,
-    /// Tasks that wait for a worker.
-    pending: BTreeSet<u32>,
-    /// Tasks that wait for their next attempt, by the time of it.
-    delayed: BTreeSet<(Millis, u32)>,
-    /// First bytes of the digest of every committed unit, preparatory ones too.
-    committed: HashMap<u64, u64>,
-    /// The committed units whose result is a failure.
-    failed: BTreeSet<u64>,
-    units: u64,
-    tally: Tally,
-    noise_scale: Option<f64>,
-    request_id: String,
-    request_digest: String,
-    created: Millis,
-    started: Option<Millis>,
-    ended: Option<Millis>,
-    sequence: u64,
-}
-
-/// How many tasks stand where.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    waiting: u64,
-    leased: u64,
-    done: u64,
-    failed: u64,
-    cancelled: u64,
-}
-
-/// A task in memory.
-#[derive(Debug)]
-struct Task {
-    plan: TaskPlan,
-    state: TaskState,
-    epoch: u64,
-    worker: String,
-    failures: BTreeMap<i32, u32>,
-    last_failure: String,
-    lost_workers: BTreeSet<String>,
-    units_done: u64,
+    pub(super) workers: BTreeMap<String, Worker>,
+    pub(super) sessions: HashMap<Session, String>,
+    pub(super) epoch: u64,
 }
 
 /// A worker in memory.
 #[derive(Debug)]
-pub struct Worker {
-    session: Option<Session>,
-    capabilities: v1::Capabilities,
-    credits: u32,
-    draining: bool,
-    last_heard: Millis,
-    connected_at: Millis,
+pub(super) struct Worker {
+    pub(super) session: Option<Session>,
+    pub(super) capabilities: v1::Capabilities,
+    pub(super) credits: u32,
+    pub(super) draining: bool,
+    pub(super) last_heard: Millis,
+    pub(super) connected_at: Millis,
     /// Its leases, with the steps since the last commit and the rate it reports.
-    leases: BTreeMap<(Uuid, u32), Held>,
-    units_committed: u64,
+    pub(super) leases: BTreeMap<(Uuid, u32), Held>,
+    pub(super) units_committed: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Held {
-    epoch: u64,
-    steps: u64,
-    rate: f64,
+pub(super) struct Held {
+    pub(super) epoch: u64,
+    pub(super) steps: u64,
+    pub(super) rate: f64,
 }
 
 /// What the core did for a request that has an answer.
@@ -834,463 +780,10 @@ impl Core {
         }
     }
 
-    // ---- Views ----
-
-    /// A job with its counts, as lists show it.
-    pub fn job(&self, id: Uuid) -> Option<v1::Job> {
-        self.jobs.get(&id).map(|job| job.summary(id))
-    }
-
-    /// A job with its facts or prompts.
-    pub fn full_job(&self, id: Uuid) -> Option<v1::Job> {
-        let job = self.jobs.get(&id)?;
-        Some(v1::Job {
-            spec: job.spec.spec.clone(),
-            ..job.summary(id)
-        })
-    }
-
-    /// Jobs before one, the newest first.
-    pub fn jobs_before(&self, before: Option<Uuid>, limit: usize) -> Vec<(Uuid, v1::Job)> {
-        let end = before.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.jobs
-            .range((std::ops::Bound::Unbounded, end))
-            .rev()
-            .take(limit)
-            .map(|(&id, job)| (id, job.summary(id)))
-            .collect()
-    }
-
-    /// Tasks of a job from one on.
-    pub fn tasks(&self, id: Uuid, from: u32, limit: usize) -> Option<Vec<v1::Task>> {
-        let job = self.jobs.get(&id)?;
-        let last = job.tasks.len().min((from as usize).saturating_add(limit));
-        Some(
-            (from as usize..last)
-                .map(|n| job.task(id, n as u32))
-                .collect(),
-        )
-    }
-
-    /// How a job's running tasks go.
-    pub fn progress(&self, id: Uuid) -> v1::JobProgress {
-        let mut progress = v1::JobProgress::default();
-        for worker in self.workers.values() {
-            let mut any = false;
-            for (_, held) in worker.leases.iter().filter(|((job, _), _)| *job == id) {
-                progress.steps_running += held.steps;
-                progress.steps_per_second += held.rate;
-                any = true;
-            }
-            progress.workers += u32::from(any);
-        }
-        progress
-    }
-
-    /// Workers after a name, in order.
-    pub fn workers(&self, after: &str, limit: usize) -> Vec<v1::Worker> {
-        let start = (
-            std::ops::Bound::Excluded(after.to_owned()),
-            std::ops::Bound::Unbounded,
-        );
-        self.workers
-            .range(start)
-            .take(limit)
-            .map(|(name, worker)| v1::Worker {
-                name: format!("workers/{name}"),
-                capabilities: Some(worker.capabilities.clone()),
-                connected: worker.session.is_some(),
-                draining: worker.draining,
-                credits: worker.credits,
-                leases: worker
-                    .leases
-                    .iter()
-                    .map(|(&(job, task), held)| v1::LeaseProgress {
-                        lease: Some(
-                            LeaseKey {
-                                job,
-                                task,
-                                epoch: held.epoch,
-                            }
-                            .to_proto(),
-                        ),
-                        steps: held.steps,
-                        steps_per_second: held.rate,
-                    })
-                    .collect(),
-                connect_time: Some(timestamp(worker.connected_at)),
-                units_committed: worker.units_committed,
-            })
-            .collect()
-    }
-
-    /// Why a job's tasks are not running, the most important reason first.
-    pub fn explain(&self, id: Uuid) -> Option<Vec<String>> {
-        let job = self.jobs.get(&id)?;
-        let tally = job.tally;
-        let mut reasons = Vec::new();
-        match job.state {
-            JobState::Succeeded => reasons.push("The job is done.".to_owned()),
-            JobState::Failed => {
-                reasons.push(format!(
-                    "The job has ended; {} units failed.",
-                    job.failed.len()
-                ));
-            }
-            JobState::Cancelled => reasons.push("The job was cancelled.".to_owned()),
-            _ => {
-                let connected: Vec<_> = self
-                    .workers
-                    .values()
-                    .filter(|w| w.session.is_some())
-                    .collect();
-                if connected.is_empty() {
-                    reasons.push(
-                        "No worker is connected: start one with 'palimpsest worker --coordinator ADDR'."
-                            .to_owned(),
-                    );
-                } else if tally.leased > 0 {
-                    reasons.push(format!(
-                        "{} tasks run, {} wait.",
-                        tally.leased, tally.waiting
-                    ));
-                }
-                if !connected.is_empty() && connected.iter().all(|w| !w.has_room()) {
-                    reasons.push(format!(
-                        "All {} connected workers are busy or draining.",
-                        connected.len()
-                    ));
-                }
-                if job.tasks.iter().any(|t| t.state == TaskState::Blocked) {
-                    reasons.push(
-                        "The scale of the noise is being found; the other tasks wait for it."
-                            .to_owned(),
-                    );
-                }
-                let ahead: u64 = self
-                    .jobs
-                    .iter()
-                    .filter(|(other, o)| {
-                        let before = (std::cmp::Reverse(o.spec.priority), **other)
-                            < (std::cmp::Reverse(job.spec.priority), id);
-                        before && !is_terminal(o.state)
-                    })
-                    .map(|(_, o)| o.tally.waiting)
-                    .sum();
-                if ahead > 0 {
-                    reasons.push(format!("{ahead} waiting tasks of other jobs come first."));
-                }
-                if !job.delayed.is_empty() {
-                    reasons.push(format!(
-                        "{} tasks wait for another attempt after a failure.",
-                        job.delayed.len()
-                    ));
-                }
-            }
-        }
-        let failures = job
-            .tasks
-            .iter()
-            .enumerate()
-            .filter(|(_, t)| !t.last_failure.is_empty());
-        for (n, task) in failures.take(5) {
-            reasons.push(format!("Task {n} failed before: {}.", task.last_failure));
-        }
-        Some(reasons)
-    }
-
     fn worker_of(&mut self, session: Session, now: Millis) -> Option<&mut Worker> {
         let worker = self.workers.get_mut(self.sessions.get(&session)?)?;
         worker.last_heard = now;
         Some(worker)
-    }
-}
-
-impl Job {
-    fn new(new: NewJob, now: Millis) -> Self {
-        let prepared = !new.tasks.iter().any(|plan| plan.preparatory);
-        let tasks: Vec<Task> = new
-            .tasks
-            .into_iter()
-            .map(|plan| Task {
-                state: if prepared || plan.preparatory {
-                    TaskState::Pending
-                } else {
-                    TaskState::Blocked
-                },
-                plan,
-                epoch: 0,
-                worker: String::new(),
-                failures: BTreeMap::new(),
-                last_failure: String::new(),
-                lost_workers: BTreeSet::new(),
-                units_done: 0,
-            })
-            .collect();
-        let pending = (0..tasks.len() as u32)
-            .filter(|n| tasks[*n as usize].state == TaskState::Pending)
-            .collect();
-        Self {
-            units: plan::units(&new.job),
-            spec: new.job,
-            model: new.model,
-            state: JobState::Queued,
-            tally: Tally {
-                waiting: tasks.len() as u64,
-                ..Tally::default()
-            },
-            tasks,
-            pending,
-            delayed: BTreeSet::new(),
-            committed: HashMap::new(),
-            failed: BTreeSet::new(),
-            noise_scale: None,
-            request_id: new.request_id,
-            request_digest: new.request_digest,
-            created: now,
-            started: None,
-            ended: None,
-            sequence: 0,
-        }
-    }
-
-    /// Moves a task to a state, with all that counts by it.
-    fn set_state(&mut self, n: u32, state: TaskState) {
-        let task = &mut self.tasks[n as usize];
-        Invariant::I4.check(!is_over(task.state) || task.state == state, || {
-            format!("task {n} goes from {:?} to {state:?}", task.state)
-        });
-        *self.tally.of(task.state) -= 1;
-        *self.tally.of(state) += 1;
-        task.state = state;
-        if state == TaskState::Pending {
-            self.pending.insert(n);
-        } else {
-            self.pending.remove(&n);
-            self.delayed.retain(|(_, delayed)| *delayed != n);
-        }
-    }
-
-    fn unblock(&mut self) {
-        for n in 0..self.tasks.len() as u32 {
-            if self.tasks[n as usize].state == TaskState::Blocked {
-                self.set_state(n, TaskState::Pending);
-            }
-        }
-    }
-
-    fn task_of_unit(&self, unit: u64) -> Option<usize> {
-        if unit >= self.units {
-            return self.tasks.iter().position(|task| task.plan.preparatory);
-        }
-        let skip = self.tasks.partition_point(|task| task.plan.preparatory);
-        let after = self.tasks[skip..].partition_point(|task| task.plan.first_unit <= unit) + skip;
-        after.checked_sub(1)
-    }
-
-    fn count_unit(&mut self, unit: u64, digest: u64, failed: bool) {
-        let before = self.committed.insert(unit, digest);
-        Invariant::I1.check(before.is_none(), || {
-            format!("unit {unit} is committed twice")
-        });
-        if failed {
-            self.failed.insert(unit);
-        }
-        if let Some(n) = self.task_of_unit(unit) {
-            self.tasks[n].units_done += 1;
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn commit(
-        &mut self,
-        id: Uuid,
-        unit: u64,
-        bytes: bytes::Bytes,
-        digest: u64,
-        record: ResultRecord,
-        now: Millis,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.count_unit(unit, digest, record.failed);
-        effects.push(Effect::Change(Change::Result(id, unit, record, bytes)));
-        self.event(id, v1::job_event::Event::UnitCommitted(unit), now, effects);
-    }
-
-    /// Ends a task for good: its open units get a failure as their result.
-    fn fail_task(
-        &mut self,
-        id: Uuid,
-        n: u32,
-        class: FailureClass,
-        what: &str,
-        now: Millis,
-        effects: &mut Vec<Effect>,
-    ) {
-        let plan = self.tasks[n as usize].plan.clone();
-        for unit in plan.first_unit..plan.first_unit + plan.units {
-            if self.committed.contains_key(&unit) {
-                continue;
-            }
-            let failure = v1::Failure {
-                failure_class: class as i32,
-                message: what.to_owned(),
-            };
-            let result = v1::UnitResult {
-                unit,
-                outcome: Some(v1::unit_result::Outcome::Failure(failure)),
-            };
-            let bytes = bytes::Bytes::from(result.encode_to_vec());
-            let digest = crate::objects::Digest::of(&bytes).prefix();
-            let record = ResultRecord {
-                failed: true,
-                ..ResultRecord::default()
-            };
-            self.commit(id, unit, bytes, digest, record, now, effects);
-        }
-        self.tasks[n as usize].last_failure = what.to_owned();
-        self.set_state(n, TaskState::Failed);
-        self.save_task(id, n, now, effects);
-        if plan.preparatory {
-            let what = format!("the scale of the noise could not be found: {what}");
-            for n in 0..self.tasks.len() as u32 {
-                if self.tasks[n as usize].state == TaskState::Blocked {
-                    self.fail_task(id, n, class, &what, now, effects);
-                }
-            }
-        }
-    }
-
-    fn finish_if_ended(&mut self, id: Uuid, now: Millis, effects: &mut Vec<Effect>) {
-        if is_terminal(self.state) || self.tally.waiting + self.tally.leased > 0 {
-            return;
-        }
-        self.state = if !self.failed.is_empty() {
-            JobState::Failed
-        } else {
-            JobState::Succeeded
-        };
-        self.ended = Some(now);
-        self.event(
-            id,
-            v1::job_event::Event::State(self.state as i32),
-            now,
-            effects,
-        );
-    }
-
-    fn event(
-        &mut self,
-        id: Uuid,
-        event: v1::job_event::Event,
-        now: Millis,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.sequence += 1;
-        let event = v1::JobEvent {
-            sequence: self.sequence,
-            time: Some(timestamp(now)),
-            event: Some(event),
-        };
-        effects.push(Effect::Change(Change::Event(id, event)));
-        effects.push(Effect::Wake(id));
-    }
-
-    fn save(&self, id: Uuid, effects: &mut Vec<Effect>) {
-        let record = JobRecord {
-            job: Some(plan::summary(&self.summary(id))),
-            request_id: self.request_id.clone(),
-            request_digest: self.request_digest.clone(),
-            noise_scale: self.noise_scale,
-        };
-        effects.push(Effect::Change(Change::Job(id, record)));
-    }
-
-    fn save_task(&mut self, id: Uuid, n: u32, now: Millis, effects: &mut Vec<Effect>) {
-        let task = &self.tasks[n as usize];
-        let record = TaskRecord {
-            state: task.state as i32,
-            epoch: task.epoch,
-            worker: task.worker.clone(),
-            failures: task.failure_counts(),
-            last_failure: task.last_failure.clone(),
-            lost_workers: task.lost_workers.iter().cloned().collect(),
-        };
-        effects.push(Effect::Change(Change::Task(id, n, record)));
-        let event = v1::job_event::Event::Task(self.task(id, n));
-        self.event(id, event, now, effects);
-    }
-
-    fn lease(&self, key: LeaseKey) -> v1::Lease {
-        let plan = &self.tasks[key.task as usize].plan;
-        let open = (plan.first_unit..plan.first_unit + plan.units)
-            .filter(|unit| !self.committed.contains_key(unit));
-        let (settings, units) = plan::lease_units(&self.spec, open);
-        v1::Lease {
-            key: Some(key.to_proto()),
-            model: Some(self.model.clone()),
-            units,
-            noise_scale: self.noise_scale,
-            settings,
-        }
-    }
-
-    fn summary(&self, id: Uuid) -> v1::Job {
-        let tally = self.tally;
-        let preparatory = self.tasks.first().is_some_and(|task| task.plan.preparatory);
-        let prepared = preparatory && self.tasks[0].units_done > 0;
-        v1::Job {
-            name: format!("jobs/{id}"),
-            state: self.state as i32,
-            counts: Some(v1::JobCounts {
-                tasks: self.tasks.len() as u64,
-                tasks_pending: tally.waiting,
-                tasks_leased: tally.leased,
-                tasks_done: tally.done,
-                tasks_failed: tally.failed,
-                tasks_cancelled: tally.cancelled,
-                units: self.units,
-                units_done: self.committed.len() as u64 - u64::from(prepared),
-                units_failed: self.failed.range(..self.units).count() as u64,
-            }),
-            create_time: Some(timestamp(self.created)),
-            start_time: self.started.map(timestamp),
-            end_time: self.ended.map(timestamp),
-            last_sequence: self.sequence,
-            ..plan::summary(&self.spec)
-        }
-    }
-
-    fn task(&self, id: Uuid, n: u32) -> v1::Task {
-        let task = &self.tasks[n as usize];
-        v1::Task {
-            name: format!("jobs/{id}/tasks/{n}"),
-            state: task.state as i32,
-            first_unit: task.plan.first_unit,
-            unit_count: task.plan.units,
-            units_done: task.units_done,
-            worker: if task.worker.is_empty() {
-                String::new()
-            } else {
-                format!("workers/{}", task.worker)
-            },
-            epoch: task.epoch,
-            failures: task.failure_counts(),
-            last_failure: task.last_failure.clone(),
-            estimated_cost: task.plan.cost,
-        }
-    }
-}
-
-impl Task {
-    fn failure_counts(&self) -> Vec<v1::FailureCount> {
-        self.failures
-            .iter()
-            .map(|(&failure_class, &count)| v1::FailureCount {
-                failure_class,
-                count,
-            })
-            .collect()
     }
 }
 
@@ -1309,7 +802,7 @@ impl Worker {
         }
     }
 
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.session.is_some() && !self.draining && self.leases.len() < self.credits as usize
     }
 
@@ -1324,64 +817,6 @@ impl Worker {
     }
 }
 
-impl Tally {
-    fn of(&mut self, state: TaskState) -> &mut u64 {
-        match state {
-            TaskState::Leased => &mut self.leased,
-            TaskState::Done => &mut self.done,
-            TaskState::Failed => &mut self.failed,
-            TaskState::Cancelled => &mut self.cancelled,
-            TaskState::Unspecified | TaskState::Blocked | TaskState::Pending => &mut self.waiting,
-        }
-    }
-}
-
-impl LeaseKey {
-    /// As it travels.
-    pub fn to_proto(&self) -> v1::LeaseKey {
-        v1::LeaseKey {
-            task: format!("jobs/{}/tasks/{}", self.job, self.task),
-            epoch: self.epoch,
-        }
-    }
-
-    /// From how it travels.
-    pub fn from_proto(key: &v1::LeaseKey) -> Option<Self> {
-        let (job, task) = key.task.strip_prefix("jobs/")?.split_once("/tasks/")?;
-        Some(Self {
-            job: job.parse().ok()?,
-            task: task.parse().ok()?,
-            epoch: key.epoch,
-        })
-    }
-}
-
 fn send(session: Session, message: Message) -> Effect {
     Effect::Send(session, Box::new(message))
-}
-
-/// Whether a job's state is final.
-pub fn is_terminal(state: JobState) -> bool {
-    matches!(
-        state,
-        JobState::Succeeded | JobState::Failed | JobState::Cancelled
-    )
-}
-
-fn is_over(state: TaskState) -> bool {
-    matches!(
-        state,
-        TaskState::Done | TaskState::Failed | TaskState::Cancelled
-    )
-}
-
-fn timestamp(millis: Millis) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: (millis / 1000) as i64,
-        nanos: (millis % 1000) as i32 * 1_000_000,
-    }
-}
-
-fn millis(timestamp: prost_types::Timestamp) -> Millis {
-    timestamp.seconds as u64 * 1000 + timestamp.nanos as u64 / 1_000_000
 }

@@ -24,6 +24,26 @@ pub struct LeaseKey {
     pub epoch: u64,
 }
 
+impl LeaseKey {
+    /// As it travels.
+    pub fn to_proto(&self) -> v1::LeaseKey {
+        v1::LeaseKey {
+            task: format!("jobs/{}/tasks/{}", self.job, self.task),
+            epoch: self.epoch,
+        }
+    }
+
+    /// From how it travels.
+    pub fn from_proto(key: &v1::LeaseKey) -> Option<Self> {
+        let (job, task) = key.task.strip_prefix("jobs/")?.split_once("/tasks/")?;
+        Some(Self {
+            job: job.parse().ok()?,
+            task: task.parse().ok()?,
+            epoch: key.epoch,
+        })
+    }
+}
+
 /// A job that was checked and cut, ready to be accepted.
 #[derive(Clone, Debug)]
 pub struct NewJob {

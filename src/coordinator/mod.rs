@@ -7,15 +7,18 @@ mod core;
 mod driver;
 mod event;
 mod invariants;
+mod job;
 mod plan;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod views;
 
-pub use self::core::{Answer, Core, Limits, is_terminal};
+pub use self::core::{Answer, Core, Limits};
 pub use driver::{Coordinator, Error};
 pub use event::{
     Closing, CommittedResult, Effect, Event, LeaseKey, Millis, NewJob, Refusal, Session,
 };
 pub use invariants::{Invariant, violations};
+pub use job::is_terminal;
 pub use plan::{noise_factor, summary, tasks, units};
