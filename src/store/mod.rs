@@ -16,6 +16,7 @@ pub use records::{
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use fs2::FileExt;
 use prost::Message;
@@ -106,16 +107,10 @@ impl Store {
 
         let records = path.join("records");
         sweep_unfinished_snapshots(&records)?;
-        let database = sled::Config::new()
-            .path(&records)
-            // Every acknowledged change is flushed by `commit`; a timer would only add writes.
-            .flush_every_ms(None)
-            .cache_capacity(64 << 20)
-            .open()
-            .map_err(|source| Error::Database {
-                path: records,
-                source,
-            })?;
+        let database = open_database(&records).map_err(|source| Error::Database {
+            path: records,
+            source,
+        })?;
         let objects = ObjectStore::open(path.join("objects"))?;
         Ok(Self {
             path: path.to_owned(),
@@ -392,6 +387,33 @@ fn decode<M: Message + Default>(key: &[u8], bytes: &[u8]) -> Result<M, Error> {
     })
 }
 
+/// How long a database that was just closed may go on holding sled's own lock.
+const LETTING_GO: Duration = Duration::from_secs(10);
+
+/// Opens the database. Nobody else has the store, for its lock is ours; but sled's threads hold
+/// sled's own lock for a moment after the database they served was dropped, so that one is waited for.
+fn open_database(records: &Path) -> Result<sled::Db, sled::Error> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let opened = sled::Config::new()
+            .path(records)
+            // Every acknowledged change is flushed by `commit`; a timer would only add writes.
+            .flush_every_ms(None)
+            .cache_capacity(64 << 20)
+            .open();
+        match opened {
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("could not acquire lock") && waited < LETTING_GO =>
+            {
+                let pause = Duration::from_millis(20);
+                std::thread::sleep(pause);
+                waited += pause;
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// sled 0.34 writes `snap.*.generating` while it *opens*; killed there, every later open fails,
 /// because its own clean-up looks for another suffix. Whole snapshots have other names.
 fn sweep_unfinished_snapshots(records: &Path) -> Result<(), Error> {
@@ -440,6 +462,19 @@ mod tests {
             let results = store.results(Uuid::from_u128(1), 0, 10, 1 << 20).unwrap();
             assert_eq!(results[0].2, text.as_bytes());
         }
+    }
+
+    #[test]
+    fn opening_waits_for_a_database_that_is_being_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Store::open(folder.path()).unwrap());
+        let held = open_database(&folder.path().join("records")).unwrap();
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(held);
+        });
+        Store::open(folder.path()).unwrap();
+        holder.join().unwrap();
     }
 
     #[test]
