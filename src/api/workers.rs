@@ -90,6 +90,7 @@ impl WorkerService for Workers {
             Err(Closing::Silent) => Err(unavailable(
                 "nothing was heard of the worker for too long: connect again",
             )),
+            Err(Closing::Gone) => Err(unavailable("the worker closed its stream")),
         });
         Ok(Response::new(Box::pin(outbox)))
     }

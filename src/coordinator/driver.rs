@@ -1,6 +1,11 @@
 //! The actor that owns the core, the clock and the store.
+//!
+//! Events are applied as they come and collect in an open batch; the batch before it is being made
+//! durable meanwhile. When the disk is free the open batch goes to it, so one flush serves all the
+//! events that came during the one before, and only then is anything of it let out (I3).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -14,7 +19,7 @@ use super::event::{Closing, Effect, Event, Millis, Refusal, Session};
 use crate::proto::v1::connect_response::Message;
 use crate::store::{self, Change, Store};
 
-/// Most events that share one flush.
+/// Most commands that share one flush.
 const BATCH: usize = 4096;
 /// Events that may wait before senders are held up.
 const QUEUE: usize = 16_384;
@@ -44,7 +49,49 @@ pub struct Coordinator {
     sessions: Arc<AtomicU64>,
 }
 
-type Inspection = Box<dyn FnOnce(&Core) + Send>;
+/// What the driver takes from the world around it. Injected, so that a simulation can hold it.
+#[derive(Clone)]
+pub struct Surroundings {
+    clock: Arc<dyn Fn() -> Millis + Send + Sync>,
+    disk: Disk,
+}
+
+/// Where the driver waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// On a thread of its own, while events go on being applied.
+    Thread,
+    /// Where the driver runs: nothing else of it happens meanwhile, and every run is the same.
+    Here,
+}
+
+impl Surroundings {
+    /// The system's clock, and a thread for the disk.
+    pub fn real() -> Self {
+        Self::new(now, Disk::Thread)
+    }
+
+    /// A clock that gives milliseconds since the Unix epoch and never goes back.
+    pub fn new(clock: impl Fn() -> Millis + Send + Sync + 'static, disk: Disk) -> Self {
+        Self {
+            clock: Arc::new(clock),
+            disk,
+        }
+    }
+}
+
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surroundings")
+            .field("disk", &self.disk)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Looks at the core when its turn comes; what it gives back tells what was seen, once that is
+/// durable.
+type Inspection = Box<dyn FnOnce(&Core) -> Delivery + Send>;
+type Delivery = Box<dyn FnOnce() + Send>;
 
 // Moved once through the queue: a box for each would cost more than it saves.
 #[allow(clippy::large_enum_variant)]
@@ -65,6 +112,18 @@ impl Coordinator {
         store: Arc<Store>,
         limits: Limits,
     ) -> Result<(Self, JoinHandle<Result<(), store::Error>>), store::Error> {
+        Self::start_in(Surroundings::real(), store, limits)
+    }
+
+    /// [`Coordinator::start`] with another clock or disk.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn start_in(
+        surroundings: Surroundings,
+        store: Arc<Store>,
+        limits: Limits,
+    ) -> Result<(Self, JoinHandle<Result<(), store::Error>>), store::Error> {
         let snapshot = store.load()?;
         let mut models = HashMap::new();
         for (_, _, spec) in &snapshot.jobs {
@@ -79,12 +138,13 @@ impl Coordinator {
             limits,
             snapshot,
             |name| models.get(name).cloned().unwrap_or_default(),
-            now(),
+            (surroundings.clock)(),
         );
         let (commands, inbox) = mpsc::channel(QUEUE);
         let actor = Actor {
             core,
             store: store.clone(),
+            surroundings,
             streams: HashMap::new(),
             watchers: HashMap::new(),
         };
@@ -144,9 +204,10 @@ impl Coordinator {
         look: impl FnOnce(&Core) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (sender, receiver) = oneshot::channel();
-        let look = move |core: &Core| {
+        let look = move |core: &Core| -> Delivery {
+            let seen = look(core);
             // The asker may have gone away; nobody is left to tell.
-            let _ = sender.send(look(core));
+            Box::new(move || drop(sender.send(seen)))
         };
         self.send(Command::Inspect(Box::new(look))).await?;
         receiver.await.map_err(|_| Error::Stopped)
@@ -173,8 +234,32 @@ impl Coordinator {
 struct Actor {
     core: Core,
     store: Arc<Store>,
+    surroundings: Surroundings,
     streams: HashMap<Session, mpsc::Sender<Result<Message, Closing>>>,
     watchers: HashMap<Uuid, watch::Sender<()>>,
+}
+
+/// Commands that were applied, and what follows from them once their changes are durable.
+#[derive(Default)]
+struct Batch {
+    commands: usize,
+    changes: Vec<Change>,
+    after: After,
+}
+
+#[derive(Default)]
+struct After {
+    /// Messages and ends of streams, in their order.
+    effects: Vec<Effect>,
+    wakes: HashSet<Uuid>,
+    answers: Vec<(oneshot::Sender<Answer>, Answer)>,
+    deliveries: Vec<Delivery>,
+}
+
+/// A batch whose changes are on their way to the disk.
+struct Writing {
+    written: JoinHandle<Result<(), store::Error>>,
+    after: After,
 }
 
 impl Actor {
@@ -183,78 +268,129 @@ impl Actor {
         mut inbox: mpsc::Receiver<Command>,
         tick: Duration,
     ) -> Result<(), store::Error> {
+        let ended = self.work(&mut inbox, tick).await;
+        if let Err(error) = &ended {
+            tracing::error!(%error, "the store failed, the coordinator stops");
+        }
+        ended
+    }
+
+    async fn work(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Command>,
+        tick: Duration,
+    ) -> Result<(), store::Error> {
         let mut ticks = tokio::time::interval(tick);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut commands = Vec::with_capacity(BATCH);
+        let mut open = Batch::default();
+        let mut writing: Option<Writing> = None;
         loop {
+            let room = BATCH - open.commands;
             tokio::select! {
-                received = inbox.recv_many(&mut commands, BATCH) => {
-                    if received == 0 {
-                        return Ok(());
+                written = written(&mut writing), if writing.is_some() => {
+                    written?;
+                    if let Some(done) = writing.take() {
+                        self.let_out(done.after);
                     }
                 }
-                _ = ticks.tick() => commands.push(Command::Event(Event::Tick, None)),
+                received = inbox.recv_many(&mut commands, room), if room > 0 => {
+                    if received == 0 {
+                        // Nobody is left to send: what was applied is still made durable.
+                        if writing.is_some() {
+                            written(&mut writing).await?;
+                        }
+                        return self.store.commit(&open.changes);
+                    }
+                }
+                _ = ticks.tick(), if room > 0 => commands.push(Command::Event(Event::Tick, None)),
             }
-            if let Err(error) = self.batch(&mut commands).await {
-                tracing::error!(%error, "the store failed, the coordinator stops");
-                return Err(error);
+            for command in commands.drain(..) {
+                open.commands += 1;
+                self.take(command, &mut open);
+            }
+            if writing.is_none() && open.commands > 0 {
+                writing = self.write(std::mem::take(&mut open))?;
             }
         }
     }
 
-    /// Group commit: all waiting events are applied, one flush makes their changes durable, and
-    /// then everything that follows from them is let out (I3).
-    async fn batch(&mut self, commands: &mut Vec<Command>) -> Result<(), store::Error> {
-        let mut changes = Vec::new();
-        let mut after = Vec::new();
-        let mut answers = Vec::new();
-        let mut inspections = Vec::new();
-        for command in commands.drain(..) {
-            match command {
-                Command::Event(event, asker) => {
-                    let (answer, effects) = self.core.apply(event, now());
-                    for effect in effects {
-                        match effect {
-                            Effect::Change(change) => changes.push(change),
-                            other => after.push(other),
-                        }
+    fn take(&mut self, command: Command, batch: &mut Batch) {
+        match command {
+            Command::Event(event, asker) => {
+                let gone = match event {
+                    Event::Gone(session) => Some(session),
+                    _ => None,
+                };
+                let (answer, effects) = self.core.apply(event, (self.surroundings.clock)());
+                for effect in effects {
+                    match effect {
+                        Effect::Change(change) => batch.changes.push(change),
+                        Effect::Wake(job) => drop(batch.after.wakes.insert(job)),
+                        other => batch.after.effects.push(other),
                     }
-                    answers.extend(asker.map(|asker| (asker, answer)));
                 }
-                Command::Open(session, sender) => {
-                    self.streams.insert(session, sender);
-                }
-                Command::Inspect(look) => inspections.push(look),
-                Command::Watch(job, asker) => {
-                    let sender = self
-                        .watchers
-                        .entry(job)
-                        .or_insert_with(|| watch::channel(()).0);
-                    let _ = asker.send(sender.subscribe());
+                batch
+                    .after
+                    .answers
+                    .extend(asker.map(|asker| (asker, answer)));
+                // After what was sent to it before: a worker that closed its side waits for the
+                // end of ours.
+                if let Some(session) = gone {
+                    batch
+                        .after
+                        .effects
+                        .push(Effect::Close(session, Closing::Gone));
                 }
             }
+            Command::Open(session, sender) => drop(self.streams.insert(session, sender)),
+            Command::Inspect(look) => batch.after.deliveries.push(look(&self.core)),
+            Command::Watch(job, asker) => {
+                let sender = self
+                    .watchers
+                    .entry(job)
+                    .or_insert_with(|| watch::channel(()).0);
+                let receiver = sender.subscribe();
+                let tell = move || drop(asker.send(receiver));
+                batch.after.deliveries.push(Box::new(tell));
+            }
         }
-        self.persist(changes).await?;
-        for effect in after {
+    }
+
+    /// Sends a batch to the disk. One that changes nothing is let out at once.
+    fn write(&mut self, batch: Batch) -> Result<Option<Writing>, store::Error> {
+        let Batch { changes, after, .. } = batch;
+        if changes.is_empty() {
+            self.let_out(after);
+            return Ok(None);
+        }
+        match self.surroundings.disk {
+            Disk::Here => {
+                self.store.commit(&changes)?;
+                self.let_out(after);
+                Ok(None)
+            }
+            Disk::Thread => {
+                let store = self.store.clone();
+                let written = tokio::task::spawn_blocking(move || store.commit(&changes));
+                Ok(Some(Writing { written, after }))
+            }
+        }
+    }
+
+    fn let_out(&mut self, after: After) {
+        for effect in after.effects {
             self.carry_out(effect);
         }
-        for (asker, answer) in answers {
+        for job in after.wakes {
+            self.wake(job);
+        }
+        for (asker, answer) in after.answers {
+            // The asker may have gone away; nobody is left to tell.
             let _ = asker.send(answer);
         }
-        for look in inspections {
-            look(&self.core);
-        }
-        Ok(())
-    }
-
-    async fn persist(&self, changes: Vec<Change>) -> Result<(), store::Error> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || store.commit(&changes)).await {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        for deliver in after.deliveries {
+            deliver();
         }
     }
 
@@ -271,21 +407,34 @@ impl Actor {
                 }
             }
             Effect::Close(session, reason) => {
-                if let Some(stream) = self.streams.remove(&session) {
+                let stream = self.streams.remove(&session);
+                if let Some(stream) = stream.filter(|_| reason != Closing::Gone) {
                     let _ = stream.try_send(Err(reason));
                 }
             }
-            Effect::Wake(job) => {
-                if let Some(watcher) = self.watchers.get(&job) {
-                    if watcher.receiver_count() == 0 {
-                        self.watchers.remove(&job);
-                    } else {
-                        watcher.send_replace(());
-                    }
-                }
-            }
-            Effect::Change(_) => unreachable!("changes are persisted before"),
+            Effect::Change(_) | Effect::Wake(_) => unreachable!("both are collected apart"),
         }
+    }
+
+    fn wake(&mut self, job: Uuid) {
+        if let Some(watcher) = self.watchers.get(&job) {
+            if watcher.receiver_count() == 0 {
+                self.watchers.remove(&job);
+            } else {
+                watcher.send_replace(());
+            }
+        }
+    }
+}
+
+/// Waits until the batch that is under way is durable.
+async fn written(writing: &mut Option<Writing>) -> Result<(), store::Error> {
+    let Some(writing) = writing else {
+        return Ok(());
+    };
+    match (&mut writing.written).await {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 

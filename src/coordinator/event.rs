@@ -179,6 +179,8 @@ pub enum Closing {
     Replaced,
     /// Nothing was heard of the worker for too long.
     Silent,
+    /// The worker closed it itself.
+    Gone,
 }
 
 /// Why the core refuses a request.

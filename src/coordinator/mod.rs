@@ -15,7 +15,7 @@ mod tests;
 mod views;
 
 pub use self::core::{Answer, Core, Limits};
-pub use driver::{Coordinator, Error};
+pub use driver::{Coordinator, Disk, Error, Surroundings};
 pub use event::{
     Closing, CommittedResult, Effect, Event, LeaseKey, Millis, NewJob, Refusal, Session,
 };
