@@ -16,4 +16,5 @@ pub mod proto;
 pub mod store;
 pub mod telemetry;
 pub mod translate;
+pub mod version;
 pub mod worker;
