@@ -1,6 +1,7 @@
 //! Palimpsest: a gRPC distributed edit orchestrator for language models.
 
 pub mod api;
+mod blocking;
 pub mod causal;
 pub mod cli;
 pub mod client;

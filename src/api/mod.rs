@@ -14,8 +14,7 @@ mod workers;
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, tonic::Status> + Send + 'static,
 ) -> Result<T, tonic::Status> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(status::internal(&error)),
-    }
+    crate::blocking::blocking(work)
+        .await
+        .map_err(|error| status::internal(&error))?
 }

@@ -4,7 +4,7 @@
 //! durable meanwhile. When the disk is free the open batch goes to it, so one flush serves all the
 //! events that came during the one before, and only then is anything of it let out (I3).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::core::{Answer, Core, Limits};
@@ -66,9 +67,13 @@ pub enum Disk {
 }
 
 impl Surroundings {
-    /// The system's clock, and a thread for the disk.
+    /// The system's clock as it is now, counted on by the runtime, and a thread for the disk. When
+    /// the machine's clock is set, time does not leap: that would lose every worker at once.
+    #[allow(clippy::disallowed_methods)]
     pub fn real() -> Self {
-        Self::new(now, Disk::Thread)
+        let (start, started) = (now(), Instant::now());
+        let clock = move || start + started.elapsed().as_millis() as Millis;
+        Self::new(clock, Disk::Thread)
     }
 
     /// A clock that gives milliseconds since the Unix epoch and never goes back.
@@ -251,7 +256,7 @@ struct Batch {
 struct After {
     /// Messages and ends of streams, in their order.
     effects: Vec<Effect>,
-    wakes: HashSet<Uuid>,
+    wakes: BTreeSet<Uuid>,
     answers: Vec<(oneshot::Sender<Answer>, Answer)>,
     deliveries: Vec<Delivery>,
 }
@@ -288,6 +293,9 @@ impl Actor {
         loop {
             let room = BATCH - open.commands;
             tokio::select! {
+                // Ticks first: they are few, and a flood of events must not keep time from passing.
+                biased;
+                _ = ticks.tick(), if room > 0 => commands.push(Command::Event(Event::Tick, None)),
                 written = written(&mut writing), if writing.is_some() => {
                     written?;
                     if let Some(done) = writing.take() {
@@ -303,7 +311,6 @@ impl Actor {
                         return self.store.commit(&open.changes);
                     }
                 }
-                _ = ticks.tick(), if room > 0 => commands.push(Command::Event(Event::Tick, None)),
             }
             for command in commands.drain(..) {
                 open.commands += 1;

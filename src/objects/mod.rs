@@ -8,8 +8,9 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::panic;
 use std::sync::Arc;
+
+use crate::blocking::{self, Stopping};
 
 mod digest;
 mod error;
@@ -29,13 +30,9 @@ pub const CHUNK: usize = 1 << 20;
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(payload) => panic::resume_unwind(payload),
-            Err(_) => Err(Error::Stopping),
-        },
-    }
+    blocking::blocking(work)
+        .await
+        .unwrap_or_else(|Stopping| Err(Error::Stopping))
 }
 
 /// Reads exactly `length` bytes of a file from `offset` on.
@@ -50,6 +47,5 @@ pub(crate) async fn read_piece(
         file.read_exact_at(&mut piece, offset)?;
         Ok(piece)
     };
-    // A task that did not finish becomes an error of its own.
-    tokio::task::spawn_blocking(read).await?
+    blocking::blocking(read).await.map_err(io::Error::other)?
 }

@@ -1,6 +1,7 @@
 //! What a worker computes with.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::proto::v1;
 
@@ -11,6 +12,13 @@ pub trait Engine: Send + 'static {
 
     /// The models that are in memory, `models/{model}`.
     fn loaded(&self) -> Vec<String>;
+
+    /// How long the next unit is to take, for an engine that only pretends to compute. Such an
+    /// engine has no thread: it is given one unit at a time, after that time on the runtime's
+    /// clock, which a simulation may drive. An engine that computes says `None`, always.
+    fn pretends(&mut self) -> Option<Duration> {
+        None
+    }
 
     /// Computes the units of a lease, in order, and hands each result to the sink when it is there.
     /// `checkpoint` is the model's folder or file. Stops soon after [`Sink::cancelled`] says so.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::blocking::blocking;
 use crate::client::Client;
 use crate::objects::{self, Digest, ObjectStore};
 use crate::proto::v1;
@@ -79,7 +80,7 @@ async fn shared(file: &v1::model::File, digest: &Digest) -> Option<PathBuf> {
     let path = PathBuf::from(&file.source_path);
     let digest = *digest;
     let size = file.size;
-    tokio::task::spawn_blocking(move || {
+    blocking(move || {
         let found = fs::metadata(&path).ok()?;
         let fits = found.len() == size && Digest::of_file(&path).ok()? == digest;
         fits.then_some(path)

@@ -4,6 +4,7 @@
 //! coordinator may break at any moment and be opened again without a unit being lost or lost time
 //! on: results stay here until they are acknowledged.
 
+mod computing;
 mod engine;
 mod fake;
 mod files;

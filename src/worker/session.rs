@@ -1,19 +1,19 @@
 //! The lease loop: one stream to the coordinator, opened again whenever it breaks.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
-use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use super::engine::{Engine, Sink, failure};
+use super::computing::Computing;
+use super::engine::{Engine, failure};
 use super::files;
 use crate::client::Client;
 use crate::objects::ObjectStore;
@@ -65,16 +65,11 @@ pub async fn run(
     options: Options,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let (to_engine, engine_inbox) = std::sync::mpsc::channel();
+    let (to_engine, engine_inbox) = mpsc::unbounded_channel();
     let (reports, engine_outbox) = mpsc::unbounded_channel();
     let capabilities = engine.capabilities();
     let loaded = Arc::new(std::sync::Mutex::new(engine.loaded()));
-    let thread = std::thread::Builder::new()
-        .name("engine".to_owned())
-        .spawn({
-            let loaded = loaded.clone();
-            move || engine_thread(engine, &engine_inbox, &reports, &loaded)
-        })
+    let computing = Computing::start(engine, engine_inbox, reports, loaded.clone())
         .map_err(|error| Error::Engine(error.to_string()))?;
     let mut session = Session {
         client,
@@ -82,7 +77,7 @@ pub async fn run(
         options,
         capabilities,
         loaded,
-        leases: HashMap::new(),
+        leases: BTreeMap::new(),
         queue: VecDeque::new(),
         running: None,
         unacknowledged: BTreeMap::new(),
@@ -97,25 +92,22 @@ pub async fn run(
         lease.shared.cancelled.store(true, Ordering::Relaxed);
     }
     drop(session);
-    let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+    let joined = computing.join().await;
     ended?;
-    match joined {
-        Ok(Ok(())) => Ok(()),
-        _ => Err(Error::Engine("its thread panicked".to_owned())),
-    }
+    joined
 }
 
 /// A lease's name on the wire.
-type Key = (String, u64);
+pub(super) type Key = (String, u64);
 
 /// What the session and the engine's thread both see of a lease.
 #[derive(Debug, Default)]
-struct Shared {
-    cancelled: AtomicBool,
+pub(super) struct Shared {
+    pub(super) cancelled: AtomicBool,
     /// Steps since the last commit.
-    steps: AtomicU64,
+    pub(super) steps: AtomicU64,
     /// Steps in all.
-    total: AtomicU64,
+    pub(super) total: AtomicU64,
 }
 
 struct Held {
@@ -127,14 +119,14 @@ struct Held {
     begun: Option<Instant>,
 }
 
-struct Work {
-    key: Key,
-    lease: Arc<v1::Lease>,
-    checkpoint: PathBuf,
-    shared: Arc<Shared>,
+pub(super) struct Work {
+    pub(super) key: Key,
+    pub(super) lease: Arc<v1::Lease>,
+    pub(super) checkpoint: PathBuf,
+    pub(super) shared: Arc<Shared>,
 }
 
-enum Report {
+pub(super) enum Report {
     Commit(v1::Commit),
     Ended(Key, Option<v1::Failure>),
 }
@@ -147,13 +139,13 @@ struct Session {
     options: Options,
     capabilities: v1::Capabilities,
     loaded: Arc<std::sync::Mutex<Vec<String>>>,
-    leases: HashMap<Key, Held>,
+    leases: BTreeMap<Key, Held>,
     /// Leases that wait for the engine, in the order in which they came.
     queue: VecDeque<(Key, Option<PathBuf>)>,
     running: Option<Key>,
     /// Commits that were not acknowledged, by lease and unit: repeated on every new stream.
     unacknowledged: BTreeMap<(Key, u64), v1::Commit>,
-    to_engine: std::sync::mpsc::Sender<Work>,
+    to_engine: mpsc::UnboundedSender<Work>,
     engine_outbox: mpsc::UnboundedReceiver<Report>,
     draining: bool,
     drain_deadline: Option<Instant>,
@@ -192,8 +184,9 @@ impl Session {
                 return Ok(());
             }
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                biased;
                 () = shutdown.cancelled() => {}
+                () = tokio::time::sleep(wait) => {}
             }
             wait = (wait * 2).min(BACKOFF.1);
         }
@@ -213,6 +206,14 @@ impl Session {
         }
         loop {
             tokio::select! {
+                // In this order: what comes with the clock is rare and must not wait for a flood;
+                // what the coordinator says, such as that a lease is taken back, comes before more
+                // results of it. It answers results only, so neither of the two starves the other.
+                biased;
+                () = shutdown.cancelled(), if !self.draining => self.drain("asked to stop", &out),
+                () = &mut retire, if !self.draining => self.drain("its time is nearly up", &out),
+                () = until(self.drain_deadline), if self.draining => self.hand_back(&out),
+                _ = beat.tick() => self.heartbeat(&out),
                 message = inbox.next() => match message {
                     None => return Ok(StreamEnd::Broken(Status::unavailable("the stream was closed"))),
                     Some(Err(status)) => return Ok(StreamEnd::Broken(status)),
@@ -235,13 +236,9 @@ impl Session {
                 },
                 report = self.engine_outbox.recv() => match report {
                     Some(report) => self.report(report, &out),
-                    None => return Ok(StreamEnd::Drained), // the thread panicked: `run` says so
+                    None => return Ok(StreamEnd::Drained), // the engine panicked: `run` says so
                 },
                 Some((key, fetched)) = self.fetched.1.recv() => self.fetched(&key, fetched, &out),
-                _ = beat.tick() => self.heartbeat(&out),
-                () = shutdown.cancelled(), if !self.draining => self.drain("asked to stop", &out),
-                () = &mut retire, if !self.draining => self.drain("its time is nearly up", &out),
-                () = until(self.drain_deadline), if self.draining => self.hand_back(&out),
             }
             self.feed_engine();
             if self.draining && self.leases.is_empty() {
@@ -546,7 +543,7 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-fn to_key(key: &Key) -> v1::LeaseKey {
+pub(super) fn to_key(key: &Key) -> v1::LeaseKey {
     v1::LeaseKey {
         task: key.0.clone(),
         epoch: key.1,
@@ -564,55 +561,4 @@ fn drain_message() -> Request {
     Request::Drain(v1::Drain {
         reason: "the worker was asked to stop".to_owned(),
     })
-}
-
-fn engine_thread(
-    mut engine: Box<dyn Engine>,
-    inbox: &std::sync::mpsc::Receiver<Work>,
-    reports: &mpsc::UnboundedSender<Report>,
-    loaded: &std::sync::Mutex<Vec<String>>,
-) {
-    while let Ok(work) = inbox.recv() {
-        let mut sink = LeaseSink {
-            work: &work,
-            reports,
-        };
-        let ended = if sink.cancelled() {
-            Ok(())
-        } else {
-            engine.run(&work.lease, &work.checkpoint, &mut sink)
-        };
-        if let Ok(mut loaded) = loaded.lock() {
-            *loaded = engine.loaded();
-        }
-        // Fails only when the session is over.
-        let _ = reports.send(Report::Ended(work.key, ended.err()));
-    }
-}
-
-struct LeaseSink<'a> {
-    work: &'a Work,
-    reports: &'a mpsc::UnboundedSender<Report>,
-}
-
-impl Sink for LeaseSink<'_> {
-    fn commit(&mut self, result: v1::UnitResult, fingerprint: v1::Fingerprint) {
-        self.work.shared.steps.store(0, Ordering::Relaxed);
-        let commit = v1::Commit {
-            lease: Some(to_key(&self.work.key)),
-            unit: result.unit,
-            result: result.encode_to_vec(),
-            fingerprint: Some(fingerprint),
-        };
-        let _ = self.reports.send(Report::Commit(commit));
-    }
-
-    fn advance(&mut self, steps: u64) {
-        self.work.shared.steps.fetch_add(steps, Ordering::Relaxed);
-        self.work.shared.total.fetch_add(steps, Ordering::Relaxed);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.work.shared.cancelled.load(Ordering::Relaxed)
-    }
 }

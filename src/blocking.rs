@@ -1,0 +1,33 @@
+//! Work that waits for the disk, kept away from what waits for the network.
+
+use std::panic;
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// The runtime is being shut down and takes no more work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this process is being stopped")]
+pub struct Stopping;
+
+/// Runs `work` on a thread that may wait. A panic in it goes on in the caller.
+///
+/// On a runtime that has one thread only, `work` runs in place. Such a runtime is a simulation's,
+/// in which several machines share a thread and a clock: another thread would finish at a moment
+/// that no seed repeats.
+///
+/// # Errors
+/// [`Stopping`], when the runtime ends before the work began.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Stopping> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return Ok(work());
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result),
+        Err(error) => match error.try_into_panic() {
+            Ok(payload) => panic::resume_unwind(payload),
+            Err(_) => Err(Stopping),
+        },
+    }
+}

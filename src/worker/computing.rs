@@ -1,0 +1,141 @@
+//! Where an engine runs: on a thread of its own, or as a task if it only pretends to compute.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+use std::{io, mem};
+
+use prost::Message;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::task::JoinHandle;
+
+use super::engine::{Engine, Sink};
+use super::session::{Error, Report, Work, to_key};
+use crate::blocking::blocking;
+use crate::proto::v1;
+
+/// A running engine.
+pub(super) enum Computing {
+    Thread(thread::JoinHandle<()>),
+    Task(JoinHandle<()>),
+}
+
+impl Computing {
+    /// Starts an engine. It ends when the other end of `inbox` is dropped.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(super) fn start(
+        mut engine: Box<dyn Engine>,
+        inbox: UnboundedReceiver<Work>,
+        reports: UnboundedSender<Report>,
+        loaded: Arc<Mutex<Vec<String>>>,
+    ) -> io::Result<Self> {
+        if let Some(first) = engine.pretends() {
+            return Ok(Self::Task(tokio::spawn(pretend(
+                engine, first, inbox, reports,
+            ))));
+        }
+        thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || compute(engine, inbox, &reports, &loaded))
+            .map(Self::Thread)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// [`Error::Engine`], when it panicked.
+    pub(super) async fn join(self) -> Result<(), Error> {
+        let ended = match self {
+            Self::Thread(thread) => matches!(blocking(move || thread.join()).await, Ok(Ok(()))),
+            Self::Task(task) => task.await.is_ok(),
+        };
+        if ended {
+            Ok(())
+        } else {
+            Err(Error::Engine("it panicked".to_owned()))
+        }
+    }
+}
+
+fn compute(
+    mut engine: Box<dyn Engine>,
+    mut inbox: UnboundedReceiver<Work>,
+    reports: &UnboundedSender<Report>,
+    loaded: &Mutex<Vec<String>>,
+) {
+    while let Some(work) = inbox.blocking_recv() {
+        let mut sink = LeaseSink {
+            work: &work,
+            reports,
+        };
+        let ended = if sink.cancelled() {
+            Ok(())
+        } else {
+            engine.run(&work.lease, &work.checkpoint, &mut sink)
+        };
+        if let Ok(mut loaded) = loaded.lock() {
+            *loaded = engine.loaded();
+        }
+        // Fails only when the session is over.
+        let _ = reports.send(Report::Ended(work.key, ended.err()));
+    }
+}
+
+async fn pretend(
+    mut engine: Box<dyn Engine>,
+    mut pause: Duration,
+    mut inbox: UnboundedReceiver<Work>,
+    reports: UnboundedSender<Report>,
+) {
+    while let Some(work) = inbox.recv().await {
+        let mut sink = LeaseSink {
+            work: &work,
+            reports: &reports,
+        };
+        let mut lease = v1::Lease::clone(&work.lease);
+        let mut ended = Ok(());
+        for unit in mem::take(&mut lease.units) {
+            tokio::time::sleep(pause).await;
+            if sink.cancelled() {
+                break;
+            }
+            lease.units = vec![unit];
+            ended = engine.run(&lease, &work.checkpoint, &mut sink);
+            pause = engine.pretends().unwrap_or_default();
+            if ended.is_err() {
+                break;
+            }
+        }
+        let _ = reports.send(Report::Ended(work.key, ended.err()));
+    }
+}
+
+struct LeaseSink<'a> {
+    work: &'a Work,
+    reports: &'a UnboundedSender<Report>,
+}
+
+impl Sink for LeaseSink<'_> {
+    fn commit(&mut self, result: v1::UnitResult, fingerprint: v1::Fingerprint) {
+        self.work.shared.steps.store(0, Ordering::Relaxed);
+        let commit = v1::Commit {
+            lease: Some(to_key(&self.work.key)),
+            unit: result.unit,
+            result: result.encode_to_vec(),
+            fingerprint: Some(fingerprint),
+        };
+        let _ = self.reports.send(Report::Commit(commit));
+    }
+
+    fn advance(&mut self, steps: u64) {
+        self.work.shared.steps.fetch_add(steps, Ordering::Relaxed);
+        self.work.shared.total.fetch_add(steps, Ordering::Relaxed);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.work.shared.cancelled.load(Ordering::Relaxed)
+    }
+}
