@@ -16,8 +16,8 @@ use tonic::transport::Endpoint;
 
 use crate::api::server;
 use crate::client::Client;
-use crate::coordinator::{Coordinator, Limits};
-use crate::store::{self, Store};
+use crate::coordinator::{self, Coordinator, Limits};
+use crate::store::Store;
 use crate::worker::{self, Engine, Options};
 
 /// Bytes that a pipe holds before its writer waits.
@@ -47,8 +47,8 @@ impl Embedded {
     /// Opens a store and serves it in this process.
     ///
     /// # Errors
-    /// When the store cannot be opened.
-    pub fn start(store: &std::path::Path) -> Result<Self, store::Error> {
+    /// When the store or its audit log cannot be opened.
+    pub fn start(store: &std::path::Path) -> Result<Self, coordinator::Error> {
         let store = Arc::new(Store::open(store)?);
         let (coordinator, actor) = Coordinator::start(store, LIMITS)?;
         let (pipes, incoming) = mpsc::unbounded_channel::<DuplexStream>();

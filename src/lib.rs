@@ -1,6 +1,7 @@
 //! Palimpsest: a gRPC distributed edit orchestrator for language models.
 
 pub mod api;
+pub mod audit;
 mod blocking;
 pub mod causal;
 pub mod cli;

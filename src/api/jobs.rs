@@ -8,8 +8,10 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::caller::{answered, draft};
 use super::status::{IntoStatus, data_loss, invalid_argument, invalid_fields, not_found};
 use super::{check, models, pages};
+use crate::audit;
 use crate::coordinator::{self, Coordinator, Event, NewJob};
 use crate::objects::Digest;
 use crate::proto::v1::job_service_server::JobService;
@@ -41,32 +43,16 @@ impl Jobs {
         Self { coordinator }
     }
 
-    async fn job(&self, id: Uuid) -> Result<Job, Status> {
-        self.coordinator
-            .inspect(move |core| core.job(id))
-            .await
-            .map_err(IntoStatus::into_status)?
-            .ok_or_else(|| not_found(format!("jobs/{id}")))
-    }
-}
-
-fn job_id(name: &str) -> Result<Uuid, Status> {
-    name.strip_prefix("jobs/")
-        .and_then(|id| id.parse().ok())
-        .ok_or_else(|| not_found(name))
-}
-
-#[tonic::async_trait]
-impl JobService for Jobs {
-    async fn create_job(
+    async fn create(
         &self,
-        request: Request<CreateJobRequest>,
-    ) -> Result<Response<CreateJobResponse>, Status> {
+        request: CreateJobRequest,
+        mut entry: audit::Draft,
+    ) -> Result<Job, Status> {
         let CreateJobRequest {
             job,
             request_id,
             validate_only,
-        } = request.into_inner();
+        } = request;
         let mut job = job.ok_or_else(|| invalid_argument("job", "it is missing"))?;
         check::job(&mut job).map_err(invalid_fields)?;
         check::request_id(&request_id).map_err(|(field, what)| invalid_argument(field, what))?;
@@ -99,10 +85,11 @@ impl JobService for Jobs {
                 counts: Some(counts),
                 ..coordinator::summary(&job)
             };
-            return Ok(Response::new(CreateJobResponse { job: Some(job) }));
+            return Ok(job);
         }
         let request_digest = Digest::of(&job.encode_to_vec()).to_string();
         let id = Uuid::now_v7();
+        entry.resource = format!("jobs/{id}");
         let new = NewJob {
             id,
             job,
@@ -113,14 +100,54 @@ impl JobService for Jobs {
         };
         let made = self
             .coordinator
-            .ask(Event::Submit(Box::new(new)))
+            .ask_as(Event::Submit(Box::new(new)), entry)
             .await
             .map_err(IntoStatus::into_status)?
             .unwrap_or(id);
         tracing::info!(job = %made, "job accepted");
-        Ok(Response::new(CreateJobResponse {
-            job: Some(self.job(made).await?),
-        }))
+        self.job(made).await
+    }
+
+    async fn cancel(&self, id: Uuid, entry: audit::Draft) -> Result<Job, Status> {
+        self.coordinator
+            .ask_as(Event::Cancel(id), entry)
+            .await
+            .map_err(IntoStatus::into_status)?;
+        self.job(id).await
+    }
+
+    async fn job(&self, id: Uuid) -> Result<Job, Status> {
+        self.coordinator
+            .inspect(move |core| core.job(id))
+            .await
+            .map_err(IntoStatus::into_status)?
+            .ok_or_else(|| not_found(format!("jobs/{id}")))
+    }
+}
+
+fn job_id(name: &str) -> Result<Uuid, Status> {
+    name.strip_prefix("jobs/")
+        .and_then(|id| id.parse().ok())
+        .ok_or_else(|| not_found(name))
+}
+
+#[tonic::async_trait]
+impl JobService for Jobs {
+    async fn create_job(
+        &self,
+        request: Request<CreateJobRequest>,
+    ) -> Result<Response<CreateJobResponse>, Status> {
+        let asked = request.get_ref();
+        let model = asked.job.as_ref().map_or("", |job| &job.model);
+        let entry = draft(&request, "jobs.create", model, "");
+        let only_asked = asked.validate_only;
+        let answer = self.create(request.into_inner(), entry.clone()).await;
+        let job = if only_asked {
+            answer?
+        } else {
+            answered(&self.coordinator, entry, answer).await?
+        };
+        Ok(Response::new(CreateJobResponse { job: Some(job) }))
     }
 
     async fn get_job(
@@ -167,14 +194,14 @@ impl JobService for Jobs {
         &self,
         request: Request<CancelJobRequest>,
     ) -> Result<Response<CancelJobResponse>, Status> {
-        let id = job_id(&request.into_inner().name)?;
-        self.coordinator
-            .ask(Event::Cancel(id))
-            .await
-            .map_err(IntoStatus::into_status)?;
-        Ok(Response::new(CancelJobResponse {
-            job: Some(self.job(id).await?),
-        }))
+        let name = request.get_ref().name.clone();
+        let entry = draft(&request, "jobs.cancel", &name, "");
+        let answer = match job_id(&name) {
+            Ok(id) => self.cancel(id, entry.clone()).await,
+            Err(unknown) => Err(unknown),
+        };
+        let job = answered(&self.coordinator, entry, answer).await?;
+        Ok(Response::new(CancelJobResponse { job: Some(job) }))
     }
 
     type WatchJobStream =
@@ -333,6 +360,7 @@ impl IntoStatus for coordinator::Error {
             }
             Error::Stopped => super::status::unavailable(self.to_string()),
             Error::Store(error) => error.into_status(),
+            Error::Audit(error) => error.into_status(),
         }
     }
 }

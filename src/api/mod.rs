@@ -1,6 +1,8 @@
 //! The gRPC services: they check and translate requests, call what does the work, and translate
 //! what comes back. No logic and no state of their own.
 
+mod audit;
+pub mod caller;
 mod check;
 mod jobs;
 mod models;
@@ -8,6 +10,7 @@ pub mod objects;
 mod pages;
 pub mod server;
 pub mod status;
+mod versions;
 mod workers;
 
 /// Runs what waits for the disk where it holds up nobody.

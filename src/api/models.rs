@@ -1,14 +1,14 @@
 //! `ModelService`: the models of the store.
 
-use std::sync::Arc;
-
-use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 
+use super::caller::{answered, draft};
 use super::status::{
     IntoStatus, Reason, already_exists, failed_precondition, invalid_fields, not_found,
 };
 use super::{check, pages};
+use crate::audit;
+use crate::coordinator::Coordinator;
 use crate::objects::Digest;
 use crate::proto::v1::model_service_server::ModelService;
 use crate::proto::v1::{
@@ -17,44 +17,33 @@ use crate::proto::v1::{
 };
 use crate::store::{Change, Store};
 
-/// Serves the models of a store.
+/// Serves the models of a coordinator.
 #[derive(Debug)]
 pub struct Models {
-    store: Arc<Store>,
-    /// Held over the look-up and the write of a creation, so that two creations of one name are
-    /// decided one after the other.
-    creating: Mutex<()>,
+    coordinator: Coordinator,
 }
 
 impl Models {
-    /// Serves the models of this store.
-    pub fn new(store: Arc<Store>) -> Self {
-        Self {
-            store,
-            creating: Mutex::new(()),
-        }
+    /// Serves the models of this coordinator.
+    pub fn new(coordinator: Coordinator) -> Self {
+        Self { coordinator }
     }
-}
 
-/// A model's identifier out of its resource name.
-pub(super) fn model_id(name: &str) -> Result<&str, Status> {
-    name.strip_prefix("models/")
-        .filter(|id| check::identifier("name", id).is_ok())
-        .ok_or_else(|| not_found(name))
-}
+    fn store(&self) -> &Store {
+        self.coordinator.store()
+    }
 
-#[tonic::async_trait]
-impl ModelService for Models {
-    async fn create_model(
+    async fn create(
         &self,
-        request: Request<CreateModelRequest>,
-    ) -> Result<Response<CreateModelResponse>, Status> {
-        let CreateModelRequest { model_id, model } = request.into_inner();
+        request: CreateModelRequest,
+        mut entry: audit::Draft,
+    ) -> Result<Model, Status> {
+        let CreateModelRequest { model_id, model } = request;
         let mut model = model.unwrap_or_default();
         let digests = check_model(&model_id, &model).map_err(invalid_fields)?;
         for (file, digest) in model.files.iter().zip(&digests) {
             let size = self
-                .store
+                .store()
                 .objects()
                 .durable_size(digest)
                 .map_err(IntoStatus::into_status)?;
@@ -75,29 +64,52 @@ impl ModelService for Models {
         }
         model.name = format!("models/{model_id}");
         model.digest = digest_of_files(&model);
-        model.create_time = Some(std::time::SystemTime::now().into());
-
-        let _creating = self.creating.lock().await;
-        let store = self.store.clone();
-        let model = super::blocking(move || {
-            if let Some(before) = store.model(&model_id).map_err(IntoStatus::into_status)? {
-                return if before.digest == model.digest {
-                    Ok(before)
-                } else {
-                    let what = format!(
-                        "{} is another model, with the digest {}",
-                        before.name, before.digest
-                    );
-                    Err(already_exists(Reason::NameTaken, what))
-                };
-            }
-            store
-                .commit(&[Change::Model(model_id, model.clone())])
-                .map_err(IntoStatus::into_status)?;
-            Ok(model)
-        })
-        .await?;
+        entry.resource.clone_from(&model.name);
+        // Two creations of one name are decided one after the other.
+        let model = self
+            .coordinator
+            .transact(move |turn| {
+                let before = turn.store().model(&model_id);
+                if let Some(before) = before.map_err(IntoStatus::into_status)? {
+                    return if before.digest == model.digest {
+                        Ok(before)
+                    } else {
+                        let what = format!(
+                            "{} is another model, with the digest {}",
+                            before.name, before.digest
+                        );
+                        Err(already_exists(Reason::NameTaken, what))
+                    };
+                }
+                model.create_time = Some(turn.time());
+                turn.record(entry).map_err(IntoStatus::into_status)?;
+                turn.write([Change::Model(model_id, model.clone())]);
+                Ok(model)
+            })
+            .await
+            .map_err(IntoStatus::into_status)??;
         tracing::info!(model = model.name, family = model.family, "model imported");
+        Ok(model)
+    }
+}
+
+/// A model's identifier out of its resource name.
+pub(super) fn model_id(name: &str) -> Result<&str, Status> {
+    name.strip_prefix("models/")
+        .filter(|id| check::identifier("name", id).is_ok())
+        .ok_or_else(|| not_found(name))
+}
+
+#[tonic::async_trait]
+impl ModelService for Models {
+    async fn create_model(
+        &self,
+        request: Request<CreateModelRequest>,
+    ) -> Result<Response<CreateModelResponse>, Status> {
+        let resource = format!("models/{}", request.get_ref().model_id);
+        let entry = draft(&request, "models.create", &resource, "");
+        let answer = self.create(request.into_inner(), entry.clone()).await;
+        let model = answered(&self.coordinator, entry, answer).await?;
         Ok(Response::new(CreateModelResponse { model: Some(model) }))
     }
 
@@ -107,7 +119,7 @@ impl ModelService for Models {
     ) -> Result<Response<GetModelResponse>, Status> {
         let name = request.into_inner().name;
         let model = self
-            .store
+            .store()
             .model(model_id(&name)?)
             .map_err(IntoStatus::into_status)?
             .ok_or_else(|| not_found(&name))?;
@@ -122,7 +134,7 @@ impl ModelService for Models {
         let size = pages::size(request.page_size)?;
         let after = pages::after("models", &request.page_token)?.unwrap_or_default();
         let mut models = self
-            .store
+            .store()
             .models(&after, size + 1)
             .map_err(IntoStatus::into_status)?;
         let more = models.len() > size;

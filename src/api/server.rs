@@ -9,15 +9,19 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::Server;
 use tonic::transport::server::{Connected, Router, TcpIncoming};
 
+use super::audit::Audit;
 use super::jobs::Jobs;
 use super::models::Models;
 use super::objects::Objects;
+use super::versions::Versions;
 use super::workers::Workers;
 use crate::coordinator::Coordinator;
 use crate::proto;
+use crate::proto::v1::audit_service_server::AuditServiceServer;
 use crate::proto::v1::job_service_server::JobServiceServer;
 use crate::proto::v1::model_service_server::ModelServiceServer;
 use crate::proto::v1::object_service_server::ObjectServiceServer;
+use crate::proto::v1::version_service_server::VersionServiceServer;
 use crate::proto::v1::worker_service_server::WorkerServiceServer;
 
 /// The largest message that is taken or sent.
@@ -86,6 +90,10 @@ async fn router(coordinator: Coordinator) -> Result<Router, Error> {
     reporter.set_serving::<ModelServiceServer<Models>>().await;
     reporter.set_serving::<ObjectServiceServer<Objects>>().await;
     reporter.set_serving::<WorkerServiceServer<Workers>>().await;
+    reporter
+        .set_serving::<VersionServiceServer<Versions>>()
+        .await;
+    reporter.set_serving::<AuditServiceServer<Audit>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -94,6 +102,11 @@ async fn router(coordinator: Coordinator) -> Result<Router, Error> {
     let jobs = JobServiceServer::new(Jobs::new(coordinator.clone()))
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
+    let versions = VersionServiceServer::new(Versions::new(coordinator.clone()))
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
+    let audit = AuditServiceServer::new(Audit::new(coordinator.clone()));
+    let models = ModelServiceServer::new(Models::new(coordinator.clone()));
     let workers = WorkerServiceServer::new(Workers::new(coordinator))
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
@@ -106,7 +119,9 @@ async fn router(coordinator: Coordinator) -> Result<Router, Error> {
         .add_service(reflection().build_v1alpha()?)
         .add_service(jobs)
         .add_service(workers)
-        .add_service(ModelServiceServer::new(Models::new(store.clone())))
+        .add_service(versions)
+        .add_service(audit)
+        .add_service(models)
         .add_service(ObjectServiceServer::new(Objects::new(
             store.objects().clone(),
         ))))

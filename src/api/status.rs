@@ -74,6 +74,16 @@ reasons! {
     RequestIdReused, AlreadyExists, "give every new request an id of its own";
     /// An object that the request refers to is not stored.
     ObjectMissing, FailedPrecondition, "upload the object, then repeat the request";
+    /// Tags stay where they are.
+    RefIsTag, FailedPrecondition, "make another tag, or set 'force'";
+    /// The version has no such edit.
+    EditNotInVersion, FailedPrecondition, "look at the version's edits and name one of them";
+    /// The version has the edit already.
+    EditInVersion, FailedPrecondition, "nothing is to be done";
+    /// The edit failed its gates.
+    EditRejected, FailedPrecondition, "compute it again with other settings, or other gates";
+    /// Something that a version needs is not stored.
+    VersionIncomplete, FailedPrecondition, "verify the store, and restore it from a backup";
     /// Worker and coordinator speak different protocol versions.
     ProtocolVersion, FailedPrecondition, "upgrade the older side";
     /// Bytes of an object do not begin where the stored part ends.
@@ -92,6 +102,8 @@ reasons! {
     DiskFull, ResourceExhausted, "free space on the coordinator's disk, then go on";
     /// Stored bytes cannot be read, or are not those that were stored.
     StoredDataDamaged, DataLoss, "check the coordinator's disk, and restore or upload the data again";
+    /// The audit log is not what its last checkpoint says; nothing can be changed.
+    AuditLogDamaged, DataLoss, "run 'palimpsest audit verify', and restore the store from a backup";
     /// The server is shutting down, or not ready yet.
     NotServing, Unavailable, "try again in a moment";
     /// The server failed in a way that is not the caller's doing.

@@ -4,7 +4,7 @@
 //! durable meanwhile. When the disk is free the open batch goes to it, so one flush serves all the
 //! events that came during the one before, and only then is anything of it let out (I3).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +17,8 @@ use uuid::Uuid;
 
 use super::core::{Answer, Core, Limits};
 use super::event::{Closing, Effect, Event, Millis, Refusal, Session};
+use super::transaction::Transaction;
+use crate::audit;
 use crate::proto::v1::connect_response::Message;
 use crate::store::{self, Change, Store};
 
@@ -40,6 +42,9 @@ pub enum Error {
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The audit log takes no entry, so that nothing may be changed.
+    #[error(transparent)]
+    Audit(#[from] audit::Error),
 }
 
 /// A handle on the running coordinator. Clones share it.
@@ -48,6 +53,7 @@ pub struct Coordinator {
     commands: mpsc::Sender<Command>,
     store: Arc<Store>,
     sessions: Arc<AtomicU64>,
+    audited: watch::Receiver<u64>,
 }
 
 /// What the driver takes from the world around it. Injected, so that a simulation can hold it.
@@ -97,6 +103,8 @@ impl fmt::Debug for Surroundings {
 /// durable.
 type Inspection = Box<dyn FnOnce(&Core) -> Delivery + Send>;
 type Delivery = Box<dyn FnOnce() + Send>;
+/// Takes its turn at the state; what it gives back tells what came of it, once that is durable.
+type Turn = Box<dyn FnOnce(&mut Transaction<'_>) -> Delivery + Send>;
 
 // Moved once through the queue: a box for each would cost more than it saves.
 #[allow(clippy::large_enum_variant)]
@@ -105,6 +113,9 @@ enum Command {
     Open(Session, mpsc::Sender<Result<Message, Closing>>),
     Inspect(Inspection),
     Watch(Uuid, oneshot::Sender<watch::Receiver<()>>),
+    Turn(Turn),
+    /// A turn that reads what earlier ones wrote: it waits until that is durable.
+    Transact(Turn),
 }
 
 impl Coordinator {
@@ -116,7 +127,7 @@ impl Coordinator {
     pub fn start(
         store: Arc<Store>,
         limits: Limits,
-    ) -> Result<(Self, JoinHandle<Result<(), store::Error>>), store::Error> {
+    ) -> Result<(Self, JoinHandle<Result<(), store::Error>>), Error> {
         Self::start_in(Surroundings::real(), store, limits)
     }
 
@@ -128,7 +139,8 @@ impl Coordinator {
         surroundings: Surroundings,
         store: Arc<Store>,
         limits: Limits,
-    ) -> Result<(Self, JoinHandle<Result<(), store::Error>>), store::Error> {
+    ) -> Result<(Self, JoinHandle<Result<(), store::Error>>), Error> {
+        let log = audit::Log::open(&store)?;
         let snapshot = store.load()?;
         let mut models = HashMap::new();
         for (_, _, spec) in &snapshot.jobs {
@@ -146,12 +158,16 @@ impl Coordinator {
             (surroundings.clock)(),
         );
         let (commands, inbox) = mpsc::channel(QUEUE);
+        let (audit_end, audited) = watch::channel(log.size());
         let actor = Actor {
             core,
+            log,
             store: store.clone(),
             surroundings,
             streams: HashMap::new(),
             watchers: HashMap::new(),
+            audit_end,
+            waiting: VecDeque::new(),
         };
         let tick = Duration::from_millis((limits.heartbeat / 4).clamp(10, 1000));
         let task = tokio::spawn(actor.run(inbox, tick));
@@ -159,6 +175,7 @@ impl Coordinator {
             commands,
             store,
             sessions: Arc::new(AtomicU64::new(1)),
+            audited,
         };
         Ok((coordinator, task))
     }
@@ -218,6 +235,40 @@ impl Coordinator {
         receiver.await.map_err(|_| Error::Stopped)
     }
 
+    /// Takes a turn at the state in which nothing else happens, and gives what it gave once what it
+    /// wrote is durable. It may read what belongs to jobs in the core, but no records: those of
+    /// earlier turns may be on their way to the store.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        take: impl FnOnce(&mut Transaction<'_>) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (turn, receiver) = turn(take);
+        self.send(Command::Turn(turn)).await?;
+        receiver.await.map_err(|_| Error::Stopped)
+    }
+
+    /// Takes a turn at the state like no other: it reads all that earlier ones wrote, decides,
+    /// and writes. Gives what it gave once what it wrote is durable.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn transact<T: Send + 'static>(
+        &self,
+        take: impl FnOnce(&mut Transaction<'_>) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (turn, receiver) = turn(take);
+        self.send(Command::Transact(turn)).await?;
+        receiver.await.map_err(|_| Error::Stopped)
+    }
+
+    /// How many entries the audit log has; changes when there are more.
+    pub fn audited(&self) -> watch::Receiver<u64> {
+        self.audited.clone()
+    }
+
     /// A signal that fires when a job has new events or progress.
     ///
     /// # Errors
@@ -236,18 +287,36 @@ impl Coordinator {
     }
 }
 
+fn turn<T: Send + 'static>(
+    take: impl FnOnce(&mut Transaction<'_>) -> T + Send + 'static,
+) -> (Turn, oneshot::Receiver<T>) {
+    let (sender, receiver) = oneshot::channel();
+    let turn = move |transaction: &mut Transaction<'_>| -> Delivery {
+        let answer = take(transaction);
+        // The asker may have gone away; nobody is left to tell.
+        Box::new(move || drop(sender.send(answer)))
+    };
+    (Box::new(turn), receiver)
+}
+
 struct Actor {
     core: Core,
+    log: audit::Log,
     store: Arc<Store>,
     surroundings: Surroundings,
     streams: HashMap<Session, mpsc::Sender<Result<Message, Closing>>>,
     watchers: HashMap<Uuid, watch::Sender<()>>,
+    audit_end: watch::Sender<u64>,
+    /// Transactions that wait until the one before them is durable.
+    waiting: VecDeque<Turn>,
 }
 
 /// Commands that were applied, and what follows from them once their changes are durable.
 #[derive(Default)]
 struct Batch {
     commands: usize,
+    /// Whether it has a transaction's changes: the next one waits for them.
+    transaction: bool,
     changes: Vec<Change>,
     after: After,
 }
@@ -259,12 +328,27 @@ struct After {
     wakes: BTreeSet<Uuid>,
     answers: Vec<(oneshot::Sender<Answer>, Answer)>,
     deliveries: Vec<Delivery>,
+    /// Entries of the audit log, if there are more of them.
+    audited: Option<u64>,
+}
+
+impl Batch {
+    fn sort(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Change(change) => self.changes.push(change),
+                Effect::Wake(job) => drop(self.after.wakes.insert(job)),
+                other => self.after.effects.push(other),
+            }
+        }
+    }
 }
 
 /// A batch whose changes are on their way to the disk.
 struct Writing {
     written: JoinHandle<Result<(), store::Error>>,
     after: After,
+    transaction: bool,
 }
 
 impl Actor {
@@ -291,7 +375,7 @@ impl Actor {
         let mut open = Batch::default();
         let mut writing: Option<Writing> = None;
         loop {
-            let room = BATCH - open.commands;
+            let room = BATCH.saturating_sub(open.commands);
             tokio::select! {
                 // Ticks first: they are few, and a flood of events must not keep time from passing.
                 biased;
@@ -316,7 +400,19 @@ impl Actor {
                 open.commands += 1;
                 self.take(command, &mut open);
             }
-            if writing.is_none() && open.commands > 0 {
+            loop {
+                let under_way = writing.as_ref().is_some_and(|writing| writing.transaction);
+                if !open.transaction
+                    && !under_way
+                    && let Some(turn) = self.waiting.pop_front()
+                {
+                    open.commands += 1;
+                    open.transaction = true;
+                    self.take_turn(turn, &mut open);
+                }
+                if writing.is_some() || open.commands == 0 {
+                    break;
+                }
                 writing = self.write(std::mem::take(&mut open))?;
             }
         }
@@ -330,13 +426,7 @@ impl Actor {
                     _ => None,
                 };
                 let (answer, effects) = self.core.apply(event, (self.surroundings.clock)());
-                for effect in effects {
-                    match effect {
-                        Effect::Change(change) => batch.changes.push(change),
-                        Effect::Wake(job) => drop(batch.after.wakes.insert(job)),
-                        other => batch.after.effects.push(other),
-                    }
-                }
+                batch.sort(effects);
                 batch
                     .after
                     .answers
@@ -361,12 +451,36 @@ impl Actor {
                 let tell = move || drop(asker.send(receiver));
                 batch.after.deliveries.push(Box::new(tell));
             }
+            Command::Turn(turn) => self.take_turn(turn, batch),
+            Command::Transact(turn) => self.waiting.push_back(turn),
+        }
+    }
+
+    fn take_turn(&mut self, turn: Turn, batch: &mut Batch) {
+        let before = self.log.size();
+        let mut transaction = Transaction {
+            core: &mut self.core,
+            log: &mut self.log,
+            store: &self.store,
+            now: (self.surroundings.clock)(),
+            effects: Vec::new(),
+        };
+        let delivery = turn(&mut transaction);
+        batch.sort(transaction.effects);
+        batch.after.deliveries.push(delivery);
+        if self.log.size() > before {
+            batch.after.audited = Some(self.log.size());
         }
     }
 
     /// Sends a batch to the disk. One that changes nothing is let out at once.
     fn write(&mut self, batch: Batch) -> Result<Option<Writing>, store::Error> {
-        let Batch { changes, after, .. } = batch;
+        let Batch {
+            changes,
+            after,
+            transaction,
+            ..
+        } = batch;
         if changes.is_empty() {
             self.let_out(after);
             return Ok(None);
@@ -380,7 +494,11 @@ impl Actor {
             Disk::Thread => {
                 let store = self.store.clone();
                 let written = tokio::task::spawn_blocking(move || store.commit(&changes));
-                Ok(Some(Writing { written, after }))
+                Ok(Some(Writing {
+                    written,
+                    after,
+                    transaction,
+                }))
             }
         }
     }
@@ -398,6 +516,9 @@ impl Actor {
         }
         for deliver in after.deliveries {
             deliver();
+        }
+        if let Some(size) = after.audited {
+            self.audit_end.send_replace(size);
         }
     }
 

@@ -12,6 +12,7 @@ mod plan;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod transaction;
 mod views;
 
 pub use self::core::{Answer, Core, Limits};
@@ -22,3 +23,4 @@ pub use event::{
 pub use invariants::{Invariant, violations};
 pub use job::is_terminal;
 pub use plan::{noise_factor, summary, tasks, units};
+pub use transaction::Transaction;

@@ -57,7 +57,7 @@ impl Shadow {
                 assert!(epoch > self.epoch, "epochs only grow");
                 self.epoch = epoch;
             }
-            Change::Divergence(..) | Change::Model(..) => {}
+            Change::Divergence(..) | Change::Model(..) | Change::Record(_) => {}
         }
     }
 

@@ -7,11 +7,13 @@
 mod error;
 mod keys;
 mod records;
+mod versions;
 
 pub use error::Error;
 pub use records::{
     Change, DivergenceRecord, JobRecord, ResultRecord, SpecRecord, TaskPlan, TaskRecord, Value,
 };
+pub use versions::Record;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -325,6 +327,7 @@ impl Store {
             ),
             Change::Event(job, event) => (keys::event(*job, event.sequence), event.encode_to_vec()),
             Change::Epoch(epoch) => (keys::EPOCH.to_vec(), epoch.to_be_bytes().to_vec()),
+            Change::Record(record) => record.encode(self)?,
             Change::Model(id, model) => (
                 keys::model(id),
                 self.keep(&model.encode_to_vec())?.encode_to_vec(),

@@ -139,4 +139,6 @@ pub enum Change {
     Epoch(u64),
     /// A model.
     Model(String, v1::Model),
+    /// A record of a version, an edit, a ref or the audit log.
+    Record(super::Record),
 }

@@ -1,0 +1,292 @@
+//! `AuditService`: reads the audit log.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::Stream;
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use super::pages;
+use super::status::{IntoStatus, Reason, data_loss, invalid_argument, not_found, status};
+use crate::audit::{self, merkle, verify};
+use crate::coordinator::Coordinator;
+use crate::proto::v1::audit_service_server::AuditService;
+use crate::proto::v1::{
+    AuditEntry, AuditLeaf, AuditOutcome, GetAuditCheckpointRequest, GetAuditCheckpointResponse,
+    ListAuditEntriesRequest, ListAuditEntriesResponse, ProveAuditConsistencyRequest,
+    ProveAuditConsistencyResponse, ProveAuditEntryRequest, ProveAuditEntryResponse,
+    VerifyAuditLogRequest, VerifyAuditLogResponse, WatchAuditEntriesRequest,
+    WatchAuditEntriesResponse,
+};
+use crate::store::Store;
+
+/// Most bytes of leaves in one message: each travels twice, and a message stays under 4 MiB.
+const LEAF_BYTES: usize = 1 << 20;
+/// Most entries in one message of a watch.
+const LEAVES: usize = 1000;
+/// A watch says something at least this often.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Serves the audit log of a coordinator.
+#[derive(Debug)]
+pub struct Audit {
+    coordinator: Coordinator,
+}
+
+impl Audit {
+    /// Serves the audit log of this coordinator.
+    pub fn new(coordinator: Coordinator) -> Self {
+        Self { coordinator }
+    }
+
+    /// Runs what reads the store on a thread that may wait.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> Result<T, Status> + Send + 'static,
+    ) -> Result<T, Status> {
+        let store = self.coordinator.store().clone();
+        super::blocking(move || read(&store)).await
+    }
+
+    async fn checkpoint(&self) -> Result<crate::proto::v1::AuditCheckpoint, Status> {
+        let checkpoint = self.coordinator.audit_checkpoint().await;
+        checkpoint.map_err(IntoStatus::into_status)
+    }
+}
+
+fn leaf(place: u64, bytes: Vec<u8>) -> Result<AuditLeaf, Status> {
+    let entry = AuditEntry::decode(bytes.as_slice()).map_err(|error| data_loss(&error))?;
+    if entry.sequence != place {
+        let problem = format!("at place {place} lies entry {}", entry.sequence);
+        return Err(audit::Error::Damaged { problem }.into_status());
+    }
+    Ok(AuditLeaf {
+        leaf: bytes,
+        entry: Some(entry),
+    })
+}
+
+/// The hashes of the first `size` leaves.
+fn hashes(store: &Store, size: u64) -> Result<Vec<merkle::Hash>, Status> {
+    let leaves = store.audit_entries(0).take(size as usize);
+    leaves
+        .map(|(_, bytes)| Ok(merkle::leaf(&bytes.map_err(IntoStatus::into_status)?)))
+        .collect()
+}
+
+/// What a listing lets through.
+struct Filter(ListAuditEntriesRequest);
+
+impl Filter {
+    fn passes(&self, entry: &AuditEntry) -> bool {
+        let below = |wanted: &str, found: &str, separator: char| {
+            wanted.is_empty()
+                || found
+                    .strip_prefix(wanted)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(separator))
+        };
+        let time = |t: &prost_types::Timestamp| (t.seconds, t.nanos);
+        let at = entry.time.as_ref().map(time);
+        let wanted = &self.0;
+        (wanted.principal.is_empty() || wanted.principal == entry.principal)
+            && below(&wanted.action, &entry.action, '.')
+            && below(&wanted.resource, &entry.resource, '/')
+            && (wanted.outcome() == AuditOutcome::Unspecified
+                || wanted.outcome() == entry.outcome())
+            && wanted
+                .start_time
+                .as_ref()
+                .is_none_or(|start| at >= Some(time(start)))
+            && wanted
+                .end_time
+                .as_ref()
+                .is_none_or(|end| at < Some(time(end)))
+    }
+}
+
+#[tonic::async_trait]
+impl AuditService for Audit {
+    async fn list_audit_entries(
+        &self,
+        request: Request<ListAuditEntriesRequest>,
+    ) -> Result<Response<ListAuditEntriesResponse>, Status> {
+        let request = request.into_inner();
+        let size = pages::size(request.page_size)?;
+        let after = pages::after("audit", &request.page_token)?;
+        let after: u64 = match &after {
+            Some(text) => text
+                .parse()
+                .map_err(|_| super::status::invalid_page_token(&request.page_token))?,
+            None => 0,
+        };
+        let found = self
+            .read(move |store| {
+                let filter = Filter(request);
+                let (mut leaves, mut bytes, mut last) = (Vec::new(), 0, after);
+                for (place, read) in store.audit_entries(after) {
+                    let found = leaf(place, read.map_err(IntoStatus::into_status)?)?;
+                    if found
+                        .entry
+                        .as_ref()
+                        .is_some_and(|entry| filter.passes(entry))
+                    {
+                        if leaves.len() == size || (bytes > LEAF_BYTES && !leaves.is_empty()) {
+                            return Ok((leaves, Some(last)));
+                        }
+                        bytes += found.leaf.len();
+                        leaves.push(found);
+                    }
+                    last = place;
+                }
+                Ok((leaves, None))
+            })
+            .await?;
+        let (leaves, more) = found;
+        Ok(Response::new(ListAuditEntriesResponse {
+            leaves,
+            next_page_token: more.map_or(String::new(), |last| {
+                pages::token("audit", &last.to_string())
+            }),
+        }))
+    }
+
+    type WatchAuditEntriesStream =
+        Pin<Box<dyn Stream<Item = Result<WatchAuditEntriesResponse, Status>> + Send + 'static>>;
+
+    async fn watch_audit_entries(
+        &self,
+        request: Request<WatchAuditEntriesRequest>,
+    ) -> Result<Response<Self::WatchAuditEntriesStream>, Status> {
+        let mut after = request.into_inner().after_sequence;
+        let coordinator = self.coordinator.clone();
+        let stream = async_stream::try_stream! {
+            let mut signal = coordinator.audited();
+            loop {
+                signal.mark_unchanged();
+                let store = coordinator.store().clone();
+                let leaves = super::blocking(move || {
+                    let mut bytes = 0;
+                    let new = store.audit_entries(after).take(LEAVES);
+                    let new = new.take_while(|(_, read)| {
+                        let before = bytes;
+                        bytes += read.as_ref().map_or(0, Vec::len);
+                        before < LEAF_BYTES
+                    });
+                    new.map(|(place, read)| leaf(place, read.map_err(IntoStatus::into_status)?))
+                        .collect::<Result<Vec<_>, _>>()
+                })
+                .await?;
+                let seen = leaves.last().and_then(|last| last.entry.as_ref());
+                let behind = seen.is_some();
+                after = seen.map_or(after, |entry| entry.sequence);
+                yield WatchAuditEntriesResponse { leaves };
+                if !behind {
+                    match tokio::time::timeout(KEEP_ALIVE, signal.changed()).await {
+                        Ok(Err(_)) => Err(super::status::unavailable("the coordinator stopped"))?,
+                        Ok(Ok(())) | Err(_) => {}
+                    }
+                }
+            }
+        };
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn get_audit_checkpoint(
+        &self,
+        _request: Request<GetAuditCheckpointRequest>,
+    ) -> Result<Response<GetAuditCheckpointResponse>, Status> {
+        Ok(Response::new(GetAuditCheckpointResponse {
+            checkpoint: Some(self.checkpoint().await?),
+        }))
+    }
+
+    async fn prove_audit_entry(
+        &self,
+        request: Request<ProveAuditEntryRequest>,
+    ) -> Result<Response<ProveAuditEntryResponse>, Status> {
+        let sequence = request.into_inner().sequence;
+        let checkpoint = self.checkpoint().await?;
+        if sequence == 0 || sequence > checkpoint.size {
+            return Err(not_found(format!("entry {sequence} of the audit log")));
+        }
+        let size = checkpoint.size;
+        let (found, path) = self
+            .read(move |store| {
+                let hashes = hashes(store, size)?;
+                let (place, bytes) = store
+                    .audit_entries(sequence - 1)
+                    .next()
+                    .ok_or_else(|| not_found(format!("entry {sequence} of the audit log")))?;
+                let found = leaf(place, bytes.map_err(IntoStatus::into_status)?)?;
+                Ok((found, merkle::inclusion(&hashes, sequence as usize - 1)))
+            })
+            .await?;
+        Ok(Response::new(ProveAuditEntryResponse {
+            leaf: Some(found),
+            path: path.into_iter().map(Vec::from).collect(),
+            checkpoint: Some(checkpoint),
+        }))
+    }
+
+    async fn prove_audit_consistency(
+        &self,
+        request: Request<ProveAuditConsistencyRequest>,
+    ) -> Result<Response<ProveAuditConsistencyResponse>, Status> {
+        let old = request.into_inner().old_size;
+        let checkpoint = self.checkpoint().await?;
+        let size = checkpoint.size;
+        if old > size {
+            let what = format!("{old} is more than the log has, {size} entries");
+            return Err(invalid_argument("old_size", what));
+        }
+        let path = self
+            .read(move |store| Ok(merkle::consistency(&hashes(store, size)?, old as usize)))
+            .await?;
+        Ok(Response::new(ProveAuditConsistencyResponse {
+            path: path.into_iter().map(Vec::from).collect(),
+            checkpoint: Some(checkpoint),
+        }))
+    }
+
+    async fn verify_audit_log(
+        &self,
+        _request: Request<VerifyAuditLogRequest>,
+    ) -> Result<Response<VerifyAuditLogResponse>, Status> {
+        let checkpoint = self.coordinator.audit_checkpoint().await;
+        let (checkpoint, damage) = match checkpoint {
+            Ok(checkpoint) => (Some(checkpoint), None),
+            Err(crate::coordinator::Error::Audit(error)) => (None, Some(error.to_string())),
+            Err(error) => return Err(error.into_status()),
+        };
+        let newest = checkpoint.clone();
+        let report = self
+            .read(move |store| {
+                let size = newest.as_ref().map_or(u64::MAX, |newest| newest.size);
+                let entries = store
+                    .audit_entries(0)
+                    .take_while(|(place, _)| *place <= size)
+                    .map(|(place, bytes)| (place, bytes.map_err(|error| error.to_string())));
+                Ok(verify(entries, newest.as_ref(), None))
+            })
+            .await?;
+        Ok(Response::new(VerifyAuditLogResponse {
+            problems: damage.into_iter().chain(report.problems).collect(),
+            entries: report.entries,
+            checkpoint,
+        }))
+    }
+}
+
+impl IntoStatus for audit::Error {
+    fn into_status(self) -> Status {
+        match self {
+            Self::Store(error) => error.into_status(),
+            Self::Damaged { .. } => {
+                tracing::error!(error = %self, "the audit log is damaged");
+                status(Reason::AuditLogDamaged, self.to_string(), [])
+            }
+            Self::Key { .. } | Self::Note { .. } => super::status::internal(&self),
+        }
+    }
+}

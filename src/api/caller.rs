@@ -1,0 +1,90 @@
+//! Who asks: for the audit log, and for whoever decides what they may.
+
+use prost::Message;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
+
+use crate::audit::Draft;
+use crate::coordinator::Coordinator;
+use crate::objects::Digest;
+use crate::version::Authorship;
+
+/// The metadata key in which a client names its user.
+pub const PRINCIPAL: &str = "palimpsest-principal";
+
+/// Whom a request without a name comes from.
+const NOBODY: &str = "anonymous";
+
+/// Longest name and reason that are kept.
+const NAME_LIMIT: usize = 200;
+const WHY_LIMIT: usize = 4 << 10;
+
+/// The user that a client names.
+pub fn principal(metadata: &MetadataMap) -> String {
+    let named = metadata.get(PRINCIPAL).and_then(|name| name.to_str().ok());
+    match named.map(str::trim) {
+        Some(name) if !name.is_empty() => name.chars().take(NAME_LIMIT).collect(),
+        _ => NOBODY.to_owned(),
+    }
+}
+
+/// What the audit log is to say of a request.
+pub fn draft<M: Message>(request: &Request<M>, action: &str, resource: &str, why: &str) -> Draft {
+    Draft {
+        principal: principal(request.metadata()),
+        action: action.to_owned(),
+        resource: resource.to_owned(),
+        request_digest: Digest::of(&request.get_ref().encode_to_vec()).to_string(),
+        why: why.to_owned(),
+        ..Draft::default()
+    }
+}
+
+/// Who makes a version, as the entry of the request says.
+pub fn authorship(draft: &Draft) -> Authorship {
+    Authorship {
+        author: draft.principal.clone(),
+        time: Some(std::time::SystemTime::now().into()),
+        why: draft.why.clone(),
+        request_digest: draft.request_digest.clone(),
+    }
+}
+
+/// A reason that somebody gives.
+pub fn check_why(field: &str, why: &str) -> Result<(), Status> {
+    if why.len() > WHY_LIMIT {
+        let what = format!("it has {} bytes: {WHY_LIMIT} at most", why.len());
+        return Err(super::status::invalid_argument(field, what));
+    }
+    Ok(())
+}
+
+/// Gives what a change came to, after entering it into the audit log if it was refused. What is
+/// done is entered by whoever does it, in the same step.
+pub async fn answered<T>(
+    coordinator: &Coordinator,
+    mut draft: Draft,
+    answer: Result<T, Status>,
+) -> Result<T, Status> {
+    let status = match answer {
+        Ok(answer) => return Ok(answer),
+        Err(status) => status,
+    };
+    // What went wrong on the server is for its log: nobody was refused.
+    let failed = matches!(
+        status.code(),
+        Code::Internal | Code::Unavailable | Code::Unknown | Code::DataLoss | Code::Cancelled
+    );
+    if !failed {
+        let reason = status.get_details_error_info().map(|info| info.reason);
+        draft.refusal = Some(match reason {
+            Some(reason) => format!("{reason}: {}", status.message()),
+            None => status.message().to_owned(),
+        });
+        if let Err(error) = coordinator.record(draft).await {
+            tracing::error!(%error, "a refusal could not be entered into the audit log");
+        }
+    }
+    Err(status)
+}

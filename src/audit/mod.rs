@@ -1,0 +1,16 @@
+//! The audit log: who changed what, when and why, in a log that proves itself.
+//!
+//! Entries are leaves of a Merkle tree ([`merkle`], RFC 6962). [`Log`] appends to it, in the same
+//! batch as the change that an entry describes, and signs the new root; [`verify`] reads it whole
+//! and says where it was cut, reordered or altered.
+
+mod error;
+mod log;
+pub mod merkle;
+mod note;
+mod verify;
+
+pub use error::Error;
+pub use log::{Draft, Log};
+pub use note::{Checkpoint, Signer};
+pub use verify::{Report, Verifier, verify};

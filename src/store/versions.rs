@@ -1,0 +1,320 @@
+//! Records of edits, versions, refs and the audit log.
+//!
+//! Edits and versions lie under the digest of their own bytes, so that a record which was altered
+//! says so when it is read. Each has a number in its model, in the order of creation, and an index
+//! by it. What an audit entry says is checked by [`crate::audit`], not here.
+
+use super::{Error, Store, Value, decode, keys};
+use crate::objects::Digest;
+use crate::proto::v1;
+use crate::version::{edit_bytes, edit_name, version_bytes, version_name};
+
+const EDIT: u8 = b'E';
+const EDIT_NUMBER: u8 = b'F';
+const VERSION: u8 = b'V';
+const VERSION_NUMBER: u8 = b'W';
+const REF: u8 = b'R';
+const ENTRY: u8 = b'A';
+const HEAD: [u8; 1] = *b"H";
+
+/// A record on its way into the store.
+#[derive(Clone, Debug)]
+pub struct Record {
+    key: Vec<u8>,
+    number: u64,
+    bytes: Vec<u8>,
+}
+
+/// A record as it lies in the database.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Numbered {
+    #[prost(message, optional, tag = "1")]
+    value: Option<Value>,
+    #[prost(uint64, tag = "2")]
+    number: u64,
+}
+
+impl Record {
+    /// An edit with its number: two records, the second is the index by number. The factors' own
+    /// numbers must be stored as objects before.
+    pub fn edit(model: &str, number: u64, edit: &v1::Edit) -> [Self; 2] {
+        numbered(EDIT, EDIT_NUMBER, model, number, edit_bytes(edit))
+    }
+
+    /// A version with its number, and the index by it.
+    pub fn version(model: &str, number: u64, version: &v1::Version) -> [Self; 2] {
+        let bytes = version_bytes(version);
+        numbered(VERSION, VERSION_NUMBER, model, number, bytes)
+    }
+
+    /// Where a ref points.
+    pub fn reference(model: &str, id: &str, reference: &v1::Ref) -> Self {
+        Self {
+            key: key(REF, model, id.as_bytes()),
+            number: 0,
+            bytes: prost::Message::encode_to_vec(reference),
+        }
+    }
+
+    /// An entry of the audit log, as its leaf is hashed.
+    pub fn audit_entry(sequence: u64, leaf: Vec<u8>) -> Self {
+        Self {
+            key: entry_key(sequence),
+            number: sequence,
+            bytes: leaf,
+        }
+    }
+
+    /// What is needed to append to the audit log.
+    pub fn audit_head(head: Vec<u8>) -> Self {
+        Self {
+            key: HEAD.to_vec(),
+            number: 0,
+            bytes: head,
+        }
+    }
+
+    pub(super) fn encode(&self, store: &Store) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        let record = Numbered {
+            value: Some(store.keep(&self.bytes)?),
+            number: self.number,
+        };
+        Ok((self.key.clone(), prost::Message::encode_to_vec(&record)))
+    }
+}
+
+fn numbered(letter: u8, index: u8, model: &str, number: u64, bytes: Vec<u8>) -> [Record; 2] {
+    let digest = Digest::of(&bytes).to_string();
+    [
+        Record {
+            key: key(letter, model, digest.as_bytes()),
+            number,
+            bytes,
+        },
+        Record {
+            key: key(index, model, &number.to_be_bytes()),
+            number,
+            bytes: digest.into_bytes(),
+        },
+    ]
+}
+
+/// A letter, the model's identifier, which has no zero byte, and the rest.
+fn key(letter: u8, model: &str, rest: &[u8]) -> Vec<u8> {
+    [&[letter], model.as_bytes(), &[0], rest].concat()
+}
+
+fn entry_key(sequence: u64) -> Vec<u8> {
+    [&[ENTRY][..], &sequence.to_be_bytes()].concat()
+}
+
+impl Store {
+    /// An edit by its digest.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when its bytes are not those it is named after.
+    pub fn edit(&self, model: &str, digest: &str) -> Result<Option<v1::Edit>, Error> {
+        let Some((_, bytes)) = self.named(EDIT, model, digest)? else {
+            return Ok(None);
+        };
+        let mut edit: v1::Edit = decode(&key(EDIT, model, digest.as_bytes()), &bytes)?;
+        edit.name = edit_name(model, digest);
+        Ok(Some(edit))
+    }
+
+    /// A version by its digest. The base is not among them: it follows from the model.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when its bytes are not those it is named after.
+    pub fn version(&self, model: &str, digest: &str) -> Result<Option<v1::Version>, Error> {
+        let Some((number, bytes)) = self.named(VERSION, model, digest)? else {
+            return Ok(None);
+        };
+        let mut version: v1::Version = decode(&key(VERSION, model, digest.as_bytes()), &bytes)?;
+        version.name = version_name(model, digest);
+        version.number = number;
+        Ok(Some(version))
+    }
+
+    /// Digests of a model's versions with a number below `before`, the newest first.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] names the record that does not decode.
+    pub fn version_digests(
+        &self,
+        model: &str,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<(u64, String)>, Error> {
+        self.indexed(VERSION_NUMBER, model, before, limit)
+    }
+
+    /// Digests of a model's edits with a number below `before`, the newest first.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] names the record that does not decode.
+    pub fn edit_digests(
+        &self,
+        model: &str,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<(u64, String)>, Error> {
+        self.indexed(EDIT_NUMBER, model, before, limit)
+    }
+
+    /// Digests of the model's edits and versions that begin so, at most `limit` of each.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub fn digests_with_prefix(
+        &self,
+        model: &str,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<(Vec<String>, Vec<String>), Error> {
+        let list = |letter| -> Result<Vec<String>, Error> {
+            let start = key(letter, model, prefix.as_bytes());
+            let skip = start.len() - prefix.len();
+            let found = self.database.scan_prefix(&start).keys().take(limit);
+            found
+                .map(|key| {
+                    let key = key.map_err(|e| self.database_error(e))?;
+                    Ok(String::from_utf8_lossy(&key[skip..]).into_owned())
+                })
+                .collect()
+        };
+        Ok((list(EDIT)?, list(VERSION)?))
+    }
+
+    /// A ref by its identifier.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the record does not decode.
+    pub fn reference(&self, model: &str, id: &str) -> Result<Option<v1::Ref>, Error> {
+        let key = key(REF, model, id.as_bytes());
+        match self.get(&key)? {
+            Some(value) => decode(&key, &self.numbered(&key, &value)?.1).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The refs of a model, by identifier.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] names the record that does not decode.
+    pub fn references(&self, model: &str) -> Result<Vec<v1::Ref>, Error> {
+        self.database
+            .scan_prefix(key(REF, model, &[]))
+            .map(|entry| {
+                let (key, value) = entry.map_err(|e| self.database_error(e))?;
+                decode(&key, &self.numbered(&key, &value)?.1)
+            })
+            .collect()
+    }
+
+    /// The objects that a model's edits refer to: their factors.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] names the record that does not decode.
+    pub fn factor_objects(&self, model: &str) -> Result<Vec<Digest>, Error> {
+        let mut digests = Vec::new();
+        for (_, digest) in self.edit_digests(model, None, usize::MAX)? {
+            for factor in self.edit(model, &digest)?.unwrap_or_default().factors {
+                digests.push(factor.digest.parse().map_err(|_| Error::Damaged {
+                    key: edit_name(model, &digest),
+                    what: format!("'{}' is not a digest", factor.digest),
+                })?);
+            }
+        }
+        Ok(digests)
+    }
+
+    /// Entries of the audit log after a sequence number, in order: the place at which each lies,
+    /// and its bytes or why they cannot be read. What they say is not checked.
+    pub fn audit_entries(
+        &self,
+        after: u64,
+    ) -> impl Iterator<Item = (u64, Result<Vec<u8>, Error>)> + '_ {
+        let range = entry_key(after.saturating_add(1))..=entry_key(u64::MAX);
+        self.database.range(range).map(|entry| {
+            let (key, value) = match entry {
+                Ok(entry) => entry,
+                Err(error) => return (0, Err(self.database_error(error))),
+            };
+            let place = key.get(1..9).and_then(|bytes| bytes.try_into().ok());
+            let place = place.map_or(0, u64::from_be_bytes);
+            (place, self.numbered(&key, &value).map(|(_, bytes)| bytes))
+        })
+    }
+
+    /// The sequence number of the last audit entry; 0 when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub fn last_audit_entry(&self) -> Result<u64, Error> {
+        let last = self.database.scan_prefix([ENTRY]).next_back();
+        let Some(last) = last.transpose().map_err(|e| self.database_error(e))? else {
+            return Ok(0);
+        };
+        let place = last.0.get(1..9).and_then(|bytes| bytes.try_into().ok());
+        Ok(place.map_or(0, u64::from_be_bytes))
+    }
+
+    /// What [`Record::audit_head`] wrote last.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the record does not decode.
+    pub fn audit_head(&self) -> Result<Option<Vec<u8>>, Error> {
+        match self.get(&HEAD)? {
+            Some(value) => Ok(Some(self.numbered(&HEAD, &value)?.1)),
+            None => Ok(None),
+        }
+    }
+
+    fn named(
+        &self,
+        letter: u8,
+        model: &str,
+        digest: &str,
+    ) -> Result<Option<(u64, Vec<u8>)>, Error> {
+        let key = key(letter, model, digest.as_bytes());
+        let Some(value) = self.get(&key)? else {
+            return Ok(None);
+        };
+        let (number, bytes) = self.numbered(&key, &value)?;
+        let actual = Digest::of(&bytes).to_string();
+        if actual != digest {
+            return Err(Error::Damaged {
+                key: keys::printable(&key),
+                what: format!("its bytes hash to {actual}: it was altered"),
+            });
+        }
+        Ok(Some((number, bytes)))
+    }
+
+    fn indexed(
+        &self,
+        letter: u8,
+        model: &str,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<(u64, String)>, Error> {
+        let first = key(letter, model, &0u64.to_be_bytes());
+        let end = key(letter, model, &before.unwrap_or(u64::MAX).to_be_bytes());
+        self.database
+            .range(first..end)
+            .rev()
+            .take(limit)
+            .map(|entry| {
+                let (key, value) = entry.map_err(|e| self.database_error(e))?;
+                let (number, bytes) = self.numbered(&key, &value)?;
+                Ok((number, String::from_utf8_lossy(&bytes).into_owned()))
+            })
+            .collect()
+    }
+
+    fn numbered(&self, key: &[u8], value: &[u8]) -> Result<(u64, Vec<u8>), Error> {
+        let record: Numbered = decode(key, value)?;
+        Ok((record.number, self.value(record.value.unwrap_or_default())?))
+    }
+}

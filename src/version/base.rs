@@ -1,0 +1,175 @@
+//! A model's base, opened to materialise versions of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Error, Factor, Matrix, materialise};
+use crate::model::Checkpoint;
+use crate::objects::{Digest, ObjectStore};
+use crate::proto::v1;
+
+/// An opened base.
+#[derive(Debug)]
+pub struct Base {
+    checkpoint: Checkpoint,
+    threads: usize,
+}
+
+impl Base {
+    /// A base that is opened already.
+    pub fn new(checkpoint: Checkpoint) -> Self {
+        let threads = std::thread::available_parallelism();
+        Self {
+            checkpoint,
+            threads: threads.map_or(1, |n| n.get()),
+        }
+    }
+
+    /// Opens a model's files, all of which are objects; they are laid out as links under `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Object`] when one is missing, [`Error::Model`] when they are no checkpoint,
+    /// [`Error::Layout`].
+    pub fn open(objects: &ObjectStore, folder: &Path, model: &v1::Model) -> Result<Self, Error> {
+        let folder = folder.join(&model.digest);
+        fs::create_dir_all(&folder).map_err(layout(&folder))?;
+        for file in &model.files {
+            let digest: Digest = file.digest.parse()?;
+            if !objects.contains(&digest)? {
+                return Err(crate::objects::Error::NotFound { digest }.into());
+            }
+            let link_path = folder.join(&file.file_name);
+            link(&objects.path(&digest), &link_path).map_err(layout(&link_path))?;
+        }
+        let path = match model.files.as_slice() {
+            [only] if only.file_name.ends_with(".gguf") => folder.join(&only.file_name),
+            _ => folder,
+        };
+        Ok(Self::new(Checkpoint::open(&path)?))
+    }
+
+    /// The checkpoint.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Checks that a factor is of a matrix that edits change, with its layer and its shape.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] and [`Error::Factor`].
+    pub fn check(&self, factor: &Factor) -> Result<(), Error> {
+        factor.check()?;
+        let (layer, transposed) = self.down_projection(&factor.tensor)?;
+        let shape = &self.checkpoint.layout().layers[layer].down.weight.shape;
+        let (width, inner) = if transposed {
+            (shape[1], shape[0])
+        } else {
+            (shape[0], shape[1])
+        };
+        let fields = [
+            ("layer", factor.layer, layer),
+            ("width", factor.width, width),
+            ("inner", factor.inner, inner),
+        ];
+        match fields.iter().find(|(_, found, expected)| found != expected) {
+            None => Ok(()),
+            Some(&(field, found, expected)) => Err(Error::Factor {
+                tensor: factor.tensor.clone(),
+                field,
+                found: found.to_string(),
+                expected: expected.to_string(),
+            }),
+        }
+    }
+
+    /// A matrix with factors on it, in order.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`], [`Error::Factor`], [`Error::NotFinite`]; [`Error::Model`] when the
+    /// base's elements cannot be read.
+    pub fn matrix(&self, tensor: &str, factors: &[&Factor]) -> Result<Matrix, Error> {
+        let (_, transposed) = self.down_projection(tensor)?;
+        let data = self.checkpoint.tensor(tensor)?;
+        materialise(tensor, &data, transposed, factors, self.threads)
+    }
+
+    /// Every matrix that the factors touch, by name, as a version lists them.
+    ///
+    /// # Errors
+    /// Those of [`Base::matrix`].
+    pub fn matrices(&self, factors: &[Factor]) -> Result<Vec<v1::version::Matrix>, Error> {
+        let mut described = Vec::new();
+        for (tensor, factors) in by_tensor(factors) {
+            let matrix = self.matrix(tensor, &factors)?;
+            described.push(v1::version::Matrix {
+                tensor_name: tensor.to_owned(),
+                digest: matrix.digest.to_string(),
+                dtype: matrix.dtype.name().to_owned(),
+                layer: factors.first().map_or(0, |factor| factor.layer as u32),
+            });
+        }
+        Ok(described)
+    }
+
+    /// A matrix of a version, held against the digest that the version has of it (I11).
+    ///
+    /// # Errors
+    /// [`Error::Materialised`] when it differs, and those of [`Base::matrix`].
+    pub fn verified(
+        &self,
+        described: &v1::version::Matrix,
+        factors: &[&Factor],
+    ) -> Result<Matrix, Error> {
+        let matrix = self.matrix(&described.tensor_name, factors)?;
+        if matrix.digest.to_string() == described.digest {
+            return Ok(matrix);
+        }
+        Err(Error::Materialised {
+            tensor: described.tensor_name.clone(),
+            found: matrix.digest.to_string(),
+            expected: described.digest.clone(),
+        })
+    }
+
+    /// The layer whose second MLP matrix has this name, and whether it is stored transposed.
+    fn down_projection(&self, tensor: &str) -> Result<(usize, bool), Error> {
+        let layers = &self.checkpoint.layout().layers;
+        layers
+            .iter()
+            .position(|layer| layer.down.weight.name == tensor)
+            .map(|at| (at, layers[at].down.transposed))
+            .ok_or_else(|| Error::Tensor {
+                tensor: tensor.to_owned(),
+                example: layers
+                    .first()
+                    .map_or(String::new(), |layer| layer.down.weight.name.clone()),
+            })
+    }
+}
+
+/// The factors of each matrix, in their order.
+pub fn by_tensor(factors: &[Factor]) -> BTreeMap<&str, Vec<&Factor>> {
+    let mut grouped: BTreeMap<&str, Vec<&Factor>> = BTreeMap::new();
+    for factor in factors {
+        grouped.entry(&factor.tensor).or_default().push(factor);
+    }
+    grouped
+}
+
+fn layout(path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
+    let path: PathBuf = path.to_owned();
+    move |source| Error::Layout { path, source }
+}
+
+/// Makes `to` a link to `from`, also when another thread does the same at this moment.
+fn link(from: &Path, to: &Path) -> std::io::Result<()> {
+    let from = fs::canonicalize(from)?;
+    if fs::read_link(to).is_ok_and(|target| target == from) {
+        return Ok(());
+    }
+    let temporary = to.with_extension(format!("{:?}.link", std::thread::current().id()));
+    let _ = fs::remove_file(&temporary); // of a process that was killed here
+    std::os::unix::fs::symlink(&from, &temporary)?;
+    fs::rename(&temporary, to)
+}

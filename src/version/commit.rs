@@ -1,0 +1,532 @@
+//! Making versions: which edits the next one has, what its matrices are, and the records that a
+//! movement of a ref writes.
+//!
+//! [`Draft`]s are computed while nothing is locked, for they read and multiply whole matrices.
+//! [`Movement::records`] is the short part: whoever serialises changes calls it when nothing else
+//! can move, and writes what it gives in one batch.
+
+use prost_types::Timestamp;
+
+use super::history::{digest_of, etag, is_digest_like, movements, number_of, short};
+use super::{Base, Error, Factor, History, edit_id, edit_name, ref_name, version_id, version_name};
+use crate::objects::Digest;
+use crate::proto::v1::{self, RefKind, VersionKind};
+use crate::store::{Change, Record, Store};
+
+/// Who makes a version, when and why.
+#[derive(Clone, Debug, Default)]
+pub struct Authorship {
+    /// Who.
+    pub author: String,
+    /// When.
+    pub time: Option<Timestamp>,
+    /// Why, in their words.
+    pub why: String,
+    /// BLAKE3 of the request.
+    pub request_digest: String,
+}
+
+/// A version that nothing points at yet.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The version, complete.
+    pub version: v1::Version,
+    /// The edit that came with it; none when its edits are stored already.
+    pub edit: Option<v1::Edit>,
+}
+
+impl Draft {
+    /// The version with an edit more, which is completed here: base, author, identity. Its
+    /// factors' data become objects.
+    ///
+    /// # Errors
+    /// [`Error::Field`], [`Error::Factor`] and [`Error::Tensor`] for what cannot be;
+    /// [`Error::NotFinite`]; [`Error::Moved`] when it was computed on another version.
+    pub fn edit(
+        history: History<'_>,
+        base: &Base,
+        parent: &v1::Version,
+        mut edit: v1::Edit,
+        by: &Authorship,
+    ) -> Result<Self, Error> {
+        complete(history, base, parent, &mut edit, by)?;
+        edit.state = v1::EditState::Accepted as i32;
+        edit.failed_gates.clear();
+        let id = edit_id(&edit).to_string();
+        edit.name = edit_name(history.model(), &id);
+        if parent.edits.contains(&id) {
+            return Err(Error::AlreadyThere {
+                edit: short(&id).to_owned(),
+                version: short(digest_of(&parent.name)).to_owned(),
+            });
+        }
+        let mut edits = parent.edits.clone();
+        edits.push(id.clone());
+        let mut factors = factors(history, &parent.edits)?;
+        factors.extend(factors_of(history.store(), &edit)?);
+        let draft = version(
+            history,
+            base,
+            parent,
+            VersionKind::Edit,
+            &id,
+            edits,
+            &factors,
+            by,
+        )?;
+        Ok(Self {
+            edit: Some(edit),
+            ..draft
+        })
+    }
+
+    /// The version without one of its edits.
+    ///
+    /// # Errors
+    /// [`Error::NotThere`]; [`Error::Store`] and [`Error::Model`] when something cannot be read.
+    pub fn revert(
+        history: History<'_>,
+        base: &Base,
+        parent: &v1::Version,
+        edit: &v1::Edit,
+        by: &Authorship,
+    ) -> Result<Self, Error> {
+        let id = digest_of(&edit.name);
+        let at = parent.edits.iter().position(|other| other == id);
+        let at = at.ok_or_else(|| Error::NotThere {
+            edit: short(id).to_owned(),
+            version: short(digest_of(&parent.name)).to_owned(),
+        })?;
+        let mut edits = parent.edits.clone();
+        edits.remove(at);
+        let mut warnings = Vec::new();
+        for later in &edits[at..] {
+            let later_edit = history.edit(later)?;
+            let on_top = match history.version(digest_of(&later_edit.based_on)) {
+                Ok(version) => version.edits.iter().any(|other| other == id),
+                // Computed on a version that this store does not know.
+                Err(_) => true,
+            };
+            if on_top {
+                warnings.push(format!(
+                    "edit {} was computed on top of {}, which was reverted",
+                    short(later),
+                    short(id)
+                ));
+            }
+        }
+        let factors = factors(history, &edits)?;
+        let kind = VersionKind::Revert;
+        let mut draft = version(history, base, parent, kind, id, edits, &factors, by)?;
+        draft.version.warnings = warnings;
+        draft.name(history);
+        Ok(draft)
+    }
+
+    /// The version with an edit of another line more.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyThere`], [`Error::Rejected`], [`Error::NotFinite`]; [`Error::Store`] and
+    /// [`Error::Model`] when something cannot be read.
+    pub fn cherry_pick(
+        history: History<'_>,
+        base: &Base,
+        parent: &v1::Version,
+        edit: &v1::Edit,
+        by: &Authorship,
+    ) -> Result<Self, Error> {
+        let id = digest_of(&edit.name);
+        if edit.state() == v1::EditState::Rejected {
+            return Err(Error::Rejected {
+                edit: short(id).to_owned(),
+                gates: edit.failed_gates.join("; "),
+            });
+        }
+        if parent.edits.iter().any(|other| other == id) {
+            return Err(Error::AlreadyThere {
+                edit: short(id).to_owned(),
+                version: short(digest_of(&parent.name)).to_owned(),
+            });
+        }
+        let same_ground = history
+            .version(digest_of(&edit.based_on))
+            .is_ok_and(|version| version.edits == parent.edits);
+        let mut edits = parent.edits.clone();
+        edits.push(id.to_owned());
+        let factors = factors(history, &edits)?;
+        let kind = VersionKind::CherryPick;
+        let mut draft = version(history, base, parent, kind, id, edits, &factors, by)?;
+        if !same_ground {
+            draft.version.warnings = vec![format!(
+                "edit {} was computed on version {}, which has other edits",
+                short(id),
+                short(digest_of(&edit.based_on))
+            )];
+            draft.name(history);
+        }
+        Ok(draft)
+    }
+
+    fn name(&mut self, history: History<'_>) {
+        let id = version_id(&self.version).to_string();
+        self.version.name = version_name(history.model(), &id);
+    }
+}
+
+/// Completes an edit and stores its factors' numbers as objects.
+fn complete(
+    history: History<'_>,
+    base: &Base,
+    parent: &v1::Version,
+    edit: &mut v1::Edit,
+    by: &Authorship,
+) -> Result<(), Error> {
+    let field = |field: &str, problem: String| Error::Field {
+        field: field.to_owned(),
+        problem,
+    };
+    if edit.factors.is_empty() {
+        return Err(field(
+            "edit.factors",
+            "there are none: give one a matrix".to_owned(),
+        ));
+    }
+    if edit.method.is_empty() {
+        return Err(field(
+            "edit.method",
+            "it is missing: say how the factors were made".to_owned(),
+        ));
+    }
+    for (n, request) in edit.requests.iter().enumerate() {
+        if request.prompt.matches("{}").count() != 1 {
+            let problem = format!("'{}' has not exactly one {{}}", request.prompt);
+            return Err(field(&format!("edit.requests[{n}].prompt"), problem));
+        }
+    }
+    if edit.based_on.is_empty() {
+        edit.based_on.clone_from(&parent.name);
+    } else if digest_of(&edit.based_on) != digest_of(&parent.name) {
+        return Err(Error::Moved {
+            name: "the branch".to_owned(),
+            expected: format!("version {}", short(digest_of(&edit.based_on))),
+            actual: short(digest_of(&parent.name)).to_owned(),
+            etag: String::new(),
+            author: parent.author.clone(),
+        });
+    }
+    edit.base = history.base_digest().to_owned();
+    edit.author.clone_from(&by.author);
+    edit.create_time = by.time;
+    edit.request_digest.clone_from(&by.request_digest);
+    if edit.why.is_empty() {
+        edit.why.clone_from(&by.why);
+    }
+    edit.parameters.sort_by(|a, b| a.key.cmp(&b.key));
+    edit.figures.sort_by(|a, b| a.key.cmp(&b.key));
+    edit.factors
+        .sort_by(|a, b| (a.layer, &a.tensor_name).cmp(&(b.layer, &b.tensor_name)));
+    for pair in edit.factors.windows(2) {
+        if pair[0].tensor_name == pair[1].tensor_name {
+            let problem = format!("{} appears twice: join its factors", pair[0].tensor_name);
+            return Err(field("edit.factors", problem));
+        }
+    }
+    for described in &mut edit.factors {
+        let data = std::mem::take(&mut described.data);
+        if data.is_empty() {
+            base.check(&factor(history.store(), described)?)?;
+            continue;
+        }
+        if described.digest.is_empty() {
+            described.digest = Digest::of(&data).to_string();
+        }
+        base.check(&Factor::from_proto(described, &data)?)?;
+        history.store().objects().put(&data)?;
+    }
+    Ok(())
+}
+
+/// A rejected edit, complete, with the record that keeps it: no ref moves.
+///
+/// # Errors
+/// As [`Draft::edit`].
+pub fn rejected(
+    history: History<'_>,
+    base: &Base,
+    parent: &v1::Version,
+    mut edit: v1::Edit,
+    by: &Authorship,
+) -> Result<v1::Edit, Error> {
+    complete(history, base, parent, &mut edit, by)?;
+    edit.state = v1::EditState::Rejected as i32;
+    edit.name = edit_name(history.model(), &edit_id(&edit).to_string());
+    Ok(edit)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn version(
+    history: History<'_>,
+    base: &Base,
+    parent: &v1::Version,
+    kind: VersionKind,
+    subject: &str,
+    edits: Vec<String>,
+    factors: &[Factor],
+    by: &Authorship,
+) -> Result<Draft, Error> {
+    let version = v1::Version {
+        base: history.base_digest().to_owned(),
+        parent: digest_of(&parent.name).to_owned(),
+        edits,
+        matrices: base.matrices(factors)?,
+        author: by.author.clone(),
+        create_time: by.time,
+        request_digest: by.request_digest.clone(),
+        kind: kind as i32,
+        subject_edit: subject.to_owned(),
+        why: by.why.clone(),
+        ..Default::default()
+    };
+    let mut draft = Draft {
+        version,
+        edit: None,
+    };
+    draft.name(history);
+    Ok(draft)
+}
+
+/// The factors of edits, in order.
+///
+/// # Errors
+/// [`Error::Unknown`] for an edit that is not stored; [`Error::Object`] for a factor's numbers.
+pub fn factors(history: History<'_>, edits: &[String]) -> Result<Vec<Factor>, Error> {
+    let mut all = Vec::new();
+    for id in edits {
+        all.extend(factors_of(history.store(), &history.edit(id)?)?);
+    }
+    Ok(all)
+}
+
+fn factors_of(store: &Store, edit: &v1::Edit) -> Result<Vec<Factor>, Error> {
+    let described = edit.factors.iter();
+    described
+        .map(|described| factor(store, described))
+        .collect()
+}
+
+fn factor(store: &Store, described: &v1::LowRankFactor) -> Result<Factor, Error> {
+    let digest: Digest = described.digest.parse()?;
+    Factor::from_proto(described, &store.objects().read(&digest)?)
+}
+
+/// Where a ref is expected before it moves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Wherever.
+    Anywhere,
+    /// With this etag.
+    Etag(String),
+    /// At this version, by its digest.
+    Version(String),
+}
+
+impl Expected {
+    /// As requests say it: an empty etag is any.
+    pub fn etag(etag: String) -> Self {
+        if etag.is_empty() {
+            Self::Anywhere
+        } else {
+            Self::Etag(etag)
+        }
+    }
+}
+
+/// A ref's way to a version.
+#[derive(Clone, Debug)]
+pub struct Movement<'a> {
+    /// The ref's identifier.
+    pub ref_id: &'a str,
+    /// Where it must be.
+    pub expected: Vec<Expected>,
+    /// Move a tag too.
+    pub force: bool,
+    /// Who, when, why.
+    pub by: &'a Authorship,
+}
+
+/// A ref that moves, and what is written for it.
+#[derive(Clone, Debug)]
+pub struct Moved {
+    /// The ref afterwards.
+    pub reference: v1::Ref,
+    /// The version it pointed at before, by its digest.
+    pub before: String,
+    /// The version, if it is new, with its number.
+    pub version: Option<v1::Version>,
+    /// To be written in one batch.
+    pub changes: Vec<Change>,
+}
+
+impl Movement<'_> {
+    /// Moves the ref to a new version.
+    ///
+    /// # Errors
+    /// [`Error::Moved`], [`Error::Tag`], [`Error::Unknown`]; nothing is to be written then.
+    pub fn to_draft(&self, history: History<'_>, draft: &Draft) -> Result<Moved, Error> {
+        let mut moved = self.to(history, &draft.version.name)?;
+        let (store, model) = (history.store(), history.model());
+        let last = store.version_digests(model, None, 1)?;
+        let version = v1::Version {
+            number: last.first().map_or(0, |(number, _)| *number) + 1,
+            ..draft.version.clone()
+        };
+        let mut changes: Vec<Change> = Record::version(model, version.number, &version)
+            .into_iter()
+            .map(Change::Record)
+            .collect();
+        if let Some(edit) = &draft.edit {
+            changes.extend(edit_changes(history, edit)?);
+        }
+        changes.append(&mut moved.changes);
+        Ok(Moved {
+            version: Some(version),
+            changes,
+            ..moved
+        })
+    }
+
+    /// Moves the ref to a version that is stored.
+    ///
+    /// # Errors
+    /// [`Error::Moved`], [`Error::Tag`], [`Error::Unknown`]; [`Error::Missing`] when the version is
+    /// not whole (I9). Nothing is to be written then.
+    pub fn to_stored(&self, history: History<'_>, digest: &str) -> Result<Moved, Error> {
+        let version = history.version(digest)?;
+        check_whole(history, &version)?;
+        self.to(history, &version.name)
+    }
+
+    fn to(&self, history: History<'_>, version: &str) -> Result<Moved, Error> {
+        let before = history.reference(self.ref_id)?;
+        let at = digest_of(&before.version);
+        for expected in &self.expected {
+            let wanted = match expected {
+                Expected::Anywhere => continue,
+                Expected::Etag(etag) if *etag == before.etag => continue,
+                Expected::Version(digest) if digest == at => continue,
+                Expected::Etag(etag) => format!("etag {etag}"),
+                Expected::Version(digest) => format!("version {}", short(digest)),
+            };
+            return Err(Error::Moved {
+                name: before.name.clone(),
+                expected: wanted,
+                actual: short(at).to_owned(),
+                etag: before.etag.clone(),
+                author: before.author.clone(),
+            });
+        }
+        if before.kind() == RefKind::Tag && !self.force {
+            return Err(Error::Tag { name: before.name });
+        }
+        let reference = v1::Ref {
+            version: version.to_owned(),
+            etag: etag(movements(&before.etag) + 1, version),
+            update_time: self.by.time,
+            author: self.by.author.clone(),
+            why: self.by.why.clone(),
+            ..before.clone()
+        };
+        let record = Record::reference(history.model(), self.ref_id, &reference);
+        Ok(Moved {
+            before: at.to_owned(),
+            version: None,
+            changes: vec![Change::Record(record)],
+            reference,
+        })
+    }
+}
+
+/// The records of a new ref.
+///
+/// # Errors
+/// [`Error::RefName`], [`Error::Taken`], [`Error::Unknown`]; [`Error::Missing`] when the version is
+/// not whole (I9).
+pub fn create_ref(
+    history: History<'_>,
+    id: &str,
+    kind: RefKind,
+    digest: &str,
+    by: &Authorship,
+) -> Result<Moved, Error> {
+    if number_of(id).is_some() || is_digest_like(id) {
+        return Err(Error::RefName {
+            id: id.to_owned(),
+            problem: "it reads like a version's number or digest",
+        });
+    }
+    if let Ok(taken) = history.reference(id) {
+        return Err(Error::Taken {
+            version: short(digest_of(&taken.version)).to_owned(),
+            name: taken.name,
+        });
+    }
+    let version = history.version(digest)?;
+    check_whole(history, &version)?;
+    let reference = v1::Ref {
+        name: ref_name(history.model(), id),
+        etag: etag(1, &version.name),
+        version: version.name,
+        kind: kind as i32,
+        update_time: by.time,
+        author: by.author.clone(),
+        why: by.why.clone(),
+    };
+    let record = Record::reference(history.model(), id, &reference);
+    Ok(Moved {
+        before: String::new(),
+        version: None,
+        changes: vec![Change::Record(record)],
+        reference,
+    })
+}
+
+/// The records of an edit that is not stored yet; none for one that is.
+///
+/// # Errors
+/// [`Error::Store`].
+pub fn edit_changes(history: History<'_>, edit: &v1::Edit) -> Result<Vec<Change>, Error> {
+    let (store, model) = (history.store(), history.model());
+    if store.edit(model, digest_of(&edit.name))?.is_some() {
+        return Ok(Vec::new());
+    }
+    let last = store.edit_digests(model, None, 1)?;
+    let number = last.first().map_or(0, |(number, _)| *number) + 1;
+    let records = Record::edit(model, number, edit);
+    Ok(records.into_iter().map(Change::Record).collect())
+}
+
+/// Whether everything that a version is made of is stored (I9). That the bytes match is checked
+/// when they are read: every one of them has its digest for a name.
+///
+/// # Errors
+/// [`Error::Missing`]; [`Error::Store`] when a record is damaged.
+pub fn check_whole(history: History<'_>, version: &v1::Version) -> Result<(), Error> {
+    let missing = |what, digest: &str| Error::Missing {
+        what,
+        digest: digest.to_owned(),
+        version: short(digest_of(&version.name)).to_owned(),
+    };
+    for id in &version.edits {
+        let edit = history.store().edit(history.model(), id)?;
+        let edit = edit.ok_or_else(|| missing("the edit", id))?;
+        for described in &edit.factors {
+            let digest: Digest = described.digest.parse()?;
+            let rows = described.width + described.inner;
+            let bytes = rows * u64::from(described.rank) * 4;
+            if history.store().objects().size(&digest)? != Some(bytes) {
+                return Err(missing("the factor", &described.digest));
+            }
+        }
+    }
+    Ok(())
+}

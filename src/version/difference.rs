@@ -1,0 +1,101 @@
+//! What differs between two versions.
+
+use std::collections::BTreeSet;
+
+use super::history::digest_of;
+use super::{Base, Error, Factor, History, Matrix, factors};
+use crate::model::TensorData;
+use crate::proto::v1;
+
+/// Every matrix that is not the same in both versions, by layer, with the norms of the base's and
+/// of the difference. All of them are materialised and held against their digests.
+///
+/// # Errors
+/// [`Error::Materialised`] when one is not what its version says, and what reading the versions and
+/// the base may fail with.
+pub fn matrices(
+    history: History<'_>,
+    base: &Base,
+    left: &v1::Version,
+    right: &v1::Version,
+) -> Result<Vec<v1::MatrixDifference>, Error> {
+    let sides = [
+        (left, factors(history, &left.edits)?),
+        (right, factors(history, &right.edits)?),
+    ];
+    let touched: BTreeSet<(u32, &str)> = sides
+        .iter()
+        .flat_map(|(version, _)| &version.matrices)
+        .map(|matrix| (matrix.layer, matrix.tensor_name.as_str()))
+        .collect();
+    let mut differences = Vec::new();
+    for (layer, tensor) in touched {
+        let described = sides.each_ref().map(|(version, _)| {
+            let mut matrices = version.matrices.iter();
+            matrices.find(|matrix| matrix.tensor_name == tensor)
+        });
+        if let [Some(left), Some(right)] = described
+            && left.digest == right.digest
+        {
+            continue;
+        }
+        let pristine = base.matrix(tensor, &[])?;
+        let mut made = Vec::with_capacity(2);
+        for ((_, factors), described) in sides.iter().zip(described) {
+            made.push(match described {
+                Some(described) => {
+                    let factors: Vec<&Factor> =
+                        factors.iter().filter(|f| f.tensor == tensor).collect();
+                    base.verified(described, &factors)?
+                }
+                None => pristine.clone(),
+            });
+        }
+        let [left, right] = [elements(&made[0]), elements(&made[1])];
+        differences.push(v1::MatrixDifference {
+            tensor_name: tensor.to_owned(),
+            layer,
+            left_digest: made[0].digest.to_string(),
+            right_digest: made[1].digest.to_string(),
+            difference_norm: norm(left.iter().zip(&right).map(|(a, b)| b - a)),
+            base_norm: norm(elements(&pristine).into_iter()),
+        });
+    }
+    Ok(differences)
+}
+
+/// The edits of one version that another has not, in order, without their factors.
+///
+/// # Errors
+/// What reading them may fail with.
+pub fn edits_only_in(
+    history: History<'_>,
+    version: &v1::Version,
+    other: &v1::Version,
+) -> Result<Vec<v1::Edit>, Error> {
+    let only = version
+        .edits
+        .iter()
+        .filter(|edit| !other.edits.contains(edit));
+    only.map(|id| {
+        let edit = history.edit(digest_of(id))?;
+        Ok(v1::Edit {
+            factors: Vec::new(),
+            ..edit
+        })
+    })
+    .collect()
+}
+
+fn elements(matrix: &Matrix) -> Vec<f32> {
+    let data = TensorData {
+        dtype: matrix.dtype,
+        shape: Vec::new(),
+        bytes: matrix.bytes.as_slice().into(),
+    };
+    data.to_f32()
+}
+
+fn norm(numbers: impl Iterator<Item = f32>) -> f64 {
+    numbers.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt()
+}

@@ -1,0 +1,220 @@
+//! Reading the versions, edits and refs of a model.
+
+use super::{Error, base_version, ref_name};
+use crate::proto::v1;
+use crate::store::Store;
+
+/// The branch that every model has.
+pub const MAIN: &str = "main";
+
+/// Least digits of a digest's beginning that are taken for one.
+const DIGITS: usize = 6;
+
+/// The versions of one model.
+#[derive(Clone, Copy, Debug)]
+pub struct History<'a> {
+    store: &'a Store,
+    model: &'a str,
+    /// The digest of the base.
+    base: &'a str,
+}
+
+impl<'a> History<'a> {
+    /// The versions of the model with this identifier, whose base has this digest.
+    pub fn new(store: &'a Store, model: &'a str, base: &'a str) -> Self {
+        Self { store, model, base }
+    }
+
+    /// The model's identifier.
+    pub fn model(&self) -> &'a str {
+        self.model
+    }
+
+    /// The digest of the base model.
+    pub fn base_digest(&self) -> &'a str {
+        self.base
+    }
+
+    /// The store.
+    pub fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    /// Version 0.
+    pub fn base(&self) -> v1::Version {
+        base_version(self.model, self.base)
+    }
+
+    /// A version by its whole digest.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`]; [`Error::Store`] when its record is damaged.
+    pub fn version(&self, digest: &str) -> Result<v1::Version, Error> {
+        let base = self.base();
+        if digest_of(&base.name) == digest {
+            return Ok(base);
+        }
+        self.store
+            .version(self.model, digest)?
+            .ok_or_else(|| self.unknown("version", digest))
+    }
+
+    /// An edit by its digest or the beginning of it.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`], [`Error::Ambiguous`]; [`Error::Store`] when its record is damaged.
+    pub fn edit(&self, text: &str) -> Result<v1::Edit, Error> {
+        let (edits, _) = self.store.digests_with_prefix(self.model, text, 3)?;
+        let digest = match edits.as_slice() {
+            [only] if text.len() >= DIGITS => only,
+            [] | [_] => return Err(self.unknown("edit", text)),
+            several => return Err(ambiguous(text, several)),
+        };
+        self.store
+            .edit(self.model, digest)?
+            .ok_or_else(|| self.unknown("edit", text))
+    }
+
+    /// A ref. `main` is there from the start and points at the base.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`]; [`Error::Store`] when its record is damaged.
+    pub fn reference(&self, id: &str) -> Result<v1::Ref, Error> {
+        match self.store.reference(self.model, id)? {
+            Some(reference) => Ok(reference),
+            None if id == MAIN => Ok(self.main_at_base()),
+            None => Err(self.unknown("ref", id)),
+        }
+    }
+
+    /// All refs, by identifier.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when a record is damaged.
+    pub fn references(&self) -> Result<Vec<v1::Ref>, Error> {
+        let mut references = self.store.references(self.model)?;
+        let main = ref_name(self.model, MAIN);
+        if references.iter().all(|reference| reference.name != main) {
+            references.push(self.main_at_base());
+            references.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        Ok(references)
+    }
+
+    /// The version that a text means: a ref, `v3`, a digest or its beginning, with `~N` behind it
+    /// for an ancestor.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`], [`Error::Ambiguous`]; [`Error::Store`] when a record is damaged.
+    pub fn resolve(&self, text: &str) -> Result<v1::Version, Error> {
+        let (name, back) = match text.split_once('~') {
+            Some((name, "")) => (name, 1),
+            Some((name, count)) => {
+                let count = count.parse::<u32>();
+                (name, count.map_err(|_| self.unknown("version", text))?)
+            }
+            None => (text, 0),
+        };
+        let mut version = self.named(name)?;
+        for _ in 0..back {
+            if version.parent.is_empty() {
+                return Err(self.unknown("version", text));
+            }
+            version = self.version(&version.parent)?;
+        }
+        Ok(version)
+    }
+
+    fn named(&self, name: &str) -> Result<v1::Version, Error> {
+        if name == MAIN || self.store.reference(self.model, name)?.is_some() {
+            return self.version(digest_of(&self.reference(name)?.version));
+        }
+        if let Some(number) = number_of(name) {
+            if number == 0 {
+                return Ok(self.base());
+            }
+            let before = number.checked_add(1);
+            return match self.store.version_digests(self.model, before, 1)?.first() {
+                Some((found, digest)) if *found == number => self.version(digest),
+                _ => Err(self.unknown("version", name)),
+            };
+        }
+        if name.len() < DIGITS {
+            return Err(self.unknown("version", name));
+        }
+        let (_, mut found) = self.store.digests_with_prefix(self.model, name, 3)?;
+        let base = digest_of(&self.base().name).to_owned();
+        if base.starts_with(name) {
+            found.push(base);
+        }
+        match found.as_slice() {
+            [only] => self.version(only),
+            [] => Err(self.unknown("version", name)),
+            several => Err(ambiguous(name, several)),
+        }
+    }
+
+    fn main_at_base(&self) -> v1::Ref {
+        let version = self.base().name;
+        v1::Ref {
+            name: ref_name(self.model, MAIN),
+            etag: etag(0, &version),
+            version,
+            kind: v1::RefKind::Branch as i32,
+            ..Default::default()
+        }
+    }
+
+    fn unknown(&self, what: &'static str, name: &str) -> Error {
+        Error::Unknown {
+            what,
+            name: name.to_owned(),
+            model: self.model.to_owned(),
+        }
+    }
+}
+
+fn ambiguous(text: &str, found: &[String]) -> Error {
+    Error::Ambiguous {
+        text: text.to_owned(),
+        found: found
+            .iter()
+            .map(|digest| short(digest).to_owned())
+            .collect(),
+    }
+}
+
+/// The last part of a resource name.
+pub fn digest_of(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or_default()
+}
+
+/// As much of a digest as people need.
+pub fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+/// The number in `v3`.
+pub(super) fn number_of(text: &str) -> Option<u64> {
+    let digits = text.strip_prefix('v')?;
+    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| digits.parse().ok())?
+}
+
+/// Whether a text reads like the beginning of a digest.
+pub(super) fn is_digest_like(text: &str) -> bool {
+    text.len() >= DIGITS && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// A ref's etag after so many movements.
+pub(super) fn etag(movements: u64, version: &str) -> String {
+    format!("{movements}-{}", short(digest_of(version)))
+}
+
+/// The movements that an etag counts.
+pub(super) fn movements(etag: &str) -> u64 {
+    etag.split('-')
+        .next()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or_default()
+}
