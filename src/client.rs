@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
+use crate::proto::v1::audit_service_client::AuditServiceClient;
 use crate::proto::v1::job_service_client::JobServiceClient;
 use crate::proto::v1::model_service_client::ModelServiceClient;
 use crate::proto::v1::object_service_client::ObjectServiceClient;
+use crate::proto::v1::version_service_client::VersionServiceClient;
 use crate::proto::v1::worker_service_client::WorkerServiceClient;
 
 /// Largest message that is taken or sent, as the server has it.
@@ -14,6 +20,9 @@ const MESSAGE_LIMIT: usize = 4 << 20;
 
 /// Bytes that may be under way on a stream: weights travel over networks with a delay.
 pub const WINDOW: u32 = 8 << 20;
+
+/// The metadata key in which a client names its user.
+pub const PRINCIPAL: &str = "palimpsest-principal";
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +47,25 @@ pub enum Error {
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Channel,
+    identity: Identity,
+}
+
+/// A connection whose requests say who sends them.
+pub type Signed = InterceptedService<Channel, Identity>;
+
+/// Says in every request who sends it.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    user: Option<MetadataValue<Ascii>>,
+}
+
+impl Interceptor for Identity {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(user) = &self.user {
+            request.metadata_mut().insert(PRINCIPAL, user.clone());
+        }
+        Ok(request)
+    }
 }
 
 /// An endpoint with the settings that every connection of this program has.
@@ -81,7 +109,25 @@ impl Client {
 
     /// A client over a channel.
     pub fn new(channel: Channel) -> Self {
-        Self { channel }
+        Self {
+            channel,
+            identity: Identity::default(),
+        }
+    }
+
+    /// The same client with the name of the user whom it asks for. What of the name is not
+    /// printable ASCII travels as `?`.
+    pub fn with_user(mut self, user: Option<&str>) -> Self {
+        let plain = |c: char| {
+            if c.is_ascii_graphic() || c == ' ' {
+                c
+            } else {
+                '?'
+            }
+        };
+        let named = user.map(|user| user.chars().map(plain).collect::<String>());
+        self.identity.user = named.and_then(|name| name.parse().ok());
+        self
     }
 
     /// The channel.
@@ -90,15 +136,28 @@ impl Client {
     }
 
     /// Jobs.
-    pub fn jobs(&self) -> JobServiceClient<Channel> {
-        JobServiceClient::new(self.channel())
+    pub fn jobs(&self) -> JobServiceClient<Signed> {
+        JobServiceClient::with_interceptor(self.channel(), self.identity.clone())
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT)
     }
 
     /// Models.
-    pub fn models(&self) -> ModelServiceClient<Channel> {
-        ModelServiceClient::new(self.channel())
+    pub fn models(&self) -> ModelServiceClient<Signed> {
+        ModelServiceClient::with_interceptor(self.channel(), self.identity.clone())
+    }
+
+    /// Edits, versions and refs.
+    pub fn versions(&self) -> VersionServiceClient<Signed> {
+        VersionServiceClient::with_interceptor(self.channel(), self.identity.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// The audit log.
+    pub fn audit(&self) -> AuditServiceClient<Signed> {
+        AuditServiceClient::with_interceptor(self.channel(), self.identity.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
     }
 
     /// Objects.

@@ -3,8 +3,8 @@
 //! A setting has a key, `section.name`, and takes its value from the last of these that has one:
 //!
 //! 1. its default;
-//! 2. a variable that means the same everywhere: `NO_COLOR` for `log.color`, Slurm's
-//!    `SLURM_JOB_END_TIME` for `worker.valid_until`;
+//! 2. a variable that means the same everywhere: `NO_COLOR` for `log.color`, `USER` or `LOGNAME` for
+//!    `client.user`, Slurm's `SLURM_JOB_END_TIME` for `worker.valid_until`;
 //! 3. the file: the one named by `--config`, else `palimpsest.toml` in the working folder, else
 //!    `palimpsest/palimpsest.toml` in `$XDG_CONFIG_HOME` (`~/.config`);
 //! 4. the variable `PALIMPSEST__SECTION__NAME`;
@@ -214,6 +214,8 @@ settings! {
         threads: u32 = "0",
         /// Memory for the activations of that worker's batches: a size with its unit, or `auto`.
         memory: Memory = "auto",
+        /// Who asks, for the audit log; the user of the system where it is unset.
+        user: Option<String> = "",
     }
     /// Settings of what every program logs, to its standard error.
     log: LogConfig {
@@ -358,6 +360,13 @@ impl Layers {
         if get("NO_COLOR").is_some() {
             let origin = Origin::Environment("NO_COLOR".into());
             self.set("log.color", "never".into(), origin)?;
+        }
+        if let Some(name) = ["USER", "LOGNAME"]
+            .into_iter()
+            .find(|name| get(name).is_some())
+        {
+            let origin = Origin::Environment(name.into());
+            self.set("client.user", environment[name].clone(), origin)?;
         }
         if let Some(end) = get("SLURM_JOB_END_TIME") {
             let origin = Origin::Environment("SLURM_JOB_END_TIME".into());

@@ -6,12 +6,10 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
 use crate::audit::Draft;
+use crate::client::PRINCIPAL;
 use crate::coordinator::Coordinator;
 use crate::objects::Digest;
 use crate::version::Authorship;
-
-/// The metadata key in which a client names its user.
-pub const PRINCIPAL: &str = "palimpsest-principal";
 
 /// Whom a request without a name comes from.
 const NOBODY: &str = "anonymous";

@@ -62,6 +62,7 @@ impl Connection {
     pub async fn open(config: &ClientConfig, need: Need) -> anyhow::Result<Self> {
         if let Some(server) = &config.server {
             let client = Client::connect(server.as_str()).await?;
+            let client = client.with_user(config.user.as_deref());
             return Ok(Self {
                 client,
                 embedded: None,
@@ -72,7 +73,7 @@ impl Connection {
             embedded.work(engine(config)?);
         }
         Ok(Self {
-            client: embedded.client().clone(),
+            client: embedded.client().clone().with_user(config.user.as_deref()),
             embedded: Some(embedded),
         })
     }
