@@ -223,7 +223,9 @@ mod tests {
             principal: "ada".to_owned(),
             action: "refs.update".to_owned(),
             resource: format!("models/m/refs/r{n}"),
-            refusal: (n % 3 == 0).then(|| "ETAG_MISMATCH: it moved".to_owned()),
+            refusal: n
+                .is_multiple_of(3)
+                .then(|| "ETAG_MISMATCH: it moved".to_owned()),
             ..Default::default()
         }
     }
