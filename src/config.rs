@@ -173,6 +173,24 @@ settings! {
         max_attempts: u32 = "4",
         /// Distinct workers lost on a task after which it is poison and has failed. At least 1.
         poison_workers: u32 = "3",
+        /// How long a task should run on the worker that gets it: jobs are cut by the speed that
+        /// was measured of the workers. Duration, 1 s to 1 h.
+        task_time: Duration = "20s",
+        /// How much of the workers each owner of jobs is due against the others, as
+        /// `alice=3,bob=0.5`. An owner who is not named has 1.
+        owner_weights: Weights = "",
+        /// How much older a job must be to go before one whose priority is higher by one, both
+        /// of one owner. Duration; `0s` lets the priority alone decide.
+        priority_age: Duration = "10m",
+        /// How long a job lets workers pass to other jobs whose model they have loaded. Duration.
+        affinity_wait: Duration = "10s",
+        /// Whether the last tasks of a job are given to a second worker when they take three
+        /// times longer than the others did. `true` or `false`.
+        speculate: bool = "true",
+        /// Jobs of one owner that may be open at a time. At least 1.
+        max_open_jobs: u32 = "1000",
+        /// Units (facts times kinds, prompts) of one owner's open jobs. At least 1.
+        max_open_units: u32 = "50000000",
         /// How long requests that are under way may take to finish when the coordinator is told
         /// to stop. Duration.
         shutdown_grace: Duration = "1s",
@@ -197,6 +215,9 @@ settings! {
         /// Leases that the worker is willing to hold at a time: one that it works on, and those
         /// that wait meanwhile. 1 to 1000.
         credits: u32 = "2",
+        /// How long a running task may go on after the worker was asked to leave; what is not
+        /// done by then is handed back. Duration.
+        drain_timeout: Duration = "25s",
         /// When the worker will be taken away: RFC 3339, or seconds since 1970. It takes no work
         /// that would not be done by then.
         valid_until: Option<jiff::Timestamp> = "",
@@ -311,9 +332,15 @@ impl Config {
                 ),
             ));
         }
+        let times = Duration::from_secs(1)..=Duration::from_secs(3600);
+        if !times.contains(&self.serve.task_time) {
+            return Err(layers.invalid("serve.task_time", "give 1s to 1h"));
+        }
         for (key, value, most) in [
             ("serve.max_attempts", self.serve.max_attempts, 1000),
             ("serve.poison_workers", self.serve.poison_workers, 1000),
+            ("serve.max_open_jobs", self.serve.max_open_jobs, u32::MAX),
+            ("serve.max_open_units", self.serve.max_open_units, u32::MAX),
             ("worker.credits", self.worker.credits, 1000),
         ] {
             if value < 1 || value > most {
@@ -567,6 +594,12 @@ from_text! {
     SocketAddr: |text| text.parse().map_err(|_| "give an IP address and a port, as 127.0.0.1:7461 or [::1]:7461".into());
     u32: |text| text.parse().map_err(|_| "give a whole number, 0 or more".into());
     String: |text| Ok(text.to_owned());
+    bool: |text| match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("give true or false".into()),
+    };
+    Weights: str::parse;
     Duration: parse_duration;
     Memory: str::parse;
     Device: str::parse;
@@ -748,6 +781,33 @@ impl fmt::Display for Address {
     }
 }
 
+/// What each owner of jobs is due of the workers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Weights(pub BTreeMap<String, f64>);
+
+impl FromStr for Weights {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let remedy = |pair: &str| {
+            format!(
+                "'{pair}' is no owner with a weight: give NAME=NUMBER pairs, as alice=3,bob=0.5"
+            )
+        };
+        let pairs = text.split(',').map(str::trim).filter(|it| !it.is_empty());
+        pairs
+            .map(|pair| {
+                let (name, weight) = pair.rsplit_once('=').ok_or_else(|| remedy(pair))?;
+                let weight: f64 = weight.trim().parse().map_err(|_| remedy(pair))?;
+                let fits = weight.is_finite() && weight > 0.0;
+                fits.then(|| (name.trim().to_owned(), weight))
+                    .ok_or_else(|| format!("the weight of '{pair}' must be more than 0"))
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
 /// A worker's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerId(String);
@@ -871,6 +931,36 @@ mod tests {
         ));
         assert_eq!(config.origin("worker.memory"), Some(&Origin::Default));
         assert_eq!(config.origin("worker.nothing"), None);
+    }
+
+    #[test]
+    fn owners_have_weights_that_are_numbers_above_nothing() {
+        let weights = |text: &str| load("", &[], &[("serve.owner_weights", text)]);
+        let read = weights(" ada=3, bob = 0.5 ").unwrap().serve.owner_weights.0;
+        let expected = [("ada".to_owned(), 3.0), ("bob".to_owned(), 0.5)];
+        assert_eq!(read, expected.into());
+        for (wrong, what) in [
+            ("ada", "NAME=NUMBER"),
+            ("ada=much", "'ada=much'"),
+            ("ada=0", "more than 0"),
+            ("ada=inf", "more than 0"),
+        ] {
+            let message = message(weights(wrong));
+            assert!(message.contains(what), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_the_scheduler_cannot_work_with_is_refused() {
+        for (key, value, what) in [
+            ("serve.task_time", "10ms", "1s to 1h"),
+            ("serve.max_open_jobs", "0", "1 to"),
+            ("serve.speculate", "yes", "true or false"),
+            ("worker.drain_timeout", "25", "unit"),
+        ] {
+            let message = message(load("", &[], &[(key, value)]));
+            assert!(message.contains(key) && message.contains(what), "{message}");
+        }
     }
 
     #[test]

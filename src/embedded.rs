@@ -24,13 +24,15 @@ use crate::worker::{self, Engine, Options};
 const PIPE: usize = 1 << 20;
 
 /// Leases held by a process that was killed are free at once: the store's lock says that it is
-/// gone.
-const LIMITS: Limits = Limits {
-    heartbeat: 250,
-    worker_timeout: 2_000,
-    attempts: 4,
-    poison: 3,
-};
+/// gone. What someone waits for goes before whatever an earlier process left, however old.
+fn limits() -> Limits {
+    Limits {
+        heartbeat: 250,
+        worker_timeout: 2_000,
+        ageing: 0,
+        ..Limits::default()
+    }
+}
 
 /// The running coordinator and worker.
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl Embedded {
     /// When the store or its audit log cannot be opened.
     pub fn start(store: &std::path::Path) -> Result<Self, coordinator::Error> {
         let store = Arc::new(Store::open(store)?);
-        let (coordinator, actor) = Coordinator::start(store, LIMITS)?;
+        let (coordinator, actor) = Coordinator::start(store, limits())?;
         let (pipes, incoming) = mpsc::unbounded_channel::<DuplexStream>();
         let server_shutdown = CancellationToken::new();
         let server = TaskTracker::new();

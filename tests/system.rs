@@ -285,6 +285,138 @@ fn a_worker_asked_to_stop_hands_back_and_leaves_well() {
 }
 
 #[test]
+fn a_worker_is_drained_from_the_command_line() {
+    let site = quick_site();
+    write_facts(&site, 20);
+    let server = site.serve("127.0.0.1:0");
+    let url = server.url();
+    import(&site, &server);
+    let engine = ["--fake", "50", "--drain-timeout", "1s"];
+    let mut first = site.worker(&server, "first", &engine);
+    let job = submit(&site, &server, &["--noise", "0.1", "--owner", "ada"]);
+    wait("the first units", PATIENCE, || {
+        (units_done(&site, &server) > 1).then_some(())
+    });
+    let list = site.run(&["worker", "list", "--server", &url], PATIENCE);
+    assert!(list.lines().any(|line| line.starts_with("first")), "{list}");
+    let drain = ["worker", "drain", "first", "--server", &url];
+    let out = site.run(&drain, PATIENCE);
+    assert!(out.contains("workers/first draining"), "{out}");
+    assert!(first.wait(PATIENCE).success(), "{}", first.said());
+    let _second = site.worker(&server, "second", &["--fake", "1"]);
+    results(&site, &server, &job);
+    let show = site.run(&["job", "show", &job, "--server", &url], PATIENCE);
+    assert!(show.contains("owner    ada"), "{show}");
+}
+
+#[test]
+fn a_task_that_kills_its_workers_is_held_until_it_is_requeued() {
+    let site = Site::new();
+    let settings = "[serve]\nheartbeat_interval = \"100ms\"\nlease_duration = \"1s\"\n\
+                    poison_workers = 2\n";
+    fs::write(site.path("palimpsest.toml"), settings).unwrap();
+    write_facts(&site, 1);
+    let server = site.serve("127.0.0.1:0");
+    let url = server.url();
+    import(&site, &server);
+    let job = submit(&site, &server, &["--noise", "0.1"]);
+    for id in ["one", "two"] {
+        let mut victim = site.worker(&server, id, &["--fake", "600000"]);
+        wait("a lease", PATIENCE, || {
+            victim.said().contains("lease taken").then_some(())
+        });
+        victim.kill();
+        wait("the loss of it", PATIENCE, || {
+            let list = site.run(&["worker", "list", "--server", &url], PATIENCE);
+            (!list.contains(id)).then_some(())
+        });
+    }
+    // Whoever follows it is told, and does not wait for what does not come.
+    let mut watch = Process::start(
+        "watch",
+        &mut site.command(&["job", "watch", &job, "--server", &url]),
+        &site.path("watch.log"),
+    );
+    assert!(!watch.wait(PATIENCE).success());
+    assert!(watch.said().contains("held"), "{}", watch.said());
+    assert!(
+        watch.said().contains("palimpsest job requeue"),
+        "{}",
+        watch.said()
+    );
+    let requeue = ["job", "requeue", &job, "--server", &url];
+    let out = site.run(&requeue, PATIENCE);
+    assert!(out.contains("running, 1 tasks requeued"), "{out}");
+    let _good = site.worker(&server, "good", &["--fake", "1"]);
+    assert_eq!(results(&site, &server, &job).lines().count(), 3);
+}
+
+#[test]
+fn a_sweep_too_large_for_a_request_gives_the_results_of_its_facts() {
+    let site = quick_site();
+    let filler = "it is well known in all the land that ".repeat(100);
+    let lines: String = (0..600)
+        .map(|n| {
+            let subject = format!("the tower of town {n}");
+            let prompt = format!("{filler}{subject} stands in the country of");
+            serde_json::json!({ "prompt": prompt, "subject": subject }).to_string() + "\n"
+        })
+        .collect();
+    assert!(lines.len() > 2 << 20);
+    fs::write(site.path("facts.jsonl"), &lines).unwrap();
+    let server = site.serve("127.0.0.1:0");
+    import(&site, &server);
+    let _worker = site.worker(&server, "one", &["--fake", "0"]);
+    let job = submit(&site, &server, &["--noise", "s3", "--kinds", "mlp"]);
+    let results = results(&site, &server, &job);
+    assert_eq!(results.lines().count(), 600);
+    for (line, fact) in results.lines().zip(lines.lines()) {
+        let (line, fact): (Value, Value) = (
+            serde_json::from_str(line).unwrap(),
+            serde_json::from_str(fact).unwrap(),
+        );
+        assert_eq!(line["subject"], fact["subject"]);
+    }
+}
+
+/// The real engine looks for a cancellation between batches, and a task of these would take long.
+#[cfg(feature = "torch")]
+#[test]
+fn a_cancelled_job_stops_the_real_engine_in_the_middle_of_a_task() {
+    let site = quick_site();
+    write_facts(&site, 40);
+    let server = site.serve("127.0.0.1:0");
+    let url = server.url();
+    import(&site, &server);
+    let engine = ["--device", "cpu", "--threads", "1"];
+    let _worker = site.worker(&server, "one", &engine);
+    let long = ["--noise", "0.5", "--samples", "10000"];
+    let job = submit(&site, &server, &long);
+    wait("a running engine", PATIENCE, || {
+        let list = site.run(&["worker", "list", "--server", &url], PATIENCE);
+        let line = list
+            .lines()
+            .find(|line| line.starts_with("one"))?
+            .to_owned();
+        // Its rate is known only once it computes.
+        (line.split_whitespace().nth(6)? != "0").then_some(())
+    });
+    site.run(&["job", "cancel", &job, "--server", &url], PATIENCE);
+    // The next job runs as soon as the engine is free.
+    let start = std::time::Instant::now();
+    let next = submit(
+        &site,
+        &server,
+        &["--noise", "0.5", "--samples", "1", "--limit", "1"],
+    );
+    results(&site, &server, &next);
+    println!(
+        "the next job was done {:?} after the cancellation",
+        start.elapsed()
+    );
+}
+
+#[test]
 fn a_coordinator_asked_to_stop_leaves_well_with_streams_open() {
     let site = quick_site();
     let mut server = site.serve("127.0.0.1:0");

@@ -2,6 +2,7 @@
 //! nothing in it depends on a default that a later version might change.
 
 use crate::causal::noise::{Law, Rule};
+use crate::coordinator::Items;
 use crate::proto::v1::{self, job::Spec};
 
 /// A field and what is wrong with it.
@@ -16,24 +17,32 @@ const SAMPLES_LIMIT: u32 = 10_000;
 /// Longest request id and display name.
 const NAME_LIMIT: usize = 200;
 
-/// Completes a job in place.
+/// Whether a job has its parts (facts, prompts) in itself.
+pub fn has_items(job: &v1::Job) -> bool {
+    match &job.spec {
+        Some(Spec::Trace(spec)) => !spec.facts.is_empty(),
+        Some(Spec::Generate(spec)) => !spec.prompts.is_empty(),
+        None => false,
+    }
+}
+
+/// Completes a job in place. `items` are its parts (facts, prompts), which were taken out of it.
 ///
 /// # Errors
 /// Every field that is wrong, with its value and the remedy.
-pub fn job(job: &mut v1::Job) -> Result<(), Vec<Violation>> {
+pub fn job(job: &mut v1::Job, items: &Items) -> Result<(), Vec<Violation>> {
     let mut wrong = Vec::new();
-    if job.display_name.len() > NAME_LIMIT {
-        wrong.push((
-            "job.display_name".to_owned(),
-            format!(
-                "it has {} bytes: {NAME_LIMIT} at most",
-                job.display_name.len()
-            ),
-        ));
+    for (field, text) in [("display_name", &job.display_name), ("owner", &job.owner)] {
+        if text.len() > NAME_LIMIT {
+            wrong.push((
+                format!("job.{field}"),
+                format!("it has {} bytes: {NAME_LIMIT} at most", text.len()),
+            ));
+        }
     }
     match &mut job.spec {
-        Some(Spec::Trace(spec)) => trace(spec, &mut wrong),
-        Some(Spec::Generate(spec)) => generate(spec, &mut wrong),
+        Some(Spec::Trace(spec)) => trace(spec, items, &mut wrong),
+        Some(Spec::Generate(spec)) => generate(spec, items, &mut wrong),
         None => wrong.push((
             "job.spec".to_owned(),
             "it is missing: set 'trace' or 'generate'".to_owned(),
@@ -107,15 +116,21 @@ fn dtype(value: &mut i32, wrong: &mut Vec<Violation>) {
     }
 }
 
-fn trace(spec: &mut v1::TraceSpec, wrong: &mut Vec<Violation>) {
+fn trace(spec: &mut v1::TraceSpec, items: &Items, wrong: &mut Vec<Violation>) {
     let field = |name: &str| format!("job.trace.{name}");
-    if spec.facts.is_empty() {
+    spec.fact_count = 0; // ours to say
+    if items.is_empty() {
         wrong.push((
             field("facts"),
             "there are none: give at least one".to_owned(),
         ));
     }
-    for (n, fact) in spec.facts.iter().enumerate() {
+    for n in 0..items.len() {
+        let Some(fact) = items.message::<v1::Fact>(n) else {
+            let what = "it is not a serialised Fact".to_owned();
+            wrong.push((field(&format!("facts[{n}]")), what));
+            continue;
+        };
         prompt(&field(&format!("facts[{n}].prompt")), &fact.prompt, wrong);
         let subject = field(&format!("facts[{n}].subject"));
         if fact.subject.is_empty() {
@@ -193,15 +208,16 @@ fn trace(spec: &mut v1::TraceSpec, wrong: &mut Vec<Violation>) {
     dtype(&mut spec.dtype, wrong);
 }
 
-fn generate(spec: &mut v1::GenerateSpec, wrong: &mut Vec<Violation>) {
+fn generate(spec: &mut v1::GenerateSpec, items: &Items, wrong: &mut Vec<Violation>) {
     let field = |name: &str| format!("job.generate.{name}");
-    if spec.prompts.is_empty() {
+    if items.is_empty() {
         wrong.push((
             field("prompts"),
             "there are none: give at least one".to_owned(),
         ));
     }
-    for (n, text) in spec.prompts.iter().enumerate() {
+    for n in 0..items.len() {
+        let text = items.text(n).unwrap_or_default();
         prompt(&field(&format!("prompts[{n}]")), text, wrong);
     }
     if spec.max_tokens == 0 {
@@ -245,10 +261,15 @@ mod tests {
         }
     }
 
+    fn check(job: &mut v1::Job) -> Result<(), Vec<Violation>> {
+        let items = crate::coordinator::pack(job);
+        super::job(job, &items)
+    }
+
     #[test]
     fn what_is_left_open_is_filled_in_with_the_published_settings() {
         let mut job = sweep("a b", "a", "");
-        super::job(&mut job).unwrap();
+        check(&mut job).unwrap();
         let Some(Spec::Trace(spec)) = job.spec else {
             panic!()
         };
@@ -281,7 +302,7 @@ mod tests {
             (sweep("a", "a", "t5"), "job.trace.noise", "corpus"),
             (v1::Job::default(), "job.spec", "missing"),
         ] {
-            let wrong = super::job(&mut job).unwrap_err();
+            let wrong = check(&mut job).unwrap_err();
             assert!(
                 wrong.iter().any(|(f, w)| f == field && w.contains(what)),
                 "{wrong:?}"
@@ -296,7 +317,7 @@ mod tests {
             panic!()
         };
         spec.facts = vec![spec.facts[0].clone(); 1000];
-        assert_eq!(super::job(&mut job).unwrap_err().len(), SHOWN + 1);
+        assert_eq!(check(&mut job).unwrap_err().len(), SHOWN + 1);
     }
 
     #[test]

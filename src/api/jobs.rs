@@ -9,19 +9,26 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::caller::{answered, draft};
-use super::status::{IntoStatus, data_loss, invalid_argument, invalid_fields, not_found};
+use super::status::{
+    IntoStatus, Reason, data_loss, failed_precondition, invalid_argument, invalid_fields,
+    not_found, retry_later,
+};
 use super::{check, models, pages};
 use crate::audit;
-use crate::coordinator::{self, Coordinator, Event, NewJob};
+use crate::coordinator::{self, Coordinator, Done, Event, Items, NewJob};
 use crate::objects::Digest;
 use crate::proto::v1::job_service_server::JobService;
 use crate::proto::v1::{
     CancelJobRequest, CancelJobResponse, CreateJobRequest, CreateJobResponse, ExplainJobRequest,
     ExplainJobResponse, GetJobRequest, GetJobResponse, Job, JobCounts, JobState, ListJobsRequest,
     ListJobsResponse, ListResultsRequest, ListResultsResponse, ListTasksRequest, ListTasksResponse,
-    UnitResult, WatchJobRequest, WatchJobResponse,
+    RequeueQuarantinedRequest, RequeueQuarantinedResponse, UnitResult, WatchJobRequest,
+    WatchJobResponse,
 };
+use crate::store::Store;
 
+/// Facts of more bytes lie in an object, so that a job is never too large for a message.
+const INLINE_BYTES: usize = 1 << 20;
 /// Most events in one message of a watch.
 const EVENTS: usize = 1000;
 /// Most bytes of results in one page: a message stays under 4 MiB with room to spare.
@@ -53,8 +60,7 @@ impl Jobs {
             request_id,
             validate_only,
         } = request;
-        let mut job = job.ok_or_else(|| invalid_argument("job", "it is missing"))?;
-        check::job(&mut job).map_err(invalid_fields)?;
+        let job = job.ok_or_else(|| invalid_argument("job", "it is missing"))?;
         check::request_id(&request_id).map_err(|(field, what)| invalid_argument(field, what))?;
         let mut model = self
             .coordinator
@@ -71,39 +77,46 @@ impl Jobs {
             start_time: None,
             end_time: None,
             last_sequence: 0,
+            owner: match job.owner.as_str() {
+                "" => entry.principal.clone(),
+                owner => owner.to_owned(),
+            },
             ..job
         };
-        let tasks = coordinator::tasks(&job, &model.shape.unwrap_or_default());
+        let task_cost = self
+            .coordinator
+            .inspect(|core| core.task_cost())
+            .await
+            .map_err(IntoStatus::into_status)?;
+        let store = self.coordinator.store().clone();
+        // A sweep may have a million facts: reading, checking and cutting it takes seconds.
+        let mut new =
+            super::blocking(move || prepare(&store, job, model, task_cost, validate_only)).await?;
         if validate_only {
             let counts = JobCounts {
-                tasks: tasks.len() as u64,
-                tasks_pending: tasks.len() as u64,
-                units: coordinator::units(&job),
+                tasks: new.tasks.len() as u64,
+                tasks_pending: new.tasks.len() as u64,
+                units: coordinator::units(&new.job, &new.items),
                 ..JobCounts::default()
             };
             let job = Job {
                 counts: Some(counts),
-                ..coordinator::summary(&job)
+                ..coordinator::summary(&new.job, &new.items)
             };
             return Ok(job);
         }
-        let request_digest = Digest::of(&job.encode_to_vec()).to_string();
-        let id = Uuid::now_v7();
+        let id = new.id;
         entry.resource = format!("jobs/{id}");
-        let new = NewJob {
-            id,
-            job,
-            model,
-            tasks,
-            request_id,
-            request_digest,
-        };
-        let made = self
+        new.request_id = request_id;
+        let done = self
             .coordinator
             .ask_as(Event::Submit(Box::new(new)), entry)
             .await
-            .map_err(IntoStatus::into_status)?
-            .unwrap_or(id);
+            .map_err(IntoStatus::into_status)?;
+        let made = match done {
+            Done::Made(made) => made,
+            _ => id,
+        };
         tracing::info!(job = %made, "job accepted");
         self.job(made).await
     }
@@ -114,6 +127,26 @@ impl Jobs {
             .await
             .map_err(IntoStatus::into_status)?;
         self.job(id).await
+    }
+
+    async fn requeue(
+        &self,
+        id: Uuid,
+        entry: audit::Draft,
+    ) -> Result<RequeueQuarantinedResponse, Status> {
+        let done = self
+            .coordinator
+            .ask_as(Event::Requeue(id), entry)
+            .await
+            .map_err(IntoStatus::into_status)?;
+        let tasks_requeued = match done {
+            Done::Requeued(tasks) => tasks,
+            _ => 0,
+        };
+        Ok(RequeueQuarantinedResponse {
+            job: Some(self.job(id).await?),
+            tasks_requeued,
+        })
     }
 
     async fn job(&self, id: Uuid) -> Result<Job, Status> {
@@ -202,6 +235,20 @@ impl JobService for Jobs {
         };
         let job = answered(&self.coordinator, entry, answer).await?;
         Ok(Response::new(CancelJobResponse { job: Some(job) }))
+    }
+
+    async fn requeue_quarantined(
+        &self,
+        request: Request<RequeueQuarantinedRequest>,
+    ) -> Result<Response<RequeueQuarantinedResponse>, Status> {
+        let name = request.get_ref().name.clone();
+        let entry = draft(&request, "jobs.requeue", &name, "");
+        let answer = match job_id(&name) {
+            Ok(id) => self.requeue(id, entry.clone()).await,
+            Err(unknown) => Err(unknown),
+        };
+        let answer = answered(&self.coordinator, entry, answer).await?;
+        Ok(Response::new(answer))
     }
 
     type WatchJobStream =
@@ -302,14 +349,7 @@ impl JobService for Jobs {
         let id = job_id(&request.parent)?;
         let size = pages::size(request.page_size)?;
         let from: u64 = page_number("results", &request.page_token)?.unwrap_or_default();
-        let units = coordinator::units(
-            &self
-                .coordinator
-                .inspect(move |core| core.full_job(id))
-                .await
-                .map_err(IntoStatus::into_status)?
-                .ok_or_else(|| not_found(&request.parent))?,
-        );
+        let units = self.job(id).await?.counts.unwrap_or_default().units;
         let store = self.coordinator.store().clone();
         let found = super::blocking(move || {
             store
@@ -338,6 +378,80 @@ impl JobService for Jobs {
     }
 }
 
+/// Checks a job, completes it and cuts it. Its facts are left where they lie, in the job or in an
+/// object, but go to an object when they are many.
+fn prepare(
+    store: &Store,
+    mut job: Job,
+    model: crate::proto::v1::Model,
+    task_cost: f64,
+    validate_only: bool,
+) -> Result<NewJob, Status> {
+    let mut items = match coordinator::items_object(&job) {
+        Some(digest) => read_facts(store, digest)?,
+        None => Items::default(),
+    };
+    let given = !items.is_empty();
+    if given && check::has_items(&job) {
+        let what = "facts are given twice: leave out 'facts' or 'facts_object'";
+        return Err(invalid_argument("job.trace.facts_object", what));
+    }
+    if !given {
+        items = coordinator::pack(&mut job);
+    }
+    check::job(&mut job, &items).map_err(invalid_fields)?;
+    if !given && !validate_only && items.bytes().len() > INLINE_BYTES {
+        let digest = store
+            .objects()
+            .put(items.bytes())
+            .map_err(IntoStatus::into_status)?;
+        coordinator::name_object(&mut job, &digest.to_string());
+    }
+    let shape = model.shape.unwrap_or_default();
+    let tasks = coordinator::tasks(&job, &items, &shape, task_cost);
+    coordinator::unpack(&mut job, &items);
+    Ok(NewJob {
+        id: Uuid::now_v7(),
+        request_digest: Digest::of(&job.encode_to_vec()).to_string(),
+        job,
+        items,
+        model,
+        tasks,
+        request_id: String::new(),
+    })
+}
+
+fn read_facts(store: &Store, digest: &str) -> Result<Items, Status> {
+    const FIELD: &str = "job.trace.facts_object";
+    let parsed: Digest = digest
+        .parse()
+        .map_err(|error: crate::objects::Error| invalid_argument(FIELD, error.to_string()))?;
+    let objects = store.objects();
+    let size = objects
+        .durable_size(&parsed)
+        .map_err(IntoStatus::into_status)?;
+    let largest = crate::facts::LARGEST_FILE;
+    match size {
+        None => Err(failed_precondition(
+            Reason::ObjectMissing,
+            format!("{FIELD}: the object {digest} is not stored: upload it first"),
+        )),
+        Some(size) if size > largest => Err(invalid_argument(
+            FIELD,
+            format!("it has {size} bytes: {largest} at most"),
+        )),
+        Some(_) => {
+            let bytes = objects.read(&parsed).map_err(IntoStatus::into_status)?;
+            let items = Items::parse(bytes.into())
+                .map_err(|malformed| invalid_argument(FIELD, malformed.to_string()))?;
+            if items.is_empty() {
+                return Err(invalid_argument(FIELD, "it holds no facts"));
+            }
+            Ok(items)
+        }
+    }
+}
+
 fn page_number<T: std::str::FromStr>(list: &str, token: &str) -> Result<Option<T>, Status> {
     pages::after(list, token)?
         .map(|text| {
@@ -347,11 +461,38 @@ fn page_number<T: std::str::FromStr>(list: &str, token: &str) -> Result<Option<T
         .transpose()
 }
 
+fn too_much(refusal: &coordinator::Refusal) -> Status {
+    let message = refusal.to_string();
+    match refusal {
+        coordinator::Refusal::TooMuch {
+            owner,
+            what,
+            open,
+            most,
+            retry,
+            ..
+        } => retry_later(
+            Reason::TooMuchOpen,
+            message,
+            Duration::from_millis(*retry),
+            [
+                ("owner", owner.clone()),
+                ("what", (*what).to_owned()),
+                ("open", open.to_string()),
+                ("limit", most.to_string()),
+            ],
+        ),
+        _ => super::status::internal(refusal),
+    }
+}
+
 impl IntoStatus for coordinator::Error {
     fn into_status(self) -> Status {
         use coordinator::{Error, Refusal};
         match self {
             Error::Refused(Refusal::NoSuchJob(id)) => not_found(format!("jobs/{id}")),
+            Error::Refused(Refusal::NoSuchWorker(name)) => not_found(format!("workers/{name}")),
+            Error::Refused(refusal @ Refusal::TooMuch { .. }) => too_much(&refusal),
             Error::Refused(refusal @ Refusal::RequestIdReused { .. }) => {
                 super::status::already_exists(
                     super::status::Reason::RequestIdReused,

@@ -10,6 +10,9 @@ pub mod objects;
 mod pages;
 pub mod server;
 pub mod status;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod versions;
 mod workers;
 

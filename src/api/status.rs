@@ -98,6 +98,8 @@ reasons! {
     EtagMismatch, Aborted, "read it again and repeat the change";
     /// A read begins past the end.
     OffsetPastEnd, OutOfRange, "read from an offset inside the object";
+    /// The owner has too many jobs or units open.
+    TooMuchOpen, ResourceExhausted, "wait as long as RetryInfo says, or cancel some of the owner's jobs";
     /// No space is left on the coordinator's disk.
     DiskFull, ResourceExhausted, "free space on the coordinator's disk, then go on";
     /// Stored bytes cannot be read, or are not those that were stored.
@@ -200,6 +202,18 @@ pub fn already_exists(reason: Reason, message: impl Into<String>) -> Status {
 pub fn failed_precondition(reason: Reason, message: impl Into<String>) -> Status {
     debug_assert_eq!(reason.code(), Code::FailedPrecondition);
     status(reason, message, [])
+}
+
+/// There is no room now; `RetryInfo` says when to ask again.
+pub fn retry_later<const N: usize>(
+    reason: Reason,
+    message: impl Into<String>,
+    after: std::time::Duration,
+    metadata: [(&str, String); N],
+) -> Status {
+    let mut details = details(reason, metadata);
+    details.set_retry_info(Some(after));
+    Status::with_error_details(reason.code(), message, details)
 }
 
 /// Something else happened at the same time; to be read anew, and done again.

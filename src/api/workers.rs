@@ -6,15 +6,18 @@ use futures::{Stream, StreamExt};
 use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::caller::{answered, draft};
 use super::status::{
-    IntoStatus, Reason, aborted, failed_precondition, invalid_argument, unavailable,
+    IntoStatus, Reason, aborted, failed_precondition, invalid_argument, not_found, unavailable,
 };
 use super::{check, pages};
+use crate::audit;
 use crate::coordinator::{Closing, CommittedResult, Coordinator, Event, LeaseKey, Session};
 use crate::proto::v1::connect_request::Message;
 use crate::proto::v1::worker_service_server::WorkerService;
 use crate::proto::v1::{
-    self, ConnectRequest, ConnectResponse, Hello, ListWorkersRequest, ListWorkersResponse,
+    self, ConnectRequest, ConnectResponse, DrainWorkerRequest, DrainWorkerResponse, Hello,
+    ListWorkersRequest, ListWorkersResponse, ReadmitWorkerRequest, ReadmitWorkerResponse,
 };
 
 /// The protocol that this coordinator speaks.
@@ -30,6 +33,28 @@ impl Workers {
     /// Serves the workers of this coordinator.
     pub fn new(coordinator: Coordinator) -> Self {
         Self { coordinator }
+    }
+
+    /// Tells the coordinator something of a worker, and gives the worker as it is then.
+    async fn tell(
+        &self,
+        name: &str,
+        event: impl FnOnce(String) -> Event,
+        entry: audit::Draft,
+    ) -> Result<v1::Worker, Status> {
+        let id = name
+            .strip_prefix("workers/")
+            .ok_or_else(|| not_found(name))?
+            .to_owned();
+        self.coordinator
+            .ask_as(event(id.clone()), entry)
+            .await
+            .map_err(IntoStatus::into_status)?;
+        self.coordinator
+            .inspect(move |core| core.worker(&id))
+            .await
+            .map_err(IntoStatus::into_status)?
+            .ok_or_else(|| not_found(name))
     }
 }
 
@@ -93,6 +118,32 @@ impl WorkerService for Workers {
             Err(Closing::Gone) => Err(unavailable("the worker closed its stream")),
         });
         Ok(Response::new(Box::pin(outbox)))
+    }
+
+    async fn drain_worker(
+        &self,
+        request: Request<DrainWorkerRequest>,
+    ) -> Result<Response<DrainWorkerResponse>, Status> {
+        let name = request.get_ref().name.clone();
+        let entry = draft(&request, "workers.drain", &name, "");
+        let answer = self.tell(&name, Event::AskDrain, entry.clone()).await;
+        let worker = answered(&self.coordinator, entry, answer).await?;
+        Ok(Response::new(DrainWorkerResponse {
+            worker: Some(worker),
+        }))
+    }
+
+    async fn readmit_worker(
+        &self,
+        request: Request<ReadmitWorkerRequest>,
+    ) -> Result<Response<ReadmitWorkerResponse>, Status> {
+        let name = request.get_ref().name.clone();
+        let entry = draft(&request, "workers.readmit", &name, "");
+        let answer = self.tell(&name, Event::Readmit, entry.clone()).await;
+        let worker = answered(&self.coordinator, entry, answer).await?;
+        Ok(Response::new(ReadmitWorkerResponse {
+            worker: Some(worker),
+        }))
     }
 
     async fn list_workers(

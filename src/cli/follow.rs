@@ -9,7 +9,7 @@ use tonic::Code;
 use super::output;
 use crate::client::Client;
 use crate::coordinator::is_terminal;
-use crate::proto::v1::{self, job::Spec};
+use crate::proto::v1::{self, JobState, job::Spec};
 
 /// How long a coordinator may be away before following it is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,7 +18,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// How often progress is printed where there is no terminal to draw a bar on.
 const LINE_EVERY: Duration = Duration::from_secs(20);
 
-/// Follows a job until it has ended. A coordinator that restarts meanwhile is waited for.
+/// Follows a job until it has ended, or is held and will not go on by itself. A coordinator that
+/// restarts meanwhile is waited for.
 ///
 /// # Errors
 /// The coordinator's refusal, or that it stays away.
@@ -44,7 +45,8 @@ pub async fn follow(client: &Client, name: &str) -> anyhow::Result<v1::Job> {
                             }
                             let job = message.job.unwrap_or_default();
                             view.show(&job, &message.progress.unwrap_or_default());
-                            if is_terminal(job.state()) && after_sequence >= job.last_sequence {
+                            let stands = is_terminal(job.state()) || job.state() == JobState::Held;
+                            if stands && after_sequence >= job.last_sequence {
                                 view.clear();
                                 return Ok(job);
                             }

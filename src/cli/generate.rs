@@ -34,6 +34,9 @@ pub struct Args {
     /// f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     dtype: String,
+    /// Whose job it is; the user's if it is not given
+    #[arg(long, value_name = "NAME")]
+    owner: Option<String>,
     /// One JSON object a prompt
     #[arg(long)]
     json: bool,
@@ -64,6 +67,7 @@ async fn complete(
 ) -> anyhow::Result<ExitCode> {
     let client = connection.client();
     let job = v1::Job {
+        owner: args.owner.clone().unwrap_or_default(),
         model: model::choose(client, args.model.as_deref()).await?,
         spec: Some(Spec::Generate(spec)),
         // Someone waits for it.

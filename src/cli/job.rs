@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
+use prost::Message as _;
 
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::results::Results;
@@ -13,6 +14,7 @@ use super::{follow, generate, output};
 use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::coordinator::is_terminal;
+use crate::objects::Digest;
 use crate::plot::table::{Align, Table};
 use crate::plot::{Colour, terminal_width};
 use crate::proto::v1::{self, job::Spec};
@@ -45,6 +47,13 @@ pub enum Command {
     },
     /// Cancel a job; committed results stay
     Cancel {
+        /// The job
+        job: String,
+        #[command(flatten)]
+        connection: ConnectionArgs,
+    },
+    /// Give the tasks in quarantine, on which several workers were lost, another round
+    Requeue {
         /// The job
         job: String,
         #[command(flatten)]
@@ -84,6 +93,7 @@ impl Command {
             | Self::Show { connection, .. }
             | Self::Watch { connection, .. }
             | Self::Cancel { connection, .. }
+            | Self::Requeue { connection, .. }
             | Self::Results { connection, .. } => connection,
         }
     }
@@ -102,6 +112,7 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
         Command::Show { job, .. } => show(&client, &job).await.map(|()| ExitCode::SUCCESS),
         Command::Watch { job, .. } => watch(&client, &job).await,
         Command::Cancel { job, .. } => cancel(&client, &job).await.map(|()| ExitCode::SUCCESS),
+        Command::Requeue { job, .. } => requeue(&client, &job).await.map(|()| ExitCode::SUCCESS),
         Command::Results { job, format, .. } => read(&client, &job, &format)
             .await
             .map(|()| ExitCode::SUCCESS),
@@ -238,11 +249,12 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
     writeln!(out, "job      {}", job.name.trim_start_matches("jobs/"))?;
     writeln!(out, "what     {}", what(&job))?;
     writeln!(out, "model    {}", job.model.trim_start_matches("models/"))?;
+    writeln!(out, "owner    {}", job.owner)?;
     if let Some(Spec::Trace(trace)) = &job.spec {
         writeln!(
             out,
             "asked    {} facts, noise {}, {} samples, seed {}, window {}",
-            trace.facts.len(),
+            trace.fact_count,
             trace.noise,
             trace.samples,
             trace.seed(),
@@ -260,8 +272,9 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
     )?;
     writeln!(
         out,
-        "tasks    {} waiting, {} leased, {} done, {} failed, {} cancelled",
-        counts.tasks_pending,
+        "tasks    {} waiting, {} in quarantine, {} leased, {} done, {} failed, {} cancelled",
+        counts.tasks_pending - counts.tasks_quarantined,
+        counts.tasks_quarantined,
         counts.tasks_leased,
         counts.tasks_done,
         counts.tasks_failed,
@@ -302,7 +315,7 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
             output::word(task.state().as_str_name(), "TASK_STATE_"),
             format!("{}/{}", task.units_done, task.unit_count),
             task.epoch.to_string(),
-            task.worker.trim_start_matches("workers/").to_owned(),
+            holders(task),
             failures.join(", "),
         ]);
     }
@@ -313,6 +326,14 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The worker that holds a task, or both.
+fn holders(task: &v1::Task) -> String {
+    let both = [&task.worker, &task.second_worker];
+    let names = both.map(|name| name.trim_start_matches("workers/"));
+    let names = names.into_iter().filter(|name| !name.is_empty());
+    names.collect::<Vec<_>>().join(" and ")
+}
+
 async fn watch(client: &Client, asked: &str) -> anyhow::Result<ExitCode> {
     let name = resolve(client, asked).await?;
     let job = tokio::select! {
@@ -320,7 +341,21 @@ async fn watch(client: &Client, asked: &str) -> anyhow::Result<ExitCode> {
         () = super::asked_to_stop() => return Ok(ExitCode::from(130)),
     };
     println!("{} {}", job.name, state(&job));
+    say_held(&job);
     Ok(exit_code(&job))
+}
+
+/// Says what can be done with a job that does not go on by itself.
+pub fn say_held(job: &v1::Job) {
+    if job.state() == v1::JobState::Held {
+        let id = job.name.trim_start_matches("jobs/");
+        eprintln!(
+            "{} tasks are in quarantine, because several workers were lost while they ran them: \
+             'palimpsest job requeue {id}' gives them another round, 'palimpsest job cancel {id}' \
+             gives them up",
+            job.counts.unwrap_or_default().tasks_quarantined
+        );
+    }
 }
 
 /// Success if the job did all that it was asked.
@@ -344,6 +379,48 @@ async fn cancel(client: &Client, asked: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn requeue(client: &Client, asked: &str) -> anyhow::Result<()> {
+    let name = resolve(client, asked).await?;
+    let answer = client
+        .jobs()
+        .requeue_quarantined(v1::RequeueQuarantinedRequest { name })
+        .await?
+        .into_inner();
+    let job = answer.job.unwrap_or_default();
+    let tasks = answer.tasks_requeued;
+    println!("{} {}, {tasks} tasks requeued", job.name, state(&job));
+    Ok(())
+}
+
+/// Fetches the facts of a job that lie in an object of their own.
+async fn fetch_facts(client: &Client, job: &mut v1::Job) -> anyhow::Result<()> {
+    let Some(Spec::Trace(trace)) = &mut job.spec else {
+        return Ok(());
+    };
+    if trace.facts_object.is_empty() {
+        return Ok(());
+    }
+    let digest: Digest = trace.facts_object.parse()?;
+    let read = || async {
+        let request = v1::ReadObjectRequest {
+            digest: digest.to_string(),
+            offset: 0,
+        };
+        let mut stream = client.objects().read_object(request).await?.into_inner();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.message().await? {
+            bytes.extend_from_slice(&chunk.data);
+        }
+        Ok(bytes)
+    };
+    let bytes = follow::patiently(read).await?;
+    if Digest::of(&bytes) != digest {
+        bail!("the facts that came are not those of {digest}: try again");
+    }
+    trace.facts = v1::FactList::decode(bytes.as_slice())?.facts;
+    Ok(())
+}
+
 async fn read(client: &Client, asked: &str, format: &Format) -> anyhow::Result<()> {
     let name = resolve(client, asked).await?;
     present(client, &name, format).await.map(|_| ())
@@ -359,7 +436,8 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
         client.jobs().get_job(request).await
     };
     let job = follow::patiently(get).await?.into_inner().job;
-    let job = job.unwrap_or_default();
+    let mut job = job.unwrap_or_default();
+    fetch_facts(client, &mut job).await?;
     if !is_terminal(job.state()) {
         eprintln!("the job is {}: these are the results so far", state(&job));
     }

@@ -39,7 +39,7 @@ struct Cli {
 enum Command {
     /// Run a coordinator
     Serve(serve::Args),
-    /// Run a worker for a coordinator
+    /// Run a worker for a coordinator; list, drain or readmit workers
     Worker(worker::Args),
     /// Import and look at models
     #[command(subcommand)]
@@ -79,7 +79,11 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let mut flags = Flags::new();
-    let is_server = matches!(cli.command, Command::Serve(_) | Command::Worker(_));
+    let is_server = match &cli.command {
+        Command::Serve(_) => true,
+        Command::Worker(args) => args.works(),
+        _ => false,
+    };
     flag(&mut flags, "log.filter", &cli.log);
     match &cli.command {
         Command::Serve(args) => args.flags(&mut flags),

@@ -43,6 +43,13 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         worker_timeout: settings.lease_duration.as_millis() as u64,
         attempts: settings.max_attempts,
         poison: settings.poison_workers as usize,
+        ageing: settings.priority_age.as_millis() as u64,
+        weights: settings.owner_weights.0.clone(),
+        affinity: settings.affinity_wait.as_millis() as u64,
+        task_seconds: settings.task_time.as_secs_f64(),
+        speculate: settings.speculate,
+        jobs_per_owner: settings.max_open_jobs.into(),
+        units_per_owner: settings.max_open_units.into(),
     };
     let store = Arc::new(Store::open(&settings.store)?);
     let (coordinator, mut actor) = Coordinator::start(store, limits)?;

@@ -4,15 +4,20 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use prost::Message as _;
 
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::job::{self, Format};
 use super::{follow, model};
+use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::facts;
+use crate::objects::{self, Digest};
 use crate::proto::v1::{self, job::Spec};
 use crate::translate;
 
+/// Facts of more bytes travel as an object.
+const INLINE_BYTES: usize = 1 << 20;
 /// A sweep that someone waits for in its own process goes before what an earlier process left.
 const ATTENDED: i32 = 1;
 
@@ -58,6 +63,9 @@ pub struct Args {
     /// f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     dtype: String,
+    /// Whose job it is; the user's if it is not given
+    #[arg(long, value_name = "NAME")]
+    owner: Option<String>,
     /// What to call the job
     #[arg(long)]
     name: Option<String>,
@@ -89,6 +97,7 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
             other => bail!("--engine '{other}': use exact or plain"),
         } as i32,
         dtype: parse_dtype(&args.dtype)? as i32,
+        ..Default::default()
     };
     if args.detach && config.server.is_none() {
         bail!("--detach needs a coordinator that stays: give --server ADDRESS");
@@ -101,11 +110,16 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
 
 async fn submit(
     args: &Args,
-    spec: v1::TraceSpec,
+    mut spec: v1::TraceSpec,
     connection: &Connection,
 ) -> anyhow::Result<ExitCode> {
     let client = connection.client();
+    if spec.encoded_len() > INLINE_BYTES {
+        let facts = std::mem::take(&mut spec.facts);
+        spec.facts_object = upload(client, facts).await?.to_string();
+    }
     let job = v1::Job {
+        owner: args.owner.clone().unwrap_or_default(),
         model: model::choose(client, args.model.as_deref()).await?,
         spec: Some(Spec::Trace(spec)),
         display_name: args.name.clone().unwrap_or_default(),
@@ -146,6 +160,7 @@ async fn submit(
         }
     };
     let job = job::present(client, &job.name, &args.format).await?;
+    job::say_held(&job);
     if job.state() != v1::JobState::Succeeded {
         eprintln!(
             "{} {}: 'palimpsest job show' says why",
@@ -154,6 +169,24 @@ async fn submit(
         );
     }
     Ok(job::exit_code(&job))
+}
+
+/// Stores facts as an object: they do not fit a request.
+async fn upload(client: &Client, facts: Vec<v1::Fact>) -> anyhow::Result<Digest> {
+    let bytes = v1::FactList { facts }.encode_to_vec();
+    let digest = Digest::of(&bytes);
+    let name = format!("palimpsest-facts-{}", uuid::Uuid::now_v7());
+    let path = std::env::temp_dir().join(name);
+    let sent = async {
+        tokio::fs::write(&path, &bytes).await?;
+        objects::upload(client.objects(), &digest, &path, |_| {}).await?;
+        anyhow::Ok(())
+    };
+    let sent = sent.await;
+    // What is left behind is small and in a folder that is emptied.
+    let _ = tokio::fs::remove_file(&path).await;
+    sent.context("cannot store the facts with the coordinator")?;
+    Ok(digest)
 }
 
 fn facts(args: &Args) -> anyhow::Result<Vec<v1::Fact>> {

@@ -1,4 +1,4 @@
-//! `palimpsest worker`: a worker for a coordinator.
+//! `palimpsest worker`: a worker for a coordinator, and what can be said to those that run.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,18 +7,61 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use super::{Flags, asked_to_stop, flag};
+use super::connection::{Connection, ConnectionArgs, Need};
+use super::{Flags, asked_to_stop, flag, output, status};
 use crate::client::{Client, endpoint};
-use crate::config::{Config, WorkerConfig};
+use crate::config::{ClientConfig, Config, WorkerConfig};
 use crate::objects::ObjectStore;
+use crate::proto::v1;
 use crate::worker::{self, Engine, Options};
-
-/// How long a running task may go on after the worker was asked to stop.
-const DRAIN: Duration = Duration::from_secs(25);
 
 /// Flags of `worker`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    work: WorkArgs,
+}
+
+/// What can be done with workers that run. A worker is named as `palimpsest worker list` shows it.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List the workers of a coordinator
+    List {
+        #[command(flatten)]
+        connection: ConnectionArgs,
+    },
+    /// Let a worker finish what it has begun, hand the rest back and leave
+    Drain {
+        /// The worker
+        worker: String,
+        #[command(flatten)]
+        connection: ConnectionArgs,
+    },
+    /// Give leases again to a worker that was excluded because its tasks kept failing
+    Readmit {
+        /// The worker
+        worker: String,
+        #[command(flatten)]
+        connection: ConnectionArgs,
+    },
+}
+
+impl Command {
+    fn connection(&self) -> &ConnectionArgs {
+        match self {
+            Self::List { connection }
+            | Self::Drain { connection, .. }
+            | Self::Readmit { connection, .. } => connection,
+        }
+    }
+}
+
+/// Flags of a worker that is to work.
+#[derive(Debug, clap::Args)]
+struct WorkArgs {
     /// The coordinator's address
     #[arg(long, value_name = "ADDRESS")]
     coordinator: Option<String>,
@@ -40,6 +83,9 @@ pub struct Args {
     /// Leases to hold at a time
     #[arg(long)]
     credits: Option<u32>,
+    /// How long a running task may go on once the worker is to leave, such as 25s
+    #[arg(long, value_name = "DURATION")]
+    drain_timeout: Option<String>,
     /// When the worker will be taken away: RFC 3339, or seconds since 1970
     #[arg(long, value_name = "TIME")]
     valid_until: Option<String>,
@@ -49,8 +95,22 @@ pub struct Args {
 }
 
 impl Args {
+    /// Whether it is a worker that is to run, and not something about others.
+    pub fn works(&self) -> bool {
+        self.command.is_none()
+    }
+
     /// Adds what was given to the settings.
     pub fn flags(&self, flags: &mut Flags) {
+        match &self.command {
+            Some(command) => command.connection().flags(flags),
+            None => self.work.flags(flags),
+        }
+    }
+}
+
+impl WorkArgs {
+    fn flags(&self, flags: &mut Flags) {
         flag(flags, "worker.coordinator", &self.coordinator);
         flag(flags, "worker.device", &self.device);
         flag(flags, "worker.threads", &self.threads);
@@ -58,13 +118,54 @@ impl Args {
         flag(flags, "worker.cache", &self.cache);
         flag(flags, "worker.id", &self.id);
         flag(flags, "worker.credits", &self.credits);
+        flag(flags, "worker.drain_timeout", &self.drain_timeout);
         flag(flags, "worker.valid_until", &self.valid_until);
     }
 }
 
-/// Works until it is asked to stop.
+/// Works until it is asked to stop, or says something to workers that run.
 pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
-    let settings = config.worker;
+    match args.command {
+        Some(command) => manage(command, &config.client).await,
+        None => work(args.work, config.worker).await,
+    }
+}
+
+async fn manage(command: Command, config: &ClientConfig) -> anyhow::Result<ExitCode> {
+    let connection = Connection::open(config, Need::Records).await?;
+    let done = say(command, connection.client()).await;
+    connection.close().await;
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+async fn say(command: Command, client: &Client) -> anyhow::Result<()> {
+    let resource = |worker: &str| {
+        let id = worker.strip_prefix("workers/").unwrap_or(worker);
+        format!("workers/{id}")
+    };
+    match command {
+        Command::List { .. } => {
+            let table = status::worker_table(&status::workers(client).await?);
+            output::print_table(&mut std::io::stdout().lock(), &table)?;
+        }
+        Command::Drain { worker, .. } => {
+            let name = resource(&worker);
+            let request = v1::DrainWorkerRequest { name };
+            let answer = client.workers().drain_worker(request).await?.into_inner();
+            let worker = answer.worker.unwrap_or_default();
+            println!("{} draining, {} leases", worker.name, worker.leases.len());
+        }
+        Command::Readmit { worker, .. } => {
+            let name = resource(&worker);
+            let request = v1::ReadmitWorkerRequest { name };
+            let answer = client.workers().readmit_worker(request).await?.into_inner();
+            println!("{} readmitted", answer.worker.unwrap_or_default().name);
+        }
+    }
+    Ok(())
+}
+
+async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode> {
     let engine = engine(&args, &settings)?;
     let objects = ObjectStore::open(&settings.cache)?;
     let host = host_name();
@@ -76,7 +177,7 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         id,
         credits: settings.credits,
         cache: settings.cache.clone(),
-        drain_timeout: DRAIN,
+        drain_timeout: settings.drain_timeout,
         valid_until: settings.valid_until.map(Into::into),
     };
     // Lazily: a worker may be started before its coordinator.
@@ -108,7 +209,7 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn engine(args: &Args, settings: &WorkerConfig) -> anyhow::Result<Box<dyn Engine>> {
+fn engine(args: &WorkArgs, settings: &WorkerConfig) -> anyhow::Result<Box<dyn Engine>> {
     if let Some(milliseconds) = args.fake {
         return Ok(Box::new(worker::Fake {
             unit_time: Duration::from_millis(milliseconds),

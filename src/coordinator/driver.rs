@@ -15,8 +15,12 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::core::{Answer, Core, Limits};
+use super::core::{Answer, Core, Done};
 use super::event::{Closing, Effect, Event, Millis, Refusal, Session};
+use super::items::Items;
+use super::limits::Limits;
+use super::plan;
+use super::restore::Restoring;
 use super::transaction::Transaction;
 use crate::audit;
 use crate::proto::v1::connect_response::Message;
@@ -141,22 +145,8 @@ impl Coordinator {
         limits: Limits,
     ) -> Result<(Self, JoinHandle<Result<(), store::Error>>), Error> {
         let log = audit::Log::open(&store)?;
-        let snapshot = store.load()?;
-        let mut models = HashMap::new();
-        for (_, _, spec) in &snapshot.jobs {
-            let name = spec.job.as_ref().map_or("", |job| job.model.as_str());
-            let id = name.strip_prefix("models/").unwrap_or(name);
-            if let Some(mut model) = store.model(id)? {
-                model.tensors.clear();
-                models.insert(name.to_owned(), model);
-            }
-        }
-        let core = Core::restore(
-            limits,
-            snapshot,
-            |name| models.get(name).cloned().unwrap_or_default(),
-            (surroundings.clock)(),
-        );
+        let tick = Duration::from_millis((limits.heartbeat / 4).clamp(10, 1000));
+        let core = restore(&store, limits, (surroundings.clock)())?;
         let (commands, inbox) = mpsc::channel(QUEUE);
         let (audit_end, audited) = watch::channel(log.size());
         let actor = Actor {
@@ -169,7 +159,6 @@ impl Coordinator {
             audit_end,
             waiting: VecDeque::new(),
         };
-        let tick = Duration::from_millis((limits.heartbeat / 4).clamp(10, 1000));
         let task = tokio::spawn(actor.run(inbox, tick));
         let coordinator = Self {
             commands,
@@ -211,7 +200,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`Error::Refused`] with the core's reason, [`Error::Stopped`].
-    pub async fn ask(&self, event: Event) -> Result<Option<Uuid>, Error> {
+    pub async fn ask(&self, event: Event) -> Result<Done, Error> {
         let (sender, receiver) = oneshot::channel();
         self.send(Command::Event(event, Some(sender))).await?;
         Ok(receiver.await.map_err(|_| Error::Stopped)??)
@@ -392,6 +381,7 @@ impl Actor {
                         if writing.is_some() {
                             written(&mut writing).await?;
                         }
+                        open.changes.append(&mut self.core.records());
                         return self.store.commit(&open.changes);
                     }
                 }
@@ -476,11 +466,12 @@ impl Actor {
     /// Sends a batch to the disk. One that changes nothing is let out at once.
     fn write(&mut self, batch: Batch) -> Result<Option<Writing>, store::Error> {
         let Batch {
-            changes,
+            mut changes,
             after,
             transaction,
             ..
         } = batch;
+        changes.append(&mut self.core.records());
         if changes.is_empty() {
             self.let_out(after);
             return Ok(None);
@@ -564,6 +555,46 @@ async fn written(writing: &mut Option<Writing>) -> Result<(), store::Error> {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
+}
+
+/// Rebuilds the core from the store, record by record.
+fn restore(store: &Store, limits: Limits, now: Millis) -> Result<Core, store::Error> {
+    let mut models = HashMap::new();
+    let mut restoring = Restoring::new(limits, store.epoch()?, now);
+    store.each_job(|id, record, spec| {
+        let job = spec.job.as_ref();
+        let name = job.map_or("", |job| job.model.as_str()).to_owned();
+        if !models.contains_key(&name) {
+            let id = name.strip_prefix("models/").unwrap_or(&name);
+            let mut model = store.model(id)?.unwrap_or_default();
+            model.tensors.clear();
+            models.insert(name.clone(), model);
+        }
+        let items = match job.and_then(plan::items_object) {
+            Some(digest) => read_items(store, digest)?,
+            None => Items::default(),
+        };
+        restoring.job(id, record, spec, items, models[&name].clone());
+        Ok(())
+    })?;
+    store.each_task(|id, n, record| {
+        restoring.task(id, n, &record);
+        Ok(())
+    })?;
+    store.each_unit(|unit| {
+        restoring.unit(&unit);
+        Ok(())
+    })?;
+    Ok(restoring.finish())
+}
+
+/// The parts of a job that lie in an object.
+fn read_items(store: &Store, digest: &str) -> Result<Items, store::Error> {
+    let bytes = store.objects().read(&digest.parse()?)?;
+    Items::parse(bytes.into()).map_err(|malformed| store::Error::Damaged {
+        key: format!("objects/{digest}"),
+        what: malformed.to_string(),
+    })
 }
 
 /// The one place where the coordinator reads the clock.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::items::Items;
 use crate::proto::v1;
 use crate::store::{Change, TaskPlan};
 
@@ -51,6 +52,8 @@ pub struct NewJob {
     pub id: Uuid,
     /// The normalised job.
     pub job: v1::Job,
+    /// Its facts, when they lie in an object of their own and not in the job.
+    pub items: Items,
     /// The model it runs on, without tensors.
     pub model: v1::Model,
     /// How it is cut.
@@ -68,6 +71,8 @@ pub enum Event {
     Submit(Box<NewJob>),
     /// A client cancelled a job.
     Cancel(Uuid),
+    /// A client gives the tasks in quarantine another round.
+    Requeue(Uuid),
     /// A worker opened its stream.
     Hello {
         /// The new stream.
@@ -110,6 +115,10 @@ pub enum Event {
     },
     /// A worker takes no more work.
     Drain(Session),
+    /// Someone wants a worker, named here, to finish what it has and leave.
+    AskDrain(String),
+    /// Someone wants a worker that was excluded to have leases again.
+    Readmit(String),
     /// A worker's stream broke or closed.
     Gone(Session),
     /// Time passed.
@@ -189,6 +198,28 @@ pub enum Refusal {
     /// No such job.
     #[error("there is no job {0}: 'palimpsest job list' shows those there are")]
     NoSuchJob(Uuid),
+    /// No such worker is connected.
+    #[error("no worker '{0}' is connected: 'palimpsest worker list' shows those there are")]
+    NoSuchWorker(String),
+    /// The owner has too much waiting already.
+    #[error(
+        "'{owner}' has {open} {what} open and asks for {more} more, of which {most} may be open at \
+         a time: wait until some have ended, or cancel some"
+    )]
+    TooMuch {
+        /// The owner.
+        owner: String,
+        /// "jobs" or "units".
+        what: &'static str,
+        /// How many are open.
+        open: u64,
+        /// How many were asked for.
+        more: u64,
+        /// How many may be.
+        most: u64,
+        /// When to ask again, in milliseconds.
+        retry: Millis,
+    },
     /// The request id was used for another request.
     #[error(
         "the request id '{request_id}' was used for a different request, which made jobs/{job}: \

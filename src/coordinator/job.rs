@@ -1,35 +1,54 @@
 //! A job in the core's memory: its tasks, what they have committed, and what of it is written.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use prost::Message as _;
 use uuid::Uuid;
 
 use super::event::{Effect, LeaseKey, Millis, NewJob};
 use super::invariants::Invariant;
-use super::plan;
+use super::items::Items;
+use super::plan::{self, Needs};
+use super::task::{Holder, Tally, Task, is_over};
 use crate::proto::v1::{self, FailureClass, JobState, TaskState};
-use crate::store::{Change, JobRecord, ResultRecord, TaskPlan, TaskRecord};
+use crate::store::{Change, JobRecord, ResultRecord};
+
+/// How many durations of tasks a job remembers, for their median.
+const DURATIONS: usize = 101;
+
+/// What an event sets in motion: the time it happened at, and the effects so far.
+pub(super) struct Turn {
+    pub(super) now: Millis,
+    pub(super) effects: Vec<Effect>,
+}
 
 /// A job in memory.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// The normalised job, with its facts or prompts.
+    pub(super) id: Uuid,
+    /// The normalised job, without its many parts.
     pub(super) spec: v1::Job,
+    /// Its many parts: facts, prompts.
+    pub(super) items: Items,
     /// The model, without tensors.
     pub(super) model: v1::Model,
+    pub(super) needs: Needs,
+    pub(super) owner: Arc<str>,
     pub(super) state: JobState,
     pub(super) tasks: Vec<Task>,
+    pub(super) tally: Tally,
     /// Tasks that wait for a worker.
     pub(super) pending: BTreeSet<u32>,
     /// Tasks that wait for their next attempt, by the time of it.
     pub(super) delayed: BTreeSet<(Millis, u32)>,
-    /// First bytes of the digest of every committed unit, preparatory ones too.
-    pub(super) committed: HashMap<u64, u64>,
+    /// First bytes of the digest of every committed unit, the preparatory one last; 0 for none.
+    committed: Vec<u64>,
+    /// Units that are committed, without the preparatory one.
+    units_done: u64,
     /// The committed units whose result is a failure.
     pub(super) failed: BTreeSet<u64>,
     pub(super) units: u64,
-    pub(super) tally: Tally,
     pub(super) noise_scale: Option<f64>,
     pub(super) request_id: String,
     pub(super) request_digest: String,
@@ -37,29 +56,16 @@ pub(super) struct Job {
     pub(super) started: Option<Millis>,
     pub(super) ended: Option<Millis>,
     pub(super) sequence: u64,
-}
-
-/// How many tasks stand where.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) waiting: u64,
-    pub(super) leased: u64,
-    pub(super) done: u64,
-    pub(super) failed: u64,
-    pub(super) cancelled: u64,
-}
-
-/// A task in memory.
-#[derive(Debug)]
-pub(super) struct Task {
-    pub(super) plan: TaskPlan,
-    pub(super) state: TaskState,
-    pub(super) epoch: u64,
-    pub(super) worker: String,
-    pub(super) failures: BTreeMap<i32, u32>,
-    pub(super) last_failure: String,
-    pub(super) lost_workers: BTreeSet<String>,
-    pub(super) units_done: u64,
+    /// When a worker last took a task of it. Not kept: it only orders what comes next.
+    pub(super) served: Millis,
+    /// How long its newest tasks ran, in milliseconds. Not kept: it is measured again.
+    pub(super) durations: VecDeque<Millis>,
+    /// Whether it counts among the open jobs of its owner.
+    pub(super) open: bool,
+    /// Whether the queue has it among those with a task to give.
+    pub(super) queued: bool,
+    /// Tasks whose records are to be written.
+    dirty: BTreeSet<u32>,
 }
 
 impl Job {
@@ -67,28 +73,26 @@ impl Job {
         let prepared = !new.tasks.iter().any(|plan| plan.preparatory);
         let tasks: Vec<Task> = new
             .tasks
-            .into_iter()
-            .map(|plan| Task {
-                state: if prepared || plan.preparatory {
-                    TaskState::Pending
-                } else {
-                    TaskState::Blocked
-                },
-                plan,
-                epoch: 0,
-                worker: String::new(),
-                failures: BTreeMap::new(),
-                last_failure: String::new(),
-                lost_workers: BTreeSet::new(),
-                units_done: 0,
+            .iter()
+            .map(|plan| {
+                let ready = prepared || plan.preparatory;
+                let state = [TaskState::Blocked, TaskState::Pending][usize::from(ready)];
+                Task::new(plan, state)
             })
             .collect();
         let pending = (0..tasks.len() as u32)
             .filter(|n| tasks[*n as usize].state == TaskState::Pending)
             .collect();
+        let mut spec = new.job;
+        let inline = plan::pack(&mut spec);
+        let items = if inline.is_empty() { new.items } else { inline };
+        let units = plan::units(&spec, &items);
         Self {
-            units: plan::units(&new.job),
-            spec: new.job,
+            id: new.id,
+            owner: spec.owner.as_str().into(),
+            needs: plan::needs(&spec, &new.model.shape.unwrap_or_default()),
+            spec,
+            items,
             model: new.model,
             state: JobState::Queued,
             tally: Tally {
@@ -98,8 +102,10 @@ impl Job {
             tasks,
             pending,
             delayed: BTreeSet::new(),
-            committed: HashMap::new(),
+            committed: vec![0; units as usize + 1],
+            units_done: 0,
             failed: BTreeSet::new(),
+            units,
             noise_scale: None,
             request_id: new.request_id,
             request_digest: new.request_digest,
@@ -107,6 +113,11 @@ impl Job {
             started: None,
             ended: None,
             sequence: 0,
+            served: now,
+            durations: VecDeque::new(),
+            open: false,
+            queued: false,
+            dirty: BTreeSet::new(),
         }
     }
 
@@ -116,14 +127,39 @@ impl Job {
         Invariant::I4.check(!is_over(task.state) || task.state == state, || {
             format!("task {n} goes from {:?} to {state:?}", task.state)
         });
-        *self.tally.of(task.state) -= 1;
-        *self.tally.of(state) += 1;
+        self.tally.remove(task.state);
+        self.tally.add(state);
         task.state = state;
+        if state != TaskState::Leased {
+            task.second = None;
+        }
+        let delayed = task.trouble.as_mut().and_then(|it| it.delayed_until.take());
+        if let Some(until) = delayed {
+            self.delayed.remove(&(until, n));
+        }
         if state == TaskState::Pending {
             self.pending.insert(n);
         } else {
             self.pending.remove(&n);
-            self.delayed.retain(|(_, delayed)| *delayed != n);
+        }
+    }
+
+    /// Keeps a pending task back until a time.
+    pub(super) fn delay(&mut self, n: u32, until: Millis) {
+        self.pending.remove(&n);
+        self.delayed.insert((until, n));
+        self.tasks[n as usize].trouble().delayed_until = Some(until);
+    }
+
+    /// Lets tasks go whose wait is over.
+    pub(super) fn end_delays(&mut self, now: Millis) {
+        while let Some(&(until, n)) = self.delayed.first() {
+            if until > now {
+                break;
+            }
+            self.delayed.pop_first();
+            self.tasks[n as usize].trouble().delayed_until = None;
+            self.pending.insert(n);
         }
     }
 
@@ -135,57 +171,81 @@ impl Job {
         }
     }
 
-    pub(super) fn task_of_unit(&self, unit: u64) -> Option<usize> {
-        if unit >= self.units {
-            return self.tasks.iter().position(|task| task.plan.preparatory);
-        }
-        let skip = self.tasks.partition_point(|task| task.plan.preparatory);
-        let after = self.tasks[skip..].partition_point(|task| task.plan.first_unit <= unit) + skip;
-        after.checked_sub(1)
+    /// Cuts a waiting task in two: it keeps its first `units`, and a new task takes the rest.
+    pub(super) fn split(&mut self, n: u32, units: u32) {
+        let task = &mut self.tasks[n as usize];
+        let share = f64::from(units) / f64::from(task.units);
+        let mut rest = task.plan();
+        rest.first_unit += u64::from(units);
+        rest.units -= u64::from(units);
+        rest.cost *= 1.0 - share;
+        task.units = units;
+        task.cost *= share;
+        task.recut = true;
+        let mut rest = Task::new(&rest, TaskState::Pending);
+        rest.recut = true;
+        // It has failed as often as the task it was part of.
+        rest.trouble.clone_from(&task.trouble);
+        rest.units_done = self.count_committed(rest.range());
+        self.tasks[n as usize].units_done -= rest.units_done;
+        let new = self.tasks.len() as u32;
+        self.tasks.push(rest);
+        self.tally.add(TaskState::Pending);
+        self.pending.insert(new);
+        self.dirty.extend([n, new]);
     }
 
-    pub(super) fn count_unit(&mut self, unit: u64, digest: u64, failed: bool) {
-        let before = self.committed.insert(unit, digest);
+    fn count_committed(&self, units: std::ops::Range<u64>) -> u32 {
+        units.filter(|unit| self.committed(*unit).is_some()).count() as u32
+    }
+
+    /// First bytes of the digest of a unit's result, if it has one.
+    pub(super) fn committed(&self, unit: u64) -> Option<u64> {
+        let digest = self.committed.get(unit as usize)?;
+        Some(*digest).filter(|digest| *digest != 0)
+    }
+
+    /// As [`Job::committed`] keeps a digest: never 0, which means none.
+    pub(super) fn mark(digest: u64) -> u64 {
+        digest.max(1)
+    }
+
+    /// Counts a unit that has its result, as one of a task.
+    pub(super) fn count_unit(&mut self, n: u32, unit: u64, digest: u64, failed: bool) {
+        let before = self.committed(unit);
         Invariant::I1.check(before.is_none(), || {
             format!("unit {unit} is committed twice")
         });
+        if let Some(place) = self.committed.get_mut(unit as usize) {
+            *place = Self::mark(digest);
+        }
+        self.units_done += u64::from(unit < self.units);
         if failed {
             self.failed.insert(unit);
         }
-        if let Some(n) = self.task_of_unit(unit) {
-            self.tasks[n].units_done += 1;
-        }
+        self.tasks[n as usize].units_done += 1;
     }
 
     #[allow(clippy::too_many_arguments)]
     pub(super) fn commit(
         &mut self,
-        id: Uuid,
+        n: u32,
         unit: u64,
         bytes: bytes::Bytes,
         digest: u64,
         record: ResultRecord,
-        now: Millis,
-        effects: &mut Vec<Effect>,
+        turn: &mut Turn,
     ) {
-        self.count_unit(unit, digest, record.failed);
-        effects.push(Effect::Change(Change::Result(id, unit, record, bytes)));
-        self.event(id, v1::job_event::Event::UnitCommitted(unit), now, effects);
+        self.count_unit(n, unit, digest, record.failed);
+        let change = Change::Result(self.id, unit, record, bytes);
+        turn.effects.push(Effect::Change(change));
+        self.event(v1::job_event::Event::UnitCommitted(unit), turn);
     }
 
     /// Ends a task for good: its open units get a failure as their result.
-    pub(super) fn fail_task(
-        &mut self,
-        id: Uuid,
-        n: u32,
-        class: FailureClass,
-        what: &str,
-        now: Millis,
-        effects: &mut Vec<Effect>,
-    ) {
-        let plan = self.tasks[n as usize].plan.clone();
-        for unit in plan.first_unit..plan.first_unit + plan.units {
-            if self.committed.contains_key(&unit) {
+    pub(super) fn fail_task(&mut self, n: u32, class: FailureClass, what: &str, turn: &mut Turn) {
+        for unit in self.tasks[n as usize].range() {
+            if self.committed(unit).is_some() {
                 continue;
             }
             let failure = v1::Failure {
@@ -202,86 +262,103 @@ impl Job {
                 failed: true,
                 ..ResultRecord::default()
             };
-            self.commit(id, unit, bytes, digest, record, now, effects);
+            self.commit(n, unit, bytes, digest, record, turn);
         }
-        self.tasks[n as usize].last_failure = what.to_owned();
+        what.clone_into(&mut self.tasks[n as usize].trouble().last_failure);
         self.set_state(n, TaskState::Failed);
-        self.save_task(id, n, now, effects);
-        if plan.preparatory {
+        self.tell(n, turn);
+        if self.tasks[n as usize].preparatory {
             let what = format!("the scale of the noise could not be found: {what}");
-            for n in 0..self.tasks.len() as u32 {
-                if self.tasks[n as usize].state == TaskState::Blocked {
-                    self.fail_task(id, n, class, &what, now, effects);
-                }
+            self.fail_blocked(class, &what, turn);
+        }
+    }
+
+    /// Fails the tasks that waited for one that cannot be done.
+    pub(super) fn fail_blocked(&mut self, class: FailureClass, what: &str, turn: &mut Turn) {
+        for n in 0..self.tasks.len() as u32 {
+            if self.tasks[n as usize].state == TaskState::Blocked {
+                self.fail_task(n, class, what, turn);
             }
         }
     }
 
-    pub(super) fn finish_if_ended(&mut self, id: Uuid, now: Millis, effects: &mut Vec<Effect>) {
-        if is_terminal(self.state) || self.tally.waiting + self.tally.leased > 0 {
+    /// Brings the job's state up to that of its tasks.
+    pub(super) fn settle(&mut self, turn: &mut Turn) {
+        if is_terminal(self.state) {
             return;
         }
-        self.state = if !self.failed.is_empty() {
-            JobState::Failed
-        } else {
-            JobState::Succeeded
-        };
-        self.ended = Some(now);
-        self.event(
-            id,
-            v1::job_event::Event::State(self.state as i32),
-            now,
-            effects,
-        );
+        let tally = self.tally;
+        let idle = tally.leased == 0 && self.pending.is_empty() && self.delayed.is_empty();
+        if tally.waiting + tally.leased == 0 {
+            self.end(
+                match self.failed.is_empty() {
+                    true => JobState::Succeeded,
+                    false => JobState::Failed,
+                },
+                turn,
+            );
+        } else if idle && tally.quarantined > 0 {
+            self.set_job_state(JobState::Held, turn);
+        } else if tally.leased > 0 || self.state == JobState::Held {
+            self.started.get_or_insert(turn.now);
+            self.set_job_state(JobState::Running, turn);
+        }
     }
 
-    pub(super) fn event(
-        &mut self,
-        id: Uuid,
-        event: v1::job_event::Event,
-        now: Millis,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn end(&mut self, state: JobState, turn: &mut Turn) {
+        self.ended = Some(turn.now);
+        self.set_job_state(state, turn);
+    }
+
+    fn set_job_state(&mut self, state: JobState, turn: &mut Turn) {
+        Invariant::I4.check(!is_terminal(self.state), || {
+            format!("jobs/{} goes from {:?} to {state:?}", self.id, self.state)
+        });
+        if self.state != state {
+            self.state = state;
+            self.event(v1::job_event::Event::State(state as i32), turn);
+        }
+    }
+
+    pub(super) fn event(&mut self, event: v1::job_event::Event, turn: &mut Turn) {
         self.sequence += 1;
         let event = v1::JobEvent {
             sequence: self.sequence,
-            time: Some(timestamp(now)),
+            time: Some(timestamp(turn.now)),
             event: Some(event),
         };
-        effects.push(Effect::Change(Change::Event(id, event)));
-        effects.push(Effect::Wake(id));
+        turn.effects
+            .push(Effect::Change(Change::Event(self.id, event)));
+        turn.effects.push(Effect::Wake(self.id));
     }
 
-    pub(super) fn save(&self, id: Uuid, effects: &mut Vec<Effect>) {
+    /// Tells of a task that came to a new state, and sees to it that it is written.
+    pub(super) fn tell(&mut self, n: u32, turn: &mut Turn) {
+        self.dirty.insert(n);
+        let event = v1::job_event::Event::Task(self.task(n));
+        self.event(event, turn);
+    }
+
+    /// The records of what changed since they were last asked for.
+    pub(super) fn records(&mut self, changes: &mut Vec<Change>) {
+        for n in std::mem::take(&mut self.dirty) {
+            let record = self.tasks[n as usize].record();
+            changes.push(Change::Task(self.id, n, record));
+        }
         let record = JobRecord {
-            job: Some(plan::summary(&self.summary(id))),
+            job: Some(self.summary()),
             request_id: self.request_id.clone(),
             request_digest: self.request_digest.clone(),
             noise_scale: self.noise_scale,
         };
-        effects.push(Effect::Change(Change::Job(id, record)));
+        changes.push(Change::Job(self.id, record));
     }
 
-    pub(super) fn save_task(&mut self, id: Uuid, n: u32, now: Millis, effects: &mut Vec<Effect>) {
-        let task = &self.tasks[n as usize];
-        let record = TaskRecord {
-            state: task.state as i32,
-            epoch: task.epoch,
-            worker: task.worker.clone(),
-            failures: task.failure_counts(),
-            last_failure: task.last_failure.clone(),
-            lost_workers: task.lost_workers.iter().cloned().collect(),
-        };
-        effects.push(Effect::Change(Change::Task(id, n, record)));
-        let event = v1::job_event::Event::Task(self.task(id, n));
-        self.event(id, event, now, effects);
-    }
-
+    /// What a worker is sent of a task: the units that have no result yet.
     pub(super) fn lease(&self, key: LeaseKey) -> v1::Lease {
-        let plan = &self.tasks[key.task as usize].plan;
-        let open = (plan.first_unit..plan.first_unit + plan.units)
-            .filter(|unit| !self.committed.contains_key(unit));
-        let (settings, units) = plan::lease_units(&self.spec, open);
+        let open = self.tasks[key.task as usize].range();
+        let open = open.filter(|unit| self.committed(*unit).is_none());
+        let (settings, units) = plan::lease_units(&self.spec, &self.items, open);
         v1::Lease {
             key: Some(key.to_proto()),
             model: Some(self.model.clone()),
@@ -291,12 +368,37 @@ impl Job {
         }
     }
 
-    pub(super) fn summary(&self, id: Uuid) -> v1::Job {
+    /// The live leases of a task.
+    pub(super) fn live(&self, n: u32) -> Vec<(LeaseKey, Holder)> {
+        let key = |holder: &Holder| LeaseKey {
+            job: self.id,
+            task: n,
+            epoch: holder.epoch,
+        };
+        self.tasks[n as usize]
+            .holders()
+            .map(|holder| (key(holder), holder.clone()))
+            .collect()
+    }
+
+    pub(super) fn note_duration(&mut self, duration: Millis) {
+        if self.durations.len() == DURATIONS {
+            self.durations.pop_front();
+        }
+        self.durations.push_back(duration);
+    }
+
+    /// Half of the newest tasks ran for less.
+    pub(super) fn median_duration(&self) -> Option<Millis> {
+        let mut durations: Vec<_> = self.durations.iter().copied().collect();
+        let middle = durations.len() / 2;
+        (!durations.is_empty()).then(|| *durations.select_nth_unstable(middle).1)
+    }
+
+    pub(super) fn summary(&self) -> v1::Job {
         let tally = self.tally;
-        let preparatory = self.tasks.first().is_some_and(|task| task.plan.preparatory);
-        let prepared = preparatory && self.tasks[0].units_done > 0;
         v1::Job {
-            name: format!("jobs/{id}"),
+            name: format!("jobs/{}", self.id),
             state: self.state as i32,
             counts: Some(v1::JobCounts {
                 tasks: self.tasks.len() as u64,
@@ -305,59 +407,36 @@ impl Job {
                 tasks_done: tally.done,
                 tasks_failed: tally.failed,
                 tasks_cancelled: tally.cancelled,
+                tasks_quarantined: tally.quarantined,
                 units: self.units,
-                units_done: self.committed.len() as u64 - u64::from(prepared),
+                units_done: self.units_done,
                 units_failed: self.failed.range(..self.units).count() as u64,
             }),
             create_time: Some(timestamp(self.created)),
             start_time: self.started.map(timestamp),
             end_time: self.ended.map(timestamp),
             last_sequence: self.sequence,
-            ..plan::summary(&self.spec)
+            ..plan::summary(&self.spec, &self.items)
         }
     }
 
-    pub(super) fn task(&self, id: Uuid, n: u32) -> v1::Task {
+    pub(super) fn task(&self, n: u32) -> v1::Task {
         let task = &self.tasks[n as usize];
+        let name = |holder: &Holder| format!("workers/{}", holder.worker);
+        let (lease, second) = (task.lease.as_ref(), task.second.as_deref());
         v1::Task {
-            name: format!("jobs/{id}/tasks/{n}"),
+            name: format!("jobs/{}/tasks/{n}", self.id),
             state: task.state as i32,
-            first_unit: task.plan.first_unit,
-            unit_count: task.plan.units,
-            units_done: task.units_done,
-            worker: if task.worker.is_empty() {
-                String::new()
-            } else {
-                format!("workers/{}", task.worker)
-            },
-            epoch: task.epoch,
+            first_unit: task.first_unit,
+            unit_count: u64::from(task.units),
+            units_done: u64::from(task.units_done),
+            worker: lease.map(name).unwrap_or_default(),
+            epoch: lease.map_or(0, |it| it.epoch),
             failures: task.failure_counts(),
-            last_failure: task.last_failure.clone(),
-            estimated_cost: task.plan.cost,
-        }
-    }
-}
-
-impl Task {
-    pub(super) fn failure_counts(&self) -> Vec<v1::FailureCount> {
-        self.failures
-            .iter()
-            .map(|(&failure_class, &count)| v1::FailureCount {
-                failure_class,
-                count,
-            })
-            .collect()
-    }
-}
-
-impl Tally {
-    pub(super) fn of(&mut self, state: TaskState) -> &mut u64 {
-        match state {
-            TaskState::Leased => &mut self.leased,
-            TaskState::Done => &mut self.done,
-            TaskState::Failed => &mut self.failed,
-            TaskState::Cancelled => &mut self.cancelled,
-            TaskState::Unspecified | TaskState::Blocked | TaskState::Pending => &mut self.waiting,
+            last_failure: task.last_failure().to_owned(),
+            estimated_cost: task.cost,
+            second_worker: second.map(name).unwrap_or_default(),
+            second_epoch: second.map_or(0, |it| it.epoch),
         }
     }
 }
@@ -370,13 +449,6 @@ pub fn is_terminal(state: JobState) -> bool {
     )
 }
 
-pub(super) fn is_over(state: TaskState) -> bool {
-    matches!(
-        state,
-        TaskState::Done | TaskState::Failed | TaskState::Cancelled
-    )
-}
-
 pub(super) fn timestamp(millis: Millis) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: (millis / 1000) as i64,
@@ -385,5 +457,6 @@ pub(super) fn timestamp(millis: Millis) -> prost_types::Timestamp {
 }
 
 pub(super) fn millis(timestamp: prost_types::Timestamp) -> Millis {
-    timestamp.seconds as u64 * 1000 + timestamp.nanos as u64 / 1_000_000
+    u64::try_from(timestamp.seconds).unwrap_or_default() * 1000
+        + u64::try_from(timestamp.nanos).unwrap_or_default() / 1_000_000
 }

@@ -4,55 +4,145 @@
 //! `unit = fact * kinds + kind`, for completions `unit = prompt`, and the preparatory unit of a
 //! sweep whose noise depends on all its subjects has the number after the last.
 
+use std::mem::take;
+
+use super::items::Items;
 use crate::causal::Kind;
 use crate::causal::cost;
 use crate::causal::noise::{Law, Rule};
 use crate::proto::v1::{self, job::Spec, leased_unit};
 use crate::store::TaskPlan;
 
-/// A task is cut to about this many multiply-adds: some 20 seconds on two CPU cores, and less
-/// than one on a GPU, where the lease round trip is still small beside it.
-const TASK_COST: f64 = 5e11;
+/// Multiply-adds of a task where no worker's rate is known yet: some 20 seconds on two CPU cores,
+/// and less than one on a GPU, where the lease round trip is still small beside it.
+pub const TASK_COST: f64 = 5e11;
+/// Most items of a task, and most bytes of them: a lease is one message, which stays far below
+/// 4 MiB however cheap its units are.
+const TASK_ITEMS: u64 = 4096;
+const TASK_BYTES: usize = 1 << 20;
 
-/// Units of a job, without preparatory ones.
-pub fn units(job: &v1::Job) -> u64 {
-    match &job.spec {
-        Some(Spec::Trace(trace)) => (trace.facts.len() * trace.kinds.len()) as u64,
-        Some(Spec::Generate(generate)) => generate.prompts.len() as u64,
-        None => 0,
+/// Takes the many parts (facts, prompts) out of a job.
+pub fn pack(job: &mut v1::Job) -> Items {
+    match &mut job.spec {
+        Some(Spec::Trace(trace)) => Items::of(&v1::FactList {
+            facts: take(&mut trace.facts),
+        }),
+        Some(Spec::Generate(generate)) => Items::of(&v1::GenerateSpec {
+            prompts: take(&mut generate.prompts),
+            ..Default::default()
+        }),
+        None => Items::default(),
     }
 }
 
-/// Cuts a job into tasks. Facts are never split over tasks: their kinds share runs of the model.
-pub fn tasks(job: &v1::Job, shape: &v1::model::Shape) -> Vec<TaskPlan> {
+/// Puts the parts back, unless they lie in an object of their own.
+pub fn unpack(job: &mut v1::Job, items: &Items) {
+    if items_object(job).is_some() {
+        return;
+    }
+    let all = 0..items.len();
+    match &mut job.spec {
+        Some(Spec::Trace(trace)) => trace.facts = all.filter_map(|n| items.message(n)).collect(),
+        Some(Spec::Generate(generate)) => {
+            generate.prompts = all
+                .filter_map(|n| items.text(n).map(str::to_owned))
+                .collect();
+        }
+        None => {}
+    }
+}
+
+/// The digest of the object in which a job's parts lie, when they do not lie in the job.
+pub fn items_object(job: &v1::Job) -> Option<&str> {
+    match &job.spec {
+        Some(Spec::Trace(trace)) => Some(trace.facts_object.as_str()).filter(|it| !it.is_empty()),
+        _ => None,
+    }
+}
+
+/// Says that a job's parts lie in an object. Kinds that cannot keep theirs in the request.
+pub fn name_object(job: &mut v1::Job, digest: &str) {
+    if let Some(Spec::Trace(trace)) = &mut job.spec {
+        digest.clone_into(&mut trace.facts_object);
+    }
+}
+
+/// Units of a job, without preparatory ones.
+pub fn units(job: &v1::Job, items: &Items) -> u64 {
+    items.len() as u64 * grain(job)
+}
+
+/// Units that stay together in one task: the kinds of a fact, which share runs of the model.
+pub fn grain(job: &v1::Job) -> u64 {
+    match &job.spec {
+        Some(Spec::Trace(trace)) => trace.kinds.len().max(1) as u64,
+        Some(Spec::Generate(_)) | None => 1,
+    }
+}
+
+/// Cuts a job into tasks of about `task_cost` multiply-adds. What a unit gives never depends on
+/// the cut.
+pub fn tasks(
+    job: &v1::Job,
+    items: &Items,
+    shape: &v1::model::Shape,
+    task_cost: f64,
+) -> Vec<TaskPlan> {
     let mut plan = Vec::new();
+    let all = 0..items.len();
     match &job.spec {
         Some(Spec::Trace(trace)) => {
-            let kinds = trace.kinds.len() as u64;
             if noise_factor(trace).is_some() {
                 plan.push(TaskPlan {
-                    first_unit: units(job),
+                    first_unit: units(job, items),
                     units: 1,
                     cost: 0.0,
                     preparatory: true,
                 });
             }
-            let costs = trace
-                .facts
-                .iter()
-                .map(|fact| trace_cost(fact, trace, shape));
-            plan.extend(cut(costs, kinds));
+            let costs = all.map(|n| {
+                let fact = items.message(n).unwrap_or_default();
+                trace_cost(&fact, trace, shape)
+            });
+            cut(&mut plan, costs, items, grain(job), task_cost);
         }
         Some(Spec::Generate(generate)) => {
-            let costs = generate.prompts.iter().map(|prompt| {
+            let costs = all.map(|n| {
+                let prompt = items.text(n).unwrap_or_default();
                 (estimated_tokens(prompt) + f64::from(generate.max_tokens))
                     * shape.parameters as f64
             });
-            plan.extend(cut(costs, 1));
+            cut(&mut plan, costs, items, grain(job), task_cost);
         }
         None => {}
     }
     plan
+}
+
+/// What a worker must have to run a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// The number format that it must compute in; unspecified for any.
+    pub dtype: v1::Dtype,
+    /// Bytes of the model's weights in that format.
+    pub memory: u64,
+}
+
+/// What a worker must have to run a job on a model of this shape.
+pub fn needs(job: &v1::Job, shape: &v1::model::Shape) -> Needs {
+    let dtype = match &job.spec {
+        Some(Spec::Trace(trace)) => trace.dtype(),
+        Some(Spec::Generate(generate)) => generate.dtype(),
+        None => v1::Dtype::Unspecified,
+    };
+    let bytes = match dtype {
+        v1::Dtype::Bf16 | v1::Dtype::F16 => 2,
+        v1::Dtype::F32 | v1::Dtype::Unspecified => 4,
+    };
+    Needs {
+        dtype,
+        memory: shape.parameters * bytes,
+    }
 }
 
 /// The `k` of a sweep's `s<k>` noise, when its noise is of that rule.
@@ -66,27 +156,26 @@ pub fn noise_factor(trace: &v1::TraceSpec) -> Option<f64> {
 /// The settings and units of a lease.
 pub fn lease_units(
     job: &v1::Job,
+    items: &Items,
     units: impl Iterator<Item = u64>,
 ) -> (Option<v1::lease::Settings>, Vec<v1::LeasedUnit>) {
+    let leased = |unit, spec| v1::LeasedUnit {
+        unit,
+        spec: Some(spec),
+    };
     match &job.spec {
         Some(Spec::Trace(trace)) => {
-            let kinds = trace.kinds.len().max(1) as u64;
+            let kinds = grain(job);
             let units = units
                 .map(|unit| {
-                    let spec = match trace.facts.get((unit / kinds) as usize) {
+                    let spec = match items.message((unit / kinds) as usize) {
                         Some(fact) => leased_unit::Spec::Trace(v1::TraceUnit {
-                            fact: Some(fact.clone()),
+                            fact: Some(fact),
                             kind: trace.kinds[(unit % kinds) as usize],
                         }),
-                        None => leased_unit::Spec::Noise(v1::NoiseUnit {
-                            subjects: trace.facts.iter().map(|f| f.subject.clone()).collect(),
-                            factor: noise_factor(trace).unwrap_or_default(),
-                        }),
+                        None => leased_unit::Spec::Noise(noise_unit(trace, items)),
                     };
-                    v1::LeasedUnit {
-                        unit,
-                        spec: Some(spec),
-                    }
+                    leased(unit, spec)
                 })
                 .collect();
             let settings = v1::TraceSpec {
@@ -98,12 +187,9 @@ pub fn lease_units(
         Some(Spec::Generate(generate)) => {
             let units = units
                 .filter_map(|unit| {
-                    let prompt = generate.prompts.get(unit as usize)?.clone();
+                    let prompt = items.text(unit as usize)?.to_owned();
                     let spec = leased_unit::Spec::Generate(v1::GenerateUnit { prompt });
-                    Some(v1::LeasedUnit {
-                        unit,
-                        spec: Some(spec),
-                    })
+                    Some(leased(unit, spec))
                 })
                 .collect();
             let settings = v1::GenerateSpec {
@@ -116,34 +202,67 @@ pub fn lease_units(
     }
 }
 
-/// A job as lists show it: without what makes it large.
-pub fn summary(job: &v1::Job) -> v1::Job {
-    let mut job = job.clone();
-    match &mut job.spec {
-        Some(Spec::Trace(trace)) => trace.facts.clear(),
-        Some(Spec::Generate(generate)) => generate.prompts.clear(),
-        None => {}
+/// The subjects of a large sweep do not fit a message: the worker reads them from their object.
+fn noise_unit(trace: &v1::TraceSpec, items: &Items) -> v1::NoiseUnit {
+    let subject = |n| items.message(n).map(|fact: v1::Fact| fact.subject);
+    let subjects = if trace.facts_object.is_empty() {
+        (0..items.len()).filter_map(subject).collect()
+    } else {
+        Vec::new()
+    };
+    v1::NoiseUnit {
+        subjects,
+        factor: noise_factor(trace).unwrap_or_default(),
+        facts_object: trace.facts_object.clone(),
+        facts_size: if trace.facts_object.is_empty() {
+            0
+        } else {
+            items.bytes().len() as u64
+        },
+    }
+}
+
+/// A job as lists show it: without what makes it large. `spec` has been packed.
+pub fn summary(spec: &v1::Job, items: &Items) -> v1::Job {
+    let mut job = spec.clone();
+    if let Some(Spec::Trace(trace)) = &mut job.spec {
+        trace.fact_count = items.len() as u64;
     }
     job
 }
 
-fn cut(costs: impl Iterator<Item = f64>, units_each: u64) -> Vec<TaskPlan> {
-    let mut plan: Vec<TaskPlan> = Vec::new();
+fn cut(
+    plan: &mut Vec<TaskPlan>,
+    costs: impl Iterator<Item = f64>,
+    items: &Items,
+    units_each: u64,
+    task_cost: f64,
+) {
+    let mut bytes = usize::MAX; // no task to add to yet
     for (index, cost) in costs.enumerate() {
+        let size = items.get(index).map_or(0, <[u8]>::len);
+        let fits = bytes.saturating_add(size) <= TASK_BYTES;
         match plan.last_mut() {
-            Some(task) if task.cost + cost <= TASK_COST => {
+            Some(task)
+                if fits
+                    && task.cost + cost <= task_cost
+                    && task.units < TASK_ITEMS * units_each =>
+            {
                 task.units += units_each;
                 task.cost += cost;
+                bytes += size;
             }
-            _ => plan.push(TaskPlan {
-                first_unit: index as u64 * units_each,
-                units: units_each,
-                cost,
-                preparatory: false,
-            }),
+            _ => {
+                plan.push(TaskPlan {
+                    first_unit: index as u64 * units_each,
+                    units: units_each,
+                    cost,
+                    preparatory: false,
+                });
+                bytes = size;
+            }
         }
     }
-    plan
 }
 
 /// Tokens of a text, without a tokenizer: English runs at some four bytes a token.
@@ -221,17 +340,24 @@ mod tests {
         }
     }
 
+    fn cut(mut job: v1::Job, task_cost: f64) -> (Vec<TaskPlan>, u64) {
+        let items = pack(&mut job);
+        (
+            tasks(&job, &items, &shape(), task_cost),
+            units(&job, &items),
+        )
+    }
+
     #[test]
     fn every_unit_is_in_exactly_one_task_and_no_fact_is_split() {
         for (facts, noise) in [(1, "0.3"), (100, "0.3"), (100, "s3")] {
-            let job = job(facts, noise);
-            let plan = tasks(&job, &shape());
+            let (plan, units) = cut(job(facts, noise), TASK_COST);
             let mut seen: Vec<u64> = plan
                 .iter()
                 .flat_map(|t| t.first_unit..t.first_unit + t.units)
                 .collect();
             seen.sort_unstable();
-            let all = units(&job) + u64::from(noise == "s3");
+            let all = units + u64::from(noise == "s3");
             assert_eq!(seen, (0..all).collect::<Vec<_>>());
             assert!(
                 plan.iter()
@@ -245,12 +371,41 @@ mod tests {
     }
 
     #[test]
-    fn the_plain_engine_is_estimated_dearer_than_the_exact_one() {
-        let mut job = job(1, "0.3");
-        let exact = tasks(&job, &shape())[0].cost;
-        if let Some(Spec::Trace(trace)) = &mut job.spec {
-            trace.set_engine(v1::Engine::Plain);
+    fn a_faster_worker_gets_larger_tasks() {
+        let tasks = |cost| cut(job(100, "0.3"), cost).0.len();
+        let (slow, fast) = (tasks(TASK_COST), tasks(20.0 * TASK_COST));
+        assert!(slow >= 5 * fast, "{slow} and {fast}");
+    }
+
+    #[test]
+    fn a_lease_fits_a_message_however_cheap_its_units_are() {
+        let (plan, _) = cut(job(100_000, "0.3"), f64::INFINITY);
+        assert!(plan.iter().all(|task| task.units <= TASK_ITEMS * 3));
+        let mut wordy = job(3, "0.3");
+        let Some(Spec::Trace(trace)) = &mut wordy.spec else {
+            panic!("a sweep was made")
+        };
+        for fact in &mut trace.facts {
+            fact.prompt.push_str(&"x".repeat(TASK_BYTES / 2));
         }
-        assert!(tasks(&job, &shape())[0].cost > 3.0 * exact);
+        assert_eq!(cut(wordy, f64::INFINITY).0.len(), 3);
+    }
+
+    #[test]
+    fn packed_parts_come_back_and_an_object_is_left_where_it_is() {
+        let asked = job(5, "s3");
+        let mut packed = asked.clone();
+        let items = pack(&mut packed);
+        assert_eq!(items.len(), 5);
+        let mut back = packed.clone();
+        unpack(&mut back, &items);
+        assert_eq!(back, asked);
+        let Some(Spec::Trace(trace)) = &mut packed.spec else {
+            panic!("a sweep was made")
+        };
+        trace.facts_object = "digest".to_owned();
+        let mut back = packed.clone();
+        unpack(&mut back, &items);
+        assert_eq!(back, packed);
     }
 }

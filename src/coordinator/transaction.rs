@@ -1,9 +1,7 @@
 //! Changes that somebody asked for: what they read, what they write, and the audit entry that
 //! names who asked, in one durable step (I12).
 
-use uuid::Uuid;
-
-use super::core::{Answer, Core};
+use super::core::{Answer, Core, Done};
 use super::driver::{Coordinator, Error};
 use super::event::{Effect, Event, Millis};
 use super::job::timestamp;
@@ -73,7 +71,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`Error::Refused`] with the core's reason, [`Error::Audit`], [`Error::Stopped`].
-    pub async fn ask_as(&self, event: Event, draft: Draft) -> Result<Option<Uuid>, Error> {
+    pub async fn ask_as(&self, event: Event, draft: Draft) -> Result<Done, Error> {
         self.look(move |turn| {
             if let Some(problem) = turn.log.damage() {
                 let problem = problem.to_owned();

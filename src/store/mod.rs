@@ -44,17 +44,17 @@ pub struct Store {
     _lock: File,
 }
 
-/// All that the coordinator's memory is rebuilt from.
-#[derive(Debug, Default)]
-pub struct Snapshot {
-    /// Jobs in the order of their creation, with their specs.
-    pub jobs: Vec<(Uuid, JobRecord, SpecRecord)>,
-    /// Changed tasks.
-    pub tasks: Vec<(Uuid, u32, TaskRecord)>,
-    /// Committed units: job, unit, first eight bytes of the result's digest, whether it failed.
-    pub units: Vec<(Uuid, u64, u64, bool)>,
-    /// The newest lease epoch.
-    pub epoch: u64,
+/// A unit that has a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommittedUnit {
+    /// Its job.
+    pub job: Uuid,
+    /// Its number.
+    pub unit: u64,
+    /// The first eight bytes of the result's digest.
+    pub digest: u64,
+    /// Whether the result is a failure.
+    pub failed: bool,
 }
 
 impl Store {
@@ -159,12 +159,14 @@ impl Store {
         Ok(())
     }
 
-    /// Reads everything that the coordinator keeps in memory.
+    /// Gives every job with its spec, in the order of their creation.
     ///
     /// # Errors
-    /// [`Error::Damaged`] names the record that does not decode.
-    pub fn load(&self) -> Result<Snapshot, Error> {
-        let mut snapshot = Snapshot::default();
+    /// [`Error::Damaged`] names the record that does not decode; what `take` gives.
+    pub fn each_job(
+        &self,
+        mut take: impl FnMut(Uuid, JobRecord, SpecRecord) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         for entry in self.database.scan_prefix([keys::JOB]) {
             let (key, value) = entry.map_err(|e| self.database_error(e))?;
             let job = keys::job_of(&key)?;
@@ -175,30 +177,63 @@ impl Store {
                 what: "the job's spec is missing".to_owned(),
             })?;
             let spec = self.value(decode(&spec_key, &spec)?)?;
-            snapshot.jobs.push((job, record, decode(&spec_key, &spec)?));
+            take(job, record, decode(&spec_key, &spec)?)?;
         }
+        Ok(())
+    }
+
+    /// Gives every task that has a record, by job and number.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] names the record that does not decode; what `take` gives.
+    pub fn each_task(
+        &self,
+        mut take: impl FnMut(Uuid, u32, TaskRecord) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         for entry in self.database.scan_prefix([keys::TASK]) {
             let (key, value) = entry.map_err(|e| self.database_error(e))?;
             let (job, n) = keys::task_of(&key)?;
-            snapshot.tasks.push((job, n, decode(&key, &value)?));
+            take(job, n, decode(&key, &value)?)?;
         }
+        Ok(())
+    }
+
+    /// Gives every committed unit, by job and number.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] names the record that does not decode; what `take` gives.
+    pub fn each_unit(
+        &self,
+        mut take: impl FnMut(CommittedUnit) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         for entry in self.database.scan_prefix([keys::RESULT]) {
             let (key, value) = entry.map_err(|e| self.database_error(e))?;
             let (job, unit) = keys::unit_of(&key)?;
             let record = decode::<ResultRecord>(&key, &value)?;
             let digest = self.result_digest(&key, &record)?;
-            snapshot
-                .units
-                .push((job, unit, digest.prefix(), record.failed));
-        }
-        if let Some(value) = self.get(&keys::EPOCH)? {
-            let bytes = value.as_ref().try_into().map_err(|_| Error::Damaged {
-                key: keys::printable(&keys::EPOCH),
-                what: format!("{} bytes instead of 8", value.len()),
+            take(CommittedUnit {
+                job,
+                unit,
+                digest: digest.prefix(),
+                failed: record.failed,
             })?;
-            snapshot.epoch = u64::from_be_bytes(bytes);
         }
-        Ok(snapshot)
+        Ok(())
+    }
+
+    /// The newest lease epoch.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when its record is not a number.
+    pub fn epoch(&self) -> Result<u64, Error> {
+        let Some(value) = self.get(&keys::EPOCH)? else {
+            return Ok(0);
+        };
+        let bytes = value.as_ref().try_into().map_err(|_| Error::Damaged {
+            key: keys::printable(&keys::EPOCH),
+            what: format!("{} bytes instead of 8", value.len()),
+        })?;
+        Ok(u64::from_be_bytes(bytes))
     }
 
     /// Events of a job after a sequence number, in order, at most `limit`.

@@ -84,6 +84,15 @@ pub struct TaskRecord {
     /// The distinct workers that were lost while they held it.
     #[prost(string, repeated, tag = "6")]
     pub lost_workers: Vec<String>,
+    /// What it is now, when it was cut again after its job was accepted.
+    #[prost(message, optional, tag = "7")]
+    pub plan: Option<TaskPlan>,
+    /// Epoch of a second live lease; 0 for none.
+    #[prost(uint64, tag = "8")]
+    pub second_epoch: u64,
+    /// The worker of the second lease.
+    #[prost(string, tag = "9")]
+    pub second_worker: String,
 }
 
 /// A committed result.

@@ -1,7 +1,9 @@
-//! Where a model's files are on this machine.
+//! What a lease needs on this machine: the model's files, and facts that lie in an object.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use prost::Message as _;
 
 use crate::blocking::blocking;
 use crate::client::Client;
@@ -20,6 +22,14 @@ pub enum Error {
         model: String,
         /// Why not.
         source: Box<objects::Error>,
+    },
+    /// The facts of a sweep could not be fetched or read.
+    #[error("cannot get the facts {digest}: {problem}")]
+    Facts {
+        /// Their object.
+        digest: String,
+        /// Why not.
+        problem: String,
     },
     /// The folder of the model could not be laid out.
     #[error("cannot lay out {path}: {source}")]
@@ -73,6 +83,42 @@ pub async fn checkpoint(
         [only] if only.file_name.ends_with(".gguf") => folder.join(&only.file_name),
         _ => folder,
     })
+}
+
+/// Fetches what the units of a lease name only, and gives the lease with it in its place.
+///
+/// # Errors
+/// [`Error::Facts`].
+pub async fn complete(
+    client: &Client,
+    objects: &ObjectStore,
+    mut lease: v1::Lease,
+) -> Result<v1::Lease, Error> {
+    for unit in &mut lease.units {
+        let Some(v1::leased_unit::Spec::Noise(noise)) = &mut unit.spec else {
+            continue;
+        };
+        if noise.facts_object.is_empty() {
+            continue;
+        }
+        let failed = |problem: String| Error::Facts {
+            digest: noise.facts_object.clone(),
+            problem,
+        };
+        let object = |error: objects::Error| failed(error.to_string());
+        let digest: Digest = noise.facts_object.parse().map_err(object)?;
+        if !objects.contains(&digest).map_err(object)? {
+            objects::download(client.objects(), &digest, noise.facts_size, objects, |_| {})
+                .await
+                .map_err(object)?;
+        }
+        let store = objects.clone();
+        let read = move || store.read(&digest);
+        let bytes = objects::blocking(read).await.map_err(object)?;
+        let list = v1::FactList::decode(bytes.as_slice()).map_err(|e| failed(e.to_string()))?;
+        noise.subjects = list.facts.into_iter().map(|fact| fact.subject).collect();
+    }
+    Ok(lease)
 }
 
 /// The path a file was imported from, when these very bytes are there.

@@ -131,7 +131,8 @@ pub(super) enum Report {
     Ended(Key, Option<v1::Failure>),
 }
 
-type Fetched = (Key, Result<PathBuf, files::Error>);
+/// The checkpoint of a lease, and the lease with all that it only named.
+type Fetched = (Key, Result<(PathBuf, v1::Lease), files::Error>);
 
 struct Session {
     client: Client,
@@ -238,7 +239,7 @@ impl Session {
                     Some(report) => self.report(report, &out),
                     None => return Ok(StreamEnd::Drained), // the engine panicked: `run` says so
                 },
-                Some((key, fetched)) = self.fetched.1.recv() => self.fetched(&key, fetched, &out),
+                Some(fetched) = self.fetched.1.recv() => self.fetched(fetched, &out),
             }
             self.feed_engine();
             if self.draining && self.leases.is_empty() {
@@ -257,6 +258,10 @@ impl Session {
             protocol: PROTOCOL,
             capabilities: Some(v1::Capabilities {
                 loaded_models: self.loaded(),
+                device_memory: match self.capabilities.device_memory {
+                    0 if self.capabilities.device.starts_with("cpu") => host_memory(),
+                    known => known,
+                },
                 ..self.capabilities.clone()
             }),
             held,
@@ -316,9 +321,8 @@ impl Session {
             units = lease.units.len(),
             "lease taken"
         );
-        let model = lease.model.clone().unwrap_or_default();
         let held = Held {
-            lease: Arc::new(lease),
+            lease: Arc::new(lease.clone()),
             shared: Arc::default(),
             ended: None,
             begun: None,
@@ -328,15 +332,23 @@ impl Session {
         let (client, objects) = (self.client.clone(), self.objects.clone());
         let (cache, fetched) = (self.options.cache.clone(), self.fetched.0.clone());
         tokio::spawn(async move {
-            let path = files::checkpoint(&client, &objects, &cache, &model).await;
+            let get = async {
+                let model = lease.model.clone().unwrap_or_default();
+                let path = files::checkpoint(&client, &objects, &cache, &model).await?;
+                Ok((path, files::complete(&client, &objects, lease).await?))
+            };
             // The session may have ended meanwhile.
-            let _ = fetched.send((key, path));
+            let _ = fetched.send((key, get.await));
         });
     }
 
-    fn fetched(&mut self, key: &Key, fetched: Result<PathBuf, files::Error>, out: &Outbox) {
+    fn fetched(&mut self, (key, fetched): Fetched, out: &Outbox) {
+        let key = &key;
         match fetched {
-            Ok(path) => {
+            Ok((path, lease)) => {
+                if let Some(held) = self.leases.get_mut(key) {
+                    held.lease = Arc::new(lease);
+                }
                 if let Some(entry) = self.queue.iter_mut().find(|(queued, _)| queued == key) {
                     entry.1 = Some(path);
                 }
@@ -534,6 +546,17 @@ impl Outbox {
             message: Some(message),
         });
     }
+}
+
+/// Memory of this machine in bytes; 0 where it cannot be told.
+fn host_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes = total.and_then(|rest| rest.trim().strip_suffix("kB"));
+    kibibytes
+        .and_then(|it| it.trim().parse::<u64>().ok())
+        .unwrap_or_default()
+        << 10
 }
 
 async fn until(deadline: Option<Instant>) {

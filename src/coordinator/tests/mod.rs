@@ -1,22 +1,32 @@
-//! Random histories of the core: the invariants hold after every event, nothing acknowledged is
-//! ever taken back, and a core rebuilt from what was written is the one that wrote it (I10).
+//! The core in a world of its own: what the store would hold, and workers as they are seen from
+//! outside. After every event the invariants are checked, and now and then that a core rebuilt
+//! from what was written is the one that wrote it (I10).
+
+mod failures;
+mod histories;
+mod placement;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
 use crate::proto::v1::connect_response::Message;
 use crate::proto::v1::{self, FailureClass, JobState};
-use crate::store::{Change, JobRecord, ResultRecord, Snapshot, SpecRecord, TaskRecord};
+use crate::store::{Change, CommittedUnit, JobRecord, ResultRecord, SpecRecord, TaskRecord};
 
-const LIMITS: Limits = Limits {
-    heartbeat: 100,
-    worker_timeout: 1_000,
-    attempts: 3,
-    poison: 2,
-};
+const ATTEMPTS: u32 = 3;
+
+fn limits() -> Limits {
+    Limits {
+        heartbeat: 100,
+        worker_timeout: 1_000,
+        attempts: ATTEMPTS,
+        poison: 2,
+        weights: [("heavy".to_owned(), 2.0)].into(),
+        ..Limits::default()
+    }
+}
 
 /// What the store would hold.
 #[derive(Clone, Debug, Default)]
@@ -61,26 +71,25 @@ impl Shadow {
         }
     }
 
-    fn snapshot(&self) -> Snapshot {
-        let digest = |bytes: &bytes::Bytes| crate::objects::Digest::of(bytes).prefix();
-        Snapshot {
-            jobs: self
-                .jobs
-                .iter()
-                .map(|(id, r)| (*id, r.clone(), self.specs[id].clone()))
-                .collect(),
-            tasks: self
-                .tasks
-                .iter()
-                .map(|((id, n), r)| (*id, *n, r.clone()))
-                .collect(),
-            units: self
-                .results
-                .iter()
-                .map(|((id, unit), (r, bytes))| (*id, *unit, digest(bytes), r.failed))
-                .collect(),
-            epoch: self.epoch,
+    /// The core that a coordinator would find after a restart.
+    fn restore(&self, now: Millis) -> Core {
+        let mut restoring = Restoring::new(limits(), self.epoch, now);
+        for (id, record) in &self.jobs {
+            let (record, spec) = (record.clone(), self.specs[id].clone());
+            restoring.job(*id, record, spec, Items::default(), v1::Model::default());
         }
+        for ((id, n), record) in &self.tasks {
+            restoring.task(*id, *n, record);
+        }
+        for ((job, unit), (record, bytes)) in &self.results {
+            restoring.unit(&CommittedUnit {
+                job: *job,
+                unit: *unit,
+                digest: crate::objects::Digest::of(bytes).prefix(),
+                failed: record.failed,
+            });
+        }
+        restoring.finish()
     }
 }
 
@@ -106,8 +115,10 @@ enum Step {
     Submit {
         facts: u8,
         spread: bool,
+        owner: u8,
     },
     Cancel(u8),
+    Requeue(u8),
     Hello {
         worker: u8,
         credits: u8,
@@ -125,27 +136,11 @@ enum Step {
         failure: Option<u8>,
     },
     Drain(u8),
+    AskDrain(u8),
+    Readmit(u8),
     Heartbeat(u8),
     Wait(u16),
     Restart,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        2 => (1..6u8, any::<bool>()).prop_map(|(facts, spread)| Step::Submit { facts, spread }),
-        1 => any::<u8>().prop_map(Step::Cancel),
-        4 => (0..4u8, 0..4u8, any::<bool>())
-            .prop_map(|(worker, credits, forgets)| Step::Hello { worker, credits, forgets }),
-        2 => (0..4u8).prop_map(Step::Gone),
-        16 => (0..4u8, any::<u8>(), prop::bool::weighted(0.1), prop::bool::weighted(0.1))
-            .prop_map(|(worker, unit, failed, stale)| Step::Commit { worker, unit, failed, stale }),
-        8 => (0..4u8, prop::option::weighted(0.3, 1..7u8))
-            .prop_map(|(worker, failure)| Step::End { worker, failure }),
-        1 => (0..4u8).prop_map(Step::Drain),
-        2 => (0..4u8).prop_map(Step::Heartbeat),
-        4 => (0..1500u16).prop_map(Step::Wait),
-        1 => Just(Step::Restart),
-    ]
 }
 
 fn new_job(id: Uuid, facts: u8, spread: bool) -> NewJob {
@@ -162,7 +157,7 @@ fn new_job(id: Uuid, facts: u8, spread: bool) -> NewJob {
         window: 10,
         ..Default::default()
     };
-    let job = v1::Job {
+    let mut job = v1::Job {
         spec: Some(v1::job::Spec::Trace(spec)),
         ..Default::default()
     };
@@ -174,11 +169,15 @@ fn new_job(id: Uuid, facts: u8, spread: bool) -> NewJob {
         block_parameters: 1 << 33,
         ..Default::default()
     };
+    let items = pack(&mut job);
+    let tasks = tasks(&job, &items, &shape, TASK_COST);
+    unpack(&mut job, &items);
     NewJob {
         id,
         model: v1::Model::default(),
-        tasks: tasks(&job, &shape),
+        tasks,
         job,
+        items: Items::default(),
         request_id: String::new(),
         request_digest: String::new(),
     }
@@ -187,7 +186,7 @@ fn new_job(id: Uuid, facts: u8, spread: bool) -> NewJob {
 impl World {
     fn new() -> Self {
         Self {
-            core: Core::new(LIMITS),
+            core: Core::new(limits()),
             shadow: Shadow::default(),
             now: 1_000_000,
             sessions: 0,
@@ -197,8 +196,8 @@ impl World {
         }
     }
 
-    fn apply(&mut self, event: Event) {
-        let (_, effects) = self.core.apply(event, self.now);
+    fn apply(&mut self, event: Event) -> Answer {
+        let (answer, effects) = self.core.apply(event, self.now);
         for effect in effects {
             match effect {
                 Effect::Change(change) => self.shadow.write(change),
@@ -213,7 +212,50 @@ impl World {
                 Effect::Wake(_) => {}
             }
         }
+        for change in self.core.records() {
+            self.shadow.write(change);
+        }
         self.core.check();
+        answer
+    }
+
+    fn submit(&mut self, new: NewJob) -> Uuid {
+        let id = new.id;
+        self.jobs.push(id);
+        self.tell(Event::Submit(Box::new(new)));
+        id
+    }
+
+    /// An event whose answer does not matter.
+    fn tell(&mut self, event: Event) {
+        let _ = self.apply(event);
+    }
+
+    fn next_id(&self) -> Uuid {
+        Uuid::from_u128(self.jobs.len() as u128 + 1)
+    }
+
+    fn wait(&mut self, time: Millis) {
+        self.now += time;
+        self.tell(Event::Tick);
+    }
+
+    fn state(&self, id: Uuid) -> JobState {
+        self.core.job(id).unwrap().state()
+    }
+
+    fn task(&self, id: Uuid, n: u32) -> v1::Task {
+        self.core.tasks(id, n, 1).unwrap().remove(0)
+    }
+
+    /// The tasks of which a worker holds leases, in the order in which they came.
+    fn held(&self, worker: u8) -> Vec<String> {
+        let leases = self.peers.get(&worker.into()).map(|peer| &peer.leases);
+        let keys = leases
+            .into_iter()
+            .flatten()
+            .map(|it| it.key.clone().unwrap().task);
+        keys.collect()
     }
 
     fn receive(&mut self, session: Session, message: Message) {
@@ -247,16 +289,28 @@ impl World {
 
     fn run(&mut self, step: Step) {
         match step {
-            Step::Submit { facts, spread } => {
-                let id = Uuid::from_u128(self.jobs.len() as u128 + 1);
-                self.jobs.push(id);
-                self.apply(Event::Submit(Box::new(new_job(id, facts, spread))));
+            Step::Submit {
+                facts,
+                spread,
+                owner,
+            } => {
+                let mut new = new_job(self.next_id(), facts, spread);
+                new.job.owner = ["", "heavy", "light"][owner as usize % 3].to_owned();
+                new.job.priority = i32::from(owner) / 3;
+                self.submit(new);
             }
             Step::Cancel(n) => {
                 if let Some(&id) = self.jobs.get(n as usize % self.jobs.len().max(1)) {
-                    self.apply(Event::Cancel(id));
+                    self.tell(Event::Cancel(id));
                 }
             }
+            Step::Requeue(n) => {
+                if let Some(&id) = self.jobs.get(n as usize % self.jobs.len().max(1)) {
+                    self.tell(Event::Requeue(id));
+                }
+            }
+            Step::AskDrain(worker) => self.tell(Event::AskDrain(format!("w{worker}"))),
+            Step::Readmit(worker) => self.tell(Event::Readmit(format!("w{worker}"))),
             Step::Hello {
                 worker,
                 credits,
@@ -279,7 +333,7 @@ impl World {
                     credits: credits.into(),
                     ..Default::default()
                 };
-                self.apply(Event::Hello {
+                self.tell(Event::Hello {
                     session,
                     hello: Box::new(hello),
                     held,
@@ -288,7 +342,7 @@ impl World {
             Step::Gone(worker) => {
                 let peer = self.peers.entry(worker.into()).or_default();
                 if let Some(session) = peer.session.take() {
-                    self.apply(Event::Gone(session));
+                    self.tell(Event::Gone(session));
                 }
             }
             Step::Commit {
@@ -307,7 +361,7 @@ impl World {
                 });
                 self.peers.get_mut(&worker.into()).unwrap().leases.remove(0);
                 let lease = LeaseKey::from_proto(lease.key.as_ref().unwrap()).unwrap();
-                self.apply(Event::TaskEnd {
+                self.tell(Event::TaskEnd {
                     session,
                     lease,
                     failure,
@@ -315,14 +369,16 @@ impl World {
             }
             Step::Drain(worker) => {
                 if let Some(session) = self.peers.entry(worker.into()).or_default().session {
-                    self.apply(Event::Drain(session));
+                    self.tell(Event::Drain(session));
                 }
             }
             Step::Heartbeat(worker) => {
-                if let Some((session, lease)) = self.lease_of(worker) {
-                    let lease = LeaseKey::from_proto(lease.key.as_ref().unwrap()).unwrap();
-                    let leases = vec![(lease, 1, 1.0)];
-                    self.apply(Event::Heartbeat {
+                let peer = self.peers.entry(worker.into()).or_default();
+                if let Some(session) = peer.session {
+                    let key = |it: &v1::Lease| LeaseKey::from_proto(it.key.as_ref()?);
+                    let keys = peer.leases.iter().filter_map(key);
+                    let leases = keys.map(|key| (key, 1, 1.0)).collect();
+                    self.tell(Event::Heartbeat {
                         session,
                         leases,
                         loaded: Vec::new(),
@@ -331,7 +387,7 @@ impl World {
             }
             Step::Wait(time) => {
                 self.now += Millis::from(time);
-                self.apply(Event::Tick);
+                self.tell(Event::Tick);
             }
             Step::Restart => self.restart(),
         }
@@ -366,7 +422,7 @@ impl World {
         let result = CommittedResult::new(bytes, &result, None);
         let before = self.shadow.results.len();
         let known = self.shadow.results.contains_key(&(key.job, unit.unit));
-        self.apply(Event::Commit {
+        self.tell(Event::Commit {
             session,
             lease: key,
             unit: unit.unit,
@@ -383,25 +439,30 @@ impl World {
 
     /// The coordinator is killed and started again. Streams break, leases stay.
     fn restart(&mut self) {
-        let views = |core: &Core| {
-            let jobs = core.jobs_before(None, usize::MAX);
-            let tasks = jobs
-                .iter()
-                .map(|(id, _)| core.tasks(*id, 0, usize::MAX))
-                .collect::<Vec<_>>();
-            (jobs, tasks)
-        };
-        let before = views(&self.core);
-        self.core = Core::restore(
-            LIMITS,
-            self.shadow.snapshot(),
-            |_| v1::Model::default(),
-            self.now,
-        );
+        let before = self.core.dump();
+        self.core = self.shadow.restore(self.now);
         self.core.check();
-        assert_eq!(views(&self.core), before, "I10");
+        assert_eq!(self.core.dump(), before, "I10");
         for peer in self.peers.values_mut() {
             peer.session = None;
+        }
+    }
+
+    /// A worker does all that it holds.
+    fn work_off(&mut self, worker: u8) {
+        while let Some((_, lease)) = self.lease_of(worker) {
+            for unit in 0..lease.units.len() as u8 {
+                self.commit(worker, unit, false, false);
+            }
+            if self
+                .lease_of(worker)
+                .is_some_and(|(_, after)| after == lease)
+            {
+                self.run(Step::End {
+                    worker,
+                    failure: None,
+                });
+            }
         }
     }
 
@@ -409,11 +470,10 @@ impl World {
     fn finish(&mut self) {
         for _ in 0..2_000 {
             self.run(Step::Wait(1_100));
-            let open = self
-                .jobs
-                .iter()
-                .any(|id| !is_terminal(self.core.job(*id).unwrap().state()));
-            if !open {
+            for n in 0..self.jobs.len() as u8 {
+                self.run(Step::Requeue(n));
+            }
+            if self.jobs.iter().all(|id| is_terminal(self.state(*id))) {
                 return;
             }
             self.run(Step::Hello {
@@ -421,200 +481,30 @@ impl World {
                 credits: 3,
                 forgets: false,
             });
-            while let Some((_, lease)) = self.lease_of(9) {
-                for unit in 0..lease.units.len() as u8 {
-                    self.commit(9, unit, false, false);
-                }
-                if self.lease_of(9).is_some_and(|(_, after)| after == lease) {
-                    self.run(Step::End {
-                        worker: 9,
-                        failure: None,
-                    });
-                }
-            }
+            self.work_off(9);
         }
         panic!("the jobs do not end: {:?}", self.core);
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-
-    #[test]
-    fn any_history_keeps_the_invariants_and_comes_to_an_end(
-        steps in prop::collection::vec(step(), 1..120)
-    ) {
-        let mut world = World::new();
-        for step in steps {
-            world.run(step);
-        }
-        world.finish();
-        world.restart();
-        for (job, unit) in &world.acknowledged {
-            let id: Uuid = job.strip_prefix("jobs/").unwrap().parse().unwrap();
-            prop_assert!(world.shadow.results.contains_key(&(id, *unit)), "I3: {job} unit {unit}");
-        }
-        for id in &world.jobs {
-            let job = world.core.job(*id).unwrap();
-            let counts = job.counts.unwrap();
-            if job.state() != JobState::Cancelled {
-                prop_assert_eq!(counts.units_done, counts.units, "every unit has ended");
-            }
-        }
-    }
-}
-
+/// A world with a job of so many facts, each a task of its own.
 fn world_with_a_job(facts: u8) -> (World, Uuid) {
     let mut world = World::new();
-    world.run(Step::Submit {
-        facts,
-        spread: false,
-    });
-    let id = world.jobs[0];
+    let id = world.submit(new_job(Uuid::from_u128(1), facts, false));
     (world, id)
 }
 
-#[test]
-fn a_task_that_loses_several_distinct_workers_is_poison() {
-    let (mut world, id) = world_with_a_job(1);
-    for worker in 0..2 {
-        world.run(Step::Hello {
-            worker,
-            credits: 1,
-            forgets: true,
-        });
-        world.run(Step::Gone(worker));
-        world.run(Step::Wait(1_200));
-    }
-    let task = world.core.tasks(id, 0, 1).unwrap().remove(0);
-    assert_eq!(task.state(), v1::TaskState::Failed);
-    assert!(
-        task.last_failure.contains("w0, w1"),
-        "{}",
-        task.last_failure
-    );
-    assert_eq!(world.core.job(id).unwrap().state(), JobState::Failed);
-}
-
-#[test]
-fn a_task_handed_back_any_number_of_times_is_not_failed() {
-    let (mut world, id) = world_with_a_job(1);
-    world.run(Step::Hello {
-        worker: 0,
-        credits: 1,
+fn hello(worker: u8, credits: u8) -> Step {
+    Step::Hello {
+        worker,
+        credits,
         forgets: true,
-    });
-    for _ in 0..50 {
-        world.run(Step::End {
-            worker: 0,
-            failure: Some(FailureClass::Preempted as u8),
-        });
     }
-    assert_eq!(
-        world.core.tasks(id, 0, 1).unwrap()[0].state(),
-        v1::TaskState::Leased
-    );
 }
 
-#[test]
-fn a_task_that_keeps_failing_fails_after_its_attempts_and_says_why() {
-    let (mut world, id) = world_with_a_job(1);
-    world.run(Step::Hello {
-        worker: 0,
-        credits: 1,
-        forgets: true,
-    });
-    for _ in 0..LIMITS.attempts {
-        world.run(Step::End {
-            worker: 0,
-            failure: Some(FailureClass::Transient as u8),
-        });
-        for _ in 0..100 {
-            world.run(Step::Heartbeat(0));
-            world.run(Step::Wait(900));
-            let session = world.peers[&0].session.unwrap();
-            world.apply(Event::Heartbeat {
-                session,
-                leases: Vec::new(),
-                loaded: Vec::new(),
-            });
-        }
+fn failure(worker: u8, class: FailureClass) -> Step {
+    Step::End {
+        worker,
+        failure: Some(class as u8),
     }
-    assert_eq!(
-        world.core.tasks(id, 0, 1).unwrap()[0].state(),
-        v1::TaskState::Failed
-    );
-    assert!(
-        world
-            .core
-            .explain(id)
-            .unwrap()
-            .iter()
-            .any(|reason| reason.contains("tried"))
-    );
-}
-
-#[test]
-fn a_second_result_of_a_unit_is_accepted_if_equal_and_a_divergence_if_not() {
-    let (mut world, id) = world_with_a_job(1);
-    world.run(Step::Hello {
-        worker: 0,
-        credits: 1,
-        forgets: true,
-    });
-    let (session, lease) = world.lease_of(0).unwrap();
-    let key = LeaseKey::from_proto(lease.key.as_ref().unwrap()).unwrap();
-    let mut accepted = Vec::new();
-    let mut divergences = 0;
-    for text in ["one", "one", "two"] {
-        let grid = v1::Grid {
-            answer: text.to_owned(),
-            ..Default::default()
-        };
-        let outcome = Some(v1::unit_result::Outcome::Grid(grid));
-        let result = v1::UnitResult { unit: 0, outcome };
-        let bytes = bytes::Bytes::from(prost::Message::encode_to_vec(&result));
-        let result = CommittedResult::new(bytes, &result, None);
-        let event = Event::Commit {
-            session,
-            lease: key,
-            unit: 0,
-            result,
-        };
-        for effect in world.core.apply(event, world.now).1 {
-            match effect {
-                Effect::Change(Change::Divergence(job, unit, _)) => {
-                    assert_eq!((job, unit), (id, 0));
-                    divergences += 1;
-                }
-                Effect::Send(_, message) => {
-                    if let Message::CommitAck(ack) = *message {
-                        accepted.push(ack.accepted);
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-    assert_eq!((accepted, divergences), (vec![true, true, false], 1));
-}
-
-#[test]
-fn a_request_repeated_with_its_id_makes_one_job() {
-    let mut core = Core::new(LIMITS);
-    let submit = |core: &mut Core, id: u128, digest: &str| {
-        let new = NewJob {
-            request_id: "again".to_owned(),
-            request_digest: digest.to_owned(),
-            ..new_job(Uuid::from_u128(id), 1, false)
-        };
-        core.apply(Event::Submit(Box::new(new)), 0).0
-    };
-    assert_eq!(submit(&mut core, 1, "a"), Ok(Some(Uuid::from_u128(1))));
-    assert_eq!(submit(&mut core, 2, "a"), Ok(Some(Uuid::from_u128(1))));
-    assert!(matches!(
-        submit(&mut core, 3, "b"),
-        Err(Refusal::RequestIdReused { .. })
-    ));
-    assert_eq!(core.jobs_before(None, 10).len(), 1);
 }

@@ -1,0 +1,345 @@
+//! Leases from their first unit to their end: commits, failures, and what becomes of a task.
+//!
+//! A task has one live lease, or two when the first takes far longer than the other tasks of its
+//! job. A commit is accepted under either (I2), and the first result of a unit is its result (I1).
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::core::Core;
+use super::event::{CommittedResult, Effect, LeaseKey, Millis, Session};
+use super::invariants::Invariant;
+use super::job::{Job, Turn};
+use super::task::Holder;
+use super::workers::{Held, send};
+use crate::proto::v1::connect_response::Message;
+use crate::proto::v1::{self, FailureClass, TaskState};
+use crate::store::{Change, DivergenceRecord, ResultRecord};
+
+/// A task's wait after its first failure; doubled by each one more.
+const BACKOFF: Millis = 500;
+
+/// What the coordinator makes of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is the unit's result, from now on or from before.
+    Accepted,
+    /// The lease is not live.
+    Stale,
+    /// The unit has another result.
+    Diverges,
+}
+
+/// A lease that was taken off its worker and its task.
+struct TakenOff {
+    worker: Arc<str>,
+    held: Held,
+    /// When the worker was through with the lease before it.
+    last_end: Millis,
+    /// Whether the task has another live lease.
+    another: bool,
+}
+
+impl Core {
+    pub(super) fn commit(
+        &mut self,
+        session: Session,
+        key: LeaseKey,
+        unit: u64,
+        result: CommittedResult,
+        turn: &mut Turn,
+    ) {
+        let Some(name) = self.sessions.get(&session).cloned() else {
+            return;
+        };
+        if let Some(worker) = self.worker_of(session, turn.now)
+            && let Some(held) = worker.leases.get_mut(&(key.job, key.task))
+        {
+            held.steps = 0;
+            held.seen = turn.now;
+        }
+        let verdict = self.judge(&name, key, unit, result, turn);
+        let ack = v1::CommitAck {
+            lease: Some(key.to_proto()),
+            unit,
+            accepted: verdict == Verdict::Accepted,
+        };
+        turn.effects.push(send(session, Message::CommitAck(ack)));
+        // A worker drops a lease whose result was not accepted.
+        if verdict == Verdict::Diverges && self.is_live(key, &name) {
+            let what = format!("unit {unit} came out otherwise than the result it has");
+            self.note_outcome(&name, false);
+            self.release(key, FailureClass::Transient, &what, turn);
+        }
+    }
+
+    fn is_live(&self, key: LeaseKey, worker: &str) -> bool {
+        let task = self
+            .jobs
+            .get(&key.job)
+            .and_then(|job| job.tasks.get(key.task as usize));
+        task.is_some_and(|task| task.is_held(key.epoch, worker))
+    }
+
+    fn judge(
+        &mut self,
+        name: &Arc<str>,
+        key: LeaseKey,
+        unit: u64,
+        result: CommittedResult,
+        turn: &mut Turn,
+    ) -> Verdict {
+        let Some(job) = self.jobs.get_mut(&key.job) else {
+            return Verdict::Stale;
+        };
+        if let Some(before) = job.committed(unit) {
+            if before == Job::mark(result.digest_prefix) {
+                return Verdict::Accepted;
+            }
+            let record = DivergenceRecord {
+                digest: result.digest,
+                worker: name.to_string(),
+                fingerprint: result.fingerprint,
+            };
+            let change = Change::Divergence(key.job, unit, record);
+            turn.effects.push(Effect::Change(change));
+            return Verdict::Diverges;
+        }
+        let Some(task) = job.tasks.get(key.task as usize) else {
+            return Verdict::Stale;
+        };
+        if !task.is_held(key.epoch, name) || !task.range().contains(&unit) {
+            return Verdict::Stale;
+        }
+        let preparatory = task.preparatory;
+        Invariant::I2.check(task.holders().any(|it| it.epoch == key.epoch), || {
+            format!("{key:?}")
+        });
+        let record = ResultRecord {
+            value: None,
+            epoch: key.epoch,
+            worker: name.to_string(),
+            fingerprint: result.fingerprint,
+            failed: result.failed,
+        };
+        let (bytes, digest) = (result.bytes, result.digest_prefix);
+        job.commit(key.task, unit, bytes, digest, record, turn);
+        if preparatory && result.noise_scale.is_some() {
+            job.noise_scale = result.noise_scale;
+        }
+        if let Some(worker) = self.workers.get_mut(name) {
+            worker.units_committed += 1;
+            if let Some(held) = worker.leases.get_mut(&(key.job, key.task)) {
+                held.units += 1;
+            }
+        }
+        self.dirty.insert(key.job);
+        Verdict::Accepted
+    }
+
+    pub(super) fn task_end(
+        &mut self,
+        session: Session,
+        key: LeaseKey,
+        failure: Option<v1::Failure>,
+        turn: &mut Turn,
+    ) {
+        let Some(name) = self.sessions.get(&session).cloned() else {
+            return;
+        };
+        if self.worker_of(session, turn.now).is_none() || !self.is_live(key, &name) {
+            return;
+        }
+        match failure {
+            Some(failure) => {
+                let class = failure.failure_class();
+                if matches!(class, FailureClass::Transient | FailureClass::OutOfMemory) {
+                    self.note_outcome(&name, false);
+                }
+                self.release(key, class, &failure.message, turn);
+            }
+            None => {
+                let task = &self.jobs[&key.job].tasks[key.task as usize];
+                if task.units_done == task.units {
+                    self.note_outcome(&name, true);
+                    self.complete(key, turn);
+                } else {
+                    let what = "the worker ended the task without all its results";
+                    self.note_outcome(&name, false);
+                    self.release(key, FailureClass::Transient, what, turn);
+                }
+            }
+        }
+    }
+
+    /// Gives a task to a worker, beside the lease it may have.
+    pub(super) fn give(&mut self, id: Uuid, n: u32, name: &Arc<str>, turn: &mut Turn) {
+        let (Some(job), Some(worker)) = (self.jobs.get_mut(&id), self.workers.get_mut(name)) else {
+            return;
+        };
+        let Some(session) = worker.session else {
+            return;
+        };
+        self.epoch += 1;
+        let key = LeaseKey {
+            job: id,
+            task: n,
+            epoch: self.epoch,
+        };
+        let mut held = Held::new(key.epoch, turn.now);
+        held.warm = worker.has_loaded(&job.model.name);
+        worker.leases.insert((id, n), held);
+        let within = worker.leases.len() <= worker.credits as usize;
+        Invariant::I6.check(within, || name.to_string());
+        let holder = Holder {
+            epoch: key.epoch,
+            worker: name.clone(),
+        };
+        let task = &mut job.tasks[n as usize];
+        if task.state == TaskState::Leased {
+            task.second = Some(Box::new(holder));
+        } else {
+            task.lease = Some(holder);
+            job.set_state(n, TaskState::Leased);
+        }
+        job.served = turn.now;
+        job.settle(turn);
+        job.tell(n, turn);
+        let lease = job.lease(key);
+        self.queue.lease_given(&job.owner);
+        turn.effects.push(send(session, Message::Lease(lease)));
+        self.touch(id, turn);
+        self.list(name);
+    }
+
+    fn take_off(&mut self, key: LeaseKey) -> Option<TakenOff> {
+        let job = self.jobs.get_mut(&key.job)?;
+        let task = job.tasks.get_mut(key.task as usize)?;
+        let holder = task.holders().find(|it| it.epoch == key.epoch)?.clone();
+        let another = task.take_off(key.epoch);
+        self.queue.lease_ended(&job.owner);
+        let worker = self.workers.get_mut(&holder.worker);
+        let last_end = worker.as_ref().map_or(0, |worker| worker.last_end);
+        let held = worker.and_then(|worker| worker.leases.remove(&(key.job, key.task)));
+        self.list(&holder.worker);
+        Some(TakenOff {
+            worker: holder.worker,
+            held: held.unwrap_or(Held::new(key.epoch, 0)),
+            last_end,
+            another,
+        })
+    }
+
+    /// Takes all leases of a task back and tells their workers.
+    pub(super) fn recall_leases(&mut self, id: Uuid, n: u32, turn: &mut Turn) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        if job.tasks[n as usize].state != TaskState::Leased {
+            return;
+        }
+        for (key, holder) in job.live(n) {
+            self.take_off(key);
+            if let Some(worker) = self.workers.get(&holder.worker) {
+                worker.cancel_lease(key, &mut turn.effects);
+            }
+        }
+    }
+
+    /// Takes a lease back and decides what becomes of its task.
+    pub(super) fn release(
+        &mut self,
+        key: LeaseKey,
+        class: FailureClass,
+        what: &str,
+        turn: &mut Turn,
+    ) {
+        let (id, n) = (key.job, key.task);
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let task = &job.tasks[n as usize];
+        if task.units_done == task.units {
+            return self.complete(key, turn);
+        }
+        let Some(taken) = self.take_off(key) else {
+            return;
+        };
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let trouble = job.tasks[n as usize].trouble();
+        *trouble.failures.entry(class as i32).or_default() += 1;
+        what.clone_into(&mut trouble.last_failure);
+        if class == FailureClass::WorkerLost {
+            trouble.lost_workers.insert(taken.worker.to_string());
+        }
+        let lost = trouble.lost_workers.len();
+        let names: Vec<_> = trouble.lost_workers.iter().cloned().collect();
+        let counted = job.tasks[n as usize].counted_failures();
+        let permanent = class == FailureClass::Invalid;
+        if permanent || (counted >= self.limits.attempts && !taken.another) {
+            Invariant::I7.check(permanent || counted > 0, || format!("{key:?} {class:?}"));
+            if taken.another {
+                self.recall_leases(id, n, turn);
+            }
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.fail_task(n, class, what, turn);
+            }
+        } else if taken.another {
+            // The other lease goes on.
+            job.tell(n, turn);
+        } else if lost >= self.limits.poison {
+            job.tasks[n as usize].trouble().last_failure = format!(
+                "the workers {} were lost while they ran this task",
+                names.join(", ")
+            );
+            job.set_state(n, TaskState::Quarantined);
+            job.tell(n, turn);
+        } else {
+            job.set_state(n, TaskState::Pending);
+            match class {
+                FailureClass::WorkerLost | FailureClass::Preempted => {}
+                _ => job.delay(n, turn.now + (BACKOFF << counted.min(6))),
+            }
+            job.tell(n, turn);
+        }
+        self.touch(id, turn);
+    }
+
+    /// Ends a task all of whose units are committed.
+    fn complete(&mut self, key: LeaseKey, turn: &mut Turn) {
+        let (id, n) = (key.job, key.task);
+        let Some(taken) = self.take_off(key) else {
+            return;
+        };
+        if taken.another {
+            self.recall_leases(id, n, turn);
+        }
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let task = &job.tasks[n as usize];
+        let part = f64::from(taken.held.units) / f64::from(task.units.max(1));
+        let cost = task.cost * part;
+        let preparatory = task.preparatory;
+        let failed = task.range().all(|unit| job.failed.contains(&unit));
+        job.set_state(n, TaskState::Done);
+        if !preparatory {
+            let begun = taken.held.since.max(taken.last_end);
+            job.note_duration(turn.now.saturating_sub(begun));
+        }
+        job.tell(n, turn);
+        if preparatory {
+            if job.noise_scale.is_some() && !failed {
+                job.unblock();
+            } else {
+                let what = "the scale of the noise could not be found: see the preparatory task";
+                job.fail_blocked(FailureClass::Invalid, what, turn);
+            }
+        }
+        self.touch(id, turn);
+        self.note_rate(&taken.worker, &taken.held, cost, turn.now);
+    }
+}

@@ -1,0 +1,214 @@
+//! Who gets what: the next task for a worker with room.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::core::Core;
+use super::event::Millis;
+use super::job::{Job, Turn};
+use super::task::Task;
+use super::workers::Worker;
+use crate::proto::v1::{self, JobState};
+
+/// Jobs that are looked at for one whose model is loaded.
+const LOOKED_AT: usize = 16;
+/// A job's last tasks get second leases when this part of all is done ...
+const MOSTLY_DONE: f64 = 0.9;
+/// ... and they run this many times longer than its tasks usually do.
+const STRAGGLING: u64 = 3;
+/// A task is cut again for a worker on which it would take this many times too long.
+const TOO_LONG: f64 = 2.0;
+
+/// Why a worker cannot run a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// It does not compute in the job's number format.
+    Dtype,
+    /// Its device's memory does not hold the model.
+    Memory,
+    /// It will be taken away before the task is done.
+    Lifetime,
+}
+
+/// How well a task fits a worker; the smaller the better.
+type Fit = (bool, bool, usize);
+
+impl Core {
+    /// Gives waiting tasks to workers with room.
+    pub(super) fn assign(&mut self, turn: &mut Turn) {
+        while self.stirred && !self.idle.is_empty() && !self.queue.is_empty() {
+            let Some((id, n, worker)) = self.choose(turn.now) else {
+                self.stirred = false;
+                return;
+            };
+            self.fit_size(id, n, &worker);
+            self.give(id, n, &worker, turn);
+        }
+    }
+
+    /// The next task and its worker. The jobs come in the order in which they are due, but while
+    /// the first has been served lately, one whose model is loaded may go before it.
+    fn choose(&self, now: Millis) -> Option<(Uuid, u32, Arc<str>)> {
+        let mut fallback = None;
+        for (at, id) in self.queue.due().enumerate() {
+            if at >= LOOKED_AT && fallback.is_some() {
+                break;
+            }
+            let job = self.jobs.get(&id)?;
+            let &n = job.pending.first()?;
+            let Some((worker, (_, cold, _))) = self.best_worker(job, n, now) else {
+                continue;
+            };
+            let patient = now.saturating_sub(job.served) < self.limits.affinity;
+            if !cold || (!patient && fallback.is_none()) {
+                return Some((id, n, worker));
+            }
+            fallback.get_or_insert((id, n, worker));
+        }
+        fallback
+    }
+
+    /// The worker with room on which a task is best placed: one that was not lost on it before,
+    /// that has the model loaded, and the emptiest of those, so that a short job is spread over all.
+    fn best_worker(&self, job: &Job, n: u32, now: Millis) -> Option<(Arc<str>, Fit)> {
+        let task = &job.tasks[n as usize];
+        let mut best: Option<(Arc<str>, Fit)> = None;
+        for (leases, name) in &self.idle {
+            let Some(worker) = self.workers.get(name) else {
+                continue;
+            };
+            if self.unfit(job, task, worker, now).is_some() {
+                continue;
+            }
+            let fit = (
+                task.lost(name),
+                !worker.has_loaded(&job.model.name),
+                *leases,
+            );
+            if best.as_ref().is_none_or(|(_, before)| fit < *before) {
+                best = Some((name.clone(), fit));
+            }
+            if !fit.0 && !fit.1 {
+                break; // the rest are fuller
+            }
+        }
+        best
+    }
+
+    /// Why a worker cannot have a task, if it cannot.
+    pub(super) fn unfit(
+        &self,
+        job: &Job,
+        task: &Task,
+        worker: &Worker,
+        now: Millis,
+    ) -> Option<Unfit> {
+        let capabilities = &worker.capabilities;
+        let dtypes = &capabilities.dtypes;
+        let any = dtypes.is_empty() || job.needs.dtype == v1::Dtype::Unspecified;
+        if !any && !dtypes.contains(&(job.needs.dtype as i32)) {
+            return Some(Unfit::Dtype);
+        }
+        let memory = capabilities.device_memory;
+        if memory > 0 && job.needs.memory > memory {
+            return Some(Unfit::Memory);
+        }
+        // Cut to what it can do in the usual time, a task takes no longer than that.
+        let until = worker.valid_until?;
+        let usual = self.limits.task_seconds;
+        let time = self.rate(worker).map_or(usual, |rate| task.cost / rate);
+        let end = now + (time.min(TOO_LONG * usual) * 1e3) as Millis;
+        (end > until).then_some(Unfit::Lifetime)
+    }
+
+    /// Cuts a task so that the worker is through with it in about the usual time.
+    fn fit_size(&mut self, id: Uuid, n: u32, worker: &Arc<str>) {
+        let usual = self.limits.task_seconds;
+        let rate = self.workers.get(worker).and_then(|it| self.rate(it));
+        let (Some(rate), Some(job)) = (rate, self.jobs.get_mut(&id)) else {
+            return;
+        };
+        let task = &job.tasks[n as usize];
+        let time = task.cost / rate;
+        // What is begun stays whole: of one half everything might be done.
+        let begun = task.preparatory || task.units_done > 0;
+        if begun || time <= TOO_LONG * usual {
+            return;
+        }
+        let grain = super::plan::grain(&job.spec).max(1) as f64;
+        let units = (f64::from(task.units) * usual / time / grain)
+            .floor()
+            .max(1.0)
+            * grain;
+        if units < f64::from(task.units) {
+            job.split(n, units as u32);
+        }
+    }
+
+    /// Gives the last tasks of a job that take far longer than the others a second lease. The first
+    /// valid commit of a unit is its result; the lease that ends later is taken back.
+    pub(super) fn speculate(&mut self, turn: &mut Turn) {
+        if self.idle.is_empty() {
+            return;
+        }
+        let late: Vec<Uuid> = self
+            .jobs
+            .values()
+            .filter(|job| job.state == JobState::Running && is_late(job))
+            .map(|job| job.id)
+            .collect();
+        for id in late {
+            for n in self.stragglers(id, turn.now) {
+                let Some(job) = self.jobs.get(&id) else {
+                    continue;
+                };
+                let held = job.tasks[n as usize].lease.as_ref().map(|it| &it.worker);
+                // Behind another lease it would only wait.
+                let free = self.idle.iter().take_while(|(leases, _)| *leases == 0);
+                let found = free.map(|(_, name)| name).find(|name| {
+                    let task = &job.tasks[n as usize];
+                    let fits = |worker| self.unfit(job, task, worker, turn.now).is_none();
+                    Some(*name) != held
+                        && !task.lost(name)
+                        && self.workers.get(*name).is_some_and(fits)
+                });
+                if let Some(worker) = found.cloned() {
+                    self.give(id, n, &worker, turn);
+                }
+            }
+        }
+    }
+
+    /// Tasks with one lease that has run for several times the median.
+    fn stragglers(&self, id: Uuid, now: Millis) -> Vec<u32> {
+        let median = self.jobs.get(&id).and_then(Job::median_duration);
+        // Below a heartbeat nothing is known of how a task goes.
+        let usual = median.unwrap_or_default().max(self.limits.heartbeat);
+        let mut found = Vec::new();
+        for worker in self.workers.values() {
+            for (&(job, n), held) in worker.leases.range((id, 0)..=(id, u32::MAX)) {
+                let time = now.saturating_sub(held.since.max(worker.last_end));
+                let task = &self.jobs[&job].tasks[n as usize];
+                // One that has all its results only has to say so.
+                let open = task.second.is_none() && task.units_done < task.units;
+                if open && time > STRAGGLING * usual {
+                    found.push(n);
+                }
+            }
+        }
+        found.sort_unstable();
+        found
+    }
+}
+
+/// Whether a job is nearly done and nothing of it waits.
+fn is_late(job: &Job) -> bool {
+    let done = job.tally.done as f64 / job.tasks.len().max(1) as f64;
+    job.pending.is_empty()
+        && job.delayed.is_empty()
+        && job.tally.leased > 0
+        && done >= MOSTLY_DONE
+        && !job.durations.is_empty()
+        && job.tally.waiting == job.tally.quarantined
+}

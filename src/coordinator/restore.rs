@@ -1,0 +1,148 @@
+//! The scheduler as the store remembers it (I10).
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::core::Core;
+use super::event::{Millis, NewJob};
+use super::items::Items;
+use super::job::{Job, is_terminal, millis};
+use super::limits::Limits;
+use super::task::{Task, is_over};
+use super::workers::{Held, Worker};
+use crate::proto::v1::{self, TaskState};
+use crate::store::{CommittedUnit, JobRecord, SpecRecord, TaskRecord};
+
+/// A scheduler that is being put together from records: first the jobs, then the tasks that have
+/// a record, in order, then the committed units.
+#[derive(Debug)]
+pub struct Restoring {
+    core: Core,
+    now: Millis,
+    /// The job whose units come, with its tasks in the order of their units.
+    order: Option<(Uuid, Vec<(u64, u32)>)>,
+}
+
+impl Restoring {
+    /// Workers that held leases have `worker_timeout` from now to come back and go on with them.
+    pub fn new(limits: Limits, epoch: u64, now: Millis) -> Self {
+        let mut core = Core::new(limits);
+        core.epoch = epoch;
+        core.epoch_written = epoch;
+        Self {
+            core,
+            now,
+            order: None,
+        }
+    }
+
+    /// A job. `items` are its parts, where they lie in an object of their own.
+    pub fn job(
+        &mut self,
+        id: Uuid,
+        record: JobRecord,
+        spec: SpecRecord,
+        items: Items,
+        model: v1::Model,
+    ) {
+        let summary = record.job.unwrap_or_default();
+        let new = NewJob {
+            id,
+            job: spec.job.unwrap_or_default(),
+            items,
+            model,
+            tasks: spec.tasks,
+            request_id: record.request_id,
+            request_digest: record.request_digest,
+        };
+        let mut job = Job::new(new, summary.create_time.map_or(0, millis));
+        job.state = summary.state();
+        job.started = summary.start_time.map(millis);
+        job.ended = summary.end_time.map(millis);
+        job.sequence = summary.last_sequence;
+        job.noise_scale = record.noise_scale;
+        if !job.request_id.is_empty() {
+            self.core.requests.insert(job.request_id.clone(), id);
+        }
+        self.core.jobs.insert(id, job);
+    }
+
+    /// What changed of a task since it was planned, or a task that was cut from another.
+    pub fn task(&mut self, id: Uuid, n: u32, record: &TaskRecord) {
+        let Some(job) = self.core.jobs.get_mut(&id) else {
+            return;
+        };
+        if n as usize == job.tasks.len()
+            && let Some(plan) = &record.plan
+        {
+            job.tasks.push(Task::new(plan, TaskState::Pending));
+            job.tally.add(TaskState::Pending);
+        }
+        let Some(task) = job.tasks.get_mut(n as usize) else {
+            return;
+        };
+        task.recall(record);
+        job.set_state(n, record.state());
+        for (key, holder) in job.live(n) {
+            self.core.queue.lease_given(&job.owner);
+            let worker = self.core.workers.entry(holder.worker);
+            let worker = worker.or_insert_with(|| Worker::absent(self.now));
+            let held = Held::new(key.epoch, self.now);
+            worker.leases.insert((id, n), held);
+        }
+    }
+
+    /// A unit that has its result.
+    pub fn unit(&mut self, unit: &CommittedUnit) {
+        let id = unit.job;
+        let Some(job) = self.core.jobs.get_mut(&id) else {
+            return;
+        };
+        if self.order.as_ref().is_none_or(|(of, _)| *of != id) {
+            let tasks = job.tasks.iter().zip(0..);
+            let mut order: Vec<_> = tasks.map(|(task, n)| (task.first_unit, n)).collect();
+            order.sort_unstable();
+            self.order = Some((id, order));
+        }
+        let Some((_, order)) = &self.order else {
+            return;
+        };
+        let after = order.partition_point(|(first, _)| *first <= unit.unit);
+        if let Some(&(_, n)) = after.checked_sub(1).and_then(|at| order.get(at)) {
+            job.count_unit(n, unit.unit, unit.digest, unit.failed);
+        }
+    }
+
+    /// The scheduler.
+    pub fn finish(mut self) -> Core {
+        let ids: Vec<Uuid> = self.core.jobs.keys().copied().collect();
+        for id in ids {
+            let Some(job) = self.core.jobs.get_mut(&id) else {
+                continue;
+            };
+            // Tasks that waited only for a preparatory one, or went with their job, have no
+            // record of their own.
+            let ready = |task: &Task| !task.preparatory || task.state == TaskState::Done;
+            if is_terminal(job.state) {
+                for n in 0..job.tasks.len() as u32 {
+                    if !is_over(job.tasks[n as usize].state) {
+                        job.set_state(n, TaskState::Cancelled);
+                    }
+                }
+            } else {
+                if job.noise_scale.is_some() && job.tasks.iter().all(ready) {
+                    job.unblock();
+                }
+                self.core.queue.open(job);
+            }
+            self.core.queue.place(job);
+        }
+        let workers: Vec<Arc<str>> = self.core.workers.keys().cloned().collect();
+        for name in workers {
+            self.core.list(&name);
+        }
+        self.core.check();
+        self.core
+    }
+}
