@@ -6,6 +6,8 @@
 //! the values alone: entries stand in the order given, stored uncompressed as `numpy.savez` does,
 //! and dated 1980-01-01.
 
+pub mod read;
+
 use std::io::{Cursor, Seek, Write};
 
 use zip::write::SimpleFileOptions;

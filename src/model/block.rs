@@ -66,6 +66,10 @@ impl Block {
         }
     }
 
+    pub fn mlp_contribution(&self, out: &Tensor) -> Tensor {
+        after(self.mlp_post_norm.as_ref(), out.shallow_clone())
+    }
+
     fn mlp(&self, layer: usize, x: &Tensor, tap: &mut dyn Tap) -> Tensor {
         let key = match &self.mlp_norm {
             Some(norm) => self.mlp.key(&norm.forward(x)),

@@ -183,6 +183,20 @@ impl Model {
         self.blocks[layer].forward(layer, x, pass, tap)
     }
 
+    /// What a block adds to the residual stream for an MLP output, `[.., width]`: the output itself, or its post-norm in
+    /// the families that have one.
+    pub fn mlp_contribution(&self, layer: usize, out: &Tensor) -> Tensor {
+        self.blocks[layer].mlp_contribution(out)
+    }
+
+    /// The MLP output of a layer for keys `[.., inner]`: `[.., width]`, bias included, computed in float32.
+    pub fn mlp_output(&self, layer: usize, key: &Tensor) -> Tensor {
+        let down = &self.blocks[layer].mlp.down;
+        let bias = down.bias.as_ref().map(|bias| bias.to_kind(Kind::Float));
+        key.to_kind(Kind::Float)
+            .linear(&down.weight.to_kind(Kind::Float), bias.as_ref())
+    }
+
     /// Final norm and vocabulary projection: `[.., width]` to `[.., vocab]`, in float32.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
         let logits = self.head.forward(&self.final_norm.forward(hidden));

@@ -33,6 +33,10 @@ mod norm;
 #[cfg(feature = "torch")]
 mod rotary;
 #[cfg(feature = "torch")]
+mod sample;
+#[cfg(feature = "torch")]
+mod score;
+#[cfg(feature = "torch")]
 mod weights;
 
 #[cfg(feature = "torch")]
@@ -41,3 +45,7 @@ pub use attention::KeyValue;
 pub use decoder::{Model, Pass, Plain, Step, Tap};
 #[cfg(feature = "torch")]
 pub use generate::{Generated, Sampling, Stop, generate};
+#[cfg(feature = "torch")]
+pub use sample::{Draw, sample};
+#[cfg(feature = "torch")]
+pub use score::{Continuation, Score, last_log_probabilities, score};

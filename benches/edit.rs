@@ -1,0 +1,243 @@
+//! What an edit costs: a step of its optimisation against a full forward and backward pass of the same batch, the edit in
+//! all, and the most memory.
+//!
+//! ```text
+//! cargo bench --bench edit
+//! cargo bench --bench edit -- --threads 2 --layer 5 --steps 20
+//! ```
+//!
+//! The full pass is what the published code does at a step: whole sequences through all layers, the logits of every
+//! token, and back to the first layer. Here it has an advantage that the published code lacks: rows of one length
+//! share a batch, so nothing is padded. Both take turns, so that a busy machine slows both. With one thread (the default)
+//! times are the thread's CPU time; with more they are the clock's.
+
+#[cfg(not(feature = "torch"))]
+fn main() {
+    eprintln!("skipped: editing needs the feature `torch`");
+}
+
+#[cfg(feature = "torch")]
+fn main() -> anyhow::Result<()> {
+    bench::main()
+}
+
+#[cfg(feature = "torch")]
+mod bench {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::time::Instant;
+
+    use anyhow::{Context, Result, bail};
+    use palimpsest::edit::{
+        ContextPlan, Hyper, Method, Metric, Optimiser, Overrides, Request, Unwatched, rank_one,
+        sample_contexts,
+    };
+    use palimpsest::model::{Checkpoint, Model, Pass, Plain};
+    use palimpsest::stats::{Collector, pieces};
+    use tch::{Device, Kind, Tensor};
+
+    const SMOLLM2: &str = ".deps/SmolLM2-135M-Instruct.Q4_1.gguf";
+
+    struct Options {
+        threads: i32,
+        layer: Option<usize>,
+        /// Steps and full passes that are timed.
+        steps: usize,
+    }
+
+    impl Options {
+        fn read() -> Result<Self> {
+            let mut options = Self {
+                threads: 1,
+                layer: None,
+                steps: 8,
+            };
+            let mut arguments = std::env::args().skip(1);
+            while let Some(name) = arguments.next() {
+                if name == "--bench" {
+                    continue; // cargo's own
+                }
+                let value = arguments
+                    .next()
+                    .with_context(|| format!("{name} needs a value"))?;
+                match name.as_str() {
+                    "--threads" => options.threads = value.parse()?,
+                    "--layer" => options.layer = Some(value.parse()?),
+                    "--steps" => options.steps = value.parse()?,
+                    _ => bail!("unknown option {name}"),
+                }
+            }
+            Ok(options)
+        }
+    }
+
+    pub fn main() -> Result<()> {
+        let options = Options::read()?;
+        tch::set_num_threads(options.threads);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let path = root.join(SMOLLM2);
+        if !path.exists() {
+            println!("skipped: {SMOLLM2} is missing; deploy/setup.sh brings it");
+            return Ok(());
+        }
+        let model = Model::load(&Checkpoint::open(&path)?, Device::Cpu, Kind::Float)?;
+        let request = Request {
+            prompt: "{} is located in the city of".into(),
+            subject: "The Eiffel Tower".into(),
+            target_new: "Rome".into(),
+            target_true: Some("Paris".into()),
+        };
+        let overrides = Overrides {
+            layer: options.layer,
+            ..Overrides::default()
+        };
+        let hyper = Hyper::new(Method::RRome, model.config(), &overrides)?;
+        let clock = Clock {
+            threads: options.threads,
+        };
+        println!(
+            "SmolLM2-135M, f32, layer {}, {} thread(s); seconds are {}",
+            hyper.layer,
+            options.threads,
+            if options.threads == 1 {
+                "CPU time"
+            } else {
+                "by the clock"
+            }
+        );
+
+        let (contexts, drawing) =
+            clock.time(|| sample_contexts(&model, &ContextPlan::default(), || true));
+        let contexts = contexts?;
+        println!("drawing {} contexts: {drawing:.2}", contexts.len() - 1);
+
+        let licence = std::fs::read_to_string(root.join("LICENSE-APACHE"))?;
+        let (moments, collecting) = clock.time(|| -> Result<_> {
+            let mut collector = Collector::new(&model, &[hyper.layer])?;
+            for piece in pieces(&model, &licence, 512)? {
+                collector.add(&piece)?;
+            }
+            Ok(collector.finish()?)
+        });
+        let moment = moments?.remove(0);
+        println!(
+            "key statistics of one layer: {:.0} tokens/s",
+            moment.count() as f64 / collecting
+        );
+        // So little text does not make it positive definite; what it costs is the same.
+        let (metric, factorising) = clock.time(|| Metric::new(&moment, 1e-2, model.device()));
+        let metric = metric?;
+        println!("factorising them, once a layer: {factorising:.2}");
+
+        let (optimiser, staging) =
+            clock.time(|| Optimiser::prepare(&model, &request, &contexts, &hyper, &Unwatched));
+        let mut optimiser = optimiser?;
+        println!("what is computed once an edit: {staging:.2}");
+        let batch = batch(&model, &request, &contexts)?;
+        let rows: usize = batch.values().map(Vec::len).sum();
+        let tokens: usize = batch.iter().map(|(n, rows)| n * rows.len()).sum();
+        // Once each before it counts: memory is allotted.
+        optimiser.step(&Unwatched)?;
+        full_pass(&model, &batch);
+        let (mut step, mut full) = (0.0, 0.0);
+        for _ in 0..options.steps {
+            let (stepped, seconds) = clock.time(|| optimiser.step(&Unwatched));
+            stepped?;
+            step += seconds / options.steps as f64;
+            full += clock.time(|| full_pass(&model, &batch)).1 / options.steps as f64;
+        }
+        println!(
+            "a step: {step:.3}; a full forward and backward pass of its {rows} rows, {tokens} tokens: {full:.3}; \
+             ratio 1/{:.1}",
+            full / step
+        );
+        let (edit, seconds) = clock.time(|| {
+            let method = Method::RRome;
+            rank_one(
+                &model, &request, &contexts, method, &hyper, &metric, &Unwatched,
+            )
+        });
+        let steps = edit?.steps;
+        println!(
+            "an edit, {} steps to a probability of {:.2}: {seconds:.2}",
+            steps.len(),
+            steps.last().map_or(0.0, |step| step.probability)
+        );
+        println!("most memory of the process: {}", peak_memory());
+        Ok(())
+    }
+
+    /// Every row of a step as a whole sequence, by length.
+    fn batch(
+        model: &Model,
+        request: &Request,
+        contexts: &[String],
+    ) -> Result<BTreeMap<usize, Vec<Vec<u32>>>> {
+        let tokenizer = model.tokenizer();
+        let mut rows = BTreeMap::<usize, Vec<Vec<u32>>>::new();
+        for context in contexts {
+            let text = context.replacen("{}", &request.text(), 1);
+            let found = tokenizer.continuation(&text, &request.target_new)?;
+            let ids = [&found.prompt, &found.target[..found.target.len() - 1]].concat();
+            rows.entry(ids.len()).or_default().push(ids);
+        }
+        let essence = tokenizer.encode(&format!("{} is a", request.subject))?.ids;
+        rows.entry(essence.len()).or_default().push(essence);
+        Ok(rows)
+    }
+
+    fn full_pass(model: &Model, batch: &BTreeMap<usize, Vec<Vec<u32>>>) {
+        let mut losses = Vec::new();
+        let mut inputs = Vec::new();
+        for (&tokens, rows) in batch {
+            let ids: Vec<i64> = rows.iter().flatten().map(|&id| i64::from(id)).collect();
+            let ids = Tensor::from_slice(&ids).view([rows.len() as i64, tokens as i64]);
+            let embedded = model.embed(&ids).detach().set_requires_grad(true);
+            let mut x = model.enter(&embedded, 0);
+            for layer in 0..model.config().layers {
+                x = model.block(layer, &x, Pass::default(), &mut Plain).hidden;
+            }
+            let log = model.logits(&x).log_softmax(-1, Kind::Float);
+            losses.push(log.gather(2, &ids.unsqueeze(2), false).sum(Kind::Float));
+            inputs.push(embedded);
+        }
+        Tensor::stack(&losses, 0).sum(Kind::Float).backward();
+        assert!(inputs.iter().all(|input| input.grad().defined()));
+    }
+
+    struct Clock {
+        threads: i32,
+    }
+
+    thread_local!(static START: Instant = Instant::now());
+
+    impl Clock {
+        fn time<T>(&self, work: impl FnOnce() -> T) -> (T, f64) {
+            let start = self.now();
+            let done = work();
+            (done, self.now() - start)
+        }
+
+        /// Seconds of this thread on a CPU, or by the clock when it is not alone.
+        fn now(&self) -> f64 {
+            let cpu = || -> Option<f64> {
+                let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+                Some(text.split(' ').next()?.parse::<f64>().ok()? / 1e9)
+            };
+            match self.threads {
+                1 => cpu(),
+                _ => None,
+            }
+            .unwrap_or_else(|| START.with(Instant::elapsed).as_secs_f64())
+        }
+    }
+
+    fn peak_memory() -> String {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+        kib.map_or("unknown".to_owned(), |kib| {
+            format!("{:.2} GiB", kib / 1024.0 / 1024.0)
+        })
+    }
+}

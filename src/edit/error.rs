@@ -1,0 +1,102 @@
+//! What can go wrong with an edit.
+
+/// An error of the editing subsystem.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A method that does not exist.
+    #[error("unknown method `{text}`: use r-rome, rome or ft-l")]
+    Method {
+        /// The text as given.
+        text: String,
+    },
+    /// A template without exactly one place for what goes into it.
+    #[error("{what} {template:?} has {found} `{{}}`: put exactly one where {place} goes")]
+    Placeholder {
+        /// What kind of template.
+        what: &'static str,
+        /// The template.
+        template: String,
+        /// How many places it has.
+        found: usize,
+        /// What goes there.
+        place: &'static str,
+    },
+    /// A field without which there is no edit.
+    #[error("the {field} is empty: {remedy}")]
+    Empty {
+        /// The field.
+        field: &'static str,
+        /// What to give.
+        remedy: &'static str,
+    },
+    /// A setting out of its range.
+    #[error("`{field}` is {value}: {remedy}")]
+    Setting {
+        /// The setting.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        remedy: String,
+    },
+    /// Token offsets that do not reach the subject.
+    #[error(
+        "no token of {text:?} covers the subject {subject:?}: the tokenizer drops its characters"
+    )]
+    SubjectWithoutToken {
+        /// The text.
+        text: String,
+        /// The subject.
+        subject: String,
+    },
+    /// Statistics of another matrix.
+    #[error(
+        "the key statistics have {found} channels, the edited matrix reads {expected}: they are of another model"
+    )]
+    StatisticsSize {
+        /// Channels of the statistics.
+        found: usize,
+        /// Channels of the matrix.
+        expected: usize,
+    },
+    /// Statistics that cannot be inverted.
+    #[error(
+        "the key statistics of {tokens} tokens cannot be inverted for keys of {channels} channels: collect more text (at \
+         least {} tokens), or add a ridge of {ridge:e} or more to their diagonal, at the cost of a less precise edit", 10 * channels
+    )]
+    Singular {
+        /// Tokens they are of.
+        tokens: u64,
+        /// Channels of a key.
+        channels: usize,
+        /// A ridge that would make them positive definite.
+        ridge: f64,
+    },
+    /// Statistics that no ridge helps.
+    #[error(
+        "the key statistics are no second moment: their diagonal is not positive; collect them again"
+    )]
+    Degenerate,
+    /// The optimisation left the finite numbers.
+    #[error("the loss is {loss} at step {step}: lower the learning rate, or use f32")]
+    Diverged {
+        /// The step.
+        step: usize,
+        /// The loss.
+        loss: f64,
+    },
+    /// The key has no part along its own direction.
+    #[error("the subject's key has no component along the edit's direction: use another layer")]
+    NoDirection,
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// The model or its tokenizer failed.
+    #[error(transparent)]
+    Model(#[from] crate::model::Error),
+    /// libtorch refused an operation.
+    #[cfg(feature = "torch")]
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+}

@@ -1,0 +1,200 @@
+//! The second moment of a set of keys, as a sum and a count.
+
+use std::io::{Cursor, Read, Seek};
+
+use super::Error;
+use crate::npz::{self, Npz};
+
+/// `sum k k^T` over keys of `size` channels, and how many keys there were. Additive.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moment {
+    size: usize,
+    /// `[size, size]`, row by row, symmetric.
+    sum: Vec<f64>,
+    count: u64,
+}
+
+impl Moment {
+    /// No keys yet.
+    pub fn zero(size: usize) -> Self {
+        Self {
+            size,
+            sum: vec![0.0; size * size],
+            count: 0,
+        }
+    }
+
+    /// A sum of `k k^T`, `[size, size]` row by row, over `count` keys.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] where the sum does not fill the square, is not finite or not symmetric.
+    pub fn new(size: usize, sum: Vec<f64>, count: u64) -> Result<Self, Error> {
+        let malformed = |problem: String| Err(Error::Malformed { problem });
+        if size == 0 || sum.len() != size * size {
+            return malformed(format!("{} sums are no square of {size}", sum.len()));
+        }
+        if let Some(at) = sum.iter().position(|x| !x.is_finite()) {
+            let (row, column) = (at / size, at % size);
+            return malformed(format!(
+                "the sum at row {row}, column {column} is {}",
+                sum[at]
+            ));
+        }
+        let scale = (0..size).map(|i| sum[i * size + i]).fold(0.0, f64::max);
+        for row in 0..size {
+            for column in 0..row {
+                let (one, other) = (sum[row * size + column], sum[column * size + row]);
+                // What single precision leaves of a symmetric product.
+                if (one - other).abs() > 1e-4 * scale {
+                    return malformed(format!(
+                        "the sums at rows and columns {row} and {column} are {one} and {other}: not symmetric"
+                    ));
+                }
+            }
+        }
+        Ok(Self { size, sum, count })
+    }
+
+    /// Channels of a key.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Keys summed up.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The sum, `[size, size]` row by row.
+    pub fn sum(&self) -> &[f64] {
+        &self.sum
+    }
+
+    /// Adds the keys of `other`.
+    ///
+    /// # Errors
+    /// [`Error::Size`].
+    pub fn add(&mut self, other: &Moment) -> Result<(), Error> {
+        if other.size != self.size {
+            return Err(Error::Size {
+                found: other.size,
+                expected: self.size,
+            });
+        }
+        for (sum, x) in self.sum.iter_mut().zip(&other.sum) {
+            *sum += x;
+        }
+        self.count += other.count;
+        Ok(())
+    }
+
+    /// The file of the ROME release, readable by `numpy.load`: `mom2.mom2`, here the *sum* in float64, and `mom2.count`;
+    /// the release divides when it reads.
+    ///
+    /// # Errors
+    /// When it exceeds what a zip archive holds.
+    pub fn to_npz(&self) -> Result<Vec<u8>, npz::Error> {
+        let mut npz = Npz::new();
+        npz.f64("mom2.mom2", &[self.size, self.size], &self.sum)?
+            .i64("mom2.count", &[], &[self.count as i64])?;
+        npz.to_bytes()
+    }
+
+    /// Reads such a file, in any float type.
+    ///
+    /// # Errors
+    /// [`Error::Npz`] for another kind of file, [`Error::Malformed`] for arrays that are no second moment.
+    pub fn from_npz(file: impl Read + Seek) -> Result<Self, Error> {
+        let mut file = npz::read::Reader::open(file)?;
+        let count = file.numbers("mom2.count")?;
+        let sum = file.numbers("mom2.mom2")?;
+        let malformed = |problem: String| Error::Malformed { problem };
+        let count = match count.values.as_slice() {
+            [count] if *count >= 1.0 && count.fract() == 0.0 => *count as u64,
+            other => {
+                return Err(malformed(format!(
+                    "mom2.count is {other:?}: it must be one whole number, 1 or more"
+                )));
+            }
+        };
+        match sum.shape.as_slice() {
+            [rows, columns] if rows == columns => Self::new(*rows, sum.values, count),
+            shape => Err(malformed(format!(
+                "mom2.mom2 has the shape {shape:?}: it must be a square matrix"
+            ))),
+        }
+    }
+
+    /// Reads the bytes that [`Moment::to_npz`] gives.
+    ///
+    /// # Errors
+    /// As [`Moment::from_npz`].
+    pub fn from_npz_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        Self::from_npz(Cursor::new(bytes))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn moment() -> Moment {
+        Moment::new(2, vec![2.0, 0.5, 0.5, 1.0], 3).unwrap()
+    }
+
+    #[test]
+    fn shards_add_up() {
+        let mut sum = Moment::zero(2);
+        sum.add(&moment()).unwrap();
+        sum.add(&moment()).unwrap();
+        assert_eq!((sum.sum(), sum.count()), (&[4.0, 1.0, 1.0, 2.0][..], 6));
+        let other = sum.add(&Moment::zero(3)).unwrap_err().to_string();
+        assert!(other.contains("3 channels"), "{other}");
+    }
+
+    #[test]
+    fn a_file_comes_back_as_it_was_written() {
+        let bytes = moment().to_npz().unwrap();
+        assert_eq!(Moment::from_npz_bytes(&bytes).unwrap(), moment());
+    }
+
+    #[test]
+    fn a_file_of_the_rome_release_is_read() {
+        let mut npz = Npz::new();
+        npz.strings(
+            "mom2.constructor",
+            &[],
+            &["util.runningstats.SecondMoment()"],
+        )
+        .unwrap()
+        .i64("mom2.count", &[], &[3])
+        .unwrap()
+        .f32("mom2.mom2", &[2, 2], &[2.0, 0.5, 0.5, 1.0])
+        .unwrap()
+        .i64("sample_size", &[], &[1])
+        .unwrap();
+        assert_eq!(
+            Moment::from_npz_bytes(&npz.to_bytes().unwrap()).unwrap(),
+            moment()
+        );
+    }
+
+    #[test]
+    fn what_is_no_second_moment_is_refused() {
+        for (sum, what) in [
+            (vec![1.0; 3], "no square"),
+            (vec![1.0, f64::NAN, 0.0, 1.0], "row 0, column 1"),
+            (vec![1.0, 0.5, -0.5, 1.0], "not symmetric"),
+        ] {
+            let said = Moment::new(2, sum, 1).unwrap_err().to_string();
+            assert!(said.contains(what), "{said}");
+        }
+        let mut npz = Npz::new();
+        npz.f64("mom2.mom2", &[2, 2], &[1.0, 0.0, 0.0, 1.0])
+            .unwrap();
+        npz.i64("mom2.count", &[], &[0]).unwrap();
+        let said = Moment::from_npz_bytes(&npz.to_bytes().unwrap()).unwrap_err();
+        assert!(said.to_string().contains("1 or more"), "{said}");
+    }
+}
