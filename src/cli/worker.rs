@@ -84,6 +84,7 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     tracing::info!(
         worker = options.id,
         coordinator = settings.coordinator.as_str(),
+        valid_until = settings.valid_until.map(tracing::field::display),
         "working"
     );
     let shutdown = CancellationToken::new();
