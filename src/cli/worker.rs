@@ -43,6 +43,9 @@ pub struct Args {
     /// When the worker will be taken away: RFC 3339, or seconds since 1970
     #[arg(long, value_name = "TIME")]
     valid_until: Option<String>,
+    /// Leave after having had nothing to do for this long, such as 5m
+    #[arg(long, value_name = "DURATION")]
+    idle_exit: Option<String>,
     /// Compute nothing, and take this many milliseconds for every unit: for trying the system
     #[arg(long, hide = true, value_name = "MILLISECONDS")]
     fake: Option<u64>,
@@ -59,6 +62,7 @@ impl Args {
         flag(flags, "worker.id", &self.id);
         flag(flags, "worker.credits", &self.credits);
         flag(flags, "worker.valid_until", &self.valid_until);
+        flag(flags, "worker.idle_exit", &self.idle_exit);
     }
 }
 
@@ -78,6 +82,7 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         cache: settings.cache.clone(),
         drain_timeout: DRAIN,
         valid_until: settings.valid_until.map(Into::into),
+        idle_exit: settings.idle_exit,
     };
     // Lazily: a worker may be started before its coordinator.
     let client = Client::new(endpoint(settings.coordinator.as_str())?.connect_lazy());
