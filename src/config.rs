@@ -221,6 +221,9 @@ settings! {
         /// When the worker will be taken away: RFC 3339, or seconds since 1970. It takes no work
         /// that would not be done by then.
         valid_until: Option<jiff::Timestamp> = "",
+        /// How long the worker stays with nothing to do before it leaves, as a batch job should;
+        /// unset, it stays. Duration.
+        idle_exit: Option<Duration> = "",
     }
     /// Settings of the commands that ask for work.
     client: ClientConfig {

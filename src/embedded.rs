@@ -93,6 +93,7 @@ impl Embedded {
             cache: store.path().join("embedded"),
             drain_timeout: Duration::ZERO,
             valid_until: None,
+            idle_exit: None,
         };
         let objects = store.objects().clone();
         let (client, shutdown) = (self.client.clone(), self.worker_shutdown.clone());

@@ -417,6 +417,20 @@ fn a_cancelled_job_stops_the_real_engine_in_the_middle_of_a_task() {
 }
 
 #[test]
+fn a_worker_with_nothing_left_to_do_leaves_when_it_was_told_to() {
+    let site = quick_site();
+    write_facts(&site, 5);
+    let server = site.serve("127.0.0.1:0");
+    import(&site, &server);
+    let job = submit(&site, &server, &["--noise", "0.1"]);
+    // Longer over a unit than it may be idle: it is not idle while it works.
+    let args = ["--fake", "300", "--idle-exit", "200ms"];
+    let mut worker = site.worker(&server, "batch", &args);
+    results(&site, &server, &job);
+    assert!(worker.wait(PATIENCE).success(), "{}", worker.said());
+}
+
+#[test]
 fn a_coordinator_asked_to_stop_leaves_well_with_streams_open() {
     let site = quick_site();
     let mut server = site.serve("127.0.0.1:0");

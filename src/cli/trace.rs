@@ -69,6 +69,9 @@ pub struct Args {
     /// What to call the job
     #[arg(long)]
     name: Option<String>,
+    /// The request's own name: asked again by the same name, the sweep that there is is followed
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
     /// Submit and print the job's name, without following it
     #[arg(long)]
     detach: bool,
@@ -132,7 +135,10 @@ async fn submit(
     };
     let request = v1::CreateJobRequest {
         job: Some(job),
-        request_id: uuid::Uuid::now_v7().to_string(),
+        request_id: args
+            .request_id
+            .clone()
+            .unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
         validate_only: false,
     };
     let job = client

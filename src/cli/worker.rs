@@ -89,6 +89,9 @@ struct WorkArgs {
     /// When the worker will be taken away: RFC 3339, or seconds since 1970
     #[arg(long, value_name = "TIME")]
     valid_until: Option<String>,
+    /// Leave after having had nothing to do for this long, such as 5m
+    #[arg(long, value_name = "DURATION")]
+    idle_exit: Option<String>,
     /// Compute nothing, and take this many milliseconds for every unit: for trying the system
     #[arg(long, hide = true, value_name = "MILLISECONDS")]
     fake: Option<u64>,
@@ -120,6 +123,7 @@ impl WorkArgs {
         flag(flags, "worker.credits", &self.credits);
         flag(flags, "worker.drain_timeout", &self.drain_timeout);
         flag(flags, "worker.valid_until", &self.valid_until);
+        flag(flags, "worker.idle_exit", &self.idle_exit);
     }
 }
 
@@ -179,12 +183,14 @@ async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode
         cache: settings.cache.clone(),
         drain_timeout: settings.drain_timeout,
         valid_until: settings.valid_until.map(Into::into),
+        idle_exit: settings.idle_exit,
     };
     // Lazily: a worker may be started before its coordinator.
     let client = Client::new(endpoint(settings.coordinator.as_str())?.connect_lazy());
     tracing::info!(
         worker = options.id,
         coordinator = settings.coordinator.as_str(),
+        valid_until = settings.valid_until.map(tracing::field::display),
         "working"
     );
     let shutdown = CancellationToken::new();

@@ -41,6 +41,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// When the worker will be taken away, where that is known.
     pub valid_until: Option<std::time::SystemTime>,
+    /// How long to stay with nothing to do; for ever if there is no limit.
+    pub idle_exit: Option<Duration>,
 }
 
 /// Why a worker ended.
@@ -85,6 +87,7 @@ pub async fn run(
         engine_outbox,
         draining: false,
         drain_deadline: None,
+        idle_deadline: None,
         fetched: mpsc::unbounded_channel(),
     };
     let ended = session.work(shutdown).await;
@@ -150,6 +153,8 @@ struct Session {
     engine_outbox: mpsc::UnboundedReceiver<Report>,
     draining: bool,
     drain_deadline: Option<Instant>,
+    /// When a worker that holds no lease leaves; none while it holds one.
+    idle_deadline: Option<Instant>,
     fetched: (
         mpsc::UnboundedSender<Fetched>,
         mpsc::UnboundedReceiver<Fetched>,
@@ -205,7 +210,15 @@ impl Session {
         if self.draining {
             out.send(drain_message());
         }
+        // Time without a coordinator is not time without work.
+        self.idle_deadline = None;
         loop {
+            self.idle_deadline = match self.options.idle_exit {
+                Some(limit) if self.leases.is_empty() => {
+                    self.idle_deadline.or_else(|| Some(Instant::now() + limit))
+                }
+                _ => None,
+            };
             tokio::select! {
                 // In this order: what comes with the clock is rare and must not wait for a flood;
                 // what the coordinator says, such as that a lease is taken back, comes before more
@@ -213,6 +226,7 @@ impl Session {
                 biased;
                 () = shutdown.cancelled(), if !self.draining => self.drain("asked to stop", &out),
                 () = &mut retire, if !self.draining => self.drain("its time is nearly up", &out),
+                () = until(self.idle_deadline), if !self.draining => self.drain("nothing to do", &out),
                 () = until(self.drain_deadline), if self.draining => self.hand_back(&out),
                 _ = beat.tick() => self.heartbeat(&out),
                 message = inbox.next() => match message {
