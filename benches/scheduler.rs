@@ -437,7 +437,8 @@ async fn work(
             let (sender, receiver) = mpsc::unbounded_channel();
             let send = |message| {
                 let message = Some(message);
-                sender.send(v1::ConnectRequest { message })
+                let sent = sender.send(v1::ConnectRequest { message });
+                sent.map_err(|_| anyhow::anyhow!("the stream's other end is gone"))
             };
             send(Request::Hello(hello))?;
             let requests = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);

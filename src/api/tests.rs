@@ -60,6 +60,7 @@ impl Site {
             cache,
             drain_timeout: Duration::from_secs(30),
             valid_until: None,
+            idle_exit: None,
         };
         let engine = Box::new(Fake {
             unit_time: Duration::from_millis(unit_time),
