@@ -3,14 +3,22 @@
 //!
 //! ```text
 //! cargo bench --bench causal
-//! cargo bench --bench causal -- --threads 2 --dtypes f32,bf16 --kinds hidden --gpt2-xl 4 --plain-cells 12
+//! cargo bench --bench causal -- --threads 2 --dtypes f32,bf16 --kinds hidden --gpt2-xl 48 --plain-cells 12
 //! ```
 //!
-//! Prints one table a model and dtype. The machine may be busy with other things, so nothing is compared across
-//! runs: products are timed between the tokens of the very trace they are compared with, and the plain
-//! engine right before and after it, as is what the published code does for a cell: one pass over the samples and a
-//! clean row with the logits of every token (the plain engine leaves out that row and those logits). With one thread (the default) times are the thread's CPU time, which other
-//! load disturbs little; with more they are the clock's.
+//! Prints one table a model, prompt and dtype. The machine may be busy with other things, so nothing is compared across
+//! runs: products are timed between the tokens of the very trace they are compared with, and the baselines right before
+//! and after it. With one thread (the default) times are the thread's CPU time, which other load disturbs
+//! little; with more they are the clock's.
+//!
+//! Three baselines, each scaled up from a few cells:
+//! - *plain*: our plain engine, one pass over the samples a cell;
+//! - *published*: what the published code does for a cell, one pass over the samples and a clean row, with the logits
+//!   of every token;
+//! - *same products*: the published pass again, with the matrix products of the exact engine.
+//!
+//! The first two multiply with libtorch's own products, as any program on libtorch does. The third is what remains of
+//! the ratio when only the number of multiply-adds is saved.
 
 #[cfg(not(feature = "torch"))]
 fn main() {
@@ -29,8 +37,10 @@ mod bench {
     use std::time::Instant;
 
     use anyhow::{Context, Result, bail};
-    use palimpsest::causal::{Engine, Error, Fact, Kind, Noise, Settings, Shape, Watch, trace};
-    use palimpsest::model::{Checkpoint, Config, Model, Plain};
+    use palimpsest::causal::{
+        Engine, Error, Fact, Grid, Kind, Noise, Settings, Shape, Watch, trace,
+    };
+    use palimpsest::model::{Checkpoint, Config, Model, Plain, Products, with_libtorch_products};
     use tch::{Device, Kind as Dtype, Tensor};
 
     const SMOLLM2: &str = ".deps/SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -39,8 +49,8 @@ mod bench {
         threads: i32,
         dtypes: Vec<Dtype>,
         kinds: Vec<Kind>,
-        /// Layers of the random model in GPT-2 XL's shape; none to leave it out.
-        gpt2_xl: Option<usize>,
+        /// Layers of the random model in GPT-2 XL's shape, 0 to leave it out.
+        gpt2_xl: usize,
         /// Cells that the plain engine traces; the rest is scaled up.
         plain_cells: u64,
     }
@@ -51,8 +61,8 @@ mod bench {
                 threads: 1,
                 dtypes: vec![Dtype::Float],
                 kinds: Kind::ALL.to_vec(),
-                gpt2_xl: None,
-                plain_cells: 12,
+                gpt2_xl: layers_that_fit().min(12),
+                plain_cells: 6,
             };
             let mut arguments = std::env::args().skip(1);
             while let Some(name) = arguments.next() {
@@ -64,7 +74,7 @@ mod bench {
                     .with_context(|| format!("{name} needs a value"))?;
                 match name.as_str() {
                     "--threads" => options.threads = value.parse()?,
-                    "--gpt2-xl" => options.gpt2_xl = Some(value.parse()?),
+                    "--gpt2-xl" => options.gpt2_xl = value.parse()?,
                     "--plain-cells" => options.plain_cells = value.parse()?,
                     "--kinds" => {
                         let kinds = value.split(',').map(str::parse);
@@ -86,86 +96,177 @@ mod bench {
         tch::set_num_threads(options.threads);
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let path = root.join(SMOLLM2);
+        println!("{}", machine());
+        let fact = |prompt: &str, subject: &str| Fact {
+            prompt: prompt.into(),
+            subject: subject.into(),
+            ..Fact::default()
+        };
         match path.exists() {
-            true => table(
+            true => tables(
                 "SmolLM2-135M",
                 &Checkpoint::open(&path)?,
                 &options,
-                Fact {
-                    prompt: "The Eiffel Tower is located in the city of".into(),
-                    subject: "The Eiffel Tower".into(),
-                    ..Fact::default()
-                },
+                &[
+                    fact(
+                        "The Eiffel Tower is located in the city of",
+                        "The Eiffel Tower",
+                    ),
+                    fact(
+                        "Of all the monuments that people travel far to see, the Eiffel Tower is located in the city of",
+                        "Eiffel Tower",
+                    ),
+                ],
                 0.3,
             )?,
             false => println!("skipped: {SMOLLM2} is missing; deploy/setup.sh brings it"),
         }
-        if let Some(layers) = options.gpt2_xl {
+        if options.gpt2_xl > 0 {
             let folder = tempfile::tempdir()?;
-            gpt2_xl(
-                folder.path(),
-                &root.join("tests/fixtures/tokenizer.json"),
-                layers,
-            )?;
-            table(
-                &format!("random, GPT-2 XL's shape, {layers} layers"),
+            let tokenizer = root.join("tests/fixtures/tokenizer.json");
+            gpt2_xl(folder.path(), &tokenizer, options.gpt2_xl)?;
+            tables(
+                &format!("random, GPT-2 XL's shape, {} layers", options.gpt2_xl),
                 &Checkpoint::open(folder.path())?,
                 &options,
-                Fact {
-                    prompt: " of the and s in the city".into(),
-                    subject: " of the".into(),
-                    ..Fact::default()
-                },
+                &[fact(" of the and s in the city", " of the")],
                 0.1,
             )?;
         }
         Ok(())
     }
 
-    fn table(
+    /// The processor and what it multiplies.
+    fn machine() -> String {
+        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let field = |name: &str| {
+            let line = info.lines().find(|line| line.starts_with(name));
+            line.and_then(|line| line.split(": ").nth(1)).unwrap_or("")
+        };
+        let flags: Vec<&str> = field("flags").split(' ').collect();
+        let has: Vec<&str> = [
+            "avx2",
+            "avx512f",
+            "avx512_bf16",
+            "avx512_fp16",
+            "amx_bf16",
+            "amx_fp16",
+        ]
+        .into_iter()
+        .filter(|flag| flags.contains(flag))
+        .collect();
+        format!("{}, with {}", field("model name"), has.join(", "))
+    }
+
+    /// Layers of GPT-2 XL's shape in float32 that fit into a quarter of the free memory.
+    fn layers_that_fit() -> usize {
+        let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let free: usize = info
+            .lines()
+            .find_map(|line| line.strip_prefix("MemAvailable:"))
+            .and_then(|rest| rest.trim().split(' ').next()?.parse().ok())
+            .unwrap_or(0);
+        free / 4 / (4 * 12 * 1600 * 1600 / 1024)
+    }
+
+    fn tables(
         name: &str,
         checkpoint: &Checkpoint,
         options: &Options,
-        fact: Fact,
+        facts: &[Fact],
         sd: f64,
     ) -> Result<()> {
+        // Seconds and grids of the first dtype, to which the others are compared.
+        let mut first: Vec<(f64, Grid)> = Vec::new();
         for &dtype in &options.dtypes {
             let model = Model::load(checkpoint, Device::Cpu, dtype)?;
-            let tokens = model.tokenizer().encode(&fact.prompt)?.ids.len();
-            println!(
-                "\n{name}, {dtype:?}, {} thread(s), {tokens} tokens, 10 samples; seconds are {}",
-                options.threads,
-                match options.threads {
-                    1 => "CPU time",
-                    _ => "by the clock",
-                }
-            );
-            println!(
-                "{:<8}{:>10}{:>12}{:>9}{:>15}{:>9}{:>12}{:>12}{:>12}{:>9}",
-                "kind",
-                "exact s",
-                "plain s *",
-                "ratio",
-                "full pass s *",
-                "ratio",
-                "done/floor",
-                "GMAC/s",
-                "GEMM GMAC/s",
-                "share"
-            );
-            for &kind in &options.kinds {
-                row(&model, options, &fact, kind, sd)?;
+            let mut found = Vec::new();
+            for fact in facts {
+                found.extend(table(name, &model, options, fact, sd)?);
             }
-            println!(
-                "* from {} of its cells, scaled; full pass: 11 rows and all logits a cell, as published. GMAC/s: multiply-adds of the floor a second; GEMM: the products \
-                 of one block alone, on as many rows as the batches have",
-                2 * options.plain_cells
-            );
+            if first.is_empty() {
+                first = found;
+                continue;
+            }
+            for ((seconds, grid), (first_seconds, first)) in found.iter().zip(&first) {
+                println!(
+                    "{dtype:?} against {:?}, {} tokens, {}: {:.1} times as fast, scores within {:.4}",
+                    options.dtypes[0],
+                    grid.tokens.len(),
+                    grid.measure(),
+                    first_seconds / seconds,
+                    furthest(grid, first)
+                );
+            }
         }
         Ok(())
     }
 
-    fn row(model: &Model, options: &Options, fact: &Fact, kind: Kind, sd: f64) -> Result<()> {
+    /// The largest difference between two grids' scores.
+    fn furthest(a: &Grid, b: &Grid) -> f64 {
+        let pairs = a.scores.iter().zip(&b.scores);
+        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    }
+
+    fn table(
+        name: &str,
+        model: &Model,
+        options: &Options,
+        fact: &Fact,
+        sd: f64,
+    ) -> Result<Vec<(f64, Grid)>> {
+        let encoding = model.tokenizer().encode(&fact.prompt)?;
+        let span =
+            palimpsest::causal::subject_span(&fact.prompt, &fact.subject, &encoding.offsets)?;
+        println!(
+            "\n{name}, {:?}, {} thread(s), {} tokens, subject {}..{}, 10 samples; seconds are {}",
+            model.dtype(),
+            options.threads,
+            encoding.ids.len(),
+            span.start,
+            span.end,
+            match options.threads {
+                1 => "CPU time",
+                _ => "by the clock",
+            }
+        );
+        println!(
+            "{:<8}{:>9} |{:>9}{:>7} |{:>11}{:>7} |{:>15}{:>7} |{:>13}{:>13}{:>13} |{:>8}{:>8}{:>9}{:>8}",
+            "kind",
+            "exact s",
+            "plain s",
+            "ratio",
+            "published s",
+            "ratio",
+            "same products s",
+            "ratio",
+            "plain/floor *",
+            "published *",
+            "exact *",
+            "GMAC/s",
+            "GEMM",
+            "libtorch",
+            "share"
+        );
+        let mut found = Vec::new();
+        for &kind in &options.kinds {
+            found.push(row(model, options, fact, kind, sd)?);
+        }
+        println!(
+            "* multiply-adds over those of the floor. GMAC/s: multiply-adds done a second, all included. GEMM: the products of one \
+             block alone on {ROWS} rows; libtorch: the same by libtorch's own. Baselines from {} of their cells, scaled",
+            2 * options.plain_cells
+        );
+        Ok(found)
+    }
+
+    fn row(
+        model: &Model,
+        options: &Options,
+        fact: &Fact,
+        kind: Kind,
+        sd: f64,
+    ) -> Result<(f64, Grid)> {
         let mut settings = Settings {
             kinds: vec![kind],
             engine: Engine::Plain,
@@ -179,8 +280,14 @@ mod bench {
         let ids = model
             .ids(&encoding.ids)?
             .repeat([settings.samples as i64 + 1, 1]);
-        let before = plain_cell(model, fact, &settings, &clock, cells)?;
-        let pass_before = full_pass(model, &ids, &clock, cells);
+        let baselines = |settings: &Settings| -> Result<[f64; 3]> {
+            Ok([
+                plain_cell(model, fact, settings, &clock, cells)?,
+                with_libtorch_products(|| full_pass(model, &ids, &clock, cells)),
+                full_pass(model, &ids, &clock, cells),
+            ])
+        };
+        let before = baselines(&settings)?;
 
         settings.engine = Engine::Exact;
         let span =
@@ -193,30 +300,41 @@ mod bench {
             samples: settings.samples,
             window: settings.window,
         };
-        let probe = Probe::new(model, &clock, mean_rows(&shape));
+        let probe = Probe::new(model, &clock);
         let start = clock.now();
-        trace(model, fact, &settings, &probe)?;
-        let exact = clock.now() - start - probe.seconds.get();
+        let grid = trace(model, fact, &settings, &probe)?.remove(0);
+        let exact = clock.now() - start - probe.seconds();
 
         settings.engine = Engine::Plain;
-        let after = plain_cell(model, fact, &settings, &clock, cells)?;
-        let pass_after = full_pass(model, &ids, &clock, cells);
+        let after = baselines(&settings)?;
         let count = (shape.tokens * shape.layers) as f64;
-        let plain = (before + after) / 2.0 * count;
-        let full = (pass_before + pass_after) / 2.0 * count;
+        let [plain, published, same] =
+            std::array::from_fn(|i| (before[i] + after[i]) / 2.0 * count);
 
-        let floor = shape.floor() as f64 * block_weights(model.config());
-        let rate = floor / exact / 1e9;
-        let gemm = probe.products.get() / probe.seconds.get() / 1e9;
+        let config = model.config();
+        let floor = shape.floor() as f64 * block_weights(config);
+        let vocabulary = (config.width * config.vocab) as f64;
+        let pass = shape.layers as f64 * block_weights(config);
+        let tokens = count * shape.tokens as f64;
+        let plain_done =
+            tokens * shape.samples as f64 * pass + count * shape.samples as f64 * vocabulary;
+        let published_done = tokens * (shape.samples + 1) as f64 * (pass + vocabulary);
+        let done = done(config, &shape);
+        let rate = done / exact / 1e9;
+        let [gemm, libtorch] = probe.rates();
         println!(
-            "{:<8}{exact:>10.2}{plain:>12.1}{:>9.1}{full:>15.1}{:>9.1}{:>12.2}{rate:>12.1}{gemm:>12.1}{:>8.0} %",
+            "{:<8}{exact:>9.2} |{plain:>9.1}{:>7.1} |{published:>11.1}{:>7.1} |{same:>15.1}{:>7.1} \
+             |{:>13.2}{:>13.2}{:>13.2} |{rate:>8.1}{gemm:>8.1}{libtorch:>9.1}{:>6.0} %",
             kind.to_string(),
             plain / exact,
-            full / exact,
-            done(model.config(), &shape) / floor,
+            published / exact,
+            same / exact,
+            plain_done / floor,
+            published_done / floor,
+            done / floor,
             100.0 * rate / gemm
         );
-        Ok(())
+        Ok((exact, grid))
     }
 
     /// Seconds a forward pass with the logits of every token.
@@ -274,47 +392,68 @@ mod bench {
         }
     }
 
+    /// Rows of the timed products, tokens counted apart: as many as the exact engine's batches have.
+    const ROWS: i64 = 512;
+
     /// Times the products of one block whenever a token of a trace is done.
     struct Probe<'a> {
         clock: &'a Clock,
         weights: Vec<Tensor>,
         inputs: Vec<Tensor>,
-        seconds: Cell<f64>,
+        /// Seconds with the exact engine's products and with libtorch's.
+        seconds: [Cell<f64>; 2],
+        /// Multiply-adds of each.
         products: Cell<f64>,
     }
 
     impl<'a> Probe<'a> {
-        fn new(model: &Model, clock: &'a Clock, rows: i64) -> Self {
+        fn new(model: &Model, clock: &'a Clock) -> Self {
             let random = |a: i64, b: i64| {
                 Tensor::randn([a, b], (Dtype::Float, Device::Cpu)).to_kind(model.dtype())
             };
             let (weights, inputs) = maps(model.config())
                 .into_iter()
-                .map(|(out, inp)| (random(out, inp), random(rows, inp)))
+                .map(|(out, inp)| (random(out, inp), random(ROWS, inp)))
                 .unzip();
             let probe = Self {
                 clock,
                 weights,
                 inputs,
-                seconds: Cell::new(0.0),
+                seconds: [Cell::new(0.0), Cell::new(0.0)],
                 products: Cell::new(0.0),
             };
             probe.measure();
-            probe.seconds.set(0.0); // the first time is a warm-up
+            probe.seconds[0].set(0.0); // the first time is a warm-up
+            probe.seconds[1].set(0.0);
             probe.products.set(0.0);
             probe
         }
 
         fn measure(&self) {
-            let start = self.clock.now();
             for (weight, input) in self.weights.iter().zip(&self.inputs) {
-                let product = input.linear(weight, None::<&Tensor>);
-                drop(product);
+                let times: [f64; 2] = [false, true].map(|own| {
+                    let start = self.clock.now();
+                    drop(match own {
+                        false => Products::linear(input, weight),
+                        true => with_libtorch_products(|| Products::linear(input, weight)),
+                    });
+                    self.clock.now() - start
+                });
+                for (seconds, time) in self.seconds.iter().zip(times) {
+                    seconds.set(seconds.get() + time);
+                }
                 let count = weight.numel() as f64 * input.size()[0] as f64;
                 self.products.set(self.products.get() + count);
             }
-            self.seconds
-                .set(self.seconds.get() + self.clock.now() - start);
+        }
+
+        fn seconds(&self) -> f64 {
+            self.seconds.iter().map(Cell::get).sum()
+        }
+
+        /// 1e9 multiply-adds a second.
+        fn rates(&self) -> [f64; 2] {
+            [0, 1].map(|i| self.products.get() / self.seconds[i].get() / 1e9)
         }
     }
 
@@ -377,8 +516,10 @@ mod bench {
             .collect::<std::collections::HashSet<_>>()
             .len()
             - usize::from(shape.kind == Kind::Hidden);
-        // In the last block all but the last token only have their keys and values made.
-        let spared: usize = (0..corrupted).map(|behind| behind * cells).sum();
+        // In the last block all but the last token only have their keys and values made. The first token of the subject
+        // is not computed in a hidden grid.
+        let settled = usize::from(shape.kind == Kind::Hidden);
+        let spared = cells * (corrupted * (corrupted - 1) / 2 - settled.min(corrupted - 1));
         let runs = match shape.kind {
             Kind::Hidden => shape.samples + 1,
             Kind::Mlp | Kind::Attn => 2 * shape.samples + 1,
@@ -387,19 +528,6 @@ mod bench {
         (shape.passes() as f64 + (runs * shape.tokens * shape.layers) as f64) * weights
             - (spared * shape.samples) as f64 * (weights - keys)
             + vocabulary as f64 * (config.width * config.vocab) as f64
-    }
-
-    /// Rows of the engine's batches, tokens counted apart, weighted by the work done in them.
-    fn mean_rows(shape: &Shape) -> i64 {
-        let (mut rows, mut squares) = (0.0, 0.0);
-        for tokens in 1..=shape.tokens - shape.before_subject {
-            for cells in 1..shape.layers {
-                let batch = (shape.samples * cells * tokens) as f64;
-                rows += batch;
-                squares += batch * batch;
-            }
-        }
-        (squares / rows) as i64
     }
 
     /// Writes a checkpoint with random weights.

@@ -4,12 +4,14 @@
 //! `t` differs from the corrupted run, and only the last token's logits count. So the cells of one
 //! token are rows of one batch that grows as the layers go by, a staircase: in at the layer that is
 //! restored, up through the blocks above it with the tokens `t ..`, on the keys and values that the
-//! corrupted run left for the tokens before. Nothing is approximated: the numbers are those of one
-//! full pass a cell, up to the order in which a matrix product of another shape sums.
+//! corrupted run left for the tokens before. The first token of the subject need not even be computed
+//! itself: with its state restored and nothing corrupted before it, it goes on as in the clean run.
+//! Nothing is approximated: the numbers are those of one full pass a cell, up to the order in which
+//! another matrix product sums.
 
 use std::ops::Range;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::kind::Kind;
 use super::memory::{Budget, Failure, Piece};
@@ -20,6 +22,10 @@ use super::trace::{Measure, Scores, Task, mean};
 use crate::model::Pass;
 
 pub(super) use super::runs::clean;
+
+/// Tokens of all rows together that a processor computes at a time: enough for its matrix products to reach
+/// their full rate, and few enough for what lies between them to stay in its cache.
+const TOKENS_AT_ONCE: usize = 512;
 
 pub(super) fn scores(task: &Task<'_>, clean: &Clean) -> Result<Scores, Failure> {
     let (tokens, layers, settings) = (task.prompt.len(), task.layers(), task.settings);
@@ -66,6 +72,7 @@ pub(super) fn scores(task: &Task<'_>, clean: &Clean) -> Result<Scores, Failure> 
                         run: second,
                         frozen: Some(run.of(severed)),
                         hidden: base.hidden,
+                        settled: false,
                         probability: mean(&base.probability),
                     };
                     row(task, clean, measure, token, &ground, budget)?
@@ -84,6 +91,9 @@ pub(super) fn scores(task: &Task<'_>, clean: &Clean) -> Result<Scores, Failure> 
                             .iter()
                             .map(|hidden| hidden.narrow(1, token as i64, rest as i64))
                             .collect(),
+                        settled: measure.kind == Kind::Hidden
+                            && severed.is_none()
+                            && token == task.prompt.subject.start,
                         probability: mean(&run.probability),
                     };
                     row(task, clean, measure, token, &ground, budget)?
@@ -108,6 +118,9 @@ struct Ground<'a> {
     frozen: Option<&'a [Tensor]>,
     /// Output of every block at the cells' token and those behind it, `[samples, tokens, width]`.
     hidden: Vec<Tensor>,
+    /// Whether the restored token goes on as in the clean run: nothing corrupted is before it, and nothing holds it
+    /// back. Its states need not be computed then, and its keys and values are the clean ones.
+    settled: bool,
     /// Mean probability of the answer with nothing restored.
     probability: f64,
 }
@@ -127,6 +140,10 @@ fn row(
         return Ok(scores); // never corrupted, so putting it back changes nothing
     }
     let last = token + 1 == tokens;
+    if last && ground.settled {
+        scores.fill(clean.as_ref().high);
+        return Ok(scores);
+    }
     let mut windows = windows(measure.kind, layers, task.settings.window);
     windows.retain(|window| {
         if window.layers.start + 1 < layers {
@@ -145,8 +162,8 @@ fn row(
         cells: 0..windows.len(),
         samples: 0..samples,
     };
-    let row_bytes = row_bytes(task.model, tokens - token, tokens);
-    budget.spend(row_bytes, all, |piece| {
+    let computed = tokens - token - usize::from(ground.settled);
+    budget.spend(row_bytes(task.model, computed, tokens), all, |piece| {
         let cells = &windows[piece.cells.clone()];
         let rows = climb(task, clean, measure, token, ground, cells, &piece.samples)?;
         for (cell, row) in piece.cells.clone().zip(rows.chunks(piece.samples.len())) {
@@ -161,7 +178,7 @@ fn row(
     Ok(scores)
 }
 
-/// One growing batch: the probabilities of `windows`' rows, `[windows][samples]`.
+/// The staircase: the probabilities of `windows`' rows, `[windows][samples]`.
 fn climb(
     task: &Task<'_>,
     clean: &Clean,
@@ -176,30 +193,37 @@ fn climb(
     let behind = task.prompt.len() as i64 - at - 1;
     let count = samples.len() as i64;
     let entries = entries(windows);
-    // The windows in the batch, in the order of its rows: `count` rows each.
-    let mut inside: Vec<usize> = Vec::new();
-    let mut batch: Option<Tensor> = None;
+    let mut batches = Batches {
+        rows: count,
+        most: match task.model.device() {
+            Device::Cpu => {
+                let tokens = behind as usize + usize::from(!ground.settled);
+                (TOKENS_AT_ONCE / (samples.len() * tokens)).max(1)
+            }
+            _ => usize::MAX, // what the memory budget lets through
+        },
+        batches: Vec::new(),
+    };
     for layer in 0..layers {
-        let mut copies = Vec::new();
         for (window, entry) in entries.iter().enumerate() {
             if let Entry::Copy { before, of } = *entry
                 && before == layer
-                && let Some(place) = inside.iter().position(|&window| window == of)
-                && let Some(batch) = &batch
+                && let Some(rows) = batches.of(of)
             {
-                copies.push(batch.narrow(0, place as i64 * count, count));
-                inside.push(window);
+                batches.enter(window, rows);
             }
         }
-        batch = grow(batch, copies);
-        if let Some(rows) = batch {
+        let past = match ground.settled {
+            true => Some(clean.kv[layer].narrow(0, at + 1)),
+            false => before(&ground.run.kv[layer], at, samples),
+        };
+        let top = layer + 1 == layers;
+        let pass = Pass {
+            past: past.as_ref(),
+            queries: top.then_some(1),
+        };
+        for batch in &mut batches.batches {
             task.progress.go_on()?;
-            let past = before(&ground.run.kv[layer], at, samples);
-            let top = layer + 1 == layers;
-            let pass = Pass {
-                past: past.as_ref(),
-                queries: top.then_some(1),
-            };
             let mut hold = Hold {
                 frozen: None,
                 restored: None,
@@ -208,7 +232,8 @@ fn climb(
                 hold.frozen = measure.severed.zip(ground.frozen).map(|(severed, frozen)| {
                     (severed, part(&frozen[layer], samples).select(1, at))
                 });
-                let held = inside
+                let held = batch
+                    .windows
                     .iter()
                     .map(|&window| windows[window].layers.contains(&layer));
                 let ranges = ranges(held, count);
@@ -217,32 +242,37 @@ fn climb(
                     hold.restored = Some((measure.kind, state, ranges));
                 }
             }
-            batch = Some(task.model.block(layer, &rows, pass, &mut hold).hidden);
+            let step = task.model.block(layer, &batch.joined(), pass, &mut hold);
+            batch.states = vec![step.hidden];
         }
-        let mut entering = Vec::new();
         for (window, entry) in entries.iter().enumerate() {
             if *entry == Entry::Behind(layer) {
-                let width = task.model.config().width as i64;
-                let restored = ground
-                    .run
-                    .restored(clean, measure.kind, layer, at, samples)
-                    .expand([count, 1, width], false);
                 let rest = part(&ground.hidden[layer], samples).narrow(1, 1, behind);
-                entering.push(Tensor::cat(&[restored, rest], 1));
-                inside.push(window);
+                let rows = match ground.settled {
+                    true => rest,
+                    false => {
+                        let width = task.model.config().width as i64;
+                        let restored = ground
+                            .run
+                            .restored(clean, measure.kind, layer, at, samples)
+                            .expand([count, 1, width], false);
+                        Tensor::cat(&[restored, rest], 1)
+                    }
+                };
+                batches.enter(window, rows);
             }
         }
-        batch = grow(batch, entering);
     }
-    let Some(batch) = batch else {
+    let mut inside = Vec::new();
+    let mut last = Vec::new();
+    for batch in &mut batches.batches {
+        inside.append(&mut batch.windows);
+        last.push(batch.joined().select(1, -1));
+    }
+    if last.is_empty() {
         return Ok(Vec::new());
-    };
-    let found = probabilities(
-        task.model,
-        &batch.select(1, -1),
-        clean.as_ref().id,
-        task.settings.memory_bytes,
-    );
+    }
+    let found = probabilities(task.model, &Tensor::cat(&last, 0), clean.as_ref().id);
     // Back from the order of the rows to that of the windows.
     let samples = samples.len();
     let mut ordered = vec![0.0; found.len()];
@@ -252,12 +282,54 @@ fn climb(
     Ok(ordered)
 }
 
-/// The batch with more rows below it.
-fn grow(batch: Option<Tensor>, more: Vec<Tensor>) -> Option<Tensor> {
-    let parts: Vec<Tensor> = batch.into_iter().chain(more).collect();
-    match parts.len() {
-        0 | 1 => parts.into_iter().next(),
-        _ => Some(Tensor::cat(&parts, 0)),
+/// The cells on their way up. New ones come into the last batch until it is full: so nothing is moved for them but a
+/// batch that still grows.
+struct Batches {
+    /// Rows a cell.
+    rows: i64,
+    /// Cells a batch.
+    most: usize,
+    batches: Vec<Batch>,
+}
+
+struct Batch {
+    /// The windows of its cells, in the order of its rows.
+    windows: Vec<usize>,
+    /// Their states, `[rows, tokens, width]` in pieces.
+    states: Vec<Tensor>,
+}
+
+impl Batches {
+    fn enter(&mut self, window: usize, states: Tensor) {
+        match self.batches.last_mut() {
+            Some(batch) if batch.windows.len() < self.most => {
+                batch.windows.push(window);
+                batch.states.push(states);
+            }
+            _ => self.batches.push(Batch {
+                windows: vec![window],
+                states: vec![states],
+            }),
+        }
+    }
+
+    /// The rows of one window's cell.
+    fn of(&mut self, window: usize) -> Option<Tensor> {
+        self.batches.iter_mut().find_map(|batch| {
+            let place = batch.windows.iter().position(|&other| other == window)?;
+            let from = place as i64 * self.rows;
+            Some(batch.joined().narrow(0, from, self.rows))
+        })
+    }
+}
+
+impl Batch {
+    /// The states as one tensor.
+    fn joined(&mut self) -> Tensor {
+        if self.states.len() > 1 {
+            self.states = vec![Tensor::cat(&self.states, 0)];
+        }
+        self.states[0].shallow_clone()
     }
 }
 

@@ -1,7 +1,8 @@
 //! The oracle: one full forward pass a cell, with all noise samples as its rows.
 //!
 //! Nothing here is clever, and it stays that way: the exact engine is measured against it. The clean
-//! run too has one row a sample, so that every pass has the same shape and what must be equal is.
+//! run too has one row a sample, so that every pass has the same shape and what must be equal is. Matrices
+//! are multiplied by libtorch's own products, as in any other program on it: an error in the exact engine's would show.
 
 use tch::{Kind as Dtype, Tensor};
 
@@ -9,7 +10,7 @@ use super::kind::{Kind, Severed};
 use super::memory::Failure;
 use super::settings::Compat;
 use super::trace::{Answer, Measure, Scores, Task, answer, mean, to_f64};
-use crate::model::{Pass, Tap};
+use crate::model::{Pass, Tap, with_libtorch_products};
 
 /// The output of every sub-module in a run, `[rows, tokens, width]` a layer.
 #[derive(Default)]
@@ -107,7 +108,7 @@ pub(super) fn clean(task: &Task<'_>) -> Result<Clean, Failure> {
     let last = forward(task, &rows, &mut states)?;
     Ok(Clean {
         states,
-        answer: answer(task.model, &last),
+        answer: with_libtorch_products(|| answer(task.model, &last)),
     })
 }
 
@@ -163,15 +164,19 @@ fn restoration<'a>(
 
 /// The last token's state behind the last block, `[rows, width]`.
 fn forward(task: &Task<'_>, embeddings: &Tensor, tap: &mut dyn Tap) -> Result<Tensor, Failure> {
-    let mut x = task.model.enter(embeddings, 0);
-    for layer in 0..task.layers() {
-        task.progress.go_on()?;
-        x = task.model.block(layer, &x, Pass::default(), tap).hidden;
-    }
-    Ok(x.select(1, task.prompt.len() as i64 - 1))
+    with_libtorch_products(|| {
+        let mut x = task.model.enter(embeddings, 0);
+        for layer in 0..task.layers() {
+            task.progress.go_on()?;
+            x = task.model.block(layer, &x, Pass::default(), tap).hidden;
+        }
+        Ok(x.select(1, task.prompt.len() as i64 - 1))
+    })
 }
 
 fn probability(task: &Task<'_>, hidden: &Tensor, answer: i64) -> f64 {
-    let probabilities = task.model.logits(hidden).softmax(-1, Dtype::Float);
-    mean(&to_f64(&probabilities.select(-1, answer)))
+    let logits = with_libtorch_products(|| task.model.logits(hidden));
+    mean(&to_f64(
+        &logits.softmax(-1, Dtype::Float).select(-1, answer),
+    ))
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tch::{Kind as Dtype, Tensor};
+use tch::Tensor;
 
 use super::kind::{Kind, Severed};
 use super::memory::{Budget, Failure, Piece};
@@ -12,6 +12,8 @@ use crate::model::{KeyValue, Model, Pass, Tap};
 /// The clean run, one row.
 pub(super) struct Clean {
     answer: Answer,
+    /// Keys and values of every block.
+    pub kv: Vec<KeyValue>,
     /// Output of every block, `[1, tokens, width]`.
     pub hidden: Vec<Tensor>,
     /// Output of every attention sub-module, likewise.
@@ -37,15 +39,15 @@ impl Clean {
 }
 
 pub(super) fn clean(task: &Task<'_>) -> Result<Clean, Failure> {
-    let (mut hidden, mut attn, mut mlp) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut kv, mut hidden) = (Vec::new(), Vec::new());
+    let (mut attn, mut mlp) = (Vec::new(), Vec::new());
     let mut x = task.model.enter(&task.prompt.embeddings(task.model), 0);
     for layer in 0..task.layers() {
         task.progress.go_on()?;
         let mut record = Record::default();
-        x = task
-            .model
-            .block(layer, &x, Pass::default(), &mut record)
-            .hidden;
+        let step = task.model.block(layer, &x, Pass::default(), &mut record);
+        x = step.hidden;
+        kv.push(step.kv);
         hidden.push(x.shallow_clone());
         attn.extend(record.attn);
         mlp.extend(record.mlp);
@@ -53,6 +55,7 @@ pub(super) fn clean(task: &Task<'_>) -> Result<Clean, Failure> {
     let last = x.select(1, task.prompt.len() as i64 - 1);
     Ok(Clean {
         answer: answer(task.model, &last),
+        kv,
         hidden,
         attn,
         mlp,
@@ -191,12 +194,7 @@ pub(super) fn corrupted(
             x = step.hidden;
         }
         let last = x.select(1, task.prompt.len() as i64 - 1);
-        run.probability = probabilities(
-            task.model,
-            &last,
-            clean.answer.id,
-            task.settings.memory_bytes,
-        );
+        run.probability = probabilities(task.model, &last, clean.answer.id);
         Ok(run)
     })
 }
@@ -231,12 +229,7 @@ pub(super) fn held(
             x = task.model.block(layer, &x, pass, &mut hold).hidden;
             held.hidden.push(x.shallow_clone());
         }
-        held.probability = probabilities(
-            task.model,
-            &x.select(1, tokens - 1),
-            clean.answer.id,
-            task.settings.memory_bytes,
-        );
+        held.probability = probabilities(task.model, &x.select(1, tokens - 1), clean.answer.id);
         Ok(held)
     })
 }
@@ -289,25 +282,8 @@ pub(super) fn row_bytes(model: &Model, tokens: usize, context: usize) -> u64 {
 }
 
 /// Probability of `answer`, one a row of `[rows, width]` states of the last token.
-///
-/// The vocabulary's logits are the largest tensor of a trace: they are made for so many rows at a
-/// time that they take at most `bytes`.
-pub(super) fn probabilities(model: &Model, hidden: &Tensor, answer: i64, bytes: u64) -> Vec<f64> {
-    let row = 2 * 4 * model.config().vocab as u64;
-    let rows = i64::try_from((bytes / row).max(1)).unwrap_or(i64::MAX);
-    hidden
-        .split(rows, 0)
-        .iter()
-        .flat_map(|hidden| {
-            let logits = model.logits(hidden);
-            let log_sum = logits.logsumexp([-1i64].as_slice(), false);
-            to_f64(
-                &(logits.select(-1, answer) - log_sum)
-                    .exp()
-                    .to_kind(Dtype::Float),
-            )
-        })
-        .collect()
+pub(super) fn probabilities(model: &Model, hidden: &Tensor, answer: i64) -> Vec<f64> {
+    to_f64(&model.probability(hidden, answer))
 }
 
 /// Keeps what the sub-modules gave.

@@ -45,6 +45,25 @@ impl KeyValue {
         }
     }
 
+    /// These tokens, then those of `next`, each of whose rows `r` follows row `r % rows()` of these. The copy of a past row
+    /// for every row that reads it is under a hundredth of the products of a causal trace at any length of prompt, as
+    /// few rows have much past; products of one past row with many rows' queries need as many copies, of the scores.
+    fn before_all(&self, next: &KeyValue) -> Self {
+        let (rows, shared) = (next.rows(), next.rows() / self.rows());
+        let join = |past: &Tensor, next: &Tensor| {
+            let by_row = |x: &Tensor| [&[shared, self.rows()], &x.size()[1..]].concat();
+            let past = past.unsqueeze(0).expand(by_row(past), false);
+            let next = next.view(by_row(next).as_slice());
+            let joined = Tensor::cat(&[past, next], 3);
+            let sizes = [&[rows], &joined.size()[2..]].concat();
+            joined.view(sizes.as_slice())
+        };
+        Self {
+            k: join(&self.k, &next.k),
+            v: join(&self.v, &next.v),
+        }
+    }
+
     /// Tokens `from .. from + tokens`, in the same memory.
     pub fn narrow(&self, from: i64, tokens: i64) -> Self {
         Self {
@@ -122,27 +141,46 @@ impl Attention {
         let size = x.size();
         let (rows, tokens) = (size[0], size[1]);
         let before = past.map_or(0, KeyValue::tokens);
-        let (q, kv) = if queries == tokens {
+        let first = before + tokens - queries;
+        let (heads, kv_heads) = (self.heads, self.kv_heads);
+        let (q, k, v) = if queries == tokens {
             let all = self.qkv.forward(x);
-            let width = self.heads * self.head_dim;
-            let rest = 2 * self.kv_heads * self.head_dim;
-            (all.narrow(2, 0, width), all.narrow(2, width, rest))
+            let all = all.view([rows, tokens, heads + 2 * kv_heads, self.head_dim]);
+            let v = all.narrow(2, heads + kv_heads, kv_heads);
+            let asking = |x: &Tensor| x.narrow(2, 0, heads);
+            let keys = |x: &Tensor| x.narrow(2, heads, kv_heads);
+            match (&self.q_norm, &self.k_norm) {
+                // Turned together: half as many calls for the same numbers.
+                (None, None) => {
+                    let both = self.place(all.narrow(2, 0, heads + kv_heads), None, before);
+                    (asking(&both), keys(&both), v)
+                }
+                (q_norm, k_norm) => (
+                    self.place(asking(&all), q_norm.as_ref(), before),
+                    self.place(keys(&all), k_norm.as_ref(), before),
+                    v,
+                ),
+            }
         } else {
             let last = x.narrow(1, tokens - queries, queries);
-            (self.q.forward(&last), self.kv.forward(x))
+            let q = self.q.forward(&last);
+            let kv = self.kv.forward(x);
+            let kv = kv.view([rows, tokens, 2 * kv_heads, self.head_dim]);
+            (
+                self.place(
+                    q.view([rows, queries, heads, self.head_dim]),
+                    self.q_norm.as_ref(),
+                    first,
+                ),
+                self.place(kv.narrow(2, 0, kv_heads), self.k_norm.as_ref(), before),
+                kv.narrow(2, kv_heads, kv_heads),
+            )
         };
-        let q = q.view([rows, queries, self.heads, self.head_dim]);
-        let kv = kv.view([rows, tokens, 2 * self.kv_heads, self.head_dim]);
-        let k = kv.narrow(2, 0, self.kv_heads);
-        let v = kv.narrow(2, self.kv_heads, self.kv_heads);
-        let q = self.place(q, self.q_norm.as_ref(), before + tokens - queries);
-        let k = self.place(k, self.k_norm.as_ref(), before);
         let kv = KeyValue {
             k: k.transpose(1, 2).contiguous(),
             v: v.transpose(1, 2).contiguous(),
         };
         let mixed = self.mix(&q.transpose(1, 2), &kv, past);
-        let mixed = mixed.transpose(1, 2).reshape([rows, queries, -1]);
         (self.o.forward(&mixed), kv)
     }
 
@@ -155,62 +193,51 @@ impl Attention {
         }
     }
 
-    /// Values weighted by the softmax of the scores: from queries `[rows, heads, queries, head_dim]` to the same.
+    /// Values weighted by the softmax of the scores: from queries `[rows, heads, queries, head_dim]` to
+    /// `[rows, queries, heads * head_dim]`.
     fn mix(&self, q: &Tensor, own: &KeyValue, past: Option<&KeyValue>) -> Tensor {
         let size = q.size();
         let (rows, queries) = (size[0], size[2]);
-        let (tokens, kv_heads, head_dim) = (own.tokens(), self.kv_heads, self.head_dim);
+        let (kv_heads, head_dim) = (self.kv_heads, self.head_dim);
+        let seen = match past.filter(|past| past.tokens() > 0) {
+            Some(past) => past.before_all(own),
+            None => own.shallow_clone(),
+        };
+        let tokens = seen.tokens();
         // The heads that share keys lie side by side, so they are taken as more queries of one head.
         let asked = self.heads / kv_heads * queries;
-        let q = q.reshape([rows * kv_heads, asked, head_dim]);
-        let k = own.k.view([rows * kv_heads, tokens, head_dim]);
-        let v = own.v.view([rows * kv_heads, tokens, head_dim]);
-        let first = past.map_or(0, KeyValue::tokens) + tokens - queries;
-        let own_mask = self.mask(q.kind(), &q, queries, tokens, tokens - queries);
-        let scores = self.scores(&q, &k, own_mask);
-        let Some(past) = past.filter(|past| past.tokens() > 0) else {
-            let out = self.softmax(&scores).bmm(&v);
-            return out.view([rows, self.heads, queries, head_dim]);
-        };
-        // Row r reads past row r % past_rows: all rows that read one past row become more queries of it.
-        let (past_rows, before) = (past.rows(), past.tokens());
-        let shared = rows / past_rows;
-        let gathered = |x: &Tensor| {
-            let last = x.size()[2];
-            x.view([shared, past_rows, kv_heads, asked, last])
-                .permute([1, 2, 0, 3, 4])
-                .reshape([past_rows * kv_heads, shared * asked, last])
-        };
-        let scattered = |x: &Tensor| {
-            let last = x.size()[2];
-            x.view([past_rows, kv_heads, shared, asked, last])
-                .permute([2, 0, 1, 3, 4])
-                .reshape([rows * kv_heads, asked, last])
-        };
-        let past_k = past.k.reshape([past_rows * kv_heads, before, head_dim]);
-        let past_v = past.v.reshape([past_rows * kv_heads, before, head_dim]);
-        // Every past token is before every query: only a window can hide one.
-        let past_mask = match self.window {
-            Some(_) => self.mask(q.kind(), &q, queries, before, first),
-            None => None,
-        };
-        let past_mask = past_mask.map(|mask| mask.repeat([shared, 1]));
-        let past_scores = scattered(&self.scores(&gathered(&q), &past_k, past_mask));
-        let weights = self.softmax(&Tensor::cat(&[past_scores, scores], 2));
-        let from_past = gathered(&weights.narrow(2, 0, before).contiguous()).bmm(&past_v);
-        let from_own = weights.narrow(2, before, tokens);
-        let out = scattered(&from_past).baddbmm(&from_own, &v, 1.0, 1.0);
+        let mut batch = [
+            q.reshape([rows * kv_heads, asked, head_dim]),
+            seen.k.view([rows * kv_heads, tokens, head_dim]),
+            seen.v.view([rows * kv_heads, tokens, head_dim]),
+        ];
+        let single = rows * kv_heads == 1;
+        if single {
+            // A batch of one goes another way through libtorch, to other last bits than in larger company.
+            batch = batch.map(|x| x.repeat([2, 1, 1]));
+        }
+        let [q, k, v] = &batch;
+        let mask = self.mask(q, queries, tokens, tokens - queries);
+        let weights = self.softmax(&self.scores(q, k, mask));
+        let mut out = weights.transpose(1, 2).bmm(v);
+        if single {
+            out = out.narrow(0, 0, 1);
+        }
         out.view([rows, self.heads, queries, head_dim])
+            .transpose(1, 2)
+            .reshape([rows, queries, self.heads * head_dim])
     }
 
-    /// `[batch, asked, head_dim]` with `[batch, tokens, head_dim]` to `[batch, asked, tokens]`.
+    /// `[batch, asked, head_dim]` with `[batch, tokens, head_dim]` to `[batch, tokens, asked]`: the keys come first, so that
+    /// a softmax over them goes through many queries at a time. Over the few keys of a prompt, side by side, it takes six
+    /// times as long.
     fn scores(&self, q: &Tensor, k: &Tensor, mask: Option<Tensor>) -> Tensor {
-        let k = k.transpose(1, 2);
+        let q = q.transpose(1, 2);
         match (self.cap, mask) {
-            (None, Some(mask)) => mask.unsqueeze(0).baddbmm(q, &k, 1.0, self.scale),
-            (None, None) => q.bmm(&k) * self.scale,
+            (None, Some(mask)) => mask.unsqueeze(0).baddbmm(k, &q, 1.0, self.scale),
+            (None, None) => k.bmm(&q) * self.scale,
             (Some(cap), mask) => {
-                let capped = (q.bmm(&k) * (self.scale / cap)).tanh() * cap;
+                let capped = (k.bmm(&q) * (self.scale / cap)).tanh() * cap;
                 match mask {
                     Some(mask) => capped + mask,
                     None => capped,
@@ -219,30 +246,25 @@ impl Attention {
         }
     }
 
+    /// Over the keys, in float32.
     fn softmax(&self, scores: &Tensor) -> Tensor {
-        scores.softmax(-1, Kind::Float).to_kind(scores.kind())
+        scores.softmax(1, Kind::Float).to_kind(scores.kind())
     }
 
     /// Zero where query `i`, standing `first + i` tokens after key 0, sees key `j`, and minus infinity where it does
-    /// not; `[heads of a group * queries, keys]`. `None` where all is seen.
-    fn mask(
-        &self,
-        kind: Kind,
-        like: &Tensor,
-        queries: i64,
-        keys: i64,
-        first: i64,
-    ) -> Option<Tensor> {
+    /// not; `[keys, heads of a group * queries]`, for scores like `like`. `None` where all is seen.
+    fn mask(&self, like: &Tensor, queries: i64, keys: i64, first: i64) -> Option<Tensor> {
         let ahead = first + 1 < keys;
         let behind = self.window.is_some_and(|window| first + queries > window);
         if !ahead && !behind {
             return None;
         }
-        let hidden = Tensor::full([queries, keys], f64::NEG_INFINITY, (kind, like.device()));
-        let mut mask = hidden.triu(first + 1);
+        let options = (like.kind(), like.device());
+        let hidden = Tensor::full([keys, queries], f64::NEG_INFINITY, options);
+        let mut mask = hidden.tril(-first - 1);
         if let Some(window) = self.window.filter(|_| behind) {
-            mask += hidden.tril(first - window);
+            mask += hidden.triu(window - first);
         }
-        Some(mask.repeat([self.heads / self.kv_heads, 1]))
+        Some(mask.repeat([1, self.heads / self.kv_heads]))
     }
 }

@@ -8,11 +8,14 @@ use super::norm::Norm;
 use super::weights::{Linear, Loader};
 use super::{Checkpoint, Config, Error, Tokenizer};
 
+/// Logits of a row that are made at a time where only their sum is asked for.
+const SLICE: i64 = 8192;
+
 /// What one call of [`Model::block`] is to do. The default: all tokens, nothing before them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pass<'a> {
     /// Keys and values of the tokens before `x`'s. Its rows divide `x`'s: row `r` of `x` attends to past row
-    /// `r % past.rows()`, and past rows are not copied for it.
+    /// `r % past.rows()`.
     pub past: Option<&'a KeyValue>,
     /// Compute outputs only for the last so many tokens of `x`, 1 or more; keys and values are made for all.
     pub queries: Option<i64>,
@@ -199,11 +202,36 @@ impl Model {
 
     /// Final norm and vocabulary projection: `[.., width]` to `[.., vocab]`, in float32.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        let logits = self.head.forward(&self.final_norm.forward(hidden));
+        self.cap(self.head.forward(&self.final_norm.forward(hidden)))
+    }
+
+    /// Logits as they come from the head, in float32 and soft-capped where the family does so.
+    fn cap(&self, logits: Tensor) -> Tensor {
         let logits = logits.to_kind(Kind::Float);
         match self.config.logit_cap {
             Some(cap) => (logits / cap).tanh() * cap,
             None => logits,
+        }
+    }
+
+    /// The probability of one token of the vocabulary to come next: hidden states `[rows, width]` behind the last block
+    /// to `[rows]` in float32. The logits, by far the widest of all states, are made and summed up in slices of the
+    /// vocabulary that stay in the processor's cache; they are never held together.
+    pub fn probability(&self, hidden: &Tensor, token: i64) -> Tensor {
+        let normed = self.final_norm.forward(hidden);
+        let (vocab, mut logit, mut sums) = (self.config.vocab as i64, None, Vec::new());
+        for from in (0..vocab).step_by(SLICE as usize) {
+            let length = SLICE.min(vocab - from);
+            let logits = self.cap(self.head.rows(from, length).forward(&normed));
+            if (from..from + length).contains(&token) {
+                logit = Some(logits.select(1, token - from));
+            }
+            sums.push(logits.logsumexp([-1i64].as_slice(), false));
+        }
+        let sum = Tensor::stack(&sums, 1).logsumexp([-1i64].as_slice(), false);
+        match logit {
+            Some(logit) => (logit - sum).exp(),
+            None => sum.zeros_like(),
         }
     }
 

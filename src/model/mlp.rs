@@ -9,9 +9,9 @@ use super::{Config, Error, families};
 /// `down(act(up(x)))`, or `down(act(gate(x)) * up(x))` (Shazeer 2020).
 #[derive(Debug)]
 pub struct Mlp {
-    /// Up, or gate and up in one product.
+    /// None where it is not gated.
+    gate: Option<Linear>,
     up: Linear,
-    gated: bool,
     activation: Activation,
     /// The matrix edits change, `[width, inner]`.
     pub down: Linear,
@@ -23,9 +23,14 @@ impl Mlp {
         config: &Config,
         layer: &families::Layer,
     ) -> Result<Self, Error> {
+        let up = loader.up(&layer.up)?;
+        let inner = config.inner as i64;
         Ok(Self {
-            up: loader.up(&layer.up)?,
-            gated: config.gated,
+            gate: config.gated.then(|| up.rows(0, inner)),
+            up: match config.gated {
+                true => up.rows(inner, inner),
+                false => up,
+            },
             activation: config.activation,
             down: loader.linear(&layer.down)?,
         })
@@ -33,18 +38,15 @@ impl Mlp {
 
     /// `[.., width]` to the input of `down`, `[.., inner]`: the key of an edit.
     pub fn key(&self, x: &Tensor) -> Tensor {
-        let up = self.up.forward(x);
-        if !self.gated {
-            return self.activation.forward(&up);
+        match &self.gate {
+            Some(gate) => gate.activated(x, self.activation) * self.up.forward(x),
+            None => self.up.activated(x, self.activation),
         }
-        let inner = up.size().last().copied().unwrap_or_default() / 2;
-        let (gate, up) = (up.narrow(-1, 0, inner), up.narrow(-1, inner, inner));
-        self.activation.forward(&gate) * up
     }
 }
 
 impl Activation {
-    fn forward(self, x: &Tensor) -> Tensor {
+    pub(super) fn forward(self, x: &Tensor) -> Tensor {
         match self {
             Activation::Gelu => x.gelu("none"),
             Activation::GeluTanh => x.gelu("tanh"),

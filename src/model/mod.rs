@@ -31,6 +31,8 @@ mod mlp;
 #[cfg(feature = "torch")]
 mod norm;
 #[cfg(feature = "torch")]
+mod product;
+#[cfg(feature = "torch")]
 mod rotary;
 #[cfg(feature = "torch")]
 mod sample;
@@ -45,6 +47,9 @@ pub use attention::KeyValue;
 pub use decoder::{Model, Pass, Plain, Step, Tap};
 #[cfg(feature = "torch")]
 pub use generate::{Generated, Sampling, Stop, generate};
+#[cfg(feature = "torch")]
+#[cfg(feature = "torch")]
+pub use product::{Products, with_libtorch_products};
 #[cfg(feature = "torch")]
 pub use sample::{Draw, sample};
 #[cfg(feature = "torch")]

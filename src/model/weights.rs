@@ -3,10 +3,10 @@
 use tch::{Device, Kind, Tensor};
 
 use super::checkpoint::{Checkpoint, DType};
-use super::config::NormKind;
+use super::config::{Activation, NormKind};
 use super::families::{self, Parameter, Qkv, Up};
 use super::norm::Norm;
-use super::{Config, Error};
+use super::{Config, Error, product};
 
 /// A linear map, `[out, in]` whatever the file's orientation.
 #[derive(Debug)]
@@ -18,7 +18,12 @@ pub struct Linear {
 impl Linear {
     /// `[.., in]` to `[.., out]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        product::linear(x, &self.weight, self.bias.as_ref(), None)
+    }
+
+    /// The same with the activation behind it.
+    pub fn activated(&self, x: &Tensor, activation: Activation) -> Tensor {
+        product::linear(x, &self.weight, self.bias.as_ref(), Some(activation))
     }
 
     /// The map to outputs `from .. from + length` only, sharing this one's memory.

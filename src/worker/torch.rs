@@ -13,10 +13,10 @@ use crate::proto::v1::{self, FailureClass, leased_unit::Spec};
 use crate::translate;
 
 /// Raised whenever a change may move the last bit of a result.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
-/// What the activations of a batch may take if nothing is said. One number for every machine: the
-/// rows of a batch decide the last bits of its results.
+/// What the activations of a batch may take if nothing is said. One number for every machine: where
+/// products are not oneDNN's, the rows of a batch decide the last bits of its results.
 const BATCH_MEMORY: u64 = 256 << 20;
 
 /// The engine on libtorch.
