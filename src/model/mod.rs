@@ -48,7 +48,6 @@ pub use decoder::{Model, Pass, Plain, Step, Tap};
 #[cfg(feature = "torch")]
 pub use generate::{Generated, Sampling, Stop, generate};
 #[cfg(feature = "torch")]
-#[cfg(feature = "torch")]
 pub use product::{Products, with_libtorch_products};
 #[cfg(feature = "torch")]
 pub use sample::{Draw, sample};
