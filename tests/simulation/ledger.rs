@@ -23,12 +23,15 @@ pub struct Ledger {
     /// By request id.
     requests: BTreeMap<String, String>,
     /// What liars sent, by job and unit: whether it may be the unit's result.
-    forged: BTreeMap<(String, u64), Vec<(Vec<u8>, bool)>>,
+    forged: BTreeMap<(String, u64), Vec<Forged>>,
     /// Results that workers were told to be the unit's.
     acknowledged: BTreeMap<(String, u64), Vec<u8>>,
     /// Digests of results that were refused, sent when the unit was known to have another.
     refused: BTreeSet<(String, u64, String)>,
 }
+
+/// The bytes of a result that a liar sent, and whether it may be the unit's.
+type Forged = (Vec<u8>, bool);
 
 /// What was known of a job at some moment.
 #[derive(Clone, Copy, Debug, Default)]

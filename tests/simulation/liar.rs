@@ -20,6 +20,9 @@ use super::{engine, network};
 
 type Key = (String, u64);
 
+/// A result that was sent, and whether its unit was known to have another.
+type Sent = (Vec<u8>, bool);
+
 /// Lies until there is peace.
 pub async fn run(site: Arc<Site>, host: String) -> turmoil::Result {
     let generation = site.generation(&host);
@@ -48,9 +51,8 @@ struct Liar<'a> {
     leases: BTreeMap<Key, v1::Lease>,
     /// Most credits it has granted on this stream.
     credits: u32,
-    /// What was sent and not answered, by lease and unit, and whether the unit was known to have
-    /// another result.
-    unanswered: BTreeMap<(Key, u64), VecDeque<(Vec<u8>, bool)>>,
+    /// What was sent and not answered, by lease and unit.
+    unanswered: BTreeMap<(Key, u64), VecDeque<Sent>>,
     /// What it was told to be a unit's result.
     taken: Vec<(Key, u64, Vec<u8>)>,
     forgeries: u64,
@@ -158,8 +160,12 @@ impl<'a> Liar<'a> {
                     self.site
                         .say(&self.name, format!("got unit {} taken", ack.unit));
                     self.taken.push((key, ack.unit, bytes));
-                } else if diverges {
-                    ledger.refuse(job, ack.unit, &bytes);
+                } else {
+                    if diverges {
+                        ledger.refuse(job, ack.unit, &bytes);
+                    }
+                    // The lease is stale, the protocol says.
+                    self.leases.remove(&key);
                 }
             }
             _ => {}

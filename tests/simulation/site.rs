@@ -90,6 +90,7 @@ impl Site {
             limits.worker_timeout = 1_500;
             limits.attempts = self.theme.attempts();
             limits.poison = 1_000;
+            limits.task_seconds = 0.5;
             limits
         };
         quick(Limits::default())
