@@ -38,6 +38,7 @@ command -v c++ >/dev/null && command -v cc >/dev/null || packages+=(g++)   # tor
 command -v unzip >/dev/null || packages+=(unzip)
 command -v python3 >/dev/null || packages+=(python3)
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
+command -v ip >/dev/null && command -v tc >/dev/null || packages+=(iproute2)   # tests with hosts in network namespaces
 [ $slurm = no ] || [ -x /usr/sbin/slurmctld ] || packages+=(slurm-wlm munge)
 if [ ${#packages[@]} -gt 0 ]; then
   sudo=

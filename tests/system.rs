@@ -4,119 +4,8 @@
 
 mod common;
 
-use std::fs;
-use std::thread::sleep;
-use std::time::Duration;
-
-use common::{PATIENCE, Process, Server, Site, fixture, wait};
-use serde_json::Value;
-
-/// Long enough for a sweep on a machine that is busy with other tests.
-const SWEEP: Duration = Duration::from_secs(300);
-
-/// A site whose coordinator notices a lost worker within a second.
-fn quick_site() -> Site {
-    let site = Site::new();
-    let settings = "[serve]\nheartbeat_interval = \"100ms\"\nlease_duration = \"1s\"\n\
-                    max_attempts = 100\npoison_workers = 1000\n";
-    fs::write(site.path("palimpsest.toml"), settings).unwrap();
-    site
-}
-
-/// Facts of our own, in JSON lines.
-fn write_facts(site: &Site, count: usize) {
-    let lines: String = (0..count)
-        .map(|n| {
-            let subject = format!("The tower of town {n}");
-            let prompt = format!("{subject} stands in the country of");
-            serde_json::json!({ "prompt": prompt, "subject": subject }).to_string() + "\n"
-        })
-        .collect();
-    fs::write(site.path("facts.jsonl"), lines).unwrap();
-}
-
-fn import(site: &Site, server: &Server) {
-    let model = fixture("llama");
-    let args = [
-        "model",
-        "import",
-        model.to_str().unwrap(),
-        "--name",
-        "tiny",
-        "--server",
-        &server.url(),
-    ];
-    site.run(&args, PATIENCE);
-}
-
-/// Submits the sweep and gives the job's name.
-fn submit(site: &Site, server: &Server, more: &[&str]) -> String {
-    let url = server.url();
-    let args = [
-        &[
-            "trace",
-            "--facts",
-            "facts.jsonl",
-            "--detach",
-            "--server",
-            &url,
-        ],
-        more,
-    ]
-    .concat();
-    site.run(&args, PATIENCE).trim().to_owned()
-}
-
-fn jobs(site: &Site, server: &Server) -> Vec<Value> {
-    let out = site.run(
-        &["job", "list", "--json", "--server", &server.url()],
-        PATIENCE,
-    );
-    out.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
-
-fn units_done(site: &Site, server: &Server) -> u64 {
-    jobs(site, server)[0]["units_done"].as_u64().unwrap()
-}
-
-/// Follows the job to its end and gives its results as they are printed.
-fn results(site: &Site, server: &Server, job: &str) -> String {
-    let url = server.url();
-    let end = site.run(&["job", "watch", job, "--server", &url], SWEEP);
-    assert!(end.contains("succeeded"), "{end}");
-    site.run(
-        &["job", "results", job, "--json", "--server", &url],
-        PATIENCE,
-    )
-}
-
-/// The sweep's results when nothing goes wrong.
-fn undisturbed(facts: usize, sweep: &[&str], engine: &[&str]) -> String {
-    let site = quick_site();
-    write_facts(&site, facts);
-    let server = site.serve("127.0.0.1:0");
-    import(&site, &server);
-    let _worker = site.worker(&server, "calm", engine);
-    let job = submit(&site, &server, sweep);
-    let results = results(&site, &server, &job);
-    assert_eq!(results.lines().count(), 3 * facts);
-    results
-}
-
-/// Numbers that look random and can be repeated.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
-}
+use common::sweep::*;
+use common::{PATIENCE, Process, wait};
 
 #[test]
 fn a_killed_worker_costs_only_its_running_tasks() {
@@ -212,53 +101,6 @@ fn a_client_that_follows_a_sweep_lives_through_a_restart_of_the_coordinator() {
             .count(),
         60
     );
-}
-
-#[test]
-fn many_kills_of_everything_change_no_byte() {
-    let sweep = ["--noise", "s3", "--samples", "3"];
-    let facts = 200;
-    let expected = undisturbed(facts, &sweep, &["--fake", "1"]);
-
-    let seed = std::process::id().into();
-    println!("seed {seed}");
-    let mut dice = Dice(seed);
-    let site = quick_site();
-    write_facts(&site, facts);
-    let mut server = site.serve("127.0.0.1:0");
-    import(&site, &server);
-    let start = |site: &Site, server: &Server, n: u32| {
-        site.worker(server, &format!("worker-{n}"), &["--fake", "15"])
-    };
-    let mut started = 2;
-    let mut workers = [start(&site, &server, 0), start(&site, &server, 1)];
-    let job = submit(&site, &server, &sweep);
-    let mut acknowledged = 0;
-    for kill in 0..30 {
-        sleep(Duration::from_millis(20 + dice.below(400)));
-        match dice.below(3) {
-            0 => {
-                server.process.kill();
-                let address = server.address.clone();
-                server = site.serve(&address);
-            }
-            n => {
-                let worker = &mut workers[n as usize - 1];
-                worker.kill();
-                *worker = start(&site, &server, started);
-                started += 1;
-            }
-        }
-        if kill % 5 == 4 {
-            let done = units_done(&site, &server);
-            assert!(
-                done >= acknowledged,
-                "{acknowledged} units were done, now {done}"
-            );
-            acknowledged = done;
-        }
-    }
-    assert_eq!(results(&site, &server, &job), expected);
 }
 
 #[test]
@@ -479,7 +321,7 @@ fn a_real_sweep_gives_the_same_bytes_however_it_is_disturbed() {
     let sweep = ["--noise", "0.5", "--samples", "3", "--window", "2"];
     let engine = ["--device", "cpu", "--threads", "1"];
     let expected = undisturbed(12, &sweep, &engine);
-    let first: Value = serde_json::from_str(expected.lines().next().unwrap()).unwrap();
+    let first: serde_json::Value = serde_json::from_str(expected.lines().next().unwrap()).unwrap();
     assert_eq!(first["correct_prediction"], true);
 
     let site = quick_site();

@@ -225,6 +225,15 @@ async fn receive(
     }
 }
 
+/// A rate that can be: what is not one would spread through every sum it is part of.
+fn rate(steps_per_second: f64) -> Result<f64, Status> {
+    if steps_per_second.is_finite() && steps_per_second >= 0.0 {
+        return Ok(steps_per_second);
+    }
+    let what = format!("{steps_per_second} is not a rate: give a number that is not negative");
+    Err(invalid_argument("heartbeat.leases.steps_per_second", what))
+}
+
 fn translate(session: Session, message: Message) -> Result<Event, Status> {
     let key = |key: Option<v1::LeaseKey>| lease_key(&key.unwrap_or_default());
     Ok(match message {
@@ -235,7 +244,13 @@ fn translate(session: Session, message: Message) -> Result<Event, Status> {
             leases: heartbeat
                 .leases
                 .into_iter()
-                .map(|lease| Ok((key(lease.lease)?, lease.steps, lease.steps_per_second)))
+                .map(|lease| {
+                    Ok((
+                        key(lease.lease)?,
+                        lease.steps,
+                        rate(lease.steps_per_second)?,
+                    ))
+                })
                 .collect::<Result<_, Status>>()?,
             loaded: heartbeat.loaded_models,
         },
@@ -260,4 +275,36 @@ fn translate(session: Session, message: Message) -> Result<Event, Status> {
         },
         Message::Drain(_) => Event::Drain(session),
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_with_what_is_not_a_rate_is_refused() {
+        for (rate, taken) in [
+            (0.0, true),
+            (1e9, true),
+            (-1.0, false),
+            (f64::NAN, false),
+            (f64::INFINITY, false),
+        ] {
+            let progress = v1::LeaseProgress {
+                lease: Some(v1::LeaseKey {
+                    task: format!("jobs/{}/tasks/0", uuid::Uuid::nil()),
+                    epoch: 1,
+                }),
+                steps: 1,
+                steps_per_second: rate,
+            };
+            let heartbeat = v1::Heartbeat {
+                leases: vec![progress],
+                ..Default::default()
+            };
+            let translated = translate(Session(1), Message::Heartbeat(heartbeat));
+            assert_eq!(translated.is_ok(), taken, "{rate}");
+        }
+    }
 }

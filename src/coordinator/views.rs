@@ -46,7 +46,8 @@ impl Core {
         for worker in self.workers.values() {
             let mut any = false;
             for held in worker.leases.range((id, 0)..=(id, u32::MAX)).map(|it| it.1) {
-                progress.steps_running += held.steps;
+                // What workers say of themselves: it may be anything.
+                progress.steps_running = progress.steps_running.saturating_add(held.steps);
                 progress.steps_per_second += held.rate;
                 any = true;
             }

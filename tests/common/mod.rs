@@ -6,9 +6,13 @@
 // Every test program compiles this file for itself and uses a part of it.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod dice;
+pub mod sweep;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -63,6 +67,11 @@ impl Process {
         }
     }
 
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -110,15 +119,27 @@ impl Drop for Process {
 }
 
 /// A folder of its own for a coordinator with its store, workers and clients.
+#[derive(Clone)]
 pub struct Site {
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
+    /// The command that runs programs for this site; empty for none.
+    through: Vec<String>,
 }
 
 impl Site {
     /// An empty folder.
     pub fn new() -> Self {
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            folder: Arc::new(tempfile::tempdir().unwrap()),
+            through: Vec::new(),
+        }
+    }
+
+    /// The same folder, with programs run through a command: `ip netns exec NAME`.
+    pub fn through(&self, command: &[&str]) -> Self {
+        Self {
+            folder: Arc::clone(&self.folder),
+            through: command.iter().map(|word| (*word).to_owned()).collect(),
         }
     }
 
@@ -129,7 +150,15 @@ impl Site {
 
     /// The program, run in the folder, deaf to settings of whoever runs the tests.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_palimpsest"));
+        let program = env!("CARGO_BIN_EXE_palimpsest");
+        let mut command = match self.through.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PALIMPSEST") {
                 command.env_remove(name);
@@ -171,23 +200,12 @@ impl Site {
         read_whole(out)
     }
 
-    /// Starts a coordinator on the store `store` in the folder. Port 0 takes a free one; to start
-    /// again after a kill, give the address that it had.
+    /// Starts a coordinator on the store `store` in the folder and waits until it serves. Port 0
+    /// takes a free one; to start again after a kill, give the address that it had.
     pub fn serve(&self, listen: &str) -> Server {
         let port_file = self.path("address");
         let _ = fs::remove_file(&port_file);
-        let (store, file) = (self.path("store"), port_file.to_str().unwrap().to_owned());
-        let args = [
-            "serve",
-            "--listen",
-            listen,
-            "--store",
-            store.to_str().unwrap(),
-            "--port-file",
-            &file,
-        ];
-        let mut process =
-            Process::start("serve", &mut self.command(&args), &self.path("serve.log"));
+        let mut process = self.start_serving(listen);
         let address = wait("the coordinator's address", PATIENCE, || {
             if let Some(status) = process.ended() {
                 panic!("serve ended: {status}");
@@ -200,14 +218,34 @@ impl Site {
         }
     }
 
+    /// [`Site::serve`] without the wait.
+    pub fn start_serving(&self, listen: &str) -> Process {
+        let (store, file) = (self.path("store"), self.path("address"));
+        let args = [
+            "serve",
+            "--listen",
+            listen,
+            "--store",
+            store.to_str().unwrap(),
+            "--port-file",
+            file.to_str().unwrap(),
+        ];
+        Process::start("serve", &mut self.command(&args), &self.path("serve.log"))
+    }
+
     /// Starts a worker with a cache of its own.
     pub fn worker(&self, server: &Server, id: &str, more: &[&str]) -> Process {
-        let (url, cache) = (server.url(), self.path(&format!("cache-{id}")));
+        self.worker_of(&server.url(), id, more)
+    }
+
+    /// [`Site::worker`] for a coordinator that has this address where the worker is.
+    pub fn worker_of(&self, url: &str, id: &str, more: &[&str]) -> Process {
+        let cache = self.path(&format!("cache-{id}"));
         let args = [
             &[
                 "worker",
                 "--coordinator",
-                &url,
+                url,
                 "--id",
                 id,
                 "--cache",

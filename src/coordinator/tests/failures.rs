@@ -246,3 +246,20 @@ fn a_lone_worker_is_never_excluded_for_tasks_may_be_to_blame() {
     }
     assert_eq!(world.core.worker("w0").unwrap().excluded, "");
 }
+
+#[test]
+fn workers_that_boast_do_not_break_the_progress_of_their_job() {
+    let (mut world, id) = world_with_a_job(4);
+    for worker in 0..2 {
+        world.run(hello(worker, 1));
+        let (session, lease) = world.lease_of(worker).unwrap();
+        let key = LeaseKey::from_proto(lease.key.as_ref().unwrap()).unwrap();
+        world.tell(Event::Heartbeat {
+            session,
+            leases: vec![(key, u64::MAX, 1.0)],
+            loaded: Vec::new(),
+        });
+    }
+    let progress = world.core.progress(id);
+    assert_eq!((progress.workers, progress.steps_running), (2, u64::MAX));
+}
