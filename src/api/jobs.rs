@@ -511,6 +511,12 @@ impl IntoStatus for crate::store::Error {
         match self {
             Self::Object(error) => error.into_status(),
             Self::Damaged { .. } => data_loss(&self),
+            Self::NoSpace { .. } => {
+                super::status::status(super::status::Reason::DiskFull, self.to_string(), [])
+            }
+            Self::Occupied { .. } => {
+                super::status::status(super::status::Reason::StoreOccupied, self.to_string(), [])
+            }
             _ => super::status::internal(&self),
         }
     }

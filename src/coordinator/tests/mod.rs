@@ -87,6 +87,7 @@ impl Shadow {
                 unit: *unit,
                 digest: crate::objects::Digest::of(bytes).prefix(),
                 failed: record.failed,
+                cached: record.source.is_some(),
             });
         }
         restoring.finish()
