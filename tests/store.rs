@@ -7,9 +7,12 @@ mod common;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{PATIENCE, Process, Server, Site, fixture, wait};
+use palimpsest::client::Client;
+use palimpsest::objects::{self, Digest, ObjectStore};
 use serde_json::Value;
 
 const SWEEP: Duration = Duration::from_secs(300);
@@ -177,7 +180,7 @@ fn a_store_whose_coordinator_was_killed_is_sound_and_each_damage_is_named() {
     let report = assert_sound(&site, "store");
     assert!(report["records"]["results"].as_u64().unwrap() > 5);
 
-    let object = objects(&site.path("store")).pop().unwrap();
+    let object = object_files(&site.path("store")).pop().unwrap();
     let bytes = fs::read(&object).unwrap();
     fs::remove_file(&object).unwrap();
     let (report, sound) = store(&site, &["verify", "--store", "store"]);
@@ -207,7 +210,7 @@ fn a_store_whose_coordinator_was_killed_is_sound_and_each_damage_is_named() {
 }
 
 /// The files of all objects.
-fn objects(store: &Path) -> Vec<std::path::PathBuf> {
+fn object_files(store: &Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for shard in fs::read_dir(store.join("objects")).unwrap() {
         let shard = shard.unwrap().path();
@@ -278,7 +281,7 @@ fn collection_beside_a_coordinator_keeps_what_is_reached_or_young() {
     );
 
     // An object that nothing names, and that nobody touched for a day.
-    let store_objects = palimpsest::objects::ObjectStore::open(site.path("store/objects")).unwrap();
+    let store_objects = ObjectStore::open(site.path("store/objects")).unwrap();
     let orphan = store_objects.put(b"nobody's").unwrap();
     let (young, _) = gc(&[]);
     assert_eq!((&young["young"], &young["removed"]), (&1.into(), &0.into()));
@@ -318,6 +321,61 @@ fn an_upload_over_the_quota_is_refused_with_what_to_do() {
     );
 }
 
+#[test]
+fn an_object_arrives_both_ways_though_the_coordinator_is_killed_in_the_middle() {
+    let site = Site::new();
+    let bytes: Vec<u8> = (0..96_u32 << 20)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let (source, digest) = (site.path("source"), Digest::of(&bytes));
+    fs::write(&source, &bytes).unwrap();
+    let mut server = site.serve("127.0.0.1:0");
+    let url = server.url();
+    let cache = ObjectStore::open(site.path("cache")).unwrap();
+    for download in [false, true] {
+        // Told once, when a good part has come; then the least that a later attempt begins with.
+        let (came, part) = std::sync::mpsc::channel();
+        let (killed, least) = (AtomicBool::new(false), AtomicU64::new(u64::MAX));
+        let progress = |done: u64| {
+            if killed.load(Ordering::SeqCst) {
+                least.fetch_min(done, Ordering::SeqCst);
+            } else if done > 16 << 20 {
+                // The receiver goes after the first.
+                let _ = came.send(());
+            }
+        };
+        let transfer = || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async {
+                let objects = Client::connect(&url).await.unwrap().objects();
+                let size = bytes.len() as u64;
+                if download {
+                    objects::download(objects, &digest, size, &cache, progress).await
+                } else {
+                    objects::upload(objects, &digest, &source, progress).await
+                }
+            })
+        };
+        std::thread::scope(|scope| {
+            let done = scope.spawn(transfer);
+            part.recv_timeout(PATIENCE).unwrap();
+            server.process.kill();
+            killed.store(true, Ordering::SeqCst);
+            server = site.serve(&server.address);
+            done.join().unwrap().unwrap();
+        });
+        let least = least.load(Ordering::SeqCst);
+        assert!(
+            least > 1 << 20,
+            "went on from {least}, download: {download}"
+        );
+    }
+    cache.verify(&digest).unwrap();
+    drop(server);
+    let stored = ObjectStore::open(site.path("store/objects")).unwrap();
+    stored.verify(&digest).unwrap();
+}
+
 /// A mount namespace with a small disk in the site's folder `store`; none where the system does
 /// not let this user make one. It goes with its process.
 struct SmallDisk {
@@ -346,17 +404,16 @@ impl SmallDisk {
         Some(Self { holder })
     }
 
-    /// A command inside it.
+    /// A command inside it. The folder is entered there: one that was entered outside goes on
+    /// showing what is outside.
     fn inside(&self, command: &Command) -> Command {
         let mut inside = Command::new("nsenter");
-        let folder = command.get_current_dir().unwrap();
         inside
-            .args(["--mount", &format!("--wd={}", folder.display())])
-            .arg(format!("--target={}", self.holder.id()))
-            .arg("--")
+            .args(["--mount", &format!("--target={}", self.holder.id())])
+            .args(["--", "sh", "-c", "cd \"$0\" && exec \"$@\""])
+            .arg(command.get_current_dir().unwrap())
             .arg(command.get_program())
-            .args(command.get_args())
-            .current_dir(folder);
+            .args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => inside.env(name, value),
@@ -413,11 +470,9 @@ fn a_full_disk_stops_the_coordinator_and_one_with_room_goes_on() {
         (units_done(&site, &server) > 5).then_some(())
     });
     let acknowledged = units_done(&site, &server);
-    // All that is left, less what dd itself rounds away.
-    disk.run(
-        &site,
-        "dd if=/dev/zero of=store/ballast bs=4k 2>/dev/null; true",
-    );
+    // All that is left of the disk's 48 MiB: never more, should it be another disk.
+    let fill = "mountpoint -q store && dd if=/dev/zero of=store/ballast bs=4k count=12288; true";
+    disk.run(&site, fill);
     let status = server.process.wait(PATIENCE);
     let said = server.process.said();
     assert!(!status.success(), "{said}");
@@ -452,4 +507,74 @@ fn a_read_only_disk_is_said_and_left_alone() {
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success());
     assert!(said.contains("has to be writable"), "{said}");
+}
+
+/// With the real engine: what the pretended one makes up answers for nothing.
+#[cfg(feature = "torch")]
+#[test]
+fn a_second_identical_sweep_is_answered_from_the_store_without_a_worker() {
+    let site = Site::new();
+    write_facts(&site, 4);
+    let mut server = site.serve("127.0.0.1:0");
+    import(&site, &server, "gemma2");
+    let url = server.url();
+    let sweep = |more: &[&str]| {
+        let args = [
+            "trace",
+            "--facts",
+            "facts.jsonl",
+            "--noise",
+            "s3",
+            "--samples",
+            "2",
+            "--window",
+            "2",
+            "--json",
+            "--server",
+            &url,
+        ];
+        site.command(&[&args, more].concat()).output().unwrap()
+    };
+    let engine = ["--device", "cpu", "--threads", "1"];
+    let mut worker = site.worker(&server, "one", &engine);
+    let first = sweep(&[]);
+    assert!(first.status.success(), "{first:?}");
+    worker.kill();
+    server.process.kill();
+    let server = site.serve(&server.address);
+
+    let second = sweep(&[]);
+    assert!(second.status.success(), "{second:?}");
+    assert_eq!(second.stdout, first.stdout);
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(
+        said.contains("12 of 12 grids were answered from the store"),
+        "{said}"
+    );
+    let show = site.run(&["job", "show", "latest", "--server", &url], PATIENCE);
+    assert!(show.contains("12 answered from the store"), "{show}");
+    // Some of it, as other units of another job.
+    let part = sweep(&["--kinds", "mlp"]);
+    let said = String::from_utf8(part.stderr).unwrap();
+    assert!(said.contains("4 of 4 grids"), "{said}");
+    let mlp: Vec<Value> = lines(&String::from_utf8(first.stdout.clone()).unwrap())
+        .into_iter()
+        .filter(|grid| grid["kind"] == "mlp")
+        .collect();
+    for (found, expected) in lines(&String::from_utf8(part.stdout).unwrap())
+        .iter_mut()
+        .zip(mlp)
+    {
+        found["unit"] = expected["unit"].clone();
+        assert_eq!(*found, expected);
+    }
+
+    let afresh = ["--no-cache", "--detach"];
+    assert!(sweep(&afresh).status.success());
+    assert_eq!(units_done(&site, &server), 0);
+    drop(server);
+    let report = assert_sound(&site, "store");
+    // 12 grids, their scale, and those again; 4 grids with the scale.
+    assert_eq!(report["records"]["results"], 13 + 13 + 5);
+    assert_eq!(report["records"]["cached units"], 13);
 }

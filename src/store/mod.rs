@@ -35,7 +35,7 @@ mod verify;
 mod versions;
 
 pub use backup::{Backup, backup, restore};
-pub use cache::Answer;
+pub use cache::CachedResult;
 pub use collect::{Collected, GRACE, Grace};
 pub use error::Error;
 pub use read::CommittedUnit;

@@ -432,3 +432,40 @@ fn a_backup_and_a_collection_do_not_go_on_together() {
     let error = store.collect(grace, true).unwrap_err();
     assert!(error.to_string().contains("a backup goes on"), "{error}");
 }
+
+/// A completion as the coordinator writes it: a result, two events, the task, the job.
+fn completion(n: u64) -> Vec<Change> {
+    let job = Uuid::from_u128(1);
+    let result = bytes::Bytes::from(vec![n as u8; 1500]);
+    vec![
+        Change::Result(job, n, ResultRecord::default(), result),
+        event(2 * n + 1),
+        event(2 * n + 2),
+        Change::Task(job, n as u32, TaskRecord::default()),
+        Change::Job(job, JobRecord::default()),
+    ]
+}
+
+/// How much is made durable in a second: `cargo test --release --lib measured -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn measured_group_commits() {
+    for group in [1, 16, 256, 1024] {
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let start = std::time::Instant::now();
+        let mut done = 0;
+        while start.elapsed().as_secs() < 3 {
+            let changes: Vec<_> = (done..done + group).flat_map(completion).collect();
+            store.commit(&changes).unwrap();
+            done += group;
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        println!(
+            "{group:5} completions a batch: {:7.0} batches/s, {:8.0} completions/s, {} flushes",
+            store.flushes() as f64 / seconds,
+            done as f64 / seconds,
+            store.flushes()
+        );
+    }
+}

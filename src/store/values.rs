@@ -41,16 +41,12 @@ impl Store {
             Change::Job(_, record) => record.encode_to_vec(),
             Change::Task(_, _, record) => record.encode_to_vec(),
             Change::Result(_, _, record, bytes) => {
-                let value = if record.source.is_some() {
-                    Value {
-                        inline: None,
-                        digest: Digest::of(bytes).to_string(),
-                    }
-                } else {
-                    self.keep(bytes)?
-                };
+                // One that repeats another says the digest itself, and has no bytes.
+                if record.source.is_some() {
+                    return Ok(record.encode_to_vec());
+                }
                 ResultRecord {
-                    value: Some(value),
+                    value: Some(self.keep(bytes)?),
                     ..record.clone()
                 }
                 .encode_to_vec()
