@@ -12,6 +12,7 @@ use crate::proto::v1::audit_service_client::AuditServiceClient;
 use crate::proto::v1::job_service_client::JobServiceClient;
 use crate::proto::v1::model_service_client::ModelServiceClient;
 use crate::proto::v1::object_service_client::ObjectServiceClient;
+use crate::proto::v1::store_service_client::StoreServiceClient;
 use crate::proto::v1::version_service_client::VersionServiceClient;
 use crate::proto::v1::worker_service_client::WorkerServiceClient;
 
@@ -163,6 +164,11 @@ impl Client {
     /// Objects.
     pub fn objects(&self) -> ObjectServiceClient<Channel> {
         ObjectServiceClient::new(self.channel())
+    }
+
+    /// The store.
+    pub fn store(&self) -> StoreServiceClient<Channel> {
+        StoreServiceClient::new(self.channel())
     }
 
     /// Workers.

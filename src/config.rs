@@ -241,6 +241,13 @@ settings! {
         /// Who asks, for the audit log; the user of the system where it is unset.
         user: Option<String> = "",
     }
+    /// Settings of the coordinator's store.
+    store: StoreConfig {
+        /// Most bytes that the objects may take when clients upload more: a size with its unit, as
+        /// `500GiB`. Unset, the disk is the limit. Results of accepted work are kept whatever this
+        /// says.
+        quota: Option<Size> = "",
+    }
     /// Settings of what every program logs, to its standard error.
     log: LogConfig {
         /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`, `off`), or
@@ -605,6 +612,7 @@ from_text! {
     Weights: str::parse;
     Duration: parse_duration;
     Memory: str::parse;
+    Size: str::parse;
     Device: str::parse;
     Address: str::parse;
     WorkerId: str::parse;
@@ -675,6 +683,31 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         return Err(remedy.into());
     }
     Ok(bytes as u64)
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(u64);
+
+impl Size {
+    /// The bytes.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_size(text).map(Self)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} B", self.0)
+    }
 }
 
 /// How much memory may be used.
@@ -1009,7 +1042,7 @@ mod tests {
         );
         let text = message(load("surprise = 1\n", &[], &[]));
         assert!(
-            text.contains("the sections are serve, worker, client, log"),
+            text.contains("the sections are serve, worker, client, store, log"),
             "{text}"
         );
         let text = message(load("", &[("PALIMPSEST__WORKER__CREDIT", "1")], &[]));

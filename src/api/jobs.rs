@@ -108,6 +108,11 @@ impl Jobs {
         let id = new.id;
         entry.resource = format!("jobs/{id}");
         new.request_id = request_id;
+        let new = self
+            .coordinator
+            .with_answers(new)
+            .await
+            .map_err(IntoStatus::into_status)?;
         let done = self
             .coordinator
             .ask_as(Event::Submit(Box::new(new)), entry)
@@ -418,6 +423,7 @@ fn prepare(
         model,
         tasks,
         request_id: String::new(),
+        answers: Vec::new(),
     })
 }
 
@@ -511,6 +517,12 @@ impl IntoStatus for crate::store::Error {
         match self {
             Self::Object(error) => error.into_status(),
             Self::Damaged { .. } => data_loss(&self),
+            Self::NoSpace { .. } => {
+                super::status::status(super::status::Reason::DiskFull, self.to_string(), [])
+            }
+            Self::Occupied { .. } => {
+                super::status::status(super::status::Reason::StoreOccupied, self.to_string(), [])
+            }
             _ => super::status::internal(&self),
         }
     }

@@ -10,6 +10,7 @@ pub mod objects;
 mod pages;
 pub mod server;
 pub mod status;
+mod store;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

@@ -130,6 +130,9 @@ impl ObjectService for Objects {
             return respond();
         }
 
+        let _admission = self
+            .with_store(move |store| store.admit(&digest, size))
+            .await?;
         let mut partial = self.with_store(move |store| store.partial(&digest)).await?;
         let mut message = Some(first);
         while let Some(WriteObjectRequest {

@@ -13,6 +13,7 @@ use super::audit::Audit;
 use super::jobs::Jobs;
 use super::models::Models;
 use super::objects::Objects;
+use super::store::StoreRecords;
 use super::versions::Versions;
 use super::workers::Workers;
 use crate::coordinator::Coordinator;
@@ -21,6 +22,7 @@ use crate::proto::v1::audit_service_server::AuditServiceServer;
 use crate::proto::v1::job_service_server::JobServiceServer;
 use crate::proto::v1::model_service_server::ModelServiceServer;
 use crate::proto::v1::object_service_server::ObjectServiceServer;
+use crate::proto::v1::store_service_server::StoreServiceServer;
 use crate::proto::v1::version_service_server::VersionServiceServer;
 use crate::proto::v1::worker_service_server::WorkerServiceServer;
 
@@ -89,6 +91,9 @@ async fn router(coordinator: Coordinator) -> Result<Router, Error> {
     reporter.set_serving::<JobServiceServer<Jobs>>().await;
     reporter.set_serving::<ModelServiceServer<Models>>().await;
     reporter.set_serving::<ObjectServiceServer<Objects>>().await;
+    reporter
+        .set_serving::<StoreServiceServer<StoreRecords>>()
+        .await;
     reporter.set_serving::<WorkerServiceServer<Workers>>().await;
     reporter
         .set_serving::<VersionServiceServer<Versions>>()
@@ -119,6 +124,7 @@ async fn router(coordinator: Coordinator) -> Result<Router, Error> {
         .add_service(reflection().build_v1alpha()?)
         .add_service(jobs)
         .add_service(workers)
+        .add_service(StoreServiceServer::new(StoreRecords::new(store.clone())))
         .add_service(versions)
         .add_service(audit)
         .add_service(models)

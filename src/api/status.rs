@@ -102,6 +102,10 @@ reasons! {
     TooMuchOpen, ResourceExhausted, "wait as long as RetryInfo says, or cancel some of the owner's jobs";
     /// No space is left on the coordinator's disk.
     DiskFull, ResourceExhausted, "free space on the coordinator's disk, then go on";
+    /// An upload does not fit into the coordinator's quota.
+    QuotaExceeded, ResourceExhausted, "remove what nothing needs with 'palimpsest store gc', or raise store.quota";
+    /// A backup, or the removal of old files, goes on.
+    StoreOccupied, Unavailable, "try again when it has ended";
     /// Stored bytes cannot be read, or are not those that were stored.
     StoredDataDamaged, DataLoss, "check the coordinator's disk, and restore or upload the data again";
     /// The audit log is not what its last checkpoint says; nothing can be changed.
@@ -323,6 +327,21 @@ impl IntoStatus for objects::Error {
                 tracing::error!(error = message, "the disk is full");
                 status(Reason::DiskFull, message, [])
             }
+            Error::Quota {
+                digest,
+                size,
+                used,
+                limit,
+            } => status(
+                Reason::QuotaExceeded,
+                message,
+                [
+                    ("digest", digest.to_string()),
+                    ("size", size.to_string()),
+                    ("used_bytes", used.to_string()),
+                    ("limit_bytes", limit.to_string()),
+                ],
+            ),
             Error::Corrupt { .. } => data_loss(&self),
             Error::Stopping => unavailable(message),
             Error::Changed { .. } | Error::Io { .. } | Error::Transfer { .. } => internal(&self),

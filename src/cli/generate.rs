@@ -37,6 +37,9 @@ pub struct Args {
     /// Whose job it is; the user's if it is not given
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
+    /// Compute everything afresh, also what an earlier job computed
+    #[arg(long)]
+    no_cache: bool,
     /// One JSON object a prompt
     #[arg(long)]
     json: bool,
@@ -72,6 +75,7 @@ async fn complete(
         spec: Some(Spec::Generate(spec)),
         // Someone waits for it.
         priority: 1,
+        no_cache: args.no_cache,
         ..Default::default()
     };
     let request = v1::CreateJobRequest {

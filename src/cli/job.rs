@@ -195,6 +195,7 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
         let line = serde_json::json!({
             "name": job.name, "model": job.model, "what": what(job), "state": state(job),
             "units": counts.units, "units_done": counts.units_done, "units_failed": counts.units_failed,
+            "units_cached": counts.units_cached,
             "tasks": counts.tasks, "create_time": output::time(job.create_time.as_ref()),
         });
         writeln!(out, "{line}")?;
@@ -264,11 +265,12 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
     writeln!(out, "state    {}", state(&job))?;
     writeln!(
         out,
-        "{:8} {} of {} done, {} failed",
+        "{:8} {} of {} done, {} failed, {} answered from the store",
         follow::unit_word(&job),
         counts.units_done,
         counts.units,
-        counts.units_failed
+        counts.units_failed,
+        counts.units_cached
     )?;
     writeln!(
         out,

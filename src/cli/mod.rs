@@ -10,6 +10,7 @@ mod output;
 mod results;
 mod serve;
 mod status;
+mod store;
 mod trace;
 mod worker;
 
@@ -53,6 +54,9 @@ enum Command {
     Job(job::Command),
     /// Show the coordinator's workers and jobs
     Status(status::Args),
+    /// Verify, rebuild, back up and clean the store
+    #[command(subcommand)]
+    Store(store::Command),
 }
 
 /// Settings given as flags: key and value.
@@ -93,6 +97,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Generate(args) => args.connection.flags(&mut flags),
         Command::Job(command) => command.connection().flags(&mut flags),
         Command::Status(args) => args.connection.flags(&mut flags),
+        Command::Store(command) => command.flags(&mut flags),
     }
     let mut config = Config::load(cli.config.as_deref(), &flags)?;
     // What a server tells its log as it goes, a command tells its user in its output.
@@ -113,6 +118,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Generate(args) => generate::run(args, &config.client).await,
             Command::Job(command) => job::run(command, &config.client).await,
             Command::Status(args) => status::run(args, &config.client).await,
+            Command::Store(command) => store::run(command, &config).await,
         }
     });
     // A blocking call that still runs, such as reading a terminal, does not hold up the end.

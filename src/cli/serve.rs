@@ -11,7 +11,7 @@ use super::{Flags, asked_to_stop, flag};
 use crate::api::server;
 use crate::config::Config;
 use crate::coordinator::{Coordinator, Limits};
-use crate::store::Store;
+use crate::store::{Options, Store};
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
@@ -51,7 +51,10 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         jobs_per_owner: settings.max_open_jobs.into(),
         units_per_owner: settings.max_open_units.into(),
     };
-    let store = Arc::new(Store::open(&settings.store)?);
+    let options = Options {
+        quota: config.store.quota.map(|size| size.bytes()),
+    };
+    let store = Arc::new(Store::open_with(&settings.store, options)?);
     let (coordinator, mut actor) = Coordinator::start(store, limits)?;
     let incoming = server::bind(settings.listen)?;
     let address = incoming.local_addr()?;

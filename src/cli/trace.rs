@@ -72,6 +72,9 @@ pub struct Args {
     /// The request's own name: asked again by the same name, the sweep that there is is followed
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
+    /// Compute everything afresh, also what an earlier job computed
+    #[arg(long)]
+    no_cache: bool,
     /// Submit and print the job's name, without following it
     #[arg(long)]
     detach: bool,
@@ -131,6 +134,7 @@ async fn submit(
         } else {
             0
         },
+        no_cache: args.no_cache,
         ..Default::default()
     };
     let request = v1::CreateJobRequest {
@@ -166,6 +170,13 @@ async fn submit(
         }
     };
     let job = job::present(client, &job.name, &args.format).await?;
+    let counts = job.counts.unwrap_or_default();
+    if counts.units_cached > 0 {
+        eprintln!(
+            "{} of {} grids were answered from the store; --no-cache computes them afresh",
+            counts.units_cached, counts.units
+        );
+    }
     job::say_held(&job);
     if job.state() != v1::JobState::Succeeded {
         eprintln!(

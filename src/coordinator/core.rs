@@ -151,7 +151,7 @@ impl Core {
         Ok(Done::Asked)
     }
 
-    fn submit(&mut self, new: NewJob, turn: &mut Turn) -> Result<Uuid, Refusal> {
+    fn submit(&mut self, mut new: NewJob, turn: &mut Turn) -> Result<Uuid, Refusal> {
         if let Some(&id) = self.requests.get(&new.request_id) {
             return if self.jobs[&id].request_digest == new.request_digest {
                 Ok(id)
@@ -167,6 +167,7 @@ impl Core {
             job: Some(new.job.clone()),
             tasks: new.tasks.clone(),
         };
+        let answers = std::mem::take(&mut new.answers);
         let mut job = Job::new(new, turn.now);
         self.admit(&job)?;
         if !job.request_id.is_empty() {
@@ -175,6 +176,7 @@ impl Core {
         turn.effects.push(Effect::Change(Change::Spec(id, spec)));
         let queued = v1::job_event::Event::State(JobState::Queued as i32);
         job.event(queued, turn);
+        job.take_answers(answers, turn);
         self.queue.open(&mut job);
         self.jobs.insert(id, job);
         self.touch(id, turn);

@@ -15,14 +15,16 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::answers;
 use super::core::{Answer, Core, Done};
-use super::event::{Closing, Effect, Event, Millis, Refusal, Session};
+use super::event::{Closing, Effect, Event, Millis, NewJob, Refusal, Session};
 use super::items::Items;
 use super::limits::Limits;
 use super::plan;
 use super::restore::Restoring;
 use super::transaction::Transaction;
 use crate::audit;
+use crate::blocking::blocking;
 use crate::proto::v1::connect_response::Message;
 use crate::store::{self, Change, Store};
 
@@ -204,6 +206,24 @@ impl Coordinator {
         let (sender, receiver) = oneshot::channel();
         self.send(Command::Event(event, Some(sender))).await?;
         Ok(receiver.await.map_err(|_| Error::Stopped)??)
+    }
+
+    /// The job with the results that the store has for its units, unless it is to be computed
+    /// afresh.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`], [`Error::Store`].
+    pub async fn with_answers(&self, mut new: NewJob) -> Result<NewJob, Error> {
+        if new.job.no_cache {
+            return Ok(new);
+        }
+        let store = self.store.clone();
+        blocking(move || {
+            new.answers = answers::find(&store, &new)?;
+            Ok(new)
+        })
+        .await
+        .map_err(|_| Error::Stopped)?
     }
 
     /// Looks at the state. What is seen is durable.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::items::Items;
 use crate::proto::v1;
-use crate::store::{Change, TaskPlan};
+use crate::store::{CachedResult, Change, TaskPlan};
 
 /// Milliseconds since the Unix epoch. Given to the core, never read by it.
 pub type Millis = u64;
@@ -62,6 +62,8 @@ pub struct NewJob {
     pub request_id: String,
     /// Digest of the normalised request.
     pub request_digest: String,
+    /// Units that the store has results for, from jobs before.
+    pub answers: Vec<(u64, CachedResult)>,
 }
 
 /// Something that happened.

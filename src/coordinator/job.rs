@@ -6,13 +6,15 @@ use std::sync::Arc;
 use prost::Message as _;
 use uuid::Uuid;
 
+use super::answers::UnitDigests;
 use super::event::{Effect, LeaseKey, Millis, NewJob};
 use super::invariants::Invariant;
 use super::items::Items;
 use super::plan::{self, Needs};
 use super::task::{Holder, Tally, Task, is_over};
+use crate::objects::Digest;
 use crate::proto::v1::{self, FailureClass, JobState, TaskState};
-use crate::store::{Change, JobRecord, ResultRecord};
+use crate::store::{CachedResult, Change, JobRecord, ResultRecord, UnitRef, Value};
 
 /// How many durations of tasks a job remembers, for their median.
 const DURATIONS: usize = 101;
@@ -49,6 +51,10 @@ pub(super) struct Job {
     /// The committed units whose result is a failure.
     pub(super) failed: BTreeSet<u64>,
     pub(super) units: u64,
+    /// Units whose result is that of a unit of an earlier job.
+    pub(super) cached: u64,
+    /// None when no other job can use the results.
+    pub(super) digests: Option<UnitDigests>,
     pub(super) noise_scale: Option<f64>,
     pub(super) request_id: String,
     pub(super) request_digest: String,
@@ -90,6 +96,8 @@ impl Job {
         Self {
             id: new.id,
             owner: spec.owner.as_str().into(),
+            digests: UnitDigests::of(&spec, &new.model),
+            cached: 0,
             needs: plan::needs(&spec, &new.model.shape.unwrap_or_default()),
             spec,
             items,
@@ -226,6 +234,63 @@ impl Job {
         self.tasks[n as usize].units_done += 1;
     }
 
+    /// Takes the results of earlier jobs for the units that they answer, and ends the tasks that
+    /// have nothing left to do.
+    pub(super) fn take_answers(&mut self, answers: Vec<(u64, CachedResult)>, turn: &mut Turn) {
+        if answers.is_empty() {
+            return;
+        }
+        for (unit, answer) in answers {
+            let Some(n) = self.task_of(unit) else {
+                continue;
+            };
+            self.count_unit(n, unit, answer.digest.prefix(), false);
+            self.cached += u64::from(unit < self.units);
+            // The scale of the noise; no other unit has one.
+            self.noise_scale = answer.noise_scale.or(self.noise_scale);
+            let (job, of) = answer.source;
+            let record = ResultRecord {
+                value: Some(Value {
+                    inline: None,
+                    digest: answer.digest.to_string(),
+                }),
+                epoch: 0,
+                worker: answer.worker,
+                fingerprint: answer.fingerprint,
+                failed: false,
+                source: Some(UnitRef::new(job, of)),
+            };
+            let change = Change::Result(self.id, unit, record, bytes::Bytes::new());
+            turn.effects.push(Effect::Change(change));
+        }
+        // One event for all of them: a million units may be answered at once.
+        self.event(v1::job_event::Event::UnitsCached(self.cached), turn);
+        for n in 0..self.tasks.len() as u32 {
+            let task = &self.tasks[n as usize];
+            if task.units_done == task.units {
+                self.set_state(n, TaskState::Done);
+                self.tell(n, turn);
+            }
+        }
+        if self.noise_scale.is_some() {
+            self.unblock();
+        }
+        if self.tally.waiting == 0 {
+            self.started = Some(turn.now);
+        }
+    }
+
+    /// The task of a unit, as the job was cut when it was accepted: the preparatory one first, the
+    /// others in the order of their units.
+    fn task_of(&self, unit: u64) -> Option<u32> {
+        let skip = self.tasks.partition_point(|task| task.preparatory);
+        if unit >= self.units {
+            return skip.checked_sub(1).map(|n| n as u32);
+        }
+        let after = self.tasks[skip..].partition_point(|task| task.first_unit <= unit);
+        after.checked_sub(1).map(|n| (n + skip) as u32)
+    }
+
     #[allow(clippy::too_many_arguments)]
     pub(super) fn commit(
         &mut self,
@@ -240,6 +305,12 @@ impl Job {
         let change = Change::Result(self.id, unit, record, bytes);
         turn.effects.push(Effect::Change(change));
         self.event(v1::job_event::Event::UnitCommitted(unit), turn);
+    }
+
+    /// The digest of all that decides a unit's value, where another job can use it.
+    pub(super) fn digest_of(&self, unit: u64) -> Option<Digest> {
+        let digests = self.digests.as_ref()?;
+        digests.unit(&self.spec, &self.items, unit, self.noise_scale)
     }
 
     /// Ends a task for good: its open units get a failure as their result.
@@ -257,7 +328,7 @@ impl Job {
                 outcome: Some(v1::unit_result::Outcome::Failure(failure)),
             };
             let bytes = bytes::Bytes::from(result.encode_to_vec());
-            let digest = crate::objects::Digest::of(&bytes).prefix();
+            let digest = Digest::of(&bytes).prefix();
             let record = ResultRecord {
                 failed: true,
                 ..ResultRecord::default()
@@ -411,6 +482,7 @@ impl Job {
                 units: self.units,
                 units_done: self.units_done,
                 units_failed: self.failed.range(..self.units).count() as u64,
+                units_cached: self.cached,
             }),
             create_time: Some(timestamp(self.created)),
             start_time: self.started.map(timestamp),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::answers::may_answer;
 use super::core::Core;
 use super::event::{CommittedResult, Effect, LeaseKey, Millis, Session};
 use super::invariants::Invariant;
@@ -122,11 +123,17 @@ impl Core {
             worker: name.to_string(),
             fingerprint: result.fingerprint,
             failed: result.failed,
+            source: None,
         };
+        let reusable = !record.failed && may_answer(record.fingerprint.as_ref());
         let (bytes, digest) = (result.bytes, result.digest_prefix);
         job.commit(key.task, unit, bytes, digest, record, turn);
         if preparatory && result.noise_scale.is_some() {
             job.noise_scale = result.noise_scale;
+        }
+        if reusable && let Some(digest) = job.digest_of(unit) {
+            let change = Change::Cached(digest, key.job, unit);
+            turn.effects.push(Effect::Change(change));
         }
         if let Some(worker) = self.workers.get_mut(name) {
             worker.units_committed += 1;

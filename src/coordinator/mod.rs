@@ -3,6 +3,7 @@
 //! [`Core`] is a pure state machine; [`Coordinator`] drives it: one actor feeds it events, writes
 //! its changes to the store, and only then lets anything of it be seen.
 
+mod answers;
 mod check;
 mod core;
 mod driver;

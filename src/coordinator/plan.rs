@@ -159,47 +159,45 @@ pub fn lease_units(
     items: &Items,
     units: impl Iterator<Item = u64>,
 ) -> (Option<v1::lease::Settings>, Vec<v1::LeasedUnit>) {
-    let leased = |unit, spec| v1::LeasedUnit {
-        unit,
-        spec: Some(spec),
+    let units = units
+        .filter_map(|unit| {
+            Some(v1::LeasedUnit {
+                unit,
+                spec: Some(unit_spec(job, items, unit)?),
+            })
+        })
+        .collect();
+    let settings = match &job.spec {
+        Some(Spec::Trace(trace)) => Some(v1::lease::Settings::Trace(v1::TraceSpec {
+            facts: Vec::new(),
+            ..trace.clone()
+        })),
+        Some(Spec::Generate(generate)) => Some(v1::lease::Settings::Generate(v1::GenerateSpec {
+            prompts: Vec::new(),
+            ..generate.clone()
+        })),
+        None => None,
     };
-    match &job.spec {
-        Some(Spec::Trace(trace)) => {
+    (settings, units)
+}
+
+/// What a unit is; none where the job has no such unit.
+pub(super) fn unit_spec(job: &v1::Job, items: &Items, unit: u64) -> Option<leased_unit::Spec> {
+    Some(match job.spec.as_ref()? {
+        Spec::Trace(trace) => {
             let kinds = grain(job);
-            let units = units
-                .map(|unit| {
-                    let spec = match items.message((unit / kinds) as usize) {
-                        Some(fact) => leased_unit::Spec::Trace(v1::TraceUnit {
-                            fact: Some(fact),
-                            kind: trace.kinds[(unit % kinds) as usize],
-                        }),
-                        None => leased_unit::Spec::Noise(noise_unit(trace, items)),
-                    };
-                    leased(unit, spec)
-                })
-                .collect();
-            let settings = v1::TraceSpec {
-                facts: Vec::new(),
-                ..trace.clone()
-            };
-            (Some(v1::lease::Settings::Trace(settings)), units)
+            match items.message((unit / kinds) as usize) {
+                Some(fact) => leased_unit::Spec::Trace(v1::TraceUnit {
+                    fact: Some(fact),
+                    kind: trace.kinds[(unit % kinds) as usize],
+                }),
+                None => leased_unit::Spec::Noise(noise_unit(trace, items)),
+            }
         }
-        Some(Spec::Generate(generate)) => {
-            let units = units
-                .filter_map(|unit| {
-                    let prompt = items.text(unit as usize)?.to_owned();
-                    let spec = leased_unit::Spec::Generate(v1::GenerateUnit { prompt });
-                    Some(leased(unit, spec))
-                })
-                .collect();
-            let settings = v1::GenerateSpec {
-                prompts: Vec::new(),
-                ..generate.clone()
-            };
-            (Some(v1::lease::Settings::Generate(settings)), units)
-        }
-        None => (None, Vec::new()),
-    }
+        Spec::Generate(_) => leased_unit::Spec::Generate(v1::GenerateUnit {
+            prompt: items.text(unit as usize)?.to_owned(),
+        }),
+    })
 }
 
 /// The subjects of a large sweep do not fit a message: the worker reads them from their object.

@@ -55,6 +55,7 @@ impl Restoring {
             tasks: spec.tasks,
             request_id: record.request_id,
             request_digest: record.request_digest,
+            answers: Vec::new(),
         };
         let mut job = Job::new(new, summary.create_time.map_or(0, millis));
         job.state = summary.state();
@@ -111,6 +112,7 @@ impl Restoring {
         let after = order.partition_point(|(first, _)| *first <= unit.unit);
         if let Some(&(_, n)) = after.checked_sub(1).and_then(|at| order.get(at)) {
             job.count_unit(n, unit.unit, unit.digest, unit.failed);
+            job.cached += u64::from(unit.cached && unit.unit < job.units);
         }
     }
 

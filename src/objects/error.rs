@@ -128,6 +128,21 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The upload does not fit into the quota.
+    #[error(
+        "object {digest} with {size} bytes does not fit: {used} of the {limit} bytes that uploads may fill are used; remove what nothing needs with 'palimpsest store gc', or raise store.quota"
+    )]
+    Quota {
+        /// The object.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// Bytes that are used, or promised to other uploads.
+        used: u64,
+        /// The quota in bytes.
+        limit: u64,
+    },
+
     /// The system refused something else.
     #[error("cannot {action} {path}: {source}")]
     Io {

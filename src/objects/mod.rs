@@ -14,12 +14,23 @@ use crate::blocking::{self, Stopping};
 
 mod digest;
 mod error;
+mod listing;
+mod lock;
+mod new_file;
+mod partial;
+mod quota;
 mod store;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod transfer;
 
 pub use digest::Digest;
 pub use error::Error;
-pub use store::{ObjectStore, Partial};
+pub use listing::Listed;
+pub use partial::Partial;
+pub use quota::Admission;
+pub use store::ObjectStore;
 pub use transfer::{download, upload};
 
 /// Most bytes of an object in one message, as `object.proto` promises, and the size of the

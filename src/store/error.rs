@@ -15,9 +15,15 @@ pub enum Error {
         /// The store's folder.
         path: PathBuf,
     },
+    /// The folder holds no store.
+    #[error("there is no store in {path}: give the folder of one with --store")]
+    NotAStore {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The store was written by a version this one does not know.
     #[error(
-        "the store {path} has format {found}, this program reads format {known}: \
+        "the store {path} has format {found}, this program reads format {known} and those before: \
          use the version of palimpsest that wrote it, or a newer one"
     )]
     Format {
@@ -27,6 +33,32 @@ pub enum Error {
         found: String,
         /// What this program reads.
         known: u32,
+    },
+    /// The disk is full, or the user's quota is used up.
+    #[error(
+        "cannot {action} {path}: no space is left ({source}); nothing that was acknowledged is \
+         lost: free some and start again"
+    )]
+    NoSpace {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The store may not be written.
+    #[error(
+        "cannot {action} {path}: {source}; the store has to be writable: check the folder's owner \
+         and mode, and that its disk is not mounted read-only"
+    )]
+    ReadOnly {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// A file or folder could not be used.
     #[error("cannot {action} {path}: {source}")]
@@ -38,23 +70,105 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
-    /// The database failed. Its errors are sticky: stop, repair the cause, start again.
-    #[error("the database in {path} failed: {source}")]
+    /// The index failed. Its errors are sticky: stop, repair the cause, start again.
+    #[error(
+        "the index {path} failed: {source}; start again, nothing that was acknowledged is lost"
+    )]
     Database {
-        /// The database's folder.
+        /// The index's folder.
         path: PathBuf,
         /// Why.
         source: sled::Error,
     },
+    /// The index cannot be read, or does not agree with the log.
+    #[error(
+        "the index {path} is damaged: {what}; 'palimpsest store rebuild' makes it again from the \
+         log, which holds everything"
+    )]
+    DamagedIndex {
+        /// The index's folder.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The log cannot be read.
+    #[error(
+        "the log {path} is damaged at byte {offset}: {what}; restore a backup with \
+         'palimpsest store restore', or go on from the index with 'palimpsest store rebuild --from index'"
+    )]
+    DamagedLog {
+        /// The file of the log.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
     /// A record does not decode or contradicts another.
-    #[error("the record {key} is damaged: {what}")]
+    #[error("the record {key} is damaged: {what}; 'palimpsest store verify' looks for more")]
     Damaged {
         /// Its key, printable.
         key: String,
         /// What is wrong.
         what: String,
     },
+    /// A batch is larger than the log can hold.
+    #[error("a batch of {bytes} bytes is more than the log can hold at once (4 GiB)")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// A folder that is to be written has something in it.
+    #[error("{path} is not empty: choose a folder that does not exist yet")]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Something else goes on with the store.
+    #[error("{what} goes on in the store {path}: wait for its end, then try again")]
+    Occupied {
+        /// The store's folder.
+        path: PathBuf,
+        /// What goes on.
+        what: &'static str,
+    },
     /// An object that a record names could not be read.
     #[error(transparent)]
     Object(#[from] crate::objects::Error),
+}
+
+impl Error {
+    /// For `map_err`: names what was tried and where, and tells a full disk and a read-only one
+    /// from other trouble.
+    pub(super) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace {
+                action,
+                path,
+                source,
+            },
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Self::ReadOnly {
+                action,
+                path,
+                source,
+            },
+            _ => Self::Io {
+                action,
+                path,
+                source,
+            },
+        }
+    }
+
+    /// Whether the disk was full.
+    pub fn is_no_space(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSpace { .. } | Self::Object(crate::objects::Error::NoSpace { .. })
+        )
+    }
 }

@@ -4,6 +4,7 @@
 use uuid::Uuid;
 
 use super::Error;
+use crate::objects::Digest;
 
 pub const JOB: u8 = b'j';
 pub const SPEC: u8 = b's';
@@ -12,7 +13,10 @@ pub const RESULT: u8 = b'r';
 pub const DIVERGENCE: u8 = b'd';
 pub const EVENT: u8 = b'e';
 pub const MODEL: u8 = b'm';
+pub const CACHED: u8 = b'u';
 pub const EPOCH: [u8; 6] = *b"cepoch";
+/// Up to where the index goes; not a record of the log.
+pub const POSITION: [u8; 4] = *b"plog";
 
 fn with_job(letter: u8, job: Uuid, rest: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(17 + rest.len());
@@ -55,6 +59,13 @@ pub fn divergence(job: Uuid, unit: u64, digest: &str) -> Vec<u8> {
 pub fn model(id: &str) -> Vec<u8> {
     let mut key = vec![MODEL];
     key.extend_from_slice(id.as_bytes());
+    key
+}
+
+/// A computed unit by the digest of all that decides its value.
+pub fn cached(unit: &Digest) -> Vec<u8> {
+    let mut key = vec![CACHED];
+    key.extend_from_slice(unit.as_bytes());
     key
 }
 

@@ -3,6 +3,7 @@
 
 use uuid::Uuid;
 
+use crate::objects::Digest;
 use crate::proto::v1;
 
 /// A value that lies in the database when it is small and in the object folder when it is not:
@@ -113,6 +114,31 @@ pub struct ResultRecord {
     /// Whether it is a failure.
     #[prost(bool, tag = "5")]
     pub failed: bool,
+    /// The unit whose result this one repeats, under its own number, when it was answered from the
+    /// store. `value` then has the digest only.
+    #[prost(message, optional, tag = "6")]
+    pub source: Option<UnitRef>,
+}
+
+/// A unit of a job.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UnitRef {
+    /// The job's identifier, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub job: Vec<u8>,
+    /// The unit's number.
+    #[prost(uint64, tag = "2")]
+    pub unit: u64,
+}
+
+impl UnitRef {
+    /// Names a unit.
+    pub fn new(job: Uuid, unit: u64) -> Self {
+        Self {
+            job: job.as_bytes().to_vec(),
+            unit,
+        }
+    }
 }
 
 /// A second, different result for a unit that has one.
@@ -129,6 +155,28 @@ pub struct DivergenceRecord {
     pub fingerprint: Option<v1::Fingerprint>,
 }
 
+/// Changes that are made durable together, as they lie in the log.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Batch {
+    /// What is written, in order.
+    #[prost(message, repeated, tag = "1")]
+    pub writes: Vec<Write>,
+    /// In the last batch of a checkpoint: how many records it has.
+    #[prost(uint64, optional, tag = "2")]
+    pub records: Option<u64>,
+}
+
+/// A record that is set, or removed.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Write {
+    /// Its key.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    /// The record; absent when it is removed.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub value: Option<Vec<u8>>,
+}
+
 /// A change to the store. A list of them is written as one atomic batch.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -140,6 +188,8 @@ pub enum Change {
     Task(Uuid, u32, TaskRecord),
     /// A unit's result and the serialised bytes of it.
     Result(Uuid, u64, ResultRecord, bytes::Bytes),
+    /// A unit that was computed, and can answer for every unit of the same digest from now on.
+    Cached(Digest, Uuid, u64),
     /// A divergence of a unit.
     Divergence(Uuid, u64, DivergenceRecord),
     /// An event of a job.

@@ -4,7 +4,9 @@
 //! says so when it is read. Each has a number in its model, in the order of creation, and an index
 //! by it. What an audit entry says is checked by [`crate::audit`], not here.
 
-use super::{Error, Store, Value, decode, keys};
+use super::examine::{Reach, mentions};
+use super::values::{decode, digest_of};
+use super::{Error, Store, Value, keys};
 use crate::objects::Digest;
 use crate::proto::v1;
 use crate::version::{edit_bytes, edit_name, version_bytes, version_name};
@@ -74,12 +76,16 @@ impl Record {
         }
     }
 
-    pub(super) fn encode(&self, store: &Store) -> Result<(Vec<u8>, Vec<u8>), Error> {
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    pub(super) fn encode(&self, store: &Store) -> Result<Vec<u8>, Error> {
         let record = Numbered {
             value: Some(store.keep(&self.bytes)?),
             number: self.number,
         };
-        Ok((self.key.clone(), prost::Message::encode_to_vec(&record)))
+        Ok(prost::Message::encode_to_vec(&record))
     }
 }
 
@@ -175,10 +181,10 @@ impl Store {
         let list = |letter| -> Result<Vec<String>, Error> {
             let start = key(letter, model, prefix.as_bytes());
             let skip = start.len() - prefix.len();
-            let found = self.database.scan_prefix(&start).keys().take(limit);
+            let found = self.index.prefix(&start).take(limit);
             found
-                .map(|key| {
-                    let key = key.map_err(|e| self.database_error(e))?;
+                .map(|entry| {
+                    let (key, _) = entry?;
                     Ok(String::from_utf8_lossy(&key[skip..]).into_owned())
                 })
                 .collect()
@@ -192,7 +198,7 @@ impl Store {
     /// [`Error::Damaged`] when the record does not decode.
     pub fn reference(&self, model: &str, id: &str) -> Result<Option<v1::Ref>, Error> {
         let key = key(REF, model, id.as_bytes());
-        match self.get(&key)? {
+        match self.index.get(&key)? {
             Some(value) => decode(&key, &self.numbered(&key, &value)?.1).map(Some),
             None => Ok(None),
         }
@@ -203,10 +209,10 @@ impl Store {
     /// # Errors
     /// [`Error::Damaged`] names the record that does not decode.
     pub fn references(&self, model: &str) -> Result<Vec<v1::Ref>, Error> {
-        self.database
-            .scan_prefix(key(REF, model, &[]))
+        self.index
+            .prefix(&key(REF, model, &[]))
             .map(|entry| {
-                let (key, value) = entry.map_err(|e| self.database_error(e))?;
+                let (key, value) = entry?;
                 decode(&key, &self.numbered(&key, &value)?.1)
             })
             .collect()
@@ -236,10 +242,10 @@ impl Store {
         after: u64,
     ) -> impl Iterator<Item = (u64, Result<Vec<u8>, Error>)> + '_ {
         let range = entry_key(after.saturating_add(1))..=entry_key(u64::MAX);
-        self.database.range(range).map(|entry| {
+        self.index.range(range).map(|entry| {
             let (key, value) = match entry {
                 Ok(entry) => entry,
-                Err(error) => return (0, Err(self.database_error(error))),
+                Err(error) => return (0, Err(error)),
             };
             let place = key.get(1..9).and_then(|bytes| bytes.try_into().ok());
             let place = place.map_or(0, u64::from_be_bytes);
@@ -252,8 +258,8 @@ impl Store {
     /// # Errors
     /// [`Error::Database`].
     pub fn last_audit_entry(&self) -> Result<u64, Error> {
-        let last = self.database.scan_prefix([ENTRY]).next_back();
-        let Some(last) = last.transpose().map_err(|e| self.database_error(e))? else {
+        let last = self.index.prefix(&[ENTRY]).next_back();
+        let Some(last) = last.transpose()? else {
             return Ok(0);
         };
         let place = last.0.get(1..9).and_then(|bytes| bytes.try_into().ok());
@@ -265,7 +271,7 @@ impl Store {
     /// # Errors
     /// [`Error::Damaged`] when the record does not decode.
     pub fn audit_head(&self) -> Result<Option<Vec<u8>>, Error> {
-        match self.get(&HEAD)? {
+        match self.index.get(&HEAD)? {
             Some(value) => Ok(Some(self.numbered(&HEAD, &value)?.1)),
             None => Ok(None),
         }
@@ -278,7 +284,7 @@ impl Store {
         digest: &str,
     ) -> Result<Option<(u64, Vec<u8>)>, Error> {
         let key = key(letter, model, digest.as_bytes());
-        let Some(value) = self.get(&key)? else {
+        let Some(value) = self.index.get(&key)? else {
             return Ok(None);
         };
         let (number, bytes) = self.numbered(&key, &value)?;
@@ -301,12 +307,12 @@ impl Store {
     ) -> Result<Vec<(u64, String)>, Error> {
         let first = key(letter, model, &0u64.to_be_bytes());
         let end = key(letter, model, &before.unwrap_or(u64::MAX).to_be_bytes());
-        self.database
+        self.index
             .range(first..end)
             .rev()
             .take(limit)
             .map(|entry| {
-                let (key, value) = entry.map_err(|e| self.database_error(e))?;
+                let (key, value) = entry?;
                 let (number, bytes) = self.numbered(&key, &value)?;
                 Ok((number, String::from_utf8_lossy(&bytes).into_owned()))
             })
@@ -315,6 +321,56 @@ impl Store {
 
     fn numbered(&self, key: &[u8], value: &[u8]) -> Result<(u64, Vec<u8>), Error> {
         let record: Numbered = decode(key, value)?;
-        Ok((record.number, self.value(record.value.unwrap_or_default())?))
+        Ok((
+            record.number,
+            self.value(key, record.value.unwrap_or_default())?,
+        ))
+    }
+
+    /// Decodes a record of this file's kinds, gives the objects that it reaches to `reach`, and
+    /// says what kind it is. None for a key of another file's.
+    pub(super) fn examine_version(
+        &self,
+        key: &[u8],
+        bytes: &[u8],
+        mut reach: impl FnMut(Reach),
+    ) -> Result<Option<&'static str>, Error> {
+        let kind = match key.first().copied() {
+            Some(EDIT) => "edits",
+            Some(VERSION) => "versions",
+            Some(EDIT_NUMBER | VERSION_NUMBER) => "numbers",
+            Some(REF) => "refs",
+            Some(ENTRY) => "audit entries",
+            Some(_) if key == HEAD => "audit heads",
+            _ => return Ok(None),
+        };
+        let damaged = |what: String| Error::Damaged {
+            key: keys::printable(key),
+            what,
+        };
+        let record: Numbered = decode(key, bytes)?;
+        let value = record.value.unwrap_or_default();
+        if value.inline.is_none() {
+            reach(Reach::Needed(digest_of(key, &value)?));
+        }
+        let bytes = self.value(key, value)?;
+        mentions(&bytes, &mut reach);
+        // Edits and versions lie under the digest of their own bytes, behind the model's name.
+        if matches!(key[0], EDIT | VERSION) {
+            let digest = Digest::of(&bytes).to_string();
+            if !key.ends_with(digest.as_bytes()) {
+                return Err(damaged(format!(
+                    "its bytes hash to {digest}: it was altered"
+                )));
+            }
+        }
+        if key[0] == EDIT {
+            for factor in decode::<v1::Edit>(key, &bytes)?.factors {
+                reach(Reach::Needed(factor.digest.parse().map_err(|_| {
+                    damaged(format!("'{}' is not a digest", factor.digest))
+                })?));
+            }
+        }
+        Ok(Some(kind))
     }
 }

@@ -235,6 +235,9 @@ fn complete(
         let data = std::mem::take(&mut described.data);
         if data.is_empty() {
             base.check(&factor(history.store(), described)?)?;
+            // A record will refer to it: durable, and not collected before that.
+            let digest: Digest = described.digest.parse()?;
+            history.store().objects().durable_size(&digest)?;
             continue;
         }
         if described.digest.is_empty() {

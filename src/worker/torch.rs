@@ -12,9 +12,6 @@ use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, FailureClass, leased_unit::Spec};
 use crate::translate;
 
-/// Raised whenever a change may move the last bit of a result.
-const REVISION: u32 = 2;
-
 /// What the activations of a batch may take if nothing is said. One number for every machine: where
 /// products are not oneDNN's, the rows of a batch decide the last bits of its results.
 const BATCH_MEMORY: u64 = 256 << 20;
@@ -72,7 +69,7 @@ impl Torch {
             dtype: dtype_name(dtype).to_owned(),
             threads: self.threads,
             libtorch: LIBTORCH.to_owned(),
-            engine_revision: REVISION,
+            engine_revision: causal::ENGINE_REVISION,
             batch_memory: self.batch_memory,
         }
     }

@@ -2,6 +2,7 @@
 //! outside. After every event the invariants are checked, and now and then that a core rebuilt
 //! from what was written is the one that wrote it (I10).
 
+mod answers;
 mod failures;
 mod histories;
 mod placement;
@@ -67,7 +68,8 @@ impl Shadow {
                 assert!(epoch > self.epoch, "epochs only grow");
                 self.epoch = epoch;
             }
-            Change::Divergence(..) | Change::Model(..) | Change::Record(_) => {}
+            Change::Divergence(..) | Change::Model(..) | Change::Cached(..) | Change::Record(_) => {
+            }
         }
     }
 
@@ -85,8 +87,15 @@ impl Shadow {
             restoring.unit(&CommittedUnit {
                 job: *job,
                 unit: *unit,
-                digest: crate::objects::Digest::of(bytes).prefix(),
+                digest: match (&record.source, &record.value) {
+                    (Some(_), Some(value)) => {
+                        let digest: crate::objects::Digest = value.digest.parse().unwrap();
+                        digest.prefix()
+                    }
+                    _ => crate::objects::Digest::of(bytes).prefix(),
+                },
                 failed: record.failed,
+                cached: record.source.is_some(),
             });
         }
         restoring.finish()
@@ -180,6 +189,7 @@ fn new_job(id: Uuid, facts: u8, spread: bool) -> NewJob {
         items: Items::default(),
         request_id: String::new(),
         request_digest: String::new(),
+        answers: Vec::new(),
     }
 }
 

@@ -1,0 +1,405 @@
+//! `palimpsest store`: verify, rebuild, back up, restore and clean a store.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::{Flags, flag, output};
+use crate::client::Client;
+use crate::config::{Config, parse_duration};
+use crate::proto::v1;
+use crate::store::{self, Backup, Collected, Grace, Rebuilt, Report, Store};
+
+/// Subcommands of `store`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Look for everything that can be wrong with a store that no one has open
+    Verify {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make a store's index again from its log, or its log from its index
+    Rebuild {
+        /// What is sound
+        #[arg(long, value_enum, default_value_t = Source::Log)]
+        from: Source,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Copy a store, also while a coordinator has it
+    Backup {
+        /// The backup's folder: a new one, or one with an earlier backup, of which only what is new
+        /// is copied
+        to: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make a backup a store
+    Restore {
+        /// The backup's folder
+        from: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Remove objects that nothing reaches
+    Gc {
+        /// Count what would be removed, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Keep what was stored or asked for in this time, such as 36h or 90min
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+        min_age: Duration,
+        /// The address of the coordinator that has the store
+        #[arg(long, value_name = "ADDRESS")]
+        server: Option<String>,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Which store, and how what was found is told.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// The store's folder
+    #[arg(long, value_name = "FOLDER")]
+    store: Option<String>,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a store is rebuilt from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Source {
+    /// The index is made again
+    Log,
+    /// The log is made again; the damaged one is kept beside it
+    Index,
+}
+
+impl Command {
+    fn place(&self) -> &Place {
+        match self {
+            Self::Verify { place }
+            | Self::Rebuild { place, .. }
+            | Self::Backup { place, .. }
+            | Self::Restore { place, .. }
+            | Self::Gc { place, .. } => place,
+        }
+    }
+
+    /// Adds what was given to the settings.
+    pub fn flags(&self, flags: &mut Flags) {
+        flag(flags, "serve.store", &self.place().store);
+        if let Self::Gc { server, .. } = self {
+            flag(flags, "client.server", server);
+        }
+    }
+}
+
+/// Runs a subcommand.
+pub async fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
+    let path = config.serve.store.clone();
+    let json = command.place().json;
+    if let Command::Gc {
+        dry_run, min_age, ..
+    } = command
+    {
+        let collected = match &config.client.server {
+            Some(server) => collect_there(server.as_str(), dry_run, min_age).await?,
+            None => {
+                let work = move || collect_here(&path, dry_run, min_age);
+                tokio::task::spawn_blocking(work).await??
+            }
+        };
+        return print(&GcReport::new(collected, dry_run), json);
+    }
+    tokio::task::spawn_blocking(move || offline(command, &path, json)).await?
+}
+
+/// What needs no coordinator.
+fn offline(command: Command, path: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let bar = Bar::new();
+    match command {
+        Command::Verify { .. } => {
+            let report = store::verify(path, |what, done, of| bar.show(what, done, of))?;
+            bar.clear();
+            let sound = report.problem_count == 0;
+            print(&report, json)?;
+            Ok(if sound {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Command::Rebuild { from, .. } => {
+            let source = match from {
+                Source::Log => store::From::Log,
+                Source::Index => store::From::Index,
+            };
+            let rebuilt = store::rebuild(path, source, |done| bar.show("batches", done, None))?;
+            bar.clear();
+            print(&RebuildReport::new(rebuilt, from), json)
+        }
+        Command::Backup { to, .. } => {
+            let made = store::backup(path, &to, |done| bar.show("bytes", done, None))?;
+            bar.clear();
+            print(&BackupReport::new(made, &to), json)
+        }
+        Command::Restore { from, .. } => {
+            let made = store::restore(&from, path, |done| bar.show("bytes", done, None))
+                .with_context(|| format!("restoring {}", from.display()))?;
+            // Makes the index.
+            Store::open(path)?;
+            bar.clear();
+            print(&BackupReport::new(made, path), json)
+        }
+        Command::Gc { .. } => bail!("collecting needs a store of its own"),
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // The age of files is counted by the system's clock.
+fn collect_here(path: &Path, dry_run: bool, min_age: Duration) -> anyhow::Result<Collected> {
+    if !path.join("FORMAT").exists() {
+        return Err(store::Error::NotAStore {
+            path: path.to_owned(),
+        }
+        .into());
+    }
+    let store = Store::open(path)?;
+    let before = SystemTime::now()
+        .checked_sub(min_age)
+        .context("--min-age: it is longer than time itself")?;
+    Ok(store.collect(Grace { before }, dry_run)?)
+}
+
+async fn collect_there(
+    server: &str,
+    dry_run: bool,
+    min_age: Duration,
+) -> anyhow::Result<Collected> {
+    let request = v1::CollectObjectsRequest {
+        dry_run,
+        min_age: Some(prost_types::Duration::try_from(min_age)?),
+    };
+    let client = Client::connect(server).await?;
+    let v1::CollectObjectsResponse {
+        reached,
+        young,
+        removed,
+        removed_bytes,
+        partial,
+        partial_bytes,
+    } = client.store().collect_objects(request).await?.into_inner();
+    Ok(Collected {
+        reached,
+        young,
+        removed,
+        removed_bytes,
+        partial,
+        partial_bytes,
+    })
+}
+
+/// Something to print for people, or as JSON.
+trait Print: Serialize {
+    fn lines(&self) -> Vec<String>;
+}
+
+fn print(report: &impl Print, json: bool) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(report)?)?;
+    } else {
+        for line in report.lines() {
+            writeln!(out, "{line}")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Print for Report {
+    fn lines(&self) -> Vec<String> {
+        let records: Vec<String> = self
+            .records
+            .iter()
+            .map(|(kind, count)| format!("{} {kind}", output::grouped(*count)))
+            .collect();
+        let mut lines = vec![
+            format!("records  {}", records.join(", ")),
+            format!(
+                "log      {}, {} batches behind the checkpoint",
+                output::bytes(self.log_bytes),
+                output::grouped(self.batches)
+            ),
+            format!(
+                "objects  {} with {}, and {} with {} that nothing reaches",
+                output::grouped(self.objects),
+                output::bytes(self.object_bytes),
+                output::grouped(self.orphans),
+                output::bytes(self.orphan_bytes)
+            ),
+        ];
+        lines.extend(
+            self.problems
+                .iter()
+                .map(|problem| format!("wrong    {problem}")),
+        );
+        lines.push(match self.problem_count {
+            0 => "The store is sound.".to_owned(),
+            n => format!("{} things are wrong.", output::grouped(n)),
+        });
+        lines
+    }
+}
+
+#[derive(Serialize)]
+struct RebuildReport {
+    records: u64,
+    batches: u64,
+    #[serde(skip)]
+    from: Source,
+}
+
+impl RebuildReport {
+    fn new(rebuilt: Rebuilt, from: Source) -> Self {
+        Self {
+            records: rebuilt.records,
+            batches: rebuilt.next - 1,
+            from,
+        }
+    }
+}
+
+impl Print for RebuildReport {
+    fn lines(&self) -> Vec<String> {
+        let records = output::grouped(self.records);
+        vec![match self.from {
+            Source::Log => format!("the index was made again: {records} records"),
+            Source::Index => format!(
+                "the log was made again: {records} records; the old one is kept as log.damaged"
+            ),
+        }]
+    }
+}
+
+#[derive(Serialize)]
+struct BackupReport {
+    #[serde(flatten)]
+    backup: Backup,
+    folder: PathBuf,
+}
+
+impl BackupReport {
+    fn new(backup: Backup, folder: &Path) -> Self {
+        Self {
+            backup,
+            folder: folder.to_owned(),
+        }
+    }
+}
+
+impl Print for BackupReport {
+    fn lines(&self) -> Vec<String> {
+        let Backup {
+            log_bytes,
+            objects,
+            object_bytes,
+            copied,
+            ..
+        } = self.backup;
+        vec![format!(
+            "{}: {} of log, {} objects with {}, {} of them copied now",
+            self.folder.display(),
+            output::bytes(log_bytes),
+            output::grouped(objects),
+            output::bytes(object_bytes),
+            output::grouped(copied)
+        )]
+    }
+}
+
+#[derive(Serialize)]
+struct GcReport {
+    dry_run: bool,
+    reached: u64,
+    young: u64,
+    removed: u64,
+    removed_bytes: u64,
+    partial: u64,
+    partial_bytes: u64,
+}
+
+impl GcReport {
+    fn new(collected: Collected, dry_run: bool) -> Self {
+        Self {
+            dry_run,
+            reached: collected.reached,
+            young: collected.young,
+            removed: collected.removed,
+            removed_bytes: collected.removed_bytes,
+            partial: collected.partial,
+            partial_bytes: collected.partial_bytes,
+        }
+    }
+}
+
+impl Print for GcReport {
+    fn lines(&self) -> Vec<String> {
+        let done = if self.dry_run { "would be" } else { "were" };
+        vec![
+            format!(
+                "{} objects with {} {done} removed, and {} unfinished uploads with {}",
+                output::grouped(self.removed),
+                output::bytes(self.removed_bytes),
+                output::grouped(self.partial),
+                output::bytes(self.partial_bytes)
+            ),
+            format!(
+                "{} are reached; {} are reached by nothing and younger than --min-age",
+                output::grouped(self.reached),
+                output::grouped(self.young)
+            ),
+        ]
+    }
+}
+
+/// Progress, where there is a terminal to draw it on.
+struct Bar {
+    bar: ProgressBar,
+}
+
+impl Bar {
+    fn new() -> Self {
+        let bar = if std::io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template("{bar:32.cyan/dim} {msg}");
+            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        } else {
+            ProgressBar::hidden()
+        };
+        Self { bar }
+    }
+
+    fn show(&self, what: &str, done: u64, of: Option<u64>) {
+        if let Some(of) = of {
+            self.bar.set_length(of);
+            self.bar.set_position(done);
+        }
+        let done = if what.starts_with("bytes") {
+            output::bytes(done)
+        } else {
+            output::grouped(done)
+        };
+        self.bar.set_message(format!("{done} {what}"));
+    }
+
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,64 @@
+//! Objects on their way in, all at once.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::lock::{is_at, lock};
+use super::{Digest, Error, ObjectStore};
+
+/// A file of `tmp/`, removed when it is dropped without being kept.
+pub(super) struct NewFile {
+    path: PathBuf,
+    /// Locked.
+    file: File,
+    kept: bool,
+}
+
+impl NewFile {
+    pub(super) fn create(store: &ObjectStore) -> Result<Self, Error> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("{}-{number}", std::process::id());
+            let path = store.root().join("tmp").join(name);
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                // If it was swept before it was locked, the next name is tried.
+                Ok(file) => {
+                    if lock(&file, &path)? && is_at(&file, &path)? {
+                        let kept = false;
+                        return Ok(Self { path, file, kept });
+                    }
+                }
+                // A process of the same number wrote here, on another host or before a restart.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::io("create", path)(error)),
+            }
+        }
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.file
+            .write_all(bytes)
+            .map_err(Error::io("write", &self.path))
+    }
+
+    pub(super) fn keep(mut self, store: &ObjectStore, digest: &Digest) -> Result<(), Error> {
+        self.file
+            .sync_all()
+            .map_err(Error::io("flush", &self.path))?;
+        store.place(&self.path, digest)?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.kept {
+            // If it cannot be removed, the next `open` sweeps it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The limit that uploads stay within.
+//!
+//! It holds for what clients upload. Results of work that was accepted, and the specs of jobs, are
+//! kept whatever it says: to refuse them would lose what was computed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Digest, Error, ObjectStore};
+
+/// A limit in bytes, and what was admitted under it and is still on its way.
+#[derive(Debug, Default)]
+pub(super) struct Quota {
+    limit: Option<u64>,
+    under_way: Arc<Mutex<HashMap<Digest, u64>>>,
+}
+
+/// An upload that was admitted. It is counted until this is dropped.
+#[derive(Debug)]
+pub struct Admission {
+    digest: Digest,
+    under_way: Arc<Mutex<HashMap<Digest, u64>>>,
+}
+
+impl Quota {
+    pub(super) fn new(limit: Option<u64>) -> Self {
+        Self {
+            limit,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn admit(
+        &self,
+        store: &ObjectStore,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<Admission, Error> {
+        let mut under_way = lock(&self.under_way);
+        if let Some(limit) = self.limit {
+            // Counted anew: a counter of its own would be wrong after the first crash.
+            let stored: u64 = store.list()?.iter().map(|object| object.size).sum();
+            let partial: u64 = store
+                .list_partial()?
+                .iter()
+                .filter(|part| part.digest != *digest && !under_way.contains_key(&part.digest))
+                .map(|part| part.size)
+                .sum();
+            let admitted: u64 = under_way
+                .iter()
+                .filter(|(other, _)| *other != digest)
+                .map(|(_, size)| size)
+                .sum();
+            let used = stored + partial + admitted;
+            if used.saturating_add(size) > limit {
+                return Err(Error::Quota {
+                    digest: *digest,
+                    size,
+                    used,
+                    limit,
+                });
+            }
+        }
+        under_way.insert(*digest, size);
+        Ok(Admission {
+            digest: *digest,
+            under_way: Arc::clone(&self.under_way),
+        })
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        lock(&self.under_way).remove(&self.digest);
+    }
+}
+
+fn lock(under_way: &Mutex<HashMap<Digest, u64>>) -> MutexGuard<'_, HashMap<Digest, u64>> {
+    under_way.lock().unwrap_or_else(PoisonError::into_inner)
+}

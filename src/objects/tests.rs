@@ -1,0 +1,278 @@
+//! The object folder as a whole: what is stored, cut off, gone on with, and shared.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
+
+use proptest::prelude::*;
+
+use super::new_file::NewFile;
+use super::*;
+
+fn store() -> (tempfile::TempDir, ObjectStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = ObjectStore::open(folder.path().join("objects")).unwrap();
+    (folder, store)
+}
+
+/// Files in `tmp/` and `partial/`.
+fn unfinished(store: &ObjectStore) -> usize {
+    ["tmp", "partial"]
+        .iter()
+        .map(|folder| fs::read_dir(store.root().join(folder)).unwrap().count())
+        .sum()
+}
+
+#[test]
+fn bytes_are_stored_under_their_name_and_read_only() {
+    let (_folder, store) = store();
+    let digest = store.put(b"Paris").unwrap();
+    assert_eq!(digest, Digest::of(b"Paris"));
+    assert_eq!(store.size(&digest).unwrap(), Some(5));
+    assert_eq!(store.read(&digest).unwrap(), b"Paris");
+    let name = digest.to_string();
+    let path = store.root().join(&name[..2]).join(&name[2..]);
+    assert_eq!(fs::read(&path).unwrap(), b"Paris");
+    assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o444);
+    assert_eq!(store.put(b"Paris").unwrap(), digest);
+    assert_eq!(unfinished(&store), 0);
+}
+
+#[test]
+fn a_file_is_stored_as_its_bytes_are() {
+    let (folder, store) = store();
+    let bytes: Vec<u8> = (0..2 * CHUNK + 17).map(|i| (i % 253) as u8).collect();
+    let path = folder.path().join("source");
+    fs::write(&path, &bytes).unwrap();
+    let (digest, size) = store.put_file(&path).unwrap();
+    assert_eq!((digest, size), (Digest::of(&bytes), bytes.len() as u64));
+    assert_eq!(store.read(&digest).unwrap(), bytes);
+
+    let missing = folder.path().join("missing");
+    let message = store.put_file(&missing).unwrap_err().to_string();
+    assert!(
+        message.contains("missing") && message.contains("No such file"),
+        "{message}"
+    );
+    assert_eq!(unfinished(&store), 0);
+}
+
+#[test]
+fn a_missing_object_is_named() {
+    let (_folder, store) = store();
+    let digest = Digest::of(b"nothing");
+    assert!(!store.contains(&digest).unwrap());
+    assert!(
+        store
+            .read(&digest)
+            .unwrap_err()
+            .to_string()
+            .contains(&digest.to_string())
+    );
+    assert!(matches!(
+        store.open_object(&digest),
+        Err(Error::NotFound { .. })
+    ));
+    assert!(matches!(store.verify(&digest), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn damage_is_found_and_put_repairs_what_changed_size() {
+    let (_folder, store) = store();
+    let digest = store.put(b"the Eiffel Tower").unwrap();
+    store.verify(&digest).unwrap();
+    let path = store.path(&digest);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, b"the Eiffel Towel").unwrap();
+    let message = store.read(&digest).unwrap_err().to_string();
+    assert!(
+        message.contains("damaged") && message.contains(path.to_str().unwrap()),
+        "{message}"
+    );
+    assert!(matches!(store.verify(&digest), Err(Error::Corrupt { .. })));
+
+    fs::write(&path, b"cut").unwrap();
+    store.put(b"the Eiffel Tower").unwrap();
+    store.verify(&digest).unwrap();
+}
+
+#[test]
+fn a_partial_object_survives_its_writer_and_is_gone_on_with() {
+    let (_folder, store) = store();
+    let bytes = vec![7; 100];
+    let digest = Digest::of(&bytes);
+    assert_eq!(store.partial_size(&digest).unwrap(), 0);
+    let mut partial = store.partial(&digest).unwrap();
+    partial.append(0, &bytes[..60]).unwrap();
+    drop(partial);
+
+    let store = ObjectStore::open(store.root()).unwrap();
+    assert_eq!(store.partial_size(&digest).unwrap(), 60);
+    assert!(!store.contains(&digest).unwrap());
+    let mut partial = store.partial(&digest).unwrap();
+    assert!(matches!(
+        partial.append(59, &bytes[..1]),
+        Err(Error::Offset { committed: 60, .. })
+    ));
+    partial.append(60, &bytes[60..]).unwrap();
+    partial.finish().unwrap();
+    assert_eq!(store.read(&digest).unwrap(), bytes);
+    assert_eq!(store.partial_size(&digest).unwrap(), 0);
+    assert_eq!(unfinished(&store), 0);
+}
+
+#[test]
+fn bytes_of_another_name_are_discarded() {
+    let (_folder, store) = store();
+    let digest = Digest::of(b"right");
+    let mut partial = store.partial(&digest).unwrap();
+    partial.append(0, b"wrong").unwrap();
+    let message = partial.finish().unwrap_err().to_string();
+    assert!(message.contains("discarded"), "{message}");
+    assert!(
+        message.contains(&Digest::of(b"wrong").to_string()),
+        "{message}"
+    );
+    assert!(!store.contains(&digest).unwrap());
+    assert_eq!(unfinished(&store), 0);
+}
+
+#[test]
+fn a_partial_object_has_one_writer_at_a_time() {
+    let (_folder, store) = store();
+    let digest = Digest::of(b"once");
+    let mut first = store.partial(&digest).unwrap();
+    assert!(matches!(store.partial(&digest), Err(Error::Busy { .. })));
+    first.append(0, b"once").unwrap();
+    first.finish().unwrap();
+    // The one that comes after begins a file of its own: the finished one is not written.
+    let mut second = store.partial(&digest).unwrap();
+    assert_eq!(second.size(), 0);
+    second.append(0, b"once").unwrap();
+    assert_eq!(store.read(&digest).unwrap(), b"once");
+    second.finish().unwrap();
+    assert_eq!(store.read(&digest).unwrap(), b"once");
+}
+
+#[test]
+fn many_writers_of_the_same_bytes_all_succeed() {
+    let (_folder, store) = store();
+    let bytes = vec![3; 300_000];
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| store.put(&bytes).unwrap());
+        }
+    });
+    assert_eq!(store.read(&Digest::of(&bytes)).unwrap(), bytes);
+    assert_eq!(unfinished(&store), 0);
+}
+
+#[test]
+fn opening_sweeps_leftovers_of_dead_writers_only() {
+    let (_folder, store) = store();
+    fs::write(store.root().join("tmp/999999-0"), b"leftover").unwrap();
+    let mut living = NewFile::create(&store).unwrap();
+    living.write(b"alive").unwrap();
+    ObjectStore::open(store.root()).unwrap();
+    assert_eq!(unfinished(&store), 1);
+    living.keep(&store, &Digest::of(b"alive")).unwrap();
+    assert_eq!(store.read(&Digest::of(b"alive")).unwrap(), b"alive");
+}
+
+/// The other process of the next test: this test program again, for that one test.
+const OTHER: &str = "PALIMPSEST_TEST_OBJECTS_OTHER";
+
+#[test]
+fn two_processes_may_share_a_folder() {
+    let bytes = |n: u32| n.to_le_bytes().repeat(1000);
+    if let Some(root) = std::env::var_os(OTHER) {
+        let store = ObjectStore::open(root).unwrap();
+        for n in 0..50 {
+            store.put(&bytes(n)).unwrap();
+        }
+        return;
+    }
+    let (_folder, store) = store();
+    let mut other = Command::new(std::env::current_exe().unwrap())
+        .args(["two_processes_may_share_a_folder", "--nocapture"])
+        .env(OTHER, store.root())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    for n in 0..50 {
+        store.put(&bytes(n)).unwrap();
+        // Sweeps while the other writes.
+        ObjectStore::open(store.root()).unwrap();
+    }
+    assert!(other.wait().unwrap().success());
+    for n in 0..50 {
+        assert_eq!(store.read(&Digest::of(&bytes(n))).unwrap(), bytes(n));
+    }
+    assert_eq!(unfinished(&store), 0);
+}
+
+#[test]
+fn a_full_disk_is_said_and_leaves_nothing_half_done() {
+    let full = Error::io("write", "/data/objects/tmp/1-0")(io::Error::from_raw_os_error(28));
+    assert!(matches!(full, Error::NoSpace { .. }));
+    let message = full.to_string();
+    assert!(
+        message.contains("/data/objects/tmp/1-0") && message.contains("free some"),
+        "{message}"
+    );
+
+    // /dev/full accepts an open and refuses every write with "no space left".
+    let (_folder, store) = store();
+    let digest = Digest::of(b"1234");
+    let mut partial = store.partial(&digest).unwrap();
+    partial.append(0, b"12").unwrap();
+    let real = std::mem::replace(
+        &mut partial.file,
+        OpenOptions::new().write(true).open("/dev/full").unwrap(),
+    );
+    assert!(matches!(
+        partial.append(2, b"34"),
+        Err(Error::NoSpace { .. })
+    ));
+    assert_eq!(partial.size(), 2);
+    partial.file = real;
+    partial.append(2, b"34").unwrap();
+    partial.finish().unwrap();
+    assert_eq!(store.read(&digest).unwrap(), b"1234");
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, b"").unwrap();
+    let message = ObjectStore::open(file.join("objects"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("cannot create") && message.contains("file/objects"),
+        "{message}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    /// However an object is cut, and wherever its writers stop, it arrives whole.
+    #[test]
+    fn pieces_make_the_object(pieces in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), any::<bool>()), 0..12)) {
+        let (_folder, store) = store();
+        let whole: Vec<u8> = pieces.iter().flat_map(|(piece, _)| piece.clone()).collect();
+        let digest = Digest::of(&whole);
+        let mut partial = store.partial(&digest).unwrap();
+        for (piece, stop) in &pieces {
+            partial.append(partial.size(), piece).unwrap();
+            if *stop {
+                drop(partial);
+                partial = store.partial(&digest).unwrap();
+            }
+        }
+        partial.finish().unwrap();
+        prop_assert_eq!(store.read(&digest).unwrap(), whole);
+    }
+}

@@ -1,0 +1,209 @@
+//! Copies of a whole store: taken while a coordinator has it, and made a store again.
+//!
+//! A backup needs nobody's help: the log's files only grow at the end, checkpoints and objects
+//! never change, and what must not be removed meanwhile is kept by a lock. The batches are copied
+//! first, then the objects: whatever a batch refers to was there before it.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::format::{self, Found};
+use super::log::entry::{Next, Reader};
+use super::log::{Files, sync_folder};
+use super::rebuild::remove_folder;
+use super::{Error, FORMAT, lock, occupy};
+use crate::objects::ObjectStore;
+
+/// The file that says that a folder holds a backup, and of what.
+const MANIFEST: &str = "BACKUP";
+
+/// What a backup holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// The store's format.
+    pub format: u32,
+    /// The sequence number of the first batch that is not in it.
+    pub next: u64,
+    /// Bytes of the log.
+    pub log_bytes: u64,
+    /// Objects.
+    pub objects: u64,
+    /// Bytes of them.
+    pub object_bytes: u64,
+    /// Objects that were copied: the others were there from an earlier backup.
+    #[serde(default)]
+    pub copied: u64,
+}
+
+/// Writes a backup of the store in `path` into the folder `to`: a new one, or one that holds an
+/// earlier backup, whose objects are kept. The store may be in use, also by another process. All
+/// that was acknowledged before the call is in it. `progress` is told the bytes that were copied.
+///
+/// # Errors
+/// [`Error::NotAStore`], [`Error::Format`], [`Error::NotEmpty`], [`Error::DamagedLog`],
+/// [`Error::Object`] when an object does not have its digest, [`Error::NoSpace`], [`Error::Io`].
+/// An earlier backup in the folder stays what it was.
+pub fn backup(path: &Path, to: &Path, mut progress: impl FnMut(u64)) -> Result<Backup, Error> {
+    check_is_store(path)?;
+    let _shared = occupy(path, false, "the removal of old files")?;
+    let earlier = to.join(MANIFEST).exists();
+    if !earlier && !is_empty(to)? {
+        return Err(Error::NotEmpty {
+            path: to.to_owned(),
+        });
+    }
+    fs::create_dir_all(to).map_err(Error::io("create", to))?;
+    let _lock = lock(to)?;
+    let (new, log) = (to.join("log.new"), to.join("log"));
+    remove_folder(&new)?;
+    let mut made = Backup {
+        format: FORMAT,
+        ..Backup::default()
+    };
+    copy_log(path, &new, &mut made, &mut progress)?;
+    copy_objects(path, to, &mut made, &mut progress)?;
+    // From here on it is the new one.
+    remove_folder(&log)?;
+    fs::rename(&new, &log).map_err(Error::io("rename", &new))?;
+    format::write(to)?;
+    let manifest = serde_json::to_vec_pretty(&made).unwrap_or_default();
+    write_whole(&to.join(MANIFEST), &manifest)?;
+    sync_folder(to)?;
+    Ok(made)
+}
+
+/// Makes a backup a store in the folder `to`, which must be empty or not there. The index is made
+/// when the store is opened.
+///
+/// # Errors
+/// [`Error::NotAStore`] when there is no finished backup, [`Error::Format`], [`Error::NotEmpty`],
+/// [`Error::DamagedLog`] and [`Error::Object`] when the backup is damaged, [`Error::NoSpace`],
+/// [`Error::Io`].
+pub fn restore(from: &Path, to: &Path, mut progress: impl FnMut(u64)) -> Result<Backup, Error> {
+    check_is_store(from)?;
+    if !is_empty(to)? {
+        return Err(Error::NotEmpty {
+            path: to.to_owned(),
+        });
+    }
+    fs::create_dir_all(to).map_err(Error::io("create", to))?;
+    let _lock = lock(to)?;
+    let mut made = Backup {
+        format: FORMAT,
+        ..Backup::default()
+    };
+    copy_log(from, &to.join("log"), &mut made, &mut progress)?;
+    copy_objects(from, to, &mut made, &mut progress)?;
+    // Last: without it the folder is no store.
+    format::write(to)?;
+    Ok(made)
+}
+
+fn check_is_store(path: &Path) -> Result<(), Error> {
+    if !path.join("FORMAT").exists() {
+        return Err(Error::NotAStore {
+            path: path.to_owned(),
+        });
+    }
+    match format::find(path)? {
+        Found::Current => Ok(()),
+        _ => Err(Error::Format {
+            path: path.to_owned(),
+            found: "1; open it once, with 'palimpsest job list' say, which writes its log"
+                .to_owned(),
+            known: FORMAT,
+        }),
+    }
+}
+
+/// Whether a folder is not there, or has nothing in it but a lock.
+fn is_empty(path: &Path) -> Result<bool, Error> {
+    let mut entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    entries.try_fold(true, |empty, entry| {
+        let name = entry.map_err(Error::io("read", path))?.file_name();
+        Ok(empty && name == "LOCK")
+    })
+}
+
+/// Copies the log up to its last whole batch, and looks at every one.
+fn copy_log(
+    from: &Path,
+    to: &Path,
+    made: &mut Backup,
+    progress: &mut impl FnMut(u64),
+) -> Result<(), Error> {
+    fs::create_dir_all(to).map_err(Error::io("create", to))?;
+    let files = Files::list(&from.join("log"))?;
+    if let Some((_, path)) = &files.checkpoint {
+        super::log::checkpoint::read(path, |_| Ok(()))?;
+        made.log_bytes += copy(path, to, u64::MAX)?;
+        progress(made.log_bytes);
+    }
+    made.next = files.first();
+    let last = files.segments.len().saturating_sub(1);
+    for (n, (first, path)) in files.segments.iter().enumerate() {
+        let mut reader = Reader::open(path)?;
+        if *first != made.next {
+            return Err(reader.damaged(format!("it does not begin with batch {}", made.next)));
+        }
+        loop {
+            match reader.next()? {
+                Next::Entry(sequence, _) if sequence == made.next => made.next += 1,
+                Next::Entry(..) => return Err(reader.damaged("its batches are out of order")),
+                Next::End => break,
+                // A batch that is being written.
+                Next::Torn if n == last => break,
+                Next::Torn => return Err(reader.damaged("it ends inside a batch")),
+            }
+        }
+        made.log_bytes += copy(path, to, reader.offset())?;
+        progress(made.log_bytes);
+    }
+    sync_folder(to)
+}
+
+fn copy_objects(
+    from: &Path,
+    to: &Path,
+    made: &mut Backup,
+    progress: &mut impl FnMut(u64),
+) -> Result<(), Error> {
+    let to = ObjectStore::open(to.join("objects"))?;
+    for object in ObjectStore::list_in(&from.join("objects"))? {
+        made.objects += 1;
+        made.object_bytes += object.size;
+        if to.size(&object.digest)? != Some(object.size) {
+            to.copy_from(&object.digest, &object.path)?;
+            made.copied += 1;
+        }
+        progress(made.log_bytes + made.object_bytes);
+    }
+    Ok(())
+}
+
+/// Copies the first `length` bytes of a file into a folder, under its own name. Durable when it
+/// returns.
+fn copy(path: &Path, folder: &Path, length: u64) -> Result<u64, Error> {
+    let to = folder.join(path.file_name().unwrap_or_default());
+    let source = File::open(path).map_err(Error::io("open", path))?;
+    let mut target = File::create(&to).map_err(Error::io("create", &to))?;
+    let copied =
+        std::io::copy(&mut source.take(length), &mut target).map_err(Error::io("write", &to))?;
+    target.sync_all().map_err(Error::io("flush", &to))?;
+    Ok(copied)
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let temporary = path.with_extension("new");
+    fs::write(&temporary, bytes)
+        .and_then(|()| File::open(&temporary)?.sync_all())
+        .and_then(|()| fs::rename(&temporary, path))
+        .map_err(Error::io("write", path))
+}

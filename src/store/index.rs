@@ -1,0 +1,216 @@
+//! The index: every record by its key, in sled, and up to which batch of the log it goes. It is
+//! flushed now and then; what a crash takes from it is applied again from the log.
+
+use std::fs;
+use std::io;
+use std::ops::RangeBounds;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Error, Write, keys};
+
+/// How long a database that was just closed may go on holding sled's own lock.
+const LETTING_GO: Duration = Duration::from_secs(10);
+/// How often sled makes the index durable by itself: what was written since is what the next start
+/// reads from the log.
+const FLUSH_EVERY_MS: u64 = 10_000;
+
+/// An open index.
+#[derive(Clone, Debug)]
+pub struct Index {
+    database: sled::Db,
+    path: PathBuf,
+}
+
+impl Index {
+    /// Opens the index in a folder, which is made if it is not there. The caller has the store's
+    /// lock.
+    ///
+    /// # Errors
+    /// [`Error::DamagedIndex`], [`Error::Io`], [`Error::NoSpace`], [`Error::ReadOnly`].
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        sweep_unfinished_snapshots(path)?;
+        let damaged = |what: String| Error::DamagedIndex {
+            path: path.to_owned(),
+            what,
+        };
+        // sled checks some of what it reads by assertions.
+        let opened = catch_unwind(AssertUnwindSafe(|| open_database(path)));
+        let database = match opened {
+            Ok(Ok(database)) => database,
+            Ok(Err(sled::Error::Io(error))) if !is_about_content(&error) => {
+                return Err(Error::io("open", path)(error));
+            }
+            Ok(Err(error)) => return Err(damaged(error.to_string())),
+            Err(_) => return Err(damaged("its files contradict each other".to_owned())),
+        };
+        Ok(Self {
+            database,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The record of a key.
+    pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, Error> {
+        self.database.get(key).map_err(|e| self.error(e))
+    }
+
+    /// Records in the order of their keys. The store's own position is not among them.
+    pub fn range(
+        &self,
+        range: impl RangeBounds<Vec<u8>>,
+    ) -> impl DoubleEndedIterator<Item = Result<(sled::IVec, sled::IVec), Error>> + '_ {
+        self.database
+            .range(range)
+            .filter(|entry| {
+                entry
+                    .as_ref()
+                    .map_or(true, |(key, _)| key.as_ref() != keys::POSITION)
+            })
+            .map(|entry| entry.map_err(|e| self.error(e)))
+    }
+
+    /// Records whose keys begin so.
+    pub fn prefix(
+        &self,
+        prefix: &[u8],
+    ) -> impl DoubleEndedIterator<Item = Result<(sled::IVec, sled::IVec), Error>> + '_ {
+        self.database
+            .scan_prefix(prefix)
+            .map(|entry| entry.map_err(|e| self.error(e)))
+    }
+
+    /// The sequence number of the batch that is to be applied next; none for a new index.
+    pub fn position(&self) -> Result<Option<u64>, Error> {
+        let Some(value) = self.get(&keys::POSITION)? else {
+            return Ok(None);
+        };
+        let bytes = value.as_ref().try_into().map_err(|_| Error::DamagedIndex {
+            path: self.path.clone(),
+            what: format!("its position has {} bytes instead of 8", value.len()),
+        })?;
+        Ok(Some(u64::from_be_bytes(bytes)))
+    }
+
+    /// Applies a batch; `next` is the sequence number of the one after it.
+    pub fn apply(&self, writes: Vec<Write>, next: u64) -> Result<(), Error> {
+        let mut batch = sled::Batch::default();
+        for write in writes {
+            match write.value {
+                Some(value) => batch.insert(write.key, value),
+                None => batch.remove(write.key),
+            }
+        }
+        batch.insert(&keys::POSITION, &next.to_be_bytes());
+        self.database.apply_batch(batch).map_err(|e| self.error(e))
+    }
+
+    /// Removes everything.
+    pub fn clear(&self) -> Result<(), Error> {
+        self.database.clear().map_err(|e| self.error(e))
+    }
+
+    /// Makes what was applied durable.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.database.flush().map_err(|e| self.error(e))?;
+        Ok(())
+    }
+
+    fn error(&self, error: sled::Error) -> Error {
+        match error {
+            sled::Error::Io(error) => Error::io("use the index", &self.path)(error),
+            source => Error::Database {
+                path: self.path.clone(),
+                source,
+            },
+        }
+    }
+}
+
+/// Whether an error is about what a file holds, and not about the disk.
+fn is_about_content(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::Other
+    )
+}
+
+/// Opens the database. Nobody else has the store, for its lock is ours; but sled's threads hold
+/// sled's own lock for a moment after the database they served was dropped, so that one is waited for.
+fn open_database(path: &Path) -> Result<sled::Db, sled::Error> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let opened = sled::Config::new()
+            .path(path)
+            .flush_every_ms(Some(FLUSH_EVERY_MS))
+            .cache_capacity(64 << 20)
+            .open();
+        match opened {
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("could not acquire lock") && waited < LETTING_GO =>
+            {
+                let pause = Duration::from_millis(20);
+                std::thread::sleep(pause);
+                waited += pause;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// sled 0.34 writes `snap.*.generating` while it *opens*; killed there, every later open fails,
+/// because its own clean-up looks for another suffix. Whole snapshots have other names.
+fn sweep_unfinished_snapshots(path: &Path) -> Result<(), Error> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("read the folder", path)(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(Error::io("read the folder", path))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(&path).map_err(Error::io("remove the unfinished snapshot", &path))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::Store;
+    use super::*;
+
+    #[test]
+    fn opening_waits_for_a_database_that_is_being_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Store::open(folder.path()).unwrap());
+        let held = open_database(&folder.path().join("records")).unwrap();
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(held);
+        });
+        Store::open(folder.path()).unwrap();
+        holder.join().unwrap();
+    }
+
+    #[test]
+    fn a_snapshot_left_half_written_by_a_kill_does_not_stop_the_next_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = Write {
+            key: b"key".to_vec(),
+            value: Some(b"kept".to_vec()),
+        };
+        Index::open(folder.path())
+            .unwrap()
+            .apply(vec![write], 2)
+            .unwrap();
+        let leftover = folder.path().join("snap.0000000000000BAD.generating");
+        fs::write(&leftover, b"half").unwrap();
+        let index = Index::open(folder.path()).unwrap();
+        assert!(!leftover.exists());
+        assert_eq!(index.get(b"key").unwrap().unwrap().as_ref(), b"kept");
+    }
+}

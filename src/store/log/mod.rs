@@ -1,0 +1,358 @@
+//! The log: every batch of changes in the order in which they were made durable. It is the store's
+//! truth; the database beside it is an index of it, which can be made again.
+//!
+//! ```text
+//! log/00000000000000000001.log         batches from sequence number 1 on
+//! log/00000000000000052100.log         the newest, which is appended to
+//! log/00000000000000052100.checkpoint  every record as it stood when batch 52100 was the next, or later
+//! ```
+//!
+//! A batch sets or removes whole records, so that to apply it again changes nothing. A checkpoint
+//! may therefore be written while batches go on: it holds what was there at its number or later,
+//! and the batches from that number on, applied again, give the state at their end. Files before a
+//! checkpoint are removed when it is whole.
+
+pub mod checkpoint;
+pub mod entry;
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+
+use self::entry::{Next, Reader};
+use super::{Batch, Error};
+
+/// A file is not appended to any more when it has this many bytes.
+const SEGMENT: u64 = 64 << 20;
+
+/// The files of a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// The newest checkpoint: its sequence number and its file.
+    pub checkpoint: Option<(u64, PathBuf)>,
+    /// The segments that are read on top of it, in order: first sequence number and file.
+    pub segments: Vec<(u64, PathBuf)>,
+    /// What a newer checkpoint has replaced, and files that were never finished.
+    pub obsolete: Vec<PathBuf>,
+}
+
+impl Files {
+    /// Lists a folder, which may be missing.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn list(folder: &Path) -> Result<Self, Error> {
+        let mut files = Self::default();
+        let mut checkpoints = Vec::new();
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(files),
+            Err(error) => return Err(Error::io("read", folder)(error)),
+        };
+        for entry in entries {
+            let path = entry.map_err(Error::io("read", folder))?.path();
+            let number = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .and_then(|stem| stem.parse::<u64>().ok());
+            match (number, path.extension().and_then(|e| e.to_str())) {
+                (Some(number), Some("log")) => files.segments.push((number, path)),
+                (Some(number), Some("checkpoint")) => checkpoints.push((number, path)),
+                (_, Some("new")) => files.obsolete.push(path),
+                _ => {}
+            }
+        }
+        files.segments.sort_unstable();
+        checkpoints.sort_unstable();
+        files.checkpoint = checkpoints.pop();
+        files
+            .obsolete
+            .extend(checkpoints.into_iter().map(|(_, path)| path));
+        if let Some((sequence, _)) = &files.checkpoint {
+            // Segments begin where a checkpoint was, so none lies across it.
+            let (before, after) = std::mem::take(&mut files.segments)
+                .into_iter()
+                .partition(|(first, _)| first < sequence);
+            let before: Vec<(u64, PathBuf)> = before;
+            files.segments = after;
+            files
+                .obsolete
+                .extend(before.into_iter().map(|(_, path)| path));
+        }
+        Ok(files)
+    }
+
+    /// The first sequence number whose batch is there.
+    pub fn first(&self) -> u64 {
+        self.segments.first().map_or(1, |(first, _)| *first)
+    }
+
+    /// Reads the batches from a sequence number on. Gives the number that the next batch will have.
+    ///
+    /// # Errors
+    /// [`Error::DamagedLog`] when a batch is missing or does not decode, [`Error::Io`], and what
+    /// `visit` fails with.
+    pub fn replay(
+        &self,
+        from: u64,
+        mut visit: impl FnMut(u64, Batch) -> Result<(), Error>,
+    ) -> Result<End, Error> {
+        let mut end = End {
+            next: self.first(),
+            torn: None,
+        };
+        for (n, (first, path)) in self.segments.iter().enumerate() {
+            let after = self.segments.get(n + 1).map(|(first, _)| *first);
+            if after.is_some_and(|after| after <= from) {
+                end.next = after.unwrap_or(end.next);
+                continue;
+            }
+            let mut reader = Reader::open(path)?;
+            if *first != end.next {
+                return Err(reader.damaged(format!(
+                    "it begins with batch {first}, batch {} was to come",
+                    end.next
+                )));
+            }
+            loop {
+                let at = reader.offset();
+                match reader.next()? {
+                    Next::End => break,
+                    Next::Torn if after.is_none() => {
+                        end.torn = Some(at);
+                        break;
+                    }
+                    Next::Torn => return Err(reader.damaged("it ends inside a batch")),
+                    Next::Entry(sequence, _) if sequence != end.next => {
+                        return Err(reader.damaged(format!(
+                            "batch {sequence} stands where batch {} was to come",
+                            end.next
+                        )));
+                    }
+                    Next::Entry(sequence, body) => {
+                        end.next = sequence + 1;
+                        if sequence >= from {
+                            let batch = Batch::decode(body.as_slice())
+                                .map_err(|e| reader.damaged(e.to_string()))?;
+                            visit(sequence, batch)?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(end)
+    }
+}
+
+/// Where a log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The sequence number of the batch that will be written next.
+    pub next: u64,
+    /// Where in the last file an entry begins that a crash has torn.
+    pub torn: Option<u64>,
+}
+
+/// The end of the log, open for appending.
+#[derive(Debug)]
+pub struct Log {
+    folder: PathBuf,
+    path: PathBuf,
+    file: File,
+    length: u64,
+    next: u64,
+    /// A write failed, and what the file holds is not known.
+    broken: bool,
+}
+
+impl Log {
+    /// Makes the log in a folder, with no batches. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::NoSpace`].
+    pub fn create(folder: &Path, next: u64) -> Result<Self, Error> {
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        let path = folder.join(format!("{next:020}.log"));
+        let file = File::options()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .open(&path)
+            .map_err(Error::io("create", &path))?;
+        sync_folder(folder)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            path,
+            file,
+            length: 0,
+            next,
+            broken: false,
+        })
+    }
+
+    /// Goes on with the log whose files were read to this end. What a crash has torn is cut off.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::NoSpace`].
+    pub fn resume(folder: &Path, files: &Files, end: End) -> Result<Self, Error> {
+        let Some((_, path)) = files.segments.last() else {
+            return Self::create(folder, end.next);
+        };
+        let file = File::options()
+            .append(true)
+            .open(path)
+            .map_err(Error::io("open", path))?;
+        if let Some(whole) = end.torn {
+            tracing::info!(path = %path.display(), offset = whole, "cutting off what a crash has torn");
+            file.set_len(whole)
+                .and_then(|()| file.sync_all())
+                .map_err(Error::io("write", path))?;
+        }
+        let length = file.metadata().map_err(Error::io("read", path))?.len();
+        Ok(Self {
+            folder: folder.to_owned(),
+            path: path.clone(),
+            file,
+            length,
+            next: end.next,
+            broken: false,
+        })
+    }
+
+    /// The sequence number of the next batch.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Appends a batch and gives its sequence number. Durable when it returns; after an error
+    /// nothing more is taken, for what the disk holds is not known.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::NoSpace`], [`Error::TooLarge`], after which the file is as it was.
+    pub fn append(&mut self, batch: &Batch) -> Result<u64, Error> {
+        if self.broken {
+            let broken = std::io::Error::other("an earlier write failed");
+            return Err(Error::io("write", &self.path)(broken));
+        }
+        let sequence = self.next;
+        let bytes = entry::encode(sequence, &batch.encode_to_vec())?;
+        let written = self
+            .file
+            .write_all(&bytes)
+            .and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            self.broken = true;
+            // Best left without half an entry; the next open cuts it off otherwise.
+            let _ = self.file.set_len(self.length);
+            return Err(Error::io("write", &self.path)(error));
+        }
+        self.length += bytes.len() as u64;
+        self.next += 1;
+        Ok(sequence)
+    }
+
+    /// Whether the newest file is long enough for another to begin.
+    pub fn is_long(&self) -> bool {
+        self.length >= SEGMENT
+    }
+
+    /// Begins another file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::NoSpace`]; the log goes on in the old file then.
+    pub fn rotate(&mut self) -> Result<(), Error> {
+        if self.length > 0 {
+            *self = Self::create(&self.folder, self.next)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a folder's names durable.
+pub fn sync_folder(path: &Path) -> Result<(), Error> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(Error::io("flush", path))
+}
+
+/// Bytes of a file.
+pub fn size(path: &Path) -> Result<u64, Error> {
+    let metadata = fs::metadata(path).map_err(Error::io("read", path))?;
+    Ok(metadata.len())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::Write;
+    use super::*;
+
+    fn batch(n: u64) -> Batch {
+        Batch {
+            writes: vec![Write {
+                key: n.to_be_bytes().to_vec(),
+                value: Some(vec![n as u8; 10]),
+            }],
+            records: None,
+        }
+    }
+
+    fn replay(folder: &Path, from: u64) -> Result<(Vec<u64>, End), Error> {
+        let mut seen = Vec::new();
+        let end = Files::list(folder)?.replay(from, |sequence, found| {
+            assert_eq!(found, batch(sequence));
+            seen.push(sequence);
+            Ok(())
+        })?;
+        Ok((seen, end))
+    }
+
+    #[test]
+    fn batches_come_back_in_order_over_several_files_and_a_torn_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::create(folder.path(), 1).unwrap();
+        for n in 1..=6 {
+            assert_eq!(log.append(&batch(n)).unwrap(), n);
+            if n % 2 == 0 {
+                log.rotate().unwrap();
+            }
+        }
+        drop(log);
+        let end = End {
+            next: 7,
+            torn: None,
+        };
+        assert_eq!(replay(folder.path(), 0).unwrap(), ((1..=6).collect(), end));
+        assert_eq!(replay(folder.path(), 4).unwrap(), ((4..=6).collect(), end));
+
+        let torn = entry::encode(7, b"half").unwrap();
+        let last = folder.path().join(format!("{:020}.log", 7));
+        fs::write(&last, &torn[..20]).unwrap();
+        let end = End {
+            next: 7,
+            torn: Some(0),
+        };
+        assert_eq!(replay(folder.path(), 5).unwrap(), (vec![5, 6], end));
+        let files = Files::list(folder.path()).unwrap();
+        let mut log = Log::resume(folder.path(), &files, end).unwrap();
+        log.append(&batch(7)).unwrap();
+        assert_eq!(replay(folder.path(), 6).unwrap().0, [6, 7]);
+    }
+
+    #[test]
+    fn a_missing_file_is_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::create(folder.path(), 1).unwrap();
+        for n in 1..=6 {
+            log.append(&batch(n)).unwrap();
+            log.rotate().unwrap();
+        }
+        fs::remove_file(folder.path().join(format!("{:020}.log", 3))).unwrap();
+        assert!(matches!(
+            replay(folder.path(), 1),
+            Err(Error::DamagedLog { .. })
+        ));
+    }
+}

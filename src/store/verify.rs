@@ -1,0 +1,435 @@
+//! Looks for everything that can be wrong with a store.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::examine::{Reach, Record};
+use super::format::{self, Found};
+use super::log::{self, Files, checkpoint};
+use super::values::unit_of;
+use super::{Batch, Error, FORMAT, JobRecord, SpecRecord, Store, TaskRecord, keys};
+use crate::objects::Digest;
+use crate::proto::v1::{JobState, TaskState};
+
+/// Most problems that are told one by one.
+const TOLD: usize = 1000;
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Where: a record's key, an object, a file of the log.
+    pub place: String,
+    /// What is wrong there.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Records by their kind.
+    pub records: BTreeMap<String, u64>,
+    /// Batches in the log, behind its checkpoint.
+    pub batches: u64,
+    /// Bytes of the log with its checkpoint.
+    pub log_bytes: u64,
+    /// Objects that records reach.
+    pub objects: u64,
+    /// Bytes of them.
+    pub object_bytes: u64,
+    /// Objects that no record reaches.
+    pub orphans: u64,
+    /// Bytes of them.
+    pub orphan_bytes: u64,
+    /// What is wrong, at most 1,000 of it.
+    pub problems: Vec<Problem>,
+    /// How much is wrong.
+    pub problem_count: u64,
+}
+
+impl Report {
+    fn problem(&mut self, place: impl Into<String>, what: impl Into<String>) {
+        self.problem_count += 1;
+        if self.problems.len() < TOLD {
+            self.problems.push(Problem {
+                place: place.into(),
+                what: what.into(),
+            });
+        }
+    }
+
+    fn error(&mut self, key: &[u8], error: &Error) {
+        let (place, what) = match error {
+            Error::Damaged { key, what } => (key.clone(), what.clone()),
+            error => (keys::printable(key), error.to_string()),
+        };
+        self.problem(place, what);
+    }
+}
+
+/// Verifies the store in a folder, which nobody may have open: the log is whole and gives the
+/// index, every record decodes and fits the others, every object that is reached is there and has
+/// its digest. `progress` is told what is looked at, how much of it was, and how much there is
+/// where that is known.
+///
+/// # Errors
+/// [`Error::Busy`], [`Error::NotAStore`], [`Error::Format`], and whatever keeps the store from
+/// being opened. What is wrong inside it is told in the report.
+pub fn verify(
+    path: &Path,
+    mut progress: impl FnMut(&'static str, u64, Option<u64>),
+) -> Result<Report, Error> {
+    if !path.join("FORMAT").exists() {
+        return Err(Error::NotAStore {
+            path: path.to_owned(),
+        });
+    }
+    if format::find(path)? != Found::Current {
+        return Err(Error::Format {
+            path: path.to_owned(),
+            found: "1; open it once, with 'palimpsest job list' say, which writes its log"
+                .to_owned(),
+            known: FORMAT,
+        });
+    }
+    // Opening applies to the index what a crash took from it.
+    let store = Store::open(path)?;
+    let mut report = Report::default();
+    let expected = read_log(path, &mut report, &mut progress)?;
+    let reached = store.verify_records(expected, &mut report, &mut progress)?;
+    store.verify_objects(&reached, &mut report, &mut progress)?;
+    Ok(report)
+}
+
+/// Keys and values, each by its hash: a store's records need not fit in memory.
+type Hashes = HashMap<[u8; 16], u64>;
+
+fn key_hash(key: &[u8]) -> [u8; 16] {
+    let hash = blake3::hash(key);
+    *hash.as_bytes().first_chunk().unwrap_or(&[0; 16])
+}
+
+/// What the log says that the index should hold.
+fn read_log(
+    path: &Path,
+    report: &mut Report,
+    progress: &mut impl FnMut(&'static str, u64, Option<u64>),
+) -> Result<Hashes, Error> {
+    let mut hashes = Hashes::new();
+    let mut apply = |batch: Batch| {
+        for write in batch.writes {
+            let key = key_hash(&write.key);
+            match write.value {
+                Some(value) => hashes.insert(key, Digest::of(&value).prefix()),
+                None => hashes.remove(&key),
+            };
+        }
+    };
+    let files = Files::list(&path.join("log"))?;
+    let mut from = 1;
+    if let Some((sequence, path)) = &files.checkpoint {
+        report.log_bytes += log::size(path)?;
+        checkpoint::read(path, |batch| {
+            apply(batch);
+            Ok(())
+        })?;
+        from = *sequence;
+    }
+    for (_, path) in &files.segments {
+        report.log_bytes += log::size(path)?;
+    }
+    let mut batches = 0;
+    files.replay(from, |_, batch| {
+        apply(batch);
+        batches += 1;
+        progress("log", batches, None);
+        Ok(())
+    })?;
+    report.batches = batches;
+    Ok(hashes)
+}
+
+/// The objects that records reach.
+#[derive(Default)]
+struct Reached {
+    /// Those that must be there, each with the key of a record that needs it.
+    needed: HashMap<Digest, Vec<u8>>,
+    /// Digests that stand in records, of objects or of something else.
+    mentioned: HashSet<Digest>,
+}
+
+/// What is known of a job when all records were read.
+#[derive(Default)]
+struct Seen {
+    job: Option<JobRecord>,
+    spec: Option<SpecRecord>,
+    /// The tasks that have a record.
+    tasks: BTreeMap<u32, TaskRecord>,
+    /// Units with a result, and whether it is a failure.
+    results: BTreeMap<u64, bool>,
+    divergences: Vec<u64>,
+    events: u64,
+    first_event: Option<u64>,
+    last_event: u64,
+}
+
+impl Store {
+    fn verify_records(
+        &self,
+        mut expected: Hashes,
+        report: &mut Report,
+        progress: &mut impl FnMut(&'static str, u64, Option<u64>),
+    ) -> Result<Reached, Error> {
+        let mut reached = Reached::default();
+        let mut jobs: BTreeMap<Uuid, Seen> = BTreeMap::new();
+        let mut epoch = 0;
+        let mut answers = Vec::new();
+        let total = expected.len() as u64;
+        for (count, entry) in self.index.range(Vec::new()..).enumerate() {
+            let (key, value) = entry?;
+            progress("records", count as u64, Some(total));
+            match expected.remove(&key_hash(&key)) {
+                Some(hash) if hash == Digest::of(&value).prefix() => {}
+                Some(_) => report.problem(keys::printable(&key), "the index has another record than the log; 'palimpsest store rebuild' corrects it"),
+                None => report.problem(keys::printable(&key), "it is in the index and not in the log; 'palimpsest store rebuild' corrects it"),
+            }
+            let record = self.examine(&key, &value, |reach| match reach {
+                Reach::Needed(digest) => {
+                    reached.needed.entry(digest).or_insert_with(|| key.to_vec());
+                }
+                Reach::Mentioned(digest) => {
+                    reached.mentioned.insert(digest);
+                }
+            });
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => {
+                    report.error(&key, &error);
+                    continue;
+                }
+            };
+            *report.records.entry(record.kind().to_owned()).or_default() += 1;
+            match record {
+                Record::Job(id, job) => jobs.entry(id).or_default().job = Some(job),
+                Record::Spec(id, spec) => jobs.entry(id).or_default().spec = Some(spec),
+                Record::Task(id, n, task) => {
+                    let tasks = &mut jobs.entry(id).or_default().tasks;
+                    tasks.insert(n, task);
+                }
+                Record::Result(id, unit, result) => {
+                    let results = &mut jobs.entry(id).or_default().results;
+                    results.insert(unit, result.failed);
+                    // One in an object is hashed with the objects.
+                    let inline = result.value.as_ref().is_some_and(|v| v.inline.is_some());
+                    if (inline || result.source.is_some())
+                        && let Err(error) = self.result_bytes(&key, unit, &result)
+                    {
+                        report.error(&key, &error);
+                    }
+                    if let Some(source) = &result.source {
+                        match unit_of(&key, source) {
+                            Ok((job, unit)) => answers.push((key.to_vec(), job, unit)),
+                            Err(error) => report.error(&key, &error),
+                        }
+                    }
+                }
+                Record::Divergence(id, unit) => jobs.entry(id).or_default().divergences.push(unit),
+                Record::Event(id, sequence) => {
+                    let seen = jobs.entry(id).or_default();
+                    seen.events += 1;
+                    seen.first_event.get_or_insert(sequence);
+                    seen.last_event = sequence;
+                }
+                Record::Cached(job, unit) => answers.push((key.to_vec(), job, unit)),
+                Record::Epoch(newest) => epoch = newest,
+                Record::Model | Record::Version(_) => {}
+            }
+        }
+        if !expected.is_empty() {
+            let what = format!(
+                "{} records of the log are not in the index; 'palimpsest store rebuild' corrects it",
+                expected.len()
+            );
+            report.problem("records", what);
+        }
+        for (key, job, unit) in answers {
+            if !jobs
+                .get(&job)
+                .is_some_and(|seen| seen.results.contains_key(&unit))
+            {
+                let what = format!("it names unit {unit} of jobs/{job}, which has no result");
+                report.problem(keys::printable(&key), what);
+            }
+        }
+        for (id, seen) in jobs {
+            seen.check(&format!("jobs/{id}"), epoch, report);
+        }
+        Ok(reached)
+    }
+
+    fn verify_objects(
+        &self,
+        reached: &Reached,
+        report: &mut Report,
+        progress: &mut impl FnMut(&'static str, u64, Option<u64>),
+    ) -> Result<(), Error> {
+        let listed = self.objects.list()?;
+        let total = listed.iter().map(|object| object.size).sum();
+        let mut there = HashSet::new();
+        let mut bytes = 0;
+        for object in listed {
+            there.insert(object.digest);
+            let digest = &object.digest;
+            if reached.needed.contains_key(digest) || reached.mentioned.contains(digest) {
+                report.objects += 1;
+                report.object_bytes += object.size;
+            } else {
+                report.orphans += 1;
+                report.orphan_bytes += object.size;
+            }
+            if let Err(error) = self.objects.verify(&object.digest) {
+                report.problem(format!("objects/{}", object.digest), error.to_string());
+            }
+            bytes += object.size;
+            progress("bytes of objects", bytes, Some(total));
+        }
+        let mut missing: Vec<_> = reached
+            .needed
+            .iter()
+            .filter(|(digest, _)| !there.contains(digest))
+            .collect();
+        missing.sort_unstable();
+        for (digest, key) in missing {
+            let what = format!(
+                "it is missing, and the record {} needs it; upload it again, or restore a backup",
+                keys::printable(key)
+            );
+            report.problem(format!("objects/{digest}"), what);
+        }
+        Ok(())
+    }
+}
+
+impl Seen {
+    fn check(&self, name: &str, epoch: u64, report: &mut Report) {
+        let (Some(job), Some(spec)) = (&self.job, &self.spec) else {
+            let missing = if self.job.is_none() { "record" } else { "spec" };
+            return report.problem(name, format!("its {missing} is missing"));
+        };
+        let summary = job.job.clone().unwrap_or_default();
+
+        let (first, last) = (self.first_event.unwrap_or(1), self.last_event);
+        if first != 1 || self.events != last {
+            let what = format!(
+                "its events are not 1 to {last} without a gap: there are {}, from {first} on",
+                self.events
+            );
+            report.problem(name, what);
+        }
+        if summary.last_sequence > last {
+            let what = format!(
+                "its newest event is {}, but the events end with {last}",
+                summary.last_sequence
+            );
+            report.problem(name, what);
+        }
+
+        let state = summary.state();
+        let ended = matches!(
+            state,
+            JobState::Succeeded | JobState::Failed | JobState::Cancelled
+        );
+        // A task may be cut in two after its job was accepted: both records say how.
+        let mut plans = spec.tasks.clone();
+        for (n, task) in &self.tasks {
+            match (plans.get_mut(*n as usize), &task.plan) {
+                (Some(plan), Some(cut)) => plan.clone_from(cut),
+                (None, Some(cut)) if *n as usize == plans.len() => plans.push(cut.clone()),
+                (Some(_), None) => {}
+                (None, _) => {
+                    let what = format!("it is no task of a job with {}", plans.len());
+                    report.problem(format!("{name}/tasks/{n}"), what);
+                }
+            }
+        }
+        let tasks = plans.len();
+        let (mut waiting, mut leased, mut done, mut failed, mut cancelled) = (0, 0, 0, 0, 0);
+        let (mut in_tasks, mut units) = (0, 0);
+        for (n, plan) in plans.iter().enumerate() {
+            let task = self.tasks.get(&(n as u32));
+            let mut state = task.map_or(TaskState::Pending, TaskRecord::state);
+            // What waited when its job was cancelled went with it, without a record of its own.
+            let over = matches!(state, TaskState::Done | TaskState::Failed);
+            if !over && summary.state() == JobState::Cancelled {
+                state = TaskState::Cancelled;
+            }
+            let task_epoch = task.map_or(0, |task| task.epoch.max(task.second_epoch));
+            let range = plan.first_unit..plan.first_unit + plan.units;
+            let results = self.results.range(range).count() as u64;
+            in_tasks += results;
+            units += if plan.preparatory { 0 } else { plan.units };
+            if task_epoch > epoch {
+                let what = format!("its epoch is {task_epoch}, but the newest is {epoch}");
+                report.problem(format!("{name}/tasks/{n}"), what);
+            }
+            match state {
+                TaskState::Leased => leased += 1,
+                TaskState::Done => done += 1,
+                TaskState::Failed => failed += 1,
+                TaskState::Cancelled => cancelled += 1,
+                _ => waiting += 1,
+            }
+            if matches!(state, TaskState::Done | TaskState::Failed) && results != plan.units {
+                let what = format!("it is over with {results} results for {} units", plan.units);
+                report.problem(format!("{name}/tasks/{n}"), what);
+            }
+        }
+        let outside = self.results.len() as u64 - in_tasks;
+        if outside > 0 {
+            report.problem(
+                name,
+                format!("{outside} results are of no unit of its tasks"),
+            );
+        }
+        for unit in &self.divergences {
+            if !self.results.contains_key(unit) {
+                let what = format!("unit {unit} has a divergence, but no result to diverge from");
+                report.problem(name, what);
+            }
+        }
+
+        if !ended {
+            return;
+        }
+        // A job that goes on is counted again when the store is opened.
+        if waiting + leased > 0 {
+            let what = format!("it has ended with {waiting} tasks waiting and {leased} leased");
+            report.problem(name, what);
+        }
+        let failures = self.results.values().filter(|failed| **failed).count() as u64;
+        if state == JobState::Succeeded && failures > 0 {
+            report.problem(name, format!("it succeeded with {failures} failures"));
+        }
+        let counts = summary.counts.unwrap_or_default();
+        for (what, says, is) in [
+            ("tasks", counts.tasks, tasks as u64),
+            ("tasks done", counts.tasks_done, done),
+            ("tasks failed", counts.tasks_failed, failed),
+            ("tasks cancelled", counts.tasks_cancelled, cancelled),
+            ("units", counts.units, units),
+        ] {
+            if says != is {
+                report.problem(name, format!("it counts {says} {what}, but there are {is}"));
+            }
+        }
+    }
+}
