@@ -11,6 +11,7 @@
 //! engine right before and after it, as is what the published code does for a cell: one pass over the samples and a
 //! clean row with the logits of every token (the plain engine leaves out that row and those logits). With one thread (the default) times are the thread's CPU time, which other
 //! load disturbs little; with more they are the clock's.
+#![allow(clippy::disallowed_methods)] // a bench measures time
 
 #[cfg(not(feature = "torch"))]
 fn main() {
