@@ -19,6 +19,7 @@
 //!
 //! The first two multiply with libtorch's own products, as any program on libtorch does. The third is what remains of
 //! the ratio when only the number of multiply-adds is saved.
+#![allow(clippy::disallowed_methods)] // a bench measures time
 
 #[cfg(not(feature = "torch"))]
 fn main() {

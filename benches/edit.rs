@@ -10,6 +10,7 @@
 //! token, and back to the first layer. Here it has an advantage that the published code lacks: rows of one length
 //! share a batch, so nothing is padded. Both take turns, so that a busy machine slows both. With one thread (the default)
 //! times are the thread's CPU time; with more they are the clock's.
+#![allow(clippy::disallowed_methods)] // a bench measures time
 
 #[cfg(not(feature = "torch"))]
 fn main() {

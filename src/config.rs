@@ -10,6 +10,8 @@
 //! 4. the variable `PALIMPSEST__SECTION__NAME`;
 //! 5. a flag.
 //!
+//! What the environment says of terminals is read here too ([`terminal_convention`]), but is no setting.
+//!
 //! A key that does not exist and a value that cannot be are errors, wherever they stand. An empty
 //! value of an optional setting leaves it unset.
 
@@ -359,6 +361,19 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// A variable by which the environment says how terminals are to be written to, whatever the program:
+/// `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `COLORTERM` or `TERM`. They are no settings.
+pub fn terminal_convention(name: &str) -> Option<std::ffi::OsString> {
+    let known = [
+        "NO_COLOR",
+        "CLICOLOR",
+        "CLICOLOR_FORCE",
+        "COLORTERM",
+        "TERM",
+    ];
+    known.contains(&name).then(|| std::env::var_os(name))?
 }
 
 /// The values of all settings as text, with their origins.

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod coordinator;
+pub mod corpus;
 pub mod edit;
 pub mod embedded;
 pub mod facts;

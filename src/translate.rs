@@ -4,7 +4,7 @@
 //! place that knows both.
 
 use crate::causal::noise::{Law, Rule};
-use crate::causal::{Fact, Grid, Kind, Severed, Token};
+use crate::causal::{Compat, Fact, Grid, Kind, Severed, Token};
 use crate::proto::v1;
 
 /// A message of the contract that says what cannot be.
@@ -110,6 +110,22 @@ pub fn named_kind(name: &str) -> Option<v1::Kind> {
     KINDS.into_iter().find(|&kind| kind_name(kind) == name)
 }
 
+/// Whose reading of severed paths a sweep follows; what is not said is the default.
+pub fn compat(compat: v1::Compat) -> Compat {
+    match compat {
+        v1::Compat::Unspecified | v1::Compat::None => Compat::None,
+        v1::Compat::PaperCode => Compat::PaperCode,
+    }
+}
+
+/// The other way.
+pub fn compat_to_proto(compat: Compat) -> v1::Compat {
+    match compat {
+        Compat::None => v1::Compat::None,
+        Compat::PaperCode => v1::Compat::PaperCode,
+    }
+}
+
 impl TryFrom<&v1::Grid> for Grid {
     type Error = Error;
 
@@ -190,9 +206,9 @@ impl TryFrom<&v1::Grid> for Grid {
     }
 }
 
-/// A grid as the contract sends it. A grid carries its noise with every number known, so `noise`,
-/// the rule as it was asked, and the scale it came to are given beside it.
-pub fn grid_to_proto(grid: Grid, noise: &str, noise_scale: f64) -> v1::Grid {
+/// A grid as the contract sends it. A grid carries its noise with every number known, so the sweep it
+/// belongs to, with the rule as it was asked, and the scale that came to are given beside it.
+pub fn grid_to_proto(grid: Grid, sweep: &v1::TraceSpec, noise_scale: f64) -> v1::Grid {
     let traced = grid.correct_prediction;
     let (token_ids, tokens) = grid
         .tokens
@@ -219,9 +235,15 @@ pub fn grid_to_proto(grid: Grid, noise: &str, noise_scale: f64) -> v1::Grid {
             grid.window as u32
         },
         samples: grid.samples as u32,
-        noise: noise.to_owned(),
+        noise: sweep.noise.clone(),
         noise_scale,
         seed: grid.seed,
+        noise_corpus: sweep
+            .noise_corpus
+            .as_ref()
+            .map(|corpus| corpus.digest.clone())
+            .unwrap_or_default(),
+        compat: sweep.compat,
     }
 }
 
@@ -271,6 +293,16 @@ mod tests {
             noise: "s3".into(),
             noise_scale: 0.25,
             seed: 1,
+            noise_corpus: String::new(),
+            compat: v1::Compat::None.into(),
+        }
+    }
+
+    fn sweep() -> v1::TraceSpec {
+        v1::TraceSpec {
+            noise: "s3".into(),
+            compat: v1::Compat::None.into(),
+            ..Default::default()
         }
     }
 
@@ -288,7 +320,7 @@ mod tests {
                 ..sent()
             };
             let grid = Grid::try_from(&sent).unwrap();
-            assert_eq!(grid_to_proto(grid, "s3", 0.25), sent);
+            assert_eq!(grid_to_proto(grid, &sweep(), 0.25), sent);
         }
         let untraced = v1::Grid {
             correct_prediction: false,
@@ -299,7 +331,30 @@ mod tests {
         };
         let grid = Grid::try_from(&untraced).unwrap();
         assert_eq!(grid.low, None);
-        assert_eq!(grid_to_proto(grid, "s3", 0.25), untraced);
+        assert_eq!(grid_to_proto(grid, &sweep(), 0.25), untraced);
+    }
+
+    #[test]
+    fn a_grid_names_the_corpus_of_its_noise_and_whose_reading_it_follows() {
+        let sweep = v1::TraceSpec {
+            noise: "m".into(),
+            noise_corpus: Some(v1::Corpus {
+                digest: "ab".into(),
+                size: 3,
+            }),
+            compat: v1::Compat::PaperCode.into(),
+            ..Default::default()
+        };
+        let back = grid_to_proto(Grid::try_from(&sent()).unwrap(), &sweep, 0.25);
+        assert_eq!(
+            (back.noise_corpus.as_str(), back.noise.as_str()),
+            ("ab", "m")
+        );
+        assert_eq!(compat(back.compat()), Compat::PaperCode);
+        assert_eq!(
+            compat_to_proto(compat(v1::Compat::Unspecified)),
+            v1::Compat::None
+        );
     }
 
     #[test]

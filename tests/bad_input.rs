@@ -156,6 +156,31 @@ fn sweeps_that_cannot_be_done_are_refused_with_field_value_and_remedy() {
     };
     trace(&["--noise", "loud"], &["job.trace.noise", "loud", "u0.5"]);
     trace(&["--noise", "-1"], &["-1"]);
+    trace(
+        &["--noise", "t5"],
+        &[
+            "job.trace.noise_corpus",
+            "noise 't5'",
+            "--noise-corpus FILE",
+        ],
+    );
+    trace(&["--noise", "t2"], &["t2", "more than 2"]);
+    fs::write(site.path("corpus.txt"), "One text.\n").unwrap();
+    let corpus = ["--noise-corpus", "corpus.txt"];
+    trace(
+        &[&["--noise", "0.3"], &corpus[..]].concat(),
+        &["0.3", "no corpus"],
+    );
+    trace(
+        &["--noise", "m", "--noise-corpus", "absent.txt"],
+        &["absent.txt"],
+    );
+    fs::write(site.path("blank.txt"), " \n\n").unwrap();
+    trace(
+        &["--noise", "m", "--noise-corpus", "blank.txt"],
+        &["blank.txt", "no text"],
+    );
+    trace(&["--compat", "paper"], &["paper", "paper-code"]);
     trace(&["--kinds", "hidden,soul"], &["soul", "mlp"]);
     trace(&["--kinds", "mlp,mlp"], &["kinds[1]", "twice"]);
     trace(&["--samples", "0"], &["samples", "0"]);

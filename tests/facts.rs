@@ -1,7 +1,7 @@
 //! Fact files as they were published.
 //!
 //! Set `PALIMPSEST_TEST_DATA` to a folder with `known_1000.json`, `counterfact_flat_1k.json`,
-//! `counterfact_full_schema_examples.json` and `relations/`; what is not there is skipped with a
+//! `counterfact_full_schema_examples.json`, `zsre_1k.json` and `relations/`; what is not there is skipped with a
 //! message.
 
 #![allow(clippy::unwrap_used)]
@@ -63,6 +63,18 @@ fn counterfact_is_read_flat_and_full() {
         assert_eq!(facts[1].prompt, "Singled Out debuted on");
         assert_eq!(facts[1].id.as_deref(), Some("4402"));
     }
+}
+
+#[test]
+fn zsre_is_read_whole() {
+    let Some(path) = data("zsre_1k.json") else {
+        return;
+    };
+    let facts = read(&path).unwrap();
+    assert_eq!(facts.len(), 1000);
+    assert!(facts.iter().all(|f| f.attribute.is_some()));
+    assert_eq!(facts[0].prompt, "What is the product made by UniFirst?");
+    assert_eq!(facts[0].attribute.as_deref(), Some("uniform"));
 }
 
 #[test]

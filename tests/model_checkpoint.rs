@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
+use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::gguf_file::{Content, Value as Gguf, write};
 use candle_core::quantized::{GgmlDType, QTensor};
 use palimpsest::model::tokenizer::GgufVocabulary;
@@ -432,6 +433,90 @@ fn gguf_files_that_are_not_right_are_named() {
             error.contains("GGUF") || error.contains("cut short"),
             "{length}: {error}"
         );
+    }
+}
+
+/// A number of rows of 256 that are, in turn, the two blocks of a K-quant (see
+/// `fixtures/make_kquants.py`), and what their numbers are.
+fn k_quant(file: &[u8], kind: GgmlDType, rows: usize) -> (QTensor, Vec<f32>) {
+    let arrays = safetensors::SafeTensors::deserialize(file).unwrap();
+    let name = format!("{kind:?}").to_lowercase().replace('k', "_k");
+    let array = |part: &str| {
+        arrays
+            .tensor(&format!("{name}.{part}"))
+            .unwrap()
+            .data()
+            .to_vec()
+    };
+    let blocks = array("blocks").repeat(rows / 2);
+    let values: Vec<f32> = array("values")
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect();
+    let dims = vec![rows, 256];
+    (
+        qtensor_from_ggml(kind, &blocks, dims, &Device::Cpu).unwrap(),
+        values,
+    )
+}
+
+#[test]
+fn k_quants_are_read_as_the_numbers_they_stand_for() {
+    let blocks = fs::read(fixture("kquants.safetensors")).unwrap();
+    let matrices = [
+        ("attn_q", "self_attn.q_proj", GgmlDType::Q4K, 256),
+        ("attn_k", "self_attn.k_proj", GgmlDType::Q4K, 128),
+        ("attn_v", "self_attn.v_proj", GgmlDType::Q5K, 128),
+        ("attn_output", "self_attn.o_proj", GgmlDType::Q6K, 256),
+        ("ffn_gate", "mlp.gate_proj", GgmlDType::Q2K, 256),
+        ("ffn_up", "mlp.up_proj", GgmlDType::Q3K, 256),
+        ("ffn_down", "mlp.down_proj", GgmlDType::Q6K, 256),
+    ];
+    let file = gguf(|metadata, tensors| {
+        for (key, value) in [
+            ("embedding_length", 256),
+            ("feed_forward_length", 256),
+            ("rope.dimension_count", 64),
+            ("block_count", 1),
+        ] {
+            set(metadata, &format!("llama.{key}"), Gguf::U32(value));
+        }
+        let ones = |shape: &[usize]| {
+            let ones = candle_core::Tensor::ones(shape, candle_core::DType::F32, &Device::Cpu);
+            QTensor::quantize(&ones.unwrap(), GgmlDType::F32).unwrap()
+        };
+        tensors.clear();
+        tensors.push(("token_embd.weight".into(), ones(&[288, 256])));
+        for norm in ["output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"] {
+            tensors.push((format!("{norm}.weight"), ones(&[256])));
+        }
+        for (name, _, kind, rows) in matrices {
+            tensors.push((
+                format!("blk.0.{name}.weight"),
+                k_quant(&blocks, kind, rows).0,
+            ));
+        }
+    });
+    let checkpoint = Checkpoint::open(file.path()).unwrap();
+    for (_, name, kind, rows) in matrices {
+        let name = format!("model.layers.0.{name}.weight");
+        let data = checkpoint.tensor(&name).unwrap();
+        assert_eq!(data.shape, [rows, 256], "{name}");
+        let found: Vec<f32> = data
+            .bytes
+            .chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+            .collect();
+        let values = k_quant(&blocks, kind, rows).1;
+        for (row, found) in found.chunks(256).enumerate() {
+            // Queries and keys: the even rows of each head of 64 come first (see the reader).
+            let paired = name.contains("q_proj") || name.contains("k_proj");
+            let block = if paired { row % 64 / 32 } else { row % 2 };
+            for (found, value) in found.iter().zip(&values[block * 256..]) {
+                let close = (found - value).abs() <= 1e-6 * value.abs().max(0.1);
+                assert!(close, "{name}, {kind:?}, row {row}: {found} is not {value}");
+            }
+        }
     }
 }
 

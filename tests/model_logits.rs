@@ -1,6 +1,6 @@
 //! Forward passes against transformers: tiny checkpoints of every family, and SmolLM2 from GGUF.
 #![cfg(feature = "torch")]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::path::{Path, PathBuf};
 

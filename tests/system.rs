@@ -1,6 +1,7 @@
 //! Whole processes under SIGKILL: nothing acknowledged is lost, nothing runs twice with effect,
 //! and a disturbed sweep gives the bytes of an undisturbed one.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods)] // a test owns its time
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Who asks: for the audit log, and for whoever decides what they may.
+#![allow(clippy::disallowed_methods)] // the time of a call, for its audit entry
 
 use prost::Message;
 use tonic::metadata::MetadataMap;

@@ -1,8 +1,10 @@
 //! Checks what a client asked for and fills in what it left open. A job that passes is complete:
 //! nothing in it depends on a default that a later version might change.
 
-use crate::causal::noise::{Law, Rule};
+use crate::causal::noise::Rule;
 use crate::coordinator::Items;
+use crate::corpus;
+use crate::objects::{Digest, ObjectStore};
 use crate::proto::v1::{self, job::Spec};
 
 /// A field and what is wrong with it.
@@ -172,14 +174,7 @@ fn trace(spec: &mut v1::TraceSpec, items: &Items, wrong: &mut Vec<Violation>) {
     }
     match spec.noise.parse::<Rule>() {
         Ok(rule) => {
-            if matches!(rule.law, Law::Multivariate | Law::Student(_)) {
-                let what = format!(
-                    "'{}' needs the embeddings' covariance over a corpus, which jobs do not \
-                     compute yet: use a number, s<k> or u<a>",
-                    spec.noise
-                );
-                wrong.push((field("noise"), what));
-            }
+            noise_corpus(rule, spec.noise_corpus.as_ref(), wrong);
             spec.noise = rule.to_string();
         }
         Err(error) => wrong.push((field("noise"), error.to_string())),
@@ -205,7 +200,80 @@ fn trace(spec: &mut v1::TraceSpec, items: &Items, wrong: &mut Vec<Violation>) {
             wrong.push((field("engine"), what));
         }
     }
+    match v1::Compat::try_from(spec.compat) {
+        Ok(v1::Compat::Unspecified) => spec.set_compat(v1::Compat::None),
+        Ok(_) => {}
+        Err(_) => {
+            let what = format!(
+                "{} is not a reading of severed paths: use COMPAT_NONE or COMPAT_PAPER_CODE",
+                spec.compat
+            );
+            wrong.push((field("compat"), what));
+        }
+    }
     dtype(&mut spec.dtype, wrong);
+}
+
+/// A rule and the corpus that it draws from, or from which it does not.
+fn noise_corpus(rule: Rule, named: Option<&v1::Corpus>, wrong: &mut Vec<Violation>) {
+    let field = |name: &str| format!("job.trace.noise_corpus{name}");
+    match named {
+        None if rule.needs_corpus() => {
+            let what = format!(
+                "noise '{rule}' draws from the embeddings' covariance over a corpus, and none is \
+                 named: name one ('palimpsest trace --noise-corpus FILE'), or use a number, s<k> \
+                 or u<a>"
+            );
+            wrong.push((field(""), what));
+        }
+        Some(_) if !rule.needs_corpus() => {
+            let what =
+                format!("noise '{rule}' draws from no corpus: leave it out, or use m or t<df>");
+            wrong.push((field(""), what));
+        }
+        Some(named) => {
+            if let Err(error) = named.digest.parse::<Digest>() {
+                wrong.push((field(".digest"), error.to_string()));
+            }
+            if named.size == 0 || named.size > corpus::LARGEST_FILE {
+                let what = format!(
+                    "{} bytes: give the object's size, 1 to {}",
+                    named.size,
+                    corpus::LARGEST_FILE
+                );
+                wrong.push((field(".size"), what));
+            }
+        }
+        None => {}
+    }
+}
+
+/// The objects that a checked job names are stored, so that no worker looks for them in vain.
+///
+/// # Errors
+/// The field that names what is not there.
+pub fn objects(job: &v1::Job, stored: &ObjectStore) -> Result<(), Vec<Violation>> {
+    let Some(Spec::Trace(v1::TraceSpec {
+        noise_corpus: Some(named),
+        ..
+    })) = &job.spec
+    else {
+        return Ok(());
+    };
+    let found = named
+        .digest
+        .parse()
+        .and_then(|digest| stored.durable_size(&digest));
+    let what = match found {
+        Ok(Some(size)) if size == named.size => return Ok(()),
+        Ok(Some(size)) => format!("the corpus has {size} bytes, not {}", named.size),
+        Ok(None) => format!(
+            "there is no object {}: write it with ObjectService first",
+            named.digest
+        ),
+        Err(error) => error.to_string(),
+    };
+    Err(vec![("job.trace.noise_corpus".to_owned(), what)])
 }
 
 fn generate(spec: &mut v1::GenerateSpec, items: &Items, wrong: &mut Vec<Violation>) {
@@ -261,6 +329,31 @@ mod tests {
         }
     }
 
+    fn with_corpus(noise: &str, digest: &str, size: u64) -> v1::Job {
+        let mut job = sweep("a", "a", noise);
+        if let Some(Spec::Trace(spec)) = &mut job.spec {
+            let digest = digest.to_owned();
+            spec.noise_corpus = Some(v1::Corpus { digest, size });
+        }
+        job
+    }
+
+    #[test]
+    fn a_corpus_that_is_not_stored_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ObjectStore::open(folder.path()).unwrap();
+        let digest = store.put(b"\"a\"\n").unwrap().to_string();
+        objects(&sweep("a", "a", "0.3"), &store).unwrap();
+        objects(&with_corpus("m", &digest, 4), &store).unwrap();
+        let wrong = |digest: &str, size| {
+            objects(&with_corpus("m", digest, size), &store).unwrap_err()[0].clone()
+        };
+        assert!(wrong(&digest, 5).1.contains("has 4 bytes, not 5"));
+        let (field, what) = wrong(&"0".repeat(64), 4);
+        assert_eq!(field, "job.trace.noise_corpus");
+        assert!(what.contains("there is no object 000"), "{what}");
+    }
+
     fn check(job: &mut v1::Job) -> Result<(), Vec<Violation>> {
         let items = crate::coordinator::pack(job);
         super::job(job, &items)
@@ -279,8 +372,8 @@ mod tests {
         );
         assert_eq!((spec.samples, spec.seed, spec.window), (10, Some(1), 10));
         assert_eq!(
-            (spec.engine(), spec.dtype()),
-            (v1::Engine::Exact, v1::Dtype::F32)
+            (spec.engine(), spec.dtype(), spec.compat()),
+            (v1::Engine::Exact, v1::Dtype::F32, v1::Compat::None)
         );
     }
 
@@ -299,7 +392,26 @@ mod tests {
             ),
             (sweep("", "x", ""), "job.trace.facts[0].prompt", "empty"),
             (sweep("a", "a", "loud"), "job.trace.noise", "loud"),
-            (sweep("a", "a", "t5"), "job.trace.noise", "corpus"),
+            (
+                sweep("a", "a", "t5"),
+                "job.trace.noise_corpus",
+                "noise 't5' draws from the embeddings' covariance over a corpus",
+            ),
+            (
+                with_corpus("0.3", &"0".repeat(64), 3),
+                "job.trace.noise_corpus",
+                "noise '0.3' draws from no corpus",
+            ),
+            (
+                with_corpus("m", "ab", 3),
+                "job.trace.noise_corpus.digest",
+                "ab",
+            ),
+            (
+                with_corpus("m", &"0".repeat(64), 0),
+                "job.trace.noise_corpus.size",
+                "0 bytes",
+            ),
             (v1::Job::default(), "job.spec", "missing"),
         ] {
             let wrong = check(&mut job).unwrap_err();

@@ -405,6 +405,7 @@ fn prepare(
         items = coordinator::pack(&mut job);
     }
     check::job(&mut job, &items).map_err(invalid_fields)?;
+    check::objects(&job, store.objects()).map_err(invalid_fields)?;
     if !given && !validate_only && items.bytes().len() > INLINE_BYTES {
         let digest = store
             .objects()

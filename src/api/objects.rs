@@ -205,6 +205,7 @@ async fn discard(partial: Partial) -> Result<(), Status> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // a test owns its tasks
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! The services as a client sees them: a server on a free port, a store on disk, and workers with
 //! the fake engine, all in this process.
+#![allow(clippy::disallowed_methods)] // a test owns its tasks
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! `WorkerService`: the streams of the workers.
+#![allow(clippy::disallowed_methods)] // a worker's stream has a task of its own, which ends with it
 
 use std::pin::Pin;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -228,24 +229,57 @@ impl Averages {
         &self.indirect_effect[role as usize]
     }
 
-    /// Where the effect peaks: the layer and role with the highest average indirect effect, the
-    /// first one of equals. [`None`] when no fact was taken in.
-    ///
-    /// Over MLP grids this is where an edit should go (paper, section 3).
-    pub fn locate(&self) -> Option<Site> {
+    /// The layer where the effect of `role` is highest, the first one of equals; [`None`] for a role
+    /// that no token had.
+    pub fn peak(&self, role: Role) -> Option<Site> {
         let mut best: Option<Site> = None;
-        for role in Role::ALL {
-            for (layer, &effect) in self.role(role).iter().enumerate() {
-                if effect.rows > 0 && best.is_none_or(|best| effect.mean > best.effect.mean) {
-                    best = Some(Site {
-                        role,
-                        layer,
-                        effect,
-                    });
-                }
+        for (layer, &effect) in self.role(role).iter().enumerate() {
+            if effect.rows > 0 && best.is_none_or(|best| effect.mean > best.effect.mean) {
+                best = Some(Site {
+                    role,
+                    layer,
+                    effect,
+                });
             }
         }
         best
+    }
+
+    /// Where the effect peaks: the layer and role with the highest average indirect effect, the
+    /// first one of equals. [`None`] when no fact was taken in.
+    pub fn locate(&self) -> Option<Site> {
+        let peaks = Role::ALL.into_iter().filter_map(|role| self.peak(role));
+        peaks.reduce(|best, next| {
+            if next.effect.mean > best.effect.mean {
+                next
+            } else {
+                best
+            }
+        })
+    }
+
+    /// Where an edit of these facts goes unless it is told otherwise: the layer where restoring the
+    /// MLPs at the last token of the subject brings most back, the middle of the restored window (paper,
+    /// sections 2.3 and 3). [`None`] for averages of anything but whole MLP grids, and when no fact was
+    /// taken in.
+    pub fn edit_site(&self) -> Option<Site> {
+        match (self.kind, self.severed) {
+            (Kind::Mlp, None) => self.peak(Role::LastSubject),
+            _ => None,
+        }
+    }
+
+    /// The layers around `site` whose mean effect lies in its 95 % interval: what the facts cannot
+    /// tell from the peak. The site's layer alone when it has no interval.
+    pub fn plateau(&self, site: &Site) -> RangeInclusive<usize> {
+        let Some((from, _)) = site.effect.interval() else {
+            return site.layer..=site.layer;
+        };
+        let effects = self.role(site.role);
+        let like = |effect: &&Mean| effect.mean >= from;
+        let below = effects[..site.layer].iter().rev().take_while(like).count();
+        let above = effects[site.layer + 1..].iter().take_while(like).count();
+        site.layer - below..=site.layer + above
     }
 }
 
@@ -314,6 +348,28 @@ mod tests {
         let site = averages.locate().unwrap();
         assert_eq!((site.role, site.layer), (Role::Last, 1));
         close(site.effect.mean, 0.55);
+    }
+
+    #[test]
+    fn an_edit_goes_where_the_mlps_of_the_last_subject_token_bring_most_back() {
+        // The token behind the subject brings more back, but an edit goes to the subject.
+        let one = grid(0..1, 0.9, 0.0, &[&[0.1, 0.30, 0.28, 0.1], &[0.8; 4]]);
+        let two = grid(0..1, 0.9, 0.0, &[&[0.1, 0.38, 0.36, 0.2], &[0.8; 4]]);
+        let averages = Averages::over([&one, &two]).unwrap().unwrap();
+        assert_eq!(averages.locate().unwrap().role, Role::FirstSubsequent);
+        let site = averages.edit_site().unwrap();
+        assert_eq!((site.role, site.layer), (Role::LastSubject, 1));
+        // 0.34 with a half width of 1.96 * 0.04: down to 0.2616
+        assert_eq!(averages.plateau(&site), 1..=2);
+        let alone = Averages::over([&one]).unwrap().unwrap();
+        assert_eq!(alone.plateau(&alone.edit_site().unwrap()), 1..=1);
+
+        let mut other = one.clone();
+        other.kind = Kind::Attn;
+        let averages = Averages::over([&other]).unwrap().unwrap();
+        assert_eq!(averages.edit_site(), None);
+        assert_eq!(averages.peak(Role::FirstSubject).unwrap().layer, 1);
+        assert_eq!(averages.peak(Role::MiddleSubject), None);
     }
 
     #[test]

@@ -56,6 +56,11 @@ impl Default for Rule {
 }
 
 impl Rule {
+    /// Whether the rule draws from the embeddings of a corpus.
+    pub fn needs_corpus(&self) -> bool {
+        matches!(self.law, Law::Multivariate | Law::Student(_))
+    }
+
     /// Turns the rule into noise to draw.
     ///
     /// `spread` is the unbiased standard deviation of the subjects' embeddings, which `s<k>` needs;
@@ -170,6 +175,14 @@ impl EmbeddingGaussian {
     /// Width of the embeddings.
     pub fn width(&self) -> usize {
         self.mean.len()
+    }
+
+    /// Square root of the mean variance of a channel, in units of the embeddings: one number for how
+    /// strong the noise is, beside the standard deviation of the plain Gaussian.
+    pub fn scale(&self) -> f64 {
+        // The trace of `root root^T` is the sum of the root's squares.
+        let trace: f64 = self.root.iter().map(|r| r * r).sum();
+        (trace / self.mean.len() as f64).sqrt()
     }
 
     /// `out = mean + root z`, summed in one fixed order.
@@ -387,6 +400,10 @@ mod tests {
                 .unwrap()
                 .resolve(None, Some(gaussian.clone()))
                 .unwrap();
+            assert!(
+                (gaussian.scale() - 3f64.sqrt()).abs() < 1e-12,
+                "variances 4 and 2"
+            );
             let values = noise.draws(1).next(20_000, 1, 2);
             let n = 20_000.0;
             let mean = |i: usize| values.iter().skip(i).step_by(2).sum::<f64>() / n;

@@ -1,4 +1,5 @@
 //! Follows a job to its end, with progress for whoever watches.
+#![allow(clippy::disallowed_methods)] // who shows how time goes by has a clock
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};

@@ -16,7 +16,7 @@ use crate::config::ClientConfig;
 use crate::coordinator::is_terminal;
 use crate::objects::Digest;
 use crate::plot::table::{Align, Table};
-use crate::plot::{Colour, terminal_width};
+use crate::plot::terminal_width;
 use crate::proto::v1::{self, job::Spec};
 
 /// Subcommands of `job`. A job is named by its identifier, by an unambiguous end of it, or as
@@ -74,10 +74,16 @@ pub enum Command {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Results")]
 pub struct Format {
-    /// One JSON object a line, for every fact and kind
+    /// One JSON object a line, for every fact and kind; of averages for every kind
     #[arg(long)]
     pub json: bool,
-    /// Draw SVG heat maps into this folder
+    /// Give the averages over facts alone, without the single facts
+    #[arg(long)]
+    pub averages: bool,
+    /// Give the averages of each relation
+    #[arg(long)]
+    pub by_relation: bool,
+    /// Draw heat maps and curves as SVG into this folder
     #[arg(long, value_name = "FOLDER")]
     pub svg: Option<PathBuf>,
     /// Write NumPy .npz files into this folder
@@ -252,15 +258,22 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
     writeln!(out, "model    {}", job.model.trim_start_matches("models/"))?;
     writeln!(out, "owner    {}", job.owner)?;
     if let Some(Spec::Trace(trace)) = &job.spec {
+        let compat = match trace.compat() {
+            v1::Compat::PaperCode => ", severed as the published code",
+            v1::Compat::None | v1::Compat::Unspecified => "",
+        };
         writeln!(
             out,
-            "asked    {} facts, noise {}, {} samples, seed {}, window {}",
+            "asked    {} facts, noise {}, {} samples, seed {}, window {}{compat}",
             trace.fact_count,
             trace.noise,
             trace.samples,
             trace.seed(),
             trace.window
         )?;
+        if let Some(corpus) = &trace.noise_corpus {
+            writeln!(out, "corpus   {}", corpus.digest)?;
+        }
     }
     writeln!(out, "state    {}", state(&job))?;
     writeln!(
@@ -431,6 +444,49 @@ async fn read(client: &Client, asked: &str, format: &Format) -> anyhow::Result<(
 /// Reads the results of a job, gives them in the form that was asked for, and says how the job
 /// stands.
 pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Result<v1::Job> {
+    let (job, found) = results(client, name).await?;
+    let mut out = std::io::stdout().lock();
+    if let Some(Spec::Generate(_)) = job.spec {
+        generate::print(&mut out, &found, format.json)?;
+        return Ok(job);
+    }
+    let results = Results::new(&job, &found)?;
+    let over_facts = format.averages || format.by_relation;
+    if format.json {
+        match over_facts {
+            true => results.averages_json(&mut out, format.by_relation)?,
+            false => results.json_lines(&mut out)?,
+        }
+    }
+    if let Some(folder) = &format.svg {
+        let mut files = match over_facts {
+            true => results.svg_averages(folder)?,
+            false => results.svg(folder)?,
+        };
+        if format.by_relation {
+            files.extend(results.svg_relations(folder)?);
+        }
+        eprintln!("{} figures in {}", files.len(), folder.display());
+    }
+    if let Some(folder) = &format.npz {
+        let files = results.npz(folder)?;
+        eprintln!("{} arrays in {}", files.len(), folder.display());
+    }
+    if !format.json {
+        let (width, colour) = (terminal_width(), output::colour());
+        if format.by_relation {
+            results.report_relations(&mut out, width, colour)?;
+        } else if format.averages {
+            results.report_averages(&mut out, width, colour)?;
+        } else {
+            results.report(&mut out, width, colour)?;
+        }
+    }
+    Ok(job)
+}
+
+/// A job and its results so far.
+async fn results(client: &Client, name: &str) -> anyhow::Result<(v1::Job, Vec<v1::UnitResult>)> {
     let get = || async {
         let request = v1::GetJobRequest {
             name: name.to_owned(),
@@ -457,30 +513,26 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
         let page = follow::patiently(list).await?.into_inner();
         found.extend(page.results);
         if page.next_page_token.is_empty() {
-            break;
+            return Ok((job, found));
         }
         page_token = page.next_page_token;
     }
+}
+
+/// Says where the effects of a job peak, and where an edit of its facts goes.
+pub async fn locate(
+    client: &Client,
+    asked: &str,
+    relation: Option<&str>,
+    json: bool,
+) -> anyhow::Result<()> {
+    let name = resolve(client, asked).await?;
+    let (job, found) = results(client, &name).await?;
+    let sites = Results::new(&job, &found)?.locate(relation)?;
     let mut out = std::io::stdout().lock();
-    if let Some(Spec::Generate(_)) = job.spec {
-        generate::print(&mut out, &found, format.json)?;
-        return Ok(job);
+    match json {
+        true => sites.json(&mut out)?,
+        false => sites.report(&mut out, terminal_width(), output::colour())?,
     }
-    let results = Results::new(&job, &found)?;
-    if format.json {
-        results.json_lines(&mut out)?;
-    }
-    if let Some(folder) = &format.svg {
-        let files = results.svg(folder)?;
-        eprintln!("{} figures in {}", files.len(), folder.display());
-    }
-    if let Some(folder) = &format.npz {
-        let files = results.npz(folder)?;
-        eprintln!("{} arrays in {}", files.len(), folder.display());
-    }
-    if !format.json {
-        let (width, colour) = (terminal_width(), Colour::detect(&std::io::stdout()));
-        results.report(&mut out, width, colour)?;
-    }
-    Ok(job)
+    Ok(())
 }

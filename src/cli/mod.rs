@@ -5,6 +5,7 @@ mod connection;
 mod follow;
 mod generate;
 mod job;
+mod locate;
 mod model;
 mod output;
 mod results;
@@ -47,6 +48,8 @@ enum Command {
     Model(model::Command),
     /// Trace where a model keeps facts
     Trace(Box<trace::Args>),
+    /// Say where a sweep's effects peak, and so where an edit of its facts goes
+    Locate(locate::Args),
     /// Complete a text
     Generate(generate::Args),
     /// Look at jobs, follow, cancel them, read their results
@@ -94,6 +97,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Worker(args) => args.flags(&mut flags),
         Command::Model(command) => command.connection().flags(&mut flags),
         Command::Trace(args) => args.connection.flags(&mut flags),
+        Command::Locate(args) => args.connection.flags(&mut flags),
         Command::Generate(args) => args.connection.flags(&mut flags),
         Command::Job(command) => command.connection().flags(&mut flags),
         Command::Status(args) => args.connection.flags(&mut flags),
@@ -115,6 +119,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Worker(args) => worker::run(args, config).await,
             Command::Model(command) => model::run(command, &config.client).await,
             Command::Trace(args) => trace::run(*args, &config.client).await,
+            Command::Locate(args) => locate::run(args, &config.client).await,
             Command::Generate(args) => generate::run(args, &config.client).await,
             Command::Job(command) => job::run(command, &config.client).await,
             Command::Status(args) => status::run(args, &config.client).await,

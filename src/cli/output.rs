@@ -1,18 +1,23 @@
 //! What every command prints alike: errors, times, names.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use tonic::Status;
 use tonic_types::StatusExt;
 
+use crate::config;
 use crate::plot::table::Table;
 use crate::plot::{Colour, terminal_width};
 
 /// Prints a table as wide as the terminal.
 pub fn print_table(out: &mut impl Write, table: &Table) -> anyhow::Result<()> {
-    let colour = Colour::detect(&std::io::stdout());
-    write!(out, "{}", table.render(terminal_width(), colour))?;
+    write!(out, "{}", table.render(terminal_width(), colour()))?;
     Ok(())
+}
+
+/// The colour that standard output takes.
+pub fn colour() -> Colour {
+    Colour::decide(std::io::stdout().is_terminal(), config::terminal_convention)
 }
 
 /// An error as a person reads it: a server's answer with the fields it names and its remedy.

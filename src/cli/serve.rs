@@ -1,4 +1,5 @@
 //! `palimpsest serve`: a coordinator.
+#![allow(clippy::disallowed_methods)] // the program owns its tasks
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -1,5 +1,6 @@
 //! `palimpsest trace`: submit a causal-tracing sweep and follow it.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,12 +10,12 @@ use prost::Message as _;
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::job::{self, Format};
 use super::{follow, model};
+use crate::causal::Compat;
 use crate::client::Client;
 use crate::config::ClientConfig;
-use crate::facts;
 use crate::objects::{self, Digest};
 use crate::proto::v1::{self, job::Spec};
-use crate::translate;
+use crate::{corpus, facts, translate};
 
 /// Facts of more bytes travel as an object.
 const INLINE_BYTES: usize = 1 << 20;
@@ -33,7 +34,7 @@ pub struct Args {
     /// The expected answer; a fact that the model answers otherwise is not traced
     #[arg(long, requires = "prompt")]
     attribute: Option<String>,
-    /// A file of facts: known_1000 or CounterFact, as JSON or JSON lines
+    /// A file of facts: known_1000, CounterFact, zsRE or a relation, as JSON or JSON lines
     #[arg(long, value_name = "FILE")]
     facts: Option<PathBuf>,
     /// Take only the first N facts of the file
@@ -45,9 +46,14 @@ pub struct Args {
     /// hidden, mlp, attn, hidden_severed_mlp, hidden_severed_attn, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "hidden,mlp,attn")]
     kinds: Vec<String>,
-    /// A standard deviation, s<k> (k times that of the subjects' embeddings), or u<a> (uniform)
-    #[arg(long, default_value = "s3")]
+    /// A standard deviation; s<k>: k times that of the subjects' embeddings; u<a>: uniform; m or
+    /// t<df>: Gaussian or Student-t with the embeddings' covariance over --noise-corpus. What is
+    /// drawn is added to the embeddings; with replace: before the rule it takes their place
+    #[arg(long, value_name = "RULE", default_value = "s3")]
     noise: String,
+    /// The corpus of the rules m and t<df>: a text a line, JSON lines, or a JSON list of texts
+    #[arg(long, value_name = "FILE")]
+    noise_corpus: Option<PathBuf>,
     /// Noise samples a cell
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     samples: u32,
@@ -60,6 +66,9 @@ pub struct Args {
     /// exact, or plain: one full forward pass a cell
     #[arg(long, default_value = "exact")]
     engine: String,
+    /// paper-code: hold severed paths at the values of another noise draw, as the published code
+    #[arg(long, value_name = "none|paper-code", default_value_t = Compat::None)]
+    compat: Compat,
     /// f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     dtype: String,
@@ -103,13 +112,18 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
             other => bail!("--engine '{other}': use exact or plain"),
         } as i32,
         dtype: parse_dtype(&args.dtype)? as i32,
+        compat: translate::compat_to_proto(args.compat) as i32,
         ..Default::default()
+    };
+    let texts = match &args.noise_corpus {
+        Some(file) => Some(corpus::read(file)?),
+        None => None,
     };
     if args.detach && config.server.is_none() {
         bail!("--detach needs a coordinator that stays: give --server ADDRESS");
     }
     let connection = Connection::open(config, Need::Work).await?;
-    let done = submit(&args, spec, &connection).await;
+    let done = submit(&args, spec, texts, &connection).await;
     connection.close().await;
     done
 }
@@ -117,16 +131,24 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
 async fn submit(
     args: &Args,
     mut spec: v1::TraceSpec,
+    texts: Option<Vec<String>>,
     connection: &Connection,
 ) -> anyhow::Result<ExitCode> {
     let client = connection.client();
+    let model = model::choose(client, args.model.as_deref()).await?;
+    if let Some(texts) = texts {
+        spec.noise_corpus = Some(store_corpus(client, &texts).await?);
+    }
     if spec.encoded_len() > INLINE_BYTES {
         let facts = std::mem::take(&mut spec.facts);
-        spec.facts_object = upload(client, facts).await?.to_string();
+        let list = v1::FactList { facts }.encode_to_vec();
+        let digest = store(client, &list).await;
+        let digest = digest.context("cannot store the facts with the coordinator")?;
+        spec.facts_object = digest.to_string();
     }
     let job = v1::Job {
         owner: args.owner.clone().unwrap_or_default(),
-        model: model::choose(client, args.model.as_deref()).await?,
+        model,
         spec: Some(Spec::Trace(spec)),
         display_name: args.name.clone().unwrap_or_default(),
         priority: if connection.is_embedded() {
@@ -188,21 +210,24 @@ async fn submit(
     Ok(job::exit_code(&job))
 }
 
-/// Stores facts as an object: they do not fit a request.
-async fn upload(client: &Client, facts: Vec<v1::Fact>) -> anyhow::Result<Digest> {
-    let bytes = v1::FactList { facts }.encode_to_vec();
-    let digest = Digest::of(&bytes);
-    let name = format!("palimpsest-facts-{}", uuid::Uuid::now_v7());
-    let path = std::env::temp_dir().join(name);
-    let sent = async {
-        tokio::fs::write(&path, &bytes).await?;
-        objects::upload(client.objects(), &digest, &path, |_| {}).await?;
-        anyhow::Ok(())
-    };
-    let sent = sent.await;
-    // What is left behind is small and in a folder that is emptied.
-    let _ = tokio::fs::remove_file(&path).await;
-    sent.context("cannot store the facts with the coordinator")?;
+/// Stores a corpus with the coordinator, unless it is there.
+async fn store_corpus(client: &Client, texts: &[String]) -> anyhow::Result<v1::Corpus> {
+    let bytes = corpus::to_bytes(texts);
+    let digest = store(client, &bytes).await;
+    Ok(v1::Corpus {
+        digest: digest
+            .context("cannot store the corpus with the coordinator")?
+            .to_string(),
+        size: bytes.len() as u64,
+    })
+}
+
+/// Stores an object with the coordinator: what does not fit a request.
+async fn store(client: &Client, bytes: &[u8]) -> anyhow::Result<Digest> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(bytes)?;
+    let digest = Digest::of(bytes);
+    objects::upload(client.objects(), &digest, file.path(), |_| {}).await?;
     Ok(digest)
 }
 

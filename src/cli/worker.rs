@@ -1,4 +1,5 @@
 //! `palimpsest worker`: a worker for a coordinator, and what can be said to those that run.
+#![allow(clippy::disallowed_methods)] // the program owns its tasks
 
 use std::process::ExitCode;
 use std::time::Duration;

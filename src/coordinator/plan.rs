@@ -92,7 +92,7 @@ pub fn tasks(
     let all = 0..items.len();
     match &job.spec {
         Some(Spec::Trace(trace)) => {
-            if noise_factor(trace).is_some() {
+            if noise_is_measured(trace) {
                 plan.push(TaskPlan {
                     first_unit: units(job, items),
                     units: 1,
@@ -153,6 +153,13 @@ pub fn noise_factor(trace: &v1::TraceSpec) -> Option<f64> {
     }
 }
 
+/// Whether the scale of a sweep's noise has to be measured before any fact is traced: over its
+/// subjects, or over a corpus.
+fn noise_is_measured(trace: &v1::TraceSpec) -> bool {
+    let rule = trace.noise.parse::<Rule>();
+    rule.is_ok_and(|rule| matches!(rule.law, Law::Spread(_)) || rule.needs_corpus())
+}
+
 /// The settings and units of a lease.
 pub fn lease_units(
     job: &v1::Job,
@@ -200,8 +207,15 @@ pub(super) fn unit_spec(job: &v1::Job, items: &Items, unit: u64) -> Option<lease
     })
 }
 
-/// The subjects of a large sweep do not fit a message: the worker reads them from their object.
+/// What decides the scale of a sweep's noise. The subjects of a large sweep do not fit a message: the
+/// worker reads them from their object.
 fn noise_unit(trace: &v1::TraceSpec, items: &Items) -> v1::NoiseUnit {
+    let Some(factor) = noise_factor(trace) else {
+        return v1::NoiseUnit {
+            corpus: trace.noise_corpus.clone(),
+            ..Default::default()
+        };
+    };
     let subject = |n| items.message(n).map(|fact: v1::Fact| fact.subject);
     let subjects = if trace.facts_object.is_empty() {
         (0..items.len()).filter_map(subject).collect()
@@ -210,13 +224,14 @@ fn noise_unit(trace: &v1::TraceSpec, items: &Items) -> v1::NoiseUnit {
     };
     v1::NoiseUnit {
         subjects,
-        factor: noise_factor(trace).unwrap_or_default(),
+        factor,
         facts_object: trace.facts_object.clone(),
         facts_size: if trace.facts_object.is_empty() {
             0
         } else {
             items.bytes().len() as u64
         },
+        corpus: None,
     }
 }
 
@@ -348,14 +363,15 @@ mod tests {
 
     #[test]
     fn every_unit_is_in_exactly_one_task_and_no_fact_is_split() {
-        for (facts, noise) in [(1, "0.3"), (100, "0.3"), (100, "s3")] {
+        for (facts, noise) in [(1, "0.3"), (100, "0.3"), (100, "s3"), (100, "t5")] {
+            let prepared = noise != "0.3";
             let (plan, units) = cut(job(facts, noise), TASK_COST);
             let mut seen: Vec<u64> = plan
                 .iter()
                 .flat_map(|t| t.first_unit..t.first_unit + t.units)
                 .collect();
             seen.sort_unstable();
-            let all = units + u64::from(noise == "s3");
+            let all = units + u64::from(prepared);
             assert_eq!(seen, (0..all).collect::<Vec<_>>());
             assert!(
                 plan.iter()
@@ -363,7 +379,7 @@ mod tests {
             );
             assert_eq!(
                 plan.iter().filter(|t| t.preparatory).count(),
-                usize::from(noise == "s3")
+                usize::from(prepared)
             );
         }
     }

@@ -327,6 +327,7 @@ impl Attempts {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // a test owns its tasks
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;

@@ -26,6 +26,11 @@ impl Curves {
     /// # Errors
     /// [`Error`] when there is nothing to draw or the series differ in length.
     pub fn to_svg(&self) -> Result<String, Error> {
+        self.draw().map(Svg::finish)
+    }
+
+    /// The figure, which refers to itself by no name.
+    pub(super) fn draw(&self) -> Result<Svg, Error> {
         self.validate()?;
         let layers = self.layers();
         let (low, high) = self.range();
@@ -180,7 +185,7 @@ impl Curves {
                 .text(name);
         }
         svg.close();
-        Ok(svg.finish())
+        Ok(svg)
     }
 
     /// Everything drawn, and zero, with a little air above and below.

@@ -26,7 +26,14 @@ impl HeatMap {
     /// [`Error`] when the values do not fill the grid, rows are starred that are not there, or a
     /// bound of the scale is not finite.
     pub fn to_svg(&self) -> Result<String, Error> {
+        self.draw("", 96.0).map(Svg::finish)
+    }
+
+    /// The figure with `suffix` on every name that it refers to itself by, and a grid that is at least
+    /// `least` pixels high.
+    pub(super) fn draw(&self, suffix: &str, least: f32) -> Result<Svg, Error> {
         self.validate()?;
+        let (hatch, gradient) = (format!("hatch{suffix}"), format!("scale{suffix}"));
         let scale = self.scale();
         let rows = self.rows.len();
 
@@ -42,13 +49,13 @@ impl HeatMap {
         .flatten()
         .collect();
 
-        // Grid: near 440 pixels wide for common depths, at least 220 for shallow models and 96 high
-        // for short prompts, so that title and colour bar have something to stand at.
+        // Grid: near 440 pixels wide for common depths, at least 220 for shallow models and so high
+        // for short prompts that title and colour bar have something to stand at.
         let cell_width = (440.0 / self.layers as f32)
             .round()
             .clamp(6.0, 20.0)
             .max((220.0 / self.layers as f32).ceil());
-        let cell_height = (96.0 / rows as f32).ceil().max(16.0);
+        let cell_height = (least / rows as f32).ceil().max(16.0);
         let (grid_width, grid_height) =
             (cell_width * self.layers as f32, cell_height * rows as f32);
 
@@ -75,7 +82,7 @@ impl HeatMap {
         let bottom = x_label_at + notes.len() as f32 * 15.0;
         let mut svg = Svg::new((right + MARGIN).ceil(), (bottom + MARGIN).ceil(), &title);
 
-        define_hatch(&mut svg);
+        define_hatch(&mut svg, &hatch);
         let middle = left + grid_width / 2.0;
         caption(&mut svg, middle, MARGIN + TITLE, TITLE, INK, &title);
         caption(&mut svg, middle, x_label_at, BODY, INK, &x_label);
@@ -104,7 +111,7 @@ impl HeatMap {
             for (layer, &score) in scores.iter().enumerate() {
                 let fill = match scale.position(score) {
                     Some(position) => palette::shade(self.kind, position).to_string(),
-                    None => "url(#hatch)".to_owned(),
+                    None => format!("url(#{hatch})"),
                 };
                 svg.element("rect")
                     .num("x", layer as f32 * cell_width)
@@ -154,7 +161,7 @@ impl HeatMap {
         // Colour bar.
         svg.element("defs").open();
         svg.element("linearGradient")
-            .attr("id", "scale")
+            .attr("id", &gradient)
             .attr("x1", 0)
             .attr("y1", 1)
             .attr("x2", 0)
@@ -184,7 +191,7 @@ impl HeatMap {
             .num("y", top)
             .num("width", bar_width)
             .num("height", bar_height)
-            .attr("fill", "url(#scale)")
+            .attr("fill", format!("url(#{gradient})"))
             .empty();
         frame(&mut svg, bar_left, top, bar_width, bar_height);
         for (position, label) in &bar_ticks {
@@ -201,7 +208,7 @@ impl HeatMap {
             .num("y", top + bar_height + 15.0)
             .text(&value_label);
         svg.close();
-        Ok(svg.finish())
+        Ok(svg)
     }
 
     /// The row's label cut to what fits beside a grid, its star kept.
@@ -230,10 +237,10 @@ fn bar_labels(floor: f32, ceiling: f32, height: f32) -> Vec<(f32, String)> {
 }
 
 /// The pattern of cells whose value is not a number.
-fn define_hatch(svg: &mut Svg) {
+fn define_hatch(svg: &mut Svg, id: &str) {
     svg.element("defs").open();
     svg.element("pattern")
-        .attr("id", "hatch")
+        .attr("id", id)
         .attr("width", 4)
         .attr("height", 4)
         .attr("patternUnits", "userSpaceOnUse")

@@ -8,6 +8,7 @@
 //! | effect of restoring each token and layer (paper, figure 1e-g) | [`HeatMap`] | [`HeatMap::to_svg`] | [`HeatMap::to_terminal`] |
 //! | the same averaged over facts, by role of token (figure 2a-c) | [`HeatMap::average`] | the same | the same |
 //! | mean effect by layer with 95 % bands (figures 2 and 3) | [`Curves`] | [`Curves::to_svg`] | [`Curves::to_terminal`] |
+//! | several of these in one (figures 1 and 2) | [`Panels`] | [`Panels::to_svg`] | [`Panels::to_terminal`] |
 //! | lists | [`table::Table`] | | [`table::Table::render`] |
 //!
 //! A value that is not a finite number is never drawn as a colour or a point: it is hatched (SVG)
@@ -21,6 +22,7 @@ mod curves;
 mod error;
 mod heatmap;
 mod palette;
+mod panels;
 mod svg;
 pub mod table;
 mod terminal;
@@ -29,6 +31,7 @@ pub mod text;
 use std::ops::Range;
 
 pub use error::Error;
+pub use panels::{Panel, Panels};
 pub use terminal::{Colour, terminal_width};
 
 /// What was restored; it decides the colours: purple, green, red.

@@ -14,6 +14,7 @@ const FONTS: &str = "'Times New Roman', 'Liberation Serif', 'Nimbus Roman', Time
 pub struct Svg {
     out: String,
     open: Vec<&'static str>,
+    size: (f32, f32),
 }
 
 impl Svg {
@@ -23,6 +24,7 @@ impl Svg {
         let mut svg = Svg {
             out: String::new(),
             open: Vec::new(),
+            size: (width, height),
         };
         let view = format!("0 0 {} {}", Number(width), Number(height));
         svg.element("svg")
@@ -48,6 +50,20 @@ impl Svg {
         self.out.push('<');
         self.out.push_str(name);
         Element { svg: self, name }
+    }
+
+    /// Width and height in pixels.
+    pub fn size(&self) -> (f32, f32) {
+        self.size
+    }
+
+    /// Puts a whole picture into this one with its upper left corner at `x`, `y`. Names that it
+    /// refers to itself by (`id`) must not be in this one already.
+    pub fn place(&mut self, x: f32, y: f32, picture: Svg) {
+        let at = format!("translate({} {})", Number(x), Number(y));
+        self.element("g").attr("transform", at).open();
+        self.out.push_str(&picture.finish());
+        self.close();
     }
 
     /// Ends the innermost open element.

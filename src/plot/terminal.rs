@@ -21,17 +21,14 @@ pub enum Colour {
 }
 
 impl Colour {
-    /// What `stream` takes, by what it is and by the environment's conventions.
+    /// What a stream takes, by whether it is a terminal and by the conventions of the environment,
+    /// whose variables `variable` gives.
     ///
     /// In this order: `NO_COLOR` (not empty) turns colour off; `CLICOLOR_FORCE` (not empty, not
     /// `0`) turns it on even where the stream is no terminal; otherwise a stream that is no
     /// terminal, `CLICOLOR=0`, and a `TERM` that is missing or `dumb` have none. `COLORTERM` of
     /// `truecolor` or `24bit`, or a `TERM` ending in `-direct`, means 24-bit colour.
-    pub fn detect(stream: &impl IsTerminal) -> Self {
-        Self::decide(stream.is_terminal(), |name| std::env::var_os(name))
-    }
-
-    fn decide(terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> Self {
+    pub fn decide(terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let text = |name: &str| {
             variable(name)
                 .map(|value| value.to_string_lossy().into_owned())

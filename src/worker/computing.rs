@@ -1,4 +1,5 @@
 //! Where an engine runs: on a thread of its own, or as a task if it only pretends to compute.
+#![allow(clippy::disallowed_methods)] // the owner of the engine's task
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -74,7 +75,7 @@ fn compute(
         let ended = if sink.cancelled() {
             Ok(())
         } else {
-            engine.run(&work.lease, &work.checkpoint, &mut sink)
+            engine.run(&work.lease, &work.files, &mut sink)
         };
         if let Ok(mut loaded) = loaded.lock() {
             *loaded = engine.loaded();
@@ -103,7 +104,7 @@ async fn pretend(
                 break;
             }
             lease.units = vec![unit];
-            ended = engine.run(&lease, &work.checkpoint, &mut sink);
+            ended = engine.run(&lease, &work.files, &mut sink);
             pause = engine.pretends().unwrap_or_default();
             if ended.is_err() {
                 break;

@@ -1,9 +1,18 @@
 //! What a worker computes with.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::proto::v1;
+
+/// Where the files that a lease needs are on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// The model's folder or file.
+    pub checkpoint: PathBuf,
+    /// The corpus that the settings name, if they name one (see [`crate::corpus`]).
+    pub corpus: Option<PathBuf>,
+}
 
 /// Computes the units of a lease.
 pub trait Engine: Send + 'static {
@@ -21,7 +30,7 @@ pub trait Engine: Send + 'static {
     }
 
     /// Computes the units of a lease, in order, and hands each result to the sink when it is there.
-    /// `checkpoint` is the model's folder or file. Stops soon after [`Sink::cancelled`] says so.
+    /// Stops soon after [`Sink::cancelled`] says so.
     ///
     /// A unit that cannot be done is handed in with a failure as its result.
     ///
@@ -30,7 +39,7 @@ pub trait Engine: Send + 'static {
     fn run(
         &mut self,
         lease: &v1::Lease,
-        checkpoint: &Path,
+        files: &Files,
         sink: &mut dyn Sink,
     ) -> Result<(), v1::Failure>;
 }

@@ -1,10 +1,9 @@
 //! An engine without a model, for trying the system itself: its numbers depend on the unit alone,
 //! so any two runs of a job must give the same bytes.
 
-use std::path::Path;
 use std::time::Duration;
 
-use super::engine::{Engine, Sink, result};
+use super::engine::{Engine, Files, Sink, result};
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, leased_unit::Spec};
 
@@ -35,7 +34,7 @@ impl Engine for Fake {
     fn run(
         &mut self,
         lease: &v1::Lease,
-        _checkpoint: &Path,
+        _files: &Files,
         sink: &mut dyn Sink,
     ) -> Result<(), v1::Failure> {
         let trace = match &lease.settings {

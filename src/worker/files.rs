@@ -1,16 +1,17 @@
-//! What a lease needs on this machine: the model's files, and facts that lie in an object.
+//! What a lease needs on this machine: the model's files, and facts and a corpus that lie in objects.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 
+use super::engine::Files;
 use crate::blocking::blocking;
 use crate::client::Client;
 use crate::objects::{self, Digest, ObjectStore};
 use crate::proto::v1;
 
-/// Why a model's files could not be had.
+/// Why a lease's files could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file's object could not be fetched or kept.
@@ -31,6 +32,14 @@ pub enum Error {
         /// Why not.
         problem: String,
     },
+    /// The corpus could not be fetched or kept.
+    #[error("cannot get the corpus {digest}: {source}")]
+    Corpus {
+        /// Its digest.
+        digest: String,
+        /// Why not.
+        source: Box<objects::Error>,
+    },
     /// The folder of the model could not be laid out.
     #[error("cannot lay out {path}: {source}")]
     Layout {
@@ -39,6 +48,46 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+}
+
+/// Gets what a lease needs: its model as [`checkpoint`] lays it out, and its corpus.
+///
+/// # Errors
+/// When one of them cannot be had.
+pub async fn fetch(
+    client: &Client,
+    objects: &ObjectStore,
+    cache: &Path,
+    lease: &v1::Lease,
+) -> Result<Files, Error> {
+    let model = lease.model.clone().unwrap_or_default();
+    let named = match &lease.settings {
+        Some(v1::lease::Settings::Trace(trace)) => trace.noise_corpus.as_ref(),
+        _ => None,
+    };
+    Ok(Files {
+        checkpoint: checkpoint(client, objects, cache, &model).await?,
+        corpus: match named {
+            Some(named) => Some(corpus(client, objects, named).await?),
+            None => None,
+        },
+    })
+}
+
+async fn corpus(
+    client: &Client,
+    objects: &ObjectStore,
+    named: &v1::Corpus,
+) -> Result<PathBuf, Error> {
+    let failed = |source| Error::Corpus {
+        digest: named.digest.clone(),
+        source: Box::new(source),
+    };
+    let digest: Digest = named.digest.parse().map_err(failed)?;
+    objects::download(client.objects(), &digest, named.size, objects, |_| {})
+        .await
+        .map_err(failed)?;
+    Ok(objects.path(&digest))
 }
 
 /// Lays a model out as a checkpoint under `cache` and gives the path to open. A file that is seen

@@ -12,7 +12,7 @@ mod session;
 #[cfg(feature = "torch")]
 mod torch;
 
-pub use engine::{Engine, Sink};
+pub use engine::{Engine, Files, Sink};
 pub use fake::Fake;
 pub use session::{Error, Options, run};
 #[cfg(feature = "torch")]

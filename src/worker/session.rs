@@ -1,4 +1,5 @@
 //! The lease loop: one stream to the coordinator, opened again whenever it breaks.
+#![allow(clippy::disallowed_methods)] // the owner of the worker's clock and tasks
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::computing::Computing;
-use super::engine::{Engine, failure};
+use super::engine::{Engine, Files, failure};
 use super::files;
 use crate::client::Client;
 use crate::objects::ObjectStore;
@@ -125,7 +126,7 @@ struct Held {
 pub(super) struct Work {
     pub(super) key: Key,
     pub(super) lease: Arc<v1::Lease>,
-    pub(super) checkpoint: PathBuf,
+    pub(super) files: Files,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -134,8 +135,8 @@ pub(super) enum Report {
     Ended(Key, Option<v1::Failure>),
 }
 
-/// The checkpoint of a lease, and the lease with all that it only named.
-type Fetched = (Key, Result<(PathBuf, v1::Lease), files::Error>);
+/// The files of a lease, and the lease with all that it only named.
+type Fetched = (Key, Result<(Files, v1::Lease), files::Error>);
 
 struct Session {
     client: Client,
@@ -145,7 +146,7 @@ struct Session {
     loaded: Arc<std::sync::Mutex<Vec<String>>>,
     leases: BTreeMap<Key, Held>,
     /// Leases that wait for the engine, in the order in which they came.
-    queue: VecDeque<(Key, Option<PathBuf>)>,
+    queue: VecDeque<(Key, Option<Files>)>,
     running: Option<Key>,
     /// Commits that were not acknowledged, by lease and unit: repeated on every new stream.
     unacknowledged: BTreeMap<(Key, u64), v1::Commit>,
@@ -347,9 +348,8 @@ impl Session {
         let (cache, fetched) = (self.options.cache.clone(), self.fetched.0.clone());
         tokio::spawn(async move {
             let get = async {
-                let model = lease.model.clone().unwrap_or_default();
-                let path = files::checkpoint(&client, &objects, &cache, &model).await?;
-                Ok((path, files::complete(&client, &objects, lease).await?))
+                let files = files::fetch(&client, &objects, &cache, &lease).await?;
+                Ok((files, files::complete(&client, &objects, lease).await?))
             };
             // The session may have ended meanwhile.
             let _ = fetched.send((key, get.await));
@@ -359,12 +359,12 @@ impl Session {
     fn fetched(&mut self, (key, fetched): Fetched, out: &Outbox) {
         let key = &key;
         match fetched {
-            Ok((path, lease)) => {
+            Ok((files, lease)) => {
                 if let Some(held) = self.leases.get_mut(key) {
                     held.lease = Arc::new(lease);
                 }
                 if let Some(entry) = self.queue.iter_mut().find(|(queued, _)| queued == key) {
-                    entry.1 = Some(path);
+                    entry.1 = Some(files);
                 }
             }
             Err(error) => {
@@ -381,10 +381,10 @@ impl Session {
         }
         // In the order in which they came, but a lease whose files are still on their way does
         // not hold up one whose files are there.
-        let Some(at) = self.queue.iter().position(|(_, path)| path.is_some()) else {
+        let Some(at) = self.queue.iter().position(|(_, files)| files.is_some()) else {
             return;
         };
-        let Some((key, Some(checkpoint))) = self.queue.remove(at) else {
+        let Some((key, Some(files))) = self.queue.remove(at) else {
             return;
         };
         let Some(held) = self.leases.get_mut(&key) else {
@@ -397,7 +397,7 @@ impl Session {
         let _ = self.to_engine.send(Work {
             key,
             lease,
-            checkpoint,
+            files,
             shared,
         });
     }

@@ -1,12 +1,14 @@
 //! The engine on libtorch: loads a model and runs the units of a lease on it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tch::{Device, Kind as Dtype};
 
-use super::engine::{Engine, Sink, failure, result};
+use super::engine::{Engine, Files, Sink, failure, result};
 use crate::causal::noise::{Law, Rule};
-use crate::causal::{self, Settings};
+use crate::causal::{self, EmbeddingGaussian, Settings};
+use crate::corpus;
 use crate::model::{self, Checkpoint, Model};
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, FailureClass, leased_unit::Spec};
@@ -31,6 +33,8 @@ struct Loaded {
     digest: String,
     dtype: v1::Dtype,
     model: Model,
+    /// Mean and covariance of its embeddings over the corpus of this digest, the last one asked for.
+    gaussian: Option<(String, Arc<EmbeddingGaussian>)>,
 }
 
 impl Torch {
@@ -80,7 +84,7 @@ impl Torch {
         wanted: &v1::Model,
         dtype: v1::Dtype,
         checkpoint: &Path,
-    ) -> Result<&Model, v1::Failure> {
+    ) -> Result<&mut Loaded, v1::Failure> {
         let fits = |loaded: &Loaded| loaded.digest == wanted.digest && loaded.dtype == dtype;
         if !self.loaded.as_ref().is_some_and(fits) {
             // The old model goes first: two may not fit.
@@ -103,12 +107,37 @@ impl Torch {
                 digest,
                 dtype,
                 model,
+                gaussian: None,
             });
         }
-        match &self.loaded {
-            Some(loaded) => Ok(&loaded.model),
+        match &mut self.loaded {
+            Some(loaded) => Ok(loaded),
             None => Err(failure(FailureClass::Transient, "the model was unloaded")),
         }
+    }
+}
+
+impl Loaded {
+    /// Mean and covariance of the embeddings over a corpus. Every worker finds them for itself from the
+    /// same texts: they are larger than a message may be, and quickly found.
+    fn gaussian(
+        &mut self,
+        named: &v1::Corpus,
+        path: &Path,
+    ) -> Result<Arc<EmbeddingGaussian>, v1::Failure> {
+        if let Some((digest, gaussian)) = &self.gaussian
+            && *digest == named.digest
+        {
+            return Ok(gaussian.clone());
+        }
+        let invalid = |what: String| failure(FailureClass::Invalid, what);
+        tracing::info!(corpus = named.digest, "measuring the embeddings");
+        let texts = corpus::read(path).map_err(|error| invalid(error.to_string()))?;
+        let gaussian = causal::embedding_gaussian(&self.model, &texts)
+            .map_err(|error| invalid(format!("noise over corpus {}: {error}", named.digest)))?;
+        let gaussian = Arc::new(gaussian);
+        self.gaussian = Some((named.digest.clone(), gaussian.clone()));
+        Ok(gaussian)
     }
 }
 
@@ -132,7 +161,7 @@ impl Engine for Torch {
     fn run(
         &mut self,
         lease: &v1::Lease,
-        checkpoint: &Path,
+        files: &Files,
         sink: &mut dyn Sink,
     ) -> Result<(), v1::Failure> {
         let wanted = lease.model.clone().unwrap_or_default();
@@ -140,11 +169,22 @@ impl Engine for Torch {
             Some(v1::lease::Settings::Trace(spec)) => {
                 let fingerprint = self.fingerprint(spec.dtype());
                 let memory = self.batch_memory;
-                let model = self.model(&wanted, spec.dtype(), checkpoint)?;
+                let rule: Rule = spec.noise.parse().map_err(|error: causal::Error| {
+                    failure(FailureClass::Invalid, error.to_string())
+                })?;
+                let loaded = self.model(&wanted, spec.dtype(), &files.checkpoint)?;
+                let gaussian = match (&spec.noise_corpus, &files.corpus) {
+                    (Some(named), Some(path)) if rule.needs_corpus() => {
+                        Some(loaded.gaussian(named, path)?)
+                    }
+                    _ => None,
+                };
                 let sweep = Sweep {
-                    model,
+                    model: &loaded.model,
                     spec,
+                    rule,
                     noise_scale: lease.noise_scale,
+                    gaussian,
                     memory,
                     fingerprint,
                 };
@@ -152,7 +192,7 @@ impl Engine for Torch {
             }
             Some(v1::lease::Settings::Generate(spec)) => {
                 let fingerprint = self.fingerprint(spec.dtype());
-                let model = self.model(&wanted, spec.dtype(), checkpoint)?;
+                let model = &self.model(&wanted, spec.dtype(), &files.checkpoint)?.model;
                 for unit in &lease.units {
                     let Some(Spec::Generate(asked)) = &unit.spec else {
                         continue;
@@ -177,17 +217,17 @@ impl Engine for Torch {
 struct Sweep<'a> {
     model: &'a Model,
     spec: &'a v1::TraceSpec,
+    rule: Rule,
+    /// The scale that the sweep's preparatory unit found, where its rule has one.
     noise_scale: Option<f64>,
+    /// What the rules over a corpus draw from.
+    gaussian: Option<Arc<EmbeddingGaussian>>,
     memory: u64,
     fingerprint: v1::Fingerprint,
 }
 
 impl Sweep<'_> {
     fn run(&self, units: &[v1::LeasedUnit], sink: &mut dyn Sink) -> Result<(), v1::Failure> {
-        let rule: Rule =
-            self.spec.noise.parse().map_err(|error: causal::Error| {
-                failure(FailureClass::Invalid, error.to_string())
-            })?;
         let mut rest = units;
         while let Some(first) = rest.first() {
             if sink.cancelled() {
@@ -208,7 +248,7 @@ impl Sweep<'_> {
                     let asked = fact(first);
                     let count = rest.iter().take_while(|unit| fact(unit) == asked).count();
                     let (together, after) = rest.split_at(count);
-                    self.fact(&asked.unwrap_or_default(), together, rule, sink)?;
+                    self.fact(&asked.unwrap_or_default(), together, sink)?;
                     rest = after;
                 }
                 _ => {
@@ -223,10 +263,14 @@ impl Sweep<'_> {
     }
 
     fn noise_level(&self, noise: &v1::NoiseUnit) -> Outcome {
-        match causal::noise_level(self.model, &noise.subjects) {
-            Ok(spread) => Outcome::NoiseLevel(v1::NoiseLevel {
-                scale: noise.factor * spread,
-            }),
+        let scale = match &self.gaussian {
+            Some(gaussian) => Ok(gaussian.scale()),
+            None => {
+                causal::noise_level(self.model, &noise.subjects).map(|spread| noise.factor * spread)
+            }
+        };
+        match scale {
+            Ok(scale) => Outcome::NoiseLevel(v1::NoiseLevel { scale }),
             Err(error) => Outcome::Failure(failure(class(&error), error.to_string())),
         }
     }
@@ -235,7 +279,6 @@ impl Sweep<'_> {
         &self,
         fact: &v1::Fact,
         units: &[v1::LeasedUnit],
-        rule: Rule,
         sink: &mut dyn Sink,
     ) -> Result<(), v1::Failure> {
         let kinds: Vec<v1::Kind> = units
@@ -245,17 +288,16 @@ impl Sweep<'_> {
                 _ => v1::Kind::Unspecified,
             })
             .collect();
-        let (scale, law) = match (rule.law, self.noise_scale) {
+        let (scale, law) = match (self.rule.law, self.noise_scale) {
             (Law::Spread(_), Some(scale)) => (scale, Law::Gaussian(scale)),
-            (Law::Gaussian(scale), _) => (scale, rule.law),
-            (Law::Uniform(bound), _) => (bound, rule.law),
-            _ => (0.0, rule.law),
+            (Law::Gaussian(scale) | Law::Uniform(scale), _) => (scale, self.rule.law),
+            (law, scale) => (scale.unwrap_or_default(), law),
         };
         let noise = Rule {
             law,
-            replace: rule.replace,
+            replace: self.rule.replace,
         }
-        .resolve(None, None)
+        .resolve(None, self.gaussian.clone())
         .map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
         let mut settings = Settings::new(noise);
         settings.kinds.clear();
@@ -272,6 +314,7 @@ impl Sweep<'_> {
             v1::Engine::Plain => causal::Engine::Plain,
             v1::Engine::Exact | v1::Engine::Unspecified => causal::Engine::Exact,
         };
+        settings.compat = translate::compat(self.spec.compat());
         settings.memory_bytes = self.memory;
 
         let asked = causal::Fact::from(fact.clone());
@@ -287,7 +330,7 @@ impl Sweep<'_> {
                     let kind = translate::kind_to_proto(grid.kind, grid.severed);
                     let unit = units.iter().zip(&kinds).find(|(_, k)| **k == kind);
                     let Some((unit, _)) = unit else { continue };
-                    let grid = translate::grid_to_proto(grid, &self.spec.noise, scale);
+                    let grid = translate::grid_to_proto(grid, self.spec, scale);
                     sink.commit(
                         result(unit.unit, Outcome::Grid(grid)),
                         self.fingerprint.clone(),

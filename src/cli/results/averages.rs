@@ -12,9 +12,9 @@ use crate::proto::v1;
 use crate::translate::kind_name;
 
 /// Where the paper found MLPs to matter.
-const EARLY: Role = Role::LastSubject;
+pub(super) const EARLY: Role = Role::LastSubject;
 /// Where it found attention to.
-const LATE: Role = Role::Last;
+pub(super) const LATE: Role = Role::Last;
 
 impl Results<'_> {
     /// The averages over facts: the answer's probability clean and corrupted, the total effect
@@ -53,7 +53,7 @@ impl Results<'_> {
                 runs(&mut table, name, averages);
             }
             for role in Role::ALL {
-                if let Some(site) = highest(averages, role) {
+                if let Some(site) = averages.peak(role) {
                     row(
                         &mut table,
                         name,
@@ -109,7 +109,7 @@ impl Results<'_> {
             (v1::Kind::HiddenSeveredMlp, "the MLPs"),
             (v1::Kind::HiddenSeveredAttn, "attention"),
         ] {
-            if let Some(site) = of(kind).and_then(|averages| highest(averages, EARLY)) {
+            if let Some(site) = of(kind).and_then(|averages| averages.peak(EARLY)) {
                 sentences.push(format!(
                     "With {what} severed, a hidden state of the {EARLY} brings back at most {}, at layer {}.",
                     figure(&site.effect),
@@ -120,18 +120,15 @@ impl Results<'_> {
         if let (Some(mlp), Some(attn)) = (of(v1::Kind::Mlp), of(v1::Kind::Attn)) {
             sentences.extend(sites(mlp, attn));
         }
+        if let Some((averages, site)) = of(v1::Kind::Mlp).and_then(|a| Some((a, a.edit_site()?))) {
+            sentences.push(edit(averages, &site));
+        }
         Ok(sentences)
     }
 
     /// How many facts the numbers are from, and which are not among them.
     fn extent(&self) -> String {
-        let untraced = |outcome: &Outcome<'_>| matches!(outcome, Outcome::Grid { grid, .. } if !grid.correct_prediction);
-        let otherwise: std::collections::BTreeSet<usize> = self
-            .units
-            .iter()
-            .filter(|unit| untraced(&unit.outcome))
-            .map(|unit| unit.position)
-            .collect();
+        let otherwise = self.left_out(|_| true);
         let failed = self
             .units
             .iter()
@@ -142,10 +139,10 @@ impl Results<'_> {
             count(self.traced_facts(), "fact traced"),
             visible(self.model)
         );
-        if !otherwise.is_empty() {
+        if otherwise > 0 {
             text += &format!(
                 "; {} otherwise than expected and left out",
-                count(otherwise.len(), "fact answered")
+                count(otherwise, "fact answered")
             );
         }
         if failed > 0 {
@@ -194,25 +191,10 @@ fn count(n: usize, what: &str) -> String {
     }
 }
 
-/// The layer where a role's effect is highest; nothing for a role that no token has.
-fn highest(averages: &Averages, role: Role) -> Option<Site> {
-    let mut best: Option<Site> = None;
-    for (layer, &effect) in averages.role(role).iter().enumerate() {
-        if effect.rows > 0 && best.is_none_or(|best| effect.mean > best.effect.mean) {
-            best = Some(Site {
-                role,
-                layer,
-                effect,
-            });
-        }
-    }
-    best
-}
-
 /// Where restoring `what` brings most back: at the two sites of the paper, and anywhere else where
 /// it is more than at both.
 fn peaks(what: &str, at: &str, averages: &Averages) -> Option<String> {
-    let (early, late) = (highest(averages, EARLY)?, highest(averages, LATE)?);
+    let (early, late) = (averages.peak(EARLY)?, averages.peak(LATE)?);
     let place = |site: &Site| format!("{} {at} layer {}", figure(&site.effect), site.layer);
     let mut text = format!(
         "Restoring {what} brings back {} of the {EARLY} and {} of the {LATE}",
@@ -232,7 +214,7 @@ fn peaks(what: &str, at: &str, averages: &Averages) -> Option<String> {
 /// Whether MLPs carry the early site and attention the late one, as the paper found.
 fn sites(mlp: &Averages, attn: &Averages) -> Option<String> {
     let compare = |role| {
-        let (mlp, attn) = (highest(mlp, role)?, highest(attn, role)?);
+        let (mlp, attn) = (mlp.peak(role)?, attn.peak(role)?);
         let more = mlp.effect.mean > attn.effect.mean;
         let (mlp, attn) = (number(mlp.effect.mean), number(attn.effect.mean));
         Some((
@@ -254,8 +236,28 @@ fn sites(mlp: &Averages, attn: &Averages) -> Option<String> {
     ))
 }
 
+/// The layer that an edit of these facts goes to unless it is told otherwise.
+pub(super) fn edit(averages: &Averages, site: &Site) -> String {
+    let plateau = averages.plateau(site);
+    let alike = match plateau.start() == plateau.end() {
+        true => String::new(),
+        false => format!(
+            "; layers {} to {} are within its interval",
+            plateau.start(),
+            plateau.end()
+        ),
+    };
+    format!(
+        "An edit goes to the MLP of layer {} unless it is told otherwise: there the MLP effect of the {} \
+         is highest, {}{alike}.",
+        site.layer,
+        site.role,
+        figure(&site.effect)
+    )
+}
+
 /// `0.231 (95 % 0.190 to 0.270, 11 rows)`.
-fn figure(mean: &Mean) -> String {
+pub(super) fn figure(mean: &Mean) -> String {
     match mean.interval() {
         Some((from, to)) => format!(
             "{} (95 % {} to {}, {} rows)",

@@ -13,6 +13,17 @@ pub enum Error {
         /// Its name.
         job: String,
     },
+    /// A job without a traced fact, or without one of a relation.
+    #[error(
+        "{job} has no traced fact{}: 'palimpsest job results' shows what became of its facts",
+        relation.as_ref().map(|relation| format!(" of relation {relation:?}")).unwrap_or_default()
+    )]
+    NothingTraced {
+        /// The job.
+        job: String,
+        /// The relation that was asked for.
+        relation: Option<String>,
+    },
     /// A result that no unit of the job can have.
     #[error("unit {unit} of {job} is {what}: the server broke the contract")]
     Unit {

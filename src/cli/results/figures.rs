@@ -4,12 +4,14 @@ use std::io::Write;
 
 use super::{Error, Results, Unit, WIDTH};
 use crate::causal::{Averages, Grid, Mean, Role};
-use crate::plot::{self, Colour, Curves, HeatMap, Series};
+use crate::plot::axis::number;
+use crate::plot::text::visible;
+use crate::plot::{self, Colour, Curves, HeatMap, Panel, Panels, Series};
 use crate::proto::v1;
 
 impl Results<'_> {
-    /// Heat maps in the terminal: of one traced fact all kinds; of several the averages by role of
-    /// token. `width` is the terminal's.
+    /// Heat maps in the terminal: of one traced fact all kinds; of several the averages. `width` is
+    /// the terminal's.
     ///
     /// # Errors
     /// [`Error::Output`], [`Error::Averages`] and [`Error::Plot`].
@@ -19,28 +21,45 @@ impl Results<'_> {
         width: Option<usize>,
         colour: Colour,
     ) -> Result<(), Error> {
-        let maps: Vec<HeatMap> = if self.traced_facts() > 1 {
-            let kinds = self.by_kind()?;
-            kinds
-                .iter()
-                .map(|(kind, averages)| average_map(*kind, averages))
-                .collect()
-        } else {
-            self.units
-                .iter()
-                .filter_map(|unit| self.fact_map(unit))
-                .collect()
-        };
-        for (n, map) in maps.iter().enumerate() {
+        if self.traced_facts() > 1 {
+            return self.average_maps(out, width, colour);
+        }
+        let maps = self.units.iter().filter_map(|unit| self.fact_map(unit));
+        for (n, map) in maps.enumerate() {
             if n > 0 {
                 writeln!(out)?;
             }
-            let text = map
+            print(out, &map, width, colour)?;
+        }
+        Ok(())
+    }
+
+    /// The averages by role of token as heat maps, and the effect with and without severed paths as
+    /// curves, in the terminal.
+    ///
+    /// # Errors
+    /// [`Error::Output`], [`Error::Averages`] and [`Error::Plot`].
+    pub(super) fn average_maps(
+        &self,
+        out: &mut dyn Write,
+        width: Option<usize>,
+        colour: Colour,
+    ) -> Result<(), Error> {
+        let kinds = self.by_kind()?;
+        for (n, (kind, averages)) in kinds.iter().enumerate() {
+            if n > 0 {
+                writeln!(out)?;
+            }
+            print(out, &average_map(*kind, averages), width, colour)?;
+        }
+        if let Some(curves) = severed_curves(&kinds) {
+            let text = curves
                 .to_terminal(width.unwrap_or(WIDTH), colour)
                 .map_err(|source| Error::Plot {
-                    figure: map.title.clone(),
+                    figure: curves.title.clone(),
                     source,
                 })?;
+            writeln!(out)?;
             out.write_all(text.as_bytes())?;
         }
         Ok(())
@@ -69,6 +88,58 @@ impl Results<'_> {
     }
 }
 
+/// A heat map in the terminal.
+pub(super) fn print(
+    out: &mut dyn Write,
+    map: &HeatMap,
+    width: Option<usize>,
+    colour: Colour,
+) -> Result<(), Error> {
+    let text = map
+        .to_terminal(width.unwrap_or(WIDTH), colour)
+        .map_err(|source| Error::Plot {
+            figure: map.title.clone(),
+            source,
+        })?;
+    out.write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// The averages of all kinds in one figure, a row each: the indirect effect by role of token as a heat
+/// map (paper, figure 2) and as curves with their 95 % bands; and, where paths were severed, the effect
+/// with and without them (figure 3).
+pub(super) fn panels(model: &str, kinds: &[(v1::Kind, Averages)]) -> Panels {
+    let whole = kinds
+        .iter()
+        .filter(|(kind, _)| severed_name(*kind).is_none());
+    let mut rows: Vec<Vec<Panel>> = whole
+        .map(|(kind, averages)| {
+            vec![
+                Panel::Map(average_map(*kind, averages)),
+                Panel::Curves(average_curves(*kind, averages)),
+            ]
+        })
+        .collect();
+    if let Some(curves) = severed_curves(kinds) {
+        rows.push(vec![Panel::Curves(curves)]);
+    }
+    let facts = kinds.iter().map(|(_, averages)| averages.total_effect);
+    let total = facts.max_by_key(|total| total.rows).unwrap_or_default();
+    let interval = match total.interval() {
+        Some((from, to)) => format!(" (95 % {} to {})", number(from), number(to)),
+        None => String::new(),
+    };
+    Panels {
+        title: format!(
+            "Average effects over {} facts, {}: total effect {}{interval}",
+            total.rows,
+            visible(model),
+            number(total.mean)
+        ),
+        rows,
+    }
+}
+
 /// The scores as figures and the published files hold them.
 pub(super) fn scores(grid: &Grid) -> Vec<f32> {
     grid.scores.iter().map(|&score| score as f32).collect()
@@ -85,10 +156,18 @@ pub(super) fn average_map(kind: v1::Kind, averages: &Averages) -> HeatMap {
         .map(|effect| effect.mean as f32)
         .collect();
     let mut map = HeatMap::average(drawn_as(kind), &names, averages.layers, &effects);
-    if let Some(severed) = severed_name(kind) {
-        map.title = format!("Average indirect effect of a single state with {severed} severed");
-    }
+    map.title = average_title(kind, &map);
     map
+}
+
+/// What a heat map of averages of `kind` is called.
+pub(super) fn average_title(kind: v1::Kind, map: &HeatMap) -> String {
+    match severed_name(kind) {
+        Some(severed) => {
+            format!("Average indirect effect of a single state with {severed} severed")
+        }
+        None => map.title.clone(),
+    }
 }
 
 /// The same as curves over layers with their 95 % bands.
@@ -157,7 +236,7 @@ fn series(name: &str, effects: &[Mean], kind: Option<plot::Kind>) -> Series {
 }
 
 /// Severed kinds restore a state, and are drawn as one.
-fn drawn_as(kind: v1::Kind) -> plot::Kind {
+pub(super) fn drawn_as(kind: v1::Kind) -> plot::Kind {
     match kind {
         v1::Kind::Mlp => plot::Kind::Mlp,
         v1::Kind::Attn => plot::Kind::Attn,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::figures::{average_curves, average_map, scores, severed_curves};
+use super::figures::{average_curves, average_map, panels, scores, severed_curves};
 use super::{Error, Outcome, Results, Unit};
 use crate::npz;
 use crate::plot;
@@ -12,8 +12,7 @@ use crate::translate::kind_name;
 
 impl Results<'_> {
     /// Draws a heat map of every traced fact and kind into `folder`, and, of more than one traced
-    /// fact, the averages: of every kind a heat map by role of token and the same as curves, and
-    /// the curves of severed paths where they were traced. Gives the files in that order.
+    /// fact, the averages, as [`Results::svg_averages`] does. Gives the files in that order.
     ///
     /// The folder is made where it is missing. Files of the same names are overwritten, others stay.
     ///
@@ -22,40 +21,61 @@ impl Results<'_> {
     pub fn svg(&self, folder: &Path) -> Result<Vec<PathBuf>, Error> {
         make(folder)?;
         let mut files = Vec::new();
-        let mut write = |name: String, drawn: Result<String, plot::Error>| {
-            let file = folder.join(&name);
-            let svg = drawn.map_err(|source| Error::Plot {
-                figure: name,
-                source,
-            })?;
-            fs::write(&file, svg).map_err(|source| Error::File {
-                path: file.clone(),
-                source,
-            })?;
-            files.push(file);
-            Ok::<(), Error>(())
-        };
         for unit in &self.units {
             if let Some(map) = self.fact_map(unit) {
-                write(self.file_name(unit, "svg"), map.to_svg())?;
+                files.push(write(folder, self.file_name(unit, "svg"), map.to_svg())?);
             }
         }
         if self.traced_facts() > 1 {
-            let kinds = self.by_kind()?;
-            for (kind, averages) in &kinds {
-                let name = kind_name(*kind);
-                write(
-                    format!("averages_{name}.svg"),
-                    average_map(*kind, averages).to_svg(),
-                )?;
-                let curves = average_curves(*kind, averages);
-                write(format!("averages_{name}_curves.svg"), curves.to_svg())?;
-            }
-            if let Some(curves) = severed_curves(&kinds) {
-                write("averages_severed_curves.svg".into(), curves.to_svg())?;
-            }
+            files.extend(self.svg_averages(folder)?);
         }
         Ok(files)
+    }
+
+    /// Draws the averages into `folder`: all kinds in one figure; of every kind a heat map by role of
+    /// token and the same as curves; and the curves of severed paths where they were traced. Gives the
+    /// files in that order: none when no fact was traced.
+    ///
+    /// # Errors
+    /// As [`Results::svg`].
+    pub fn svg_averages(&self, folder: &Path) -> Result<Vec<PathBuf>, Error> {
+        make(folder)?;
+        let kinds = self.by_kind()?;
+        if kinds.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all = panels(self.model, &kinds).to_svg();
+        let mut files = vec![write(folder, "averages.svg".into(), all)?];
+        for (kind, averages) in &kinds {
+            let name = kind_name(*kind);
+            let map = average_map(*kind, averages).to_svg();
+            files.push(write(folder, format!("averages_{name}.svg"), map)?);
+            let curves = average_curves(*kind, averages).to_svg();
+            files.push(write(
+                folder,
+                format!("averages_{name}_curves.svg"),
+                curves,
+            )?);
+        }
+        if let Some(curves) = severed_curves(&kinds) {
+            let name = "averages_severed_curves.svg".into();
+            files.push(write(folder, name, curves.to_svg())?);
+        }
+        Ok(files)
+    }
+
+    /// Draws into `folder` of every kind a heat map of its effect by relation and layer, at the token
+    /// where the paper found it. Gives the files.
+    ///
+    /// # Errors
+    /// As [`Results::svg`].
+    pub fn svg_relations(&self, folder: &Path) -> Result<Vec<PathBuf>, Error> {
+        make(folder)?;
+        let figures = self.relation_figures()?;
+        figures
+            .into_iter()
+            .map(|(name, map)| write(folder, name, map.to_svg()))
+            .collect()
     }
 
     /// Writes one `.npz` a fact and kind into `folder`, in the form of the published code (see
@@ -119,6 +139,24 @@ impl Results<'_> {
             kind_name(unit.kind)
         )
     }
+}
+
+/// Writes a figure and gives its file.
+fn write(
+    folder: &Path,
+    name: String,
+    drawn: Result<String, plot::Error>,
+) -> Result<PathBuf, Error> {
+    let file = folder.join(&name);
+    let svg = drawn.map_err(|source| Error::Plot {
+        figure: name,
+        source,
+    })?;
+    fs::write(&file, svg).map_err(|source| Error::File {
+        path: file.clone(),
+        source,
+    })?;
+    Ok(file)
 }
 
 fn make(folder: &Path) -> Result<(), Error> {

@@ -1,17 +1,19 @@
 //! Shows what a tracing job gave: as tables and heat maps in the terminal, as JSON lines, as SVG
-//! figures, as `.npz` files, and in words.
+//! figures, as `.npz` files, and in words; fact by fact, averaged over all facts, or over the facts of
+//! each relation.
 
 mod averages;
 mod error;
 mod figures;
 mod files;
+mod json;
+mod locate;
+mod relations;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 use std::io::Write;
-
-use serde_json::{Value, json};
 
 pub use error::Error;
 
@@ -28,6 +30,8 @@ const WIDTH: usize = 100;
 
 /// The results of a tracing job, in the order of its units.
 pub struct Results<'a> {
+    /// The job, `jobs/{job}`.
+    job: &'a str,
     /// The model without `models/`.
     model: &'a str,
     /// Facts of the job. Decides how many digits a fact's number has in file names.
@@ -122,6 +126,7 @@ impl<'a> Results<'a> {
         units.sort_by_key(|unit| unit.number);
         units.dedup_by_key(|unit| unit.number);
         Ok(Self {
+            job: &job.name,
             model: job.model.strip_prefix("models/").unwrap_or(&job.model),
             facts: spec.facts.len(),
             missing: total - units.len(),
@@ -152,14 +157,30 @@ impl<'a> Results<'a> {
         }
         writeln!(out)?;
         for sentence in self.summary()? {
-            match width {
-                Some(width) => {
-                    for line in wrap(&sentence, width) {
-                        writeln!(out, "{line}")?;
-                    }
-                }
-                None => writeln!(out, "{sentence}")?,
-            }
+            paragraph(out, &sentence, width)?;
+        }
+        Ok(())
+    }
+
+    /// The averages for a reader, without the single facts: heat maps by role of token, the table,
+    /// and what was seen in words. `width` is the terminal's.
+    ///
+    /// # Errors
+    /// [`Error::Output`], [`Error::Averages`] and [`Error::Plot`].
+    pub fn report_averages(
+        &self,
+        out: &mut dyn Write,
+        width: Option<usize>,
+        colour: Colour,
+    ) -> Result<(), Error> {
+        if self.traced_facts() > 0 {
+            self.average_maps(out, width, colour)?;
+            writeln!(out)?;
+            self.averages(out, width, colour)?;
+            writeln!(out)?;
+        }
+        for sentence in self.summary()? {
+            paragraph(out, &sentence, width)?;
         }
         Ok(())
     }
@@ -242,61 +263,7 @@ impl<'a> Results<'a> {
                 class_name(failure.failure_class()),
                 visible(&failure.message)
             );
-            match width {
-                Some(width) => {
-                    for line in wrap(&text, width) {
-                        writeln!(out, "{line}")?;
-                    }
-                }
-                None => writeln!(out, "{text}")?,
-            }
-        }
-        Ok(())
-    }
-
-    /// A JSON object a line, one a fact and kind. `scores` is `[token][layer]`; an untraced fact
-    /// has none, and `low` is then null. A failed unit has `error` with `class` and `message`.
-    ///
-    /// # Errors
-    /// [`Error::Output`].
-    pub fn json_lines(&self, out: &mut dyn Write) -> Result<(), Error> {
-        for unit in &self.units {
-            let mut object = json!({
-                "unit": unit.number,
-                "id": unit.fact.id,
-                "relation": unit.fact.relation,
-                "prompt": unit.fact.prompt,
-                "subject": unit.fact.subject,
-                "kind": kind_name(unit.kind),
-            });
-            let more = match &unit.outcome {
-                Outcome::Grid { sent, grid } => json!({
-                    "token_ids": sent.token_ids,
-                    "tokens": sent.tokens,
-                    "subject_range": [grid.subject.start, grid.subject.end],
-                    "answer_id": grid.answer.id,
-                    "answer": grid.answer.text,
-                    "correct_prediction": grid.correct_prediction,
-                    "high": grid.high,
-                    "low": grid.low,
-                    "scores": grid.scores.chunks(grid.layers.max(1)).collect::<Vec<_>>(),
-                    "window": sent.window,
-                    "samples": sent.samples,
-                    "noise": sent.noise,
-                    "noise_scale": sent.noise_scale,
-                    "seed": sent.seed,
-                }),
-                Outcome::Failure(failure) => json!({
-                    "error": {
-                        "class": class_name(failure.failure_class()),
-                        "message": failure.message,
-                    },
-                }),
-            };
-            if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
-                object.extend(more);
-            }
-            writeln!(out, "{object}")?;
+            paragraph(out, &text, width)?;
         }
         Ok(())
     }
@@ -312,15 +279,48 @@ impl<'a> Results<'a> {
 
     /// The averages of every kind that has a traced fact.
     fn by_kind(&self) -> Result<Vec<(v1::Kind, Averages)>, Error> {
+        self.averages_of(|_| true)
+    }
+
+    /// The same over the facts that `wanted` picks.
+    fn averages_of(
+        &self,
+        wanted: impl Fn(&v1::Fact) -> bool,
+    ) -> Result<Vec<(v1::Kind, Averages)>, Error> {
         let mut all = Vec::new();
         for kind in KINDS {
-            let units = self.units.iter().filter(|unit| unit.kind == kind);
+            let units = self.units.iter();
+            let units = units.filter(|unit| unit.kind == kind && wanted(unit.fact));
             if let Some(averages) = Averages::over(units.filter_map(Unit::traced))? {
                 all.push((kind, averages));
             }
         }
         Ok(all)
     }
+
+    /// Facts among those that `wanted` picks that the model answers otherwise than expected.
+    fn left_out(&self, wanted: impl Fn(&v1::Fact) -> bool) -> usize {
+        let untraced = |outcome: &Outcome<'_>| matches!(outcome, Outcome::Grid { grid, .. } if !grid.correct_prediction);
+        let units = self.units.iter();
+        units
+            .filter(|unit| wanted(unit.fact) && untraced(&unit.outcome))
+            .map(|unit| unit.position)
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+}
+
+/// A sentence in lines of at most `width` columns, in one where there is no terminal.
+fn paragraph(out: &mut dyn Write, text: &str, width: Option<usize>) -> std::io::Result<()> {
+    match width {
+        Some(width) => {
+            for line in wrap(text, width) {
+                writeln!(out, "{line}")?;
+            }
+        }
+        None => writeln!(out, "{text}")?,
+    }
+    Ok(())
 }
 
 /// What users call a class of failures: `worker_lost`.

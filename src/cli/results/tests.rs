@@ -1,3 +1,5 @@
+use serde_json::{Value, json};
+
 use super::*;
 
 const TOKENS: [&str; 5] = ["The", " Eiffel", " Tower", " is", " in"];
@@ -57,6 +59,8 @@ fn grid(n: usize, kind: v1::Kind) -> v1::Grid {
         noise: "s3".into(),
         noise_scale: 0.25,
         seed: 1,
+        noise_corpus: String::new(),
+        compat: v1::Compat::None.into(),
     }
 }
 
@@ -187,7 +191,9 @@ fn json_has_every_number_as_it_was_computed() {
             "samples",
             "noise",
             "noise_scale",
-            "seed"
+            "noise_corpus",
+            "seed",
+            "compat"
         ]
     );
     assert_eq!(lines[1]["kind"], "mlp");
@@ -341,6 +347,7 @@ fn figures_are_written_under_readable_names() {
             "003_eiffel-tower_hidden.svg",
             "003_eiffel-tower_mlp.svg",
             "003_eiffel-tower_attn.svg",
+            "averages.svg",
             "averages_hidden.svg",
             "averages_hidden_curves.svg",
             "averages_mlp.svg",
@@ -377,6 +384,203 @@ fn figures_are_written_under_readable_names() {
     assert!(error.contains("mine.svg cannot be written"), "{error}");
 }
 
+/// A sweep over two relations and a fact of none, of which one fact is answered otherwise.
+fn relations() -> (v1::Job, Vec<v1::UnitResult>) {
+    let mut job = job(6, &THREE);
+    let Some(Spec::Trace(spec)) = &mut job.spec else {
+        unreachable!()
+    };
+    for (n, fact) in spec.facts.iter_mut().enumerate() {
+        fact.relation = [None, Some("P131"), Some("P17")][n.div_ceil(2).min(2)].map(str::to_owned);
+    }
+    let facts = spec.facts.clone();
+    let results = results(&job, |n, kind| {
+        let grid = match n {
+            5 => untraced(n, kind),
+            _ => grid(n, kind),
+        };
+        let fact = Some(facts[n].clone());
+        Some(Sent::Grid(v1::Grid { fact, ..grid }))
+    });
+    (job, results)
+}
+
+#[test]
+fn averages_of_each_relation_are_a_line_and_a_row_of_a_map() {
+    let (job, grids) = relations();
+    let results = Results::new(&job, &grids).unwrap();
+    let text = printed(|out| results.report_relations(out, None, Colour::Never));
+    insta::assert_snapshot!(text);
+
+    let folder = tempfile::tempdir().unwrap();
+    let files = results.svg_relations(folder.path()).unwrap();
+    assert_eq!(files.len(), 3);
+    let map = std::fs::read_to_string(&files[1]).unwrap();
+    assert!(files[1].ends_with("averages_mlp_by_relation.svg"));
+    for name in [
+        "P131 (2)",
+        "P17 (2)",
+        "(none) (1)",
+        "by relation, last subject token",
+    ] {
+        assert!(map.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn averages_as_json_are_those_of_the_grids_with_their_intervals() {
+    let (job, grids) = relations();
+    let results = Results::new(&job, &grids).unwrap();
+    let lines = |by_relation| -> Vec<Value> {
+        printed(|out| results.averages_json(out, by_relation))
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let all = lines(false);
+    assert_eq!(all.len(), 3);
+    let mlp = &all[1];
+    assert_eq!(
+        (&mlp["kind"], &mlp["model"], &mlp["facts"], &mlp["left_out"]),
+        (&json!("mlp"), &json!("smollm2"), &json!(5), &json!(1))
+    );
+    let expected = Averages::over(
+        results
+            .units
+            .iter()
+            .filter(|u| u.kind == v1::Kind::Mlp)
+            .filter_map(Unit::traced),
+    )
+    .unwrap()
+    .unwrap();
+    let same = |sent: &Value, mean: &crate::causal::Mean| {
+        let close = |sent: &Value, number: f64| {
+            assert!(
+                (sent.as_f64().unwrap() - number).abs() < 1e-12,
+                "{sent} {number}"
+            );
+        };
+        close(&sent["mean"], mean.mean);
+        close(&sent["standard_error"], mean.standard_error().unwrap());
+        close(&sent["interval"][1], mean.interval().unwrap().1);
+        assert_eq!(sent["rows"], mean.rows);
+    };
+    same(&mlp["total_effect"], &expected.total_effect);
+    same(&mlp["clean"], &expected.high);
+    let last = crate::causal::Role::LastSubject;
+    same(
+        &mlp["indirect_effect"]["last_subject"][4],
+        &expected.role(last)[4],
+    );
+    assert_eq!(
+        mlp["indirect_effect"]["last"].as_array().unwrap().len(),
+        LAYERS
+    );
+    assert_eq!(
+        mlp["indirect_effect"]["middle_subject"],
+        Value::Null,
+        "subjects of two tokens"
+    );
+    assert_eq!(
+        (&mlp["peak"]["role"], &mlp["peak"]["layer"]),
+        (&json!("last_subject"), &json!(4))
+    );
+
+    let each = lines(true);
+    assert_eq!(each.len(), 9);
+    let names: Vec<&Value> = each
+        .iter()
+        .step_by(3)
+        .map(|line| &line["relation"])
+        .collect();
+    assert_eq!(names, [&json!("P131"), &json!("P17"), &Value::Null]);
+    assert_eq!(
+        (&each[3]["facts"], &each[3]["left_out"]),
+        (&json!(2), &json!(1))
+    );
+    assert_eq!(
+        each[6]["total_effect"]["interval"],
+        Value::Null,
+        "one fact has no interval"
+    );
+}
+
+#[test]
+fn a_sweep_says_where_its_effects_peak_and_an_edit_goes() {
+    let (job, grids) = relations();
+    let results = Results::new(&job, &grids).unwrap();
+    let sites = results.locate(None).unwrap();
+    insta::assert_snapshot!(printed(|out| sites.report(out, None, Colour::Never)));
+    let object = |sites: locate::Sites| -> Value {
+        serde_json::from_str(&printed(|out| sites.json(out))).unwrap()
+    };
+    let all = object(sites);
+    assert_eq!(all["edit"]["layer"], 4);
+    assert_eq!(all["edit"]["role"], "last_subject");
+    assert_eq!(all["edit"]["effect"]["rows"], 5);
+    assert_eq!(all["sites"][2]["highest"]["role"], "last");
+    assert_eq!(all["relation"], Value::Null);
+    assert!(
+        results
+            .summary()
+            .unwrap()
+            .last()
+            .unwrap()
+            .contains("An edit goes to the MLP of layer 4")
+    );
+
+    let one = object(results.locate(Some("P131")).unwrap());
+    assert_eq!(
+        (&one["relation"], &one["edit"]["effect"]["rows"]),
+        (&json!("P131"), &json!(2))
+    );
+    let error = results.locate(Some("P9")).err().unwrap().to_string();
+    assert!(
+        error.contains("jobs/j has no traced fact of relation \"P9\""),
+        "{error}"
+    );
+}
+
+#[test]
+fn without_mlps_no_edit_is_placed() {
+    let job = job(2, &[v1::Kind::Attn]);
+    let grids = results(&job, |n, kind| Some(Sent::Grid(grid(n, kind))));
+    let sites = Results::new(&job, &grids).unwrap().locate(None).unwrap();
+    let text = printed(|out| sites.report(out, None, Colour::Never));
+    assert!(text.contains("--kinds mlp"), "{text}");
+}
+
+#[test]
+fn averages_alone_are_given_without_the_single_facts() {
+    let (job, grids) = sweep();
+    let results = Results::new(&job, &grids).unwrap();
+    let text = printed(|out| results.report_averages(out, Some(80), Colour::Never));
+    assert!(
+        text.contains("total effect (ATE)") && !text.contains("PROMPT"),
+        "{text}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let files = results.svg_averages(folder.path()).unwrap();
+    assert_eq!(files.len(), 7);
+    let all = std::fs::read_to_string(&files[0]).unwrap();
+    let document = roxmltree::Document::parse(&all).unwrap();
+    // A map and its curves of each kind, and no two things of one name.
+    let pictures = document.descendants().filter(|n| n.has_tag_name("svg"));
+    assert_eq!(pictures.count(), 1 + 6);
+    let mut ids: Vec<&str> = document
+        .descendants()
+        .filter_map(|n| n.attribute("id"))
+        .collect();
+    let count = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), count);
+    assert!(
+        all.contains("Average effects over 2 facts, smollm2: total effect"),
+        "{all}"
+    );
+}
+
 #[test]
 fn severed_kinds_are_drawn_beside_the_whole_path() {
     let job = job(
@@ -403,6 +607,11 @@ fn severed_kinds_are_drawn_beside_the_whole_path() {
     }
     let map = std::fs::read_to_string(&files[1]).unwrap();
     assert!(map.contains("Impact of restoring state with MLP severed"));
+    let text = printed(|out| results.heatmaps(out, Some(80), Colour::Never));
+    assert!(
+        text.contains("Effect of a state at the last subject token"),
+        "{text}"
+    );
 }
 
 #[test]

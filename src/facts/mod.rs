@@ -7,11 +7,15 @@
 //! | known_1000 (Meng et al. 2022) | list | `known_id`, `prompt`, `subject`, `attribute`, `relation_id` |
 //! | CounterFact | list | `case_id`, `requested_rewrite`: `prompt` with `{}`, `subject`, `target_true.str`, `relation_id` |
 //! | CounterFact, flat | list | `case_id`, `prompt`, `subject`, `ground_truth` |
+//! | zsRE (Levy et al. 2017, as Mitchell et al. 2022 give it) | list | `src` (a question), `subject`, the first of `answers` |
 //! | a relation of the LRE data set (Hernandez et al. 2024) | object | `name`, `prompt_templates`, `samples`: `subject`, `object` |
 //!
 //! A list may also stand as JSON lines, one record a line, and a single record alone. Fields not
 //! named here are ignored. Records keep their order, and duplicates are kept: they are the
 //! user's to make.
+
+mod error;
+mod record;
 
 use std::fmt;
 use std::fs::File;
@@ -22,121 +26,13 @@ use serde::Deserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+pub use error::{Error, Problem};
+use record::{described, fact, relation};
+
 use crate::causal::Fact;
 
 /// Largest fact file read: 256 MiB, five times the whole of CounterFact.
 pub const LARGEST_FILE: u64 = 256 << 20;
-
-/// A fact file that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file cannot be opened or read.
-    #[error("{file}: cannot be read: {source}")]
-    Read {
-        /// The file.
-        file: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is larger than [`LARGEST_FILE`].
-    #[error("{file}: is larger than {} MiB, the most a fact file may hold: split it", limit >> 20)]
-    TooLarge {
-        /// The file.
-        file: String,
-        /// The limit, bytes.
-        limit: u64,
-    },
-    /// The file is no text.
-    #[error("{file}: is not UTF-8 at byte {at}: save it as UTF-8")]
-    NotUtf8 {
-        /// The file.
-        file: String,
-        /// First byte that is not.
-        at: usize,
-    },
-    /// The file is neither JSON nor JSON lines.
-    #[error("{file}: is not JSON: {source}; give a list of records, or one record a line")]
-    NotJson {
-        /// The file.
-        file: String,
-        /// What the parser says, with line and column.
-        source: serde_json::Error,
-    },
-    /// No record at all.
-    #[error("{file}: holds no facts: give at least one record with prompt and subject")]
-    Empty {
-        /// The file.
-        file: String,
-    },
-    /// One record is wrong.
-    #[error("{file}: {record}: {problem}")]
-    Record {
-        /// The file.
-        file: String,
-        /// "record 3" (from 1), "line 3", with the record's own id where it has one.
-        record: String,
-        /// What is wrong with it.
-        problem: Problem,
-    },
-}
-
-/// What is wrong with a record.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// A line of JSON lines that is not JSON.
-    #[error("is not JSON: {0}; give one record a line, or one list")]
-    NotJson(String),
-    /// The record is not an object.
-    #[error("is {found}, not a record: give an object with prompt and subject")]
-    NotAnObject {
-        /// What it is.
-        found: &'static str,
-    },
-    /// A field that every fact needs is not there.
-    #[error("field {field:?} is missing: {remedy}")]
-    Missing {
-        /// The field.
-        field: String,
-        /// What to put there.
-        remedy: &'static str,
-    },
-    /// A field holds another type.
-    #[error("field {field:?} is {found}: give {wanted}")]
-    Type {
-        /// The field.
-        field: String,
-        /// What it holds.
-        found: &'static str,
-        /// What it should hold.
-        wanted: &'static str,
-    },
-    /// A field holds nothing but white space.
-    #[error("field {field:?} is blank: {remedy}")]
-    Blank {
-        /// The field.
-        field: String,
-        /// What to do.
-        remedy: &'static str,
-    },
-    /// A template without a place for the subject.
-    #[error("field {field:?} is {template:?}, which has no {{}}: put {{}} where the subject goes")]
-    NoPlaceholder {
-        /// The field.
-        field: String,
-        /// Its value.
-        template: String,
-    },
-    /// The subject's characters do not occur in the prompt.
-    #[error(
-        "subject {subject:?} does not occur in prompt {prompt:?}: write it exactly as in the prompt, capitals and accents included"
-    )]
-    SubjectNotInPrompt {
-        /// The subject.
-        subject: String,
-        /// The prompt.
-        prompt: String,
-    },
-}
 
 /// Reads a fact file.
 ///
@@ -310,227 +206,6 @@ fn lines(file: &str, text: &str) -> Result<Vec<Fact>, Error> {
     Ok(facts)
 }
 
-/// "record 3 (known_id 17)".
-fn described(place: String, record: &Value) -> String {
-    let ids = ["known_id", "case_id", "id"].into_iter();
-    let mut found = ids.filter_map(|field| Some((field, identifier(record.get(field)?)?)));
-    match found.next() {
-        Some((field, id)) => format!("{place} ({field} {id})"),
-        None => place,
-    }
-}
-
-fn identifier(value: &Value) -> Option<String> {
-    match value {
-        Value::Number(n) => Some(n.to_string()),
-        Value::String(s) if !s.trim().is_empty() => Some(s.clone()),
-        _ => None,
-    }
-}
-
-const PROMPT: &str = "give the text before the answer";
-const SUBJECT: &str = "give the part of the prompt that names what the fact is about";
-const ATTRIBUTE: &str = "give the expected answer, or leave the field out";
-
-/// One record of known_1000 or of CounterFact, full or flat.
-fn fact(record: &Value) -> Result<Fact, Problem> {
-    let Value::Object(record) = record else {
-        return Err(Problem::NotAnObject {
-            found: named(record),
-        });
-    };
-    let id = ["known_id", "case_id", "id"]
-        .iter()
-        .find_map(|&field| identifier(record.get(field)?));
-    let (prompt, subject, attribute, relation) = match present(record, "requested_rewrite") {
-        Some(Value::Object(rewrite)) => {
-            let inside = |field: &str| format!("requested_rewrite.{field}");
-            let subject = required(rewrite, "subject", inside("subject"), SUBJECT)?;
-            let template = required(rewrite, "prompt", inside("prompt"), PROMPT)?;
-            let prompt = fill(inside("prompt"), template, subject)?;
-            let attribute = match present(rewrite, "target_true") {
-                None => None,
-                Some(Value::Object(target)) => answer(target, "str", inside("target_true.str"))?,
-                Some(other) => {
-                    return Err(mistyped(inside("target_true"), other, "an object with str"));
-                }
-            };
-            (
-                prompt,
-                subject,
-                attribute,
-                text(rewrite, "relation_id", inside("relation_id"))?,
-            )
-        }
-        Some(other) => {
-            let wanted = "an object with prompt and subject";
-            return Err(mistyped("requested_rewrite".into(), other, wanted));
-        }
-        None => {
-            let prompt = required(record, "prompt", "prompt".into(), PROMPT)?.to_owned();
-            let subject = required(record, "subject", "subject".into(), SUBJECT)?;
-            let attribute = match answer(record, "attribute", "attribute".into())? {
-                None => answer(record, "ground_truth", "ground_truth".into())?,
-                found => found,
-            };
-            let relation = match text(record, "relation_id", "relation_id".into())? {
-                None => text(record, "relation", "relation".into())?,
-                found => found,
-            };
-            (prompt, subject, attribute, relation)
-        }
-    };
-    if !prompt.contains(subject) {
-        return Err(Problem::SubjectNotInPrompt {
-            subject: subject.to_owned(),
-            prompt,
-        });
-    }
-    let (subject, relation) = (subject.to_owned(), relation.map(str::to_owned));
-    Ok(Fact {
-        id,
-        prompt,
-        subject,
-        attribute,
-        relation,
-    })
-}
-
-/// A relation with its samples: one fact a sample, in the first template.
-fn relation(file: &Map<String, Value>) -> Result<Vec<Fact>, (String, Problem)> {
-    let whole = |problem| ("the relation".to_owned(), problem);
-    let templates = "prompt_templates";
-    let field = format!("{templates}[0]");
-    let template = match present(file, templates) {
-        None => Err(Problem::Missing {
-            field: templates.into(),
-            remedy: "give a list of templates with {}",
-        }),
-        Some(Value::Array(list)) => match list.first() {
-            Some(Value::String(template)) => Ok(template),
-            Some(other) => Err(mistyped(field.clone(), other, "a template with {}")),
-            None => Err(Problem::Missing {
-                field: field.clone(),
-                remedy: "give a template with {}",
-            }),
-        },
-        Some(other) => Err(mistyped(
-            templates.into(),
-            other,
-            "a list of templates with {}",
-        )),
-    }
-    .map_err(whole)?;
-    let name = text(file, "name", "name".into()).map_err(whole)?;
-    let samples = match file.get("samples") {
-        Some(Value::Array(samples)) => samples,
-        other => {
-            let other = other.unwrap_or(&Value::Null);
-            return Err(whole(mistyped(
-                "samples".into(),
-                other,
-                "a list of subject and object",
-            )));
-        }
-    };
-    let sample = |value: &Value| {
-        let Value::Object(sample) = value else {
-            return Err(Problem::NotAnObject {
-                found: named(value),
-            });
-        };
-        let subject = required(sample, "subject", "subject".into(), SUBJECT)?;
-        Ok(Fact {
-            id: None,
-            prompt: fill(field.clone(), template, subject)?,
-            subject: subject.to_owned(),
-            attribute: answer(sample, "object", "object".into())?,
-            relation: name.map(str::to_owned),
-        })
-    };
-    let numbered = samples.iter().enumerate();
-    numbered
-        .map(|(i, value)| sample(value).map_err(|p| (format!("sample {}", i + 1), p)))
-        .collect()
-}
-
-/// The template with the subject at its first `{}`.
-fn fill(field: String, template: &str, subject: &str) -> Result<String, Problem> {
-    match template.split_once("{}") {
-        Some((before, after)) => Ok(format!("{before}{subject}{after}")),
-        None => Err(Problem::NoPlaceholder {
-            field,
-            template: template.to_owned(),
-        }),
-    }
-}
-
-/// A field that is there and not null.
-fn present<'a>(record: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
-    record.get(key).filter(|value| !value.is_null())
-}
-
-/// A text, where the field is there.
-fn text<'a>(
-    record: &'a Map<String, Value>,
-    key: &str,
-    field: String,
-) -> Result<Option<&'a str>, Problem> {
-    match present(record, key) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(mistyped(field, other, "a text")),
-    }
-}
-
-/// A text that must be there and say something.
-fn required<'a>(
-    record: &'a Map<String, Value>,
-    key: &str,
-    field: String,
-    remedy: &'static str,
-) -> Result<&'a str, Problem> {
-    match text(record, key, field.clone())? {
-        None => Err(Problem::Missing { field, remedy }),
-        Some(text) if text.trim().is_empty() => Err(Problem::Blank { field, remedy }),
-        Some(text) => Ok(text),
-    }
-}
-
-/// An expected answer, trimmed; a blank one would match no prediction.
-fn answer(
-    record: &Map<String, Value>,
-    key: &str,
-    field: String,
-) -> Result<Option<String>, Problem> {
-    match text(record, key, field.clone())?.map(str::trim) {
-        Some("") => Err(Problem::Blank {
-            field,
-            remedy: ATTRIBUTE,
-        }),
-        found => Ok(found.map(str::to_owned)),
-    }
-}
-
-fn mistyped(field: String, found: &Value, wanted: &'static str) -> Problem {
-    Problem::Type {
-        field,
-        found: named(found),
-        wanted,
-    }
-}
-
-fn named(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -571,6 +246,54 @@ mod tests {
             }]
         );
         assert_eq!(parse("f", relation).unwrap(), [Fact { id: None, ..fact }]);
+    }
+
+    #[test]
+    fn a_question_of_zsre_is_traced_with_its_first_answer() {
+        let record = r#"{"subject": "UniFirst", "src": "What does UniFirst make?", "pred": "food",
+            "rephrase": "What is made by UniFirst?", "alt": "planes", "answers": [" uniforms ", "clothes"],
+            "loc": "nq question: who", "loc_ans": "Walter", "cond": "uniforms >> planes || What"}"#;
+        let fact = Fact {
+            prompt: "What does UniFirst make?".into(),
+            subject: "UniFirst".into(),
+            attribute: Some("uniforms".into()),
+            ..Fact::default()
+        };
+        assert_eq!(parse("f", &format!("[{record}]")).unwrap(), [fact]);
+        for (from, to, problem) in [
+            (
+                r#"[" uniforms ", "clothes"]"#,
+                "7",
+                r#"field "answers" is a number: give a list of texts"#,
+            ),
+            (
+                r#"[" uniforms ", "clothes"]"#,
+                "[3]",
+                r#"field "answers[0]" is a number: give a text"#,
+            ),
+            (
+                r#"[" uniforms ", "clothes"]"#,
+                r#"[" "]"#,
+                r#"field "answers[0]" is blank"#,
+            ),
+            (
+                r#""subject": "UniFirst", "#,
+                "",
+                r#"field "subject" is missing"#,
+            ),
+            ("does UniFirst", "does Unifirst", "does not occur in prompt"),
+        ] {
+            let message = message(&format!("[{}]", record.replace(from, to)));
+            assert!(
+                message.contains("record 1") && message.contains(problem),
+                "{message}"
+            );
+        }
+        let without = record.replace(
+            r#""answers": [" uniforms ", "clothes"],"#,
+            r#""answers": [],"#,
+        );
+        assert_eq!(parse("f", &without).unwrap()[0].attribute, None);
     }
 
     #[test]
