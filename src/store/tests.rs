@@ -1,4 +1,5 @@
 //! The store as its users see it.
+#![allow(clippy::disallowed_methods)] // a test owns its time
 
 use std::fs;
 

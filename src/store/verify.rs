@@ -351,9 +351,10 @@ impl Seen {
         // A task may be cut in two after its job was accepted: both records say how.
         let mut plans = spec.tasks.clone();
         for (n, task) in &self.tasks {
+            let next = plans.len() == *n as usize;
             match (plans.get_mut(*n as usize), &task.plan) {
                 (Some(plan), Some(cut)) => plan.clone_from(cut),
-                (None, Some(cut)) if *n as usize == plans.len() => plans.push(cut.clone()),
+                (None, Some(cut)) if next => plans.push(cut.clone()),
                 (Some(_), None) => {}
                 (None, _) => {
                     let what = format!("it is no task of a job with {}", plans.len());
