@@ -327,6 +327,7 @@ fn job(items: Items, object: &str, n: usize) -> NewJob {
         tasks,
         request_id: String::new(),
         request_digest: String::new(),
+        answers: Vec::new(),
     }
 }
 

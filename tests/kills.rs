@@ -2,6 +2,7 @@
 //! was told is lost, nothing is committed twice, and the results are those of an undisturbed run,
 //! byte for byte.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods)] // a test owns its time
 
 mod common;
 

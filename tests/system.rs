@@ -5,8 +5,11 @@
 
 mod common;
 
+use std::fs;
+
 use common::sweep::*;
-use common::{PATIENCE, Process, wait};
+use common::{PATIENCE, Process, Site, wait};
+use serde_json::Value;
 
 #[test]
 fn a_killed_worker_costs_only_its_running_tasks() {

@@ -1,11 +1,10 @@
 //! The engine of the simulated workers: the fake one, with a time of its own for every unit.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use palimpsest::proto::v1::{self, FailureClass, job::Spec, leased_unit};
-use palimpsest::worker::{Engine, Fake, Sink};
+use palimpsest::worker::{Engine, Fake, Files, Sink};
 use prost::Message;
 
 use super::dice::Dice;
@@ -44,7 +43,7 @@ impl Engine for Paced {
     fn run(
         &mut self,
         lease: &v1::Lease,
-        checkpoint: &Path,
+        files: &Files,
         sink: &mut dyn Sink,
     ) -> Result<(), v1::Failure> {
         let units: Vec<u64> = lease.units.iter().map(|unit| unit.unit).collect();
@@ -65,7 +64,7 @@ impl Engine for Paced {
         }
         self.site.say(&self.worker, format!("computes {units:?}"));
         let mut fake = FAKE;
-        fake.run(lease, checkpoint, sink)
+        fake.run(lease, files, sink)
     }
 }
 
@@ -83,7 +82,7 @@ pub fn results(lease: &v1::Lease) -> Vec<v1::UnitResult> {
     }
     let mut kept = Kept(Vec::new());
     let mut fake = FAKE;
-    fake.run(lease, Path::new(""), &mut kept)
+    fake.run(lease, &Files::default(), &mut kept)
         .expect("the fake engine does not fail");
     kept.0
 }

@@ -46,6 +46,7 @@ pub async fn worker(site: Arc<Site>, host: String) -> turmoil::Result {
         cache: site.cache(&host),
         drain_timeout: Duration::from_millis(dice.below(8_000)),
         valid_until: None,
+        idle_exit: None,
     };
     // One in four is slow.
     let slowest = if dice.once_in(4) { 1_200 } else { 120 };
