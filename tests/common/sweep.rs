@@ -14,7 +14,7 @@ pub const SWEEP: Duration = Duration::from_secs(300);
 pub fn quick_site() -> Site {
     let site = Site::new();
     let settings = "[serve]\nheartbeat_interval = \"100ms\"\nlease_duration = \"1s\"\n\
-                    max_attempts = 100\npoison_workers = 1000\n";
+                    max_attempts = 100\npoison_workers = 1000\ntask_time = \"1s\"\n";
     fs::write(site.path("palimpsest.toml"), settings).unwrap();
     site
 }
