@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Error, Write, keys};
+use super::{Error, Write, garbage, keys};
 
 /// How long a database that was just closed may go on holding sled's own lock.
 const LETTING_GO: Duration = Duration::from_secs(10);
@@ -95,6 +95,7 @@ impl Index {
 
     /// Applies a batch; `next` is the sequence number of the one after it.
     pub fn apply(&self, writes: Vec<Write>, next: u64) -> Result<(), Error> {
+        let count = writes.len();
         let mut batch = sled::Batch::default();
         for write in writes {
             match write.value {
@@ -103,7 +104,11 @@ impl Index {
             }
         }
         batch.insert(&keys::POSITION, &next.to_be_bytes());
-        self.database.apply_batch(batch).map_err(|e| self.error(e))
+        self.database
+            .apply_batch(batch)
+            .map_err(|e| self.error(e))?;
+        garbage::collect(count);
+        Ok(())
     }
 
     /// Removes everything.

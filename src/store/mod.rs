@@ -21,6 +21,7 @@ mod collect;
 mod error;
 mod examine;
 mod format;
+mod garbage;
 mod index;
 mod keys;
 mod log;
