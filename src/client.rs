@@ -1,11 +1,12 @@
 //! The client: the generated stubs over one channel.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 
 use crate::proto::v1::audit_service_client::AuditServiceClient;
@@ -42,6 +43,66 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// What the client is to show, or to trust, cannot be read.
+    #[error("cannot use {path}: {reason}")]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// What a client shows, and whom it trusts: files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Credentials<'a> {
+    /// The authority that vouches for the coordinator.
+    pub ca: Option<&'a Path>,
+    /// The client's certificate and its key.
+    pub certificate: Option<(&'a Path, &'a Path)>,
+    /// A file with a token.
+    pub token_file: Option<&'a Path>,
+}
+
+impl Credentials<'_> {
+    fn tls(&self) -> Result<ClientTlsConfig, Error> {
+        let mut tls = ClientTlsConfig::new();
+        if let Some(ca) = self.ca {
+            tls = tls.ca_certificate(Certificate::from_pem(read(ca)?));
+        }
+        if let Some((certificate, key)) = self.certificate {
+            let identity = tonic::transport::Identity::from_pem(read(certificate)?, read(key)?);
+            tls = tls.identity(identity);
+        }
+        Ok(tls)
+    }
+
+    fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, Error> {
+        let Some(path) = self.token_file else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&read(path)?).into_owned();
+        let token = text.trim();
+        let unusable = |reason: &str| Error::Credentials {
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+        };
+        if token.is_empty() || token.contains(char::is_whitespace) {
+            return Err(unusable("it should hold a token, alone"));
+        }
+        let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
+            .parse()
+            .map_err(|_| unusable("it holds what no token has"))?;
+        value.set_sensitive(true); // left out of what is printed for debugging
+        Ok(Some(value))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|error| Error::Credentials {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 /// A connection to a coordinator. Clones share it.
@@ -58,12 +119,18 @@ pub type Signed = InterceptedService<Channel, Identity>;
 #[derive(Clone, Debug, Default)]
 pub struct Identity {
     user: Option<MetadataValue<Ascii>>,
+    authorization: Option<MetadataValue<Ascii>>,
 }
 
 impl Interceptor for Identity {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(user) = &self.user {
             request.metadata_mut().insert(PRINCIPAL, user.clone());
+        }
+        if let Some(authorization) = &self.authorization {
+            request
+                .metadata_mut()
+                .insert("authorization", authorization.clone());
         }
         Ok(request)
     }
@@ -92,20 +159,57 @@ pub fn endpoint(address: &str) -> Result<Endpoint, Error> {
         .keep_alive_timeout(Duration::from_secs(10)))
 }
 
+/// An endpoint that speaks TLS if the address says so.
+fn secured(address: &str, credentials: &Credentials<'_>) -> Result<Endpoint, Error> {
+    let endpoint = endpoint(address)?;
+    if !address.starts_with("https:") {
+        return Ok(endpoint);
+    }
+    let tls = credentials.tls()?;
+    endpoint
+        .tls_config(tls)
+        .map_err(|error| Error::Credentials {
+            path: credentials.ca.unwrap_or(Path::new("")).to_owned(),
+            reason: deepest(&error),
+        })
+}
+
 impl Client {
     /// Connects to a coordinator.
     ///
     /// # Errors
     /// [`Error::Address`] and [`Error::Connect`].
     pub async fn connect(address: &str) -> Result<Self, Error> {
-        let channel = endpoint(address)?
+        Self::connect_with(address, &Credentials::default()).await
+    }
+
+    /// Connects to a coordinator that wants to know who calls, or shows who it is.
+    ///
+    /// # Errors
+    /// [`Error::Address`], [`Error::Credentials`] and [`Error::Connect`].
+    pub async fn connect_with(address: &str, credentials: &Credentials<'_>) -> Result<Self, Error> {
+        let channel = secured(address, credentials)?
             .connect()
             .await
             .map_err(|error| Error::Connect {
                 address: address.to_owned(),
                 reason: deepest(&error),
             })?;
-        Ok(Self::new(channel))
+        Self::new(channel).with_token(credentials)
+    }
+
+    /// A client that connects when it is first used, and again whenever it must.
+    ///
+    /// # Errors
+    /// [`Error::Address`] and [`Error::Credentials`].
+    pub fn connect_lazy(address: &str, credentials: &Credentials<'_>) -> Result<Self, Error> {
+        let channel = secured(address, credentials)?.connect_lazy();
+        Self::new(channel).with_token(credentials)
+    }
+
+    fn with_token(mut self, credentials: &Credentials<'_>) -> Result<Self, Error> {
+        self.identity.authorization = credentials.authorization()?;
+        Ok(self)
     }
 
     /// A client over a channel.
@@ -162,8 +266,8 @@ impl Client {
     }
 
     /// Objects.
-    pub fn objects(&self) -> ObjectServiceClient<Channel> {
-        ObjectServiceClient::new(self.channel())
+    pub fn objects(&self) -> ObjectServiceClient<Signed> {
+        ObjectServiceClient::with_interceptor(self.channel(), self.identity.clone())
     }
 
     /// The store.
@@ -172,8 +276,8 @@ impl Client {
     }
 
     /// Workers.
-    pub fn workers(&self) -> WorkerServiceClient<Channel> {
-        WorkerServiceClient::new(self.channel())
+    pub fn workers(&self) -> WorkerServiceClient<Signed> {
+        WorkerServiceClient::with_interceptor(self.channel(), self.identity.clone())
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT)
     }

@@ -161,9 +161,28 @@ macro_rules! settings {
 settings! {
     /// Settings of the coordinator, `palimpsest serve`.
     serve: ServeConfig {
-        /// The address and port that the coordinator listens on. Whoever reaches it may use it:
-        /// beyond this machine, put it on a trusted network only.
+        /// The address and port that the coordinator listens on. Beyond this machine it needs TLS
+        /// (`serve.tls_certificate`), or `serve.insecure`.
         listen: SocketAddr = "127.0.0.1:7461",
+        /// The coordinator's certificate, with those between it and the authority: a PEM file.
+        /// Read again on SIGHUP.
+        tls_certificate: Option<PathBuf> = "",
+        /// The key of that certificate: a PEM file. Read again on SIGHUP.
+        tls_key: Option<PathBuf> = "",
+        /// The authorities whose certificates callers may show: a PEM file. A certificate names
+        /// its role and principal in a URI, `palimpsest://ROLE/PRINCIPAL`. Read again on SIGHUP.
+        client_ca: Option<PathBuf> = "",
+        /// The tokens that callers may show, as `palimpsest auth token` writes them; read again
+        /// whenever it changes. With neither this nor `serve.client_ca`, whoever reaches the
+        /// coordinator may do everything.
+        tokens: Option<PathBuf> = "",
+        /// Listen beyond this machine without TLS, or without asking who calls: on a network that
+        /// others keep. `true` or `false`.
+        insecure: bool = "false",
+        /// Where grpc.health.v1 is served without TLS as well, for probes that speak none.
+        health_listen: Option<SocketAddr> = "",
+        /// Connections that may be open at a time; more are closed at once. 1 to 1000000.
+        max_connections: u32 = "4096",
         /// The folder of everything that the coordinator keeps.
         store: PathBuf = "$XDG_DATA_HOME/palimpsest",
         /// How often a worker says that it lives. Duration, 100 ms to 10 min.
@@ -199,8 +218,16 @@ settings! {
     }
     /// Settings of a worker, `palimpsest worker`.
     worker: WorkerConfig {
-        /// The coordinator's address.
+        /// The coordinator's address; `https://` for TLS.
         coordinator: Address = "http://127.0.0.1:7461",
+        /// The authority that vouches for the coordinator: a PEM file, needed with `https://`.
+        ca: Option<PathBuf> = "",
+        /// The certificate that the worker shows: a PEM file.
+        certificate: Option<PathBuf> = "",
+        /// The key of that certificate: a PEM file.
+        key: Option<PathBuf> = "",
+        /// A file with the token that the worker shows, alone.
+        token_file: Option<PathBuf> = "",
         /// The device that computes: `auto` (the first GPU, or the CPU where there is none),
         /// `cpu`, `cuda` or `cuda:N`.
         device: Device = "auto",
@@ -232,6 +259,14 @@ settings! {
         /// The coordinator's address. Unset, the command runs a coordinator and a worker inside
         /// itself.
         server: Option<Address> = "",
+        /// The authority that vouches for the coordinator: a PEM file, needed with `https://`.
+        ca: Option<PathBuf> = "",
+        /// The certificate that the command shows: a PEM file.
+        certificate: Option<PathBuf> = "",
+        /// The key of that certificate: a PEM file.
+        key: Option<PathBuf> = "",
+        /// A file with the token that the command shows, alone.
+        token_file: Option<PathBuf> = "",
         /// The folder of everything that the coordinator inside the command keeps.
         store: PathBuf = "$XDG_DATA_HOME/palimpsest",
         /// The device of the worker inside the command: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -354,9 +389,71 @@ impl Config {
             ("serve.max_open_jobs", self.serve.max_open_jobs, u32::MAX),
             ("serve.max_open_units", self.serve.max_open_units, u32::MAX),
             ("worker.credits", self.worker.credits, 1000),
+            (
+                "serve.max_connections",
+                self.serve.max_connections,
+                1_000_000,
+            ),
         ] {
             if value < 1 || value > most {
                 return Err(layers.invalid(key, format!("give 1 to {most}")));
+            }
+        }
+        self.check_security(layers)
+    }
+
+    /// Nothing is open to others by oversight.
+    fn check_security(&self, layers: &Layers) -> Result<(), Error> {
+        let serve = &self.serve;
+        if serve.tls_certificate.is_some() != serve.tls_key.is_some() {
+            return Err(layers.invalid(
+                "serve.tls_certificate",
+                "give serve.tls_certificate and serve.tls_key, or neither",
+            ));
+        }
+        let tls = serve.tls_certificate.is_some();
+        if serve.client_ca.is_some() && !tls {
+            return Err(layers.invalid(
+                "serve.client_ca",
+                "callers show certificates over TLS only: give serve.tls_certificate and serve.tls_key",
+            ));
+        }
+        let guarded = serve.client_ca.is_some() || serve.tokens.is_some();
+        let kept = serve.listen.ip().is_loopback() || (tls && guarded);
+        if !kept && !serve.insecure {
+            return Err(layers.invalid(
+                "serve.listen",
+                "beyond this machine, give serve.tls_certificate, serve.tls_key, and serve.client_ca or serve.tokens ('palimpsest auth init' makes what is needed), or say serve.insecure = true",
+            ));
+        }
+        for (key, address, ca, certificate, private) in [
+            (
+                "worker.coordinator",
+                Some(&self.worker.coordinator),
+                &self.worker.ca,
+                &self.worker.certificate,
+                &self.worker.key,
+            ),
+            (
+                "client.server",
+                self.client.server.as_ref(),
+                &self.client.ca,
+                &self.client.certificate,
+                &self.client.key,
+            ),
+        ] {
+            let section = key.split('.').next().unwrap_or(key);
+            if address.is_some_and(Address::is_secure) && ca.is_none() {
+                return Err(layers.invalid(
+                    key,
+                    format!("name in {section}.ca the authority that vouches for the coordinator"),
+                ));
+            }
+            if certificate.is_some() != private.is_some() {
+                return Err(layers.invalid(
+                    key,
+                    format!("give {section}.certificate and {section}.key, or neither"),
+                ));
             }
         }
         Ok(())
@@ -799,6 +896,11 @@ impl Address {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is reached over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.0.starts_with("https:")
+    }
 }
 
 impl FromStr for Address {
@@ -808,12 +910,7 @@ impl FromStr for Address {
         let remedy = || "give an address, as http://127.0.0.1:7461".to_owned();
         let uri: tonic::transport::Uri = text.parse().map_err(|_| remedy())?;
         match (uri.scheme_str(), uri.host()) {
-            (Some("http"), Some(host)) if !host.is_empty() => {}
-            (Some("https"), _) => {
-                return Err(
-                    "TLS is not spoken: give http://, through a tunnel where needed".into(),
-                );
-            }
+            (Some("http" | "https"), Some(host)) if !host.is_empty() => {}
             _ => return Err(remedy()),
         }
         if uri
@@ -1047,7 +1144,10 @@ mod tests {
             text.contains("\"serve.lisen\"") && text.contains("palimpsest.toml"),
             "{text}"
         );
-        assert!(text.contains("section serve has listen, store"), "{text}");
+        assert!(
+            text.contains("section serve has listen, tls_certificate"),
+            "{text}"
+        );
         let text = message(load("[server]\nlisten = \"x\"\n", &[], &[]));
         assert!(text.contains("perhaps serve.listen was meant"), "{text}");
         let text = message(load("[serve]\nheartbeat-interval = \"1s\"\n", &[], &[]));
@@ -1105,7 +1205,17 @@ mod tests {
                 "127.0.0.1:7461",
                 "http://127.0.0.1:7461",
             ),
-            ("worker.coordinator", "https://gpu:1", "TLS is not spoken"),
+            ("worker.coordinator", "https://gpu:1", "worker.ca"),
+            ("serve.listen", "0.0.0.0:7461", "serve.insecure = true"),
+            (
+                "serve.tls_certificate",
+                "c.pem",
+                "serve.tls_key, or neither",
+            ),
+            ("serve.client_ca", "ca.pem", "over TLS only"),
+            ("serve.insecure", "yes", "true or false"),
+            ("serve.max_connections", "0", "give 1 to 1000000"),
+            ("client.server", "https://gpu:1", "client.ca"),
             (
                 "worker.coordinator",
                 "http://gpu:1/api",

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod audit;
+pub mod auth;
 mod blocking;
 pub mod causal;
 pub mod cli;

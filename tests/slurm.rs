@@ -276,10 +276,11 @@ fn script(name: &str) -> String {
         .to_owned()
 }
 
-/// Units of the newest job that are done; 0 before there is one, or a coordinator.
-fn units_done(site: &Site, url: &str) -> u64 {
+/// Units of the newest job that are done, asked for with these flags; 0 before there is one, or a
+/// coordinator.
+fn units_done(site: &Site, flags: &[&str]) -> u64 {
     let out = site
-        .command(&["job", "list", "--json", "--server", url])
+        .command(&[&["job", "list", "--json"], flags].concat())
         .output()
         .unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
@@ -323,14 +324,14 @@ fn workers_that_slurm_cancels_queues_again_and_warns_change_no_byte() {
     let args = ["--nodes=2", "--time=10", "--output=sweep.log", &sweep];
     let job = slurm.submit(&site, &exports, &[&args, SETTINGS].concat());
     wait("the first units", SWEEP, || {
-        (units_done(&site, &url) > 5).then_some(())
+        (units_done(&site, &["--server", &url]) > 5).then_some(())
     });
 
     slurm.tell("scancel", &[&cancelled]);
     slurm.tell("scontrol", &["requeue", &requeued]);
     // As Slurm sends it a minute before the end.
     slurm.tell("scancel", &["--batch", "--signal=TERM", &warned]);
-    let done = units_done(&site, &url);
+    let done = units_done(&site, &["--server", &url]);
     assert!(done < UNITS, "the sweep was over before it was disturbed");
 
     slurm.wait_for(&job, "JobState", "COMPLETED");
@@ -381,10 +382,12 @@ fn a_sweep_with_a_coordinator_of_its_own_goes_on_when_slurm_queues_it_again() {
     let folder = site.path(&format!("palimpsest-{job}"));
     let url = wait("the coordinator's address", PATIENCE, || {
         let address = fs::read_to_string(folder.join("address")).ok()?;
-        Some(format!("http://127.0.0.1:{}", address.rsplit_once(':')?.1))
+        Some(format!("https://127.0.0.1:{}", address.rsplit_once(':')?.1))
     });
+    let config = folder.join("tls/submitter-root.toml");
+    let config = config.to_str().unwrap();
     wait("the first units", SWEEP, || {
-        (units_done(&site, &url) > 5).then_some(())
+        (units_done(&site, &["--config", config, "--server", &url]) > 5).then_some(())
     });
     slurm.tell("scancel", &["--batch", "--signal=TERM", &job]);
 

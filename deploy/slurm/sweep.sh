@@ -7,6 +7,9 @@
 #   sbatch --nodes=4 --time=2:00:00 --cpus-per-task=8 deploy/slurm/sweep.sh --facts known_1000.json
 #   sbatch --nodes=4 --ntasks-per-node=8 --gpus-per-task=1 ... deploy/slurm/sweep.sh ...   # a worker a GPU
 #
+# The job's coordinator speaks TLS and knows its own workers and submitter only, by certificates
+# that the job makes for itself: others reach the port of a cluster's node as well.
+#
 # Results: one JSON object a line in results.jsonl in the job's folder, there once it is whole.
 #
 #   PALIMPSEST_FOLDER   the job's folder, on a disk that its nodes share (palimpsest-<job> in the
@@ -80,7 +83,17 @@ export PALIMPSEST__WORKER__THREADS=${PALIMPSEST__WORKER__THREADS-${SLURM_CPUS_PE
 
 if [ -z "${PALIMPSEST__CLIENT__SERVER-}" ]; then
   head=${PALIMPSEST_HEAD:-$(hostname)}
-  rm -f "$folder/address"
+  tls=$folder/tls
+  user=$(id -un)
+  rm -rf "$folder/address" "$tls"   # the first node may be another than the last time
+  "$program" auth init "$tls" --host "$head" --for "submitter/$user" --for worker/slurm >/dev/null
+  export PALIMPSEST__SERVE__TLS_CERTIFICATE=$tls/server.pem PALIMPSEST__SERVE__TLS_KEY=$tls/server.key
+  export PALIMPSEST__SERVE__CLIENT_CA=$tls/ca.pem
+  export PALIMPSEST__CLIENT__CA=$tls/ca.pem PALIMPSEST__WORKER__CA=$tls/ca.pem
+  export PALIMPSEST__CLIENT__CERTIFICATE=$tls/submitter-$user.pem
+  export PALIMPSEST__CLIENT__KEY=$tls/submitter-$user.key
+  export PALIMPSEST__WORKER__CERTIFICATE=$tls/worker-slurm.pem
+  export PALIMPSEST__WORKER__KEY=$tls/worker-slurm.key
   "$program" serve --listen 0.0.0.0:0 --store "$folder/store" --port-file "$folder/address" \
     >>"$folder/coordinator.log" 2>&1 &
   coordinator=$!
@@ -91,7 +104,7 @@ if [ -z "${PALIMPSEST__CLIENT__SERVER-}" ]; then
     sleep 0.1
   done
   port=$(sed 's/.*://' "$folder/address")
-  export PALIMPSEST__CLIENT__SERVER=http://$head:$port
+  export PALIMPSEST__CLIENT__SERVER=https://$head:$port
 fi
 export PALIMPSEST__WORKER__COORDINATOR=$PALIMPSEST__CLIENT__SERVER
 say "the coordinator is at $PALIMPSEST__CLIENT__SERVER"

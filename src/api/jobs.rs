@@ -177,6 +177,8 @@ impl JobService for Jobs {
     ) -> Result<Response<CreateJobResponse>, Status> {
         let asked = request.get_ref();
         let model = asked.job.as_ref().map_or("", |job| &job.model);
+        let owner = asked.job.as_ref().map_or("", |job| &job.owner);
+        super::auth::check_owner(&request, owner)?;
         let entry = draft(&request, "jobs.create", model, "");
         let only_asked = asked.validate_only;
         let answer = self.create(request.into_inner(), entry.clone()).await;

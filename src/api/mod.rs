@@ -2,9 +2,11 @@
 //! what comes back. No logic and no state of their own.
 
 mod audit;
+pub mod auth;
 pub mod caller;
 mod check;
 mod jobs;
+pub mod listener;
 mod models;
 pub mod objects;
 mod pages;

@@ -209,12 +209,13 @@ async fn discard(partial: Partial) -> Result<(), Status> {
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
     use super::*;
+    use crate::client::{Client, Signed};
     use crate::proto::v1::object_service_client::ObjectServiceClient;
     use crate::proto::v1::object_service_server::ObjectServiceServer;
     use std::net::SocketAddr;
     use tonic::Code;
     use tonic::transport::server::TcpIncoming;
-    use tonic::transport::{Channel, Endpoint, Server};
+    use tonic::transport::{Endpoint, Server};
     use tonic_types::StatusExt;
 
     /// A server on a port of its own, which lives as long as the test's runtime.
@@ -229,12 +230,12 @@ pub(crate) mod tests {
         address
     }
 
-    pub(crate) fn client(address: SocketAddr) -> ObjectServiceClient<Channel> {
+    pub(crate) fn client(address: SocketAddr) -> ObjectServiceClient<Signed> {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-        ObjectServiceClient::new(endpoint.connect_lazy())
+        Client::new(endpoint.connect_lazy()).objects()
     }
 
-    fn start() -> (tempfile::TempDir, ObjectStore, ObjectServiceClient<Channel>) {
+    fn start() -> (tempfile::TempDir, ObjectStore, ObjectServiceClient<Signed>) {
         let folder = tempfile::tempdir().unwrap();
         let store = ObjectStore::open(folder.path()).unwrap();
         let client = client(serve(&store));
@@ -251,7 +252,7 @@ pub(crate) mod tests {
     }
 
     async fn write(
-        client: &mut ObjectServiceClient<Channel>,
+        client: &mut ObjectServiceClient<Signed>,
         chunks: Vec<WriteObjectRequest>,
     ) -> Result<u64, Status> {
         let response = client.write_object(tokio_stream::iter(chunks)).await?;

@@ -3,13 +3,16 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::Server;
 use tonic::transport::server::{Connected, Router, TcpIncoming};
+use tower::layer::util::{Identity, Stack};
 
 use super::audit::Audit;
+use super::auth::Gate;
 use super::jobs::Jobs;
 use super::models::Models;
 use super::objects::Objects;
@@ -48,6 +51,15 @@ pub enum Error {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
+/// Streams that a connection may have open at a time.
+const STREAMS: u32 = 256;
+/// Headers of a request in bytes.
+const HEADERS: u32 = 16 << 10;
+/// Streams that a client may have reset before they were looked at (CVE-2023-44487).
+const RESETS: usize = 20;
+/// How often a silent connection is asked whether it lives, and how long it may take to answer.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
+
 /// Binds an address. Port 0 takes a free one, which the incoming connections tell.
 ///
 /// # Errors
@@ -78,14 +90,53 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    router(coordinator)
+    serve_guarded(coordinator, Gate::Open, incoming, shutdown).await
+}
+
+/// [`serve`] for callers whom `gate` lets in.
+///
+/// # Errors
+/// [`Error::Transport`].
+pub async fn serve_guarded<I, C, E>(
+    coordinator: Coordinator,
+    gate: Gate,
+    incoming: I,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error>
+where
+    I: Stream<Item = Result<C, E>>,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    router(coordinator, gate)
         .await?
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await
         .map_err(Error::Transport)
 }
 
-async fn router(coordinator: Coordinator) -> Result<Router, Error> {
+/// Serves grpc.health.v1 alone, without TLS, for probes that speak none: it answers "serving" while
+/// this process does.
+///
+/// # Errors
+/// [`Error::Transport`].
+pub async fn serve_health(
+    incoming: TcpIncoming,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let (_reporter, health) = tonic_health::server::health_reporter();
+    Server::builder()
+        .max_concurrent_streams(STREAMS)
+        .add_service(health)
+        .serve_with_incoming_shutdown(incoming, shutdown)
+        .await
+        .map_err(Error::Transport)
+}
+
+async fn router(
+    coordinator: Coordinator,
+    gate: Gate,
+) -> Result<Router<Stack<Gate, Identity>>, Error> {
     let store = Arc::clone(coordinator.store());
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<JobServiceServer<Jobs>>().await;
@@ -118,7 +169,12 @@ async fn router(coordinator: Coordinator) -> Result<Router, Error> {
     Ok(Server::builder()
         .initial_stream_window_size(crate::client::WINDOW)
         .initial_connection_window_size(crate::client::WINDOW)
-        .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
+        .http2_keepalive_interval(Some(KEEP_ALIVE.0))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
+        .http2_max_pending_accept_reset_streams(Some(RESETS))
+        .http2_max_header_list_size(HEADERS)
+        .max_concurrent_streams(STREAMS)
+        .layer(gate)
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

@@ -110,6 +110,10 @@ reasons! {
     StoredDataDamaged, DataLoss, "check the coordinator's disk, and restore or upload the data again";
     /// The audit log is not what its last checkpoint says; nothing can be changed.
     AuditLogDamaged, DataLoss, "run 'palimpsest audit verify', and restore the store from a backup";
+    /// The request came with no token or certificate, or with one that is not good.
+    Unauthenticated, Unauthenticated, "show a token (client.token_file) or a certificate (client.certificate) that the coordinator knows";
+    /// The caller's role does not allow the method.
+    PermissionDenied, PermissionDenied, "ask somebody with one of the roles that the metadata name, or for such a role";
     /// The server is shutting down, or not ready yet.
     NotServing, Unavailable, "try again in a moment";
     /// The server failed in a way that is not the caller's doing.

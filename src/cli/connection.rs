@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::{Flags, flag};
-use crate::client::Client;
+use crate::client::{Client, Credentials};
 use crate::config::ClientConfig;
 use crate::embedded::Embedded;
 
@@ -61,7 +61,7 @@ impl Connection {
     /// there will be work.
     pub async fn open(config: &ClientConfig, need: Need) -> anyhow::Result<Self> {
         if let Some(server) = &config.server {
-            let client = Client::connect(server.as_str()).await?;
+            let client = Client::connect_with(server.as_str(), &credentials(config)).await?;
             let client = client.with_user(config.user.as_deref());
             return Ok(Self {
                 client,
@@ -94,6 +94,14 @@ impl Connection {
         if let Some(embedded) = self.embedded {
             embedded.stop().await;
         }
+    }
+}
+
+fn credentials(config: &ClientConfig) -> Credentials<'_> {
+    Credentials {
+        ca: config.ca.as_deref(),
+        certificate: config.certificate.as_deref().zip(config.key.as_deref()),
+        token_file: config.token_file.as_deref(),
     }
 }
 

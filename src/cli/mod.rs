@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand. Each parses, calls the client and prints. Data go to
 //! standard output, everything else to standard error.
 
+mod auth;
 mod connection;
 mod follow;
 mod generate;
@@ -43,6 +44,9 @@ enum Command {
     Serve(serve::Args),
     /// Run a worker for a coordinator; list, drain or readmit workers
     Worker(worker::Args),
+    /// Make certificates and tokens
+    #[command(subcommand)]
+    Auth(auth::Command),
     /// Import and look at models
     #[command(subcommand)]
     Model(model::Command),
@@ -95,6 +99,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Serve(args) => args.flags(&mut flags),
         Command::Worker(args) => args.flags(&mut flags),
+        Command::Auth(_) => {}
         Command::Model(command) => command.connection().flags(&mut flags),
         Command::Trace(args) => args.connection.flags(&mut flags),
         Command::Locate(args) => args.connection.flags(&mut flags),
@@ -117,6 +122,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         match cli.command {
             Command::Serve(args) => serve::run(args, config).await,
             Command::Worker(args) => worker::run(args, config).await,
+            Command::Auth(command) => auth::run(command),
             Command::Model(command) => model::run(command, &config.client).await,
             Command::Trace(args) => trace::run(*args, &config.client).await,
             Command::Locate(args) => locate::run(args, &config.client).await,

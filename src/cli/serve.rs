@@ -9,8 +9,11 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use super::{Flags, asked_to_stop, flag};
+use crate::api::auth::Gate;
+use crate::api::listener::Listener;
 use crate::api::server;
-use crate::config::Config;
+use crate::auth::{ServerFiles, ServerTls, Tokens};
+use crate::config::{Config, ServeConfig};
 use crate::coordinator::{Coordinator, Limits};
 use crate::store::{Options, Store};
 
@@ -23,6 +26,9 @@ pub struct Args {
     /// The folder of everything that is kept
     #[arg(long, value_name = "FOLDER")]
     store: Option<String>,
+    /// Listen beyond this machine without TLS, or without asking who calls
+    #[arg(long)]
+    insecure: bool,
     /// Write the address into this file once it is listened on
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
@@ -33,6 +39,7 @@ impl Args {
     pub fn flags(&self, flags: &mut Flags) {
         flag(flags, "serve.listen", &self.listen);
         flag(flags, "serve.store", &self.store);
+        flag(flags, "serve.insecure", &self.insecure.then_some(true));
     }
 }
 
@@ -57,15 +64,26 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     };
     let store = Arc::new(Store::open_with(&settings.store, options)?);
     let (coordinator, mut actor) = Coordinator::start(store, limits)?;
-    let incoming = server::bind(settings.listen)?;
-    let address = incoming.local_addr()?;
+    let tls = tls(&settings)?;
+    let gate = gate(&settings)?;
+    let limit = settings.max_connections as usize;
+    let listener = Listener::bind(settings.listen, tls.clone(), limit).await?;
+    let address = listener.local_addr()?;
+    let health = settings.health_listen.map(server::bind).transpose()?;
     tracing::info!(%address, store = %settings.store.display(), "serving");
     if let Some(file) = &args.port_file {
         write_whole(file, &address.to_string())?;
     }
     let stop = CancellationToken::new();
-    let serving = server::serve(coordinator, incoming, stop.clone().cancelled_owned());
+    let stopped = || stop.clone().cancelled_owned();
+    let serving = server::serve_guarded(coordinator, gate, listener.incoming(), stopped());
     let mut serving = tokio::spawn(serving);
+    if let Some(incoming) = health {
+        tokio::spawn(server::serve_health(incoming, stopped()));
+    }
+    if let Some(tls) = tls {
+        tokio::spawn(reload(tls, stopped()));
+    }
     tokio::select! {
         () = asked_to_stop() => {}
         ended = &mut serving => {
@@ -88,6 +106,53 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         tracing::info!("open streams were cut");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What connections are opened with.
+fn tls(settings: &ServeConfig) -> anyhow::Result<Option<Arc<ServerTls>>> {
+    let files = settings
+        .tls_certificate
+        .clone()
+        .zip(settings.tls_key.clone());
+    let Some((certificate, key)) = files else {
+        return Ok(None);
+    };
+    let tls = ServerTls::load(ServerFiles {
+        certificate,
+        key,
+        client_ca: settings.client_ca.clone(),
+    })?;
+    Ok(Some(Arc::new(tls)))
+}
+
+/// Whom the server lets in.
+fn gate(settings: &ServeConfig) -> anyhow::Result<Gate> {
+    if settings.client_ca.is_none() && settings.tokens.is_none() {
+        return Ok(Gate::Open);
+    }
+    let tokens = settings.tokens.as_deref().map(Tokens::open).transpose()?;
+    Ok(Gate::Guarded(tokens.map(Arc::new)))
+}
+
+/// Loads certificates again whenever SIGHUP asks for it. A file that cannot be used changes
+/// nothing: the coordinator goes on with what it has.
+async fn reload(tls: Arc<ServerTls>, stopped: impl Future<Output = ()>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut asked = match signal(SignalKind::hangup()) {
+        Ok(asked) => asked,
+        Err(error) => return tracing::warn!(%error, "SIGHUP cannot be caught"),
+    };
+    tokio::pin!(stopped);
+    loop {
+        tokio::select! {
+            () = &mut stopped => return,
+            _ = asked.recv() => {}
+        }
+        match tls.reload() {
+            Ok(()) => tracing::info!("certificates were loaded again"),
+            Err(error) => tracing::error!(%error, "certificates stay as they were"),
+        }
+    }
 }
 
 /// Writes a file so that a reader sees all of it or nothing.

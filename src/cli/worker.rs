@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::{Flags, asked_to_stop, flag, output, status};
-use crate::client::{Client, endpoint};
+use crate::client::{Client, Credentials};
 use crate::config::{ClientConfig, Config, WorkerConfig};
 use crate::objects::ObjectStore;
 use crate::proto::v1;
@@ -187,7 +187,12 @@ async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode
         idle_exit: settings.idle_exit,
     };
     // Lazily: a worker may be started before its coordinator.
-    let client = Client::new(endpoint(settings.coordinator.as_str())?.connect_lazy());
+    let credentials = Credentials {
+        ca: settings.ca.as_deref(),
+        certificate: settings.certificate.as_deref().zip(settings.key.as_deref()),
+        token_file: settings.token_file.as_deref(),
+    };
+    let client = Client::connect_lazy(settings.coordinator.as_str(), &credentials)?;
     tracing::info!(
         worker = options.id,
         coordinator = settings.coordinator.as_str(),

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::{CHUNK, Digest, Error, ObjectStore, blocking, read_piece};
+use crate::client::Signed;
 use crate::proto::v1::object_service_client::ObjectServiceClient;
 use crate::proto::v1::{QueryObjectRequest, ReadObjectRequest, WriteObjectRequest};
 
@@ -35,7 +35,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// digest, its disk is full) or cannot be reached; [`Error::Changed`] or [`Error::Io`] when the
 /// file cannot be read.
 pub async fn upload(
-    mut client: ObjectServiceClient<Channel>,
+    mut client: ObjectServiceClient<Signed>,
     digest: &Digest,
     path: &Path,
     progress: impl Fn(u64) + Send + Sync,
@@ -68,7 +68,7 @@ pub async fn upload(
 
 /// One attempt of [`upload`].
 async fn send(
-    client: &mut ObjectServiceClient<Channel>,
+    client: &mut ObjectServiceClient<Signed>,
     digest: &Digest,
     path: &Path,
     file: &Arc<File>,
@@ -141,7 +141,7 @@ async fn send(
 /// [`Error::Mismatch`] or [`Error::SizeMismatch`] when what it sent is not the object;
 /// [`Error::NoSpace`] or [`Error::Io`] when the store cannot be written.
 pub async fn download(
-    mut client: ObjectServiceClient<Channel>,
+    mut client: ObjectServiceClient<Signed>,
     digest: &Digest,
     size: u64,
     into: &ObjectStore,
@@ -158,7 +158,7 @@ pub async fn download(
 
 /// One attempt of [`download`].
 async fn receive(
-    client: &mut ObjectServiceClient<Channel>,
+    client: &mut ObjectServiceClient<Signed>,
     digest: &Digest,
     size: u64,
     into: &ObjectStore,

@@ -177,7 +177,11 @@ impl Session {
             match self.stream(&shutdown).await {
                 Ok(StreamEnd::Drained) => return Ok(()),
                 Ok(StreamEnd::Broken(status)) | Err(status) => match status.code() {
-                    Code::FailedPrecondition | Code::InvalidArgument | Code::Aborted => {
+                    Code::FailedPrecondition
+                    | Code::InvalidArgument
+                    | Code::Aborted
+                    | Code::Unauthenticated
+                    | Code::PermissionDenied => {
                         return Err(Error::Refused(status.message().to_owned()));
                     }
                     _ => tracing::warn!(reason = status.message(), "no stream to the coordinator"),

@@ -1,0 +1,296 @@
+//! The gate in front of all services: who calls, and whether they may.
+//!
+//! It stands before the services, so that none can be forgotten: a request whose method is not in
+//! the table of [`crate::auth::role`] is refused, whoever sends it.
+
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::Either;
+use jiff::Timestamp;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::header::AUTHORIZATION;
+use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
+use tower::{Layer, Service};
+
+use super::listener::Peer;
+use super::status::{Reason, status};
+use crate::auth::{Caller, Refusal, Role, Tokens, certificate, role};
+use crate::client::PRINCIPAL;
+
+/// What callers have to show.
+#[derive(Clone, Debug)]
+pub enum Gate {
+    /// Nothing: whoever reaches the server may do everything, in the name that they give.
+    Open,
+    /// A certificate that was verified, or a token of this file.
+    Guarded(Option<Arc<Tokens>>),
+}
+
+impl Gate {
+    /// Lets a request through, with the caller's principal in place of the name that it came with,
+    /// or says why not.
+    fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
+        let Self::Guarded(tokens) = self else {
+            return Ok(());
+        };
+        let path = request.uri().path();
+        let Some(who) = role::who(path) else {
+            return Err(denied(path, "nobody may call it, for it is not known"));
+        };
+        if who == role::Who::Anybody {
+            return Ok(());
+        }
+        let caller = identify(tokens.as_deref(), request)?;
+        if !who.includes(caller.role) {
+            let why = format!("{} is a {}", caller.principal, caller.role);
+            return Err(denied(path, &why));
+        }
+        let name = HeaderValue::from_str(&caller.principal).map_err(|_| unknown("no name"))?;
+        request.headers_mut().insert(PRINCIPAL, name);
+        request.headers_mut().remove(AUTHORIZATION);
+        request.extensions_mut().insert(caller);
+        Ok(())
+    }
+}
+
+/// Who sends a request. A token goes before a certificate: a worker's machine may have its own
+/// certificate, and its user a token.
+fn identify<B>(tokens: Option<&Tokens>, request: &Request<B>) -> Result<Caller, Status> {
+    if let Some(token) = bearer(request.headers())? {
+        let Some(tokens) = tokens else {
+            return Err(unknown("this coordinator takes no tokens"));
+        };
+        return tokens
+            .caller(token, Timestamp::now())
+            .map_err(|refusal| match refusal {
+                Refusal::Unknown => unknown("the token is not known, or was revoked"),
+                Refusal::Expired => unknown("the token has expired"),
+            });
+    }
+    let peer = request.extensions().get::<Peer>();
+    match peer.and_then(|peer| peer.certificate.as_ref()) {
+        Some(shown) => certificate::caller(shown)
+            .ok_or_else(|| unknown("the certificate names no role and principal")),
+        None => Err(unknown("neither a token nor a certificate came with it")),
+    }
+}
+
+/// The token of a request; none if it has none.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Status> {
+    let Some(value) = headers.get(AUTHORIZATION) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default();
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
+        _ => Err(unknown("its authorization is not 'Bearer TOKEN'")),
+    }
+}
+
+fn unknown(why: &str) -> Status {
+    let message = format!("who asks is not known: {why}");
+    status(Reason::Unauthenticated, message, [])
+}
+
+fn denied(path: &str, why: &str) -> Status {
+    let method = path.trim_start_matches('/').to_owned();
+    let allowed: Vec<String> = match role::who(path) {
+        Some(who) => Role::ALL
+            .into_iter()
+            .filter(|role| who.includes(*role))
+            .map(|role| role.to_string())
+            .collect(),
+        None => Vec::new(),
+    };
+    let message = match allowed.is_empty() {
+        true => format!("{method} is refused: {why}"),
+        false => format!(
+            "{method} is refused: {why}, and it takes {}",
+            allowed.join(" or ")
+        ),
+    };
+    let metadata = [("method", method), ("roles", allowed.join(","))];
+    status(Reason::PermissionDenied, message, metadata)
+}
+
+/// Callers who are known own what they ask for themselves; admins may ask for others, whose share
+/// of the workers it then takes.
+pub(super) fn check_owner<T>(request: &tonic::Request<T>, owner: &str) -> Result<(), Status> {
+    match request.extensions().get::<Caller>() {
+        Some(caller) if caller.role != Role::Admin && !["", &caller.principal].contains(&owner) => {
+            let message = format!(
+                "job.owner: {} is not an admin, and cannot ask for {owner}",
+                caller.principal
+            );
+            let metadata = [
+                ("owner", owner.to_owned()),
+                ("roles", Role::Admin.to_string()),
+            ];
+            Err(status(Reason::PermissionDenied, message, metadata))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl<S> Layer<S> for Gate {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded {
+            gate: self.clone(),
+            inner,
+        }
+    }
+}
+
+/// A service behind the gate.
+#[derive(Clone, Debug)]
+pub struct Guarded<S> {
+    gate: Gate,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<Ready<Result<Response<Body>, S::Error>>, S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        match self.gate.admit(&mut request) {
+            Ok(()) => Either::Right(self.inner.call(request)),
+            Err(refusal) => {
+                tracing::warn!(
+                    method = request.uri().path(),
+                    reason = refusal.message(),
+                    "refused"
+                );
+                Either::Left(ready(Ok(refusal.into_http())))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tonic::Code;
+    use tonic_types::StatusExt;
+
+    use super::*;
+    use crate::auth;
+
+    fn request(path: &str, authorization: Option<&str>) -> Request<()> {
+        let mut request = Request::builder().uri(format!("http://host{path}"));
+        request = request.header(PRINCIPAL, "somebody else");
+        if let Some(value) = authorization {
+            request = request.header(AUTHORIZATION, value);
+        }
+        request.body(()).unwrap()
+    }
+
+    /// A gate with a token for each role.
+    fn guarded() -> (tempfile::TempDir, Gate, Vec<(Role, String)>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens");
+        let issue = |role: Role| {
+            let caller = Caller {
+                role,
+                principal: format!("a-{role}"),
+            };
+            (role, auth::issue(&path, &caller, None).unwrap())
+        };
+        let issued = Role::ALL.map(issue).to_vec();
+        let gate = Gate::Guarded(Some(Arc::new(Tokens::open(&path).unwrap())));
+        (folder, gate, issued)
+    }
+
+    #[test]
+    fn every_role_gets_what_the_table_gives_it_and_nothing_else() {
+        let (_folder, gate, tokens) = guarded();
+        for (method, who) in role::METHODS {
+            for (role, token) in &tokens {
+                let authorization = format!("Bearer {token}");
+                let mut request = request(&format!("/{method}"), Some(&authorization));
+                let admitted = gate.admit(&mut request);
+                assert_eq!(admitted.is_ok(), who.includes(*role), "{role} {method}");
+                match admitted {
+                    Err(status) => {
+                        assert_eq!(status.code(), Code::PermissionDenied);
+                        let info = status.get_details_error_info().unwrap();
+                        assert_eq!(info.metadata["method"], *method);
+                    }
+                    Ok(()) if *who == role::Who::Anybody => {}
+                    Ok(()) => {
+                        // The name is the token's, whatever the request claimed; services never
+                        // see the token.
+                        assert_eq!(request.headers()[PRINCIPAL], format!("a-{role}"));
+                        assert!(!request.headers().contains_key(AUTHORIZATION));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_shows_nothing_or_something_wrong_is_not_let_in() {
+        let (_folder, gate, _) = guarded();
+        let jobs = "/palimpsest.v1.JobService/ListJobs";
+        for authorization in [
+            None,
+            Some("Bearer "),
+            Some("Bearer palimpsest_00"),
+            Some("Basic YWRhOmFkYQ=="),
+            Some("palimpsest_00"),
+        ] {
+            let refusal = gate.admit(&mut request(jobs, authorization)).unwrap_err();
+            assert_eq!(refusal.code(), Code::Unauthenticated, "{authorization:?}");
+            assert!(!refusal.message().contains("palimpsest_00"));
+        }
+        let tokenless = Gate::Guarded(None);
+        let refusal = tokenless
+            .admit(&mut request(jobs, Some("Bearer x")))
+            .unwrap_err();
+        assert!(refusal.message().contains("takes no tokens"));
+        // Probes show nothing.
+        let health = "/grpc.health.v1.Health/Check";
+        gate.admit(&mut request(health, None)).unwrap();
+    }
+
+    #[test]
+    fn only_admins_ask_in_the_name_of_others() {
+        let ask = |caller: Option<Role>, owner: &str| {
+            let mut request = tonic::Request::new(());
+            if let Some(role) = caller {
+                let principal = "ada".to_owned();
+                request.extensions_mut().insert(Caller { role, principal });
+            }
+            check_owner(&request, owner).is_ok()
+        };
+        assert!(ask(Some(Role::Submitter), "") && ask(Some(Role::Submitter), "ada"));
+        assert!(!ask(Some(Role::Submitter), "bob") && !ask(Some(Role::Editor), "bob"));
+        assert!(ask(Some(Role::Admin), "bob") && ask(None, "bob"));
+    }
+
+    #[test]
+    fn a_method_that_is_not_known_is_refused_even_to_admins() {
+        let (_folder, gate, tokens) = guarded();
+        let (_, admin) = tokens
+            .iter()
+            .find(|(role, _)| *role == Role::Admin)
+            .unwrap();
+        let authorization = format!("Bearer {admin}");
+        let mut request = request("/palimpsest.v1.JobService/Burn", Some(&authorization));
+        let refusal = gate.admit(&mut request).unwrap_err();
+        assert_eq!(refusal.code(), Code::PermissionDenied);
+    }
+}

@@ -1,0 +1,235 @@
+//! The coordinator's port: connections with or without TLS, not more than it can bear, and none
+//! that keeps it waiting.
+#![allow(clippy::disallowed_methods)] // a connection has a task of its own, which ends with it
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Sleep;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+use super::server::Error;
+use crate::auth::ServerTls;
+
+/// How long a connection may take to say that it speaks HTTP/2, TLS included.
+const OPENING: Duration = Duration::from_secs(10);
+/// Length of HTTP/2's connection preface.
+const PREFACE: usize = 24;
+/// How long to wait after the system had no descriptor for a connection.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A port that is listened on.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    limit: usize,
+}
+
+impl Listener {
+    /// Listens on an address; port 0 takes a free one. At most `limit` connections are open at a
+    /// time: others are closed at once, so that a client learns it and tries again later.
+    ///
+    /// # Errors
+    /// [`Error::Bind`].
+    pub async fn bind(
+        address: SocketAddr,
+        tls: Option<Arc<ServerTls>>,
+        limit: usize,
+    ) -> Result<Self, Error> {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| Error::Bind {
+                address,
+                reason: error.to_string(),
+            })?;
+        Ok(Self {
+            listener,
+            tls,
+            limit,
+        })
+    }
+
+    /// The address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The connections as they come, until the stream is dropped.
+    pub fn incoming(self) -> ReceiverStream<io::Result<Connection>> {
+        let (opened, incoming) = mpsc::channel(64);
+        tokio::spawn(self.accept(opened));
+        ReceiverStream::new(incoming)
+    }
+
+    async fn accept(self, opened: mpsc::Sender<io::Result<Connection>>) {
+        let places = Arc::new(Semaphore::new(self.limit));
+        let mut refused = 0_u64;
+        loop {
+            let accepted = tokio::select! {
+                () = opened.closed() => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection cannot be taken");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(place) = places.clone().try_acquire_owned() else {
+                refused += 1;
+                // One line for many: a flood does not fill the disk as well.
+                if refused.is_power_of_two() {
+                    tracing::warn!(limit = self.limit, refused, "too many connections");
+                }
+                continue;
+            };
+            let (tls, opened) = (self.tls.clone(), opened.clone());
+            tokio::spawn(async move {
+                match open(stream, address, tls, place).await {
+                    // Nobody takes it when the server has stopped.
+                    Ok(connection) => drop(opened.send(Ok(connection)).await),
+                    Err(error) => tracing::debug!(%address, %error, "no connection came about"),
+                }
+            });
+        }
+    }
+}
+
+async fn open(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Option<Arc<ServerTls>>,
+    place: OwnedSemaphorePermit,
+) -> io::Result<Connection> {
+    let opening = Box::pin(tokio::time::sleep(OPENING));
+    // Nagle's algorithm would hold up small messages: 23 calls a second instead of 35,000.
+    stream.set_nodelay(true)?;
+    let (io, certificate) = match tls {
+        None => (Io::Plain(stream), None),
+        Some(tls) => {
+            let accepting = tls.acceptor().accept(stream);
+            let stream = tokio::time::timeout(OPENING, accepting)
+                .await
+                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            let shown = stream.get_ref().1.peer_certificates();
+            let certificate = shown.and_then(|chain| chain.first()).cloned();
+            (Io::Tls(Box::new(stream)), certificate)
+        }
+    };
+    Ok(Connection {
+        io,
+        peer: Peer {
+            address,
+            certificate,
+        },
+        opening: Some(opening),
+        seen: 0,
+        _place: place,
+    })
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Their address.
+    pub address: SocketAddr,
+    /// Their certificate, verified, if they showed one.
+    pub certificate: Option<CertificateDer<'static>>,
+}
+
+#[derive(Debug)]
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// An open connection. It fails when it has not said in time that it speaks HTTP/2: one that says
+/// nothing would hold its place for ever.
+#[derive(Debug)]
+pub struct Connection {
+    io: Io,
+    peer: Peer,
+    /// Ends the wait for the preface; none once it has come.
+    opening: Option<Pin<Box<Sleep>>>,
+    /// Bytes that have come, while it is waited for.
+    seen: usize,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(opening) = &mut self.opening
+            && opening.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buffer.filled().len();
+        let read = match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Io::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
+        };
+        ready!(read)?;
+        if self.opening.is_some() {
+            self.seen += buffer.filled().len() - before;
+            if self.seen >= PREFACE {
+                self.opening = None;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Io::Tls(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Io::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Io::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! Who may do what, between whole processes: certificates, tokens, and callers that mean no good.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use common::{PATIENCE, Process, Server, Site, fixture, wait};
+
+/// Runs a command and gives whether it succeeded, and all that it said.
+fn say(site: &Site, args: &[&str]) -> (bool, String) {
+    let out = site.command(args).output().unwrap();
+    let said = [out.stdout, out.stderr].concat();
+    (out.status.success(), String::from_utf8(said).unwrap())
+}
+
+/// Makes an authority in `folder` with a certificate for each of `callers`.
+fn init(site: &Site, folder: &str, host: &str, callers: &[&str]) {
+    let mut args = vec!["auth", "init", folder, "--host", host];
+    for caller in callers {
+        args.extend(["--for", caller]);
+    }
+    site.run(&args, PATIENCE);
+}
+
+/// The settings of a coordinator with the certificates of `certs/` and more.
+fn configure(site: &Site, more: &str) {
+    let mut settings = fs::read_to_string(site.path("certs/server.toml")).unwrap();
+    settings.push_str(more);
+    fs::write(site.path("palimpsest.toml"), settings).unwrap();
+}
+
+fn url(server: &Server) -> String {
+    format!("https://{}", server.address)
+}
+
+/// Runs a command with somebody's configuration.
+fn ask(site: &Site, server: &Server, config: &str, args: &[&str]) -> (bool, String) {
+    let url = url(server);
+    let who = ["--config", config, "--server", &url];
+    say(site, &[args, &who].concat())
+}
+
+fn write_fact(site: &Site) {
+    let fact = r#"{"prompt": "The tower stands in the country of", "subject": "The tower"}"#;
+    fs::write(site.path("facts.jsonl"), fact).unwrap();
+}
+
+#[test]
+fn each_role_does_its_part_of_a_sweep_and_no_more() {
+    let site = Site::new();
+    let callers = ["viewer/vera", "submitter/sam", "worker/one"];
+    init(&site, "certs", "127.0.0.1", &callers);
+    configure(&site, "");
+    write_fact(&site);
+    let server = site.serve("127.0.0.1:0");
+    let (vera, sam) = ("certs/viewer-vera.toml", "certs/submitter-sam.toml");
+    let llama = fixture("llama");
+    let import = ["model", "import", llama.to_str().unwrap(), "--name", "tiny"];
+
+    let (done, said) = ask(&site, &server, vera, &import);
+    assert!(!done && said.contains("vera is a viewer"), "{said}");
+    assert!(said.contains("submitter or editor or admin"), "{said}");
+    let (done, said) = ask(&site, &server, sam, &import);
+    assert!(done, "{said}");
+    let trace = [
+        "trace",
+        "--facts",
+        "facts.jsonl",
+        "--noise",
+        "0.1",
+        "--detach",
+    ];
+    let (done, said) = ask(&site, &server, vera, &trace);
+    assert!(!done && said.contains("vera is a viewer"), "{said}");
+    let (done, said) = ask(&site, &server, sam, &trace);
+    assert!(done, "{said}");
+    let job = said.trim().to_owned();
+
+    // A person is no worker.
+    let work = |id: &str, config: &str| {
+        let (url, cache) = (url(&server), format!("cache-{id}"));
+        let args = [
+            "worker",
+            "--config",
+            config,
+            "--coordinator",
+            &url,
+            "--id",
+            id,
+            "--fake",
+            "1",
+            "--cache",
+            &cache,
+        ];
+        Process::start(
+            id,
+            &mut site.command(&args),
+            &site.path(&format!("{id}.log")),
+        )
+    };
+    let settings = fs::read_to_string(site.path(sam)).unwrap();
+    fs::write(
+        site.path("pretender.toml"),
+        settings
+            .replace("[client]", "[worker]")
+            .replace("server =", "coordinator ="),
+    )
+    .unwrap();
+    let pretender = work("pretender", "pretender.toml");
+    wait("the pretender's refusal", PATIENCE, || {
+        pretender
+            .said()
+            .contains("sam is a submitter")
+            .then_some(())
+    });
+    let _worker = work("one", "certs/worker-one.toml");
+    let (done, said) = ask(&site, &server, vera, &["job", "watch", &job]);
+    assert!(done && said.contains("succeeded"), "{said}");
+    let (done, said) = ask(&site, &server, "certs/worker-one.toml", &["job", "list"]);
+    assert!(!done && said.contains("the authority"), "{said}");
+}
+
+#[test]
+fn a_token_lets_in_until_it_is_revoked_and_is_never_logged() {
+    let site = Site::new();
+    init(&site, "certs", "127.0.0.1", &["admin/ada"]);
+    let issue = [
+        "auth",
+        "token",
+        "tokens",
+        "--role",
+        "viewer",
+        "--principal",
+        "tom",
+    ];
+    let token = site.run(&issue, PATIENCE);
+    fs::write(site.path("token"), &token).unwrap();
+    let brief = [&issue[..], &["--expires", "1ms"]].concat();
+    fs::write(site.path("expired"), site.run(&brief, PATIENCE)).unwrap();
+    configure(&site, "tokens = \"tokens\"\n[log]\nfilter = \"trace\"\n");
+    let server = site.serve("127.0.0.1:0");
+    for (config, more) in [
+        ("tom.toml", "token_file = \"token\""),
+        ("late.toml", "token_file = \"expired\""),
+        ("nobody.toml", ""),
+    ] {
+        let text = format!("[client]\nca = \"certs/ca.pem\"\n{more}\n");
+        fs::write(site.path(config), text).unwrap();
+    }
+    let list = ["job", "list"];
+    let (done, said) = ask(&site, &server, "tom.toml", &list);
+    assert!(done, "{said}");
+    let (done, said) = ask(&site, &server, "late.toml", &list);
+    assert!(!done && said.contains("the token has expired"), "{said}");
+    let (done, said) = ask(&site, &server, "nobody.toml", &list);
+    assert!(
+        !done && said.contains("neither a token nor a certificate"),
+        "{said}"
+    );
+    assert!(said.contains("client.token_file"), "no remedy: {said}");
+
+    fs::write(site.path("tokens"), "").unwrap();
+    let (done, said) = ask(&site, &server, "tom.toml", &list);
+    assert!(!done && said.contains("was revoked"), "{said}");
+    // A certificate is still good.
+    let (done, said) = ask(&site, &server, "certs/admin-ada.toml", &list);
+    assert!(done, "{said}");
+
+    let log = server.process.said();
+    assert!(log.contains("was revoked"), "{log}");
+    assert!(!log.contains(token.trim()), "the token is in the log");
+    assert!(!log.contains("PRIVATE KEY"), "a key is in the log");
+}
+
+#[test]
+fn certificates_of_others_and_plain_text_do_not_get_in() {
+    let site = Site::new();
+    init(&site, "certs", "127.0.0.1", &["admin/ada"]);
+    init(&site, "others", "127.0.0.1", &["admin/eve"]);
+    configure(&site, "");
+    let server = site.serve("127.0.0.1:0");
+    // Eve's authority did not make the coordinator's certificate; and told to trust ours, she
+    // shows one that ours did not make.
+    let (done, said) = ask(&site, &server, "others/admin-eve.toml", &["job", "list"]);
+    assert!(!done, "{said}");
+    let eve = fs::read_to_string(site.path("others/admin-eve.toml")).unwrap();
+    let eve = eve.replace("others/ca.pem", "certs/ca.pem");
+    fs::write(site.path("eve.toml"), eve).unwrap();
+    let (done, said) = ask(&site, &server, "eve.toml", &["job", "list"]);
+    assert!(!done, "{said}");
+    let plain = ["job", "list", "--server", &server.url()];
+    let (done, said) = say(&site, &plain);
+    assert!(!done, "{said}");
+    let (done, said) = ask(&site, &server, "certs/admin-ada.toml", &["job", "list"]);
+    assert!(done, "{said}");
+}
+
+#[test]
+fn replaced_certificates_are_taken_up_on_sighup() {
+    let site = Site::new();
+    init(&site, "certs", "127.0.0.1", &["admin/ada"]);
+    init(&site, "next", "127.0.0.1", &["admin/ada"]);
+    configure(&site, "");
+    let mut server = site.serve("127.0.0.1:0");
+    let next =
+        |site: &Site, server: &Server| ask(site, server, "next/admin-ada.toml", &["job", "list"]);
+    assert!(!next(&site, &server).0);
+    let hang_up = |server: &Server| {
+        let id = server.process.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-HUP", &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    // What cannot be used changes nothing.
+    let key = fs::read(site.path("certs/server.key")).unwrap();
+    fs::write(site.path("certs/server.key"), "no key").unwrap();
+    hang_up(&server);
+    wait("the complaint", PATIENCE, || {
+        server
+            .process
+            .said()
+            .contains("certificates stay as they were")
+            .then_some(())
+    });
+    fs::write(site.path("certs/server.key"), key).unwrap();
+    assert!(ask(&site, &server, "certs/admin-ada.toml", &["job", "list"]).0);
+
+    for name in ["ca.pem", "server.pem", "server.key"] {
+        fs::copy(site.path("next").join(name), site.path("certs").join(name)).unwrap();
+    }
+    hang_up(&server);
+    wait("the new certificates", PATIENCE, || {
+        next(&site, &server).0.then_some(())
+    });
+    assert!(server.process.ended().is_none());
+}
+
+#[test]
+fn nothing_is_open_beyond_this_machine_by_oversight() {
+    let site = Site::new();
+    let args = ["serve", "--listen", "0.0.0.0:0", "--store", "store"];
+    let (done, said) = say(&site, &args);
+    assert!(!done && said.contains("serve.insecure"), "{said}");
+    assert!(!site.path("store").exists(), "a store was made");
+    let port = site.path("port");
+    let told = ["--insecure", "--port-file", port.to_str().unwrap()];
+    let mut process = Process::start(
+        "serve",
+        &mut site.command(&[&args[..], &told].concat()),
+        &site.path("serve.log"),
+    );
+    wait("the port", PATIENCE, || {
+        assert!(process.ended().is_none(), "{}", process.said());
+        port.exists().then_some(())
+    });
+}
+
+#[test]
+fn an_authority_is_not_overwritten_and_its_keys_are_its_owners() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::new();
+    init(&site, "certs", "127.0.0.1", &["admin/ada"]);
+    let key = fs::read(site.path("certs/ca.key")).unwrap();
+    let (done, said) = say(&site, &["auth", "init", "certs"]);
+    assert!(!done && said.contains("is there already"), "{said}");
+    assert_eq!(fs::read(site.path("certs/ca.key")).unwrap(), key);
+    for entry in fs::read_dir(site.path("certs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "key") {
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+        }
+    }
+    for (wrong, remedy) in [
+        ("root/ada", "give viewer, submitter"),
+        ("ada", "write ROLE/NAME"),
+        ("admin/a da", "is not a name"),
+    ] {
+        let (done, said) = say(&site, &["auth", "init", "new", "--for", wrong]);
+        assert!(!done && said.contains(remedy), "{said}");
+        assert!(!Path::new(&site.path("new")).exists());
+    }
+}
+
+/// Closed by the other side, or reset.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    stream
+        .set_read_timeout(Some(Duration::from_millis(1)))
+        .unwrap();
+    match stream.read(&mut [0; 64]) {
+        Ok(0) => true,
+        Ok(_) => false,
+        Err(error) => !matches!(
+            error.kind(),
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+        ),
+    }
+}
+
+#[test]
+fn silence_garbage_and_a_flood_of_connections_leave_the_server_serving() {
+    let site = Site::new();
+    init(&site, "certs", "127.0.0.1", &["admin/ada"]);
+    configure(&site, "max_connections = 40\n");
+    let mut server = site.serve("127.0.0.1:0");
+    let ask_list = |site: &Site, server: &Server| {
+        ask(site, server, "certs/admin-ada.toml", &["job", "list"]).0
+    };
+    let connect = || TcpStream::connect(&server.address).unwrap();
+    // More than there are places, and they say nothing.
+    let mut silent: Vec<TcpStream> = (0..200).map(|_| connect()).collect();
+    wait("the refusals", PATIENCE, || {
+        let closed = silent
+            .iter_mut()
+            .map(is_closed)
+            .filter(|closed| *closed)
+            .count();
+        (closed >= 160).then_some(())
+    });
+    // The places of those that keep silent are free again after a while.
+    wait("a place", PATIENCE, || {
+        ask_list(&site, &server).then_some(())
+    });
+    for n in 0..100_u8 {
+        let mut stream = connect();
+        let noise: Vec<u8> = (0..200)
+            .map(|i: u8| i.wrapping_mul(n).wrapping_add(n))
+            .collect();
+        // It may be closed before everything is said.
+        let _ = stream.write_all(&noise);
+        // A TLS record that promises more than it brings.
+        let _ = connect().write_all(&[22, 3, 1, 255, 255, 1]);
+    }
+    wait("a place", PATIENCE, || {
+        ask_list(&site, &server).then_some(())
+    });
+    assert!(server.process.ended().is_none());
+}
