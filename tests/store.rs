@@ -228,10 +228,13 @@ fn object_files(store: &Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn a_backup_taken_while_a_sweep_runs_goes_on_to_the_same_bytes() {
     let site = Site::new();
+    let settings = "[serve]\nheartbeat_interval = \"100ms\"\nlease_duration = \"1s\"\n";
+    fs::write(site.path("palimpsest.toml"), settings).unwrap();
     write_facts(&site, 60);
     let server = site.serve("127.0.0.1:0");
     import(&site, &server, "gemma2");
-    let _worker = site.worker(&server, "one", &["--fake", "10"]);
+    // So slow that the sweep goes on while the backup is made, however busy the machine is.
+    let mut slow = site.worker(&server, "slow", &["--fake", "300"]);
     let job = submit(&site, &server);
     wait("the first units", PATIENCE, || {
         (units_done(&site, &server) > 5).then_some(())
@@ -239,6 +242,8 @@ fn a_backup_taken_while_a_sweep_runs_goes_on_to_the_same_bytes() {
     let before = units_done(&site, &server);
     let (made, done) = store(&site, &["backup", "backup", "--store", "store"]);
     assert!(done, "{made}");
+    slow.kill();
+    let _quick = site.worker(&server, "quick", &["--fake", "1"]);
     let expected = results(&site, &server, &job);
     // Once more, into the same folder: objects that are there are not copied again.
     let (again, done) = store(&site, &["backup", "backup-2", "--store", "store"]);

@@ -80,12 +80,16 @@ impl UnitDigests {
         let spec = plan::unit_spec(job, items, unit)?;
         let mut hasher;
         match (&spec, &job.spec) {
-            // The scale follows from the subjects' embeddings alone, in the format they are held.
+            // The scale follows from the embeddings of a corpus or of the subjects alone, in the
+            // format they are held.
             (leased_unit::Spec::Noise(noise), Some(Spec::Trace(trace))) => {
                 hasher = self.model.clone();
                 part(&mut hasher, &trace.dtype.to_be_bytes());
                 part(&mut hasher, &noise.factor.to_bits().to_be_bytes());
-                for n in 0..items.len() {
+                let corpus = noise.corpus.as_ref().map(|corpus| corpus.digest.as_str());
+                part(&mut hasher, corpus.unwrap_or_default().as_bytes());
+                let subjects = if corpus.is_some() { 0 } else { items.len() };
+                for n in 0..subjects {
                     let fact: v1::Fact = items.message(n)?;
                     part(&mut hasher, fact.subject.as_bytes());
                 }
@@ -228,6 +232,22 @@ mod tests {
             digest(&sweep("s3", &[1]), &files, 3, 0.25)
         );
         assert_eq!(digest(&job, &model(""), 1, 0.5), None);
+
+        let over = |corpus: &str| {
+            let mut job = sweep("m", &[1, 2]);
+            if let Some(Spec::Trace(trace)) = &mut job.spec {
+                trace.noise_corpus = Some(v1::Corpus {
+                    digest: corpus.to_owned(),
+                    size: 3,
+                });
+            }
+            job
+        };
+        for unit in [1, 6] {
+            let [one, other] = ["one", "other"].map(|it| digest(&over(it), &files, unit, 0.5));
+            assert_ne!(one, other, "unit {unit}");
+            assert_ne!(one, digest(&job, &files, unit, 0.5), "unit {unit}");
+        }
     }
 
     #[test]
