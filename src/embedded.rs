@@ -17,6 +17,7 @@ use tonic::transport::Endpoint;
 use crate::api::server;
 use crate::client::Client;
 use crate::coordinator::{self, Coordinator, Limits};
+use crate::objects::ObjectStore;
 use crate::store::Store;
 use crate::worker::{self, Engine, Options};
 
@@ -107,6 +108,11 @@ impl Embedded {
     /// The client of this coordinator.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The objects of the store.
+    pub fn objects(&self) -> &ObjectStore {
+        self.coordinator.store().objects()
     }
 
     /// Hands back what the worker holds, then closes the store.

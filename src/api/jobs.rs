@@ -13,7 +13,7 @@ use super::status::{
     IntoStatus, Reason, data_loss, failed_precondition, invalid_argument, invalid_fields,
     not_found, retry_later,
 };
-use super::{check, models, pages};
+use super::{check, models, pages, versions};
 use crate::audit;
 use crate::coordinator::{self, Coordinator, Done, Event, Items, NewJob};
 use crate::objects::Digest;
@@ -22,10 +22,11 @@ use crate::proto::v1::{
     CancelJobRequest, CancelJobResponse, CreateJobRequest, CreateJobResponse, ExplainJobRequest,
     ExplainJobResponse, GetJobRequest, GetJobResponse, Job, JobCounts, JobState, ListJobsRequest,
     ListJobsResponse, ListResultsRequest, ListResultsResponse, ListTasksRequest, ListTasksResponse,
-    RequeueQuarantinedRequest, RequeueQuarantinedResponse, UnitResult, WatchJobRequest,
+    Model, RequeueQuarantinedRequest, RequeueQuarantinedResponse, UnitResult, WatchJobRequest,
     WatchJobResponse,
 };
 use crate::store::Store;
+use crate::version::{History, MAIN};
 
 /// Facts of more bytes lie in an object, so that a job is never too large for a message.
 const INLINE_BYTES: usize = 1 << 20;
@@ -390,7 +391,7 @@ impl JobService for Jobs {
 fn prepare(
     store: &Store,
     mut job: Job,
-    model: crate::proto::v1::Model,
+    model: Model,
     task_cost: f64,
     validate_only: bool,
 ) -> Result<NewJob, Status> {
@@ -418,9 +419,12 @@ fn prepare(
     let shape = model.shape.unwrap_or_default();
     let tasks = coordinator::tasks(&job, &items, &shape, task_cost);
     coordinator::unpack(&mut job, &items);
+    // Of what was asked, not of what `main` points at now: the same request may come again.
+    let request_digest = Digest::of(&job.encode_to_vec()).to_string();
+    job.version = version(store, &job, &model)?;
     Ok(NewJob {
         id: Uuid::now_v7(),
-        request_digest: Digest::of(&job.encode_to_vec()).to_string(),
+        request_digest,
         job,
         items,
         model,
@@ -428,6 +432,18 @@ fn prepare(
         request_id: String::new(),
         answers: Vec::new(),
     })
+}
+
+/// The version that a job runs on, by its digest: the one it names, or what `main` points at.
+fn version(store: &Store, job: &Job, model: &Model) -> Result<String, Status> {
+    let id = models::model_id(&job.model)?;
+    let asked = match job.version.as_str() {
+        "" => MAIN.to_owned(),
+        name => versions::version_of(id, "job.version", name)?,
+    };
+    let history = History::new(store, id, &model.digest);
+    let version = history.resolve(&asked).map_err(IntoStatus::into_status)?;
+    Ok(version.name)
 }
 
 fn read_facts(store: &Store, digest: &str) -> Result<Items, Status> {

@@ -17,9 +17,10 @@ use crate::proto::v1::{
     self, CherryPickEditRequest, CherryPickEditResponse, CompareVersionsRequest,
     CompareVersionsResponse, CreateEditRequest, CreateEditResponse, CreateRefRequest,
     CreateRefResponse, GetEditRequest, GetEditResponse, GetRefRequest, GetRefResponse,
-    GetVersionRequest, GetVersionResponse, ListEditsRequest, ListEditsResponse, ListRefsRequest,
-    ListRefsResponse, ListVersionsRequest, ListVersionsResponse, RevertEditRequest,
-    RevertEditResponse, UpdateRefRequest, UpdateRefResponse,
+    GetVersionRequest, GetVersionResponse, ListEditsRequest, ListEditsResponse, ListFactorsRequest,
+    ListFactorsResponse, ListRefsRequest, ListRefsResponse, ListVersionsRequest,
+    ListVersionsResponse, RevertEditRequest, RevertEditResponse, UpdateRefRequest,
+    UpdateRefResponse,
 };
 use crate::store::Store;
 use crate::version::{
@@ -393,6 +394,35 @@ impl VersionService for Versions {
         }))
     }
 
+    async fn list_factors(
+        &self,
+        request: Request<ListFactorsRequest>,
+    ) -> Result<Response<ListFactorsResponse>, Status> {
+        let request = request.into_inner();
+        let size = pages::size(request.page_size)?;
+        let from = page_number("factors", &request.page_token)?.unwrap_or_default() as usize;
+        let (model, id) = split(&request.parent, "versions")?;
+        let id = id.to_owned();
+        let (factors, next) = self
+            .read(model, move |history| {
+                let version = history.resolve(&id)?;
+                let mut factors = Vec::new();
+                for (at, edit) in version.edits.iter().enumerate().skip(from) {
+                    if factors.len() >= size {
+                        return Ok((factors, Some(at)));
+                    }
+                    factors.extend(history.edit(edit)?.factors);
+                }
+                Ok((factors, None))
+            })
+            .await?;
+        Ok(Response::new(ListFactorsResponse {
+            factors,
+            next_page_token: next
+                .map_or(String::new(), |at| pages::token("factors", &at.to_string())),
+        }))
+    }
+
     async fn compare_versions(
         &self,
         request: Request<CompareVersionsRequest>,
@@ -607,7 +637,7 @@ impl IntoStatus for Error {
             Error::Rejected { .. } => failed_precondition(Reason::EditRejected, message),
             Error::Missing { .. } => failed_precondition(Reason::VersionIncomplete, message),
             Error::Materialised { .. } => data_loss(&self),
-            Error::Model(_) | Error::Layout { .. } => internal(&self),
+            Error::Model(_) | Error::Layout { .. } | Error::Export { .. } => internal(&self),
             Error::Store(error) => error.into_status(),
             Error::Object(crate::objects::Error::NotFound { .. }) => {
                 failed_precondition(Reason::ObjectMissing, message)

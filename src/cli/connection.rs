@@ -7,6 +7,7 @@ use super::{Flags, flag};
 use crate::client::{Client, Credentials};
 use crate::config::ClientConfig;
 use crate::embedded::Embedded;
+use crate::objects::ObjectStore;
 
 /// Flags of every command that talks to a coordinator.
 #[derive(Debug, Args)]
@@ -81,6 +82,13 @@ impl Connection {
     /// The client.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The objects of the coordinator inside this process.
+    pub fn objects(&self) -> Option<ObjectStore> {
+        self.embedded
+            .as_ref()
+            .map(|embedded| embedded.objects().clone())
     }
 
     /// Whether the coordinator runs inside this process.

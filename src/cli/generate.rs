@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::job::{self, Format};
 use super::trace::parse_dtype;
-use super::{follow, model};
+use super::{follow, model, version};
 use crate::config::ClientConfig;
 use crate::proto::v1::{self, job::Spec, unit_result::Outcome};
 
@@ -19,6 +19,9 @@ pub struct Args {
     /// The model; the only one there is if it is not given
     #[arg(long)]
     model: Option<String>,
+    /// The version: a ref, v3, a digest's beginning, main~2
+    #[arg(long = "ref", value_name = "VERSION", default_value = "main")]
+    version: String,
     /// Most tokens to add
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: u32,
@@ -69,9 +72,11 @@ async fn complete(
     connection: &Connection,
 ) -> anyhow::Result<ExitCode> {
     let client = connection.client();
+    let model = model::choose(client, args.model.as_deref()).await?;
     let job = v1::Job {
         owner: args.owner.clone().unwrap_or_default(),
-        model: model::choose(client, args.model.as_deref()).await?,
+        version: version::name(&model, &args.version),
+        model,
         spec: Some(Spec::Generate(spec)),
         // Someone waits for it.
         priority: 1,

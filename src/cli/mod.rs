@@ -1,19 +1,28 @@
 //! The command line: one file a subcommand. Each parses, calls the client and prints. Data go to
 //! standard output, everything else to standard error.
 
+mod audit;
 mod auth;
 mod connection;
+mod diff;
+mod edit;
+mod export;
 mod follow;
 mod generate;
 mod job;
 mod locate;
+mod log;
 mod model;
 mod output;
+mod refs;
 mod results;
+mod revert;
 mod serve;
+mod show;
 mod status;
 mod store;
 mod trace;
+mod version;
 mod worker;
 
 use std::path::PathBuf;
@@ -22,6 +31,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
+use crate::proto::v1::RefKind;
 use crate::telemetry;
 
 /// Finds where a language model keeps a fact, rewrites it, and never loses the page.
@@ -56,6 +66,32 @@ enum Command {
     Locate(locate::Args),
     /// Complete a text
     Generate(generate::Args),
+    /// Change what a model knows
+    #[command(subcommand)]
+    Edit(edit::Command),
+    /// Show the versions of a model as a graph
+    Log(log::Args),
+    /// Show a version or an edit
+    Show(show::Args),
+    /// Show what differs between two versions
+    Diff(diff::Args),
+    /// Move a branch to another version, back or forth
+    Rollback(refs::RollbackArgs),
+    /// Take an edit out of a branch
+    Revert(revert::RevertArgs),
+    /// Add an edit of another branch
+    CherryPick(revert::PickArgs),
+    /// Name a version for good
+    Tag(refs::NameArgs),
+    /// Begin another line of versions
+    Branch(refs::NameArgs),
+    /// Show tags and branches
+    Refs(refs::ListArgs),
+    /// Write a version as files that other programs load
+    Export(export::Args),
+    /// Show who changed what, and prove it
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Look at jobs, follow, cancel them, read their results
     #[command(subcommand)]
     Job(job::Command),
@@ -104,6 +140,17 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Trace(args) => args.connection.flags(&mut flags),
         Command::Locate(args) => args.connection.flags(&mut flags),
         Command::Generate(args) => args.connection.flags(&mut flags),
+        Command::Edit(command) => command.connection().flags(&mut flags),
+        Command::Log(args) => args.connection.flags(&mut flags),
+        Command::Show(args) => args.connection.flags(&mut flags),
+        Command::Diff(args) => args.connection.flags(&mut flags),
+        Command::Rollback(args) => args.connection().flags(&mut flags),
+        Command::Revert(args) => args.connection().flags(&mut flags),
+        Command::CherryPick(args) => args.connection().flags(&mut flags),
+        Command::Tag(args) | Command::Branch(args) => args.connection().flags(&mut flags),
+        Command::Refs(args) => args.connection().flags(&mut flags),
+        Command::Export(args) => args.connection.flags(&mut flags),
+        Command::Audit(command) => command.connection().flags(&mut flags),
         Command::Job(command) => command.connection().flags(&mut flags),
         Command::Status(args) => args.connection.flags(&mut flags),
         Command::Store(command) => command.flags(&mut flags),
@@ -127,6 +174,18 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Trace(args) => trace::run(*args, &config.client).await,
             Command::Locate(args) => locate::run(args, &config.client).await,
             Command::Generate(args) => generate::run(args, &config.client).await,
+            Command::Edit(command) => edit::run(command, &config.client).await,
+            Command::Log(args) => log::run(args, &config.client).await,
+            Command::Show(args) => show::run(args, &config.client).await,
+            Command::Diff(args) => diff::run(args, &config.client).await,
+            Command::Rollback(args) => refs::rollback(args, &config.client).await,
+            Command::Revert(args) => revert::revert(args, &config.client).await,
+            Command::CherryPick(args) => revert::cherry_pick(args, &config.client).await,
+            Command::Tag(args) => refs::name(args, RefKind::Tag, &config.client).await,
+            Command::Branch(args) => refs::name(args, RefKind::Branch, &config.client).await,
+            Command::Refs(args) => refs::list(args, &config.client).await,
+            Command::Export(args) => export::run(args, &config.client).await,
+            Command::Audit(command) => audit::run(command, &config.client).await,
             Command::Job(command) => job::run(command, &config.client).await,
             Command::Status(args) => status::run(args, &config.client).await,
             Command::Store(command) => store::run(command, &config).await,

@@ -9,7 +9,7 @@ use prost::Message as _;
 
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::job::{self, Format};
-use super::{follow, model};
+use super::{follow, model, version};
 use crate::causal::Compat;
 use crate::client::Client;
 use crate::config::ClientConfig;
@@ -43,6 +43,9 @@ pub struct Args {
     /// The model; the only one there is if it is not given
     #[arg(long)]
     model: Option<String>,
+    /// The version: a ref, v3, a digest's beginning, main~2
+    #[arg(long = "ref", value_name = "VERSION", default_value = "main")]
+    version: String,
     /// hidden, mlp, attn, hidden_severed_mlp, hidden_severed_attn, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "hidden,mlp,attn")]
     kinds: Vec<String>,
@@ -146,8 +149,10 @@ async fn submit(
         let digest = digest.context("cannot store the facts with the coordinator")?;
         spec.facts_object = digest.to_string();
     }
+    let model = model::choose(client, args.model.as_deref()).await?;
     let job = v1::Job {
         owner: args.owner.clone().unwrap_or_default(),
+        version: version::name(&model, &args.version),
         model,
         spec: Some(Spec::Trace(spec)),
         display_name: args.name.clone().unwrap_or_default(),

@@ -435,6 +435,8 @@ impl Job {
             model: Some(self.model.clone()),
             units,
             noise_scale: self.noise_scale,
+            version: self.spec.version.clone(),
+            leased_version: None,
             settings,
         }
     }

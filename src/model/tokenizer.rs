@@ -150,6 +150,11 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// A token as the vocabulary writes it, by its id.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// The tokenizer as a `tokenizer.json`: the file it came from, or the one it was rebuilt as.
     pub fn to_json(&self) -> &str {
         &self.json

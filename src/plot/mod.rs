@@ -21,6 +21,7 @@ pub mod axis;
 mod curves;
 mod error;
 mod heatmap;
+pub mod history;
 mod palette;
 mod panels;
 mod svg;

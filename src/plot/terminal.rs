@@ -76,6 +76,11 @@ impl Colour {
         }
     }
 
+    /// `text` in bold where there is colour.
+    pub fn bold(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
     /// `text` in the style `code` where there is colour.
     pub(super) fn paint(self, code: &str, text: &str) -> String {
         match self {

@@ -155,6 +155,14 @@ pub enum Error {
         /// What is wrong, and the remedy.
         problem: String,
     },
+    /// A version could not be exported.
+    #[error("{path} {problem}")]
+    Export {
+        /// The destination.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// The files of the base could not be laid out.
     #[error("cannot lay out {path}: {source}")]
     Layout {

@@ -13,6 +13,7 @@ mod bases;
 mod commit;
 pub mod difference;
 mod error;
+pub mod export;
 mod factor;
 mod history;
 mod manifest;

@@ -10,6 +10,7 @@ use crate::blocking::blocking;
 use crate::client::Client;
 use crate::objects::{self, Digest, ObjectStore};
 use crate::proto::v1;
+use crate::version::base_version;
 
 /// Why a lease's files could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,14 @@ pub enum Error {
         digest: String,
         /// Why not.
         source: Box<objects::Error>,
+    },
+    /// What a version is made of could not be fetched or read.
+    #[error("cannot get {version}: {problem}")]
+    Version {
+        /// The version.
+        version: String,
+        /// Why not.
+        problem: String,
     },
     /// The folder of the model could not be laid out.
     #[error("cannot lay out {path}: {source}")]
@@ -137,7 +146,7 @@ pub async fn checkpoint(
 /// Fetches what the units of a lease name only, and gives the lease with it in its place.
 ///
 /// # Errors
-/// [`Error::Facts`].
+/// [`Error::Facts`] and [`Error::Version`].
 pub async fn complete(
     client: &Client,
     objects: &ObjectStore,
@@ -167,7 +176,72 @@ pub async fn complete(
         let list = v1::FactList::decode(bytes.as_slice()).map_err(|e| failed(e.to_string()))?;
         noise.subjects = list.facts.into_iter().map(|fact| fact.subject).collect();
     }
+    lease.leased_version = version(client, objects, &lease).await?;
     Ok(lease)
+}
+
+/// What the version of a lease is made of, with the numbers; none for the model as it was
+/// imported.
+///
+/// # Errors
+/// [`Error::Version`].
+async fn version(
+    client: &Client,
+    objects: &ObjectStore,
+    lease: &v1::Lease,
+) -> Result<Option<v1::LeasedVersion>, Error> {
+    let model = lease.model.as_ref();
+    let (name, digest) = model.map_or(("", ""), |model| (&model.name, &model.digest));
+    let base = base_version(name.trim_start_matches("models/"), digest);
+    if lease.version.is_empty() || lease.version == base.name {
+        return Ok(None);
+    }
+    let failed = |problem: String| Error::Version {
+        version: lease.version.clone(),
+        problem,
+    };
+    let status = |status: tonic::Status| failed(status.message().to_owned());
+    let request = v1::GetVersionRequest {
+        name: lease.version.clone(),
+    };
+    let mut versions = client.versions();
+    let version = versions.get_version(request).await.map_err(status)?;
+    let mut factors = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListFactorsRequest {
+            parent: lease.version.clone(),
+            page_size: 1000,
+            page_token,
+        };
+        let page = versions
+            .list_factors(request)
+            .await
+            .map_err(status)?
+            .into_inner();
+        factors.extend(page.factors);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        page_token = page.next_page_token;
+    }
+    let object = |error: objects::Error| failed(error.to_string());
+    for factor in &mut factors {
+        let digest: Digest = factor.digest.parse().map_err(object)?;
+        if !objects.contains(&digest).map_err(object)? {
+            let size = (factor.width + factor.inner) * u64::from(factor.rank) * 4;
+            objects::download(client.objects(), &digest, size, objects, |_| {})
+                .await
+                .map_err(object)?;
+        }
+        let store = objects.clone();
+        let read = objects::blocking(move || store.read(&digest));
+        factor.data = read.await.map_err(object)?;
+    }
+    Ok(Some(v1::LeasedVersion {
+        version: version.into_inner().version,
+        factors,
+    }))
 }
 
 /// The path a file was imported from, when these very bytes are there.

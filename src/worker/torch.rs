@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tch::{Device, Kind as Dtype};
+use tch::{Device, Kind as Dtype, Tensor};
 
 use super::engine::{Engine, Files, Sink, failure, result};
 use crate::causal::noise::{Law, Rule};
@@ -13,6 +13,7 @@ use crate::model::{self, Checkpoint, Model};
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, FailureClass, leased_unit::Spec};
 use crate::translate;
+use crate::version::{self, Base, Factor, Matrix};
 
 /// What the activations of a batch may take if nothing is said. One number for every machine: where
 /// products are not oneDNN's, the rows of a batch decide the last bits of its results.
@@ -35,6 +36,66 @@ struct Loaded {
     model: Model,
     /// Mean and covariance of its embeddings over the corpus of this digest, the last one asked for.
     gaussian: Option<(String, Arc<EmbeddingGaussian>)>,
+    /// What its matrices are made again from.
+    base: Base,
+    /// The version whose matrices it has; empty for the base's own.
+    version: String,
+    /// The matrices that differ from the base's: layer and name.
+    edited: Vec<(usize, String)>,
+}
+
+impl Loaded {
+    /// Gives the model the matrices of another version: those that either one edits are made
+    /// again from the base and held against their digests (I11), nothing else is touched.
+    fn switch(&mut self, wanted: &v1::LeasedVersion) -> Result<(), version::Error> {
+        let described = wanted.version.clone().unwrap_or_default();
+        if self.version == described.name {
+            return Ok(());
+        }
+        let factors: Vec<Factor> = wanted
+            .factors
+            .iter()
+            .map(|factor| Factor::from_proto(factor, &factor.data))
+            .collect::<Result<_, _>>()?;
+        let grouped = version::by_tensor(&factors);
+        let wanted_again = |name: &str| described.matrices.iter().any(|m| m.tensor_name == name);
+        for (layer, tensor) in std::mem::take(&mut self.edited) {
+            if !wanted_again(&tensor) {
+                let pristine = self.base.matrix(&tensor, &[])?;
+                self.put(layer, &tensor, &pristine)?;
+            }
+        }
+        for matrix in &described.matrices {
+            let name = matrix.tensor_name.as_str();
+            let factors = grouped.get(name).map_or(&[][..], Vec::as_slice);
+            let made = self.base.verified(matrix, factors)?;
+            self.put(matrix.layer as usize, name, &made)?;
+            self.edited.push((matrix.layer as usize, name.to_owned()));
+        }
+        tracing::info!(from = self.version, to = described.name, "switched version");
+        self.version = described.name;
+        Ok(())
+    }
+
+    fn put(&mut self, layer: usize, tensor: &str, matrix: &Matrix) -> Result<(), model::Error> {
+        let checkpoint = self.base.checkpoint();
+        let down = &checkpoint.layout().layers[layer].down;
+        let info = checkpoint.tensors().find(|info| info.name == tensor);
+        let shape = info.map_or(&down.weight.shape, |info| &info.shape);
+        let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
+        let kind = match matrix.dtype {
+            model::DType::F32 => Dtype::Float,
+            model::DType::F16 => Dtype::Half,
+            model::DType::BF16 => Dtype::BFloat16,
+        };
+        let stored = Tensor::f_from_data_size(&matrix.bytes, &shape, kind)?;
+        let weight = if down.transposed {
+            stored.f_tr()?.f_contiguous()?
+        } else {
+            stored
+        };
+        self.model.set_down_projection(layer, &weight)
+    }
 }
 
 impl Torch {
@@ -78,13 +139,15 @@ impl Torch {
         }
     }
 
-    /// The model of a lease, loaded if it is not the one in memory.
+    /// The model of a lease, loaded if it is not the one in memory, with the matrices of the
+    /// lease's version.
     fn model(
         &mut self,
-        wanted: &v1::Model,
+        lease: &v1::Lease,
         dtype: v1::Dtype,
         checkpoint: &Path,
     ) -> Result<&mut Loaded, v1::Failure> {
+        let wanted = lease.model.clone().unwrap_or_default();
         let fits = |loaded: &Loaded| loaded.digest == wanted.digest && loaded.dtype == dtype;
         if !self.loaded.as_ref().is_some_and(fits) {
             // The old model goes first: two may not fit.
@@ -108,7 +171,17 @@ impl Torch {
                 dtype,
                 model,
                 gaussian: None,
+                base: Base::new(opened),
+                version: String::new(),
+                edited: Vec::new(),
             });
+        }
+        let version = lease.leased_version.clone().unwrap_or_default();
+        if let Some(Err(error)) = self.loaded.as_mut().map(|loaded| loaded.switch(&version)) {
+            // It may be between two versions now.
+            self.loaded = None;
+            let what = format!("{} cannot be made: {error}", lease.version);
+            return Err(failure(FailureClass::Transient, what));
         }
         match &mut self.loaded {
             Some(loaded) => Ok(loaded),
@@ -164,7 +237,6 @@ impl Engine for Torch {
         files: &Files,
         sink: &mut dyn Sink,
     ) -> Result<(), v1::Failure> {
-        let wanted = lease.model.clone().unwrap_or_default();
         match &lease.settings {
             Some(v1::lease::Settings::Trace(spec)) => {
                 let fingerprint = self.fingerprint(spec.dtype());
@@ -172,7 +244,7 @@ impl Engine for Torch {
                 let rule: Rule = spec.noise.parse().map_err(|error: causal::Error| {
                     failure(FailureClass::Invalid, error.to_string())
                 })?;
-                let loaded = self.model(&wanted, spec.dtype(), &files.checkpoint)?;
+                let loaded = self.model(lease, spec.dtype(), &files.checkpoint)?;
                 let gaussian = match (&spec.noise_corpus, &files.corpus) {
                     (Some(named), Some(path)) if rule.needs_corpus() => {
                         Some(loaded.gaussian(named, path)?)
@@ -192,7 +264,7 @@ impl Engine for Torch {
             }
             Some(v1::lease::Settings::Generate(spec)) => {
                 let fingerprint = self.fingerprint(spec.dtype());
-                let model = &self.model(&wanted, spec.dtype(), &files.checkpoint)?.model;
+                let model = &self.model(lease, spec.dtype(), &files.checkpoint)?.model;
                 for unit in &lease.units {
                     let Some(Spec::Generate(asked)) = &unit.spec else {
                         continue;

@@ -1,0 +1,211 @@
+//! How long a version takes: materialising it, verified, and moving a ref to it.
+//!
+//! ```text
+//! cargo bench --bench version
+//! cargo bench --bench version -- --edits 1000 --width 1600 --inner 6400 --threads 2
+//! ```
+//!
+//! The matrix is of GPT-2 XL's shape, in its orientation. Every run is materialised twice and the
+//! digests are compared. The clock's time is that of a machine which may be busy with other
+//! things, so the best of the runs is given.
+
+#![allow(clippy::unwrap_used)]
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use palimpsest::embedded::Embedded;
+use palimpsest::model::{Checkpoint, DType, TensorData};
+use palimpsest::objects::{Digest, upload};
+use palimpsest::proto::v1;
+use palimpsest::version::{Factor, materialise};
+
+#[derive(Parser)]
+struct Args {
+    /// Edits of rank one
+    #[arg(long, default_value_t = 1000)]
+    edits: usize,
+    /// What the matrix gives
+    #[arg(long, default_value_t = 1600)]
+    width: usize,
+    /// What it takes
+    #[arg(long, default_value_t = 6400)]
+    inner: usize,
+    /// Threads
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Runs, of which the best counts
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Versions of a tiny model that are made before a ref is moved over all of them
+    #[arg(long, default_value_t = 1000)]
+    versions: usize,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() {
+    let args = Args::parse();
+    materialising(&args);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(moving(&args));
+}
+
+/// Numbers of a fixed sequence, around zero.
+struct Sequence(u32);
+
+impl Sequence {
+    fn take(&mut self, count: usize, scale: f32) -> Vec<f32> {
+        (0..count)
+            .map(|_| {
+                self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                ((self.0 >> 8) as f32 / 16_777_216.0 - 0.5) * scale
+            })
+            .collect()
+    }
+}
+
+fn materialising(args: &Args) {
+    let mut sequence = Sequence(1);
+    let factors: Vec<Factor> = (0..args.edits)
+        .map(|_| {
+            let (left, right) = (
+                sequence.take(args.width, 0.1),
+                sequence.take(args.inner, 0.1),
+            );
+            Factor::rank_one("w", 0, left, right)
+        })
+        .collect();
+    let listed: Vec<&Factor> = factors.iter().collect();
+    let numbers = sequence.take(args.width * args.inner, 1.0);
+    let multiplies = (args.edits * args.width * args.inner) as f64;
+    println!(
+        "{} rank-one edits of a {} x {} matrix, {} threads",
+        args.edits, args.inner, args.width, args.threads
+    );
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        let bytes: Vec<u8> = match dtype {
+            DType::F32 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            DType::BF16 => numbers
+                .iter()
+                .flat_map(|&x| half::bf16::from_f32(x).to_le_bytes())
+                .collect(),
+            DType::F16 => numbers
+                .iter()
+                .flat_map(|&x| half::f16::from_f32(x).to_le_bytes())
+                .collect(),
+        };
+        let base = TensorData {
+            dtype,
+            shape: vec![args.inner, args.width],
+            bytes: Cow::Owned(bytes),
+        };
+        let mut best = Duration::MAX;
+        let mut digest = None;
+        for _ in 0..args.runs.max(2) {
+            let start = Instant::now();
+            let made = materialise("w", &base, true, &listed, args.threads).unwrap();
+            best = best.min(start.elapsed());
+            let expected = *digest.get_or_insert(made.digest);
+            assert_eq!(made.digest, expected, "I11");
+        }
+        println!(
+            "  {dtype:>4}: {:.3} s, digest included; {:.1} G multiplications and additions a second",
+            best.as_secs_f64(),
+            multiplies / best.as_secs_f64() / 1e9
+        );
+    }
+}
+
+/// A rollback over many versions, as a client sees it.
+async fn moving(args: &Args) {
+    let folder = tempfile::tempdir().unwrap();
+    let embedded = Embedded::start(folder.path()).unwrap();
+    let client = embedded.client().clone();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+    let checkpoint = Checkpoint::open(&fixture).unwrap();
+    let mut files = Vec::new();
+    for path in checkpoint.files() {
+        let digest = Digest::of_file(path).unwrap();
+        upload(client.objects(), &digest, path, |_| {})
+            .await
+            .unwrap();
+        files.push(v1::model::File {
+            file_name: path.file_name().unwrap().to_str().unwrap().to_owned(),
+            digest: digest.to_string(),
+            size: std::fs::metadata(path).unwrap().len(),
+            source_path: String::new(),
+        });
+    }
+    let down = checkpoint.layout().layers[0].down.weight.clone();
+    let model = v1::Model {
+        family: "llama".to_owned(),
+        shape: Some(v1::model::Shape {
+            layers: 1,
+            width: 1,
+            vocabulary: 1,
+            context: 1,
+            block_parameters: 1,
+            ..Default::default()
+        }),
+        files,
+        ..Default::default()
+    };
+    let request = v1::CreateModelRequest {
+        model_id: "m".to_owned(),
+        model: Some(model),
+    };
+    client.models().create_model(request).await.unwrap();
+    let mut sequence = Sequence(2);
+    let start = Instant::now();
+    let mut last = v1::Version::default();
+    for _ in 0..args.versions {
+        let left = sequence.take(down.shape[0], 1e-3);
+        let right = sequence.take(down.shape[1], 1e-3);
+        let edit = v1::Edit {
+            method: "import".to_owned(),
+            factors: vec![Factor::rank_one(&down.name, 0, left, right).to_proto()],
+            ..Default::default()
+        };
+        let request = v1::CreateEditRequest {
+            parent: "models/m".to_owned(),
+            edit: Some(edit),
+            ..Default::default()
+        };
+        let made = client.versions().create_edit(request).await.unwrap();
+        last = made.into_inner().version.unwrap();
+    }
+    println!(
+        "\n{} edits of a tiny model, one after another, each a durable version: {:.1} ms each",
+        args.versions,
+        start.elapsed().as_secs_f64() * 1e3 / args.versions as f64
+    );
+    for (what, to) in [
+        ("back over all of them to the base", "v0".to_owned()),
+        ("forth to the last", format!("v{}", last.number)),
+    ] {
+        let mut best = Duration::MAX;
+        for _ in 0..args.runs {
+            let asked = v1::Ref {
+                name: "models/m/refs/main".to_owned(),
+                version: format!("models/m/versions/{to}"),
+                ..Default::default()
+            };
+            let request = v1::UpdateRefRequest {
+                r#ref: Some(asked),
+                force: false,
+            };
+            let start = Instant::now();
+            client.versions().update_ref(request).await.unwrap();
+            best = best.min(start.elapsed());
+        }
+        println!(
+            "main moved {what}: {:.1} ms a call",
+            best.as_secs_f64() * 1e3
+        );
+    }
+    embedded.stop().await;
+}
