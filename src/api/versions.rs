@@ -241,7 +241,7 @@ impl Versions {
             .r#ref
             .ok_or_else(|| invalid_argument("ref", "it is missing"))?;
         let (model, id) = split(&asked.name, "refs")?;
-        let (model, id) = (model.to_owned(), id.to_owned());
+        let (of, model, id) = (model.to_owned(), model.to_owned(), id.to_owned());
         check_why("ref.why", &asked.why)?;
         let version = version_of(&model, "ref.version", &asked.version)?;
         entry.why = asked.why;
@@ -265,17 +265,11 @@ impl Versions {
             })
             .await
             .map_err(IntoStatus::into_status)??;
-        let previous = digest_of(&asked_model(&moved.reference.name)).to_owned();
         Ok(UpdateRefResponse {
-            previous_version: version::version_name(&previous, &moved.before),
+            previous_version: version::version_name(&of, &moved.before),
             r#ref: Some(moved.reference),
         })
     }
-}
-
-/// `models/{model}` out of the name of something below it.
-fn asked_model(name: &str) -> String {
-    name.split('/').take(2).collect::<Vec<_>>().join("/")
 }
 
 /// Enters a movement into the audit log and writes it.
