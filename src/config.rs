@@ -473,6 +473,18 @@ pub fn terminal_convention(name: &str) -> Option<std::ffi::OsString> {
     known.contains(&name).then(|| std::env::var_os(name))?
 }
 
+/// The name that the system has for whoever runs this process; none where it has none.
+fn system_user() -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let id = std::fs::metadata("/proc/self").ok()?.uid().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _, user) = (fields.next()?, fields.next()?, fields.next()?);
+        (user == id).then(|| name.to_owned())
+    })
+}
+
 /// The values of all settings as text, with their origins.
 struct Layers {
     values: BTreeMap<&'static str, (String, Origin)>,
@@ -516,6 +528,8 @@ impl Layers {
         {
             let origin = Origin::Environment(name.into());
             self.set("client.user", environment[name].clone(), origin)?;
+        } else if let Some(user) = system_user() {
+            self.set("client.user", user, Origin::Default)?;
         }
         if let Some(end) = get("SLURM_JOB_END_TIME") {
             let origin = Origin::Environment("SLURM_JOB_END_TIME".into());

@@ -98,11 +98,11 @@ pub fn say(made: &v1::Version, branch: &str) {
     for warning in &made.warnings {
         eprintln!("warning: {warning}");
     }
-    eprintln!(
-        "{branch} is at v{} {}, with {} edits",
-        made.number,
-        version::brief(&made.name),
-        made.edits.len()
-    );
+    let edits = match made.edits.len() {
+        1 => "1 edit".to_owned(),
+        count => format!("{count} edits"),
+    };
+    let brief = version::brief(&made.name);
+    eprintln!("{branch} is at v{} {brief}, with {edits}", made.number);
     println!("{}", made.name);
 }
