@@ -8,7 +8,6 @@ use super::connection::{Connection, ConnectionArgs, Need};
 use super::{model, output, version};
 use crate::client::Client;
 use crate::config::ClientConfig;
-use crate::plot::Colour;
 use crate::plot::history::{Node, leads};
 use crate::proto::v1;
 use crate::version::digest_of;
@@ -69,7 +68,7 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
             parent: Some(version.parent.as_str()).filter(|parent| !parent.is_empty()),
         })
         .collect();
-    let colour = Colour::detect(&std::io::stdout());
+    let colour = output::colour();
     let mut edits: HashMap<&str, String> = HashMap::new();
     for (found, lead) in versions.iter().zip(leads(&nodes, colour)) {
         if !found.subject_edit.is_empty() && !edits.contains_key(found.subject_edit.as_str()) {

@@ -149,7 +149,6 @@ async fn submit(
         let digest = digest.context("cannot store the facts with the coordinator")?;
         spec.facts_object = digest.to_string();
     }
-    let model = model::choose(client, args.model.as_deref()).await?;
     let job = v1::Job {
         owner: args.owner.clone().unwrap_or_default(),
         version: version::name(&model, &args.version),
