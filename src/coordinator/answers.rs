@@ -16,6 +16,7 @@ use crate::causal::ENGINE_REVISION;
 use crate::objects::Digest;
 use crate::proto::v1::{self, job::Spec, leased_unit};
 use crate::store::{self, CachedResult, Store};
+use crate::version::digest_of;
 
 /// The digests of a job's units.
 #[derive(Clone, Debug)]
@@ -36,10 +37,8 @@ impl UnitDigests {
         part(&mut hasher, b"palimpsest unit 1");
         part(&mut hasher, &ENGINE_REVISION.to_be_bytes());
         part(&mut hasher, model.digest.as_bytes());
-        // What follows the model's own name says which version of it.
-        let name = job.model.strip_prefix("models/").unwrap_or(&job.model);
-        let version = name.split_once('/').map_or("", |(_, version)| version);
-        part(&mut hasher, version.as_bytes());
+        // Which version of it: two models with the same files have the same versions.
+        part(&mut hasher, digest_of(&job.version).as_bytes());
         let mut settings = hasher.clone();
         match job.spec.as_ref()? {
             Spec::Trace(trace) => {
@@ -210,7 +209,7 @@ mod tests {
 
         let mut seeded = job.clone();
         let mut other_version = job.clone();
-        other_version.model = "models/m/versions/1".to_owned();
+        other_version.version = "models/m/versions/1".to_owned();
         if let Some(Spec::Trace(trace)) = &mut seeded.spec {
             trace.seed = Some(2);
         }
