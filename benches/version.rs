@@ -10,6 +10,7 @@
 //! things, so the best of the runs is given.
 
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods)] // a bench is about time
 
 use std::borrow::Cow;
 use std::path::Path;
