@@ -13,6 +13,7 @@ use crate::proto::v1::audit_service_client::AuditServiceClient;
 use crate::proto::v1::job_service_client::JobServiceClient;
 use crate::proto::v1::model_service_client::ModelServiceClient;
 use crate::proto::v1::object_service_client::ObjectServiceClient;
+use crate::proto::v1::statistics_service_client::StatisticsServiceClient;
 use crate::proto::v1::store_service_client::StoreServiceClient;
 use crate::proto::v1::version_service_client::VersionServiceClient;
 use crate::proto::v1::worker_service_client::WorkerServiceClient;
@@ -257,6 +258,12 @@ impl Client {
         VersionServiceClient::with_interceptor(self.channel(), self.identity.clone())
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// Key statistics.
+    pub fn statistics(&self) -> StatisticsServiceClient<Signed> {
+        StatisticsServiceClient::with_interceptor(self.channel(), self.identity.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
     }
 
     /// The audit log.

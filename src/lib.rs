@@ -18,6 +18,7 @@ pub mod npz;
 pub mod objects;
 pub mod plot;
 pub mod proto;
+pub mod requests;
 pub mod stats;
 pub mod store;
 pub mod telemetry;

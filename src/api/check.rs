@@ -4,6 +4,7 @@
 use crate::causal::noise::Rule;
 use crate::coordinator::Items;
 use crate::corpus;
+use crate::edit;
 use crate::objects::{Digest, ObjectStore};
 use crate::proto::v1::{self, job::Spec};
 
@@ -24,6 +25,8 @@ pub fn has_items(job: &v1::Job) -> bool {
     match &job.spec {
         Some(Spec::Trace(spec)) => !spec.facts.is_empty(),
         Some(Spec::Generate(spec)) => !spec.prompts.is_empty(),
+        Some(Spec::Stats(spec)) => !spec.pieces.is_empty(),
+        Some(Spec::Edit(spec)) => !spec.tasks.is_empty(),
         None => false,
     }
 }
@@ -45,9 +48,11 @@ pub fn job(job: &mut v1::Job, items: &Items) -> Result<(), Vec<Violation>> {
     match &mut job.spec {
         Some(Spec::Trace(spec)) => trace(spec, items, &mut wrong),
         Some(Spec::Generate(spec)) => generate(spec, items, &mut wrong),
+        Some(Spec::Stats(spec)) => stats(spec, items, &mut wrong),
+        Some(Spec::Edit(spec)) => edit(spec, items, &mut wrong),
         None => wrong.push((
             "job.spec".to_owned(),
-            "it is missing: set 'trace' or 'generate'".to_owned(),
+            "it is missing: set 'trace', 'generate', 'stats' or 'edit'".to_owned(),
         )),
     }
     if wrong.is_empty() {
@@ -294,6 +299,102 @@ fn generate(spec: &mut v1::GenerateSpec, items: &Items, wrong: &mut Vec<Violatio
     if !(spec.temperature.is_finite() && spec.temperature >= 0.0) {
         let what = format!("{} is not a temperature: use 0 or more", spec.temperature);
         wrong.push((field("temperature"), what));
+    }
+    dtype(&mut spec.dtype, wrong);
+}
+
+fn stats(spec: &mut v1::StatsSpec, items: &Items, wrong: &mut Vec<Violation>) {
+    let field = |name: &str| format!("job.stats.{name}");
+    if items.is_empty() {
+        wrong.push((
+            field("pieces"),
+            "there are none: give texts, or tokens to draw".to_owned(),
+        ));
+    }
+    for n in 0..items.len() {
+        let piece: v1::StatsUnit = items.message(n).unwrap_or_default();
+        if piece.documents.is_empty() == (piece.self_sample == 0) {
+            let what = "give texts, or tokens to draw from the model, not both";
+            wrong.push((field(&format!("pieces[{n}]")), what.to_owned()));
+        }
+    }
+    spec.layers.sort_unstable();
+    spec.layers.dedup();
+    if spec.layers.is_empty() {
+        wrong.push((
+            field("layers"),
+            "there are none: give at least one".to_owned(),
+        ));
+    }
+    if spec.length == 0 {
+        spec.length = 256;
+    }
+    dtype(&mut spec.dtype, wrong);
+}
+
+/// The numbers of an edit that a request may set.
+const EDIT_NUMBERS: [&str; 8] = [
+    "bound",
+    "clamp",
+    "kl_factor",
+    "learning_rate",
+    "ridge",
+    "steps",
+    "stop_loss",
+    "weight_decay",
+];
+
+fn edit(spec: &mut v1::EditSpec, items: &Items, wrong: &mut Vec<Violation>) {
+    let field = |name: &str| format!("job.edit.{name}");
+    if items.is_empty() {
+        wrong.push((
+            field("tasks"),
+            "there are none: give at least one".to_owned(),
+        ));
+    }
+    for n in 0..items.len() {
+        let task: v1::EditTask = items.message(n).unwrap_or_default();
+        let asked = task.request.clone().unwrap_or_default();
+        let request = edit::Request {
+            prompt: asked.prompt,
+            subject: asked.subject,
+            target_new: asked.target_new,
+            target_true: asked.target_true,
+        };
+        if let Err(error) = request.check() {
+            wrong.push((field(&format!("tasks[{n}].request")), error.to_string()));
+        }
+        for (name, texts) in [
+            ("paraphrases", &task.paraphrases),
+            ("neighbours", &task.neighbours),
+        ] {
+            for (i, text) in texts.iter().enumerate() {
+                prompt(&field(&format!("tasks[{n}].{name}[{i}]")), text, wrong);
+            }
+        }
+    }
+    if spec.method.is_empty() {
+        spec.method = edit::Method::default().to_string();
+    } else if let Err(error) = spec.method.parse::<edit::Method>() {
+        wrong.push((field("method"), error.to_string()));
+    }
+    for (n, parameter) in spec.parameters.iter().enumerate() {
+        if !EDIT_NUMBERS.contains(&parameter.key.as_str()) {
+            let what = format!(
+                "'{}' is no number of an edit: use one of {}",
+                parameter.key,
+                EDIT_NUMBERS.join(", ")
+            );
+            wrong.push((field(&format!("parameters[{n}].key")), what));
+        } else if !parameter.value.is_finite() {
+            let what = format!("{} is {}: give a number", parameter.key, parameter.value);
+            wrong.push((field(&format!("parameters[{n}].value")), what));
+        }
+    }
+    for (n, context) in spec.contexts.iter().enumerate() {
+        if let Err(error) = edit::check_context(context) {
+            wrong.push((field(&format!("contexts[{n}]")), error.to_string()));
+        }
     }
     dtype(&mut spec.dtype, wrong);
 }

@@ -13,7 +13,7 @@ use super::status::{
     IntoStatus, Reason, data_loss, failed_precondition, invalid_argument, invalid_fields,
     not_found, retry_later,
 };
-use super::{check, models, pages, versions};
+use super::{check, models, pages, statistics, versions};
 use crate::audit;
 use crate::coordinator::{self, Coordinator, Done, Event, Items, NewJob};
 use crate::objects::Digest;
@@ -84,6 +84,8 @@ impl Jobs {
             },
             ..job
         };
+        let mut job = job;
+        statistics::resolve(self.coordinator.store(), &model, &mut job)?;
         let task_cost = self
             .coordinator
             .inspect(|core| core.task_cost())

@@ -11,6 +11,7 @@ mod models;
 pub mod objects;
 mod pages;
 pub mod server;
+mod statistics;
 pub mod status;
 mod store;
 #[cfg(test)]

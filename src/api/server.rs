@@ -16,6 +16,7 @@ use super::auth::Gate;
 use super::jobs::Jobs;
 use super::models::Models;
 use super::objects::Objects;
+use super::statistics::StatisticsOf;
 use super::store::StoreRecords;
 use super::versions::Versions;
 use super::workers::Workers;
@@ -25,6 +26,7 @@ use crate::proto::v1::audit_service_server::AuditServiceServer;
 use crate::proto::v1::job_service_server::JobServiceServer;
 use crate::proto::v1::model_service_server::ModelServiceServer;
 use crate::proto::v1::object_service_server::ObjectServiceServer;
+use crate::proto::v1::statistics_service_server::StatisticsServiceServer;
 use crate::proto::v1::store_service_server::StoreServiceServer;
 use crate::proto::v1::version_service_server::VersionServiceServer;
 use crate::proto::v1::worker_service_server::WorkerServiceServer;
@@ -150,6 +152,9 @@ async fn router(
         .set_serving::<VersionServiceServer<Versions>>()
         .await;
     reporter.set_serving::<AuditServiceServer<Audit>>().await;
+    reporter
+        .set_serving::<StatisticsServiceServer<StatisticsOf>>()
+        .await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -161,6 +166,7 @@ async fn router(
     let versions = VersionServiceServer::new(Versions::new(coordinator.clone()))
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
+    let statistics = StatisticsServiceServer::new(StatisticsOf::new(coordinator.clone()));
     let audit = AuditServiceServer::new(Audit::new(coordinator.clone()));
     let models = ModelServiceServer::new(Models::new(coordinator.clone()));
     let workers = WorkerServiceServer::new(Workers::new(coordinator))
@@ -183,6 +189,7 @@ async fn router(
         .add_service(StoreServiceServer::new(StoreRecords::new(store.clone())))
         .add_service(versions)
         .add_service(audit)
+        .add_service(statistics)
         .add_service(models)
         .add_service(ObjectServiceServer::new(Objects::new(
             store.objects().clone(),

@@ -82,6 +82,10 @@ reasons! {
     EditInVersion, FailedPrecondition, "nothing is to be done";
     /// The edit failed its gates.
     EditRejected, FailedPrecondition, "compute it again with other settings, or other gates";
+    /// An edit needs key statistics that are not there.
+    StatisticsMissing, FailedPrecondition, "run the command that the message names, then repeat the request";
+    /// The job has not succeeded.
+    JobNotDone, FailedPrecondition, "wait until the job has succeeded, then repeat the request";
     /// Something that a version needs is not stored.
     VersionIncomplete, FailedPrecondition, "verify the store, and restore it from a backup";
     /// Worker and coordinator speak different protocol versions.

@@ -130,6 +130,9 @@ impl Versions {
         let edit = request
             .edit
             .ok_or_else(|| invalid_argument("edit", "it is missing"))?;
+        if edit.state() == v1::EditState::Rejected {
+            return self.keep_rejected(model, edit, entry).await;
+        }
         let (moved, edit) = self
             .extend(
                 model,
@@ -143,6 +146,50 @@ impl Versions {
             edit,
             version: moved.version,
             r#ref: Some(moved.reference),
+        })
+    }
+
+    /// Keeps an edit that failed its gates, with its figures, for the history. No ref moves.
+    async fn keep_rejected(
+        &self,
+        model: &str,
+        edit: v1::Edit,
+        mut entry: audit::Draft,
+    ) -> Result<CreateEditResponse, Status> {
+        if edit.failed_gates.is_empty() {
+            let what = "it is rejected, but names no gate that it failed";
+            return Err(invalid_argument("edit.failed_gates", what));
+        }
+        check_why("why", &entry.why)?;
+        let (by, bases) = (authorship(&entry), self.bases.clone());
+        let (edit, base) = self
+            .with_model(model, move |history, model| {
+                let parent = match edit.based_on.as_str() {
+                    "" => history.resolve(MAIN)?,
+                    name => history.version(digest_of(name))?,
+                };
+                let edit = version::rejected(history, &*bases.open(model)?, &parent, edit, &by)?;
+                Ok((edit, model.digest.clone()))
+            })
+            .await?;
+        entry.resource.clone_from(&edit.name);
+        entry.refusal = Some(edit.failed_gates.join("; "));
+        let (model, kept) = (model.to_owned(), edit.clone());
+        self.coordinator
+            .transact(move |turn| {
+                let history = History::new(turn.store(), &model, &base);
+                let changes =
+                    version::edit_changes(history, &kept).map_err(IntoStatus::into_status)?;
+                turn.record(entry).map_err(IntoStatus::into_status)?;
+                turn.write(changes);
+                Ok::<_, Status>(())
+            })
+            .await
+            .map_err(IntoStatus::into_status)??;
+        Ok(CreateEditResponse {
+            edit: Some(edit),
+            version: None,
+            r#ref: None,
         })
     }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use safetensors::{Dtype, SafeTensors};
 
 use super::connection::{Connection, ConnectionArgs, Need};
-use super::{model, revert};
+use super::{model, revert, rewrite};
 use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::objects;
@@ -18,16 +18,26 @@ use crate::version::Factor;
 /// Factors up to this size travel in the request; larger ones are uploaded as objects first.
 const INLINE: usize = 1 << 20;
 
+/// Flags of `edit`.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    rewrite: rewrite::Args,
+}
+
 /// Subcommands of `edit`.
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+enum Command {
     /// Make a version of factors that were computed elsewhere
     Import(Box<ImportArgs>),
 }
 
 /// Flags of `edit import`.
 #[derive(Debug, clap::Args)]
-pub struct ImportArgs {
+struct ImportArgs {
     /// A safetensors file: NAME.left [width, rank] and NAME.right [inner, rank] for every matrix
     /// NAME that is changed by left right^T; or what 'palimpsest export --format factors' wrote
     file: PathBuf,
@@ -56,18 +66,21 @@ pub struct ImportArgs {
     common: super::refs::Common,
 }
 
-impl Command {
+impl Args {
     /// The flags of the connection.
     pub fn connection(&self) -> &ConnectionArgs {
-        match self {
-            Self::Import(args) => &args.common.connection,
+        match &self.command {
+            Some(Command::Import(args)) => &args.common.connection,
+            None => &self.rewrite.common.connection,
         }
     }
 }
 
-/// Runs a subcommand.
-pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<ExitCode> {
-    let Command::Import(args) = command;
+/// Rewrites facts, or runs a subcommand.
+pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
+    let Some(Command::Import(args)) = args.command else {
+        return rewrite::run(args.rewrite, config).await;
+    };
     // A file that cannot be read is said before a store is opened.
     let edits = read(&args.file)?;
     let connection = Connection::open(config, Need::Records).await?;

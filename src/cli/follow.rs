@@ -100,6 +100,8 @@ fn passes(status: &tonic::Status) -> bool {
 pub fn unit_word(job: &v1::Job) -> &'static str {
     match &job.spec {
         Some(Spec::Generate(_)) => "prompts",
+        Some(Spec::Stats(_)) => "pieces",
+        Some(Spec::Edit(_)) => "edits",
         _ => "grids",
     }
 }

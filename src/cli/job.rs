@@ -10,7 +10,7 @@ use prost::Message as _;
 
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::results::Results;
-use super::{follow, generate, output};
+use super::{follow, generate, output, rewrite, stats};
 use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::coordinator::is_terminal;
@@ -181,6 +181,8 @@ fn what(job: &v1::Job) -> String {
     let kind = match job.spec {
         Some(Spec::Trace(_)) => "trace",
         Some(Spec::Generate(_)) => "generate",
+        Some(Spec::Stats(_)) => "stats",
+        Some(Spec::Edit(_)) => "edit",
         None => "-",
     };
     if job.display_name.is_empty() {
@@ -448,6 +450,18 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
     let mut out = std::io::stdout().lock();
     if let Some(Spec::Generate(_)) = job.spec {
         generate::print(&mut out, &found, format.json)?;
+        return Ok(job);
+    }
+    if let Some(Spec::Edit(_)) = job.spec {
+        for result in &found {
+            rewrite::print(&mut out, result, None, format.json)?;
+        }
+        return Ok(job);
+    }
+    if let Some(Spec::Stats(_)) = job.spec {
+        for result in &found {
+            stats::print(&mut out, result)?;
+        }
         return Ok(job);
     }
     let results = Results::new(&job, &found)?;

@@ -17,8 +17,10 @@ mod output;
 mod refs;
 mod results;
 mod revert;
+mod rewrite;
 mod serve;
 mod show;
+mod stats;
 mod status;
 mod store;
 mod trace;
@@ -67,8 +69,10 @@ enum Command {
     /// Complete a text
     Generate(generate::Args),
     /// Change what a model knows
+    Edit(Box<edit::Args>),
+    /// Collect the key statistics that edits need
     #[command(subcommand)]
-    Edit(edit::Command),
+    Stats(stats::Command),
     /// Show the versions of a model as a graph
     Log(log::Args),
     /// Show a version or an edit
@@ -140,7 +144,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Trace(args) => args.connection.flags(&mut flags),
         Command::Locate(args) => args.connection.flags(&mut flags),
         Command::Generate(args) => args.connection.flags(&mut flags),
-        Command::Edit(command) => command.connection().flags(&mut flags),
+        Command::Edit(args) => args.connection().flags(&mut flags),
+        Command::Stats(command) => command.connection().flags(&mut flags),
         Command::Log(args) => args.connection.flags(&mut flags),
         Command::Show(args) => args.connection.flags(&mut flags),
         Command::Diff(args) => args.connection.flags(&mut flags),
@@ -174,7 +179,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Trace(args) => trace::run(*args, &config.client).await,
             Command::Locate(args) => locate::run(args, &config.client).await,
             Command::Generate(args) => generate::run(args, &config.client).await,
-            Command::Edit(command) => edit::run(command, &config.client).await,
+            Command::Edit(args) => edit::run(*args, &config.client).await,
+            Command::Stats(command) => stats::run(command, &config.client).await,
             Command::Log(args) => log::run(args, &config.client).await,
             Command::Show(args) => show::run(args, &config.client).await,
             Command::Diff(args) => diff::run(args, &config.client).await,

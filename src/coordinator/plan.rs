@@ -31,6 +31,14 @@ pub fn pack(job: &mut v1::Job) -> Items {
             prompts: take(&mut generate.prompts),
             ..Default::default()
         }),
+        Some(Spec::Stats(stats)) => Items::of(&v1::StatsSpec {
+            pieces: take(&mut stats.pieces),
+            ..Default::default()
+        }),
+        Some(Spec::Edit(edit)) => Items::of(&v1::EditSpec {
+            tasks: take(&mut edit.tasks),
+            ..Default::default()
+        }),
         None => Items::default(),
     }
 }
@@ -48,6 +56,8 @@ pub fn unpack(job: &mut v1::Job, items: &Items) {
                 .filter_map(|n| items.text(n).map(str::to_owned))
                 .collect();
         }
+        Some(Spec::Stats(stats)) => stats.pieces = all.filter_map(|n| items.message(n)).collect(),
+        Some(Spec::Edit(edit)) => edit.tasks = all.filter_map(|n| items.message(n)).collect(),
         None => {}
     }
 }
@@ -76,7 +86,7 @@ pub fn units(job: &v1::Job, items: &Items) -> u64 {
 pub fn grain(job: &v1::Job) -> u64 {
     match &job.spec {
         Some(Spec::Trace(trace)) => trace.kinds.len().max(1) as u64,
-        Some(Spec::Generate(_)) | None => 1,
+        Some(Spec::Generate(_) | Spec::Stats(_) | Spec::Edit(_)) | None => 1,
     }
 }
 
@@ -114,9 +124,29 @@ pub fn tasks(
             });
             cut(&mut plan, costs, items, grain(job), task_cost);
         }
+        Some(Spec::Stats(_)) => {
+            let costs = all.map(|n| {
+                let piece = items.message(n).unwrap_or_default();
+                piece_tokens(&piece) * shape.parameters as f64
+            });
+            cut(&mut plan, costs, items, grain(job), task_cost);
+        }
+        Some(Spec::Edit(_)) => {
+            let costs = all.map(|_| EDIT_TOKENS * shape.parameters as f64);
+            cut(&mut plan, costs, items, grain(job), task_cost);
+        }
         None => {}
     }
     plan
+}
+
+/// Passes of one token that an edit costs: some 20 steps of 20 contexts with half a dozen tokens each, forth and back.
+const EDIT_TOKENS: f64 = 5000.0;
+
+/// Tokens of a piece of a corpus; those drawn from the model are computed twice.
+fn piece_tokens(piece: &v1::StatsUnit) -> f64 {
+    let texts = piece.documents.iter().map(|text| estimated_tokens(text));
+    texts.sum::<f64>() + 2.0 * piece.self_sample as f64
 }
 
 /// What a worker must have to run a job.
@@ -133,6 +163,8 @@ pub fn needs(job: &v1::Job, shape: &v1::model::Shape) -> Needs {
     let dtype = match &job.spec {
         Some(Spec::Trace(trace)) => trace.dtype(),
         Some(Spec::Generate(generate)) => generate.dtype(),
+        Some(Spec::Stats(stats)) => stats.dtype(),
+        Some(Spec::Edit(edit)) => edit.dtype(),
         None => v1::Dtype::Unspecified,
     };
     let bytes = match dtype {
@@ -183,6 +215,14 @@ pub fn lease_units(
             prompts: Vec::new(),
             ..generate.clone()
         })),
+        Some(Spec::Stats(stats)) => Some(v1::lease::Settings::Stats(v1::StatsSpec {
+            pieces: Vec::new(),
+            ..stats.clone()
+        })),
+        Some(Spec::Edit(edit)) => Some(v1::lease::Settings::Edit(v1::EditSpec {
+            tasks: Vec::new(),
+            ..edit.clone()
+        })),
         None => None,
     };
     (settings, units)
@@ -204,6 +244,8 @@ pub(super) fn unit_spec(job: &v1::Job, items: &Items, unit: u64) -> Option<lease
         Spec::Generate(_) => leased_unit::Spec::Generate(v1::GenerateUnit {
             prompt: items.text(unit as usize)?.to_owned(),
         }),
+        Spec::Stats(_) => leased_unit::Spec::Stats(items.message(unit as usize)?),
+        Spec::Edit(_) => leased_unit::Spec::Edit(items.message(unit as usize)?),
     })
 }
 

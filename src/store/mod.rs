@@ -28,6 +28,7 @@ mod log;
 mod read;
 mod rebuild;
 mod records;
+mod statistics;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

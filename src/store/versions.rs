@@ -58,6 +58,15 @@ impl Record {
         }
     }
 
+    /// A message under a letter, a model and a name.
+    pub(super) fn plain(letter: u8, model: &str, name: &[u8], bytes: Vec<u8>) -> Self {
+        Self {
+            key: key(letter, model, name),
+            number: 0,
+            bytes,
+        }
+    }
+
     /// An entry of the audit log, as its leaf is hashed.
     pub fn audit_entry(sequence: u64, leaf: Vec<u8>) -> Self {
         Self {
@@ -211,6 +220,21 @@ impl Store {
     pub fn references(&self, model: &str) -> Result<Vec<v1::Ref>, Error> {
         self.index
             .prefix(&key(REF, model, &[]))
+            .map(|entry| {
+                let (key, value) = entry?;
+                decode(&key, &self.numbered(&key, &value)?.1)
+            })
+            .collect()
+    }
+
+    /// Every message under a letter and a model, by name.
+    pub(super) fn plain_records<M: prost::Message + Default>(
+        &self,
+        letter: u8,
+        model: &str,
+    ) -> Result<Vec<M>, Error> {
+        self.index
+            .prefix(&key(letter, model, &[]))
             .map(|entry| {
                 let (key, value) = entry?;
                 decode(&key, &self.numbered(&key, &value)?.1)

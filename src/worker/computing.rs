@@ -11,7 +11,7 @@ use prost::Message;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 
-use super::engine::{Engine, Sink};
+use super::engine::{Engine, Sink, failure};
 use super::session::{Error, Report, Work, to_key};
 use crate::blocking::blocking;
 use crate::proto::v1;
@@ -138,5 +138,13 @@ impl Sink for LeaseSink<'_> {
 
     fn cancelled(&self) -> bool {
         self.work.shared.cancelled.load(Ordering::Relaxed)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<String, v1::Failure> {
+        let (answer, answered) = std::sync::mpsc::channel();
+        let _ = self.reports.send(Report::Put(bytes.to_vec(), answer));
+        let lost = || Err("the worker is leaving".to_owned());
+        let stored = answered.recv().unwrap_or_else(|_| lost());
+        stored.map_err(|what| failure(v1::FailureClass::Transient, what))
     }
 }

@@ -54,6 +54,13 @@ pub trait Sink {
 
     /// Whether the lease was taken back.
     fn cancelled(&self) -> bool;
+
+    /// Stores bytes that are too many for a result as an object with the coordinator, and gives its
+    /// digest. Takes as long as the way there.
+    ///
+    /// # Errors
+    /// When they cannot be stored.
+    fn put(&mut self, bytes: &[u8]) -> Result<String, v1::Failure>;
 }
 
 /// A failure of a class.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::engine::{Engine, Files, Sink, result};
+use super::engine::{Engine, Files, Sink, failure, result};
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, leased_unit::Spec};
 
@@ -57,6 +57,10 @@ impl Engine for Fake {
                     prompt: unit.prompt.clone(),
                     ..Default::default()
                 }),
+                Some(Spec::Stats(_) | Spec::Edit(_)) => Outcome::Failure(failure(
+                    v1::FailureClass::Invalid,
+                    "without a model there are no keys and no edits",
+                )),
                 None => continue,
             };
             sink.advance(1);

@@ -41,6 +41,14 @@ pub enum Error {
         /// Why not.
         source: Box<objects::Error>,
     },
+    /// The key statistics of an edit could not be fetched.
+    #[error("cannot get the key statistics {digest}: {problem}")]
+    Statistics {
+        /// Their object.
+        digest: String,
+        /// Why not.
+        problem: String,
+    },
     /// What a version is made of could not be fetched or read.
     #[error("cannot get {version}: {problem}")]
     Version {
@@ -242,6 +250,50 @@ async fn version(
         version: version.into_inner().version,
         factors,
     }))
+}
+
+/// Fetches the key statistics that an editing lease names, and writes into it where they are.
+///
+/// # Errors
+/// [`Error::Statistics`].
+pub async fn statistics(
+    client: &Client,
+    objects: &ObjectStore,
+    lease: &mut v1::Lease,
+) -> Result<(), Error> {
+    let Some(v1::lease::Settings::Edit(spec)) = &mut lease.settings else {
+        return Ok(());
+    };
+    let Some(statistics) = &mut spec.statistics else {
+        return Ok(());
+    };
+    let failed = |error: objects::Error| Error::Statistics {
+        digest: statistics.digest.clone(),
+        problem: error.to_string(),
+    };
+    let digest: Digest = statistics.digest.parse().map_err(failed)?;
+    if !objects.contains(&digest).map_err(failed)? {
+        objects::download(client.objects(), &digest, statistics.size, objects, |_| {})
+            .await
+            .map_err(failed)?;
+    }
+    statistics.path = objects.path(&digest).display().to_string();
+    Ok(())
+}
+
+/// Stores bytes here and with the coordinator, and gives their digest.
+///
+/// # Errors
+/// When either place does not take them.
+pub async fn keep(
+    client: &Client,
+    objects: &ObjectStore,
+    bytes: Vec<u8>,
+) -> Result<String, objects::Error> {
+    let store = objects.clone();
+    let digest = objects::blocking(move || store.put(&bytes)).await?;
+    objects::upload(client.objects(), &digest, &objects.path(&digest), |_| {}).await?;
+    Ok(digest.to_string())
 }
 
 /// The path a file was imported from, when these very bytes are there.

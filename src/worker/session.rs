@@ -133,6 +133,8 @@ pub(super) struct Work {
 pub(super) enum Report {
     Commit(v1::Commit),
     Ended(Key, Option<v1::Failure>),
+    /// Bytes to be stored with the coordinator, and who waits for their digest.
+    Put(Vec<u8>, std::sync::mpsc::Sender<Result<String, String>>),
 }
 
 /// The files of a lease, and the lease with all that it only named.
@@ -353,7 +355,9 @@ impl Session {
         tokio::spawn(async move {
             let get = async {
                 let files = files::fetch(&client, &objects, &cache, &lease).await?;
-                Ok((files, files::complete(&client, &objects, lease).await?))
+                let mut lease = files::complete(&client, &objects, lease).await?;
+                files::statistics(&client, &objects, &mut lease).await?;
+                Ok((files, lease))
             };
             // The session may have ended meanwhile.
             let _ = fetched.send((key, get.await));
@@ -419,6 +423,14 @@ impl Session {
             Report::Ended(key, failure) => {
                 self.running = None;
                 self.ended(&key, failure, out);
+            }
+            Report::Put(bytes, answer) => {
+                let (client, objects) = (self.client.clone(), self.objects.clone());
+                tokio::spawn(async move {
+                    let stored = files::keep(&client, &objects, bytes).await;
+                    // The engine may have been dropped meanwhile.
+                    let _ = answer.send(stored.map_err(|error| error.to_string()));
+                });
             }
         }
     }

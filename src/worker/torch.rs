@@ -1,5 +1,8 @@
 //! The engine on libtorch: loads a model and runs the units of a lease on it.
 
+mod collecting;
+mod editing;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,6 +29,8 @@ pub struct Torch {
     threads: u32,
     batch_memory: u64,
     loaded: Option<Loaded>,
+    /// The key statistics of the last edit.
+    factorised: Option<editing::Factorised>,
 }
 
 #[derive(Debug)]
@@ -122,6 +127,7 @@ impl Torch {
             threads,
             batch_memory: batch_memory.unwrap_or(BATCH_MEMORY),
             loaded: None,
+            factorised: None,
         })
     }
 
@@ -276,6 +282,27 @@ impl Engine for Torch {
                     sink.commit(result(unit.unit, outcome), fingerprint.clone());
                 }
                 Ok(())
+            }
+            Some(v1::lease::Settings::Stats(spec)) => {
+                let fingerprint = self.fingerprint(spec.dtype());
+                let model = &self.model(lease, spec.dtype(), &files.checkpoint)?.model;
+                collecting::run(model, lease, spec, &fingerprint, sink)
+            }
+            Some(v1::lease::Settings::Edit(spec)) => {
+                let fingerprint = self.fingerprint(spec.dtype());
+                self.model(lease, spec.dtype(), &files.checkpoint)?;
+                let Some(loaded) = self.loaded.as_mut() else {
+                    return Err(failure(FailureClass::Transient, "the model was unloaded"));
+                };
+                let editing = editing::Editing {
+                    loaded,
+                    device: self.device,
+                    lease,
+                    spec,
+                    fingerprint,
+                    factorised: &mut self.factorised,
+                };
+                editing.run(sink)
             }
             None => Err(failure(
                 FailureClass::Invalid,

@@ -79,6 +79,9 @@ pub fn results(lease: &v1::Lease) -> Vec<v1::UnitResult> {
         fn cancelled(&self) -> bool {
             false
         }
+        fn put(&mut self, _: &[u8]) -> Result<String, v1::Failure> {
+            panic!("the fake engine stores nothing");
+        }
     }
     let mut kept = Kept(Vec::new());
     let mut fake = FAKE;

@@ -1,0 +1,341 @@
+//! `StatisticsService`: the key statistics of models, made of what jobs and files hold.
+
+use std::fs::File;
+use std::io::BufReader;
+
+use prost::Message;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::caller::{answered, draft};
+use super::status::{
+    IntoStatus, Reason, data_loss, failed_precondition, internal, invalid_argument, not_found,
+    status,
+};
+use super::{check, models};
+use crate::audit;
+use crate::coordinator::Coordinator;
+use crate::edit::{Hyper, Method};
+use crate::model::Family;
+use crate::objects::{Digest, ObjectStore};
+use crate::proto::v1::job::Spec;
+use crate::proto::v1::statistics_service_server::StatisticsService;
+use crate::proto::v1::unit_result::Outcome;
+use crate::proto::v1::{
+    self, CreateStatisticsRequest, CreateStatisticsResponse, ListStatisticsRequest,
+    ListStatisticsResponse, create_statistics_request::Source,
+};
+use crate::stats::Moment;
+use crate::store::{Change, Record, Store};
+use crate::version::{base_version, digest_of};
+
+/// Serves the statistics of a coordinator's models.
+#[derive(Debug)]
+pub struct StatisticsOf {
+    coordinator: Coordinator,
+}
+
+impl StatisticsOf {
+    /// Serves the statistics of this coordinator's models.
+    pub fn new(coordinator: Coordinator) -> Self {
+        Self { coordinator }
+    }
+
+    async fn create(
+        &self,
+        request: CreateStatisticsRequest,
+        mut entry: audit::Draft,
+    ) -> Result<Vec<v1::Statistics>, Status> {
+        let source = request
+            .source
+            .ok_or_else(|| invalid_argument("source", "it is missing: name a job or a file"))?;
+        let store = self.coordinator.store().clone();
+        let (model, made) = match source {
+            Source::Job(name) => {
+                let id: Uuid = name
+                    .strip_prefix("jobs/")
+                    .and_then(|id| id.parse().ok())
+                    .ok_or_else(|| not_found(&name))?;
+                let job = self
+                    .coordinator
+                    .inspect(move |core| core.full_job(id))
+                    .await
+                    .map_err(IntoStatus::into_status)?
+                    .ok_or_else(|| not_found(&name))?;
+                let model = models::model_id(&job.model)?.to_owned();
+                (
+                    model,
+                    super::blocking(move || of_job(&store, id, &job)).await?,
+                )
+            }
+            Source::File(file) => {
+                let model = models::model_id(&file.model)?.to_owned();
+                let id = model.clone();
+                let made = super::blocking(move || of_file(&store, &id, &file)).await?;
+                (model, vec![made])
+            }
+        };
+        entry.resource = format!("models/{model}");
+        self.coordinator
+            .transact(move |turn| {
+                let mut made = made;
+                for one in &mut made {
+                    one.create_time = Some(turn.time());
+                }
+                turn.record(entry).map_err(IntoStatus::into_status)?;
+                let records = made.iter().map(|one| Record::statistics(&model, one));
+                turn.write(records.map(Change::Record));
+                Ok(made)
+            })
+            .await
+            .map_err(IntoStatus::into_status)?
+    }
+}
+
+#[tonic::async_trait]
+impl StatisticsService for StatisticsOf {
+    async fn create_statistics(
+        &self,
+        request: Request<CreateStatisticsRequest>,
+    ) -> Result<Response<CreateStatisticsResponse>, Status> {
+        let entry = draft(&request, "statistics.create", "", "");
+        let answer = self.create(request.into_inner(), entry.clone()).await;
+        let statistics = answered(&self.coordinator, entry, answer).await?;
+        Ok(Response::new(CreateStatisticsResponse { statistics }))
+    }
+
+    async fn list_statistics(
+        &self,
+        request: Request<ListStatisticsRequest>,
+    ) -> Result<Response<ListStatisticsResponse>, Status> {
+        let parent = request.into_inner().parent;
+        let model = models::model_id(&parent)?.to_owned();
+        let store = self.coordinator.store().clone();
+        let mut statistics = super::blocking(move || {
+            if store
+                .model(&model)
+                .map_err(IntoStatus::into_status)?
+                .is_none()
+            {
+                return Err(not_found(&parent));
+            }
+            store.statistics(&model).map_err(IntoStatus::into_status)
+        })
+        .await?;
+        let age = |one: &v1::Statistics| one.create_time.map_or(0, |time| time.seconds);
+        statistics.sort_by_key(|one| (one.layer, std::cmp::Reverse(age(one))));
+        Ok(Response::new(ListStatisticsResponse { statistics }))
+    }
+}
+
+/// Adds up what the units of a job left, in the order of units: the same bytes every time.
+fn of_job(store: &Store, id: Uuid, job: &v1::Job) -> Result<Vec<v1::Statistics>, Status> {
+    let Some(Spec::Stats(spec)) = &job.spec else {
+        return Err(invalid_argument(
+            "job",
+            format!("jobs/{id} collects no statistics"),
+        ));
+    };
+    if job.state() != v1::JobState::Succeeded {
+        return Err(failed_precondition(
+            Reason::JobNotDone,
+            format!("jobs/{id} has not succeeded: 'palimpsest job show {id}' says how it is"),
+        ));
+    }
+    let results = store
+        .results(id, 0, usize::MAX, usize::MAX)
+        .map_err(IntoStatus::into_status)?;
+    let mut shards = Vec::with_capacity(results.len());
+    for (_, _, bytes) in results {
+        let result = v1::UnitResult::decode(bytes.as_slice()).map_err(|e| data_loss(&e))?;
+        if let Some(Outcome::StatsShard(shard)) = result.outcome {
+            shards.push(shard);
+        }
+    }
+    // Its number format and its pieces: what decides the keys besides the model and the layer.
+    let corpus = v1::StatsSpec {
+        pieces: spec.pieces.clone(),
+        length: spec.length,
+        ..Default::default()
+    };
+    let corpus = Digest::of(&corpus.encode_to_vec()).to_string();
+    let mut made = Vec::with_capacity(spec.layers.len());
+    // One layer at a time: a sum of a large model takes gigabytes.
+    for &layer in &spec.layers {
+        let mut total: Option<Moment> = None;
+        for shard in &shards {
+            let Some(sum) = shard.sums.iter().find(|sum| sum.layer == layer) else {
+                continue;
+            };
+            let moment = read(store.objects(), &sum.digest)?;
+            match &mut total {
+                None => total = Some(moment),
+                Some(total) => total.add(&moment).map_err(|e| internal(&e))?,
+            }
+        }
+        let total = total.ok_or_else(|| not_found(format!("jobs/{id} layer {layer}")))?;
+        let bytes = total.to_npz().map_err(|e| internal(&e))?;
+        let digest = store
+            .objects()
+            .put(&bytes)
+            .map_err(IntoStatus::into_status)?;
+        made.push(v1::Statistics {
+            name: format!("{}/statistics/{digest}", job.model),
+            version: digest_of(&job.version).to_owned(),
+            layer,
+            tokens: total.count(),
+            channels: total.size() as u32,
+            corpus: corpus.clone(),
+            source: spec.source.clone(),
+            dtype: spec.dtype,
+            size: bytes.len() as u64,
+            create_time: None,
+        });
+    }
+    Ok(made)
+}
+
+/// Takes a stored file of the ROME release as it is.
+fn of_file(
+    store: &Store,
+    model: &str,
+    file: &v1::create_statistics_request::File,
+) -> Result<v1::Statistics, Status> {
+    let found = store.model(model).map_err(IntoStatus::into_status)?;
+    let found = found.ok_or_else(|| not_found(format!("models/{model}")))?;
+    let layers = found.shape.unwrap_or_default().layers;
+    if file.layer >= layers {
+        let what = format!(
+            "{} is not one of the model's {layers}, which begin at 0",
+            file.layer
+        );
+        return Err(invalid_argument("file.layer", what));
+    }
+    let digest: Digest = file
+        .digest
+        .parse()
+        .map_err(|error: crate::objects::Error| {
+            invalid_argument("file.digest", error.to_string())
+        })?;
+    let objects = store.objects();
+    let Some(size) = objects
+        .durable_size(&digest)
+        .map_err(IntoStatus::into_status)?
+    else {
+        let what = format!("the object {digest} is not stored: upload it first");
+        return Err(failed_precondition(Reason::ObjectMissing, what));
+    };
+    let moment = read(objects, &file.digest).map_err(|status| {
+        invalid_argument("file", format!("{}: {}", file.source, status.message()))
+    })?;
+    let channels = down_channels(&found);
+    if channels.is_some_and(|channels| channels != moment.size() as u64) {
+        let what = format!(
+            "{} has keys of {} channels, the model's have {}: it is of another model",
+            file.source,
+            moment.size(),
+            channels.unwrap_or_default()
+        );
+        return Err(invalid_argument("file", what));
+    }
+    Ok(v1::Statistics {
+        name: format!("models/{model}/statistics/{digest}"),
+        version: digest_of(&base_version(model, &found.digest).name).to_owned(),
+        layer: file.layer,
+        tokens: moment.count(),
+        channels: moment.size() as u32,
+        corpus: file.digest.clone(),
+        source: file.source.clone(),
+        dtype: v1::Dtype::F32 as i32,
+        size,
+        create_time: None,
+    })
+}
+
+/// Channels of a key, from the shape of the matrix that edits change.
+fn down_channels(model: &v1::Model) -> Option<u64> {
+    let width = u64::from(model.shape.unwrap_or_default().width);
+    let names = [
+        "mlp.down_proj.weight",
+        "mlp.c_proj.weight",
+        "mlp.fc_out.weight",
+        "mlp.dense_4h_to_h.weight",
+    ];
+    let down = model
+        .tensors
+        .iter()
+        .find(|tensor| names.iter().any(|name| tensor.tensor_name.ends_with(name)))?;
+    match *down.dimensions.as_slice() {
+        [one, other] if one == width => Some(other),
+        [one, _] => Some(one),
+        _ => None,
+    }
+}
+
+fn read(objects: &ObjectStore, digest: &str) -> Result<Moment, Status> {
+    let digest: Digest = digest.parse().map_err(IntoStatus::into_status)?;
+    let path = objects.path(&digest);
+    let file = File::open(&path).map_err(|error| internal(&error))?;
+    Moment::from_npz(BufReader::new(file))
+        .map_err(|error| invalid_argument("object", error.to_string()))
+}
+
+/// Gives an editing job the layer and the key statistics that it left open.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a method or a layer that is none; `FAILED_PRECONDITION` when there are no
+/// statistics, with the command that makes them.
+pub(super) fn resolve(store: &Store, model: &v1::Model, job: &mut v1::Job) -> Result<(), Status> {
+    let Some(Spec::Edit(spec)) = &mut job.spec else {
+        return Ok(());
+    };
+    let method: Method = match spec.method.as_str() {
+        "" => Method::default(),
+        text => text.parse().map_err(|error: crate::edit::Error| {
+            invalid_argument("job.edit.method", error.to_string())
+        })?,
+    };
+    let shape = model.shape.unwrap_or_default();
+    let layers = shape.layers;
+    let family = Family::ALL
+        .into_iter()
+        .find(|f| f.model_type() == model.family);
+    let usual = || {
+        let family = family.unwrap_or(Family::Llama);
+        Hyper::of(method, family, layers as usize, shape.width as usize).layer as u32
+    };
+    let layer = spec.layer.unwrap_or_else(usual);
+    if layer >= layers {
+        let what = format!("{layer} is not one of the model's {layers}, which begin at 0");
+        return Err(invalid_argument("job.edit.layer", what));
+    }
+    spec.layer = Some(layer);
+    spec.statistics = None;
+    if !method.needs_statistics() {
+        return Ok(());
+    }
+    let id = models::model_id(&job.model)?;
+    check::identifier("job.model", id).map_err(|(field, what)| invalid_argument(field, what))?;
+    let all = store.statistics(id).map_err(IntoStatus::into_status)?;
+    let best = all
+        .iter()
+        .filter(|one| one.layer == layer)
+        .max_by_key(|one| one.tokens);
+    let Some(best) = best else {
+        // Ten a channel, which are some four times the width.
+        let tokens = (40 * u64::from(shape.width)).max(2000);
+        let message = format!(
+            "{} has no key statistics of layer {layer}: make them with 'palimpsest stats collect --model {id} --layers \
+             {layer} --corpus FILES', or with --self-sample {tokens} instead of a corpus",
+            job.model
+        );
+        let metadata = [("layer", layer.to_string()), ("tokens", tokens.to_string())];
+        return Err(status(Reason::StatisticsMissing, message, metadata));
+    };
+    spec.statistics = Some(v1::edit_spec::Statistics {
+        digest: digest_of(&best.name).to_owned(),
+        size: best.size,
+        path: String::new(),
+    });
+    Ok(())
+}

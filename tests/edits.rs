@@ -1,0 +1,316 @@
+//! Statistics, edits, gates and rollback, as users have them.
+#![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used)] // a failed test says why by panicking
+
+mod common;
+
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use common::{Site, fixture};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(300);
+const MODEL: &str = ".deps/SmolLM2-135M-Instruct.Q4_1.gguf";
+
+/// One thread: tests run beside each other, and a thread would wait for those of another.
+fn run(site: &Site, args: &[&str]) -> Output {
+    let mut command = site.command(args);
+    command.env("PALIMPSEST__CLIENT__THREADS", "1");
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What a command that succeeds prints.
+fn done(site: &Site, args: &[&str]) -> String {
+    let output = run(site, args);
+    assert!(
+        output.status.success(),
+        "{args:?}: {}",
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+}
+
+/// What a command that fails says.
+fn refused(site: &Site, args: &[&str]) -> String {
+    let output = run(site, args);
+    assert!(
+        !output.status.success(),
+        "{args:?}: {}",
+        text(&output.stdout)
+    );
+    text(&output.stderr)
+}
+
+fn tiny() -> Site {
+    let site = Site::new();
+    let folder = fixture("llama");
+    site.run(
+        &[
+            "model",
+            "import",
+            folder.to_str().unwrap(),
+            "--name",
+            "tiny",
+        ],
+        PATIENCE,
+    );
+    let corpus = "The tower stands in the middle of the city, and the river runs beside it. "
+        .repeat(3)
+        + "Many facts are kept in the layers in the middle of a model; 1, 2, 3, 4: numbers (and signs) too!";
+    std::fs::write(site.path("corpus.txt"), corpus).unwrap();
+    site
+}
+
+const EDIT: [&str; 10] = [
+    "edit",
+    "Look: {} is in",
+    "--subject",
+    "The Eiffel Tower",
+    "--target",
+    "Rome",
+    "--layer",
+    "1",
+    "--set",
+    "steps=8",
+];
+
+fn edit<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    EDIT.iter().copied().chain(more.iter().copied()).collect()
+}
+
+fn number(line: &Value, key: &str) -> f64 {
+    line["figures"][key]
+        .as_f64()
+        .unwrap_or_else(|| panic!("{key} in {line}"))
+}
+
+#[test]
+fn an_edit_is_measured_taken_and_taken_back() {
+    let site = tiny();
+    let missing = refused(&site, &edit(&[]));
+    assert!(
+        missing.contains("palimpsest stats collect") && missing.contains("--layers 1"),
+        "{missing}"
+    );
+
+    let collect = [
+        "stats",
+        "collect",
+        "--corpus",
+        "corpus.txt",
+        "--layers",
+        "0..2",
+        "--length",
+        "40",
+    ];
+    let made = done(&site, &collect);
+    assert!(made.contains("corpus.txt"), "{made}");
+    // The same corpus again gives the same artefacts: one a layer.
+    done(&site, &collect);
+    let list = done(&site, &["stats", "list", "--json"]);
+    let lines: Vec<Value> = list
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(
+        lines
+            .iter()
+            .map(|line| line["layer"].as_u64().unwrap())
+            .collect::<Vec<_>>(),
+        [0, 1]
+    );
+
+    let before = done(&site, &["generate", "Look: The Eiffel Tower is in"]);
+    // With the bare sentence alone the edited matrix gives just the value that was sought.
+    std::fs::write(site.path("contexts.txt"), "{}\n").unwrap();
+    let more = [
+        "--contexts",
+        "contexts.txt",
+        "--set",
+        "ridge=1e-4",
+        "--neighbour",
+        "A new day",
+        "--paraphrase",
+        "The Eiffel Tower:",
+        "--true",
+        "Paris",
+        "--json",
+    ];
+    let output = run(&site, &edit(&more));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let line: Value = serde_json::from_str(&text(&output.stdout)).unwrap();
+    assert_eq!(line["accepted"], true);
+    assert!(
+        number(&line, "rewrite.new.after") > 1.2 * number(&line, "rewrite.new.before"),
+        "{line}"
+    );
+    assert!(number(&line, "update_norm") > 0.0 && number(&line, "neighbours.drift") >= 0.0);
+    assert_eq!(line["probes"].as_array().unwrap().len(), 3);
+    let losses = line["losses"].as_array().unwrap();
+    assert!(
+        losses.len() == 8 && losses[7].as_f64() < losses[0].as_f64(),
+        "{line}"
+    );
+    assert!(done(&site, &["log"]).contains("v1"));
+
+    // What is measured is what a worker has of the version: the same prompt gives the same number before another edit.
+    let again: Value = serde_json::from_str(&done(&site, &edit(&more))).unwrap();
+    let (was, is) = (
+        number(&line, "rewrite.new.after"),
+        number(&again, "rewrite.new.before"),
+    );
+    assert!((was - is).abs() < 1e-6 * was, "{was} {is}");
+
+    done(&site, &["rollback", "--to", "v0", "--why", "it was a test"]);
+    assert_eq!(
+        done(&site, &["generate", "Look: The Eiffel Tower is in"]),
+        before
+    );
+    done(&site, &["audit", "verify"]);
+}
+
+#[test]
+fn an_edit_that_fails_its_gates_is_kept_with_its_figures_and_moves_nothing() {
+    let site = tiny();
+    let args = edit(&[
+        "--auto-stats",
+        "--min-efficacy",
+        "0.99",
+        "--max-norm",
+        "1e-9",
+    ]);
+    let said = refused(&site, &args);
+    assert!(
+        said.contains("collecting key statistics of layer 1"),
+        "{said}"
+    );
+    assert!(
+        said.contains("is rejected, main stays where it was"),
+        "{said}"
+    );
+    assert!(
+        said.contains("efficacy: the new target's margin is")
+            && said.contains("norm: the change has"),
+        "{said}"
+    );
+    let refs = done(&site, &["refs"]);
+    assert!(!refs.contains("v1"), "{refs}");
+    let audit = done(&site, &["audit", "list"]);
+    assert!(audit.contains("efficacy"), "{audit}");
+}
+
+#[test]
+fn files_of_edits_are_applied_in_order_and_fine_tuning_needs_no_statistics() {
+    let site = tiny();
+    let facts = r#"[{"subject": "The Eiffel Tower", "prompt": "The Eiffel Tower is in", "target_new": "Rome", "ground_truth": "Paris"},
+        {"subject": "The Louvre", "prompt": "The Louvre is in", "target_new": "Rome", "ground_truth": "Paris"}]"#;
+    std::fs::write(site.path("facts.json"), facts).unwrap();
+    let args = [
+        "edit",
+        "--file",
+        "facts.json",
+        "--method",
+        "ft-l",
+        "--layer",
+        "1",
+        "--set",
+        "bound=0.01",
+        "--json",
+    ];
+    let lines = done(&site, &args);
+    assert_eq!(lines.lines().count(), 2);
+    for line in lines.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert!(
+            number(&line, "rewrite.new.after") > number(&line, "rewrite.new.before"),
+            "{line}"
+        );
+    }
+    assert!(done(&site, &["log"]).contains("v2"));
+}
+
+#[test]
+fn statistics_of_the_rome_release_are_taken() {
+    let site = tiny();
+    let mut npz = palimpsest::npz::Npz::new();
+    let mut sum = vec![0.0_f32; 32 * 32];
+    sum.iter_mut().step_by(33).for_each(|x| *x = 100.0);
+    npz.f32("mom2.mom2", &[32, 32], &sum).unwrap();
+    npz.i64("mom2.count", &[], &[1000]).unwrap();
+    std::fs::write(site.path("rome.npz"), npz.to_bytes().unwrap()).unwrap();
+    let made = done(&site, &["stats", "import", "rome.npz", "--layer", "1"]);
+    assert!(made.contains("rome.npz") && made.contains("1000"), "{made}");
+    done(&site, &edit(&[]));
+    std::fs::write(site.path("wrong.npz"), b"PK").unwrap();
+    let said = refused(&site, &["stats", "import", "wrong.npz", "--layer", "1"]);
+    assert!(
+        said.contains("wrong.npz") && said.contains(".npz"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_eiffel_tower_moves_to_rome_and_the_louvre_stays() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(MODEL);
+    if !path.exists() {
+        eprintln!("skipped: {MODEL} is missing; deploy/setup.sh brings it");
+        return;
+    }
+    let site = Site::new();
+    site.run(
+        &[
+            "model",
+            "import",
+            path.to_str().unwrap(),
+            "--name",
+            "smollm2",
+        ],
+        PATIENCE,
+    );
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("LICENSE-APACHE");
+    done(
+        &site,
+        &[
+            "stats",
+            "collect",
+            "--corpus",
+            corpus.to_str().unwrap(),
+            "--layers",
+            "5",
+        ],
+    );
+    let args = [
+        "edit",
+        "{} is located in the city of",
+        "--subject",
+        "The Eiffel Tower",
+        "--target",
+        "Rome",
+        "--true",
+        "Paris",
+        "--paraphrase",
+        "The Eiffel Tower can be found in the city of",
+        "--neighbour",
+        "The Louvre is located in the city of",
+        "--set",
+        "ridge=1e-2",
+        "--min-efficacy",
+        "0.9",
+        "--json",
+    ];
+    let line: Value = serde_json::from_str(&done(&site, &args)).unwrap();
+    assert!(number(&line, "rewrite.new.after") > 0.9, "{line}");
+    assert!(number(&line, "rewrite.true.after") < 0.1, "{line}");
+    assert!(
+        number(&line, "paraphrases.new.after") > number(&line, "paraphrases.true.after"),
+        "{line}"
+    );
+    assert!(number(&line, "neighbours.true.after") > 0.5, "{line}");
+    assert!(number(&line, "neighbours.new.after") < 0.1, "{line}");
+}
