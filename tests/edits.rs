@@ -173,6 +173,9 @@ fn an_edit_is_measured_taken_and_taken_back() {
         before
     );
     done(&site, &["audit", "verify"]);
+    // The statistics are among what the store knows, and needs.
+    let verified = done(&site, &["store", "verify"]);
+    assert!(!verified.contains("wrong "), "{verified}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::versions::Record;
 use super::{Error, Store};
 use crate::proto::v1;
 
-const STATISTICS: u8 = b'K';
+pub(super) const STATISTICS: u8 = b'K';
 
 impl Record {
     /// Key statistics of a model, whose object is stored.

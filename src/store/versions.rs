@@ -5,6 +5,7 @@
 //! by it. What an audit entry says is checked by [`crate::audit`], not here.
 
 use super::examine::{Reach, mentions};
+use super::statistics::STATISTICS;
 use super::values::{decode, digest_of};
 use super::{Error, Store, Value, keys};
 use crate::objects::Digest;
@@ -365,6 +366,7 @@ impl Store {
             Some(EDIT_NUMBER | VERSION_NUMBER) => "numbers",
             Some(REF) => "refs",
             Some(ENTRY) => "audit entries",
+            Some(STATISTICS) => "key statistics",
             Some(_) if key == HEAD => "audit heads",
             _ => return Ok(None),
         };
@@ -394,6 +396,13 @@ impl Store {
                     damaged(format!("'{}' is not a digest", factor.digest))
                 })?));
             }
+        }
+        if key[0] == STATISTICS {
+            let name = decode::<v1::Statistics>(key, &bytes)?.name;
+            let digest = name.rsplit('/').next().unwrap_or_default();
+            reach(Reach::Needed(digest.parse().map_err(|_| {
+                damaged(format!("'{digest}' is not a digest"))
+            })?));
         }
         Ok(Some(kind))
     }
