@@ -94,7 +94,9 @@ def result(unit, fact, kind):
         "samples": grid.samples,
         "noise": grid.noise,
         "noise_scale": grid.noise_scale,
+        "noise_corpus": grid.noise_corpus or None,
         "seed": grid.seed,
+        "compat": name_of(grid, "compat", "COMPAT_").replace("_", "-"),
     }
 
 
