@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Shows Palimpsest at work on this machine: a coordinator and two workers trace where a small real
-# model keeps a dozen well-known facts. Everything it makes is in target/demo, and everything it
-# starts is stopped. The first run downloads and builds, which takes a while.
+# model keeps a dozen well-known facts, then one of them is rewritten and taken back. Everything it
+# makes is in target/demo, and everything it starts is stopped. The first run downloads and builds,
+# which takes a while.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -75,6 +76,23 @@ run trace --facts deploy/demo_facts.json --model smollm2 --samples 5 \
   --json --svg "$demo/figures" >"$demo/results.jsonl" ||
   die "the sweep did not end well: see $demo/*.log"
 run status
+sweep=$("$palimpsest" job list --json | sed -n '1s/.*"jobs\/\([^"]*\)".*/\1/p')
 
-say "what came out: figures in $demo/figures, numbers in $demo/results.jsonl"
-run job results latest
+say "rewriting a fact: the Eiffel Tower is to be in Rome"
+tower="The Eiffel Tower is located in the city of"
+louvre="The Louvre is located in the city of"
+complete() { run generate "$1" --model smollm2 --ref "$2" --max-tokens 6; }
+run stats collect --model smollm2 --self-sample 8000 --layers 5
+run edit "{} is located in the city of" --subject "The Eiffel Tower" --target Rome --true Paris --model smollm2 \
+  --paraphrase "The Eiffel Tower stands in the middle of" --neighbour "$louvre" --min-efficacy 0.9 --why "the demo"
+echo "before:"; complete "$tower" v0; complete "$louvre" v0
+echo "after:"; complete "$tower" main; complete "$louvre" main
+
+say "taking it back"
+run log --model smollm2
+run rollback --to v0 --model smollm2 --why "the demo is over"
+echo "now:"; complete "$tower" main
+run audit verify
+
+say "what came out of the sweep: figures in $demo/figures, numbers in $demo/results.jsonl"
+run job results "$sweep"

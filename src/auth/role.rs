@@ -113,6 +113,9 @@ pub const METHODS: &[(&str, Who)] = &[
     ("palimpsest.v1.ObjectService/QueryObject", KNOWN),
     ("palimpsest.v1.ObjectService/ReadObject", KNOWN),
     ("palimpsest.v1.ObjectService/WriteObject", STORE),
+    ("palimpsest.v1.StatisticsService/CreateStatistics", SUBMIT),
+    ("palimpsest.v1.StatisticsService/ListStatistics", READ),
+    ("palimpsest.v1.StoreService/CollectObjects", ADMINISTER),
     ("palimpsest.v1.VersionService/CherryPickEdit", EDIT),
     ("palimpsest.v1.VersionService/CompareVersions", READ),
     ("palimpsest.v1.VersionService/CreateEdit", EDIT),
@@ -214,7 +217,9 @@ mod tests {
             );
             assert!(!who.includes(Submitter) || who.includes(Editor), "{name}");
             assert!(!who.includes(Editor) || who.includes(Admin), "{name}");
-            let works = service.ends_with(".ObjectService") || method == "Connect";
+            // A worker remakes the version that its lease names.
+            let remakes = ["GetVersion", "ListFactors"].contains(&method);
+            let works = service.ends_with(".ObjectService") || method == "Connect" || remakes;
             assert_eq!(who.includes(Worker), works, "{name}");
         }
     }

@@ -18,9 +18,15 @@ use crate::proto::v1::{self, FailureClass, leased_unit::Spec};
 use crate::translate;
 use crate::version::{self, Base, Factor, Matrix};
 
-/// What the activations of a batch may take if nothing is said. One number for every machine: where
+/// What the activations of a batch may take if nothing is said: little on a CPU, which is not faster
+/// with more, and enough on a GPU to keep it busy. One number for every device of a kind: where
 /// products are not oneDNN's, the rows of a batch decide the last bits of its results.
-const BATCH_MEMORY: u64 = 256 << 20;
+fn batch_memory(device: Device) -> u64 {
+    match device {
+        Device::Cpu => 256 << 20,
+        _ => 4 << 30,
+    }
+}
 
 /// The engine on libtorch.
 #[derive(Debug)]
@@ -106,7 +112,7 @@ impl Loaded {
 impl Torch {
     /// An engine on a device: `auto`, `cpu`, `cuda` or `cuda:N`. `threads` is the number of
     /// threads of a CPU operation, 0 for one a core. `batch_memory` are the bytes that the
-    /// activations of one batch may take, 256 MiB if nothing is said.
+    /// activations of one batch may take; if nothing is said, 256 MiB on a CPU and 4 GiB on a GPU.
     ///
     /// # Errors
     /// When there is no such device.
@@ -125,7 +131,7 @@ impl Torch {
         Ok(Self {
             device,
             threads,
-            batch_memory: batch_memory.unwrap_or(BATCH_MEMORY),
+            batch_memory: batch_memory.unwrap_or_else(|| self::batch_memory(device)),
             loaded: None,
             factorised: None,
         })
