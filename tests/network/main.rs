@@ -9,6 +9,7 @@ mod cable;
 #[path = "../common/mod.rs"]
 mod common;
 
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
@@ -38,6 +39,10 @@ fn a_sweep_over_slow_lossy_and_cut_cables_gives_the_same_bytes() {
 
     let on = |site: &Site, n: usize| site.through(&["ip", "netns", "exec", machines[n].name()]);
     let site = quick_site();
+    // The hosts are this machine's own, and nobody else reaches them.
+    let settings = site.path("palimpsest.toml");
+    let whole = fs::read_to_string(&settings).unwrap() + "insecure = true\n";
+    fs::write(&settings, whole).unwrap();
     write_facts(&site, facts);
     let head = on(&site, 0);
     let server = head.serve("0.0.0.0:7461");
