@@ -258,7 +258,7 @@ impl Averages {
         })
     }
 
-    /// Where an edit of these facts goes unless it is told otherwise: the layer where restoring the
+    /// Where an edit of these facts belongs: the layer where restoring the
     /// MLPs at the last token of the subject brings most back, the middle of the restored window (paper,
     /// sections 2.3 and 3). [`None`] for averages of anything but whole MLP grids, and when no fact was
     /// taken in.

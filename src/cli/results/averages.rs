@@ -236,7 +236,7 @@ fn sites(mlp: &Averages, attn: &Averages) -> Option<String> {
     ))
 }
 
-/// The layer that an edit of these facts goes to unless it is told otherwise.
+/// The layer that an edit of these facts belongs in.
 pub(super) fn edit(averages: &Averages, site: &Site) -> String {
     let plateau = averages.plateau(site);
     let alike = match plateau.start() == plateau.end() {
@@ -248,8 +248,8 @@ pub(super) fn edit(averages: &Averages, site: &Site) -> String {
         ),
     };
     format!(
-        "An edit goes to the MLP of layer {} unless it is told otherwise: there the MLP effect of the {} \
-         is highest, {}{alike}.",
+        "An edit of these facts belongs in the MLP of layer {0} ('palimpsest edit --layer {0}'): there the \
+         MLP effect of the {1} is highest, {2}{alike}.",
         site.layer,
         site.role,
         figure(&site.effect)

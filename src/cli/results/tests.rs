@@ -526,7 +526,7 @@ fn a_sweep_says_where_its_effects_peak_and_an_edit_goes() {
             .unwrap()
             .last()
             .unwrap()
-            .contains("An edit goes to the MLP of layer 4")
+            .contains("An edit of these facts belongs in the MLP of layer 4")
     );
 
     let one = object(results.locate(Some("P131")).unwrap());
