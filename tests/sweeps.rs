@@ -200,7 +200,9 @@ fn averages_and_sites_are_read_from_a_job_that_has_ended() {
     assert!((0..effects.len()).all(|other| mean(other) <= mean(layer)));
     let text = run(&["locate", "latest", "--relation", "year"]);
     assert!(
-        text.contains("1 fact of relation year on tiny. An edit goes to the MLP of layer"),
+        text.contains(
+            "1 fact of relation year on tiny. An edit of these facts belongs in the MLP of layer"
+        ),
         "{text}"
     );
 }
