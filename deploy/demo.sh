@@ -84,7 +84,7 @@ louvre="The Louvre is located in the city of"
 complete() { run generate "$1" --model smollm2 --ref "$2" --max-tokens 6; }
 run stats collect --model smollm2 --self-sample 8000 --layers 5
 run edit "{} is located in the city of" --subject "The Eiffel Tower" --target Rome --true Paris --model smollm2 \
-  --paraphrase "The Eiffel Tower stands in the middle of" --neighbour "$louvre" --min-efficacy 0.9 --why "the demo"
+  --paraphrase "The Eiffel Tower can be found in the city of" --neighbour "$louvre" --min-efficacy 0.9 --why "the demo"
 echo "before:"; complete "$tower" v0; complete "$louvre" v0
 echo "after:"; complete "$tower" main; complete "$louvre" main
 
