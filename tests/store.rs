@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -266,6 +267,40 @@ fn a_backup_taken_while_a_sweep_runs_goes_on_to_the_same_bytes() {
     );
     let _worker = other.worker(&server, "two", &["--fake", "1"]);
     assert_eq!(results(&other, &server, &job), expected);
+    write_facts(&other, 1);
+    // It takes new work, which its audit log must take an entry of, and signs as the first did.
+    submit(&other, &server);
+    let url = server.url();
+    other.run(&["audit", "verify", "--server", &url], PATIENCE);
+    let key = |site: &Site| fs::read(site.path("store/audit.key")).unwrap();
+    assert_eq!(key(&other), key(&site));
+    let mode = fs::metadata(other.path("store/audit.key"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_backup_that_was_killed_at_its_end_is_the_earlier_one() {
+    let site = Site::new();
+    let list = ["job", "list", "--store", "store"];
+    site.run(&list, PATIENCE);
+    let (made, done) = store(&site, &["backup", "backup", "--store", "store"]);
+    assert!(done, "{made}");
+    fs::rename(site.path("backup/log"), site.path("backup/log.old")).unwrap();
+    let (restored, done) = store(&site, &["restore", "backup", "--store", "first"]);
+    assert!(done && restored["next"] == made["next"], "{restored}");
+    let (again, done) = store(&site, &["backup", "backup", "--store", "store"]);
+    assert!(done && site.path("backup/log").is_dir(), "{again}");
+    // Without any log it is no backup, and no empty store is made of it.
+    fs::remove_dir_all(site.path("backup/log")).unwrap();
+    let (refused, done) = store(&site, &["restore", "backup", "--store", "second"]);
+    assert!(
+        !done && refused.to_string().contains("there is no store in"),
+        "{refused}"
+    );
+    assert!(!site.path("second/FORMAT").exists());
 }
 
 #[test]

@@ -7,10 +7,7 @@ use prost::Message;
 use super::merkle::{self, Frontier, Hash};
 use super::{Checkpoint, Error, Signer};
 use crate::proto::v1::{self, AuditOutcome};
-use crate::store::{Change, Record, Store};
-
-/// The file of the signing key, in the store's folder.
-const KEY: &str = "audit.key";
+use crate::store::{AUDIT_KEY as KEY, Change, Record, Store};
 
 /// The end of the log, to which the next entry goes. Owned by whoever serialises changes: the
 /// coordinator's actor.

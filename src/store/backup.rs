@@ -14,7 +14,7 @@ use super::format::{self, Found};
 use super::log::entry::{Next, Reader};
 use super::log::{Files, sync_folder};
 use super::rebuild::remove_folder;
-use super::{Error, FORMAT, lock, occupy};
+use super::{AUDIT_KEY, Error, FORMAT, lock, occupy};
 use crate::objects::ObjectStore;
 
 /// The file that says that a folder holds a backup, and of what.
@@ -57,17 +57,27 @@ pub fn backup(path: &Path, to: &Path, mut progress: impl FnMut(u64)) -> Result<B
     }
     fs::create_dir_all(to).map_err(Error::io("create", to))?;
     let _lock = lock(to)?;
-    let (new, log) = (to.join("log.new"), to.join("log"));
+    let (new, log, old) = (to.join("log.new"), to.join("log"), to.join("log.old"));
     remove_folder(&new)?;
+    if !log.exists() && old.exists() {
+        // A backup was killed between the two renames below.
+        fs::rename(&old, &log).map_err(Error::io("rename", &old))?;
+    }
     let mut made = Backup {
         format: FORMAT,
         ..Backup::default()
     };
     copy_log(path, &new, &mut made, &mut progress)?;
     copy_objects(path, to, &mut made, &mut progress)?;
-    // From here on it is the new one.
-    remove_folder(&log)?;
+    copy_key(path, to)?;
+    // One of the two logs is there whole at every moment.
+    remove_folder(&old)?;
+    if log.exists() {
+        fs::rename(&log, &old).map_err(Error::io("rename", &log))?;
+    }
     fs::rename(&new, &log).map_err(Error::io("rename", &new))?;
+    sync_folder(to)?;
+    remove_folder(&old)?;
     format::write(to)?;
     let manifest = serde_json::to_vec_pretty(&made).unwrap_or_default();
     write_whole(&to.join(MANIFEST), &manifest)?;
@@ -79,7 +89,7 @@ pub fn backup(path: &Path, to: &Path, mut progress: impl FnMut(u64)) -> Result<B
 /// when the store is opened.
 ///
 /// # Errors
-/// [`Error::NotAStore`] when there is no finished backup, [`Error::Format`], [`Error::NotEmpty`],
+/// [`Error::NotAStore`] when there is no log in it, [`Error::Format`], [`Error::NotEmpty`],
 /// [`Error::DamagedLog`] and [`Error::Object`] when the backup is damaged, [`Error::NoSpace`],
 /// [`Error::Io`].
 pub fn restore(from: &Path, to: &Path, mut progress: impl FnMut(u64)) -> Result<Backup, Error> {
@@ -97,6 +107,7 @@ pub fn restore(from: &Path, to: &Path, mut progress: impl FnMut(u64)) -> Result<
     };
     copy_log(from, &to.join("log"), &mut made, &mut progress)?;
     copy_objects(from, to, &mut made, &mut progress)?;
+    copy_key(from, to)?;
     // Last: without it the folder is no store.
     format::write(to)?;
     Ok(made)
@@ -140,7 +151,17 @@ fn copy_log(
     progress: &mut impl FnMut(u64),
 ) -> Result<(), Error> {
     fs::create_dir_all(to).map_err(Error::io("create", to))?;
-    let files = Files::list(&from.join("log"))?;
+    let mut log = from.join("log");
+    if !log.exists() {
+        log = from.join("log.old"); // a backup was killed when it had the new one all but in place
+    }
+    let files = Files::list(&log)?;
+    if files.segments.is_empty() {
+        // Every store has one. Without it, nothing would pass for all there was.
+        return Err(Error::NotAStore {
+            path: from.to_owned(),
+        });
+    }
     if let Some((_, path)) = &files.checkpoint {
         super::log::checkpoint::read(path, |_| Ok(()))?;
         made.log_bytes += copy(path, to, u64::MAX)?;
@@ -167,6 +188,20 @@ fn copy_log(
         progress(made.log_bytes);
     }
     sync_folder(to)
+}
+
+/// Copies the audit log's key, readable by its owner only as it is. A store that no coordinator
+/// has opened has none.
+fn copy_key(from: &Path, to: &Path) -> Result<(), Error> {
+    let (from, to) = (from.join(AUDIT_KEY), to.join(AUDIT_KEY));
+    let temporary = to.with_extension("new");
+    match fs::copy(&from, &temporary) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !from.exists() => Ok(()),
+        copied => copied
+            .and_then(|_| File::open(&temporary)?.sync_all())
+            .and_then(|()| fs::rename(&temporary, &to))
+            .map_err(Error::io("write", &to)),
+    }
 }
 
 fn copy_objects(

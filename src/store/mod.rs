@@ -64,6 +64,10 @@ use crate::objects::ObjectStore;
 
 pub use self::format::FORMAT;
 
+/// The file of the audit log's signing key, in the store's folder. A backup takes it along: without
+/// it the audit log of the restored store would take no further entry, and so the store no change.
+pub const AUDIT_KEY: &str = "audit.key";
+
 /// A new checkpoint is written when the log behind the one before is this many times as long as
 /// the checkpoint, and at least [`LONG_LOG`].
 const LOG_OVER_CHECKPOINT: u64 = 4;
