@@ -32,6 +32,13 @@ pub fn explain(error: &anyhow::Error) -> String {
     if text.is_empty() {
         text = status.code().description().to_owned();
     }
+    if text.starts_with("h2 protocol error") {
+        // The other end speaks, but not HTTP/2 without encryption.
+        text.push_str(
+            "\n  to help: a coordinator with certificates is called as https://HOST:PORT, with client.ca \
+             ('palimpsest auth init' writes a configuration for each caller)",
+        );
+    }
     let details = status.get_error_details();
     let fields = details
         .bad_request()

@@ -399,12 +399,16 @@ pub fn print(
     }
     let figure = |key: &str| edit.figures.iter().find(|f| f.key == key).map(|f| f.value);
     let norm = figure("update_norm").unwrap_or_default();
+    let drift = match figure("text.drift") {
+        Some(drift) => format!("other text drifts by {drift:.4} nats a token"),
+        None => "the drift of other text was not measured: it does not fit the model's context"
+            .to_owned(),
+    };
     writeln!(
         out,
-        "{} in {} steps; the change has {norm:.3} of the matrix's norm; other text drifts by {:.4} nats a token",
+        "{} in {} steps; the change has {norm:.3} of the matrix's norm; {drift}",
         edit.method,
         outcome.steps.len(),
-        figure("text.drift").unwrap_or_default()
     )?;
     if norm > LARGE {
         eprintln!(

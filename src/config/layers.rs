@@ -1,0 +1,220 @@
+//! The values of all settings as text, layer over layer, each with its origin.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use config::{Environment, File, FileFormat, Source, Value, ValueKind};
+
+use super::value::FromSetting;
+use super::{Error, Origin, SETTINGS};
+
+/// The values of all settings as text, with their origins.
+pub(super) struct Layers {
+    pub(super) values: BTreeMap<&'static str, (String, Origin)>,
+    folders: Folders,
+}
+
+impl Layers {
+    pub(super) fn new(folders: Folders) -> Self {
+        let defaults = SETTINGS.iter().map(|setting| {
+            let value = (setting.default.to_owned(), Origin::Default);
+            (setting.key, value)
+        });
+        Self {
+            values: defaults.collect(),
+            folders,
+        }
+    }
+
+    pub(super) fn set(&mut self, key: &str, value: String, origin: Origin) -> Result<(), Error> {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+            return Err(Error::Unknown {
+                key: key.to_owned(),
+                remedy: suggest(key),
+                origin,
+            });
+        };
+        self.values.insert(setting.key, (value, origin));
+        Ok(())
+    }
+
+    pub(super) fn add_conventions(
+        &mut self,
+        environment: &HashMap<String, String>,
+    ) -> Result<(), Error> {
+        let get = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+        // https://no-color.org: whatever it says, if it says anything.
+        if get("NO_COLOR").is_some() {
+            let origin = Origin::Environment("NO_COLOR".into());
+            self.set("log.color", "never".into(), origin)?;
+        }
+        if let Some(name) = ["USER", "LOGNAME"]
+            .into_iter()
+            .find(|name| get(name).is_some())
+        {
+            let origin = Origin::Environment(name.into());
+            self.set("client.user", environment[name].clone(), origin)?;
+        } else if let Some(user) = system_user() {
+            self.set("client.user", user, Origin::Default)?;
+        }
+        if let Some(end) = get("SLURM_JOB_END_TIME") {
+            let origin = Origin::Environment("SLURM_JOB_END_TIME".into());
+            self.set("worker.valid_until", end.clone(), origin)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_file(&mut self, path: &Path) -> Result<(), Error> {
+        let unreadable = |problem: String| Error::Unreadable {
+            origin: format!("the file {}", path.display()),
+            problem,
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+        let table = File::from_str(&text, FileFormat::Toml)
+            .collect()
+            .map_err(|error| unreadable(error.to_string()))?;
+        self.add_table("", table, &Origin::File(path.to_owned()))
+    }
+
+    pub(super) fn add_environment(
+        &mut self,
+        environment: HashMap<String, String>,
+    ) -> Result<(), Error> {
+        let names: HashMap<String, String> = environment
+            .keys()
+            .map(|name| (name.to_lowercase(), name.clone()))
+            .collect();
+        let values = Environment::with_prefix("PALIMPSEST")
+            .prefix_separator("__")
+            .separator("__")
+            .source(Some(environment.into_iter().collect()))
+            .collect()
+            .map_err(|error| Error::Unreadable {
+                origin: "the environment".into(),
+                problem: error.to_string(),
+            })?;
+        for (key, value) in values {
+            // As it is spelled there, for the messages.
+            let name = format!("palimpsest__{}", key.replace('.', "__"));
+            let origin = Origin::Environment(names.get(&name).cloned().unwrap_or(name));
+            self.add_value(&key, value, &origin)?;
+        }
+        Ok(())
+    }
+
+    fn add_table(
+        &mut self,
+        prefix: &str,
+        table: config::Map<String, Value>,
+        origin: &Origin,
+    ) -> Result<(), Error> {
+        // In the order of their names: which of several errors is told must not change.
+        let table: BTreeMap<String, Value> = table.into_iter().collect();
+        for (name, value) in table {
+            self.add_value(&format!("{prefix}{name}"), value, origin)?;
+        }
+        Ok(())
+    }
+
+    fn add_value(&mut self, key: &str, value: Value, origin: &Origin) -> Result<(), Error> {
+        let text = match value.kind {
+            ValueKind::Table(table) if !SETTINGS.iter().any(|setting| setting.key == key) => {
+                return self.add_table(&format!("{key}."), table, origin);
+            }
+            ValueKind::String(text) => text,
+            ValueKind::Boolean(value) => value.to_string(),
+            ValueKind::I64(value) => value.to_string(),
+            ValueKind::I128(value) => value.to_string(),
+            ValueKind::U64(value) => value.to_string(),
+            ValueKind::U128(value) => value.to_string(),
+            ValueKind::Float(value) => value.to_string(),
+            kind @ (ValueKind::Nil | ValueKind::Array(_) | ValueKind::Table(_)) => {
+                self.set(key, kind.to_string(), origin.clone())?;
+                let key = SETTINGS.iter().find(|setting| setting.key == key);
+                return Err(self.invalid(key.map_or("", |setting| setting.key), "give one value"));
+            }
+        };
+        self.set(key, text, origin.clone())
+    }
+
+    pub(super) fn value<T: FromSetting>(&self, key: &'static str) -> Result<T, Error> {
+        let (text, _) = &self.values[key];
+        T::from_setting(text, &self.folders).map_err(|remedy| self.invalid(key, remedy))
+    }
+
+    pub(super) fn invalid(&self, key: &'static str, remedy: impl Into<String>) -> Error {
+        let (value, origin) = self.values[key].clone();
+        Error::Invalid {
+            key,
+            value,
+            origin,
+            remedy: remedy.into(),
+        }
+    }
+}
+
+/// What may have been meant by a key that no setting has.
+fn suggest(key: &str) -> String {
+    let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let same_name = SETTINGS.iter().find(|setting| {
+        let (_, other) = setting.key.rsplit_once('.').unwrap_or(("", setting.key));
+        other == name || other.replace('_', "") == name.replace(['_', '-'], "")
+    });
+    if let Some(setting) = same_name {
+        return format!("perhaps {} was meant", setting.key);
+    }
+    let prefix = format!("{section}.");
+    let siblings: Vec<&str> = SETTINGS
+        .iter()
+        .filter_map(|setting| setting.key.strip_prefix(&prefix))
+        .collect();
+    if siblings.is_empty() {
+        let mut sections: Vec<&str> = SETTINGS
+            .iter()
+            .filter_map(|setting| setting.key.split_once('.'))
+            .map(|(section, _)| section)
+            .collect();
+        sections.dedup();
+        return format!("the sections are {}", sections.join(", "));
+    }
+    format!("section {section} has {}", siblings.join(", "))
+}
+
+/// The user's folders, by the XDG base directory specification.
+pub(super) struct Folders {
+    pub(super) home: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
+    pub(super) data: Option<PathBuf>,
+    pub(super) cache: Option<PathBuf>,
+}
+
+impl Folders {
+    pub(super) fn new(environment: &HashMap<String, String>) -> Self {
+        let folder = |name: &str| {
+            // The specification: relative paths are to be ignored.
+            let path = environment.get(name).map(PathBuf::from);
+            path.filter(|path| path.is_absolute())
+        };
+        let home = folder("HOME");
+        let under_home =
+            |name: &str, path: &str| folder(name).or_else(|| Some(home.as_ref()?.join(path)));
+        Self {
+            config: under_home("XDG_CONFIG_HOME", ".config"),
+            data: under_home("XDG_DATA_HOME", ".local/share"),
+            cache: under_home("XDG_CACHE_HOME", ".cache"),
+            home,
+        }
+    }
+}
+
+/// The name that the system has for whoever runs this process; none where it has none.
+fn system_user() -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let id = std::fs::metadata("/proc/self").ok()?.uid().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _, user) = (fields.next()?, fields.next()?, fields.next()?);
+        (user == id).then(|| name.to_owned())
+    })
+}

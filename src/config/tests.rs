@@ -1,0 +1,339 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+/// Loads in a folder of its own, whose `palimpsest.toml` is `file`.
+fn load(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    if !file.is_empty() {
+        std::fs::write(folder.path().join("palimpsest.toml"), file).unwrap();
+    }
+    let pair = |(key, value): &(&str, &str)| (key.to_string(), value.to_string());
+    let mut environment: HashMap<_, _> = environment.iter().map(pair).collect();
+    environment
+        .entry("HOME".into())
+        .or_insert("/home/ada".into());
+    let flags: Vec<_> = flags.iter().map(pair).collect();
+    Config::load_with(environment, folder.path(), None, &flags)
+}
+
+fn message(result: Result<Config, Error>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn defaults_are_valid_and_those_of_the_documentation() {
+    let config = load("", &[], &[]).unwrap();
+    assert_eq!(config.serve.listen.to_string(), "127.0.0.1:7461");
+    assert_eq!(
+        config.serve.store,
+        Path::new("/home/ada/.local/share/palimpsest")
+    );
+    assert_eq!(config.client.store, config.serve.store);
+    assert_eq!(config.worker.coordinator.as_str(), "http://127.0.0.1:7461");
+    assert_eq!(
+        config.worker.cache,
+        Path::new("/home/ada/.cache/palimpsest/objects")
+    );
+    assert_eq!(config.worker.device.to_string(), "auto");
+    assert_eq!(config.worker.memory, Memory::Auto);
+    assert_eq!(config.worker.credits, 2);
+    assert_eq!((config.worker.id, config.worker.valid_until), (None, None));
+    assert_eq!(config.client.server, None);
+    for setting in SETTINGS {
+        assert!(setting.doc.len() > 20, "{} is not documented", setting.key);
+    }
+}
+
+#[test]
+fn flags_win_over_the_environment_over_the_file_over_the_defaults() {
+    let file = "[worker]\ncredits = 3\nthreads = 4\ndevice = \"cpu\"\n";
+    let environment = [
+        ("PALIMPSEST__WORKER__CREDITS", "5"),
+        ("PALIMPSEST__WORKER__THREADS", "6"),
+    ];
+    let config = load(file, &environment, &[("worker.credits", "7")]).unwrap();
+    assert_eq!(config.worker.credits, 7);
+    assert_eq!(config.worker.threads, 6);
+    assert_eq!(config.worker.device.to_string(), "cpu");
+    assert_eq!(config.origin("worker.credits"), Some(&Origin::Flag));
+    assert_eq!(
+        config.origin("worker.threads"),
+        Some(&Origin::Environment("PALIMPSEST__WORKER__THREADS".into()))
+    );
+    assert!(matches!(
+        config.origin("worker.device"),
+        Some(Origin::File(_))
+    ));
+    assert_eq!(config.origin("worker.memory"), Some(&Origin::Default));
+    assert_eq!(config.origin("worker.nothing"), None);
+}
+
+#[test]
+fn owners_have_weights_that_are_numbers_above_nothing() {
+    let weights = |text: &str| load("", &[], &[("serve.owner_weights", text)]);
+    let read = weights(" ada=3, bob = 0.5 ").unwrap().serve.owner_weights.0;
+    let expected = [("ada".to_owned(), 3.0), ("bob".to_owned(), 0.5)];
+    assert_eq!(read, expected.into());
+    for (wrong, what) in [
+        ("ada", "NAME=NUMBER"),
+        ("ada=much", "'ada=much'"),
+        ("ada=0", "more than 0"),
+        ("ada=inf", "more than 0"),
+    ] {
+        let message = message(weights(wrong));
+        assert!(message.contains(what), "{message}");
+    }
+}
+
+#[test]
+fn what_the_scheduler_cannot_work_with_is_refused() {
+    for (key, value, what) in [
+        ("serve.task_time", "10ms", "1s to 1h"),
+        ("serve.max_open_jobs", "0", "1 to"),
+        ("serve.speculate", "yes", "true or false"),
+        ("worker.drain_timeout", "25", "unit"),
+    ] {
+        let message = message(load("", &[], &[(key, value)]));
+        assert!(message.contains(key) && message.contains(what), "{message}");
+    }
+}
+
+#[test]
+fn the_file_is_looked_for_where_the_documentation_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (work, xdg) = (folder.path().join("work"), folder.path().join("xdg"));
+    std::fs::create_dir_all(xdg.join("palimpsest")).unwrap();
+    std::fs::create_dir_all(&work).unwrap();
+    let environment = || {
+        HashMap::from([
+            ("XDG_CONFIG_HOME".into(), xdg.to_str().unwrap().into()),
+            ("HOME".into(), "/h".into()),
+        ])
+    };
+    let credits = |file: Option<&Path>| {
+        Config::load_with(environment(), &work, file, &[]).map(|config| config.worker.credits)
+    };
+    assert_eq!(credits(None).unwrap(), 2);
+    std::fs::write(xdg.join("palimpsest/palimpsest.toml"), "worker.credits = 3").unwrap();
+    assert_eq!(credits(None).unwrap(), 3);
+    std::fs::write(work.join("palimpsest.toml"), "worker.credits = 4").unwrap();
+    assert_eq!(credits(None).unwrap(), 4);
+    let named = folder.path().join("named.toml");
+    assert!(matches!(credits(Some(&named)), Err(Error::NoFile { path }) if path == named));
+    std::fs::write(&named, "worker.credits = 5").unwrap();
+    assert_eq!(credits(Some(&named)).unwrap(), 5);
+}
+
+#[test]
+fn unknown_keys_are_errors_that_name_the_key_and_its_place() {
+    let text = message(load("[serve]\nlisen = \"x\"\n", &[], &[]));
+    assert!(
+        text.contains("\"serve.lisen\"") && text.contains("palimpsest.toml"),
+        "{text}"
+    );
+    assert!(
+        text.contains("section serve has listen, tls_certificate"),
+        "{text}"
+    );
+    let text = message(load("[server]\nlisten = \"x\"\n", &[], &[]));
+    assert!(text.contains("perhaps serve.listen was meant"), "{text}");
+    let text = message(load("[serve]\nheartbeat-interval = \"1s\"\n", &[], &[]));
+    assert!(
+        text.contains("perhaps serve.heartbeat_interval was meant"),
+        "{text}"
+    );
+    let text = message(load("surprise = 1\n", &[], &[]));
+    assert!(
+        text.contains("the sections are serve, worker, client, store, log"),
+        "{text}"
+    );
+    let text = message(load("", &[("PALIMPSEST__WORKER__CREDIT", "1")], &[]));
+    assert!(
+        text.contains("the variable PALIMPSEST__WORKER__CREDIT"),
+        "{text}"
+    );
+    let text = message(load("", &[], &[("worker.speed", "1")]));
+    assert!(text.contains("\"worker.speed\" in a flag"), "{text}");
+    // Not ours.
+    load(
+        "",
+        &[("PALIMPSEST_HOME", "x"), ("WORKER__CREDITS", "x")],
+        &[],
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_an_error_that_says_where() {
+    let text = message(load("[serve\nlisten = 1", &[], &[]));
+    assert!(
+        text.contains("palimpsest.toml") && text.contains("line 1"),
+        "{text}"
+    );
+}
+
+#[test]
+fn wrong_values_are_errors_that_name_the_setting_the_value_and_the_remedy() {
+    for (key, value, remedy) in [
+        ("serve.listen", "localhost", "127.0.0.1:7461"),
+        ("serve.store", "", "path of a folder"),
+        ("serve.heartbeat_interval", "5", "give it a unit, as 5s"),
+        ("serve.heartbeat_interval", "soon", "as 250ms, 20s"),
+        ("serve.heartbeat_interval", "-5s", "as 250ms, 20s"),
+        ("serve.heartbeat_interval", "1ms", "give 100ms to 10min"),
+        (
+            "serve.lease_duration",
+            "14s",
+            "at least three heartbeat intervals (serve.heartbeat_interval is 5s)",
+        ),
+        ("serve.max_attempts", "0", "give 1 to 1000"),
+        (
+            "worker.coordinator",
+            "127.0.0.1:7461",
+            "http://127.0.0.1:7461",
+        ),
+        ("worker.coordinator", "https://gpu:1", "worker.ca"),
+        ("serve.listen", "0.0.0.0:7461", "serve.insecure = true"),
+        (
+            "serve.tls_certificate",
+            "c.pem",
+            "serve.tls_key, or neither",
+        ),
+        ("serve.client_ca", "ca.pem", "over TLS only"),
+        ("serve.insecure", "yes", "true or false"),
+        ("serve.max_connections", "0", "give 1 to 1000000"),
+        ("client.server", "https://gpu:1", "client.ca"),
+        (
+            "worker.coordinator",
+            "http://gpu:1/api",
+            "leave out what follows the port",
+        ),
+        ("worker.device", "gpu", "cuda:N"),
+        ("worker.threads", "-1", "whole number"),
+        ("worker.memory", "4", "give it a unit, as 4GiB"),
+        ("worker.memory", "4Gib/s", "as 4GiB"),
+        ("worker.memory", "0GiB", "more than nothing"),
+        ("worker.memory", "99999999999TiB", "as 4GiB"),
+        ("worker.credits", "0", "give 1 to 1000"),
+        ("worker.credits", "two", "whole number"),
+        ("worker.id", "Big Worker", "lower-case letters"),
+        ("worker.valid_until", "tomorrow", "2026-01-31T18:00:00Z"),
+        ("log.format", "xml", "text or json"),
+        ("log.color", "red", "auto, always or never"),
+    ] {
+        let text = message(load("", &[], &[(key, value)]));
+        assert!(
+            text.contains(key) && text.contains(&format!("{value:?}")) && text.contains(remedy),
+            "{key} = {value}: {text}"
+        );
+    }
+    let text = message(load("[worker]\nthreads = [1, 2]\n", &[], &[]));
+    assert!(
+        text.contains("worker.threads") && text.contains("give one value"),
+        "{text}"
+    );
+    let text = message(load("[worker.threads]\nfast = 1\n", &[], &[]));
+    assert!(
+        text.contains("worker.threads") && text.contains("give one value"),
+        "{text}"
+    );
+    let text = message(load("[serve]\nheartbeat_interval = 5\n", &[], &[]));
+    assert!(text.contains("give it a unit, as 5s"), "{text}");
+}
+
+#[test]
+fn values_are_read_from_human_text() {
+    for (text, duration) in [
+        ("20s", 20_000),
+        ("250ms", 250),
+        ("1m 30s", 90_000),
+        ("1h30m", 5_400_000),
+        ("1.5s", 1500),
+    ] {
+        assert_eq!(
+            parse_duration(text).unwrap(),
+            Duration::from_millis(duration),
+            "{text}"
+        );
+    }
+    for (text, size) in [
+        ("4GiB", 4 << 30),
+        ("512 MiB", 512 << 20),
+        ("1.5GB", 1_500_000_000),
+        ("10b", 10),
+        ("1kib", 1024),
+        ("9007199254740993B", 9_007_199_254_740_993),
+    ] {
+        assert_eq!(parse_size(text).unwrap(), size, "{text}");
+    }
+    let flags = [
+        ("worker.memory", "2GiB"),
+        ("worker.device", "cuda:1"),
+        ("worker.id", "gpu-7.a_b"),
+        ("worker.valid_until", "2026-01-31T18:00:00Z"),
+        ("client.server", "http://head.cluster:7461/"),
+        ("client.store", "~/runs"),
+        ("serve.store", "relative/store"),
+    ];
+    let config = load("", &[], &flags).unwrap();
+    assert_eq!(config.worker.memory, Memory::Bytes(2 << 30));
+    assert_eq!(config.worker.device.to_string(), "cuda:1");
+    assert_eq!(config.worker.id.unwrap().as_str(), "gpu-7.a_b");
+    assert_eq!(
+        config.worker.valid_until.unwrap().as_second(),
+        1_769_882_400
+    );
+    assert_eq!(
+        config.client.server.unwrap().as_str(),
+        "http://head.cluster:7461"
+    );
+    assert_eq!(config.client.store, Path::new("/home/ada/runs"));
+    assert_eq!(config.serve.store, Path::new("relative/store"));
+}
+
+#[test]
+fn variables_with_a_common_meaning_are_heeded_unless_the_setting_is_set() {
+    let environment = [("NO_COLOR", "1"), ("SLURM_JOB_END_TIME", "1769882400")];
+    let config = load("", &environment, &[]).unwrap();
+    assert_eq!(config.log.color, Color::Never);
+    assert_eq!(
+        config.worker.valid_until.unwrap().to_string(),
+        "2026-01-31T18:00:00Z"
+    );
+    let config = load(
+        "log.color = \"always\"",
+        &environment,
+        &[("worker.valid_until", "")],
+    )
+    .unwrap();
+    assert_eq!(config.log.color, Color::Always);
+    assert_eq!(config.worker.valid_until, None);
+    assert_eq!(
+        load("", &[("NO_COLOR", "")], &[]).unwrap().log.color,
+        Color::Auto
+    );
+}
+
+#[test]
+fn without_a_home_the_folders_have_to_be_given() {
+    let environment = [("HOME", "")];
+    let text = message(load("", &environment, &[]));
+    assert!(
+        text.contains("serve.store") && text.contains("HOME is not set"),
+        "{text}"
+    );
+    let flags = [
+        ("serve.store", "/s"),
+        ("client.store", "/s"),
+        ("worker.cache", "/c"),
+    ];
+    load("", &environment, &flags).unwrap();
+    let xdg = [
+        ("HOME", ""),
+        ("XDG_DATA_HOME", "/data"),
+        ("XDG_CACHE_HOME", "/cache"),
+    ];
+    let config = load("", &xdg, &[]).unwrap();
+    assert_eq!(config.worker.cache, Path::new("/cache/palimpsest/objects"));
+}
