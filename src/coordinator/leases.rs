@@ -279,9 +279,6 @@ impl Core {
         let trouble = job.tasks[n as usize].trouble();
         *trouble.failures.entry(class as i32).or_default() += 1;
         what.clone_into(&mut trouble.last_failure);
-        if class == FailureClass::WorkerLost {
-            trouble.lost_workers.insert(taken.worker.to_string());
-        }
         let lost = trouble.lost_workers.len();
         let names: Vec<_> = trouble.lost_workers.iter().cloned().collect();
         let counted = job.tasks[n as usize].counted_failures();

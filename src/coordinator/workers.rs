@@ -161,6 +161,18 @@ impl Worker {
         });
         keys.collect()
     }
+
+    /// The lease that it works on: the one that it has told steps or results of, or else the oldest,
+    /// because it works on one at a time and in order. The others wait, and are not to blame when it
+    /// is lost.
+    fn running(&self) -> Option<LeaseKey> {
+        let told = |key: &LeaseKey| {
+            let held = self.leases.get(&(key.job, key.task));
+            held.is_some_and(|held| held.steps > 0 || held.units > 0)
+        };
+        let keys = self.keys();
+        keys.into_iter().min_by_key(|key| (!told(key), key.epoch))
+    }
 }
 
 pub(super) fn send(session: Session, message: Message) -> Effect {
@@ -365,9 +377,14 @@ impl Core {
                 self.sessions.remove(&session);
                 turn.effects.push(Effect::Close(session, Closing::Silent));
             }
-            let keys = worker.keys();
+            let (keys, ran) = (worker.keys(), worker.running());
             self.list(&name);
             for key in keys {
+                let task = self.jobs.get_mut(&key.job);
+                if let Some(job) = task.filter(|_| Some(key) == ran) {
+                    let trouble = job.tasks[key.task as usize].trouble();
+                    trouble.lost_workers.insert(name.to_string());
+                }
                 let what = format!("worker {name} was lost");
                 self.release(key, FailureClass::WorkerLost, &what, turn);
             }

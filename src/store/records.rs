@@ -82,7 +82,7 @@ pub struct TaskRecord {
     /// What the last failure said.
     #[prost(string, tag = "5")]
     pub last_failure: String,
-    /// The distinct workers that were lost while they held it.
+    /// The distinct workers that were lost while they ran it.
     #[prost(string, repeated, tag = "6")]
     pub lost_workers: Vec<String>,
     /// What it is now, when it was cut again after its job was accepted.

@@ -35,6 +35,21 @@ fn a_task_that_loses_several_distinct_workers_goes_to_quarantine_and_the_job_is_
 }
 
 #[test]
+fn a_task_that_waited_on_a_lost_worker_is_not_blamed_for_it() {
+    let (mut world, id) = world_with_a_job(2);
+    for worker in 0..2 {
+        world.run(hello(worker, 2));
+        assert_eq!(world.held(worker).len(), 2);
+        world.run(Step::Gone(worker));
+        world.run(Step::Wait(1_200));
+    }
+    assert_eq!(world.task(id, 0).state(), v1::TaskState::Quarantined);
+    let waited = world.task(id, 1);
+    assert_eq!(waited.state(), v1::TaskState::Pending);
+    assert_eq!(waited.last_failure, "worker w1 was lost");
+}
+
+#[test]
 fn a_job_with_a_task_in_quarantine_goes_on_with_the_others() {
     let (mut world, id) = world_with_a_job(3);
     lose_workers(&mut world, 0..2);
