@@ -57,6 +57,15 @@ impl Record {
 }
 
 impl Store {
+    /// What kind of record these bytes are, decoded as [`verify`](super::verify) does.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], and [`Error::Object`] when the record's value is an object that is not
+    /// there.
+    pub fn kind_of(&self, key: &[u8], bytes: &[u8]) -> Result<&'static str, Error> {
+        self.examine(key, bytes, |_| {}).map(|record| record.kind())
+    }
+
     /// Decodes a record, and gives the objects that it reaches to `reach`.
     ///
     /// # Errors
