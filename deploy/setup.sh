@@ -114,7 +114,7 @@ link() {
 }
 
 # For the tests that talk to the server as a stranger would, from another language.
-venv "$cache/python" grpcio==1.80.0 grpcio-reflection==1.80.0 protobuf==6.33.6 numpy==2.2.6
+venv "$cache/python" grpcio==1.80.0 grpcio-reflection==1.80.0 grpcio-tools==1.80.0 protobuf==6.33.6 numpy==2.2.6
 link python "$cache/python" || true
 if [ $transformers = yes ]; then
   venv "$cache/transformers" torch==$torch transformers==5.23.0 peft==0.21.2

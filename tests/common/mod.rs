@@ -7,6 +7,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods)]
 
 pub mod dice;
+pub mod slurm;
 pub mod sweep;
 
 use std::fs::{self, File};
