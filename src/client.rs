@@ -14,6 +14,7 @@ use crate::proto::v1::job_service_client::JobServiceClient;
 use crate::proto::v1::model_service_client::ModelServiceClient;
 use crate::proto::v1::object_service_client::ObjectServiceClient;
 use crate::proto::v1::statistics_service_client::StatisticsServiceClient;
+use crate::proto::v1::status_service_client::StatusServiceClient;
 use crate::proto::v1::store_service_client::StoreServiceClient;
 use crate::proto::v1::version_service_client::VersionServiceClient;
 use crate::proto::v1::worker_service_client::WorkerServiceClient;
@@ -280,6 +281,11 @@ impl Client {
     /// The store.
     pub fn store(&self) -> StoreServiceClient<Channel> {
         StoreServiceClient::new(self.channel())
+    }
+
+    /// The coordinator's own state.
+    pub fn status(&self) -> StatusServiceClient<Signed> {
+        StatusServiceClient::with_interceptor(self.channel(), self.identity.clone())
     }
 
     /// Workers.

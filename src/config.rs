@@ -150,6 +150,19 @@ settings! {
         insecure: bool = "false",
         /// Where grpc.health.v1 is served without TLS as well, for probes that speak none.
         health_listen: Option<SocketAddr> = "",
+        /// Where workers connect, if not where everybody does: with the same certificate, and under
+        /// the rules of `serve.listen`. Workers are then refused at `serve.listen`, and all others
+        /// here.
+        worker_listen: Option<SocketAddr> = "",
+        /// Where Prometheus fetches the coordinator's metrics, at `/metrics`, without TLS. Unset,
+        /// none are kept.
+        metrics_listen: Option<SocketAddr> = "",
+        /// Requests a second that a principal may send, and as many at once after a pause; more are
+        /// refused, with the time to wait. Workers are not counted, nor are callers of whom nothing
+        /// is asked. At least 1.
+        requests_per_second: u32 = "1000",
+        /// Streams (calls under way) that a connection may have at a time. 1 to 100000.
+        streams_per_connection: u32 = "256",
         /// Connections that may be open at a time; more are closed at once. 1 to 1000000.
         max_connections: u32 = "4096",
         /// The folder of everything that the coordinator keeps.
@@ -222,6 +235,9 @@ settings! {
         /// How long the worker stays with nothing to do before it leaves, as a batch job should;
         /// unset, it stays. Duration.
         idle_exit: Option<Duration> = "",
+        /// Where Prometheus fetches the worker's metrics, at `/metrics`, without TLS. Unset, none
+        /// are kept.
+        metrics_listen: Option<SocketAddr> = "",
     }
     /// Settings of the commands that ask for work.
     client: ClientConfig {
@@ -359,6 +375,16 @@ impl Config {
             ("serve.max_open_units", self.serve.max_open_units, u32::MAX),
             ("worker.credits", self.worker.credits, 1000),
             (
+                "serve.requests_per_second",
+                self.serve.requests_per_second,
+                u32::MAX,
+            ),
+            (
+                "serve.streams_per_connection",
+                self.serve.streams_per_connection,
+                100_000,
+            ),
+            (
                 "serve.max_connections",
                 self.serve.max_connections,
                 1_000_000,
@@ -388,10 +414,16 @@ impl Config {
             ));
         }
         let guarded = serve.client_ca.is_some() || serve.tokens.is_some();
-        let kept = serve.listen.ip().is_loopback() || (tls && guarded);
-        if !kept && !serve.insecure {
+        for (key, address) in [
+            ("serve.listen", Some(serve.listen)),
+            ("serve.worker_listen", serve.worker_listen),
+        ] {
+            let inside = address.is_none_or(|address| address.ip().is_loopback());
+            if inside || (tls && guarded) || serve.insecure {
+                continue;
+            }
             return Err(layers.invalid(
-                "serve.listen",
+                key,
                 "beyond this machine, give serve.tls_certificate, serve.tls_key, and serve.client_ca or serve.tokens ('palimpsest auth init' makes what is needed), or say serve.insecure = true",
             ));
         }

@@ -1,4 +1,7 @@
-//! What a program tells of its own running.
+//! What a program tells of its own running: its log here, its numbers in [`metrics`].
+
+pub mod exposition;
+pub mod metrics;
 
 use std::io::{self, IsTerminal};
 

@@ -7,11 +7,13 @@
 pub mod authority;
 pub mod certificate;
 mod error;
+mod rate;
 pub mod role;
 mod tls;
 mod token;
 
 pub use error::Error;
+pub use rate::Rate;
 pub use role::Role;
 pub use tls::{ServerFiles, ServerTls};
 pub use token::{Refusal, Tokens, issue};

@@ -28,6 +28,7 @@ use crate::audit;
 use crate::blocking::blocking;
 use crate::proto::v1::connect_response::Message;
 use crate::store::{self, Change, Store};
+use crate::telemetry::metrics::{COMMIT_EVENTS, COMMIT_SECONDS};
 
 /// Most commands that share one flush.
 const BATCH: usize = 4096;
@@ -490,22 +491,23 @@ impl Actor {
             mut changes,
             after,
             transaction,
-            ..
+            commands,
         } = batch;
         changes.append(&mut self.core.records());
         if changes.is_empty() {
             self.let_out(after);
             return Ok(None);
         }
+        COMMIT_EVENTS.observe([], commands as f64);
         match self.surroundings.disk {
             Disk::Here => {
-                self.store.commit(&changes)?;
+                commit(&self.store, &changes)?;
                 self.let_out(after);
                 Ok(None)
             }
             Disk::Thread => {
                 let store = self.store.clone();
-                let written = tokio::task::spawn_blocking(move || store.commit(&changes));
+                let written = tokio::task::spawn_blocking(move || commit(&store, &changes));
                 Ok(Some(Writing {
                     written,
                     after,
@@ -565,6 +567,14 @@ impl Actor {
             }
         }
     }
+}
+
+/// Makes changes durable, and measures how long that takes.
+fn commit(store: &Store, changes: &[Change]) -> Result<(), store::Error> {
+    let begun = std::time::Instant::now();
+    store.commit(changes)?;
+    COMMIT_SECONDS.observe([], begun.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// Waits until the batch that is under way is durable.

@@ -454,6 +454,11 @@ impl Job {
             .collect()
     }
 
+    /// Units that are committed, without the preparatory one.
+    pub(super) fn units_done(&self) -> u64 {
+        self.units_done
+    }
+
     pub(super) fn note_duration(&mut self, duration: Millis) {
         if self.durations.len() == DURATIONS {
             self.durations.pop_front();

@@ -32,6 +32,7 @@ mod statistics;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod usage;
 mod values;
 mod verify;
 mod versions;
@@ -46,6 +47,7 @@ pub use records::{
     Batch, Change, DivergenceRecord, JobRecord, ResultRecord, SpecRecord, TaskPlan, TaskRecord,
     UnitRef, Value, Write,
 };
+pub use usage::Usage;
 pub use verify::{Problem, Report, verify};
 pub use versions::Record;
 

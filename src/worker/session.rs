@@ -21,6 +21,10 @@ use crate::objects::ObjectStore;
 use crate::proto::v1::connect_request::Message as Request;
 use crate::proto::v1::connect_response::Message as Response;
 use crate::proto::v1::{self, FailureClass};
+use crate::telemetry::metrics::{
+    WORKER_CONNECTED, WORKER_FAILURES, WORKER_LEASE_SECONDS, WORKER_LEASES, WORKER_RECONNECTS,
+    WORKER_UNITS, class_name,
+};
 
 /// The protocol that this worker speaks.
 const PROTOCOL: u32 = 1;
@@ -176,7 +180,9 @@ impl Session {
         let mut wait = BACKOFF.0;
         loop {
             let opened = Instant::now();
-            match self.stream(&shutdown).await {
+            let ended = self.stream(&shutdown).await;
+            WORKER_CONNECTED.set([], 0.0);
+            match ended {
                 Ok(StreamEnd::Drained) => return Ok(()),
                 Ok(StreamEnd::Broken(status)) | Err(status) => match status.code() {
                     Code::FailedPrecondition
@@ -202,6 +208,7 @@ impl Session {
                 () = tokio::time::sleep(wait) => {}
             }
             wait = (wait * 2).min(BACKOFF.1);
+            WORKER_RECONNECTS.add([], 1);
         }
     }
 
@@ -263,6 +270,7 @@ impl Session {
                 Some(fetched) = self.fetched.1.recv() => self.fetched(fetched, &out),
             }
             self.feed_engine();
+            WORKER_LEASES.set([], self.leases.len() as f64);
             if self.draining && self.leases.is_empty() {
                 // The stream is closed by dropping the sender; what was sent still arrives.
                 drop(out);
@@ -278,6 +286,7 @@ impl Session {
             worker_id: self.options.id.clone(),
             protocol: PROTOCOL,
             capabilities: Some(v1::Capabilities {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
                 loaded_models: self.loaded(),
                 device_memory: match self.capabilities.device_memory {
                     0 if self.capabilities.device.starts_with("cpu") => host_memory(),
@@ -303,6 +312,7 @@ impl Session {
     }
 
     fn welcome(&mut self, welcome: &v1::Welcome, out: &Outbox) {
+        WORKER_CONNECTED.set([], 1.0);
         let adopted: Vec<Key> = welcome
             .adopted
             .iter()
@@ -418,10 +428,14 @@ impl Session {
                     return;
                 };
                 out.send(Request::Commit(commit.clone()));
+                WORKER_UNITS.add([], 1);
                 self.unacknowledged.insert((key, commit.unit), commit);
             }
             Report::Ended(key, failure) => {
                 self.running = None;
+                if let Some(begun) = self.leases.get(&key).and_then(|held| held.begun) {
+                    WORKER_LEASE_SECONDS.observe([], begun.elapsed().as_secs_f64());
+                }
                 self.ended(&key, failure, out);
             }
             Report::Put(bytes, answer) => {
@@ -437,6 +451,7 @@ impl Session {
 
     fn ended(&mut self, key: &Key, failure: Option<v1::Failure>, out: &Outbox) {
         if let Some(failure) = &failure {
+            WORKER_FAILURES.add([class_name(failure.failure_class())], 1);
             tracing::warn!(task = key.0, class = ?failure.failure_class(), "{}", failure.message);
         }
         if let Some(held) = self.leases.get_mut(key) {
