@@ -279,6 +279,11 @@ settings! {
         format: LogFormat = "text",
         /// Colours in text: `auto` (on a terminal), `always` or `never`.
         color: Color = "auto",
+        /// The OpenTelemetry collector that traces are sent to, by OTLP over gRPC without TLS, as
+        /// `http://127.0.0.1:4317`. Unset, there are none. A collector that is away holds up nothing.
+        otlp_endpoint: Option<Address> = "",
+        /// Which part of the commands and calls that nobody else traces is traced: 0 to 1.
+        otlp_part: f64 = "1",
     }
 }
 
@@ -393,6 +398,18 @@ impl Config {
             if value < 1 || value > most {
                 return Err(layers.invalid(key, format!("give 1 to {most}")));
             }
+        }
+        if !(0.0..=1.0).contains(&self.log.otlp_part) {
+            return Err(layers.invalid("log.otlp_part", "give 0 to 1"));
+        }
+        if self
+            .log
+            .otlp_endpoint
+            .as_ref()
+            .is_some_and(Address::is_secure)
+        {
+            let remedy = "give an http:// address: a collector on this machine can send on by TLS";
+            return Err(layers.invalid("log.otlp_endpoint", remedy));
         }
         self.check_security(layers)
     }

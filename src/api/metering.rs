@@ -1,4 +1,5 @@
-//! Counts and times every call. It stands before everything else, so that what is refused counts too.
+//! Counts, times and traces every call. It stands before everything else, so that what is refused counts
+//! too.
 #![allow(clippy::disallowed_methods)] // the time that a call takes
 
 use std::pin::Pin;
@@ -12,9 +13,11 @@ use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Request, Response};
 use tower::{Layer, Service};
+use tracing::{Instrument, Span};
 
 use crate::auth::role;
 use crate::telemetry::metrics::{RPC_SECONDS, RPCS, RPCS_OPEN, are_kept};
+use crate::telemetry::traces;
 
 /// Puts the counting around a service.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +53,9 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let call = are_kept().then(|| Call::begin(request.uri().path()));
-        let answer = self.inner.call(request);
+        let span = span(&request);
+        // Services take what the call is part of from the span that they are called in.
+        let answer = span.in_scope(|| self.inner.call(request)).instrument(span);
         Box::pin(async move {
             let response = answer.await?;
             let Some(mut call) = call else {
@@ -60,6 +65,22 @@ where
             Ok(response.map(|body| Body::new(Counted { body, call })))
         })
     }
+}
+
+/// The span of a call, until its answer begins: below the caller's, where there is one.
+fn span(request: &Request<Body>) -> Span {
+    let path = request.uri().path();
+    // Not of probes.
+    if !traces::are_on() || !path.starts_with("/palimpsest.") {
+        return Span::none();
+    }
+    let method = role::method(path).unwrap_or("unknown");
+    let span = tracing::info_span!(target: traces::TARGET, parent: None, "call", otel.name = method, otel.kind = "server");
+    let caller = request.headers().get(traces::TRACE_PARENT);
+    if let Some(trace_parent) = caller.and_then(|value| value.to_str().ok()) {
+        traces::set_parent(&span, trace_parent);
+    }
+    span
 }
 
 /// A call that has not ended. Whoever drops it before it has a status has given it up.

@@ -20,6 +20,7 @@ use crate::proto::v1::{
     self, ConnectRequest, ConnectResponse, DrainWorkerRequest, DrainWorkerResponse, Hello,
     ListWorkersRequest, ListWorkersResponse, ReadmitWorkerRequest, ReadmitWorkerResponse,
 };
+use crate::telemetry::traces;
 
 /// The protocol that this coordinator speaks.
 pub const PROTOCOL: u32 = 1;
@@ -235,6 +236,16 @@ fn rate(steps_per_second: f64) -> Result<f64, Status> {
     Err(invalid_argument("heartbeat.leases.steps_per_second", what))
 }
 
+/// Notes in the worker's trace of a lease that its end has come back.
+fn note_end(end: &v1::TaskEnd) {
+    if traces::are_on() && !end.trace_parent.is_empty() {
+        let task = end.lease.as_ref().map_or("", |key| key.task.as_str());
+        let failed = end.failure.is_some();
+        let span = tracing::info_span!(target: traces::TARGET, parent: None, "lease ended", otel.kind = "consumer", task, failed);
+        traces::set_parent(&span, &end.trace_parent);
+    }
+}
+
 fn translate(session: Session, message: Message) -> Result<Event, Status> {
     let key = |key: Option<v1::LeaseKey>| lease_key(&key.unwrap_or_default());
     Ok(match message {
@@ -269,11 +280,14 @@ fn translate(session: Session, message: Message) -> Result<Event, Status> {
                 result: CommittedResult::new(commit.result.into(), &result, commit.fingerprint),
             }
         }
-        Message::TaskEnd(end) => Event::TaskEnd {
-            session,
-            lease: key(end.lease)?,
-            failure: end.failure,
-        },
+        Message::TaskEnd(end) => {
+            note_end(&end);
+            Event::TaskEnd {
+                session,
+                lease: key(end.lease)?,
+                failure: end.failure,
+            }
+        }
         Message::Drain(_) => Event::Drain(session),
     })
 }

@@ -30,7 +30,8 @@ mod worker;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tracing::Instrument;
 
 use crate::config::Config;
 use crate::proto::v1::RefKind;
@@ -118,8 +119,10 @@ fn flag<T: ToString>(flags: &mut Flags, key: &str, value: &Option<T>) {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
+    let matches = Cli::command().get_matches();
+    let name = matches.subcommand_name().unwrap_or_default().to_owned();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match run(cli, &name) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", output::explain(&error));
@@ -128,7 +131,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+/// Runs a command; `name` is that of the subcommand.
+fn run(cli: Cli, name: &str) -> anyhow::Result<ExitCode> {
     let mut flags = Flags::new();
     let is_server = match &cli.command {
         Command::Serve(_) => true,
@@ -166,37 +170,58 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if !is_server && unset {
         config.log.filter = "warn".to_owned();
     }
-    telemetry::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let code = runtime.block_on(async {
-        match cli.command {
-            Command::Serve(args) => serve::run(args, config).await,
-            Command::Worker(args) => worker::run(args, config).await,
-            Command::Auth(command) => auth::run(command),
-            Command::Model(command) => model::run(command, &config.client).await,
-            Command::Trace(args) => trace::run(*args, &config.client).await,
-            Command::Locate(args) => locate::run(args, &config.client).await,
-            Command::Generate(args) => generate::run(args, &config.client).await,
-            Command::Edit(args) => edit::run(*args, &config.client).await,
-            Command::Stats(command) => stats::run(command, &config.client).await,
-            Command::Log(args) => log::run(args, &config.client).await,
-            Command::Show(args) => show::run(args, &config.client).await,
-            Command::Diff(args) => diff::run(args, &config.client).await,
-            Command::Rollback(args) => refs::rollback(args, &config.client).await,
-            Command::Revert(args) => revert::revert(args, &config.client).await,
-            Command::CherryPick(args) => revert::cherry_pick(args, &config.client).await,
-            Command::Tag(args) => refs::name(args, RefKind::Tag, &config.client).await,
-            Command::Branch(args) => refs::name(args, RefKind::Branch, &config.client).await,
-            Command::Refs(args) => refs::list(args, &config.client).await,
-            Command::Export(args) => export::run(args, &config.client).await,
-            Command::Audit(command) => audit::run(command, &config.client).await,
-            Command::Job(command) => job::run(command, &config.client).await,
-            Command::Status(args) => status::run(args, &config.client).await,
-            Command::Store(command) => store::run(command, &config).await,
+    let program = match &cli.command {
+        Command::Serve(_) => "coordinator",
+        Command::Worker(args) if args.works() => "worker",
+        _ => "client",
+    };
+    let traces = {
+        let _inside = runtime.enter();
+        telemetry::init(&config.log, program)?
+    };
+    // What a server does belongs to those who ask for it.
+    let span = match is_server {
+        true => tracing::Span::none(),
+        false => {
+            tracing::info_span!(target: telemetry::traces::TARGET, "command", otel.name = format!("palimpsest {name}"), otel.kind = "client")
         }
-    });
+    };
+    let code = runtime.block_on(
+        async {
+            match cli.command {
+                Command::Serve(args) => serve::run(args, config).await,
+                Command::Worker(args) => worker::run(args, config).await,
+                Command::Auth(command) => auth::run(command),
+                Command::Model(command) => model::run(command, &config.client).await,
+                Command::Trace(args) => trace::run(*args, &config.client).await,
+                Command::Locate(args) => locate::run(args, &config.client).await,
+                Command::Generate(args) => generate::run(args, &config.client).await,
+                Command::Edit(args) => edit::run(*args, &config.client).await,
+                Command::Stats(command) => stats::run(command, &config.client).await,
+                Command::Log(args) => log::run(args, &config.client).await,
+                Command::Show(args) => show::run(args, &config.client).await,
+                Command::Diff(args) => diff::run(args, &config.client).await,
+                Command::Rollback(args) => refs::rollback(args, &config.client).await,
+                Command::Revert(args) => revert::revert(args, &config.client).await,
+                Command::CherryPick(args) => revert::cherry_pick(args, &config.client).await,
+                Command::Tag(args) => refs::name(args, RefKind::Tag, &config.client).await,
+                Command::Branch(args) => refs::name(args, RefKind::Branch, &config.client).await,
+                Command::Refs(args) => refs::list(args, &config.client).await,
+                Command::Export(args) => export::run(args, &config.client).await,
+                Command::Audit(command) => audit::run(command, &config.client).await,
+                Command::Job(command) => job::run(command, &config.client).await,
+                Command::Status(args) => status::run(args, &config.client).await,
+                Command::Store(command) => store::run(command, &config).await,
+            }
+        }
+        .instrument(span),
+    );
+    if let Some(traces) = traces {
+        traces.stop();
+    }
     // A blocking call that still runs, such as reading a terminal, does not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     code

@@ -437,6 +437,7 @@ impl Job {
             noise_scale: self.noise_scale,
             version: self.spec.version.clone(),
             leased_version: None,
+            trace_parent: self.spec.trace_parent.clone(),
             settings,
         }
     }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
+use tracing::{Instrument, Span};
 
 use super::computing::Computing;
 use super::engine::{Engine, Files, failure};
@@ -25,6 +26,7 @@ use crate::telemetry::metrics::{
     WORKER_CONNECTED, WORKER_FAILURES, WORKER_LEASE_SECONDS, WORKER_LEASES, WORKER_RECONNECTS,
     WORKER_UNITS, class_name,
 };
+use crate::telemetry::traces;
 
 /// The protocol that this worker speaks.
 const PROTOCOL: u32 = 1;
@@ -125,6 +127,9 @@ struct Held {
     ended: Option<v1::TaskEnd>,
     /// When the engine began with it.
     begun: Option<Instant>,
+    /// Its span, and that of the engine's work on it.
+    span: Span,
+    computing: Option<Span>,
 }
 
 pub(super) struct Work {
@@ -352,17 +357,20 @@ impl Session {
             units = lease.units.len(),
             "lease taken"
         );
+        let span = lease_span(&lease);
         let held = Held {
             lease: Arc::new(lease.clone()),
             shared: Arc::default(),
             ended: None,
             begun: None,
+            span: span.clone(),
+            computing: None,
         };
         self.leases.insert(key.clone(), held);
         self.queue.push_back((key.clone(), None));
         let (client, objects) = (self.client.clone(), self.objects.clone());
         let (cache, fetched) = (self.options.cache.clone(), self.fetched.0.clone());
-        tokio::spawn(async move {
+        let fetching = async move {
             let get = async {
                 let files = files::fetch(&client, &objects, &cache, &lease).await?;
                 let mut lease = files::complete(&client, &objects, lease).await?;
@@ -371,7 +379,8 @@ impl Session {
             };
             // The session may have ended meanwhile.
             let _ = fetched.send((key, get.await));
-        });
+        };
+        tokio::spawn(fetching.instrument(span));
     }
 
     fn fetched(&mut self, (key, fetched): Fetched, out: &Outbox) {
@@ -409,6 +418,10 @@ impl Session {
             return;
         };
         held.begun = Some(Instant::now());
+        if traces::are_on() {
+            held.computing =
+                Some(tracing::info_span!(target: traces::TARGET, parent: &held.span, "compute"));
+        }
         let (lease, shared) = (held.lease.clone(), held.shared.clone());
         self.running = Some(key.clone());
         // Fails only when the thread panicked, which the closed outbox tells.
@@ -455,9 +468,11 @@ impl Session {
             tracing::warn!(task = key.0, class = ?failure.failure_class(), "{}", failure.message);
         }
         if let Some(held) = self.leases.get_mut(key) {
+            held.computing = None;
             held.ended = Some(v1::TaskEnd {
                 lease: Some(to_key(key)),
                 failure,
+                trace_parent: traces::trace_parent(&held.span),
             });
             self.finish(key, out);
         }
@@ -622,7 +637,20 @@ fn end(key: &Key, failure: Option<v1::Failure>) -> Request {
     Request::TaskEnd(v1::TaskEnd {
         lease: Some(to_key(key)),
         failure,
+        trace_parent: String::new(),
     })
+}
+
+/// The span of a lease on this worker, from when it was taken to its end, below that of the coordinator.
+fn lease_span(lease: &v1::Lease) -> Span {
+    if !traces::are_on() || lease.trace_parent.is_empty() {
+        return Span::none();
+    }
+    let task = lease.key.as_ref().map_or("", |key| key.task.as_str());
+    let units = lease.units.len();
+    let span = tracing::info_span!(target: traces::TARGET, parent: None, "task", otel.kind = "consumer", task, units);
+    traces::set_parent(&span, &lease.trace_parent);
+    span
 }
 
 fn drain_message() -> Request {
