@@ -107,18 +107,23 @@ macro_rules! settings {
             },)+)+
         ];
 
+        /// Every section, and what it is for.
+        pub const SECTIONS: &[(&str, &str)] = &[
+            $((stringify!($section), concat!($($section_doc, "\n",)+)),)+
+        ];
+
         /// All settings, read and checked.
         #[derive(Clone, Debug)]
         pub struct Config {
             $($(#[doc = $section_doc])+ pub $section: $config,)+
-            origins: BTreeMap<&'static str, Origin>,
+            values: BTreeMap<&'static str, (String, Origin)>,
         }
 
         impl Config {
             fn read(layers: Layers) -> Result<Self, Error> {
                 let config = Self {
                     $($section: $config::read(&layers)?,)+
-                    origins: layers.values.iter().map(|(key, (_, origin))| (*key, origin.clone())).collect(),
+                    values: layers.resolved(),
                 };
                 config.check(&layers)?;
                 Ok(config)
@@ -347,7 +352,17 @@ impl Config {
 
     /// Where the value of a setting stands; none if no setting has this key.
     pub fn origin(&self, key: &str) -> Option<&Origin> {
-        self.origins.get(key)
+        self.values.get(key).map(|(_, origin)| origin)
+    }
+
+    /// The value of a setting as one would write it, with the user's folders in place of what stands
+    /// for them, and without what is secret in it; empty when it is unset or there is none of this
+    /// key.
+    pub fn shown(&self, key: &str) -> String {
+        self.values
+            .get(key)
+            .map(|(text, _)| redacted(text))
+            .unwrap_or_default()
     }
 
     /// What no value can be checked for alone.
@@ -476,6 +491,22 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// A value without what lets somebody in: the password of an address, and a token or key that stands
+/// where the name of its file should. Every other secret is in a file of its own.
+fn redacted(text: &str) -> String {
+    const HIDDEN: &str = "(hidden)";
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let host = rest.find('/').unwrap_or(rest.len());
+        if let Some(at) = rest[..host].rfind('@') {
+            return format!("{scheme}://{HIDDEN}{}", &rest[at..]);
+        }
+    }
+    if text.contains("PRIVATE KEY") || crate::auth::has_token(text) {
+        return HIDDEN.to_owned();
+    }
+    text.to_owned()
 }
 
 /// A variable by which the environment says how terminals are to be written to, whatever the program:

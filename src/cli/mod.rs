@@ -3,8 +3,11 @@
 
 mod audit;
 mod auth;
+mod completions;
+mod config;
 mod connection;
 mod diff;
+mod doctor;
 mod edit;
 mod export;
 mod follow;
@@ -100,8 +103,17 @@ enum Command {
     /// Look at jobs, follow, cancel them, read their results
     #[command(subcommand)]
     Job(job::Command),
-    /// Show the coordinator's workers and jobs
+    /// Show the coordinator, its workers and its newest jobs
     Status(status::Args),
+    /// Look for what is wrong here: engine, disks, store, coordinator, clock, settings
+    Doctor(doctor::Args),
+    /// Show the settings, and what there is to set
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print what a shell completes this program by
+    Completions(completions::Args),
+    /// Write the manual
+    Man(completions::ManArgs),
     /// Verify, rebuild, back up and clean the store
     #[command(subcommand)]
     Store(store::Command),
@@ -162,9 +174,19 @@ fn run(cli: Cli, name: &str) -> anyhow::Result<ExitCode> {
         Command::Audit(command) => command.connection().flags(&mut flags),
         Command::Job(command) => command.connection().flags(&mut flags),
         Command::Status(args) => args.connection.flags(&mut flags),
+        Command::Doctor(args) => args.connection.flags(&mut flags),
+        // These need no settings: they are to work where the settings do not.
+        Command::Config(config::Command::Reference { format }) => return config::reference(format),
+        Command::Completions(args) => return completions::run(args, Cli::command()),
+        Command::Man(args) => return completions::man(args, Cli::command()),
+        Command::Config(config::Command::Show { .. }) => {}
         Command::Store(command) => command.flags(&mut flags),
     }
-    let mut config = Config::load(cli.config.as_deref(), &flags)?;
+    let mut config = match (Config::load(cli.config.as_deref(), &flags), &cli.command) {
+        (Ok(config), _) => config,
+        (Err(error), Command::Doctor(args)) => return doctor::without_settings(args, &error),
+        (Err(error), _) => return Err(error.into()),
+    };
     // What a server tells its log as it goes, a command tells its user in its output.
     let unset = config.origin("log.filter") == Some(&crate::config::Origin::Default);
     if !is_server && unset {
@@ -214,6 +236,14 @@ fn run(cli: Cli, name: &str) -> anyhow::Result<ExitCode> {
                 Command::Audit(command) => audit::run(command, &config.client).await,
                 Command::Job(command) => job::run(command, &config.client).await,
                 Command::Status(args) => status::run(args, &config.client).await,
+                Command::Doctor(args) => doctor::run(&args, &config).await,
+                Command::Config(config::Command::Show { origin, json }) => {
+                    config::show(&config, origin, json)
+                }
+                // Done above, without settings.
+                Command::Config(_) | Command::Completions(_) | Command::Man(_) => {
+                    Ok(ExitCode::SUCCESS)
+                }
                 Command::Store(command) => store::run(command, &config).await,
             }
         }

@@ -25,6 +25,7 @@ mod garbage;
 mod index;
 mod keys;
 mod log;
+mod probe;
 mod read;
 mod rebuild;
 mod records;
@@ -41,6 +42,7 @@ pub use backup::{Backup, backup, restore};
 pub use cache::CachedResult;
 pub use collect::{Collected, GRACE, Grace};
 pub use error::Error;
+pub use probe::{Probe, probe};
 pub use read::CommittedUnit;
 pub use rebuild::{From, Rebuilt, rebuild};
 pub use records::{
