@@ -426,6 +426,13 @@ impl Config {
             let remedy = "give an http:// address: a collector on this machine can send on by TLS";
             return Err(layers.invalid("log.otlp_endpoint", remedy));
         }
+        // A token given in place of its file would be told by every error that names the file.
+        for (key, (text, _)) in &layers.values {
+            if crate::auth::has_token(text) {
+                let remedy = "name a file that holds the token, not the token";
+                return Err(layers.invalid(key, remedy));
+            }
+        }
         self.check_security(layers)
     }
 

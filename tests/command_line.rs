@@ -123,7 +123,7 @@ fn the_reference_has_every_setting_and_is_a_file_that_changes_nothing() {
     assert!(done, "{error}");
     let user = |text: &str| {
         text.lines()
-            .filter(|line| !line.starts_with("user ="))
+            .filter(|line| !line.starts_with("user =") && !line.starts_with("color ="))
             .map(str::to_owned)
             .collect::<Vec<_>>()
     };

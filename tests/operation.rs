@@ -5,10 +5,22 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::process::Command;
+use std::time::Duration;
 
 use common::sweep::{import, results, submit, write_facts};
 use common::{PATIENCE, Site, get, wait};
+use palimpsest::client::Client;
+use palimpsest::proto::v1;
+use palimpsest::proto::v1::connect_request::Message;
+use palimpsest::proto::v1::connect_response::Message as Answer;
 use palimpsest::telemetry::metrics::{Kind, METRICS, Program};
+use tonic::Code;
+use tonic::transport::Endpoint;
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_types::StatusExt;
 
 /// A line of Prometheus' text format.
 #[derive(Debug)]
@@ -249,4 +261,165 @@ fn a_scrape_that_never_ends_holds_up_no_other() {
         get(&at, "/metrics?x=1").0.lines().next().unwrap(),
         "HTTP/1.1 200 OK"
     );
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Runtime::new().unwrap()
+}
+
+/// What is told of a service at an address.
+async fn health(address: &str, service: &str) -> ServingStatus {
+    let channel = Endpoint::from_shared(format!("http://{address}"))
+        .unwrap()
+        .connect_lazy();
+    let service = service.to_owned();
+    let answer = HealthClient::new(channel)
+        .check(HealthCheckRequest { service })
+        .await;
+    match answer.unwrap().into_inner().status {
+        status if status == ServingStatus::Serving as i32 => ServingStatus::Serving,
+        status if status == ServingStatus::NotServing as i32 => ServingStatus::NotServing,
+        _ => ServingStatus::Unknown,
+    }
+}
+
+const SERVICES: [&str; 3] = [
+    "",
+    "palimpsest.v1.JobService",
+    "palimpsest.v1.WorkerService",
+];
+
+/// The token file is a pipe that nobody has written to yet: the start gets as far as there, which is
+/// behind the store, and no further.
+#[test]
+fn a_coordinator_that_starts_says_that_it_does_not_serve_until_it_does() {
+    let site = measured_site();
+    let settings = fs::read_to_string(site.path("palimpsest.toml")).unwrap();
+    let settings = settings.replace("[worker]", "tokens = \"tokens\"\n[worker]");
+    fs::write(site.path("palimpsest.toml"), settings).unwrap();
+    let pipe = site.path("tokens");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let process = site.start_serving("127.0.0.1:0");
+    let at = process.address_after("answering probes");
+    let runtime = runtime();
+    for service in SERVICES {
+        let status = runtime.block_on(health(&at, service));
+        assert_eq!(status, ServingStatus::NotServing, "{service:?}");
+    }
+    assert!(!site.path("address").exists());
+    fs::write(&pipe, "# no token\n").unwrap();
+    wait("the coordinator to serve", PATIENCE, || {
+        site.path("address").exists().then_some(())
+    });
+    for service in SERVICES {
+        let status = runtime.block_on(health(&at, service));
+        assert_eq!(status, ServingStatus::Serving, "{service:?}");
+    }
+}
+
+#[test]
+fn a_coordinator_that_stops_says_so_before_calls_fail() {
+    let site = measured_site();
+    let settings = fs::read_to_string(site.path("palimpsest.toml")).unwrap();
+    let settings = settings.replace("[worker]", "shutdown_grace = \"20s\"\n[worker]");
+    fs::write(site.path("palimpsest.toml"), settings).unwrap();
+    let server = site.serve("127.0.0.1:0");
+    let at = server.process.address_after("answering probes");
+    runtime().block_on(async {
+        let url = format!("http://{}", server.address);
+        let channel = Endpoint::from_shared(url.clone())
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        let mut watched = Vec::new();
+        for service in SERVICES {
+            let service = service.to_owned();
+            let request = HealthCheckRequest { service };
+            let watch = HealthClient::new(channel.clone()).watch(request).await;
+            let mut watch = watch.unwrap().into_inner();
+            let first = watch.message().await.unwrap().unwrap();
+            assert_eq!(first.status, ServingStatus::Serving as i32);
+            watched.push(watch);
+        }
+        server.process.terminate();
+        for watch in &mut watched {
+            let told = tokio::time::timeout(Duration::from_secs(20), watch.message()).await;
+            let told = told.unwrap().unwrap().unwrap();
+            assert_eq!(told.status, ServingStatus::NotServing as i32);
+        }
+        // The streams that are watched hold up the end: meanwhile, probes hear the same.
+        assert_eq!(health(&at, "").await, ServingStatus::NotServing);
+    });
+}
+
+/// Opens a worker's stream with a protocol and a version, and gives the first answer.
+async fn hello(url: &str, protocol: u32, version: &str) -> Result<Answer, tonic::Status> {
+    let client = Client::connect(url).await.unwrap();
+    let hello = v1::Hello {
+        worker_id: format!("w{protocol}"),
+        protocol,
+        capabilities: Some(v1::Capabilities {
+            version: version.to_owned(),
+            ..Default::default()
+        }),
+        credits: 1,
+        ..Default::default()
+    };
+    let message = v1::ConnectRequest {
+        message: Some(Message::Hello(hello)),
+    };
+    let requests = futures::StreamExt::chain(
+        tokio_stream::once(message),
+        tokio_stream::pending::<v1::ConnectRequest>(),
+    );
+    let mut stream = client.workers().connect(requests).await?.into_inner();
+    Ok(stream.message().await?.unwrap().message.unwrap())
+}
+
+#[test]
+fn workers_and_coordinators_of_different_ages_say_so_in_words() {
+    let site = Site::new();
+    let server = site.serve("127.0.0.1:0");
+    let url = server.url();
+    let ours = env!("CARGO_PKG_VERSION");
+    runtime().block_on(async {
+        for (protocol, version, older) in [(0, "0.0.1", "worker"), (2, "9.0.0", "coordinator")] {
+            let refusal = hello(&url, protocol, version).await.unwrap_err();
+            assert_eq!(refusal.code(), Code::FailedPrecondition);
+            let expected = format!(
+                "the worker (version {version}) speaks protocol {protocol}, the coordinator (version \
+                 {ours}) protocol 1: upgrade the {older}"
+            );
+            assert_eq!(refusal.message(), expected);
+            let info = refusal.get_details_error_info().unwrap();
+            assert_eq!(info.reason, "PROTOCOL_VERSION");
+            assert!(info.metadata["remedy"].contains("upgrade"));
+        }
+        // The same protocol is enough; that the versions differ is told to both.
+        match hello(&url, 1, "0.0.1").await.unwrap() {
+            Answer::Welcome(welcome) => assert_eq!(welcome.version, ours),
+            other => panic!("{other:?}"),
+        }
+    });
+    let said = server.process.said();
+    assert!(
+        said.contains("the worker runs another version") && said.contains("0.0.1"),
+        "{said}"
+    );
+    let worker = site.worker(&server, "same", &["--fake", "1"]);
+    wait("the worker", PATIENCE, || {
+        server
+            .process
+            .said()
+            .contains("worker=\"same\"")
+            .then_some(())
+    });
+    assert!(!worker.said().contains("another version"));
 }

@@ -83,6 +83,7 @@ impl WorkerService for Workers {
         };
         let held = check_hello(&hello)?;
         let worker = hello.worker_id.clone();
+        note_version(&hello);
         let (session, outbox) = self
             .coordinator
             .open_session()
@@ -173,6 +174,23 @@ impl WorkerService for Workers {
     }
 }
 
+/// Both go on as long as they speak the same protocol, but whoever looks after them should know.
+fn note_version(hello: &Hello) {
+    let capabilities = hello.capabilities.as_ref();
+    let (theirs, ours) = (
+        capabilities.map_or("", |it| &it.version),
+        env!("CARGO_PKG_VERSION"),
+    );
+    if !["", ours].contains(&theirs) {
+        tracing::warn!(
+            worker = hello.worker_id,
+            version = theirs,
+            coordinator = ours,
+            "the worker runs another version: upgrade the older of the two"
+        );
+    }
+}
+
 fn check_hello(hello: &Hello) -> Result<Vec<LeaseKey>, Status> {
     check::identifier("hello.worker_id", &hello.worker_id)
         .map_err(|(field, what)| invalid_argument(field, what))?;
@@ -185,8 +203,14 @@ fn check_hello(hello: &Hello) -> Result<Vec<LeaseKey>, Status> {
         return Err(failed_precondition(
             Reason::ProtocolVersion,
             format!(
-                "the worker speaks protocol {}, the coordinator {PROTOCOL}: upgrade the {older}",
-                hello.protocol
+                "the worker{} speaks protocol {}, the coordinator (version {}) protocol {PROTOCOL}: \
+                 upgrade the {older}",
+                match hello.capabilities.as_ref().map_or("", |it| &it.version) {
+                    "" => String::new(),
+                    version => format!(" (version {version})"),
+                },
+                hello.protocol,
+                env!("CARGO_PKG_VERSION"),
             ),
         ));
     }

@@ -162,7 +162,7 @@ impl Layers {
         let (value, origin) = self.values[key].clone();
         Error::Invalid {
             key,
-            value,
+            value: super::redacted(&value),
             origin,
             remedy: remedy.into(),
         }

@@ -318,6 +318,14 @@ impl Session {
 
     fn welcome(&mut self, welcome: &v1::Welcome, out: &Outbox) {
         WORKER_CONNECTED.set([], 1.0);
+        let ours = env!("CARGO_PKG_VERSION");
+        if !["", ours].contains(&welcome.version.as_str()) {
+            tracing::warn!(
+                coordinator = welcome.version,
+                worker = ours,
+                "the coordinator runs another version: upgrade the older of the two"
+            );
+        }
         let adopted: Vec<Key> = welcome
             .adopted
             .iter()
