@@ -520,7 +520,11 @@ fn answer(message: Response, scores: usize, held: &mut Held, counted: &Counted) 
                     counted.done.fetch_add(1, Ordering::Relaxed);
                     let lease = ack.lease;
                     let failure = None;
-                    vec![Request::TaskEnd(v1::TaskEnd { lease, failure })]
+                    vec![Request::TaskEnd(v1::TaskEnd {
+                        lease,
+                        failure,
+                        ..Default::default()
+                    })]
                 }
                 None => Vec::new(),
             }

@@ -14,9 +14,11 @@ use crate::proto::v1::job_service_client::JobServiceClient;
 use crate::proto::v1::model_service_client::ModelServiceClient;
 use crate::proto::v1::object_service_client::ObjectServiceClient;
 use crate::proto::v1::statistics_service_client::StatisticsServiceClient;
+use crate::proto::v1::status_service_client::StatusServiceClient;
 use crate::proto::v1::store_service_client::StoreServiceClient;
 use crate::proto::v1::version_service_client::VersionServiceClient;
 use crate::proto::v1::worker_service_client::WorkerServiceClient;
+use crate::telemetry::traces;
 
 /// Largest message that is taken or sent, as the server has it.
 const MESSAGE_LIMIT: usize = 4 << 20;
@@ -116,7 +118,7 @@ pub struct Client {
 /// A connection whose requests say who sends them.
 pub type Signed = InterceptedService<Channel, Identity>;
 
-/// Says in every request who sends it.
+/// Says in every request who sends it, and what trace it is part of.
 #[derive(Clone, Debug, Default)]
 pub struct Identity {
     user: Option<MetadataValue<Ascii>>,
@@ -127,6 +129,13 @@ impl Interceptor for Identity {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(user) = &self.user {
             request.metadata_mut().insert(PRINCIPAL, user.clone());
+        }
+        if traces::are_on()
+            && let Ok(trace_parent) = traces::trace_parent(&tracing::Span::current()).parse()
+        {
+            request
+                .metadata_mut()
+                .insert(traces::TRACE_PARENT, trace_parent);
         }
         if let Some(authorization) = &self.authorization {
             request
@@ -280,6 +289,11 @@ impl Client {
     /// The store.
     pub fn store(&self) -> StoreServiceClient<Channel> {
         StoreServiceClient::new(self.channel())
+    }
+
+    /// The coordinator's own state.
+    pub fn status(&self) -> StatusServiceClient<Signed> {
+        StatusServiceClient::with_interceptor(self.channel(), self.identity.clone())
     }
 
     /// Workers.

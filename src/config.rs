@@ -107,18 +107,23 @@ macro_rules! settings {
             },)+)+
         ];
 
+        /// Every section, and what it is for.
+        pub const SECTIONS: &[(&str, &str)] = &[
+            $((stringify!($section), concat!($($section_doc, "\n",)+)),)+
+        ];
+
         /// All settings, read and checked.
         #[derive(Clone, Debug)]
         pub struct Config {
             $($(#[doc = $section_doc])+ pub $section: $config,)+
-            origins: BTreeMap<&'static str, Origin>,
+            values: BTreeMap<&'static str, (String, Origin)>,
         }
 
         impl Config {
             fn read(layers: Layers) -> Result<Self, Error> {
                 let config = Self {
                     $($section: $config::read(&layers)?,)+
-                    origins: layers.values.iter().map(|(key, (_, origin))| (*key, origin.clone())).collect(),
+                    values: layers.resolved(),
                 };
                 config.check(&layers)?;
                 Ok(config)
@@ -150,6 +155,19 @@ settings! {
         insecure: bool = "false",
         /// Where grpc.health.v1 is served without TLS as well, for probes that speak none.
         health_listen: Option<SocketAddr> = "",
+        /// Where workers connect, if not where everybody does: with the same certificate, and under
+        /// the rules of `serve.listen`. Workers are then refused at `serve.listen`, and all others
+        /// here.
+        worker_listen: Option<SocketAddr> = "",
+        /// Where Prometheus fetches the coordinator's metrics, at `/metrics`, without TLS. Unset,
+        /// none are kept.
+        metrics_listen: Option<SocketAddr> = "",
+        /// Requests a second that a principal may send, and as many at once after a pause; more are
+        /// refused, with the time to wait. Workers are not counted, nor are callers of whom nothing
+        /// is asked. At least 1.
+        requests_per_second: u32 = "1000",
+        /// Streams (calls under way) that a connection may have at a time. 1 to 100000.
+        streams_per_connection: u32 = "256",
         /// Connections that may be open at a time; more are closed at once. 1 to 1000000.
         max_connections: u32 = "4096",
         /// The folder of everything that the coordinator keeps.
@@ -222,6 +240,9 @@ settings! {
         /// How long the worker stays with nothing to do before it leaves, as a batch job should;
         /// unset, it stays. Duration.
         idle_exit: Option<Duration> = "",
+        /// Where Prometheus fetches the worker's metrics, at `/metrics`, without TLS. Unset, none
+        /// are kept.
+        metrics_listen: Option<SocketAddr> = "",
     }
     /// Settings of the commands that ask for work.
     client: ClientConfig {
@@ -263,6 +284,11 @@ settings! {
         format: LogFormat = "text",
         /// Colours in text: `auto` (on a terminal), `always` or `never`.
         color: Color = "auto",
+        /// The OpenTelemetry collector that traces are sent to, by OTLP over gRPC without TLS, as
+        /// `http://127.0.0.1:4317`. Unset, there are none. A collector that is away holds up nothing.
+        otlp_endpoint: Option<Address> = "",
+        /// Which part of the commands and calls that nobody else traces is traced: 0 to 1.
+        otlp_part: f64 = "1",
     }
 }
 
@@ -326,7 +352,17 @@ impl Config {
 
     /// Where the value of a setting stands; none if no setting has this key.
     pub fn origin(&self, key: &str) -> Option<&Origin> {
-        self.origins.get(key)
+        self.values.get(key).map(|(_, origin)| origin)
+    }
+
+    /// The value of a setting as one would write it, with the user's folders in place of what stands
+    /// for them, and without what is secret in it; empty when it is unset or there is none of this
+    /// key.
+    pub fn shown(&self, key: &str) -> String {
+        self.values
+            .get(key)
+            .map(|(text, _)| redacted(text))
+            .unwrap_or_default()
     }
 
     /// What no value can be checked for alone.
@@ -359,6 +395,16 @@ impl Config {
             ("serve.max_open_units", self.serve.max_open_units, u32::MAX),
             ("worker.credits", self.worker.credits, 1000),
             (
+                "serve.requests_per_second",
+                self.serve.requests_per_second,
+                u32::MAX,
+            ),
+            (
+                "serve.streams_per_connection",
+                self.serve.streams_per_connection,
+                100_000,
+            ),
+            (
                 "serve.max_connections",
                 self.serve.max_connections,
                 1_000_000,
@@ -366,6 +412,25 @@ impl Config {
         ] {
             if value < 1 || value > most {
                 return Err(layers.invalid(key, format!("give 1 to {most}")));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.log.otlp_part) {
+            return Err(layers.invalid("log.otlp_part", "give 0 to 1"));
+        }
+        if self
+            .log
+            .otlp_endpoint
+            .as_ref()
+            .is_some_and(Address::is_secure)
+        {
+            let remedy = "give an http:// address: a collector on this machine can send on by TLS";
+            return Err(layers.invalid("log.otlp_endpoint", remedy));
+        }
+        // A token given in place of its file would be told by every error that names the file.
+        for (key, (text, _)) in &layers.values {
+            if crate::auth::has_token(text) {
+                let remedy = "name a file that holds the token, not the token";
+                return Err(layers.invalid(key, remedy));
             }
         }
         self.check_security(layers)
@@ -388,10 +453,16 @@ impl Config {
             ));
         }
         let guarded = serve.client_ca.is_some() || serve.tokens.is_some();
-        let kept = serve.listen.ip().is_loopback() || (tls && guarded);
-        if !kept && !serve.insecure {
+        for (key, address) in [
+            ("serve.listen", Some(serve.listen)),
+            ("serve.worker_listen", serve.worker_listen),
+        ] {
+            let inside = address.is_none_or(|address| address.ip().is_loopback());
+            if inside || (tls && guarded) || serve.insecure {
+                continue;
+            }
             return Err(layers.invalid(
-                "serve.listen",
+                key,
                 "beyond this machine, give serve.tls_certificate, serve.tls_key, and serve.client_ca or serve.tokens ('palimpsest auth init' makes what is needed), or say serve.insecure = true",
             ));
         }
@@ -427,6 +498,22 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// A value without what lets somebody in: the password of an address, and a token or key that stands
+/// where the name of its file should. Every other secret is in a file of its own.
+fn redacted(text: &str) -> String {
+    const HIDDEN: &str = "(hidden)";
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let host = rest.find('/').unwrap_or(rest.len());
+        if let Some(at) = rest[..host].rfind('@') {
+            return format!("{scheme}://{HIDDEN}{}", &rest[at..]);
+        }
+    }
+    if text.contains("PRIVATE KEY") || crate::auth::has_token(text) {
+        return HIDDEN.to_owned();
+    }
+    text.to_owned()
 }
 
 /// A variable by which the environment says how terminals are to be written to, whatever the program:

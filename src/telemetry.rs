@@ -1,32 +1,52 @@
-//! What a program tells of its own running.
+//! What a program tells of its own running: its log here, its numbers in [`metrics`], what follows from
+//! what in [`traces`].
+
+pub mod exposition;
+pub mod metrics;
+pub mod traces;
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::filter::LevelFilter;
+use self::traces::Traces;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::config::{Color, LogConfig, LogFormat};
 
-/// The log's filter cannot be understood.
+/// What of the settings of the log cannot be done.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "setting log.filter = {filter:?}: {problem}; give a level (error, warn, info, debug, trace, off) or pairs as palimpsest=debug,warn"
-)]
-pub struct Error {
-    /// The filter.
-    filter: String,
-    /// What is wrong with it.
-    problem: String,
+pub enum Error {
+    /// The log's filter cannot be understood.
+    #[error(
+        "setting log.filter = {filter:?}: {problem}; give a level (error, warn, info, debug, trace, off) or pairs as palimpsest=debug,warn"
+    )]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Traces cannot be sent.
+    #[error(
+        "setting log.otlp_endpoint = {address:?}: {problem}; give an address, as http://127.0.0.1:4317"
+    )]
+    Collector {
+        /// The collector's address.
+        address: String,
+        /// What is wrong with it.
+        problem: String,
+    },
 }
 
-/// Sends the log to standard error, from now on and for the whole process. Standard output is for
-/// results. A log that is set up already stays as it is.
+/// Sends the log to standard error, from now on and for the whole process, and the traces to where the
+/// settings say: `program` is what they are told to be of. Standard output is for results. A log that is
+/// set up already stays as it is. Called inside the runtime.
 ///
 /// # Errors
-/// [`Error`] when the filter cannot be understood.
-pub fn init(config: &LogConfig) -> Result<(), Error> {
+/// [`Error`] when the filter, or the collector's address, cannot be understood.
+pub fn init(config: &LogConfig, program: &'static str) -> Result<Option<Traces>, Error> {
     let filter = filter(&config.filter)?;
     let ansi = match config.color {
         Color::Auto => io::stderr().is_terminal(),
@@ -38,16 +58,33 @@ pub fn init(config: &LogConfig) -> Result<(), Error> {
         LogFormat::Text => lines.with_ansi(ansi).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let (tracer, traces) = match &config.otlp_endpoint {
+        None => (None, None),
+        Some(collector) => {
+            let started = traces::start(collector.as_str(), config.otlp_part, program);
+            let (tracer, traces) = started.map_err(|problem| Error::Collector {
+                address: collector.to_string(),
+                problem: problem.to_string(),
+            })?;
+            (Some(tracer), Some(traces))
+        }
+    };
+    let spans = tracer.map(|tracer| {
+        tracing_opentelemetry::layer()
+            .with_tracer(tracer)
+            .with_filter(filter_fn(|metadata| metadata.target() == traces::TARGET))
+    });
     // It fails only where one is set up already: by an earlier call, or by a program that has this
     // crate as a part and a log of its own.
     let _ = Registry::default()
         .with(lines.with_filter(filter))
+        .with(spans)
         .try_init();
-    Ok(())
+    Ok(traces)
 }
 
 fn filter(text: &str) -> Result<EnvFilter, Error> {
-    let error = |problem: String| Error {
+    let error = |problem: String| Error::Filter {
         filter: text.to_owned(),
         problem,
     };
@@ -79,13 +116,15 @@ mod tests {
             filter: filter.to_owned(),
             format,
             color: Color::Auto,
+            otlp_endpoint: None,
+            otlp_part: 1.0,
         }
     }
 
     #[test]
     fn the_log_can_be_set_up_more_than_once() {
-        init(&config("error", LogFormat::Text)).unwrap();
-        init(&config("palimpsest=debug,warn", LogFormat::Json)).unwrap();
+        init(&config("error", LogFormat::Text), "test").unwrap();
+        init(&config("palimpsest=debug,warn", LogFormat::Json), "test").unwrap();
     }
 
     #[test]
@@ -96,7 +135,7 @@ mod tests {
             ("info,,palimpsest=debug", "empty"),
             ("palimpsest=loud", "expected one of"),
         ] {
-            let message = init(&config(text, LogFormat::Text))
+            let message = init(&config(text, LogFormat::Text), "test")
                 .unwrap_err()
                 .to_string();
             assert!(

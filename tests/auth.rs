@@ -10,13 +10,20 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{PATIENCE, Process, Server, Site, fixture, wait};
+use common::{PATIENCE, Process, Server, Site, fixture, no_secret, wait};
+use palimpsest::client::{Client, Credentials};
+use palimpsest::proto::v1;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_types::StatusExt;
 
 /// Runs a command and gives whether it succeeded, and all that it said.
 fn say(site: &Site, args: &[&str]) -> (bool, String) {
     let out = site.command(args).output().unwrap();
     let said = [out.stdout, out.stderr].concat();
-    (out.status.success(), String::from_utf8(said).unwrap())
+    let said = String::from_utf8(said).unwrap();
+    no_secret(&args.join(" "), &said);
+    (out.status.success(), said)
 }
 
 /// Makes an authority in `folder` with a certificate for each of `callers`.
@@ -345,4 +352,155 @@ fn silence_garbage_and_a_flood_of_connections_leave_the_server_serving() {
         ask_list(&site, &server).then_some(())
     });
     assert!(server.process.ended().is_none());
+}
+
+#[test]
+fn who_asks_too_often_is_told_when_to_come_again_and_others_are_served() {
+    let site = Site::new();
+    init(&site, "certs", "127.0.0.1", &["admin/ada", "viewer/vera"]);
+    configure(
+        &site,
+        "requests_per_second = 5\nstreams_per_connection = 3\n",
+    );
+    let server = site.serve("127.0.0.1:0");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let client = |name: &str| {
+        let file = |ending: &str| site.path(&format!("certs/{name}.{ending}"));
+        let (ca, certificate, key) = (site.path("certs/ca.pem"), file("pem"), file("key"));
+        let credentials = Credentials {
+            ca: Some(&ca),
+            certificate: Some((&certificate, &key)),
+            token_file: None,
+        };
+        let address = url(&server);
+        let connecting = Client::connect_with(&address, &credentials);
+        runtime.block_on(connecting).unwrap()
+    };
+    let (ada, vera) = (client("admin-ada"), client("viewer-vera"));
+    let list = |client: &Client| {
+        let mut jobs = client.jobs();
+        runtime.block_on(async move { jobs.list_jobs(v1::ListJobsRequest::default()).await })
+    };
+    let refusal = wait("a refusal", PATIENCE, || list(&ada).err());
+    assert_eq!(refusal.code(), tonic::Code::ResourceExhausted);
+    assert!(
+        refusal.message().contains("serve.requests_per_second"),
+        "{refusal}"
+    );
+    let details = refusal.get_error_details();
+    assert_eq!(details.error_info().unwrap().reason, "TOO_OFTEN");
+    let after = details.retry_info().unwrap().retry_delay.unwrap();
+    assert!(after <= Duration::from_millis(200), "{after:?}");
+    // Vera is somebody else, and Ada is served when she waits as she was told.
+    list(&vera).unwrap();
+    std::thread::sleep(after + Duration::from_millis(5));
+    list(&ada).unwrap();
+    // Probes are nobody's.
+    for _ in 0..20 {
+        let channel = ada.channel();
+        let check = async {
+            HealthClient::new(channel)
+                .check(HealthCheckRequest::default())
+                .await
+        };
+        runtime.block_on(check).unwrap();
+    }
+
+    // Three streams, and a fourth that has to wait until one of them ends.
+    let watch = || async {
+        let mut health = HealthClient::new(vera.channel());
+        let watch = health.watch(HealthCheckRequest::default()).await;
+        watch.unwrap().into_inner()
+    };
+    let mut open: Vec<_> = (0..3).map(|_| runtime.block_on(watch())).collect();
+    let brief = Duration::from_millis(500);
+    let fourth = async { tokio::time::timeout(brief, watch()).await };
+    assert!(
+        runtime.block_on(fourth).is_err(),
+        "a fourth stream was opened"
+    );
+    open.pop();
+    let fourth = async { tokio::time::timeout(PATIENCE, watch()).await };
+    assert!(runtime.block_on(fourth).is_ok());
+}
+
+#[test]
+fn workers_may_have_a_port_of_their_own() {
+    let site = Site::new();
+    init(
+        &site,
+        "certs",
+        "127.0.0.1",
+        &["submitter/sam", "worker/one"],
+    );
+    configure(&site, "worker_listen = \"127.0.0.1:0\"\n");
+    write_fact(&site);
+    let server = site.serve("127.0.0.1:0");
+    let workers_at = server.process.address_after("serving workers");
+    assert_ne!(workers_at, server.address);
+    let sam = "certs/submitter-sam.toml";
+    let at = |address: &str| format!("https://{address}");
+    let work = |id: &str, address: &str| {
+        let (url, cache) = (at(address), format!("cache-{id}"));
+        let args = [
+            "worker",
+            "--config",
+            "certs/worker-one.toml",
+            "--coordinator",
+            &url,
+            "--id",
+            id,
+            "--fake",
+            "1",
+            "--cache",
+            &cache,
+        ];
+        Process::start(
+            id,
+            &mut site.command(&args),
+            &site.path(&format!("{id}.log")),
+        )
+    };
+    // A person at the workers' port, and a worker at the people's.
+    let list = ["job", "list", "--config", sam, "--server", &at(&workers_at)];
+    let (done, said) = say(&site, &list);
+    assert!(!done && said.contains("this port is for workers"), "{said}");
+    let mut lost = work("lost", &server.address);
+    assert!(!lost.wait(PATIENCE).success());
+    assert!(
+        lost.said().contains("workers have a port of their own"),
+        "{}",
+        lost.said()
+    );
+
+    let _worker = work("one", &workers_at);
+    let llama = fixture("llama");
+    let import = ["model", "import", llama.to_str().unwrap(), "--name", "tiny"];
+    let (done, said) = ask(&site, &server, sam, &import);
+    assert!(done, "{said}");
+    let trace = [
+        "trace",
+        "--facts",
+        "facts.jsonl",
+        "--noise",
+        "0.1",
+        "--detach",
+    ];
+    let (done, said) = ask(&site, &server, sam, &trace);
+    assert!(done, "{said}");
+    let job = said.trim().to_owned();
+    let (done, said) = ask(&site, &server, sam, &["job", "watch", &job]);
+    assert!(done && said.contains("succeeded"), "{said}");
+
+    // Beyond this machine it is under the rules of the other port.
+    fs::write(
+        site.path("open.toml"),
+        "[serve]\nworker_listen = \"0.0.0.0:0\"\n",
+    )
+    .unwrap();
+    let (done, said) = say(&site, &["serve", "--config", "open.toml"]);
+    assert!(
+        !done && said.contains("serve.worker_listen") && said.contains("serve.insecure"),
+        "{said}"
+    );
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use palimpsest::config::SETTINGS;
+use palimpsest::telemetry::metrics::{Kind, METRICS, Program};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -134,11 +135,14 @@ fn manifests_follow_the_schemas_of_kubernetes() {
         );
         check_manifests(folder.path(), name, &fs::read_to_string(&file).unwrap());
     }
+    let scaler = root().join("deploy/kubernetes/autoscaling/scaler.yaml");
+    let scaler = fs::read_to_string(scaler).unwrap();
+    check_manifests(folder.path(), "scaler.yaml", &scaler);
     if !is_installed("kubectl") {
         eprintln!("skipped: no kubectl, so overlays were not put together");
         return;
     }
-    for overlay in ["base", "gpu"] {
+    for overlay in ["base", "gpu", "autoscaling"] {
         let path = root().join("deploy/kubernetes").join(overlay);
         let out = Command::new("kubectl")
             .arg("kustomize")
@@ -170,6 +174,33 @@ fn pods_run_without_privileges() {
             assert_eq!(found, times, "{promise} in {}", file.display());
         }
     }
+}
+
+/// A name that nobody shows would scale nothing, and say nothing.
+#[test]
+fn workers_are_scaled_by_a_metric_that_the_coordinator_shows() {
+    let scaler = root().join("deploy/kubernetes/autoscaling/scaler.yaml");
+    let scaler = fs::read_to_string(scaler).unwrap();
+    let name = scaler
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("name: palimpsest_"))
+        .unwrap();
+    let shown = METRICS
+        .iter()
+        .find(|metric| metric.name == format!("palimpsest_{name}"));
+    let shown = shown.unwrap();
+    assert_eq!(
+        (shown.kind, shown.program),
+        (Kind::Gauge, Program::Coordinator)
+    );
+    let target = "kind: Deployment\n    name: palimpsest-workers\n";
+    assert!(scaler.contains(target));
+    let workers = root().join("deploy/kubernetes/base/workers.yaml");
+    assert!(
+        fs::read_to_string(workers)
+            .unwrap()
+            .contains("kind: Deployment\nmetadata:\n  name: palimpsest-workers\n")
+    );
 }
 
 /// A variable that is misspelt would be an error only where it is used.

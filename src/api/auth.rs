@@ -1,39 +1,69 @@
 //! The gate in front of all services: who calls, and whether they may.
 //!
 //! It stands before the services, so that none can be forgotten: a request whose method is not in
-//! the table of [`crate::auth::role`] is refused, whoever sends it.
+//! the table of [`crate::auth::role`] is refused, whoever sends it. Who calls more often than is
+//! allowed is told when to come again.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::future::Either;
 use jiff::Timestamp;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use super::listener::Peer;
-use super::status::{Reason, status};
-use crate::auth::{Caller, Refusal, Role, Tokens, certificate, role};
+use super::listener::{Entrance, Peer};
+use super::status::{Reason, retry_later, status};
+use crate::auth::{Caller, Rate, Refusal, Role, Tokens, certificate, role};
 use crate::client::PRINCIPAL;
+use crate::telemetry::metrics::REFUSALS;
 
 /// What callers have to show.
 #[derive(Clone, Debug)]
-pub enum Gate {
+enum Asks {
     /// Nothing: whoever reaches the server may do everything, in the name that they give.
-    Open,
+    Nothing,
     /// A certificate that was verified, or a token of this file.
-    Guarded(Option<Arc<Tokens>>),
+    Proof(Option<Arc<Tokens>>),
+}
+
+/// What a request has to get past.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    asks: Asks,
+    rate: Option<Arc<Rate>>,
 }
 
 impl Gate {
+    /// A gate that everybody gets past.
+    pub fn open() -> Self {
+        let asks = Asks::Nothing;
+        Self { asks, rate: None }
+    }
+
+    /// A gate for those who show a certificate, or a token of this file.
+    pub fn guarded(tokens: Option<Arc<Tokens>>) -> Self {
+        let asks = Asks::Proof(tokens);
+        Self { asks, rate: None }
+    }
+
+    /// The same gate for so many requests a second of each person. Workers are not counted: they ask
+    /// as often as their leases need.
+    pub fn with_rate(self, per_second: u32) -> Self {
+        let rate = Some(Arc::new(Rate::new(per_second)));
+        Self { rate, ..self }
+    }
+
     /// Lets a request through, with the caller's principal in place of the name that it came with,
     /// or says why not.
     fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
-        let Self::Guarded(tokens) = self else {
+        check_entrance(request)?;
+        let Asks::Proof(tokens) = &self.asks else {
             return Ok(());
         };
         let path = request.uri().path();
@@ -48,12 +78,49 @@ impl Gate {
             let why = format!("{} is a {}", caller.principal, caller.role);
             return Err(denied(path, &why));
         }
+        if let Some(rate) = &self.rate
+            && caller.role != Role::Worker
+        {
+            let taken = rate.take(&caller.principal, Timestamp::now());
+            taken.map_err(|wait| too_often(rate, &caller.principal, wait))?;
+        }
         let name = HeaderValue::from_str(&caller.principal).map_err(|_| unknown("no name"))?;
         request.headers_mut().insert(PRINCIPAL, name);
         request.headers_mut().remove(AUTHORIZATION);
         request.extensions_mut().insert(caller);
         Ok(())
     }
+}
+
+/// Workers and people may have doors of their own.
+fn check_entrance<B>(request: &Request<B>) -> Result<(), Status> {
+    let Some(peer) = request.extensions().get::<Peer>() else {
+        return Ok(());
+    };
+    let path = request.uri().path();
+    match peer.entrance {
+        Entrance::Workers if !role::who(path).is_some_and(|who| who.includes(Role::Worker)) => Err(
+            denied(path, "this port is for workers (serve.worker_listen)"),
+        ),
+        Entrance::People if role::method(path) == Some(role::CONNECT) => Err(denied(
+            path,
+            "workers have a port of their own here (serve.worker_listen)",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn too_often(rate: &Rate, principal: &str, wait: Duration) -> Status {
+    let per_second = rate.per_second();
+    let message = format!(
+        "{principal} asks more than {per_second} times a second (serve.requests_per_second): ask again in {} ms",
+        wait.as_millis() + 1
+    );
+    let metadata = [
+        ("principal", principal.to_owned()),
+        ("per_second", per_second.to_string()),
+    ];
+    retry_later(Reason::TooOften, message, wait, metadata)
 }
 
 /// Who sends a request. A token goes before a certificate: a worker's machine may have its own
@@ -169,11 +236,20 @@ where
         match self.gate.admit(&mut request) {
             Ok(()) => Either::Right(self.inner.call(request)),
             Err(refusal) => {
-                tracing::warn!(
-                    method = request.uri().path(),
-                    reason = refusal.message(),
-                    "refused"
-                );
+                let why = match refusal.code() {
+                    Code::Unauthenticated => "unauthenticated",
+                    Code::ResourceExhausted => "too_often",
+                    _ => "permission_denied",
+                };
+                REFUSALS.add([why], 1);
+                // Whoever asks too often must not fill the disk as well.
+                if refusal.code() != Code::ResourceExhausted {
+                    tracing::warn!(
+                        method = request.uri().path(),
+                        reason = refusal.message(),
+                        "refused"
+                    );
+                }
                 Either::Left(ready(Ok(refusal.into_http())))
             }
         }
@@ -183,7 +259,6 @@ where
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use tonic::Code;
     use tonic_types::StatusExt;
 
     use super::*;
@@ -210,7 +285,7 @@ mod tests {
             (role, auth::issue(&path, &caller, None).unwrap())
         };
         let issued = Role::ALL.map(issue).to_vec();
-        let gate = Gate::Guarded(Some(Arc::new(Tokens::open(&path).unwrap())));
+        let gate = Gate::guarded(Some(Arc::new(Tokens::open(&path).unwrap())));
         (folder, gate, issued)
     }
 
@@ -256,7 +331,7 @@ mod tests {
             assert_eq!(refusal.code(), Code::Unauthenticated, "{authorization:?}");
             assert!(!refusal.message().contains("palimpsest_00"));
         }
-        let tokenless = Gate::Guarded(None);
+        let tokenless = Gate::guarded(None);
         let refusal = tokenless
             .admit(&mut request(jobs, Some("Bearer x")))
             .unwrap_err();
@@ -264,6 +339,62 @@ mod tests {
         // Probes show nothing.
         let health = "/grpc.health.v1.Health/Check";
         gate.admit(&mut request(health, None)).unwrap();
+    }
+
+    #[test]
+    fn who_asks_too_often_is_told_when_to_come_again_and_workers_never_are() {
+        let (_folder, gate, tokens) = guarded();
+        let gate = gate.with_rate(3);
+        for (role, token) in &tokens {
+            let path = match role {
+                Role::Worker => "/palimpsest.v1.WorkerService/Connect",
+                _ => "/palimpsest.v1.JobService/ListJobs",
+            };
+            let authorization = format!("Bearer {token}");
+            let answers: Vec<_> = (0..200)
+                .map(|_| gate.admit(&mut request(path, Some(&authorization))))
+                .collect();
+            let refused: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
+            if *role == Role::Worker {
+                assert!(refused.is_empty());
+                continue;
+            }
+            // Three at once; more only as time passes, which 200 in memory do not take.
+            assert!(refused.len() > 150, "{role}: {}", refused.len());
+            assert_eq!(refused[0].code(), Code::ResourceExhausted);
+            let details = refused[0].get_error_details();
+            let wait = details.retry_info().and_then(|info| info.retry_delay);
+            assert!(
+                wait.is_some_and(|wait| wait <= Duration::from_millis(334)),
+                "{wait:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn doors_of_their_own_let_in_workers_alone_and_people_alone() {
+        let through = |entrance: Entrance, path: &str| {
+            let mut request = request(path, None);
+            request.extensions_mut().insert(Peer {
+                address: ([127, 0, 0, 1], 1).into(),
+                certificate: None,
+                entrance,
+            });
+            Gate::open().admit(&mut request).is_ok()
+        };
+        let (connect, list, read) = (
+            "/palimpsest.v1.WorkerService/Connect",
+            "/palimpsest.v1.JobService/ListJobs",
+            "/palimpsest.v1.ObjectService/ReadObject",
+        );
+        for (entrance, expected) in [
+            (Entrance::Any, [true, true, true]),
+            (Entrance::Workers, [true, false, true]),
+            (Entrance::People, [false, true, true]),
+        ] {
+            let found = [connect, list, read].map(|path| through(entrance, path));
+            assert_eq!(found, expected, "{entrance:?}");
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::proto::v1::{
     WatchJobResponse,
 };
 use crate::store::Store;
+use crate::telemetry::traces;
 use crate::version::{History, MAIN};
 
 /// Facts of more bytes lie in an object, so that a job is never too large for a message.
@@ -78,6 +79,7 @@ impl Jobs {
             start_time: None,
             end_time: None,
             last_sequence: 0,
+            trace_parent: String::new(),
             owner: match job.owner.as_str() {
                 "" => entry.principal.clone(),
                 owner => owner.to_owned(),
@@ -111,6 +113,8 @@ impl Jobs {
         let id = new.id;
         entry.resource = format!("jobs/{id}");
         new.request_id = request_id;
+        // After its digest was taken: the same request may come again in another trace.
+        new.job.trace_parent = traces::trace_parent(&tracing::Span::current());
         let new = self
             .coordinator
             .with_answers(new)

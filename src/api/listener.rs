@@ -20,6 +20,7 @@ use tonic::transport::server::Connected;
 
 use super::server::Error;
 use crate::auth::ServerTls;
+use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED};
 
 /// How long a connection may take to say that it speaks HTTP/2, TLS included.
 const OPENING: Duration = Duration::from_secs(10);
@@ -28,10 +29,22 @@ const PREFACE: usize = 24;
 /// How long to wait after the system had no descriptor for a connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// For whom a port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// For all.
+    Any,
+    /// For workers.
+    Workers,
+    /// For people: all but workers.
+    People,
+}
+
 /// A port that is listened on.
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
+    entrance: Entrance,
     tls: Option<Arc<ServerTls>>,
     limit: usize,
 }
@@ -55,9 +68,15 @@ impl Listener {
             })?;
         Ok(Self {
             listener,
+            entrance: Entrance::Any,
             tls,
             limit,
         })
+    }
+
+    /// The same port for some only.
+    pub fn entrance(self, entrance: Entrance) -> Self {
+        Self { entrance, ..self }
     }
 
     /// The address.
@@ -93,6 +112,7 @@ impl Listener {
             };
             let Ok(place) = places.clone().try_acquire_owned() else {
                 refused += 1;
+                CONNECTIONS_REFUSED.add([], 1);
                 // One line for many: a flood does not fill the disk as well.
                 if refused.is_power_of_two() {
                     tracing::warn!(limit = self.limit, refused, "too many connections");
@@ -100,8 +120,10 @@ impl Listener {
                 continue;
             };
             let (tls, opened) = (self.tls.clone(), opened.clone());
+            let entrance = self.entrance;
+            let place = Place::new(place);
             tokio::spawn(async move {
-                match open(stream, address, tls, place).await {
+                match open(stream, address, entrance, tls, place).await {
                     // Nobody takes it when the server has stopped.
                     Ok(connection) => drop(opened.send(Ok(connection)).await),
                     Err(error) => tracing::debug!(%address, %error, "no connection came about"),
@@ -114,8 +136,9 @@ impl Listener {
 async fn open(
     stream: TcpStream,
     address: SocketAddr,
+    entrance: Entrance,
     tls: Option<Arc<ServerTls>>,
-    place: OwnedSemaphorePermit,
+    place: Place,
 ) -> io::Result<Connection> {
     let opening = Box::pin(tokio::time::sleep(OPENING));
     // Nagle's algorithm would hold up small messages: 23 calls a second instead of 35,000.
@@ -137,6 +160,7 @@ async fn open(
         peer: Peer {
             address,
             certificate,
+            entrance,
         },
         opening: Some(opening),
         seen: 0,
@@ -151,6 +175,25 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Their certificate, verified, if they showed one.
     pub certificate: Option<CertificateDer<'static>>,
+    /// Through which port they came.
+    pub entrance: Entrance,
+}
+
+/// The place of a connection, which is counted as long as it is held.
+#[derive(Debug)]
+struct Place(#[allow(dead_code)] OwnedSemaphorePermit);
+
+impl Place {
+    fn new(permit: OwnedSemaphorePermit) -> Self {
+        CONNECTIONS.change([], 1.0);
+        Self(permit)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        CONNECTIONS.change([], -1.0);
+    }
 }
 
 #[derive(Debug)]
@@ -169,7 +212,7 @@ pub struct Connection {
     opening: Option<Pin<Box<Sleep>>>,
     /// Bytes that have come, while it is waited for.
     seen: usize,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Connected for Connection {

@@ -13,9 +13,12 @@ use tower::layer::util::{Identity, Stack};
 
 use super::audit::Audit;
 use super::auth::Gate;
+use super::health::Health;
 use super::jobs::Jobs;
+use super::metering::Metering;
 use super::models::Models;
 use super::objects::Objects;
+use super::overview::Overview;
 use super::statistics::StatisticsOf;
 use super::store::StoreRecords;
 use super::versions::Versions;
@@ -27,6 +30,7 @@ use crate::proto::v1::job_service_server::JobServiceServer;
 use crate::proto::v1::model_service_server::ModelServiceServer;
 use crate::proto::v1::object_service_server::ObjectServiceServer;
 use crate::proto::v1::statistics_service_server::StatisticsServiceServer;
+use crate::proto::v1::status_service_server::StatusServiceServer;
 use crate::proto::v1::store_service_server::StoreServiceServer;
 use crate::proto::v1::version_service_server::VersionServiceServer;
 use crate::proto::v1::worker_service_server::WorkerServiceServer;
@@ -53,8 +57,8 @@ pub enum Error {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Streams that a connection may have open at a time.
-const STREAMS: u32 = 256;
+/// Streams that a connection may have open at a time, where nobody says otherwise.
+pub const STREAMS: u32 = 256;
 /// Headers of a request in bytes.
 const HEADERS: u32 = 16 << 10;
 /// Streams that a client may have reset before they were looked at (CVE-2023-44487).
@@ -92,16 +96,22 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    serve_guarded(coordinator, Gate::Open, incoming, shutdown).await
+    let manner = Manner {
+        gate: Gate::open(),
+        health: Health::serving().await,
+        streams: STREAMS,
+        overview: Overview::new(coordinator.clone()),
+    };
+    serve_with(coordinator, manner, incoming, shutdown).await
 }
 
-/// [`serve`] for callers whom `gate` lets in.
+/// [`serve`] in other ways.
 ///
 /// # Errors
 /// [`Error::Transport`].
-pub async fn serve_guarded<I, C, E>(
+pub async fn serve_with<I, C, E>(
     coordinator: Coordinator,
-    gate: Gate,
+    manner: Manner,
     incoming: I,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error>
@@ -110,51 +120,46 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    router(coordinator, gate)
-        .await?
+    router(coordinator, manner)?
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await
         .map_err(Error::Transport)
 }
 
-/// Serves grpc.health.v1 alone, without TLS, for probes that speak none: it answers "serving" while
-/// this process does.
+/// How a coordinator is served.
+#[derive(Debug)]
+pub struct Manner {
+    /// Whom it lets in.
+    pub gate: Gate,
+    /// What it says of its health.
+    pub health: Health,
+    /// Streams that a connection may have open at a time.
+    pub streams: u32,
+    /// What it says of itself as a whole.
+    pub overview: Overview,
+}
+
+/// Serves grpc.health.v1 alone, without TLS, for probes that speak none.
 ///
 /// # Errors
 /// [`Error::Transport`].
 pub async fn serve_health(
+    health: Health,
     incoming: TcpIncoming,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let (_reporter, health) = tonic_health::server::health_reporter();
     Server::builder()
         .max_concurrent_streams(STREAMS)
-        .add_service(health)
+        .add_service(health.service())
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await
         .map_err(Error::Transport)
 }
 
-async fn router(
-    coordinator: Coordinator,
-    gate: Gate,
-) -> Result<Router<Stack<Gate, Identity>>, Error> {
+type Layers = Stack<Gate, Stack<Metering, Identity>>;
+
+fn router(coordinator: Coordinator, manner: Manner) -> Result<Router<Layers>, Error> {
     let store = Arc::clone(coordinator.store());
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<JobServiceServer<Jobs>>().await;
-    reporter.set_serving::<ModelServiceServer<Models>>().await;
-    reporter.set_serving::<ObjectServiceServer<Objects>>().await;
-    reporter
-        .set_serving::<StoreServiceServer<StoreRecords>>()
-        .await;
-    reporter.set_serving::<WorkerServiceServer<Workers>>().await;
-    reporter
-        .set_serving::<VersionServiceServer<Versions>>()
-        .await;
-    reporter.set_serving::<AuditServiceServer<Audit>>().await;
-    reporter
-        .set_serving::<StatisticsServiceServer<StatisticsOf>>()
-        .await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -179,9 +184,11 @@ async fn router(
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
         .http2_max_pending_accept_reset_streams(Some(RESETS))
         .http2_max_header_list_size(HEADERS)
-        .max_concurrent_streams(STREAMS)
-        .layer(gate)
-        .add_service(health)
+        .max_concurrent_streams(manner.streams)
+        .layer(Metering)
+        .layer(manner.gate)
+        .add_service(manner.health.service())
+        .add_service(StatusServiceServer::new(manner.overview))
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(jobs)

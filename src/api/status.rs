@@ -104,6 +104,8 @@ reasons! {
     OffsetPastEnd, OutOfRange, "read from an offset inside the object";
     /// The owner has too many jobs or units open.
     TooMuchOpen, ResourceExhausted, "wait as long as RetryInfo says, or cancel some of the owner's jobs";
+    /// The caller asks more often than is allowed.
+    TooOften, ResourceExhausted, "ask again when RetryInfo says, and less often";
     /// No space is left on the coordinator's disk.
     DiskFull, ResourceExhausted, "free space on the coordinator's disk, then go on";
     /// An upload does not fit into the coordinator's quota.

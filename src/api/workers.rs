@@ -20,6 +20,7 @@ use crate::proto::v1::{
     self, ConnectRequest, ConnectResponse, DrainWorkerRequest, DrainWorkerResponse, Hello,
     ListWorkersRequest, ListWorkersResponse, ReadmitWorkerRequest, ReadmitWorkerResponse,
 };
+use crate::telemetry::traces;
 
 /// The protocol that this coordinator speaks.
 pub const PROTOCOL: u32 = 1;
@@ -82,6 +83,7 @@ impl WorkerService for Workers {
         };
         let held = check_hello(&hello)?;
         let worker = hello.worker_id.clone();
+        note_version(&hello);
         let (session, outbox) = self
             .coordinator
             .open_session()
@@ -172,6 +174,23 @@ impl WorkerService for Workers {
     }
 }
 
+/// Both go on as long as they speak the same protocol, but whoever looks after them should know.
+fn note_version(hello: &Hello) {
+    let capabilities = hello.capabilities.as_ref();
+    let (theirs, ours) = (
+        capabilities.map_or("", |it| &it.version),
+        env!("CARGO_PKG_VERSION"),
+    );
+    if !["", ours].contains(&theirs) {
+        tracing::warn!(
+            worker = hello.worker_id,
+            version = theirs,
+            coordinator = ours,
+            "the worker runs another version: upgrade the older of the two"
+        );
+    }
+}
+
 fn check_hello(hello: &Hello) -> Result<Vec<LeaseKey>, Status> {
     check::identifier("hello.worker_id", &hello.worker_id)
         .map_err(|(field, what)| invalid_argument(field, what))?;
@@ -184,8 +203,14 @@ fn check_hello(hello: &Hello) -> Result<Vec<LeaseKey>, Status> {
         return Err(failed_precondition(
             Reason::ProtocolVersion,
             format!(
-                "the worker speaks protocol {}, the coordinator {PROTOCOL}: upgrade the {older}",
-                hello.protocol
+                "the worker{} speaks protocol {}, the coordinator (version {}) protocol {PROTOCOL}: \
+                 upgrade the {older}",
+                match hello.capabilities.as_ref().map_or("", |it| &it.version) {
+                    "" => String::new(),
+                    version => format!(" (version {version})"),
+                },
+                hello.protocol,
+                env!("CARGO_PKG_VERSION"),
             ),
         ));
     }
@@ -235,6 +260,16 @@ fn rate(steps_per_second: f64) -> Result<f64, Status> {
     Err(invalid_argument("heartbeat.leases.steps_per_second", what))
 }
 
+/// Notes in the worker's trace of a lease that its end has come back.
+fn note_end(end: &v1::TaskEnd) {
+    if traces::are_on() && !end.trace_parent.is_empty() {
+        let task = end.lease.as_ref().map_or("", |key| key.task.as_str());
+        let failed = end.failure.is_some();
+        let span = tracing::info_span!(target: traces::TARGET, parent: None, "lease ended", otel.kind = "consumer", task, failed);
+        traces::set_parent(&span, &end.trace_parent);
+    }
+}
+
 fn translate(session: Session, message: Message) -> Result<Event, Status> {
     let key = |key: Option<v1::LeaseKey>| lease_key(&key.unwrap_or_default());
     Ok(match message {
@@ -269,11 +304,14 @@ fn translate(session: Session, message: Message) -> Result<Event, Status> {
                 result: CommittedResult::new(commit.result.into(), &result, commit.fingerprint),
             }
         }
-        Message::TaskEnd(end) => Event::TaskEnd {
-            session,
-            lease: key(end.lease)?,
-            failure: end.failure,
-        },
+        Message::TaskEnd(end) => {
+            note_end(&end);
+            Event::TaskEnd {
+                session,
+                lease: key(end.lease)?,
+                failure: end.failure,
+            }
+        }
         Message::Drain(_) => Event::Drain(session),
     })
 }

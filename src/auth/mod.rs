@@ -7,14 +7,16 @@
 pub mod authority;
 pub mod certificate;
 mod error;
+mod rate;
 pub mod role;
 mod tls;
 mod token;
 
 pub use error::Error;
+pub use rate::Rate;
 pub use role::Role;
 pub use tls::{ServerFiles, ServerTls};
-pub use token::{Refusal, Tokens, issue};
+pub use token::{Refusal, Tokens, has_token, issue};
 
 /// Somebody who has shown who they are.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -80,6 +80,9 @@ const WORK: Who = Who::Roles(&[Worker]);
 /// and a worker what it computed.
 const STORE: Who = Who::Roles(&[Submitter, Editor, Admin, Worker]);
 
+/// How a worker comes in.
+pub const CONNECT: &str = "palimpsest.v1.WorkerService/Connect";
+
 /// One row a method. A method without a row can be called by nobody, and fails the tests.
 pub const METHODS: &[(&str, Who)] = &[
     ("grpc.health.v1.Health/Check", Who::Anybody),
@@ -115,6 +118,7 @@ pub const METHODS: &[(&str, Who)] = &[
     ("palimpsest.v1.ObjectService/WriteObject", STORE),
     ("palimpsest.v1.StatisticsService/CreateStatistics", SUBMIT),
     ("palimpsest.v1.StatisticsService/ListStatistics", READ),
+    ("palimpsest.v1.StatusService/GetStatus", KNOWN),
     ("palimpsest.v1.StoreService/CollectObjects", ADMINISTER),
     ("palimpsest.v1.VersionService/CherryPickEdit", EDIT),
     ("palimpsest.v1.VersionService/CompareVersions", READ),
@@ -129,18 +133,27 @@ pub const METHODS: &[(&str, Who)] = &[
     ("palimpsest.v1.VersionService/ListVersions", READ),
     ("palimpsest.v1.VersionService/RevertEdit", EDIT),
     ("palimpsest.v1.VersionService/UpdateRef", EDIT),
-    ("palimpsest.v1.WorkerService/Connect", WORK),
+    (CONNECT, WORK),
     ("palimpsest.v1.WorkerService/DrainWorker", ADMINISTER),
     ("palimpsest.v1.WorkerService/ListWorkers", READ),
     ("palimpsest.v1.WorkerService/ReadmitWorker", ADMINISTER),
 ];
 
+/// A method's name as the table has it, by the path of its requests; none if it is not in the table.
+pub fn method(path: &str) -> Option<&'static str> {
+    row(path).map(|(name, _)| name)
+}
+
 /// Who may call a method, by the path of its requests, `/package.Service/Method`; none if it is
 /// not in the table.
 pub fn who(path: &str) -> Option<Who> {
-    static TABLE: LazyLock<HashMap<&str, Who>> =
-        LazyLock::new(|| METHODS.iter().copied().collect());
-    TABLE.get(path.strip_prefix('/')?).copied()
+    row(path).map(|(_, who)| who)
+}
+
+fn row(path: &str) -> Option<(&'static str, Who)> {
+    static TABLE: LazyLock<HashMap<&str, &(&str, Who)>> =
+        LazyLock::new(|| METHODS.iter().map(|row| (row.0, row)).collect());
+    TABLE.get(path.strip_prefix('/')?).map(|row| **row)
 }
 
 impl Who {
@@ -219,7 +232,10 @@ mod tests {
             assert!(!who.includes(Editor) || who.includes(Admin), "{name}");
             // A worker remakes the version that its lease names.
             let remakes = ["GetVersion", "ListFactors"].contains(&method);
-            let works = service.ends_with(".ObjectService") || method == "Connect" || remakes;
+            // And everybody may ask who they are taken for.
+            let asks = method == "GetStatus";
+            let works =
+                service.ends_with(".ObjectService") || method == "Connect" || remakes || asks;
             assert_eq!(who.includes(Worker), works, "{name}");
         }
     }

@@ -115,6 +115,14 @@ impl Tokens {
     }
 }
 
+/// Whether there is what looks like a token in a text.
+pub fn has_token(text: &str) -> bool {
+    text.match_indices(PREFIX).any(|(at, _)| {
+        let rest = text[at + PREFIX.len()..].bytes().take(64);
+        rest.filter(u8::is_ascii_hexdigit).count() == 64
+    })
+}
+
 fn stamp(path: &Path) -> Result<Stamp, Error> {
     let metadata = fs::metadata(path).map_err(Error::file("read", path))?;
     Ok((

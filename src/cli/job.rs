@@ -199,16 +199,20 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
         return output::print_table(&mut out, &table(&jobs));
     }
     for job in &jobs {
-        let counts = job.counts.unwrap_or_default();
-        let line = serde_json::json!({
-            "name": job.name, "model": job.model, "what": what(job), "state": state(job),
-            "units": counts.units, "units_done": counts.units_done, "units_failed": counts.units_failed,
-            "units_cached": counts.units_cached,
-            "tasks": counts.tasks, "create_time": output::time(job.create_time.as_ref()),
-        });
-        writeln!(out, "{line}")?;
+        writeln!(out, "{}", to_json(job))?;
     }
     Ok(())
+}
+
+/// A job as lists of it have it, for programs.
+pub fn to_json(job: &v1::Job) -> serde_json::Value {
+    let counts = job.counts.unwrap_or_default();
+    serde_json::json!({
+        "name": job.name, "model": job.model, "what": what(job), "state": state(job),
+        "units": counts.units, "units_done": counts.units_done, "units_failed": counts.units_failed,
+        "units_cached": counts.units_cached,
+        "tasks": counts.tasks, "create_time": output::time(job.create_time.as_ref()),
+    })
 }
 
 /// The full name of the job that is meant.

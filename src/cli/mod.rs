@@ -3,8 +3,11 @@
 
 mod audit;
 mod auth;
+mod completions;
+mod config;
 mod connection;
 mod diff;
+mod doctor;
 mod edit;
 mod export;
 mod follow;
@@ -30,7 +33,8 @@ mod worker;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tracing::Instrument;
 
 use crate::config::Config;
 use crate::proto::v1::RefKind;
@@ -99,8 +103,17 @@ enum Command {
     /// Look at jobs, follow, cancel them, read their results
     #[command(subcommand)]
     Job(job::Command),
-    /// Show the coordinator's workers and jobs
+    /// Show the coordinator, its workers and its newest jobs
     Status(status::Args),
+    /// Look for what is wrong here: engine, disks, store, coordinator, clock, settings
+    Doctor(doctor::Args),
+    /// Show the settings, and what there is to set
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print what a shell completes this program by
+    Completions(completions::Args),
+    /// Write the manual
+    Man(completions::ManArgs),
     /// Verify, rebuild, back up and clean the store
     #[command(subcommand)]
     Store(store::Command),
@@ -118,8 +131,10 @@ fn flag<T: ToString>(flags: &mut Flags, key: &str, value: &Option<T>) {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
+    let matches = Cli::command().get_matches();
+    let name = matches.subcommand_name().unwrap_or_default().to_owned();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match run(cli, &name) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", output::explain(&error));
@@ -128,7 +143,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+/// Runs a command; `name` is that of the subcommand.
+fn run(cli: Cli, name: &str) -> anyhow::Result<ExitCode> {
     let mut flags = Flags::new();
     let is_server = match &cli.command {
         Command::Serve(_) => true,
@@ -158,45 +174,84 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(command) => command.connection().flags(&mut flags),
         Command::Job(command) => command.connection().flags(&mut flags),
         Command::Status(args) => args.connection.flags(&mut flags),
+        Command::Doctor(args) => args.connection.flags(&mut flags),
+        // These need no settings: they are to work where the settings do not.
+        Command::Config(config::Command::Reference { format }) => return config::reference(format),
+        Command::Completions(args) => return completions::run(args, Cli::command()),
+        Command::Man(args) => return completions::man(args, Cli::command()),
+        Command::Config(config::Command::Show { .. }) => {}
         Command::Store(command) => command.flags(&mut flags),
     }
-    let mut config = Config::load(cli.config.as_deref(), &flags)?;
+    let mut config = match (Config::load(cli.config.as_deref(), &flags), &cli.command) {
+        (Ok(config), _) => config,
+        (Err(error), Command::Doctor(args)) => return doctor::without_settings(args, &error),
+        (Err(error), _) => return Err(error.into()),
+    };
     // What a server tells its log as it goes, a command tells its user in its output.
     let unset = config.origin("log.filter") == Some(&crate::config::Origin::Default);
     if !is_server && unset {
         config.log.filter = "warn".to_owned();
     }
-    telemetry::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let code = runtime.block_on(async {
-        match cli.command {
-            Command::Serve(args) => serve::run(args, config).await,
-            Command::Worker(args) => worker::run(args, config).await,
-            Command::Auth(command) => auth::run(command),
-            Command::Model(command) => model::run(command, &config.client).await,
-            Command::Trace(args) => trace::run(*args, &config.client).await,
-            Command::Locate(args) => locate::run(args, &config.client).await,
-            Command::Generate(args) => generate::run(args, &config.client).await,
-            Command::Edit(args) => edit::run(*args, &config.client).await,
-            Command::Stats(command) => stats::run(command, &config.client).await,
-            Command::Log(args) => log::run(args, &config.client).await,
-            Command::Show(args) => show::run(args, &config.client).await,
-            Command::Diff(args) => diff::run(args, &config.client).await,
-            Command::Rollback(args) => refs::rollback(args, &config.client).await,
-            Command::Revert(args) => revert::revert(args, &config.client).await,
-            Command::CherryPick(args) => revert::cherry_pick(args, &config.client).await,
-            Command::Tag(args) => refs::name(args, RefKind::Tag, &config.client).await,
-            Command::Branch(args) => refs::name(args, RefKind::Branch, &config.client).await,
-            Command::Refs(args) => refs::list(args, &config.client).await,
-            Command::Export(args) => export::run(args, &config.client).await,
-            Command::Audit(command) => audit::run(command, &config.client).await,
-            Command::Job(command) => job::run(command, &config.client).await,
-            Command::Status(args) => status::run(args, &config.client).await,
-            Command::Store(command) => store::run(command, &config).await,
+    let program = match &cli.command {
+        Command::Serve(_) => "coordinator",
+        Command::Worker(args) if args.works() => "worker",
+        _ => "client",
+    };
+    let traces = {
+        let _inside = runtime.enter();
+        telemetry::init(&config.log, program)?
+    };
+    // What a server does belongs to those who ask for it.
+    let span = match is_server {
+        true => tracing::Span::none(),
+        false => {
+            tracing::info_span!(target: telemetry::traces::TARGET, "command", otel.name = format!("palimpsest {name}"), otel.kind = "client")
         }
-    });
+    };
+    let code = runtime.block_on(
+        async {
+            match cli.command {
+                Command::Serve(args) => serve::run(args, config).await,
+                Command::Worker(args) => worker::run(args, config).await,
+                Command::Auth(command) => auth::run(command),
+                Command::Model(command) => model::run(command, &config.client).await,
+                Command::Trace(args) => trace::run(*args, &config.client).await,
+                Command::Locate(args) => locate::run(args, &config.client).await,
+                Command::Generate(args) => generate::run(args, &config.client).await,
+                Command::Edit(args) => edit::run(*args, &config.client).await,
+                Command::Stats(command) => stats::run(command, &config.client).await,
+                Command::Log(args) => log::run(args, &config.client).await,
+                Command::Show(args) => show::run(args, &config.client).await,
+                Command::Diff(args) => diff::run(args, &config.client).await,
+                Command::Rollback(args) => refs::rollback(args, &config.client).await,
+                Command::Revert(args) => revert::revert(args, &config.client).await,
+                Command::CherryPick(args) => revert::cherry_pick(args, &config.client).await,
+                Command::Tag(args) => refs::name(args, RefKind::Tag, &config.client).await,
+                Command::Branch(args) => refs::name(args, RefKind::Branch, &config.client).await,
+                Command::Refs(args) => refs::list(args, &config.client).await,
+                Command::Export(args) => export::run(args, &config.client).await,
+                Command::Audit(command) => audit::run(command, &config.client).await,
+                Command::Job(command) => job::run(command, &config.client).await,
+                Command::Status(args) => status::run(args, &config.client).await,
+                Command::Doctor(args) => doctor::run(&args, &config).await,
+                Command::Config(config::Command::Show { origin, json }) => {
+                    config::show(&config, origin, json)
+                }
+                // Done above, without settings.
+                Command::Config(_) | Command::Completions(_) | Command::Man(_) => {
+                    Ok(ExitCode::SUCCESS)
+                }
+                Command::Store(command) => store::run(command, &config).await,
+            }
+        }
+        .instrument(span),
+    );
+    if let Some(traces) = traces {
+        traces.stop();
+    }
     // A blocking call that still runs, such as reading a terminal, does not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     code

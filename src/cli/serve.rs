@@ -1,21 +1,27 @@
 //! `palimpsest serve`: a coordinator.
 #![allow(clippy::disallowed_methods)] // the program owns its tasks
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{Flags, asked_to_stop, flag};
 use crate::api::auth::Gate;
-use crate::api::listener::Listener;
-use crate::api::server;
+use crate::api::health::Health;
+use crate::api::listener::{Entrance, Listener};
+use crate::api::overview::Overview;
+use crate::api::server::{self, Manner};
 use crate::auth::{ServerFiles, ServerTls, Tokens};
 use crate::config::{Config, ServeConfig};
 use crate::coordinator::{Coordinator, Limits};
 use crate::store::{Options, Store};
+use crate::telemetry::exposition::{Exposition, Sample};
+use crate::telemetry::metrics;
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
@@ -62,25 +68,54 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     let options = Options {
         quota: config.store.quota.map(|size| size.bytes()),
     };
+    // Before the store, whose recovery may take a while: probes are to be told that it goes on.
+    let health = Health::recovering().await;
+    let probes = settings.health_listen.map(server::bind).transpose()?;
+    if let Some(incoming) = probes {
+        let address = incoming.local_addr()?;
+        tracing::info!(%address, "answering probes");
+        let probed = server::serve_health(health.clone(), incoming, std::future::pending());
+        tokio::spawn(probed);
+    }
+    if settings.metrics_listen.is_some() {
+        metrics::install(metrics::Program::Coordinator);
+    }
     let store = Arc::new(Store::open_with(&settings.store, options)?);
     let (coordinator, mut actor) = Coordinator::start(store, limits)?;
+    let overview = Overview::new(coordinator.clone());
+    if let Some(address) = settings.metrics_listen {
+        expose(address, overview.sample()).await?;
+    }
     let tls = tls(&settings)?;
     let gate = gate(&settings)?;
-    let limit = settings.max_connections as usize;
-    let listener = Listener::bind(settings.listen, tls.clone(), limit).await?;
+    let bind = |address| Listener::bind(address, tls.clone(), settings.max_connections as usize);
+    let mut listener = bind(settings.listen).await?;
     let address = listener.local_addr()?;
-    let health = settings.health_listen.map(server::bind).transpose()?;
+    let workers = match settings.worker_listen {
+        None => futures::stream::empty().left_stream(),
+        Some(address) => {
+            listener = listener.entrance(Entrance::People);
+            let workers = bind(address).await?.entrance(Entrance::Workers);
+            tracing::info!(address = %workers.local_addr()?, "serving workers");
+            workers.incoming().right_stream()
+        }
+    };
+    let incoming = futures::stream::select(listener.incoming(), workers);
+    health.serves().await;
     tracing::info!(%address, store = %settings.store.display(), "serving");
     if let Some(file) = &args.port_file {
         write_whole(file, &address.to_string())?;
     }
     let stop = CancellationToken::new();
     let stopped = || stop.clone().cancelled_owned();
-    let serving = server::serve_guarded(coordinator, gate, listener.incoming(), stopped());
+    let manner = Manner {
+        gate,
+        health: health.clone(),
+        streams: settings.streams_per_connection,
+        overview,
+    };
+    let serving = server::serve_with(coordinator, manner, incoming, stopped());
     let mut serving = tokio::spawn(serving);
-    if let Some(incoming) = health {
-        tokio::spawn(server::serve_health(incoming, stopped()));
-    }
     if let Some(tls) = tls {
         tokio::spawn(reload(tls, stopped()));
     }
@@ -96,6 +131,7 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         }
     }
     tracing::info!("stopping");
+    health.drains().await;
     stop.cancel();
     // What was acknowledged is durable already; open streams are cut, and come back to the next
     // coordinator.
@@ -106,6 +142,16 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         tracing::info!("open streams were cut");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Lets Prometheus fetch the metrics, until the process ends.
+pub(super) async fn expose(address: SocketAddr, sample: Sample) -> anyhow::Result<()> {
+    let exposition = Exposition::bind(address, sample)
+        .await
+        .with_context(|| format!("cannot listen on {address} for metrics"))?;
+    tracing::info!(address = %exposition.local_addr()?, "showing metrics");
+    tokio::spawn(exposition.serve());
+    Ok(())
 }
 
 /// What connections are opened with.
@@ -128,10 +174,11 @@ fn tls(settings: &ServeConfig) -> anyhow::Result<Option<Arc<ServerTls>>> {
 /// Whom the server lets in.
 fn gate(settings: &ServeConfig) -> anyhow::Result<Gate> {
     if settings.client_ca.is_none() && settings.tokens.is_none() {
-        return Ok(Gate::Open);
+        return Ok(Gate::open());
     }
     let tokens = settings.tokens.as_deref().map(Tokens::open).transpose()?;
-    Ok(Gate::Guarded(tokens.map(Arc::new)))
+    let gate = Gate::guarded(tokens.map(Arc::new));
+    Ok(gate.with_rate(settings.requests_per_second))
 }
 
 /// Loads certificates again whenever SIGHUP asks for it. A file that cannot be used changes

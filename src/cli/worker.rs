@@ -2,19 +2,27 @@
 #![allow(clippy::disallowed_methods)] // the program owns its tasks
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 #[cfg(not(feature = "torch"))]
 use anyhow::Context;
+use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::{Flags, asked_to_stop, flag, output, status};
+use crate::blocking::blocking;
 use crate::client::{Client, Credentials};
 use crate::config::{ClientConfig, Config, WorkerConfig};
 use crate::objects::ObjectStore;
 use crate::proto::v1;
+use crate::telemetry::exposition::Sample;
+use crate::telemetry::metrics;
 use crate::worker::{self, Engine, Options};
+
+/// How old the size of the cache may be.
+const CACHE_AGE: Duration = Duration::from_secs(60);
 
 /// Flags of `worker`.
 #[derive(Debug, clap::Args)]
@@ -173,6 +181,10 @@ async fn say(command: Command, client: &Client) -> anyhow::Result<()> {
 async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode> {
     let engine = engine(&args, &settings)?;
     let objects = ObjectStore::open(&settings.cache)?;
+    if let Some(address) = settings.metrics_listen {
+        metrics::install(metrics::Program::Worker);
+        super::serve::expose(address, sample(objects.clone())).await?;
+    }
     let host = host_name();
     let id = match &settings.id {
         Some(id) => id.to_string(),
@@ -219,6 +231,31 @@ async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Looks up, for the metrics, what is not counted as it happens. The folder of objects is looked
+/// through once a minute.
+fn sample(objects: ObjectStore) -> Sample {
+    let looked: Arc<Mutex<Option<Instant>>> = Arc::default();
+    Arc::new(move || {
+        let (objects, looked) = (objects.clone(), looked.clone());
+        async move {
+            metrics::RESIDENT_BYTES.set([], metrics::resident_bytes() as f64);
+            let old = {
+                let mut looked = looked.lock().unwrap_or_else(PoisonError::into_inner);
+                let old = looked.is_none_or(|at| at.elapsed() > CACHE_AGE);
+                if old {
+                    *looked = Some(Instant::now());
+                }
+                old
+            };
+            if old && let Ok(Ok(listed)) = blocking(move || objects.list()).await {
+                let bytes: u64 = listed.iter().map(|object| object.size).sum();
+                metrics::WORKER_CACHE_BYTES.set([], bytes as f64);
+            }
+        }
+        .boxed()
+    })
 }
 
 fn engine(args: &WorkArgs, settings: &WorkerConfig) -> anyhow::Result<Box<dyn Engine>> {

@@ -142,11 +142,27 @@ impl Layers {
         T::from_setting(text, &self.folders).map_err(|remedy| self.invalid(key, remedy))
     }
 
+    /// The values with their origins, the user's folders in place of what stands for them.
+    pub(super) fn resolved(&self) -> BTreeMap<&'static str, (String, Origin)> {
+        let resolve = |text: &str| {
+            let stands = text.starts_with("~/") || text.starts_with("$XDG_");
+            let path = stands.then(|| PathBuf::from_setting(text, &self.folders));
+            match path {
+                Some(Ok(path)) => path.display().to_string(),
+                _ => text.to_owned(),
+            }
+        };
+        self.values
+            .iter()
+            .map(|(key, (text, origin))| (*key, (resolve(text), origin.clone())))
+            .collect()
+    }
+
     pub(super) fn invalid(&self, key: &'static str, remedy: impl Into<String>) -> Error {
         let (value, origin) = self.values[key].clone();
         Error::Invalid {
             key,
-            value,
+            value: super::redacted(&value),
             origin,
             remedy: remedy.into(),
         }

@@ -337,3 +337,34 @@ fn without_a_home_the_folders_have_to_be_given() {
     let config = load("", &xdg, &[]).unwrap();
     assert_eq!(config.worker.cache, Path::new("/cache/palimpsest/objects"));
 }
+
+#[test]
+fn what_is_secret_in_a_value_is_not_shown() {
+    let token = format!("palimpsest_{}", "0123456789abcdef".repeat(4));
+    let flags = [
+        ("client.server", "http://ada:secret@head:7461"),
+        ("log.otlp_endpoint", "http://s@p@collector:4317"),
+        ("worker.coordinator", "http://head:7461"),
+    ];
+    let config = load("", &[], &flags).unwrap();
+    assert_eq!(config.shown("client.server"), "http://(hidden)@head:7461");
+    assert_eq!(
+        config.shown("log.otlp_endpoint"),
+        "http://(hidden)@collector:4317"
+    );
+    assert_eq!(config.shown("worker.coordinator"), "http://head:7461");
+    assert_eq!(
+        config.shown("serve.store"),
+        "/home/ada/.local/share/palimpsest"
+    );
+    assert_eq!(config.shown("no.such"), "");
+    let refused = message(load("", &[], &[("client.token_file", &token)]));
+    assert!(
+        refused.contains("(hidden)") && refused.contains("not the token"),
+        "{refused}"
+    );
+    assert!(!refused.contains(&token), "{refused}");
+    let key = load("", &[], &[("client.key", "-----BEGIN PRIVATE KEY-----")]);
+    // Without a certificate it is refused; what is refused is not shown either.
+    assert!(!message(key).contains("BEGIN"));
+}

@@ -60,6 +60,7 @@ macro_rules! from_text {
 from_text! {
     SocketAddr: |text| text.parse().map_err(|_| "give an IP address and a port, as 127.0.0.1:7461 or [::1]:7461".into());
     u32: |text| text.parse().map_err(|_| "give a whole number, 0 or more".into());
+    f64: |text| text.parse().map_err(|_| "give a number, as 0.5".into());
     String: |text| Ok(text.to_owned());
     bool: |text| match text {
         "true" => Ok(true),

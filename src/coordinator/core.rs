@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::census::Counters;
 use super::event::{Effect, Event, Millis, NewJob, Refusal, Session};
 use super::job::{Job, Turn, is_terminal};
 use super::limits::Limits;
@@ -44,6 +45,7 @@ pub struct Core {
     pub(super) dirty: BTreeSet<Uuid>,
     /// The newest epoch that was asked to be written.
     pub(super) epoch_written: u64,
+    pub(super) counters: Counters,
 }
 
 /// What the core did for a request that has an answer: the job it made, or how many it changed.
@@ -76,6 +78,7 @@ impl Core {
             rates: Rates::default(),
             dirty: BTreeSet::new(),
             epoch_written: 0,
+            counters: Counters::default(),
         }
     }
 

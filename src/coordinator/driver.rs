@@ -26,8 +26,10 @@ use super::restore::Restoring;
 use super::transaction::Transaction;
 use crate::audit;
 use crate::blocking::blocking;
-use crate::proto::v1::connect_response::Message;
+use crate::proto::v1::{self, connect_response::Message};
 use crate::store::{self, Change, Store};
+use crate::telemetry::metrics::{COMMIT_EVENTS, COMMIT_SECONDS};
+use crate::telemetry::traces;
 
 /// Most commands that share one flush.
 const BATCH: usize = 4096;
@@ -490,22 +492,23 @@ impl Actor {
             mut changes,
             after,
             transaction,
-            ..
+            commands,
         } = batch;
         changes.append(&mut self.core.records());
         if changes.is_empty() {
             self.let_out(after);
             return Ok(None);
         }
+        COMMIT_EVENTS.observe([], commands as f64);
         match self.surroundings.disk {
             Disk::Here => {
-                self.store.commit(&changes)?;
+                commit(&self.store, &changes)?;
                 self.let_out(after);
                 Ok(None)
             }
             Disk::Thread => {
                 let store = self.store.clone();
-                let written = tokio::task::spawn_blocking(move || store.commit(&changes));
+                let written = tokio::task::spawn_blocking(move || commit(&store, &changes));
                 Ok(Some(Writing {
                     written,
                     after,
@@ -540,9 +543,13 @@ impl Actor {
                 let Some(stream) = self.streams.get(&session) else {
                     return;
                 };
+                let message = match *message {
+                    Message::Lease(lease) => Message::Lease(traced(lease)),
+                    other => other,
+                };
                 // A worker that does not read its stream loses it, and with it nothing: it comes
                 // back with its leases and repeats what was not acknowledged.
-                if stream.try_send(Ok(*message)).is_err() {
+                if stream.try_send(Ok(message)).is_err() {
                     self.streams.remove(&session);
                 }
             }
@@ -565,6 +572,25 @@ impl Actor {
             }
         }
     }
+}
+
+/// Notes in the job's trace that the lease is given, and puts the worker's spans below that.
+fn traced(mut lease: v1::Lease) -> v1::Lease {
+    if traces::are_on() && !lease.trace_parent.is_empty() {
+        let task = lease.key.as_ref().map_or("", |key| key.task.as_str());
+        let span = tracing::info_span!(target: traces::TARGET, parent: None, "lease", otel.kind = "producer", task);
+        traces::set_parent(&span, &lease.trace_parent);
+        lease.trace_parent = traces::trace_parent(&span);
+    }
+    lease
+}
+
+/// Makes changes durable, and measures how long that takes.
+fn commit(store: &Store, changes: &[Change]) -> Result<(), store::Error> {
+    let begun = std::time::Instant::now();
+    store.commit(changes)?;
+    COMMIT_SECONDS.observe([], begun.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// Waits until the batch that is under way is durable.

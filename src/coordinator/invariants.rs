@@ -37,6 +37,20 @@ const ALL: [Invariant; 8] = [
 static VIOLATIONS: [AtomicU64; ALL.len()] = [const { AtomicU64::new(0) }; ALL.len()];
 
 impl Invariant {
+    /// As code, tests and metrics quote it.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::I1 => "I1",
+            Self::I2 => "I2",
+            Self::I3 => "I3",
+            Self::I4 => "I4",
+            Self::I5 => "I5",
+            Self::I6 => "I6",
+            Self::I7 => "I7",
+            Self::I10 => "I10",
+        }
+    }
+
     /// Counts a violation. In a debug build it panics.
     #[track_caller]
     pub fn check(self, holds: bool, what: impl FnOnce() -> String) {

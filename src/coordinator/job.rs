@@ -437,6 +437,7 @@ impl Job {
             noise_scale: self.noise_scale,
             version: self.spec.version.clone(),
             leased_version: None,
+            trace_parent: self.spec.trace_parent.clone(),
             settings,
         }
     }
@@ -452,6 +453,11 @@ impl Job {
             .holders()
             .map(|holder| (key(holder), holder.clone()))
             .collect()
+    }
+
+    /// Units that are committed, without the preparatory one.
+    pub(super) fn units_done(&self) -> u64 {
+        self.units_done
     }
 
     pub(super) fn note_duration(&mut self, duration: Millis) {

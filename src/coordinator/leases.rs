@@ -105,6 +105,7 @@ impl Core {
             };
             let change = Change::Divergence(key.job, unit, record);
             turn.effects.push(Effect::Change(change));
+            self.counters.divergences += 1;
             return Verdict::Diverges;
         }
         let Some(task) = job.tasks.get(key.task as usize) else {
@@ -135,6 +136,7 @@ impl Core {
             let change = Change::Cached(digest, key.job, unit);
             turn.effects.push(Effect::Change(change));
         }
+        self.counters.units += 1;
         if let Some(worker) = self.workers.get_mut(name) {
             worker.units_committed += 1;
             if let Some(held) = worker.leases.get_mut(&(key.job, key.task)) {
@@ -189,6 +191,7 @@ impl Core {
             return;
         };
         self.epoch += 1;
+        self.counters.leases += 1;
         let key = LeaseKey {
             job: id,
             task: n,
@@ -273,6 +276,7 @@ impl Core {
         let Some(taken) = self.take_off(key) else {
             return;
         };
+        self.counters.failed(class);
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
@@ -302,6 +306,7 @@ impl Core {
             job.set_state(n, TaskState::Quarantined);
             job.tell(n, turn);
         } else {
+            self.counters.retries += 1;
             job.set_state(n, TaskState::Pending);
             match class {
                 FailureClass::WorkerLost | FailureClass::Preempted => {}
@@ -327,6 +332,8 @@ impl Core {
         let task = &job.tasks[n as usize];
         let part = f64::from(taken.held.units) / f64::from(task.units.max(1));
         let cost = task.cost * part;
+        self.counters.tasks += 1;
+        self.counters.multiply_adds += task.cost;
         let preparatory = task.preparatory;
         let failed = task.range().all(|unit| job.failed.contains(&unit));
         job.set_state(n, TaskState::Done);

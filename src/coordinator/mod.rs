@@ -4,6 +4,7 @@
 //! its changes to the store, and only then lets anything of it be seen.
 
 mod answers;
+mod census;
 mod check;
 mod core;
 mod driver;

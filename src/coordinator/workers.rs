@@ -237,6 +237,7 @@ impl Core {
         let welcome = v1::Welcome {
             adopted: adopted.iter().map(LeaseKey::to_proto).collect(),
             heartbeat_interval_ms: self.limits.heartbeat as u32,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         turn.effects.push(send(session, Message::Welcome(welcome)));
         self.list(&name);

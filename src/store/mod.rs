@@ -25,6 +25,7 @@ mod garbage;
 mod index;
 mod keys;
 mod log;
+mod probe;
 mod read;
 mod rebuild;
 mod records;
@@ -32,6 +33,7 @@ mod statistics;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod usage;
 mod values;
 mod verify;
 mod versions;
@@ -40,12 +42,14 @@ pub use backup::{Backup, backup, restore};
 pub use cache::CachedResult;
 pub use collect::{Collected, GRACE, Grace};
 pub use error::Error;
+pub use probe::{Probe, probe};
 pub use read::CommittedUnit;
 pub use rebuild::{From, Rebuilt, rebuild};
 pub use records::{
     Batch, Change, DivergenceRecord, JobRecord, ResultRecord, SpecRecord, TaskPlan, TaskRecord,
     UnitRef, Value, Write,
 };
+pub use usage::Usage;
 pub use verify::{Problem, Report, verify};
 pub use versions::Record;
 

@@ -14,7 +14,7 @@ use crate::version::{edit_bytes, edit_name, version_bytes, version_name};
 
 const EDIT: u8 = b'E';
 const EDIT_NUMBER: u8 = b'F';
-const VERSION: u8 = b'V';
+pub(super) const VERSION: u8 = b'V';
 const VERSION_NUMBER: u8 = b'W';
 const REF: u8 = b'R';
 const ENTRY: u8 = b'A';

@@ -15,6 +15,7 @@ use super::engine::{Engine, Sink, failure};
 use super::session::{Error, Report, Work, to_key};
 use crate::blocking::blocking;
 use crate::proto::v1;
+use crate::telemetry::metrics::WORKER_STEPS;
 
 /// A running engine.
 pub(super) enum Computing {
@@ -132,6 +133,7 @@ impl Sink for LeaseSink<'_> {
     }
 
     fn advance(&mut self, steps: u64) {
+        WORKER_STEPS.add([], steps);
         self.work.shared.steps.fetch_add(steps, Ordering::Relaxed);
         self.work.shared.total.fetch_add(steps, Ordering::Relaxed);
     }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
+use tracing::{Instrument, Span};
 
 use super::computing::Computing;
 use super::engine::{Engine, Files, failure};
@@ -21,6 +22,11 @@ use crate::objects::ObjectStore;
 use crate::proto::v1::connect_request::Message as Request;
 use crate::proto::v1::connect_response::Message as Response;
 use crate::proto::v1::{self, FailureClass};
+use crate::telemetry::metrics::{
+    WORKER_CONNECTED, WORKER_FAILURES, WORKER_LEASE_SECONDS, WORKER_LEASES, WORKER_RECONNECTS,
+    WORKER_UNITS, class_name,
+};
+use crate::telemetry::traces;
 
 /// The protocol that this worker speaks.
 const PROTOCOL: u32 = 1;
@@ -121,6 +127,9 @@ struct Held {
     ended: Option<v1::TaskEnd>,
     /// When the engine began with it.
     begun: Option<Instant>,
+    /// Its span, and that of the engine's work on it.
+    span: Span,
+    computing: Option<Span>,
 }
 
 pub(super) struct Work {
@@ -176,7 +185,9 @@ impl Session {
         let mut wait = BACKOFF.0;
         loop {
             let opened = Instant::now();
-            match self.stream(&shutdown).await {
+            let ended = self.stream(&shutdown).await;
+            WORKER_CONNECTED.set([], 0.0);
+            match ended {
                 Ok(StreamEnd::Drained) => return Ok(()),
                 Ok(StreamEnd::Broken(status)) | Err(status) => match status.code() {
                     Code::FailedPrecondition
@@ -202,6 +213,7 @@ impl Session {
                 () = tokio::time::sleep(wait) => {}
             }
             wait = (wait * 2).min(BACKOFF.1);
+            WORKER_RECONNECTS.add([], 1);
         }
     }
 
@@ -263,6 +275,7 @@ impl Session {
                 Some(fetched) = self.fetched.1.recv() => self.fetched(fetched, &out),
             }
             self.feed_engine();
+            WORKER_LEASES.set([], self.leases.len() as f64);
             if self.draining && self.leases.is_empty() {
                 // The stream is closed by dropping the sender; what was sent still arrives.
                 drop(out);
@@ -278,6 +291,7 @@ impl Session {
             worker_id: self.options.id.clone(),
             protocol: PROTOCOL,
             capabilities: Some(v1::Capabilities {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
                 loaded_models: self.loaded(),
                 device_memory: match self.capabilities.device_memory {
                     0 if self.capabilities.device.starts_with("cpu") => host_memory(),
@@ -303,6 +317,15 @@ impl Session {
     }
 
     fn welcome(&mut self, welcome: &v1::Welcome, out: &Outbox) {
+        WORKER_CONNECTED.set([], 1.0);
+        let ours = env!("CARGO_PKG_VERSION");
+        if !["", ours].contains(&welcome.version.as_str()) {
+            tracing::warn!(
+                coordinator = welcome.version,
+                worker = ours,
+                "the coordinator runs another version: upgrade the older of the two"
+            );
+        }
         let adopted: Vec<Key> = welcome
             .adopted
             .iter()
@@ -342,17 +365,20 @@ impl Session {
             units = lease.units.len(),
             "lease taken"
         );
+        let span = lease_span(&lease);
         let held = Held {
             lease: Arc::new(lease.clone()),
             shared: Arc::default(),
             ended: None,
             begun: None,
+            span: span.clone(),
+            computing: None,
         };
         self.leases.insert(key.clone(), held);
         self.queue.push_back((key.clone(), None));
         let (client, objects) = (self.client.clone(), self.objects.clone());
         let (cache, fetched) = (self.options.cache.clone(), self.fetched.0.clone());
-        tokio::spawn(async move {
+        let fetching = async move {
             let get = async {
                 let files = files::fetch(&client, &objects, &cache, &lease).await?;
                 let mut lease = files::complete(&client, &objects, lease).await?;
@@ -361,7 +387,8 @@ impl Session {
             };
             // The session may have ended meanwhile.
             let _ = fetched.send((key, get.await));
-        });
+        };
+        tokio::spawn(fetching.instrument(span));
     }
 
     fn fetched(&mut self, (key, fetched): Fetched, out: &Outbox) {
@@ -399,6 +426,10 @@ impl Session {
             return;
         };
         held.begun = Some(Instant::now());
+        if traces::are_on() {
+            held.computing =
+                Some(tracing::info_span!(target: traces::TARGET, parent: &held.span, "compute"));
+        }
         let (lease, shared) = (held.lease.clone(), held.shared.clone());
         self.running = Some(key.clone());
         // Fails only when the thread panicked, which the closed outbox tells.
@@ -418,10 +449,14 @@ impl Session {
                     return;
                 };
                 out.send(Request::Commit(commit.clone()));
+                WORKER_UNITS.add([], 1);
                 self.unacknowledged.insert((key, commit.unit), commit);
             }
             Report::Ended(key, failure) => {
                 self.running = None;
+                if let Some(begun) = self.leases.get(&key).and_then(|held| held.begun) {
+                    WORKER_LEASE_SECONDS.observe([], begun.elapsed().as_secs_f64());
+                }
                 self.ended(&key, failure, out);
             }
             Report::Put(bytes, answer) => {
@@ -437,12 +472,15 @@ impl Session {
 
     fn ended(&mut self, key: &Key, failure: Option<v1::Failure>, out: &Outbox) {
         if let Some(failure) = &failure {
+            WORKER_FAILURES.add([class_name(failure.failure_class())], 1);
             tracing::warn!(task = key.0, class = ?failure.failure_class(), "{}", failure.message);
         }
         if let Some(held) = self.leases.get_mut(key) {
+            held.computing = None;
             held.ended = Some(v1::TaskEnd {
                 lease: Some(to_key(key)),
                 failure,
+                trace_parent: traces::trace_parent(&held.span),
             });
             self.finish(key, out);
         }
@@ -607,7 +645,20 @@ fn end(key: &Key, failure: Option<v1::Failure>) -> Request {
     Request::TaskEnd(v1::TaskEnd {
         lease: Some(to_key(key)),
         failure,
+        trace_parent: String::new(),
     })
+}
+
+/// The span of a lease on this worker, from when it was taken to its end, below that of the coordinator.
+fn lease_span(lease: &v1::Lease) -> Span {
+    if !traces::are_on() || lease.trace_parent.is_empty() {
+        return Span::none();
+    }
+    let task = lease.key.as_ref().map_or("", |key| key.task.as_str());
+    let units = lease.units.len();
+    let span = tracing::info_span!(target: traces::TARGET, parent: None, "task", otel.kind = "consumer", task, units);
+    traces::set_parent(&span, &lease.trace_parent);
+    span
 }
 
 fn drain_message() -> Request {

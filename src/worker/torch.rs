@@ -2,9 +2,12 @@
 
 mod collecting;
 mod editing;
+mod trial;
 
 use std::path::Path;
 use std::sync::Arc;
+
+pub use trial::{Trial, trial};
 
 use tch::{Device, Kind as Dtype, Tensor};
 

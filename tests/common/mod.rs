@@ -104,6 +104,17 @@ impl Process {
         wait(&what, patience, || self.child.try_wait().unwrap())
     }
 
+    /// The newest address behind these words in what it says.
+    pub fn address_after(&self, words: &str) -> String {
+        wait(words, PATIENCE, || {
+            let said = self.said();
+            let line = said.lines().rev().find(|line| line.contains(words))?;
+            let at = line.find("address=")?;
+            let rest = &line[at + "address=".len()..];
+            Some(rest.split_whitespace().next()?.to_owned())
+        })
+    }
+
     /// What it has printed so far.
     pub fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -115,6 +126,8 @@ impl Drop for Process {
         self.kill();
         if thread::panicking() {
             eprintln!("--- {} said:\n{}", self.name, self.said());
+        } else {
+            no_secret(&self.name, &self.said());
         }
     }
 }
@@ -260,6 +273,34 @@ impl Site {
             &self.path(&format!("{id}.log")),
         )
     }
+}
+
+/// Nobody logs what lets somebody in: not a token, not a private key.
+///
+/// # Panics
+/// When `text` has one.
+pub fn no_secret(whose: &str, text: &str) {
+    assert!(
+        !text.contains("PRIVATE KEY"),
+        "a private key is in what {whose} said"
+    );
+    let token = |rest: &str| rest.bytes().take(64).filter(u8::is_ascii_hexdigit).count() == 64;
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once("palimpsest_") {
+        assert!(!token(after), "a token is in what {whose} said");
+        rest = after;
+    }
+}
+
+/// What is at a path of an HTTP server.
+pub fn get(address: &str, path: &str) -> (String, String) {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
 }
 
 fn read_whole(mut file: File) -> String {

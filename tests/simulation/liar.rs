@@ -320,6 +320,7 @@ impl<'a> Liar<'a> {
                 failure_class: class as i32,
                 message: "so it says".to_owned(),
             }),
+            trace_parent: "00-of-no-trace".to_owned(),
         }));
     }
 
@@ -357,6 +358,7 @@ impl<'a> Liar<'a> {
                     epoch: 1,
                 }),
                 failure: None,
+                trace_parent: String::new(),
             }),
         ];
         let nonsense = self.dice.pick(&nonsense).clone();

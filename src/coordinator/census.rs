@@ -1,0 +1,100 @@
+//! The core in numbers: what it has, and what it has done since it was started.
+
+use std::collections::BTreeMap;
+
+use super::core::Core;
+use super::job::is_terminal;
+use crate::proto::v1::{self, FailureClass, JobState};
+
+/// What was done since the start. Not kept: what is durable is in the records.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) units: u64,
+    pub(super) tasks: u64,
+    pub(super) multiply_adds: f64,
+    pub(super) leases: u64,
+    pub(super) retries: u64,
+    pub(super) divergences: u64,
+    failures: BTreeMap<FailureClass, u64>,
+}
+
+impl Counters {
+    /// A lease ended before its task was done.
+    pub(super) fn failed(&mut self, class: FailureClass) {
+        *self.failures.entry(class).or_default() += 1;
+    }
+}
+
+impl Core {
+    /// Jobs, tasks and workers in numbers. Takes time for every job and worker, not for every task.
+    pub fn census(&self) -> v1::SchedulerStatus {
+        let mut jobs: BTreeMap<JobState, u64> = BTreeMap::new();
+        let mut counts = v1::JobCounts::default();
+        let mut queue_depth = 0;
+        for job in self.jobs.values() {
+            *jobs.entry(job.state).or_default() += 1;
+            let tally = job.tally;
+            counts.tasks += job.tasks.len() as u64;
+            counts.tasks_pending += tally.waiting;
+            counts.tasks_leased += tally.leased;
+            counts.tasks_done += tally.done;
+            counts.tasks_failed += tally.failed;
+            counts.tasks_cancelled += tally.cancelled;
+            counts.tasks_quarantined += tally.quarantined;
+            counts.units += job.units;
+            counts.units_done += job.units_done();
+            counts.units_cached += job.cached;
+            if !is_terminal(job.state) {
+                queue_depth += tally.waiting - tally.quarantined;
+            }
+        }
+        let mut status = v1::SchedulerStatus {
+            jobs: jobs
+                .into_iter()
+                .map(|(state, count)| v1::JobStateCount {
+                    state: state as i32,
+                    count,
+                })
+                .collect(),
+            counts: Some(counts),
+            queue_depth,
+            units_committed: self.counters.units,
+            tasks_completed: self.counters.tasks,
+            multiply_adds: self.counters.multiply_adds,
+            leases_given: self.counters.leases,
+            retries: self.counters.retries,
+            divergences: self.counters.divergences,
+            failures: self.counters.failures.iter().map(failure_count).collect(),
+            ..Default::default()
+        };
+        self.count_workers(&mut status);
+        status
+    }
+
+    fn count_workers(&self, status: &mut v1::SchedulerStatus) {
+        let mut workers = v1::WorkerCounts::default();
+        for worker in self.workers.values() {
+            status.leases += worker.leases.len() as u64;
+            status.steps_per_second += worker.leases.values().map(|held| held.rate).sum::<f64>();
+            if !worker.leases.is_empty() {
+                status.measured_rate += worker.rate.unwrap_or_default();
+            }
+            let count = match (worker.session.is_some(), worker.draining) {
+                (false, _) => &mut workers.away,
+                (true, _) if worker.excluded.is_some() => &mut workers.excluded,
+                (true, true) => &mut workers.draining,
+                (true, false) if worker.leases.is_empty() => &mut workers.idle,
+                (true, false) => &mut workers.busy,
+            };
+            *count += 1;
+        }
+        status.workers = Some(workers);
+    }
+}
+
+fn failure_count((class, count): (&FailureClass, &u64)) -> v1::FailureCount {
+    v1::FailureCount {
+        failure_class: *class as i32,
+        count: u32::try_from(*count).unwrap_or(u32::MAX),
+    }
+}
