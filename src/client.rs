@@ -1,5 +1,9 @@
 //! The client: the generated stubs over one channel.
 
+mod transfer;
+
+pub use transfer::{download, upload};
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

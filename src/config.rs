@@ -31,7 +31,8 @@ use self::layers::{Folders, Layers};
 
 pub use self::error::Error;
 pub use self::value::{
-    Address, Color, Device, LogFormat, Memory, Size, Weights, WorkerId, parse_duration, parse_size,
+    Address, BucketUrl, Color, Device, LogFormat, Memory, Size, Weights, WorkerId, parse_duration,
+    parse_size,
 };
 
 /// Where a value stands.
@@ -268,12 +269,31 @@ settings! {
         /// Who asks, for the audit log; the user of the system where it is unset.
         user: Option<String> = "",
     }
-    /// Settings of the coordinator's store.
+    /// Settings of the coordinator's store, also of one inside a command.
     store: StoreConfig {
         /// Most bytes that the objects may take when clients upload more: a size with its unit, as
         /// `500GiB`. Unset, the disk is the limit. Results of accepted work are kept whatever this
-        /// says.
+        /// says. With a bucket, what that has is counted: it is listed for every upload.
         quota: Option<Size> = "",
+        /// The S3-compatible bucket in which the objects are, as `s3://NAME/PREFIX`; the prefix is
+        /// this store's alone. The store's folder then holds copies of those that were used.
+        /// Unset, they are in the folder. 'palimpsest store push' and 'pull' move a store's objects
+        /// from one to the other.
+        bucket: Option<BucketUrl> = "",
+        /// The address of the bucket's server, as `https://minio.example:9000`. Unset, AWS's for
+        /// the region. Over `http://` others on the way can read the objects.
+        endpoint: Option<Address> = "",
+        /// The region that requests to the bucket are signed for.
+        region: String = "us-east-1",
+        /// The file with the bucket's key, as AWS's tools write it: `aws_access_key_id = ...` and
+        /// `aws_secret_access_key = ...`, perhaps `aws_session_token = ...`, in the profile
+        /// `default` or none. Needed with a bucket. Read at the start.
+        credentials: Option<PathBuf> = "",
+        /// The authorities that vouch for the bucket's server, beside the system's: a PEM file.
+        ca: Option<PathBuf> = "",
+        /// How long a request to the bucket, of 8 MiB at most, may take. One that fails is
+        /// repeated up to three times, and given up after twice this. Duration, 100ms to 10min.
+        timeout: Duration = "20s",
     }
     /// Settings of what every program logs, to its standard error.
     log: LogConfig {
@@ -433,7 +453,32 @@ impl Config {
                 return Err(layers.invalid(key, remedy));
             }
         }
+        self.check_bucket(layers)?;
         self.check_security(layers)
+    }
+
+    fn check_bucket(&self, layers: &Layers) -> Result<(), Error> {
+        let store = &self.store;
+        if store.bucket.is_some() && store.credentials.is_none() {
+            return Err(layers.invalid(
+                "store.credentials",
+                "name the file with the key of the bucket (store.bucket)",
+            ));
+        }
+        for (key, given) in [
+            ("store.endpoint", store.endpoint.is_some()),
+            ("store.credentials", store.credentials.is_some()),
+            ("store.ca", store.ca.is_some()),
+        ] {
+            if given && store.bucket.is_none() {
+                return Err(layers.invalid(key, "name the bucket that it is for in store.bucket"));
+            }
+        }
+        let times = Duration::from_millis(100)..=Duration::from_secs(600);
+        if !times.contains(&store.timeout) {
+            return Err(layers.invalid("store.timeout", "give 100ms to 10min"));
+        }
+        Ok(())
     }
 
     /// Nothing is open to others by oversight.

@@ -18,7 +18,7 @@ use crate::api::server;
 use crate::client::Client;
 use crate::coordinator::{self, Coordinator, Limits};
 use crate::objects::ObjectStore;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::worker::{self, Engine, Options};
 
 /// Bytes that a pipe holds before its writer waits.
@@ -51,8 +51,11 @@ impl Embedded {
     ///
     /// # Errors
     /// When the store or its audit log cannot be opened.
-    pub fn start(store: &std::path::Path) -> Result<Self, coordinator::Error> {
-        let store = Arc::new(Store::open(store)?);
+    pub fn start(
+        store: &std::path::Path,
+        options: store::Options,
+    ) -> Result<Self, coordinator::Error> {
+        let store = Arc::new(Store::open_with(store, options)?);
         let (coordinator, actor) = Coordinator::start(store, limits())?;
         let (pipes, incoming) = mpsc::unbounded_channel::<DuplexStream>();
         let server_shutdown = CancellationToken::new();

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{PATIENCE, Process, Server, Site, fixture, wait};
-use palimpsest::client::Client;
-use palimpsest::objects::{self, Digest, ObjectStore};
+use palimpsest::client::{self, Client};
+use palimpsest::objects::{Digest, ObjectStore};
 use serde_json::Value;
 
 const SWEEP: Duration = Duration::from_secs(300);
@@ -390,9 +390,9 @@ fn an_object_arrives_both_ways_though_the_coordinator_is_killed_in_the_middle() 
                 let objects = Client::connect(&url).await.unwrap().objects();
                 let size = bytes.len() as u64;
                 if download {
-                    objects::download(objects, &digest, size, &cache, progress).await
+                    client::download(objects, &digest, size, &cache, progress).await
                 } else {
-                    objects::upload(objects, &digest, &source, progress).await
+                    client::upload(objects, &digest, &source, progress).await
                 }
             })
         };

@@ -174,7 +174,7 @@ fn router(coordinator: Coordinator, manner: Manner) -> Result<Router<Layers>, Er
     let statistics = StatisticsServiceServer::new(StatisticsOf::new(coordinator.clone()));
     let audit = AuditServiceServer::new(Audit::new(coordinator.clone()));
     let models = ModelServiceServer::new(Models::new(coordinator.clone()));
-    let workers = WorkerServiceServer::new(Workers::new(coordinator))
+    let workers = WorkerServiceServer::new(Workers::new(coordinator.clone()))
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
     Ok(Server::builder()
@@ -193,7 +193,7 @@ fn router(coordinator: Coordinator, manner: Manner) -> Result<Router<Layers>, Er
         .add_service(reflection().build_v1alpha()?)
         .add_service(jobs)
         .add_service(workers)
-        .add_service(StoreServiceServer::new(StoreRecords::new(store.clone())))
+        .add_service(StoreServiceServer::new(StoreRecords::new(coordinator)))
         .add_service(versions)
         .add_service(audit)
         .add_service(statistics)

@@ -1,6 +1,5 @@
 //! `StatisticsService`: the key statistics of models, made of what jobs and files hold.
 
-use std::fs::File;
 use std::io::BufReader;
 
 use prost::Message;
@@ -274,8 +273,9 @@ fn down_channels(model: &v1::Model) -> Option<u64> {
 
 fn read(objects: &ObjectStore, digest: &str) -> Result<Moment, Status> {
     let digest: Digest = digest.parse().map_err(IntoStatus::into_status)?;
-    let path = objects.path(&digest);
-    let file = File::open(&path).map_err(|error| internal(&error))?;
+    let file = objects
+        .open_object(&digest)
+        .map_err(IntoStatus::into_status)?;
     Moment::from_npz(BufReader::new(file))
         .map_err(|error| invalid_argument("object", error.to_string()))
 }

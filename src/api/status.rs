@@ -15,6 +15,9 @@ use crate::objects;
 /// The `domain` of every `ErrorInfo` that Palimpsest sends.
 pub const DOMAIN: &str = "palimpsest";
 
+/// When a bucket that does not answer may be asked again.
+const AWAY: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Turns a subsystem's error into the status that its caller gets.
 pub trait IntoStatus {
     /// The status.
@@ -114,6 +117,10 @@ reasons! {
     StoreOccupied, Unavailable, "try again when it has ended";
     /// Stored bytes cannot be read, or are not those that were stored.
     StoredDataDamaged, DataLoss, "check the coordinator's disk, and restore or upload the data again";
+    /// The bucket of the objects does not answer.
+    BucketAway, Unavailable, "try again as RetryInfo says; if that goes on, the operator looks at the bucket's server and at store.endpoint";
+    /// The server of the bucket refused what the coordinator asked of it.
+    BucketRefused, FailedPrecondition, "the operator looks at store.bucket, store.region and store.credentials";
     /// The audit log is not what its last checkpoint says; nothing can be changed.
     AuditLogDamaged, DataLoss, "run 'palimpsest audit verify', and restore the store from a backup";
     /// The request came with no token or certificate, or with one that is not good.
@@ -352,9 +359,21 @@ impl IntoStatus for objects::Error {
                     ("limit_bytes", limit.to_string()),
                 ],
             ),
-            Error::Corrupt { .. } => data_loss(&self),
+            Error::Corrupt { .. } | Error::BucketCorrupt { .. } => data_loss(&self),
+            Error::BucketAway { .. } => {
+                tracing::error!(error = message, "the bucket does not answer");
+                retry_later(Reason::BucketAway, message, AWAY, [])
+            }
+            Error::BucketRefused { .. } => {
+                tracing::error!(error = message, "the bucket refuses");
+                failed_precondition(Reason::BucketRefused, message)
+            }
             Error::Stopping => unavailable(message),
-            Error::Changed { .. } | Error::Io { .. } | Error::Transfer { .. } => internal(&self),
+            Error::Changed { .. }
+            | Error::Io { .. }
+            | Error::Transfer { .. }
+            | Error::Credentials { .. }
+            | Error::BucketSettings { .. } => internal(&self),
         }
     }
 }

@@ -5,24 +5,55 @@ use std::time::{Duration, SystemTime};
 
 use tonic::{Request, Response, Status};
 
+use super::caller::draft;
 use super::status::{IntoStatus, invalid_argument};
+use crate::audit::Draft;
+use crate::coordinator::Coordinator;
 use crate::proto::v1::store_service_server::StoreService;
 use crate::proto::v1::{CollectObjectsRequest, CollectObjectsResponse};
-use crate::store::{Collected, GRACE, Grace, Store};
+use crate::store::{Collected, GRACE, Garbage, Grace};
 
 /// Beside a running coordinator, what was stored a moment ago may be referred to in the next.
 const LEAST_AGE: Duration = Duration::from_secs(600);
 
-/// Serves a store.
+/// Serves the store of a coordinator.
 #[derive(Debug)]
 pub struct StoreRecords {
-    store: Arc<Store>,
+    coordinator: Coordinator,
 }
 
 impl StoreRecords {
-    /// Serves this store.
-    pub fn new(store: Arc<Store>) -> Self {
-        Self { store }
+    /// Serves the store of this coordinator.
+    pub fn new(coordinator: Coordinator) -> Self {
+        Self { coordinator }
+    }
+
+    /// Removes what was found, once the audit log says who had it removed.
+    async fn sweep(&self, garbage: Garbage, mut entry: Draft) -> Result<Collected, Status> {
+        let counted = garbage.counted();
+        if counted.removed + counted.partial > 0 {
+            entry.detail = counted.to_string();
+            self.coordinator
+                .record(entry)
+                .await
+                .map_err(IntoStatus::into_status)?;
+        }
+        let store = Arc::clone(self.coordinator.store());
+        let sweep = move || store.sweep(garbage).map_err(IntoStatus::into_status);
+        let collected = super::blocking(sweep).await?;
+        tracing::info!(
+            objects = collected.removed,
+            bytes = collected.removed_bytes,
+            uploads = collected.partial,
+            bucket = self
+                .coordinator
+                .store()
+                .objects()
+                .bucket()
+                .map(tracing::field::display),
+            "objects collected"
+        );
+        Ok(collected)
     }
 }
 
@@ -33,6 +64,7 @@ impl StoreService for StoreRecords {
         &self,
         request: Request<CollectObjectsRequest>,
     ) -> Result<Response<CollectObjectsResponse>, Status> {
+        let entry = draft(&request, "objects.collect", "objects", "");
         let CollectObjectsRequest { dry_run, min_age } = request.into_inner();
         let bad = || invalid_argument("min_age", "give at least 10 minutes");
         let age = match min_age {
@@ -43,22 +75,18 @@ impl StoreService for StoreRecords {
             return Err(bad());
         }
         let before = SystemTime::now().checked_sub(age).ok_or_else(bad)?;
-        let store = self.store.clone();
-        let collected = super::blocking(move || {
+        let store = Arc::clone(self.coordinator.store());
+        let look = move || {
             store
-                .collect(Grace { before }, dry_run)
+                .garbage(Grace { before })
                 .map_err(IntoStatus::into_status)
-        })
-        .await?;
-        if !dry_run {
-            tracing::info!(
-                objects = collected.removed,
-                bytes = collected.removed_bytes,
-                uploads = collected.partial,
-                "objects collected"
-            );
+        };
+        let garbage = super::blocking(look).await?;
+        if dry_run {
+            return Ok(Response::new(response(garbage.counted())));
         }
-        Ok(Response::new(response(collected)))
+        let answer = self.sweep(garbage, entry).await?;
+        Ok(Response::new(response(answer)))
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Draft {
     pub version_before: String,
     /// The version in force after.
     pub version_after: String,
+    /// What was done, in numbers, where nothing else says it.
+    pub detail: String,
 }
 
 /// The end of the log as it is stored, in the same batch as the entries.
@@ -135,6 +137,7 @@ impl Log {
             version_before: draft.version_before,
             version_after: draft.version_after,
             previous_root: self.frontier.root().to_vec(),
+            detail: draft.detail,
         };
         let leaf = entry.encode_to_vec();
         self.frontier.push(merkle::leaf(&leaf));

@@ -178,6 +178,7 @@ fn to_json(leaf: &v1::AuditLeaf, with_bytes: bool) -> serde_json::Value {
         "outcome": outcome(&entry),
         "refusal": entry.refusal,
         "why": entry.why,
+        "detail": entry.detail,
         "request_digest": entry.request_digest,
         "version_before": entry.version_before,
         "version_after": entry.version_after,
@@ -238,11 +239,9 @@ async fn list(client: &Client, args: &ListArgs) -> anyhow::Result<()> {
             ("", after) => version::brief(after).to_owned(),
             (before, after) => format!("{} -> {}", version::brief(before), version::brief(after)),
         };
-        let why = if entry.refusal.is_empty() {
-            &entry.why
-        } else {
-            &entry.refusal
-        };
+        let words = [&entry.refusal, &entry.why, &entry.detail];
+        let said = words.into_iter().find(|words| !words.is_empty());
+        let said = said.cloned().unwrap_or_default();
         table.row([
             &entry.sequence.to_string(),
             &output::time(entry.time.as_ref()),
@@ -251,7 +250,7 @@ async fn list(client: &Client, args: &ListArgs) -> anyhow::Result<()> {
             &outcome(&entry),
             &entry.resource,
             &versions,
-            why,
+            &said,
         ]);
         Ok(())
     })

@@ -1,5 +1,7 @@
 //! Which coordinator a command talks to: one at an address, or one inside the command.
 
+use std::sync::OnceLock;
+
 use anyhow::Context;
 use clap::Args;
 
@@ -8,6 +10,7 @@ use crate::client::{Client, Credentials};
 use crate::config::ClientConfig;
 use crate::embedded::Embedded;
 use crate::objects::ObjectStore;
+use crate::store;
 
 /// Flags of every command that talks to a coordinator.
 #[derive(Debug, Args)]
@@ -42,6 +45,16 @@ impl ConnectionArgs {
     }
 }
 
+/// How the store of a coordinator inside a command is opened. Commands are given the settings of
+/// their own section only; the program says this once, before it runs one.
+static STORE: OnceLock<store::Options> = OnceLock::new();
+
+/// Says how the store of a coordinator inside a command is opened.
+pub fn open_stores_with(options: store::Options) {
+    // There is one set of settings in a process.
+    let _ = STORE.set(options);
+}
+
 /// A coordinator to talk to.
 pub struct Connection {
     client: Client,
@@ -69,7 +82,8 @@ impl Connection {
                 embedded: None,
             });
         }
-        let embedded = Embedded::start(&config.store)?;
+        let options = STORE.get().cloned().unwrap_or_default();
+        let embedded = Embedded::start(&config.store, options)?;
         if need == Need::Work {
             embedded.work(engine(config)?);
         }

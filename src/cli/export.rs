@@ -8,9 +8,9 @@ use indicatif::ProgressBar;
 
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::{model, version};
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::config::ClientConfig;
-use crate::objects::{self, Digest, ObjectStore};
+use crate::objects::{Digest, ObjectStore};
 use crate::proto::v1;
 use crate::version::Base;
 use crate::version::Factor;
@@ -129,13 +129,11 @@ async fn fetch(
     let bar = ProgressBar::new(wanted.iter().map(|(_, size)| size).sum());
     for (digest, size) in wanted {
         let digest: Digest = digest.parse()?;
-        if !objects.contains(&digest)? {
-            let before = bar.position();
-            objects::download(client.objects(), &digest, *size, objects, |bytes| {
-                bar.set_position(before + bytes);
-            })
-            .await?;
-        }
+        let before = bar.position();
+        client::download(client.objects(), &digest, *size, objects, |bytes| {
+            bar.set_position(before + bytes);
+        })
+        .await?;
         bar.set_position(bar.position().max(*size));
     }
     bar.finish_and_clear();

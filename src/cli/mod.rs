@@ -192,6 +192,7 @@ fn run(cli: Cli, name: &str) -> anyhow::Result<ExitCode> {
     if !is_server && unset {
         config.log.filter = "warn".to_owned();
     }
+    connection::open_stores_with(store::options(&config.store));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -9,10 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::output;
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::config::ClientConfig;
 use crate::model::Checkpoint;
-use crate::objects::{self, Digest};
+use crate::objects::Digest;
 use crate::plot::table::{Align, Table};
 use crate::proto::v1;
 
@@ -201,7 +201,7 @@ async fn import(client: &Client, id: String, path: &Path, model: v1::Model) -> a
     for file in &model.files {
         let digest: Digest = file.digest.parse()?;
         let source = Path::new(&file.source_path);
-        objects::upload(client.objects(), &digest, source, |sent| {
+        client::upload(client.objects(), &digest, source, |sent| {
             bar.set_position(before + sent)
         })
         .await

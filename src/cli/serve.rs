@@ -10,6 +10,7 @@ use anyhow::Context;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
+use super::store::options;
 use super::{Flags, asked_to_stop, flag};
 use crate::api::auth::Gate;
 use crate::api::health::Health;
@@ -19,7 +20,7 @@ use crate::api::server::{self, Manner};
 use crate::auth::{ServerFiles, ServerTls, Tokens};
 use crate::config::{Config, ServeConfig};
 use crate::coordinator::{Coordinator, Limits};
-use crate::store::{Options, Store};
+use crate::store::Store;
 use crate::telemetry::exposition::{Exposition, Sample};
 use crate::telemetry::metrics;
 
@@ -65,9 +66,6 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         jobs_per_owner: settings.max_open_jobs.into(),
         units_per_owner: settings.max_open_units.into(),
     };
-    let options = Options {
-        quota: config.store.quota.map(|size| size.bytes()),
-    };
     // Before the store, whose recovery may take a while: probes are to be told that it goes on.
     let health = Health::recovering().await;
     let probes = settings.health_listen.map(server::bind).transpose()?;
@@ -80,7 +78,9 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     if settings.metrics_listen.is_some() {
         metrics::install(metrics::Program::Coordinator);
     }
-    let store = Arc::new(Store::open_with(&settings.store, options)?);
+    let (folder, options) = (settings.store.clone(), options(&config.store));
+    let open = move || Store::open_with(&folder, options);
+    let store = Arc::new(tokio::task::spawn_blocking(open).await??);
     let (coordinator, mut actor) = Coordinator::start(store, limits)?;
     let overview = Overview::new(coordinator.clone());
     if let Some(address) = settings.metrics_listen {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::trace::parse_dtype;
 use super::{follow, job, model, output};
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::config::ClientConfig;
 use crate::objects::{self, Digest};
 use crate::plot::table::{Align, Table};
@@ -252,7 +252,7 @@ async fn import(client: &Client, args: &ImportArgs) -> anyhow::Result<()> {
     let digest = objects::blocking(move || Digest::of_file(&path))
         .await
         .with_context(|| format!("cannot read {}", args.file.display()))?;
-    objects::upload(client.objects(), &digest, &args.file, |_| {})
+    client::upload(client.objects(), &digest, &args.file, |_| {})
         .await
         .with_context(|| format!("cannot store {}", args.file.display()))?;
     let name = args.file.file_name().unwrap_or_default().to_string_lossy();

@@ -11,10 +11,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::{Flags, flag, output};
+use crate::audit;
 use crate::client::Client;
-use crate::config::{Config, parse_duration};
+use crate::config::{Config, StoreConfig, parse_duration};
+use crate::objects::BucketSettings;
 use crate::proto::v1;
-use crate::store::{self, Backup, Collected, Grace, Rebuilt, Report, Store};
+use crate::store::{self, Backup, Collected, Grace, Moved, Rebuilt, Report, Store};
 
 /// Subcommands of `store`.
 #[derive(Debug, clap::Subcommand)]
@@ -47,7 +49,19 @@ pub enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Remove objects that nothing reaches
+    /// Put a store's objects into the bucket of store.bucket, which has them from then on; also looks
+    /// whether a bucket that was copied has them all
+    Push {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Fetch a store's objects from its bucket into its folder, which has them from then on; the
+    /// bucket keeps them
+    Pull {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Remove objects that nothing reaches, in the folder and in the bucket
     Gc {
         /// Count what would be removed, and remove nothing
         #[arg(long)]
@@ -90,6 +104,8 @@ impl Command {
             | Self::Rebuild { place, .. }
             | Self::Backup { place, .. }
             | Self::Restore { place, .. }
+            | Self::Push { place }
+            | Self::Pull { place }
             | Self::Gc { place, .. } => place,
         }
     }
@@ -107,6 +123,7 @@ impl Command {
 pub async fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
     let path = config.serve.store.clone();
     let json = command.place().json;
+    let options = options(&config.store);
     if let Command::Gc {
         dry_run, min_age, ..
     } = command
@@ -114,21 +131,44 @@ pub async fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> 
         let collected = match &config.client.server {
             Some(server) => collect_there(server.as_str(), dry_run, min_age).await?,
             None => {
-                let work = move || collect_here(&path, dry_run, min_age);
+                let user = config.client.user.clone();
+                let work = move || collect_here(&path, options, user, dry_run, min_age);
                 tokio::task::spawn_blocking(work).await??
             }
         };
         return print(&GcReport::new(collected, dry_run), json);
     }
-    tokio::task::spawn_blocking(move || offline(command, &path, json)).await?
+    tokio::task::spawn_blocking(move || offline(command, &path, options, json)).await?
+}
+
+/// How the settings say that a store is opened.
+pub fn options(settings: &StoreConfig) -> store::Options {
+    let bucket = settings.bucket.as_ref().zip(settings.credentials.as_ref());
+    store::Options {
+        quota: settings.quota.map(|size| size.bytes()),
+        bucket: bucket.map(|(bucket, credentials)| BucketSettings {
+            name: bucket.name.clone(),
+            prefix: bucket.prefix.clone(),
+            endpoint: settings.endpoint.as_ref().map(|it| it.as_str().to_owned()),
+            region: settings.region.clone(),
+            credentials: credentials.clone(),
+            ca: settings.ca.clone(),
+            timeout: settings.timeout,
+        }),
+    }
 }
 
 /// What needs no coordinator.
-fn offline(command: Command, path: &Path, json: bool) -> anyhow::Result<ExitCode> {
+fn offline(
+    command: Command,
+    path: &Path,
+    options: store::Options,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let bar = Bar::new();
     match command {
         Command::Verify { .. } => {
-            let report = store::verify(path, |what, done, of| bar.show(what, done, of))?;
+            let report = store::verify(path, &options, |what, done, of| bar.show(what, done, of))?;
             bar.clear();
             let sound = report.problem_count == 0;
             print(&report, json)?;
@@ -148,35 +188,76 @@ fn offline(command: Command, path: &Path, json: bool) -> anyhow::Result<ExitCode
             print(&RebuildReport::new(rebuilt, from), json)
         }
         Command::Backup { to, .. } => {
-            let made = store::backup(path, &to, |done| bar.show("bytes", done, None))?;
+            let made = store::backup(path, &to, &options, |done| bar.show("bytes", done, None))?;
             bar.clear();
             print(&BackupReport::new(made, &to), json)
         }
         Command::Restore { from, .. } => {
-            let made = store::restore(&from, path, |done| bar.show("bytes", done, None))
+            let show = |done| bar.show("bytes", done, None);
+            let made = store::restore(&from, path, &options, show)
                 .with_context(|| format!("restoring {}", from.display()))?;
             // Makes the index.
-            Store::open(path)?;
+            Store::open_with(path, options)?;
             bar.clear();
             print(&BackupReport::new(made, path), json)
+        }
+        Command::Push { .. } | Command::Pull { .. } => {
+            let show = |done| bar.show("bytes", done, None);
+            let to_bucket = matches!(command, Command::Push { .. });
+            let moved = if to_bucket {
+                store::push(path, &options, show)?
+            } else {
+                store::pull(path, &options, show)?
+            };
+            bar.clear();
+            let bucket = options.bucket.map(|it| it.url()).unwrap_or_default();
+            let report = MovedReport {
+                moved,
+                bucket,
+                to_bucket,
+            };
+            print(&report, json)
         }
         Command::Gc { .. } => bail!("collecting needs a store of its own"),
     }
 }
 
 #[allow(clippy::disallowed_methods)] // The age of files is counted by the system's clock.
-fn collect_here(path: &Path, dry_run: bool, min_age: Duration) -> anyhow::Result<Collected> {
+fn collect_here(
+    path: &Path,
+    options: store::Options,
+    user: Option<String>,
+    dry_run: bool,
+    min_age: Duration,
+) -> anyhow::Result<Collected> {
     if !path.join("FORMAT").exists() {
         return Err(store::Error::NotAStore {
             path: path.to_owned(),
         }
         .into());
     }
-    let store = Store::open(path)?;
-    let before = SystemTime::now()
+    let store = Store::open_with(path, options)?;
+    let now = SystemTime::now();
+    let before = now
         .checked_sub(min_age)
         .context("--min-age: it is longer than time itself")?;
-    Ok(store.collect(Grace { before }, dry_run)?)
+    let garbage = store.garbage(Grace { before })?;
+    let counted = garbage.counted();
+    if dry_run {
+        return Ok(counted);
+    }
+    if counted.removed + counted.partial > 0 {
+        let entry = audit::Draft {
+            principal: user.unwrap_or_else(|| "anonymous".to_owned()),
+            action: "objects.collect".to_owned(),
+            resource: "objects".to_owned(),
+            detail: counted.to_string(),
+            ..audit::Draft::default()
+        };
+        let millis = now.duration_since(SystemTime::UNIX_EPOCH)?.as_millis() as u64;
+        store.commit(&audit::Log::open(&store)?.append(entry, millis)?)?;
+    }
+    Ok(store.sweep(garbage)?)
 }
 
 async fn collect_there(
@@ -239,7 +320,11 @@ impl Print for Report {
                 output::grouped(self.batches)
             ),
             format!(
-                "objects  {} with {}, and {} with {} that nothing reaches",
+                "objects  {}{} with {}, and {} with {} that nothing reaches",
+                match &self.bucket {
+                    Some(bucket) => format!("read from {bucket}: "),
+                    None => String::new(),
+                },
                 output::grouped(self.objects),
                 output::bytes(self.object_bytes),
                 output::grouped(self.orphans),
@@ -322,6 +407,36 @@ impl Print for BackupReport {
             output::bytes(object_bytes),
             output::grouped(copied)
         )]
+    }
+}
+
+#[derive(Serialize)]
+struct MovedReport {
+    #[serde(flatten)]
+    moved: Moved,
+    bucket: String,
+    #[serde(skip)]
+    to_bucket: bool,
+}
+
+impl Print for MovedReport {
+    fn lines(&self) -> Vec<String> {
+        let done = format!(
+            "{} objects with {}, {} of them copied now with {}",
+            output::grouped(self.moved.objects),
+            output::bytes(self.moved.object_bytes),
+            output::grouped(self.moved.copied),
+            output::bytes(self.moved.copied_bytes)
+        );
+        let bucket = &self.bucket;
+        if self.to_bucket {
+            vec![format!("{bucket} has the store's objects: {done}")]
+        } else {
+            vec![
+                format!("the folder has the store's objects: {done}"),
+                format!("unset store.bucket now; {bucket} keeps them until you remove them there"),
+            ]
+        }
     }
 }
 

@@ -11,9 +11,9 @@ use super::connection::{Connection, ConnectionArgs, Need};
 use super::job::{self, Format};
 use super::{follow, model, version};
 use crate::causal::Compat;
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::config::ClientConfig;
-use crate::objects::{self, Digest};
+use crate::objects::Digest;
 use crate::proto::v1::{self, job::Spec};
 use crate::{corpus, facts, translate};
 
@@ -231,7 +231,7 @@ async fn store(client: &Client, bytes: &[u8]) -> anyhow::Result<Digest> {
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(bytes)?;
     let digest = Digest::of(bytes);
-    objects::upload(client.objects(), &digest, file.path(), |_| {}).await?;
+    client::upload(client.objects(), &digest, file.path(), |_| {}).await?;
     Ok(digest)
 }
 

@@ -73,6 +73,7 @@ from_text! {
     Size: str::parse;
     Device: str::parse;
     Address: str::parse;
+    BucketUrl: str::parse;
     WorkerId: str::parse;
     jiff::Timestamp: |text| match text.parse::<i64>() {
         Ok(seconds) => Self::from_second(seconds),
@@ -233,7 +234,54 @@ impl fmt::Display for Device {
     }
 }
 
-/// A coordinator's address, `http://host:port`.
+/// A bucket, and what the keys in it begin with: `s3://NAME/PREFIX`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketUrl {
+    /// The bucket's name.
+    pub name: String,
+    /// What the keys begin with, without a slash at either end; may be empty.
+    pub prefix: String,
+}
+
+impl FromStr for BucketUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rest = text
+            .strip_prefix("s3://")
+            .ok_or("give a bucket, as s3://NAME/PREFIX")?;
+        let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let fits = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '.' | '-');
+        if !(3..=63).contains(&name.len()) || !name.chars().all(fits) {
+            return Err(
+                "a bucket's name has 3 to 63 lower-case letters, digits, '.' and '-'".into(),
+            );
+        }
+        let prefix = prefix.trim_end_matches('/');
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');
+        let empty = |part: &str| part.is_empty() || part == "." || part == "..";
+        if !prefix.chars().all(fits) || (!prefix.is_empty() && prefix.split('/').any(empty)) {
+            return Err(
+                "a prefix has letters, digits, '.', '-' and '_' between single slashes".into(),
+            );
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            prefix: prefix.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for BucketUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.prefix.as_str() {
+            "" => write!(f, "s3://{}", self.name),
+            prefix => write!(f, "s3://{}/{prefix}", self.name),
+        }
+    }
+}
+
+/// A server's address, `http://host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address(String);
 

@@ -143,6 +143,78 @@ pub enum Error {
         limit: u64,
     },
 
+    /// The file with the bucket's key has none.
+    #[error(
+        "no key for the bucket in {path}: {problem}; store.credentials names a file with \
+         'aws_access_key_id = ...' and 'aws_secret_access_key = ...', as AWS's tools write it"
+    )]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it. Quotes nothing of it.
+        problem: String,
+    },
+
+    /// The settings of the bucket do not make one.
+    #[error("the bucket {bucket} cannot be used: {problem}; correct the settings of section store")]
+    BucketSettings {
+        /// The bucket.
+        bucket: String,
+        /// What is wrong.
+        problem: String,
+    },
+
+    /// The bucket's server does not answer, or says that it cannot now.
+    #[error(
+        "cannot {action}: the bucket {bucket} at {server} does not answer ({problem}); nothing \
+         of it was acknowledged: try again, and if that goes on, look at the bucket's server, at \
+         store.endpoint and at store.timeout"
+    )]
+    BucketAway {
+        /// What was tried: "fetch object ab...".
+        action: String,
+        /// The bucket.
+        bucket: String,
+        /// Its server.
+        server: String,
+        /// What went wrong.
+        problem: String,
+    },
+
+    /// The bucket's server says no.
+    #[error(
+        "cannot {action}: {server} refuses it for the bucket {bucket} ({problem}); look at \
+         store.bucket and store.region, at the key in store.credentials, and at what that key may \
+         do"
+    )]
+    BucketRefused {
+        /// What was tried: "fetch object ab...".
+        action: String,
+        /// The bucket.
+        bucket: String,
+        /// Its server.
+        server: String,
+        /// What the server said.
+        problem: String,
+    },
+
+    /// The bucket holds other bytes under an object's name. They are not kept here.
+    #[error(
+        "object {digest} is damaged: {place} holds {size} bytes that hash to {actual}; remove it \
+         there and upload the object again, or run 'palimpsest store push' where the store's \
+         folder or a restored backup still has it"
+    )]
+    BucketCorrupt {
+        /// The object.
+        digest: Digest,
+        /// Where it is.
+        place: String,
+        /// Bytes that are there.
+        size: u64,
+        /// What they hash to.
+        actual: Digest,
+    },
+
     /// The system refused something else.
     #[error("cannot {action} {path}: {source}")]
     Io {
@@ -174,6 +246,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the same may succeed a little later.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::BucketAway { .. })
+    }
+
     /// For `map_err`: names what was tried and where, and tells a full disk from other trouble.
     pub(crate) fn io(
         action: &'static str,

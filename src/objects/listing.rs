@@ -1,20 +1,21 @@
-//! What is in the folder, and what of it is removed.
+//! What is in the folder and in the bucket, and what of it is removed.
 
+use std::collections::HashMap;
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 use std::time::SystemTime;
 
-use super::lock::lock;
-use super::{CHUNK, Digest, Error, ObjectStore};
+use super::lock::{lock, sync_folder};
+use super::store::path_in;
+use super::{Bucket, CHUNK, Digest, Error, ObjectStore};
 
 /// A stored object, or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// Its name.
     pub digest: Digest,
-    /// Its file.
+    /// Its file; where there is a bucket, whether it is there or not.
     pub path: PathBuf,
     /// Bytes that are there.
     pub size: u64,
@@ -23,12 +24,61 @@ pub struct Listed {
 }
 
 impl ObjectStore {
-    /// All stored objects.
+    /// All stored objects: where there is a bucket, those that it has, and those that only the
+    /// folder has.
     ///
     /// # Errors
-    /// [`Error::Io`] when a folder cannot be read.
+    /// [`Error::Io`] when a folder cannot be read; those of the bucket.
     pub fn list(&self) -> Result<Vec<Listed>, Error> {
-        Self::list_in(self.root())
+        Self::list_from(self.root(), self.bucket())
+    }
+
+    /// [`ObjectStore::list`] of a folder that someone else may have open.
+    ///
+    /// # Errors
+    /// Those of [`ObjectStore::list`].
+    pub fn list_from(root: &Path, bucket: Option<&Bucket>) -> Result<Vec<Listed>, Error> {
+        let here = Self::list_in(root)?;
+        let Some(bucket) = bucket else {
+            return Ok(here);
+        };
+        let mut listed: HashMap<Digest, Listed> =
+            here.into_iter().map(|it| (it.digest, it)).collect();
+        for kept in bucket.list()? {
+            let entry = listed.entry(kept.digest).or_insert_with(|| Listed {
+                digest: kept.digest,
+                path: path_in(root, &kept.digest),
+                size: kept.size,
+                touched: kept.stored,
+            });
+            entry.size = kept.size;
+            entry.touched = entry.touched.max(kept.stored);
+        }
+        let mut found = Vec::new();
+        read_folder(&root.join("found"), "", &mut found)?;
+        for mark in found {
+            if let Some(entry) = listed.get_mut(&mark.digest) {
+                entry.touched = entry.touched.max(mark.touched);
+            }
+        }
+        let mut listed: Vec<Listed> = listed.into_values().collect();
+        listed.sort_unstable_by_key(|it| it.digest);
+        Ok(listed)
+    }
+
+    /// Stores an object of a bucket, copied from a folder if that has it. Durable when it returns.
+    ///
+    /// # Errors
+    /// Those of [`ObjectStore::copy_from`] and [`ObjectStore::local`].
+    pub fn fetch_from(&self, digest: &Digest, path: &Path, bucket: &Bucket) -> Result<(), Error> {
+        if path.exists() {
+            match self.copy_from(digest, path) {
+                // The bucket may still have the right bytes.
+                Err(Error::Corrupt { .. }) => {}
+                copied => return copied,
+            }
+        }
+        self.fetch(digest, bucket)
     }
 
     /// All stored objects in a folder that someone else may have open. Nothing is changed there.
@@ -54,27 +104,49 @@ impl ObjectStore {
         Ok(listed)
     }
 
-    /// Removes an object that nobody has stored or found since `before`; false if someone has.
+    /// Removes a listed object that nobody has stored or found since `before`, here and in the
+    /// bucket; false if someone has.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; those of the bucket.
+    pub fn remove_untouched(&self, digest: &Digest, before: SystemTime) -> Result<bool, Error> {
+        // Between the look and the removal nobody can find it.
+        let _pass = self.gates().enter(digest);
+        let (path, mark) = (self.path(digest), self.found_path(digest));
+        let (here, found) = (modified(&path)?, modified(&mark)?);
+        if here.max(found) >= Some(before) || (here.is_none() && self.bucket().is_none()) {
+            return Ok(false);
+        }
+        // What is here counts as in the bucket too: it goes first.
+        for path in [&path, &mark] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", path)(error));
+                }
+                _ => {}
+            }
+        }
+        if let Some(bucket) = self.bucket() {
+            sync_folder(self.folder_of(&path))?;
+            bucket.remove(digest)?;
+        }
+        Ok(true)
+    }
+
+    /// Removes what says of objects in the bucket that somebody found them, where that was before.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn remove_untouched(&self, digest: &Digest, before: SystemTime) -> Result<bool, Error> {
-        let _alone = self
-            .finding()
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let path = self.path(digest);
-        let metadata = match fs::metadata(&path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(Error::io("read", path)(error)),
-        };
-        let touched = metadata.modified().map_err(Error::io("read", &path))?;
-        if touched >= before {
-            return Ok(false);
+    pub fn forget_found(&self, before: SystemTime) -> Result<(), Error> {
+        let mut found = Vec::new();
+        read_folder(&self.root().join("found"), "", &mut found)?;
+        for mark in found {
+            let _pass = self.gates().enter(&mark.digest);
+            if modified(&mark.path)?.is_some_and(|touched| touched < before) {
+                fs::remove_file(&mark.path).map_err(Error::io("remove", &mark.path))?;
+            }
         }
-        fs::remove_file(&path).map_err(Error::io("remove", path))?;
-        Ok(true)
+        Ok(())
     }
 
     /// Removes an unfinished upload; false if someone is writing it.
@@ -122,16 +194,36 @@ impl ObjectStore {
         })
     }
 
-    /// Says that an object was found now.
-    #[allow(clippy::disallowed_methods)] // The age of files is counted by the system's clock.
+    /// Says that an object was found now, in the folder.
     pub(super) fn touch(&self, digest: &Digest) -> Result<(), Error> {
         let path = self.path(digest);
-        let now = FileTimes::new().set_modified(SystemTime::now());
-        match File::open(&path).and_then(|file| file.set_times(now)) {
+        match File::open(&path).and_then(|file| file.set_times(now())) {
             // Another user's, in a folder that is shared: its owner collects it, or nobody.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
             touched => touched.map_err(Error::io("touch", path)),
         }
+    }
+
+    /// Says that an object was found now, in the bucket, which keeps no such time.
+    pub(super) fn mark_found(&self, digest: &Digest) -> Result<(), Error> {
+        let path = self.found_path(digest);
+        File::create(&path)
+            .and_then(|file| file.set_times(now()))
+            .map_err(Error::io("touch", path))
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // The age of files is counted by the system's clock.
+fn now() -> FileTimes {
+    FileTimes::new().set_modified(SystemTime::now())
+}
+
+/// When a file was changed; none when it is not there.
+fn modified(path: &Path) -> Result<Option<SystemTime>, Error> {
+    match fs::metadata(path).and_then(|found| found.modified()) {
+        Ok(touched) => Ok(Some(touched)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", path)(error)),
     }
 }
 

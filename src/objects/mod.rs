@@ -1,6 +1,6 @@
 //! Immutable byte strings named by their own BLAKE3 digest: weights, tokenizers, long results.
 //!
-//! [`ObjectStore`] keeps them as files; [`upload`] and [`download`] move them over gRPC. A name says what the
+//! [`ObjectStore`] keeps them as files, and where there is a [`Bucket`], there. A name says what the
 //! bytes are, so that an object can be copied, cached and fetched again anywhere without asking
 //! whether it is still the right one, and so that storing the same bytes twice is the same as
 //! storing them once.
@@ -12,8 +12,10 @@ use std::sync::Arc;
 
 use crate::blocking::{self, Stopping};
 
+mod bucket;
 mod digest;
 mod error;
+mod gates;
 mod listing;
 mod lock;
 mod new_file;
@@ -23,15 +25,14 @@ mod store;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
-mod transfer;
 
+pub use bucket::{Bucket, BucketSettings};
 pub use digest::Digest;
 pub use error::Error;
 pub use listing::Listed;
 pub use partial::Partial;
 pub use quota::Admission;
 pub use store::ObjectStore;
-pub use transfer::{download, upload};
 
 /// Most bytes of an object in one message, as `object.proto` promises, and the size of the
 /// pieces in which files are read.

@@ -44,11 +44,24 @@ impl NewFile {
             .map_err(Error::io("write", &self.path))
     }
 
-    pub(super) fn keep(mut self, store: &ObjectStore, digest: &Digest) -> Result<(), Error> {
-        self.file
-            .sync_all()
-            .map_err(Error::io("flush", &self.path))?;
+    pub(super) fn keep(self, store: &ObjectStore, digest: &Digest) -> Result<(), Error> {
+        self.flush()?;
         store.place(&self.path, digest)?;
+        self.done()
+    }
+
+    /// [`NewFile::keep`] for bytes that came from the bucket, by whoever has the object's pass.
+    pub(super) fn keep_copy(self, store: &ObjectStore, digest: &Digest) -> Result<(), Error> {
+        self.flush()?;
+        store.place_here(&self.path, digest)?;
+        self.done()
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        self.file.sync_all().map_err(Error::io("flush", &self.path))
+    }
+
+    fn done(mut self) -> Result<(), Error> {
         self.kept = true;
         Ok(())
     }

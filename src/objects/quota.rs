@@ -3,13 +3,13 @@
 //! It holds for what clients upload. Results of work that was accepted, and the specs of jobs, are
 //! kept whatever it says: to refuse them would lose what was computed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Digest, Error, ObjectStore};
 
 /// A limit in bytes, and what was admitted under it and is still on its way.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Quota {
     limit: Option<u64>,
     under_way: Arc<Mutex<HashMap<Digest, u64>>>,
@@ -36,19 +36,32 @@ impl Quota {
         digest: &Digest,
         size: u64,
     ) -> Result<Admission, Error> {
-        let mut under_way = lock(&self.under_way);
+        // Entered first, and looked for then: of two that come at once the second sees the first.
+        let before = {
+            let mut under_way = lock(&self.under_way);
+            let before = under_way.clone();
+            under_way.insert(*digest, size);
+            before
+        };
+        let admission = Admission {
+            digest: *digest,
+            under_way: Arc::clone(&self.under_way),
+        };
         if let Some(limit) = self.limit {
             // Counted anew: a counter of its own would be wrong after the first crash.
-            let stored: u64 = store.list()?.iter().map(|object| object.size).sum();
+            let listed = store.list()?;
+            let names: HashSet<Digest> = listed.iter().map(|object| object.digest).collect();
+            let stored: u64 = listed.iter().map(|object| object.size).sum();
             let partial: u64 = store
                 .list_partial()?
                 .iter()
-                .filter(|part| part.digest != *digest && !under_way.contains_key(&part.digest))
+                .filter(|part| part.digest != *digest && !before.contains_key(&part.digest))
                 .map(|part| part.size)
                 .sum();
-            let admitted: u64 = under_way
+            // What has come to its end meanwhile is in the list.
+            let admitted: u64 = before
                 .iter()
-                .filter(|(other, _)| *other != digest)
+                .filter(|(other, _)| *other != digest && !names.contains(*other))
                 .map(|(_, size)| size)
                 .sum();
             let used = stored + partial + admitted;
@@ -61,11 +74,7 @@ impl Quota {
                 });
             }
         }
-        under_way.insert(*digest, size);
-        Ok(Admission {
-            digest: *digest,
-            under_way: Arc::clone(&self.under_way),
-        })
+        Ok(admission)
     }
 }
 

@@ -1,9 +1,11 @@
-//! Objects as files in a folder.
+//! Objects as files in a folder, and in a bucket where there is one.
 //!
 //! ```text
 //! ab/cdef...          an object, whose name begins with ab: read-only, never changed
 //! partial/abcdef...   the part of an object that has come so far; kept over restarts
 //! tmp/1234-5          an object being written by process 1234
+//! sending/abcdef...   which parts of an object lie in the bucket without being an object yet
+//! found/abcdef...     when an object was found that only the bucket has
 //! ```
 //!
 //! An object appears under its name in one step, after its bytes are on the disk: they are
@@ -14,19 +16,31 @@
 //! system drops the lock with the process), so that nobody takes a living writer's file for a
 //! leftover, and no two append to the same partial object. Two that write the same object at
 //! once, each its own copy, both succeed: the second rename replaces equal bytes.
+//!
+//! With a bucket the folder is a copy of some of it. An object goes there first and appears under
+//! its name in the folder when the bucket has it: what has a name here is in the bucket, and what is
+//! removed goes from here first. What is not here is fetched when it is needed. The folder of such
+//! a store is used by one process at a time. Nothing bounds it: while nobody has the store, it may
+//! be removed to free the space.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::gates::Gates;
 use super::lock::{is_at, lock, sync_folder};
 use super::new_file::NewFile;
 use super::quota::{Admission, Quota};
-use super::{CHUNK, Digest, Error, Partial};
+use super::{Bucket, CHUNK, Digest, Error, Partial};
 
-/// A folder of objects. Cloning it is cheap; clones, and other processes, may use it at once.
+/// How many objects are on their way to the bucket at a time when several are stored together.
+const SENDERS: usize = 8;
+
+/// A folder of objects, and perhaps a bucket. Cloning it is cheap; clones may use it at once, and
+/// without a bucket other processes too.
 #[derive(Clone, Debug)]
 pub struct ObjectStore {
     shared: Arc<Shared>,
@@ -36,9 +50,8 @@ pub struct ObjectStore {
 struct Shared {
     root: PathBuf,
     quota: Quota,
-    /// Held by whoever finds an object stored and says so, and alone by whoever removes one that
-    /// nobody has found lately: between the look and the removal nobody can find it.
-    finding: RwLock<()>,
+    gates: Gates,
+    bucket: Option<Bucket>,
 }
 
 impl ObjectStore {
@@ -67,7 +80,8 @@ impl ObjectStore {
             shared: Arc::new(Shared {
                 root: root.to_owned(),
                 quota: Quota::default(),
-                finding: RwLock::new(()),
+                gates: Gates::default(),
+                bucket: None,
             }),
         };
         store.sweep()?;
@@ -81,9 +95,48 @@ impl ObjectStore {
             shared: Arc::new(Shared {
                 root: self.shared.root.clone(),
                 quota: Quota::new(limit),
-                finding: RwLock::new(()),
+                gates: Gates::default(),
+                bucket: self.shared.bucket.clone(),
             }),
         }
+    }
+
+    /// The store with a bucket, where its objects are. Whatever the folder has must be in it. To be
+    /// set before it is cloned. Parts of objects that a crash left there are cleared away.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::NoSpace`] when the folder cannot be read or written.
+    pub fn with_bucket(self, bucket: Bucket) -> Result<Self, Error> {
+        for folder in ["sending", "found"] {
+            let path = self.root().join(folder);
+            fs::create_dir_all(&path).map_err(Error::io("create", path))?;
+        }
+        let folder = self.root().join("sending");
+        for entry in fs::read_dir(&folder).map_err(Error::io("read", &folder))? {
+            let path = entry.map_err(Error::io("read", &folder))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let Ok(digest) = name.parse() else {
+                continue;
+            };
+            match bucket.abandon(&digest, &path) {
+                Ok(()) => tracing::info!(%digest, "parts that a crash left in the bucket are gone"),
+                // They cost space, and nothing else.
+                Err(error) => tracing::warn!(%error, "parts are left in the bucket for now"),
+            }
+        }
+        Ok(Self {
+            shared: Arc::new(Shared {
+                root: self.shared.root.clone(),
+                quota: self.shared.quota.clone(),
+                gates: Gates::default(),
+                bucket: Some(bucket),
+            }),
+        })
+    }
+
+    /// The bucket in which the objects are, if they are in one.
+    pub fn bucket(&self) -> Option<&Bucket> {
+        self.shared.bucket.as_ref()
     }
 
     /// Makes sure that an upload of `size` bytes fits, together with those under way. What it
@@ -95,8 +148,8 @@ impl ObjectStore {
         self.shared.quota.admit(self, digest, size)
     }
 
-    pub(super) fn finding(&self) -> &RwLock<()> {
-        &self.shared.finding
+    pub(super) fn gates(&self) -> &Gates {
+        &self.shared.gates
     }
 
     /// The folder.
@@ -104,16 +157,54 @@ impl ObjectStore {
         &self.shared.root
     }
 
-    /// The object's file, whether it is there or not.
+    /// The object's file, whether it is there or not: see [`ObjectStore::local`].
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        let name = digest.to_string();
-        self.root().join(&name[..2]).join(&name[2..])
+        path_in(self.root(), digest)
+    }
+
+    /// The object's file, which is there: what only the bucket has is fetched first. Of several who
+    /// ask at once, one fetches it, and the others wait.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::BucketCorrupt`] when the bucket holds other bytes, which are
+    /// not kept; [`Error::BucketAway`], [`Error::BucketRefused`]; [`Error::NoSpace`],
+    /// [`Error::Io`].
+    pub fn local(&self, digest: &Digest) -> Result<PathBuf, Error> {
+        let path = self.path(digest);
+        if self.size_here(digest)?.is_some() {
+            return Ok(path);
+        }
+        let missing = || Error::NotFound { digest: *digest };
+        let bucket = self.bucket().ok_or_else(missing)?;
+        let _pass = self.gates().enter(digest);
+        if self.size_here(digest)?.is_some() {
+            return Ok(path);
+        }
+        self.fetch(digest, bucket)?;
+        Ok(path)
+    }
+
+    /// Fetches an object, for who has its pass.
+    pub(super) fn fetch(&self, digest: &Digest, bucket: &Bucket) -> Result<(), Error> {
+        let mut new = NewFile::create(self)?;
+        let mut hasher = blake3::Hasher::new();
+        let found = bucket.download(digest, |bytes| {
+            hasher.update(bytes);
+            new.write(bytes)
+        })?;
+        if !found {
+            return Err(Error::NotFound { digest: *digest });
+        }
+        self.expect_there(bucket, digest, &hasher)?;
+        new.keep_copy(self, digest)?;
+        tracing::debug!(%digest, bytes = hasher.count(), "fetched from the bucket");
+        Ok(())
     }
 
     /// Whether the object is stored.
     ///
     /// # Errors
-    /// [`Error::Io`] when the folder cannot be read.
+    /// [`Error::Io`] when the folder cannot be read; those of the bucket.
     pub fn contains(&self, digest: &Digest) -> Result<bool, Error> {
         Ok(self.size(digest)?.is_some())
     }
@@ -121,8 +212,15 @@ impl ObjectStore {
     /// The object's size in bytes; none when it is not stored.
     ///
     /// # Errors
-    /// [`Error::Io`] when the folder cannot be read.
+    /// [`Error::Io`] when the folder cannot be read; those of the bucket.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        match (self.size_here(digest)?, self.bucket()) {
+            (None, Some(bucket)) => bucket.size(digest),
+            (here, _) => Ok(here),
+        }
+    }
+
+    fn size_here(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         let path = self.path(digest);
         match fs::metadata(&path) {
             Ok(metadata) => Ok(Some(metadata.len())),
@@ -136,28 +234,73 @@ impl ObjectStore {
     /// refers to the object; it counts as touched now, and is not collected for a while.
     ///
     /// # Errors
-    /// [`Error::Io`] when the folder cannot be read or flushed.
+    /// [`Error::Io`] when the folder cannot be read or flushed; those of the bucket.
     pub fn durable_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
-        let _finding = self
-            .shared
-            .finding
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let size = self.size(digest)?;
-        if size.is_some() {
+        // Whoever removes an object must not do so between the look and the touch.
+        let _pass = self.gates().enter(digest);
+        self.find(digest, self.bucket())
+    }
+
+    /// [`ObjectStore::durable_size`], in the folder and in this bucket, for who has the pass.
+    fn find(&self, digest: &Digest, bucket: Option<&Bucket>) -> Result<Option<u64>, Error> {
+        if let Some(size) = self.size_here(digest)? {
             self.touch(digest)?;
-            self.sync_folder_of(digest)?;
+            sync_folder(self.folder_of(&self.path(digest)))?;
+            return Ok(Some(size));
+        }
+        let size = match bucket {
+            Some(bucket) => bucket.size(digest)?,
+            None => None,
+        };
+        if size.is_some() {
+            self.mark_found(digest)?;
         }
         Ok(size)
+    }
+
+    /// Stores several at once: with a bucket, several are on their way at a time. Those that were
+    /// stored before one failed stay.
+    ///
+    /// # Errors
+    /// Those of [`ObjectStore::put`].
+    pub fn put_all(&self, all: &[&[u8]]) -> Result<(), Error> {
+        let senders = match self.bucket() {
+            Some(_) => SENDERS.min(all.len()),
+            None => 1,
+        };
+        let next = AtomicUsize::new(0);
+        let send = || {
+            while let Some(bytes) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.put(bytes)?;
+            }
+            Ok(())
+        };
+        if senders < 2 {
+            return send();
+        }
+        std::thread::scope(|scope| {
+            let senders: Vec<_> = (0..senders).map(|_| scope.spawn(send)).collect();
+            let ends = senders.into_iter().map(|sender| match sender.join() {
+                Ok(end) => end,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            // All are waited for, whatever one came to.
+            ends.collect::<Vec<_>>().into_iter().collect()
+        })
     }
 
     /// Stores bytes and gives their name. Durable when it returns.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] or [`Error::Io`]; nothing is left behind then.
+    /// [`Error::NoSpace`] or [`Error::Io`], those of the bucket; nothing is left behind then.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::of(bytes);
-        if self.durable_size(&digest)? != Some(bytes.len() as u64) {
+        let found = {
+            let _pass = self.gates().enter(&digest);
+            // To ask the bucket takes as long as to give it the bytes.
+            self.find(&digest, None)?
+        };
+        if found != Some(bytes.len() as u64) {
             let mut new = NewFile::create(self)?;
             new.write(bytes)?;
             new.keep(self, &digest)?;
@@ -171,7 +314,7 @@ impl ObjectStore {
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read; [`Error::NoSpace`] or [`Error::Io`] when the
-    /// store cannot be written. Nothing is left behind then.
+    /// store cannot be written; those of the bucket. Nothing is left behind then.
     pub fn put_file(&self, path: &Path) -> Result<(Digest, u64), Error> {
         let mut source = File::open(path).map_err(Error::io("open", path))?;
         let mut new = NewFile::create(self)?;
@@ -194,38 +337,65 @@ impl ObjectStore {
     /// The object's bytes, whose digest is checked. For objects that fit in memory.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Corrupt`] when the file holds other bytes; [`Error::Io`].
+    /// [`Error::Corrupt`] when the file holds other bytes and there is no bucket to fetch the right
+    /// ones from; those of [`ObjectStore::local`].
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::new();
-        self.open_object(digest)?
-            .read_to_end(&mut bytes)
-            .map_err(Error::io("read", self.path(digest)))?;
-        self.expect(digest, Digest::of(&bytes))?;
-        Ok(bytes)
+        let mut fetched = false;
+        loop {
+            let mut bytes = Vec::new();
+            self.open_object(digest)?
+                .read_to_end(&mut bytes)
+                .map_err(Error::io("read", self.path(digest)))?;
+            match self.expect(digest, Digest::of(&bytes)) {
+                Err(error) if self.bucket().is_some() && !fetched => {
+                    tracing::warn!(%error, "fetching the object from the bucket again");
+                    fetched = true;
+                    let path = self.path(digest);
+                    fs::remove_file(&path).map_err(Error::io("remove", path))?;
+                }
+                expected => return expected.map(|()| bytes),
+            }
+        }
     }
 
     /// The object's file, open for reading. The bytes are not checked: whoever receives them
     /// hashes them.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Io`].
+    /// Those of [`ObjectStore::local`].
     pub fn open_object(&self, digest: &Digest) -> Result<File, Error> {
-        let path = self.path(digest);
+        let path = self.local(digest)?;
         File::open(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::NotFound { digest: *digest },
             _ => Error::io("open", path)(error),
         })
     }
 
-    /// Reads the whole object to see that it still holds the bytes of its name.
+    /// Reads the whole object to see that it still holds the bytes of its name: in the folder, if it
+    /// is there, and in the bucket, where there is one.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Corrupt`] when the file holds other bytes; [`Error::Io`].
+    /// [`Error::NotFound`]; [`Error::Corrupt`] when the file holds other bytes, and
+    /// [`Error::BucketCorrupt`] when the bucket does; [`Error::Io`]; those of the bucket.
     pub fn verify(&self, digest: &Digest) -> Result<(), Error> {
-        if !self.contains(digest)? {
-            return Err(Error::NotFound { digest: *digest });
+        let missing = || Error::NotFound { digest: *digest };
+        if self.size_here(digest)?.is_some() {
+            self.expect(digest, Digest::of_file(&self.path(digest))?)?;
+        } else if self.bucket().is_none() {
+            return Err(missing());
         }
-        self.expect(digest, Digest::of_file(&self.path(digest))?)
+        let Some(bucket) = self.bucket() else {
+            return Ok(());
+        };
+        let mut hasher = blake3::Hasher::new();
+        let found = bucket.download(digest, |bytes| {
+            hasher.update(bytes);
+            Ok(())
+        })?;
+        if !found {
+            return Err(missing());
+        }
+        self.expect_there(bucket, digest, &hasher)
     }
 
     /// How many bytes of an object that is not whole yet are there; 0 when there are none.
@@ -250,6 +420,11 @@ impl ObjectStore {
         Partial::open(self, digest)
     }
 
+    /// What says when an object was found that only the bucket has.
+    pub(super) fn found_path(&self, digest: &Digest) -> PathBuf {
+        self.root().join("found").join(digest.to_string())
+    }
+
     pub(super) fn partial_path(&self, digest: &Digest) -> PathBuf {
         self.root().join("partial").join(digest.to_string())
     }
@@ -265,21 +440,50 @@ impl ObjectStore {
         })
     }
 
-    /// Gives a file whose bytes are on the disk the object's name, and flushes the folder.
+    /// Sees that what came from the bucket is the object.
+    fn expect_there(
+        &self,
+        bucket: &Bucket,
+        digest: &Digest,
+        came: &blake3::Hasher,
+    ) -> Result<(), Error> {
+        let actual = Digest::from(came.finalize());
+        if actual == *digest {
+            return Ok(());
+        }
+        Err(Error::BucketCorrupt {
+            digest: *digest,
+            place: bucket.place(digest),
+            size: came.count(),
+            actual,
+        })
+    }
+
+    /// Gives a file whose bytes are on the disk to the bucket, where there is one, and then the
+    /// object's name, and flushes the folder.
     pub(super) fn place(&self, from: &Path, digest: &Digest) -> Result<(), Error> {
+        let _pass = self.gates().enter(digest);
+        if let Some(bucket) = self.bucket() {
+            let unfinished = self.root().join("sending").join(digest.to_string());
+            bucket.upload(digest, from, &unfinished)?;
+        }
+        self.place_here(from, digest)
+    }
+
+    /// [`ObjectStore::place`] of what the bucket has, for who has the object's pass.
+    pub(super) fn place_here(&self, from: &Path, digest: &Digest) -> Result<(), Error> {
         let to = self.path(digest);
         fs::rename(from, &to).map_err(Error::io("create", &to))?;
         // Against accidents only. Not before the rename: a partial object that a crash left
         // read-only could not be opened to go on.
         fs::set_permissions(&to, Permissions::from_mode(0o444))
             .map_err(Error::io("write-protect", &to))?;
-        self.sync_folder_of(digest)
+        sync_folder(self.folder_of(&to))
     }
 
-    fn sync_folder_of(&self, digest: &Digest) -> Result<(), Error> {
-        let path = self.path(digest);
-        // An object's path has its shard as parent.
-        path.parent().map_or(Ok(()), sync_folder)
+    /// The folder in which an object's file is.
+    pub(super) fn folder_of<'a>(&'a self, path: &'a Path) -> &'a Path {
+        path.parent().unwrap_or(self.root())
     }
 
     /// Removes temporary files whose writers are gone.
@@ -301,4 +505,10 @@ impl ObjectStore {
         }
         Ok(())
     }
+}
+
+/// An object's file in the folder `root`.
+pub(super) fn path_in(root: &Path, digest: &Digest) -> PathBuf {
+    let name = digest.to_string();
+    root.join(&name[..2]).join(&name[2..])
 }

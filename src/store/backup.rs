@@ -10,12 +10,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::bucket::{self, Place};
 use super::format::{self, Found};
 use super::log::entry::{Next, Reader};
 use super::log::{Files, sync_folder};
 use super::rebuild::remove_folder;
-use super::{AUDIT_KEY, Error, FORMAT, lock, occupy};
-use crate::objects::ObjectStore;
+use super::{AUDIT_KEY, Error, FORMAT, Options, lock, occupy};
+use crate::objects::{Bucket, ObjectStore};
 
 /// The file that says that a folder holds a backup, and of what.
 const MANIFEST: &str = "BACKUP";
@@ -40,14 +41,21 @@ pub struct Backup {
 
 /// Writes a backup of the store in `path` into the folder `to`: a new one, or one that holds an
 /// earlier backup, whose objects are kept. The store may be in use, also by another process. All
-/// that was acknowledged before the call is in it. `progress` is told the bytes that were copied.
+/// that was acknowledged before the call is in it, with the objects themselves, also those of a bucket,
+/// which the options then have to name. `progress` is told the bytes that were copied.
 ///
 /// # Errors
 /// [`Error::NotAStore`], [`Error::Format`], [`Error::NotEmpty`], [`Error::DamagedLog`],
-/// [`Error::Object`] when an object does not have its digest, [`Error::NoSpace`], [`Error::Io`].
+/// [`Error::Object`] when an object does not have its digest, [`Error::Elsewhere`], [`Error::NoSpace`], [`Error::Io`].
 /// An earlier backup in the folder stays what it was.
-pub fn backup(path: &Path, to: &Path, mut progress: impl FnMut(u64)) -> Result<Backup, Error> {
+pub fn backup(
+    path: &Path,
+    to: &Path,
+    options: &Options,
+    mut progress: impl FnMut(u64),
+) -> Result<Backup, Error> {
     check_is_store(path)?;
+    let bucket = bucket::read_only(path, options)?;
     let _shared = occupy(path, false, "the removal of old files")?;
     let earlier = to.join(MANIFEST).exists();
     if !earlier && !is_empty(to)? {
@@ -68,8 +76,9 @@ pub fn backup(path: &Path, to: &Path, mut progress: impl FnMut(u64)) -> Result<B
         ..Backup::default()
     };
     copy_log(path, &new, &mut made, &mut progress)?;
-    copy_objects(path, to, &mut made, &mut progress)?;
+    copy_objects(path, bucket.as_ref(), to, &mut made, &mut progress)?;
     copy_key(path, to)?;
+    copy_place(path, to)?;
     // One of the two logs is there whole at every moment.
     remove_folder(&old)?;
     if log.exists() {
@@ -86,13 +95,19 @@ pub fn backup(path: &Path, to: &Path, mut progress: impl FnMut(u64)) -> Result<B
 }
 
 /// Makes a backup a store in the folder `to`, which must be empty or not there. The index is made
-/// when the store is opened.
+/// when the store is opened. With a bucket in the options its objects are put there too, where they
+/// are not there still.
 ///
 /// # Errors
 /// [`Error::NotAStore`] when there is no log in it, [`Error::Format`], [`Error::NotEmpty`],
 /// [`Error::DamagedLog`] and [`Error::Object`] when the backup is damaged, [`Error::NoSpace`],
 /// [`Error::Io`].
-pub fn restore(from: &Path, to: &Path, mut progress: impl FnMut(u64)) -> Result<Backup, Error> {
+pub fn restore(
+    from: &Path,
+    to: &Path,
+    options: &Options,
+    mut progress: impl FnMut(u64),
+) -> Result<Backup, Error> {
     check_is_store(from)?;
     if !is_empty(to)? {
         return Err(Error::NotEmpty {
@@ -100,16 +115,21 @@ pub fn restore(from: &Path, to: &Path, mut progress: impl FnMut(u64)) -> Result<
         });
     }
     fs::create_dir_all(to).map_err(Error::io("create", to))?;
-    let _lock = lock(to)?;
+    let lock = lock(to)?;
     let mut made = Backup {
         format: FORMAT,
         ..Backup::default()
     };
     copy_log(from, &to.join("log"), &mut made, &mut progress)?;
-    copy_objects(from, to, &mut made, &mut progress)?;
+    copy_objects(from, None, to, &mut made, &mut progress)?;
     copy_key(from, to)?;
+    copy_place(from, to)?;
     // Last: without it the folder is no store.
     format::write(to)?;
+    if options.bucket.is_some() {
+        drop(lock);
+        bucket::push(to, options, |_| ())?;
+    }
     Ok(made)
 }
 
@@ -204,23 +224,37 @@ fn copy_key(from: &Path, to: &Path) -> Result<(), Error> {
     }
 }
 
+/// Copies all objects, those of a bucket from the folder where that has them.
 fn copy_objects(
     from: &Path,
+    bucket: Option<&Bucket>,
     to: &Path,
     made: &mut Backup,
     progress: &mut impl FnMut(u64),
 ) -> Result<(), Error> {
     let to = ObjectStore::open(to.join("objects"))?;
-    for object in ObjectStore::list_in(&from.join("objects"))? {
+    for object in ObjectStore::list_from(&from.join("objects"), bucket)? {
         made.objects += 1;
         made.object_bytes += object.size;
         if to.size(&object.digest)? != Some(object.size) {
-            to.copy_from(&object.digest, &object.path)?;
+            match bucket {
+                Some(bucket) => to.fetch_from(&object.digest, &object.path, bucket)?,
+                None => to.copy_from(&object.digest, &object.path)?,
+            }
             made.copied += 1;
         }
         progress(made.log_bytes + made.object_bytes);
     }
     Ok(())
+}
+
+/// Says in a copy whose objects it has: with that, a restored store still owns its bucket. A copy
+/// has them all itself.
+fn copy_place(from: &Path, to: &Path) -> Result<(), Error> {
+    match Place::read(from)? {
+        Some(place) => place.in_folder().write(to),
+        None => Ok(()),
+    }
 }
 
 /// Copies the first `length` bytes of a file into a folder, under its own name. Durable when it
@@ -235,7 +269,7 @@ fn copy(path: &Path, folder: &Path, length: u64) -> Result<u64, Error> {
     Ok(copied)
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let temporary = path.with_extension("new");
     fs::write(&temporary, bytes)
         .and_then(|()| File::open(&temporary)?.sync_all())

@@ -1,15 +1,18 @@
 //! Collects objects that nothing reaches.
 //!
 //! An object is kept as long as a record has its digest in it, in whatever field, or an object
-//! that holds a record. What no record names is kept for a grace period after it was last stored, asked for or
-//! found stored already: a client uploads a model's files before it creates the model, and a large
+//! that holds a record. What no record names is kept for a grace period after it was last stored,
+//! asked for or found stored already: a client uploads a model's files before it creates the model, and a large
 //! value is stored before the batch that refers to it.
 
 use std::collections::HashSet;
+use std::fmt;
+use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 use super::examine::Reach;
 use super::{Error, Store, occupy};
+use crate::objects::Listed;
 
 /// The grace period if nothing is said.
 pub const GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -38,16 +41,45 @@ pub struct Collected {
     pub partial_bytes: u64,
 }
 
+/// What nothing reaches and nobody touched lately, found and not removed yet. No backup begins while
+/// it is there.
+#[derive(Debug)]
+pub struct Garbage {
+    grace: Grace,
+    counted: Collected,
+    objects: Vec<Listed>,
+    partial: Vec<Listed>,
+    /// Held, not read.
+    _alone: File,
+}
+
+impl Garbage {
+    /// What would be removed.
+    pub fn counted(&self) -> Collected {
+        self.counted
+    }
+}
+
+impl fmt::Display for Collected {
+    /// What is removed, for the audit log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} objects with {} bytes, {} unfinished uploads with {} bytes",
+            self.removed, self.removed_bytes, self.partial, self.partial_bytes
+        )
+    }
+}
+
 impl Store {
-    /// Removes what nothing reaches and nobody touched since [`Grace::before`]; with `dry_run`,
-    /// only counts it. Safe beside commits and uploads.
+    /// Looks for what nothing reaches and nobody touched since [`Grace::before`]. With a bucket the
+    /// objects are those of the bucket.
     ///
     /// # Errors
     /// [`Error::Occupied`] while a backup is made, [`Error::Damaged`] when a record cannot be read:
-    /// nothing is removed then, for what it reaches is not known. [`Error::Object`] when a file
-    /// cannot be removed.
-    pub fn collect(&self, grace: Grace, dry_run: bool) -> Result<Collected, Error> {
-        let _alone = occupy(&self.path, true, "a backup")?;
+    /// what it reaches is not known. [`Error::Object`] when the objects cannot be listed.
+    pub fn garbage(&self, grace: Grace) -> Result<Garbage, Error> {
+        let alone = occupy(&self.path, true, "a backup")?;
         // Marked after the listing: an object that is listed and then referred to is seen here.
         let listed = self.objects.list()?;
         let mut reached = HashSet::new();
@@ -59,31 +91,62 @@ impl Store {
                 }
             })?;
         }
-        let mut collected = Collected::default();
+        let mut counted = Collected::default();
+        let mut objects = Vec::new();
         for object in listed {
             if reached.contains(&object.digest) {
-                collected.reached += 1;
+                counted.reached += 1;
             } else if object.touched >= grace.before {
-                collected.young += 1;
-            } else if dry_run
-                || self
-                    .objects
-                    .remove_untouched(&object.digest, grace.before)?
-            {
-                collected.removed += 1;
-                collected.removed_bytes += object.size;
+                counted.young += 1;
             } else {
-                collected.young += 1;
+                counted.removed += 1;
+                counted.removed_bytes += object.size;
+                objects.push(object);
             }
         }
-        for partial in self.objects.list_partial()? {
-            if partial.touched < grace.before
-                && (dry_run || self.objects.remove_partial(&partial.digest)?)
+        let mut partial = self.objects.list_partial()?;
+        partial.retain(|part| part.touched < grace.before);
+        counted.partial = partial.len() as u64;
+        counted.partial_bytes = partial.iter().map(|part| part.size).sum();
+        Ok(Garbage {
+            grace,
+            counted,
+            objects,
+            partial,
+            _alone: alone,
+        })
+    }
+
+    /// Removes it, but for what somebody has touched meanwhile: an object of a bucket from the
+    /// folder and from there. Safe beside commits and uploads.
+    ///
+    /// # Errors
+    /// [`Error::Object`] when one cannot be removed; those before it are gone.
+    pub fn sweep(&self, garbage: Garbage) -> Result<Collected, Error> {
+        let Garbage {
+            grace,
+            mut counted,
+            objects,
+            partial,
+            _alone,
+        } = garbage;
+        for object in objects {
+            if !self
+                .objects
+                .remove_untouched(&object.digest, grace.before)?
             {
-                collected.partial += 1;
-                collected.partial_bytes += partial.size;
+                counted.young += 1;
+                counted.removed -= 1;
+                counted.removed_bytes -= object.size;
             }
         }
-        Ok(collected)
+        self.objects.forget_found(grace.before)?;
+        for part in partial {
+            if !self.objects.remove_partial(&part.digest)? {
+                counted.partial -= 1;
+                counted.partial_bytes -= part.size;
+            }
+        }
+        Ok(counted)
     }
 }

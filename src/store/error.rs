@@ -132,6 +132,81 @@ pub enum Error {
         /// What goes on.
         what: &'static str,
     },
+    /// The objects are in a bucket, and the settings do not name it.
+    #[error(
+        "the objects of the store {path} are in the bucket {bucket} at {server}, and store.bucket \
+         {setting}: set store.bucket, store.endpoint and store.credentials to that one. To leave \
+         it, run 'palimpsest store pull' with these settings first. If the bucket was copied or \
+         has another address, 'palimpsest store push' looks whether all is there and takes the \
+         new one"
+    )]
+    Elsewhere {
+        /// The store's folder.
+        path: PathBuf,
+        /// The bucket.
+        bucket: String,
+        /// Its server.
+        server: String,
+        /// What the setting is instead.
+        setting: String,
+    },
+    /// The objects are in the folder, and the settings name a bucket.
+    #[error(
+        "{objects} objects of the store {path}, {bytes} bytes, are in its folder only, and \
+         store.bucket is {bucket}: run 'palimpsest store push', which puts them there, or leave \
+         store.bucket unset"
+    )]
+    OnlyInFolder {
+        /// The store's folder.
+        path: PathBuf,
+        /// Objects.
+        objects: u64,
+        /// Bytes of them.
+        bytes: u64,
+        /// The bucket of the settings.
+        bucket: String,
+    },
+    /// The bucket has another store's objects.
+    #[error(
+        "the bucket {bucket} holds the objects of another store ({owner}): give this one a prefix \
+         of its own in store.bucket. If that store is gone for good, remove the object 'owner' \
+         under the prefix, and try again"
+    )]
+    OtherOwner {
+        /// The bucket.
+        bucket: String,
+        /// The other store's identifier.
+        owner: String,
+    },
+    /// The bucket no longer says that it has this store's objects.
+    #[error(
+        "the bucket {bucket} at {server} does not say that it has this store's objects: was it \
+         emptied, or is it another? 'palimpsest store push' puts there what the folder has, and \
+         names what is missing then; 'palimpsest store restore' makes the store from a backup"
+    )]
+    BucketEmptied {
+        /// The bucket.
+        bucket: String,
+        /// Its server.
+        server: String,
+    },
+    /// Neither the bucket nor the folder has all objects.
+    #[error(
+        "{objects} objects are neither in the bucket nor in the folder: {digest}, say, which the \
+         record {key} needs. Nothing was changed but that the others are in the bucket: copy them \
+         into the bucket or the folder, or restore a backup"
+    )]
+    BucketLacks {
+        /// How many.
+        objects: u64,
+        /// One of them.
+        digest: crate::objects::Digest,
+        /// A record that needs it.
+        key: String,
+    },
+    /// There is no bucket in the settings.
+    #[error("no bucket is named: set store.bucket and store.credentials")]
+    NoBucket,
     /// An object that a record names could not be read.
     #[error(transparent)]
     Object(#[from] crate::objects::Error),

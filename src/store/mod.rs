@@ -7,7 +7,8 @@
 //! BUSY      locked by what must not go on beside a backup
 //! log/      every change, in order: the truth
 //! records/  the index of it, in sled
-//! objects/  large values, model files
+//! objects/  large values, model files: all of them, or copies of those that were used
+//! BUCKET    which bucket has all of them, if one has
 //! ```
 //!
 //! A change is durable when [`Store::commit`] returns: objects first, then one entry of the log
@@ -16,6 +17,7 @@
 //! applied again when the store is opened.
 
 mod backup;
+mod bucket;
 mod cache;
 mod collect;
 mod error;
@@ -39,8 +41,9 @@ mod verify;
 mod versions;
 
 pub use backup::{Backup, backup, restore};
+pub use bucket::{Moved, pull, push};
 pub use cache::CachedResult;
-pub use collect::{Collected, GRACE, Grace};
+pub use collect::{Collected, GRACE, Garbage, Grace};
 pub use error::Error;
 pub use probe::{Probe, probe};
 pub use read::CommittedUnit;
@@ -64,7 +67,7 @@ use fs2::FileExt;
 use self::format::Found;
 use self::index::Index;
 use self::log::{Files, Log, checkpoint};
-use crate::objects::ObjectStore;
+use crate::objects::{BucketSettings, ObjectStore};
 
 pub use self::format::FORMAT;
 
@@ -82,6 +85,8 @@ const LONG_LOG: u64 = 512 << 20;
 pub struct Options {
     /// Most bytes of objects that uploads may come to.
     pub quota: Option<u64>,
+    /// The bucket in which the objects are; none when they are in the folder.
+    pub bucket: Option<BucketSettings>,
 }
 
 /// An open store. One process at a time.
@@ -107,8 +112,10 @@ impl Store {
     /// # Errors
     /// [`Error::Busy`] when another process has it, [`Error::Format`] when it is of a newer
     /// format, [`Error::DamagedLog`] and [`Error::DamagedIndex`] when it cannot be read,
-    /// [`Error::NoSpace`], [`Error::ReadOnly`], [`Error::Io`]. The log and the objects are left as
-    /// they were.
+    /// [`Error::Elsewhere`] and [`Error::OnlyInFolder`] when its objects are elsewhere than the
+    /// options say, [`Error::OtherOwner`] and [`Error::BucketEmptied`] when the bucket does not have
+    /// them, [`Error::NoSpace`], [`Error::ReadOnly`], [`Error::Io`]. The log and the objects are
+    /// left as they were.
     pub fn open(path: &Path) -> Result<Self, Error> {
         Self::open_with(path, Options::default())
     }
@@ -118,27 +125,13 @@ impl Store {
     /// # Errors
     /// Those of [`Store::open`].
     pub fn open_with(path: &Path, options: Options) -> Result<Self, Error> {
-        fs::create_dir_all(path).map_err(Error::io("create the store's folder", path))?;
-        // Before anything is touched.
-        let lock = lock(path)?;
-        let folder = path.join("log");
-        match format::find(path)? {
-            Found::Current => {}
-            Found::Nothing => {
-                Log::create(&folder, 1)?;
-                format::write(path)?;
-            }
-            Found::WithoutLog => {
-                tracing::info!(path = %path.display(), "the store is of format 1: writing its log");
-                let index = Index::open(&path.join("records"))?;
-                rebuild::log_from_index(&folder, &index, 1)?;
-                format::write(path)?;
-            }
-        }
-        let index = Index::open(&path.join("records"))?;
-        let log = catch_up(path, &index)?;
-        let objects = ObjectStore::open(path.join("objects"))?.with_quota(options.quota);
-        Ok(Self {
+        let (lock, index, log) = open_records(path)?;
+        let objects = bucket::open(path, &options)?;
+        Ok(Self::assemble(path, lock, index, log, objects))
+    }
+
+    fn assemble(path: &Path, lock: File, index: Index, log: Log, objects: ObjectStore) -> Self {
+        Self {
             path: path.to_owned(),
             index,
             objects,
@@ -147,7 +140,7 @@ impl Store {
             checkpoint: Mutex::new(None),
             closing: Arc::default(),
             _lock: lock,
-        })
+        }
     }
 
     /// The store's folder.
@@ -174,6 +167,7 @@ impl Store {
         if changes.is_empty() {
             return Ok(());
         }
+        self.keep_all(changes)?;
         let batch = Batch {
             writes: self.encode(changes)?,
             records: None,
@@ -243,6 +237,30 @@ impl Drop for Store {
         // The next start has less to apply; if it fails, that start does the work.
         let _ = self.index.flush();
     }
+}
+
+/// Opens what the records are in: locks the store, and brings its index up to its log.
+fn open_records(path: &Path) -> Result<(File, Index, Log), Error> {
+    fs::create_dir_all(path).map_err(Error::io("create the store's folder", path))?;
+    // Before anything is touched.
+    let lock = lock(path)?;
+    let folder = path.join("log");
+    match format::find(path)? {
+        Found::Current => {}
+        Found::Nothing => {
+            Log::create(&folder, 1)?;
+            format::write(path)?;
+        }
+        Found::WithoutLog => {
+            tracing::info!(path = %path.display(), "the store is of format 1: writing its log");
+            let index = Index::open(&path.join("records"))?;
+            rebuild::log_from_index(&folder, &index, 1)?;
+            format::write(path)?;
+        }
+    }
+    let index = Index::open(&path.join("records"))?;
+    let log = catch_up(path, &index)?;
+    Ok((lock, index, log))
 }
 
 /// Takes the store's lock.

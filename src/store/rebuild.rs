@@ -29,7 +29,8 @@ pub struct Rebuilt {
 
 /// Makes the index of the store in a folder again from its log, or the log from its index.
 /// `progress` is told how many batches were read. What was there before is replaced when the new
-/// one is whole; a log is kept beside it, as `log.damaged`.
+/// one is whole; a log is kept beside it, as `log.damaged`. Objects, in the folder or in a bucket, are not
+/// touched.
 ///
 /// # Errors
 /// [`Error::Busy`], [`Error::NotAStore`], [`Error::DamagedLog`] or [`Error::DamagedIndex`] of that

@@ -294,7 +294,12 @@ fn a_shortened_log_gives_the_same_store_and_an_older_index_is_made_again() {
     let files = Files::list(&folder.path().join("log")).unwrap();
     assert_eq!((files.first(), files.segments.len()), (next, 1));
     assert_eq!(files.obsolete, Vec::<PathBuf>::new());
-    assert_eq!(verify(folder.path(), |_, _, _| ()).unwrap().batches, 2);
+    assert_eq!(
+        verify(folder.path(), &Options::default(), |_, _, _| ())
+            .unwrap()
+            .batches,
+        2
+    );
 
     let records = folder.path().join("records");
     for index in [Some(old.path()), None] {
@@ -323,25 +328,25 @@ fn a_backup_of_a_store_in_use_has_all_that_was_acknowledged_and_is_brought_up() 
     let site = tempfile::tempdir().unwrap();
     let (to, restored) = (site.path().join("backup"), site.path().join("restored"));
     let store = Store::open(folder.path()).unwrap();
-    let first = backup(folder.path(), &to, |_| ()).unwrap();
+    let first = backup(folder.path(), &to, &Options::default(), |_| ()).unwrap();
     assert_eq!((first.objects, first.copied), (1, 1));
     store.commit(&[event(6)]).unwrap();
-    let second = backup(folder.path(), &to, |_| ()).unwrap();
+    let second = backup(folder.path(), &to, &Options::default(), |_| ()).unwrap();
     assert_eq!((second.objects, second.copied), (1, 0));
     assert_eq!(second.next, first.next + 1);
     drop(store);
 
-    restore(&to, &restored, |_| ()).unwrap();
+    restore(&to, &restored, &Options::default(), |_| ()).unwrap();
     let store = Store::open(&restored).unwrap();
     assert_eq!(events(&store), 6);
     assert_eq!(store.results(Uuid::from_u128(1), 0, 9, 1).unwrap().len(), 1);
     drop(store);
     assert!(matches!(
-        restore(&to, &restored, |_| ()),
+        restore(&to, &restored, &Options::default(), |_| ()),
         Err(Error::NotEmpty { .. })
     ));
     assert!(matches!(
-        backup(folder.path(), &restored, |_| ()),
+        backup(folder.path(), &restored, &Options::default(), |_| ()),
         Err(Error::NotEmpty { .. })
     ));
 }
@@ -351,12 +356,12 @@ fn a_damaged_backup_is_not_restored() {
     let folder = with_events(5);
     let site = tempfile::tempdir().unwrap();
     let to = site.path().join("backup");
-    backup(folder.path(), &to, |_| ()).unwrap();
+    backup(folder.path(), &to, &Options::default(), |_| ()).unwrap();
     let object = ObjectStore::list_in(&to.join("objects")).unwrap().remove(0);
     fs::remove_file(&object.path).unwrap();
     fs::write(&object.path, b"other").unwrap();
     let restored = site.path().join("restored");
-    let error = restore(&to, &restored, |_| ()).unwrap_err();
+    let error = restore(&to, &restored, &Options::default(), |_| ()).unwrap_err();
     assert!(error.to_string().contains("is damaged"), "{error}");
     assert!(!restored.join("FORMAT").exists());
 }
@@ -388,18 +393,21 @@ fn nothing_that_a_record_reaches_and_nothing_young_is_collected() {
     let past = Grace { before: now - hour };
     let future = Grace { before: now + hour };
 
-    let kept = store.collect(past, false).unwrap();
+    let kept = store.sweep(store.garbage(past).unwrap()).unwrap();
     assert_eq!((kept.reached, kept.young, kept.removed), (3, 1, 0));
-    let counted = store.collect(future, true).unwrap();
+    let counted = store.garbage(future).unwrap().counted();
     assert_eq!(
         (counted.removed, counted.removed_bytes, counted.partial),
         (1, 8, 1)
     );
     assert!(objects.contains(&orphan).unwrap());
-    assert_eq!(store.collect(future, false).unwrap(), counted);
+    assert_eq!(
+        store.sweep(store.garbage(future).unwrap()).unwrap(),
+        counted
+    );
     assert!(!objects.contains(&orphan).unwrap());
     objects.verify(&file).unwrap();
-    let again = store.collect(future, false).unwrap();
+    let again = store.sweep(store.garbage(future).unwrap()).unwrap();
     assert_eq!((again.reached, again.removed, again.partial), (3, 0, 0));
 }
 
@@ -416,9 +424,12 @@ fn an_old_object_that_is_stored_again_is_young() {
     let grace = Grace {
         before: old + std::time::Duration::from_secs(1000),
     };
-    assert_eq!(store.collect(grace, true).unwrap().removed, 1);
+    assert_eq!(store.garbage(grace).unwrap().counted().removed, 1);
     store.objects().put(b"once and again").unwrap();
-    assert_eq!(store.collect(grace, false).unwrap().removed, 0);
+    assert_eq!(
+        store.sweep(store.garbage(grace).unwrap()).unwrap().removed,
+        0
+    );
     assert!(store.objects().contains(&digest).unwrap());
 }
 
@@ -430,7 +441,7 @@ fn a_backup_and_a_collection_do_not_go_on_together() {
     let grace = Grace {
         before: std::time::SystemTime::UNIX_EPOCH,
     };
-    let error = store.collect(grace, true).unwrap_err();
+    let error = store.garbage(grace).unwrap_err();
     assert!(error.to_string().contains("a backup goes on"), "{error}");
 }
 

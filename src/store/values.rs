@@ -1,6 +1,7 @@
 //! How changes become records, and where large values lie.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use prost::Message;
 use uuid::Uuid;
@@ -8,6 +9,10 @@ use uuid::Uuid;
 use super::{Change, Error, ResultRecord, Store, UnitRef, Value, Write, keys};
 use crate::objects::Digest;
 use crate::proto::v1;
+
+/// Seconds between attempts to store results in a bucket that does not answer. After the last the
+/// coordinator stops, having acknowledged none of them; their workers bring them again.
+const WAITS: [u64; 5] = [1, 2, 4, 8, 16];
 
 /// Values up to this many bytes lie in the record itself.
 pub const INLINE_LIMIT: usize = 4 << 10;
@@ -58,6 +63,35 @@ impl Store {
             Change::Model(_, model) => self.keep(&model.encode_to_vec())?.encode_to_vec(),
             Change::Record(record) => record.encode(self)?,
         })
+    }
+
+    /// Stores the large results of a batch together, before one after the other is referred to: in
+    /// a bucket each takes a while. One that is away for a moment is waited for.
+    pub(super) fn keep_all(&self, changes: &[Change]) -> Result<(), Error> {
+        if self.objects.bucket().is_none() {
+            return Ok(());
+        }
+        let large: Vec<&[u8]> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Result(_, _, record, bytes)
+                    if record.source.is_none() && bytes.len() > INLINE_LIMIT =>
+                {
+                    Some(&**bytes)
+                }
+                _ => None,
+            })
+            .collect();
+        let mut waits = WAITS.iter();
+        loop {
+            match (self.objects.put_all(&large), waits.next()) {
+                (Err(error), Some(&seconds)) if error.may_pass() => {
+                    tracing::warn!(%error, "results wait for the bucket");
+                    std::thread::sleep(Duration::from_secs(seconds));
+                }
+                (kept, _) => return Ok(kept?),
+            }
+        }
     }
 
     /// Makes bytes a value: large ones become a durable object before they are referred to.

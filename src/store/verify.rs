@@ -11,7 +11,7 @@ use super::examine::{Reach, Record};
 use super::format::{self, Found};
 use super::log::{self, Files, checkpoint};
 use super::values::unit_of;
-use super::{Batch, Error, FORMAT, JobRecord, SpecRecord, Store, TaskRecord, keys};
+use super::{Batch, Error, FORMAT, JobRecord, Options, SpecRecord, Store, TaskRecord, keys};
 use crate::objects::Digest;
 use crate::proto::v1::{JobState, TaskState};
 
@@ -50,6 +50,9 @@ pub struct Report {
     pub orphans: u64,
     /// Bytes of them.
     pub orphan_bytes: u64,
+    /// The bucket in which the objects are and whose bytes were read; none when they are in the
+    /// folder.
+    pub bucket: Option<String>,
     /// What is wrong, at most 1,000 of it.
     pub problems: Vec<Problem>,
     /// How much is wrong.
@@ -78,7 +81,7 @@ impl Report {
 
 /// Verifies the store in a folder, which nobody may have open: the log is whole and gives the
 /// index, every record decodes and fits the others, every object that is reached is there and has
-/// its digest. `progress` is told what is looked at, how much of it was, and how much there is
+/// its digest; where there is a bucket, there, and the copy in the folder too. `progress` is told what is looked at, how much of it was, and how much there is
 /// where that is known.
 ///
 /// # Errors
@@ -86,6 +89,7 @@ impl Report {
 /// being opened. What is wrong inside it is told in the report.
 pub fn verify(
     path: &Path,
+    options: &Options,
     mut progress: impl FnMut(&'static str, u64, Option<u64>),
 ) -> Result<Report, Error> {
     if !path.join("FORMAT").exists() {
@@ -102,8 +106,11 @@ pub fn verify(
         });
     }
     // Opening applies to the index what a crash took from it.
-    let store = Store::open(path)?;
-    let mut report = Report::default();
+    let store = Store::open_with(path, options.clone())?;
+    let mut report = Report {
+        bucket: store.objects.bucket().map(ToString::to_string),
+        ..Report::default()
+    };
     let expected = read_log(path, &mut report, &mut progress)?;
     let reached = store.verify_records(expected, &mut report, &mut progress)?;
     store.verify_objects(&reached, &mut report, &mut progress)?;

@@ -36,11 +36,9 @@ impl Base {
         fs::create_dir_all(&folder).map_err(layout(&folder))?;
         for file in &model.files {
             let digest: Digest = file.digest.parse()?;
-            if !objects.contains(&digest)? {
-                return Err(crate::objects::Error::NotFound { digest }.into());
-            }
+            let source = objects.local(&digest)?;
             let link_path = folder.join(&file.file_name);
-            link(&objects.path(&digest), &link_path).map_err(layout(&link_path))?;
+            link(&source, &link_path).map_err(layout(&link_path))?;
         }
         let path = match model.files.as_slice() {
             [only] if only.file_name.ends_with(".gguf") => folder.join(&only.file_name),

@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::engine::Files;
 use crate::blocking::blocking;
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::objects::{self, Digest, ObjectStore};
 use crate::proto::v1;
 use crate::version::base_version;
@@ -101,7 +101,7 @@ async fn corpus(
         source: Box::new(source),
     };
     let digest: Digest = named.digest.parse().map_err(failed)?;
-    objects::download(client.objects(), &digest, named.size, objects, |_| {})
+    client::download(client.objects(), &digest, named.size, objects, |_| {})
         .await
         .map_err(failed)?;
     Ok(objects.path(&digest))
@@ -134,12 +134,10 @@ pub async fn checkpoint(
         let source = match shared(file, &digest).await {
             Some(path) => path,
             None => {
-                if !objects.contains(&digest).map_err(object)? {
-                    tracing::info!(model = model.name, file = file.file_name, "fetching");
-                    objects::download(client.objects(), &digest, file.size, objects, |_| {})
-                        .await
-                        .map_err(object)?;
-                }
+                tracing::debug!(model = model.name, file = file.file_name, "fetching");
+                client::download(client.objects(), &digest, file.size, objects, |_| {})
+                    .await
+                    .map_err(object)?;
                 objects.path(&digest)
             }
         };
@@ -173,11 +171,9 @@ pub async fn complete(
         };
         let object = |error: objects::Error| failed(error.to_string());
         let digest: Digest = noise.facts_object.parse().map_err(object)?;
-        if !objects.contains(&digest).map_err(object)? {
-            objects::download(client.objects(), &digest, noise.facts_size, objects, |_| {})
-                .await
-                .map_err(object)?;
-        }
+        client::download(client.objects(), &digest, noise.facts_size, objects, |_| {})
+            .await
+            .map_err(object)?;
         let store = objects.clone();
         let read = move || store.read(&digest);
         let bytes = objects::blocking(read).await.map_err(object)?;
@@ -236,12 +232,10 @@ async fn version(
     let object = |error: objects::Error| failed(error.to_string());
     for factor in &mut factors {
         let digest: Digest = factor.digest.parse().map_err(object)?;
-        if !objects.contains(&digest).map_err(object)? {
-            let size = (factor.width + factor.inner) * u64::from(factor.rank) * 4;
-            objects::download(client.objects(), &digest, size, objects, |_| {})
-                .await
-                .map_err(object)?;
-        }
+        let size = (factor.width + factor.inner) * u64::from(factor.rank) * 4;
+        client::download(client.objects(), &digest, size, objects, |_| {})
+            .await
+            .map_err(object)?;
         let store = objects.clone();
         let read = objects::blocking(move || store.read(&digest));
         factor.data = read.await.map_err(object)?;
@@ -272,11 +266,9 @@ pub async fn statistics(
         problem: error.to_string(),
     };
     let digest: Digest = statistics.digest.parse().map_err(failed)?;
-    if !objects.contains(&digest).map_err(failed)? {
-        objects::download(client.objects(), &digest, statistics.size, objects, |_| {})
-            .await
-            .map_err(failed)?;
-    }
+    client::download(client.objects(), &digest, statistics.size, objects, |_| {})
+        .await
+        .map_err(failed)?;
     statistics.path = objects.path(&digest).display().to_string();
     Ok(())
 }
@@ -292,7 +284,7 @@ pub async fn keep(
 ) -> Result<String, objects::Error> {
     let store = objects.clone();
     let digest = objects::blocking(move || store.put(&bytes)).await?;
-    objects::upload(client.objects(), &digest, &objects.path(&digest), |_| {}).await?;
+    client::upload(client.objects(), &digest, &objects.path(&digest), |_| {}).await?;
     Ok(digest.to_string())
 }
 
