@@ -558,7 +558,7 @@ fn event_of(session: Session, request: Request) -> Result<Event> {
             leases: heartbeat
                 .leases
                 .into_iter()
-                .map(|lease| Ok((key(lease.lease)?, lease.steps, lease.steps_per_second)))
+                .map(|lease| Ok((key(lease.lease.clone())?, lease)))
                 .collect::<Result<_>>()?,
             loaded: heartbeat.loaded_models,
         },

@@ -269,6 +269,22 @@ settings! {
         /// Who asks, for the audit log; the user of the system where it is unset.
         user: Option<String> = "",
     }
+    /// What edits must pass before a branch takes them: an edit that fails is kept in the history as
+    /// rejected, with its figures. Flags of `palimpsest edit` go before the settings of the command,
+    /// and those before the settings of the coordinator.
+    edit: EditConfig {
+        /// Least margin of the new answer's probability over the true one's, a token. -1 to 1; unset,
+        /// there is no such gate.
+        min_efficacy: Option<f64> = "",
+        /// Most drift of what follows the neighbouring prompts: the mean KL divergence of the next
+        /// token, in nats. 0 or more; unset, there is no such gate.
+        max_drift: Option<f64> = "",
+        /// Most norm of the change, in norms of the matrix. 0 or more; unset, there is no such gate.
+        max_norm: Option<f64> = "",
+        /// A change of more of the matrix's norm is taken with a warning, which the edit keeps. 0 or
+        /// more; 0.5 where neither the command nor the coordinator sets it.
+        warn_norm: Option<f64> = "",
+    }
     /// Settings of the coordinator's store, also of one inside a command.
     store: StoreConfig {
         /// Most bytes that the objects may take when clients upload more: a size with its unit, as
@@ -454,6 +470,20 @@ impl Config {
             }
         }
         self.check_bucket(layers)?;
+        for (key, value, least, most) in [
+            ("edit.min_efficacy", self.edit.min_efficacy, -1.0, 1.0),
+            ("edit.max_drift", self.edit.max_drift, 0.0, f64::MAX),
+            ("edit.max_norm", self.edit.max_norm, 0.0, f64::MAX),
+            ("edit.warn_norm", self.edit.warn_norm, 0.0, f64::MAX),
+        ] {
+            if value.is_some_and(|value| !(least..=most).contains(&value)) {
+                let remedy = match most > 1.0 {
+                    true => "give 0 or more",
+                    false => "give -1 to 1",
+                };
+                return Err(layers.invalid(key, remedy));
+            }
+        }
         self.check_security(layers)
     }
 

@@ -5,14 +5,19 @@
 //! whatever it was read from: a JSON string a line. So its digest says what the texts are.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use serde::de::{SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// Largest corpus file read: 1 GiB.
 pub const LARGEST_FILE: u64 = 1 << 30;
+
+/// Largest part of a document that [`documents`] gives at a time, bytes.
+pub const PART: usize = 64 << 10;
 
 /// A corpus that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +96,122 @@ pub fn read(path: &Path) -> Result<Vec<String>, Error> {
             at: error.valid_up_to(),
         }),
     }
+}
+
+/// Reads a user's file of documents, holding little of it at a time: a JSON list or JSON lines, by the file's
+/// extension, with a document a record; and any other file as one document. A document of more than [`PART`] bytes
+/// is taken in parts that end at a space. `take` says whether to go on; blank parts are left out.
+///
+/// # Errors
+/// As [`read`], at the first record that is wrong.
+pub fn documents(path: &Path, mut take: impl FnMut(&str) -> bool) -> Result<(), Error> {
+    let file = path.display().to_string();
+    let unread = |source| Error::Read {
+        file: file.clone(),
+        source,
+    };
+    let opened = File::open(path).map_err(unread)?;
+    let size = opened.metadata().map_err(unread)?.len();
+    if size > LARGEST_FILE {
+        return Err(Error::TooLarge { file, size });
+    }
+    let mut input = BufReader::with_capacity(1 << 20, opened);
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    if !extension.to_lowercase().starts_with("json") {
+        return prose(&file, &mut input, &mut take);
+    }
+    let first = loop {
+        let buffer = input.fill_buf().map_err(unread)?;
+        match buffer.first() {
+            Some(byte) if byte.is_ascii_whitespace() => input.consume(1),
+            found => break found.copied(),
+        }
+    };
+    let mut records = 0;
+    let mut each = |record: Record| {
+        records += 1;
+        let text = text(&file, || format!("record {records}"), record)?;
+        Ok(parts(&text, &mut take))
+    };
+    let not_json = |source| Error::NotJson {
+        file: file.clone(),
+        place: "the file".into(),
+        source,
+    };
+    let mut from = serde_json::Deserializer::from_reader(input);
+    if first != Some(b'[') {
+        for record in from.into_iter::<Record>() {
+            if !each(record.map_err(not_json)?)? {
+                break;
+            }
+        }
+        return Ok(());
+    }
+    let mut ended = Ok(true);
+    let list = OneByOne(|record| {
+        ended = each(record);
+        matches!(ended, Ok(true))
+    });
+    match list.deserialize(&mut from) {
+        Ok(()) => from.end().map_err(not_json),
+        // It was stopped: by what was wrong with a record, or by who takes them.
+        Err(_) if !matches!(ended, Ok(true)) => ended.map(|_| ()),
+        Err(source) => Err(not_json(source)),
+    }
+}
+
+/// One document, read by lines.
+fn prose(
+    file: &str,
+    input: &mut impl BufRead,
+    take: &mut impl FnMut(&str) -> bool,
+) -> Result<(), Error> {
+    let (mut line, mut held, mut at) = (Vec::new(), String::new(), 0);
+    loop {
+        line.clear();
+        let read = input
+            .read_until(b'\n', &mut line)
+            .map_err(|source| Error::Read {
+                file: file.into(),
+                source,
+            })?;
+        let text = std::str::from_utf8(&line).map_err(|error| Error::NotUtf8 {
+            file: file.into(),
+            at: at + error.valid_up_to(),
+        })?;
+        at += read;
+        if read == 0 || held.len() + read > PART {
+            if !parts(&held, take) || read == 0 {
+                return Ok(());
+            }
+            held.clear();
+        }
+        held.push_str(text);
+    }
+}
+
+/// Gives a document in parts; false when it is to stop.
+fn parts(document: &str, take: &mut impl FnMut(&str) -> bool) -> bool {
+    let mut rest = document;
+    while !rest.trim().is_empty() {
+        let mut end = rest.len();
+        if end > PART {
+            end = (0..=PART)
+                .rev()
+                .find(|&at| rest.is_char_boundary(at))
+                .unwrap_or(PART);
+            end = rest[..end]
+                .rfind(char::is_whitespace)
+                .filter(|&at| at > 0)
+                .unwrap_or(end);
+        }
+        let (part, after) = rest.split_at(end);
+        if !part.trim().is_empty() && !take(part) {
+            return false;
+        }
+        rest = after;
+    }
+    true
 }
 
 /// Reads texts from the contents of a file; `file` names it in errors.
@@ -213,9 +334,99 @@ impl<'de> Deserialize<'de> for Records {
     }
 }
 
+/// Takes the records of a list one at a time, as long as it is told to go on.
+struct OneByOne<F>(F);
+
+impl<'de, F: FnMut(Record) -> bool> DeserializeSeed<'de> for OneByOne<F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_seq(self)
+    }
+}
+
+impl<'de, F: FnMut(Record) -> bool> Visitor<'de> for OneByOne<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of texts")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(record) = seq.next_element()? {
+            if !(self.0)(record) {
+                return Err(serde::de::Error::custom("stopped"));
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn taken(name: &str, contents: &str, most: usize) -> Result<Vec<String>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, contents).unwrap();
+        let mut found = Vec::new();
+        let read = documents(&path, |text| {
+            found.push(text.to_owned());
+            found.len() < most
+        });
+        read.map(|()| found).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn documents_are_records_of_json_and_whole_files_of_prose() {
+        for (name, contents) in [
+            (
+                "a.json",
+                " [\"One.\", {\"text\": \"two\", \"n\": 1}, \" \"]",
+            ),
+            ("a.jsonl", "\"One.\"\n{\"text\": \"two\"}\n"),
+        ] {
+            assert_eq!(taken(name, contents, 9).unwrap(), ["One.", "two"]);
+            assert_eq!(
+                taken(name, contents, 1).unwrap(),
+                ["One."],
+                "it stops when told"
+            );
+        }
+        assert_eq!(taken("a.txt", "One.\ntwo\n", 9).unwrap(), ["One.\ntwo\n"]);
+        for (name, contents, what) in [
+            ("a.json", "[\"a\", 3]", "record 2: is a number"),
+            (
+                "a.jsonl",
+                "\"a\"\n{\"x\": 1}",
+                "record 2: is an object without",
+            ),
+            ("a.json", "[\"a\",", "is not JSON"),
+            ("a.json", "[\"a\"] b", "is not JSON"),
+        ] {
+            let said = taken(name, contents, 9).unwrap_err();
+            assert!(said.contains(what), "{said}");
+        }
+    }
+
+    #[test]
+    fn long_documents_come_in_parts_that_lose_nothing() {
+        let words: String = (0..50_000).map(|n| format!("wörd{n} ")).collect();
+        let line = words.replace("9 ", "9\n");
+        for (name, contents) in [
+            ("a.txt", words.clone()),
+            ("a.txt", line),
+            ("a.json", serde_json::json!([words]).to_string()),
+            ("a.txt", "ä".repeat(PART)),
+        ] {
+            let parts = taken(name, &contents, usize::MAX).unwrap();
+            assert!(parts.len() > 1 && parts.iter().all(|part| part.len() <= PART));
+            if name == "a.txt" {
+                assert!(parts.concat() == contents);
+            }
+        }
+    }
 
     #[test]
     fn every_form_gives_the_same_texts_and_so_the_same_bytes() {

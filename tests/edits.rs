@@ -209,6 +209,141 @@ fn an_edit_that_fails_its_gates_is_kept_with_its_figures_and_moves_nothing() {
 }
 
 #[test]
+fn gates_of_the_settings_hold_where_no_flag_says_otherwise() {
+    let site = tiny();
+    let settings = "[edit]\nmin_efficacy = 0.99\nwarn_norm = 1e-9\n";
+    std::fs::write(site.path("palimpsest.toml"), settings).unwrap();
+    let said = refused(&site, &edit(&["--auto-stats"]));
+    assert!(
+        said.contains("is rejected") && said.contains("the gate asks for 0.99"),
+        "{said}"
+    );
+    // Kept with its figures, and in no version.
+    let id = said.split("edit ").nth(1).unwrap();
+    let id = id.split_whitespace().next().unwrap();
+    let kept: Value = serde_json::from_str(&done(&site, &["show", id, "--json"])).unwrap();
+    assert_eq!(kept["state"], "rejected");
+    assert!(number(&kept, "rewrite.new.after") > 0.0 && number(&kept, "update_norm") > 0.0);
+    assert!(
+        kept["failed_gates"][0]
+            .as_str()
+            .unwrap()
+            .starts_with("efficacy")
+    );
+    let log = done(&site, &["log"]);
+    assert!(
+        log.contains(&format!("! rejected edit {id}")) && !log.contains("v1"),
+        "{log}"
+    );
+    let said = refused(&site, &["cherry-pick", id]);
+    assert!(said.contains("rejected"), "{said}");
+
+    let output = run(&site, &edit(&["--min-efficacy", "-1"]));
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("warning: the change has"), "{said}");
+    assert!(done(&site, &["log"]).contains("v1"));
+}
+
+#[test]
+fn the_layer_is_located_by_a_sweep_or_by_the_facts_own_trace_and_the_edit_says_so() {
+    let site = tiny();
+    let auto = [
+        "edit",
+        "Look: {} is in",
+        "--subject",
+        "A river",
+        "--target",
+        "Rome",
+        "--set",
+        "steps=4",
+        "--layer",
+        "auto",
+    ];
+    let args = |more: &[&'static str]| [&auto[..], more].concat();
+    // Without statistics it says where the fact was found, and what is missing there.
+    let said = refused(&site, &args(&[]));
+    let located = said.split("layer ").nth(1).unwrap();
+    let layer = located.split(':').next().unwrap().to_owned();
+    assert!(located.contains("a trace of this fact"), "{said}");
+    assert!(
+        said.contains("palimpsest stats collect") && said.contains(&format!("--layers {layer}")),
+        "{said}"
+    );
+    let line: Value =
+        serde_json::from_str(&done(&site, &args(&["--auto-stats", "--json"]))).unwrap();
+    assert_eq!(line["layer"].to_string(), layer);
+    let choice = line["layer_choice"].as_str().unwrap();
+    assert!(
+        choice.contains("jobs/") && choice.contains("a trace of this fact"),
+        "{choice}"
+    );
+    let shown = done(&site, &["show", line["edit"].as_str().unwrap()]);
+    assert!(shown.contains(choice), "{shown}");
+
+    // This one's trace brings nothing back: the family's layer, and it says why.
+    let mut none = args(&["--auto-stats", "--json"]);
+    none[3] = "The Eiffel Tower";
+    let line: Value = serde_json::from_str(&done(&site, &none)).unwrap();
+    let choice = line["layer_choice"].as_str().unwrap();
+    assert!(
+        choice.contains("where models of its family are edited")
+            && choice.contains("locates nothing"),
+        "{choice}"
+    );
+
+    // A sweep over enough facts goes before it.
+    let facts: Vec<Value> = (0..12)
+        .map(|n| {
+            let subject = format!("The tower of town {n}");
+            serde_json::json!({ "prompt": format!("{subject} is in"), "subject": subject })
+        })
+        .collect();
+    std::fs::write(
+        site.path("facts.json"),
+        serde_json::to_string(&facts).unwrap(),
+    )
+    .unwrap();
+    let sweep = [
+        "trace",
+        "--facts",
+        "facts.json",
+        "--kinds",
+        "mlp",
+        "--samples",
+        "3",
+        "--window",
+        "1",
+        "--noise",
+        "0.5",
+    ];
+    done(&site, &sweep);
+    let found: Value = serde_json::from_str(&done(&site, &["locate", "--json"])).unwrap();
+    let line: Value =
+        serde_json::from_str(&done(&site, &args(&["--auto-stats", "--json", "--rebase"]))).unwrap();
+    assert_eq!(line["layer"], found["edit"]["layer"], "{found}");
+    let choice = line["layer_choice"].as_str().unwrap();
+    assert!(
+        choice.contains(found["job"].as_str().unwrap()) && choice.contains("of 12 facts"),
+        "{choice}"
+    );
+
+    // Given, or the family's: it is told which.
+    for (layer, what) in [
+        ("0", "given in the request"),
+        ("family", "models of family llama"),
+    ] {
+        let mut args = args(&["--method", "ft-l", "--json"]);
+        args[9] = layer;
+        let line: Value = serde_json::from_str(&done(&site, &args)).unwrap();
+        assert!(
+            line["layer_choice"].as_str().unwrap().contains(what),
+            "{line}"
+        );
+    }
+}
+
+#[test]
 fn files_of_edits_are_applied_in_order_and_fine_tuning_needs_no_statistics() {
     let site = tiny();
     let facts = r#"[{"subject": "The Eiffel Tower", "prompt": "The Eiffel Tower is in", "target_new": "Rome", "ground_truth": "Paris"},

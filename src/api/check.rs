@@ -17,6 +17,10 @@ const SHOWN: usize = 20;
 const PROMPT_LIMIT: usize = 1 << 20;
 /// Most noise samples of a cell.
 const SAMPLES_LIMIT: u32 = 10_000;
+/// Most bytes of a corpus in one piece.
+const RANGE_LIMIT: u64 = 16 << 20;
+/// Longest reason for a layer.
+const CHOICE_LIMIT: usize = 500;
 /// Longest request id and display name.
 const NAME_LIMIT: usize = 200;
 
@@ -236,20 +240,22 @@ fn noise_corpus(rule: Rule, named: Option<&v1::Corpus>, wrong: &mut Vec<Violatio
                 format!("noise '{rule}' draws from no corpus: leave it out, or use m or t<df>");
             wrong.push((field(""), what));
         }
-        Some(named) => {
-            if let Err(error) = named.digest.parse::<Digest>() {
-                wrong.push((field(".digest"), error.to_string()));
-            }
-            if named.size == 0 || named.size > corpus::LARGEST_FILE {
-                let what = format!(
-                    "{} bytes: give the object's size, 1 to {}",
-                    named.size,
-                    corpus::LARGEST_FILE
-                );
-                wrong.push((field(".size"), what));
-            }
-        }
+        Some(named) => corpus_object(&field(""), named, wrong),
         None => {}
+    }
+}
+
+fn corpus_object(field: &str, named: &v1::Corpus, wrong: &mut Vec<Violation>) {
+    if let Err(error) = named.digest.parse::<Digest>() {
+        wrong.push((format!("{field}.digest"), error.to_string()));
+    }
+    if named.size == 0 || named.size > corpus::LARGEST_FILE {
+        let what = format!(
+            "{} bytes: give the object's size, 1 to {}",
+            named.size,
+            corpus::LARGEST_FILE
+        );
+        wrong.push((format!("{field}.size"), what));
     }
 }
 
@@ -258,11 +264,12 @@ fn noise_corpus(rule: Rule, named: Option<&v1::Corpus>, wrong: &mut Vec<Violatio
 /// # Errors
 /// The field that names what is not there.
 pub fn objects(job: &v1::Job, stored: &ObjectStore) -> Result<(), Vec<Violation>> {
-    let Some(Spec::Trace(v1::TraceSpec {
-        noise_corpus: Some(named),
-        ..
-    })) = &job.spec
-    else {
+    let (field, named) = match &job.spec {
+        Some(Spec::Trace(trace)) => ("job.trace.noise_corpus", &trace.noise_corpus),
+        Some(Spec::Stats(stats)) => ("job.stats.corpus", &stats.corpus),
+        _ => return Ok(()),
+    };
+    let Some(named) = named else {
         return Ok(());
     };
     let found = named
@@ -278,7 +285,7 @@ pub fn objects(job: &v1::Job, stored: &ObjectStore) -> Result<(), Vec<Violation>
         ),
         Err(error) => error.to_string(),
     };
-    Err(vec![("job.trace.noise_corpus".to_owned(), what)])
+    Err(vec![(field.to_owned(), what)])
 }
 
 fn generate(spec: &mut v1::GenerateSpec, items: &Items, wrong: &mut Vec<Violation>) {
@@ -313,10 +320,23 @@ fn stats(spec: &mut v1::StatsSpec, items: &Items, wrong: &mut Vec<Violation>) {
     }
     for n in 0..items.len() {
         let piece: v1::StatsUnit = items.message(n).unwrap_or_default();
-        if piece.documents.is_empty() == (piece.self_sample == 0) {
-            let what = "give texts, or tokens to draw from the model, not both";
+        let ways = [
+            !piece.documents.is_empty(),
+            piece.self_sample > 0,
+            piece.range.is_some(),
+        ];
+        if ways.into_iter().filter(|&way| way).count() != 1 {
+            let what = "give texts, where they lie, or tokens to draw from the model: one of these";
             wrong.push((field(&format!("pieces[{n}]")), what.to_owned()));
         }
+        if let Some(range) = &piece.range
+            && let Err(what) = part_of(range, spec.corpus.as_ref())
+        {
+            wrong.push((field(&format!("pieces[{n}].range")), what));
+        }
+    }
+    if let Some(named) = &spec.corpus {
+        corpus_object(&field("corpus"), named, wrong);
     }
     spec.layers.sort_unstable();
     spec.layers.dedup();
@@ -332,6 +352,27 @@ fn stats(spec: &mut v1::StatsSpec, items: &Items, wrong: &mut Vec<Violation>) {
     dtype(&mut spec.dtype, wrong);
 }
 
+/// Whether a range is a part of the corpus, and no more than a worker reads at a time.
+fn part_of(range: &v1::stats_unit::Range, corpus: Option<&v1::Corpus>) -> Result<(), String> {
+    let Some(corpus) = corpus else {
+        return Err("there is no corpus that it is of: name it in job.stats.corpus".to_owned());
+    };
+    let end = range.offset.checked_add(range.length);
+    if end.is_none_or(|end| end > corpus.size) {
+        return Err(format!(
+            "{} bytes from {} on end behind the corpus, which has {}",
+            range.length, range.offset, corpus.size
+        ));
+    }
+    if range.length == 0 || range.length > RANGE_LIMIT {
+        return Err(format!("{} bytes: give 1 to {RANGE_LIMIT}", range.length));
+    }
+    match range.digest.parse::<Digest>() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// The numbers of an edit that a request may set.
 const EDIT_NUMBERS: [&str; 8] = [
     "bound",
@@ -343,6 +384,14 @@ const EDIT_NUMBERS: [&str; 8] = [
     "stop_loss",
     "weight_decay",
 ];
+
+/// Where a request says nothing of a gate, the coordinator's holds.
+pub fn fill_gates(asked: &mut v1::EditGates, settings: &v1::EditGates) {
+    asked.efficacy = asked.efficacy.or(settings.efficacy);
+    asked.neighbour_drift = asked.neighbour_drift.or(settings.neighbour_drift);
+    asked.norm = asked.norm.or(settings.norm);
+    asked.norm_warning = asked.norm_warning.or(settings.norm_warning);
+}
 
 fn edit(spec: &mut v1::EditSpec, items: &Items, wrong: &mut Vec<Violation>) {
     let field = |name: &str| format!("job.edit.{name}");
@@ -389,6 +438,29 @@ fn edit(spec: &mut v1::EditSpec, items: &Items, wrong: &mut Vec<Violation>) {
         } else if !parameter.value.is_finite() {
             let what = format!("{} is {}: give a number", parameter.key, parameter.value);
             wrong.push((field(&format!("parameters[{n}].value")), what));
+        }
+    }
+    if spec.layer_choice.len() > CHOICE_LIMIT {
+        let what = format!(
+            "it has {} bytes: {CHOICE_LIMIT} at most",
+            spec.layer_choice.len()
+        );
+        wrong.push((field("layer_choice"), what));
+    }
+    let gates = spec.gates.unwrap_or_default();
+    for (name, value, least) in [
+        ("efficacy", gates.efficacy, f64::MIN),
+        ("neighbour_drift", gates.neighbour_drift, 0.0),
+        ("norm", gates.norm, 0.0),
+        ("norm_warning", gates.norm_warning, 0.0),
+    ] {
+        if let Some(value) = value.filter(|value| !(least..=f64::MAX).contains(value)) {
+            let remedy = match least < 0.0 {
+                true => "a number",
+                false => "0 or more",
+            };
+            let what = format!("{value} is no gate: give {remedy}");
+            wrong.push((field(&format!("gates.{name}")), what));
         }
     }
     for (n, context) in spec.contexts.iter().enumerate() {

@@ -17,6 +17,7 @@ use super::{check, models, pages, statistics, versions};
 use crate::audit;
 use crate::coordinator::{self, Coordinator, Done, Event, Items, NewJob};
 use crate::objects::Digest;
+use crate::proto::v1::job::Spec;
 use crate::proto::v1::job_service_server::JobService;
 use crate::proto::v1::{
     CancelJobRequest, CancelJobResponse, CreateJobRequest, CreateJobResponse, ExplainJobRequest,
@@ -87,12 +88,15 @@ impl Jobs {
             ..job
         };
         let mut job = job;
-        statistics::resolve(self.coordinator.store(), &model, &mut job)?;
-        let task_cost = self
+        let (task_cost, gates) = self
             .coordinator
-            .inspect(|core| core.task_cost())
+            .inspect(|core| (core.task_cost(), core.gates()))
             .await
             .map_err(IntoStatus::into_status)?;
+        if let Some(Spec::Edit(spec)) = &mut job.spec {
+            statistics::resolve(self.coordinator.store(), &model, &job.model, spec)?;
+            check::fill_gates(spec.gates.get_or_insert_default(), &gates);
+        }
         let store = self.coordinator.store().clone();
         // A sweep may have a million facts: reading, checking and cutting it takes seconds.
         let mut new =

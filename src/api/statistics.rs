@@ -285,10 +285,12 @@ fn read(objects: &ObjectStore, digest: &str) -> Result<Moment, Status> {
 /// # Errors
 /// `INVALID_ARGUMENT` for a method or a layer that is none; `FAILED_PRECONDITION` when there are no
 /// statistics, with the command that makes them.
-pub(super) fn resolve(store: &Store, model: &v1::Model, job: &mut v1::Job) -> Result<(), Status> {
-    let Some(Spec::Edit(spec)) = &mut job.spec else {
-        return Ok(());
-    };
+pub(super) fn resolve(
+    store: &Store,
+    model: &v1::Model,
+    name: &str,
+    spec: &mut v1::EditSpec,
+) -> Result<(), Status> {
     let method: Method = match spec.method.as_str() {
         "" => Method::default(),
         text => text.parse().map_err(|error: crate::edit::Error| {
@@ -304,6 +306,12 @@ pub(super) fn resolve(store: &Store, model: &v1::Model, job: &mut v1::Job) -> Re
         let family = family.unwrap_or(Family::Llama);
         Hyper::of(method, family, layers as usize, shape.width as usize).layer as u32
     };
+    if spec.layer_choice.is_empty() {
+        spec.layer_choice = match spec.layer {
+            Some(_) => "given in the request".to_owned(),
+            None => format!("where models of family {} are edited", model.family),
+        };
+    }
     let layer = spec.layer.unwrap_or_else(usual);
     if layer >= layers {
         let what = format!("{layer} is not one of the model's {layers}, which begin at 0");
@@ -314,7 +322,7 @@ pub(super) fn resolve(store: &Store, model: &v1::Model, job: &mut v1::Job) -> Re
     if !method.needs_statistics() {
         return Ok(());
     }
-    let id = models::model_id(&job.model)?;
+    let id = models::model_id(name)?;
     check::identifier("job.model", id).map_err(|(field, what)| invalid_argument(field, what))?;
     let all = store.statistics(id).map_err(IntoStatus::into_status)?;
     let best = all
@@ -325,9 +333,8 @@ pub(super) fn resolve(store: &Store, model: &v1::Model, job: &mut v1::Job) -> Re
         // Ten a channel, which are some four times the width.
         let tokens = (40 * u64::from(shape.width)).max(2000);
         let message = format!(
-            "{} has no key statistics of layer {layer}: make them with 'palimpsest stats collect --model {id} --layers \
-             {layer} --corpus FILES', or with --self-sample {tokens} instead of a corpus",
-            job.model
+            "{name} has no key statistics of layer {layer}: make them with 'palimpsest stats collect --model {id} --layers \
+             {layer} --corpus FILES', or with --self-sample {tokens} instead of a corpus"
         );
         let metadata = [("layer", layer.to_string()), ("tokens", tokens.to_string())];
         return Err(status(Reason::StatisticsMissing, message, metadata));

@@ -91,7 +91,8 @@ impl Versions {
                 }
                 let parent = history.version(digest_of(&reference.version))?;
                 let base = bases.open(model)?;
-                let draft = compute(history, &base, &parent, &author)?;
+                let draft = compute(history, &base, &parent, &author)
+                    .map_err(|error| error.of(&reference))?;
                 Ok((draft, parent.name, model.digest.clone()))
             })
             .await?;

@@ -24,6 +24,8 @@ use crate::telemetry::traces;
 
 /// The protocol that this coordinator speaks.
 pub const PROTOCOL: u32 = 1;
+/// Steps of an edit that a heartbeat may tell.
+const EDIT_STEPS: usize = 64;
 
 /// Serves the workers of a coordinator.
 #[derive(Debug)]
@@ -252,9 +254,9 @@ async fn receive(
 }
 
 /// A rate that can be: what is not one would spread through every sum it is part of.
-fn rate(steps_per_second: f64) -> Result<f64, Status> {
+fn rate(steps_per_second: f64) -> Result<(), Status> {
     if steps_per_second.is_finite() && steps_per_second >= 0.0 {
-        return Ok(steps_per_second);
+        return Ok(());
     }
     let what = format!("{steps_per_second} is not a rate: give a number that is not negative");
     Err(invalid_argument("heartbeat.leases.steps_per_second", what))
@@ -270,6 +272,16 @@ fn note_end(end: &v1::TaskEnd) {
     }
 }
 
+/// What is kept of a lease in memory, until the next heartbeat, is little.
+fn bounded(lease: v1::LeaseProgress) -> Result<v1::LeaseProgress, Status> {
+    let steps = lease.edit.as_ref().map_or(0, |edit| edit.steps.len());
+    if steps > EDIT_STEPS {
+        let what = format!("{steps} are too many for one heartbeat: give the newest {EDIT_STEPS}");
+        return Err(invalid_argument("heartbeat.leases.edit.steps", what));
+    }
+    Ok(lease)
+}
+
 fn translate(session: Session, message: Message) -> Result<Event, Status> {
     let key = |key: Option<v1::LeaseKey>| lease_key(&key.unwrap_or_default());
     Ok(match message {
@@ -281,11 +293,8 @@ fn translate(session: Session, message: Message) -> Result<Event, Status> {
                 .leases
                 .into_iter()
                 .map(|lease| {
-                    Ok((
-                        key(lease.lease)?,
-                        lease.steps,
-                        rate(lease.steps_per_second)?,
-                    ))
+                    rate(lease.steps_per_second)?;
+                    Ok((key(lease.lease.clone())?, bounded(lease)?))
                 })
                 .collect::<Result<_, Status>>()?,
             loaded: heartbeat.loaded_models,
@@ -337,6 +346,7 @@ mod tests {
                 }),
                 steps: 1,
                 steps_per_second: rate,
+                edit: None,
             };
             let heartbeat = v1::Heartbeat {
                 leases: vec![progress],

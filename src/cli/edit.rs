@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::{model, revert, rewrite};
 use crate::client::Client;
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, EditConfig};
 use crate::objects;
 use crate::proto::v1;
 use crate::version::Factor;
@@ -77,9 +77,13 @@ impl Args {
 }
 
 /// Rewrites facts, or runs a subcommand.
-pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
+pub async fn run(
+    args: Args,
+    config: &ClientConfig,
+    settings: &EditConfig,
+) -> anyhow::Result<ExitCode> {
     let Some(Command::Import(args)) = args.command else {
-        return rewrite::run(args.rewrite, config).await;
+        return rewrite::run(args.rewrite, config, settings).await;
     };
     // A file that cannot be read is said before a store is opened.
     let edits = read(&args.file)?;

@@ -68,6 +68,44 @@ pub async fn follow(client: &Client, name: &str) -> anyhow::Result<v1::Job> {
     }
 }
 
+/// Submits a job that someone waits for.
+///
+/// # Errors
+/// The coordinator's refusal.
+pub async fn submit(client: &Client, job: v1::Job) -> Result<String, tonic::Status> {
+    let request = v1::CreateJobRequest {
+        job: Some(job),
+        request_id: uuid::Uuid::now_v7().to_string(),
+        validate_only: false,
+    };
+    let created = client.jobs().create_job(request).await?.into_inner();
+    Ok(created.job.unwrap_or_default().name)
+}
+
+/// Follows a job that is of no use to anybody else: it is cancelled when its user leaves.
+///
+/// # Errors
+/// As [`follow`], and that it was cancelled.
+pub async fn attend(client: &Client, name: String) -> anyhow::Result<v1::Job> {
+    tokio::select! {
+        ended = follow(client, &name) => ended,
+        () = super::asked_to_stop() => {
+            let request = v1::CancelJobRequest { name };
+            client.jobs().cancel_job(request).await?;
+            anyhow::bail!("cancelled; nothing was changed");
+        }
+    }
+}
+
+/// [`submit`] and [`attend`].
+///
+/// # Errors
+/// As both.
+pub async fn run(client: &Client, job: v1::Job) -> anyhow::Result<v1::Job> {
+    let name = submit(client, job).await?;
+    attend(client, name).await
+}
+
 /// Makes a call that changes nothing, and makes it again while the coordinator is away.
 ///
 /// # Errors
@@ -113,6 +151,8 @@ struct View {
     /// Units that were done when following began: no rate follows from them.
     first_done: Option<u64>,
     last_line: Option<Instant>,
+    /// The newest step of an edit that was printed: its unit and its number.
+    told: Option<(u64, u32)>,
 }
 
 impl View {
@@ -126,6 +166,7 @@ impl View {
             started: Instant::now(),
             first_done: None,
             last_line: None,
+            told: None,
         }
     }
 
@@ -150,6 +191,8 @@ impl View {
             n => format!("{n} workers"),
         };
         let cells = match progress.steps_per_second {
+            // An edit tells its steps one by one.
+            _ if matches!(job.spec, Some(Spec::Edit(_))) => String::new(),
             rate if rate > 0.0 => {
                 let what = if unit_word(job) == "grids" {
                     "cells"
@@ -160,7 +203,11 @@ impl View {
             }
             _ => String::new(),
         };
-        let message = format!("{}{failed}{cells}{left}, {workers}", unit_word(job));
+        let steps: String = progress.edits.iter().map(step).collect();
+        let message = format!("{}{failed}{cells}{left}, {workers}{steps}", unit_word(job));
+        if !self.drawn {
+            self.steps(progress);
+        }
         if self.drawn {
             self.bar.set_length(counts.units);
             self.bar.set_position(counts.units_done);
@@ -174,6 +221,19 @@ impl View {
         }
     }
 
+    /// A line for every step of an edit that was not told yet.
+    fn steps(&mut self, progress: &v1::JobProgress) {
+        for edit in &progress.edits {
+            for made in &edit.steps {
+                let place = (edit.unit, made.number);
+                if self.told.is_none_or(|told| place > told) {
+                    self.told = Some(place);
+                    eprintln!("{}", words(edit, made));
+                }
+            }
+        }
+    }
+
     fn waiting(&mut self) {
         if self.drawn {
             self.bar
@@ -184,6 +244,23 @@ impl View {
     fn clear(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// The newest step of an edit, behind what else is said.
+fn step(edit: &v1::EditProgress) -> String {
+    let newest = edit.steps.last();
+    newest.map_or(String::new(), |made| format!("; {}", words(edit, made)))
+}
+
+fn words(edit: &v1::EditProgress, made: &v1::edit_progress::Step) -> String {
+    format!(
+        "step {}/{} loss {:.2} p {:.2} kl {:.3}",
+        made.number + 1,
+        edit.most_steps,
+        made.loss,
+        made.probability,
+        made.kl
+    )
 }
 
 /// A time to go, to the precision that a guess has.

@@ -9,7 +9,7 @@ use clap::Args;
 use prost::Message as _;
 
 use super::connection::{Connection, ConnectionArgs, Need};
-use super::results::Results;
+use super::results::{Results, Sites};
 use super::{follow, generate, output, rewrite, stats};
 use crate::client::Client;
 use crate::config::ClientConfig;
@@ -537,6 +537,12 @@ async fn results(client: &Client, name: &str) -> anyhow::Result<(v1::Job, Vec<v1
     }
 }
 
+/// Where the effects of a job peak, over all its facts or over those of one relation.
+pub async fn sites(client: &Client, name: &str, relation: Option<&str>) -> anyhow::Result<Sites> {
+    let (job, found) = results(client, name).await?;
+    Ok(Results::new(&job, &found)?.locate(relation)?)
+}
+
 /// Says where the effects of a job peak, and where an edit of its facts goes.
 pub async fn locate(
     client: &Client,
@@ -545,8 +551,7 @@ pub async fn locate(
     json: bool,
 ) -> anyhow::Result<()> {
     let name = resolve(client, asked).await?;
-    let (job, found) = results(client, &name).await?;
-    let sites = Results::new(&job, &found)?.locate(relation)?;
+    let sites = sites(client, &name, relation).await?;
     let mut out = std::io::stdout().lock();
     match json {
         true => sites.json(&mut out)?,

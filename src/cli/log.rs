@@ -69,13 +69,13 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
         })
         .collect();
     let colour = output::colour();
-    let mut edits: HashMap<&str, String> = HashMap::new();
+    let edits = version::edits(client, &model).await?;
+    let facts: HashMap<&str, String> = edits
+        .iter()
+        .map(|edit| (digest_of(&edit.name), version::fact(edit)))
+        .collect();
     for (found, lead) in versions.iter().zip(leads(&nodes, colour)) {
-        if !found.subject_edit.is_empty() && !edits.contains_key(found.subject_edit.as_str()) {
-            let edit = version::edit(client, &model, &found.subject_edit).await?;
-            edits.insert(&found.subject_edit, version::fact(&edit));
-        }
-        let fact = edits
+        let fact = facts
             .get(found.subject_edit.as_str())
             .map_or("", String::as_str);
         let edit = version::brief(&found.subject_edit);
@@ -105,6 +105,15 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
             notes.push(found.why.clone());
         }
         notes.extend(found.warnings.iter().map(|warning| format!("! {warning}")));
+        // What was computed on this version, and taken by none.
+        let rejected = edits
+            .iter()
+            .filter(|edit| edit.state() == v1::EditState::Rejected && edit.based_on == found.name);
+        notes.extend(rejected.map(|edit| {
+            let id = version::brief(&edit.name);
+            let gates = edit.failed_gates.join("; ");
+            format!("! rejected edit {id}: {}: {gates}", version::fact(edit))
+        }));
         for note in notes {
             writeln!(out, "{}      {note}", lead.body)?;
         }

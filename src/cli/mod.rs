@@ -13,10 +13,12 @@ mod export;
 mod follow;
 mod generate;
 mod job;
+mod layer;
 mod locate;
 mod log;
 mod model;
 mod output;
+mod pieces;
 mod refs;
 mod results;
 mod revert;
@@ -222,7 +224,7 @@ fn run(cli: Cli, name: &str) -> anyhow::Result<ExitCode> {
                 Command::Trace(args) => trace::run(*args, &config.client).await,
                 Command::Locate(args) => locate::run(args, &config.client).await,
                 Command::Generate(args) => generate::run(args, &config.client).await,
-                Command::Edit(args) => edit::run(*args, &config.client).await,
+                Command::Edit(args) => edit::run(*args, &config.client, &config.edit).await,
                 Command::Stats(command) => stats::run(command, &config.client).await,
                 Command::Log(args) => log::run(args, &config.client).await,
                 Command::Show(args) => show::run(args, &config.client).await,

@@ -39,6 +39,14 @@ pub fn explain(error: &anyhow::Error) -> String {
              ('palimpsest auth init' writes a configuration for each caller)",
         );
     }
+    // What was being done, and what else helps.
+    let causes = error.chain().map(ToString::to_string);
+    let before: Vec<String> = causes
+        .take_while(|cause| !cause.contains(status.message()))
+        .collect();
+    if !before.is_empty() {
+        text = format!("{}: {text}", before.join(": "));
+    }
     let details = status.get_error_details();
     let fields = details
         .bad_request()

@@ -10,17 +10,16 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::connection::{Connection, Need};
+use super::layer::{self, Choice, Chooser, Layer};
 use super::trace::parse_dtype;
 use super::{follow, model, revert, stats, version};
 use crate::client::Client;
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, EditConfig};
 use crate::proto::v1::{self, EditProbeKind, job::Spec, unit_result::Outcome};
 use crate::requests::{self, Rewrite};
 
 /// How often an edit is computed again because its branch moved meanwhile.
 const REBASES: usize = 10;
-/// A change of more than this part of its matrix is worth a warning.
-const LARGE: f64 = 0.5;
 
 /// Flags of `edit`.
 #[derive(Debug, clap::Args)]
@@ -47,8 +46,10 @@ pub struct Args {
     /// r-rome, rome or ft-l
     #[arg(long, default_value = "r-rome")]
     method: String,
-    /// The layer, from 0, or auto: the one at which the model's family is edited
-    #[arg(long, default_value = "auto", value_parser = parse_layer)]
+    /// The layer, from 0; family: the one at which models of the family are edited, by what was published; or auto:
+    /// where the newest sweep over at least ten facts that the model knows locates them or, without one, a trace of the
+    /// fact itself, which is run first
+    #[arg(long, default_value = "family", value_parser = layer::parse)]
     layer: Layer,
     /// Another number than the family's: steps, learning_rate, clamp, weight_decay, kl_factor, stop_loss, ridge, bound
     #[arg(long = "set", value_name = "NAME=NUMBER", value_parser = parse_number)]
@@ -69,7 +70,7 @@ pub struct Args {
     #[arg(long, value_name = "PROMPT")]
     neighbour: Vec<String>,
     /// Reject the edit if the new answer's probability exceeds the true one's by less
-    #[arg(long, value_name = "MARGIN")]
+    #[arg(long, value_name = "MARGIN", allow_negative_numbers = true)]
     min_efficacy: Option<f64>,
     /// Reject the edit if what follows the neighbours drifts by more, in nats
     #[arg(long, value_name = "NATS")]
@@ -77,6 +78,9 @@ pub struct Args {
     /// Reject the edit if it has more of the matrix's norm
     #[arg(long, value_name = "PART")]
     max_norm: Option<f64>,
+    /// Warn if it has more of the matrix's norm; 0.5 where no setting says otherwise
+    #[arg(long, value_name = "PART")]
+    warn_norm: Option<f64>,
     /// Compute the edit again if its branch moved meanwhile
     #[arg(long)]
     rebase: bool,
@@ -90,18 +94,6 @@ pub struct Args {
     pub(super) common: super::refs::Common,
 }
 
-/// A layer, or whichever is usual.
-#[derive(Clone, Copy, Debug)]
-struct Layer(Option<u32>);
-
-fn parse_layer(text: &str) -> Result<Layer, String> {
-    match (text, text.parse()) {
-        ("auto", _) => Ok(Layer(None)),
-        (_, Ok(layer)) => Ok(Layer(Some(layer))),
-        _ => Err("give auto or a number".to_owned()),
-    }
-}
-
 fn parse_number(text: &str) -> Result<v1::NamedNumber, String> {
     let parsed = text
         .split_once('=')
@@ -111,14 +103,32 @@ fn parse_number(text: &str) -> Result<v1::NamedNumber, String> {
 }
 
 /// Edits, one after the other.
-pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
+pub async fn run(
+    mut args: Args,
+    config: &ClientConfig,
+    settings: &EditConfig,
+) -> anyhow::Result<ExitCode> {
     // Files that cannot be read are said before a store is opened.
     let rewrites = rewrites(&args)?;
     let contexts = contexts(&args)?;
+    args.min_efficacy = args.min_efficacy.or(settings.min_efficacy);
+    args.max_drift = args.max_drift.or(settings.max_drift);
+    args.max_norm = args.max_norm.or(settings.max_norm);
+    args.warn_norm = args.warn_norm.or(settings.warn_norm);
     let connection = Connection::open(config, Need::Work).await?;
     let done = edit_all(connection.client(), &args, rewrites, contexts).await;
     connection.close().await;
     done
+}
+
+/// The gates that settings ask for.
+pub fn gates(settings: &EditConfig) -> v1::EditGates {
+    v1::EditGates {
+        efficacy: settings.min_efficacy,
+        neighbour_drift: settings.max_drift,
+        norm: settings.max_norm,
+        norm_warning: settings.warn_norm,
+    }
 }
 
 fn rewrites(args: &Args) -> anyhow::Result<Vec<Rewrite>> {
@@ -172,10 +182,13 @@ async fn edit_all(
 ) -> anyhow::Result<ExitCode> {
     let model = model::choose(client, args.common.model.as_deref()).await?;
     let mut all_taken = true;
+    let dtype = parse_dtype(&args.dtype)?;
+    let mut chooser = Chooser::new(client, &model, &args.reference, dtype, args.layer);
     for rewrite in rewrites {
+        let choice = chooser.layer(&rewrite).await?;
         let mut attempts = if args.rebase { REBASES } else { 0 };
         let (result, made) = loop {
-            let result = compute(client, args, &model, &rewrite, &contexts).await?;
+            let result = compute(client, args, &model, &rewrite, &choice, &contexts).await?;
             let Some(Outcome::Edit(outcome)) = &result.outcome else {
                 break (result, None);
             };
@@ -237,6 +250,7 @@ async fn compute(
     args: &Args,
     model: &str,
     rewrite: &Rewrite,
+    choice: &Choice,
     contexts: &[String],
 ) -> anyhow::Result<v1::UnitResult> {
     let spec = v1::EditSpec {
@@ -252,7 +266,8 @@ async fn compute(
             neighbours: rewrite.neighbours.clone(),
         }],
         method: args.method.clone(),
-        layer: args.layer.0,
+        layer: choice.layer,
+        layer_choice: choice.reason.clone(),
         parameters: args.numbers.clone(),
         contexts: contexts.to_vec(),
         seed: args.seed,
@@ -260,6 +275,7 @@ async fn compute(
             efficacy: args.min_efficacy,
             neighbour_drift: args.max_drift,
             norm: args.max_norm,
+            norm_warning: args.warn_norm,
         }),
         dtype: parse_dtype(&args.dtype)? as i32,
         statistics: None,
@@ -273,31 +289,18 @@ async fn compute(
         priority: 1,
         ..Default::default()
     };
-    let create = |job: v1::Job| v1::CreateJobRequest {
-        job: Some(job),
-        request_id: uuid::Uuid::now_v7().to_string(),
-        validate_only: false,
-    };
-    let created = match client.jobs().create_job(create(job.clone())).await {
+    let name = match follow::submit(client, job.clone()).await {
         Err(status) if args.auto_stats => {
             let (layer, tokens) = wanted_statistics(&status).ok_or(status)?;
             eprintln!(
                 "collecting key statistics of layer {layer} over {tokens} tokens drawn from the model"
             );
             stats::self_sample(client, model, layer, tokens).await?;
-            client.jobs().create_job(create(job)).await?
+            follow::submit(client, job).await?
         }
-        created => created?,
+        submitted => submitted?,
     };
-    let name = created.into_inner().job.unwrap_or_default().name;
-    tokio::select! {
-        ended = follow::follow(client, &name) => ended?,
-        () = super::asked_to_stop() => {
-            let request = v1::CancelJobRequest { name };
-            client.jobs().cancel_job(request).await?;
-            bail!("cancelled; nothing was changed");
-        }
-    };
+    let name = follow::attend(client, name).await?.name;
     let list = || async {
         let request = v1::ListResultsRequest {
             parent: name.clone(),
@@ -373,7 +376,8 @@ pub fn print(
         let line = json!({
             "subject": request.subject, "target_new": request.target_new, "target_true": request.target_true,
             "id": request.id, "method": edit.method, "accepted": edit.failed_gates.is_empty(),
-            "failed_gates": edit.failed_gates, "edit": made.and_then(|made| Some(made.edit.as_ref()?.name.clone())),
+            "failed_gates": edit.failed_gates, "warnings": edit.warnings, "layer": layer_of(&edit),
+            "layer_choice": edit.layer_choice, "edit": made.and_then(|made| Some(made.edit.as_ref()?.name.clone())),
             "version": made.and_then(|made| Some(made.version.as_ref()?.name.clone())), "figures": figures, "probes": probes,
             "losses": outcome.steps.iter().map(|step| step.loss).collect::<Vec<_>>(),
         });
@@ -406,16 +410,20 @@ pub fn print(
     };
     writeln!(
         out,
-        "{} in {} steps; the change has {norm:.3} of the matrix's norm; {drift}",
+        "{} at layer {} in {} steps; the change has {norm:.3} of the matrix's norm; {drift}",
         edit.method,
+        layer_of(&edit),
         outcome.steps.len(),
     )?;
-    if norm > LARGE {
-        eprintln!(
-            "warning: so large a change may wreck the model: try another layer, more key statistics, or a lower clamp"
-        );
+    for warning in &edit.warnings {
+        eprintln!("warning: {warning}");
     }
     Ok(())
+}
+
+/// The layer that an edit changes.
+fn layer_of(edit: &v1::Edit) -> u32 {
+    edit.factors.first().map_or(0, |factor| factor.layer)
 }
 
 fn kind(kind: EditProbeKind) -> &'static str {

@@ -65,6 +65,7 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         speculate: settings.speculate,
         jobs_per_owner: settings.max_open_jobs.into(),
         units_per_owner: settings.max_open_units.into(),
+        gates: super::rewrite::gates(&config.edit),
     };
     // Before the store, whose recovery may take a while: probes are to be told that it goes on.
     let health = Health::recovering().await;

@@ -161,7 +161,11 @@ fn edit_text(out: &mut impl Write, edit: &v1::Edit, json: bool) -> anyhow::Resul
             request.target_true.as_deref().unwrap_or_default().trim(),
         )?;
     }
+    for warning in &edit.warnings {
+        line("warning", warning)?;
+    }
     line("method", &edit.method)?;
+    line("layer", &edit.layer_choice)?;
     line("based on", super::version::full(&edit.based_on))?;
     line("author", &edit.author)?;
     line("time", &output::time(edit.create_time.as_ref()))?;

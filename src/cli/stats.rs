@@ -1,28 +1,22 @@
 //! `palimpsest stats`: what the inputs of the edited matrices look like over ordinary text.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use serde_json::Value;
 
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::trace::parse_dtype;
-use super::{follow, job, model, output};
+use super::{follow, job, model, output, pieces};
 use crate::client::{self, Client};
 use crate::config::ClientConfig;
 use crate::objects::{self, Digest};
 use crate::plot::table::{Align, Table};
 use crate::proto::v1::{self, job::Spec, unit_result::Outcome};
 
-/// Text of a piece: some 16,000 tokens.
-const PIECE_BYTES: usize = 64 << 10;
 /// Tokens of a piece that is drawn from the model.
 const PIECE_TOKENS: u64 = 8192;
-/// Bytes of text that one request may carry.
-const CORPUS_BYTES: usize = 3 << 20;
-
 /// Subcommands of `stats`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -135,9 +129,9 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
     match command {
         Command::Collect(args) => {
             // A file that cannot be read is said before a store is opened.
-            let pieces = pieces(&args)?;
+            let text = text(&args)?;
             let connection = Connection::open(config, Need::Work).await?;
-            let done = collect(connection.client(), &args, pieces).await;
+            let done = collect(connection.client(), &args, text).await;
             connection.close().await;
             done
         }
@@ -175,21 +169,25 @@ pub(super) async fn self_sample(
         .context("the key statistics could not be collected")
 }
 
-async fn collect(
-    client: &Client,
-    args: &CollectArgs,
-    pieces: Vec<v1::StatsUnit>,
-) -> anyhow::Result<ExitCode> {
+async fn collect(client: &Client, args: &CollectArgs, text: Text) -> anyhow::Result<ExitCode> {
     let model = model::choose(client, args.model.as_deref()).await?;
-    let source = match args.self_sample {
-        Some(tokens) => format!("{tokens} tokens drawn from the model, seed {}", args.seed),
-        None => {
+    let (pieces, corpus, source) = match text {
+        Text::Drawn(tokens) => (
+            drawn(tokens, args.seed),
+            None,
+            format!("{tokens} tokens drawn from the model, seed {}", args.seed),
+        ),
+        Text::Corpus(laid) => {
+            objects::upload(client.objects(), &laid.digest, laid.file.path(), |_| {})
+                .await
+                .context("cannot store the corpus with the coordinator")?;
+            let corpus = v1::Corpus {
+                digest: laid.digest.to_string(),
+                size: laid.size,
+            };
             let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
-            args.corpus
-                .iter()
-                .filter_map(name)
-                .collect::<Vec<_>>()
-                .join(", ")
+            let names: Vec<_> = args.corpus.iter().filter_map(name).collect();
+            (laid.pieces, Some(corpus), names.join(", "))
         }
     };
     let spec = v1::StatsSpec {
@@ -198,6 +196,7 @@ async fn collect(
         length: args.length,
         dtype: parse_dtype(&args.dtype)? as i32,
         source,
+        corpus,
     };
     let (ended, made) = make(client, &model, spec).await?;
     if let Some(made) = made {
@@ -212,37 +211,27 @@ async fn make(
     model: &str,
     spec: v1::StatsSpec,
 ) -> anyhow::Result<(v1::Job, Option<Vec<v1::Statistics>>)> {
-    let request = v1::CreateJobRequest {
-        job: Some(v1::Job {
-            model: model.to_owned(),
-            spec: Some(Spec::Stats(spec)),
-            ..Default::default()
-        }),
-        request_id: uuid::Uuid::now_v7().to_string(),
-        validate_only: false,
+    let job = v1::Job {
+        model: model.to_owned(),
+        spec: Some(Spec::Stats(spec)),
+        ..Default::default()
     };
-    let created = client.jobs().create_job(request).await?.into_inner();
-    let name = created.job.unwrap_or_default().name;
-    let ended = tokio::select! {
-        ended = follow::follow(client, &name) => ended?,
-        () = super::asked_to_stop() => {
-            let request = v1::CancelJobRequest { name };
-            client.jobs().cancel_job(request).await?;
-            bail!("cancelled");
-        }
-    };
+    let ended = follow::run(client, job).await?;
     if ended.state() != v1::JobState::Succeeded {
         job::present(client, &ended.name, &job::Format::default()).await?;
         return Ok((ended, None));
     }
     let request = v1::CreateStatisticsRequest {
-        source: Some(v1::create_statistics_request::Source::Job(name)),
+        source: Some(v1::create_statistics_request::Source::Job(
+            ended.name.clone(),
+        )),
     };
-    let made = client
-        .statistics()
-        .create_statistics(request)
-        .await?
-        .into_inner();
+    // The same artefacts come again when it is asked again.
+    let create = || async {
+        let mut service = client.statistics();
+        service.create_statistics(request.clone()).await
+    };
+    let made = follow::patiently(create).await?.into_inner();
     Ok((ended, Some(made.statistics)))
 }
 
@@ -331,63 +320,22 @@ pub fn print(out: &mut impl Write, result: &v1::UnitResult) -> anyhow::Result<()
     Ok(())
 }
 
-/// The units of a job: texts that lie together, or draws.
-fn pieces(args: &CollectArgs) -> anyhow::Result<Vec<v1::StatsUnit>> {
-    if let Some(tokens) = args.self_sample {
-        if tokens == 0 {
-            bail!(
-                "--self-sample 0: draw at least one token; some ten a channel of the edited matrix are needed"
-            );
-        }
-        return Ok(drawn(tokens, args.seed));
+/// What statistics are collected over.
+enum Text {
+    /// So many tokens drawn from the model.
+    Drawn(u64),
+    /// Texts, laid down in a file.
+    Corpus(pieces::Corpus),
+}
+
+fn text(args: &CollectArgs) -> anyhow::Result<Text> {
+    match args.self_sample {
+        Some(0) => bail!(
+            "--self-sample 0: draw at least one token; some ten a channel of the edited matrix are needed"
+        ),
+        Some(tokens) => Ok(Text::Drawn(tokens)),
+        None => Ok(Text::Corpus(pieces::lay_down(&args.corpus, args.tokens)?)),
     }
-    let mut documents = Vec::new();
-    for path in &args.corpus {
-        documents.extend(read(path)?);
-    }
-    let mut pieces: Vec<v1::StatsUnit> = Vec::new();
-    let (mut bytes, mut total) = (usize::MAX, 0);
-    // English runs at some four bytes a token.
-    let most = args.tokens.map_or(usize::MAX, |tokens| tokens as usize * 4);
-    for mut document in documents {
-        if total >= most {
-            break;
-        }
-        if document.len() > most - total {
-            let end = (0..=most - total)
-                .rev()
-                .find(|&at| document.is_char_boundary(at));
-            document.truncate(end.unwrap_or_default());
-        }
-        if document.trim().is_empty() {
-            continue;
-        }
-        total += document.len();
-        let size = document.len();
-        match pieces.last_mut() {
-            Some(piece) if bytes.saturating_add(size) <= PIECE_BYTES => {
-                piece.documents.push(document);
-                bytes += size;
-            }
-            _ => {
-                bytes = size;
-                pieces.push(v1::StatsUnit {
-                    documents: vec![document],
-                    ..Default::default()
-                });
-            }
-        }
-    }
-    if pieces.is_empty() {
-        bail!("the corpus holds no text");
-    }
-    if total > CORPUS_BYTES {
-        bail!(
-            "the corpus has {total} bytes of text, a request carries {CORPUS_BYTES}: give --tokens {} or less",
-            CORPUS_BYTES / 4
-        );
-    }
-    Ok(pieces)
 }
 
 fn drawn(tokens: u64, seed: u64) -> Vec<v1::StatsUnit> {
@@ -400,42 +348,6 @@ fn drawn(tokens: u64, seed: u64) -> Vec<v1::StatsUnit> {
             ..Default::default()
         })
         .collect()
-}
-
-/// The documents of a file.
-fn read(path: &Path) -> anyhow::Result<Vec<String>> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let extension = path
-        .extension()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .to_lowercase();
-    if !extension.starts_with("json") {
-        return Ok(vec![text]);
-    }
-    let mut documents = Vec::new();
-    for value in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
-        let value = value.with_context(|| format!("{} is not JSON", path.display()))?;
-        let list = match value {
-            Value::Array(list) => list,
-            one => vec![one],
-        };
-        for document in list {
-            match (
-                document.as_str(),
-                document.get("text").and_then(Value::as_str),
-            ) {
-                (Some(text), _) | (None, Some(text)) => documents.push(text.to_owned()),
-                (None, None) => bail!(
-                    "{}: document {} is neither a text nor an object with a field 'text'",
-                    path.display(),
-                    documents.len() + 1
-                ),
-            }
-        }
-    }
-    Ok(documents)
 }
 
 #[cfg(test)]

@@ -35,6 +35,25 @@ pub async fn edit(client: &Client, model: &str, text: &str) -> anyhow::Result<v1
     Ok(response.edit.unwrap_or_default())
 }
 
+/// The edits of a model, without their contexts.
+pub async fn edits(client: &Client, model: &str) -> anyhow::Result<Vec<v1::Edit>> {
+    let mut edits = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListEditsRequest {
+            parent: model.to_owned(),
+            page_size: 1000,
+            page_token,
+        };
+        let page = client.versions().list_edits(request).await?.into_inner();
+        edits.extend(page.edits);
+        if page.next_page_token.is_empty() {
+            return Ok(edits);
+        }
+        page_token = page.next_page_token;
+    }
+}
+
 /// The refs of a model.
 pub async fn refs(client: &Client, model: &str) -> anyhow::Result<Vec<v1::Ref>> {
     let mut refs = Vec::new();
@@ -115,7 +134,9 @@ pub fn edit_to_json(edit: &v1::Edit) -> serde_json::Value {
         "name": edit.name,
         "state": super::output::word(edit.state().as_str_name(), "EDIT_STATE_"),
         "failed_gates": edit.failed_gates,
+        "warnings": edit.warnings,
         "method": edit.method,
+        "layer_choice": edit.layer_choice,
         "requests": edit.requests.iter().map(|request| serde_json::json!({
             "prompt": request.prompt, "subject": request.subject,
             "target_new": request.target_new, "target_true": request.target_true,

@@ -93,6 +93,10 @@ fn what_the_scheduler_cannot_work_with_is_refused() {
         ("serve.max_open_jobs", "0", "1 to"),
         ("serve.speculate", "yes", "true or false"),
         ("worker.drain_timeout", "25", "unit"),
+        ("edit.min_efficacy", "90%", "a number"),
+        ("edit.min_efficacy", "1.5", "-1 to 1"),
+        ("edit.max_norm", "-1", "0 or more"),
+        ("edit.warn_norm", "NaN", "0 or more"),
     ] {
         let message = message(load("", &[], &[(key, value)]));
         assert!(message.contains(key) && message.contains(what), "{message}");

@@ -133,7 +133,7 @@ impl Core {
                 session,
                 leases,
                 loaded,
-            } => self.heartbeat(session, &leases, loaded, turn),
+            } => self.heartbeat(session, leases, loaded, turn),
             Event::Commit {
                 session,
                 lease,

@@ -90,8 +90,8 @@ pub enum Event {
     Heartbeat {
         /// Its stream.
         session: Session,
-        /// How its leases go: lease, steps since the last commit, steps a second.
-        leases: Vec<(LeaseKey, u64, f64)>,
+        /// How its leases go: each as the worker tells it.
+        leases: Vec<(LeaseKey, v1::LeaseProgress)>,
         /// Models it has loaded.
         loaded: Vec<String>,
     },

@@ -58,6 +58,7 @@ impl Core {
             && let Some(held) = worker.leases.get_mut(&(key.job, key.task))
         {
             held.steps = 0;
+            held.edit = None;
             held.seen = turn.now;
         }
         let verdict = self.judge(&name, key, unit, result, turn);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::event::Millis;
+use crate::proto::v1;
 
 /// Times, bounds and weights.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Limits {
     pub jobs_per_owner: u64,
     /// Units of one owner's open jobs, those that are done included.
     pub units_per_owner: u64,
+    /// What an edit must pass where its request does not say.
+    pub gates: v1::EditGates,
 }
 
 impl Default for Limits {
@@ -45,6 +48,7 @@ impl Default for Limits {
             speculate: true,
             jobs_per_owner: 1_000,
             units_per_owner: 50_000_000,
+            gates: v1::EditGates::default(),
         }
     }
 }

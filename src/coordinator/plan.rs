@@ -20,6 +20,8 @@ pub const TASK_COST: f64 = 5e11;
 /// 4 MiB however cheap its units are.
 const TASK_ITEMS: u64 = 4096;
 const TASK_BYTES: usize = 1 << 20;
+/// What a worker fetches for itself counts this part of it: a task has up to 4 MiB of a corpus.
+const FETCHED: u64 = 4;
 
 /// Takes the many parts (facts, prompts) out of a job.
 pub fn pack(job: &mut v1::Job) -> Items {
@@ -100,6 +102,7 @@ pub fn tasks(
 ) -> Vec<TaskPlan> {
     let mut plan = Vec::new();
     let all = 0..items.len();
+    let sizes = |n| items.get(n).map_or(0, <[u8]>::len);
     match &job.spec {
         Some(Spec::Trace(trace)) => {
             if noise_is_measured(trace) {
@@ -114,7 +117,7 @@ pub fn tasks(
                 let fact = items.message(n).unwrap_or_default();
                 trace_cost(&fact, trace, shape)
             });
-            cut(&mut plan, costs, items, grain(job), task_cost);
+            cut(&mut plan, costs, sizes, grain(job), task_cost);
         }
         Some(Spec::Generate(generate)) => {
             let costs = all.map(|n| {
@@ -122,18 +125,24 @@ pub fn tasks(
                 (estimated_tokens(prompt) + f64::from(generate.max_tokens))
                     * shape.parameters as f64
             });
-            cut(&mut plan, costs, items, grain(job), task_cost);
+            cut(&mut plan, costs, sizes, grain(job), task_cost);
         }
         Some(Spec::Stats(_)) => {
             let costs = all.map(|n| {
                 let piece = items.message(n).unwrap_or_default();
                 piece_tokens(&piece) * shape.parameters as f64
             });
-            cut(&mut plan, costs, items, grain(job), task_cost);
+            // A worker fetches the texts of a lease and holds them.
+            let sizes = |n| {
+                let piece: v1::StatsUnit = items.message(n).unwrap_or_default();
+                let elsewhere = piece.range.map_or(0, |range| range.length / FETCHED);
+                sizes(n) + usize::try_from(elsewhere).unwrap_or(TASK_BYTES)
+            };
+            cut(&mut plan, costs, sizes, grain(job), task_cost);
         }
         Some(Spec::Edit(_)) => {
             let costs = all.map(|_| EDIT_TOKENS * shape.parameters as f64);
-            cut(&mut plan, costs, items, grain(job), task_cost);
+            cut(&mut plan, costs, sizes, grain(job), task_cost);
         }
         None => {}
     }
@@ -146,7 +155,8 @@ const EDIT_TOKENS: f64 = 5000.0;
 /// Tokens of a piece of a corpus; those drawn from the model are computed twice.
 fn piece_tokens(piece: &v1::StatsUnit) -> f64 {
     let texts = piece.documents.iter().map(|text| estimated_tokens(text));
-    texts.sum::<f64>() + 2.0 * piece.self_sample as f64
+    let range = piece.range.as_ref().map_or(0, |range| range.length);
+    texts.sum::<f64>() + range as f64 / 4.0 + 2.0 * piece.self_sample as f64
 }
 
 /// What a worker must have to run a job.
@@ -289,13 +299,13 @@ pub fn summary(spec: &v1::Job, items: &Items) -> v1::Job {
 fn cut(
     plan: &mut Vec<TaskPlan>,
     costs: impl Iterator<Item = f64>,
-    items: &Items,
+    sizes: impl Fn(usize) -> usize,
     units_each: u64,
     task_cost: f64,
 ) {
     let mut bytes = usize::MAX; // no task to add to yet
     for (index, cost) in costs.enumerate() {
-        let size = items.get(index).map_or(0, <[u8]>::len);
+        let size = sizes(index);
         let fits = bytes.saturating_add(size) <= TASK_BYTES;
         match plan.last_mut() {
             Some(task)

@@ -49,6 +49,7 @@ impl Core {
                 // What workers say of themselves: it may be anything.
                 progress.steps_running = progress.steps_running.saturating_add(held.steps);
                 progress.steps_per_second += held.rate;
+                progress.edits.extend(held.edit.as_deref().cloned());
                 any = true;
             }
             progress.workers += u32::from(any);
@@ -79,6 +80,7 @@ impl Core {
                 lease: Some(key.to_proto()),
                 steps: held.steps,
                 steps_per_second: held.rate,
+                edit: held.edit.as_deref().cloned(),
             }
         });
         Some(v1::Worker {

@@ -48,12 +48,14 @@ pub(super) struct Worker {
 }
 
 /// A lease as its worker has it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) epoch: u64,
     /// Steps since the last commit, and steps a second, as it reports them.
     pub(super) steps: u64,
     pub(super) rate: f64,
+    /// The newest steps of the edit that it computes.
+    pub(super) edit: Option<Box<v1::EditProgress>>,
     pub(super) since: Millis,
     /// When the worker last spoke of it.
     pub(super) seen: Millis,
@@ -104,6 +106,7 @@ impl Held {
             epoch,
             steps: 0,
             rate: 0.0,
+            edit: None,
             since: now,
             seen: now,
             units: 0,
@@ -296,7 +299,7 @@ impl Core {
     pub(super) fn heartbeat(
         &mut self,
         session: Session,
-        leases: &[(LeaseKey, u64, f64)],
+        leases: Vec<(LeaseKey, v1::LeaseProgress)>,
         loaded: Vec<String>,
         turn: &mut Turn,
     ) {
@@ -306,11 +309,12 @@ impl Core {
         };
         let stirred = worker.capabilities.loaded_models != loaded;
         worker.capabilities.loaded_models = loaded;
-        for &(key, steps, rate) in leases {
+        for (key, told) in leases {
             match worker.leases.get_mut(&(key.job, key.task)) {
                 Some(held) if held.epoch == key.epoch => {
-                    held.steps = steps;
-                    held.rate = rate;
+                    held.steps = told.steps;
+                    held.rate = told.steps_per_second;
+                    held.edit = told.edit.map(Box::new);
                     held.seen = turn.now;
                     turn.effects.push(Effect::Wake(key.job));
                 }
@@ -450,6 +454,11 @@ impl Core {
     pub(super) fn rate(&self, worker: &Worker) -> Option<f64> {
         let same = || self.rates.0.get(&worker.capabilities.device).copied();
         worker.rate.or_else(same)
+    }
+
+    /// What an edit must pass where its request does not say.
+    pub fn gates(&self) -> v1::EditGates {
+        self.limits.gates
     }
 
     /// What a task should cost, in multiply-adds: the right time on the fastest worker there is.

@@ -101,19 +101,23 @@ impl Store {
                 let spec = kept(key, decode(key, bytes)?)?;
                 let spec: SpecRecord = decode(key, &spec)?;
                 let asked = spec.job.as_ref().and_then(|job| job.spec.as_ref());
-                if let Some(v1::job::Spec::Trace(trace)) = asked {
-                    let corpus = trace.noise_corpus.as_ref().map(|corpus| &corpus.digest);
-                    let named = [
-                        ("facts_object", Some(&trace.facts_object)),
-                        ("noise_corpus", corpus),
-                    ];
-                    for (field, digest) in named {
-                        let Some(digest) = digest.filter(|digest| !digest.is_empty()) else {
-                            continue;
-                        };
-                        let what = || damaged(key, &format!("its {field} is no digest"));
-                        reach(Reach::Needed(digest.parse().map_err(|_| what())?));
-                    }
+                let corpus = |named: &'_ Option<v1::Corpus>| {
+                    named.as_ref().map(|corpus| corpus.digest.clone())
+                };
+                let named = match asked {
+                    Some(v1::job::Spec::Trace(trace)) => vec![
+                        ("facts_object", Some(trace.facts_object.clone())),
+                        ("noise_corpus", corpus(&trace.noise_corpus)),
+                    ],
+                    Some(v1::job::Spec::Stats(stats)) => vec![("corpus", corpus(&stats.corpus))],
+                    _ => Vec::new(),
+                };
+                for (field, digest) in named {
+                    let Some(digest) = digest.filter(|digest| !digest.is_empty()) else {
+                        continue;
+                    };
+                    let what = || damaged(key, &format!("its {field} is no digest"));
+                    reach(Reach::Needed(digest.parse().map_err(|_| what())?));
                 }
                 Record::Spec(keys::job_of(key)?, spec)
             }

@@ -1,5 +1,7 @@
 //! What can go wrong with versions.
 
+use crate::proto::v1;
+
 /// An error of the version subsystem.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -177,4 +179,22 @@ pub enum Error {
     /// An object cannot be read or kept.
     #[error(transparent)]
     Object(#[from] crate::objects::Error),
+}
+
+impl Error {
+    /// Names the ref that was found elsewhere than expected, where all that was known is its version.
+    pub fn of(self, reference: &v1::Ref) -> Self {
+        match self {
+            Error::Moved {
+                expected, actual, ..
+            } => Error::Moved {
+                name: reference.name.clone(),
+                expected,
+                actual,
+                etag: reference.etag.clone(),
+                author: reference.author.clone(),
+            },
+            error => error,
+        }
+    }
 }

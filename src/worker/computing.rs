@@ -17,6 +17,9 @@ use crate::blocking::blocking;
 use crate::proto::v1;
 use crate::telemetry::metrics::WORKER_STEPS;
 
+/// Newest steps of an edit that a heartbeat tells: who misses one finds them in the next.
+const STEPS: usize = 64;
+
 /// A running engine.
 pub(super) enum Computing {
     Thread(thread::JoinHandle<()>),
@@ -123,6 +126,9 @@ struct LeaseSink<'a> {
 impl Sink for LeaseSink<'_> {
     fn commit(&mut self, result: v1::UnitResult, fingerprint: v1::Fingerprint) {
         self.work.shared.steps.store(0, Ordering::Relaxed);
+        if let Ok(mut edit) = self.work.shared.edit.lock() {
+            *edit = None;
+        }
         let commit = v1::Commit {
             lease: Some(to_key(&self.work.key)),
             unit: result.unit,
@@ -136,6 +142,27 @@ impl Sink for LeaseSink<'_> {
         WORKER_STEPS.add([], steps);
         self.work.shared.steps.fetch_add(steps, Ordering::Relaxed);
         self.work.shared.total.fetch_add(steps, Ordering::Relaxed);
+    }
+
+    fn step(&mut self, unit: u64, most_steps: u32, step: v1::edit_progress::Step) {
+        let Ok(mut edit) = self.work.shared.edit.lock() else {
+            return; // whoever reads it panicked
+        };
+        if edit.as_ref().is_none_or(|edit| edit.unit != unit) {
+            *edit = Some(v1::EditProgress {
+                unit,
+                most_steps,
+                steps: Vec::new(),
+            });
+        }
+        if let Some(edit) = edit.as_mut() {
+            if edit.steps.len() == STEPS {
+                edit.steps.remove(0);
+            }
+            edit.steps.push(step);
+        }
+        drop(edit);
+        let _ = self.reports.send(Report::Step);
     }
 
     fn cancelled(&self) -> bool {

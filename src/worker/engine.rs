@@ -52,6 +52,11 @@ pub trait Sink {
     /// So many more cells or tokens are computed.
     fn advance(&mut self, steps: u64);
 
+    /// A step of the unit's optimisation was measured; of at most so many.
+    fn step(&mut self, unit: u64, most_steps: u32, step: v1::edit_progress::Step) {
+        let _ = (unit, most_steps, step);
+    }
+
     /// Whether the lease was taken back.
     fn cancelled(&self) -> bool;
 

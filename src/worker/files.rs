@@ -41,6 +41,16 @@ pub enum Error {
         /// Why not.
         source: Box<objects::Error>,
     },
+    /// A part of a corpus could not be fetched or read.
+    #[error("cannot get the corpus {digest} from byte {offset} on: {problem}")]
+    Part {
+        /// Its digest.
+        digest: String,
+        /// Where the part begins.
+        offset: u64,
+        /// Why not.
+        problem: String,
+    },
     /// The key statistics of an edit could not be fetched.
     #[error("cannot get the key statistics {digest}: {problem}")]
     Statistics {
@@ -152,12 +162,22 @@ pub async fn checkpoint(
 /// Fetches what the units of a lease name only, and gives the lease with it in its place.
 ///
 /// # Errors
-/// [`Error::Facts`] and [`Error::Version`].
+/// [`Error::Facts`], [`Error::Part`] and [`Error::Version`].
 pub async fn complete(
     client: &Client,
     objects: &ObjectStore,
     mut lease: v1::Lease,
 ) -> Result<v1::Lease, Error> {
+    if let Some(v1::lease::Settings::Stats(spec)) = &lease.settings {
+        let corpus = spec.corpus.clone().unwrap_or_default();
+        for unit in &mut lease.units {
+            if let Some(v1::leased_unit::Spec::Stats(piece)) = &mut unit.spec
+                && let Some(range) = piece.range.take()
+            {
+                piece.documents = texts(client, &corpus, &range).await?;
+            }
+        }
+    }
     for unit in &mut lease.units {
         let Some(v1::leased_unit::Spec::Noise(noise)) = &mut unit.spec else {
             continue;
@@ -182,6 +202,44 @@ pub async fn complete(
     }
     lease.leased_version = version(client, objects, &lease).await?;
     Ok(lease)
+}
+
+/// The texts of a part of a corpus, of which nothing else is fetched.
+async fn texts(
+    client: &Client,
+    corpus: &v1::Corpus,
+    range: &v1::stats_unit::Range,
+) -> Result<Vec<String>, Error> {
+    let failed = |problem: String| Error::Part {
+        digest: corpus.digest.clone(),
+        offset: range.offset,
+        problem,
+    };
+    let status = |status: tonic::Status| failed(status.message().to_owned());
+    let request = v1::ReadObjectRequest {
+        digest: corpus.digest.clone(),
+        offset: range.offset,
+    };
+    let mut stream = client
+        .objects()
+        .read_object(request)
+        .await
+        .map_err(status)?
+        .into_inner();
+    let length = usize::try_from(range.length).unwrap_or(usize::MAX);
+    let mut bytes = Vec::new();
+    while bytes.len() < length {
+        match stream.message().await.map_err(status)? {
+            Some(chunk) => bytes.extend_from_slice(&chunk.data),
+            None => break,
+        }
+    }
+    bytes.truncate(length);
+    if Digest::of(&bytes).to_string() != range.digest {
+        return Err(failed("what came is not what the job names".to_owned()));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|error| failed(error.to_string()))?;
+    crate::corpus::parse("the part", text).map_err(|error| failed(error.to_string()))
 }
 
 /// What the version of a lease is made of, with the numbers; none for the model as it was

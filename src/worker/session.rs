@@ -35,6 +35,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// How long it takes to hand leases back, ahead of the time when the worker is taken away.
 const HAND_BACK: Duration = Duration::from_secs(5);
 
+/// Steps of an edit are told at once, but no more often than this.
+const STEP_PACE: Duration = Duration::from_millis(200);
+
 /// How a worker is to behave.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -89,6 +92,7 @@ pub async fn run(
         leases: BTreeMap::new(),
         queue: VecDeque::new(),
         running: None,
+        told: None,
         unacknowledged: BTreeMap::new(),
         to_engine,
         engine_outbox,
@@ -118,6 +122,8 @@ pub(super) struct Shared {
     pub(super) steps: AtomicU64,
     /// Steps in all.
     pub(super) total: AtomicU64,
+    /// The newest steps of the edit that is being computed.
+    pub(super) edit: std::sync::Mutex<Option<v1::EditProgress>>,
 }
 
 struct Held {
@@ -142,6 +148,8 @@ pub(super) struct Work {
 pub(super) enum Report {
     Commit(v1::Commit),
     Ended(Key, Option<v1::Failure>),
+    /// There is more to tell of a lease than at the last heartbeat.
+    Step,
     /// Bytes to be stored with the coordinator, and who waits for their digest.
     Put(Vec<u8>, std::sync::mpsc::Sender<Result<String, String>>),
 }
@@ -159,6 +167,8 @@ struct Session {
     /// Leases that wait for the engine, in the order in which they came.
     queue: VecDeque<(Key, Option<Files>)>,
     running: Option<Key>,
+    /// When the last heartbeat was sent.
+    told: Option<Instant>,
     /// Commits that were not acknowledged, by lease and unit: repeated on every new stream.
     unacknowledged: BTreeMap<(Key, u64), v1::Commit>,
     to_engine: mpsc::UnboundedSender<Work>,
@@ -459,6 +469,12 @@ impl Session {
                 }
                 self.ended(&key, failure, out);
             }
+            // Whoever watches an edit sees its steps as they come, not at the next beat.
+            Report::Step => {
+                if self.told.is_none_or(|told| told.elapsed() > STEP_PACE) {
+                    self.heartbeat(out);
+                }
+            }
             Report::Put(bytes, answer) => {
                 let (client, objects) = (self.client.clone(), self.objects.clone());
                 tokio::spawn(async move {
@@ -536,9 +552,11 @@ impl Session {
                     lease: Some(to_key(key)),
                     steps: held.shared.steps.load(Ordering::Relaxed),
                     steps_per_second: total / seconds.max(0.1),
+                    edit: held.shared.edit.lock().map_or(None, |edit| edit.clone()),
                 }
             })
             .collect();
+        self.told = Some(Instant::now());
         out.send(Request::Heartbeat(v1::Heartbeat {
             leases,
             loaded_models: self.loaded(),

@@ -337,6 +337,7 @@ impl<'a> Liar<'a> {
             lease: Some(to_proto(&key)),
             steps: u64::MAX,
             steps_per_second: *self.dice.pick(&rates),
+            edit: None,
         };
         self.say(Says::Heartbeat(v1::Heartbeat {
             leases: vec![progress],

@@ -128,7 +128,8 @@ impl Sites {
         Ok(())
     }
 
-    fn edit(&self) -> Option<(&Averages, crate::causal::Site)> {
+    /// Where an edit of these facts belongs, with their averages; none when no MLPs were traced.
+    pub fn edit(&self) -> Option<(&Averages, crate::causal::Site)> {
         let mut kinds = self.kinds.iter();
         kinds.find_map(|(_, averages)| Some((averages, averages.edit_site()?)))
     }

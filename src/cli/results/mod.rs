@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 pub use error::Error;
+pub use locate::Sites;
 
 use crate::causal::{Averages, Grid};
 use crate::plot::Colour;

@@ -271,7 +271,7 @@ fn workers_that_boast_do_not_break_the_progress_of_their_job() {
         let key = LeaseKey::from_proto(lease.key.as_ref().unwrap()).unwrap();
         world.tell(Event::Heartbeat {
             session,
-            leases: vec![(key, u64::MAX, 1.0)],
+            leases: vec![(key, progress(u64::MAX))],
             loaded: Vec::new(),
         });
     }

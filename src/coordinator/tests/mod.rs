@@ -18,6 +18,15 @@ use crate::store::{Change, CommittedUnit, JobRecord, ResultRecord, SpecRecord, T
 
 const ATTEMPTS: u32 = 3;
 
+/// A lease on which a worker has taken so many steps, one a second.
+fn progress(steps: u64) -> v1::LeaseProgress {
+    v1::LeaseProgress {
+        steps,
+        steps_per_second: 1.0,
+        ..Default::default()
+    }
+}
+
 fn limits() -> Limits {
     Limits {
         heartbeat: 100,
@@ -387,7 +396,7 @@ impl World {
                 if let Some(session) = peer.session {
                     let key = |it: &v1::Lease| LeaseKey::from_proto(it.key.as_ref()?);
                     let keys = peer.leases.iter().filter_map(key);
-                    let leases = keys.map(|key| (key, 1, 1.0)).collect();
+                    let leases = keys.map(|key| (key, progress(1))).collect();
                     self.tell(Event::Heartbeat {
                         session,
                         leases,

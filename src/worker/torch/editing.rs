@@ -21,6 +21,9 @@ use crate::version::{self, Factor, Matrix};
 /// Factors up to this many bytes travel in the result; larger ones as objects.
 const INLINE: usize = 1 << 20;
 
+/// A change of more than this part of its matrix is worth a warning, where nobody says otherwise.
+const LARGE: f64 = 0.5;
+
 /// Text that has nothing to do with any edit: its drift is what the edit did to everything else.
 const GENERIC: [&str; 3] = [
     "Once upon a time there was a farmer who had three daughters, and every morning they walked to the well.",
@@ -96,7 +99,7 @@ impl Editing<'_> {
                 continue;
             };
             let made = match &plan {
-                Ok(plan) => self.edit(plan, task, sink),
+                Ok(plan) => self.edit(plan, unit.unit, task, sink),
                 Err(what) => Err(Stopped::Unit(what.clone())),
             };
             let outcome = match made {
@@ -175,6 +178,7 @@ impl Editing<'_> {
     fn edit(
         &mut self,
         plan: &Plan,
+        unit: u64,
         task: &v1::EditTask,
         sink: &mut dyn Sink,
     ) -> Result<v1::EditOutcome, Stopped> {
@@ -187,6 +191,8 @@ impl Editing<'_> {
         };
         let watch = Watched {
             sink: RefCell::new(sink),
+            unit,
+            hyper: plan.hyper,
         };
         let model = &self.loaded.model;
         let (update, steps) = match (plan.method, self.factorised.as_ref()) {
@@ -206,7 +212,8 @@ impl Editing<'_> {
         };
         let sink = watch.sink.into_inner();
         let measured = self.measure(&request, task, &update)?;
-        let failed_gates = measured.failed_gates(&self.spec.gates.unwrap_or_default());
+        let gates = self.spec.gates.unwrap_or_default();
+        let failed_gates = measured.failed_gates(&gates);
         let mut factor = self.factor(&update).to_proto();
         if factor.data.len() > INLINE {
             factor.digest = sink.put(&factor.data).map_err(Stopped::Here)?;
@@ -237,6 +244,8 @@ impl Editing<'_> {
                 .unwrap_or_default()
                 .to_owned(),
             fingerprint: describe(&self.fingerprint),
+            layer_choice: self.spec.layer_choice.clone(),
+            warnings: measured.warnings(&gates),
             ..Default::default()
         };
         Ok(v1::EditOutcome {
@@ -427,6 +436,17 @@ impl Measured {
         failed
     }
 
+    fn warnings(&self, gates: &v1::EditGates) -> Vec<String> {
+        let most = gates.norm_warning.unwrap_or(LARGE);
+        let large = self.norm.is_nan() || self.norm > most;
+        let warning = format!(
+            "the change has {:.3} of the matrix's norm, more than {most}: so large a change may wreck the model; try \
+             another layer, more key statistics, or a lower clamp",
+            self.norm
+        );
+        large.then_some(warning).into_iter().collect()
+    }
+
     fn figures(&self) -> Vec<v1::NamedNumber> {
         let mut figures = Vec::new();
         let mut add = |key: String, value: Option<f64>| {
@@ -520,6 +540,8 @@ fn describe(fingerprint: &v1::Fingerprint) -> String {
 
 struct Watched<'a> {
     sink: RefCell<&'a mut dyn Sink>,
+    unit: u64,
+    hyper: Hyper,
 }
 
 impl edit::Watch for Watched<'_> {
@@ -528,12 +550,17 @@ impl edit::Watch for Watched<'_> {
     }
 
     fn step(&self, step: &Step) {
-        tracing::debug!(
-            step = step.number,
-            loss = step.loss,
-            p = step.probability,
-            "step"
-        );
-        self.sink.borrow_mut().advance(1);
+        let mut sink = self.sink.borrow_mut();
+        sink.advance(1);
+        let told = v1::edit_progress::Step {
+            number: step.number as u32,
+            loss: step.loss,
+            probability: step.probability,
+            kl: match self.hyper.kl_factor > 0.0 {
+                true => step.drift / self.hyper.kl_factor,
+                false => 0.0,
+            },
+        };
+        sink.step(self.unit, self.hyper.steps as u32, told);
     }
 }

@@ -1,0 +1,225 @@
+//! Which layer an edit goes to, and why.
+
+use anyhow::bail;
+
+use super::{follow, job, version};
+use crate::client::Client;
+use crate::coordinator::is_terminal;
+use crate::proto::v1::{self, JobState, Kind, job::Spec};
+use crate::requests::Rewrite;
+
+/// Facts that a sweep must have an effect of before an edit goes by it: the peak of a few is chance.
+const ENOUGH: u64 = 10;
+
+/// A layer as flags name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// Where models of the family are edited, by what was published.
+    Family,
+    /// Where a trace says that the fact is.
+    Located,
+    /// This one, from 0.
+    Number(u32),
+}
+
+/// Reads a layer.
+///
+/// # Errors
+/// What should be written instead.
+pub fn parse(text: &str) -> Result<Layer, String> {
+    match text {
+        "family" => Ok(Layer::Family),
+        "auto" => Ok(Layer::Located),
+        _ => match text.parse() {
+            Ok(layer) => Ok(Layer::Number(layer)),
+            Err(_) => Err("give auto, family or a number".to_owned()),
+        },
+    }
+}
+
+/// A layer that was chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// It; none for the family's.
+    pub layer: Option<u32>,
+    /// Why, in words; empty where the coordinator knows it as well.
+    pub reason: String,
+}
+
+/// Chooses the layers of edits of one version of a model.
+pub struct Chooser<'a> {
+    client: &'a Client,
+    model: &'a str,
+    /// The version that is edited, by a name that a job takes.
+    version: String,
+    dtype: v1::Dtype,
+    asked: Layer,
+    /// What the sweeps that are there say, once it was looked for.
+    swept: Option<Option<Choice>>,
+}
+
+impl<'a> Chooser<'a> {
+    /// Chooses as `asked`. `reference` is the branch that takes the edits.
+    pub fn new(
+        client: &'a Client,
+        model: &'a str,
+        reference: &str,
+        dtype: v1::Dtype,
+        asked: Layer,
+    ) -> Self {
+        Self {
+            client,
+            model,
+            version: version::name(model, reference),
+            dtype,
+            asked,
+            swept: None,
+        }
+    }
+
+    /// The layer for a fact. `auto` goes by the newest sweep of the model that succeeded and has the
+    /// MLPs of at least ten facts that the model knows; where there is none, by a trace of the fact
+    /// itself, which it runs; and by the family where that shows nothing. It says which.
+    ///
+    /// # Errors
+    /// When the trace cannot be run, or was cancelled.
+    pub async fn layer(&mut self, fact: &Rewrite) -> anyhow::Result<Choice> {
+        let choice = match self.asked {
+            Layer::Family => return Ok(Choice::default()),
+            Layer::Number(layer) => {
+                return Ok(Choice {
+                    layer: Some(layer),
+                    reason: String::new(),
+                });
+            }
+            Layer::Located => match self.sweep().await? {
+                Some(choice) => choice,
+                None => self.trace(fact).await?,
+            },
+        };
+        match choice.layer {
+            Some(layer) => eprintln!("layer {layer}: {}", choice.reason),
+            None => eprintln!("{}", choice.reason),
+        }
+        Ok(choice)
+    }
+
+    /// What the newest sweep over enough facts says.
+    async fn sweep(&mut self) -> anyhow::Result<Option<Choice>> {
+        if let Some(known) = &self.swept {
+            return Ok(known.clone());
+        }
+        let mut found = None;
+        for swept in job::all(self.client).await? {
+            let Some(Spec::Trace(trace)) = &swept.spec else {
+                continue;
+            };
+            let fits = swept.model == self.model
+                && swept.state() == JobState::Succeeded
+                && trace.fact_count >= ENOUGH
+                && trace.kinds.contains(&(Kind::Mlp as i32));
+            if !fits {
+                continue;
+            }
+            let sites = job::sites(self.client, &swept.name, None).await;
+            let Ok(sites) = sites else {
+                // None of its facts is known to the model.
+                continue;
+            };
+            let Some((averages, site)) = sites.edit() else {
+                continue;
+            };
+            let facts = averages.total_effect.rows;
+            if facts >= ENOUGH && site.effect.mean > 0.0 {
+                found = Some(Choice {
+                    layer: Some(site.layer as u32),
+                    reason: format!(
+                        "located by the sweep {}: of {facts} facts, the MLPs around it bring most back at the subject's \
+                         last token, {:.1} % on average",
+                        swept.name,
+                        100.0 * site.effect.mean
+                    ),
+                });
+                break;
+            }
+        }
+        self.swept = Some(found.clone());
+        Ok(found)
+    }
+
+    /// Traces what the model says of the fact now.
+    async fn trace(&self, fact: &Rewrite) -> anyhow::Result<Choice> {
+        let traced = v1::Fact {
+            prompt: fact.prompt.replacen("{}", &fact.subject, 1),
+            subject: fact.subject.clone(),
+            ..Default::default()
+        };
+        let spec = v1::TraceSpec {
+            facts: vec![traced],
+            kinds: vec![Kind::Mlp as i32],
+            dtype: self.dtype as i32,
+            ..Default::default()
+        };
+        let asked = v1::Job {
+            version: self.version.clone(),
+            model: self.model.to_owned(),
+            spec: Some(Spec::Trace(spec)),
+            display_name: format!("the layer of {}", fact.subject)
+                .chars()
+                .take(60)
+                .collect(),
+            // Someone waits for it.
+            priority: 1,
+            ..Default::default()
+        };
+        eprintln!("no sweep has {ENOUGH} facts that the model knows: the fact itself is traced");
+        let ended = follow::run(self.client, asked).await?;
+        if !is_terminal(ended.state()) {
+            bail!("{} is held: 'palimpsest job show' says why", ended.name);
+        }
+        let why_not = match job::sites(self.client, &ended.name, None).await {
+            Ok(sites) => match sites.edit() {
+                Some((_, site)) if site.effect.mean > 0.0 => {
+                    return Ok(Choice {
+                        layer: Some(site.layer as u32),
+                        reason: format!(
+                            "located by {}, a trace of this fact: the MLPs around it bring most back at the subject's \
+                             last token, {:.1} %",
+                            ended.name,
+                            100.0 * site.effect.mean
+                        ),
+                    });
+                }
+                _ => "no MLP brings anything back".to_owned(),
+            },
+            Err(error) => error.to_string(),
+        };
+        let mut reason = format!(
+            "where models of its family are edited, for the trace of this fact, {}, locates nothing: {why_not}",
+            ended.name
+        );
+        while reason.len() > 500 {
+            reason.pop();
+        }
+        Ok(Choice {
+            layer: None,
+            reason,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_is_a_number_or_how_to_find_it() {
+        assert_eq!(parse("auto").unwrap(), Layer::Located);
+        assert_eq!(parse("family").unwrap(), Layer::Family);
+        assert_eq!(parse("17").unwrap(), Layer::Number(17));
+        for wrong in ["", "-1", "Auto", "3..5"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
