@@ -401,7 +401,7 @@ fn digests(table: &str) -> Vec<String> {
 #[test]
 fn statistics_over_a_corpus_larger_than_any_message_are_those_of_its_documents() {
     let cluster = Cluster::new();
-    let text = corpus(5 << 20);
+    let text = corpus((4 << 20) + (1 << 18));
     assert!(text.len() > palimpsest::api::server::MESSAGE_LIMIT);
     fs::write(cluster.site.path("large.jsonl"), &text).unwrap();
     let _workers = [cluster.worker("one"), cluster.worker("two")];
@@ -419,7 +419,7 @@ fn statistics_over_a_corpus_larger_than_any_message_are_those_of_its_documents()
     assert!(list["name"].as_str().unwrap().contains(&digests(&made)[0]));
     let job = &jobs(&cluster.site, &cluster.server)[0];
     assert!(job["tasks"].as_u64().unwrap() > 1, "it is cut: {job}");
-    assert!(job["units"].as_u64().unwrap() > 70, "{job}");
+    assert!(job["units"].as_u64().unwrap() > 60, "{job}");
 
     // The first pieces, in the request as before, give the same sums as from the object.
     let documents: Vec<String> = text
@@ -606,7 +606,7 @@ fn statistics_collected_under_kills_are_those_of_a_calm_run_byte_for_byte() {
         "--length",
         "64",
     ];
-    let text = corpus(2 << 20);
+    let text = corpus(3 << 19);
     let collect = |name: &str, cluster: &Cluster| {
         fs::write(cluster.site.path("corpus.jsonl"), &text).unwrap();
         cluster.start(name, &args)

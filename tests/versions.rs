@@ -513,6 +513,15 @@ fn any_version_can_be_asked_and_a_rollback_gives_the_very_same_answers() {
     archive.run(&["rollback", "--to", "v0"]);
     assert_eq!(answer(&[]), pristine);
     assert_eq!(answer(&["--ref", "v2"]), edited);
+    let diff = archive.json(&["diff", "v0", "v2", "--probe", prompt, "--probe", "A day"]);
+    let probes = diff["probes"].as_array().unwrap();
+    assert_eq!(probes.len(), 2);
+    let of = |answer: &str| serde_json::from_str::<Value>(answer).unwrap()["text"].clone();
+    assert_eq!(probes[0]["prompt"], prompt);
+    assert_eq!(
+        (&probes[0]["left"], &probes[0]["right"]),
+        (&of(&pristine), &of(&edited))
+    );
     let said = archive.refused(&["generate", prompt, "--ref", "v7"]);
     assert!(said.contains("no version 'v7'"), "{said}");
 }

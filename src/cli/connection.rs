@@ -93,6 +93,18 @@ impl Connection {
         })
     }
 
+    /// Opens a connection, does something with its client, and ends it.
+    pub async fn with<T>(
+        config: &ClientConfig,
+        need: Need,
+        act: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let connection = Self::open(config, need).await?;
+        let done = act(connection.client()).await;
+        connection.close().await;
+        done
+    }
+
     /// The client.
     pub fn client(&self) -> &Client {
         &self.client

@@ -3,12 +3,16 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::bail;
+
 use super::connection::{Connection, ConnectionArgs, Need};
-use super::{model, output, version};
+use super::trace::parse_dtype;
+use super::{follow, job, model, output, version};
 use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::plot::table::{Align, Table};
-use crate::proto::v1;
+use crate::plot::text::visible;
+use crate::proto::v1::{self, job::Spec, unit_result::Outcome};
 
 /// Flags of `diff`.
 #[derive(Debug, clap::Args)]
@@ -18,6 +22,15 @@ pub struct Args {
     /// The other
     #[arg(default_value = "main")]
     right: String,
+    /// A prompt that both versions go on with, side by side; may be given several times
+    #[arg(long = "probe", value_name = "PROMPT")]
+    probes: Vec<String>,
+    /// Most tokens that a probe is gone on with, the most probable ones
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    max_tokens: u32,
+    /// f32, bf16 or f16, for the probes
+    #[arg(long, default_value = "f32")]
+    dtype: String,
     /// The model; the only one there is if it is not given
     #[arg(long)]
     model: Option<String>,
@@ -30,10 +43,15 @@ pub struct Args {
 
 /// Prints the differences.
 pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
-    let connection = Connection::open(config, Need::Records).await?;
-    let done = print(&args, connection.client()).await;
-    connection.close().await;
-    done.map(|()| ExitCode::SUCCESS)
+    let need = match args.probes.is_empty() {
+        true => Need::Records,
+        false => Need::Work,
+    };
+    Connection::with(config, need, async |client| {
+        print(&args, client).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
 }
 
 async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
@@ -51,6 +69,19 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
         found.left.clone().unwrap_or_default(),
         found.right.clone().unwrap_or_default(),
     );
+    // By their digests: a ref may move meanwhile.
+    let (said_left, said_right) = match args.probes.is_empty() {
+        true => (Vec::new(), Vec::new()),
+        false => tokio::try_join!(
+            completions(args, client, &model, &left.name),
+            completions(args, client, &model, &right.name)
+        )?,
+    };
+    let probes: Vec<(&String, (String, String))> = args
+        .probes
+        .iter()
+        .zip(said_left.into_iter().zip(said_right))
+        .collect();
     let mut out = std::io::stdout().lock();
     if args.json {
         let edits = |edits: &[v1::Edit]| -> Vec<serde_json::Value> {
@@ -65,6 +96,9 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
                 "tensor": matrix.tensor_name, "layer": matrix.layer,
                 "left_digest": matrix.left_digest, "right_digest": matrix.right_digest,
                 "difference_norm": matrix.difference_norm, "base_norm": matrix.base_norm,
+            })).collect::<Vec<_>>(),
+            "probes": probes.iter().map(|(prompt, (left, right))| serde_json::json!({
+                "prompt": prompt, "left": left, "right": right,
             })).collect::<Vec<_>>(),
         });
         writeln!(out, "{object}")?;
@@ -84,6 +118,11 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
             let id = version::brief(&edit.name);
             writeln!(out, "{sign}   edit {id}: {}", version::fact(edit))?;
         }
+    }
+    for (prompt, (left, right)) in &probes {
+        writeln!(out, "\n  {}", visible(prompt))?;
+        writeln!(out, "-   {}", visible(left))?;
+        writeln!(out, "+   {}", visible(right))?;
     }
     if found.matrices.is_empty() {
         writeln!(out, "the same weights, bit for bit")?;
@@ -108,4 +147,47 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
     }
     writeln!(out)?;
     output::print_table(&mut out, &table)
+}
+
+/// What a version says after the probes, in their order.
+async fn completions(
+    args: &Args,
+    client: &Client,
+    model: &str,
+    version: &str,
+) -> anyhow::Result<Vec<String>> {
+    let spec = v1::GenerateSpec {
+        prompts: args.probes.clone(),
+        max_tokens: args.max_tokens,
+        dtype: parse_dtype(&args.dtype)? as i32,
+        ..Default::default()
+    };
+    let asked = v1::Job {
+        model: model.to_owned(),
+        version: version.to_owned(),
+        spec: Some(Spec::Generate(spec)),
+        // Someone waits for it.
+        priority: 1,
+        ..Default::default()
+    };
+    let ended = follow::run(client, asked).await?;
+    let (_, found) = job::results(client, &ended.name).await?;
+    let said = found.into_iter().map(|result| match result.outcome {
+        Some(Outcome::Completion(completion)) => Ok(completion.text),
+        Some(Outcome::Failure(failure)) => bail!("probe {}: {}", result.unit + 1, failure.message),
+        _ => bail!(
+            "{} has no completion of probe {}",
+            ended.name,
+            result.unit + 1
+        ),
+    });
+    let said = said.collect::<anyhow::Result<Vec<_>>>()?;
+    if said.len() != args.probes.len() {
+        bail!(
+            "{} {}: 'palimpsest job show' says why",
+            ended.name,
+            job::state(&ended)
+        );
+    }
+    Ok(said)
 }

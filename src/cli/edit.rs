@@ -87,10 +87,11 @@ pub async fn run(
     };
     // A file that cannot be read is said before a store is opened.
     let edits = read(&args.file)?;
-    let connection = Connection::open(config, Need::Records).await?;
-    let done = import(connection.client(), &args, edits).await;
-    connection.close().await;
-    done.map(|()| ExitCode::SUCCESS)
+    Connection::with(config, Need::Records, async |client| {
+        import(client, &args, edits).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
 }
 
 async fn import(client: &Client, args: &ImportArgs, edits: Vec<Vec<Factor>>) -> anyhow::Result<()> {

@@ -504,7 +504,10 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
 }
 
 /// A job and its results so far.
-async fn results(client: &Client, name: &str) -> anyhow::Result<(v1::Job, Vec<v1::UnitResult>)> {
+pub async fn results(
+    client: &Client,
+    name: &str,
+) -> anyhow::Result<(v1::Job, Vec<v1::UnitResult>)> {
     let get = || async {
         let request = v1::GetJobRequest {
             name: name.to_owned(),

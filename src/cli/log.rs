@@ -32,10 +32,11 @@ pub struct Args {
 
 /// Prints the graph.
 pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
-    let connection = Connection::open(config, Need::Records).await?;
-    let done = print(&args, connection.client()).await;
-    connection.close().await;
-    done.map(|()| ExitCode::SUCCESS)
+    Connection::with(config, Need::Records, async |client| {
+        print(&args, client).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
 }
 
 async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {

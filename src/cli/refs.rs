@@ -91,10 +91,11 @@ impl ListArgs {
 
 /// Moves a branch.
 pub async fn rollback(args: RollbackArgs, config: &ClientConfig) -> anyhow::Result<ExitCode> {
-    let connection = Connection::open(config, Need::Records).await?;
-    let done = move_ref(connection.client(), &args).await;
-    connection.close().await;
-    done.map(|()| ExitCode::SUCCESS)
+    Connection::with(config, Need::Records, async |client| {
+        move_ref(client, &args).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
 }
 
 async fn move_ref(client: &Client, args: &RollbackArgs) -> anyhow::Result<()> {
@@ -128,10 +129,11 @@ pub async fn name(
     kind: v1::RefKind,
     config: &ClientConfig,
 ) -> anyhow::Result<ExitCode> {
-    let connection = Connection::open(config, Need::Records).await?;
-    let done = put_ref(connection.client(), &args, kind).await;
-    connection.close().await;
-    done.map(|()| ExitCode::SUCCESS)
+    Connection::with(config, Need::Records, async |client| {
+        put_ref(client, &args, kind).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
 }
 
 async fn put_ref(client: &Client, args: &NameArgs, kind: v1::RefKind) -> anyhow::Result<()> {
@@ -176,10 +178,11 @@ async fn put_ref(client: &Client, args: &NameArgs, kind: v1::RefKind) -> anyhow:
 
 /// Prints the refs of a model.
 pub async fn list(args: ListArgs, config: &ClientConfig) -> anyhow::Result<ExitCode> {
-    let connection = Connection::open(config, Need::Records).await?;
-    let done = print(connection.client(), &args).await;
-    connection.close().await;
-    done.map(|()| ExitCode::SUCCESS)
+    Connection::with(config, Need::Records, async |client| {
+        print(client, &args).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
 }
 
 async fn print(client: &Client, args: &ListArgs) -> anyhow::Result<()> {

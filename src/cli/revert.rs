@@ -49,10 +49,11 @@ impl PickArgs {
 
 /// Takes an edit out.
 pub async fn revert(args: RevertArgs, config: &ClientConfig) -> anyhow::Result<ExitCode> {
-    let connection = Connection::open(config, Need::Records).await?;
-    let done = take_out(connection.client(), &args).await;
-    connection.close().await;
-    done.map(|()| ExitCode::SUCCESS)
+    Connection::with(config, Need::Records, async |client| {
+        take_out(client, &args).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
 }
 
 async fn take_out(client: &Client, args: &RevertArgs) -> anyhow::Result<()> {
@@ -70,10 +71,11 @@ async fn take_out(client: &Client, args: &RevertArgs) -> anyhow::Result<()> {
 
 /// Adds an edit.
 pub async fn cherry_pick(args: PickArgs, config: &ClientConfig) -> anyhow::Result<ExitCode> {
-    let connection = Connection::open(config, Need::Records).await?;
-    let done = add(connection.client(), &args).await;
-    connection.close().await;
-    done.map(|()| ExitCode::SUCCESS)
+    Connection::with(config, Need::Records, async |client| {
+        add(client, &args).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
 }
 
 async fn add(client: &Client, args: &PickArgs) -> anyhow::Result<()> {

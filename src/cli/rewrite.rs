@@ -115,10 +115,10 @@ pub async fn run(
     args.max_drift = args.max_drift.or(settings.max_drift);
     args.max_norm = args.max_norm.or(settings.max_norm);
     args.warn_norm = args.warn_norm.or(settings.warn_norm);
-    let connection = Connection::open(config, Need::Work).await?;
-    let done = edit_all(connection.client(), &args, rewrites, contexts).await;
-    connection.close().await;
-    done
+    Connection::with(config, Need::Work, async |client| {
+        edit_all(client, &args, rewrites, contexts).await
+    })
+    .await
 }
 
 /// The gates that settings ask for.

@@ -30,10 +30,11 @@ pub struct Args {
 
 /// Prints it.
 pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
-    let connection = Connection::open(config, Need::Records).await?;
-    let done = print(&args, connection.client()).await;
-    connection.close().await;
-    done.map(|()| ExitCode::SUCCESS)
+    Connection::with(config, Need::Records, async |client| {
+        print(&args, client).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
 }
 
 async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
@@ -72,18 +73,21 @@ fn not_there(error: anyhow::Error, what: &str, model: &str) -> anyhow::Error {
     }
 }
 
+/// A named value, unless it is empty.
+fn line(out: &mut impl Write, name: &str, value: &str) -> std::io::Result<()> {
+    if value.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "{name:<12}{value}")
+}
+
 async fn version_text(
     out: &mut impl Write,
     client: &Client,
     model: &str,
     found: &v1::Version,
 ) -> anyhow::Result<()> {
-    let mut line = |name: &str, value: &str| -> std::io::Result<()> {
-        if value.is_empty() {
-            return Ok(());
-        }
-        writeln!(out, "{name:<12}{value}")
-    };
+    let mut line = |name: &str, value: &str| line(out, name, value);
     line("version", super::version::full(&found.name))?;
     line("number", &format!("v{}", found.number))?;
     line("made by", &version::kind(found))?;
@@ -138,12 +142,7 @@ fn edit_text(out: &mut impl Write, edit: &v1::Edit, json: bool) -> anyhow::Resul
         writeln!(out, "{}", version::edit_to_json(edit))?;
         return Ok(());
     }
-    let mut line = |name: &str, value: &str| -> std::io::Result<()> {
-        if value.is_empty() {
-            return Ok(());
-        }
-        writeln!(out, "{name:<12}{value}")
-    };
+    let mut line = |name: &str, value: &str| line(out, name, value);
     line("edit", super::version::full(&edit.name))?;
     line(
         "state",

@@ -130,22 +130,24 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
         Command::Collect(args) => {
             // A file that cannot be read is said before a store is opened.
             let text = text(&args)?;
-            let connection = Connection::open(config, Need::Work).await?;
-            let done = collect(connection.client(), &args, text).await;
-            connection.close().await;
-            done
+            Connection::with(config, Need::Work, async |client| {
+                collect(client, &args, text).await
+            })
+            .await
         }
         Command::Import(args) => {
-            let connection = Connection::open(config, Need::Records).await?;
-            let done = import(connection.client(), &args).await;
-            connection.close().await;
-            done.map(|()| ExitCode::SUCCESS)
+            Connection::with(config, Need::Records, async |client| {
+                import(client, &args).await?;
+                Ok(ExitCode::SUCCESS)
+            })
+            .await
         }
         Command::List(args) => {
-            let connection = Connection::open(config, Need::Records).await?;
-            let done = list(connection.client(), &args).await;
-            connection.close().await;
-            done.map(|()| ExitCode::SUCCESS)
+            Connection::with(config, Need::Records, async |client| {
+                list(client, &args).await?;
+                Ok(ExitCode::SUCCESS)
+            })
+            .await
         }
     }
 }
