@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::value::{Optimiser, staged};
-use super::{Error, Hyper, Method, Metric, Request, Step, Update, Watch, rows, stage};
+use super::{Error, Hyper, Method, Metric, Request, Step, Update, Watch, rows};
 use crate::model::Model;
 
 /// A rank-one edit and how it came about.
@@ -47,20 +47,11 @@ pub fn rank_one(
     }
     let staged = prepare(model, request, contexts, hyper, watch)?;
     let mean = [0i64];
-    let key = tch::no_grad(|| {
-        stage::keys(&staged.rewriting).mean_dim(mean.as_slice(), false, Kind::Double)
-    });
+    let key = tch::no_grad(|| staged.keys.mean_dim(mean.as_slice(), false, Kind::Double));
     let direction = metric.direction(&key);
     let clean = staged.bare_value.shallow_clone();
     let bare_key = staged.bare_key.shallow_clone();
-    let optimiser = Optimiser::new(
-        model,
-        hyper,
-        staged.rewriting,
-        &staged.targets,
-        staged.essence,
-        &clean,
-    )?;
+    let optimiser = Optimiser::new(model, hyper, staged.batch, &staged.targets, &clean);
     let (delta, steps) = optimiser.run(watch)?;
 
     let _no_grad = tch::no_grad_guard();
@@ -111,14 +102,13 @@ impl<'a> Optimiser<'a> {
         watch: &dyn Watch,
     ) -> Result<Self, Error> {
         let staged = prepare(model, request, contexts, hyper, watch)?;
-        Optimiser::new(
+        Ok(Optimiser::new(
             model,
             hyper,
-            staged.rewriting,
+            staged.batch,
             &staged.targets,
-            staged.essence,
             &staged.bare_value,
-        )
+        ))
     }
 }
 
@@ -144,5 +134,5 @@ fn prepare(
     let rewriting = rewriting.collect::<Result<Vec<_>, Error>>()?;
     let bare = rows::reading(tokenizer, &request.prompt, &request.subject, "{}")?;
     let essence = rows::essence(tokenizer, &request.subject)?;
-    staged(model, hyper.layer, rewriting, &bare, &essence, watch)
+    staged(model, hyper.layer, rewriting, &bare, essence, watch)
 }

@@ -17,19 +17,19 @@ use crate::model::{KeyValue, Model, Pass, Plain, Tap};
 pub(super) struct Group {
     /// Their numbers among the rows given.
     pub rows: Vec<usize>,
+    /// Place of the subject's last token.
+    lookup: i64,
     /// Positions that are read: the last so many.
-    pub reads: i64,
+    reads: i64,
     /// Input of the edited matrix at the subject's last token, `[rows, inner]`.
     pub key: Tensor,
     /// MLP output there, `[rows, width]`.
     pub value: Tensor,
-    /// Output of the edited layer from that token on, `[rows, tokens, width]`.
+    /// Output of the edited layer, `[rows, tokens, width]`.
     hidden: Tensor,
-    /// Keys and values of the tokens before it in each layer above.
-    past: Vec<KeyValue>,
 }
 
-/// Runs the rows up to the edited layer, and the tokens before the subject's last through all the others.
+/// Runs the rows up to the edited layer.
 pub(super) fn stage(
     model: &Model,
     layer: usize,
@@ -60,32 +60,152 @@ pub(super) fn stage(
         let (Some(key), Some(value)) = (found.key, found.value) else {
             return Err(Error::NoDirection); // a block without an MLP: no family has one
         };
-        let hidden = x.narrow(1, lookup as i64, (tokens - lookup) as i64);
-        let mut past = Vec::new();
-        let mut before = x.narrow(1, 0, lookup as i64);
-        if lookup > 0 {
-            for above in layer + 1..model.config().layers {
-                go_on(watch)?;
-                let step = model.block(above, &before, Pass::default(), &mut Plain);
-                before = step.hidden;
-                past.push(step.kv);
-            }
-        }
         groups.push(Group {
             rows: numbers,
+            lookup: lookup as i64,
             reads: (tokens - prompt + 1) as i64,
             key,
             value,
-            hidden: hidden.contiguous(),
-            past,
+            hidden: x,
         });
     }
     Ok(groups)
 }
 
-impl Group {
-    /// Log-probabilities at the positions that are read, `[rows, reads, vocab]`, with `delta`, `[width]` in float32, added
-    /// to the MLP output at the subject's last token.
+/// All rows of an optimisation in one pass, whatever their lengths: the weights of a layer, which are read from memory
+/// once a pass, weigh more than the products with so few tokens.
+///
+/// The tokens before the subject's last one are filled up at their beginning, those from it on at their end.
+#[derive(Debug)]
+pub(super) struct Batch {
+    tails: Vec<Tail>,
+    /// Clean MLP output at the subject's last token, `[rows, width]`.
+    value: Tensor,
+    /// Output of the edited layer from that token on, `[rows, tokens, width]`.
+    hidden: Tensor,
+    /// Keys and values of the tokens before it in each layer above; none when no row has any.
+    past: Vec<KeyValue>,
+    /// Where a row has no such token, `[rows, tokens]`.
+    absent: Tensor,
+}
+
+/// Rows that lie together, of which the same tokens are read.
+#[derive(Debug)]
+struct Tail {
+    /// Their numbers among the rows given.
+    numbers: Vec<usize>,
+    /// Tokens from the subject's last one on.
+    tokens: i64,
+    /// The last so many of them are read.
+    reads: i64,
+}
+
+impl Batch {
+    /// Runs the tokens before the subject's last through the layers above the edited one.
+    pub fn new(
+        model: &Model,
+        layer: usize,
+        mut groups: Vec<Group>,
+        watch: &dyn Watch,
+    ) -> Result<Self, Error> {
+        let _no_grad = tch::no_grad_guard();
+        let config = model.config();
+        let tokens = |group: &Group| group.hidden.size()[1] - group.lookup;
+        groups.sort_by_key(|group| (std::cmp::Reverse(tokens(group)), group.reads));
+        let longest = groups.iter().map(|group| group.lookup).max().unwrap_or(0);
+        let most = groups.iter().map(tokens).max().unwrap_or(0);
+        let options = (model.dtype(), model.device());
+        let mut tails: Vec<Tail> = Vec::new();
+        let (mut values, mut hidden, mut absent) = (Vec::new(), Vec::new(), Vec::new());
+        let mut past: Vec<Vec<KeyValue>> = Vec::new();
+        for group in &groups {
+            let (rows, lookup, own) = (group.rows.len() as i64, group.lookup, tokens(group));
+            match tails.last_mut() {
+                Some(tail) if (tail.tokens, tail.reads) == (own, group.reads) => {
+                    tail.numbers.extend(&group.rows);
+                }
+                _ => tails.push(Tail {
+                    numbers: group.rows.clone(),
+                    tokens: own,
+                    reads: group.reads,
+                }),
+            }
+            values.push(group.value.shallow_clone());
+            let from = group.hidden.narrow(1, lookup, own);
+            hidden.push(from.constant_pad_nd([0, 0, 0, most - own]));
+            let missing = longest - lookup;
+            let none = Tensor::full([rows, missing], f64::NEG_INFINITY, options);
+            absent.push(none.constant_pad_nd([0, lookup]));
+            // Nothing, at the places before its first token: what follows stands where the others' does.
+            let shape = [
+                rows,
+                config.kv_heads as i64,
+                missing,
+                config.head_dim as i64,
+            ];
+            let nothing = KeyValue {
+                k: Tensor::zeros(shape, options),
+                v: Tensor::zeros(shape, options),
+            };
+            let mut before = group.hidden.narrow(1, 0, lookup);
+            let mut layers = Vec::new();
+            for above in layer + 1..config.layers {
+                if longest == 0 {
+                    break;
+                }
+                go_on(watch)?;
+                let own = match (missing, lookup) {
+                    (_, 0) => nothing.shallow_clone(),
+                    (0, _) => {
+                        let step = model.block(above, &before, Pass::default(), &mut Plain);
+                        before = step.hidden;
+                        step.kv
+                    }
+                    _ => {
+                        let pass = Pass {
+                            past: Some(&nothing),
+                            queries: None,
+                        };
+                        let step = model.block_behind(above, &before, pass, &none, &mut Plain);
+                        before = step.hidden;
+                        nothing.then(&step.kv)
+                    }
+                };
+                layers.push(own);
+            }
+            past.push(layers);
+        }
+        let of_layer = |above: usize| {
+            let k: Vec<&Tensor> = past.iter().map(|layers| &layers[above].k).collect();
+            let v: Vec<&Tensor> = past.iter().map(|layers| &layers[above].v).collect();
+            KeyValue {
+                k: Tensor::cat(&k, 0),
+                v: Tensor::cat(&v, 0),
+            }
+        };
+        let layers = past.first().map_or(0, Vec::len);
+        Ok(Self {
+            tails,
+            value: Tensor::cat(&values, 0),
+            hidden: Tensor::cat(&hidden, 0),
+            past: (0..layers).map(of_layer).collect(),
+            absent: Tensor::cat(&absent, 0),
+        })
+    }
+
+    /// The number of the row of each position that is read, as [`Batch::log_probabilities`] gives them: all of a row
+    /// one after the other.
+    pub fn reads(&self) -> Vec<usize> {
+        let of_tail = |tail: &Tail| {
+            let reads = tail.reads as usize;
+            let numbers = tail.numbers.clone().into_iter();
+            numbers.flat_map(move |number| std::iter::repeat_n(number, reads))
+        };
+        self.tails.iter().flat_map(of_tail).collect()
+    }
+
+    /// Log-probabilities at the positions that are read, `[reads, vocab]`, with `delta`, `[width]` in float32, added to the
+    /// MLP output at the subject's last token.
     pub fn log_probabilities(&self, model: &Model, layer: usize, delta: &Tensor) -> Tensor {
         let layers = model.config().layers;
         let tokens = self.hidden.size()[1];
@@ -95,17 +215,56 @@ impl Group {
         let first = self.hidden.narrow(1, 0, 1) + moved.unsqueeze(1);
         let rest = self.hidden.narrow(1, 1, tokens - 1);
         let mut x = Tensor::cat(&[first, rest], 1);
-        for above in layer + 1..layers {
-            let pass = Pass {
-                past: self.past.get(above - layer - 1),
-                // Nobody reads the other tokens' last state.
-                queries: (above + 1 == layers).then_some(self.reads),
-            };
-            x = model.block(above, &x, pass, &mut Plain).hidden;
+        for above in layer + 1..layers.saturating_sub(1) {
+            x = self.block(model, above, layer, &x, 0, None);
         }
-        let read = x.size()[1];
-        let x = x.narrow(1, read - self.reads, self.reads);
-        model.logits(&x).log_softmax(-1, Kind::Float)
+        let (mut read, mut row) = (Vec::new(), 0);
+        for tail in &self.tails {
+            let rows = tail.numbers.len() as i64;
+            let mut own = x.narrow(0, row, rows).narrow(1, 0, tail.tokens);
+            if layer + 1 < layers {
+                // Nobody reads the other tokens' last state.
+                own = self.block(model, layers - 1, layer, &own, row, Some(tail.reads));
+            }
+            let last = own.size()[1];
+            let own = own.narrow(1, last - tail.reads, tail.reads);
+            read.push(own.reshape([rows * tail.reads, -1]));
+            row += rows;
+        }
+        let read = Tensor::cat(&read, 0);
+        model.logits(&read).log_softmax(-1, Kind::Float)
+    }
+
+    /// A layer above the edited one, on the rows from `row` on.
+    fn block(
+        &self,
+        model: &Model,
+        above: usize,
+        layer: usize,
+        x: &Tensor,
+        row: i64,
+        queries: Option<i64>,
+    ) -> Tensor {
+        let rows = x.size()[0];
+        let Some(past) = self.past.get(above - layer - 1) else {
+            let pass = Pass {
+                past: None,
+                queries,
+            };
+            return model.block(above, x, pass, &mut Plain).hidden;
+        };
+        let past = KeyValue {
+            k: past.k.narrow(0, row, rows),
+            v: past.v.narrow(0, row, rows),
+        };
+        let pass = Pass {
+            past: Some(&past),
+            queries,
+        };
+        let absent = self.absent.narrow(0, row, rows);
+        model
+            .block_behind(above, x, pass, &absent, &mut Plain)
+            .hidden
     }
 }
 

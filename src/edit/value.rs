@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::adam::Adam;
 use super::rows::Row;
-use super::stage::{Group, stage, values};
+use super::stage::{Batch, stage, values};
 use super::{Error, Hyper, Step, Watch};
 use crate::model::Model;
 
@@ -17,12 +17,20 @@ use crate::model::Model;
 pub struct Optimiser<'a> {
     model: &'a Model,
     hyper: Hyper,
-    /// The sentence in its contexts, and the targets to read in each group, `[rows, reads, 1]`.
-    rewriting: Vec<(Group, Tensor)>,
-    /// The rows whose continuation is to stay.
-    essence: Vec<Group>,
-    /// Their log-probabilities at the start.
-    start: Vec<Tensor>,
+    /// The sentence in its contexts, and the subject alone, whose continuation is to stay.
+    batch: Batch,
+    /// Of the positions that are read those of the sentence, `[positions]`.
+    rewriting: Tensor,
+    /// The token that is wanted at each, `[positions, 1]`.
+    targets: Tensor,
+    /// What each counts in the mean of its row, `[positions]`, and its row, `[positions]`.
+    shares: (Tensor, Tensor),
+    /// Contexts.
+    contexts: i64,
+    /// The position of the subject alone, `[1]`.
+    essence: Tensor,
+    /// The log-probabilities there at the start, `[1, vocab]`.
+    start: Option<Tensor>,
     /// Length of the clean value of the bare sentence.
     length: f64,
     /// `[width]` in float32.
@@ -38,42 +46,53 @@ struct Measured {
 }
 
 impl<'a> Optimiser<'a> {
-    /// From rows already staged: `rewriting` with each row's target, and `clean`, the bare sentence's MLP output,
-    /// `[width]`.
+    /// From rows already staged: `batch` with each row's target, and behind them the subject alone, which has none;
+    /// and `clean`, the bare sentence's MLP output, `[width]`.
     pub(super) fn new(
         model: &'a Model,
         hyper: &Hyper,
-        rewriting: Vec<Group>,
+        batch: Batch,
         targets: &[Vec<u32>],
-        essence: Vec<Group>,
         clean: &Tensor,
-    ) -> Result<Self, Error> {
-        let with_targets = |group: Group| -> Result<(Group, Tensor), Error> {
-            let ids: Vec<i64> = group
-                .rows
-                .iter()
-                .flat_map(|&row| &targets[row])
-                .map(|&id| i64::from(id))
-                .collect();
-            let ids = Tensor::from_slice(&ids)
-                .view([group.rows.len() as i64, group.reads, 1])
-                .to_device(model.device());
-            Ok((group, ids))
-        };
-        let rewriting = rewriting.into_iter().map(with_targets);
+    ) -> Self {
+        let (mut rewriting, mut ids, mut essence) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut shares, mut rows) = (Vec::new(), Vec::new());
+        let mut before = None;
+        let mut nth = 0;
+        for (at, row) in batch.reads().into_iter().enumerate() {
+            nth = if before == Some(row) { nth + 1 } else { 0 };
+            before = Some(row);
+            match targets.get(row) {
+                Some(target) => {
+                    rewriting.push(at as i64);
+                    ids.push(i64::from(target[nth]));
+                    shares.push(1.0 / target.len() as f32);
+                    rows.push(row as i64);
+                }
+                None => essence.push(at as i64),
+            }
+        }
+        let whole = |numbers: &[i64]| Tensor::from_slice(numbers).to_device(model.device());
         let width = model.config().width as i64;
         let delta = Tensor::zeros([width], (Kind::Float, model.device())).set_requires_grad(true);
-        Ok(Self {
+        Self {
             model,
             hyper: *hyper,
-            rewriting: rewriting.collect::<Result<_, _>>()?,
-            essence,
-            start: Vec::new(),
+            batch,
+            rewriting: whole(&rewriting),
+            targets: whole(&ids).unsqueeze(1),
+            shares: (
+                Tensor::from_slice(&shares).to_device(model.device()),
+                whole(&rows),
+            ),
+            contexts: targets.len() as i64,
+            essence: whole(&essence),
+            start: None,
             length: clean.norm().double_value(&[]),
             adam: Adam::new(&delta, hyper.learning_rate),
             delta,
             step: 0,
-        })
+        }
     }
 
     /// Steps until the loss is low or the steps are used up, and gives `delta`, `[width]` in float32. The last step is
@@ -106,27 +125,21 @@ impl<'a> Optimiser<'a> {
     }
 
     fn measure(&mut self, watch: &dyn Watch) -> Result<Measured, Error> {
+        if watch.cancelled() {
+            return Err(Error::Cancelled);
+        }
         let (model, layer) = (self.model, self.hyper.layer);
-        let mut losses = Vec::with_capacity(self.rewriting.len());
-        for (group, targets) in &self.rewriting {
-            if watch.cancelled() {
-                return Err(Error::Cancelled);
-            }
-            let log = group.log_probabilities(model, layer, &self.delta);
-            let wanted = log.gather(2, targets, false).squeeze_dim(2);
-            losses.push(wanted.mean_dim([1i64].as_slice(), false, Kind::Float).neg());
-        }
-        let losses = Tensor::cat(&losses, 0);
+        let log = self.batch.log_probabilities(model, layer, &self.delta);
+        let wanted = log.index_select(0, &self.rewriting);
+        let wanted = wanted.gather(1, &self.targets, false).squeeze_dim(1).neg();
+        let (shares, rows) = &self.shares;
+        let losses = Tensor::zeros([self.contexts], (Kind::Float, model.device()));
+        let losses = losses.index_add(0, rows, &(wanted * shares));
         let nll = losses.mean(Kind::Float);
-        let mut drift = Tensor::zeros([], (Kind::Float, model.device()));
-        for (n, group) in self.essence.iter().enumerate() {
-            let now = group.log_probabilities(model, layer, &self.delta);
-            if self.start.len() == n {
-                self.start.push(now.detach());
-            }
-            let divergence = now.exp() * (&now - &self.start[n]);
-            drift += divergence.sum(Kind::Float) * self.hyper.kl_factor;
-        }
+        let now = log.index_select(0, &self.essence);
+        let start = self.start.get_or_insert_with(|| now.detach());
+        let divergence = now.exp() * (&now - &*start);
+        let drift = divergence.sum(Kind::Float) * self.hyper.kl_factor;
         let decay = self.delta.norm() * (self.hyper.weight_decay / self.length.powi(2));
         let loss = &nll + &drift + &decay;
         let number = |x: &Tensor| x.double_value(&[]);
@@ -163,9 +176,12 @@ impl<'a> Optimiser<'a> {
 /// The rows of an edit, staged: the sentence in its contexts, the bare sentence, and the subject alone.
 #[derive(Debug)]
 pub(super) struct Staged {
-    pub rewriting: Vec<Group>,
+    /// The contexts' rows, and behind them the subject alone.
+    pub batch: Batch,
+    /// The contexts' targets.
     pub targets: Vec<Vec<u32>>,
-    pub essence: Vec<Group>,
+    /// The contexts' keys, `[contexts, inner]` in float64.
+    pub keys: Tensor,
     /// The bare sentence's key, `[inner]` in float64.
     pub bare_key: Tensor,
     /// Its MLP output, `[width]` in float64.
@@ -178,18 +194,18 @@ pub(super) fn staged(
     layer: usize,
     rows: Vec<(Row, Vec<u32>)>,
     bare: &Row,
-    essence: &Row,
+    essence: Row,
     watch: &dyn Watch,
 ) -> Result<Staged, Error> {
-    let (rows, targets): (Vec<Row>, Vec<Vec<u32>>) = rows.into_iter().unzip();
-    let rewriting = stage(model, layer, &rows, watch)?;
+    let (mut rows, targets): (Vec<Row>, Vec<Vec<u32>>) = rows.into_iter().unzip();
+    rows.push(essence);
+    let groups = stage(model, layer, &rows, watch)?;
     let bare = stage(model, layer, std::slice::from_ref(bare), watch)?;
-    let essence = stage(model, layer, std::slice::from_ref(essence), watch)?;
     Ok(Staged {
+        keys: super::stage::keys(&groups).narrow(0, 0, targets.len() as i64),
+        batch: Batch::new(model, layer, groups, watch)?,
         bare_key: super::stage::keys(&bare).select(0, 0),
         bare_value: values(&bare).select(0, 0),
-        rewriting,
         targets,
-        essence,
     })
 }

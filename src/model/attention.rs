@@ -136,8 +136,15 @@ impl Attention {
     }
 
     /// From normed states `[rows, tokens, width]` the output of the last `queries` tokens,
-    /// `[rows, queries, width]`, and the keys and values of all.
-    pub fn forward(&self, x: &Tensor, past: Option<&KeyValue>, queries: i64) -> (Tensor, KeyValue) {
+    /// `[rows, queries, width]`, and the keys and values of all. `absent`, `[rows, past tokens]`, is added to the scores of
+    /// the past.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        past: Option<&KeyValue>,
+        absent: Option<&Tensor>,
+        queries: i64,
+    ) -> (Tensor, KeyValue) {
         let size = x.size();
         let (rows, tokens) = (size[0], size[1]);
         let before = past.map_or(0, KeyValue::tokens);
@@ -180,7 +187,7 @@ impl Attention {
             k: k.transpose(1, 2).contiguous(),
             v: v.transpose(1, 2).contiguous(),
         };
-        let mixed = self.mix(&q.transpose(1, 2), &kv, past);
+        let mixed = self.mix(&q.transpose(1, 2), &kv, past, absent);
         (self.o.forward(&mixed), kv)
     }
 
@@ -195,7 +202,13 @@ impl Attention {
 
     /// Values weighted by the softmax of the scores: from queries `[rows, heads, queries, head_dim]` to
     /// `[rows, queries, heads * head_dim]`.
-    fn mix(&self, q: &Tensor, own: &KeyValue, past: Option<&KeyValue>) -> Tensor {
+    fn mix(
+        &self,
+        q: &Tensor,
+        own: &KeyValue,
+        past: Option<&KeyValue>,
+        absent: Option<&Tensor>,
+    ) -> Tensor {
         let size = q.size();
         let (rows, queries) = (size[0], size[2]);
         let (kv_heads, head_dim) = (self.kv_heads, self.head_dim);
@@ -218,6 +231,21 @@ impl Attention {
         }
         let [q, k, v] = &batch;
         let mask = self.mask(q, queries, tokens, tokens - queries);
+        let mask = mask.map(|mask| mask.unsqueeze(0));
+        let mask = match absent {
+            Some(absent) => {
+                let own = Tensor::zeros([rows, own.tokens()], (absent.kind(), absent.device()));
+                let absent = Tensor::cat(&[absent, &own], 1)
+                    .unsqueeze(1)
+                    .expand([rows, kv_heads, tokens], false)
+                    .reshape([rows * kv_heads, tokens, 1]);
+                Some(match mask {
+                    Some(mask) => mask + absent,
+                    None => absent.expand([rows * kv_heads, tokens, asked], false),
+                })
+            }
+            None => mask,
+        };
         let weights = self.softmax(&self.scores(q, k, mask));
         let mut out = weights.transpose(1, 2).bmm(v);
         if single {
@@ -234,7 +262,7 @@ impl Attention {
     fn scores(&self, q: &Tensor, k: &Tensor, mask: Option<Tensor>) -> Tensor {
         let q = q.transpose(1, 2);
         match (self.cap, mask) {
-            (None, Some(mask)) => mask.unsqueeze(0).baddbmm(k, &q, 1.0, self.scale),
+            (None, Some(mask)) => mask.baddbmm(k, &q, 1.0, self.scale),
             (None, None) => k.bmm(&q) * self.scale,
             (Some(cap), mask) => {
                 let capped = (k.bmm(&q) * (self.scale / cap)).tanh() * cap;

@@ -38,12 +38,20 @@ impl Block {
         })
     }
 
-    pub fn forward(&self, layer: usize, x: &Tensor, pass: Pass<'_>, tap: &mut dyn Tap) -> Step {
+    pub fn forward(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        pass: Pass<'_>,
+        absent: Option<&Tensor>,
+        tap: &mut dyn Tap,
+    ) -> Step {
         let tokens = x.size()[1];
         let queries = pass.queries.unwrap_or(tokens);
         let last = |x: &Tensor| x.narrow(1, tokens - queries, queries);
         let normed = self.attn_norm.forward(x);
-        let (attn, kv): (Tensor, KeyValue) = self.attention.forward(&normed, pass.past, queries);
+        let (attn, kv): (Tensor, KeyValue) =
+            self.attention.forward(&normed, pass.past, absent, queries);
         let attn = tap.attn(layer, attn);
         let attn = after(self.attn_post_norm.as_ref(), attn);
         let hidden = match self.residual {

@@ -183,7 +183,22 @@ impl Model {
     /// One block on the tokens of `x`, `[rows, tokens, width]`, which stand at the positions after those of
     /// `pass.past`.
     pub fn block(&self, layer: usize, x: &Tensor, pass: Pass<'_>, tap: &mut dyn Tap) -> Step {
-        self.blocks[layer].forward(layer, x, pass, tap)
+        self.blocks[layer].forward(layer, x, pass, None, tap)
+    }
+
+    /// [`Model::block`] for rows with pasts of different lengths, each filled up at its beginning. `absent`,
+    /// `[rows, tokens of the past]` in the model's type, is 0 where a row has a token and minus infinity where it was
+    /// filled up. A row's tokens stand so much later, which no family minds behind block 0: positions are either in the
+    /// embeddings or relative.
+    pub fn block_behind(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        pass: Pass<'_>,
+        absent: &Tensor,
+        tap: &mut dyn Tap,
+    ) -> Step {
+        self.blocks[layer].forward(layer, x, pass, Some(absent), tap)
     }
 
     /// What a block adds to the residual stream for an MLP output, `[.., width]`: the output itself, or its post-norm in
