@@ -54,6 +54,65 @@ fn main() {
     materialising(&args);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(moving(&args));
+    #[cfg(feature = "torch")]
+    switching(&args);
+}
+
+/// A worker's model moved to a version and back, against loading it anew.
+#[cfg(feature = "torch")]
+fn switching(args: &Args) {
+    use palimpsest::version::Base;
+    use palimpsest::worker::Loaded;
+
+    const SMOLLM2: &str = ".deps/SmolLM2-135M-Instruct.Q4_1.gguf";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(SMOLLM2);
+    if !path.exists() {
+        println!("\nskipped: {SMOLLM2} is missing; deploy/setup.sh brings it");
+        return;
+    }
+    tch::set_num_threads(args.threads as i32);
+    let base = Base::new(Checkpoint::open(&path).unwrap());
+    let down = base.checkpoint().layout().layers[5].down.weight.clone();
+    let mut sequence = Sequence(3);
+    let load = || Loaded::open(&path, tch::Device::Cpu, v1::Dtype::F32).unwrap();
+    let mut loading = Duration::MAX;
+    for _ in 0..args.runs {
+        let start = Instant::now();
+        drop(load());
+        loading = loading.min(start.elapsed());
+    }
+    println!("\nSmolLM2-135M loaded anew: {:.3} s", loading.as_secs_f64());
+    let mut loaded = load();
+    for edits in [1, 100] {
+        let factors: Vec<Factor> = (0..edits)
+            .map(|_| {
+                let left = sequence.take(down.shape[0], 1e-3);
+                Factor::rank_one(&down.name, 5, left, sequence.take(down.shape[1], 1e-3))
+            })
+            .collect();
+        let there = v1::LeasedVersion {
+            version: Some(v1::Version {
+                name: format!("models/m/versions/{edits}"),
+                matrices: base.matrices(&factors).unwrap(),
+                ..Default::default()
+            }),
+            factors: factors.iter().map(Factor::to_proto).collect(),
+        };
+        let (mut forth, mut back) = (Duration::MAX, Duration::MAX);
+        for _ in 0..args.runs {
+            let start = Instant::now();
+            loaded.switch(&there).unwrap();
+            forth = forth.min(start.elapsed());
+            let start = Instant::now();
+            loaded.switch(&v1::LeasedVersion::default()).unwrap();
+            back = back.min(start.elapsed());
+        }
+        println!(
+            "switched to a version with {edits} rank-one edits of a matrix: {:.1} ms, its digest checked; back to the base: {:.1} ms",
+            forth.as_secs_f64() * 1e3,
+            back.as_secs_f64() * 1e3
+        );
+    }
 }
 
 /// Numbers of a fixed sequence, around zero.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use common::{Site, fixture};
 use serde_json::Value;
 
-const EDITS: usize = 100;
 const MODEL: &str = ".deps/SmolLM2-135M-Instruct.Q4_1.gguf";
 
 /// A site with a model in the store of the coordinator inside the commands.
@@ -46,7 +45,7 @@ fn a_hundred_edits(
     flags: &[&str],
     patience: Duration,
 ) {
-    assert_eq!(facts.len(), EDITS);
+    let (edits, half) = (facts.len(), facts.len() / 2);
     let archive = Archive::new(model, patience);
     std::fs::write(
         archive.site.path("facts.json"),
@@ -83,26 +82,26 @@ fn a_hundred_edits(
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!(lines.len(), EDITS);
+    assert_eq!(lines.len(), edits);
     let mean = |name: &str| {
         let sum: f64 = lines
             .iter()
             .map(|line| line["figures"][name].as_f64().unwrap())
             .sum();
-        sum / EDITS as f64
+        sum / edits as f64
     };
     let (before, after) = (mean("rewrite.new.before"), mean("rewrite.new.after"));
     println!("the new target's probability, mean: {before:.4} before its edit, {after:.4} after");
     assert!(after > before);
     let whole = archive.version("main");
-    assert_eq!(whole["number"], EDITS as u64);
+    assert_eq!(whole["number"], edits as u64);
     assert_ne!(measured(), pristine);
 
-    let fiftieth = lines[49]["edit"].as_str().unwrap();
-    archive.run(&["revert", fiftieth]);
+    let middle = lines[half - 1]["edit"].as_str().unwrap();
+    archive.run(&["revert", middle]);
     let reverted = archive.version("main");
-    assert_eq!(reverted["edits"].as_array().unwrap().len(), EDITS - 1);
-    assert_eq!(reverted["warnings"].as_array().unwrap().len(), 50);
+    assert_eq!(reverted["edits"].as_array().unwrap().len(), edits - 1);
+    assert_eq!(reverted["warnings"].as_array().unwrap().len(), edits - half);
     assert_ne!(reverted["matrices"], whole["matrices"]);
     archive.run(&["export", "factors", "--format", "factors"]);
 
@@ -125,9 +124,9 @@ fn a_hundred_edits(
 }
 
 /// Facts of our own.
-fn facts() -> Vec<Value> {
+fn facts(count: usize) -> Vec<Value> {
     let cities = ["Rome", "Paris", "London", "Berlin"];
-    (0..EDITS)
+    (0..count)
         .map(|n| {
             let subject = format!("Tower {n}");
             serde_json::json!({
@@ -141,30 +140,31 @@ fn facts() -> Vec<Value> {
 #[test]
 fn a_hundred_edits_of_a_tiny_model_come_out_in_any_order_to_the_last_bit() {
     let statistics = ["stats", "collect", "--self-sample", "3000", "--layers", "1"];
-    std::fs::metadata(fixture("llama")).unwrap();
     let flags = ["--layer", "1", "--set", "steps=3", "--set", "clamp=0.5"];
     a_hundred_edits(
         &fixture("llama"),
-        &facts(),
+        &facts(100),
         &statistics,
         &flags,
         Duration::from_secs(300),
     );
 }
 
-/// With `COUNTERFACT` set to a file of CounterFact's flat or full form its first facts are edited, otherwise made-up ones.
+/// With `COUNTERFACT` set to a file of CounterFact's flat form its first facts are edited, otherwise made-up ones; as many
+/// as `EDITS` says, otherwise a hundred.
 #[test]
 #[ignore = "a hundred real edits take a quarter of an hour of one core"]
 fn a_hundred_edits_of_smollm2_come_out_in_any_order_to_the_last_bit() {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join(MODEL);
+    let count = std::env::var("EDITS").map_or(100, |count| count.parse().unwrap());
     let facts = match std::env::var_os("COUNTERFACT") {
         Some(file) => {
             let text = std::fs::read_to_string(PathBuf::from(file)).unwrap();
             let mut all: Vec<Value> = serde_json::from_str(&text).unwrap();
-            all.truncate(EDITS);
+            all.truncate(count);
             all
         }
-        None => facts(),
+        None => facts(count),
     };
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("LICENSE-APACHE");
     let statistics = [

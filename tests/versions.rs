@@ -526,6 +526,71 @@ fn any_version_can_be_asked_and_a_rollback_gives_the_very_same_answers() {
     assert!(said.contains("no version 'v7'"), "{said}");
 }
 
+#[cfg(feature = "torch")]
+#[test]
+fn a_worker_that_comes_back_from_a_version_gives_the_very_same_logits() {
+    use palimpsest::worker::Loaded;
+
+    let real = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(".deps/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let models = [fixture("llama"), fixture("gpt2"), real];
+    tch::set_num_threads(1);
+    for path in models.iter().filter(|path| path.exists()) {
+        let mut loaded = Loaded::open(path, tch::Device::Cpu, v1::Dtype::F32).unwrap();
+        let logits = |loaded: &Loaded| -> Vec<f32> {
+            let model = loaded.model();
+            let prompt = "The Eiffel Tower is located in the city of";
+            let ids = model.tokenizer().encode(prompt).unwrap().ids;
+            let ids = model.ids(&ids).unwrap();
+            let logits = model.forward(&ids, &mut palimpsest::model::Plain);
+            Vec::try_from(logits.contiguous().view([-1])).unwrap()
+        };
+        let bits = |numbers: &[f32]| -> Vec<u32> { numbers.iter().map(|x| x.to_bits()).collect() };
+        let pristine = logits(&loaded);
+
+        let base = Base::new(Checkpoint::open(path).unwrap());
+        let version = |layers: &[usize]| {
+            let factors: Vec<Factor> = layers
+                .iter()
+                .map(|&layer| {
+                    let down = &base.checkpoint().layout().layers[layer].down;
+                    let (width, inner) = match down.transposed {
+                        true => (down.weight.shape[1], down.weight.shape[0]),
+                        false => (down.weight.shape[0], down.weight.shape[1]),
+                    };
+                    let numbers =
+                        |count: usize| (0..count).map(|n| (n as f32).sin() * 0.1).collect();
+                    Factor::rank_one(&down.weight.name, layer, numbers(width), numbers(inner))
+                })
+                .collect();
+            v1::LeasedVersion {
+                version: Some(v1::Version {
+                    name: format!("models/m/versions/{layers:?}"),
+                    matrices: base.matrices(&factors).unwrap(),
+                    ..Default::default()
+                }),
+                factors: factors.iter().map(Factor::to_proto).collect(),
+            }
+        };
+        // Over two versions, of which the second has other matrices than the first.
+        loaded.switch(&version(&[0, 1])).unwrap();
+        let edited = logits(&loaded);
+        assert_ne!(bits(&edited), bits(&pristine), "{}", path.display());
+        loaded.switch(&version(&[1])).unwrap();
+        assert_ne!(bits(&logits(&loaded)), bits(&edited));
+        loaded.switch(&v1::LeasedVersion::default()).unwrap();
+        assert_eq!(
+            bits(&logits(&loaded)),
+            bits(&pristine),
+            "{}",
+            path.display()
+        );
+        let mut wrong = version(&[0]);
+        wrong.version.as_mut().unwrap().matrices[0].digest = "0".repeat(64);
+        assert!(loaded.switch(&wrong).is_err(), "I11");
+    }
+}
+
 /// Needs the Python of `deploy/setup.sh --transformers` (5 GB); skipped with a message without it.
 #[test]
 fn transformers_and_peft_load_what_was_exported_and_give_the_same_logits() {

@@ -4,6 +4,7 @@
 mod audit;
 pub mod auth;
 pub mod caller;
+mod changes;
 mod check;
 pub mod health;
 mod jobs;

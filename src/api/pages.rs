@@ -28,6 +28,22 @@ pub fn token(list: &str, last: &str) -> String {
         .collect()
 }
 
+/// Cuts a page that has one item more than was asked for where there is more, and gives the token of the next page, made
+/// of its last item; empty on the last page.
+pub fn cut<T>(
+    list: &str,
+    items: &mut Vec<T>,
+    size: usize,
+    key: impl FnOnce(&T) -> String,
+) -> String {
+    let more = items.len() > size;
+    items.truncate(size);
+    match items.last() {
+        Some(last) if more => token(list, &key(last)),
+        _ => String::new(),
+    }
+}
+
 /// What the token of a list was made from; `None` for the first page.
 pub fn after(list: &str, token: &str) -> Result<Option<String>, Status> {
     if token.is_empty() {

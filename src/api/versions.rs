@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::caller::{answered, authorship, check_why, draft};
+use super::caller::{answered, draft};
 use super::status::{
     IntoStatus, Reason, data_loss, failed_precondition, internal, invalid_argument, not_found,
     status,
@@ -23,16 +23,13 @@ use crate::proto::v1::{
     UpdateRefResponse,
 };
 use crate::store::Store;
-use crate::version::{
-    self, Authorship, Base, Bases, Draft, Error, Expected, History, MAIN, Moved, Movement,
-    difference, digest_of,
-};
+use crate::version::{Bases, Error, History, difference};
 
 /// Serves the versions of a coordinator's models.
 #[derive(Debug)]
 pub struct Versions {
-    coordinator: Coordinator,
-    bases: Arc<Bases>,
+    pub(super) coordinator: Coordinator,
+    pub(super) bases: Arc<Bases>,
 }
 
 impl Versions {
@@ -51,7 +48,17 @@ impl Versions {
         self.with_model(model, |history, _| read(history)).await
     }
 
-    async fn with_model<T: Send + 'static>(
+    /// What a change came to, entered into the audit log if it was refused.
+    async fn answer<T>(
+        &self,
+        entry: audit::Draft,
+        answer: Result<T, Status>,
+    ) -> Result<Response<T>, Status> {
+        let answer = answered(&self.coordinator, entry, answer).await?;
+        Ok(Response::new(answer))
+    }
+
+    pub(super) async fn with_model<T: Send + 'static>(
         &self,
         model: &str,
         read: impl FnOnce(History<'_>, &v1::Model) -> Result<T, Error> + Send + 'static,
@@ -64,276 +71,9 @@ impl Versions {
         })
         .await
     }
-
-    /// Computes a version on the one that a branch has, then moves the branch there, unless it
-    /// moved meanwhile.
-    async fn extend(
-        &self,
-        model: &str,
-        ref_id: &str,
-        etag: String,
-        mut entry: audit::Draft,
-        compute: impl FnOnce(History<'_>, &Base, &v1::Version, &Authorship) -> Result<Draft, Error>
-        + Send
-        + 'static,
-    ) -> Result<(Moved, Option<v1::Edit>), Status> {
-        check_why("why", &entry.why)?;
-        let ref_id = if ref_id.is_empty() { MAIN } else { ref_id }.to_owned();
-        let by = authorship(&entry);
-        let (bases, branch, author) = (self.bases.clone(), ref_id.clone(), by.clone());
-        let (draft, parent, base) = self
-            .with_model(model, move |history, model| {
-                let reference = history.reference(&branch)?;
-                if reference.kind() == v1::RefKind::Tag {
-                    return Err(Error::Tag {
-                        name: reference.name,
-                    });
-                }
-                let parent = history.version(digest_of(&reference.version))?;
-                let base = bases.open(model)?;
-                let draft = compute(history, &base, &parent, &author)
-                    .map_err(|error| error.of(&reference))?;
-                Ok((draft, parent.name, model.digest.clone()))
-            })
-            .await?;
-        let edit = draft.edit.clone();
-        let model = model.to_owned();
-        let moved = self
-            .coordinator
-            .transact(move |turn| {
-                let history = History::new(turn.store(), &model, &base);
-                let movement = Movement {
-                    ref_id: &ref_id,
-                    expected: vec![
-                        Expected::etag(etag),
-                        Expected::Version(digest_of(&parent).to_owned()),
-                    ],
-                    force: false,
-                    by: &by,
-                };
-                let moved = movement
-                    .to_draft(history, &draft)
-                    .map_err(IntoStatus::into_status)?;
-                entry.resource.clone_from(&moved.reference.name);
-                done(turn, entry, moved)
-            })
-            .await
-            .map_err(IntoStatus::into_status)??;
-        Ok((moved, edit))
-    }
-
-    async fn create_edit(
-        &self,
-        request: CreateEditRequest,
-        entry: audit::Draft,
-    ) -> Result<CreateEditResponse, Status> {
-        let model = models::model_id(&request.parent)?;
-        let edit = request
-            .edit
-            .ok_or_else(|| invalid_argument("edit", "it is missing"))?;
-        if edit.state() == v1::EditState::Rejected {
-            return self.keep_rejected(model, edit, entry).await;
-        }
-        let (moved, edit) = self
-            .extend(
-                model,
-                &request.ref_id,
-                request.etag,
-                entry,
-                move |history, base, parent, by| Draft::edit(history, base, parent, edit, by),
-            )
-            .await?;
-        Ok(CreateEditResponse {
-            edit,
-            version: moved.version,
-            r#ref: Some(moved.reference),
-        })
-    }
-
-    /// Keeps an edit that failed its gates, with its figures, for the history. No ref moves.
-    async fn keep_rejected(
-        &self,
-        model: &str,
-        edit: v1::Edit,
-        mut entry: audit::Draft,
-    ) -> Result<CreateEditResponse, Status> {
-        if edit.failed_gates.is_empty() {
-            let what = "it is rejected, but names no gate that it failed";
-            return Err(invalid_argument("edit.failed_gates", what));
-        }
-        check_why("why", &entry.why)?;
-        let (by, bases) = (authorship(&entry), self.bases.clone());
-        let (edit, base) = self
-            .with_model(model, move |history, model| {
-                let parent = match edit.based_on.as_str() {
-                    "" => history.resolve(MAIN)?,
-                    name => history.version(digest_of(name))?,
-                };
-                let edit = version::rejected(history, &*bases.open(model)?, &parent, edit, &by)?;
-                Ok((edit, model.digest.clone()))
-            })
-            .await?;
-        entry.resource.clone_from(&edit.name);
-        entry.refusal = Some(edit.failed_gates.join("; "));
-        let (model, kept) = (model.to_owned(), edit.clone());
-        self.coordinator
-            .transact(move |turn| {
-                let history = History::new(turn.store(), &model, &base);
-                let changes =
-                    version::edit_changes(history, &kept).map_err(IntoStatus::into_status)?;
-                turn.record(entry).map_err(IntoStatus::into_status)?;
-                turn.write(changes);
-                Ok::<_, Status>(())
-            })
-            .await
-            .map_err(IntoStatus::into_status)??;
-        Ok(CreateEditResponse {
-            edit: Some(edit),
-            version: None,
-            r#ref: None,
-        })
-    }
-
-    async fn revert_edit(
-        &self,
-        request: RevertEditRequest,
-        entry: audit::Draft,
-    ) -> Result<RevertEditResponse, Status> {
-        let (model, id) = split(&request.name, "edits")?;
-        let id = id.to_owned();
-        let (moved, _) = self
-            .extend(
-                model,
-                &request.ref_id,
-                request.etag,
-                entry,
-                move |history, base, parent, by| {
-                    Draft::revert(history, base, parent, &history.edit(&id)?, by)
-                },
-            )
-            .await?;
-        Ok(RevertEditResponse {
-            version: moved.version,
-            r#ref: Some(moved.reference),
-        })
-    }
-
-    async fn cherry_pick_edit(
-        &self,
-        request: CherryPickEditRequest,
-        entry: audit::Draft,
-    ) -> Result<CherryPickEditResponse, Status> {
-        let (model, id) = split(&request.name, "edits")?;
-        let id = id.to_owned();
-        let (moved, _) = self
-            .extend(
-                model,
-                &request.ref_id,
-                request.etag,
-                entry,
-                move |history, base, parent, by| {
-                    Draft::cherry_pick(history, base, parent, &history.edit(&id)?, by)
-                },
-            )
-            .await?;
-        Ok(CherryPickEditResponse {
-            version: moved.version,
-            r#ref: Some(moved.reference),
-        })
-    }
-
-    async fn create_ref(
-        &self,
-        request: CreateRefRequest,
-        mut entry: audit::Draft,
-    ) -> Result<v1::Ref, Status> {
-        let model = models::model_id(&request.parent)?.to_owned();
-        let id = request.ref_id;
-        check::identifier("ref_id", &id).map_err(|(field, what)| invalid_argument(field, what))?;
-        let asked = request
-            .r#ref
-            .ok_or_else(|| invalid_argument("ref", "it is missing"))?;
-        check_why("ref.why", &asked.why)?;
-        let kind = match asked.kind() {
-            v1::RefKind::Unspecified => v1::RefKind::Tag,
-            kind => kind,
-        };
-        entry.why = asked.why;
-        let version = version_of(&model, "ref.version", &asked.version)?;
-        let by = authorship(&entry);
-        self.coordinator
-            .transact(move |turn| {
-                let base = stored_model(turn.store(), &model)?.digest;
-                let history = History::new(turn.store(), &model, &base);
-                let moved = history
-                    .resolve(&version)
-                    .and_then(|version| {
-                        let digest = digest_of(&version.name);
-                        version::create_ref(history, &id, kind, digest, &by)
-                    })
-                    .map_err(IntoStatus::into_status)?;
-                entry.resource.clone_from(&moved.reference.name);
-                done(turn, entry, moved)
-            })
-            .await
-            .map_err(IntoStatus::into_status)?
-            .map(|moved| moved.reference)
-    }
-
-    async fn update_ref(
-        &self,
-        request: UpdateRefRequest,
-        mut entry: audit::Draft,
-    ) -> Result<UpdateRefResponse, Status> {
-        let asked = request
-            .r#ref
-            .ok_or_else(|| invalid_argument("ref", "it is missing"))?;
-        let (model, id) = split(&asked.name, "refs")?;
-        let (of, model, id) = (model.to_owned(), model.to_owned(), id.to_owned());
-        check_why("ref.why", &asked.why)?;
-        let version = version_of(&model, "ref.version", &asked.version)?;
-        entry.why = asked.why;
-        let by = authorship(&entry);
-        let moved = self
-            .coordinator
-            .transact(move |turn| {
-                let base = stored_model(turn.store(), &model)?.digest;
-                let history = History::new(turn.store(), &model, &base);
-                let movement = Movement {
-                    ref_id: &id,
-                    expected: vec![Expected::etag(asked.etag)],
-                    force: request.force,
-                    by: &by,
-                };
-                let moved = history
-                    .resolve(&version)
-                    .and_then(|version| movement.to_stored(history, digest_of(&version.name)))
-                    .map_err(IntoStatus::into_status)?;
-                done(turn, entry, moved)
-            })
-            .await
-            .map_err(IntoStatus::into_status)??;
-        Ok(UpdateRefResponse {
-            previous_version: version::version_name(&of, &moved.before),
-            r#ref: Some(moved.reference),
-        })
-    }
 }
 
-/// Enters a movement into the audit log and writes it.
-fn done(
-    turn: &mut crate::coordinator::Transaction<'_>,
-    mut entry: audit::Draft,
-    mut moved: Moved,
-) -> Result<Moved, Status> {
-    entry.version_before.clone_from(&moved.before);
-    entry.version_after = digest_of(&moved.reference.version).to_owned();
-    turn.record(entry).map_err(IntoStatus::into_status)?;
-    turn.write(std::mem::take(&mut moved.changes));
-    Ok(moved)
-}
-
-fn stored_model(store: &Store, id: &str) -> Result<v1::Model, Status> {
+pub(super) fn stored_model(store: &Store, id: &str) -> Result<v1::Model, Status> {
     store
         .model(id)
         .map_err(IntoStatus::into_status)?
@@ -424,12 +164,9 @@ impl VersionService for Versions {
                 Ok(versions)
             })
             .await?;
-        let more = versions.len() > size;
-        versions.truncate(size);
-        let next_page_token = match versions.last() {
-            Some(last) if more => pages::token("versions", &last.number.to_string()),
-            _ => String::new(),
-        };
+        let next_page_token = pages::cut("versions", &mut versions, size, |last| {
+            last.number.to_string()
+        });
         Ok(Response::new(ListVersionsResponse {
             versions,
             next_page_token,
@@ -525,12 +262,8 @@ impl VersionService for Versions {
                     .collect::<Result<Vec<_>, Error>>()
             })
             .await?;
-        let more = edits.len() > size;
-        edits.truncate(size);
-        let next_page_token = match edits.last() {
-            Some((number, _)) if more => pages::token("edits", &number.to_string()),
-            _ => String::new(),
-        };
+        let next_page_token =
+            pages::cut("edits", &mut edits, size, |(number, _)| number.to_string());
         Ok(Response::new(ListEditsResponse {
             edits: edits.into_iter().map(|(_, edit)| edit).collect(),
             next_page_token,
@@ -549,8 +282,7 @@ impl VersionService for Versions {
             .to_owned();
         let entry = draft(&request, "edits.create", &request.get_ref().parent, &why);
         let answer = Self::create_edit(self, request.into_inner(), entry.clone()).await;
-        let answer = answered(&self.coordinator, entry, answer).await?;
-        Ok(Response::new(answer))
+        self.answer(entry, answer).await
     }
 
     async fn revert_edit(
@@ -560,8 +292,7 @@ impl VersionService for Versions {
         let asked = request.get_ref();
         let entry = draft(&request, "edits.revert", &asked.name, &asked.why);
         let answer = Self::revert_edit(self, request.into_inner(), entry.clone()).await;
-        let answer = answered(&self.coordinator, entry, answer).await?;
-        Ok(Response::new(answer))
+        self.answer(entry, answer).await
     }
 
     async fn cherry_pick_edit(
@@ -571,8 +302,7 @@ impl VersionService for Versions {
         let asked = request.get_ref();
         let entry = draft(&request, "edits.cherry_pick", &asked.name, &asked.why);
         let answer = Self::cherry_pick_edit(self, request.into_inner(), entry.clone()).await;
-        let answer = answered(&self.coordinator, entry, answer).await?;
-        Ok(Response::new(answer))
+        self.answer(entry, answer).await
     }
 
     async fn get_ref(
@@ -600,12 +330,7 @@ impl VersionService for Versions {
         let model = models::model_id(&request.parent)?;
         let mut refs = self.read(model, |history| history.references()).await?;
         refs.retain(|reference| reference.name > after);
-        let more = refs.len() > size;
-        refs.truncate(size);
-        let next_page_token = match refs.last() {
-            Some(last) if more => pages::token("refs", &last.name),
-            _ => String::new(),
-        };
+        let next_page_token = pages::cut("refs", &mut refs, size, |last| last.name.clone());
         Ok(Response::new(ListRefsResponse {
             refs,
             next_page_token,
@@ -620,11 +345,9 @@ impl VersionService for Versions {
         let resource = format!("{}/refs/{}", asked.parent, asked.ref_id);
         let why = asked.r#ref.as_ref().map_or("", |asked| &asked.why);
         let entry = draft(&request, "refs.create", &resource, why);
-        let answer = Self::create_ref(self, request.into_inner(), entry.clone()).await;
-        let answer = answered(&self.coordinator, entry, answer).await?;
-        Ok(Response::new(CreateRefResponse {
-            r#ref: Some(answer),
-        }))
+        let made = Self::create_ref(self, request.into_inner(), entry.clone()).await;
+        let made = made.map(|made| CreateRefResponse { r#ref: Some(made) });
+        self.answer(entry, made).await
     }
 
     async fn update_ref(
@@ -634,8 +357,7 @@ impl VersionService for Versions {
         let asked = request.get_ref().r#ref.clone().unwrap_or_default();
         let entry = draft(&request, "refs.update", &asked.name, &asked.why);
         let answer = Self::update_ref(self, request.into_inner(), entry.clone()).await;
-        let answer = answered(&self.coordinator, entry, answer).await?;
-        Ok(Response::new(answer))
+        self.answer(entry, answer).await
     }
 }
 

@@ -149,7 +149,7 @@ fn unknown_keys_are_errors_that_name_the_key_and_its_place() {
     );
     let text = message(load("surprise = 1\n", &[], &[]));
     assert!(
-        text.contains("the sections are serve, worker, client, store, log"),
+        text.contains("the sections are serve, worker, client, edit, store, log"),
         "{text}"
     );
     let text = message(load("", &[("PALIMPSEST__WORKER__CREDIT", "1")], &[]));

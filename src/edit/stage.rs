@@ -193,6 +193,14 @@ impl Batch {
         })
     }
 
+    /// Tokens of the rows from the subject's last on.
+    pub fn tokens(&self) -> usize {
+        let tails = self.tails.iter();
+        tails
+            .map(|tail| tail.numbers.len() * tail.tokens as usize)
+            .sum()
+    }
+
     /// The number of the row of each position that is read, as [`Batch::log_probabilities`] gives them: all of a row
     /// one after the other.
     pub fn reads(&self) -> Vec<usize> {

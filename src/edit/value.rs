@@ -95,6 +95,12 @@ impl<'a> Optimiser<'a> {
         }
     }
 
+    /// What a step has to compute: tokens through the layers above, those left out that only fill up, and positions
+    /// whose logits are read.
+    pub fn work(&self) -> (usize, usize) {
+        (self.batch.tokens(), self.batch.reads().len())
+    }
+
     /// Steps until the loss is low or the steps are used up, and gives `delta`, `[width]` in float32. The last step is
     /// only measured.
     ///

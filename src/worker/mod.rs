@@ -16,4 +16,4 @@ pub use engine::{Engine, Files, Sink};
 pub use fake::Fake;
 pub use session::{Error, Options, run};
 #[cfg(feature = "torch")]
-pub use torch::{Torch, Trial, trial};
+pub use torch::{Loaded, Torch, Trial, trial};

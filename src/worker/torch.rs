@@ -2,24 +2,25 @@
 
 mod collecting;
 mod editing;
+mod loaded;
 mod trial;
 
 use std::path::Path;
 use std::sync::Arc;
 
+pub use loaded::Loaded;
 pub use trial::{Trial, trial};
 
-use tch::{Device, Kind as Dtype, Tensor};
+use tch::Device;
 
 use super::engine::{Engine, Files, Sink, failure, result};
 use crate::causal::noise::{Law, Rule};
 use crate::causal::{self, EmbeddingGaussian, Settings};
-use crate::corpus;
-use crate::model::{self, Checkpoint, Model};
+use crate::model::{self, Model};
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, FailureClass, leased_unit::Spec};
 use crate::translate;
-use crate::version::{self, Base, Factor, Matrix};
+
 
 /// What the activations of a batch may take if nothing is said: little on a CPU, which is not faster
 /// with more, and enough on a GPU to keep it busy. One number for every device of a kind: where
@@ -40,76 +41,6 @@ pub struct Torch {
     loaded: Option<Loaded>,
     /// The key statistics of the last edit.
     factorised: Option<editing::Factorised>,
-}
-
-#[derive(Debug)]
-struct Loaded {
-    name: String,
-    digest: String,
-    dtype: v1::Dtype,
-    model: Model,
-    /// Mean and covariance of its embeddings over the corpus of this digest, the last one asked for.
-    gaussian: Option<(String, Arc<EmbeddingGaussian>)>,
-    /// What its matrices are made again from.
-    base: Base,
-    /// The version whose matrices it has; empty for the base's own.
-    version: String,
-    /// The matrices that differ from the base's: layer and name.
-    edited: Vec<(usize, String)>,
-}
-
-impl Loaded {
-    /// Gives the model the matrices of another version: those that either one edits are made
-    /// again from the base and held against their digests (I11), nothing else is touched.
-    fn switch(&mut self, wanted: &v1::LeasedVersion) -> Result<(), version::Error> {
-        let described = wanted.version.clone().unwrap_or_default();
-        if self.version == described.name {
-            return Ok(());
-        }
-        let factors: Vec<Factor> = wanted
-            .factors
-            .iter()
-            .map(|factor| Factor::from_proto(factor, &factor.data))
-            .collect::<Result<_, _>>()?;
-        let grouped = version::by_tensor(&factors);
-        let wanted_again = |name: &str| described.matrices.iter().any(|m| m.tensor_name == name);
-        for (layer, tensor) in std::mem::take(&mut self.edited) {
-            if !wanted_again(&tensor) {
-                let pristine = self.base.matrix(&tensor, &[])?;
-                self.put(layer, &tensor, &pristine)?;
-            }
-        }
-        for matrix in &described.matrices {
-            let name = matrix.tensor_name.as_str();
-            let factors = grouped.get(name).map_or(&[][..], Vec::as_slice);
-            let made = self.base.verified(matrix, factors)?;
-            self.put(matrix.layer as usize, name, &made)?;
-            self.edited.push((matrix.layer as usize, name.to_owned()));
-        }
-        tracing::info!(from = self.version, to = described.name, "switched version");
-        self.version = described.name;
-        Ok(())
-    }
-
-    fn put(&mut self, layer: usize, tensor: &str, matrix: &Matrix) -> Result<(), model::Error> {
-        let checkpoint = self.base.checkpoint();
-        let down = &checkpoint.layout().layers[layer].down;
-        let info = checkpoint.tensors().find(|info| info.name == tensor);
-        let shape = info.map_or(&down.weight.shape, |info| &info.shape);
-        let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
-        let kind = match matrix.dtype {
-            model::DType::F32 => Dtype::Float,
-            model::DType::F16 => Dtype::Half,
-            model::DType::BF16 => Dtype::BFloat16,
-        };
-        let stored = Tensor::f_from_data_size(&matrix.bytes, &shape, kind)?;
-        let weight = if down.transposed {
-            stored.f_tr()?.f_contiguous()?
-        } else {
-            stored
-        };
-        self.model.set_down_projection(layer, &weight)
-    }
 }
 
 impl Torch {
@@ -172,24 +103,10 @@ impl Torch {
                 let what = format!("{} cannot be loaded: {error}", wanted.name);
                 failure(FailureClass::Invalid, what)
             };
-            let kind = match dtype {
-                v1::Dtype::Bf16 => Dtype::BFloat16,
-                v1::Dtype::F16 => Dtype::Half,
-                v1::Dtype::Unspecified | v1::Dtype::F32 => Dtype::Float,
-            };
-            let opened = Checkpoint::open(checkpoint).map_err(invalid)?;
-            let model = Model::load(&opened, self.device, kind).map_err(invalid)?;
-            let (name, digest) = (wanted.name.clone(), wanted.digest.clone());
-            self.loaded = Some(Loaded {
-                name,
-                digest,
-                dtype,
-                model,
-                gaussian: None,
-                base: Base::new(opened),
-                version: String::new(),
-                edited: Vec::new(),
-            });
+            let mut loaded = Loaded::open(checkpoint, self.device, dtype).map_err(invalid)?;
+            loaded.name.clone_from(&wanted.name);
+            loaded.digest.clone_from(&wanted.digest);
+            self.loaded = Some(loaded);
         }
         let version = lease.leased_version.clone().unwrap_or_default();
         if let Some(Err(error)) = self.loaded.as_mut().map(|loaded| loaded.switch(&version)) {
@@ -202,30 +119,6 @@ impl Torch {
             Some(loaded) => Ok(loaded),
             None => Err(failure(FailureClass::Transient, "the model was unloaded")),
         }
-    }
-}
-
-impl Loaded {
-    /// Mean and covariance of the embeddings over a corpus. Every worker finds them for itself from the
-    /// same texts: they are larger than a message may be, and quickly found.
-    fn gaussian(
-        &mut self,
-        named: &v1::Corpus,
-        path: &Path,
-    ) -> Result<Arc<EmbeddingGaussian>, v1::Failure> {
-        if let Some((digest, gaussian)) = &self.gaussian
-            && *digest == named.digest
-        {
-            return Ok(gaussian.clone());
-        }
-        let invalid = |what: String| failure(FailureClass::Invalid, what);
-        tracing::info!(corpus = named.digest, "measuring the embeddings");
-        let texts = corpus::read(path).map_err(|error| invalid(error.to_string()))?;
-        let gaussian = causal::embedding_gaussian(&self.model, &texts)
-            .map_err(|error| invalid(format!("noise over corpus {}: {error}", named.digest)))?;
-        let gaussian = Arc::new(gaussian);
-        self.gaussian = Some((named.digest.clone(), gaussian.clone()));
-        Ok(gaussian)
     }
 }
 

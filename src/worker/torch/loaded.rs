@@ -1,0 +1,144 @@
+//! A model in memory, moved from version to version by its factors.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tch::{Device, Kind as Dtype, Tensor};
+
+use super::super::engine::failure;
+use crate::causal::{self, EmbeddingGaussian};
+use crate::corpus;
+use crate::model::{self, Checkpoint, Model};
+use crate::proto::v1::{self, FailureClass};
+use crate::version::{self, Base, Factor, Matrix};
+
+/// A model in memory, and the version whose matrices it has.
+#[derive(Debug)]
+pub struct Loaded {
+    /// `models/{model}`, and the digest of its files.
+    pub(super) name: String,
+    pub(super) digest: String,
+    pub(super) dtype: v1::Dtype,
+    pub(super) model: Model,
+    /// Mean and covariance of its embeddings over the corpus of this digest, the last one asked for.
+    gaussian: Option<(String, Arc<EmbeddingGaussian>)>,
+    /// What its matrices are made again from.
+    pub(super) base: Base,
+    /// The version whose matrices it has; empty for the base's own.
+    pub(super) version: String,
+    /// The matrices that differ from the base's: layer and name.
+    edited: Vec<(usize, String)>,
+}
+
+impl Loaded {
+    /// Loads a checkpoint, a folder or a file, as it is.
+    ///
+    /// # Errors
+    /// When it cannot be read or does not fit the device.
+    pub fn open(checkpoint: &Path, device: Device, dtype: v1::Dtype) -> Result<Self, model::Error> {
+        let kind = match dtype {
+            v1::Dtype::Bf16 => Dtype::BFloat16,
+            v1::Dtype::F16 => Dtype::Half,
+            v1::Dtype::Unspecified | v1::Dtype::F32 => Dtype::Float,
+        };
+        let opened = Checkpoint::open(checkpoint)?;
+        Ok(Self {
+            name: String::new(),
+            digest: String::new(),
+            dtype,
+            model: Model::load(&opened, device, kind)?,
+            gaussian: None,
+            base: Base::new(opened),
+            version: String::new(),
+            edited: Vec::new(),
+        })
+    }
+
+    /// The model, with the matrices of its version.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Gives the model the matrices of another version: those that either one edits are made
+    /// again from the base and held against their digests (I11), nothing else is touched.
+    ///
+    /// # Errors
+    /// What keeps a matrix from being made. The model may be between two versions then: drop it.
+    pub fn switch(&mut self, wanted: &v1::LeasedVersion) -> Result<(), version::Error> {
+        let described = wanted.version.clone().unwrap_or_default();
+        if self.version == described.name {
+            return Ok(());
+        }
+        let factors: Vec<Factor> = wanted
+            .factors
+            .iter()
+            .map(|factor| Factor::from_proto(factor, &factor.data))
+            .collect::<Result<_, _>>()?;
+        let grouped = version::by_tensor(&factors);
+        let wanted_again = |name: &str| described.matrices.iter().any(|m| m.tensor_name == name);
+        for (layer, tensor) in std::mem::take(&mut self.edited) {
+            if !wanted_again(&tensor) {
+                let pristine = self.base.matrix(&tensor, &[])?;
+                self.put(layer, &tensor, &pristine)?;
+            }
+        }
+        for matrix in &described.matrices {
+            let name = matrix.tensor_name.as_str();
+            let factors = grouped.get(name).map_or(&[][..], Vec::as_slice);
+            let made = self.base.verified(matrix, factors)?;
+            self.put(matrix.layer as usize, name, &made)?;
+            self.edited.push((matrix.layer as usize, name.to_owned()));
+        }
+        tracing::info!(from = self.version, to = described.name, "switched version");
+        self.version = described.name;
+        Ok(())
+    }
+
+    /// Puts a matrix in its place, in the orientation that the checkpoint has it in.
+    pub(super) fn put(
+        &mut self,
+        layer: usize,
+        tensor: &str,
+        matrix: &Matrix,
+    ) -> Result<(), model::Error> {
+        let checkpoint = self.base.checkpoint();
+        let down = &checkpoint.layout().layers[layer].down;
+        let info = checkpoint.tensors().find(|info| info.name == tensor);
+        let shape = info.map_or(&down.weight.shape, |info| &info.shape);
+        let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
+        let kind = match matrix.dtype {
+            model::DType::F32 => Dtype::Float,
+            model::DType::F16 => Dtype::Half,
+            model::DType::BF16 => Dtype::BFloat16,
+        };
+        let stored = Tensor::f_from_data_size(&matrix.bytes, &shape, kind)?;
+        let weight = if down.transposed {
+            stored.f_tr()?.f_contiguous()?
+        } else {
+            stored
+        };
+        self.model.set_down_projection(layer, &weight)
+    }
+
+    /// Mean and covariance of the embeddings over a corpus. Every worker finds them for itself from the
+    /// same texts: they are larger than a message may be, and quickly found.
+    pub(super) fn gaussian(
+        &mut self,
+        named: &v1::Corpus,
+        path: &Path,
+    ) -> Result<Arc<EmbeddingGaussian>, v1::Failure> {
+        if let Some((digest, gaussian)) = &self.gaussian
+            && *digest == named.digest
+        {
+            return Ok(gaussian.clone());
+        }
+        let invalid = |what: String| failure(FailureClass::Invalid, what);
+        tracing::info!(corpus = named.digest, "measuring the embeddings");
+        let texts = corpus::read(path).map_err(|error| invalid(error.to_string()))?;
+        let gaussian = causal::embedding_gaussian(&self.model, &texts)
+            .map_err(|error| invalid(format!("noise over corpus {}: {error}", named.digest)))?;
+        let gaussian = Arc::new(gaussian);
+        self.gaussian = Some((named.digest.clone(), gaussian.clone()));
+        Ok(gaussian)
+    }
+}
