@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use common::sweep::{import, jobs, quick_site};
 use common::{PATIENCE, Process, Server, Site, wait};
-use palimpsest::client::{Client, endpoint};
-use palimpsest::objects::{Digest, upload};
+use palimpsest::client::{Client, endpoint, upload};
+use palimpsest::objects::Digest;
 use palimpsest::proto::v1::{self, JobState, job::Spec, unit_result::Outcome};
 use prost::Message as _;
 use serde_json::Value;

@@ -180,7 +180,7 @@ async fn collect(client: &Client, args: &CollectArgs, text: Text) -> anyhow::Res
             format!("{tokens} tokens drawn from the model, seed {}", args.seed),
         ),
         Text::Corpus(laid) => {
-            objects::upload(client.objects(), &laid.digest, laid.file.path(), |_| {})
+            client::upload(client.objects(), &laid.digest, laid.file.path(), |_| {})
                 .await
                 .context("cannot store the corpus with the coordinator")?;
             let corpus = v1::Corpus {

@@ -21,7 +21,6 @@ use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, FailureClass, leased_unit::Spec};
 use crate::translate;
 
-
 /// What the activations of a batch may take if nothing is said: little on a CPU, which is not faster
 /// with more, and enough on a GPU to keep it busy. One number for every device of a kind: where
 /// products are not oneDNN's, the rows of a batch decide the last bits of its results.
