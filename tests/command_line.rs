@@ -269,7 +269,19 @@ fn the_doctor_finds_what_is_wrong_and_says_what_helps() {
     let (done, findings) = doctor(&site, &["--server", &url]);
     assert!(!done);
     assert_eq!(verdict(&findings, "coordinator client.server").0, "fail");
-    assert!(!verdict(&findings, "store serve.store").1.contains("open"));
+    let (_, found) = verdict(&findings, "store serve.store");
+    assert!(
+        !found.contains("open") && found.contains("nobody has verified"),
+        "{found}"
+    );
+    site.run(&["store", "verify", "--store", "store"], PATIENCE);
+    let (_, findings) = doctor(&site, &[]);
+    let (well, found) = verdict(&findings, "store serve.store");
+    assert!(well == "ok" && found.contains("sound"), "{found}");
+    fs::write(site.path("store/VERIFIED"), "2026-01-31T18:00:00Z 3\n").unwrap();
+    let (_, findings) = doctor(&site, &[]);
+    let (ill, found) = verdict(&findings, "store serve.store");
+    assert!(ill == "fail" && found.contains("3 problems"), "{found}");
     // A store of the future, and a cache where nothing can be.
     fs::write(site.path("store/FORMAT"), "77\n").unwrap();
     let config = format!(

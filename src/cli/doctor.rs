@@ -198,14 +198,31 @@ fn stores(findings: &mut Findings, config: &Config) {
             Ok(store::Probe { format: None, .. }) => {
                 findings.ok(&check, format!("none at {} yet: it is made when it is needed", path.display()));
             }
-            Ok(store::Probe { format: Some(format), open }) => {
+            Ok(store::Probe {
+                format: Some(format),
+                open,
+                checked,
+            }) => {
                 let open = if open { ", open in another process" } else { "" };
-                findings.ok(&check, format!("format {format} at {}{open}", path.display()));
+                let at = format!("format {format} at {}{open}", path.display());
+                match checked {
+                    None => findings.ok(&check, format!("{at}; nobody has verified it yet")),
+                    Some(store::Check { time, problems: 0 }) => {
+                        findings.ok(&check, format!("{at}; verified {time:.0}: sound"));
+                    }
+                    Some(store::Check { time, problems }) => findings.fail(
+                        &check,
+                        format!("{at}; verified {time:.0}: {problems} problems"),
+                        "run 'palimpsest store verify' again, then 'palimpsest store rebuild', or \
+                         restore a backup",
+                    ),
+                }
             }
             Err(error) => findings.fail(
                 &check,
                 error.to_string(),
-                "see 'palimpsest store verify' and 'palimpsest store rebuild'; a newer format needs a newer program",
+                "see 'palimpsest store verify' and 'palimpsest store rebuild'; a newer format needs a \
+                 newer program",
             ),
         }
     }
@@ -241,7 +258,8 @@ fn disks(findings: &mut Findings, config: &Config) {
         }
         let found = format!("{} free at {}", output::bytes(free), folder.display());
         let remedy = format!(
-            "free some, remove what nothing needs with 'palimpsest store gc', or name another folder with {key}"
+            "free some, remove what nothing needs with 'palimpsest store gc', or name another \
+             folder with {key}"
         );
         match free {
             free if free < NOTHING => findings.fail(&check, found, &remedy),
@@ -310,7 +328,8 @@ async fn coordinator(
         Ok(Err(error)) => {
             let section = key.split('.').next().unwrap_or(key);
             let remedy = format!(
-                "check {key}, {section}.ca, {section}.certificate and {section}.token_file, and that 'palimpsest serve' runs there"
+                "check {key}, {section}.ca, {section}.certificate and {section}.token_file, and \
+                 that 'palimpsest serve' runs there"
             );
             return findings.fail(&check, output::explain(&error), &remedy);
         }
@@ -362,7 +381,8 @@ async fn coordinator(
         findings.fail(
             &format!("invariants of {key}"),
             format!("{} were violated", violated.join(", ")),
-            "this is a bug: keep the coordinator's log, and run 'palimpsest store verify' when it is stopped",
+            "this is a bug: keep the coordinator's log, and run 'palimpsest store verify' when it \
+             is stopped",
         );
     }
 }
