@@ -293,6 +293,17 @@ fn the_doctor_finds_what_is_wrong_and_says_what_helps() {
     assert!(!done);
     assert_eq!(verdict(&findings, "store serve.store").0, "fail");
     assert_eq!(verdict(&findings, "disk of worker.cache").0, "fail");
+    // A bucket that is not there.
+    let key = "aws_access_key_id = me\naws_secret_access_key = hush\n";
+    fs::write(site.path("key"), key).unwrap();
+    let bucket = "bucket = \"s3://pal/here\"\nendpoint = \"http://127.0.0.1:1\"\n\
+                  credentials = \"key\"\ntimeout = \"100ms\"\n";
+    fs::write(site.path("palimpsest.toml"), format!("[store]\n{bucket}")).unwrap();
+    let (done, findings) = doctor(&site, &[]);
+    assert!(!done);
+    let (away, found) = verdict(&findings, "bucket");
+    assert!(away == "fail" && found.contains("s3://pal/here"), "{found}");
+    assert!(!found.contains("hush"), "{found}");
     // And settings that are none.
     fs::write(
         site.path("palimpsest.toml"),

@@ -10,8 +10,10 @@ use serde::Serialize;
 
 use super::connection::ConnectionArgs;
 use super::output;
+use super::store::options;
 use crate::client::{Client, Credentials};
 use crate::config::{self, Address, Config, Origin};
+use crate::objects::Bucket;
 use crate::proto::v1;
 use crate::store;
 
@@ -111,6 +113,7 @@ pub async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     engine(&mut findings);
     stores(&mut findings, config);
     disks(&mut findings, config);
+    bucket(&mut findings, config).await?;
     coordinators(&mut findings, config).await;
     findings.tell(args.json)
 }
@@ -267,6 +270,32 @@ fn disks(findings: &mut Findings, config: &Config) {
             _ => findings.ok(&check, found),
         }
     }
+}
+
+/// Asks the bucket, if there is one, whose it is: that needs its address, its key, and both clocks.
+async fn bucket(findings: &mut Findings, config: &Config) -> anyhow::Result<()> {
+    let Some(settings) = options(&config.store).bucket else {
+        return Ok(());
+    };
+    let url = settings.url();
+    let asked = tokio::task::spawn_blocking(|| Bucket::new(settings)?.owner()).await?;
+    match asked {
+        Ok(None) => findings.ok(
+            "bucket",
+            format!("{url} answers, and has no store's objects yet"),
+        ),
+        Ok(Some(_)) => findings.ok(
+            "bucket",
+            format!("{url} answers, and has a store's objects"),
+        ),
+        Err(error) => findings.fail(
+            "bucket",
+            error.to_string(),
+            "check store.bucket, store.endpoint, store.region and store.credentials, the network, \
+             and this machine's clock",
+        ),
+    }
+    Ok(())
 }
 
 /// The folder, or the nearest one above it that there is.
