@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{PATIENCE, Process, Server, Site, fixture, no_secret, wait};
+use common::{PATIENCE, Process, Server, Site, fixture, get, no_secret, wait};
 use palimpsest::client::{Client, Credentials};
 use palimpsest::proto::v1;
 use tonic_health::pb::HealthCheckRequest;
@@ -358,10 +358,9 @@ fn silence_garbage_and_a_flood_of_connections_leave_the_server_serving() {
 fn who_asks_too_often_is_told_when_to_come_again_and_others_are_served() {
     let site = Site::new();
     init(&site, "certs", "127.0.0.1", &["admin/ada", "viewer/vera"]);
-    configure(
-        &site,
-        "requests_per_second = 5\nstreams_per_connection = 3\n",
-    );
+    let limits = "requests_per_second = 5\nstreams_per_connection = 3\n";
+    let metrics = "metrics_listen = \"127.0.0.1:0\"\n";
+    configure(&site, &[limits, metrics].concat());
     let server = site.serve("127.0.0.1:0");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let client = |name: &str| {
@@ -395,6 +394,12 @@ fn who_asks_too_often_is_told_when_to_come_again_and_others_are_served() {
     list(&vera).unwrap();
     std::thread::sleep(after + Duration::from_millis(5));
     list(&ada).unwrap();
+    let at = server.process.address_after("showing metrics");
+    let (_, metrics) = get(&at, "/metrics");
+    assert!(
+        metrics.contains("palimpsest_refusals_total{reason=\"too_often\"} "),
+        "{metrics}"
+    );
     // Probes are nobody's.
     for _ in 0..20 {
         let channel = ada.channel();

@@ -269,7 +269,19 @@ fn the_doctor_finds_what_is_wrong_and_says_what_helps() {
     let (done, findings) = doctor(&site, &["--server", &url]);
     assert!(!done);
     assert_eq!(verdict(&findings, "coordinator client.server").0, "fail");
-    assert!(!verdict(&findings, "store serve.store").1.contains("open"));
+    let (_, found) = verdict(&findings, "store serve.store");
+    assert!(
+        !found.contains("open") && found.contains("nobody has verified"),
+        "{found}"
+    );
+    site.run(&["store", "verify", "--store", "store"], PATIENCE);
+    let (_, findings) = doctor(&site, &[]);
+    let (well, found) = verdict(&findings, "store serve.store");
+    assert!(well == "ok" && found.contains("sound"), "{found}");
+    fs::write(site.path("store/VERIFIED"), "2026-01-31T18:00:00Z 3\n").unwrap();
+    let (_, findings) = doctor(&site, &[]);
+    let (ill, found) = verdict(&findings, "store serve.store");
+    assert!(ill == "fail" && found.contains("3 problems"), "{found}");
     // A store of the future, and a cache where nothing can be.
     fs::write(site.path("store/FORMAT"), "77\n").unwrap();
     let config = format!(
@@ -281,6 +293,17 @@ fn the_doctor_finds_what_is_wrong_and_says_what_helps() {
     assert!(!done);
     assert_eq!(verdict(&findings, "store serve.store").0, "fail");
     assert_eq!(verdict(&findings, "disk of worker.cache").0, "fail");
+    // A bucket that is not there.
+    let key = "aws_access_key_id = me\naws_secret_access_key = hush\n";
+    fs::write(site.path("key"), key).unwrap();
+    let bucket = "bucket = \"s3://pal/here\"\nendpoint = \"http://127.0.0.1:1\"\n\
+                  credentials = \"key\"\ntimeout = \"100ms\"\n";
+    fs::write(site.path("palimpsest.toml"), format!("[store]\n{bucket}")).unwrap();
+    let (done, findings) = doctor(&site, &[]);
+    assert!(!done);
+    let (away, found) = verdict(&findings, "bucket");
+    assert!(away == "fail" && found.contains("s3://pal/here"), "{found}");
+    assert!(!found.contains("hush"), "{found}");
     // And settings that are none.
     fs::write(
         site.path("palimpsest.toml"),

@@ -75,7 +75,13 @@ fn span(request: &Request<Body>) -> Span {
         return Span::none();
     }
     let method = role::method(path).unwrap_or("unknown");
-    let span = tracing::info_span!(target: traces::TARGET, parent: None, "call", otel.name = method, otel.kind = "server");
+    let span = tracing::info_span!(
+        target: traces::TARGET,
+        parent: None,
+        "call",
+        otel.name = method,
+        otel.kind = "server"
+    );
     let caller = request.headers().get(traces::TRACE_PARENT);
     if let Some(trace_parent) = caller.and_then(|value| value.to_str().ok()) {
         traces::set_parent(&span, trace_parent);

@@ -1,7 +1,8 @@
 //! `StatusService`, and the same numbers as metrics: how the coordinator is as a whole.
 #![allow(clippy::disallowed_methods)] // the age of what was looked up, and the time of a status
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt;
@@ -21,13 +22,26 @@ use crate::telemetry::metrics;
 /// How old the looked up sizes may be: for somebody who asks, and for those who ask all the time.
 const FRESH: Duration = Duration::from_secs(2);
 const RECENT: Duration = Duration::from_secs(60);
+/// How long a lookup may hold up an answer.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// A coordinator as a whole. Clones share what was looked up.
 #[derive(Clone, Debug)]
 pub struct Overview {
     coordinator: Coordinator,
     started: SystemTime,
-    usage: Arc<Mutex<Option<(Instant, Usage)>>>,
+    usage: Arc<LookedUp>,
+}
+
+/// What the store was found to take, and whether that is being looked up again.
+#[derive(Debug, Default)]
+struct LookedUp {
+    known: Mutex<Option<(Instant, Usage)>>,
+    looking: AtomicBool,
+}
+
+fn lock(known: &Mutex<Option<(Instant, Usage)>>) -> MutexGuard<'_, Option<(Instant, Usage)>> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Overview {
@@ -40,18 +54,31 @@ impl Overview {
         }
     }
 
-    /// What the store takes, as it was looked up at most `age` ago.
-    async fn usage(&self, age: Duration) -> Result<Usage, Status> {
-        let lock = || self.usage.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, usage)) = *lock()
+    /// What the store takes, as it was looked up at most `age` ago, or longer ago where a lookup
+    /// takes its time: a bucket with the objects may be slow, or away.
+    async fn usage(&self, age: Duration) -> Usage {
+        let usage = self.usage.clone();
+        let known = || *lock(&usage.known);
+        if let Some((at, known)) = known()
             && at.elapsed() < age
         {
-            return Ok(usage);
+            return known;
         }
-        let store = self.coordinator.store().clone();
-        let usage = super::blocking(move || store.usage().map_err(IntoStatus::into_status)).await?;
-        *lock() = Some((Instant::now(), usage));
-        Ok(usage)
+        if !self.usage.looking.swap(true, Ordering::Relaxed) {
+            let (store, usage) = (self.coordinator.store().clone(), self.usage.clone());
+            let look = super::blocking(move || {
+                let found = store.usage();
+                usage.looking.store(false, Ordering::Relaxed);
+                match found {
+                    Ok(found) => *lock(&usage.known) = Some((Instant::now(), found)),
+                    Err(error) => tracing::warn!(%error, "what the store takes is not known"),
+                }
+                Ok(())
+            });
+            // It goes on after this; whoever asks next finds what it found.
+            let _ = tokio::time::timeout(LOOK, look).await;
+        }
+        known().map_or_else(Usage::default, |(_, known)| known)
     }
 
     async fn status(&self, caller: v1::Caller, age: Duration) -> Result<v1::Status, Status> {
@@ -60,7 +87,7 @@ impl Overview {
             .inspect(|core| core.census())
             .await
             .map_err(IntoStatus::into_status)?;
-        let usage = self.usage(age).await?;
+        let usage = self.usage(age).await;
         let store = v1::StoreStatus {
             format: FORMAT,
             record_bytes: usage.record_bytes,

@@ -267,7 +267,14 @@ fn note_end(end: &v1::TaskEnd) {
     if traces::are_on() && !end.trace_parent.is_empty() {
         let task = end.lease.as_ref().map_or("", |key| key.task.as_str());
         let failed = end.failure.is_some();
-        let span = tracing::info_span!(target: traces::TARGET, parent: None, "lease ended", otel.kind = "consumer", task, failed);
+        let span = tracing::info_span!(
+            target: traces::TARGET,
+            parent: None,
+            "lease ended",
+            otel.kind = "consumer",
+            task,
+            failed
+        );
         traces::set_parent(&span, &end.trace_parent);
     }
 }

@@ -10,8 +10,10 @@ use serde::Serialize;
 
 use super::connection::ConnectionArgs;
 use super::output;
+use super::store::options;
 use crate::client::{Client, Credentials};
 use crate::config::{self, Address, Config, Origin};
+use crate::objects::Bucket;
 use crate::proto::v1;
 use crate::store;
 
@@ -111,6 +113,7 @@ pub async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     engine(&mut findings);
     stores(&mut findings, config);
     disks(&mut findings, config);
+    bucket(&mut findings, config).await?;
     coordinators(&mut findings, config).await;
     findings.tell(args.json)
 }
@@ -198,14 +201,31 @@ fn stores(findings: &mut Findings, config: &Config) {
             Ok(store::Probe { format: None, .. }) => {
                 findings.ok(&check, format!("none at {} yet: it is made when it is needed", path.display()));
             }
-            Ok(store::Probe { format: Some(format), open }) => {
+            Ok(store::Probe {
+                format: Some(format),
+                open,
+                checked,
+            }) => {
                 let open = if open { ", open in another process" } else { "" };
-                findings.ok(&check, format!("format {format} at {}{open}", path.display()));
+                let at = format!("format {format} at {}{open}", path.display());
+                match checked {
+                    None => findings.ok(&check, format!("{at}; nobody has verified it yet")),
+                    Some(store::Check { time, problems: 0 }) => {
+                        findings.ok(&check, format!("{at}; verified {time:.0}: sound"));
+                    }
+                    Some(store::Check { time, problems }) => findings.fail(
+                        &check,
+                        format!("{at}; verified {time:.0}: {problems} problems"),
+                        "run 'palimpsest store verify' again, then 'palimpsest store rebuild', or \
+                         restore a backup",
+                    ),
+                }
             }
             Err(error) => findings.fail(
                 &check,
                 error.to_string(),
-                "see 'palimpsest store verify' and 'palimpsest store rebuild'; a newer format needs a newer program",
+                "see 'palimpsest store verify' and 'palimpsest store rebuild'; a newer format needs a \
+                 newer program",
             ),
         }
     }
@@ -241,7 +261,8 @@ fn disks(findings: &mut Findings, config: &Config) {
         }
         let found = format!("{} free at {}", output::bytes(free), folder.display());
         let remedy = format!(
-            "free some, remove what nothing needs with 'palimpsest store gc', or name another folder with {key}"
+            "free some, remove what nothing needs with 'palimpsest store gc', or name another \
+             folder with {key}"
         );
         match free {
             free if free < NOTHING => findings.fail(&check, found, &remedy),
@@ -249,6 +270,32 @@ fn disks(findings: &mut Findings, config: &Config) {
             _ => findings.ok(&check, found),
         }
     }
+}
+
+/// Asks the bucket, if there is one, whose it is: that needs its address, its key, and both clocks.
+async fn bucket(findings: &mut Findings, config: &Config) -> anyhow::Result<()> {
+    let Some(settings) = options(&config.store).bucket else {
+        return Ok(());
+    };
+    let url = settings.url();
+    let asked = tokio::task::spawn_blocking(|| Bucket::new(settings)?.owner()).await?;
+    match asked {
+        Ok(None) => findings.ok(
+            "bucket",
+            format!("{url} answers, and has no store's objects yet"),
+        ),
+        Ok(Some(_)) => findings.ok(
+            "bucket",
+            format!("{url} answers, and has a store's objects"),
+        ),
+        Err(error) => findings.fail(
+            "bucket",
+            error.to_string(),
+            "check store.bucket, store.endpoint, store.region and store.credentials, the network, \
+             and this machine's clock",
+        ),
+    }
+    Ok(())
 }
 
 /// The folder, or the nearest one above it that there is.
@@ -310,7 +357,8 @@ async fn coordinator(
         Ok(Err(error)) => {
             let section = key.split('.').next().unwrap_or(key);
             let remedy = format!(
-                "check {key}, {section}.ca, {section}.certificate and {section}.token_file, and that 'palimpsest serve' runs there"
+                "check {key}, {section}.ca, {section}.certificate and {section}.token_file, and \
+                 that 'palimpsest serve' runs there"
             );
             return findings.fail(&check, output::explain(&error), &remedy);
         }
@@ -362,7 +410,8 @@ async fn coordinator(
         findings.fail(
             &format!("invariants of {key}"),
             format!("{} were violated", violated.join(", ")),
-            "this is a bug: keep the coordinator's log, and run 'palimpsest store verify' when it is stopped",
+            "this is a bug: keep the coordinator's log, and run 'palimpsest store verify' when it \
+             is stopped",
         );
     }
 }

@@ -211,7 +211,12 @@ fn run(cli: Cli, name: &str) -> anyhow::Result<ExitCode> {
     let span = match is_server {
         true => tracing::Span::none(),
         false => {
-            tracing::info_span!(target: telemetry::traces::TARGET, "command", otel.name = format!("palimpsest {name}"), otel.kind = "client")
+            tracing::info_span!(
+                target: telemetry::traces::TARGET,
+                "command",
+                otel.name = format!("palimpsest {name}"),
+                otel.kind = "client"
+            )
         }
     };
     let code = runtime.block_on(

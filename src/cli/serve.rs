@@ -147,9 +147,9 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
 
 /// Lets Prometheus fetch the metrics, until the process ends.
 pub(super) async fn expose(address: SocketAddr, sample: Sample) -> anyhow::Result<()> {
-    let exposition = Exposition::bind(address, sample)
-        .await
-        .with_context(|| format!("cannot listen on {address} for metrics"))?;
+    let exposition = Exposition::bind(address, sample).await.with_context(|| {
+        format!("cannot listen on {address} for metrics: choose another metrics_listen")
+    })?;
     tracing::info!(address = %exposition.local_addr()?, "showing metrics");
     tokio::spawn(exposition.serve());
     Ok(())

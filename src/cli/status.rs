@@ -153,7 +153,8 @@ fn print(out: &mut impl Write, status: &v1::Status) -> std::io::Result<()> {
         (
             "store",
             format!(
-                "{} of records, {} in {} objects, {} free; {} models, {} versions, {} audit entries; format {}",
+                "{} of records, {} in {} objects, {} free; {} models, {} versions, {} audit \
+                 entries; format {}",
                 output::bytes(store.record_bytes),
                 output::bytes(store.object_bytes),
                 output::grouped(store.objects),
@@ -311,13 +312,13 @@ pub fn worker_table(workers: &[v1::Worker]) -> Table {
     let mut table = Table::new(&[
         ("WORKER", Align::Left),
         ("STATE", Align::Left),
-        ("VERSION", Align::Left),
         ("DEVICE", Align::Left),
         ("THREADS", Align::Right),
         ("LEASES", Align::Right),
         ("UNITS", Align::Right),
         ("STEPS/S", Align::Right),
         ("GMAC/S", Align::Right),
+        ("VERSION", Align::Left),
     ]);
     for worker in workers {
         let capabilities = worker.capabilities.clone().unwrap_or_default();
@@ -329,10 +330,6 @@ pub fn worker_table(workers: &[v1::Worker]) -> Table {
         table.row([
             worker.name.trim_start_matches("workers/").to_owned(),
             state(worker).to_owned(),
-            match capabilities.version.as_str() {
-                "" => "-".to_owned(),
-                version => version.to_owned(),
-            },
             capabilities.device,
             capabilities.threads.to_string(),
             format!("{}/{}", worker.leases.len(), worker.credits),
@@ -341,6 +338,10 @@ pub fn worker_table(workers: &[v1::Worker]) -> Table {
             match worker.measured_rate {
                 rate if rate > 0.0 => format!("{:.1}", rate / 1e9),
                 _ => "-".to_owned(),
+            },
+            match capabilities.version.as_str() {
+                "" => "-".to_owned(),
+                version => version.to_owned(),
             },
         ]);
     }

@@ -171,6 +171,14 @@ fn offline(
             let report = store::verify(path, &options, |what, done, of| bar.show(what, done, of))?;
             bar.clear();
             let sound = report.problem_count == 0;
+            let check = store::Check {
+                time: jiff::Timestamp::now(),
+                problems: report.problem_count,
+            };
+            // A store that cannot be written to can be verified all the same.
+            if let Err(error) = store::note_check(path, check) {
+                tracing::warn!(%error, "that it was verified could not be noted");
+            }
             print(&report, json)?;
             Ok(if sound {
                 ExitCode::SUCCESS

@@ -578,7 +578,13 @@ impl Actor {
 fn traced(mut lease: v1::Lease) -> v1::Lease {
     if traces::are_on() && !lease.trace_parent.is_empty() {
         let task = lease.key.as_ref().map_or("", |key| key.task.as_str());
-        let span = tracing::info_span!(target: traces::TARGET, parent: None, "lease", otel.kind = "producer", task);
+        let span = tracing::info_span!(
+            target: traces::TARGET,
+            parent: None,
+            "lease",
+            otel.kind = "producer",
+            task
+        );
         traces::set_parent(&span, &lease.trace_parent);
         lease.trace_parent = traces::trace_parent(&span);
     }

@@ -5,6 +5,7 @@
 //! FORMAT    the format's number
 //! LOCK      locked by the process that has the store
 //! BUSY      locked by what must not go on beside a backup
+//! VERIFIED  when it was verified last
 //! log/      every change, in order: the truth
 //! records/  the index of it, in sled
 //! objects/  large values, model files: all of them, or copies of those that were used
@@ -45,7 +46,7 @@ pub use bucket::{Moved, pull, push};
 pub use cache::CachedResult;
 pub use collect::{Collected, GRACE, Garbage, Grace};
 pub use error::Error;
-pub use probe::{Probe, probe};
+pub use probe::{Check, Probe, note_check, probe};
 pub use read::CommittedUnit;
 pub use rebuild::{From, Rebuilt, rebuild};
 pub use records::{

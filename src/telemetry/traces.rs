@@ -2,7 +2,7 @@
 //! sent to an OpenTelemetry collector (OTLP over gRPC) that the settings name.
 //!
 //! A span's context travels as W3C's `traceparent`: in the metadata of a call, with a job and its
-//! leases, and back with the end of a lease. Until [`start`] was called there are no spans, and
+//! leases, and back with the end of a lease. Until they are started there are no spans, and
 //! everything here returns at once. What the collector does not take is dropped: nothing waits for it
 //! but the end of a program, and that not for long.
 

@@ -674,7 +674,14 @@ fn lease_span(lease: &v1::Lease) -> Span {
     }
     let task = lease.key.as_ref().map_or("", |key| key.task.as_str());
     let units = lease.units.len();
-    let span = tracing::info_span!(target: traces::TARGET, parent: None, "task", otel.kind = "consumer", task, units);
+    let span = tracing::info_span!(
+        target: traces::TARGET,
+        parent: None,
+        "task",
+        otel.kind = "consumer",
+        task,
+        units
+    );
     traces::set_parent(&span, &lease.trace_parent);
     span
 }
