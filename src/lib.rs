@@ -12,6 +12,7 @@ pub mod coordinator;
 pub mod corpus;
 pub mod edit;
 pub mod embedded;
+pub mod eval;
 pub mod facts;
 pub mod model;
 pub mod npz;

@@ -86,6 +86,14 @@ pub enum Error {
 /// # Errors
 /// [`Error`], naming the file and, where one record is wrong, that record and its field.
 pub fn read(path: &Path) -> Result<Vec<Rewrite>, Error> {
+    parse(&path.display().to_string(), &text_of(path)?)
+}
+
+/// The text of a file of records.
+///
+/// # Errors
+/// [`Error::Read`] and [`Error::TooLarge`].
+pub fn text_of(path: &Path) -> Result<String, Error> {
     let file = path.display().to_string();
     let unreadable = |source| Error::Read {
         file: file.clone(),
@@ -95,7 +103,7 @@ pub fn read(path: &Path) -> Result<Vec<Rewrite>, Error> {
     if size > LARGEST_FILE {
         return Err(Error::TooLarge { file, size });
     }
-    parse(&file, &std::fs::read_to_string(path).map_err(unreadable)?)
+    std::fs::read_to_string(path).map_err(unreadable)
 }
 
 /// Reads edits from text; `file` names it in errors.
@@ -103,6 +111,24 @@ pub fn read(path: &Path) -> Result<Vec<Rewrite>, Error> {
 /// # Errors
 /// As [`read`].
 pub fn parse(file: &str, text: &str) -> Result<Vec<Rewrite>, Error> {
+    let records = values(file, text)?;
+    let numbered = records.iter().enumerate();
+    numbered
+        .map(|(n, value)| {
+            record(value).map_err(|problem| Error::Record {
+                file: file.to_owned(),
+                number: n + 1,
+                problem,
+            })
+        })
+        .collect()
+}
+
+/// The records of a file as they stand there, one at least; `file` names it in errors.
+///
+/// # Errors
+/// [`Error::NotJson`] and [`Error::Empty`].
+pub fn values(file: &str, text: &str) -> Result<Vec<Value>, Error> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut records = Vec::new();
     // A list is one value, lines are several.
@@ -120,19 +146,14 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Rewrite>, Error> {
         let file = file.to_owned();
         return Err(Error::Empty { file });
     }
-    let numbered = records.iter().enumerate();
-    numbered
-        .map(|(n, value)| {
-            record(value).map_err(|problem| Error::Record {
-                file: file.to_owned(),
-                number: n + 1,
-                problem,
-            })
-        })
-        .collect()
+    Ok(records)
 }
 
-fn record(value: &Value) -> Result<Rewrite, String> {
+/// The edit that a record asks for.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub fn record(value: &Value) -> Result<Rewrite, String> {
     let id = ["case_id", "id"]
         .iter()
         .find_map(|field| match value.get(field)? {

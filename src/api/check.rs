@@ -31,6 +31,7 @@ pub fn has_items(job: &v1::Job) -> bool {
         Some(Spec::Generate(spec)) => !spec.prompts.is_empty(),
         Some(Spec::Stats(spec)) => !spec.pieces.is_empty(),
         Some(Spec::Edit(spec)) => !spec.tasks.is_empty(),
+        Some(Spec::Eval(spec)) => !spec.records.is_empty(),
         None => false,
     }
 }
@@ -54,9 +55,10 @@ pub fn job(job: &mut v1::Job, items: &Items) -> Result<(), Vec<Violation>> {
         Some(Spec::Generate(spec)) => generate(spec, items, &mut wrong),
         Some(Spec::Stats(spec)) => stats(spec, items, &mut wrong),
         Some(Spec::Edit(spec)) => edit(spec, items, &mut wrong),
+        Some(Spec::Eval(spec)) => eval(spec, items, &mut wrong),
         None => wrong.push((
             "job.spec".to_owned(),
-            "it is missing: set 'trace', 'generate', 'stats' or 'edit'".to_owned(),
+            "it is missing: set 'trace', 'generate', 'stats', 'edit' or 'eval'".to_owned(),
         )),
     }
     if wrong.is_empty() {
@@ -422,6 +424,13 @@ fn edit(spec: &mut v1::EditSpec, items: &Items, wrong: &mut Vec<Violation>) {
             }
         }
     }
+    method(spec, "job.edit", wrong);
+    dtype(&mut spec.dtype, wrong);
+}
+
+/// How an edit is computed: what is asked of an editing job, and of an evaluation that edits each record.
+fn method(spec: &mut v1::EditSpec, of: &str, wrong: &mut Vec<Violation>) {
+    let field = |name: &str| format!("{of}.{name}");
     if spec.method.is_empty() {
         spec.method = edit::Method::default().to_string();
     } else if let Err(error) = spec.method.parse::<edit::Method>() {
@@ -468,7 +477,81 @@ fn edit(spec: &mut v1::EditSpec, items: &Items, wrong: &mut Vec<Violation>) {
             wrong.push((field(&format!("contexts[{n}]")), error.to_string()));
         }
     }
+}
+
+fn eval(spec: &mut v1::EvalSpec, items: &Items, wrong: &mut Vec<Violation>) {
+    let field = |name: &str| format!("job.eval.{name}");
+    spec.record_count = 0; // ours to say
+    if items.is_empty() {
+        wrong.push((
+            field("records"),
+            "there are none: give at least one".to_owned(),
+        ));
+    }
+    if !matches!(v1::EvalSet::try_from(spec.set), Ok(set) if set != v1::EvalSet::Unspecified) {
+        let what = format!(
+            "{} is no data set: use EVAL_SET_COUNTERFACT or EVAL_SET_ZSRE",
+            spec.set
+        );
+        wrong.push((field("set"), what));
+    }
+    for n in 0..items.len() {
+        let Some(record) = items.message::<v1::EvalRecord>(n) else {
+            let what = "it is not a serialised EvalRecord".to_owned();
+            wrong.push((field(&format!("records[{n}]")), what));
+            continue;
+        };
+        eval_record(&record, spec.set(), &field(&format!("records[{n}]")), wrong);
+    }
     dtype(&mut spec.dtype, wrong);
+    let dtype = spec.dtype;
+    let Some(each) = &mut spec.edit_each else {
+        return;
+    };
+    if !each.tasks.is_empty() || each.gates.is_some() {
+        let what = "the records are what is edited, and every edit is measured: leave out 'tasks' and 'gates'";
+        wrong.push((field("edit_each"), what.to_owned()));
+    }
+    if !spec.against.is_empty() {
+        let what = format!(
+            "'{}': each record is measured before and after its own edit; leave it out",
+            shorten(&spec.against)
+        );
+        wrong.push((field("against"), what));
+    }
+    each.dtype = dtype;
+    method(each, "job.eval.edit_each", wrong);
+}
+
+fn eval_record(record: &v1::EvalRecord, set: v1::EvalSet, of: &str, wrong: &mut Vec<Violation>) {
+    let asked = record.request.clone().unwrap_or_default();
+    let request = edit::Request {
+        prompt: asked.prompt,
+        subject: asked.subject,
+        target_new: asked.target_new,
+        target_true: asked.target_true,
+    };
+    if let Err(error) = request.check() {
+        wrong.push((format!("{of}.request"), error.to_string()));
+    } else if set == v1::EvalSet::Counterfact && request.target_true.is_none() {
+        let what = "it is missing: CounterFact's measures compare the new object with the true one";
+        wrong.push((format!("{of}.request.target_true"), what.to_owned()));
+    }
+    let texts = |name: &str, all: &[String], wrong: &mut Vec<Violation>| {
+        for (i, text) in all.iter().enumerate() {
+            prompt(&format!("{of}.{name}[{i}]"), text, wrong);
+        }
+    };
+    texts("paraphrases", &record.paraphrases, wrong);
+    texts("generation_prompts", &record.generation_prompts, wrong);
+    for (i, neighbour) in record.neighbours.iter().enumerate() {
+        let at = format!("{of}.neighbours[{i}]");
+        prompt(&format!("{at}.prompt"), &neighbour.prompt, wrong);
+        if neighbour.target_true.trim().is_empty() {
+            let what = "it is empty: say what the true answer is".to_owned();
+            wrong.push((format!("{at}.target_true"), what));
+        }
+    }
 }
 
 /// The beginning of a text, for a message.

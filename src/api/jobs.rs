@@ -20,16 +20,18 @@ use crate::objects::Digest;
 use crate::proto::v1::job::Spec;
 use crate::proto::v1::job_service_server::JobService;
 use crate::proto::v1::{
-    CancelJobRequest, CancelJobResponse, CreateJobRequest, CreateJobResponse, ExplainJobRequest,
-    ExplainJobResponse, GetJobRequest, GetJobResponse, Job, JobCounts, JobState, ListJobsRequest,
-    ListJobsResponse, ListResultsRequest, ListResultsResponse, ListTasksRequest, ListTasksResponse,
-    Model, RequeueQuarantinedRequest, RequeueQuarantinedResponse, UnitResult, WatchJobRequest,
-    WatchJobResponse,
+    CancelJobRequest, CancelJobResponse, CreateJobRequest, CreateJobResponse, EvalSpec,
+    ExplainJobRequest, ExplainJobResponse, GetJobRequest, GetJobResponse, Job, JobCounts, JobState,
+    ListJobsRequest, ListJobsResponse, ListResultsRequest, ListResultsResponse, ListTasksRequest,
+    ListTasksResponse, Model, RequeueQuarantinedRequest, RequeueQuarantinedResponse, UnitResult,
+    WatchJobRequest, WatchJobResponse,
 };
 use crate::store::Store;
 use crate::telemetry::traces;
 use crate::version::{History, MAIN};
 
+/// The model as it was imported, as `VersionService` takes it.
+const BASE: &str = "v0";
 /// Facts of more bytes lie in an object, so that a job is never too large for a message.
 const INLINE_BYTES: usize = 1 << 20;
 /// Most events in one message of a watch.
@@ -93,9 +95,17 @@ impl Jobs {
             .inspect(|core| (core.task_cost(), core.gates()))
             .await
             .map_err(IntoStatus::into_status)?;
-        if let Some(Spec::Edit(spec)) = &mut job.spec {
-            statistics::resolve(self.coordinator.store(), &model, &job.model, spec)?;
-            check::fill_gates(spec.gates.get_or_insert_default(), &gates);
+        let store = self.coordinator.store();
+        match &mut job.spec {
+            Some(Spec::Edit(spec)) => {
+                statistics::resolve(store, &model, &job.model, "job.edit", spec)?;
+                check::fill_gates(spec.gates.get_or_insert_default(), &gates);
+            }
+            Some(Spec::Eval(EvalSpec {
+                edit_each: Some(spec),
+                ..
+            })) => statistics::resolve(store, &model, &job.model, "job.eval.edit_each", spec)?,
+            _ => {}
         }
         let store = self.coordinator.store().clone();
         // A sweep may have a million facts: reading, checking and cutting it takes seconds.
@@ -406,13 +416,13 @@ fn prepare(
     validate_only: bool,
 ) -> Result<NewJob, Status> {
     let mut items = match coordinator::items_object(&job) {
-        Some(digest) => read_facts(store, digest)?,
+        Some(digest) => read_object(store, coordinator::object_field(&job), digest)?,
         None => Items::default(),
     };
     let given = !items.is_empty();
     if given && check::has_items(&job) {
-        let what = "facts are given twice: leave out 'facts' or 'facts_object'";
-        return Err(invalid_argument("job.trace.facts_object", what));
+        let what = "what is asked is given twice: in the request and as an object; leave one out";
+        return Err(invalid_argument(coordinator::object_field(&job), what));
     }
     if !given {
         items = coordinator::pack(&mut job);
@@ -426,12 +436,17 @@ fn prepare(
             .map_err(IntoStatus::into_status)?;
         coordinator::name_object(&mut job, &digest.to_string());
     }
-    let shape = model.shape.unwrap_or_default();
-    let tasks = coordinator::tasks(&job, &items, &shape, task_cost);
     coordinator::unpack(&mut job, &items);
     // Of what was asked, not of what `main` points at now: the same request may come again.
     let request_digest = Digest::of(&job.encode_to_vec()).to_string();
-    job.version = version(store, &job, &model)?;
+    job.version = version(store, "job.version", &job.version, MAIN, &job, &model)?;
+    if let Some(against) = against(store, &job, &model)?
+        && let Some(Spec::Eval(eval)) = &mut job.spec
+    {
+        eval.against = against;
+    }
+    let shape = model.shape.unwrap_or_default();
+    let tasks = coordinator::tasks(&job, &items, &shape, task_cost);
     Ok(NewJob {
         id: Uuid::now_v7(),
         request_digest,
@@ -444,23 +459,40 @@ fn prepare(
     })
 }
 
-/// The version that a job runs on, by its digest: the one it names, or what `main` points at.
-fn version(store: &Store, job: &Job, model: &Model) -> Result<String, Status> {
+/// A version that a job names in a field, by its digest; `usual` is meant where it names none.
+fn version(
+    store: &Store,
+    field: &str,
+    name: &str,
+    usual: &str,
+    job: &Job,
+    model: &Model,
+) -> Result<String, Status> {
     let id = models::model_id(&job.model)?;
-    let asked = match job.version.as_str() {
-        "" => MAIN.to_owned(),
-        name => versions::version_of(id, "job.version", name)?,
+    let asked = match name {
+        "" => usual.to_owned(),
+        name => versions::version_of(id, field, name)?,
     };
     let history = History::new(store, id, &model.digest);
     let version = history.resolve(&asked).map_err(IntoStatus::into_status)?;
     Ok(version.name)
 }
 
-fn read_facts(store: &Store, digest: &str) -> Result<Items, Status> {
-    const FIELD: &str = "job.trace.facts_object";
+/// The version that an evaluation compares with, by its digest: the one it names, or the model as it was imported. None
+/// where nothing is compared.
+fn against(store: &Store, job: &Job, model: &Model) -> Result<Option<String>, Status> {
+    let eval = match &job.spec {
+        Some(Spec::Eval(eval)) if eval.edit_each.is_none() => eval,
+        _ => return Ok(None),
+    };
+    let name = eval.against.as_str();
+    version(store, "job.eval.against", name, BASE, job, model).map(Some)
+}
+
+fn read_object(store: &Store, field: &str, digest: &str) -> Result<Items, Status> {
     let parsed: Digest = digest
         .parse()
-        .map_err(|error: crate::objects::Error| invalid_argument(FIELD, error.to_string()))?;
+        .map_err(|error: crate::objects::Error| invalid_argument(field, error.to_string()))?;
     let objects = store.objects();
     let size = objects
         .durable_size(&parsed)
@@ -469,18 +501,19 @@ fn read_facts(store: &Store, digest: &str) -> Result<Items, Status> {
     match size {
         None => Err(failed_precondition(
             Reason::ObjectMissing,
-            format!("{FIELD}: the object {digest} is not stored: upload it first"),
+            format!("{field}: the object {digest} is not stored: upload it first"),
         )),
         Some(size) if size > largest => Err(invalid_argument(
-            FIELD,
+            field,
             format!("it has {size} bytes: {largest} at most"),
         )),
         Some(_) => {
             let bytes = objects.read(&parsed).map_err(IntoStatus::into_status)?;
             let items = Items::parse(bytes.into())
-                .map_err(|malformed| invalid_argument(FIELD, malformed.to_string()))?;
+                .map_err(|malformed| invalid_argument(field, malformed.to_string()))?;
             if items.is_empty() {
-                return Err(invalid_argument(FIELD, "it holds no facts"));
+                let what = "it holds no facts or records: give at least one";
+                return Err(invalid_argument(field, what));
             }
             Ok(items)
         }

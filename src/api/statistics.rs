@@ -280,7 +280,7 @@ fn read(objects: &ObjectStore, digest: &str) -> Result<Moment, Status> {
         .map_err(|error| invalid_argument("object", error.to_string()))
 }
 
-/// Gives an editing job the layer and the key statistics that it left open.
+/// Gives a job that edits the layer and the key statistics that it left open.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a method or a layer that is none; `FAILED_PRECONDITION` when there are no
@@ -289,12 +289,13 @@ pub(super) fn resolve(
     store: &Store,
     model: &v1::Model,
     name: &str,
+    field: &str,
     spec: &mut v1::EditSpec,
 ) -> Result<(), Status> {
     let method: Method = match spec.method.as_str() {
         "" => Method::default(),
         text => text.parse().map_err(|error: crate::edit::Error| {
-            invalid_argument("job.edit.method", error.to_string())
+            invalid_argument(format!("{field}.method"), error.to_string())
         })?,
     };
     let shape = model.shape.unwrap_or_default();
@@ -315,7 +316,7 @@ pub(super) fn resolve(
     let layer = spec.layer.unwrap_or_else(usual);
     if layer >= layers {
         let what = format!("{layer} is not one of the model's {layers}, which begin at 0");
-        return Err(invalid_argument("job.edit.layer", what));
+        return Err(invalid_argument(format!("{field}.layer"), what));
     }
     spec.layer = Some(layer);
     spec.statistics = None;

@@ -140,6 +140,7 @@ pub fn unit_word(job: &v1::Job) -> &'static str {
         Some(Spec::Generate(_)) => "prompts",
         Some(Spec::Stats(_)) => "pieces",
         Some(Spec::Edit(_)) => "edits",
+        Some(Spec::Eval(_)) => "measurements",
         _ => "grids",
     }
 }

@@ -9,11 +9,11 @@ use clap::Args;
 use prost::Message as _;
 
 use super::connection::{Connection, ConnectionArgs, Need};
-use super::results::{Results, Sites};
-use super::{follow, generate, output, rewrite, stats};
+use super::results::{Evaluation, Results, Sites};
+use super::{follow, generate, output, rewrite, stats, version};
 use crate::client::Client;
 use crate::config::ClientConfig;
-use crate::coordinator::is_terminal;
+use crate::coordinator::{is_terminal, items_object};
 use crate::objects::Digest;
 use crate::plot::table::{Align, Table};
 use crate::plot::terminal_width;
@@ -183,6 +183,7 @@ fn what(job: &v1::Job) -> String {
         Some(Spec::Generate(_)) => "generate",
         Some(Spec::Stats(_)) => "stats",
         Some(Spec::Edit(_)) => "edit",
+        Some(Spec::Eval(_)) => "eval",
         None => "-",
     };
     if job.display_name.is_empty() {
@@ -279,6 +280,17 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
         )?;
         if let Some(corpus) = &trace.noise_corpus {
             writeln!(out, "corpus   {}", corpus.digest)?;
+        }
+    }
+    if let Some(Spec::Eval(eval)) = &job.spec {
+        let each = match &eval.edit_each {
+            Some(each) => format!(", each edited alone by {}", each.method),
+            None => String::new(),
+        };
+        writeln!(out, "asked    {} records{each}", eval.record_count)?;
+        writeln!(out, "version  {}", job.version)?;
+        if !eval.against.is_empty() {
+            writeln!(out, "against  {}", eval.against)?;
         }
     }
     writeln!(out, "state    {}", state(&job))?;
@@ -413,15 +425,12 @@ async fn requeue(client: &Client, asked: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fetches the facts of a job that lie in an object of their own.
-async fn fetch_facts(client: &Client, job: &mut v1::Job) -> anyhow::Result<()> {
-    let Some(Spec::Trace(trace)) = &mut job.spec else {
+/// Fetches the facts or records of a job that lie in an object of their own.
+async fn fetch_parts(client: &Client, job: &mut v1::Job) -> anyhow::Result<()> {
+    let Some(digest) = items_object(job) else {
         return Ok(());
     };
-    if trace.facts_object.is_empty() {
-        return Ok(());
-    }
-    let digest: Digest = trace.facts_object.parse()?;
+    let digest: Digest = digest.parse()?;
     let read = || async {
         let request = v1::ReadObjectRequest {
             digest: digest.to_string(),
@@ -436,9 +445,15 @@ async fn fetch_facts(client: &Client, job: &mut v1::Job) -> anyhow::Result<()> {
     };
     let bytes = follow::patiently(read).await?;
     if Digest::of(&bytes) != digest {
-        bail!("the facts that came are not those of {digest}: try again");
+        bail!("the bytes that came are not those of {digest}: try again");
     }
-    trace.facts = v1::FactList::decode(bytes.as_slice())?.facts;
+    match &mut job.spec {
+        Some(Spec::Trace(trace)) => trace.facts = v1::FactList::decode(bytes.as_slice())?.facts,
+        Some(Spec::Eval(eval)) => {
+            eval.records = v1::EvalRecordList::decode(bytes.as_slice())?.records;
+        }
+        _ => {}
+    }
     Ok(())
 }
 
@@ -460,6 +475,11 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
         for result in &found {
             rewrite::print(&mut out, result, None, format.json)?;
         }
+        return Ok(job);
+    }
+    if let Some(Spec::Eval(_)) = job.spec {
+        drop(out);
+        evaluation(client, &job, &found, format).await?;
         return Ok(job);
     }
     if let Some(Spec::Stats(_)) = job.spec {
@@ -503,6 +523,40 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
     Ok(job)
 }
 
+/// Gives the results of an evaluation in the form that was asked for.
+async fn evaluation(
+    client: &Client,
+    job: &v1::Job,
+    found: &[v1::UnitResult],
+    format: &Format,
+) -> anyhow::Result<()> {
+    if format.svg.is_some() || format.npz.is_some() || format.by_relation {
+        bail!(
+            "an evaluation has no figures, arrays or relations: --json and --averages are for it"
+        );
+    }
+    let mut labels = std::collections::BTreeMap::new();
+    if let Some(Spec::Eval(eval)) = &job.spec {
+        for name in [&job.version, &eval.against] {
+            if !name.is_empty() && !labels.contains_key(name) {
+                let number = version::get(client, &job.model, name).await?.number;
+                labels.insert(name.clone(), format!("v{number}"));
+            }
+        }
+    }
+    let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
+    let evaluation = Evaluation::new(job, found, label)?;
+    let mut out = std::io::stdout().lock();
+    match (format.json, format.averages) {
+        (true, true) => evaluation.means_json(&mut out)?,
+        (true, false) => evaluation.json_lines(&mut out)?,
+        (false, averages) => {
+            evaluation.report(&mut out, !averages, terminal_width(), output::colour())?;
+        }
+    }
+    Ok(())
+}
+
 /// A job and its results so far.
 pub async fn results(
     client: &Client,
@@ -516,7 +570,7 @@ pub async fn results(
     };
     let job = follow::patiently(get).await?.into_inner().job;
     let mut job = job.unwrap_or_default();
-    fetch_facts(client, &mut job).await?;
+    fetch_parts(client, &mut job).await?;
     if !is_terminal(job.state()) {
         eprintln!("the job is {}: these are the results so far", state(&job));
     }

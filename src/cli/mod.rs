@@ -9,6 +9,7 @@ mod connection;
 mod diff;
 mod doctor;
 mod edit;
+mod eval;
 mod export;
 mod follow;
 mod generate;
@@ -76,6 +77,8 @@ enum Command {
     Generate(generate::Args),
     /// Change what a model knows
     Edit(Box<edit::Args>),
+    /// Measure what a version answers to a data set that edits are judged by
+    Eval(Box<eval::Args>),
     /// Collect the key statistics that edits need
     #[command(subcommand)]
     Stats(stats::Command),
@@ -163,6 +166,7 @@ fn run(cli: Cli, name: &str) -> anyhow::Result<ExitCode> {
         Command::Locate(args) => args.connection.flags(&mut flags),
         Command::Generate(args) => args.connection.flags(&mut flags),
         Command::Edit(args) => args.connection().flags(&mut flags),
+        Command::Eval(args) => args.connection.flags(&mut flags),
         Command::Stats(command) => command.connection().flags(&mut flags),
         Command::Log(args) => args.connection.flags(&mut flags),
         Command::Show(args) => args.connection.flags(&mut flags),
@@ -230,6 +234,7 @@ fn run(cli: Cli, name: &str) -> anyhow::Result<ExitCode> {
                 Command::Locate(args) => locate::run(args, &config.client).await,
                 Command::Generate(args) => generate::run(args, &config.client).await,
                 Command::Edit(args) => edit::run(*args, &config.client, &config.edit).await,
+                Command::Eval(args) => eval::run(*args, &config.client).await,
                 Command::Stats(command) => stats::run(command, &config.client).await,
                 Command::Log(args) => log::run(args, &config.client).await,
                 Command::Show(args) => show::run(args, &config.client).await,

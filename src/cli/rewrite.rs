@@ -1,7 +1,7 @@
 //! `palimpsest edit PROMPT`: rewrite facts, each computed and measured before a branch takes it.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -94,7 +94,8 @@ pub struct Args {
     pub(super) common: super::refs::Common,
 }
 
-fn parse_number(text: &str) -> Result<v1::NamedNumber, String> {
+/// A number of an edit as a flag has it: `steps=30`.
+pub fn parse_number(text: &str) -> Result<v1::NamedNumber, String> {
     let parsed = text
         .split_once('=')
         .and_then(|(key, value)| Some((key.to_owned(), value.parse().ok()?)));
@@ -110,7 +111,7 @@ pub async fn run(
 ) -> anyhow::Result<ExitCode> {
     // Files that cannot be read are said before a store is opened.
     let rewrites = rewrites(&args)?;
-    let contexts = contexts(&args)?;
+    let contexts = contexts(args.contexts.as_deref())?;
     args.min_efficacy = args.min_efficacy.or(settings.min_efficacy);
     args.max_drift = args.max_drift.or(settings.max_drift);
     args.max_norm = args.max_norm.or(settings.max_norm);
@@ -154,8 +155,9 @@ fn rewrites(args: &Args) -> anyhow::Result<Vec<Rewrite>> {
     }])
 }
 
-fn contexts(args: &Args) -> anyhow::Result<Vec<String>> {
-    let Some(path) = &args.contexts else {
+/// The contexts of a file; none without one.
+pub fn contexts(file: Option<&Path>) -> anyhow::Result<Vec<String>> {
+    let Some(path) = file else {
         return Ok(Vec::new());
     };
     let text =
@@ -316,7 +318,7 @@ async fn compute(
 }
 
 /// The layer and the tokens of the statistics whose absence a status tells.
-fn wanted_statistics(status: &Status) -> Option<(u32, u64)> {
+pub fn wanted_statistics(status: &Status) -> Option<(u32, u64)> {
     let info = status.get_details_error_info()?;
     let number = |key: &str| info.metadata.get(key)?.parse::<u64>().ok();
     (info.reason == "STATISTICS_MISSING").then_some(())?;

@@ -18,9 +18,9 @@ use crate::proto::v1::{self, job::Spec};
 use crate::{corpus, facts, translate};
 
 /// Facts of more bytes travel as an object.
-const INLINE_BYTES: usize = 1 << 20;
+pub const INLINE_BYTES: usize = 1 << 20;
 /// A sweep that someone waits for in its own process goes before what an earlier process left.
-const ATTENDED: i32 = 1;
+pub const ATTENDED: i32 = 1;
 
 /// Flags of `trace`.
 #[derive(Debug, clap::Args)]
@@ -227,7 +227,7 @@ async fn store_corpus(client: &Client, texts: &[String]) -> anyhow::Result<v1::C
 }
 
 /// Stores an object with the coordinator: what does not fit a request.
-async fn store(client: &Client, bytes: &[u8]) -> anyhow::Result<Digest> {
+pub async fn store(client: &Client, bytes: &[u8]) -> anyhow::Result<Digest> {
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(bytes)?;
     let digest = Digest::of(bytes);

@@ -37,8 +37,11 @@ impl UnitDigests {
         part(&mut hasher, b"palimpsest unit 1");
         part(&mut hasher, &ENGINE_REVISION.to_be_bytes());
         part(&mut hasher, model.digest.as_bytes());
-        // Which version of it: two models with the same files have the same versions.
-        part(&mut hasher, digest_of(&job.version).as_bytes());
+        // Which version of it: two models with the same files have the same versions. The units of an
+        // evaluation are of one version or another, each says which.
+        if !matches!(job.spec, Some(Spec::Eval(_))) {
+            part(&mut hasher, digest_of(&job.version).as_bytes());
+        }
         let mut settings = hasher.clone();
         match job.spec.as_ref()? {
             Spec::Trace(trace) => {
@@ -58,6 +61,23 @@ impl UnitDigests {
                 let asked = v1::GenerateSpec {
                     prompts: Vec::new(),
                     ..generate.clone()
+                };
+                part(&mut settings, &asked.encode_to_vec());
+            }
+            Spec::Eval(eval) => {
+                part(&mut settings, b"eval");
+                let asked = v1::EvalSpec {
+                    records: Vec::new(),
+                    against: String::new(),
+                    left_out: 0,
+                    records_object: String::new(),
+                    record_count: 0,
+                    // Why a layer was chosen decides nothing.
+                    edit_each: eval.edit_each.clone().map(|each| v1::EditSpec {
+                        layer_choice: String::new(),
+                        ..each
+                    }),
+                    ..eval.clone()
                 };
                 part(&mut settings, &asked.encode_to_vec());
             }
@@ -97,6 +117,10 @@ impl UnitDigests {
             }
             _ => {
                 hasher = self.settings.clone();
+                if let leased_unit::Spec::Eval(_) = spec {
+                    let version = plan::version_of(job, items, unit);
+                    part(&mut hasher, digest_of(version).as_bytes());
+                }
                 let scale = scale.map_or([0; 8], |scale| scale.to_bits().to_be_bytes());
                 part(&mut hasher, &scale);
                 let spec = v1::LeasedUnit {
@@ -249,6 +273,50 @@ mod tests {
             assert_ne!(one, other, "unit {unit}");
             assert_ne!(one, digest(&job, &files, unit, 0.5), "unit {unit}");
         }
+    }
+
+    #[test]
+    fn a_record_on_a_version_is_the_same_unit_whatever_it_is_compared_with() {
+        let files = model("abc");
+        let job = |version: &str, against: &str, each: Option<&str>| v1::Job {
+            model: "models/m".to_owned(),
+            version: format!("models/m/versions/{version}"),
+            spec: Some(Spec::Eval(v1::EvalSpec {
+                records: ["one", "two"]
+                    .map(|subject| v1::EvalRecord {
+                        request: Some(v1::EditRequest {
+                            subject: subject.to_owned(),
+                            ..Default::default()
+                        }),
+                        ..Default::default()
+                    })
+                    .to_vec(),
+                against: format!("models/m/versions/{against}"),
+                edit_each: each.map(|method| v1::EditSpec {
+                    method: method.to_owned(),
+                    ..Default::default()
+                }),
+                left_out: version.len() as u64,
+                ..Default::default()
+            })),
+            ..Default::default()
+        };
+        let unit = |job: &v1::Job, unit| digest(job, &files, unit, 0.0);
+        let compared = job("edited", "base", None);
+        let alone = job("base", "base", None);
+        assert!(unit(&alone, 1).is_some());
+        assert_eq!(unit(&compared, 3), unit(&alone, 1));
+        assert_eq!(unit(&compared, 1), unit(&job("edited", "other", None), 1));
+        for other in [
+            unit(&compared, 1),
+            unit(&alone, 0),
+            unit(&job("base", "base", Some("rome")), 1),
+            unit(&job("base", "base", Some("ft-l")), 1),
+        ] {
+            assert!(other.is_some());
+            assert_ne!(other, unit(&alone, 1));
+        }
+        assert_eq!(unit(&alone, 2), None);
     }
 
     #[test]

@@ -427,15 +427,16 @@ impl Job {
 
     /// What a worker is sent of a task: the units that have no result yet.
     pub(super) fn lease(&self, key: LeaseKey) -> v1::Lease {
-        let open = self.tasks[key.task as usize].range();
-        let open = open.filter(|unit| self.committed(*unit).is_none());
+        let range = self.tasks[key.task as usize].range();
+        let version = plan::version_of(&self.spec, &self.items, range.start);
+        let open = range.filter(|unit| self.committed(*unit).is_none());
         let (settings, units) = plan::lease_units(&self.spec, &self.items, open);
         v1::Lease {
             key: Some(key.to_proto()),
             model: Some(self.model.clone()),
             units,
             noise_scale: self.noise_scale,
-            version: self.spec.version.clone(),
+            version: version.to_owned(),
             leased_version: None,
             trace_parent: self.spec.trace_parent.clone(),
             settings,

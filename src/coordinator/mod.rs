@@ -37,7 +37,8 @@ pub use items::{Items, Malformed};
 pub use job::is_terminal;
 pub use limits::Limits;
 pub use plan::{
-    TASK_COST, items_object, name_object, noise_factor, pack, summary, tasks, units, unpack,
+    TASK_COST, items_object, name_object, noise_factor, object_field, pack, summary, tasks, units,
+    unpack,
 };
 pub use restore::Restoring;
 pub use transaction::Transaction;

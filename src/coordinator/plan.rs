@@ -2,7 +2,8 @@
 //!
 //! A unit's number decides what it is, so a plan never has to be stored unit by unit: for a sweep
 //! `unit = fact * kinds + kind`, for completions `unit = prompt`, and the preparatory unit of a
-//! sweep whose noise depends on all its subjects has the number after the last.
+//! sweep whose noise depends on all its subjects has the number after the last. An evaluation goes through
+//! its records once a version: `unit = version * records + record`.
 
 use std::mem::take;
 
@@ -41,6 +42,9 @@ pub fn pack(job: &mut v1::Job) -> Items {
             tasks: take(&mut edit.tasks),
             ..Default::default()
         }),
+        Some(Spec::Eval(eval)) => Items::of(&v1::EvalRecordList {
+            records: take(&mut eval.records),
+        }),
         None => Items::default(),
     }
 }
@@ -60,6 +64,7 @@ pub fn unpack(job: &mut v1::Job, items: &Items) {
         }
         Some(Spec::Stats(stats)) => stats.pieces = all.filter_map(|n| items.message(n)).collect(),
         Some(Spec::Edit(edit)) => edit.tasks = all.filter_map(|n| items.message(n)).collect(),
+        Some(Spec::Eval(eval)) => eval.records = all.filter_map(|n| items.message(n)).collect(),
         None => {}
     }
 }
@@ -67,28 +72,56 @@ pub fn unpack(job: &mut v1::Job, items: &Items) {
 /// The digest of the object in which a job's parts lie, when they do not lie in the job.
 pub fn items_object(job: &v1::Job) -> Option<&str> {
     match &job.spec {
-        Some(Spec::Trace(trace)) => Some(trace.facts_object.as_str()).filter(|it| !it.is_empty()),
+        Some(Spec::Trace(trace)) => Some(trace.facts_object.as_str()),
+        Some(Spec::Eval(eval)) => Some(eval.records_object.as_str()),
         _ => None,
+    }
+    .filter(|digest| !digest.is_empty())
+}
+
+/// The field that names that object.
+pub fn object_field(job: &v1::Job) -> &'static str {
+    match &job.spec {
+        Some(Spec::Eval(_)) => "job.eval.records_object",
+        _ => "job.trace.facts_object",
     }
 }
 
 /// Says that a job's parts lie in an object. Kinds that cannot keep theirs in the request.
 pub fn name_object(job: &mut v1::Job, digest: &str) {
-    if let Some(Spec::Trace(trace)) = &mut job.spec {
-        digest.clone_into(&mut trace.facts_object);
+    match &mut job.spec {
+        Some(Spec::Trace(trace)) => digest.clone_into(&mut trace.facts_object),
+        Some(Spec::Eval(eval)) => digest.clone_into(&mut eval.records_object),
+        _ => {}
     }
 }
 
 /// Units of a job, without preparatory ones.
 pub fn units(job: &v1::Job, items: &Items) -> u64 {
-    items.len() as u64 * grain(job)
+    items.len() as u64 * grain(job) * passes(job)
+}
+
+/// How often a job goes through its parts: an evaluation once a version.
+fn passes(job: &v1::Job) -> u64 {
+    match &job.spec {
+        Some(Spec::Eval(eval)) if !eval.against.is_empty() && eval.against != job.version => 2,
+        _ => 1,
+    }
+}
+
+/// The version that a unit runs on.
+pub(super) fn version_of<'a>(job: &'a v1::Job, items: &Items, unit: u64) -> &'a str {
+    match &job.spec {
+        Some(Spec::Eval(eval)) if unit >= items.len() as u64 && passes(job) > 1 => &eval.against,
+        _ => &job.version,
+    }
 }
 
 /// Units that stay together in one task: the kinds of a fact, which share runs of the model.
 pub fn grain(job: &v1::Job) -> u64 {
     match &job.spec {
         Some(Spec::Trace(trace)) => trace.kinds.len().max(1) as u64,
-        Some(Spec::Generate(_) | Spec::Stats(_) | Spec::Edit(_)) | None => 1,
+        Some(Spec::Generate(_) | Spec::Stats(_) | Spec::Edit(_) | Spec::Eval(_)) | None => 1,
     }
 }
 
@@ -144,6 +177,22 @@ pub fn tasks(
             let costs = all.map(|_| EDIT_TOKENS * shape.parameters as f64);
             cut(&mut plan, costs, sizes, grain(job), task_cost);
         }
+        Some(Spec::Eval(eval)) => {
+            let costs: Vec<f64> = all
+                .map(|n| eval_tokens(&items.message(n).unwrap_or_default(), eval))
+                .map(|tokens| tokens * shape.parameters as f64)
+                .collect();
+            // A task has the units of one version only.
+            for pass in 0..passes(job) {
+                let mut one = Vec::new();
+                let costs = costs.iter().copied();
+                cut(&mut one, costs, sizes, grain(job), task_cost);
+                plan.extend(one.into_iter().map(|task| TaskPlan {
+                    first_unit: task.first_unit + pass * items.len() as u64,
+                    ..task
+                }));
+            }
+        }
         None => {}
     }
     plan
@@ -151,6 +200,21 @@ pub fn tasks(
 
 /// Passes of one token that an edit costs: some 20 steps of 20 contexts with half a dozen tokens each, forth and back.
 const EDIT_TOKENS: f64 = 5000.0;
+
+/// Passes of one token that a record costs: each prompt with either object, texts of a hundred tokens, and the edit where
+/// each record is edited and measured again.
+fn eval_tokens(record: &v1::EvalRecord, eval: &v1::EvalSpec) -> f64 {
+    let request = record.request.clone().unwrap_or_default();
+    let rewritten = estimated_tokens(&request.prompt) + estimated_tokens(&request.subject);
+    let others = record.paraphrases.iter();
+    let others = others.chain(record.neighbours.iter().map(|it| &it.prompt));
+    let read: f64 = others.map(|text| estimated_tokens(text)).sum();
+    let once = 2.0 * (rewritten + read) + 100.0 * record.generation_prompts.len() as f64;
+    match eval.edit_each {
+        Some(_) => EDIT_TOKENS + 2.0 * once,
+        None => once,
+    }
+}
 
 /// Tokens of a piece of a corpus; those drawn from the model are computed twice.
 fn piece_tokens(piece: &v1::StatsUnit) -> f64 {
@@ -175,6 +239,7 @@ pub fn needs(job: &v1::Job, shape: &v1::model::Shape) -> Needs {
         Some(Spec::Generate(generate)) => generate.dtype(),
         Some(Spec::Stats(stats)) => stats.dtype(),
         Some(Spec::Edit(edit)) => edit.dtype(),
+        Some(Spec::Eval(eval)) => eval.dtype(),
         None => v1::Dtype::Unspecified,
     };
     let bytes = match dtype {
@@ -233,6 +298,10 @@ pub fn lease_units(
             tasks: Vec::new(),
             ..edit.clone()
         })),
+        Some(Spec::Eval(eval)) => Some(v1::lease::Settings::Eval(v1::EvalSpec {
+            records: Vec::new(),
+            ..eval.clone()
+        })),
         None => None,
     };
     (settings, units)
@@ -256,6 +325,10 @@ pub(super) fn unit_spec(job: &v1::Job, items: &Items, unit: u64) -> Option<lease
         }),
         Spec::Stats(_) => leased_unit::Spec::Stats(items.message(unit as usize)?),
         Spec::Edit(_) => leased_unit::Spec::Edit(items.message(unit as usize)?),
+        Spec::Eval(_) if unit >= units(job, items) => return None,
+        Spec::Eval(_) => {
+            leased_unit::Spec::Eval(items.message(unit as usize % items.len().max(1))?)
+        }
     })
 }
 
@@ -290,8 +363,10 @@ fn noise_unit(trace: &v1::TraceSpec, items: &Items) -> v1::NoiseUnit {
 /// A job as lists show it: without what makes it large. `spec` has been packed.
 pub fn summary(spec: &v1::Job, items: &Items) -> v1::Job {
     let mut job = spec.clone();
-    if let Some(Spec::Trace(trace)) = &mut job.spec {
-        trace.fact_count = items.len() as u64;
+    match &mut job.spec {
+        Some(Spec::Trace(trace)) => trace.fact_count = items.len() as u64,
+        Some(Spec::Eval(eval)) => eval.record_count = items.len() as u64,
+        _ => {}
     }
     job
 }
@@ -372,6 +447,7 @@ fn trace_cost(fact: &v1::Fact, trace: &v1::TraceSpec, shape: &v1::model::Shape) 
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -455,6 +531,56 @@ mod tests {
             fact.prompt.push_str(&"x".repeat(TASK_BYTES / 2));
         }
         assert_eq!(cut(wordy, f64::INFINITY).0.len(), 3);
+    }
+
+    fn evaluation(records: usize, against: &str) -> v1::Job {
+        let record = |n| v1::EvalRecord {
+            request: Some(v1::EditRequest {
+                prompt: "{} is in downtown".to_owned(),
+                subject: format!("Needle {n}"),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        v1::Job {
+            version: "models/m/versions/b".to_owned(),
+            spec: Some(Spec::Eval(v1::EvalSpec {
+                records: (0..records).map(record).collect(),
+                against: against.to_owned(),
+                ..Default::default()
+            })),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn an_evaluation_goes_through_its_records_once_a_version_and_no_task_has_two() {
+        let mut job = evaluation(100, "models/m/versions/a");
+        let items = pack(&mut job);
+        assert_eq!(units(&job, &items), 200);
+        let plan = tasks(&job, &items, &shape(), 20.0 * shape().parameters as f64);
+        let mut next = 0;
+        for task in &plan {
+            assert_eq!(task.first_unit, next);
+            next += task.units;
+            let versions = [task.first_unit, next - 1].map(|unit| version_of(&job, &items, unit));
+            assert_eq!(versions[0], versions[1]);
+        }
+        assert_eq!(next, 200);
+        assert!(plan.len() > 10);
+        for (unit, n, version) in [(7, 7, &job.version[..]), (107, 7, "models/m/versions/a")] {
+            assert_eq!(version_of(&job, &items, unit), version);
+            let Some(leased_unit::Spec::Eval(record)) = unit_spec(&job, &items, unit) else {
+                panic!("unit {unit} is a record");
+            };
+            assert_eq!(record.request.unwrap().subject, format!("Needle {n}"));
+        }
+        assert_eq!(unit_spec(&job, &items, 200), None);
+        for once in ["", "models/m/versions/b"] {
+            let mut job = evaluation(100, once);
+            let items = pack(&mut job);
+            assert_eq!(units(&job, &items), 100);
+        }
     }
 
     #[test]

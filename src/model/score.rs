@@ -76,13 +76,13 @@ impl Tokenizer {
     }
 }
 
-/// Scores continuations, each alone. Rows of one shape share a batch.
+/// Scores continuations, each alone. Rows of one shape share a batch, and continuations of one prompt of which one's
+/// tokens begin the other's share a row: all that have one token do.
 ///
 /// # Errors
 /// [`Error::Argument`] for an empty prompt or target, [`Error::TokenId`], [`Error::Context`].
 pub fn score(model: &Model, continuations: &[Continuation]) -> Result<Vec<Score>, Error> {
-    let mut shapes: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
-    for (index, continuation) in continuations.iter().enumerate() {
+    for continuation in continuations {
         let shape = (continuation.prompt.len(), continuation.target.len());
         if shape.0 == 0 || shape.1 == 0 {
             return Err(Error::Argument {
@@ -91,42 +91,72 @@ pub fn score(model: &Model, continuations: &[Continuation]) -> Result<Vec<Score>
                 remedy: "give at least one of each".into(),
             });
         }
-        shapes.entry(shape).or_default().push(index);
+    }
+    let mut shapes: BTreeMap<(usize, usize), Vec<Row>> = BTreeMap::new();
+    for row in rows(continuations) {
+        let shape = (row.ids.len(), row.prompt);
+        shapes.entry(shape).or_default().push(row);
     }
     let mut scores: Vec<Option<Score>> = vec![None; continuations.len()];
     let _no_grad = tch::no_grad_guard();
-    for ((prompt, target), rows) in shapes {
-        for rows in rows.chunks((BATCH_TOKENS / (prompt + target)).max(1)) {
-            let ids = rows.iter().map(|&row| {
-                let Continuation { prompt, target } = &continuations[row];
-                // Nothing is read behind the last target token.
-                model.ids(&[prompt, &target[..target.len() - 1]].concat())
-            });
+    for ((tokens, prompt), rows) in shapes {
+        for rows in rows.chunks((BATCH_TOKENS / tokens).max(1)) {
+            let ids = rows.iter().map(|row| model.ids(&row.ids));
             let ids: Vec<Tensor> = ids.collect::<Result<_, _>>()?;
-            let wanted: Vec<i64> = rows
-                .iter()
-                .flat_map(|&row| &continuations[row].target)
-                .map(|&id| {
-                    let _checked = model.ids(&[id])?;
-                    Ok(i64::from(id))
-                })
-                .collect::<Result<_, Error>>()?;
-            let wanted = Tensor::from_slice(&wanted)
-                .view([rows.len() as i64, target as i64, 1])
-                .to_device(model.device());
-            let log = last_log_probabilities(model, &Tensor::cat(&ids, 0), target as i64);
-            let losses: Vec<f64> = numbers(&log.gather(2, &wanted, false).neg())?;
-            let likeliest: Vec<f64> = numbers(&log.argmax(2, true).eq_tensor(&wanted))?;
-            for (n, &row) in rows.iter().enumerate() {
-                let at = n * target..(n + 1) * target;
-                scores[row] = Some(Score {
-                    losses: losses[at.clone()].to_vec(),
-                    likeliest: likeliest[at].iter().map(|&x| x > 0.5).collect(),
-                });
+            let reads = tokens - prompt + 1;
+            let log = last_log_probabilities(model, &Tensor::cat(&ids, 0), reads as i64);
+            let top: Vec<f64> = numbers(&log.argmax(2, false))?;
+            for (n, row) in rows.iter().enumerate() {
+                for &index in &row.continuations {
+                    let target = &continuations[index].target;
+                    // Its last token was not run: it may be one that the model does not have.
+                    let _checked = model.ids(target)?;
+                    let wanted: Vec<i64> = target.iter().map(|&id| i64::from(id)).collect();
+                    let wanted = Tensor::from_slice(&wanted)
+                        .unsqueeze(1)
+                        .to_device(model.device());
+                    let read = log.select(0, n as i64).narrow(0, 0, target.len() as i64);
+                    let top = &top[n * reads..][..target.len()];
+                    let same = |(&id, &top): (&u32, &f64)| f64::from(id) == top;
+                    scores[index] = Some(Score {
+                        losses: numbers(&read.gather(1, &wanted, false).neg())?,
+                        likeliest: target.iter().zip(top).map(same).collect(),
+                    });
+                }
             }
         }
     }
     Ok(scores.into_iter().flatten().collect())
+}
+
+/// Tokens to run, and the continuations that are read from them.
+struct Row {
+    /// A prompt and all tokens of a target but the last, behind which nothing is read.
+    ids: Vec<u32>,
+    /// Tokens of the prompt.
+    prompt: usize,
+    continuations: Vec<usize>,
+}
+
+fn rows(continuations: &[Continuation]) -> Vec<Row> {
+    let mut order: Vec<usize> = (0..continuations.len()).collect();
+    // The longer first: the shorter may be part of it.
+    order.sort_by_key(|&index| std::cmp::Reverse(continuations[index].target.len()));
+    let mut rows: Vec<Row> = Vec::new();
+    for index in order {
+        let Continuation { prompt, target } = &continuations[index];
+        let ids = [prompt, &target[..target.len() - 1]].concat();
+        let holds = |row: &&mut Row| row.prompt == prompt.len() && row.ids.starts_with(&ids);
+        match rows.iter_mut().find(holds) {
+            Some(row) => row.continuations.push(index),
+            None => rows.push(Row {
+                ids,
+                prompt: prompt.len(),
+                continuations: vec![index],
+            }),
+        }
+    }
+    rows
 }
 
 /// Log-probabilities of the next token after each of the last `queries` tokens of `ids`, `[rows, tokens]`:
@@ -148,4 +178,36 @@ fn numbers(values: &Tensor) -> Result<Vec<f64>, Error> {
     Ok(Vec::try_from(
         &values.to_kind(Kind::Double).reshape([-1]).contiguous(),
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_begins_alike_is_run_once() {
+        let of = |prompt: &[u32], target: &[u32]| Continuation {
+            prompt: prompt.to_vec(),
+            target: target.to_vec(),
+        };
+        let asked = [
+            of(&[1, 2], &[3]),
+            of(&[1, 2], &[4, 5, 6]),
+            of(&[1, 2], &[4, 7]),
+            of(&[1, 2], &[8, 7]),
+            of(&[1], &[2, 3]),
+        ];
+        let found: Vec<(Vec<u32>, usize, Vec<usize>)> = rows(&asked)
+            .into_iter()
+            .map(|row| (row.ids, row.prompt, row.continuations))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (vec![1, 2, 4, 5], 2, vec![1, 2, 0]),
+                (vec![1, 2, 8], 2, vec![3]),
+                (vec![1, 2], 1, vec![4]),
+            ]
+        );
+    }
 }

@@ -110,6 +110,9 @@ impl Store {
                         ("noise_corpus", corpus(&trace.noise_corpus)),
                     ],
                     Some(v1::job::Spec::Stats(stats)) => vec![("corpus", corpus(&stats.corpus))],
+                    Some(v1::job::Spec::Eval(eval)) => {
+                        vec![("records_object", Some(eval.records_object.clone()))]
+                    }
                     _ => Vec::new(),
                 };
                 for (field, digest) in named {

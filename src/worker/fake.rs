@@ -57,6 +57,7 @@ impl Engine for Fake {
                     prompt: unit.prompt.clone(),
                     ..Default::default()
                 }),
+                Some(Spec::Eval(record)) => Outcome::Eval(answers(record, lease)),
                 Some(Spec::Stats(_) | Spec::Edit(_)) => Outcome::Failure(failure(
                     v1::FailureClass::Invalid,
                     "without a model there are no keys and no edits",
@@ -73,6 +74,34 @@ impl Engine for Fake {
             );
         }
         Ok(())
+    }
+}
+
+/// Answers that depend on the record, the version and how it is edited.
+fn answers(record: &v1::EvalRecord, lease: &v1::Lease) -> v1::EvalOutcome {
+    let each = match &lease.settings {
+        Some(v1::lease::Settings::Eval(eval)) => eval.edit_each.clone(),
+        _ => None,
+    };
+    let asked = record.request.clone().unwrap_or_default();
+    let measure = |after: &str| {
+        let text = format!("{} {} {after}", asked.subject, lease.version);
+        let seed = text
+            .bytes()
+            .fold(7_u64, |h, b| h.wrapping_mul(31) + u64::from(b));
+        let figure = |(n, key): (u64, &str)| v1::NamedNumber {
+            key: key.to_owned(),
+            value: (seed % 89 + n * 7) as f64 % 97.0 / 97.0,
+        };
+        v1::EvalMeasure {
+            figures: (0..).zip(["ES", "PS", "NS"]).map(figure).collect(),
+            ..Default::default()
+        }
+    };
+    v1::EvalOutcome {
+        before: each.is_some().then(|| measure("")),
+        measured: Some(measure(&each.map_or(String::new(), |each| each.method))),
+        edit: None,
     }
 }
 

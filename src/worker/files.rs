@@ -304,7 +304,7 @@ async fn version(
     }))
 }
 
-/// Fetches the key statistics that an editing lease names, and writes into it where they are.
+/// Fetches the key statistics that a lease with edits names, and writes into it where they are.
 ///
 /// # Errors
 /// [`Error::Statistics`].
@@ -313,10 +313,12 @@ pub async fn statistics(
     objects: &ObjectStore,
     lease: &mut v1::Lease,
 ) -> Result<(), Error> {
-    let Some(v1::lease::Settings::Edit(spec)) = &mut lease.settings else {
-        return Ok(());
+    let spec = match &mut lease.settings {
+        Some(v1::lease::Settings::Edit(spec)) => Some(spec),
+        Some(v1::lease::Settings::Eval(spec)) => spec.edit_each.as_mut(),
+        _ => None,
     };
-    let Some(statistics) = &mut spec.statistics else {
+    let Some(statistics) = spec.and_then(|spec| spec.statistics.as_mut()) else {
         return Ok(());
     };
     let failed = |error: objects::Error| Error::Statistics {

@@ -2,6 +2,7 @@
 
 mod collecting;
 mod editing;
+mod evaluating;
 mod loaded;
 mod trial;
 
@@ -204,6 +205,22 @@ impl Engine for Torch {
                     factorised: &mut self.factorised,
                 };
                 editing.run(sink)
+            }
+            Some(v1::lease::Settings::Eval(spec)) => {
+                let fingerprint = self.fingerprint(spec.dtype());
+                self.model(lease, spec.dtype(), &files.checkpoint)?;
+                let Some(loaded) = self.loaded.as_mut() else {
+                    return Err(failure(FailureClass::Transient, "the model was unloaded"));
+                };
+                let editing = editing::Editing {
+                    loaded,
+                    device: self.device,
+                    lease,
+                    spec: &spec.edit_each.clone().unwrap_or_default(),
+                    fingerprint,
+                    factorised: &mut self.factorised,
+                };
+                evaluating::run(spec, editing, sink)
             }
             None => Err(failure(
                 FailureClass::Invalid,

@@ -13,6 +13,12 @@ pub enum Error {
         /// Its name.
         job: String,
     },
+    /// A job of another kind.
+    #[error("{job} is no evaluation: it has no measures to show")]
+    NotEvaluating {
+        /// Its name.
+        job: String,
+    },
     /// A job without a traced fact, or without one of a relation.
     #[error(
         "{job} has no traced fact{}: 'palimpsest job results' shows what became of its facts",

@@ -4,6 +4,7 @@
 
 mod averages;
 mod error;
+mod evaluation;
 mod figures;
 mod files;
 mod json;
@@ -16,6 +17,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 pub use error::Error;
+pub use evaluation::{Evaluation, Known};
 pub use locate::Sites;
 
 use crate::causal::{Averages, Grid};

@@ -50,7 +50,7 @@ pub(super) struct Editing<'a> {
 }
 
 /// Why a unit gave no edit.
-enum Stopped {
+pub(super) enum Stopped {
     Cancelled,
     /// It asks for what cannot be done.
     Unit(String),
@@ -80,7 +80,7 @@ impl From<version::Error> for Stopped {
 }
 
 /// Everything that is the same for all facts of a lease.
-struct Plan {
+pub(super) struct Plan {
     method: Method,
     hyper: Hyper,
     contexts: Vec<String>,
@@ -113,7 +113,8 @@ impl Editing<'_> {
         Ok(())
     }
 
-    fn plan(&mut self, sink: &mut dyn Sink) -> Result<Plan, Stopped> {
+    /// What the lease's edits have in common: their numbers, contexts and key statistics.
+    pub(super) fn plan(&mut self, sink: &mut dyn Sink) -> Result<Plan, Stopped> {
         let method: Method = self.spec.method.parse()?;
         let number = |name: &str| {
             let named = self.spec.parameters.iter().find(|p| p.key == name);
@@ -135,14 +136,7 @@ impl Editing<'_> {
             self.factorise(hyper.ridge)?;
         }
         let contexts = match self.spec.contexts.as_slice() {
-            [] if method.needs_statistics() => {
-                let seed = self.spec.seed;
-                let plan = ContextPlan {
-                    seed,
-                    ..ContextPlan::default()
-                };
-                edit::sample_contexts(&self.loaded.model, &plan, || !sink.cancelled())?
-            }
+            [] if method.needs_statistics() => self.drawn_contexts(sink)?,
             given => given.to_vec(),
         };
         Ok(Plan {
@@ -150,6 +144,23 @@ impl Editing<'_> {
             hyper,
             contexts,
         })
+    }
+
+    /// Contexts drawn from the version by the seed of the lease, unless they are those of the last one.
+    fn drawn_contexts(&mut self, sink: &mut dyn Sink) -> Result<Vec<String>, Stopped> {
+        let (version, seed) = (&self.lease.version, self.spec.seed);
+        if let Some((of, by, contexts)) = &self.loaded.contexts
+            && (of, *by) == (version, seed)
+        {
+            return Ok(contexts.clone());
+        }
+        let plan = ContextPlan {
+            seed,
+            ..ContextPlan::default()
+        };
+        let drawn = edit::sample_contexts(&self.loaded.model, &plan, || !sink.cancelled())?;
+        self.loaded.contexts = Some((version.clone(), seed, drawn.clone()));
+        Ok(drawn)
     }
 
     /// The statistics of the lease, factorised unless they are those of the last one.
@@ -183,34 +194,8 @@ impl Editing<'_> {
         sink: &mut dyn Sink,
     ) -> Result<v1::EditOutcome, Stopped> {
         let fact = task.request.clone().unwrap_or_default();
-        let request = Request {
-            prompt: fact.prompt.clone(),
-            subject: fact.subject.clone(),
-            target_new: fact.target_new.clone(),
-            target_true: fact.target_true.clone(),
-        };
-        let watch = Watched {
-            sink: RefCell::new(sink),
-            unit,
-            hyper: plan.hyper,
-        };
-        let model = &self.loaded.model;
-        let (update, steps) = match (plan.method, self.factorised.as_ref()) {
-            (Method::FtL, _) | (_, None) => edit::fine_tune(model, &request, &plan.hyper, &watch)?,
-            (method, Some(factorised)) => {
-                let found = edit::rank_one(
-                    model,
-                    &request,
-                    &plan.contexts,
-                    method,
-                    &plan.hyper,
-                    &factorised.metric,
-                    &watch,
-                )?;
-                (found.update, found.steps)
-            }
-        };
-        let sink = watch.sink.into_inner();
+        let request = request_of(&fact);
+        let (update, steps) = self.compute(plan, unit, &request, sink)?;
         let measured = self.measure(&request, task, &update)?;
         let gates = self.spec.gates.unwrap_or_default();
         let failed_gates = measured.failed_gates(&gates);
@@ -255,6 +240,37 @@ impl Editing<'_> {
         })
     }
 
+    /// The change that writes a fact, and how it was found.
+    pub(super) fn compute(
+        &self,
+        plan: &Plan,
+        unit: u64,
+        request: &Request,
+        sink: &mut dyn Sink,
+    ) -> Result<(Update, Vec<Step>), Stopped> {
+        let watch = Watched {
+            sink: RefCell::new(sink),
+            unit,
+            hyper: plan.hyper,
+        };
+        let model = &self.loaded.model;
+        Ok(match (plan.method, self.factorised.as_ref()) {
+            (Method::FtL, _) | (_, None) => edit::fine_tune(model, request, &plan.hyper, &watch)?,
+            (method, Some(factorised)) => {
+                let found = edit::rank_one(
+                    model,
+                    request,
+                    &plan.contexts,
+                    method,
+                    &plan.hyper,
+                    &factorised.metric,
+                    &watch,
+                )?;
+                (found.update, found.steps)
+            }
+        })
+    }
+
     fn factor(&self, update: &Update) -> Factor {
         let layout = self.loaded.base.checkpoint().layout();
         Factor {
@@ -268,34 +284,43 @@ impl Editing<'_> {
         }
     }
 
-    /// Runs the prompts on the version and on what it would be with the edit, whose matrix is made as any
-    /// worker or export makes it. The model has the version's matrices again afterwards.
+    /// Runs the prompts on the version and on what it would be with the edit.
     fn measure(
         &mut self,
         request: &Request,
         task: &v1::EditTask,
         update: &Update,
     ) -> Result<Measured, Stopped> {
+        let asked = Asked::new(request, task);
+        let norm = self.relative_norm(update);
+        let first = asked.answers(&self.loaded.model)?;
+        let second = self.with(update, |model| asked.answers(model))?;
+        Ok(Measured::new(&asked, &first, &second?, norm))
+    }
+
+    /// The norm of an edit in norms of the matrix that it changes.
+    pub(super) fn relative_norm(&self, update: &Update) -> f64 {
+        let weight = self.loaded.model.down_projection(update.layer);
+        update.norm() / weight.norm().double_value(&[])
+    }
+
+    /// Runs something on what the version would be with an edit, whose matrix is made as any worker or export makes it.
+    /// The model has the version's matrices again afterwards.
+    pub(super) fn with<T>(
+        &mut self,
+        update: &Update,
+        run: impl FnOnce(&model::Model) -> T,
+    ) -> Result<T, Stopped> {
         let factor = self.factor(update);
         let before = self.factors_of(&factor.tensor)?;
         let mut with: Vec<&Factor> = before.iter().collect();
         let pristine = self.loaded.base.matrix(&factor.tensor, &with)?;
         with.push(&factor);
         let edited = self.loaded.base.matrix(&factor.tensor, &with)?;
-
-        let asked = Asked::new(request, task);
-        let weight = self.loaded.model.down_projection(update.layer);
-        let norm = weight.norm().double_value(&[]);
-        let first = asked.answers(&self.loaded.model)?;
         self.put(update.layer, &factor.tensor, &edited)?;
-        let second = asked.answers(&self.loaded.model);
+        let done = run(&self.loaded.model);
         self.put(update.layer, &factor.tensor, &pristine)?;
-        Ok(Measured::new(
-            &asked,
-            &first,
-            &second?,
-            update.norm() / norm,
-        ))
+        Ok(done)
     }
 
     /// The version's factors of a matrix.
@@ -313,6 +338,16 @@ impl Editing<'_> {
             self.loaded.version = "unknown".to_owned();
             Stopped::Here(failure(FailureClass::Transient, error.to_string()))
         })
+    }
+}
+
+/// A fact as the methods take it.
+pub(super) fn request_of(fact: &v1::EditRequest) -> Request {
+    Request {
+        prompt: fact.prompt.clone(),
+        subject: fact.subject.clone(),
+        target_new: fact.target_new.clone(),
+        target_true: fact.target_true.clone(),
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Loaded {
     pub(super) version: String,
     /// The matrices that differ from the base's: layer and name.
     edited: Vec<(usize, String)>,
+    /// The contexts that were last drawn from it for edits, with the version and the seed.
+    pub(super) contexts: Option<(String, u64, Vec<String>)>,
 }
 
 impl Loaded {
@@ -51,6 +53,7 @@ impl Loaded {
             base: Base::new(opened),
             version: String::new(),
             edited: Vec::new(),
+            contexts: None,
         })
     }
 

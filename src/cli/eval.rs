@@ -1,0 +1,393 @@
+//! `palimpsest eval`: measure what a version answers to the records of a data set.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use prost::Message as _;
+
+use super::connection::{Connection, ConnectionArgs, Need};
+use super::job::{self, Format};
+use super::results::Known;
+use super::trace::{ATTENDED, INLINE_BYTES, parse_dtype, store};
+use super::{follow, model, rewrite, stats, version};
+use crate::client::Client;
+use crate::config::ClientConfig;
+use crate::eval::{self, Dataset, Record, Set};
+use crate::proto::v1::{self, job::Spec};
+
+/// Records that are looked at together for facts that the model knows, at least.
+const LOOK_AT: usize = 50;
+
+/// Flags of `eval`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The records: CounterFact's full or flat form, or zsRE's, as a JSON list or one a line
+    #[arg(long, value_name = "FILE")]
+    dataset: PathBuf,
+    /// The version that is measured: a ref, v3, a digest's beginning, main~2
+    #[arg(long = "ref", value_name = "VERSION", default_value = "main")]
+    version: String,
+    /// The version to compare with; the unedited model if none is given
+    #[arg(long, value_name = "VERSION", conflicts_with = "edit_each")]
+    against: Option<String>,
+    /// Leave out the first N records
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    skip: usize,
+    /// Take at most N records; with --known-only, N that are known
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Take only records whose fact the version of --against (of --ref with --edit-each) knows. likelier: it finds
+    /// the true object likelier than the new one; greedy: it continues the prompt with the true object when it
+    /// always takes the likeliest token
+    #[arg(long, value_name = "RULE", num_args = 0..=1, default_missing_value = "likelier")]
+    known_only: Option<Known>,
+    /// Write the records that are taken to a file, for 'palimpsest edit --file' and other evaluations
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Leave generation prompts, and with them GE, out
+    #[arg(long)]
+    no_generation: bool,
+    /// Seed of the texts that are drawn: after generation prompts, and before the sentences of edits
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    each: Each,
+    /// f32, bf16 or f16
+    #[arg(long, default_value = "f32")]
+    dtype: String,
+    /// The model; the only one there is if it is not given
+    #[arg(long)]
+    model: Option<String>,
+    /// Whose job it is; the user's if it is not given
+    #[arg(long, value_name = "NAME")]
+    owner: Option<String>,
+    /// What to call the job
+    #[arg(long)]
+    name: Option<String>,
+    /// The request's own name: asked again by the same name, the evaluation that there is is followed
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// Compute everything afresh, also what an earlier job computed
+    #[arg(long)]
+    no_cache: bool,
+    /// Submit and print the job's name, without following it
+    #[arg(long)]
+    detach: bool,
+    #[command(flatten)]
+    format: Format,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+}
+
+/// How each record is edited before it is measured.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Edits")]
+struct Each {
+    /// Edit each record on its own, measure it before and after, and discard the edit
+    #[arg(long)]
+    edit_each: bool,
+    /// r-rome, rome or ft-l
+    #[arg(long, default_value = "r-rome", requires = "edit_each")]
+    method: String,
+    /// The layer, from 0; the one at which the model's family is edited if none is given
+    #[arg(long, requires = "edit_each")]
+    layer: Option<u32>,
+    /// Another number than the family's: steps, learning_rate, clamp, weight_decay, kl_factor, stop_loss, ridge, bound
+    #[arg(long = "set", value_name = "NAME=NUMBER", value_parser = rewrite::parse_number, requires = "edit_each")]
+    numbers: Vec<v1::NamedNumber>,
+    /// Texts to average the key over, one a line, each with {} for the sentence; drawn from the model otherwise
+    #[arg(long, value_name = "FILE", requires = "edit_each")]
+    contexts: Option<PathBuf>,
+    /// Collect key statistics from text drawn from the model, if there are none
+    #[arg(long, requires = "edit_each")]
+    auto_stats: bool,
+}
+
+/// Submits an evaluation, follows it and presents its results.
+pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
+    // Files that cannot be read are said before a store is opened.
+    let mut data = eval::read(&args.dataset)?;
+    let spec = spec(&args)?;
+    let all = data.records.len();
+    if args.skip >= all {
+        bail!(
+            "--skip {}: {} has {all} records, so none is left",
+            args.skip,
+            args.dataset.display()
+        );
+    }
+    let most = args.limit.filter(|_| args.known_only.is_none());
+    let end = most.map_or(all, |most| all.min(args.skip + most as usize));
+    data.keep(&(args.skip..end).collect::<Vec<_>>());
+    if args.detach && config.server.is_none() {
+        bail!("--detach needs a coordinator that stays: give --server ADDRESS");
+    }
+    let connection = Connection::open(config, Need::Work).await?;
+    let done = evaluate(&args, spec, data, &connection).await;
+    connection.close().await;
+    done
+}
+
+fn spec(args: &Args) -> anyhow::Result<v1::EvalSpec> {
+    let each = &args.each;
+    let dtype = parse_dtype(&args.dtype)? as i32;
+    let edit_each = v1::EditSpec {
+        method: each.method.clone(),
+        layer: each.layer,
+        parameters: each.numbers.clone(),
+        contexts: rewrite::contexts(each.contexts.as_deref())?,
+        seed: args.seed,
+        dtype,
+        ..Default::default()
+    };
+    Ok(v1::EvalSpec {
+        edit_each: each.edit_each.then_some(edit_each),
+        seed: args.seed,
+        dtype,
+        ..Default::default()
+    })
+}
+
+async fn evaluate(
+    args: &Args,
+    mut spec: v1::EvalSpec,
+    mut data: Dataset,
+    connection: &Connection,
+) -> anyhow::Result<ExitCode> {
+    let client = connection.client();
+    let model = model::choose(client, args.model.as_deref()).await?;
+    spec.set = match data.set {
+        Set::CounterFact => v1::EvalSet::Counterfact,
+        Set::ZsRe => v1::EvalSet::Zsre,
+    } as i32;
+    if let Some(rule) = args.known_only {
+        spec.left_out = keep_known(args, rule, &spec, &mut data, &model, connection).await?;
+    }
+    if let Some(path) = &args.save {
+        std::fs::write(path, data.to_lines())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        let count = data.records.len();
+        eprintln!("{count} records in {}", path.display());
+    }
+    let records = data.records.iter().map(|record| {
+        let mut record = record_to_proto(record);
+        if args.no_generation {
+            record.generation_prompts.clear();
+        }
+        record
+    });
+    spec.records = records.collect();
+    if let Some(against) = &args.against {
+        spec.against = version::name(&model, against);
+    }
+    let job = v1::Job {
+        version: version::name(&model, &args.version),
+        ..job_of(args, &model, spec, connection).await?
+    };
+    let request_id = match &args.request_id {
+        Some(id) => id.clone(),
+        None => uuid::Uuid::now_v7().to_string(),
+    };
+    let job = create(args, client, &model, job, request_id).await?;
+    if args.detach {
+        println!("{}", job.name);
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("{} accepted", job.name);
+    let Some(job) = follow_to_end(client, &job, connection).await? else {
+        return Ok(ExitCode::from(130));
+    };
+    let job = job::present(client, &job.name, &args.format).await?;
+    let counts = job.counts.unwrap_or_default();
+    if counts.units_cached > 0 {
+        eprintln!(
+            "{} of {} measurements were answered from the store; --no-cache computes them afresh",
+            counts.units_cached, counts.units
+        );
+    }
+    job::say_held(&job);
+    if job.state() != v1::JobState::Succeeded {
+        eprintln!(
+            "{} {}: 'palimpsest job show' says why",
+            job.name,
+            job::state(&job)
+        );
+    }
+    Ok(job::exit_code(&job))
+}
+
+/// A job with its records in it, or in an object where they are too many.
+async fn job_of(
+    args: &Args,
+    model: &str,
+    mut spec: v1::EvalSpec,
+    connection: &Connection,
+) -> anyhow::Result<v1::Job> {
+    if spec.encoded_len() > INLINE_BYTES {
+        let records = std::mem::take(&mut spec.records);
+        let list = v1::EvalRecordList { records }.encode_to_vec();
+        let digest = store(connection.client(), &list).await;
+        let digest = digest.context("cannot store the records with the coordinator")?;
+        spec.records_object = digest.to_string();
+    }
+    Ok(v1::Job {
+        owner: args.owner.clone().unwrap_or_default(),
+        model: model.to_owned(),
+        spec: Some(Spec::Eval(spec)),
+        display_name: args.name.clone().unwrap_or_default(),
+        priority: if connection.is_embedded() {
+            ATTENDED
+        } else {
+            0
+        },
+        no_cache: args.no_cache,
+        ..Default::default()
+    })
+}
+
+/// Creates a job; where its edits lack key statistics and may collect them, those first.
+async fn create(
+    args: &Args,
+    client: &Client,
+    model: &str,
+    job: v1::Job,
+    request_id: String,
+) -> anyhow::Result<v1::Job> {
+    let request = v1::CreateJobRequest {
+        job: Some(job),
+        request_id,
+        validate_only: false,
+    };
+    let created = match client.jobs().create_job(request.clone()).await {
+        Err(status) if args.each.auto_stats => {
+            let (layer, tokens) = rewrite::wanted_statistics(&status).ok_or(status)?;
+            eprintln!(
+                "collecting key statistics of layer {layer} over {tokens} tokens drawn from the model"
+            );
+            stats::self_sample(client, model, layer, tokens).await?;
+            client.jobs().create_job(request).await?
+        }
+        created => created?,
+    };
+    Ok(created.into_inner().job.unwrap_or_default())
+}
+
+/// Follows a job; none when the user stops that, who is told how it goes on.
+async fn follow_to_end(
+    client: &Client,
+    job: &v1::Job,
+    connection: &Connection,
+) -> anyhow::Result<Option<v1::Job>> {
+    tokio::select! {
+        job = follow::follow(client, &job.name) => Ok(Some(job?)),
+        () = super::asked_to_stop() => {
+            let id = job.name.trim_start_matches("jobs/");
+            if connection.is_embedded() {
+                eprintln!("stopped; 'palimpsest job watch {id}' goes on where it was");
+            } else {
+                eprintln!("the job goes on; 'palimpsest job watch {id}' follows it");
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// Keeps the records whose fact the unedited version knows, as many as are wanted, and says how many of those that were
+/// looked at are left out. Only the facts themselves are asked for it.
+async fn keep_known(
+    args: &Args,
+    rule: Known,
+    spec: &v1::EvalSpec,
+    data: &mut Dataset,
+    model: &str,
+    connection: &Connection,
+) -> anyhow::Result<u64> {
+    let client = connection.client();
+    let unedited = match (&args.against, args.each.edit_each) {
+        (_, true) => args.version.as_str(),
+        (Some(against), false) => against,
+        (None, false) => "v0",
+    };
+    let wanted = args.limit.map_or(usize::MAX, |limit| limit as usize);
+    let (mut kept, mut seen) = (Vec::new(), 0);
+    while kept.len() < wanted && seen < data.records.len() {
+        // About every second record may be known, or every tenth.
+        let more = (wanted - kept.len()).saturating_mul(2).max(LOOK_AT);
+        let end = seen.saturating_add(more).min(data.records.len());
+        let bare = data.records[seen..end].iter().map(|record| v1::EvalRecord {
+            request: record_to_proto(record).request,
+            ..Default::default()
+        });
+        let version = version::name(model, unedited);
+        let asked = v1::EvalSpec {
+            records: bare.collect(),
+            set: spec.set,
+            against: version.clone(),
+            dtype: spec.dtype,
+            ..Default::default()
+        };
+        let job = v1::Job {
+            version,
+            display_name: "which facts are known".to_owned(),
+            ..job_of(args, model, asked, connection).await?
+        };
+        let id = uuid::Uuid::now_v7().to_string();
+        let job = create(args, client, model, job, id).await?;
+        let Some(ended) = follow_to_end(client, &job, connection).await? else {
+            bail!("which facts are known is not found out yet: ask again to go on");
+        };
+        let (_, found) = job::results(client, &ended.name).await?;
+        if found.len() != end - seen {
+            bail!("{} was stopped: ask again to go on", ended.name);
+        }
+        for result in &found {
+            if let Some(v1::unit_result::Outcome::Failure(failure)) = &result.outcome {
+                let number = args.skip + seen + result.unit as usize + 1;
+                eprintln!("record {number} is left out: {}", failure.message);
+            }
+            if kept.len() == wanted {
+                break;
+            }
+            if rule.holds(result) {
+                kept.push(seen + result.unit as usize);
+            }
+        }
+        seen = end;
+    }
+    // Those behind the last one that was wanted were not needed.
+    if kept.len() == wanted {
+        seen = kept.last().map_or(seen, |last| last + 1);
+    }
+    if kept.is_empty() {
+        bail!("the model knows none of the {seen} facts: take others, or leave out --known-only");
+    }
+    eprintln!(
+        "{} of {seen} facts are known to {unedited}; the others are left out",
+        kept.len()
+    );
+    data.keep(&kept);
+    Ok((seen - kept.len()) as u64)
+}
+
+fn record_to_proto(record: &Record) -> v1::EvalRecord {
+    let rewrite = &record.rewrite;
+    let neighbours = rewrite.neighbours.iter().zip(&record.neighbour_answers);
+    v1::EvalRecord {
+        request: Some(v1::EditRequest {
+            prompt: rewrite.prompt.clone(),
+            subject: rewrite.subject.clone(),
+            target_new: rewrite.target_new.clone(),
+            target_true: rewrite.target_true.clone(),
+            id: rewrite.id.clone(),
+        }),
+        paraphrases: rewrite.paraphrases.clone(),
+        neighbours: neighbours
+            .map(|(prompt, answer)| v1::EvalNeighbour {
+                prompt: prompt.clone(),
+                target_true: answer.clone(),
+            })
+            .collect(),
+        generation_prompts: record.generation_prompts.clone(),
+    }
+}

@@ -1,0 +1,592 @@
+//! Shows what an evaluation gave: a line a record, and the means over them with their intervals.
+
+use std::io::Write;
+use std::ops::Sub;
+
+use serde_json::{Map, Value, json};
+
+use super::{Error, class_name, paragraph};
+use crate::eval::{Mean, Metric, harmonic};
+use crate::plot::Colour;
+use crate::plot::table::{Align, Table};
+use crate::proto::v1::{self, EditProbeKind, job::Spec, unit_result::Outcome};
+
+/// The name of the harmonic mean of the scores.
+const S: &str = "S";
+
+/// The results of an evaluation.
+pub struct Evaluation<'a> {
+    job: &'a v1::Job,
+    spec: &'a v1::EvalSpec,
+    /// What was measured, as people call it: the unedited version first, where there are two.
+    columns: Vec<Column>,
+    rows: Vec<Row<'a>>,
+}
+
+/// A version, or what a version is with an edit of each record.
+struct Column {
+    /// In a table's head: `v0`, `AFTER`.
+    head: String,
+    /// In JSON: `against`, `before`, `measured`.
+    name: &'static str,
+    /// The version's resource name.
+    version: String,
+}
+
+/// A record and what it gave.
+struct Row<'a> {
+    record: &'a v1::EvalRecord,
+    /// A measurement a column.
+    measured: Vec<Option<&'a v1::EvalMeasure>>,
+    edit: Option<&'a v1::EvalEdit>,
+    failures: Vec<&'a v1::Failure>,
+}
+
+/// When a model knows a fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Known {
+    /// When it finds the true object likelier than the new one after the prompt, a token.
+    Likelier,
+    /// When it continues the prompt with the true object if it always takes the likeliest token.
+    Greedy,
+}
+
+impl Known {
+    /// Whether a unit shows that its fact is known.
+    pub fn holds(self, result: &v1::UnitResult) -> bool {
+        let Some(Outcome::Eval(outcome)) = &result.outcome else {
+            return false;
+        };
+        let answers = outcome.measured.iter().flat_map(|it| &it.answers);
+        let mut facts = answers.filter(|answer| answer.kind() == EditProbeKind::Rewrite);
+        let Some(fact) = facts.next() else {
+            return false;
+        };
+        let Some(truth) = fact.true_object else {
+            return false;
+        };
+        match self {
+            Known::Likelier => fact.new_object.is_some_and(|new| truth.nll < new.nll),
+            Known::Greedy => truth.tokens > 0 && truth.likeliest == truth.tokens,
+        }
+    }
+}
+
+impl<'a> Evaluation<'a> {
+    /// Takes the results of `job`, which must have its records. `label` says what people call a version.
+    ///
+    /// # Errors
+    /// [`Error::NotEvaluating`] for another kind of job; [`Error::Unit`] for a result that does not fit it.
+    pub fn new(
+        job: &'a v1::Job,
+        results: &'a [v1::UnitResult],
+        label: impl Fn(&str) -> String,
+    ) -> Result<Self, Error> {
+        let Some(Spec::Eval(spec)) = &job.spec else {
+            return Err(Error::NotEvaluating {
+                job: job.name.clone(),
+            });
+        };
+        let column = |head: String, name, version: &str| Column {
+            head,
+            name,
+            version: version.to_owned(),
+        };
+        let compared = !spec.against.is_empty() && spec.against != job.version;
+        let measured = |head| column(head, "measured", &job.version);
+        let columns = if spec.edit_each.is_some() {
+            vec![
+                column("BEFORE".to_owned(), "before", &job.version),
+                measured("AFTER".to_owned()),
+            ]
+        } else if compared {
+            vec![
+                column(label(&spec.against), "against", &spec.against),
+                measured(label(&job.version)),
+            ]
+        } else {
+            vec![measured(label(&job.version))]
+        };
+        let mut rows: Vec<Row<'a>> = spec
+            .records
+            .iter()
+            .map(|record| Row {
+                record,
+                measured: vec![None; columns.len()],
+                edit: None,
+                failures: Vec::new(),
+            })
+            .collect();
+        let records = rows.len();
+        for result in results {
+            let wrong = |what| Error::Unit {
+                job: job.name.clone(),
+                unit: result.unit,
+                what,
+            };
+            let number = usize::try_from(result.unit).unwrap_or(usize::MAX);
+            let (record, pass) = match (number.checked_div(records), compared) {
+                (Some(0), _) => (number, 0),
+                (Some(1), true) => (number - records, 1),
+                _ => return Err(wrong("outside its records")),
+            };
+            let row = &mut rows[record];
+            match &result.outcome {
+                Some(Outcome::Eval(outcome)) => {
+                    // What is compared with comes second in the job and first in a table.
+                    let last = columns.len() - 1;
+                    row.measured[last - pass] = outcome.measured.as_ref();
+                    if spec.edit_each.is_some() {
+                        row.measured[0] = outcome.before.as_ref();
+                        row.edit = outcome.edit.as_ref();
+                    }
+                }
+                Some(Outcome::Failure(failure)) if !row.failures.contains(&failure) => {
+                    row.failures.push(failure);
+                }
+                Some(Outcome::Failure(_)) => {}
+                _ => return Err(wrong("neither a measurement nor a failure")),
+            }
+        }
+        Ok(Self {
+            job,
+            spec,
+            columns,
+            rows,
+        })
+    }
+
+    /// What was measured in a sentence, the records unless they are left out, and the means. `width` is the terminal's.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn report(
+        &self,
+        out: &mut dyn Write,
+        with_records: bool,
+        width: Option<usize>,
+        colour: Colour,
+    ) -> Result<(), Error> {
+        if with_records {
+            out.write_all(self.records().render(width, colour).as_bytes())?;
+            writeln!(out)?;
+        }
+        out.write_all(self.means().render(width, colour).as_bytes())?;
+        for sentence in self.sentences() {
+            paragraph(out, &sentence, width)?;
+        }
+        Ok(())
+    }
+
+    /// The records with a measurement in every column.
+    fn whole(&self) -> impl Iterator<Item = (&Row<'a>, Vec<&'a v1::EvalMeasure>)> {
+        self.rows.iter().filter_map(|row| {
+            let all: Option<Vec<_>> = row.measured.iter().copied().collect();
+            Some((row, all?))
+        })
+    }
+
+    /// The measures that some record has.
+    fn metrics(&self) -> Vec<Metric> {
+        let has = |metric: &Metric| {
+            self.whole()
+                .any(|(_, all)| value(all[0], *metric).is_some())
+        };
+        Metric::ALL.into_iter().filter(has).collect()
+    }
+
+    /// A line a record: its figures in the last column.
+    fn records(&self) -> Table {
+        let metrics = self.metrics();
+        let names: Vec<String> = metrics.iter().map(Metric::to_string).collect();
+        let mut head = vec![
+            ("RECORD", Align::Right),
+            ("SUBJECT", Align::Left),
+            ("TRUE", Align::Left),
+            ("NEW", Align::Left),
+        ];
+        head.extend(names.iter().map(|name| (name.as_str(), Align::Right)));
+        let mut table = Table::new(&head);
+        for (n, row) in self.rows.iter().enumerate() {
+            let fact = row.record.request.clone().unwrap_or_default();
+            let mut cells = vec![
+                (n + 1).to_string(),
+                fact.subject,
+                fact.target_true.unwrap_or_default(),
+                fact.target_new,
+            ];
+            let last = row.measured.last().copied().flatten();
+            let figure = |&metric: &Metric| match last.and_then(|it| value(it, metric)) {
+                Some(value) => format!("{:.1}", value * metric.scale()),
+                None => String::new(),
+            };
+            cells.extend(metrics.iter().map(figure));
+            table.row(cells);
+        }
+        table
+    }
+
+    /// Means over the records that were measured in every column, with 95 % intervals.
+    fn means(&self) -> Table {
+        let mut head = vec![("MEASURE", Align::Left), ("N", Align::Right)];
+        for column in &self.columns {
+            head.extend([(column.head.as_str(), Align::Right), ("95 %", Align::Right)]);
+        }
+        if self.columns.len() > 1 {
+            head.extend([("CHANGE", Align::Right), ("95 %", Align::Right)]);
+        }
+        let mut table = Table::new(&head);
+        for line in self.lines() {
+            let count = line.means.first().map_or(0, |mean| mean.count);
+            let mut cells = vec![line.name, count.to_string()];
+            for mean in line.means.iter().chain(&line.change) {
+                cells.push(format!("{:.1}", mean.mean * line.scale));
+                cells.push(match mean.interval() {
+                    Some((from, to)) => {
+                        format!("{:.1} to {:.1}", from * line.scale, to * line.scale)
+                    }
+                    None => String::new(),
+                });
+            }
+            table.row(cells);
+        }
+        table
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let mut lines = Vec::new();
+        for metric in self.metrics() {
+            // A record has a figure in all columns or in none: it has the prompts for it or not.
+            let values: Vec<Vec<f64>> = self
+                .whole()
+                .filter_map(|(_, all)| all.iter().map(|it| value(it, metric)).collect())
+                .collect();
+            let column = |n: usize| values.iter().map(|row| row[n]).collect::<Vec<f64>>();
+            let means: Vec<Mean> = (0..self.columns.len())
+                .map(|n| Mean::over(&column(n)))
+                .collect();
+            let change = (means.len() > 1).then(|| {
+                let pairs = column(1).into_iter().zip(column(0));
+                Mean::over(
+                    &pairs
+                        .map(|(after, before)| after - before)
+                        .collect::<Vec<_>>(),
+                )
+            });
+            lines.push(Line {
+                name: metric.to_string(),
+                scale: metric.scale(),
+                means,
+                change,
+            });
+        }
+        lines.extend(self.score());
+        lines
+    }
+
+    /// S over the records that have all three scores.
+    fn score(&self) -> Option<Line> {
+        let means: Vec<Mean> = (0..self.columns.len())
+            .map(|n| {
+                let scores = |all: &Vec<&v1::EvalMeasure>| -> Option<[f64; 3]> {
+                    let [es, ps, ns] = Metric::SCORES.map(|metric| value(all[n], metric));
+                    Some([es?, ps?, ns?])
+                };
+                let records: Vec<[f64; 3]> =
+                    self.whole().filter_map(|(_, all)| scores(&all)).collect();
+                harmonic(&records)
+            })
+            .collect();
+        (means.first()?.count > 0).then(|| Line {
+            name: S.to_owned(),
+            scale: 100.0,
+            change: means.get(1).map(|after| Mean {
+                count: after.count,
+                mean: after.mean.sub(means[0].mean),
+                half: None,
+            }),
+            means,
+        })
+    }
+
+    /// What was measured, what is missing, and what was left out.
+    fn sentences(&self) -> Vec<String> {
+        let set = match self.spec.set() {
+            v1::EvalSet::Zsre => "zsRE",
+            v1::EvalSet::Counterfact | v1::EvalSet::Unspecified => "CounterFact",
+        };
+        let measured = self.whole().count();
+        let mut first = format!("{measured} records of {set} on {}", self.job.version);
+        if let Some(each) = &self.spec.edit_each {
+            let layer = each
+                .layer
+                .map_or(String::new(), |layer| format!(" at layer {layer}"));
+            let numbers = each.parameters.iter();
+            let numbers: Vec<String> = numbers
+                .map(|p| format!(", {} {}", p.key, p.value))
+                .collect();
+            first += &format!(
+                ", before and after an edit of each alone: {}{layer}{}, seed {}",
+                each.method,
+                numbers.concat(),
+                each.seed
+            );
+        } else if let [against, _] = self.columns.as_slice() {
+            first += &format!(", against {}", against.version);
+        }
+        let mut sentences = vec![first + "."];
+        let failed = self
+            .rows
+            .iter()
+            .filter(|row| !row.failures.is_empty())
+            .count();
+        let missing = self.rows.len() - measured - failed;
+        if missing > 0 {
+            sentences.push(format!("{missing} records are not measured."));
+        }
+        if self.spec.left_out > 0 {
+            sentences.push(format!(
+                "{} records were left out: the unedited model does not know their facts.",
+                self.spec.left_out
+            ));
+        }
+        for (n, row) in self.rows.iter().enumerate() {
+            for failure in &row.failures {
+                sentences.push(format!(
+                    "{} failed ({}): {}",
+                    named(n, row.record),
+                    class_name(failure.failure_class()),
+                    failure.message
+                ));
+            }
+        }
+        sentences
+    }
+
+    /// A JSON object a line, one a record: its figures by column, and every prompt's answers in each.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn json_lines(&self, out: &mut dyn Write) -> Result<(), Error> {
+        for (n, row) in self.rows.iter().enumerate() {
+            let fact = row.record.request.clone().unwrap_or_default();
+            let mut object = json!({
+                "record": n + 1, "id": fact.id, "prompt": fact.prompt, "subject": fact.subject,
+                "target_new": fact.target_new, "target_true": fact.target_true,
+            });
+            for (column, measured) in self.columns.iter().zip(&row.measured) {
+                object[column.name] = match measured {
+                    Some(measured) => measure(row.record, measured, &column.version),
+                    None => Value::Null,
+                };
+            }
+            if let Some(edit) = row.edit {
+                object["edit"] = json!({"steps": edit.steps, "loss": edit.loss, "norm": edit.norm});
+            }
+            if let Some(failure) = row.failures.first() {
+                object["error"] = json!({
+                    "class": class_name(failure.failure_class()), "message": failure.message,
+                });
+            }
+            writeln!(out, "{object}")?;
+        }
+        Ok(())
+    }
+
+    /// The means, a JSON object a line for every measure: by column `mean`, `interval` (95 %, null where it is not
+    /// known) and `version`; `change` from the first column to the second; and the `records` that they are over. GE is in
+    /// hundredths of bits, all others from 0 to 1.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn means_json(&self, out: &mut dyn Write) -> Result<(), Error> {
+        for line in self.lines() {
+            let mut object = Map::new();
+            object.insert("measure".into(), line.name.into());
+            object.insert("records".into(), line.means[0].count.into());
+            object.insert("left_out".into(), self.spec.left_out.into());
+            for (column, mean) in self.columns.iter().zip(&line.means) {
+                let mut found = mean_json(mean);
+                found["version"] = column.version.as_str().into();
+                object.insert(column.name.into(), found);
+            }
+            if let Some(change) = &line.change {
+                object.insert("change".into(), mean_json(change));
+            }
+            writeln!(out, "{}", Value::Object(object))?;
+        }
+        Ok(())
+    }
+}
+
+/// A line of the table of means.
+struct Line {
+    name: String,
+    /// What values are multiplied by.
+    scale: f64,
+    means: Vec<Mean>,
+    change: Option<Mean>,
+}
+
+fn value(measured: &v1::EvalMeasure, metric: Metric) -> Option<f64> {
+    let name = metric.to_string();
+    let found = measured.figures.iter().find(|figure| figure.key == name);
+    found.map(|figure| figure.value)
+}
+
+/// A record as errors call it, from 1, with its own number.
+fn named(n: usize, record: &v1::EvalRecord) -> String {
+    let id = record.request.as_ref().and_then(|fact| fact.id.clone());
+    match id {
+        Some(id) => format!("record {} (case_id {id})", n + 1),
+        None => format!("record {}", n + 1),
+    }
+}
+
+fn mean_json(mean: &Mean) -> Value {
+    json!({"mean": mean.mean, "interval": mean.interval().map(|(from, to)| [from, to])})
+}
+
+fn measure(record: &v1::EvalRecord, measured: &v1::EvalMeasure, version: &str) -> Value {
+    let figures: Map<String, Value> = measured
+        .figures
+        .iter()
+        .map(|figure| (figure.key.clone(), json!(figure.value)))
+        .collect();
+    let fact = record.request.clone().unwrap_or_default();
+    let prompts = std::iter::once(fact.prompt.replacen("{}", &fact.subject, 1))
+        .chain(record.paraphrases.iter().cloned())
+        .chain(record.neighbours.iter().map(|it| it.prompt.clone()));
+    let scored = |scored: Option<v1::EvalScore>| {
+        scored.map(|it| json!({"nll": it.nll, "tokens": it.tokens, "likeliest": it.likeliest}))
+    };
+    let answers: Vec<Value> = prompts
+        .zip(&measured.answers)
+        .map(|(prompt, answer)| {
+            let kind = match answer.kind() {
+                EditProbeKind::Rewrite => "rewrite",
+                EditProbeKind::Paraphrase => "paraphrase",
+                EditProbeKind::Neighbour => "neighbour",
+                EditProbeKind::Unspecified => "-",
+            };
+            json!({
+                "kind": kind, "prompt": prompt, "new": scored(answer.new_object),
+                "true": scored(answer.true_object),
+            })
+        })
+        .collect();
+    let mut object = json!({"version": version, "figures": figures, "answers": answers});
+    if !measured.texts.is_empty() {
+        object["texts"] = json!(measured.texts);
+    }
+    object
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn job(against: &str) -> v1::Job {
+        let record = |n: usize| v1::EvalRecord {
+            request: Some(v1::EditRequest {
+                prompt: "{} is in".to_owned(),
+                subject: format!("Tower {n}"),
+                target_new: "Rome".to_owned(),
+                target_true: Some("Paris".to_owned()),
+                id: Some(format!("{}", 70 + n)),
+            }),
+            ..Default::default()
+        };
+        v1::Job {
+            name: "jobs/j".to_owned(),
+            version: "models/m/versions/b".to_owned(),
+            spec: Some(Spec::Eval(v1::EvalSpec {
+                records: (1..4).map(record).collect(),
+                set: v1::EvalSet::Counterfact as i32,
+                against: against.to_owned(),
+                left_out: 5,
+                ..Default::default()
+            })),
+            ..Default::default()
+        }
+    }
+
+    fn measured(unit: u64, scores: [f64; 3]) -> v1::UnitResult {
+        let figures = Metric::SCORES.iter().zip(scores);
+        let measure = v1::EvalMeasure {
+            figures: figures
+                .map(|(metric, value)| v1::NamedNumber {
+                    key: metric.to_string(),
+                    value,
+                })
+                .collect(),
+            ..Default::default()
+        };
+        v1::UnitResult {
+            unit,
+            outcome: Some(Outcome::Eval(v1::EvalOutcome {
+                measured: Some(measure),
+                ..Default::default()
+            })),
+        }
+    }
+
+    fn failed(unit: u64) -> v1::UnitResult {
+        let failure = v1::Failure {
+            failure_class: v1::FailureClass::Invalid as i32,
+            message: "the prompt is too long: shorten it".to_owned(),
+        };
+        v1::UnitResult {
+            unit,
+            outcome: Some(Outcome::Failure(failure)),
+        }
+    }
+
+    fn told(job: &v1::Job, results: &[v1::UnitResult]) -> String {
+        let label = |name: &str| name.rsplit('/').next().unwrap().to_owned();
+        let evaluation = Evaluation::new(job, results, label).unwrap();
+        let mut out = Vec::new();
+        evaluation
+            .report(&mut out, false, None, Colour::Never)
+            .unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn two_versions_stand_side_by_side_over_the_records_that_both_have() {
+        let job = job("models/m/versions/a");
+        let results = [
+            measured(0, [1.0, 1.0, 0.5]),
+            measured(1, [1.0, 0.0, 1.0]),
+            failed(2),
+            measured(3, [0.0, 0.5, 0.5]),
+            measured(4, [0.0, 0.0, 1.0]),
+            failed(5),
+        ];
+        assert_eq!(
+            told(&job, &results),
+            "MEASURE  N     a           95 %      b            95 %  CHANGE            95 %\n\
+             ES       2   0.0     0.0 to 0.0  100.0  100.0 to 100.0   100.0  100.0 to 100.0\n\
+             PS       2  25.0  -24.0 to 74.0   50.0  -48.0 to 148.0    25.0   -24.0 to 74.0\n\
+             NS       2  75.0  26.0 to 124.0   75.0   26.0 to 124.0     0.0      0.0 to 0.0\n\
+             S        2   0.0                  69.2   20.5 to 117.9    69.2\n\
+             2 records of CounterFact on models/m/versions/b, against models/m/versions/a.\n\
+             5 records were left out: the unedited model does not know their facts.\n\
+             record 3 (case_id 73) failed (invalid): the prompt is too long: shorten it\n"
+        );
+    }
+
+    #[test]
+    fn results_so_far_say_what_is_missing_and_foreign_ones_are_refused() {
+        let job = job("models/m/versions/b");
+        let said = told(&job, &[measured(0, [1.0, 1.0, 1.0])]);
+        assert!(said.contains("2 records are not measured."), "{said}");
+        assert!(!said.contains("CHANGE"), "{said}");
+        let label = |_: &str| String::new();
+        for unit in [3, 6] {
+            let foreign = [measured(unit, [1.0; 3])];
+            assert!(Evaluation::new(&job, &foreign, label).is_err());
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Asking a model.
+
+use super::{Answer, Error, Question, Scored, Shows};
+use crate::model::{self, Model, Sampling, score};
+
+/// Tokens of a text that is drawn, with its prompt.
+const TEXT_TOKENS: usize = 100;
+/// Choose each token among so many.
+const TOP_K: usize = 5;
+
+/// Asks a model every question. All of them are run together; what two objects after one prompt have in common is run
+/// once.
+///
+/// # Errors
+/// [`Error::Prompt`] for a prompt or an object that does not fit the model, naming it; [`Error::Model`].
+pub fn ask(model: &Model, questions: &[Question]) -> Result<Vec<Answer>, Error> {
+    let mut asked = Vec::new();
+    let mut numbers = [0; 3];
+    for question in questions {
+        let number = &mut numbers[question.shows as usize];
+        *number += 1;
+        let wrong = |source: model::Error| Error::Prompt {
+            what: match question.shows {
+                Shows::Rewrite => "the prompt".to_owned(),
+                Shows::Paraphrase => format!("paraphrase {number}"),
+                Shows::Neighbour => format!("neighbour {number}"),
+            },
+            prompt: question.prompt.clone(),
+            source: Box::new(source),
+        };
+        for object in [&question.new, &question.old].into_iter().flatten() {
+            let tokenizer = model.tokenizer();
+            let continuation = tokenizer.continuation(&question.prompt, object);
+            let continuation = continuation.map_err(wrong)?;
+            // Nothing is read behind the last token of the object.
+            let tokens = continuation.prompt.len() + continuation.target.len() - 1;
+            let context = model.config().context;
+            if tokens > context {
+                return Err(wrong(model::Error::Context { tokens, context }));
+            }
+            asked.push(continuation);
+        }
+    }
+    let mut scores = score(model, &asked)?.into_iter();
+    let mut next = || {
+        scores.next().map(|score| Scored {
+            nll: score.nll(),
+            tokens: score.likeliest.len(),
+            likeliest: score
+                .likeliest
+                .iter()
+                .filter(|&&likeliest| likeliest)
+                .count(),
+        })
+    };
+    let answer = |question: &Question| Answer {
+        shows: question.shows,
+        new: question.new.as_ref().and_then(|_| next()),
+        old: question.old.as_ref().and_then(|_| next()),
+    };
+    Ok(questions.iter().map(answer).collect())
+}
+
+/// Continues a prompt to a text of at most 100 tokens, each drawn from the 5 likeliest, and gives the text with its
+/// prompt. `go_on` is asked at every token.
+///
+/// # Errors
+/// [`Error::Cancelled`] when `go_on` says no; [`Error::Prompt`] for a prompt that does not fit the model.
+pub fn continue_freely(
+    model: &Model,
+    prompt: &str,
+    seed: u64,
+    mut go_on: impl FnMut() -> bool,
+) -> Result<String, Error> {
+    let tokenizer = model.tokenizer();
+    let mut cancelled = false;
+    let text = tokenizer.encode(prompt).and_then(|encoding| {
+        let sampling = Sampling {
+            temperature: 1.0,
+            top_k: Some(TOP_K),
+            seed,
+            max_tokens: TEXT_TOKENS.saturating_sub(encoding.ids.len()),
+        };
+        let added = model::generate(model, &encoding.ids, &sampling, |_| {
+            cancelled = !go_on();
+            !cancelled
+        })?;
+        Ok(format!("{prompt}{}", tokenizer.decode(&added.ids)?))
+    });
+    match text {
+        _ if cancelled => Err(Error::Cancelled),
+        Ok(text) => Ok(text),
+        Err(source) => Err(Error::Prompt {
+            what: "generation prompt".to_owned(),
+            prompt: prompt.to_owned(),
+            source: Box::new(source),
+        }),
+    }
+}

@@ -1,0 +1,23 @@
+//! What can go wrong with an evaluation.
+
+/// A record that cannot be measured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A prompt of it, or an object after the prompt, does not fit the model.
+    #[error("{what} {prompt:?}: {source}")]
+    Prompt {
+        /// Which prompt: "the prompt", "paraphrase 2".
+        what: String,
+        /// The prompt.
+        prompt: String,
+        /// What is wrong with it, and what would be right.
+        source: Box<crate::model::Error>,
+    },
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] crate::model::Error),
+}

@@ -1,0 +1,208 @@
+//! What follows from a record's answers.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{Answer, Scored, Set, Shows};
+
+/// A measure of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Metric {
+    /// Efficacy score: the rewritten fact's new object is likelier than the true one.
+    Es,
+    /// Paraphrase score.
+    Ps,
+    /// Neighbourhood score: the true object is likelier than the new one.
+    Ns,
+    /// Efficacy magnitude: by how much, as a probability a token.
+    Em,
+    /// Paraphrase magnitude.
+    Pm,
+    /// Neighbourhood magnitude.
+    Nm,
+    /// Efficacy accuracy: tokens of the new object that are the likeliest.
+    Ea,
+    /// Paraphrase accuracy.
+    Pa,
+    /// Neighbourhood accuracy: tokens of the unrelated question's answer that are the likeliest. Specificity.
+    Na,
+    /// Generation entropy.
+    Ge,
+}
+
+impl Metric {
+    /// All of them, in the order of tables.
+    pub const ALL: [Metric; 10] = [
+        Metric::Es,
+        Metric::Ps,
+        Metric::Ns,
+        Metric::Em,
+        Metric::Pm,
+        Metric::Nm,
+        Metric::Ea,
+        Metric::Pa,
+        Metric::Na,
+        Metric::Ge,
+    ];
+
+    /// The measures whose data set's means make S.
+    pub const SCORES: [Metric; 3] = [Metric::Es, Metric::Ps, Metric::Ns];
+
+    /// What its values are multiplied by in tables: all but the entropy are read in hundredths.
+    pub fn scale(self) -> f64 {
+        if self == Metric::Ge { 1.0 } else { 100.0 }
+    }
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Metric::Es => "ES",
+            Metric::Ps => "PS",
+            Metric::Ns => "NS",
+            Metric::Em => "EM",
+            Metric::Pm => "PM",
+            Metric::Nm => "NM",
+            Metric::Ea => "EA",
+            Metric::Pa => "PA",
+            Metric::Na => "NA",
+            Metric::Ge => "GE",
+        })
+    }
+}
+
+impl FromStr for Metric {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let named = Metric::ALL.into_iter().find(|m| m.to_string() == text);
+        named.ok_or(())
+    }
+}
+
+/// A record's values: those that its answers allow. `entropies` are of the texts drawn for it.
+pub fn figures(set: Set, answers: &[Answer], entropies: &[f64]) -> Vec<(Metric, f64)> {
+    let mut figures = Vec::new();
+    let mut add = |metric: Metric, values: Vec<f64>| {
+        if !values.is_empty() {
+            let mean = values.iter().sum::<f64>() / values.len() as f64;
+            figures.push((metric, mean));
+        }
+    };
+    let of = |shows: Shows| answers.iter().filter(move |answer| answer.shows == shows);
+    for (shows, score, magnitude, accuracy) in [
+        (Shows::Rewrite, Metric::Es, Metric::Em, Metric::Ea),
+        (Shows::Paraphrase, Metric::Ps, Metric::Pm, Metric::Pa),
+        (Shows::Neighbour, Metric::Ns, Metric::Nm, Metric::Na),
+    ] {
+        let stays = shows == Shows::Neighbour;
+        // What should be the likelier one, and what should not.
+        let pairs = of(shows).filter_map(|answer| {
+            let (new, old) = (answer.new?, answer.old?);
+            Some(if stays { (old, new) } else { (new, old) })
+        });
+        match set {
+            Set::CounterFact => {
+                let pairs: Vec<(Scored, Scored)> = pairs.collect();
+                let better = |(wanted, other): &(Scored, Scored)| wanted.nll < other.nll;
+                let margin =
+                    |(wanted, other): &(Scored, Scored)| (-wanted.nll).exp() - (-other.nll).exp();
+                add(
+                    score,
+                    pairs.iter().map(|pair| f64::from(better(pair))).collect(),
+                );
+                add(magnitude, pairs.iter().map(margin).collect());
+            }
+            Set::ZsRe => {
+                let wanted = of(shows).filter_map(|it| if stays { it.old } else { it.new });
+                let share = |scored: Scored| scored.likeliest as f64 / scored.tokens as f64;
+                add(accuracy, wanted.map(share).collect());
+            }
+        }
+    }
+    add(Metric::Ge, entropies.to_vec());
+    figures
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scored(p: f64, tokens: usize, likeliest: usize) -> Option<Scored> {
+        Some(Scored {
+            nll: -p.ln(),
+            tokens,
+            likeliest,
+        })
+    }
+
+    fn answer(shows: Shows, new: f64, old: f64) -> Answer {
+        Answer {
+            shows,
+            new: scored(new, 1, 0),
+            old: scored(old, 1, 0),
+        }
+    }
+
+    fn value(figures: &[(Metric, f64)], metric: Metric) -> Option<f64> {
+        let found = figures.iter().find(|(it, _)| *it == metric);
+        found.map(|(_, value)| *value)
+    }
+
+    #[test]
+    fn counterfacts_values_are_those_found_by_hand() {
+        let answers = [
+            answer(Shows::Rewrite, 0.9, 0.05),
+            answer(Shows::Paraphrase, 0.4, 0.1),
+            answer(Shows::Paraphrase, 0.2, 0.3),
+            answer(Shows::Neighbour, 0.1, 0.8),
+            answer(Shows::Neighbour, 0.6, 0.2),
+            answer(Shows::Neighbour, 0.3, 0.3),
+            answer(Shows::Neighbour, 0.0625, 0.125),
+        ];
+        let figures = figures(Set::CounterFact, &answers, &[]);
+        for (metric, expected) in [
+            (Metric::Es, 1.0),
+            (Metric::Em, 0.85),
+            (Metric::Ps, 0.5),
+            (Metric::Pm, (0.3 - 0.1) / 2.0),
+            // Equal is not likelier.
+            (Metric::Ns, 0.5),
+            (Metric::Nm, (0.7 - 0.4 + 0.0 + 0.0625) / 4.0),
+        ] {
+            let found = value(&figures, metric).unwrap_or(f64::NAN);
+            assert!((found - expected).abs() < 1e-12, "{metric}: {found}");
+        }
+        assert_eq!(value(&figures, Metric::Ea), None);
+        assert_eq!(figures.len(), 6);
+    }
+
+    #[test]
+    fn zsres_accuracies_count_tokens_and_ignore_what_is_not_asked() {
+        let answers = [
+            Answer {
+                shows: Shows::Rewrite,
+                new: scored(0.5, 4, 3),
+                old: scored(0.1, 2, 2),
+            },
+            Answer {
+                shows: Shows::Neighbour,
+                new: None,
+                old: scored(0.5, 3, 1),
+            },
+        ];
+        let figures = figures(Set::ZsRe, &answers, &[300.0, 500.0]);
+        assert_eq!(value(&figures, Metric::Ea), Some(0.75));
+        assert_eq!(value(&figures, Metric::Pa), None);
+        assert_eq!(value(&figures, Metric::Na), Some(1.0 / 3.0));
+        assert_eq!(value(&figures, Metric::Ge), Some(400.0));
+        assert_eq!(figures.len(), 3);
+    }
+
+    #[test]
+    fn names_read_back() {
+        for metric in Metric::ALL {
+            assert_eq!(metric.to_string().parse(), Ok(metric));
+        }
+    }
+}

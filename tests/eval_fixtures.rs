@@ -1,0 +1,135 @@
+//! What a model answers to a record, and what follows from it, is what PyTorch gives for the same definitions.
+#![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used)] // a failed test says why by panicking
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use palimpsest::eval::{self, Answer, Metric, Scored};
+use palimpsest::model::{Checkpoint, Model};
+use serde_json::Value;
+
+const MODELS: [&str; 3] = ["gpt2", "llama", "qwen2"];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// What `make_evals.py` writes.
+fn expected() -> Value {
+    let text = fs::read_to_string(fixtures().join("evals.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn model(name: &str) -> Model {
+    let checkpoint = Checkpoint::open(&fixtures().join(name)).unwrap();
+    Model::load(&checkpoint, tch::Device::Cpu, tch::Kind::Float).unwrap()
+}
+
+/// The records of a fixture as a user's file has them.
+fn dataset(cases: &[Value]) -> eval::Dataset {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let lines = cases.iter().map(|case| format!("{}\n", case["record"]));
+    fs::write(file.path(), lines.collect::<String>()).unwrap();
+    eval::read(file.path()).unwrap()
+}
+
+fn check(found: Option<Scored>, expected: &Value, what: &str) {
+    let Some(found) = found else {
+        assert!(expected.is_null(), "{what}: nothing, not {expected}");
+        return;
+    };
+    let nll = expected["nll"].as_f64().unwrap();
+    assert!((found.nll - nll).abs() < 1e-4, "{what}: {found:?} {nll}");
+    assert_eq!(found.tokens as u64, expected["tokens"], "{what}");
+    assert_eq!(found.likeliest as u64, expected["likeliest"], "{what}");
+}
+
+fn check_figures(found: &[(Metric, f64)], expected: &Value, what: &str) {
+    let expected = expected.as_object().unwrap();
+    assert_eq!(found.len(), expected.len(), "{what}: {found:?}");
+    for (metric, value) in found {
+        let wanted = expected[&metric.to_string()].as_f64().unwrap();
+        assert!(
+            (value - wanted).abs() < 1e-4,
+            "{what}, {metric}: {value} {wanted}"
+        );
+    }
+}
+
+#[test]
+fn answers_and_measures_of_both_data_sets_are_pytorchs() {
+    let expected = expected();
+    for name in MODELS {
+        let model = model(name);
+        let mut scores: Vec<[f64; 3]> = Vec::new();
+        for set in ["counterfact", "zsre"] {
+            let cases = expected[name][set].as_array().unwrap();
+            let data = dataset(cases);
+            for (n, (record, case)) in data.records.iter().zip(cases).enumerate() {
+                let what = format!("{name}, {set} {n}");
+                let answers: Vec<Answer> = eval::ask(&model, &record.questions(data.set)).unwrap();
+                let wanted = case["answers"].as_array().unwrap();
+                assert_eq!(answers.len(), wanted.len(), "{what}");
+                for (answer, wanted) in answers.iter().zip(wanted) {
+                    check(answer.new, &wanted["new"], &what);
+                    check(answer.old, &wanted["true"], &what);
+                }
+                let figures = eval::figures(data.set, &answers, &[]);
+                check_figures(&figures, &case["figures"], &what);
+                if set == "counterfact" {
+                    scores.push(Metric::SCORES.map(|metric| {
+                        let found = figures.iter().find(|(it, _)| *it == metric);
+                        found.unwrap().1
+                    }));
+                }
+            }
+        }
+        let score = eval::harmonic(&scores).mean;
+        let wanted = expected[name]["score"].as_f64().unwrap();
+        assert!((score - wanted).abs() < 1e-4, "{name}: {score} {wanted}");
+    }
+}
+
+#[test]
+fn the_entropy_of_a_text_is_that_of_an_independent_count() {
+    let expected = &expected()["entropy"];
+    let found = eval::entropy(expected["text"].as_str().unwrap());
+    assert!((found - expected["value"].as_f64().unwrap()).abs() < 1e-9);
+}
+
+#[test]
+fn a_text_is_drawn_again_by_its_seed_and_has_no_more_than_a_hundred_tokens() {
+    let model = model("gpt2");
+    let room = model.config().context;
+    let draw = |prompt: &str, seed| eval::continue_freely(&model, prompt, seed, || true);
+    let text = draw("A day", 7).unwrap();
+    assert!(text.starts_with("A day"));
+    assert_eq!(text, draw("A day", 7).unwrap());
+    assert_ne!(text, draw("A day", 8).unwrap());
+    let tokens = |text: &str| model.tokenizer().encode(text).unwrap().ids.len();
+    assert!(tokens("A day") < 10 && room > 10);
+    let long = "word ".repeat(200);
+    let refused = draw(&long, 7);
+    match refused {
+        // A prompt of more than a hundred tokens is the text itself, if the model takes it.
+        Ok(text) => assert_eq!(text, long),
+        Err(error) => assert!(error.to_string().contains("generation prompt"), "{error}"),
+    }
+    let stopped = eval::continue_freely(&model, "A day", 7, || false).unwrap_err();
+    assert!(matches!(stopped, eval::Error::Cancelled));
+}
+
+#[test]
+fn a_prompt_that_does_not_fit_is_named() {
+    let model = model("llama");
+    let mut case = expected()["llama"]["counterfact"][0].clone();
+    case["record"]["paraphrase_prompts"][1] = "very ".repeat(2000).trim().into();
+    let data = dataset(&[case]);
+    let refused = eval::ask(&model, &data.records[0].questions(data.set)).unwrap_err();
+    let said = refused.to_string();
+    assert!(
+        said.starts_with("paraphrase 2 \"very") && said.contains("do not fit the model's context"),
+        "{said}"
+    );
+}
