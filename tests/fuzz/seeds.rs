@@ -63,7 +63,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         ],
         "npz" => vec![
             palimpsest::stats::Moment::new(2, vec![1.0, 0.5, 0.5, 2.0], 3)
-                .and_then(|moment| Ok(moment.to_npz().expect("an archive")))
+                .map(|moment| moment.to_npz().expect("an archive"))
                 .expect("a moment"),
         ],
         "note" => {
