@@ -32,8 +32,15 @@ pub fn explain(error: &anyhow::Error) -> String {
     if text.is_empty() {
         text = status.code().description().to_owned();
     }
-    if text.starts_with("h2 protocol error") {
-        // The other end speaks, but not HTTP/2 without encryption.
+    // The other end hung up: what it speaks may not be HTTP/2 without encryption.
+    let hung_up = [
+        "h2 protocol error",
+        "operation was canceled",
+        "connection closed",
+        "connection reset",
+        "broken pipe",
+    ];
+    if hung_up.iter().any(|what| text.starts_with(what)) {
         text.push_str(
             "\n  to help: a coordinator with certificates is called as https://HOST:PORT, with client.ca \
              ('palimpsest auth init' writes a configuration for each caller)",
