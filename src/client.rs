@@ -291,8 +291,8 @@ impl Client {
     }
 
     /// The store.
-    pub fn store(&self) -> StoreServiceClient<Channel> {
-        StoreServiceClient::new(self.channel())
+    pub fn store(&self) -> StoreServiceClient<Signed> {
+        StoreServiceClient::with_interceptor(self.channel(), self.identity.clone())
     }
 
     /// The coordinator's own state.

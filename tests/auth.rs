@@ -61,7 +61,7 @@ fn write_fact(site: &Site) {
 #[test]
 fn each_role_does_its_part_of_a_sweep_and_no_more() {
     let site = Site::new();
-    let callers = ["viewer/vera", "submitter/sam", "worker/one"];
+    let callers = ["viewer/vera", "submitter/sam", "worker/one", "admin/ada"];
     init(&site, "certs", "127.0.0.1", &callers);
     configure(&site, "");
     write_fact(&site);
@@ -88,6 +88,10 @@ fn each_role_does_its_part_of_a_sweep_and_no_more() {
     let (done, said) = ask(&site, &server, sam, &trace);
     assert!(done, "{said}");
     let job = said.trim().to_owned();
+    let (done, said) = ask(&site, &server, sam, &["store", "gc"]);
+    assert!(!done && said.contains("sam is a submitter"), "{said}");
+    let (done, said) = ask(&site, &server, "certs/admin-ada.toml", &["store", "gc"]);
+    assert!(done, "{said}");
 
     // A person is no worker.
     let work = |id: &str, config: &str| {

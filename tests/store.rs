@@ -338,6 +338,15 @@ fn collection_beside_a_coordinator_keeps_what_is_reached_or_young() {
         (&1.into(), &8.into())
     );
     assert!(!store_objects.contains(&orphan).unwrap());
+    // Nothing goes without an entry that names who had it removed (I12).
+    let audited = site.run(&["audit", "list", "--json", "--server", &url], PATIENCE);
+    let audited = lines(&audited);
+    let by = |action: &str| {
+        let entry = audited.iter().find(|entry| entry["action"] == action);
+        entry.map(|entry| entry["principal"].clone())
+    };
+    assert!(by("objects.collect").is_some(), "{audited:?}");
+    assert_eq!(by("objects.collect"), by("models.create"));
     server.process.kill();
     let report = assert_sound(&site, "store");
     assert_eq!(report["orphans"], 0);

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::connection::{Connection, Need};
 use super::{Flags, flag, output};
 use crate::audit;
 use crate::client::Client;
@@ -129,7 +130,12 @@ pub async fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> 
     } = command
     {
         let collected = match &config.client.server {
-            Some(server) => collect_there(server.as_str(), dry_run, min_age).await?,
+            Some(_) => {
+                Connection::with(&config.client, Need::Records, async |client| {
+                    collect_there(client, dry_run, min_age).await
+                })
+                .await?
+            }
             None => {
                 let user = config.client.user.clone();
                 let work = move || collect_here(&path, options, user, dry_run, min_age);
@@ -269,7 +275,7 @@ fn collect_here(
 }
 
 async fn collect_there(
-    server: &str,
+    client: &Client,
     dry_run: bool,
     min_age: Duration,
 ) -> anyhow::Result<Collected> {
@@ -277,7 +283,6 @@ async fn collect_there(
         dry_run,
         min_age: Some(prost_types::Duration::try_from(min_age)?),
     };
-    let client = Client::connect(server).await?;
     let v1::CollectObjectsResponse {
         reached,
         young,
