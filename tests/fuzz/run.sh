@@ -13,9 +13,9 @@ seconds=${1:?seconds}; shift
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(ls tests/fuzz/targets | sed 's/\.rs$//')
 
-export CARGO_TARGET_DIR=$PWD/target/fuzz
 export TMPDIR=/dev/shm   # every input of a file's parser is a file
-FUZZ_SEEDS=$CARGO_TARGET_DIR/seeds cargo test --quiet --no-default-features --test fuzz -- --exact seeds_are_written
+FUZZ_SEEDS=$PWD/target/fuzz/seeds cargo test --quiet --no-default-features --test fuzz -- --exact seeds_are_written
+export CARGO_TARGET_DIR=$PWD/target/fuzz
 for target in "${targets[@]}"; do
   found=target/fuzz/found/$target
   mkdir -p "$found" "target/fuzz/corpus/$target" "tests/fuzz/corpus/$target"
