@@ -90,8 +90,23 @@ fn each_role_does_its_part_of_a_sweep_and_no_more() {
     let job = said.trim().to_owned();
     let (done, said) = ask(&site, &server, sam, &["store", "gc"]);
     assert!(!done && said.contains("sam is a submitter"), "{said}");
-    let (done, said) = ask(&site, &server, "certs/admin-ada.toml", &["store", "gc"]);
+    let ada = "certs/admin-ada.toml";
+    let (done, said) = ask(&site, &server, ada, &["store", "gc"]);
     assert!(done, "{said}");
+    // Who tried what was not theirs is on record.
+    let (done, said) = ask(&site, &server, ada, &["audit", "list", "--json"]);
+    assert!(done, "{said}");
+    for (who, method) in [
+        ("vera", "palimpsest.v1.JobService/CreateJob"),
+        ("sam", "palimpsest.v1.StoreService/CollectObjects"),
+    ] {
+        let found = said.lines().find(|line| line.contains(method));
+        let entry: serde_json::Value = serde_json::from_str(found.unwrap()).unwrap();
+        assert_eq!(entry["principal"], who);
+        assert_eq!(entry["outcome"], "refused");
+        let why = entry["refusal"].as_str().unwrap();
+        assert!(why.starts_with("PERMISSION_DENIED: "), "{why}");
+    }
 
     // A person is no worker.
     let work = |id: &str, config: &str| {

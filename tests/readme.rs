@@ -106,6 +106,7 @@ fn a_stranger_can_copy_the_commands() {
     for expected in [
         // Bob is refused, and it is on record.
         "only editors may",
+        "palimpsest.v1.VersionService/UpdateRef",
         "The store is sound.",
         "\n Paris, France",
         "\n Rome, Italy",

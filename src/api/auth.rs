@@ -2,14 +2,14 @@
 //!
 //! It stands before the services, so that none can be forgotten: a request whose method is not in
 //! the table of [`crate::auth::role`] is refused, whoever sends it. Who calls more often than is
-//! allowed is told when to come again.
+//! allowed is told when to come again. Who is known and calls what is not for them is entered into
+//! the audit log.
 
-use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::Either;
+use futures::future::{BoxFuture, Either};
 use jiff::Timestamp;
 use tonic::body::Body;
 use tonic::codegen::http::header::AUTHORIZATION;
@@ -17,10 +17,13 @@ use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::caller::record_refusal;
 use super::listener::{Entrance, Peer};
 use super::status::{Reason, retry_later, status};
+use crate::audit;
 use crate::auth::{Caller, Rate, Refusal, Role, Tokens, certificate, role};
 use crate::client::PRINCIPAL;
+use crate::coordinator::Coordinator;
 use crate::telemetry::metrics::REFUSALS;
 
 /// What callers have to show.
@@ -37,19 +40,53 @@ enum Asks {
 pub struct Gate {
     asks: Asks,
     rate: Option<Arc<Rate>>,
+    /// Whose audit log has those who are refused.
+    coordinator: Option<Coordinator>,
+}
+
+/// Why a request does not get past the gate.
+#[derive(Debug)]
+struct Refused {
+    status: Status,
+    /// Who was refused for what they are, if they showed who they are.
+    principal: Option<String>,
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        Self {
+            status,
+            principal: None,
+        }
+    }
 }
 
 impl Gate {
     /// A gate that everybody gets past.
     pub fn open() -> Self {
-        let asks = Asks::Nothing;
-        Self { asks, rate: None }
+        Self::asking(Asks::Nothing)
     }
 
     /// A gate for those who show a certificate, or a token of this file.
     pub fn guarded(tokens: Option<Arc<Tokens>>) -> Self {
-        let asks = Asks::Proof(tokens);
-        Self { asks, rate: None }
+        Self::asking(Asks::Proof(tokens))
+    }
+
+    fn asking(asks: Asks) -> Self {
+        Self {
+            asks,
+            rate: None,
+            coordinator: None,
+        }
+    }
+
+    /// The same gate, with the refusals entered into this coordinator's audit log.
+    pub(super) fn audited(self, coordinator: Coordinator) -> Self {
+        let coordinator = Some(coordinator);
+        Self {
+            coordinator,
+            ..self
+        }
     }
 
     /// The same gate for so many requests a second of each person. Workers are not counted: they ask
@@ -61,28 +98,32 @@ impl Gate {
 
     /// Lets a request through, with the caller's principal in place of the name that it came with,
     /// or says why not.
-    fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
+    fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Refused> {
         check_entrance(request)?;
         let Asks::Proof(tokens) = &self.asks else {
             return Ok(());
         };
         let path = request.uri().path();
         let Some(who) = role::who(path) else {
-            return Err(denied(path, "nobody may call it, for it is not known"));
+            return Err(denied(path, "nobody may call it, for it is not known").into());
         };
         if who == role::Who::Anybody {
             return Ok(());
         }
         let caller = identify(tokens.as_deref(), request)?;
-        if !who.includes(caller.role) {
-            let why = format!("{} is a {}", caller.principal, caller.role);
-            return Err(denied(path, &why));
-        }
+        // What will be refused counts too: every refusal is an entry.
         if let Some(rate) = &self.rate
             && caller.role != Role::Worker
         {
             let taken = rate.take(&caller.principal, Timestamp::now());
             taken.map_err(|wait| too_often(rate, &caller.principal, wait))?;
+        }
+        if !who.includes(caller.role) {
+            let why = format!("{} is a {}", caller.principal, caller.role);
+            return Err(Refused {
+                status: denied(path, &why),
+                principal: Some(caller.principal),
+            });
         }
         let name = HeaderValue::from_str(&caller.principal).map_err(|_| unknown("no name"))?;
         request.headers_mut().insert(PRINCIPAL, name);
@@ -223,10 +264,11 @@ pub struct Guarded<S> {
 impl<S> Service<Request<Body>> for Guarded<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
+    S::Error: 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Either<Ready<Result<Response<Body>, S::Error>>, S::Future>;
+    type Future = Either<BoxFuture<'static, Result<Response<Body>, S::Error>>, S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -235,22 +277,30 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match self.gate.admit(&mut request) {
             Ok(()) => Either::Right(self.inner.call(request)),
-            Err(refusal) => {
-                let why = match refusal.code() {
+            Err(Refused { status, principal }) => {
+                let method = request.uri().path().trim_start_matches('/');
+                let why = match status.code() {
                     Code::Unauthenticated => "unauthenticated",
                     Code::ResourceExhausted => "too_often",
                     _ => "permission_denied",
                 };
                 REFUSALS.add([why], 1);
                 // Whoever asks too often must not fill the disk as well.
-                if refusal.code() != Code::ResourceExhausted {
-                    tracing::warn!(
-                        method = request.uri().path(),
-                        reason = refusal.message(),
-                        "refused"
-                    );
+                if status.code() != Code::ResourceExhausted {
+                    tracing::warn!(method, reason = status.message(), "refused");
                 }
-                Either::Left(ready(Ok(refusal.into_http())))
+                let entry = principal.map(|principal| audit::Draft {
+                    principal,
+                    action: method.to_owned(),
+                    ..audit::Draft::default()
+                });
+                let coordinator = self.gate.coordinator.clone();
+                Either::Left(Box::pin(async move {
+                    if let (Some(coordinator), Some(entry)) = (coordinator, entry) {
+                        record_refusal(&coordinator, entry, &status).await;
+                    }
+                    Ok(status.into_http())
+                }))
             }
         }
     }
@@ -299,7 +349,9 @@ mod tests {
                 let admitted = gate.admit(&mut request);
                 assert_eq!(admitted.is_ok(), who.includes(*role), "{role} {method}");
                 match admitted {
-                    Err(status) => {
+                    Err(Refused { status, principal }) => {
+                        // For the audit log.
+                        assert_eq!(principal, Some(format!("a-{role}")));
                         assert_eq!(status.code(), Code::PermissionDenied);
                         let info = status.get_details_error_info().unwrap();
                         assert_eq!(info.metadata["method"], *method);
@@ -327,15 +379,18 @@ mod tests {
             Some("Basic YWRhOmFkYQ=="),
             Some("palimpsest_00"),
         ] {
-            let refusal = gate.admit(&mut request(jobs, authorization)).unwrap_err();
-            assert_eq!(refusal.code(), Code::Unauthenticated, "{authorization:?}");
-            assert!(!refusal.message().contains("palimpsest_00"));
+            let admitted = gate.admit(&mut request(jobs, authorization));
+            let Refused { status, principal } = admitted.unwrap_err();
+            assert_eq!(status.code(), Code::Unauthenticated, "{authorization:?}");
+            assert!(!status.message().contains("palimpsest_00"));
+            // Nobody to name.
+            assert_eq!(principal, None);
         }
         let tokenless = Gate::guarded(None);
         let refusal = tokenless
             .admit(&mut request(jobs, Some("Bearer x")))
             .unwrap_err();
-        assert!(refusal.message().contains("takes no tokens"));
+        assert!(refusal.status.message().contains("takes no tokens"));
         // Probes show nothing.
         let health = "/grpc.health.v1.Health/Check";
         gate.admit(&mut request(health, None)).unwrap();
@@ -354,7 +409,10 @@ mod tests {
             let answers: Vec<_> = (0..200)
                 .map(|_| gate.admit(&mut request(path, Some(&authorization))))
                 .collect();
-            let refused: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
+            let refused: Vec<Status> = answers
+                .into_iter()
+                .filter_map(|admitted| Some(admitted.err()?.status))
+                .collect();
             if *role == Role::Worker {
                 assert!(refused.is_empty());
                 continue;
@@ -422,6 +480,6 @@ mod tests {
         let authorization = format!("Bearer {admin}");
         let mut request = request("/palimpsest.v1.JobService/Burn", Some(&authorization));
         let refusal = gate.admit(&mut request).unwrap_err();
-        assert_eq!(refusal.code(), Code::PermissionDenied);
+        assert_eq!(refusal.status.code(), Code::PermissionDenied);
     }
 }

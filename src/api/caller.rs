@@ -63,7 +63,7 @@ pub fn check_why(field: &str, why: &str) -> Result<(), Status> {
 /// done is entered by whoever does it, in the same step.
 pub async fn answered<T>(
     coordinator: &Coordinator,
-    mut draft: Draft,
+    draft: Draft,
     answer: Result<T, Status>,
 ) -> Result<T, Status> {
     let status = match answer {
@@ -76,14 +76,19 @@ pub async fn answered<T>(
         Code::Internal | Code::Unavailable | Code::Unknown | Code::DataLoss | Code::Cancelled
     );
     if !failed {
-        let reason = status.get_details_error_info().map(|info| info.reason);
-        draft.refusal = Some(match reason {
-            Some(reason) => format!("{reason}: {}", status.message()),
-            None => status.message().to_owned(),
-        });
-        if let Err(error) = coordinator.record(draft).await {
-            tracing::error!(%error, "a refusal could not be entered into the audit log");
-        }
+        record_refusal(coordinator, draft, &status).await;
     }
     Err(status)
+}
+
+/// Enters into the audit log that somebody was refused something.
+pub async fn record_refusal(coordinator: &Coordinator, mut draft: Draft, status: &Status) {
+    let reason = status.get_details_error_info().map(|info| info.reason);
+    draft.refusal = Some(match reason {
+        Some(reason) => format!("{reason}: {}", status.message()),
+        None => status.message().to_owned(),
+    });
+    if let Err(error) = coordinator.record(draft).await {
+        tracing::error!(%error, "a refusal could not be entered into the audit log");
+    }
 }

@@ -186,7 +186,7 @@ fn router(coordinator: Coordinator, manner: Manner) -> Result<Router<Layers>, Er
         .http2_max_header_list_size(HEADERS)
         .max_concurrent_streams(manner.streams)
         .layer(Metering)
-        .layer(manner.gate)
+        .layer(manner.gate.audited(coordinator.clone()))
         .add_service(manner.health.service())
         .add_service(StatusServiceServer::new(manner.overview))
         .add_service(reflection().build_v1()?)
