@@ -49,13 +49,13 @@ impl Target {
         self.server.address.parse().unwrap()
     }
 
-    /// MiB that are resident.
+    /// MiB that were resident at most so far.
     fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.server.process.id()));
         let status = status.unwrap();
         let line = status
             .lines()
-            .find(|line| line.starts_with("VmRSS:"))
+            .find(|line| line.starts_with("VmHWM:"))
             .unwrap();
         let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kib / 1024
