@@ -118,6 +118,20 @@ pub fn compat(compat: v1::Compat) -> Compat {
     }
 }
 
+/// What people, JSON and metrics call a class of failures: `worker_lost`.
+pub fn class_name(class: v1::FailureClass) -> &'static str {
+    match class {
+        v1::FailureClass::Unspecified => "unspecified",
+        v1::FailureClass::Transient => "transient",
+        v1::FailureClass::WorkerLost => "worker_lost",
+        v1::FailureClass::Preempted => "preempted",
+        v1::FailureClass::Backpressure => "backpressure",
+        v1::FailureClass::OutOfMemory => "out_of_memory",
+        v1::FailureClass::Invalid => "invalid",
+        v1::FailureClass::Poison => "poison",
+    }
+}
+
 /// The other way.
 pub fn compat_to_proto(compat: Compat) -> v1::Compat {
     match compat {

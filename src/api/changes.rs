@@ -75,6 +75,25 @@ impl Versions {
         Ok((moved, edit))
     }
 
+    /// [`Versions::extend`] by what is made of an edit that the model has.
+    async fn extend_by(
+        &self,
+        edit: &str,
+        ref_id: &str,
+        etag: String,
+        entry: audit::Draft,
+        make: fn(History<'_>, &Base, &v1::Version, &v1::Edit, &Authorship) -> Result<Draft, Error>,
+    ) -> Result<Moved, Status> {
+        let (model, id) = split(edit, "edits")?;
+        let id = id.to_owned();
+        let compute =
+            move |history: History<'_>, base: &Base, parent: &v1::Version, by: &Authorship| {
+                make(history, base, parent, &history.edit(&id)?, by)
+            };
+        let (moved, _) = self.extend(model, ref_id, etag, entry, compute).await?;
+        Ok(moved)
+    }
+
     pub(super) async fn create_edit(
         &self,
         request: CreateEditRequest,
@@ -152,17 +171,13 @@ impl Versions {
         request: RevertEditRequest,
         entry: audit::Draft,
     ) -> Result<RevertEditResponse, Status> {
-        let (model, id) = split(&request.name, "edits")?;
-        let id = id.to_owned();
-        let (moved, _) = self
-            .extend(
-                model,
+        let moved = self
+            .extend_by(
+                &request.name,
                 &request.ref_id,
                 request.etag,
                 entry,
-                move |history, base, parent, by| {
-                    Draft::revert(history, base, parent, &history.edit(&id)?, by)
-                },
+                Draft::revert,
             )
             .await?;
         Ok(RevertEditResponse {
@@ -176,17 +191,13 @@ impl Versions {
         request: CherryPickEditRequest,
         entry: audit::Draft,
     ) -> Result<CherryPickEditResponse, Status> {
-        let (model, id) = split(&request.name, "edits")?;
-        let id = id.to_owned();
-        let (moved, _) = self
-            .extend(
-                model,
+        let moved = self
+            .extend_by(
+                &request.name,
                 &request.ref_id,
                 request.etag,
                 entry,
-                move |history, base, parent, by| {
-                    Draft::cherry_pick(history, base, parent, &history.edit(&id)?, by)
-                },
+                Draft::cherry_pick,
             )
             .await?;
         Ok(CherryPickEditResponse {

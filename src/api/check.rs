@@ -1,12 +1,16 @@
 //! Checks what a client asked for and fills in what it left open. A job that passes is complete:
 //! nothing in it depends on a default that a later version might change.
 
+mod editing;
+mod evaluating;
+
 use crate::causal::noise::Rule;
 use crate::coordinator::Items;
 use crate::corpus;
-use crate::edit;
 use crate::objects::{Digest, ObjectStore};
 use crate::proto::v1::{self, job::Spec};
+
+pub use self::editing::fill_gates;
 
 /// A field and what is wrong with it.
 pub type Violation = (String, String);
@@ -19,8 +23,6 @@ const PROMPT_LIMIT: usize = 1 << 20;
 const SAMPLES_LIMIT: u32 = 10_000;
 /// Most bytes of a corpus in one piece.
 const RANGE_LIMIT: u64 = 16 << 20;
-/// Longest reason for a layer.
-const CHOICE_LIMIT: usize = 500;
 /// Longest request id and display name.
 const NAME_LIMIT: usize = 200;
 
@@ -54,8 +56,8 @@ pub fn job(job: &mut v1::Job, items: &Items) -> Result<(), Vec<Violation>> {
         Some(Spec::Trace(spec)) => trace(spec, items, &mut wrong),
         Some(Spec::Generate(spec)) => generate(spec, items, &mut wrong),
         Some(Spec::Stats(spec)) => stats(spec, items, &mut wrong),
-        Some(Spec::Edit(spec)) => edit(spec, items, &mut wrong),
-        Some(Spec::Eval(spec)) => eval(spec, items, &mut wrong),
+        Some(Spec::Edit(spec)) => editing::edit(spec, items, &mut wrong),
+        Some(Spec::Eval(spec)) => evaluating::eval(spec, items, &mut wrong),
         None => wrong.push((
             "job.spec".to_owned(),
             "it is missing: set 'trace', 'generate', 'stats', 'edit' or 'eval'".to_owned(),
@@ -372,185 +374,6 @@ fn part_of(range: &v1::stats_unit::Range, corpus: Option<&v1::Corpus>) -> Result
     match range.digest.parse::<Digest>() {
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-/// The numbers of an edit that a request may set.
-const EDIT_NUMBERS: [&str; 8] = [
-    "bound",
-    "clamp",
-    "kl_factor",
-    "learning_rate",
-    "ridge",
-    "steps",
-    "stop_loss",
-    "weight_decay",
-];
-
-/// Where a request says nothing of a gate, the coordinator's holds.
-pub fn fill_gates(asked: &mut v1::EditGates, settings: &v1::EditGates) {
-    asked.efficacy = asked.efficacy.or(settings.efficacy);
-    asked.neighbour_drift = asked.neighbour_drift.or(settings.neighbour_drift);
-    asked.norm = asked.norm.or(settings.norm);
-    asked.norm_warning = asked.norm_warning.or(settings.norm_warning);
-}
-
-fn edit(spec: &mut v1::EditSpec, items: &Items, wrong: &mut Vec<Violation>) {
-    let field = |name: &str| format!("job.edit.{name}");
-    if items.is_empty() {
-        wrong.push((
-            field("tasks"),
-            "there are none: give at least one".to_owned(),
-        ));
-    }
-    for n in 0..items.len() {
-        let task: v1::EditTask = items.message(n).unwrap_or_default();
-        let asked = task.request.clone().unwrap_or_default();
-        let request = edit::Request {
-            prompt: asked.prompt,
-            subject: asked.subject,
-            target_new: asked.target_new,
-            target_true: asked.target_true,
-        };
-        if let Err(error) = request.check() {
-            wrong.push((field(&format!("tasks[{n}].request")), error.to_string()));
-        }
-        for (name, texts) in [
-            ("paraphrases", &task.paraphrases),
-            ("neighbours", &task.neighbours),
-        ] {
-            for (i, text) in texts.iter().enumerate() {
-                prompt(&field(&format!("tasks[{n}].{name}[{i}]")), text, wrong);
-            }
-        }
-    }
-    method(spec, "job.edit", wrong);
-    dtype(&mut spec.dtype, wrong);
-}
-
-/// How an edit is computed: what is asked of an editing job, and of an evaluation that edits each record.
-fn method(spec: &mut v1::EditSpec, of: &str, wrong: &mut Vec<Violation>) {
-    let field = |name: &str| format!("{of}.{name}");
-    if spec.method.is_empty() {
-        spec.method = edit::Method::default().to_string();
-    } else if let Err(error) = spec.method.parse::<edit::Method>() {
-        wrong.push((field("method"), error.to_string()));
-    }
-    for (n, parameter) in spec.parameters.iter().enumerate() {
-        if !EDIT_NUMBERS.contains(&parameter.key.as_str()) {
-            let what = format!(
-                "'{}' is no number of an edit: use one of {}",
-                parameter.key,
-                EDIT_NUMBERS.join(", ")
-            );
-            wrong.push((field(&format!("parameters[{n}].key")), what));
-        } else if !parameter.value.is_finite() {
-            let what = format!("{} is {}: give a number", parameter.key, parameter.value);
-            wrong.push((field(&format!("parameters[{n}].value")), what));
-        }
-    }
-    if spec.layer_choice.len() > CHOICE_LIMIT {
-        let what = format!(
-            "it has {} bytes: {CHOICE_LIMIT} at most",
-            spec.layer_choice.len()
-        );
-        wrong.push((field("layer_choice"), what));
-    }
-    let gates = spec.gates.unwrap_or_default();
-    for (name, value, least) in [
-        ("efficacy", gates.efficacy, f64::MIN),
-        ("neighbour_drift", gates.neighbour_drift, 0.0),
-        ("norm", gates.norm, 0.0),
-        ("norm_warning", gates.norm_warning, 0.0),
-    ] {
-        if let Some(value) = value.filter(|value| !(least..=f64::MAX).contains(value)) {
-            let remedy = match least < 0.0 {
-                true => "a number",
-                false => "0 or more",
-            };
-            let what = format!("{value} is no gate: give {remedy}");
-            wrong.push((field(&format!("gates.{name}")), what));
-        }
-    }
-    for (n, context) in spec.contexts.iter().enumerate() {
-        if let Err(error) = edit::check_context(context) {
-            wrong.push((field(&format!("contexts[{n}]")), error.to_string()));
-        }
-    }
-}
-
-fn eval(spec: &mut v1::EvalSpec, items: &Items, wrong: &mut Vec<Violation>) {
-    let field = |name: &str| format!("job.eval.{name}");
-    spec.record_count = 0; // ours to say
-    if items.is_empty() {
-        wrong.push((
-            field("records"),
-            "there are none: give at least one".to_owned(),
-        ));
-    }
-    if !matches!(v1::EvalSet::try_from(spec.set), Ok(set) if set != v1::EvalSet::Unspecified) {
-        let what = format!(
-            "{} is no data set: use EVAL_SET_COUNTERFACT or EVAL_SET_ZSRE",
-            spec.set
-        );
-        wrong.push((field("set"), what));
-    }
-    for n in 0..items.len() {
-        let Some(record) = items.message::<v1::EvalRecord>(n) else {
-            let what = "it is not a serialised EvalRecord".to_owned();
-            wrong.push((field(&format!("records[{n}]")), what));
-            continue;
-        };
-        eval_record(&record, spec.set(), &field(&format!("records[{n}]")), wrong);
-    }
-    dtype(&mut spec.dtype, wrong);
-    let dtype = spec.dtype;
-    let Some(each) = &mut spec.edit_each else {
-        return;
-    };
-    if !each.tasks.is_empty() || each.gates.is_some() {
-        let what = "the records are what is edited, and every edit is measured: leave out 'tasks' and 'gates'";
-        wrong.push((field("edit_each"), what.to_owned()));
-    }
-    if !spec.against.is_empty() {
-        let what = format!(
-            "'{}': each record is measured before and after its own edit; leave it out",
-            shorten(&spec.against)
-        );
-        wrong.push((field("against"), what));
-    }
-    each.dtype = dtype;
-    method(each, "job.eval.edit_each", wrong);
-}
-
-fn eval_record(record: &v1::EvalRecord, set: v1::EvalSet, of: &str, wrong: &mut Vec<Violation>) {
-    let asked = record.request.clone().unwrap_or_default();
-    let request = edit::Request {
-        prompt: asked.prompt,
-        subject: asked.subject,
-        target_new: asked.target_new,
-        target_true: asked.target_true,
-    };
-    if let Err(error) = request.check() {
-        wrong.push((format!("{of}.request"), error.to_string()));
-    } else if set == v1::EvalSet::Counterfact && request.target_true.is_none() {
-        let what = "it is missing: CounterFact's measures compare the new object with the true one";
-        wrong.push((format!("{of}.request.target_true"), what.to_owned()));
-    }
-    let texts = |name: &str, all: &[String], wrong: &mut Vec<Violation>| {
-        for (i, text) in all.iter().enumerate() {
-            prompt(&format!("{of}.{name}[{i}]"), text, wrong);
-        }
-    };
-    texts("paraphrases", &record.paraphrases, wrong);
-    texts("generation_prompts", &record.generation_prompts, wrong);
-    for (i, neighbour) in record.neighbours.iter().enumerate() {
-        let at = format!("{of}.neighbours[{i}]");
-        prompt(&format!("{at}.prompt"), &neighbour.prompt, wrong);
-        if neighbour.target_true.trim().is_empty() {
-            let what = "it is empty: say what the true answer is".to_owned();
-            wrong.push((format!("{at}.target_true"), what));
-        }
     }
 }
 

@@ -14,10 +14,11 @@ use super::workers::PROTOCOL;
 use crate::auth;
 use crate::coordinator::{Coordinator, violations};
 use crate::proto::v1::status_service_server::StatusService;
-use crate::proto::v1::{self, FailureClass, GetStatusRequest, GetStatusResponse, JobState};
+use crate::proto::v1::{self, GetStatusRequest, GetStatusResponse, JobState};
 use crate::store::{FORMAT, Usage};
 use crate::telemetry::exposition::Sample;
 use crate::telemetry::metrics;
+use crate::translate::class_name;
 
 /// How old the looked up sizes may be: for somebody who asks, and for those who ask all the time.
 const FRESH: Duration = Duration::from_secs(2);
@@ -186,9 +187,6 @@ fn show(status: &v1::Status) {
             .find(|it| it.failure_class == *class as i32);
         let count = found.map_or(0, |it| it.count.into());
         TASK_FAILURES.reach([class_name(*class)], count);
-        if *class == FailureClass::WorkerLost {
-            LEASES_LOST.reach([], count);
-        }
     }
     for (invariant, violations) in violations() {
         INVARIANT_VIOLATIONS.reach([invariant.id()], violations);

@@ -131,7 +131,8 @@ impl Connection {
     }
 }
 
-fn credentials(config: &ClientConfig) -> Credentials<'_> {
+/// What a command shows of itself.
+pub fn credentials(config: &ClientConfig) -> Credentials<'_> {
     Credentials {
         ca: config.ca.as_deref(),
         certificate: config.certificate.as_deref().zip(config.key.as_deref()),

@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::trace::parse_dtype;
-use super::{follow, job, model, output, version};
+use super::{follow, job, model, output, presentation, version};
 use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::plot::table::{Align, Table};
@@ -171,7 +171,7 @@ async fn completions(
         ..Default::default()
     };
     let ended = follow::run(client, asked).await?;
-    let (_, found) = job::results(client, &ended.name).await?;
+    let (_, found) = presentation::results(client, &ended.name).await?;
     let said = found.into_iter().map(|result| match result.outcome {
         Some(Outcome::Completion(completion)) => Ok(completion.text),
         Some(Outcome::Failure(failure)) => bail!("probe {}: {}", result.unit + 1, failure.message),

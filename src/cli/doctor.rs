@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::connection::ConnectionArgs;
+use super::connection::{ConnectionArgs, credentials};
 use super::output;
 use super::store::options;
 use crate::client::{Client, Credentials};
@@ -310,11 +310,7 @@ fn existing(path: &Path) -> PathBuf {
 async fn coordinators(findings: &mut Findings, config: &Config) {
     let client = &config.client;
     if let Some(server) = &client.server {
-        let credentials = Credentials {
-            ca: client.ca.as_deref(),
-            certificate: client.certificate.as_deref().zip(client.key.as_deref()),
-            token_file: client.token_file.as_deref(),
-        };
+        let credentials = credentials(client);
         coordinator(findings, "client.server", server, &credentials).await;
     }
     let worker = &config.worker;

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use prost::Message as _;
 
 use super::connection::{Connection, ConnectionArgs, Need};
-use super::job::{self, Format};
+use super::presentation::{self, Format};
 use super::results::Known;
 use super::trace::{ATTENDED, INLINE_BYTES, parse_dtype, store};
 use super::{follow, model, rewrite, stats, version};
@@ -106,6 +106,7 @@ struct Each {
 
 /// Submits an evaluation, follows it and presents its results.
 pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
+    args.format.check_evaluation()?;
     // Files that cannot be read are said before a store is opened.
     let mut data = eval::read(&args.dataset)?;
     let spec = spec(&args)?;
@@ -195,26 +196,7 @@ async fn evaluate(
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!("{} accepted", job.name);
-    let Some(job) = follow_to_end(client, &job, connection).await? else {
-        return Ok(ExitCode::from(130));
-    };
-    let job = job::present(client, &job.name, &args.format).await?;
-    let counts = job.counts.unwrap_or_default();
-    if counts.units_cached > 0 {
-        eprintln!(
-            "{} of {} measurements were answered from the store; --no-cache computes them afresh",
-            counts.units_cached, counts.units
-        );
-    }
-    job::say_held(&job);
-    if job.state() != v1::JobState::Succeeded {
-        eprintln!(
-            "{} {}: 'palimpsest job show' says why",
-            job.name,
-            job::state(&job)
-        );
-    }
-    Ok(job::exit_code(&job))
+    presentation::follow(client, &job, connection, &args.format).await
 }
 
 /// A job with its records in it, or in an object where they are too many.
@@ -273,26 +255,6 @@ async fn create(
     Ok(created.into_inner().job.unwrap_or_default())
 }
 
-/// Follows a job; none when the user stops that, who is told how it goes on.
-async fn follow_to_end(
-    client: &Client,
-    job: &v1::Job,
-    connection: &Connection,
-) -> anyhow::Result<Option<v1::Job>> {
-    tokio::select! {
-        job = follow::follow(client, &job.name) => Ok(Some(job?)),
-        () = super::asked_to_stop() => {
-            let id = job.name.trim_start_matches("jobs/");
-            if connection.is_embedded() {
-                eprintln!("stopped; 'palimpsest job watch {id}' goes on where it was");
-            } else {
-                eprintln!("the job goes on; 'palimpsest job watch {id}' follows it");
-            }
-            Ok(None)
-        }
-    }
-}
-
 /// Keeps the records whose fact the unedited version knows, as many as are wanted, and says how many of those that were
 /// looked at are left out. Only the facts themselves are asked for it.
 async fn keep_known(
@@ -334,10 +296,10 @@ async fn keep_known(
         };
         let id = uuid::Uuid::now_v7().to_string();
         let job = create(args, client, model, job, id).await?;
-        let Some(ended) = follow_to_end(client, &job, connection).await? else {
+        let Some(ended) = follow::to_end(client, &job.name, connection.is_embedded()).await? else {
             bail!("which facts are known is not found out yet: ask again to go on");
         };
-        let (_, found) = job::results(client, &ended.name).await?;
+        let (_, found) = presentation::results(client, &ended.name).await?;
         if found.len() != end - seen {
             bail!("{} was stopped: ask again to go on", ended.name);
         }

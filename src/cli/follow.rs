@@ -82,6 +82,29 @@ pub async fn submit(client: &Client, job: v1::Job) -> Result<String, tonic::Stat
     Ok(created.job.unwrap_or_default().name)
 }
 
+/// Follows a job that may go on without its user; none when the user leaves, who is told how it does. A coordinator
+/// inside the command goes with it.
+///
+/// # Errors
+/// As [`follow`].
+pub async fn to_end(
+    client: &Client,
+    name: &str,
+    embedded: bool,
+) -> anyhow::Result<Option<v1::Job>> {
+    tokio::select! {
+        ended = follow(client, name) => ended.map(Some),
+        () = super::asked_to_stop() => {
+            let id = name.trim_start_matches("jobs/");
+            match embedded {
+                true => eprintln!("stopped; 'palimpsest job watch {id}' goes on where it was"),
+                false => eprintln!("the job goes on; 'palimpsest job watch {id}' follows it"),
+            }
+            Ok(None)
+        }
+    }
+}
+
 /// Follows a job that is of no use to anybody else: it is cancelled when its user leaves.
 ///
 /// # Errors

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::connection::{Connection, ConnectionArgs, Need};
-use super::job::{self, Format};
+use super::presentation::{self, Format};
 use super::trace::parse_dtype;
-use super::{follow, model, version};
+use super::{follow, job, model, version};
 use crate::config::ClientConfig;
 use crate::proto::v1::{self, job::Spec, unit_result::Outcome};
 
@@ -106,7 +106,7 @@ async fn complete(
         json: args.json,
         ..Format::default()
     };
-    let job = job::present(client, &job.name, &format).await?;
+    let job = presentation::present(client, &job.name, &format).await?;
     Ok(job::exit_code(&job))
 }
 

@@ -2,7 +2,8 @@
 
 use anyhow::bail;
 
-use super::{follow, job, version};
+use super::results::{self, Sites};
+use super::{follow, job, presentation, version};
 use crate::client::Client;
 use crate::coordinator::is_terminal;
 use crate::proto::v1::{self, JobState, Kind, job::Spec};
@@ -121,9 +122,7 @@ impl<'a> Chooser<'a> {
             if !fits {
                 continue;
             }
-            let sites = job::sites(self.client, &swept.name, None).await;
-            let Ok(sites) = sites else {
-                // None of its facts is known to the model.
+            let Ok(sites) = located(self.client, &swept.name).await? else {
                 continue;
             };
             let Some((averages, site)) = sites.edit() else {
@@ -177,7 +176,7 @@ impl<'a> Chooser<'a> {
         if !is_terminal(ended.state()) {
             bail!("{} is held: 'palimpsest job show' says why", ended.name);
         }
-        let why_not = match job::sites(self.client, &ended.name, None).await {
+        let why_not = match located(self.client, &ended.name).await? {
             Ok(sites) => match sites.edit() {
                 Some((_, site)) if site.effect.mean > 0.0 => {
                     return Ok(Choice {
@@ -192,7 +191,7 @@ impl<'a> Chooser<'a> {
                 }
                 _ => "no MLP brings anything back".to_owned(),
             },
-            Err(error) => error.to_string(),
+            Err(why_not) => why_not,
         };
         let mut reason = format!(
             "where models of its family are edited, for the trace of this fact, {}, locates nothing: {why_not}",
@@ -205,6 +204,15 @@ impl<'a> Chooser<'a> {
             layer: None,
             reason,
         })
+    }
+}
+
+/// Where the effects of a job peak, or why they show nothing: the model may know none of its facts.
+async fn located(client: &Client, name: &str) -> anyhow::Result<Result<Sites, String>> {
+    match presentation::sites(client, name, None).await {
+        Ok(sites) => Ok(Ok(sites)),
+        Err(error) if error.is::<results::Error>() => Ok(Err(error.to_string())),
+        Err(error) => Err(error),
     }
 }
 

@@ -20,6 +20,7 @@ mod log;
 mod model;
 mod output;
 mod pieces;
+mod presentation;
 mod refs;
 mod results;
 mod revert;

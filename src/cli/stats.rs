@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use super::connection::{Connection, ConnectionArgs, Need};
 use super::trace::parse_dtype;
-use super::{follow, job, model, output, pieces};
+use super::{follow, job, model, output, pieces, presentation};
 use crate::client::{self, Client};
 use crate::config::ClientConfig;
 use crate::objects::{self, Digest};
@@ -220,7 +220,7 @@ async fn make(
     };
     let ended = follow::run(client, job).await?;
     if ended.state() != v1::JobState::Succeeded {
-        job::present(client, &ended.name, &job::Format::default()).await?;
+        presentation::present(client, &ended.name, &presentation::Format::default()).await?;
         return Ok((ended, None));
     }
     let request = v1::CreateStatisticsRequest {

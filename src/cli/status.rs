@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::plot::table::{Align, Table};
 use crate::proto::v1;
-use crate::telemetry::metrics::class_name;
+use crate::translate::class_name;
 
 /// Jobs that are shown.
 const JOBS: usize = 10;
@@ -228,7 +228,7 @@ fn status_json(status: &v1::Status) -> serde_json::Value {
         "jobs": jobs,
         "tasks": {
             "all": counts.tasks,
-            "waiting": counts.tasks_pending,
+            "waiting": counts.tasks_pending - counts.tasks_quarantined,
             "leased": counts.tasks_leased,
             "done": counts.tasks_done,
             "failed": counts.tasks_failed,

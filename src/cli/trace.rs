@@ -8,8 +8,8 @@ use anyhow::{Context, bail};
 use prost::Message as _;
 
 use super::connection::{Connection, ConnectionArgs, Need};
-use super::job::{self, Format};
-use super::{follow, model, version};
+use super::presentation::{self, Format};
+use super::{model, version};
 use crate::causal::Compat;
 use crate::client::{self, Client};
 use crate::config::ClientConfig;
@@ -183,35 +183,7 @@ async fn submit(
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!("{} accepted", job.name);
-    let job = tokio::select! {
-        job = follow::follow(client, &job.name) => job?,
-        () = super::asked_to_stop() => {
-            let id = job.name.trim_start_matches("jobs/");
-            if connection.is_embedded() {
-                eprintln!("stopped; 'palimpsest job watch {id}' goes on where it was");
-            } else {
-                eprintln!("the job goes on; 'palimpsest job watch {id}' follows it");
-            }
-            return Ok(ExitCode::from(130));
-        }
-    };
-    let job = job::present(client, &job.name, &args.format).await?;
-    let counts = job.counts.unwrap_or_default();
-    if counts.units_cached > 0 {
-        eprintln!(
-            "{} of {} grids were answered from the store; --no-cache computes them afresh",
-            counts.units_cached, counts.units
-        );
-    }
-    job::say_held(&job);
-    if job.state() != v1::JobState::Succeeded {
-        eprintln!(
-            "{} {}: 'palimpsest job show' says why",
-            job.name,
-            job::state(&job)
-        );
-    }
-    Ok(job::exit_code(&job))
+    presentation::follow(client, &job, connection, &args.format).await
 }
 
 /// Stores a corpus with the coordinator, unless it is there.

@@ -351,7 +351,11 @@ impl ObjectStore {
                     tracing::warn!(%error, "fetching the object from the bucket again");
                     fetched = true;
                     let path = self.path(digest);
-                    fs::remove_file(&path).map_err(Error::io("remove", path))?;
+                    match fs::remove_file(&path) {
+                        // Another reader was faster.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        removed => removed.map_err(Error::io("remove", path))?,
+                    }
                 }
                 expected => return expected.map(|()| bytes),
             }

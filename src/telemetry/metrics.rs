@@ -154,8 +154,6 @@ metrics! {
     TASK_FAILURES = "task_failures_total", Coordinator, Counter, ["class"];
     /// Tasks that were put back to be tried again.
     TASK_RETRIES = "task_retries_total", Coordinator, Counter, [];
-    /// Leases whose worker was lost.
-    LEASES_LOST = "leases_lost_total", Coordinator, Counter, [];
     /// Results that differ from the one that their unit has.
     DIVERGENCES = "divergences_total", Coordinator, Counter, [];
     /// Checks of an invariant of the design that failed; always 0 in a sound program.
@@ -214,20 +212,6 @@ pub const FAILURE_CLASSES: &[FailureClass] = &[
     FailureClass::Invalid,
     FailureClass::Poison,
 ];
-
-/// A class of failure as a label has it.
-pub fn class_name(class: FailureClass) -> &'static str {
-    match class {
-        FailureClass::Unspecified => "unspecified",
-        FailureClass::Transient => "transient",
-        FailureClass::WorkerLost => "worker_lost",
-        FailureClass::Preempted => "preempted",
-        FailureClass::Backpressure => "backpressure",
-        FailureClass::OutOfMemory => "out_of_memory",
-        FailureClass::Invalid => "invalid",
-        FailureClass::Poison => "poison",
-    }
-}
 
 struct Installed {
     recorder: PrometheusRecorder,

@@ -24,9 +24,10 @@ use crate::proto::v1::connect_response::Message as Response;
 use crate::proto::v1::{self, FailureClass};
 use crate::telemetry::metrics::{
     WORKER_CONNECTED, WORKER_FAILURES, WORKER_LEASE_SECONDS, WORKER_LEASES, WORKER_RECONNECTS,
-    WORKER_UNITS, class_name,
+    WORKER_UNITS,
 };
 use crate::telemetry::traces;
+use crate::translate::class_name;
 
 /// The protocol that this worker speaks.
 const PROTOCOL: u32 = 1;

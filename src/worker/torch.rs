@@ -122,6 +122,31 @@ impl Torch {
     }
 }
 
+impl Torch {
+    /// What edits of a lease need, with its model in memory at its version.
+    fn editing<'a>(
+        &'a mut self,
+        lease: &'a v1::Lease,
+        spec: &'a v1::EditSpec,
+        dtype: v1::Dtype,
+        checkpoint: &Path,
+    ) -> Result<editing::Editing<'a>, v1::Failure> {
+        let fingerprint = self.fingerprint(dtype);
+        self.model(lease, dtype, checkpoint)?;
+        let Some(loaded) = self.loaded.as_mut() else {
+            return Err(failure(FailureClass::Transient, "the model was unloaded"));
+        };
+        Ok(editing::Editing {
+            loaded,
+            device: self.device,
+            lease,
+            spec,
+            fingerprint,
+            factorised: &mut self.factorised,
+        })
+    }
+}
+
 impl Engine for Torch {
     fn capabilities(&self) -> v1::Capabilities {
         v1::Capabilities {
@@ -191,35 +216,12 @@ impl Engine for Torch {
                 collecting::run(model, lease, spec, &fingerprint, sink)
             }
             Some(v1::lease::Settings::Edit(spec)) => {
-                let fingerprint = self.fingerprint(spec.dtype());
-                self.model(lease, spec.dtype(), &files.checkpoint)?;
-                let Some(loaded) = self.loaded.as_mut() else {
-                    return Err(failure(FailureClass::Transient, "the model was unloaded"));
-                };
-                let editing = editing::Editing {
-                    loaded,
-                    device: self.device,
-                    lease,
-                    spec,
-                    fingerprint,
-                    factorised: &mut self.factorised,
-                };
+                let editing = self.editing(lease, spec, spec.dtype(), &files.checkpoint)?;
                 editing.run(sink)
             }
             Some(v1::lease::Settings::Eval(spec)) => {
-                let fingerprint = self.fingerprint(spec.dtype());
-                self.model(lease, spec.dtype(), &files.checkpoint)?;
-                let Some(loaded) = self.loaded.as_mut() else {
-                    return Err(failure(FailureClass::Transient, "the model was unloaded"));
-                };
-                let editing = editing::Editing {
-                    loaded,
-                    device: self.device,
-                    lease,
-                    spec: &spec.edit_each.clone().unwrap_or_default(),
-                    fingerprint,
-                    factorised: &mut self.factorised,
-                };
+                let each = spec.edit_each.clone().unwrap_or_default();
+                let editing = self.editing(lease, &each, spec.dtype(), &files.checkpoint)?;
                 evaluating::run(spec, editing, sink)
             }
             None => Err(failure(

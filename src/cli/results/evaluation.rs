@@ -1,15 +1,15 @@
 //! Shows what an evaluation gave: a line a record, and the means over them with their intervals.
 
 use std::io::Write;
-use std::ops::Sub;
 
 use serde_json::{Map, Value, json};
 
-use super::{Error, class_name, paragraph};
+use super::{Error, paragraph};
 use crate::eval::{Mean, Metric, harmonic};
 use crate::plot::Colour;
 use crate::plot::table::{Align, Table};
 use crate::proto::v1::{self, EditProbeKind, job::Spec, unit_result::Outcome};
+use crate::translate::class_name;
 
 /// The name of the harmonic mean of the scores.
 const S: &str = "S";
@@ -302,7 +302,7 @@ impl<'a> Evaluation<'a> {
             scale: 100.0,
             change: means.get(1).map(|after| Mean {
                 count: after.count,
-                mean: after.mean.sub(means[0].mean),
+                mean: after.mean - means[0].mean,
                 half: None,
             }),
             means,

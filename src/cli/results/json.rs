@@ -4,9 +4,10 @@ use std::io::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::{Error, Outcome, Results, class_name};
+use super::{Error, Outcome, Results};
 use crate::causal::{Averages, Mean, Role, Site};
 use crate::proto::v1;
+use crate::translate::class_name;
 use crate::translate::{compat, kind_name};
 
 impl Results<'_> {

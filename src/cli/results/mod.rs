@@ -26,7 +26,7 @@ use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};
 use crate::plot::text::{label, truncate, visible, wrap};
 use crate::proto::v1::{self, job::Spec, unit_result::Outcome as Sent};
-use crate::translate::{KINDS, kind_name};
+use crate::translate::{KINDS, class_name, kind_name};
 
 /// Columns of a text that goes to no terminal, where it has to have some width.
 const WIDTH: usize = 100;
@@ -324,12 +324,4 @@ fn paragraph(out: &mut dyn Write, text: &str, width: Option<usize>) -> std::io::
         None => writeln!(out, "{text}")?,
     }
     Ok(())
-}
-
-/// What users call a class of failures: `worker_lost`.
-fn class_name(class: v1::FailureClass) -> String {
-    let name = class.as_str_name();
-    name.strip_prefix("FAILURE_CLASS_")
-        .unwrap_or(name)
-        .to_lowercase()
 }

@@ -54,8 +54,8 @@ fn multiply(device: Device) -> Result<f64, String> {
     for _ in 0..RUNS {
         let begun = Instant::now();
         let made = factor.f_matmul(&factor).map_err(failed)?;
-        if device != Device::Cpu {
-            Cuda::synchronize(0);
+        if let Device::Cuda(number) = device {
+            Cuda::synchronize(number as i64);
         }
         best = best.min(begun.elapsed().as_secs_f64());
         product = Some(made);

@@ -1,0 +1,252 @@
+//! The results of a job: fetched, and given in the form that was asked for.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args;
+use prost::Message as _;
+
+use super::connection::Connection;
+use super::job::{self, state};
+use super::results::{Evaluation, Results, Sites};
+use super::{follow, generate, output, rewrite, stats, version};
+use crate::client::Client;
+use crate::coordinator::{is_terminal, items_object};
+use crate::objects::Digest;
+use crate::plot::terminal_width;
+use crate::proto::v1::{self, job::Spec};
+
+/// How results are given.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Results")]
+pub struct Format {
+    /// One JSON object a line, for every fact and kind; of averages for every kind
+    #[arg(long)]
+    pub json: bool,
+    /// Give the averages over facts alone, without the single facts
+    #[arg(long)]
+    pub averages: bool,
+    /// Give the averages of each relation
+    #[arg(long)]
+    pub by_relation: bool,
+    /// Draw heat maps and curves as SVG into this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub svg: Option<PathBuf>,
+    /// Write NumPy .npz files into this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub npz: Option<PathBuf>,
+}
+
+impl Format {
+    /// Whether an evaluation can be given so.
+    ///
+    /// # Errors
+    /// What it has nothing of.
+    pub fn check_evaluation(&self) -> anyhow::Result<()> {
+        if self.svg.is_some() || self.npz.is_some() || self.by_relation {
+            bail!(
+                "an evaluation has no figures, arrays or relations: --json and --averages are for it"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Follows a job to its end, presents its results, and says what is unusual about them.
+pub async fn follow(
+    client: &Client,
+    job: &v1::Job,
+    connection: &Connection,
+    format: &Format,
+) -> anyhow::Result<ExitCode> {
+    let ended = follow::to_end(client, &job.name, connection.is_embedded()).await?;
+    let Some(job) = ended else {
+        return Ok(ExitCode::from(130));
+    };
+    let job = present(client, &job.name, format).await?;
+    let counts = job.counts.unwrap_or_default();
+    if counts.units_cached > 0 {
+        eprintln!(
+            "{} of {} {} were answered from the store; --no-cache computes them afresh",
+            counts.units_cached,
+            counts.units,
+            follow::unit_word(&job)
+        );
+    }
+    job::say_held(&job);
+    if job.state() != v1::JobState::Succeeded {
+        eprintln!(
+            "{} {}: 'palimpsest job show' says why",
+            job.name,
+            state(&job)
+        );
+    }
+    Ok(job::exit_code(&job))
+}
+
+/// Reads the results of a job, gives them in the form that was asked for, and says how the job
+/// stands.
+pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Result<v1::Job> {
+    let (job, found) = results(client, name).await?;
+    let mut out = std::io::stdout().lock();
+    if let Some(Spec::Generate(_)) = job.spec {
+        generate::print(&mut out, &found, format.json)?;
+        return Ok(job);
+    }
+    if let Some(Spec::Edit(_)) = job.spec {
+        for result in &found {
+            rewrite::print(&mut out, result, None, format.json)?;
+        }
+        return Ok(job);
+    }
+    if let Some(Spec::Eval(_)) = job.spec {
+        drop(out);
+        evaluation(client, &job, &found, format).await?;
+        return Ok(job);
+    }
+    if let Some(Spec::Stats(_)) = job.spec {
+        for result in &found {
+            stats::print(&mut out, result)?;
+        }
+        return Ok(job);
+    }
+    let results = Results::new(&job, &found)?;
+    let over_facts = format.averages || format.by_relation;
+    if format.json {
+        match over_facts {
+            true => results.averages_json(&mut out, format.by_relation)?,
+            false => results.json_lines(&mut out)?,
+        }
+    }
+    if let Some(folder) = &format.svg {
+        let mut files = match over_facts {
+            true => results.svg_averages(folder)?,
+            false => results.svg(folder)?,
+        };
+        if format.by_relation {
+            files.extend(results.svg_relations(folder)?);
+        }
+        eprintln!("{} figures in {}", files.len(), folder.display());
+    }
+    if let Some(folder) = &format.npz {
+        let files = results.npz(folder)?;
+        eprintln!("{} arrays in {}", files.len(), folder.display());
+    }
+    if !format.json {
+        let (width, colour) = (terminal_width(), output::colour());
+        if format.by_relation {
+            results.report_relations(&mut out, width, colour)?;
+        } else if format.averages {
+            results.report_averages(&mut out, width, colour)?;
+        } else {
+            results.report(&mut out, width, colour)?;
+        }
+    }
+    Ok(job)
+}
+
+/// Gives the results of an evaluation in the form that was asked for.
+async fn evaluation(
+    client: &Client,
+    job: &v1::Job,
+    found: &[v1::UnitResult],
+    format: &Format,
+) -> anyhow::Result<()> {
+    format.check_evaluation()?;
+    let mut labels = std::collections::BTreeMap::new();
+    if let Some(Spec::Eval(eval)) = &job.spec {
+        for name in [&job.version, &eval.against] {
+            if !name.is_empty() && !labels.contains_key(name) {
+                let number = version::get(client, &job.model, name).await?.number;
+                labels.insert(name.clone(), format!("v{number}"));
+            }
+        }
+    }
+    let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
+    let evaluation = Evaluation::new(job, found, label)?;
+    let mut out = std::io::stdout().lock();
+    match (format.json, format.averages) {
+        (true, true) => evaluation.means_json(&mut out)?,
+        (true, false) => evaluation.json_lines(&mut out)?,
+        (false, averages) => {
+            evaluation.report(&mut out, !averages, terminal_width(), output::colour())?;
+        }
+    }
+    Ok(())
+}
+
+/// A job and its results so far.
+pub async fn results(
+    client: &Client,
+    name: &str,
+) -> anyhow::Result<(v1::Job, Vec<v1::UnitResult>)> {
+    let get = || async {
+        let request = v1::GetJobRequest {
+            name: name.to_owned(),
+        };
+        client.jobs().get_job(request).await
+    };
+    let job = follow::patiently(get).await?.into_inner().job;
+    let mut job = job.unwrap_or_default();
+    fetch_parts(client, &mut job).await?;
+    if !is_terminal(job.state()) {
+        eprintln!("the job is {}: these are the results so far", state(&job));
+    }
+    let mut found = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let list = || async {
+            let request = v1::ListResultsRequest {
+                parent: job.name.clone(),
+                page_size: 1000,
+                page_token: page_token.clone(),
+            };
+            client.jobs().list_results(request).await
+        };
+        let page = follow::patiently(list).await?.into_inner();
+        found.extend(page.results);
+        if page.next_page_token.is_empty() {
+            return Ok((job, found));
+        }
+        page_token = page.next_page_token;
+    }
+}
+
+/// Where the effects of a job peak, over all its facts or over those of one relation.
+pub async fn sites(client: &Client, name: &str, relation: Option<&str>) -> anyhow::Result<Sites> {
+    let (job, found) = results(client, name).await?;
+    Ok(Results::new(&job, &found)?.locate(relation)?)
+}
+
+/// Fetches the facts or records of a job that lie in an object of their own.
+async fn fetch_parts(client: &Client, job: &mut v1::Job) -> anyhow::Result<()> {
+    let Some(digest) = items_object(job) else {
+        return Ok(());
+    };
+    let digest: Digest = digest.parse()?;
+    let read = || async {
+        let request = v1::ReadObjectRequest {
+            digest: digest.to_string(),
+            offset: 0,
+        };
+        let mut stream = client.objects().read_object(request).await?.into_inner();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.message().await? {
+            bytes.extend_from_slice(&chunk.data);
+        }
+        Ok(bytes)
+    };
+    let bytes = follow::patiently(read).await?;
+    if Digest::of(&bytes) != digest {
+        bail!("the bytes that came are not those of {digest}: try again");
+    }
+    match &mut job.spec {
+        Some(Spec::Trace(trace)) => trace.facts = v1::FactList::decode(bytes.as_slice())?.facts,
+        Some(Spec::Eval(eval)) => {
+            eval.records = v1::EvalRecordList::decode(bytes.as_slice())?.records;
+        }
+        _ => {}
+    }
+    Ok(())
+}
