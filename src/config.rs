@@ -321,9 +321,13 @@ settings! {
         format: LogFormat = "text",
         /// Colours in text: `auto` (on a terminal), `always` or `never`.
         color: Color = "auto",
-        /// The OpenTelemetry collector that traces are sent to, by OTLP over gRPC without TLS, as
-        /// `http://127.0.0.1:4317`. Unset, there are none. A collector that is away holds up nothing.
+        /// The OpenTelemetry collector that traces are sent to, by OTLP over gRPC, as
+        /// `http://127.0.0.1:4317`; `https://` for TLS. Unset, there are none. A collector that is
+        /// away holds up nothing. What it wants to be sent with each request, a key say, stands in
+        /// the variable `OTEL_EXPORTER_OTLP_HEADERS`, as `name=value,name=value`.
         otlp_endpoint: Option<Address> = "",
+        /// The authorities that vouch for the collector: a PEM file. Unset, the system's.
+        otlp_ca: Option<PathBuf> = "",
         /// Which part of the commands and calls that nobody else traces is traced: 0 to 1.
         otlp_part: f64 = "1",
     }

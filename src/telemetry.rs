@@ -30,7 +30,7 @@ pub enum Error {
     },
     /// Traces cannot be sent.
     #[error(
-        "setting log.otlp_endpoint = {address:?}: {problem}; give an address, as http://127.0.0.1:4317"
+        "setting log.otlp_endpoint = {address:?}: {problem}; give an address, as http://127.0.0.1:4317, and with https:// in log.otlp_ca who vouches for it"
     )]
     Collector {
         /// The collector's address.
@@ -61,11 +61,18 @@ pub fn init(config: &LogConfig, program: &'static str) -> Result<Option<Traces>,
     let (tracer, traces) = match &config.otlp_endpoint {
         None => (None, None),
         Some(collector) => {
-            let started = traces::start(collector.as_str(), config.otlp_part, program);
-            let (tracer, traces) = started.map_err(|problem| Error::Collector {
+            let refused = |problem: String| Error::Collector {
                 address: collector.to_string(),
-                problem: problem.to_string(),
-            })?;
+                problem,
+            };
+            let authorities = match &config.otlp_ca {
+                None => None,
+                Some(file) => Some(std::fs::read(file).map_err(|error| {
+                    refused(format!("log.otlp_ca, {}: {error}", file.display()))
+                })?),
+            };
+            let started = traces::start(collector, authorities, config.otlp_part, program);
+            let (tracer, traces) = started.map_err(|problem| refused(problem.to_string()))?;
             (Some(tracer), Some(traces))
         }
     };
@@ -117,6 +124,7 @@ mod tests {
             format,
             color: Color::Auto,
             otlp_endpoint: None,
+            otlp_ca: None,
             otlp_part: 1.0,
         }
     }

@@ -10,22 +10,69 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::sweep::{import, results, submit, write_facts};
-use common::{PATIENCE, Site, fixture, wait};
+use common::{PATIENCE, Process, Site, fixture, wait};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
-use tonic::transport::Server;
+use tokio::runtime::Runtime;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
+use tonic::transport::{Identity, Server as GrpcServer, ServerTlsConfig};
+use tonic::{Code, Request, Response, Status};
 
 /// Keeps what it is sent: spans, each with the name of the program that sent it.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<(String, Span)>>>);
+
+impl Collector {
+    /// Serves on a free port, and gives its address.
+    fn serve(
+        &self,
+        runtime: &Runtime,
+        mut server: GrpcServer,
+        key: Option<&'static str>,
+    ) -> String {
+        let bind = async { TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap() };
+        let incoming = runtime.block_on(bind);
+        let address = incoming.local_addr().unwrap();
+        let service = TraceServiceServer::with_interceptor(self.clone(), move |request| {
+            let request: Request<()> = request;
+            let shown = request.metadata().get("x-key");
+            match key {
+                Some(key) if shown.is_none_or(|shown| shown != key) => {
+                    Err(Status::unauthenticated("no key"))
+                }
+                _ => Ok(request),
+            }
+        });
+        let serving = server.add_service(service);
+        runtime.spawn(serving.serve_with_incoming(incoming));
+        address.to_string()
+    }
+
+    /// The spans of this name that a program has sent.
+    fn find(&self, program: &str, name: &str) -> Vec<Span> {
+        let kept = self.0.lock().unwrap().clone();
+        kept.into_iter()
+            .filter(|(from, span)| from == &format!("palimpsest-{program}") && span.name == name)
+            .map(|(_, span)| span)
+            .collect()
+    }
+}
+
+/// The status with which a call ended, as its span has it.
+fn status(span: &Span) -> Option<i64> {
+    let of_call = |it: &&KeyValue| it.key == "rpc.grpc.status_code";
+    match span.attributes.iter().find(of_call)?.value.clone()?.value? {
+        Value::IntValue(code) => Some(code),
+        other => panic!("a status that is no number: {other:?}"),
+    }
+}
 
 #[tonic::async_trait]
 impl TraceService for Collector {
@@ -50,7 +97,7 @@ impl TraceService for Collector {
 
 fn site_with(collector: &str) -> Site {
     let site = Site::new();
-    let settings = format!("[log]\notlp_endpoint = \"http://{collector}\"\n");
+    let settings = format!("[log]\notlp_endpoint = \"{collector}\"\n");
     fs::write(site.path("palimpsest.toml"), settings).unwrap();
     write_facts(&site, 3);
     site
@@ -58,19 +105,10 @@ fn site_with(collector: &str) -> Site {
 
 #[test]
 fn a_sweep_is_one_trace_from_the_command_to_the_worker_and_back() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = Runtime::new().unwrap();
     let collector = Collector::default();
-    let incoming =
-        runtime.block_on(async { TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap() });
-    let address = incoming.local_addr().unwrap();
-    let service = TraceServiceServer::new(collector.clone());
-    runtime.spawn(
-        Server::builder()
-            .add_service(service)
-            .serve_with_incoming(incoming),
-    );
-
-    let site = site_with(&address.to_string());
+    let address = collector.serve(&runtime, GrpcServer::builder(), None);
+    let site = site_with(&format!("http://{address}"));
     let server = site.serve("127.0.0.1:0");
     let worker = site.worker(&server, "w1", &["--fake", "1"]);
     // From a folder that is gone when the worker comes: it fetches the files from the coordinator.
@@ -89,14 +127,7 @@ fn a_sweep_is_one_trace_from_the_command_to_the_worker_and_back() {
     let job = submit(&site, &server, &["--noise", "0.1"]);
     results(&site, &server, &job);
 
-    let sent = || collector.0.lock().unwrap().clone();
-    let find = |program: &str, name: &str| {
-        sent()
-            .into_iter()
-            .filter(|(from, span)| from == &format!("palimpsest-{program}") && span.name == name)
-            .map(|(_, span)| span)
-            .collect::<Vec<_>>()
-    };
+    let find = |program: &str, name: &str| collector.find(program, name);
     let ended = wait("the trace", PATIENCE, || {
         find("coordinator", "lease ended").pop()
     });
@@ -104,7 +135,8 @@ fn a_sweep_is_one_trace_from_the_command_to_the_worker_and_back() {
         find("worker", "task").pop()
     });
     // Each is below the one before, on the way there and back.
-    let spans: HashMap<Vec<u8>, (String, Span)> = sent()
+    let sent = collector.0.lock().unwrap().clone();
+    let spans: HashMap<Vec<u8>, (String, Span)> = sent
         .into_iter()
         .map(|(from, span)| (span.span_id.clone(), (from, span)))
         .collect();
@@ -157,7 +189,7 @@ fn a_collector_that_is_away_holds_up_nothing() {
         .unwrap();
     let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
     for collector in [gone, deaf.local_addr().unwrap()] {
-        let site = site_with(&collector.to_string());
+        let site = site_with(&format!("http://{collector}"));
         let mut server = site.serve("127.0.0.1:0");
         let mut worker = site.worker(&server, "w1", &["--fake", "1"]);
         import(&site, &server);
@@ -175,6 +207,91 @@ fn a_collector_that_is_away_holds_up_nothing() {
             begun.elapsed()
         );
     }
+}
+
+/// A call is over when its answer is, not when that begins: one that is watched stays open.
+#[test]
+fn the_span_of_a_call_lasts_to_the_end_of_its_answer_and_has_its_status() {
+    let runtime = Runtime::new().unwrap();
+    let collector = Collector::default();
+    let address = collector.serve(&runtime, GrpcServer::builder(), None);
+    let site = site_with(&format!("http://{address}"));
+    let server = site.serve("127.0.0.1:0");
+    import(&site, &server);
+    let job = submit(&site, &server, &["--noise", "0.1"]);
+    let watch = ["job", "watch", &job, "--server", &server.url()];
+    let mut watching = Process::start("watch", &mut site.command(&watch), &site.path("watch.log"));
+    // Long after the answer has begun.
+    std::thread::sleep(Duration::from_secs(3));
+    watching.kill();
+    let call = |method: &str| {
+        let name = format!("palimpsest.v1.JobService/{method}");
+        wait(method, PATIENCE, || {
+            collector.find("coordinator", &name).pop()
+        })
+    };
+    let span = call("WatchJob");
+    let lasted = span.end_time_unix_nano - span.start_time_unix_nano;
+    assert!(lasted > 1_000_000_000, "{lasted} ns");
+    assert_eq!(status(&span), Some(Code::Cancelled as i64));
+    assert_eq!(status(&call("CreateJob")), Some(Code::Ok as i64));
+    let unknown = [
+        "job",
+        "show",
+        "01a20ed6-980e-74cd-8c8c-000000000000",
+        "--server",
+        &server.url(),
+    ];
+    assert!(!site.command(&unknown).output().unwrap().status.success());
+    assert_eq!(status(&call("GetJob")), Some(Code::NotFound as i64));
+}
+
+#[test]
+fn a_collector_with_tls_is_asked_who_it_is_and_told_the_key() {
+    let runtime = Runtime::new().unwrap();
+    let collector = Collector::default();
+    let site = Site::new();
+    for folder in ["certs", "others"] {
+        site.run(&["auth", "init", folder, "--host", "localhost"], PATIENCE);
+    }
+    let read = |name: &str| fs::read(site.path(name)).unwrap();
+    let identity = Identity::from_pem(read("certs/server.pem"), read("certs/server.key"));
+    let tls = ServerTlsConfig::new().identity(identity);
+    let tls = GrpcServer::builder().tls_config(tls).unwrap();
+    let address = collector.serve(&runtime, tls, Some("open sesame"));
+    let port = address.rsplit(':').next().unwrap();
+    let server = site.serve("127.0.0.1:0");
+    let list = |ca: &str, headers: &str| {
+        let settings =
+            format!("[log]\notlp_endpoint = \"https://localhost:{port}\"\notlp_ca = \"{ca}\"\n");
+        fs::write(site.path("client.toml"), settings).unwrap();
+        let args = [
+            "--config",
+            "client.toml",
+            "job",
+            "list",
+            "--server",
+            &server.url(),
+        ];
+        let mut command = site.command(&args);
+        command.env("OTEL_EXPORTER_OTLP_HEADERS", headers);
+        let out = command.output().unwrap();
+        (out.status.success(), String::from_utf8(out.stderr).unwrap())
+    };
+    let (done, said) = list("no-such.pem", "");
+    assert!(!done && said.contains("log.otlp_ca, no-such.pem"), "{said}");
+    // Whom the collector does not know, and who does not know the collector, keeps the spans.
+    for (ca, headers) in [
+        ("certs/ca.pem", "x-key=guess"),
+        ("others/ca.pem", "x-key=open%20sesame"),
+    ] {
+        let (done, said) = list(ca, headers);
+        assert!(done, "{said}");
+        assert_eq!(collector.0.lock().unwrap().len(), 0);
+    }
+    let (done, said) = list("certs/ca.pem", "x-key=open%20sesame");
+    assert!(done && !said.contains("sesame"), "{said}");
+    assert_eq!(collector.find("client", "palimpsest job").len(), 1);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Request, Response};
 use tower::{Layer, Service};
-use tracing::{Instrument, Span};
+use tracing::{Instrument, Span, field};
 
 use crate::auth::role;
 use crate::telemetry::metrics::{RPC_SECONDS, RPCS, RPCS_OPEN, are_kept};
@@ -52,35 +52,31 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let call = are_kept().then(|| Call::begin(request.uri().path()));
-        let span = span(&request);
+        let mut call = Call::begin(&request);
         // Services take what the call is part of from the span that they are called in.
+        let span = call.span.clone();
         let answer = span.in_scope(|| self.inner.call(request)).instrument(span);
         Box::pin(async move {
             let response = answer.await?;
-            let Some(mut call) = call else {
-                return Ok(response);
-            };
             call.read(response.headers());
             Ok(response.map(|body| Body::new(Counted { body, call })))
         })
     }
 }
 
-/// The span of a call, until its answer begins: below the caller's, where there is one.
-fn span(request: &Request<Body>) -> Span {
-    let path = request.uri().path();
+/// The span of a call, to the end of its answer: below the caller's, where there is one.
+fn span(request: &Request<Body>, method: &str) -> Span {
     // Not of probes.
-    if !traces::are_on() || !path.starts_with("/palimpsest.") {
+    if !traces::are_on() || !request.uri().path().starts_with("/palimpsest.") {
         return Span::none();
     }
-    let method = role::method(path).unwrap_or("unknown");
     let span = tracing::info_span!(
         target: traces::TARGET,
         parent: None,
         "call",
         otel.name = method,
-        otel.kind = "server"
+        otel.kind = "server",
+        rpc.grpc.status_code = field::Empty
     );
     let caller = request.headers().get(traces::TRACE_PARENT);
     if let Some(trace_parent) = caller.and_then(|value| value.to_str().ok()) {
@@ -92,17 +88,25 @@ fn span(request: &Request<Body>) -> Span {
 /// A call that has not ended. Whoever drops it before it has a status has given it up.
 struct Call {
     method: &'static str,
+    span: Span,
+    /// Whether it is counted.
+    counted: bool,
     begun: Instant,
     code: Option<Code>,
 }
 
 impl Call {
-    fn begin(path: &str) -> Self {
+    fn begin(request: &Request<Body>) -> Self {
         // Anybody can make up a method: those that are not known share a name.
-        let method = role::method(path).unwrap_or("unknown");
-        RPCS_OPEN.change([method], 1.0);
+        let method = role::method(request.uri().path()).unwrap_or("unknown");
+        let counted = are_kept();
+        if counted {
+            RPCS_OPEN.change([method], 1.0);
+        }
         Self {
             method,
+            span: span(request, method),
+            counted,
             begun: Instant::now(),
             code: None,
         }
@@ -118,8 +122,15 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
+        let code = self.code.unwrap_or(Code::Cancelled);
+        self.span.record("rpc.grpc.status_code", code as i32);
+        // A span ends when it was left last, not when it is dropped.
+        self.span.in_scope(|| ());
+        if !self.counted {
+            return;
+        }
         RPCS_OPEN.change([self.method], -1.0);
-        RPCS.add([self.method, name(self.code.unwrap_or(Code::Cancelled))], 1);
+        RPCS.add([self.method, name(code)], 1);
         RPC_SECONDS.observe([self.method], self.begun.elapsed().as_secs_f64());
     }
 }

@@ -58,15 +58,6 @@ impl Config {
         if !(0.0..=1.0).contains(&self.log.otlp_part) {
             return Err(layers.invalid("log.otlp_part", "give 0 to 1"));
         }
-        if self
-            .log
-            .otlp_endpoint
-            .as_ref()
-            .is_some_and(Address::is_secure)
-        {
-            let remedy = "give an http:// address: a collector on this machine can send on by TLS";
-            return Err(layers.invalid("log.otlp_endpoint", remedy));
-        }
         // A token given in place of its file would be told by every error that names the file.
         for (key, (text, _)) in &layers.values {
             if crate::auth::has_token(text) {

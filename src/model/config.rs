@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::Error;
 use super::families;
+use fields::LARGEST;
 pub(crate) use fields::{Fields, token_ids};
 
 /// The model families there are.
@@ -222,7 +223,6 @@ impl Config {
     /// Relations between fields that no single field can break.
     fn check(&self) -> Result<(), Error> {
         for (field, value) in [
-            ("layers", self.layers),
             ("width", self.width),
             ("heads", self.heads),
             ("kv_heads", self.kv_heads),
@@ -231,9 +231,9 @@ impl Config {
             ("vocab", self.vocab),
             ("context", self.context),
         ] {
-            // Sizes multiply into shapes; a bound keeps those products inside 64 bits.
-            if value == 0 || value > 1 << 28 {
-                return Err(unsupported(field, &value.into(), "1 to 268435456"));
+            if value == 0 || value > LARGEST {
+                let supported = format!("1 to {LARGEST}");
+                return Err(unsupported(field, &value.into(), &supported));
             }
         }
         if !self.heads.is_multiple_of(self.kv_heads) {

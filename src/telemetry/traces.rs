@@ -13,13 +13,16 @@ use opentelemetry::trace::{
     SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TracerProvider,
 };
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Tracer,
 };
+use tonic::transport::{Certificate, ClientTlsConfig};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+use crate::config::Address;
 
 /// The target of the spans that are sent. Others, of the libraries say, are not.
 pub const TARGET: &str = "palimpsest::trace";
@@ -54,20 +57,29 @@ impl Traces {
 }
 
 /// Begins to send spans to a collector. `part` is this of new traces; a trace that others began is
-/// followed as they decided. Called inside the runtime on which it is sent.
+/// followed as they decided. `authorities` are those that vouch for a collector with TLS, as PEM; the
+/// system's where there are none. Called inside the runtime on which it is sent.
 ///
 /// # Errors
-/// When the address is none.
+/// When the address is none, or nobody vouches for it.
 pub(super) fn start(
-    collector: &str,
+    collector: &Address,
+    authorities: Option<Vec<u8>>,
     part: f64,
     program: &'static str,
-) -> Result<(Tracer, Traces), opentelemetry_otlp::ExporterBuildError> {
-    let exporter = SpanExporter::builder()
+) -> Result<(Tracer, Traces), ExporterBuildError> {
+    let mut exporter = SpanExporter::builder()
         .with_tonic()
-        .with_endpoint(collector)
-        .with_timeout(PATIENCE)
-        .build()?;
+        .with_endpoint(collector.as_str())
+        .with_timeout(PATIENCE);
+    if collector.is_secure() {
+        let tls = ClientTlsConfig::new();
+        exporter = exporter.with_tls_config(match authorities {
+            Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
+            None => tls.with_native_roots(),
+        });
+    }
+    let exporter = exporter.build()?;
     let batches = BatchConfigBuilder::default()
         .with_scheduled_delay(INTERVAL)
         .with_max_queue_size(WAITING)

@@ -74,6 +74,11 @@ const FIXED: &[(&str, Value)] = &[
     ("tie_encoder_decoder", Value::Bool(false)),
 ];
 
+/// Sizes multiply into shapes: a bound keeps those products inside 64 bits.
+pub(crate) const LARGEST: usize = 1 << 28;
+/// Ten times those of any model that there is.
+const MOST_LAYERS: usize = 2000;
+
 /// A JSON object that remembers which of its fields were asked for. `null` counts as absent.
 pub(crate) struct Fields<'a> {
     family: &'static str,
@@ -111,10 +116,10 @@ impl<'a> Fields<'a> {
     pub fn maybe_size(&self, field: &str) -> Result<Option<usize>, Error> {
         self.get(field)
             .map(|value| {
-                value
-                    .as_u64()
-                    .and_then(|n| usize::try_from(n).ok())
-                    .ok_or_else(|| unsupported(field, value, "a whole number, 0 or more"))
+                let size = value.as_u64().and_then(|n| usize::try_from(n).ok());
+                size.filter(|n| *n <= LARGEST).ok_or_else(|| {
+                    unsupported(field, value, &format!("a whole number, 0 to {LARGEST}"))
+                })
             })
             .transpose()
     }
@@ -122,6 +127,16 @@ impl<'a> Fields<'a> {
     pub fn size(&self, field: &str) -> Result<usize, Error> {
         let value = self.maybe_size(field)?;
         self.required(field, value)
+    }
+
+    /// A number of blocks, for each of which there is a description.
+    pub fn layers(&self, field: &str) -> Result<usize, Error> {
+        let layers = self.size(field)?;
+        if (1..=MOST_LAYERS).contains(&layers) {
+            return Ok(layers);
+        }
+        let supported = format!("1 to {MOST_LAYERS}");
+        Err(unsupported(field, &layers.into(), &supported))
     }
 
     pub fn maybe_number(&self, field: &str) -> Result<Option<f64>, Error> {

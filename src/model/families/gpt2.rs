@@ -11,7 +11,7 @@ use super::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
 pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     fields.fixed("scale_attn_weights", &Value::Bool(true))?;
     fields.fixed("scale_attn_by_inverse_layer_idx", &Value::Bool(false))?;
-    let layers = fields.size("n_layer")?;
+    let layers = fields.layers("n_layer")?;
     let width = fields.size("n_embd")?;
     let heads = fields.size("n_head")?;
     let context = fields.size("n_positions")?;

@@ -24,7 +24,7 @@ pub struct Defaults {
 
 /// The fields with Llama's names; every layer sees everything.
 pub fn common(fields: &Fields<'_>, defaults: &Defaults) -> Result<Config, Error> {
-    let layers = fields.size("num_hidden_layers")?;
+    let layers = fields.layers("num_hidden_layers")?;
     let width = fields.size("hidden_size")?;
     let heads = fields.size("num_attention_heads")?;
     let head_dim = match fields.maybe_size("head_dim")?.or(defaults.head_dim) {

@@ -10,7 +10,7 @@ use super::super::config::{
 use super::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
 
 pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
-    let layers = fields.size("num_hidden_layers")?;
+    let layers = fields.layers("num_hidden_layers")?;
     let width = fields.size("hidden_size")?;
     let heads = fields.size("num_attention_heads")?;
     let head_dim = head_dim(width, heads, "num_attention_heads")?;
