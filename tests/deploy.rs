@@ -143,17 +143,53 @@ fn manifests_follow_the_schemas_of_kubernetes() {
         return;
     }
     for overlay in ["base", "gpu", "autoscaling"] {
-        let path = root().join("deploy/kubernetes").join(overlay);
-        let out = Command::new("kubectl")
-            .arg("kustomize")
-            .arg(path)
-            .output()
-            .unwrap();
-        let error = String::from_utf8_lossy(&out.stderr);
-        assert!(out.status.success(), "kubectl kustomize {overlay}: {error}");
-        let built = String::from_utf8(out.stdout).unwrap();
+        let built = kustomize(&root().join("deploy/kubernetes").join(overlay));
         assert_eq!(built.contains("nvidia.com/gpu: \"1\""), overlay == "gpu");
         check_manifests(folder.path(), &format!("built-{overlay}.yaml"), &built);
+    }
+}
+
+fn kustomize(folder: &Path) -> String {
+    let mut kubectl = Command::new("kubectl");
+    let out = kubectl.arg("kustomize").arg(folder).output().unwrap();
+    let error = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{}: {error}", folder.display());
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// An overlay as somebody would write it, with the patch that the component's comment has.
+#[test]
+fn a_bucket_can_be_added_to_any_overlay() {
+    if !is_installed("kubectl") {
+        eprintln!("skipped: no kubectl");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let up = "../".repeat(folder.path().components().count() - 1);
+    let here = format!("{up}{}/deploy/kubernetes", &root().to_str().unwrap()[1..]);
+    let component = root().join("deploy/kubernetes/bucket/kustomization.yaml");
+    let component = fs::read_to_string(component).unwrap();
+    let lines = component.lines().map(|line| line.trim_start_matches('#'));
+    let example: String = lines
+        .skip_while(|line| !line.starts_with("   resources:"))
+        .take_while(|line| !line.is_empty())
+        .map(|line| format!("{}\n", &line[3..]))
+        .collect();
+    for overlay in ["base", "gpu", "autoscaling"] {
+        let example = example.replace("../base", &format!("{here}/{overlay}"));
+        let example = example.replace("../bucket", &format!("{here}/bucket"));
+        let file = folder.path().join("kustomization.yaml");
+        fs::write(file, example).unwrap();
+        let built = kustomize(folder.path());
+        for part in [
+            "value: s3://NAME/PREFIX",
+            "value: /bucket/credentials",
+            "secretName: palimpsest-bucket",
+            "port: 443",
+        ] {
+            assert_eq!(built.matches(part).count(), 1, "{part} in {built}");
+        }
+        check_manifests(folder.path(), "built.yaml", &built);
     }
 }
 

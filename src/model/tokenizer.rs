@@ -7,7 +7,7 @@ pub use gguf::GgufVocabulary;
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Error;
 use pieces::Pieces;
@@ -63,11 +63,15 @@ impl Tokenizer {
         let refused = |source: &dyn std::fmt::Display| {
             Error::Tokenizer(format!("tokenizer.json is not usable: {source}"))
         };
-        let mut value: Value = serde_json::from_str(&json).map_err(|source| refused(&source))?;
+        let mut fields: Map<String, Value> =
+            serde_json::from_str(&json).map_err(|source| refused(&source))?;
         // A prompt is never cut or filled up here, whatever the file was last used for.
-        value["truncation"] = Value::Null;
-        value["padding"] = Value::Null;
-        keep_spaces(&mut value["post_processor"]);
+        fields.insert("truncation".into(), Value::Null);
+        fields.insert("padding".into(), Value::Null);
+        if let Some(processor) = fields.get_mut("post_processor") {
+            keep_spaces(processor);
+        }
+        let value = Value::Object(fields);
         let inner = tokenizers::Tokenizer::from_bytes(value.to_string())
             .map_err(|source| refused(&source))?;
         Ok(Self {
