@@ -181,7 +181,8 @@ settings! {
         lease_duration: Duration = "30s",
         /// Counted failures (transient, out of memory) after which a task has failed. At least 1.
         max_attempts: u32 = "4",
-        /// Distinct workers lost on a task after which it is poison and has failed. At least 1.
+        /// Distinct workers lost on a task, each before it had any result of it, after which the task
+        /// is poison and held in quarantine. At least 1.
         poison_workers: u32 = "3",
         /// How long a task should run on the worker that gets it: jobs are cut by the speed that
         /// was measured of the workers. Duration, 1 s to 1 h.

@@ -382,11 +382,17 @@ impl Core {
                 self.sessions.remove(&session);
                 turn.effects.push(Effect::Close(session, Closing::Silent));
             }
-            let (keys, ran) = (worker.keys(), worker.running());
+            let keys = worker.keys();
+            // What the lease has committed is not computed again: the next begins where it broke
+            // off. A task that kills workers kills one without a commit before long.
+            let blamed = worker.running().filter(|key| {
+                let held = worker.leases.get(&(key.job, key.task));
+                held.is_some_and(|held| held.units == 0)
+            });
             self.list(&name);
             for key in keys {
                 let task = self.jobs.get_mut(&key.job);
-                if let Some(job) = task.filter(|_| Some(key) == ran) {
+                if let Some(job) = task.filter(|_| Some(key) == blamed) {
                     let trouble = job.tasks[key.task as usize].trouble();
                     trouble.lost_workers.insert(name.to_string());
                 }

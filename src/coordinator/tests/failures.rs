@@ -50,6 +50,26 @@ fn a_task_that_waited_on_a_lost_worker_is_not_blamed_for_it() {
 }
 
 #[test]
+fn a_lost_worker_that_got_ahead_with_a_task_does_not_count_against_it() {
+    let (mut world, id) = world_with_a_job(1);
+    world.run(hello(0, 1));
+    world.commit(0, 0, false, false);
+    world.run(Step::Gone(0));
+    world.run(Step::Wait(1_200));
+    // What is left of it kills whoever computes it.
+    lose_workers(&mut world, 1..2);
+    assert_eq!(world.task(id, 0).state(), v1::TaskState::Pending);
+    lose_workers(&mut world, 2..3);
+    let task = world.task(id, 0);
+    assert_eq!(task.state(), v1::TaskState::Quarantined);
+    assert!(
+        task.last_failure.contains("workers w1, w2 were lost"),
+        "{}",
+        task.last_failure
+    );
+}
+
+#[test]
 fn a_job_with_a_task_in_quarantine_goes_on_with_the_others() {
     let (mut world, id) = world_with_a_job(3);
     lose_workers(&mut world, 0..2);
