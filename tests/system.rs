@@ -72,6 +72,40 @@ fn a_killed_coordinator_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_job_that_has_ended_is_shown_whole_before_and_after_a_restart() {
+    let site = quick_site();
+    write_facts(&site, 12);
+    let mut server = site.serve("127.0.0.1:0");
+    import(&site, &server);
+    let _worker = site.worker(&server, "one", &["--fake", "1"]);
+    let jobs = [["--noise", "0.1"], ["--noise", "0.2"]].map(|noise| {
+        let job = submit(&site, &server, &noise);
+        results(&site, &server, &job);
+        job
+    });
+    let url = server.url();
+    let show = || {
+        let show = |job: &String| site.run(&["job", "show", job, "--server", &url], PATIENCE);
+        jobs.each_ref().map(show)
+    };
+    let shown = show();
+    for (job, noise) in shown.iter().zip(["0.1", "0.2"]) {
+        assert!(
+            job.contains(&format!("asked    12 facts, noise {noise},")),
+            "{job}"
+        );
+        assert!(job.contains("The job is done."), "{job}");
+        assert!(job.contains("36 of 36 done"), "{job}");
+        let task = |line: &&str| line.contains("done") && line.ends_with("one");
+        assert!(job.lines().filter(task).count() >= 1, "{job}");
+    }
+    server.process.kill();
+    let address = server.address.clone();
+    let _server = site.serve(&address);
+    assert_eq!(show(), shown);
+}
+
+#[test]
 fn a_client_that_follows_a_sweep_lives_through_a_restart_of_the_coordinator() {
     let site = quick_site();
     write_facts(&site, 20);

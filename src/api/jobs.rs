@@ -219,7 +219,7 @@ impl JobService for Jobs {
         let id = job_id(&name)?;
         let job = self
             .coordinator
-            .inspect(move |core| core.full_job(id))
+            .inspect_job(id, move |core| core.full_job(id))
             .await
             .map_err(IntoStatus::into_status)?
             .ok_or_else(|| not_found(&name))?;
@@ -337,7 +337,7 @@ impl JobService for Jobs {
         let from: u32 = page_number("tasks", &request.page_token)?.unwrap_or_default();
         let mut tasks = self
             .coordinator
-            .inspect(move |core| core.tasks(id, from, size + 1))
+            .inspect_job(id, move |core| core.tasks(id, from, size + 1))
             .await
             .map_err(IntoStatus::into_status)?
             .ok_or_else(|| not_found(&request.parent))?;
@@ -362,7 +362,7 @@ impl JobService for Jobs {
         let id = job_id(&name)?;
         let reasons = self
             .coordinator
-            .inspect(move |core| core.explain(id))
+            .inspect_job(id, move |core| core.explain(id))
             .await
             .map_err(IntoStatus::into_status)?
             .ok_or_else(|| not_found(&name))?;

@@ -57,7 +57,7 @@ impl StatisticsOf {
                     .ok_or_else(|| not_found(&name))?;
                 let job = self
                     .coordinator
-                    .inspect(move |core| core.full_job(id))
+                    .inspect_job(id, move |core| core.full_job(id))
                     .await
                     .map_err(IntoStatus::into_status)?
                     .ok_or_else(|| not_found(&name))?;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::core::Core;
+use super::ended;
 use super::job::is_terminal;
-use crate::proto::v1::{self, FailureClass, JobState};
+use crate::proto::v1::{self, FailureClass};
 
 /// What was done since the start. Not kept: what is durable is in the records.
 #[derive(Debug, Default)]
@@ -26,24 +27,15 @@ impl Counters {
 }
 
 impl Core {
-    /// Jobs, tasks and workers in numbers. Takes time for every job and worker, not for every task.
+    /// Jobs, tasks and workers in numbers. Takes time for every open job and worker, not for every task.
     pub fn census(&self) -> v1::SchedulerStatus {
-        let mut jobs: BTreeMap<JobState, u64> = BTreeMap::new();
-        let mut counts = v1::JobCounts::default();
+        let mut jobs = self.ended.states.clone();
+        let mut counts = self.ended.counts;
         let mut queue_depth = 0;
         for job in self.jobs.values() {
             *jobs.entry(job.state).or_default() += 1;
+            ended::add(&mut counts, &job.counts());
             let tally = job.tally;
-            counts.tasks += job.tasks.len() as u64;
-            counts.tasks_pending += tally.waiting;
-            counts.tasks_leased += tally.leased;
-            counts.tasks_done += tally.done;
-            counts.tasks_failed += tally.failed;
-            counts.tasks_cancelled += tally.cancelled;
-            counts.tasks_quarantined += tally.quarantined;
-            counts.units += job.units;
-            counts.units_done += job.units_done();
-            counts.units_cached += job.cached;
             if !is_terminal(job.state) {
                 queue_depth += tally.waiting - tally.quarantined;
             }

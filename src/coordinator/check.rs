@@ -94,6 +94,10 @@ impl Core {
             }
             let _ = writeln!(text, "{id} {:?} {}", job.owner, job.items.len());
         }
+        for (id, job) in self.ended.range(..) {
+            let (summary, request) = (&job.summary, &job.request_digest);
+            let _ = writeln!(text, "{id} has ended: {summary:?} request {request:?}");
+        }
         for (name, worker) in &self.workers {
             for (key, held) in &worker.leases {
                 let _ = writeln!(text, "{name} holds {key:?} under {}", held.epoch);

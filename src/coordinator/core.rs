@@ -11,6 +11,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::census::Counters;
+use super::ended::{Ended, EndedJobs};
 use super::event::{Effect, Event, Millis, NewJob, Refusal, Session};
 use super::job::{Job, Turn, is_terminal};
 use super::limits::Limits;
@@ -27,8 +28,12 @@ const RETRY: Millis = 30_000;
 #[derive(Debug)]
 pub struct Core {
     pub(super) limits: Limits,
-    /// By identifier, which orders them by creation.
+    /// Those that are open, or have ended and are not in the store as such. By identifier, which
+    /// orders them by creation.
     pub(super) jobs: BTreeMap<Uuid, Job>,
+    /// Those among them that have ended and whose records were asked for.
+    ending: Vec<Uuid>,
+    pub(super) ended: EndedJobs,
     pub(super) requests: HashMap<String, Uuid>,
     /// By the name they gave themselves.
     pub(super) workers: BTreeMap<Arc<str>, Worker>,
@@ -69,6 +74,8 @@ impl Core {
             queue: Queue::new(&limits),
             limits,
             jobs: BTreeMap::new(),
+            ending: Vec::new(),
+            ended: EndedJobs::default(),
             requests: HashMap::new(),
             workers: BTreeMap::new(),
             sessions: HashMap::new(),
@@ -107,8 +114,12 @@ impl Core {
     pub fn records(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
         for id in std::mem::take(&mut self.dirty) {
-            if let Some(job) = self.jobs.get_mut(&id) {
-                job.records(&mut changes);
+            let Some(job) = self.jobs.get_mut(&id) else {
+                continue;
+            };
+            job.records(&mut changes);
+            if is_terminal(job.state) {
+                self.ending.push(id);
             }
         }
         if self.epoch != self.epoch_written {
@@ -116,6 +127,16 @@ impl Core {
             changes.push(Change::Epoch(self.epoch));
         }
         changes
+    }
+
+    /// Forgets of the jobs that have ended what only the store needs to know. To be called when the
+    /// records that were asked for are durable.
+    pub fn forget_ended(&mut self) {
+        for id in std::mem::take(&mut self.ending) {
+            if let Some(job) = self.jobs.remove(&id) {
+                self.ended.insert(id, Ended::new(job));
+            }
+        }
     }
 
     fn handle(&mut self, event: Event, turn: &mut Turn) -> Answer {
@@ -156,7 +177,9 @@ impl Core {
 
     fn submit(&mut self, mut new: NewJob, turn: &mut Turn) -> Result<Uuid, Refusal> {
         if let Some(&id) = self.requests.get(&new.request_id) {
-            return if self.jobs[&id].request_digest == new.request_digest {
+            let open = self.jobs.get(&id).map(|job| &job.request_digest);
+            let ended = || self.ended.get(id).map(|job| &job.request_digest);
+            return if open.or_else(ended) == Some(&new.request_digest) {
                 Ok(id)
             } else {
                 Err(Refusal::RequestIdReused {
@@ -208,6 +231,9 @@ impl Core {
     }
 
     fn cancel(&mut self, id: Uuid, turn: &mut Turn) -> Result<(), Refusal> {
+        if self.has_ended(id) {
+            return Ok(());
+        }
         let job = self.jobs.get(&id).ok_or(Refusal::NoSuchJob(id))?;
         if is_terminal(job.state) {
             return Ok(());
@@ -236,6 +262,9 @@ impl Core {
 
     /// Gives the tasks in quarantine another round.
     fn requeue(&mut self, id: Uuid, turn: &mut Turn) -> Result<u64, Refusal> {
+        if self.has_ended(id) {
+            return Ok(0);
+        }
         let job = self.jobs.get_mut(&id).ok_or(Refusal::NoSuchJob(id))?;
         let quarantined = job.tally.quarantined;
         if quarantined == 0 {

@@ -19,10 +19,8 @@ use uuid::Uuid;
 use super::answers;
 use super::core::{Answer, Core, Done};
 use super::event::{Closing, Effect, Event, Millis, NewJob, Refusal, Session};
-use super::items::Items;
 use super::limits::Limits;
-use super::plan;
-use super::restore::Restoring;
+use super::load::{self, LastLooked};
 use super::transaction::Transaction;
 use crate::audit;
 use crate::blocking::blocking;
@@ -63,6 +61,7 @@ pub struct Coordinator {
     store: Arc<Store>,
     sessions: Arc<AtomicU64>,
     audited: watch::Receiver<u64>,
+    pub(super) last_looked: LastLooked,
 }
 
 /// What the driver takes from the world around it. Injected, so that a simulation can hold it.
@@ -151,7 +150,7 @@ impl Coordinator {
     ) -> Result<(Self, JoinHandle<Result<(), store::Error>>), Error> {
         let log = audit::Log::open(&store)?;
         let tick = Duration::from_millis((limits.heartbeat / 4).clamp(10, 1000));
-        let core = restore(&store, limits, (surroundings.clock)())?;
+        let core = load::all(&store, limits, (surroundings.clock)())?;
         let (commands, inbox) = mpsc::channel(QUEUE);
         let (audit_end, audited) = watch::channel(log.size());
         let actor = Actor {
@@ -170,6 +169,7 @@ impl Coordinator {
             store,
             sessions: Arc::new(AtomicU64::new(1)),
             audited,
+            last_looked: LastLooked::default(),
         };
         Ok((coordinator, task))
     }
@@ -433,7 +433,17 @@ impl Actor {
 
     fn take(&mut self, command: Command, batch: &mut Batch) {
         match command {
-            Command::Event(event, asker) => {
+            Command::Event(mut event, asker) => {
+                if let Event::Commit {
+                    lease,
+                    unit,
+                    result,
+                    ..
+                } = &mut event
+                    && self.core.has_ended(lease.job)
+                {
+                    result.before = self.committed(lease.job, *unit);
+                }
                 let gone = match event {
                     Event::Gone(session) => Some(session),
                     _ => None,
@@ -467,6 +477,15 @@ impl Actor {
             Command::Turn(turn) => self.take_turn(turn, batch),
             Command::Transact(turn) => self.waiting.push_back(turn),
         }
+    }
+
+    /// The result that a unit of an ended job has: first bytes of its digest.
+    fn committed(&self, job: Uuid, unit: u64) -> Option<u64> {
+        let found = self.store.committed(job, unit);
+        found.unwrap_or_else(|error| {
+            tracing::error!(%job, unit, %error, "a result cannot be compared with that of its unit");
+            None
+        })
     }
 
     fn take_turn(&mut self, turn: Turn, batch: &mut Batch) {
@@ -518,7 +537,9 @@ impl Actor {
         }
     }
 
+    /// Tells everybody what a batch came to, which is durable by now, and so is all before it.
     fn let_out(&mut self, after: After) {
+        self.core.forget_ended();
         for effect in after.effects {
             self.carry_out(effect);
         }
@@ -608,46 +629,6 @@ async fn written(writing: &mut Option<Writing>) -> Result<(), store::Error> {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
-}
-
-/// Rebuilds the core from the store, record by record.
-fn restore(store: &Store, limits: Limits, now: Millis) -> Result<Core, store::Error> {
-    let mut models = HashMap::new();
-    let mut restoring = Restoring::new(limits, store.epoch()?, now);
-    store.each_job(|id, record, spec| {
-        let job = spec.job.as_ref();
-        let name = job.map_or("", |job| job.model.as_str()).to_owned();
-        if !models.contains_key(&name) {
-            let id = name.strip_prefix("models/").unwrap_or(&name);
-            let mut model = store.model(id)?.unwrap_or_default();
-            model.tensors.clear();
-            models.insert(name.clone(), model);
-        }
-        let items = match job.and_then(plan::items_object) {
-            Some(digest) => read_items(store, digest)?,
-            None => Items::default(),
-        };
-        restoring.job(id, record, spec, items, models[&name].clone());
-        Ok(())
-    })?;
-    store.each_task(|id, n, record| {
-        restoring.task(id, n, &record);
-        Ok(())
-    })?;
-    store.each_unit(|unit| {
-        restoring.unit(&unit);
-        Ok(())
-    })?;
-    Ok(restoring.finish())
-}
-
-/// The parts of a job that lie in an object.
-fn read_items(store: &Store, digest: &str) -> Result<Items, store::Error> {
-    let bytes = store.objects().read(&digest.parse()?)?;
-    Items::parse(bytes.into()).map_err(|malformed| store::Error::Damaged {
-        key: format!("objects/{digest}"),
-        what: malformed.to_string(),
-    })
 }
 
 /// The one place where the coordinator reads the clock.

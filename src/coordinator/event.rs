@@ -142,6 +142,9 @@ pub struct CommittedResult {
     pub noise_scale: Option<f64>,
     /// What decided its last bits.
     pub fingerprint: Option<v1::Fingerprint>,
+    /// The first eight bytes of the digest of the unit's result in the store, where the unit's job
+    /// has ended: the core does not remember it.
+    pub(super) before: Option<u64>,
 }
 
 impl CommittedResult {
@@ -163,6 +166,7 @@ impl CommittedResult {
             },
             bytes,
             fingerprint,
+            before: None,
         }
     }
 }

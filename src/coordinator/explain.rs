@@ -12,7 +12,7 @@ use crate::proto::v1::JobState;
 const SHOWN: usize = 5;
 
 impl Core {
-    /// Why a job's tasks are not running, the most important reason first.
+    /// Why the tasks of a job in memory are not running, the most important reason first.
     pub fn explain(&self, id: Uuid) -> Option<Vec<String>> {
         let job = self.jobs.get(&id)?;
         let mut reasons = Vec::new();

@@ -456,11 +456,6 @@ impl Job {
             .collect()
     }
 
-    /// Units that are committed, without the preparatory one.
-    pub(super) fn units_done(&self) -> u64 {
-        self.units_done
-    }
-
     pub(super) fn note_duration(&mut self, duration: Millis) {
         if self.durations.len() == DURATIONS {
             self.durations.pop_front();
@@ -475,24 +470,28 @@ impl Job {
         (!durations.is_empty()).then(|| *durations.select_nth_unstable(middle).1)
     }
 
-    pub(super) fn summary(&self) -> v1::Job {
+    pub(super) fn counts(&self) -> v1::JobCounts {
         let tally = self.tally;
+        v1::JobCounts {
+            tasks: self.tasks.len() as u64,
+            tasks_pending: tally.waiting,
+            tasks_leased: tally.leased,
+            tasks_done: tally.done,
+            tasks_failed: tally.failed,
+            tasks_cancelled: tally.cancelled,
+            tasks_quarantined: tally.quarantined,
+            units: self.units,
+            units_done: self.units_done,
+            units_failed: self.failed.range(..self.units).count() as u64,
+            units_cached: self.cached,
+        }
+    }
+
+    pub(super) fn summary(&self) -> v1::Job {
         v1::Job {
             name: format!("jobs/{}", self.id),
             state: self.state as i32,
-            counts: Some(v1::JobCounts {
-                tasks: self.tasks.len() as u64,
-                tasks_pending: tally.waiting,
-                tasks_leased: tally.leased,
-                tasks_done: tally.done,
-                tasks_failed: tally.failed,
-                tasks_cancelled: tally.cancelled,
-                tasks_quarantined: tally.quarantined,
-                units: self.units,
-                units_done: self.units_done,
-                units_failed: self.failed.range(..self.units).count() as u64,
-                units_cached: self.cached,
-            }),
+            counts: Some(self.counts()),
             create_time: Some(timestamp(self.created)),
             start_time: self.started.map(timestamp),
             end_time: self.ended.map(timestamp),

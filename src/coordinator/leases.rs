@@ -92,10 +92,12 @@ impl Core {
         result: CommittedResult,
         turn: &mut Turn,
     ) -> Verdict {
-        let Some(job) = self.jobs.get_mut(&key.job) else {
-            return Verdict::Stale;
+        let job = self.jobs.get_mut(&key.job);
+        let before = match &job {
+            Some(job) => job.committed(unit),
+            None => result.before,
         };
-        if let Some(before) = job.committed(unit) {
+        if let Some(before) = before {
             if before == Job::mark(result.digest_prefix) {
                 return Verdict::Accepted;
             }
@@ -109,6 +111,9 @@ impl Core {
             self.counters.divergences += 1;
             return Verdict::Diverges;
         }
+        let Some(job) = job else {
+            return Verdict::Stale;
+        };
         let Some(task) = job.tasks.get(key.task as usize) else {
             return Verdict::Stale;
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::core::Core;
+use super::ended::Ended;
 use super::event::{Millis, NewJob};
 use super::items::Items;
 use super::job::{Job, is_terminal, millis};
@@ -14,8 +15,8 @@ use super::workers::{Held, Worker};
 use crate::proto::v1::{self, TaskState};
 use crate::store::{CommittedUnit, JobRecord, SpecRecord, TaskRecord};
 
-/// A scheduler that is being put together from records: first the jobs, then the tasks that have
-/// a record, in order, then the committed units.
+/// A scheduler that is being put together from records: of each job that is open first its own, then
+/// the tasks that have one, in order, then the committed units; of each that has ended its own.
 #[derive(Debug)]
 pub struct Restoring {
     core: Core,
@@ -37,7 +38,22 @@ impl Restoring {
         }
     }
 
-    /// A job. `items` are its parts, where they lie in an object of their own.
+    /// A job that has ended.
+    pub fn ended(&mut self, id: Uuid, record: JobRecord) {
+        let summary = record.job.unwrap_or_default();
+        if !record.request_id.is_empty() {
+            self.core.requests.insert(record.request_id, id);
+        }
+        let request_digest = record.request_digest;
+        let ended = Ended {
+            summary,
+            request_digest,
+        };
+        self.core.ended.insert(id, ended);
+    }
+
+    /// A job with all that is known of it, which its tasks and units follow. `items` are its parts,
+    /// where they lie in an object of their own.
     pub fn job(
         &mut self,
         id: Uuid,

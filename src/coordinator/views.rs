@@ -1,5 +1,8 @@
 //! The core's state as others see it: jobs, tasks and workers.
 
+use std::cmp::Reverse;
+use std::ops::Bound::{Excluded, Unbounded};
+
 use uuid::Uuid;
 
 use super::core::Core;
@@ -9,12 +12,18 @@ use super::plan;
 use crate::proto::v1;
 
 impl Core {
-    /// A job with its counts, as lists show it.
-    pub fn job(&self, id: Uuid) -> Option<v1::Job> {
-        self.jobs.get(&id).map(|job| job.summary())
+    /// Whether a job has ended and nothing but what lists show of it is in memory.
+    pub fn has_ended(&self, id: Uuid) -> bool {
+        self.ended.get(id).is_some()
     }
 
-    /// A job with its facts or prompts, unless they lie in an object.
+    /// A job with its counts, as lists show it.
+    pub fn job(&self, id: Uuid) -> Option<v1::Job> {
+        let ended = || self.ended.get(id).map(|job| job.summary.clone());
+        self.jobs.get(&id).map(|job| job.summary()).or_else(ended)
+    }
+
+    /// A job in memory with its facts or prompts, unless they lie in an object.
     pub fn full_job(&self, id: Uuid) -> Option<v1::Job> {
         let job = self.jobs.get(&id)?;
         let mut full = job.summary();
@@ -24,16 +33,17 @@ impl Core {
 
     /// Jobs before one, the newest first.
     pub fn jobs_before(&self, before: Option<Uuid>, limit: usize) -> Vec<(Uuid, v1::Job)> {
-        let end = before.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.jobs
-            .range((std::ops::Bound::Unbounded, end))
-            .rev()
-            .take(limit)
-            .map(|(&id, job)| (id, job.summary()))
-            .collect()
+        let range = (Unbounded, before.map_or(Unbounded, Excluded));
+        let open = self.jobs.range(range).rev().take(limit);
+        let ended = self.ended.range(range).rev().take(limit);
+        let mut found: Vec<_> = open.map(|(&id, job)| (id, job.summary())).collect();
+        found.extend(ended.map(|(&id, job)| (id, job.summary.clone())));
+        found.sort_unstable_by_key(|(id, _)| Reverse(*id));
+        found.truncate(limit);
+        found
     }
 
-    /// Tasks of a job from one on.
+    /// Tasks of a job in memory from one on.
     pub fn tasks(&self, id: Uuid, from: u32, limit: usize) -> Option<Vec<v1::Task>> {
         let job = self.jobs.get(&id)?;
         let last = job.tasks.len().min((from as usize).saturating_add(limit));

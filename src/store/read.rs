@@ -24,54 +24,70 @@ pub struct CommittedUnit {
 }
 
 impl Store {
-    /// Gives every job with its spec, in the order of their creation.
+    /// Gives every job, in the order of their creation.
     ///
     /// # Errors
     /// [`Error::Damaged`] names the record that does not decode; what `take` gives.
     pub fn each_job(
         &self,
-        mut take: impl FnMut(Uuid, JobRecord, SpecRecord) -> Result<(), Error>,
+        mut take: impl FnMut(Uuid, JobRecord) -> Result<(), Error>,
     ) -> Result<(), Error> {
         for entry in self.index.prefix(&[keys::JOB]) {
             let (key, value) = entry?;
-            let job = keys::job_of(&key)?;
-            let record = decode::<JobRecord>(&key, &value)?;
-            let spec_key = keys::spec(job);
-            let spec = self.index.get(&spec_key)?.ok_or_else(|| Error::Damaged {
-                key: keys::printable(&spec_key),
-                what: "the job's spec is missing".to_owned(),
-            })?;
-            let spec = self.value(&spec_key, decode(&spec_key, &spec)?)?;
-            take(job, record, decode(&spec_key, &spec)?)?;
+            take(keys::job_of(&key)?, decode(&key, &value)?)?;
         }
         Ok(())
     }
 
-    /// Gives every task that has a record, by job and number.
+    /// A job.
     ///
     /// # Errors
-    /// [`Error::Damaged`] names the record that does not decode; what `take` gives.
-    pub fn each_task(
-        &self,
-        mut take: impl FnMut(Uuid, u32, TaskRecord) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        for entry in self.index.prefix(&[keys::TASK]) {
+    /// [`Error::Damaged`] when its record does not decode.
+    pub fn job(&self, job: Uuid) -> Result<Option<JobRecord>, Error> {
+        let key = keys::job(job);
+        let record = self.index.get(&key)?;
+        record.map(|value| decode(&key, &value)).transpose()
+    }
+
+    /// What a job was accepted as.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when it is missing or does not decode.
+    pub fn spec(&self, job: Uuid) -> Result<SpecRecord, Error> {
+        let key = keys::spec(job);
+        let spec = self.index.get(&key)?.ok_or_else(|| Error::Damaged {
+            key: keys::printable(&key),
+            what: "the job's spec is missing".to_owned(),
+        })?;
+        let spec = self.value(&key, decode(&key, &spec)?)?;
+        decode(&key, &spec)
+    }
+
+    /// Gives every task of a job that has a record, by number.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] names the record that does not decode.
+    pub fn each_task(&self, job: Uuid, mut take: impl FnMut(u32, TaskRecord)) -> Result<(), Error> {
+        for entry in self
+            .index
+            .range(keys::task(job, 0)..=keys::task(job, u32::MAX))
+        {
             let (key, value) = entry?;
-            let (job, n) = keys::task_of(&key)?;
-            take(job, n, decode(&key, &value)?)?;
+            let (_, n) = keys::task_of(&key)?;
+            take(n, decode(&key, &value)?);
         }
         Ok(())
     }
 
-    /// Gives every committed unit, by job and number.
+    /// Gives every committed unit of a job, by number.
     ///
     /// # Errors
-    /// [`Error::Damaged`] names the record that does not decode; what `take` gives.
-    pub fn each_unit(
-        &self,
-        mut take: impl FnMut(CommittedUnit) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        for entry in self.index.prefix(&[keys::RESULT]) {
+    /// [`Error::Damaged`] names the record that does not decode.
+    pub fn each_unit(&self, job: Uuid, mut take: impl FnMut(CommittedUnit)) -> Result<(), Error> {
+        for entry in self
+            .index
+            .range(keys::result(job, 0)..=keys::result(job, u64::MAX))
+        {
             let (key, value) = entry?;
             let (job, unit) = keys::unit_of(&key)?;
             let record = decode::<ResultRecord>(&key, &value)?;
@@ -82,9 +98,23 @@ impl Store {
                 digest: digest.prefix(),
                 failed: record.failed,
                 cached: record.source.is_some(),
-            })?;
+            });
         }
         Ok(())
+    }
+
+    /// The first eight bytes of the digest of a unit's result, if it has one.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when its record does not decode.
+    pub fn committed(&self, job: Uuid, unit: u64) -> Result<Option<u64>, Error> {
+        let key = keys::result(job, unit);
+        let Some(value) = self.index.get(&key)? else {
+            return Ok(None);
+        };
+        let record = decode::<ResultRecord>(&key, &value)?;
+        let digest = digest_of(&key, record.value.as_ref().unwrap_or(&Value::default()))?;
+        Ok(Some(digest.prefix()))
     }
 
     /// The newest lease epoch.

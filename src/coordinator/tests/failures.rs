@@ -130,14 +130,8 @@ fn a_task_that_keeps_failing_fails_after_its_attempts_and_says_why() {
         world.run(Step::Heartbeat(0));
     }
     assert_eq!(world.task(id, 0).state(), v1::TaskState::Failed);
-    assert!(
-        world
-            .core
-            .explain(id)
-            .unwrap()
-            .iter()
-            .any(|reason| reason.contains("tried"))
-    );
+    let reasons = world.shadow.one(id).explain(id).unwrap();
+    assert!(reasons.iter().any(|reason| reason.contains("tried")));
 }
 
 #[test]
@@ -205,6 +199,49 @@ fn a_request_repeated_with_its_id_makes_one_job() {
         Err(Refusal::RequestIdReused { .. })
     ));
     assert_eq!(core.jobs_before(None, 10).len(), 1);
+}
+
+#[test]
+fn of_an_ended_job_what_lists_show_is_remembered_and_the_rest_is_in_the_store() {
+    let mut world = World::new();
+    let ids = [1, 2, 3].map(|n| {
+        let new = NewJob {
+            request_id: format!("request {n}"),
+            request_digest: format!("digest {n}"),
+            ..new_job(Uuid::from_u128(n), 1, false)
+        };
+        world.submit(new)
+    });
+    world.run(Step::Cancel(1));
+    let counts = world.core.census().counts.unwrap();
+    assert!(!world.core.has_ended(ids[0]) && world.core.has_ended(ids[1]));
+    assert!(world.core.tasks(ids[1], 0, 1).is_none());
+    assert_eq!(world.task(ids[1], 0).state(), v1::TaskState::Cancelled);
+    for _ in 0..2 {
+        // Beside those that are open, and in their order.
+        let listed = world.core.jobs_before(None, 2);
+        assert_eq!(
+            listed.iter().map(|it| it.0).collect::<Vec<_>>(),
+            [ids[2], ids[1]]
+        );
+        assert_eq!(listed[1].1.state(), JobState::Cancelled);
+        let listed = world.core.jobs_before(Some(ids[1]), 2);
+        assert_eq!(listed.len(), 1);
+        assert_eq!(world.core.census().counts.unwrap(), counts);
+        // What is asked of it changes nothing.
+        assert_eq!(world.apply(Event::Cancel(ids[1])), Ok(Done::Asked));
+        assert_eq!(world.apply(Event::Requeue(ids[1])), Ok(Done::Requeued(0)));
+        for (digest, answer) in [("digest 2", true), ("another", false)] {
+            let again = NewJob {
+                request_id: "request 2".to_owned(),
+                request_digest: digest.to_owned(),
+                ..new_job(Uuid::from_u128(9), 1, false)
+            };
+            let made = world.apply(Event::Submit(Box::new(again)));
+            assert_eq!(made == Ok(Done::Made(ids[1])), answer, "{made:?}");
+        }
+        world.restart();
+    }
 }
 
 #[test]

@@ -86,15 +86,31 @@ impl Shadow {
     fn restore(&self, now: Millis) -> Core {
         let mut restoring = Restoring::new(limits(), self.epoch, now);
         for (id, record) in &self.jobs {
-            let (record, spec) = (record.clone(), self.specs[id].clone());
-            restoring.job(*id, record, spec, Items::default(), v1::Model::default());
+            if is_terminal(record.job.as_ref().unwrap().state()) {
+                restoring.ended(*id, record.clone());
+            } else {
+                self.read(*id, &mut restoring);
+            }
         }
-        for ((id, n), record) in &self.tasks {
-            restoring.task(*id, *n, record);
+        restoring.finish()
+    }
+
+    /// A core with nothing but one job, whether it has ended or not.
+    fn one(&self, id: Uuid) -> Core {
+        let mut restoring = Restoring::new(limits(), 0, 0);
+        self.read(id, &mut restoring);
+        restoring.finish()
+    }
+
+    fn read(&self, id: Uuid, restoring: &mut Restoring) {
+        let (record, spec) = (self.jobs[&id].clone(), self.specs[&id].clone());
+        restoring.job(id, record, spec, Items::default(), v1::Model::default());
+        for ((_, n), record) in self.tasks.range((id, 0)..=(id, u32::MAX)) {
+            restoring.task(id, *n, record);
         }
-        for ((job, unit), (record, bytes)) in &self.results {
+        for ((_, unit), (record, bytes)) in self.results.range((id, 0)..=(id, u64::MAX)) {
             restoring.unit(&CommittedUnit {
-                job: *job,
+                job: id,
                 unit: *unit,
                 digest: match (&record.source, &record.value) {
                     (Some(_), Some(value)) => {
@@ -107,7 +123,6 @@ impl Shadow {
                 cached: record.source.is_some(),
             });
         }
-        restoring.finish()
     }
 }
 
@@ -215,7 +230,18 @@ impl World {
         }
     }
 
-    fn apply(&mut self, event: Event) -> Answer {
+    fn apply(&mut self, mut event: Event) -> Answer {
+        if let Event::Commit {
+            lease,
+            unit,
+            result,
+            ..
+        } = &mut event
+            && self.core.has_ended(lease.job)
+        {
+            let core = self.shadow.one(lease.job);
+            result.before = core.jobs[&lease.job].committed(*unit);
+        }
         let (answer, effects) = self.core.apply(event, self.now);
         for effect in effects {
             match effect {
@@ -234,6 +260,7 @@ impl World {
         for change in self.core.records() {
             self.shadow.write(change);
         }
+        self.core.forget_ended();
         self.core.check();
         answer
     }
@@ -264,7 +291,11 @@ impl World {
     }
 
     fn task(&self, id: Uuid, n: u32) -> v1::Task {
-        self.core.tasks(id, n, 1).unwrap().remove(0)
+        let task = |core: &Core| core.tasks(id, n, 1).unwrap().remove(0);
+        match self.core.has_ended(id) {
+            true => task(&self.shadow.one(id)),
+            false => task(&self.core),
+        }
     }
 
     /// The tasks of which a worker holds leases, in the order in which they came.
