@@ -5,6 +5,7 @@ mod pieces;
 
 pub use gguf::GgufVocabulary;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -72,7 +73,7 @@ impl Tokenizer {
             keep_spaces(processor);
         }
         let value = Value::Object(fields);
-        let inner = tokenizers::Tokenizer::from_bytes(value.to_string())
+        let inner = library(|| tokenizers::Tokenizer::from_bytes(value.to_string()))
             .map_err(|source| refused(&source))?;
         Ok(Self {
             pieces: Pieces::of(&value),
@@ -93,9 +94,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`], and [`Error::TokenId`] for a token the model has no embedding of.
     pub fn encode(&self, text: &str) -> Result<Encoding, Error> {
-        let encoding = self
-            .inner
-            .encode(text, true)
+        let encoding = library(|| self.inner.encode(text, true))
             .map_err(|source| Error::Tokenizer(format!("cannot encode {text:?}: {source}")))?;
         let ids = encoding.get_ids().to_vec();
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
@@ -121,8 +120,7 @@ impl Tokenizer {
                 vocab: self.inner.get_vocab_size(true),
             });
         }
-        self.inner
-            .decode(ids, false)
+        library(|| self.inner.decode(ids, false))
             .map_err(|source| Error::Tokenizer(format!("cannot decode {ids:?}: {source}")))
     }
 
@@ -185,6 +183,15 @@ fn keep_spaces(processor: &mut Value) {
         }
         Value::Array(list) => list.iter_mut().for_each(keep_spaces),
         _ => {}
+    }
+}
+
+/// Calls the tokenizers library, which takes much of a file on trust, and panics over some that make no
+/// sense: merges that are shorter than the prefix they should have, say.
+fn library<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the tokenizer makes no sense".to_owned()),
     }
 }
 

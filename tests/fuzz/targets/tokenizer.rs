@@ -1,2 +1,5 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| palimpsest_fuzz::tokenizer(bytes));
+libfuzzer_sys::fuzz_target!(
+    init: palimpsest_fuzz::pass_over("/tokenizers-"),
+    |bytes: &[u8]| palimpsest_fuzz::tokenizer(bytes)
+);
