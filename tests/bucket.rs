@@ -511,9 +511,19 @@ fn a_bucket_that_does_not_answer_is_an_error_soon_and_nothing_is_acknowledged() 
             .unwrap()
             .is_empty()
     );
+    // Status says so, in place of sizes that nobody knows.
+    let status = || site.run(&["status", "--server", &server.url()], PATIENCE);
+    wait("status to say why", PATIENCE, || {
+        let said = status();
+        (said.contains("\nnot known ") && said.contains("does not answer")).then_some(())
+    });
     proxy.silent.store(false, Ordering::Relaxed);
     wait("the bucket to answer again", PATIENCE, || write().ok());
     assert_eq!(s3.object("away", &digest).unwrap(), content);
+    wait("status to know", PATIENCE, || {
+        let said = status();
+        (said.contains(" in 1 objects") && !said.contains("not known")).then_some(())
+    });
 }
 
 #[test]

@@ -37,12 +37,25 @@ pub struct Overview {
 /// What the store was found to take, and whether that is being looked up again.
 #[derive(Debug, Default)]
 struct LookedUp {
-    known: Mutex<Option<(Instant, Usage)>>,
+    known: Mutex<Known>,
     looking: AtomicBool,
 }
 
-fn lock(known: &Mutex<Option<(Instant, Usage)>>) -> MutexGuard<'_, Option<(Instant, Usage)>> {
-    known.lock().unwrap_or_else(PoisonError::into_inner)
+/// What came of looking.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// When it was looked up last; not at all yet where there is none.
+    at: Option<Instant>,
+    /// What was found, then or before.
+    usage: Usage,
+    /// Why nothing was found then.
+    problem: String,
+}
+
+impl LookedUp {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Overview {
@@ -57,12 +70,9 @@ impl Overview {
 
     /// What the store takes, as it was looked up at most `age` ago, or longer ago where a lookup
     /// takes its time: a bucket with the objects may be slow, or away.
-    async fn usage(&self, age: Duration) -> Usage {
-        let usage = self.usage.clone();
-        let known = || *lock(&usage.known);
-        if let Some((at, known)) = known()
-            && at.elapsed() < age
-        {
+    async fn usage(&self, age: Duration) -> Known {
+        let known = self.usage.known().clone();
+        if known.at.is_some_and(|at| at.elapsed() < age) {
             return known;
         }
         if !self.usage.looking.swap(true, Ordering::Relaxed) {
@@ -70,16 +80,26 @@ impl Overview {
             let look = super::blocking(move || {
                 let found = store.usage();
                 usage.looking.store(false, Ordering::Relaxed);
+                let mut known = usage.known();
+                known.at = Some(Instant::now());
+                known.problem.clear();
                 match found {
-                    Ok(found) => *lock(&usage.known) = Some((Instant::now(), found)),
-                    Err(error) => tracing::warn!(%error, "what the store takes is not known"),
+                    Ok(found) => known.usage = found,
+                    Err(error) => {
+                        tracing::warn!(%error, "what the store takes is not known");
+                        known.problem = error.to_string();
+                    }
                 }
                 Ok(())
             });
             // It goes on after this; whoever asks next finds what it found.
             let _ = tokio::time::timeout(LOOK, look).await;
         }
-        known().map_or_else(Usage::default, |(_, known)| known)
+        let mut known = self.usage.known().clone();
+        if known.at.is_none() {
+            known.problem = "it is still being looked up: ask again".to_owned();
+        }
+        known
     }
 
     async fn status(&self, caller: v1::Caller, age: Duration) -> Result<v1::Status, Status> {
@@ -88,7 +108,7 @@ impl Overview {
             .inspect(|core| core.census())
             .await
             .map_err(IntoStatus::into_status)?;
-        let usage = self.usage(age).await;
+        let Known { usage, problem, .. } = self.usage(age).await;
         let store = v1::StoreStatus {
             format: FORMAT,
             record_bytes: usage.record_bytes,
@@ -99,6 +119,7 @@ impl Overview {
             audit_entries: *self.coordinator.audited().borrow(),
             models: usage.models,
             versions: usage.versions,
+            problem,
         };
         let invariants = violations().map(|(invariant, violations)| v1::InvariantStatus {
             invariant: invariant.id().to_owned(),
@@ -191,11 +212,14 @@ fn show(status: &v1::Status) {
     for (invariant, violations) in violations() {
         INVARIANT_VIOLATIONS.reach([invariant.id()], violations);
     }
-    let store = status.store.unwrap_or_default();
+    let store = status.store.clone().unwrap_or_default();
     FLUSHES.reach([], store.flushes);
-    STORE_BYTES.set([], store.record_bytes as f64);
-    OBJECTS.set([], store.objects as f64);
-    OBJECT_BYTES.set([], store.object_bytes as f64);
+    // What is not known stays what it was.
+    if store.problem.is_empty() {
+        STORE_BYTES.set([], store.record_bytes as f64);
+        OBJECTS.set([], store.objects as f64);
+        OBJECT_BYTES.set([], store.object_bytes as f64);
+    }
     AUDIT_ENTRIES.set([], store.audit_entries as f64);
     RESIDENT_BYTES.set([], resident_bytes() as f64);
 }

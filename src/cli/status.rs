@@ -78,7 +78,7 @@ fn print(out: &mut impl Write, status: &v1::Status) -> std::io::Result<()> {
     let scheduler = status.scheduler.clone().unwrap_or_default();
     let counts = scheduler.counts.unwrap_or_default();
     let workers = scheduler.workers.unwrap_or_default();
-    let store = status.store.unwrap_or_default();
+    let store = status.store.clone().unwrap_or_default();
     let caller = status.caller.clone().unwrap_or_default();
     let up = output::duration(status.start_time.as_ref(), status.time.as_ref());
     let asks = match caller.role.as_str() {
@@ -165,9 +165,10 @@ fn print(out: &mut impl Write, status: &v1::Status) -> std::io::Result<()> {
                 store.format
             ),
         ),
+        ("not known", store.problem.clone()),
         ("invariants", invariants(status)),
     ];
-    for (name, text) in lines {
+    for (name, text) in lines.iter().filter(|(_, text)| !text.is_empty()) {
         writeln!(out, "{name:<12} {text}")?;
     }
     Ok(())
@@ -190,7 +191,7 @@ fn status_json(status: &v1::Status) -> serde_json::Value {
     let scheduler = status.scheduler.clone().unwrap_or_default();
     let counts = scheduler.counts.unwrap_or_default();
     let workers = scheduler.workers.unwrap_or_default();
-    let store = status.store.unwrap_or_default();
+    let store = status.store.clone().unwrap_or_default();
     let caller = status.caller.clone().unwrap_or_default();
     let seconds = |time: Option<prost_types::Timestamp>| time.map_or(0, |time| time.seconds);
     let jobs: serde_json::Map<_, _> = scheduler
@@ -258,6 +259,7 @@ fn status_json(status: &v1::Status) -> serde_json::Value {
             "models": store.models,
             "versions": store.versions,
             "audit_entries": store.audit_entries,
+            "problem": store.problem,
         },
         "invariants": invariants,
     })
