@@ -663,6 +663,9 @@ fn the_folder_stays_within_its_bound_and_everything_can_be_read() {
         within();
     }
     read(&server, large.0, &large.1, "large");
+    // It goes for the next that needs the room.
+    read(&server, digests[0], &contents[0], "third");
+    within();
     // All of a sweep, from a model whose files were evicted.
     write_facts(&site, 4);
     let _worker = site.worker(&server, "one", &["--fake", "1"]);
