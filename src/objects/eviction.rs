@@ -145,7 +145,7 @@ impl ObjectStore {
                             folder = %self.root().display(),
                             bytes = taken + bytes,
                             bound = bound.bytes,
-                            "what is in use takes more than {} allows: set it higher",
+                            "what is in use or on its way takes more than {} allows: set it higher",
                             bound.setting
                         );
                     }
