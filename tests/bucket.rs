@@ -680,6 +680,16 @@ fn the_folder_stays_within_its_bound_and_everything_can_be_read() {
     assert!(digests.iter().all(|it| s3.object("bound", it).is_none()));
     assert_sound(&site, "store");
 
+    // A model that is larger than the bound is opened by the paths of its files.
+    let export = |name: &str| {
+        let args = ["export", name, "--ref", "v0", "--format", "safetensors"];
+        site.run(&[&args[..], &["--store", "store"]].concat(), PATIENCE);
+        files(&site.path(name))
+    };
+    let exported = export("roomy");
+    s3.settings(&site, "bound", s3.address, "cache_size = \"20KiB\"");
+    assert!(export("narrow") == exported && !exported.is_empty());
+
     // To bring all objects home, the bound is not kept.
     let (pulled, done) = store(&site, &["pull", "--store", "store"]);
     assert!(done, "{pulled}");
