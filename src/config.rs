@@ -228,6 +228,11 @@ settings! {
         memory: Memory = "auto",
         /// The folder of objects (weights) that were fetched from the coordinator.
         cache: PathBuf = "$XDG_CACHE_HOME/palimpsest/objects",
+        /// Most bytes that the folder may take: a size with its unit, as `50GiB`. What was used
+        /// longest ago is removed for what comes, and fetched again when it is needed; what leases
+        /// use stays, whatever this says, so let two models fit. Workers that share the folder
+        /// should say the same. Unset, nothing is removed.
+        cache_size: Option<Size> = "",
         /// The worker's name: lower-case letters, digits, `.`, `_` and `-`, at most 63. Made up
         /// when it is unset. A worker that is started again needs another.
         id: Option<WorkerId> = "",
@@ -298,6 +303,11 @@ settings! {
         /// Unset, they are in the folder. 'palimpsest store push' and 'pull' move a store's objects
         /// from one to the other.
         bucket: Option<BucketUrl> = "",
+        /// Most bytes that those copies may take: a size with its unit, as `50GiB`. What was used
+        /// longest ago is removed for what comes, and fetched from the bucket when it is needed;
+        /// the files of the models that were edited last stay open, whatever this says. Unset,
+        /// nothing is removed.
+        cache_size: Option<Size> = "",
         /// The address of the bucket's server, as `https://minio.example:9000`. Unset, AWS's for
         /// the region. Over `http://` others on the way can read the objects.
         endpoint: Option<Address> = "",

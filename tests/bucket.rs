@@ -625,6 +625,89 @@ fn of_two_who_read_an_object_at_once_one_fetches_it() {
 }
 
 #[test]
+fn the_folder_stays_within_its_bound_and_everything_can_be_read() {
+    let Some(s3) = S3::start() else { return };
+    let site = Site::new();
+    let bound = 5 * MIB;
+    s3.settings(&site, "bound", s3.address, "cache_size = \"5MiB\"");
+    let folder = site.path("store/objects");
+    let within = || {
+        let listed = ObjectStore::list_in(&folder).unwrap();
+        let taken: u64 = listed.iter().map(|object| object.size).sum();
+        assert!(taken <= bound, "{taken} bytes");
+    };
+    let mut server = site.serve("127.0.0.1:0");
+    import(&site, &server);
+    within();
+    let contents: Vec<_> = (0..6).map(|n| bytes(2 * MIB + n)).collect();
+    let mut digests = Vec::new();
+    for content in &contents {
+        digests.push(upload(&site, &server, content));
+        within();
+    }
+    // Larger than the bound, and in the way of nothing.
+    let large = bytes(7 * MIB);
+    let large = (upload(&site, &server, &large), large);
+    assert!(server.process.said().contains("store.cache_size allows"));
+    let read = |server: &Server, digest: Digest, content: &[u8], name: &str| {
+        let cache = ObjectStore::open(site.path(name)).unwrap();
+        runtime().block_on(async {
+            let objects = objects(&server.url()).await;
+            let size = content.len() as u64;
+            client::download(objects, &digest, size, &cache, |_| {})
+                .await
+                .unwrap();
+        });
+        assert!(cache.read(&digest).unwrap() == content);
+    };
+    for round in ["first", "second"] {
+        for (digest, content) in digests.iter().zip(&contents) {
+            read(&server, *digest, content, round);
+            within();
+        }
+        // Evicted before the end of the process, or of the round.
+        server = {
+            drop(server);
+            site.serve("127.0.0.1:0")
+        };
+        within();
+    }
+    read(&server, large.0, &large.1, "large");
+    // It goes for the next that needs the room.
+    read(&server, digests[0], &contents[0], "third");
+    within();
+    // All of a sweep, from a model whose files were evicted.
+    write_facts(&site, 4);
+    let _worker = site.worker(&server, "one", &["--fake", "1"]);
+    let job = submit(&site, &server, &["--noise", "0.1"]);
+    assert_eq!(results(&site, &server, &job).lines().count(), 12);
+    within();
+    drop(server);
+    // What nothing reaches, and was evicted, is in the bucket alone, and collected there.
+    let gc = |more: &[&str]| store(&site, &[&["gc", "--store", "store"], more].concat()).0;
+    assert_eq!(gc(&[])["young"], 7);
+    assert_eq!(gc(&["--min-age", "0s"])["removed"], 7);
+    assert!(digests.iter().all(|it| s3.object("bound", it).is_none()));
+    assert_sound(&site, "store");
+
+    // A model that is larger than the bound is opened by the paths of its files.
+    let export = |name: &str| {
+        let args = ["export", name, "--ref", "v0", "--format", "safetensors"];
+        site.run(&[&args[..], &["--store", "store"]].concat(), PATIENCE);
+        files(&site.path(name))
+    };
+    let exported = export("roomy");
+    s3.settings(&site, "bound", s3.address, "cache_size = \"20KiB\"");
+    assert!(export("narrow") == exported && !exported.is_empty());
+
+    // To bring all objects home, the bound is not kept.
+    let (pulled, done) = store(&site, &["pull", "--store", "store"]);
+    assert!(done, "{pulled}");
+    let here = ObjectStore::list_in(&folder).unwrap().len() as u64;
+    assert_eq!(pulled["objects"], here);
+}
+
+#[test]
 fn a_coordinator_killed_in_the_middle_of_an_upload_leaves_nothing_and_goes_on() {
     let Some(s3) = S3::start() else { return };
     let site = Site::new();

@@ -8,7 +8,8 @@ mod common;
 use std::fs;
 
 use common::sweep::*;
-use common::{PATIENCE, Process, Site, wait};
+use common::{PATIENCE, Process, Site, fixture, get, wait};
+use palimpsest::objects::ObjectStore;
 use serde_json::Value;
 
 #[test]
@@ -294,6 +295,54 @@ fn a_cancelled_job_stops_the_real_engine_in_the_middle_of_a_task() {
         "the next job was done {:?} after the cancellation",
         start.elapsed()
     );
+}
+
+#[test]
+fn a_worker_whose_cache_holds_one_model_works_on_two_in_turn() {
+    let site = quick_site();
+    let mut settings = fs::read_to_string(site.path("palimpsest.toml")).unwrap();
+    settings += "[worker]\ncache_size = \"160KiB\"\nmetrics_listen = \"127.0.0.1:0\"\n";
+    fs::write(site.path("palimpsest.toml"), settings).unwrap();
+    write_facts(&site, 3);
+    let server = site.serve("127.0.0.1:0");
+    for name in ["llama", "gpt2"] {
+        // A copy, which is then removed: a worker uses files where they are, if it can.
+        let copy = site.path(name);
+        fs::create_dir(&copy).unwrap();
+        for file in fs::read_dir(fixture(name)).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+        }
+        let model = copy.to_str().unwrap();
+        let args = ["model", "import", model, "--server", &server.url()];
+        site.run(&args, PATIENCE);
+        fs::remove_dir_all(&copy).unwrap();
+    }
+    let worker = site.worker(&server, "small", &["--fake", "1"]);
+    let folder = site.path("cache-small");
+    let taken = || {
+        let listed = ObjectStore::list_in(&folder).unwrap();
+        listed.iter().map(|object| object.size).sum::<u64>()
+    };
+    for round in 0..2 {
+        for model in ["llama", "gpt2"] {
+            let seed = format!("{round}");
+            let more = ["--model", model, "--noise", "0.1", "--seed", &seed];
+            let job = submit(&site, &server, &more);
+            assert_eq!(results(&site, &server, &job).lines().count(), 9);
+            let taken = taken();
+            assert!((100 << 10..=160 << 10).contains(&taken), "{taken} bytes");
+        }
+    }
+    assert!(!worker.said().contains("failed"), "{}", worker.said());
+    let metrics = get(&worker.address_after("showing metrics"), "/metrics").1;
+    let value = |name: &str| {
+        let line = metrics.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.split(' ').nth(1));
+        value.unwrap_or("0").parse::<f64>().unwrap()
+    };
+    assert_eq!(value("palimpsest_worker_cache_bytes"), taken() as f64);
+    assert!(value("palimpsest_worker_cache_evicted_bytes_total") > 300_000.0);
 }
 
 #[test]

@@ -152,6 +152,7 @@ pub fn options(settings: &StoreConfig) -> store::Options {
     let bucket = settings.bucket.as_ref().zip(settings.credentials.as_ref());
     store::Options {
         quota: settings.quota.map(|size| size.bytes()),
+        cache_size: settings.cache_size.map(|size| size.bytes()),
         bucket: bucket.map(|(bucket, credentials)| BucketSettings {
             name: bucket.name.clone(),
             prefix: bucket.prefix.clone(),

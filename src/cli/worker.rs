@@ -15,7 +15,7 @@ use super::{Flags, asked_to_stop, flag, output, status};
 use crate::blocking::blocking;
 use crate::client::{Client, Credentials};
 use crate::config::{ClientConfig, Config, WorkerConfig};
-use crate::objects::ObjectStore;
+use crate::objects::{Bound, ObjectStore};
 use crate::proto::v1;
 use crate::telemetry::exposition::Sample;
 use crate::telemetry::metrics;
@@ -180,7 +180,11 @@ async fn say(command: Command, client: &Client) -> anyhow::Result<()> {
 
 async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode> {
     let engine = engine(&args, &settings)?;
-    let objects = ObjectStore::open(&settings.cache)?;
+    let bound = settings.cache_size.map(|size| Bound {
+        bytes: size.bytes(),
+        setting: "worker.cache_size",
+    });
+    let objects = ObjectStore::open(&settings.cache)?.as_cache(bound)?;
     if let Some(address) = settings.metrics_listen {
         metrics::install(metrics::Program::Worker);
         super::serve::expose(address, sample(objects.clone())).await?;
@@ -234,18 +238,23 @@ async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode
 }
 
 /// Looks up, for the metrics, what is not counted as it happens. The folder of objects is looked
-/// through once a minute.
+/// through once a minute, and when something was evicted.
 fn sample(objects: ObjectStore) -> Sample {
-    let looked: Arc<Mutex<Option<Instant>>> = Arc::default();
+    // When, and what was evicted until then.
+    let looked: Arc<Mutex<Option<(Instant, u64)>>> = Arc::default();
     Arc::new(move || {
         let (objects, looked) = (objects.clone(), looked.clone());
         async move {
             metrics::RESIDENT_BYTES.set([], metrics::resident_bytes() as f64);
+            let evicted = objects.evicted();
             let old = {
                 let mut looked = looked.lock().unwrap_or_else(PoisonError::into_inner);
-                let old = looked.is_none_or(|at| at.elapsed() > CACHE_AGE);
+                let before = looked.map_or(0, |(_, evicted)| evicted);
+                metrics::WORKER_CACHE_EVICTED.add([], evicted.saturating_sub(before));
+                let old = looked.is_none_or(|(at, _)| at.elapsed() > CACHE_AGE);
+                let old = old || evicted > before;
                 if old {
-                    *looked = Some(Instant::now());
+                    *looked = Some((Instant::now(), evicted));
                 }
                 old
             };

@@ -91,6 +91,21 @@ impl Config {
                 "name the file with the key of the bucket (store.bucket)",
             ));
         }
+        if store.cache_size.is_some() && store.bucket.is_none() {
+            return Err(layers.invalid(
+                "store.cache_size",
+                "leave it out, or name the bucket that has the objects in store.bucket: without one \
+                 the store's folder has the only copies, and nothing of it is removed",
+            ));
+        }
+        for (key, size) in [
+            ("store.cache_size", store.cache_size),
+            ("worker.cache_size", self.worker.cache_size),
+        ] {
+            if size.is_some_and(|size| size.bytes() == 0) {
+                return Err(layers.invalid(key, "give more than nothing, or leave it out"));
+            }
+        }
         for (key, given) in [
             ("store.endpoint", store.endpoint.is_some()),
             ("store.credentials", store.credentials.is_some()),

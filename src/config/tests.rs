@@ -343,6 +343,23 @@ fn without_a_home_the_folders_have_to_be_given() {
 }
 
 #[test]
+fn a_bound_of_what_is_no_cache_is_refused() {
+    let text = message(load("", &[], &[("store.cache_size", "50GiB")]));
+    for part in ["store.cache_size", "50GiB", "store.bucket", "only copies"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let bucket = [
+        ("store.bucket", "s3://pal/a"),
+        ("store.credentials", "/key"),
+        ("store.cache_size", "50GiB"),
+    ];
+    let config = load("", &[], &bucket).unwrap();
+    assert_eq!(config.store.cache_size.unwrap().bytes(), 50 << 30);
+    let text = message(load("", &[], &[("worker.cache_size", "0B")]));
+    assert!(text.contains("more than nothing"), "{text}");
+}
+
+#[test]
 fn what_is_secret_in_a_value_is_not_shown() {
     let token = format!("palimpsest_{}", "0123456789abcdef".repeat(4));
     let flags = [

@@ -43,6 +43,15 @@ impl Gates {
         }
     }
 
+    /// A pass for an object that nobody is at; none if somebody is.
+    pub(super) fn try_enter(&self, digest: &Digest) -> Option<Pass<'_>> {
+        // Not made for nothing: to drop it would let go of the other's.
+        self.inside().insert(*digest).then(|| Pass {
+            gates: self,
+            digest: *digest,
+        })
+    }
+
     fn inside(&self) -> MutexGuard<'_, HashSet<Digest>> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::lock::{lock, sync_folder};
+use super::lock::{is_at, lock, sync_folder};
 use super::store::path_in;
 use super::{Bucket, CHUNK, Digest, Error, ObjectStore};
 
@@ -21,6 +21,8 @@ pub struct Listed {
     pub size: u64,
     /// When it was last stored, or found stored by someone who meant to refer to it.
     pub touched: SystemTime,
+    /// When its file was last used, as far as that is noted.
+    pub used: SystemTime,
 }
 
 impl ObjectStore {
@@ -50,6 +52,7 @@ impl ObjectStore {
                 path: path_in(root, &kept.digest),
                 size: kept.size,
                 touched: kept.stored,
+                used: kept.stored,
             });
             entry.size = kept.size;
             entry.touched = entry.touched.max(kept.stored);
@@ -75,6 +78,8 @@ impl ObjectStore {
             match self.copy_from(digest, path) {
                 // The bucket may still have the right bytes.
                 Err(Error::Corrupt { .. }) => {}
+                // It was evicted meanwhile.
+                Err(Error::Io { .. }) if !path.exists() => {}
                 copied => return copied,
             }
         }
@@ -160,7 +165,8 @@ impl ObjectStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(Error::io("open", path)(error)),
         };
-        if !lock(&file, &path)? {
+        // Its writer may have finished meanwhile, and another begun.
+        if !lock(&file, &path)? || !is_at(&file, &path)? {
             return Ok(false);
         }
         fs::remove_file(&path).map_err(Error::io("remove", path))?;
@@ -194,32 +200,39 @@ impl ObjectStore {
         })
     }
 
-    /// Says that an object was found now, in the folder.
-    pub(super) fn touch(&self, digest: &Digest) -> Result<(), Error> {
+    /// Says that an object was found now, in the folder; false if it is not there any more.
+    pub(super) fn touch(&self, digest: &Digest) -> Result<bool, Error> {
         let path = self.path(digest);
-        match File::open(&path).and_then(|file| file.set_times(now())) {
+        let times = FileTimes::new().set_modified(now());
+        match File::open(&path).and_then(|file| file.set_times(times)) {
             // Another user's, in a folder that is shared: its owner collects it, or nobody.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-            touched => touched.map_err(Error::io("touch", path)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            touched => touched.map(|()| true).map_err(Error::io("touch", path)),
         }
     }
 
     /// Says that an object was found now, in the bucket, which keeps no such time.
     pub(super) fn mark_found(&self, digest: &Digest) -> Result<(), Error> {
+        self.mark_found_at(digest, now())
+    }
+
+    /// [`ObjectStore::mark_found`] for a time that has passed.
+    pub(super) fn mark_found_at(&self, digest: &Digest, time: SystemTime) -> Result<(), Error> {
         let path = self.found_path(digest);
         File::create(&path)
-            .and_then(|file| file.set_times(now()))
+            .and_then(|file| file.set_times(FileTimes::new().set_modified(time)))
             .map_err(Error::io("touch", path))
     }
 }
 
 #[allow(clippy::disallowed_methods)] // The age of files is counted by the system's clock.
-fn now() -> FileTimes {
-    FileTimes::new().set_modified(SystemTime::now())
+fn now() -> SystemTime {
+    SystemTime::now()
 }
 
 /// When a file was changed; none when it is not there.
-fn modified(path: &Path) -> Result<Option<SystemTime>, Error> {
+pub(super) fn modified(path: &Path) -> Result<Option<SystemTime>, Error> {
     match fs::metadata(path).and_then(|found| found.modified()) {
         Ok(touched) => Ok(Some(touched)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -246,10 +259,14 @@ fn read_folder(folder: &Path, prefix: &str, listed: &mut Vec<Listed>) -> Result<
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(Error::io("read", path)(error)),
         };
+        let touched = metadata.modified().map_err(Error::io("read", &path))?;
         listed.push(Listed {
             digest,
             size: metadata.len(),
-            touched: metadata.modified().map_err(Error::io("read", &path))?,
+            touched,
+            used: metadata
+                .accessed()
+                .map_or(touched, |used| used.max(touched)),
             path,
         });
     }

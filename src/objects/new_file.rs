@@ -10,6 +10,7 @@ use super::{Digest, Error, ObjectStore};
 
 /// A file of `tmp/`, removed when it is dropped without being kept.
 pub(super) struct NewFile {
+    store: ObjectStore,
     path: PathBuf,
     /// Locked.
     file: File,
@@ -27,8 +28,12 @@ impl NewFile {
                 // If it was swept before it was locked, the next name is tried.
                 Ok(file) => {
                     if lock(&file, &path)? && is_at(&file, &path)? {
-                        let kept = false;
-                        return Ok(Self { path, file, kept });
+                        return Ok(Self {
+                            store: store.clone(),
+                            path,
+                            file,
+                            kept: false,
+                        });
                     }
                 }
                 // A process of the same number wrote here, on another host or before a restart.
@@ -39,21 +44,22 @@ impl NewFile {
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.store.make_room(bytes.len() as u64);
         self.file
             .write_all(bytes)
             .map_err(Error::io("write", &self.path))
     }
 
-    pub(super) fn keep(self, store: &ObjectStore, digest: &Digest) -> Result<(), Error> {
+    pub(super) fn keep(self, digest: &Digest) -> Result<(), Error> {
         self.flush()?;
-        store.place(&self.path, digest)?;
+        self.store.place(&self.path, digest)?;
         self.done()
     }
 
     /// [`NewFile::keep`] for bytes that came from the bucket, by whoever has the object's pass.
-    pub(super) fn keep_copy(self, store: &ObjectStore, digest: &Digest) -> Result<(), Error> {
+    pub(super) fn keep_copy(self, digest: &Digest) -> Result<(), Error> {
         self.flush()?;
-        store.place_here(&self.path, digest)?;
+        self.store.place_here(&self.path, digest)?;
         self.done()
     }
 

@@ -70,6 +70,7 @@ impl Partial {
                 committed: size,
             });
         }
+        self.store.make_room(bytes.len() as u64);
         if let Err(error) = self.file.write_all_at(bytes, size) {
             // Some of the bytes may have been written, and they are not hashed. Should they stay,
             // the next writer's digest is wrong, and it begins anew.
@@ -110,9 +111,9 @@ impl Partial {
     }
 }
 
-/// Opens the file of a partial object, making it if need be, and locks it; none if someone else
-/// has it.
-fn open_locked(path: &Path) -> Result<Option<File>, Error> {
+/// Opens a file, such as that of a partial object, making it if need be, and locks it; none if
+/// someone else has it.
+pub(super) fn open_locked(path: &Path) -> Result<Option<File>, Error> {
     loop {
         let file = OpenOptions::new()
             .read(true)

@@ -6,6 +6,7 @@
 //! tmp/1234-5          an object being written by process 1234
 //! sending/abcdef...   which parts of an object lie in the bucket without being an object yet
 //! found/abcdef...     when an object was found that only the bucket has
+//! using/abcdef...     somebody uses an object by its path: it is not evicted
 //! ```
 //!
 //! An object appears under its name in one step, after its bytes are on the disk: they are
@@ -20,8 +21,8 @@
 //! With a bucket the folder is a copy of some of it. An object goes there first and appears under
 //! its name in the folder when the bucket has it: what has a name here is in the bucket, and what is
 //! removed goes from here first. What is not here is fetched when it is needed. The folder of such
-//! a store is used by one process at a time. Nothing bounds it: while nobody has the store, it may
-//! be removed to free the space.
+//! a store is used by one process at a time. It can be bounded, as a worker's folder can, whose
+//! objects the coordinator has; while nobody has the store, it may be removed to free the space.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::eviction::Cache;
 use super::gates::Gates;
 use super::lock::{is_at, lock, sync_folder};
 use super::new_file::NewFile;
@@ -52,6 +54,7 @@ struct Shared {
     quota: Quota,
     gates: Gates,
     bucket: Option<Bucket>,
+    cache: Option<Cache>,
 }
 
 impl ObjectStore {
@@ -82,23 +85,18 @@ impl ObjectStore {
                 quota: Quota::default(),
                 gates: Gates::default(),
                 bucket: None,
+                cache: None,
             }),
         };
-        store.sweep()?;
+        store.sweep(&store.root().join("tmp"))?;
         Ok(store)
     }
 
     /// The store with a limit for uploads, in bytes. To be set before it is cloned.
     #[must_use]
     pub fn with_quota(self, limit: Option<u64>) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                root: self.shared.root.clone(),
-                quota: Quota::new(limit),
-                gates: Gates::default(),
-                bucket: self.shared.bucket.clone(),
-            }),
-        }
+        let quota = Quota::new(limit);
+        self.with(|shared| Shared { quota, ..shared })
     }
 
     /// The store with a bucket, where its objects are. Whatever the folder has must be in it. To be
@@ -124,14 +122,27 @@ impl ObjectStore {
                 Err(error) => tracing::warn!(%error, "parts are left in the bucket for now"),
             }
         }
-        Ok(Self {
-            shared: Arc::new(Shared {
-                root: self.shared.root.clone(),
-                quota: self.shared.quota.clone(),
-                gates: Gates::default(),
-                bucket: Some(bucket),
-            }),
-        })
+        let bucket = Some(bucket);
+        Ok(self.with(|shared| Shared { bucket, ..shared }))
+    }
+
+    pub(super) fn with_cache(self, cache: Cache) -> Self {
+        let cache = Some(cache);
+        self.with(|shared| Shared { cache, ..shared })
+    }
+
+    /// A store that differs in something, and has nothing under way.
+    fn with(self, change: impl FnOnce(Shared) -> Shared) -> Self {
+        let same = Shared {
+            root: self.shared.root.clone(),
+            quota: self.shared.quota.clone(),
+            gates: Gates::default(),
+            bucket: self.shared.bucket.clone(),
+            cache: None,
+        };
+        Self {
+            shared: Arc::new(change(same)),
+        }
     }
 
     /// The bucket in which the objects are, if they are in one.
@@ -146,6 +157,11 @@ impl ObjectStore {
     /// [`Error::Quota`]; [`Error::Io`] when the folder cannot be read.
     pub fn admit(&self, digest: &Digest, size: u64) -> Result<Admission, Error> {
         self.shared.quota.admit(self, digest, size)
+    }
+
+    /// What says how much the folder may have; none where it has the only copies.
+    pub(super) fn cache(&self) -> Option<&Cache> {
+        self.shared.cache.as_ref()
     }
 
     pub(super) fn gates(&self) -> &Gates {
@@ -163,7 +179,8 @@ impl ObjectStore {
     }
 
     /// The object's file, which is there: what only the bucket has is fetched first. Of several who
-    /// ask at once, one fetches it, and the others wait.
+    /// ask at once, one fetches it, and the others wait. It may be evicted before the path is used:
+    /// see [`ObjectStore::pin`].
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BucketCorrupt`] when the bucket holds other bytes, which are
@@ -171,7 +188,8 @@ impl ObjectStore {
     /// [`Error::Io`].
     pub fn local(&self, digest: &Digest) -> Result<PathBuf, Error> {
         let path = self.path(digest);
-        if self.size_here(digest)?.is_some() {
+        if let Some(file) = self.open_here(digest)? {
+            self.note_use(&file);
             return Ok(path);
         }
         let missing = || Error::NotFound { digest: *digest };
@@ -196,7 +214,7 @@ impl ObjectStore {
             return Err(Error::NotFound { digest: *digest });
         }
         self.expect_there(bucket, digest, &hasher)?;
-        new.keep_copy(self, digest)?;
+        new.keep_copy(digest)?;
         tracing::debug!(%digest, bytes = hasher.count(), "fetched from the bucket");
         Ok(())
     }
@@ -229,6 +247,16 @@ impl ObjectStore {
         }
     }
 
+    /// The object's file, open for reading; none when it is not here.
+    fn open_here(&self, digest: &Digest) -> Result<Option<File>, Error> {
+        let path = self.path(digest);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("open", path)(error)),
+        }
+    }
+
     /// Like [`ObjectStore::size`], and what it finds is durable: another process may have renamed
     /// the object into place and not yet flushed the folder. To be asked before something durable
     /// refers to the object; it counts as touched now, and is not collected for a while.
@@ -243,8 +271,9 @@ impl ObjectStore {
 
     /// [`ObjectStore::durable_size`], in the folder and in this bucket, for who has the pass.
     fn find(&self, digest: &Digest, bucket: Option<&Bucket>) -> Result<Option<u64>, Error> {
-        if let Some(size) = self.size_here(digest)? {
-            self.touch(digest)?;
+        if let Some(size) = self.size_here(digest)?
+            && self.touch(digest)?
+        {
             sync_folder(self.folder_of(&self.path(digest)))?;
             return Ok(Some(size));
         }
@@ -303,7 +332,7 @@ impl ObjectStore {
         if found != Some(bytes.len() as u64) {
             let mut new = NewFile::create(self)?;
             new.write(bytes)?;
-            new.keep(self, &digest)?;
+            new.keep(&digest)?;
         }
         Ok(digest)
     }
@@ -330,7 +359,7 @@ impl ObjectStore {
             }
         }
         let digest = hasher.finalize().into();
-        new.keep(self, &digest)?;
+        new.keep(&digest)?;
         Ok((digest, hasher.count()))
     }
 
@@ -368,11 +397,14 @@ impl ObjectStore {
     /// # Errors
     /// Those of [`ObjectStore::local`].
     pub fn open_object(&self, digest: &Digest) -> Result<File, Error> {
-        let path = self.local(digest)?;
-        File::open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::NotFound { digest: *digest },
-            _ => Error::io("open", path)(error),
-        })
+        if let Some(file) = self.open_here(digest)? {
+            self.note_use(&file);
+            return Ok(file);
+        }
+        let _pin = self.pin(digest)?;
+        self.local(digest)?;
+        let missing = Error::NotFound { digest: *digest };
+        self.open_here(digest)?.ok_or(missing)
     }
 
     /// Reads the whole object to see that it still holds the bytes of its name: in the folder, if it
@@ -383,6 +415,7 @@ impl ObjectStore {
     /// [`Error::BucketCorrupt`] when the bucket does; [`Error::Io`]; those of the bucket.
     pub fn verify(&self, digest: &Digest) -> Result<(), Error> {
         let missing = || Error::NotFound { digest: *digest };
+        let _pin = self.pin(digest)?;
         if self.size_here(digest)?.is_some() {
             self.expect(digest, Digest::of_file(&self.path(digest))?)?;
         } else if self.bucket().is_none() {
@@ -490,20 +523,19 @@ impl ObjectStore {
         path.parent().unwrap_or(self.root())
     }
 
-    /// Removes temporary files whose writers are gone.
-    fn sweep(&self) -> Result<(), Error> {
-        let folder = self.root().join("tmp");
-        for entry in fs::read_dir(&folder).map_err(Error::io("read", &folder))? {
+    /// Removes files from a folder whose processes are gone.
+    pub(super) fn sweep(&self, folder: &Path) -> Result<(), Error> {
+        for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
             let path = entry.map_err(Error::io("read", &folder))?.path();
             let file = match OpenOptions::new().write(true).open(&path) {
                 Ok(file) => file,
-                // Its writer has finished meanwhile.
+                // Who had it has finished meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(Error::io("open", path)(error)),
             };
-            // A lock that cannot be had belongs to a living writer.
+            // A lock that cannot be had belongs to a living process.
             if lock(&file, &path)? && is_at(&file, &path)? {
-                tracing::info!(path = %path.display(), "removing what a dead writer has left");
+                tracing::info!(path = %path.display(), "removing what a dead process has left");
                 fs::remove_file(&path).map_err(Error::io("remove", path))?;
             }
         }

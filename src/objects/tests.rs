@@ -1,9 +1,13 @@
-//! The object folder as a whole: what is stored, cut off, gone on with, and shared.
+//! The object folder as a whole: what is stored, cut off, gone on with, shared, and evicted.
+#![allow(clippy::disallowed_methods)] // a test owns its clock
 
+use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
@@ -176,7 +180,7 @@ fn opening_sweeps_leftovers_of_dead_writers_only() {
     living.write(b"alive").unwrap();
     ObjectStore::open(store.root()).unwrap();
     assert_eq!(unfinished(&store), 1);
-    living.keep(&store, &Digest::of(b"alive")).unwrap();
+    living.keep(&Digest::of(b"alive")).unwrap();
     assert_eq!(store.read(&Digest::of(b"alive")).unwrap(), b"alive");
 }
 
@@ -254,6 +258,183 @@ fn a_folder_that_cannot_be_made_is_named() {
         message.contains("cannot create") && message.contains("file/objects"),
         "{message}"
     );
+}
+
+/// A folder that is a cache of at most so many bytes.
+fn cache(root: &Path, bytes: u64) -> ObjectStore {
+    let setting = "a.setting";
+    ObjectStore::open(root)
+        .and_then(|store| store.as_cache(Some(Bound { bytes, setting })))
+        .unwrap()
+}
+
+/// Says of an object that it was used so many seconds ago.
+fn age(store: &ObjectStore, digest: &Digest, seconds: u64) {
+    age_file(&store.path(digest), seconds);
+}
+
+fn age_file(path: &Path, seconds: u64) {
+    let then = SystemTime::now() - Duration::from_secs(seconds);
+    let file = fs::File::open(path).unwrap();
+    let times = fs::FileTimes::new().set_accessed(then).set_modified(then);
+    file.set_times(times).unwrap();
+}
+
+fn here(store: &ObjectStore) -> HashSet<Digest> {
+    let listed = ObjectStore::list_in(store.root()).unwrap();
+    listed.iter().map(|it| it.digest).collect()
+}
+
+#[test]
+fn what_was_used_longest_ago_makes_room_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = cache(folder.path(), 4200);
+    let put = |n: u8| store.put(&[n; 1000]).unwrap();
+    let digests: Vec<Digest> = (0..4).map(put).collect();
+    assert_eq!(here(&store).len(), 4);
+    for (digest, seconds) in digests.iter().zip([400, 300, 200, 100]) {
+        age(&store, digest, seconds);
+    }
+    // Without a byte read: the file system notes no use.
+    store.local(&digests[0]).unwrap();
+    store.open_object(&digests[1]).unwrap();
+    let last = put(4);
+    let left = HashSet::from([digests[0], digests[1], digests[3], last]);
+    assert_eq!((here(&store), store.evicted()), (left, 1000));
+    age(&store, &digests[1], 90);
+
+    // The order is that of before, and a bound that is smaller than before is kept at once.
+    drop(store);
+    let store = cache(folder.path(), 2100);
+    assert_eq!(here(&store), HashSet::from([digests[0], last]));
+    assert!(matches!(
+        store.read(&digests[2]),
+        Err(Error::NotFound { .. })
+    ));
+    for n in 10..40 {
+        store.put(&[n; 1000]).unwrap();
+        assert!(here(&store).len() <= 2);
+    }
+}
+
+#[test]
+fn what_is_used_by_its_path_stays_and_what_is_open_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, other) = (cache(folder.path(), 2100), cache(folder.path(), 2100));
+    let pinned = Digest::of(&[0; 1000]);
+    // Before it is here, by two.
+    let pins = [&store, &other].map(|store| store.pin(&pinned).unwrap());
+    store.put(&[0; 1000]).unwrap();
+    let opened = store.put(&[1; 1000]).unwrap();
+    let mut file = store.open_object(&opened).unwrap();
+    for n in 2..8 {
+        // Another process, as far as locks can tell.
+        other.put(&[n; 1000]).unwrap();
+    }
+    assert!(here(&store).contains(&pinned) && !here(&store).contains(&opened));
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, [1; 1000]);
+
+    let [first, second] = pins;
+    drop(first);
+    other.put(&[8; 1000]).unwrap();
+    assert!(here(&store).contains(&pinned));
+    drop(second);
+    age(&store, &pinned, 100);
+    other.put(&[9; 1000]).unwrap();
+    assert!(!here(&store).contains(&pinned));
+    let using = fs::read_dir(folder.path().join("using")).unwrap();
+    assert_eq!(using.count(), 0);
+}
+
+#[test]
+fn an_object_larger_than_the_bound_is_kept_until_another_needs_the_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = cache(folder.path(), 2100);
+    let (small, large) = (store.put(&[1; 1000]).unwrap(), vec![2; 9000]);
+    // Left by a writer that is gone, and being written.
+    let mut left = store.partial(&Digest::of(b"left")).unwrap();
+    left.append(0, &[3; 100]).unwrap();
+    drop(left);
+    let digest = Digest::of(&large);
+    let mut partial = store.partial(&digest).unwrap();
+    for (n, piece) in large.chunks(1000).enumerate() {
+        partial.append(1000 * n as u64, piece).unwrap();
+    }
+    assert!(!store.contains(&small).unwrap());
+    assert_eq!(store.partial_size(&Digest::of(b"left")).unwrap(), 0);
+    assert_eq!(store.partial_size(&digest).unwrap(), 9000);
+    partial.finish().unwrap();
+    assert_eq!(store.read(&digest).unwrap(), large);
+    let last = store.put(&[4; 1000]).unwrap();
+    assert_eq!(here(&store), HashSet::from([last]));
+}
+
+#[test]
+fn those_who_share_a_cache_are_never_left_without_what_they_use() {
+    let folder = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        for seed in 0..4 {
+            let root = folder.path();
+            scope.spawn(move || {
+                let store = cache(root, 2100);
+                for n in 0..300 {
+                    let bytes = [(n * (seed + 3) % 5) as u8; 1000];
+                    let digest = Digest::of(&bytes);
+                    let _pin = store.pin(&digest).unwrap();
+                    // As if it were fetched.
+                    store.put(&bytes).unwrap();
+                    assert_eq!(fs::read(store.path(&digest)).unwrap(), bytes);
+                    assert_eq!(store.read(&digest).unwrap(), bytes);
+                }
+            });
+        }
+    });
+    let store = cache(folder.path(), 2100);
+    assert!((1..=2).contains(&here(&store).len()));
+}
+
+#[test]
+fn eviction_beside_a_bucket_leaves_uploads_and_what_a_collection_goes_by() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    fs::write(&key, "aws_access_key_id = a\naws_secret_access_key = b\n").unwrap();
+    // Nobody is there: nothing is asked of it.
+    let bucket = Bucket::new(BucketSettings {
+        name: "none".to_owned(),
+        prefix: String::new(),
+        endpoint: Some("http://127.0.0.1:1".to_owned()),
+        region: "us-east-1".to_owned(),
+        credentials: key,
+        ca: None,
+        timeout: Duration::from_millis(100),
+    })
+    .unwrap();
+    let root = folder.path().join("objects");
+    let store = ObjectStore::open(&root).unwrap();
+    let (old, new) = (
+        store.put(&[1; 1000]).unwrap(),
+        store.put(&[2; 1000]).unwrap(),
+    );
+    for (digest, seconds) in [(old, 200), (new, 100)] {
+        age(&store, &digest, seconds);
+    }
+    let found = fs::metadata(store.path(&old)).unwrap().modified().unwrap();
+    let mut upload = store.partial(&Digest::of(b"upload")).unwrap();
+    upload.append(0, &[3; 500]).unwrap();
+    drop(upload);
+    age_file(&store.partial_path(&Digest::of(b"upload")), 300);
+    let bound = Bound {
+        bytes: 1600,
+        setting: "a.setting",
+    };
+    let store = store.with_bucket(bucket).unwrap();
+    let store = store.as_cache(Some(bound)).unwrap();
+    assert_eq!(here(&store), HashSet::from([new]));
+    assert_eq!(store.partial_size(&Digest::of(b"upload")).unwrap(), 500);
+    let mark = fs::metadata(store.found_path(&old)).unwrap();
+    assert_eq!(mark.modified().unwrap(), found);
 }
 
 proptest! {

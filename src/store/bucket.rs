@@ -15,7 +15,7 @@ use super::examine::Reach;
 use super::format::{self, Found};
 use super::log::sync_folder;
 use super::{Error, Options, Store, backup, keys};
-use crate::objects::{Bucket, BucketSettings, Digest, ObjectStore};
+use crate::objects::{Bound, Bucket, BucketSettings, Digest, ObjectStore};
 
 /// The file that says where the objects are.
 pub(super) const PLACE: &str = "BUCKET";
@@ -120,7 +120,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<ObjectStore, Error>
         Some(place) if place.whole => {
             let bucket = Bucket::new(settings.clone())?;
             check_owner(&bucket, &place)?;
-            Ok(objects.with_bucket(bucket)?)
+            copies(objects, bucket, options)
         }
         place => {
             let here = objects.list()?;
@@ -135,9 +135,19 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<ObjectStore, Error>
             let bucket = Bucket::new(settings.clone())?;
             let store = claim(path, place, &bucket)?;
             Place::new(store, settings, true).write(path)?;
-            Ok(objects.with_bucket(bucket)?)
+            copies(objects, bucket, options)
         }
     }
+}
+
+/// The folder as a cache of the bucket.
+fn copies(objects: ObjectStore, bucket: Bucket, options: &Options) -> Result<ObjectStore, Error> {
+    let objects = objects.with_bucket(bucket)?;
+    let Some(bytes) = options.cache_size else {
+        return Ok(objects);
+    };
+    let setting = "store.cache_size";
+    Ok(objects.as_cache(Some(Bound { bytes, setting }))?)
 }
 
 /// Makes the bucket this store's, if it is nobody's.
@@ -234,7 +244,11 @@ pub fn push(path: &Path, options: &Options, mut progress: impl FnMut(u64)) -> Re
 /// [`Error::NoBucket`] without one in the options; those of [`Store::open`] and of the bucket.
 pub fn pull(path: &Path, options: &Options, mut progress: impl FnMut(u64)) -> Result<Moved, Error> {
     settings(path, options)?;
-    let store = Store::open_with(path, options.clone())?;
+    let unbounded = Options {
+        cache_size: None,
+        ..options.clone()
+    };
+    let store = Store::open_with(path, unbounded)?;
     let mut moved = Moved::default();
     for object in store.objects.list()? {
         moved.objects += 1;

@@ -88,6 +88,8 @@ pub struct Options {
     pub quota: Option<u64>,
     /// The bucket in which the objects are; none when they are in the folder.
     pub bucket: Option<BucketSettings>,
+    /// Most bytes of objects in the folder, where there is a bucket.
+    pub cache_size: Option<u64>,
 }
 
 /// An open store. One process at a time.

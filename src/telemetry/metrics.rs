@@ -198,8 +198,10 @@ metrics! {
     WORKER_CONNECTED = "worker_connected", Worker, Gauge, [];
     /// Streams to the coordinator that were opened after the first.
     WORKER_RECONNECTS = "worker_reconnects_total", Worker, Counter, [];
-    /// Bytes of the objects in the worker's cache. Looked up once a minute.
+    /// Bytes of the objects in the worker's cache. Looked up once a minute, and when some were evicted.
     WORKER_CACHE_BYTES = "worker_cache_bytes", Worker, Gauge, [];
+    /// Bytes of objects that this worker evicted from its cache, to stay within `worker.cache_size`.
+    WORKER_CACHE_EVICTED = "worker_cache_evicted_bytes_total", Worker, Counter, [];
 }
 
 /// Every class of failure.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Error, Factor, Matrix, materialise};
 use crate::model::Checkpoint;
-use crate::objects::{Digest, ObjectStore};
+use crate::objects::{Digest, ObjectStore, Pin};
 use crate::proto::v1;
 
 /// An opened base.
@@ -14,6 +14,9 @@ use crate::proto::v1;
 pub struct Base {
     checkpoint: Checkpoint,
     threads: usize,
+    /// Keep its files: they are mapped, and take their space for as long, whether they have a name
+    /// or not.
+    _pins: Vec<Pin>,
 }
 
 impl Base {
@@ -23,6 +26,7 @@ impl Base {
         Self {
             checkpoint,
             threads: threads.map_or(1, |n| n.get()),
+            _pins: Vec::new(),
         }
     }
 
@@ -34,8 +38,10 @@ impl Base {
     pub fn open(objects: &ObjectStore, folder: &Path, model: &v1::Model) -> Result<Self, Error> {
         let folder = folder.join(&model.digest);
         fs::create_dir_all(&folder).map_err(layout(&folder))?;
+        let mut pins = Vec::new();
         for file in &model.files {
             let digest: Digest = file.digest.parse()?;
+            pins.push(objects.pin(&digest)?);
             let source = objects.local(&digest)?;
             let link_path = folder.join(&file.file_name);
             link(&source, &link_path).map_err(layout(&link_path))?;
@@ -44,7 +50,10 @@ impl Base {
             [only] if only.file_name.ends_with(".gguf") => folder.join(&only.file_name),
             _ => folder,
         };
-        Ok(Self::new(Checkpoint::open(&path)?))
+        Ok(Self {
+            _pins: pins,
+            ..Self::new(Checkpoint::open(&path)?)
+        })
     }
 
     /// The checkpoint.

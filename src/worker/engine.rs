@@ -3,15 +3,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::objects::Pin;
 use crate::proto::v1;
 
 /// Where the files that a lease needs are on this machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Files {
     /// The model's folder or file.
     pub checkpoint: PathBuf,
     /// The corpus that the settings name, if they name one (see [`crate::corpus`]).
     pub corpus: Option<PathBuf>,
+    /// Keep what is named here, and by the lease, where it is.
+    pub pins: Vec<Pin>,
 }
 
 /// Computes the units of a lease.

@@ -8,7 +8,7 @@ use prost::Message as _;
 use super::engine::Files;
 use crate::blocking::blocking;
 use crate::client::{self, Client};
-use crate::objects::{self, Digest, ObjectStore};
+use crate::objects::{self, Digest, ObjectStore, Pin};
 use crate::proto::v1;
 use crate::version::base_version;
 
@@ -77,7 +77,8 @@ pub enum Error {
     },
 }
 
-/// Gets what a lease needs: its model as [`checkpoint`] lays it out, and its corpus.
+/// Gets what a lease needs: its model as [`checkpoint`] lays it out, and its corpus. They stay until
+/// the answer is dropped.
 ///
 /// # Errors
 /// When one of them cannot be had.
@@ -92,41 +93,71 @@ pub async fn fetch(
         Some(v1::lease::Settings::Trace(trace)) => trace.noise_corpus.as_ref(),
         _ => None,
     };
+    let mut pins = Vec::new();
     Ok(Files {
-        checkpoint: checkpoint(client, objects, cache, &model).await?,
+        checkpoint: checkpoint(client, objects, cache, &model, &mut pins).await?,
         corpus: match named {
-            Some(named) => Some(corpus(client, objects, named).await?),
+            Some(named) => Some(corpus(client, objects, named, &mut pins).await?),
             None => None,
         },
+        pins,
     })
+}
+
+/// Fetches an object of `size` bytes. It stays here until the answer is dropped.
+async fn object(
+    client: &Client,
+    objects: &ObjectStore,
+    digest: Digest,
+    size: u64,
+) -> Result<Pin, objects::Error> {
+    let store = objects.clone();
+    // Before it is looked for: it may be here, and be evicted.
+    let pin = objects::blocking(move || store.pin(&digest)).await?;
+    client::download(client.objects(), &digest, size, objects, |_| {}).await?;
+    Ok(pin)
+}
+
+/// Fetches an object of `size` bytes and reads it.
+async fn read(
+    client: &Client,
+    objects: &ObjectStore,
+    digest: Digest,
+    size: u64,
+) -> Result<Vec<u8>, objects::Error> {
+    let _pin = object(client, objects, digest, size).await?;
+    let store = objects.clone();
+    objects::blocking(move || store.read(&digest)).await
 }
 
 async fn corpus(
     client: &Client,
     objects: &ObjectStore,
     named: &v1::Corpus,
+    pins: &mut Vec<Pin>,
 ) -> Result<PathBuf, Error> {
     let failed = |source| Error::Corpus {
         digest: named.digest.clone(),
         source: Box::new(source),
     };
     let digest: Digest = named.digest.parse().map_err(failed)?;
-    client::download(client.objects(), &digest, named.size, objects, |_| {})
-        .await
-        .map_err(failed)?;
+    let pin = object(client, objects, digest, named.size).await;
+    pins.push(pin.map_err(failed)?);
     Ok(objects.path(&digest))
 }
 
 /// Lays a model out as a checkpoint under `cache` and gives the path to open. A file that is seen
-/// where it was imported from is used from there if its digest fits; others are fetched.
+/// where it was imported from is used from there if its digest fits; others are fetched, and stay as
+/// long as the pins.
 ///
 /// # Errors
 /// When a file can be had from neither place, or the folder cannot be written.
-pub async fn checkpoint(
+async fn checkpoint(
     client: &Client,
     objects: &ObjectStore,
     cache: &Path,
     model: &v1::Model,
+    pins: &mut Vec<Pin>,
 ) -> Result<PathBuf, Error> {
     let folder = cache.join("checkpoints").join(&model.digest);
     let layout = |path: &Path| {
@@ -135,19 +166,18 @@ pub async fn checkpoint(
     };
     fs::create_dir_all(&folder).map_err(layout(&folder))?;
     for file in &model.files {
-        let object = |source| Error::Object {
+        let failed = |source| Error::Object {
             file: file.file_name.clone(),
             model: model.name.clone(),
             source: Box::new(source),
         };
-        let digest: Digest = file.digest.parse().map_err(object)?;
+        let digest: Digest = file.digest.parse().map_err(failed)?;
         let source = match shared(file, &digest).await {
             Some(path) => path,
             None => {
                 tracing::debug!(model = model.name, file = file.file_name, "fetching");
-                client::download(client.objects(), &digest, file.size, objects, |_| {})
-                    .await
-                    .map_err(object)?;
+                let pin = object(client, objects, digest, file.size).await;
+                pins.push(pin.map_err(failed)?);
                 objects.path(&digest)
             }
         };
@@ -191,12 +221,8 @@ pub async fn complete(
         };
         let object = |error: objects::Error| failed(error.to_string());
         let digest: Digest = noise.facts_object.parse().map_err(object)?;
-        client::download(client.objects(), &digest, noise.facts_size, objects, |_| {})
-            .await
-            .map_err(object)?;
-        let store = objects.clone();
-        let read = move || store.read(&digest);
-        let bytes = objects::blocking(read).await.map_err(object)?;
+        let bytes = read(client, objects, digest, noise.facts_size).await;
+        let bytes = bytes.map_err(object)?;
         let list = v1::FactList::decode(bytes.as_slice()).map_err(|e| failed(e.to_string()))?;
         noise.subjects = list.facts.into_iter().map(|fact| fact.subject).collect();
     }
@@ -291,12 +317,8 @@ async fn version(
     for factor in &mut factors {
         let digest: Digest = factor.digest.parse().map_err(object)?;
         let size = (factor.width + factor.inner) * u64::from(factor.rank) * 4;
-        client::download(client.objects(), &digest, size, objects, |_| {})
-            .await
-            .map_err(object)?;
-        let store = objects.clone();
-        let read = objects::blocking(move || store.read(&digest));
-        factor.data = read.await.map_err(object)?;
+        let data = read(client, objects, digest, size).await;
+        factor.data = data.map_err(object)?;
     }
     Ok(Some(v1::LeasedVersion {
         version: version.into_inner().version,
@@ -304,7 +326,8 @@ async fn version(
     }))
 }
 
-/// Fetches the key statistics that a lease with edits names, and writes into it where they are.
+/// Fetches the key statistics that a lease with edits names, and writes into it where they are: there
+/// they stay until the answer is dropped.
 ///
 /// # Errors
 /// [`Error::Statistics`].
@@ -312,25 +335,24 @@ pub async fn statistics(
     client: &Client,
     objects: &ObjectStore,
     lease: &mut v1::Lease,
-) -> Result<(), Error> {
+) -> Result<Option<Pin>, Error> {
     let spec = match &mut lease.settings {
         Some(v1::lease::Settings::Edit(spec)) => Some(spec),
         Some(v1::lease::Settings::Eval(spec)) => spec.edit_each.as_mut(),
         _ => None,
     };
     let Some(statistics) = spec.and_then(|spec| spec.statistics.as_mut()) else {
-        return Ok(());
+        return Ok(None);
     };
     let failed = |error: objects::Error| Error::Statistics {
         digest: statistics.digest.clone(),
         problem: error.to_string(),
     };
     let digest: Digest = statistics.digest.parse().map_err(failed)?;
-    client::download(client.objects(), &digest, statistics.size, objects, |_| {})
-        .await
-        .map_err(failed)?;
+    let pin = object(client, objects, digest, statistics.size).await;
+    let pin = pin.map_err(failed)?;
     statistics.path = objects.path(&digest).display().to_string();
-    Ok(())
+    Ok(Some(pin))
 }
 
 /// Stores bytes here and with the coordinator, and gives their digest.
@@ -343,7 +365,13 @@ pub async fn keep(
     bytes: Vec<u8>,
 ) -> Result<String, objects::Error> {
     let store = objects.clone();
-    let digest = objects::blocking(move || store.put(&bytes)).await?;
+    let stored = objects::blocking(move || {
+        let digest = Digest::of(&bytes);
+        let pin = store.pin(&digest)?;
+        store.put(&bytes)?;
+        Ok((digest, pin))
+    });
+    let (digest, _pin) = stored.await?;
     client::upload(client.objects(), &digest, &objects.path(&digest), |_| {}).await?;
     Ok(digest.to_string())
 }

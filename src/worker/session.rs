@@ -391,9 +391,10 @@ impl Session {
         let (cache, fetched) = (self.options.cache.clone(), self.fetched.0.clone());
         let fetching = async move {
             let get = async {
-                let files = files::fetch(&client, &objects, &cache, &lease).await?;
+                let mut files = files::fetch(&client, &objects, &cache, &lease).await?;
                 let mut lease = files::complete(&client, &objects, lease).await?;
-                files::statistics(&client, &objects, &mut lease).await?;
+                let statistics = files::statistics(&client, &objects, &mut lease).await?;
+                files.pins.extend(statistics);
                 Ok((files, lease))
             };
             // The session may have ended meanwhile.
