@@ -291,7 +291,7 @@ fn a_collector_with_tls_is_asked_who_it_is_and_told_the_key() {
     }
     let (done, said) = list("certs/ca.pem", "x-key=open%20sesame");
     assert!(done && !said.contains("sesame"), "{said}");
-    assert_eq!(collector.find("client", "palimpsest job").len(), 1);
+    assert_eq!(collector.find("client", "palimpsest job list").len(), 1);
 }
 
 #[test]

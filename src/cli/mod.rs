@@ -37,7 +37,7 @@ mod worker;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::Instrument;
 
 use crate::config::Config;
@@ -138,7 +138,7 @@ fn flag<T: ToString>(flags: &mut Flags, key: &str, value: &Option<T>) {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
-    let name = matches.subcommand_name().unwrap_or_default().to_owned();
+    let name = words(&matches);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match run(cli, &name) {
         Ok(code) => code,
@@ -149,7 +149,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Runs a command; `name` is that of the subcommand.
+/// What names a command: `job list`.
+fn words(matches: &ArgMatches) -> String {
+    let words = std::iter::successors(matches.subcommand(), |(_, it)| it.subcommand());
+    words.map(|(name, _)| name).collect::<Vec<_>>().join(" ")
+}
+
+/// Runs a command; `name` is what names it.
 fn run(cli: Cli, name: &str) -> anyhow::Result<ExitCode> {
     let mut flags = Flags::new();
     let is_server = match &cli.command {
