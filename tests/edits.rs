@@ -328,6 +328,28 @@ fn the_layer_is_located_by_a_sweep_or_by_the_facts_own_trace_and_the_edit_says_s
         "{choice}"
     );
 
+    // An evaluation of many facts goes by it too, and none is traced for it.
+    let record = r#"{"requested_rewrite": {"prompt": "{} is in", "subject": "A river", "target_new": {"str": " Rome"},
+        "target_true": {"str": " Paris"}}, "paraphrase_prompts": [], "neighborhood_prompts": [],
+        "attribute_prompts": [], "generation_prompts": []}"#;
+    std::fs::write(site.path("records.json"), format!("[{record}]")).unwrap();
+    let eval = [
+        "eval",
+        "--dataset",
+        "records.json",
+        "--edit-each",
+        "--layer",
+        "auto",
+    ];
+    let output = run(
+        &site,
+        &[&eval[..], &["--set", "steps=4", "--json"]].concat(),
+    );
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let located = format!("layer {}: located by the sweep", found["edit"]["layer"]);
+    assert!(said.contains(&located), "{said}");
+
     // Given, or the family's: it is told which.
     for (layer, what) in [
         ("0", "given in the request"),

@@ -378,6 +378,10 @@ fn what_cannot_be_measured_is_refused_with_record_field_and_remedy() {
             &["palimpsest stats collect", "--layers 1"],
         ),
         (
+            &["--edit-each", "--layer", "auto"],
+            &["--layer auto: no sweep of models/tiny", "palimpsest trace"],
+        ),
+        (
             &["--edit-each", "--method", "ft-l", "--set", "size=3"],
             &["'size' is no number of an edit"],
         ),

@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use prost::Message as _;
 
 use super::connection::{Connection, ConnectionArgs, Need};
+use super::layer::{self, Chooser, Layer};
 use super::presentation::{self, Format};
 use super::results::Known;
 use super::trace::{ATTENDED, INLINE_BYTES, parse_dtype, store};
@@ -90,9 +91,10 @@ struct Each {
     /// r-rome, rome or ft-l
     #[arg(long, default_value = "r-rome", requires = "edit_each")]
     method: String,
-    /// The layer, from 0; the one at which the model's family is edited if none is given
-    #[arg(long, requires = "edit_each")]
-    layer: Option<u32>,
+    /// The layer, from 0; family: the one at which models of the family are edited, by what was published; or auto:
+    /// where the newest sweep of at least ten known facts says that they are
+    #[arg(long, default_value = "family", value_parser = layer::parse, requires = "edit_each")]
+    layer: Layer,
     /// Another number than the family's: steps, learning_rate, clamp, weight_decay, kl_factor, stop_loss, ridge, bound
     #[arg(long = "set", value_name = "NAME=NUMBER", value_parser = rewrite::parse_number, requires = "edit_each")]
     numbers: Vec<v1::NamedNumber>,
@@ -135,7 +137,6 @@ fn spec(args: &Args) -> anyhow::Result<v1::EvalSpec> {
     let dtype = parse_dtype(&args.dtype)? as i32;
     let edit_each = v1::EditSpec {
         method: each.method.clone(),
-        layer: each.layer,
         parameters: each.numbers.clone(),
         contexts: rewrite::contexts(each.contexts.as_deref())?,
         seed: args.seed,
@@ -162,6 +163,12 @@ async fn evaluate(
         Set::CounterFact => v1::EvalSet::Counterfact,
         Set::ZsRe => v1::EvalSet::Zsre,
     } as i32;
+    if let Some(edit) = &mut spec.edit_each {
+        let dtype = parse_dtype(&args.dtype)?;
+        let mut chooser = Chooser::new(client, &model, &args.version, dtype, args.each.layer);
+        let choice = chooser.common().await?;
+        (edit.layer, edit.layer_choice) = (choice.layer, choice.reason);
+    }
     if let Some(rule) = args.known_only {
         spec.left_out = keep_known(args, rule, &spec, &mut data, &model, connection).await?;
     }

@@ -47,6 +47,30 @@ pub struct Choice {
     pub reason: String,
 }
 
+impl Layer {
+    /// The choice, where there is nothing to locate.
+    fn given(self) -> Option<Choice> {
+        match self {
+            Layer::Family => Some(Choice::default()),
+            Layer::Number(layer) => Some(Choice {
+                layer: Some(layer),
+                reason: String::new(),
+            }),
+            Layer::Located => None,
+        }
+    }
+}
+
+impl Choice {
+    /// Says it to who waits.
+    fn tell(&self) {
+        match self.layer {
+            Some(layer) => eprintln!("layer {layer}: {}", self.reason),
+            None => eprintln!("{}", self.reason),
+        }
+    }
+}
+
 /// Chooses the layers of edits of one version of a model.
 pub struct Chooser<'a> {
     client: &'a Client,
@@ -85,23 +109,34 @@ impl<'a> Chooser<'a> {
     /// # Errors
     /// When the trace cannot be run, or was cancelled.
     pub async fn layer(&mut self, fact: &Rewrite) -> anyhow::Result<Choice> {
-        let choice = match self.asked {
-            Layer::Family => return Ok(Choice::default()),
-            Layer::Number(layer) => {
-                return Ok(Choice {
-                    layer: Some(layer),
-                    reason: String::new(),
-                });
-            }
-            Layer::Located => match self.sweep().await? {
-                Some(choice) => choice,
-                None => self.trace(fact).await?,
-            },
-        };
-        match choice.layer {
-            Some(layer) => eprintln!("layer {layer}: {}", choice.reason),
-            None => eprintln!("{}", choice.reason),
+        if let Some(choice) = self.asked.given() {
+            return Ok(choice);
         }
+        let choice = match self.sweep().await? {
+            Some(choice) => choice,
+            None => self.trace(fact).await?,
+        };
+        choice.tell();
+        Ok(choice)
+    }
+
+    /// One layer for many facts: of `auto` what the newest sweep says, since no fact of them can stand
+    /// for the others.
+    ///
+    /// # Errors
+    /// When there is no such sweep, or the coordinator cannot be asked.
+    pub async fn common(&mut self) -> anyhow::Result<Choice> {
+        if let Some(choice) = self.asked.given() {
+            return Ok(choice);
+        }
+        let Some(choice) = self.sweep().await? else {
+            bail!(
+                "--layer auto: no sweep of {} has the MLPs of {ENOUGH} facts that it knows: 'palimpsest trace \
+                 --facts FILE --kinds mlp' makes one; or give family or a number",
+                self.model
+            );
+        };
+        choice.tell();
         Ok(choice)
     }
 
