@@ -1,10 +1,11 @@
-//! Facts, kinds and grids between the public contract and the tracing code.
+//! Facts, kinds, grids and edit requests between the public contract and the code that computes.
 //!
-//! [`crate::causal`] knows nothing of the contract and the contract nothing of it; this is the one
-//! place that knows both.
+//! [`crate::causal`] and [`crate::edit`] know nothing of the contract and the contract nothing of
+//! them; this is the one place that knows both.
 
 use crate::causal::noise::{Law, Rule};
 use crate::causal::{Compat, Fact, Grid, Kind, Severed, Token};
+use crate::edit;
 use crate::proto::v1;
 
 /// A message of the contract that says what cannot be.
@@ -33,6 +34,17 @@ pub enum Error {
         /// What it should be.
         expected: String,
     },
+}
+
+impl From<v1::EditRequest> for edit::Request {
+    fn from(request: v1::EditRequest) -> Self {
+        Self {
+            prompt: request.prompt,
+            subject: request.subject,
+            target_new: request.target_new,
+            target_true: request.target_true,
+        }
+    }
 }
 
 impl From<v1::Fact> for Fact {

@@ -58,6 +58,11 @@ impl Config {
         if !(0.0..=1.0).contains(&self.log.otlp_part) {
             return Err(layers.invalid("log.otlp_part", "give 0 to 1"));
         }
+        let collector = self.log.otlp_endpoint.as_ref();
+        if self.log.otlp_ca.is_some() && !collector.is_some_and(Address::is_secure) {
+            let remedy = "name in log.otlp_endpoint the https:// address that it vouches for";
+            return Err(layers.invalid("log.otlp_ca", remedy));
+        }
         // A token given in place of its file would be told by every error that names the file.
         for (key, (text, _)) in &layers.values {
             if crate::auth::has_token(text) {

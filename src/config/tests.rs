@@ -360,6 +360,19 @@ fn a_bound_of_what_is_no_cache_is_refused() {
 }
 
 #[test]
+fn an_authority_of_no_collector_with_tls_is_refused() {
+    let ca = ("log.otlp_ca", "/ca.pem");
+    for flags in [&[ca][..], &[ca, ("log.otlp_endpoint", "http://a:4317")]] {
+        let text = message(load("", &[], flags));
+        for part in ["log.otlp_ca", "/ca.pem", "log.otlp_endpoint", "https://"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+    let flags = [ca, ("log.otlp_endpoint", "https://a:4317")];
+    load("", &[], &flags).unwrap();
+}
+
+#[test]
 fn what_is_secret_in_a_value_is_not_shown() {
     let token = format!("palimpsest_{}", "0123456789abcdef".repeat(4));
     let flags = [

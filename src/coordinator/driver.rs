@@ -434,16 +434,7 @@ impl Actor {
     fn take(&mut self, command: Command, batch: &mut Batch) {
         match command {
             Command::Event(mut event, asker) => {
-                if let Event::Commit {
-                    lease,
-                    unit,
-                    result,
-                    ..
-                } = &mut event
-                    && self.core.has_ended(lease.job)
-                {
-                    result.before = self.committed(lease.job, *unit);
-                }
+                event.recall(&self.core, |job, unit| self.committed(job, unit));
                 let gone = match event {
                     Event::Gone(session) => Some(session),
                     _ => None,

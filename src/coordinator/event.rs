@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::core::Core;
 use super::items::Items;
 use crate::proto::v1;
 use crate::store::{CachedResult, Change, TaskPlan};
@@ -125,6 +126,23 @@ pub enum Event {
     Gone(Session),
     /// Time passed.
     Tick,
+}
+
+impl Event {
+    /// Tells of a result whose job has ended what the unit has already, which `committed` finds: the
+    /// core does not remember it.
+    pub(super) fn recall(&mut self, core: &Core, committed: impl FnOnce(Uuid, u64) -> Option<u64>) {
+        if let Event::Commit {
+            lease,
+            unit,
+            result,
+            ..
+        } = self
+            && core.has_ended(lease.job)
+        {
+            result.before = committed(lease.job, *unit);
+        }
+    }
 }
 
 /// A result on its way into the store, with what the core must know of it.

@@ -9,7 +9,7 @@
 //! the object pinned, in whichever process; who removes the object locks that file alone. Who has
 //! the object's file open needs no pin: its bytes stay until it is closed.
 
-use std::fs::{self, File, FileTimes, OpenOptions};
+use std::fs::{self, File, FileTimes};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::listing::modified;
-use super::lock::{is_at, lock};
-use super::partial::open_locked;
+use super::lock::{is_at, lock, open_locked, open_shared};
 use super::{Digest, Error, ObjectStore};
 
 /// How exactly it is known when an object was used: a file's times are not set for every read.
@@ -105,21 +104,11 @@ impl ObjectStore {
             return Ok(Pin { file: None });
         }
         let path = self.using_path(digest);
-        loop {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&path)
-                .map_err(Error::io("create", &path))?;
-            // Nobody has it alone for longer than it takes to remove a file.
-            file.lock_shared().map_err(Error::io("lock", &path))?;
-            if is_at(&file, &path)? {
-                let file = Some((file, path));
-                return Ok(Pin { file });
-            }
-        }
+        // Nobody has it alone for longer than it takes to remove a file.
+        let file = open_shared(&path)?;
+        Ok(Pin {
+            file: file.map(|file| (file, path)),
+        })
     }
 
     /// Bytes that were evicted since the store was opened.

@@ -1,10 +1,10 @@
 //! Objects on their way in, piece by piece.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::lock::{is_at, lock};
+use super::lock::open_locked;
 use super::{Digest, Error, ObjectStore};
 
 /// An object on its way in. Dropped, it leaves what has come so far, to go on from later.
@@ -108,27 +108,5 @@ impl Partial {
     /// [`Error::Io`] when the file cannot be removed.
     pub fn discard(self) -> Result<(), Error> {
         fs::remove_file(&self.path).map_err(Error::io("remove", self.path))
-    }
-}
-
-/// Opens a file, such as that of a partial object, making it if need be, and locks it; none if
-/// someone else has it.
-pub(super) fn open_locked(path: &Path) -> Result<Option<File>, Error> {
-    loop {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(Error::io("create", path))?;
-        if !lock(&file, path)? {
-            return Ok(None);
-        }
-        // Between opening and locking, the writer before may have renamed or removed the file:
-        // what is locked then is a finished object, and must not be written.
-        if is_at(&file, path)? {
-            return Ok(Some(file));
-        }
     }
 }

@@ -37,13 +37,7 @@ pub(super) fn edit(spec: &mut v1::EditSpec, items: &Items, wrong: &mut Vec<Viola
     }
     for n in 0..items.len() {
         let task: v1::EditTask = items.message(n).unwrap_or_default();
-        let asked = task.request.clone().unwrap_or_default();
-        let request = edit::Request {
-            prompt: asked.prompt,
-            subject: asked.subject,
-            target_new: asked.target_new,
-            target_true: asked.target_true,
-        };
+        let request = edit::Request::from(task.request.clone().unwrap_or_default());
         if let Err(error) = request.check() {
             wrong.push((field(&format!("tasks[{n}].request")), error.to_string()));
         }

@@ -51,13 +51,7 @@ pub(super) fn eval(spec: &mut v1::EvalSpec, items: &Items, wrong: &mut Vec<Viola
 }
 
 fn eval_record(record: &v1::EvalRecord, set: v1::EvalSet, of: &str, wrong: &mut Vec<Violation>) {
-    let asked = record.request.clone().unwrap_or_default();
-    let request = edit::Request {
-        prompt: asked.prompt,
-        subject: asked.subject,
-        target_new: asked.target_new,
-        target_true: asked.target_true,
-    };
+    let request = edit::Request::from(record.request.clone().unwrap_or_default());
     if let Err(error) = request.check() {
         wrong.push((format!("{of}.request"), error.to_string()));
     } else if set == v1::EvalSet::Counterfact && request.target_true.is_none() {

@@ -231,17 +231,9 @@ impl World {
     }
 
     fn apply(&mut self, mut event: Event) -> Answer {
-        if let Event::Commit {
-            lease,
-            unit,
-            result,
-            ..
-        } = &mut event
-            && self.core.has_ended(lease.job)
-        {
-            let core = self.shadow.one(lease.job);
-            result.before = core.jobs[&lease.job].committed(*unit);
-        }
+        event.recall(&self.core, |job, unit| {
+            self.shadow.one(job).jobs[&job].committed(unit)
+        });
         let (answer, effects) = self.core.apply(event, self.now);
         for effect in effects {
             match effect {

@@ -194,7 +194,7 @@ impl Editing<'_> {
         sink: &mut dyn Sink,
     ) -> Result<v1::EditOutcome, Stopped> {
         let fact = task.request.clone().unwrap_or_default();
-        let request = request_of(&fact);
+        let request = Request::from(fact.clone());
         let (update, steps) = self.compute(plan, unit, &request, sink)?;
         let measured = self.measure(&request, task, &update)?;
         let gates = self.spec.gates.unwrap_or_default();
@@ -338,16 +338,6 @@ impl Editing<'_> {
             self.loaded.version = "unknown".to_owned();
             Stopped::Here(failure(FailureClass::Transient, error.to_string()))
         })
-    }
-}
-
-/// A fact as the methods take it.
-pub(super) fn request_of(fact: &v1::EditRequest) -> Request {
-    Request {
-        prompt: fact.prompt.clone(),
-        subject: fact.subject.clone(),
-        target_new: fact.target_new.clone(),
-        target_true: fact.target_true.clone(),
     }
 }
 

@@ -2,7 +2,8 @@
 //! discarded.
 
 use super::super::engine::{Sink, failure, result};
-use super::editing::{Editing, Plan, Stopped, request_of};
+use super::editing::{Editing, Plan, Stopped};
+use crate::edit;
 use crate::eval::{self, Answer, Record, Scored, Set, Shows};
 use crate::model::Model;
 use crate::proto::v1::unit_result::Outcome;
@@ -80,7 +81,7 @@ fn outcome(
             ..Default::default()
         });
     };
-    let request = request_of(&record.request.clone().unwrap_or_default());
+    let request = edit::Request::from(record.request.clone().unwrap_or_default());
     let (update, steps) = editing.compute(plan, unit, &request, sink)?;
     let norm = editing.relative_norm(&update);
     let second = editing.with(&update, |model| asked.measure(model, sink))?;
