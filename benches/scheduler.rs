@@ -221,10 +221,17 @@ async fn sweep(
     let id = submit(coordinator, new).await?;
     println!("accepted in {:.2} s", start.elapsed().as_secs_f64());
     let mut last = (Instant::now(), 0);
-    while !is_terminal(state(coordinator, id).await?) {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+    // Not to its end: of a job that has ended a restart reads next to nothing.
+    let tasks = loop {
+        let now = counted.done.load(Ordering::Relaxed) - done;
+        if now >= options.tasks - options.tasks / 100 {
+            break now as f64;
+        }
+        if is_terminal(state(coordinator, id).await?) {
+            bail!("the job has ended after {now} completions");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
         if last.0.elapsed() > Duration::from_secs(5) {
-            let now = counted.done.load(Ordering::Relaxed) - done;
             let rate = (now - last.1) as f64 / last.0.elapsed().as_secs_f64();
             println!(
                 "  {now} done, {rate:.0}/s, {} MB resident",
@@ -232,10 +239,9 @@ async fn sweep(
             );
             last = (Instant::now(), now);
         }
-    }
+    };
     let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     let flushes = store.flushes() - flushes;
-    let tasks = options.tasks as f64;
     println!(
         "{:.0} durable completions a second: {seconds:.1} s by the clock, {cpu:.1} s of CPU, {:.0} us each",
         tasks / seconds,
@@ -268,7 +274,7 @@ async fn restart(folder: &Path) -> Result<()> {
     let counts = newest.first().and_then(|(_, job)| job.counts);
     let counts = counts.context("the store has no job")?;
     println!(
-        "restart to serving {} tasks and {} results: {seconds:.1} s by the clock ({opened:.1} s of it \
+        "restart in the middle of a sweep, to serving {} tasks and {} results: {seconds:.1} s by the clock ({opened:.1} s of it \
          opening), {:.1} s of CPU",
         counts.tasks,
         counts.units_done,
