@@ -17,6 +17,7 @@
 
 mod check;
 mod error;
+mod folders;
 mod layers;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::layers::{Folders, Layers};
+use self::folders::Folders;
+use self::layers::Layers;
 
 pub use self::error::Error;
 pub use self::value::{

@@ -14,7 +14,7 @@ use palimpsest::model::Checkpoint;
 use palimpsest::proto::v1;
 use palimpsest::store::{Change, Record, Store};
 use palimpsest::version::{
-    Authorship, Base, Draft, Expected, Factor, History, MAIN, Movement, digest_of,
+    Authorship, Base, Expected, Factor, History, MAIN, RefMovement, VersionDraft, digest_of,
 };
 use prost::Message;
 use serde_json::Value;
@@ -421,8 +421,8 @@ fn after_a_hundred_edits_the_fiftieth_comes_out_and_all_digests_are_those_of_the
         };
         (0..count).map(|_| next(&mut state)).collect()
     };
-    let move_to = |draft: &Draft| {
-        let movement = Movement {
+    let move_to = |draft: &VersionDraft| {
+        let movement = RefMovement {
             ref_id: MAIN,
             expected: Vec::new(),
             force: false,
@@ -446,7 +446,7 @@ fn after_a_hundred_edits_the_fiftieth_comes_out_and_all_digests_are_those_of_the
             factors: vec![factor.to_proto()],
             ..Default::default()
         };
-        let draft = Draft::edit(history, &base, &parent, edit, &by).unwrap();
+        let draft = VersionDraft::edit(history, &base, &parent, edit, &by).unwrap();
         edits.push(draft.edit.clone().unwrap());
         factors.push(factor);
         parent = move_to(&draft);
@@ -454,14 +454,14 @@ fn after_a_hundred_edits_the_fiftieth_comes_out_and_all_digests_are_those_of_the
     }
     assert_eq!(parent.matrices, base.matrices(&factors).unwrap());
 
-    let draft = Draft::revert(history, &base, &parent, &edits[49], &by).unwrap();
+    let draft = VersionDraft::revert(history, &base, &parent, &edits[49], &by).unwrap();
     assert_eq!(draft.version.warnings.len(), 50, "those that came after it");
     let reverted = move_to(&draft);
     factors.remove(49);
     assert_eq!(reverted.matrices, base.matrices(&factors).unwrap());
     assert_ne!(reverted.matrices, parent.matrices);
 
-    let back = Movement {
+    let back = RefMovement {
         ref_id: MAIN,
         expected: vec![Expected::Version(digest_of(&reverted.name).to_owned())],
         force: false,

@@ -289,10 +289,10 @@ where
                 if status.code() != Code::ResourceExhausted {
                     tracing::warn!(method, reason = status.message(), "refused");
                 }
-                let entry = principal.map(|principal| audit::Draft {
+                let entry = principal.map(|principal| audit::EntryDraft {
                     principal,
                     action: method.to_owned(),
-                    ..audit::Draft::default()
+                    ..audit::EntryDraft::default()
                 });
                 let coordinator = self.gate.coordinator.clone();
                 Either::Left(Box::pin(async move {

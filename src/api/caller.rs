@@ -6,7 +6,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
-use crate::audit::Draft;
+use crate::audit::EntryDraft;
 use crate::client::PRINCIPAL;
 use crate::coordinator::Coordinator;
 use crate::objects::Digest;
@@ -29,19 +29,24 @@ pub fn principal(metadata: &MetadataMap) -> String {
 }
 
 /// What the audit log is to say of a request.
-pub fn draft<M: Message>(request: &Request<M>, action: &str, resource: &str, why: &str) -> Draft {
-    Draft {
+pub fn draft<M: Message>(
+    request: &Request<M>,
+    action: &str,
+    resource: &str,
+    why: &str,
+) -> EntryDraft {
+    EntryDraft {
         principal: principal(request.metadata()),
         action: action.to_owned(),
         resource: resource.to_owned(),
         request_digest: Digest::of(&request.get_ref().encode_to_vec()).to_string(),
         why: why.to_owned(),
-        ..Draft::default()
+        ..EntryDraft::default()
     }
 }
 
 /// Who makes a version, as the entry of the request says.
-pub fn authorship(draft: &Draft) -> Authorship {
+pub fn authorship(draft: &EntryDraft) -> Authorship {
     Authorship {
         author: draft.principal.clone(),
         time: Some(std::time::SystemTime::now().into()),
@@ -63,7 +68,7 @@ pub fn check_why(field: &str, why: &str) -> Result<(), Status> {
 /// done is entered by whoever does it, in the same step.
 pub async fn answered<T>(
     coordinator: &Coordinator,
-    draft: Draft,
+    draft: EntryDraft,
     answer: Result<T, Status>,
 ) -> Result<T, Status> {
     let status = match answer {
@@ -82,7 +87,7 @@ pub async fn answered<T>(
 }
 
 /// Enters into the audit log that somebody was refused something.
-pub async fn record_refusal(coordinator: &Coordinator, mut draft: Draft, status: &Status) {
+pub async fn record_refusal(coordinator: &Coordinator, mut draft: EntryDraft, status: &Status) {
     let reason = status.get_details_error_info().map(|info| info.reason);
     draft.refusal = Some(match reason {
         Some(reason) => format!("{reason}: {}", status.message()),

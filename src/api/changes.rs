@@ -14,7 +14,8 @@ use crate::proto::v1::{
     CreateRefRequest, RevertEditRequest, RevertEditResponse, UpdateRefRequest, UpdateRefResponse,
 };
 use crate::version::{
-    self, Authorship, Base, Draft, Error, Expected, History, MAIN, Moved, Movement, digest_of,
+    self, Authorship, Base, Error, Expected, History, MAIN, MovedRef, RefMovement, VersionDraft,
+    digest_of,
 };
 
 impl Versions {
@@ -25,11 +26,16 @@ impl Versions {
         model: &str,
         ref_id: &str,
         etag: String,
-        mut entry: audit::Draft,
-        compute: impl FnOnce(History<'_>, &Base, &v1::Version, &Authorship) -> Result<Draft, Error>
+        mut entry: audit::EntryDraft,
+        compute: impl FnOnce(
+            History<'_>,
+            &Base,
+            &v1::Version,
+            &Authorship,
+        ) -> Result<VersionDraft, Error>
         + Send
         + 'static,
-    ) -> Result<(Moved, Option<v1::Edit>), Status> {
+    ) -> Result<(MovedRef, Option<v1::Edit>), Status> {
         check_why("why", &entry.why)?;
         let ref_id = if ref_id.is_empty() { MAIN } else { ref_id }.to_owned();
         let by = authorship(&entry);
@@ -55,7 +61,7 @@ impl Versions {
             .coordinator
             .transact(move |turn| {
                 let history = History::new(turn.store(), &model, &base);
-                let movement = Movement {
+                let movement = RefMovement {
                     ref_id: &ref_id,
                     expected: vec![
                         Expected::etag(etag),
@@ -81,9 +87,15 @@ impl Versions {
         edit: &str,
         ref_id: &str,
         etag: String,
-        entry: audit::Draft,
-        make: fn(History<'_>, &Base, &v1::Version, &v1::Edit, &Authorship) -> Result<Draft, Error>,
-    ) -> Result<Moved, Status> {
+        entry: audit::EntryDraft,
+        make: fn(
+            History<'_>,
+            &Base,
+            &v1::Version,
+            &v1::Edit,
+            &Authorship,
+        ) -> Result<VersionDraft, Error>,
+    ) -> Result<MovedRef, Status> {
         let (model, id) = split(edit, "edits")?;
         let id = id.to_owned();
         let compute =
@@ -97,7 +109,7 @@ impl Versions {
     pub(super) async fn create_edit(
         &self,
         request: CreateEditRequest,
-        entry: audit::Draft,
+        entry: audit::EntryDraft,
     ) -> Result<CreateEditResponse, Status> {
         let model = models::model_id(&request.parent)?;
         let edit = request
@@ -112,7 +124,9 @@ impl Versions {
                 &request.ref_id,
                 request.etag,
                 entry,
-                move |history, base, parent, by| Draft::edit(history, base, parent, edit, by),
+                move |history, base, parent, by| {
+                    VersionDraft::edit(history, base, parent, edit, by)
+                },
             )
             .await?;
         Ok(CreateEditResponse {
@@ -127,7 +141,7 @@ impl Versions {
         &self,
         model: &str,
         edit: v1::Edit,
-        mut entry: audit::Draft,
+        mut entry: audit::EntryDraft,
     ) -> Result<CreateEditResponse, Status> {
         if edit.failed_gates.is_empty() {
             let what = "it is rejected, but names no gate that it failed";
@@ -169,7 +183,7 @@ impl Versions {
     pub(super) async fn revert_edit(
         &self,
         request: RevertEditRequest,
-        entry: audit::Draft,
+        entry: audit::EntryDraft,
     ) -> Result<RevertEditResponse, Status> {
         let moved = self
             .extend_by(
@@ -177,7 +191,7 @@ impl Versions {
                 &request.ref_id,
                 request.etag,
                 entry,
-                Draft::revert,
+                VersionDraft::revert,
             )
             .await?;
         Ok(RevertEditResponse {
@@ -189,7 +203,7 @@ impl Versions {
     pub(super) async fn cherry_pick_edit(
         &self,
         request: CherryPickEditRequest,
-        entry: audit::Draft,
+        entry: audit::EntryDraft,
     ) -> Result<CherryPickEditResponse, Status> {
         let moved = self
             .extend_by(
@@ -197,7 +211,7 @@ impl Versions {
                 &request.ref_id,
                 request.etag,
                 entry,
-                Draft::cherry_pick,
+                VersionDraft::cherry_pick,
             )
             .await?;
         Ok(CherryPickEditResponse {
@@ -209,7 +223,7 @@ impl Versions {
     pub(super) async fn create_ref(
         &self,
         request: CreateRefRequest,
-        mut entry: audit::Draft,
+        mut entry: audit::EntryDraft,
     ) -> Result<v1::Ref, Status> {
         let model = models::model_id(&request.parent)?.to_owned();
         let id = request.ref_id;
@@ -247,7 +261,7 @@ impl Versions {
     pub(super) async fn update_ref(
         &self,
         request: UpdateRefRequest,
-        mut entry: audit::Draft,
+        mut entry: audit::EntryDraft,
     ) -> Result<UpdateRefResponse, Status> {
         let asked = request
             .r#ref
@@ -263,7 +277,7 @@ impl Versions {
             .transact(move |turn| {
                 let base = stored_model(turn.store(), &model)?.digest;
                 let history = History::new(turn.store(), &model, &base);
-                let movement = Movement {
+                let movement = RefMovement {
                     ref_id: &id,
                     expected: vec![Expected::etag(asked.etag)],
                     force: request.force,
@@ -287,9 +301,9 @@ impl Versions {
 /// Enters a movement into the audit log and writes it.
 fn done(
     turn: &mut Transaction<'_>,
-    mut entry: audit::Draft,
-    mut moved: Moved,
-) -> Result<Moved, Status> {
+    mut entry: audit::EntryDraft,
+    mut moved: MovedRef,
+) -> Result<MovedRef, Status> {
     entry.version_before.clone_from(&moved.before);
     entry.version_after = digest_of(&moved.reference.version).to_owned();
     turn.record(entry).map_err(IntoStatus::into_status)?;

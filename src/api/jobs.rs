@@ -58,7 +58,7 @@ impl Jobs {
     async fn create(
         &self,
         request: CreateJobRequest,
-        mut entry: audit::Draft,
+        mut entry: audit::EntryDraft,
     ) -> Result<Job, Status> {
         let CreateJobRequest {
             job,
@@ -147,7 +147,7 @@ impl Jobs {
         self.job(made).await
     }
 
-    async fn cancel(&self, id: Uuid, entry: audit::Draft) -> Result<Job, Status> {
+    async fn cancel(&self, id: Uuid, entry: audit::EntryDraft) -> Result<Job, Status> {
         self.coordinator
             .ask_as(Event::Cancel(id), entry)
             .await
@@ -158,7 +158,7 @@ impl Jobs {
     async fn requeue(
         &self,
         id: Uuid,
-        entry: audit::Draft,
+        entry: audit::EntryDraft,
     ) -> Result<RequeueQuarantinedResponse, Status> {
         let done = self
             .coordinator

@@ -36,7 +36,7 @@ impl Models {
     async fn create(
         &self,
         request: CreateModelRequest,
-        mut entry: audit::Draft,
+        mut entry: audit::EntryDraft,
     ) -> Result<Model, Status> {
         let CreateModelRequest { model_id, model } = request;
         let mut model = model.unwrap_or_default();

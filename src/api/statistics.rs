@@ -43,7 +43,7 @@ impl StatisticsOf {
     async fn create(
         &self,
         request: CreateStatisticsRequest,
-        mut entry: audit::Draft,
+        mut entry: audit::EntryDraft,
     ) -> Result<Vec<v1::Statistics>, Status> {
         let source = request
             .source

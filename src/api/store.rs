@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::caller::draft;
 use super::status::{IntoStatus, invalid_argument};
-use crate::audit::Draft;
+use crate::audit::EntryDraft;
 use crate::coordinator::Coordinator;
 use crate::proto::v1::store_service_server::StoreService;
 use crate::proto::v1::{CollectObjectsRequest, CollectObjectsResponse};
@@ -29,7 +29,7 @@ impl StoreRecords {
     }
 
     /// Removes what was found, once the audit log says who had it removed.
-    async fn sweep(&self, garbage: Garbage, mut entry: Draft) -> Result<Collected, Status> {
+    async fn sweep(&self, garbage: Garbage, mut entry: EntryDraft) -> Result<Collected, Status> {
         let counted = garbage.counted();
         if counted.removed + counted.partial > 0 {
             entry.detail = counted.to_string();

@@ -51,7 +51,7 @@ impl Versions {
     /// What a change came to, entered into the audit log if it was refused.
     async fn answer<T>(
         &self,
-        entry: audit::Draft,
+        entry: audit::EntryDraft,
         answer: Result<T, Status>,
     ) -> Result<Response<T>, Status> {
         let answer = answered(&self.coordinator, entry, answer).await?;

@@ -44,7 +44,7 @@ impl Workers {
         &self,
         name: &str,
         event: impl FnOnce(String) -> Event,
-        entry: audit::Draft,
+        entry: audit::EntryDraft,
     ) -> Result<v1::Worker, Status> {
         let id = name
             .strip_prefix("workers/")

@@ -21,7 +21,7 @@ pub struct Log {
 
 /// What an entry says, before it has a place and a time.
 #[derive(Clone, Debug, Default)]
-pub struct Draft {
+pub struct EntryDraft {
     /// Who.
     pub principal: String,
     /// What: `refs.update`.
@@ -110,7 +110,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Damaged`].
-    pub fn append(&mut self, draft: Draft, millis: u64) -> Result<[Change; 2], Error> {
+    pub fn append(&mut self, draft: EntryDraft, millis: u64) -> Result<[Change; 2], Error> {
         if let Some(problem) = &self.damage {
             return Err(Error::Damaged {
                 problem: problem.clone(),
@@ -218,8 +218,8 @@ mod tests {
     use super::*;
     use crate::audit::{Report, verify};
 
-    fn draft(n: u64) -> Draft {
-        Draft {
+    fn draft(n: u64) -> EntryDraft {
+        EntryDraft {
             principal: "ada".to_owned(),
             action: "refs.update".to_owned(),
             resource: format!("models/m/refs/r{n}"),

@@ -11,6 +11,6 @@ mod note;
 mod verify;
 
 pub use error::Error;
-pub use log::{Draft, Log};
+pub use log::{EntryDraft, Log};
 pub use note::{Checkpoint, Signer};
 pub use verify::{Report, Verifier, verify};

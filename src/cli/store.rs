@@ -17,7 +17,7 @@ use crate::client::Client;
 use crate::config::{Config, StoreConfig, parse_duration};
 use crate::objects::BucketSettings;
 use crate::proto::v1;
-use crate::store::{self, Backup, Collected, Grace, Moved, Rebuilt, Report, Store};
+use crate::store::{self, Backup, Collected, Grace, MovedObjects, Rebuilt, Report, Store};
 
 /// Subcommands of `store`.
 #[derive(Debug, clap::Subcommand)]
@@ -262,12 +262,12 @@ fn collect_here(
         return Ok(counted);
     }
     if counted.removed + counted.partial > 0 {
-        let entry = audit::Draft {
+        let entry = audit::EntryDraft {
             principal: user.unwrap_or_else(|| "anonymous".to_owned()),
             action: "objects.collect".to_owned(),
             resource: "objects".to_owned(),
             detail: counted.to_string(),
-            ..audit::Draft::default()
+            ..audit::EntryDraft::default()
         };
         let millis = now.duration_since(SystemTime::UNIX_EPOCH)?.as_millis() as u64;
         store.commit(&audit::Log::open(&store)?.append(entry, millis)?)?;
@@ -427,7 +427,7 @@ impl Print for BackupReport {
 #[derive(Serialize)]
 struct MovedReport {
     #[serde(flatten)]
-    moved: Moved,
+    moved: MovedObjects,
     bucket: String,
     #[serde(skip)]
     to_bucket: bool,

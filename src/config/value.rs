@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::layers::Folders;
+use super::folders::Folders;
 
 /// A type of setting. The error is the remedy: what should be written instead.
 pub(super) trait FromSetting: Sized {

@@ -5,7 +5,7 @@ use super::core::{Answer, Core, Done};
 use super::driver::{Coordinator, Error};
 use super::event::{Effect, Event, Millis};
 use super::job::timestamp;
-use crate::audit::{self, Draft, Log};
+use crate::audit::{self, EntryDraft, Log};
 use crate::proto::v1;
 use crate::store::{Change, Store};
 
@@ -53,7 +53,7 @@ impl Transaction<'_> {
     ///
     /// # Errors
     /// [`audit::Error::Damaged`].
-    pub fn record(&mut self, draft: Draft) -> Result<(), audit::Error> {
+    pub fn record(&mut self, draft: EntryDraft) -> Result<(), audit::Error> {
         let entry = self.log.append(draft, self.now)?;
         self.write(entry);
         Ok(())
@@ -71,7 +71,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`Error::Refused`] with the core's reason, [`Error::Audit`], [`Error::Stopped`].
-    pub async fn ask_as(&self, event: Event, draft: Draft) -> Result<Done, Error> {
+    pub async fn ask_as(&self, event: Event, draft: EntryDraft) -> Result<Done, Error> {
         self.look(move |turn| {
             if let Some(problem) = turn.log.damage() {
                 let problem = problem.to_owned();
@@ -88,7 +88,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`Error::Audit`], [`Error::Stopped`].
-    pub async fn record(&self, draft: Draft) -> Result<(), Error> {
+    pub async fn record(&self, draft: EntryDraft) -> Result<(), Error> {
         Ok(self.look(move |turn| turn.record(draft)).await??)
     }
 

@@ -196,8 +196,8 @@ impl ObjectStore {
 
     /// Removes an object from the folder, not from the bucket; false if somebody is using it.
     fn remove_copy(&self, digest: &Digest) -> Result<bool, Error> {
-        // Who waited here while holding a pass of their own would wait for ever.
-        let Some(_pass) = self.gates().try_enter(digest) else {
+        // To wait here while holding the lock of another object could be to wait for ever.
+        let Some(_lock) = self.locks().try_lock(digest) else {
             return Ok(false);
         };
         let using = self.using_path(digest);

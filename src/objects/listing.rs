@@ -116,7 +116,7 @@ impl ObjectStore {
     /// [`Error::Io`]; those of the bucket.
     pub fn remove_untouched(&self, digest: &Digest, before: SystemTime) -> Result<bool, Error> {
         // Between the look and the removal nobody can find it.
-        let _pass = self.gates().enter(digest);
+        let _lock = self.locks().lock(digest);
         let (path, mark) = (self.path(digest), self.found_path(digest));
         let (here, found) = (modified(&path)?, modified(&mark)?);
         if here.max(found) >= Some(before) || (here.is_none() && self.bucket().is_none()) {
@@ -146,7 +146,7 @@ impl ObjectStore {
         let mut found = Vec::new();
         read_folder(&self.root().join("found"), "", &mut found)?;
         for mark in found {
-            let _pass = self.gates().enter(&mark.digest);
+            let _lock = self.locks().lock(&mark.digest);
             if modified(&mark.path)?.is_some_and(|touched| touched < before) {
                 fs::remove_file(&mark.path).map_err(Error::io("remove", &mark.path))?;
             }

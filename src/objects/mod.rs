@@ -14,9 +14,9 @@ use crate::blocking::{self, Stopping};
 
 mod bucket;
 mod digest;
+mod digest_lock;
 mod error;
 mod eviction;
-mod gates;
 mod listing;
 mod lock;
 mod new_file;

@@ -56,7 +56,7 @@ impl NewFile {
         self.done()
     }
 
-    /// [`NewFile::keep`] for bytes that came from the bucket, by whoever has the object's pass.
+    /// [`NewFile::keep`] for bytes that came from the bucket, under the object's lock.
     pub(super) fn keep_copy(self, digest: &Digest) -> Result<(), Error> {
         self.flush()?;
         self.store.place_here(&self.path, digest)?;

@@ -31,8 +31,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::digest_lock::DigestLocks;
 use super::eviction::Cache;
-use super::gates::Gates;
 use super::lock::{is_at, lock, sync_folder};
 use super::new_file::NewFile;
 use super::quota::{Admission, Quota};
@@ -52,7 +52,7 @@ pub struct ObjectStore {
 struct Shared {
     root: PathBuf,
     quota: Quota,
-    gates: Gates,
+    locks: DigestLocks,
     bucket: Option<Bucket>,
     cache: Option<Cache>,
 }
@@ -83,7 +83,7 @@ impl ObjectStore {
             shared: Arc::new(Shared {
                 root: root.to_owned(),
                 quota: Quota::default(),
-                gates: Gates::default(),
+                locks: DigestLocks::default(),
                 bucket: None,
                 cache: None,
             }),
@@ -136,7 +136,7 @@ impl ObjectStore {
         let same = Shared {
             root: self.shared.root.clone(),
             quota: self.shared.quota.clone(),
-            gates: Gates::default(),
+            locks: DigestLocks::default(),
             bucket: self.shared.bucket.clone(),
             cache: None,
         };
@@ -164,8 +164,8 @@ impl ObjectStore {
         self.shared.cache.as_ref()
     }
 
-    pub(super) fn gates(&self) -> &Gates {
-        &self.shared.gates
+    pub(super) fn locks(&self) -> &DigestLocks {
+        &self.shared.locks
     }
 
     /// The folder.
@@ -194,7 +194,7 @@ impl ObjectStore {
         }
         let missing = || Error::NotFound { digest: *digest };
         let bucket = self.bucket().ok_or_else(missing)?;
-        let _pass = self.gates().enter(digest);
+        let _lock = self.locks().lock(digest);
         if self.size_here(digest)?.is_some() {
             return Ok(path);
         }
@@ -202,7 +202,7 @@ impl ObjectStore {
         Ok(path)
     }
 
-    /// Fetches an object, for who has its pass.
+    /// Fetches an object. The caller holds its lock.
     pub(super) fn fetch(&self, digest: &Digest, bucket: &Bucket) -> Result<(), Error> {
         let mut new = NewFile::create(self)?;
         let mut hasher = blake3::Hasher::new();
@@ -265,11 +265,12 @@ impl ObjectStore {
     /// [`Error::Io`] when the folder cannot be read or flushed; those of the bucket.
     pub fn durable_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         // Whoever removes an object must not do so between the look and the touch.
-        let _pass = self.gates().enter(digest);
+        let _lock = self.locks().lock(digest);
         self.find(digest, self.bucket())
     }
 
-    /// [`ObjectStore::durable_size`], in the folder and in this bucket, for who has the pass.
+    /// [`ObjectStore::durable_size`], in the folder and in this bucket. The caller holds the
+    /// object's lock.
     fn find(&self, digest: &Digest, bucket: Option<&Bucket>) -> Result<Option<u64>, Error> {
         if let Some(size) = self.size_here(digest)?
             && self.touch(digest)?
@@ -325,7 +326,7 @@ impl ObjectStore {
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::of(bytes);
         let found = {
-            let _pass = self.gates().enter(&digest);
+            let _lock = self.locks().lock(&digest);
             // To ask the bucket takes as long as to give it the bytes.
             self.find(&digest, None)?
         };
@@ -499,7 +500,7 @@ impl ObjectStore {
     /// Gives a file whose bytes are on the disk to the bucket, where there is one, and then the
     /// object's name, and flushes the folder.
     pub(super) fn place(&self, from: &Path, digest: &Digest) -> Result<(), Error> {
-        let _pass = self.gates().enter(digest);
+        let _lock = self.locks().lock(digest);
         if let Some(bucket) = self.bucket() {
             let unfinished = self.root().join("sending").join(digest.to_string());
             bucket.upload(digest, from, &unfinished)?;
@@ -507,7 +508,7 @@ impl ObjectStore {
         self.place_here(from, digest)
     }
 
-    /// [`ObjectStore::place`] of what the bucket has, for who has the object's pass.
+    /// [`ObjectStore::place`] of what the bucket has. The caller holds the object's lock.
     pub(super) fn place_here(&self, from: &Path, digest: &Digest) -> Result<(), Error> {
         let to = self.path(digest);
         fs::rename(from, &to).map_err(Error::io("create", &to))?;

@@ -36,7 +36,7 @@ pub(super) struct Place {
 
 /// What was moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Moved {
+pub struct MovedObjects {
     /// Objects that the store has.
     pub objects: u64,
     /// Bytes of them.
@@ -200,7 +200,11 @@ fn elsewhere(path: &Path, place: Place, settings: Option<&BucketSettings>) -> Er
 /// # Errors
 /// [`Error::NoBucket`] without one in the options; [`Error::OtherOwner`]; [`Error::BucketLacks`]
 /// when objects are in neither; those of [`Store::open`].
-pub fn push(path: &Path, options: &Options, mut progress: impl FnMut(u64)) -> Result<Moved, Error> {
+pub fn push(
+    path: &Path,
+    options: &Options,
+    mut progress: impl FnMut(u64),
+) -> Result<MovedObjects, Error> {
     let settings = settings(path, options)?;
     let bucket = Bucket::new(settings.clone())?;
     let place = Place::read(path)?;
@@ -212,7 +216,7 @@ pub fn push(path: &Path, options: &Options, mut progress: impl FnMut(u64)) -> Re
         .iter()
         .map(|it| (it.digest, it.size))
         .collect();
-    let mut moved = Moved::default();
+    let mut moved = MovedObjects::default();
     let sending = objects.root().join("sending");
     fs::create_dir_all(&sending).map_err(Error::io("create", &sending))?;
     for object in objects.list()? {
@@ -242,14 +246,18 @@ pub fn push(path: &Path, options: &Options, mut progress: impl FnMut(u64)) -> Re
 ///
 /// # Errors
 /// [`Error::NoBucket`] without one in the options; those of [`Store::open`] and of the bucket.
-pub fn pull(path: &Path, options: &Options, mut progress: impl FnMut(u64)) -> Result<Moved, Error> {
+pub fn pull(
+    path: &Path,
+    options: &Options,
+    mut progress: impl FnMut(u64),
+) -> Result<MovedObjects, Error> {
     settings(path, options)?;
     let unbounded = Options {
         cache_size: None,
         ..options.clone()
     };
     let store = Store::open_with(path, unbounded)?;
-    let mut moved = Moved::default();
+    let mut moved = MovedObjects::default();
     for object in store.objects.list()? {
         moved.objects += 1;
         moved.object_bytes += object.size;

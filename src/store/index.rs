@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Error, Write, garbage, keys};
+use super::{Error, Write, keys, sled_memory};
 
 /// How long a database that was just closed may go on holding sled's own lock.
 const LETTING_GO: Duration = Duration::from_secs(10);
@@ -107,7 +107,7 @@ impl Index {
         self.database
             .apply_batch(batch)
             .map_err(|e| self.error(e))?;
-        garbage::collect(count);
+        sled_memory::free(count);
         Ok(())
     }
 

@@ -20,18 +20,19 @@
 mod backup;
 mod bucket;
 mod cache;
-mod collect;
 mod error;
 mod examine;
 mod format;
-mod garbage;
+mod gc;
 mod index;
 mod keys;
 mod log;
+pub mod manifest;
 mod probe;
 mod read;
 mod rebuild;
 mod records;
+mod sled_memory;
 mod statistics;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -42,10 +43,10 @@ mod verify;
 mod versions;
 
 pub use backup::{Backup, backup, restore};
-pub use bucket::{Moved, pull, push};
+pub use bucket::{MovedObjects, pull, push};
 pub use cache::CachedResult;
-pub use collect::{Collected, GRACE, Garbage, Grace};
 pub use error::Error;
+pub use gc::{Collected, GRACE, Garbage, Grace};
 pub use probe::{Check, Probe, note_check, probe};
 pub use read::CommittedUnit;
 pub use rebuild::{From, Rebuilt, rebuild};

@@ -5,12 +5,12 @@
 //! by it. What an audit entry says is checked by [`crate::audit`], not here.
 
 use super::examine::{Reach, mentions};
+use super::manifest::{edit_bytes, edit_name, version_bytes, version_name};
 use super::statistics::STATISTICS;
 use super::values::{decode, digest_of};
 use super::{Error, Store, Value, keys};
 use crate::objects::Digest;
 use crate::proto::v1;
-use crate::version::{edit_bytes, edit_name, version_bytes, version_name};
 
 const EDIT: u8 = b'E';
 const EDIT_NUMBER: u8 = b'F';

@@ -1,8 +1,8 @@
 //! Making versions: which edits the next one has, what its matrices are, and the records that a
 //! movement of a ref writes.
 //!
-//! [`Draft`]s are computed while nothing is locked, for they read and multiply whole matrices.
-//! [`Movement::records`] is the short part: whoever serialises changes calls it when nothing else
+//! [`VersionDraft`]s are computed while nothing is locked, for they read and multiply whole matrices.
+//! [`RefMovement::records`] is the short part: whoever serialises changes calls it when nothing else
 //! can move, and writes what it gives in one batch.
 
 use prost_types::Timestamp;
@@ -28,14 +28,14 @@ pub struct Authorship {
 
 /// A version that nothing points at yet.
 #[derive(Clone, Debug)]
-pub struct Draft {
+pub struct VersionDraft {
     /// The version, complete.
     pub version: v1::Version,
     /// The edit that came with it; none when its edits are stored already.
     pub edit: Option<v1::Edit>,
 }
 
-impl Draft {
+impl VersionDraft {
     /// The version with an edit more, which is completed here: base, author, identity. Its
     /// factors' data become objects.
     ///
@@ -252,7 +252,7 @@ fn complete(
 /// A rejected edit, complete, with the record that keeps it: no ref moves.
 ///
 /// # Errors
-/// As [`Draft::edit`].
+/// As [`VersionDraft::edit`].
 pub fn rejected(
     history: History<'_>,
     base: &Base,
@@ -276,7 +276,7 @@ fn version(
     edits: Vec<String>,
     factors: &[Factor],
     by: &Authorship,
-) -> Result<Draft, Error> {
+) -> Result<VersionDraft, Error> {
     let version = v1::Version {
         base: history.base_digest().to_owned(),
         parent: digest_of(&parent.name).to_owned(),
@@ -290,7 +290,7 @@ fn version(
         why: by.why.clone(),
         ..Default::default()
     };
-    let mut draft = Draft {
+    let mut draft = VersionDraft {
         version,
         edit: None,
     };
@@ -346,7 +346,7 @@ impl Expected {
 
 /// A ref's way to a version.
 #[derive(Clone, Debug)]
-pub struct Movement<'a> {
+pub struct RefMovement<'a> {
     /// The ref's identifier.
     pub ref_id: &'a str,
     /// Where it must be.
@@ -359,7 +359,7 @@ pub struct Movement<'a> {
 
 /// A ref that moves, and what is written for it.
 #[derive(Clone, Debug)]
-pub struct Moved {
+pub struct MovedRef {
     /// The ref afterwards.
     pub reference: v1::Ref,
     /// The version it pointed at before, by its digest.
@@ -370,12 +370,12 @@ pub struct Moved {
     pub changes: Vec<Change>,
 }
 
-impl Movement<'_> {
+impl RefMovement<'_> {
     /// Moves the ref to a new version.
     ///
     /// # Errors
     /// [`Error::Moved`], [`Error::Tag`], [`Error::Unknown`]; nothing is to be written then.
-    pub fn to_draft(&self, history: History<'_>, draft: &Draft) -> Result<Moved, Error> {
+    pub fn to_draft(&self, history: History<'_>, draft: &VersionDraft) -> Result<MovedRef, Error> {
         let mut moved = self.to(history, &draft.version.name)?;
         let (store, model) = (history.store(), history.model());
         let last = store.version_digests(model, None, 1)?;
@@ -391,7 +391,7 @@ impl Movement<'_> {
             changes.extend(edit_changes(history, edit)?);
         }
         changes.append(&mut moved.changes);
-        Ok(Moved {
+        Ok(MovedRef {
             version: Some(version),
             changes,
             ..moved
@@ -403,13 +403,13 @@ impl Movement<'_> {
     /// # Errors
     /// [`Error::Moved`], [`Error::Tag`], [`Error::Unknown`]; [`Error::Missing`] when the version is
     /// not whole (I9). Nothing is to be written then.
-    pub fn to_stored(&self, history: History<'_>, digest: &str) -> Result<Moved, Error> {
+    pub fn to_stored(&self, history: History<'_>, digest: &str) -> Result<MovedRef, Error> {
         let version = history.version(digest)?;
         check_whole(history, &version)?;
         self.to(history, &version.name)
     }
 
-    fn to(&self, history: History<'_>, version: &str) -> Result<Moved, Error> {
+    fn to(&self, history: History<'_>, version: &str) -> Result<MovedRef, Error> {
         let before = history.reference(self.ref_id)?;
         let at = digest_of(&before.version);
         for expected in &self.expected {
@@ -440,7 +440,7 @@ impl Movement<'_> {
             ..before.clone()
         };
         let record = Record::reference(history.model(), self.ref_id, &reference);
-        Ok(Moved {
+        Ok(MovedRef {
             before: at.to_owned(),
             version: None,
             changes: vec![Change::Record(record)],
@@ -460,7 +460,7 @@ pub fn create_ref(
     kind: RefKind,
     digest: &str,
     by: &Authorship,
-) -> Result<Moved, Error> {
+) -> Result<MovedRef, Error> {
     if number_of(id).is_some() || is_digest_like(id) {
         return Err(Error::RefName {
             id: id.to_owned(),
@@ -485,7 +485,7 @@ pub fn create_ref(
         why: by.why.clone(),
     };
     let record = Record::reference(history.model(), id, &reference);
-    Ok(Moved {
+    Ok(MovedRef {
         before: String::new(),
         version: None,
         changes: vec![Change::Record(record)],

@@ -4,8 +4,8 @@
 //! A matrix of a version is always rebuilt from the base: `W = base + sum over the version's
 //! edits, in order, of left right^T`, in one fixed order of single-precision operations, rounded
 //! once to the type in which the base stores it ([`materialise()`]). So taking an edit back is
-//! exact, and the digest of every matrix says so. A [`Draft`] is a version that was computed, a
-//! [`Movement`] makes a ref point at it; [`History`] reads what there is. Nothing here needs
+//! exact, and the digest of every matrix says so. A [`VersionDraft`] is a version that was computed, a
+//! [`RefMovement`] makes a ref point at it; [`History`] reads what there is. Nothing here needs
 //! libtorch.
 
 mod base;
@@ -16,19 +16,18 @@ mod error;
 pub mod export;
 mod factor;
 mod history;
-mod manifest;
 mod materialise;
 
+pub use crate::store::manifest::{
+    base_version, edit_bytes, edit_id, edit_name, ref_name, version_bytes, version_id, version_name,
+};
 pub use base::{Base, by_tensor};
 pub use bases::Bases;
 pub use commit::{
-    Authorship, Draft, Expected, Moved, Movement, check_whole, create_ref, edit_changes, factors,
-    rejected,
+    Authorship, Expected, MovedRef, RefMovement, VersionDraft, check_whole, create_ref,
+    edit_changes, factors, rejected,
 };
 pub use error::Error;
 pub use factor::Factor;
 pub use history::{History, MAIN, digest_of, short};
-pub use manifest::{
-    base_version, edit_bytes, edit_id, edit_name, ref_name, version_bytes, version_id, version_name,
-};
 pub use materialise::{Matrix, materialise};

@@ -11,7 +11,7 @@ const PIECES: usize = 512;
 const LEFT_BY_A_WRITE: usize = 8;
 
 /// Frees what a batch of so many writes has left. To be called on the thread that wrote it.
-pub(super) fn collect(writes: usize) {
+pub(super) fn free(writes: usize) {
     // Three looks more, because garbage is only freed two epochs after it was left.
     for _ in 0..writes * LEFT_BY_A_WRITE / PIECES + 3 {
         crossbeam_epoch::pin().flush();

@@ -70,9 +70,14 @@ mod tests {
 
     #[test]
     fn an_edit_is_named_after_what_it_is_not_where_its_numbers_travel() {
-        let factor = crate::version::Factor::rank_one("w", 0, vec![1.0], vec![2.0, 3.0]);
+        let factor = v1::LowRankFactor {
+            tensor_name: "w".to_owned(),
+            digest: Digest::of(b"numbers").to_string(),
+            data: b"numbers".to_vec(),
+            ..Default::default()
+        };
         let sent = v1::Edit {
-            factors: vec![factor.to_proto()],
+            factors: vec![factor],
             method: "import".to_owned(),
             ..Default::default()
         };
