@@ -33,8 +33,8 @@ mod bench {
 
     use anyhow::{Context, Result, bail};
     use palimpsest::edit::{
-        ContextPlan, Hyper, Method, Metric, Optimiser, Overrides, Request, Unwatched, rank_one,
-        sample_contexts,
+        ContextPlan, Hyperparameters, KeyCovariance, Method, Optimiser, Overrides, Request,
+        Unwatched, rank_one, sample_contexts,
     };
     use palimpsest::model::{Checkpoint, Model, Pass, Plain};
     use palimpsest::stats::{Collector, pieces};
@@ -91,11 +91,8 @@ mod bench {
             target_new: "Rome".into(),
             target_true: Some("Paris".into()),
         };
-        let overrides = Overrides {
-            layer: options.layer,
-            ..Overrides::default()
-        };
-        let hyper = Hyper::new(Method::RRome, model.config(), &overrides)?;
+        let overrides = Overrides::at(options.layer);
+        let hyper = Hyperparameters::new(Method::RRome, model.config(), &overrides)?;
         let clock = Clock {
             threads: options.threads,
         };
@@ -129,8 +126,9 @@ mod bench {
             moment.count() as f64 / collecting
         );
         // So little text does not make it positive definite; what it costs is the same.
-        let (metric, factorising) = clock.time(|| Metric::new(&moment, 1e-2, model.device()));
-        let metric = metric?;
+        let (covariance, factorising) =
+            clock.time(|| KeyCovariance::new(&moment, 1e-2, model.device()));
+        let covariance = covariance?;
         println!("factorising them, once a layer: {factorising:.2}");
 
         let (optimiser, staging) =
@@ -181,7 +179,13 @@ mod bench {
         let (edit, seconds) = clock.time(|| {
             let method = Method::RRome;
             rank_one(
-                &model, &request, &contexts, method, &hyper, &metric, &Unwatched,
+                &model,
+                &request,
+                &contexts,
+                method,
+                &hyper,
+                &covariance,
+                &Unwatched,
             )
         });
         let steps = edit?.steps;
@@ -232,7 +236,7 @@ mod bench {
             let ids: Vec<i64> = rows.iter().flatten().map(|&id| i64::from(id)).collect();
             let ids = Tensor::from_slice(&ids).view([rows.len() as i64, tokens as i64]);
             let embedded = model.embed(&ids).detach().set_requires_grad(true);
-            let mut x = model.enter(&embedded, 0);
+            let mut x = model.add_positions(&embedded, 0);
             for layer in 0..model.config().layers {
                 x = model.block(layer, &x, Pass::default(), &mut Plain).hidden;
             }

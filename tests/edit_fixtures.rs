@@ -8,8 +8,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use palimpsest::edit::{
-    ContextPlan, Error, Hyper, Method, Metric, Overrides, RankOne, Request, Step, Unwatched, Watch,
-    fine_tune, rank_one, sample_contexts,
+    ContextPlan, Error, Hyperparameters, KeyCovariance, Method, Overrides, RankOne, Request, Step,
+    Unwatched, Watch, fine_tune, rank_one, sample_contexts,
 };
 use palimpsest::model::{Checkpoint, Model};
 use palimpsest::stats::{Collector, Moment, pieces, self_sample};
@@ -100,8 +100,8 @@ impl Fact {
 }
 
 impl Numbers {
-    fn hyper(&self, layer: usize) -> Hyper {
-        Hyper {
+    fn hyper(&self, layer: usize) -> Hyperparameters {
+        Hyperparameters {
             layer,
             steps: self.steps,
             learning_rate: self.learning_rate,
@@ -207,7 +207,7 @@ fn rank_one_edits_are_those_of_pytorch() {
         let (model, expected) = fixture(name);
         let inner = model.config().inner;
         let moment = Moment::new(inner, expected.moment, expected.count).unwrap();
-        let metric = Metric::new(&moment, expected.hyper.ridge, model.device()).unwrap();
+        let covariance = KeyCovariance::new(&moment, expected.hyper.ridge, model.device()).unwrap();
         let hyper = expected.hyper.hyper(expected.layer);
         let request = expected.request.request();
         for (method, left) in [
@@ -220,7 +220,7 @@ fn rank_one_edits_are_those_of_pytorch() {
                 &expected.contexts,
                 method,
                 &hyper,
-                &metric,
+                &covariance,
                 &Unwatched,
             );
             let name = format!("{name} {method}");
@@ -233,7 +233,7 @@ fn rank_one_edits_are_those_of_pytorch() {
 fn a_fine_tuned_matrix_is_that_of_pytorch_and_stays_in_its_bounds() {
     for name in TINY {
         let (model, expected) = fixture(name);
-        let hyper = Hyper {
+        let hyper = Hyperparameters {
             learning_rate: expected.tuning.learning_rate,
             steps: expected.tuning.steps,
             bound: expected.tuning.bound,
@@ -267,7 +267,7 @@ fn a_fine_tuned_matrix_is_that_of_pytorch_and_stays_in_its_bounds() {
 fn an_edited_matrix_gives_the_value_for_the_key() {
     let (mut model, expected) = fixture("llama");
     let moment = Moment::new(model.config().inner, expected.moment, expected.count).unwrap();
-    let metric = Metric::new(&moment, expected.hyper.ridge, model.device()).unwrap();
+    let covariance = KeyCovariance::new(&moment, expected.hyper.ridge, model.device()).unwrap();
     let hyper = expected.hyper.hyper(expected.layer);
     let request = expected.request.request();
     let edit = rank_one(
@@ -276,7 +276,7 @@ fn an_edited_matrix_gives_the_value_for_the_key() {
         &expected.contexts,
         Method::RRome,
         &hyper,
-        &metric,
+        &covariance,
         &Unwatched,
     )
     .unwrap();
@@ -329,7 +329,7 @@ fn a_cancelled_edit_stops_and_every_step_is_told() {
     }
     let (model, expected) = fixture("llama");
     let moment = Moment::new(model.config().inner, expected.moment, expected.count).unwrap();
-    let metric = Metric::new(&moment, expected.hyper.ridge, model.device()).unwrap();
+    let covariance = KeyCovariance::new(&moment, expected.hyper.ridge, model.device()).unwrap();
     let hyper = expected.hyper.hyper(expected.layer);
     let watch = After(3, Cell::new(0));
     let found = rank_one(
@@ -338,7 +338,7 @@ fn a_cancelled_edit_stops_and_every_step_is_told() {
         &expected.contexts,
         Method::RRome,
         &hyper,
-        &metric,
+        &covariance,
         &watch,
     );
     assert!(matches!(found, Err(Error::Cancelled)));
@@ -348,10 +348,11 @@ fn a_cancelled_edit_stops_and_every_step_is_told() {
 #[test]
 fn what_cannot_be_edited_is_named() {
     let (model, expected) = fixture("llama");
-    let metric = Metric::new(&Moment::new(1, vec![1.0], 1).unwrap(), 0.0, model.device()).unwrap();
+    let covariance =
+        KeyCovariance::new(&Moment::new(1, vec![1.0], 1).unwrap(), 0.0, model.device()).unwrap();
     let hyper = expected.hyper.hyper(expected.layer);
     let request = expected.request.request();
-    let said = |request: &Request, contexts: &[&str], metric: &Metric| {
+    let said = |request: &Request, contexts: &[&str], covariance: &KeyCovariance| {
         let contexts: Vec<String> = contexts.iter().map(|&c| c.to_owned()).collect();
         let found = rank_one(
             &model,
@@ -359,12 +360,12 @@ fn what_cannot_be_edited_is_named() {
             &contexts,
             Method::RRome,
             &hyper,
-            metric,
+            covariance,
             &Unwatched,
         );
         found.unwrap_err().to_string()
     };
-    let size = said(&request, &["{}"], &metric);
+    let size = said(&request, &["{}"], &covariance);
     assert!(size.contains("1 channels"), "{size}");
     let moment = Moment::new(
         model.config().inner,
@@ -372,19 +373,16 @@ fn what_cannot_be_edited_is_named() {
         expected.count,
     )
     .unwrap();
-    let metric = Metric::new(&moment, expected.hyper.ridge, model.device()).unwrap();
-    let context = said(&request, &["no place"], &metric);
+    let covariance = KeyCovariance::new(&moment, expected.hyper.ridge, model.device()).unwrap();
+    let context = said(&request, &["no place"], &covariance);
     assert!(
         context.contains("context \"no place\" has 0 `{}`"),
         "{context}"
     );
-    let empty = said(&request, &[], &metric);
+    let empty = said(&request, &[], &covariance);
     assert!(empty.contains("at least one"), "{empty}");
-    let overridden = Overrides {
-        layer: Some(99),
-        ..Overrides::default()
-    };
-    let layer = Hyper::new(Method::RRome, model.config(), &overridden).unwrap_err();
+    let overridden = Overrides::at(Some(99));
+    let layer = Hyperparameters::new(Method::RRome, model.config(), &overridden).unwrap_err();
     assert!(layer.to_string().contains("layers 0 to 2"), "{layer}");
 }
 
@@ -414,14 +412,14 @@ fn a_real_model_is_edited_as_pytorch_edits_it() {
         "{trace} {}",
         expected.trace
     );
-    let metric = Metric::new(&moments[0], expected.hyper.ridge, model.device()).unwrap();
+    let covariance = KeyCovariance::new(&moments[0], expected.hyper.ridge, model.device()).unwrap();
     let found = rank_one(
         &model,
         &expected.request.request(),
         &expected.contexts,
         Method::RRome,
         &expected.hyper.hyper(expected.layer),
-        &metric,
+        &covariance,
         &Unwatched,
     );
     let left = &expected.expected.r_rome;

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use palimpsest::model::{Checkpoint, KeyValue, Model, Pass, Plain, Sampling, Stop, Tap, generate};
+use palimpsest::model::{Checkpoint, Hook, KeyValue, Model, Pass, Plain, Sampling, Stop, generate};
 use tch::{Device, Kind, Tensor};
 
 const FAMILIES: [&str; 14] = [
@@ -60,7 +60,7 @@ fn assert_close(found: &Tensor, wanted: &Tensor, tolerance: f64, what: &str) {
 #[derive(Default)]
 struct Keep(Vec<Tensor>);
 
-impl Tap for Keep {
+impl Hook for Keep {
     fn hidden(&mut self, _layer: usize, out: Tensor) -> Tensor {
         self.0.push(out.shallow_clone());
         out
@@ -143,14 +143,14 @@ fn split_run(model: &Model, ids: &Tensor, cut: i64) -> Tensor {
     let tokens = ids.size()[1];
     let head = ids.narrow(1, 0, cut);
     let tail = ids.narrow(1, cut, tokens - cut);
-    let mut x = model.enter(&model.embed(&head), 0);
+    let mut x = model.add_positions(&model.embed(&head), 0);
     let mut past = Vec::new();
     for layer in 0..model.config().layers {
         let step = model.block(layer, &x, Pass::default(), &mut Plain);
         past.push(step.kv);
         x = step.hidden;
     }
-    let mut x = model.enter(&model.embed(&tail), cut);
+    let mut x = model.add_positions(&model.embed(&tail), cut);
     for (layer, past) in past.iter().enumerate() {
         let pass = Pass {
             past: Some(past),
@@ -193,8 +193,8 @@ fn rows_share_a_past_of_fewer_rows() {
         let tail = Tensor::cat(&tail, 0);
         let whole = Tensor::cat(&[head.repeat([3, 1]), tail.shallow_clone()], 1);
         let wanted = model.forward(&whole, &mut Plain).narrow(1, 12, 2);
-        let mut x = model.enter(&model.embed(&head), 0);
-        let mut y = model.enter(&model.embed(&tail), 10);
+        let mut x = model.add_positions(&model.embed(&head), 0);
+        let mut y = model.add_positions(&model.embed(&tail), 10);
         let layers = model.config().layers;
         for layer in 0..layers {
             let step = model.block(layer, &x, Pass::default(), &mut Plain);
@@ -222,7 +222,7 @@ impl Zero {
     }
 }
 
-impl Tap for Zero {
+impl Hook for Zero {
     fn attn(&mut self, layer: usize, out: Tensor) -> Tensor {
         self.at("attn", layer, out)
     }
@@ -241,7 +241,7 @@ fn what_a_tap_puts_in_place_flows_on() {
         let model = load(&fixtures().join(family));
         let ids = expected(family, "short.ids").unsqueeze(0);
         let plain = model.forward(&ids, &mut Plain);
-        let zero = model.enter(&model.embed(&ids), 0).zeros_like();
+        let zero = model.add_positions(&model.embed(&ids), 0).zeros_like();
         // Nothing but zeros leaves the last block: the logits are those of zeros.
         let last = model.config().layers - 1;
         let logits = model.forward(&ids, &mut Zero("hidden", last));
@@ -259,7 +259,7 @@ fn what_a_tap_puts_in_place_flows_on() {
 /// Multiplies an edit's key by the second matrix again.
 struct Again<'a>(&'a Model, usize, Option<Tensor>);
 
-impl Tap for Again<'_> {
+impl Hook for Again<'_> {
     fn key(&mut self, layer: usize, key: &Tensor) {
         self.1 += 1;
         self.2 = Some(key.matmul(&self.0.down_projection(layer).tr()));
@@ -307,7 +307,7 @@ fn another_down_projection_takes_effect_and_the_old_one_restores_the_bytes() {
 #[test]
 fn gradients_reach_what_a_tap_adds() {
     struct Add(Tensor);
-    impl Tap for Add {
+    impl Hook for Add {
         fn mlp(&mut self, layer: usize, out: Tensor) -> Tensor {
             if layer == 1 { out + &self.0 } else { out }
         }
@@ -317,8 +317,8 @@ fn gradients_reach_what_a_tap_adds() {
         let ids = expected(family, "short.ids").unsqueeze(0);
         let width = model.config().width as i64;
         let delta = Tensor::zeros([width], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-        let mut tap = Add(delta.shallow_clone());
-        let logits = model.forward(&ids, &mut tap);
+        let mut hook = Add(delta.shallow_clone());
+        let logits = model.forward(&ids, &mut hook);
         logits
             .select(1, -1)
             .log_softmax(-1, Kind::Float)
@@ -586,7 +586,7 @@ fn speed_of_a_forward_pass() {
         let size = [rows as i64, tokens as i64];
         let ids = Tensor::randint(40_000, size, (Kind::Int64, Device::Cpu));
         let pass = quickest(4, &mut || {
-            let mut x = model.enter(&model.embed(&ids), 0);
+            let mut x = model.add_positions(&model.embed(&ids), 0);
             for layer in 0..config.layers {
                 x = model.block(layer, &x, Pass::default(), &mut Plain).hidden;
             }

@@ -14,7 +14,7 @@ use super::status::{
 use super::{check, models};
 use crate::audit;
 use crate::coordinator::Coordinator;
-use crate::edit::{Hyper, Method};
+use crate::edit::{Hyperparameters, Method};
 use crate::model::Family;
 use crate::objects::{Digest, ObjectStore};
 use crate::proto::v1::job::Spec;
@@ -305,7 +305,7 @@ pub(super) fn resolve(
         .find(|f| f.model_type() == model.family);
     let usual = || {
         let family = family.unwrap_or(Family::Llama);
-        Hyper::of(method, family, layers as usize, shape.width as usize).layer as u32
+        Hyperparameters::of(method, family, layers as usize, shape.width as usize).layer as u32
     };
     if spec.layer_choice.is_empty() {
         spec.layer_choice = match spec.layer {

@@ -18,10 +18,8 @@ use super::memory::{Budget, Failure, Piece};
 use super::runs::{Clean, Hold, Run, before, corrupted, held, part, probabilities, row_bytes};
 use super::settings::Compat;
 use super::stairs::{Entry, Window, entries, windows};
-use super::trace::{Measure, Scores, Task, mean};
+use super::task::{Measure, Scores, Task, mean};
 use crate::model::Pass;
-
-pub(super) use super::runs::clean;
 
 /// Tokens of all rows together that a processor computes at a time: enough for its matrix products to reach
 /// their full rate, and few enough for what lies between them to stay in its cache.
@@ -68,14 +66,14 @@ pub(super) fn scores(task: &Task<'_>, clean: &Clean) -> Result<Scores, Failure> 
                         token as i64,
                         budget,
                     )?;
-                    let ground = Ground {
+                    let baseline = Baseline {
                         run: second,
                         frozen: Some(run.of(severed)),
                         hidden: base.hidden,
-                        settled: false,
+                        clean: false,
                         probability: mean(&base.probability),
                     };
-                    row(task, clean, measure, token, &ground, budget)?
+                    row(task, clean, measure, token, &baseline, budget)?
                 }
                 (second, severed) => {
                     let run = match (second, severed) {
@@ -83,7 +81,7 @@ pub(super) fn scores(task: &Task<'_>, clean: &Clean) -> Result<Scores, Failure> 
                         _ => &run,
                     };
                     let rest = tokens - token;
-                    let ground = Ground {
+                    let baseline = Baseline {
                         run,
                         frozen: severed.map(|severed| run.of(severed)),
                         hidden: run
@@ -91,12 +89,12 @@ pub(super) fn scores(task: &Task<'_>, clean: &Clean) -> Result<Scores, Failure> 
                             .iter()
                             .map(|hidden| hidden.narrow(1, token as i64, rest as i64))
                             .collect(),
-                        settled: measure.kind == Kind::Hidden
+                        clean: measure.kind == Kind::Hidden
                             && severed.is_none()
                             && token == task.prompt.subject.start,
                         probability: mean(&run.probability),
                     };
-                    row(task, clean, measure, token, &ground, budget)?
+                    row(task, clean, measure, token, &baseline, budget)?
                 }
             };
             scores.extend(row);
@@ -111,7 +109,7 @@ pub(super) fn scores(task: &Task<'_>, clean: &Clean) -> Result<Scores, Failure> 
 }
 
 /// What the cells of one token stand on: the corrupted run.
-struct Ground<'a> {
+struct Baseline<'a> {
     /// Keys and values of the tokens before, and restored states.
     run: &'a Run,
     /// The outputs at which a severed sub-module is held, `[samples, tokens, width]` a layer.
@@ -120,7 +118,7 @@ struct Ground<'a> {
     hidden: Vec<Tensor>,
     /// Whether the restored token goes on as in the clean run: nothing corrupted is before it, and nothing holds it
     /// back. Its states need not be computed then, and its keys and values are the clean ones.
-    settled: bool,
+    clean: bool,
     /// Mean probability of the answer with nothing restored.
     probability: f64,
 }
@@ -131,16 +129,16 @@ fn row(
     clean: &Clean,
     measure: &Measure,
     token: usize,
-    ground: &Ground<'_>,
+    baseline: &Baseline<'_>,
     budget: &Budget,
 ) -> Result<Vec<f64>, Failure> {
     let (tokens, layers, samples) = (task.prompt.len(), task.layers(), task.settings.samples);
-    let mut scores = vec![ground.probability; layers];
+    let mut scores = vec![baseline.probability; layers];
     if token < task.prompt.subject.start {
         return Ok(scores); // never corrupted, so putting it back changes nothing
     }
     let last = token + 1 == tokens;
-    if last && ground.settled {
+    if last && baseline.clean {
         scores.fill(clean.as_ref().high);
         return Ok(scores);
     }
@@ -162,10 +160,10 @@ fn row(
         cells: 0..windows.len(),
         samples: 0..samples,
     };
-    let computed = tokens - token - usize::from(ground.settled);
+    let computed = tokens - token - usize::from(baseline.clean);
     budget.spend(row_bytes(task.model, computed, tokens), all, |piece| {
         let cells = &windows[piece.cells.clone()];
-        let rows = climb(task, clean, measure, token, ground, cells, &piece.samples)?;
+        let rows = run(task, clean, measure, token, baseline, cells, &piece.samples)?;
         for (cell, row) in piece.cells.clone().zip(rows.chunks(piece.samples.len())) {
             let at = cell * samples + piece.samples.start;
             found[at..at + row.len()].copy_from_slice(row);
@@ -179,12 +177,12 @@ fn row(
 }
 
 /// The staircase: the probabilities of `windows`' rows, `[windows][samples]`.
-fn climb(
+fn run(
     task: &Task<'_>,
     clean: &Clean,
     measure: &Measure,
     token: usize,
-    ground: &Ground<'_>,
+    baseline: &Baseline<'_>,
     windows: &[Window],
     samples: &Range<usize>,
 ) -> Result<Vec<f64>, Failure> {
@@ -197,7 +195,7 @@ fn climb(
         rows: count,
         most: match task.model.device() {
             Device::Cpu => {
-                let tokens = behind as usize + usize::from(!ground.settled);
+                let tokens = behind as usize + usize::from(!baseline.clean);
                 (TOKENS_AT_ONCE / (samples.len() * tokens)).max(1)
             }
             _ => usize::MAX, // what the memory budget lets through
@@ -210,12 +208,12 @@ fn climb(
                 && before == layer
                 && let Some(rows) = batches.of(of)
             {
-                batches.enter(window, rows);
+                batches.admit(window, rows);
             }
         }
-        let past = match ground.settled {
+        let past = match baseline.clean {
             true => Some(clean.kv[layer].narrow(0, at + 1)),
-            false => before(&ground.run.kv[layer], at, samples),
+            false => before(&baseline.run.kv[layer], at, samples),
         };
         let top = layer + 1 == layers;
         let pass = Pass {
@@ -229,9 +227,12 @@ fn climb(
                 restored: None,
             };
             if !top || behind == 0 {
-                hold.frozen = measure.severed.zip(ground.frozen).map(|(severed, frozen)| {
-                    (severed, part(&frozen[layer], samples).select(1, at))
-                });
+                hold.frozen = measure
+                    .severed
+                    .zip(baseline.frozen)
+                    .map(|(severed, frozen)| {
+                        (severed, part(&frozen[layer], samples).select(1, at))
+                    });
                 let held = batch
                     .windows
                     .iter()
@@ -247,19 +248,19 @@ fn climb(
         }
         for (window, entry) in entries.iter().enumerate() {
             if *entry == Entry::Behind(layer) {
-                let rest = part(&ground.hidden[layer], samples).narrow(1, 1, behind);
-                let rows = match ground.settled {
+                let rest = part(&baseline.hidden[layer], samples).narrow(1, 1, behind);
+                let rows = match baseline.clean {
                     true => rest,
                     false => {
                         let width = task.model.config().width as i64;
-                        let restored = ground
+                        let restored = baseline
                             .run
                             .restored(clean, measure.kind, layer, at, samples)
                             .expand([count, 1, width], false);
                         Tensor::cat(&[restored, rest], 1)
                     }
                 };
-                batches.enter(window, rows);
+                batches.admit(window, rows);
             }
         }
     }
@@ -300,7 +301,7 @@ struct Batch {
 }
 
 impl Batches {
-    fn enter(&mut self, window: usize, states: Tensor) {
+    fn admit(&mut self, window: usize, states: Tensor) {
         match self.batches.last_mut() {
             Some(batch) if batch.windows.len() < self.most => {
                 batch.windows.push(window);

@@ -35,6 +35,8 @@ mod prompt;
 #[cfg(feature = "torch")]
 mod runs;
 #[cfg(feature = "torch")]
+mod task;
+#[cfg(feature = "torch")]
 mod trace;
 
 /// Raised whenever a change may move the last bit of a result: what was computed under another
@@ -54,4 +56,6 @@ pub use span::subject_span;
 #[cfg(feature = "torch")]
 pub use embeddings::{embedding_gaussian, noise_level, resolve_noise};
 #[cfg(feature = "torch")]
-pub use trace::{Unwatched, Watch, trace};
+pub use task::{Unwatched, Watch};
+#[cfg(feature = "torch")]
+pub use trace::trace;

@@ -9,8 +9,8 @@ use tch::{Kind as Dtype, Tensor};
 use super::kind::{Kind, Severed};
 use super::memory::Failure;
 use super::settings::Compat;
-use super::trace::{Answer, Measure, Scores, Task, answer, mean, to_f64};
-use crate::model::{Pass, Tap, with_libtorch_products};
+use super::task::{Answer, Measure, Scores, Task, answer, mean, to_f64};
+use crate::model::{Hook, Pass, with_libtorch_products};
 
 /// The output of every sub-module in a run, `[rows, tokens, width]` a layer.
 #[derive(Default)]
@@ -30,7 +30,7 @@ impl States {
     }
 }
 
-impl Tap for States {
+impl Hook for States {
     fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
         self.attn.push(out.copy());
         out
@@ -87,7 +87,7 @@ impl Replace<'_> {
     }
 }
 
-impl Tap for Replace<'_> {
+impl Hook for Replace<'_> {
     fn attn(&mut self, layer: usize, out: Tensor) -> Tensor {
         self.replace(Kind::Attn, layer, out)
     }
@@ -163,12 +163,12 @@ fn restoration<'a>(
 }
 
 /// The last token's state behind the last block, `[rows, width]`.
-fn forward(task: &Task<'_>, embeddings: &Tensor, tap: &mut dyn Tap) -> Result<Tensor, Failure> {
+fn forward(task: &Task<'_>, embeddings: &Tensor, hook: &mut dyn Hook) -> Result<Tensor, Failure> {
     with_libtorch_products(|| {
-        let mut x = task.model.enter(embeddings, 0);
+        let mut x = task.model.add_positions(embeddings, 0);
         for layer in 0..task.layers() {
             task.progress.go_on()?;
-            x = task.model.block(layer, &x, Pass::default(), tap).hidden;
+            x = task.model.block(layer, &x, Pass::default(), hook).hidden;
         }
         Ok(x.select(1, task.prompt.len() as i64 - 1))
     })

@@ -6,8 +6,8 @@ use tch::Tensor;
 
 use super::kind::{Kind, Severed};
 use super::memory::{Budget, Failure, Piece};
-use super::trace::{Answer, Task, answer, to_f64};
-use crate::model::{KeyValue, Model, Pass, Tap};
+use super::task::{Answer, Task, answer, to_f64};
+use crate::model::{Hook, KeyValue, Model, Pass};
 
 /// The clean run, one row.
 pub(super) struct Clean {
@@ -41,7 +41,9 @@ impl Clean {
 pub(super) fn clean(task: &Task<'_>) -> Result<Clean, Failure> {
     let (mut kv, mut hidden) = (Vec::new(), Vec::new());
     let (mut attn, mut mlp) = (Vec::new(), Vec::new());
-    let mut x = task.model.enter(&task.prompt.embeddings(task.model), 0);
+    let mut x = task
+        .model
+        .add_positions(&task.prompt.embeddings(task.model), 0);
     for layer in 0..task.layers() {
         task.progress.go_on()?;
         let mut record = Record::default();
@@ -165,7 +167,7 @@ pub(super) fn corrupted(
 ) -> Result<Run, Failure> {
     in_samples(task, task.prompt.len(), budget, |samples| {
         let mut run = Run::default();
-        let mut x = task.model.enter(&part(embeddings, samples), 0);
+        let mut x = task.model.add_positions(&part(embeddings, samples), 0);
         for layer in 0..task.layers() {
             task.progress.go_on()?;
             let mut record = Record::default();
@@ -214,7 +216,7 @@ pub(super) fn held(
     in_samples(task, tokens as usize, budget, |samples| {
         let mut held = Run::default();
         let x = part(embeddings, samples).narrow(1, token, tokens);
-        let mut x = task.model.enter(&x, token);
+        let mut x = task.model.add_positions(&x, token);
         for (layer, frozen) in frozen.iter().enumerate() {
             task.progress.go_on()?;
             let past = before(&run.kv[layer], token, samples);
@@ -293,7 +295,7 @@ struct Record {
     mlp: Option<Tensor>,
 }
 
-impl Tap for Record {
+impl Hook for Record {
     fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
         self.attn = Some(out.shallow_clone());
         out
@@ -311,7 +313,7 @@ struct Everywhere<'a> {
     state: &'a Tensor,
 }
 
-impl Tap for Everywhere<'_> {
+impl Hook for Everywhere<'_> {
     fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
         match self.kind {
             Kind::Attn => self.state.expand_as(&out),
@@ -362,7 +364,7 @@ fn put(rows: &Tensor, state: &Tensor) {
     rows.copy_(&state.repeat([cells, 1]));
 }
 
-impl Tap for Hold {
+impl Hook for Hold {
     fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
         self.put(Kind::Attn, out)
     }

@@ -53,9 +53,9 @@ pub fn probe(model: &Model, probes: &[Probe]) -> Result<Vec<Effect>, Error> {
 
 /// What a model says next: log-probabilities after texts, to be compared with another version's.
 #[derive(Debug)]
-pub struct Sayings(Vec<Tensor>);
+pub struct NextTokens(Vec<Tensor>);
 
-impl Sayings {
+impl NextTokens {
     /// After each text, at its last token or, with `everywhere`, at all of them.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl Sayings {
     }
 
     /// `KL(self || other)` of each text in nats, mean over its positions.
-    pub fn drift(&self, other: &Sayings) -> Vec<f64> {
+    pub fn drift(&self, other: &NextTokens) -> Vec<f64> {
         let _no_grad = tch::no_grad_guard();
         let pairs = self.0.iter().zip(&other.0);
         pairs

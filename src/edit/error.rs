@@ -40,6 +40,14 @@ pub enum Error {
         /// What it may be.
         remedy: String,
     },
+    /// A number that cannot be set.
+    #[error("'{name}' {what}")]
+    Number {
+        /// Its name as given.
+        name: String,
+        /// What is wrong, and what may be given.
+        what: String,
+    },
     /// Token offsets that do not reach the subject.
     #[error(
         "no token of {text:?} covers the subject {subject:?}: the tokenizer drops its characters"
@@ -85,6 +93,17 @@ pub enum Error {
         step: usize,
         /// The loss.
         loss: f64,
+    },
+    /// A figure of the edited model that is no number.
+    #[error(
+        "{name} is {value}: the edited model leaves the finite numbers; lower the clamp or the learning rate, use more \
+         key statistics or another layer, or use f32"
+    )]
+    NotFinite {
+        /// The figure.
+        name: String,
+        /// What it is.
+        value: f64,
     },
     /// The key has no part along its own direction.
     #[error("the subject's key has no component along the edit's direction: use another layer")]

@@ -3,11 +3,11 @@
 use tch::{Device, Kind, Tensor};
 
 use super::adam::Adam;
-use super::{Error, Hyper, Request, Step, Update, Watch, rows};
-use crate::model::{Model, Pass, Plain, Tap};
+use super::{Error, Hyperparameters, Request, Step, Update, Watch, rows};
+use crate::model::{Hook, Model, Pass, Plain};
 
-/// Fine-tunes the matrix of [`Hyper::layer`] on the bare sentence and its new target, with no weight moved by more than
-/// [`Hyper::bound`]. The model is not changed.
+/// Fine-tunes the matrix of [`Hyperparameters::layer`] on the bare sentence and its new target, with no weight moved by more than
+/// [`Hyperparameters::bound`]. The model is not changed.
 ///
 /// The change has full rank, so its factors are the identity and the change itself: `left` is `[width, width]` and
 /// `right` `[inner, width]`.
@@ -18,7 +18,7 @@ use crate::model::{Model, Pass, Plain, Tap};
 pub fn fine_tune(
     model: &Model,
     request: &Request,
-    hyper: &Hyper,
+    hyper: &Hyperparameters,
     watch: &dyn Watch,
 ) -> Result<(Update, Vec<Step>), Error> {
     hyper.check(model.config().layers)?;
@@ -28,7 +28,7 @@ pub fn fine_tune(
     let (width, inner) = (model.config().width, model.config().inner);
     // What is below does not change.
     let below = tch::no_grad(|| -> Result<Tensor, Error> {
-        let mut x = model.enter(&model.embed(&model.ids(&row.ids)?), 0);
+        let mut x = model.add_positions(&model.embed(&model.ids(&row.ids)?), 0);
         for below in 0..layer {
             x = model.block(below, &x, Pass::default(), &mut Plain).hidden;
         }
@@ -41,12 +41,12 @@ pub fn fine_tune(
     let reads = target.len() as i64;
     let shape = [width as i64, inner as i64];
     let change = Tensor::zeros(shape, (Kind::Float, model.device())).set_requires_grad(true);
-    let mut tap = Changed {
+    let mut hook = Changed {
         layer,
         change,
         key: None,
     };
-    let mut adam = Adam::new(&tap.change, hyper.learning_rate);
+    let mut adam = Adam::new(&hook.change, hyper.learning_rate);
     let mut steps = Vec::new();
     for number in 0..hyper.steps {
         let mut x = below.shallow_clone();
@@ -58,7 +58,7 @@ pub fn fine_tune(
                 past: None,
                 queries: (above + 1 == layers).then_some(reads),
             };
-            x = model.block(above, &x, pass, &mut tap).hidden;
+            x = model.block(above, &x, pass, &mut hook).hidden;
         }
         let log = model.logits(&x).log_softmax(-1, Kind::Float);
         let nll = log.gather(2, &ids, false).mean(Kind::Float).neg();
@@ -80,11 +80,11 @@ pub fn fine_tune(
             break;
         }
         nll.backward();
-        adam.update(&mut tap.change);
+        adam.update(&mut hook.change);
         let _no_grad = tch::no_grad_guard();
-        let _ = tap.change.clamp_(-hyper.bound, hyper.bound);
+        let _ = hook.change.clamp_(-hyper.bound, hyper.bound);
     }
-    let change = tap.change.detach().to_device(Device::Cpu);
+    let change = hook.change.detach().to_device(Device::Cpu);
     let mut identity = vec![0.0; width * width];
     identity
         .iter_mut()
@@ -106,7 +106,7 @@ struct Changed {
     key: Option<Tensor>,
 }
 
-impl Tap for Changed {
+impl Hook for Changed {
     fn key(&mut self, layer: usize, key: &Tensor) {
         if layer == self.layer {
             self.key = Some(key.shallow_clone());

@@ -5,13 +5,15 @@
 //! an MLP is read as a memory of keys and values; an edit finds the subject's key, a value that makes the model say the
 //! new object, and the smallest change that stores it, measured by what ordinary keys look like ([`crate::stats`]).
 //!
-//! To read in this order: what is asked ([`Request`], [`Method`], [`Hyper`]) and answered ([`Update`]), plain data; and,
+//! To read in this order: what is asked ([`Request`], [`Method`], [`Hyperparameters`]) and answered ([`Update`]), and what gates
+//! say of it ([`measured`]), plain data; and,
 //! with libtorch, the texts a subject is read in (`contexts.rs`), how they are laid out in rows (`rows.rs`), what is
-//! computed once (`stage.rs`), the key's direction (`metric.rs`), the value (`value.rs`), the method (`rank_one.rs`), the
+//! computed once (`stage.rs`), the key's direction (`key_covariance.rs`), the value (`value.rs`), the method (`rank_one.rs`), the
 //! baseline (`fine_tune.rs`), and what an edit did (`effect.rs`).
 
 mod error;
-mod hyper;
+mod hyperparameters;
+pub mod measured;
 mod method;
 mod request;
 mod update;
@@ -25,7 +27,7 @@ mod effect;
 #[cfg(feature = "torch")]
 mod fine_tune;
 #[cfg(feature = "torch")]
-mod metric;
+mod key_covariance;
 #[cfg(feature = "torch")]
 mod rank_one;
 #[cfg(feature = "torch")]
@@ -36,7 +38,7 @@ mod stage;
 mod value;
 
 pub use error::Error;
-pub use hyper::{Hyper, Overrides};
+pub use hyperparameters::{Hyperparameters, NUMBERS, Number, Overrides, Range};
 pub use method::Method;
 pub use request::{Request, check_context};
 pub use update::Update;
@@ -44,11 +46,11 @@ pub use update::Update;
 #[cfg(feature = "torch")]
 pub use contexts::{ContextPlan, sample_contexts};
 #[cfg(feature = "torch")]
-pub use effect::{Effect, Probe, Sayings, probe};
+pub use effect::{Effect, NextTokens, Probe, probe};
 #[cfg(feature = "torch")]
 pub use fine_tune::fine_tune;
 #[cfg(feature = "torch")]
-pub use metric::Metric;
+pub use key_covariance::KeyCovariance;
 #[cfg(feature = "torch")]
 pub use rank_one::{RankOne, rank_one};
 #[cfg(feature = "torch")]

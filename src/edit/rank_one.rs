@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::value::{Optimiser, staged};
-use super::{Error, Hyper, Method, Metric, Request, Step, Update, Watch, rows};
+use super::{Error, Hyperparameters, KeyCovariance, Method, Request, Step, Update, Watch, rows};
 use crate::model::Model;
 
 /// A rank-one edit and how it came about.
@@ -23,7 +23,7 @@ pub struct RankOne {
 
 /// Computes a rank-one edit. The model is not changed.
 ///
-/// `contexts` are texts with one `{}` for the sentence; `metric` is of the edited layer's key statistics.
+/// `contexts` are texts with one `{}` for the sentence; `covariance` is of the edited layer's key statistics.
 ///
 /// # Errors
 /// A request, a context or a number that cannot be used; [`Error::StatisticsSize`]; [`Error::Cancelled`];
@@ -33,22 +33,22 @@ pub fn rank_one(
     request: &Request,
     contexts: &[String],
     method: Method,
-    hyper: &Hyper,
-    metric: &Metric,
+    hyper: &Hyperparameters,
+    covariance: &KeyCovariance,
     watch: &dyn Watch,
 ) -> Result<RankOne, Error> {
     hyper.check(model.config().layers)?;
     let channels = model.config().inner;
-    if metric.size() != channels {
+    if covariance.size() != channels {
         return Err(Error::StatisticsSize {
-            found: metric.size(),
+            found: covariance.size(),
             expected: channels,
         });
     }
     let staged = prepare(model, request, contexts, hyper, watch)?;
     let mean = [0i64];
     let key = tch::no_grad(|| staged.keys.mean_dim(mean.as_slice(), false, Kind::Double));
-    let direction = metric.direction(&key);
+    let direction = covariance.direction(&key);
     let clean = staged.bare_value.shallow_clone();
     let bare_key = staged.bare_key.shallow_clone();
     let optimiser = Optimiser::new(model, hyper, staged.batch, &staged.targets, &clean);
@@ -98,7 +98,7 @@ impl<'a> Optimiser<'a> {
         model: &'a Model,
         request: &Request,
         contexts: &[String],
-        hyper: &Hyper,
+        hyper: &Hyperparameters,
         watch: &dyn Watch,
     ) -> Result<Self, Error> {
         let staged = prepare(model, request, contexts, hyper, watch)?;
@@ -116,7 +116,7 @@ fn prepare(
     model: &Model,
     request: &Request,
     contexts: &[String],
-    hyper: &Hyper,
+    hyper: &Hyperparameters,
     watch: &dyn Watch,
 ) -> Result<super::value::Staged, Error> {
     request.check()?;

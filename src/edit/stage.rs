@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 
 use super::rows::Row;
 use super::{Error, Watch};
-use crate::model::{KeyValue, Model, Pass, Plain, Tap};
+use crate::model::{Hook, KeyValue, Model, Pass, Plain};
 
 /// Rows of one shape, stopped at the edited layer.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) fn stage(
     for ((lookup, prompt, tokens), numbers) in shapes {
         let ids = numbers.iter().map(|&n| model.ids(&rows[n].ids));
         let ids: Vec<Tensor> = ids.collect::<Result<_, _>>()?;
-        let mut x = model.enter(&model.embed(&Tensor::cat(&ids, 0)), 0);
+        let mut x = model.add_positions(&model.embed(&Tensor::cat(&ids, 0)), 0);
         let mut found = Found {
             layer,
             lookup: lookup as i64,
@@ -86,7 +86,7 @@ pub(super) struct Batch {
     /// Keys and values of the tokens before it in each layer above; none when no row has any.
     past: Vec<KeyValue>,
     /// Where a row has no such token, `[rows, tokens]`.
-    absent: Tensor,
+    padding: Tensor,
 }
 
 /// Rows that lie together, of which the same tokens are read.
@@ -116,7 +116,7 @@ impl Batch {
         let most = groups.iter().map(tokens).max().unwrap_or(0);
         let options = (model.dtype(), model.device());
         let mut tails: Vec<Tail> = Vec::new();
-        let (mut values, mut hidden, mut absent) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut values, mut hidden, mut padding) = (Vec::new(), Vec::new(), Vec::new());
         let mut past: Vec<Vec<KeyValue>> = Vec::new();
         for group in &groups {
             let (rows, lookup, own) = (group.rows.len() as i64, group.lookup, tokens(group));
@@ -135,7 +135,7 @@ impl Batch {
             hidden.push(from.constant_pad_nd([0, 0, 0, most - own]));
             let missing = longest - lookup;
             let none = Tensor::full([rows, missing], f64::NEG_INFINITY, options);
-            absent.push(none.constant_pad_nd([0, lookup]));
+            padding.push(none.constant_pad_nd([0, lookup]));
             // Nothing, at the places before its first token: what follows stands where the others' does.
             let shape = [
                 rows,
@@ -166,7 +166,7 @@ impl Batch {
                             past: Some(&nothing),
                             queries: None,
                         };
-                        let step = model.block_behind(above, &before, pass, &none, &mut Plain);
+                        let step = model.block_padded(above, &before, pass, &none, &mut Plain);
                         before = step.hidden;
                         nothing.then(&step.kv)
                     }
@@ -189,7 +189,7 @@ impl Batch {
             value: Tensor::cat(&values, 0),
             hidden: Tensor::cat(&hidden, 0),
             past: (0..layers).map(of_layer).collect(),
-            absent: Tensor::cat(&absent, 0),
+            padding: Tensor::cat(&padding, 0),
         })
     }
 
@@ -269,9 +269,9 @@ impl Batch {
             past: Some(&past),
             queries,
         };
-        let absent = self.absent.narrow(0, row, rows);
+        let padding = self.padding.narrow(0, row, rows);
         model
-            .block_behind(above, x, pass, &absent, &mut Plain)
+            .block_padded(above, x, pass, &padding, &mut Plain)
             .hidden
     }
 }
@@ -319,7 +319,7 @@ struct Found {
     value: Option<Tensor>,
 }
 
-impl Tap for Found {
+impl Hook for Found {
     fn key(&mut self, layer: usize, key: &Tensor) {
         if layer == self.layer {
             self.key = Some(key.select(1, self.lookup).copy());

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 use super::adam::Adam;
 use super::rows::Row;
 use super::stage::{Batch, stage, values};
-use super::{Error, Hyper, Step, Watch};
+use super::{Error, Hyperparameters, Step, Watch};
 use crate::model::Model;
 
 /// Seeks what to add to the MLP output at the subject's last token.
@@ -16,7 +16,7 @@ use crate::model::Model;
 #[derive(Debug)]
 pub struct Optimiser<'a> {
     model: &'a Model,
-    hyper: Hyper,
+    hyper: Hyperparameters,
     /// The sentence in its contexts, and the subject alone, whose continuation is to stay.
     batch: Batch,
     /// Of the positions that are read those of the sentence, `[positions]`.
@@ -50,7 +50,7 @@ impl<'a> Optimiser<'a> {
     /// and `clean`, the bare sentence's MLP output, `[width]`.
     pub(super) fn new(
         model: &'a Model,
-        hyper: &Hyper,
+        hyper: &Hyperparameters,
         batch: Batch,
         targets: &[Vec<u32>],
         clean: &Tensor,

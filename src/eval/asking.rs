@@ -1,6 +1,6 @@
 //! Asking a model.
 
-use super::{Answer, Error, Question, Scored, Shows};
+use super::{Answer, Error, ProbeKind, Question, Scored};
 use crate::model::{self, Model, Sampling, score};
 
 /// Tokens of a text that is drawn, with its prompt.
@@ -17,13 +17,13 @@ pub fn ask(model: &Model, questions: &[Question]) -> Result<Vec<Answer>, Error> 
     let mut asked = Vec::new();
     let mut numbers = [0; 3];
     for question in questions {
-        let number = &mut numbers[question.shows as usize];
+        let number = &mut numbers[question.kind as usize];
         *number += 1;
         let wrong = |source: model::Error| Error::Prompt {
-            what: match question.shows {
-                Shows::Rewrite => "the prompt".to_owned(),
-                Shows::Paraphrase => format!("paraphrase {number}"),
-                Shows::Neighbour => format!("neighbour {number}"),
+            what: match question.kind {
+                ProbeKind::Rewrite => "the prompt".to_owned(),
+                ProbeKind::Paraphrase => format!("paraphrase {number}"),
+                ProbeKind::Neighbour => format!("neighbour {number}"),
             },
             prompt: question.prompt.clone(),
             source: Box::new(source),
@@ -54,7 +54,7 @@ pub fn ask(model: &Model, questions: &[Question]) -> Result<Vec<Answer>, Error> 
         })
     };
     let answer = |question: &Question| Answer {
-        shows: question.shows,
+        kind: question.kind,
         new: question.new.as_ref().and_then(|_| next()),
         old: question.old.as_ref().and_then(|_| next()),
     };

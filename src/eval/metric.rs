@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Answer, Scored, Set, Shows};
+use super::{Answer, ProbeKind, Scored, Set};
 
 /// A measure of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,15 +89,15 @@ pub fn figures(set: Set, answers: &[Answer], entropies: &[f64]) -> Vec<(Metric, 
             figures.push((metric, mean));
         }
     };
-    let of = |shows: Shows| answers.iter().filter(move |answer| answer.shows == shows);
-    for (shows, score, magnitude, accuracy) in [
-        (Shows::Rewrite, Metric::Es, Metric::Em, Metric::Ea),
-        (Shows::Paraphrase, Metric::Ps, Metric::Pm, Metric::Pa),
-        (Shows::Neighbour, Metric::Ns, Metric::Nm, Metric::Na),
+    let of = |kind: ProbeKind| answers.iter().filter(move |answer| answer.kind == kind);
+    for (kind, score, magnitude, accuracy) in [
+        (ProbeKind::Rewrite, Metric::Es, Metric::Em, Metric::Ea),
+        (ProbeKind::Paraphrase, Metric::Ps, Metric::Pm, Metric::Pa),
+        (ProbeKind::Neighbour, Metric::Ns, Metric::Nm, Metric::Na),
     ] {
-        let stays = shows == Shows::Neighbour;
+        let stays = kind == ProbeKind::Neighbour;
         // What should be the likelier one, and what should not.
-        let pairs = of(shows).filter_map(|answer| {
+        let pairs = of(kind).filter_map(|answer| {
             let (new, old) = (answer.new?, answer.old?);
             Some(if stays { (old, new) } else { (new, old) })
         });
@@ -114,7 +114,7 @@ pub fn figures(set: Set, answers: &[Answer], entropies: &[f64]) -> Vec<(Metric, 
                 add(magnitude, pairs.iter().map(margin).collect());
             }
             Set::ZsRe => {
-                let wanted = of(shows).filter_map(|it| if stays { it.old } else { it.new });
+                let wanted = of(kind).filter_map(|it| if stays { it.old } else { it.new });
                 let share = |scored: Scored| scored.likeliest as f64 / scored.tokens as f64;
                 add(accuracy, wanted.map(share).collect());
             }
@@ -136,9 +136,9 @@ mod tests {
         })
     }
 
-    fn answer(shows: Shows, new: f64, old: f64) -> Answer {
+    fn answer(kind: ProbeKind, new: f64, old: f64) -> Answer {
         Answer {
-            shows,
+            kind,
             new: scored(new, 1, 0),
             old: scored(old, 1, 0),
         }
@@ -152,13 +152,13 @@ mod tests {
     #[test]
     fn counterfacts_values_are_those_found_by_hand() {
         let answers = [
-            answer(Shows::Rewrite, 0.9, 0.05),
-            answer(Shows::Paraphrase, 0.4, 0.1),
-            answer(Shows::Paraphrase, 0.2, 0.3),
-            answer(Shows::Neighbour, 0.1, 0.8),
-            answer(Shows::Neighbour, 0.6, 0.2),
-            answer(Shows::Neighbour, 0.3, 0.3),
-            answer(Shows::Neighbour, 0.0625, 0.125),
+            answer(ProbeKind::Rewrite, 0.9, 0.05),
+            answer(ProbeKind::Paraphrase, 0.4, 0.1),
+            answer(ProbeKind::Paraphrase, 0.2, 0.3),
+            answer(ProbeKind::Neighbour, 0.1, 0.8),
+            answer(ProbeKind::Neighbour, 0.6, 0.2),
+            answer(ProbeKind::Neighbour, 0.3, 0.3),
+            answer(ProbeKind::Neighbour, 0.0625, 0.125),
         ];
         let figures = figures(Set::CounterFact, &answers, &[]);
         for (metric, expected) in [
@@ -181,12 +181,12 @@ mod tests {
     fn zsres_accuracies_count_tokens_and_ignore_what_is_not_asked() {
         let answers = [
             Answer {
-                shows: Shows::Rewrite,
+                kind: ProbeKind::Rewrite,
                 new: scored(0.5, 4, 3),
                 old: scored(0.1, 2, 2),
             },
             Answer {
-                shows: Shows::Neighbour,
+                kind: ProbeKind::Neighbour,
                 new: None,
                 old: scored(0.5, 3, 1),
             },

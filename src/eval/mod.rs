@@ -48,7 +48,7 @@ pub use asking::{ask, continue_freely};
 
 /// What a prompt is to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shows {
+pub enum ProbeKind {
     /// That the fact is rewritten.
     Rewrite,
     /// That other words give it too.
@@ -61,7 +61,7 @@ pub enum Shows {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// What it is to show.
-    pub shows: Shows,
+    pub kind: ProbeKind,
     /// The text up to its answer.
     pub prompt: String,
     /// The new object, if it is asked.
@@ -85,7 +85,7 @@ pub struct Scored {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Answer {
     /// What the prompt is to show.
-    pub shows: Shows,
+    pub kind: ProbeKind,
     /// The new object.
     pub new: Option<Scored>,
     /// The true object.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Question, Shows};
+use super::{ProbeKind, Question};
 use crate::requests::{self, Error, Rewrite};
 
 /// Which measures belong to a record.
@@ -97,20 +97,20 @@ impl Record {
         // the fact is known.
         let both = set == Set::CounterFact;
         let first = Question {
-            shows: Shows::Rewrite,
+            kind: ProbeKind::Rewrite,
             prompt: rewrite.prompt.replacen("{}", &rewrite.subject, 1),
             new: new(),
             old: rewrite.target_true.clone(),
         };
         let paraphrases = rewrite.paraphrases.iter().map(|prompt| Question {
-            shows: Shows::Paraphrase,
+            kind: ProbeKind::Paraphrase,
             prompt: prompt.clone(),
             new: new(),
             old: rewrite.target_true.clone().filter(|_| both),
         });
         let neighbours = rewrite.neighbours.iter().zip(&self.neighbour_answers);
         let neighbours = neighbours.map(|(prompt, answer)| Question {
-            shows: Shows::Neighbour,
+            kind: ProbeKind::Neighbour,
             prompt: prompt.clone(),
             new: new().filter(|_| both),
             old: Some(answer.clone()),
@@ -227,22 +227,22 @@ mod tests {
     const FLAT: &str = r#"{"case_id": 7, "prompt": "The Louvre is in", "target_new": "Rome", "subject": "The Louvre", "ground_truth": "Paris", "rephrase_prompt": "One finds The Louvre in", "locality_prompt": "Notre-Dame is in", "locality_ground_truth": "Paris"}"#;
     const ZSRE: &str = r#"{"subject": "The Louvre", "src": "Where is The Louvre?", "pred": "x", "alt": " Rome", "answers": ["Paris"], "rephrase": "The Louvre is where?", "loc": "nq question: who sang it", "loc_ans": "Ada"}"#;
 
-    fn asked(text: &str) -> Vec<(Shows, String, Option<String>, Option<String>)> {
+    fn asked(text: &str) -> Vec<(ProbeKind, String, Option<String>, Option<String>)> {
         let data = parse("f", text).unwrap();
         let questions = data.records[0].questions(data.set).into_iter();
         questions
-            .map(|q| (q.shows, q.prompt, q.new, q.old))
+            .map(|q| (q.kind, q.prompt, q.new, q.old))
             .collect()
     }
 
     #[test]
     fn each_form_asks_what_its_measures_need() {
         let some = |text: &str| Some(text.to_owned());
-        let pair = |shows, prompt: &str| (shows, prompt.to_owned(), some("Rome"), some("Paris"));
+        let pair = |kind, prompt: &str| (kind, prompt.to_owned(), some("Rome"), some("Paris"));
         let full = asked(FULL);
-        assert_eq!(full[0], pair(Shows::Rewrite, "The Louvre is in"));
-        assert_eq!(full[2], pair(Shows::Paraphrase, "Where? The Louvre:"));
-        assert_eq!(full[3], pair(Shows::Neighbour, "Notre-Dame is in"));
+        assert_eq!(full[0], pair(ProbeKind::Rewrite, "The Louvre is in"));
+        assert_eq!(full[2], pair(ProbeKind::Paraphrase, "Where? The Louvre:"));
+        assert_eq!(full[3], pair(ProbeKind::Neighbour, "Notre-Dame is in"));
         assert_eq!(
             asked(FLAT),
             [full[0].clone(), full[1].clone(), full[3].clone()]
@@ -250,15 +250,15 @@ mod tests {
         assert_eq!(
             asked(ZSRE),
             [
-                pair(Shows::Rewrite, "Where is The Louvre?"),
+                pair(ProbeKind::Rewrite, "Where is The Louvre?"),
                 (
-                    Shows::Paraphrase,
+                    ProbeKind::Paraphrase,
                     "The Louvre is where?".to_owned(),
                     some("Rome"),
                     None
                 ),
                 (
-                    Shows::Neighbour,
+                    ProbeKind::Neighbour,
                     "who sang it".to_owned(),
                     None,
                     some("Ada")

@@ -136,13 +136,13 @@ impl Attention {
     }
 
     /// From normed states `[rows, tokens, width]` the output of the last `queries` tokens,
-    /// `[rows, queries, width]`, and the keys and values of all. `absent`, `[rows, past tokens]`, is added to the scores of
+    /// `[rows, queries, width]`, and the keys and values of all. `padding`, `[rows, past tokens]`, is added to the scores of
     /// the past.
     pub fn forward(
         &self,
         x: &Tensor,
         past: Option<&KeyValue>,
-        absent: Option<&Tensor>,
+        padding: Option<&Tensor>,
         queries: i64,
     ) -> (Tensor, KeyValue) {
         let size = x.size();
@@ -187,7 +187,7 @@ impl Attention {
             k: k.transpose(1, 2).contiguous(),
             v: v.transpose(1, 2).contiguous(),
         };
-        let mixed = self.mix(&q.transpose(1, 2), &kv, past, absent);
+        let mixed = self.mix(&q.transpose(1, 2), &kv, past, padding);
         (self.o.forward(&mixed), kv)
     }
 
@@ -207,7 +207,7 @@ impl Attention {
         q: &Tensor,
         own: &KeyValue,
         past: Option<&KeyValue>,
-        absent: Option<&Tensor>,
+        padding: Option<&Tensor>,
     ) -> Tensor {
         let size = q.size();
         let (rows, queries) = (size[0], size[2]);
@@ -232,16 +232,16 @@ impl Attention {
         let [q, k, v] = &batch;
         let mask = self.mask(q, queries, tokens, tokens - queries);
         let mask = mask.map(|mask| mask.unsqueeze(0));
-        let mask = match absent {
-            Some(absent) => {
-                let own = Tensor::zeros([rows, own.tokens()], (absent.kind(), absent.device()));
-                let absent = Tensor::cat(&[absent, &own], 1)
+        let mask = match padding {
+            Some(padding) => {
+                let own = Tensor::zeros([rows, own.tokens()], (padding.kind(), padding.device()));
+                let padding = Tensor::cat(&[padding, &own], 1)
                     .unsqueeze(1)
                     .expand([rows, kv_heads, tokens], false)
                     .reshape([rows * kv_heads, tokens, 1]);
                 Some(match mask {
-                    Some(mask) => mask + absent,
-                    None => absent.expand([rows * kv_heads, tokens, asked], false),
+                    Some(mask) => mask + padding,
+                    None => padding.expand([rows * kv_heads, tokens, asked], false),
                 })
             }
             None => mask,

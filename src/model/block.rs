@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::attention::{Attention, KeyValue};
 use super::config::Residual;
-use super::decoder::{Pass, Step, Tap};
+use super::hook::{BlockOutput, Hook, Pass};
 use super::mlp::Mlp;
 use super::norm::Norm;
 use super::weights::Loader;
@@ -43,33 +43,33 @@ impl Block {
         layer: usize,
         x: &Tensor,
         pass: Pass<'_>,
-        absent: Option<&Tensor>,
-        tap: &mut dyn Tap,
-    ) -> Step {
+        padding: Option<&Tensor>,
+        hook: &mut dyn Hook,
+    ) -> BlockOutput {
         let tokens = x.size()[1];
         let queries = pass.queries.unwrap_or(tokens);
         let last = |x: &Tensor| x.narrow(1, tokens - queries, queries);
         let normed = self.attn_norm.forward(x);
         let (attn, kv): (Tensor, KeyValue) =
-            self.attention.forward(&normed, pass.past, absent, queries);
-        let attn = tap.attn(layer, attn);
+            self.attention.forward(&normed, pass.past, padding, queries);
+        let attn = hook.attn(layer, attn);
         let attn = after(self.attn_post_norm.as_ref(), attn);
         let hidden = match self.residual {
             Residual::Serial => {
                 let middle = last(x) + attn;
-                let mlp = self.mlp(layer, &middle, tap);
+                let mlp = self.mlp(layer, &middle, hook);
                 middle + mlp
             }
             Residual::Parallel => {
                 let mlp = match &self.mlp_norm {
-                    Some(_) => self.mlp(layer, &last(x), tap),
-                    None => self.mlp(layer, &last(&normed), tap),
+                    Some(_) => self.mlp(layer, &last(x), hook),
+                    None => self.mlp(layer, &last(&normed), hook),
                 };
                 mlp + attn + last(x)
             }
         };
-        Step {
-            hidden: tap.hidden(layer, hidden),
+        BlockOutput {
+            hidden: hook.hidden(layer, hidden),
             kv,
         }
     }
@@ -78,13 +78,13 @@ impl Block {
         after(self.mlp_post_norm.as_ref(), out.shallow_clone())
     }
 
-    fn mlp(&self, layer: usize, x: &Tensor, tap: &mut dyn Tap) -> Tensor {
+    fn mlp(&self, layer: usize, x: &Tensor, hook: &mut dyn Hook) -> Tensor {
         let key = match &self.mlp_norm {
             Some(norm) => self.mlp.key(&norm.forward(x)),
             None => self.mlp.key(x),
         };
-        tap.key(layer, &key);
-        let out = tap.mlp(layer, self.mlp.down.forward(&key));
+        hook.key(layer, &key);
+        let out = hook.mlp(layer, self.mlp.down.forward(&key));
         after(self.mlp_post_norm.as_ref(), out)
     }
 }

@@ -2,60 +2,14 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::attention::KeyValue;
 use super::block::Block;
+use super::hook::{BlockOutput, Hook, Pass};
 use super::norm::Norm;
 use super::weights::{Linear, Loader};
 use super::{Checkpoint, Config, Error, Tokenizer};
 
 /// Logits of a row that are made at a time where only their sum is asked for.
 const SLICE: i64 = 8192;
-
-/// What one call of [`Model::block`] is to do. The default: all tokens, nothing before them.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Pass<'a> {
-    /// Keys and values of the tokens before `x`'s. Its rows divide `x`'s: row `r` of `x` attends to past row
-    /// `r % past.rows()`.
-    pub past: Option<&'a KeyValue>,
-    /// Compute outputs only for the last so many tokens of `x`, 1 or more; keys and values are made for all.
-    pub queries: Option<i64>,
-}
-
-/// What one block gives.
-#[derive(Debug)]
-pub struct Step {
-    /// `[rows, queries, width]`.
-    pub hidden: Tensor,
-    /// Of `x`'s own tokens only.
-    pub kv: KeyValue,
-}
-
-/// Sees, and may replace, what a block computes. Everything passes through unless a method is overridden.
-pub trait Tap {
-    /// Output of the attention, before any post-norm and the residual sum: `[rows, queries, width]`.
-    fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
-        out
-    }
-
-    /// Output of the MLP, before any post-norm and the residual sum: `[rows, queries, width]`.
-    fn mlp(&mut self, _layer: usize, out: Tensor) -> Tensor {
-        out
-    }
-
-    /// Output of the block: `[rows, queries, width]`.
-    fn hidden(&mut self, _layer: usize, out: Tensor) -> Tensor {
-        out
-    }
-
-    /// Input of the MLP's second matrix, an edit's key: `[rows, queries, inner]`.
-    fn key(&mut self, _layer: usize, _key: &Tensor) {}
-}
-
-/// The tap that changes nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Plain;
-
-impl Tap for Plain {}
 
 /// A model on a device.
 ///
@@ -173,7 +127,7 @@ impl Model {
 
     /// The input of block 0: embeddings `[rows, tokens, width]` with learned positions added, if the family has any,
     /// from position `offset` on.
-    pub fn enter(&self, embeddings: &Tensor, offset: i64) -> Tensor {
+    pub fn add_positions(&self, embeddings: &Tensor, offset: i64) -> Tensor {
         match &self.positions {
             Some(positions) => embeddings + positions.narrow(0, offset, embeddings.size()[1]),
             None => embeddings.shallow_clone(),
@@ -182,23 +136,29 @@ impl Model {
 
     /// One block on the tokens of `x`, `[rows, tokens, width]`, which stand at the positions after those of
     /// `pass.past`.
-    pub fn block(&self, layer: usize, x: &Tensor, pass: Pass<'_>, tap: &mut dyn Tap) -> Step {
-        self.blocks[layer].forward(layer, x, pass, None, tap)
-    }
-
-    /// [`Model::block`] for rows with pasts of different lengths, each filled up at its beginning. `absent`,
-    /// `[rows, tokens of the past]` in the model's type, is 0 where a row has a token and minus infinity where it was
-    /// filled up. A row's tokens stand so much later, which no family minds behind block 0: positions are either in the
-    /// embeddings or relative.
-    pub fn block_behind(
+    pub fn block(
         &self,
         layer: usize,
         x: &Tensor,
         pass: Pass<'_>,
-        absent: &Tensor,
-        tap: &mut dyn Tap,
-    ) -> Step {
-        self.blocks[layer].forward(layer, x, pass, Some(absent), tap)
+        hook: &mut dyn Hook,
+    ) -> BlockOutput {
+        self.blocks[layer].forward(layer, x, pass, None, hook)
+    }
+
+    /// [`Model::block`] for rows with pasts of different lengths, each filled up at its beginning. `padding`,
+    /// `[rows, tokens of the past]` in the model's type, is 0 where a row has a token and minus infinity where it was
+    /// filled up. A row's tokens stand so much later, which no family minds behind block 0: positions are either in the
+    /// embeddings or relative.
+    pub fn block_padded(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        pass: Pass<'_>,
+        padding: &Tensor,
+        hook: &mut dyn Hook,
+    ) -> BlockOutput {
+        self.blocks[layer].forward(layer, x, pass, Some(padding), hook)
     }
 
     /// What a block adds to the residual stream for an MLP output, `[.., width]`: the output itself, or its post-norm in
@@ -251,10 +211,10 @@ impl Model {
     }
 
     /// The whole computation: ids `[rows, tokens]` to logits `[rows, tokens, vocab]` in float32.
-    pub fn forward(&self, ids: &Tensor, tap: &mut dyn Tap) -> Tensor {
-        let mut hidden = self.enter(&self.embed(ids), 0);
+    pub fn forward(&self, ids: &Tensor, hook: &mut dyn Hook) -> Tensor {
+        let mut hidden = self.add_positions(&self.embed(ids), 0);
         for layer in 0..self.config.layers {
-            hidden = self.block(layer, &hidden, Pass::default(), tap).hidden;
+            hidden = self.block(layer, &hidden, Pass::default(), hook).hidden;
         }
         self.logits(&hidden)
     }

@@ -4,7 +4,8 @@ use tch::{Kind, Tensor};
 
 use super::Error;
 use super::attention::KeyValue;
-use super::decoder::{Model, Pass, Plain};
+use super::decoder::Model;
+use super::hook::{Pass, Plain};
 
 /// How the next token is chosen.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,7 +103,7 @@ pub fn generate(
 fn extend(model: &Model, ids: &Tensor, past: &mut Vec<KeyValue>) -> Tensor {
     let before = past.first().map_or(0, KeyValue::tokens);
     let layers = model.config().layers;
-    let mut x = model.enter(&model.embed(ids), before);
+    let mut x = model.add_positions(&model.embed(ids), before);
     for layer in 0..layers {
         let pass = Pass {
             past: past.get(layer),

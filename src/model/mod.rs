@@ -2,7 +2,7 @@
 //!
 //! Without libtorch (always compiled): [`Checkpoint`], a model's files checked against each other, with its
 //! [`Config`], [`Tokenizer`] and [`Layout`]. With libtorch (feature `torch`): `Model`, which runs a checkpoint block
-//! by block, `Tap`, which sees and replaces what a block computes, and `generate`.
+//! by block, `Hook`, which sees and replaces what a block computes, and `generate`.
 
 pub mod checkpoint;
 pub mod config;
@@ -27,6 +27,8 @@ pub mod device;
 #[cfg(feature = "torch")]
 mod generate;
 #[cfg(feature = "torch")]
+mod hook;
+#[cfg(feature = "torch")]
 mod mlp;
 #[cfg(feature = "torch")]
 mod norm;
@@ -44,9 +46,11 @@ mod weights;
 #[cfg(feature = "torch")]
 pub use attention::KeyValue;
 #[cfg(feature = "torch")]
-pub use decoder::{Model, Pass, Plain, Step, Tap};
+pub use decoder::Model;
 #[cfg(feature = "torch")]
 pub use generate::{Generated, Sampling, Stop, generate};
+#[cfg(feature = "torch")]
+pub use hook::{BlockOutput, Hook, Pass, Plain};
 #[cfg(feature = "torch")]
 pub use product::{Products, with_libtorch_products};
 #[cfg(feature = "torch")]

@@ -7,8 +7,9 @@
 use tch::{Kind, Tensor};
 
 use super::attention::KeyValue;
-use super::decoder::{Model, Pass, Plain};
+use super::decoder::Model;
 use super::generate::uniform;
+use super::hook::{Pass, Plain};
 use super::{Error, Tokenizer};
 
 /// What to draw.
@@ -98,7 +99,7 @@ pub fn sample(
 /// Logits `[rows, vocab]` after one more token a row, which becomes part of the past.
 fn extend(model: &Model, ids: &Tensor, past: &mut Vec<KeyValue>) -> Tensor {
     let before = past.first().map_or(0, KeyValue::tokens);
-    let mut x = model.enter(&model.embed(ids), before);
+    let mut x = model.add_positions(&model.embed(ids), before);
     for layer in 0..model.config().layers {
         let pass = Pass {
             past: past.get(layer),

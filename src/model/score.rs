@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
-use super::decoder::{Model, Pass, Plain};
+use super::decoder::Model;
+use super::hook::{Pass, Plain};
 use super::{Error, Tokenizer};
 
 /// Most tokens of one batch: what keeps the activations of a batch small on every device.
@@ -163,7 +164,7 @@ fn rows(continuations: &[Continuation]) -> Vec<Row> {
 /// `[rows, queries, vocab]` in float32.
 pub fn last_log_probabilities(model: &Model, ids: &Tensor, queries: i64) -> Tensor {
     let layers = model.config().layers;
-    let mut x = model.enter(&model.embed(ids), 0);
+    let mut x = model.add_positions(&model.embed(ids), 0);
     for layer in 0..layers {
         let pass = Pass {
             past: None,

@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{Error, Moment};
-use crate::model::{Draw, Model, Pass, Tap, sample};
+use crate::model::{Draw, Hook, Model, Pass, sample};
 
 /// Most tokens of one pass, and of one product in single precision.
 const BATCH_TOKENS: usize = 2048;
@@ -109,15 +109,15 @@ impl<'a> Collector<'a> {
             .collect::<Result<_, _>>()?;
         let mut x = self
             .model
-            .enter(&self.model.embed(&Tensor::cat(&ids, 0)), 0);
-        let mut tap = Keys {
+            .add_positions(&self.model.embed(&Tensor::cat(&ids, 0)), 0);
+        let mut hook = Keys {
             layers: &self.layers,
             sums: &mut self.sums,
         };
         for layer in 0..=*last {
             x = self
                 .model
-                .block(layer, &x, Pass::default(), &mut tap)
+                .block(layer, &x, Pass::default(), &mut hook)
                 .hidden;
         }
         self.count += rows.iter().map(|row| row.len() as u64).sum::<u64>();
@@ -130,7 +130,7 @@ struct Keys<'a> {
     sums: &'a mut [Tensor],
 }
 
-impl Tap for Keys<'_> {
+impl Hook for Keys<'_> {
     fn key(&mut self, layer: usize, key: &Tensor) {
         for (at, sum) in self.layers.iter().zip(self.sums.iter_mut()) {
             if *at == layer {

@@ -7,18 +7,6 @@ use crate::proto::v1;
 
 /// Longest reason for a layer.
 const CHOICE_LIMIT: usize = 500;
-/// The numbers of an edit that a request may set.
-const EDIT_NUMBERS: [&str; 8] = [
-    "bound",
-    "clamp",
-    "kl_factor",
-    "learning_rate",
-    "ridge",
-    "steps",
-    "stop_loss",
-    "weight_decay",
-];
-
 /// Where a request says nothing of a gate, the coordinator's holds.
 pub fn fill_gates(asked: &mut v1::EditGates, settings: &v1::EditGates) {
     asked.efficacy = asked.efficacy.or(settings.efficacy);
@@ -59,21 +47,17 @@ pub(super) fn method(spec: &mut v1::EditSpec, of: &str, wrong: &mut Vec<Violatio
     let field = |name: &str| format!("{of}.{name}");
     if spec.method.is_empty() {
         spec.method = edit::Method::default().to_string();
-    } else if let Err(error) = spec.method.parse::<edit::Method>() {
-        wrong.push((field("method"), error.to_string()));
     }
-    for (n, parameter) in spec.parameters.iter().enumerate() {
-        if !EDIT_NUMBERS.contains(&parameter.key.as_str()) {
-            let what = format!(
-                "'{}' is no number of an edit: use one of {}",
-                parameter.key,
-                EDIT_NUMBERS.join(", ")
-            );
-            wrong.push((field(&format!("parameters[{n}].key")), what));
-        } else if !parameter.value.is_finite() {
-            let what = format!("{} is {}: give a number", parameter.key, parameter.value);
-            wrong.push((field(&format!("parameters[{n}].value")), what));
+    match spec.method.parse::<edit::Method>() {
+        Ok(method) => {
+            let mut overrides = edit::Overrides::default();
+            for (n, parameter) in spec.parameters.iter().enumerate() {
+                if let Err(error) = overrides.set(method, &parameter.key, parameter.value) {
+                    wrong.push((field(&format!("parameters[{n}]")), error.to_string()));
+                }
+            }
         }
+        Err(error) => wrong.push((field("method"), error.to_string())),
     }
     if spec.layer_choice.len() > CHOICE_LIMIT {
         let what = format!(

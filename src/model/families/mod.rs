@@ -12,8 +12,10 @@ mod neox;
 mod phi3;
 mod qwen;
 
+use serde_json::{Map, Value};
+
 use super::Error;
-use super::config::{Config, Family, Fields, NormKind};
+use super::config::{Config, Family, Fields, NormKind, unsupported};
 
 /// One tensor of a checkpoint, by its canonical name: the one transformers gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,8 +194,36 @@ fn parameter(name: String, shape: impl Into<Vec<usize>>) -> Parameter {
     }
 }
 
+impl Config {
+    /// Reads the contents of a `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownFamily`], [`Error::UnsupportedValue`], [`Error::MissingField`] and [`Error::UnknownField`],
+    /// each naming the field.
+    pub fn from_json(json: Map<String, Value>) -> Result<Self, Error> {
+        let found = match json.get("model_type") {
+            Some(Value::String(name)) => name.as_str(),
+            Some(other) => return Err(unsupported("model_type", other, "a string")),
+            None => "",
+        };
+        let family = Family::ALL
+            .into_iter()
+            .find(|family| family.model_type() == found)
+            .ok_or_else(|| Error::UnknownFamily {
+                found: found.to_owned(),
+                supported: Family::ALL.map(Family::model_type).join(", "),
+            })?;
+        let fields = Fields::new(family.model_type(), &json);
+        let mut config = config(family, &fields)?;
+        fields.finish()?;
+        config.check()?;
+        config.json = json;
+        Ok(config)
+    }
+}
+
 /// Reads the fields of a family's configuration.
-pub(crate) fn config(family: Family, fields: &Fields<'_>) -> Result<Config, Error> {
+fn config(family: Family, fields: &Fields<'_>) -> Result<Config, Error> {
     match family {
         Family::Gpt2 => gpt2::config(fields),
         Family::GptJ => gptj::config(fields),

@@ -8,9 +8,10 @@ use tch::Device;
 
 use super::super::engine::{Sink, failure, result};
 use super::Loaded;
+use crate::edit::measured::{self, Gates, Measured, ProbeChange};
 use crate::edit::{
-    self, ContextPlan, Effect, Error, Hyper, Method, Metric, Overrides, Probe, Request, Sayings,
-    Step, Update,
+    self, ContextPlan, Effect, Error, Hyperparameters, KeyCovariance, Method, NextTokens,
+    Overrides, Probe, Request, Step, Update,
 };
 use crate::model;
 use crate::proto::v1::unit_result::Outcome;
@@ -20,9 +21,6 @@ use crate::version::{self, Factor, Matrix};
 
 /// Factors up to this many bytes travel in the result; larger ones as objects.
 const INLINE: usize = 1 << 20;
-
-/// A change of more than this part of its matrix is worth a warning, where nobody says otherwise.
-const LARGE: f64 = 0.5;
 
 /// Text that has nothing to do with any edit: its drift is what the edit did to everything else.
 const GENERIC: [&str; 3] = [
@@ -36,7 +34,7 @@ const GENERIC: [&str; 3] = [
 pub(super) struct Factorised {
     digest: String,
     ridge: f64,
-    metric: Metric,
+    covariance: KeyCovariance,
 }
 
 /// The facts of a lease, in order.
@@ -82,7 +80,7 @@ impl From<version::Error> for Stopped {
 /// Everything that is the same for all facts of a lease.
 pub(super) struct Plan {
     method: Method,
-    hyper: Hyper,
+    hyper: Hyperparameters,
     contexts: Vec<String>,
 }
 
@@ -116,22 +114,11 @@ impl Editing<'_> {
     /// What the lease's edits have in common: their numbers, contexts and key statistics.
     pub(super) fn plan(&mut self, sink: &mut dyn Sink) -> Result<Plan, Stopped> {
         let method: Method = self.spec.method.parse()?;
-        let number = |name: &str| {
-            let named = self.spec.parameters.iter().find(|p| p.key == name);
-            named.map(|p| p.value)
-        };
-        let overrides = Overrides {
-            layer: self.spec.layer.map(|layer| layer as usize),
-            steps: number("steps").map(|steps| steps as usize),
-            learning_rate: number("learning_rate"),
-            clamp: number("clamp"),
-            weight_decay: number("weight_decay"),
-            kl_factor: number("kl_factor"),
-            stop_loss: number("stop_loss"),
-            ridge: number("ridge"),
-            bound: number("bound"),
-        };
-        let hyper = Hyper::new(method, self.loaded.model.config(), &overrides)?;
+        let mut overrides = Overrides::at(self.spec.layer.map(|layer| layer as usize));
+        for number in &self.spec.parameters {
+            overrides.set(method, &number.key, number.value)?;
+        }
+        let hyper = Hyperparameters::new(method, self.loaded.model.config(), &overrides)?;
         if method.needs_statistics() {
             self.factorise(hyper.ridge)?;
         }
@@ -179,7 +166,7 @@ impl Editing<'_> {
         let moment = Moment::from_npz(BufReader::new(file))
             .map_err(|error| unreadable(error.to_string()))?;
         *self.factorised = Some(Factorised {
-            metric: Metric::new(&moment, ridge, self.device)?,
+            covariance: KeyCovariance::new(&moment, ridge, self.device)?,
             digest: statistics.digest,
             ridge,
         });
@@ -196,9 +183,13 @@ impl Editing<'_> {
         let fact = task.request.clone().unwrap_or_default();
         let request = Request::from(fact.clone());
         let (update, steps) = self.compute(plan, unit, &request, sink)?;
-        let measured = self.measure(&request, task, &update)?;
-        let gates = self.spec.gates.unwrap_or_default();
-        let failed_gates = measured.failed_gates(&gates);
+        let (measured, probes) = self.measure(&request, task, &update)?;
+        if let Some((name, value)) = measured.not_finite() {
+            let error = Error::NotFinite { name, value };
+            return Err(Stopped::Unit(error.to_string()));
+        }
+        let gates = gates(&self.spec.gates.unwrap_or_default());
+        let verdict = measured::judge(&measured.figures(), &gates);
         let mut factor = self.factor(&update).to_proto();
         if factor.data.len() > INLINE {
             factor.digest = sink.put(&factor.data).map_err(Stopped::Here)?;
@@ -216,13 +207,15 @@ impl Editing<'_> {
                 .filter(|_| plan.method.needs_statistics())
                 .collect(),
             factors: vec![factor],
-            figures: measured.figures(),
+            figures: (measured.named().into_iter())
+                .map(|(key, value)| v1::NamedNumber { key, value })
+                .collect(),
             based_on: self.lease.version.clone(),
-            state: match failed_gates.is_empty() {
+            state: match verdict.accepted() {
                 true => v1::EditState::Accepted,
                 false => v1::EditState::Rejected,
             } as i32,
-            failed_gates,
+            failed_gates: verdict.failed,
             job: task_name
                 .split("/tasks/")
                 .next()
@@ -230,12 +223,12 @@ impl Editing<'_> {
                 .to_owned(),
             fingerprint: describe(&self.fingerprint),
             layer_choice: self.spec.layer_choice.clone(),
-            warnings: measured.warnings(&gates),
+            warnings: verdict.warnings,
             ..Default::default()
         };
         Ok(v1::EditOutcome {
             edit: Some(edit),
-            probes: measured.probes,
+            probes,
             steps: steps.iter().map(step_to_proto).collect(),
         })
     }
@@ -263,7 +256,7 @@ impl Editing<'_> {
                     &plan.contexts,
                     method,
                     &plan.hyper,
-                    &factorised.metric,
+                    &factorised.covariance,
                     &watch,
                 )?;
                 (found.update, found.steps)
@@ -290,12 +283,14 @@ impl Editing<'_> {
         request: &Request,
         task: &v1::EditTask,
         update: &Update,
-    ) -> Result<Measured, Stopped> {
+    ) -> Result<(Measured, Vec<v1::EditProbe>), Stopped> {
         let asked = Asked::new(request, task);
         let norm = self.relative_norm(update);
         let first = asked.answers(&self.loaded.model)?;
         let second = self.with(update, |model| asked.answers(model))?;
-        Ok(Measured::new(&asked, &first, &second?, norm))
+        let measured = asked.measured(&first, &second?, norm);
+        let probes = asked.probes(&measured);
+        Ok((measured, probes))
     }
 
     /// The norm of an edit in norms of the matrix that it changes.
@@ -351,8 +346,8 @@ struct Asked {
 
 struct Answers {
     effects: Vec<Effect>,
-    neighbours: Sayings,
-    generic: Sayings,
+    neighbours: NextTokens,
+    generic: NextTokens,
 }
 
 impl Asked {
@@ -388,152 +383,70 @@ impl Asked {
         let generic: Vec<String> = self.generic.iter().filter(fits).cloned().collect();
         Ok(Answers {
             effects: edit::probe(model, &self.probes)?,
-            neighbours: Sayings::of(model, &self.neighbours, false)?,
-            generic: Sayings::of(model, &generic, true)?,
+            neighbours: NextTokens::of(model, &self.neighbours, false)?,
+            generic: NextTokens::of(model, &generic, true)?,
         })
     }
 }
 
-/// What an edit did.
-struct Measured {
-    probes: Vec<v1::EditProbe>,
-    neighbour_drift: Option<f64>,
-    text_drift: Option<f64>,
-    norm: f64,
-}
-
-impl Measured {
-    fn new(asked: &Asked, first: &Answers, second: &Answers, norm: f64) -> Self {
+impl Asked {
+    /// What an edit did, from the answers before and after it.
+    fn measured(&self, first: &Answers, second: &Answers, norm: f64) -> Measured {
+        let mut measured = Measured {
+            neighbour_drifts: first.neighbours.drift(&second.neighbours),
+            text_drifts: first.generic.drift(&second.generic),
+            update_norm: norm,
+            ..Measured::default()
+        };
         let effects = first.effects.iter().zip(&second.effects);
-        let prompts = asked.kinds.iter().zip(&asked.probes);
-        let probes = prompts
-            .zip(effects)
-            .map(|((&kind, probe), (before, after))| v1::EditProbe {
-                kind: kind as i32,
-                prompt: probe.prompt.clone(),
+        for (kind, (before, after)) in self.kinds.iter().zip(effects) {
+            let of_kind = match kind {
+                v1::EditProbeKind::Paraphrase => &mut measured.paraphrases,
+                v1::EditProbeKind::Neighbour => &mut measured.neighbours,
+                _ => &mut measured.rewrites,
+            };
+            of_kind.push(ProbeChange {
                 new_before: before.new,
                 new_after: after.new,
                 true_before: before.old,
                 true_after: after.old,
             });
-        Self {
-            probes: probes.collect(),
-            neighbour_drift: mean(first.neighbours.drift(&second.neighbours)),
-            text_drift: mean(first.generic.drift(&second.generic)),
-            norm,
         }
+        measured
     }
 
-    fn of(&self, kind: v1::EditProbeKind) -> impl Iterator<Item = &v1::EditProbe> {
-        self.probes.iter().filter(move |probe| probe.kind() == kind)
-    }
-
-    /// The margin of the new target over the true one after the edit.
-    fn margin(&self) -> f64 {
-        let rewritten = self.of(v1::EditProbeKind::Rewrite);
-        let margins = rewritten.map(|p| p.new_after - p.true_after.unwrap_or_default());
-        margins.fold(f64::INFINITY, f64::min)
-    }
-
-    fn failed_gates(&self, gates: &v1::EditGates) -> Vec<String> {
-        // What is not a number passes no gate.
-        let fails =
-            |larger: f64, smaller: f64| larger.is_nan() || smaller.is_nan() || larger < smaller;
-        let mut failed = Vec::new();
-        if let Some(least) = gates.efficacy.filter(|&least| fails(self.margin(), least)) {
-            failed.push(format!(
-                "efficacy: the new target's margin is {:.3}, the gate asks for {least}",
-                self.margin()
-            ));
-        }
-        let drift = self.neighbour_drift.unwrap_or_default();
-        if let Some(most) = gates.neighbour_drift.filter(|&most| fails(most, drift)) {
-            failed.push(format!(
-                "neighbours: they drift by {drift:.3} nats, the gate allows {most}"
-            ));
-        }
-        if let Some(most) = gates.norm.filter(|&most| fails(most, self.norm)) {
-            failed.push(format!(
-                "norm: the change has {:.3} of the matrix's norm, the gate allows {most}",
-                self.norm
-            ));
-        }
-        failed
-    }
-
-    fn warnings(&self, gates: &v1::EditGates) -> Vec<String> {
-        let most = gates.norm_warning.unwrap_or(LARGE);
-        let large = self.norm.is_nan() || self.norm > most;
-        let warning = format!(
-            "the change has {:.3} of the matrix's norm, more than {most}: so large a change may wreck the model; try \
-             another layer, more key statistics, or a lower clamp",
-            self.norm
-        );
-        large.then_some(warning).into_iter().collect()
-    }
-
-    fn figures(&self) -> Vec<v1::NamedNumber> {
-        let mut figures = Vec::new();
-        let mut add = |key: String, value: Option<f64>| {
-            figures.extend(value.map(|value| v1::NamedNumber { key, value }));
-        };
-        for (name, kind) in [
-            ("rewrite", v1::EditProbeKind::Rewrite),
-            ("paraphrases", v1::EditProbeKind::Paraphrase),
-            ("neighbours", v1::EditProbeKind::Neighbour),
-        ] {
-            let all = || self.of(kind);
-            add(
-                format!("{name}.new.before"),
-                mean(all().map(|p| p.new_before)),
-            );
-            add(
-                format!("{name}.new.after"),
-                mean(all().map(|p| p.new_after)),
-            );
-            add(
-                format!("{name}.true.before"),
-                mean(all().filter_map(|p| p.true_before)),
-            );
-            add(
-                format!("{name}.true.after"),
-                mean(all().filter_map(|p| p.true_after)),
-            );
-        }
-        add("neighbours.drift".into(), self.neighbour_drift);
-        add("text.drift".into(), self.text_drift);
-        add("update_norm".into(), Some(self.norm));
-        figures.sort_by(|a, b| a.key.cmp(&b.key));
-        figures
+    /// The prompts with what was measured of them, in the order in which they were asked.
+    fn probes(&self, measured: &Measured) -> Vec<v1::EditProbe> {
+        let all = (measured.rewrites.iter())
+            .chain(&measured.paraphrases)
+            .chain(&measured.neighbours);
+        let prompts = self.kinds.iter().zip(&self.probes);
+        let probes = prompts
+            .zip(all)
+            .map(|((&kind, probe), change)| v1::EditProbe {
+                kind: kind as i32,
+                prompt: probe.prompt.clone(),
+                new_before: change.new_before,
+                new_after: change.new_after,
+                true_before: change.true_before,
+                true_after: change.true_after,
+            });
+        probes.collect()
     }
 }
 
-fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
-    let (mut sum, mut count) = (0.0, 0);
-    for value in values {
-        sum += value;
-        count += 1;
+fn gates(asked: &v1::EditGates) -> Gates {
+    Gates {
+        efficacy: asked.efficacy,
+        neighbour_drift: asked.neighbour_drift,
+        norm: asked.norm,
+        norm_warning: asked.norm_warning,
     }
-    (count > 0).then(|| sum / f64::from(count))
 }
 
 fn parameters(plan: &Plan) -> Vec<v1::NamedNumber> {
-    let hyper = &plan.hyper;
-    let mut numbers = vec![
-        ("layer", hyper.layer as f64),
-        ("learning_rate", hyper.learning_rate),
-        ("steps", hyper.steps as f64),
-        ("stop_loss", hyper.stop_loss),
-    ];
-    match plan.method {
-        Method::FtL => numbers.push(("bound", hyper.bound)),
-        Method::RRome | Method::Rome => numbers.extend([
-            ("clamp", hyper.clamp),
-            ("kl_factor", hyper.kl_factor),
-            ("ridge", hyper.ridge),
-            ("weight_decay", hyper.weight_decay),
-        ]),
-    }
+    let mut numbers = plan.hyper.named(plan.method);
+    numbers.push(("layer", plan.hyper.layer as f64));
     numbers.sort_by_key(|(key, _)| *key);
     let named = |(key, value): (&str, f64)| v1::NamedNumber {
         key: key.to_owned(),
@@ -566,7 +479,7 @@ fn describe(fingerprint: &v1::Fingerprint) -> String {
 struct Watched<'a> {
     sink: RefCell<&'a mut dyn Sink>,
     unit: u64,
-    hyper: Hyper,
+    hyper: Hyperparameters,
 }
 
 impl edit::Watch for Watched<'_> {

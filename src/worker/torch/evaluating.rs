@@ -4,7 +4,7 @@
 use super::super::engine::{Sink, failure, result};
 use super::editing::{Editing, Plan, Stopped};
 use crate::edit;
-use crate::eval::{self, Answer, Record, Scored, Set, Shows};
+use crate::eval::{self, Answer, ProbeKind, Record, Scored, Set};
 use crate::model::Model;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, FailureClass, leased_unit::Spec};
@@ -148,10 +148,10 @@ fn record_of(sent: &v1::EvalRecord) -> Record {
 }
 
 fn answer_to_proto(answer: &Answer) -> v1::EvalAnswer {
-    let kind = match answer.shows {
-        Shows::Rewrite => v1::EditProbeKind::Rewrite,
-        Shows::Paraphrase => v1::EditProbeKind::Paraphrase,
-        Shows::Neighbour => v1::EditProbeKind::Neighbour,
+    let kind = match answer.kind {
+        ProbeKind::Rewrite => v1::EditProbeKind::Rewrite,
+        ProbeKind::Paraphrase => v1::EditProbeKind::Paraphrase,
+        ProbeKind::Neighbour => v1::EditProbeKind::Neighbour,
     };
     let score = |scored: Scored| v1::EvalScore {
         nll: scored.nll,

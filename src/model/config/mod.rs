@@ -11,7 +11,6 @@ pub use rope::{Rope, RopeScaling};
 use serde_json::{Map, Value};
 
 use super::Error;
-use super::families;
 use fields::LARGEST;
 pub(crate) use fields::{Fields, token_ids};
 
@@ -189,39 +188,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the contents of a `config.json`.
-    ///
-    /// # Errors
-    /// [`Error::UnknownFamily`], [`Error::UnsupportedValue`], [`Error::MissingField`] and [`Error::UnknownField`],
-    /// each naming the field.
-    pub fn from_json(json: Map<String, Value>) -> Result<Self, Error> {
-        let found = match json.get("model_type") {
-            Some(Value::String(name)) => name.as_str(),
-            Some(other) => return Err(unsupported("model_type", other, "a string")),
-            None => "",
-        };
-        let family = Family::ALL
-            .into_iter()
-            .find(|family| family.model_type() == found)
-            .ok_or_else(|| Error::UnknownFamily {
-                found: found.to_owned(),
-                supported: Family::ALL.map(Family::model_type).join(", "),
-            })?;
-        let fields = Fields::new(family.model_type(), &json);
-        let mut config = families::config(family, &fields)?;
-        fields.finish()?;
-        config.check()?;
-        config.json = json;
-        Ok(config)
-    }
-
     /// Whether positions are learned vectors added to the token embeddings.
     pub fn learned_positions(&self) -> bool {
         self.attention.iter().all(|layer| layer.rope.is_none())
     }
 
     /// Relations between fields that no single field can break.
-    fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         for (field, value) in [
             ("width", self.width),
             ("heads", self.heads),

@@ -11,13 +11,13 @@ const SMALLEST_PIVOT: f64 = 1e-10;
 
 /// `C = E[k k^T]`, factorised.
 #[derive(Debug)]
-pub struct Metric {
+pub struct KeyCovariance {
     /// `L` of `C + ridge I = L L^T`, `[inner, inner]` in float64.
     factor: Tensor,
     ridge: f64,
 }
 
-impl Metric {
+impl KeyCovariance {
     /// Factorises the mean of the statistics with `ridge`, 0 or more, added to its diagonal.
     ///
     /// # Errors
@@ -103,16 +103,16 @@ fn cholesky(mean: &Tensor, ridge: f64) -> Result<Option<Tensor>, Error> {
 mod tests {
     use super::*;
 
-    fn metric(sum: &[f64], count: u64, ridge: f64) -> Result<Metric, Error> {
+    fn covariance(sum: &[f64], count: u64, ridge: f64) -> Result<KeyCovariance, Error> {
         let moment = Moment::new(2, sum.to_vec(), count).unwrap();
-        Metric::new(&moment, ridge, Device::Cpu)
+        KeyCovariance::new(&moment, ridge, Device::Cpu)
     }
 
     #[test]
     fn the_direction_solves_the_mean_and_has_length_one() {
         // C = [2 1; 1 3]; C^-1 (1, 0) = (3, -1) / 5.
-        let metric = metric(&[20.0, 10.0, 10.0, 30.0], 10, 0.0).unwrap();
-        let found = metric.direction(&Tensor::from_slice(&[1.0, 0.0]));
+        let covariance = covariance(&[20.0, 10.0, 10.0, 30.0], 10, 0.0).unwrap();
+        let found = covariance.direction(&Tensor::from_slice(&[1.0, 0.0]));
         let found: Vec<f64> = Vec::try_from(&found).unwrap();
         let length = 10.0_f64.sqrt();
         assert!((found[0] - 3.0 / length).abs() < 1e-12, "{found:?}");
@@ -122,12 +122,15 @@ mod tests {
     #[test]
     fn singular_statistics_are_refused_with_a_ridge_that_would_do() {
         for (sum, count) in [([1.0, 1.0, 1.0, 1.0], 10), ([2.0, 1.0, 1.0, 2.0], 1)] {
-            let Err(Error::Singular { ridge, .. }) = metric(&sum, count, 0.0) else {
+            let Err(Error::Singular { ridge, .. }) = covariance(&sum, count, 0.0) else {
                 panic!("{sum:?} of {count} were inverted");
             };
             assert!(ridge > 0.0 && ridge < 1e-3);
-            metric(&sum, count, ridge).unwrap();
+            covariance(&sum, count, ridge).unwrap();
         }
-        assert!(matches!(metric(&[0.0; 4], 10, 0.0), Err(Error::Degenerate)));
+        assert!(matches!(
+            covariance(&[0.0; 4], 10, 0.0),
+            Err(Error::Degenerate)
+        ));
     }
 }

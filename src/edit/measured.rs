@@ -1,0 +1,367 @@
+//! What an edit did, in numbers, and whether that passes its gates.
+//!
+//! Plain numbers, without libtorch: the worker measures, and whoever keeps the edit judges it again from the figures
+//! that are kept with it. A gate that asks for what was not measured, or whose number is no number, is not passed.
+
+/// A change of more than this part of its matrix is worth a warning, where no gate says otherwise.
+const LARGE: f64 = 0.5;
+
+/// A prompt before and after an edit: probabilities a token, `exp(-NLL)`, of its answers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ProbeChange {
+    /// Of the new object, before.
+    pub new_before: f64,
+    /// Of the new object, after.
+    pub new_after: f64,
+    /// Of the true object, before, where it is known.
+    pub true_before: Option<f64>,
+    /// Of the true object, after, where it is known.
+    pub true_after: Option<f64>,
+}
+
+/// What an edit did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Measured {
+    /// The sentences that were rewritten.
+    pub rewrites: Vec<ProbeChange>,
+    /// The same facts in other words.
+    pub paraphrases: Vec<ProbeChange>,
+    /// Other facts, which should stay.
+    pub neighbours: Vec<ProbeChange>,
+    /// Drift of what is said after each neighbouring prompt: `KL(before || after)` at the next token, in nats.
+    pub neighbour_drifts: Vec<f64>,
+    /// The same of text that has nothing to do with the edit, at all its tokens.
+    pub text_drifts: Vec<f64>,
+    /// Norm of the change, in norms of the matrix.
+    pub update_norm: f64,
+}
+
+impl Measured {
+    /// The figures that are kept with an edit, in the order of their names. A mean over nothing is left out.
+    pub fn named(&self) -> Vec<(String, f64)> {
+        let mut named = Vec::new();
+        let mut add = |name: String, value: Option<f64>| {
+            named.extend(value.map(|value| (name, value)));
+        };
+        for (name, all) in [
+            ("rewrite", &self.rewrites),
+            ("paraphrases", &self.paraphrases),
+            ("neighbours", &self.neighbours),
+        ] {
+            let each = || all.iter();
+            let new_before = mean(each().map(|it| it.new_before));
+            let true_before = mean(each().filter_map(|it| it.true_before));
+            add(format!("{name}.new.before"), new_before);
+            add(
+                format!("{name}.new.after"),
+                mean(each().map(|it| it.new_after)),
+            );
+            add(format!("{name}.true.before"), true_before);
+            add(
+                format!("{name}.true.after"),
+                mean(each().filter_map(|it| it.true_after)),
+            );
+        }
+        let drift = |drifts: &[f64]| mean(drifts.iter().copied());
+        add("neighbours.drift".into(), drift(&self.neighbour_drifts));
+        add("text.drift".into(), drift(&self.text_drifts));
+        add("update_norm".into(), Some(self.update_norm));
+        named.sort_by(|a, b| a.0.cmp(&b.0));
+        named
+    }
+
+    /// What the gates go by.
+    pub fn figures(&self) -> Figures {
+        let margin = |it: &ProbeChange| it.new_after - it.true_after.unwrap_or_default();
+        let smaller = |a: f64, b: f64| if a < b || a.is_nan() { a } else { b };
+        Figures {
+            margin: self.rewrites.iter().map(margin).reduce(smaller),
+            neighbour_drift: mean(self.neighbour_drifts.iter().copied()),
+            update_norm: Some(self.update_norm),
+        }
+    }
+
+    /// The name of the first number that is not finite, with it. An edit that has one was not measured.
+    pub fn not_finite(&self) -> Option<(String, f64)> {
+        self.named().into_iter().find(|(_, it)| !it.is_finite())
+    }
+}
+
+/// The numbers of an edit that gates are about. What was not measured is [`None`].
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Figures {
+    /// Probability a token of the new object less that of the true one, after the edit; of the new object alone where
+    /// no true one is known. The least over the sentences that were rewritten.
+    pub margin: Option<f64>,
+    /// Mean drift of what is said after the neighbouring prompts, in nats.
+    pub neighbour_drift: Option<f64>,
+    /// Norm of the change, in norms of the matrix.
+    pub update_norm: Option<f64>,
+}
+
+impl Figures {
+    /// Of the figures that an edit of one fact keeps, as [`Measured::named`] names them.
+    pub fn from_named<'a>(named: impl IntoIterator<Item = (&'a str, f64)>) -> Self {
+        let mut figures = Self::default();
+        let (mut new, mut old) = (None, None);
+        for (name, value) in named {
+            match name {
+                "rewrite.new.after" => new = Some(value),
+                "rewrite.true.after" => old = Some(value),
+                "neighbours.drift" => figures.neighbour_drift = Some(value),
+                "update_norm" => figures.update_norm = Some(value),
+                _ => {}
+            }
+        }
+        figures.margin = new.map(|new| new - old.unwrap_or_default());
+        figures
+    }
+}
+
+/// What an edit must pass to be accepted. What is [`None`] is no gate.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Gates {
+    /// Least [`Figures::margin`].
+    pub efficacy: Option<f64>,
+    /// Most [`Figures::neighbour_drift`].
+    pub neighbour_drift: Option<f64>,
+    /// Most [`Figures::update_norm`].
+    pub norm: Option<f64>,
+    /// Most [`Figures::update_norm`] without a warning.
+    pub norm_warning: Option<f64>,
+}
+
+impl Gates {
+    /// The gates that let through what both let through. Of settings and a request: a request may be stricter than the
+    /// settings, and never looser. A bound that is no number lets nothing through.
+    pub fn strictest(a: Gates, b: Gates) -> Gates {
+        let of = |a: Option<f64>, b: Option<f64>, stricter: fn(f64, f64) -> f64| match (a, b) {
+            (Some(a), Some(b)) if a.is_nan() || b.is_nan() => Some(f64::NAN),
+            (Some(a), Some(b)) => Some(stricter(a, b)),
+            (a, b) => a.or(b),
+        };
+        Gates {
+            efficacy: of(a.efficacy, b.efficacy, f64::max),
+            neighbour_drift: of(a.neighbour_drift, b.neighbour_drift, f64::min),
+            norm: of(a.norm, b.norm, f64::min),
+            norm_warning: of(a.norm_warning, b.norm_warning, f64::min),
+        }
+    }
+}
+
+/// What gates say of an edit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The gates that it does not pass, each with its number and its bound. Empty: it is accepted.
+    pub failed: Vec<String>,
+    /// What to think about before it is used.
+    pub warnings: Vec<String>,
+}
+
+impl Verdict {
+    /// Whether every gate is passed.
+    pub fn accepted(&self) -> bool {
+        self.failed.is_empty()
+    }
+}
+
+/// Judges an edit by its figures.
+pub fn judge(figures: &Figures, gates: &Gates) -> Verdict {
+    // What is not a number passes no gate.
+    let fails = |larger: f64, smaller: f64| larger.is_nan() || smaller.is_nan() || larger < smaller;
+    let mut failed = Vec::new();
+    match (gates.efficacy, figures.margin) {
+        (Some(least), None) => failed.push(format!(
+            "efficacy: no sentence was measured after the edit, the gate asks for a margin of {least}"
+        )),
+        (Some(least), Some(margin)) if fails(margin, least) => failed.push(format!(
+            "efficacy: the new target's margin is {margin:.3}, the gate asks for {least}"
+        )),
+        _ => {}
+    }
+    match (gates.neighbour_drift, figures.neighbour_drift) {
+        (Some(most), None) => failed.push(format!(
+            "neighbours: their drift was not measured, the gate allows {most}: give neighbouring prompts, or ask for no \
+             such gate"
+        )),
+        (Some(most), Some(drift)) if fails(most, drift) => failed.push(format!(
+            "neighbours: they drift by {drift:.3} nats, the gate allows {most}"
+        )),
+        _ => {}
+    }
+    match (gates.norm, figures.update_norm) {
+        (Some(most), None) => failed.push(format!(
+            "norm: the norm of the change was not measured, the gate allows {most}"
+        )),
+        (Some(most), Some(norm)) if fails(most, norm) => failed.push(format!(
+            "norm: the change has {norm:.3} of the matrix's norm, the gate allows {most}"
+        )),
+        _ => {}
+    }
+    let most = gates.norm_warning.unwrap_or(LARGE);
+    let large = |norm: &f64| fails(most, *norm);
+    let warnings = figures.update_norm.filter(large).map(|norm| {
+        format!(
+            "the change has {norm:.3} of the matrix's norm, more than {most}: so large a change may wreck the model; try \
+             another layer, more key statistics, or a lower clamp"
+        )
+    });
+    Verdict {
+        failed,
+        warnings: warnings.into_iter().collect(),
+    }
+}
+
+/// The mean, where there is anything to take it of.
+fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let (mut sum, mut count) = (0.0, 0);
+    for value in values {
+        sum += value;
+        count += 1;
+    }
+    (count > 0).then(|| sum / f64::from(count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(new_after: f64, true_after: Option<f64>) -> ProbeChange {
+        ProbeChange {
+            new_before: 0.1,
+            new_after,
+            true_before: true_after,
+            true_after,
+        }
+    }
+
+    fn measured() -> Measured {
+        Measured {
+            rewrites: vec![change(0.9, Some(0.05))],
+            neighbours: vec![change(0.1, Some(0.6))],
+            neighbour_drifts: vec![0.01, 0.03],
+            text_drifts: vec![0.002],
+            update_norm: 0.2,
+            ..Measured::default()
+        }
+    }
+
+    const ALL: Gates = Gates {
+        efficacy: Some(0.8),
+        neighbour_drift: Some(0.05),
+        norm: Some(0.3),
+        norm_warning: None,
+    };
+
+    #[test]
+    fn an_edit_within_all_bounds_is_accepted_and_one_beyond_each_is_not() {
+        let good = measured().figures();
+        assert_eq!(judge(&good, &ALL), Verdict::default());
+        for (bad, gate) in [
+            (
+                Figures {
+                    margin: Some(0.79),
+                    ..good
+                },
+                "efficacy: the new target's margin is 0.790",
+            ),
+            (
+                Figures {
+                    neighbour_drift: Some(0.06),
+                    ..good
+                },
+                "neighbours: they drift by 0.060",
+            ),
+            (
+                Figures {
+                    update_norm: Some(0.31),
+                    ..good
+                },
+                "norm: the change has 0.310",
+            ),
+        ] {
+            let failed = judge(&bad, &ALL).failed;
+            assert_eq!(failed.len(), 1, "{failed:?}");
+            assert!(failed[0].starts_with(gate), "{failed:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_passes_no_gate() {
+        let mut edit = measured();
+        edit.rewrites.push(change(f64::NAN, None));
+        edit.neighbour_drifts.push(f64::NAN);
+        edit.update_norm = f64::NAN;
+        let verdict = judge(&edit.figures(), &ALL);
+        assert_eq!(verdict.failed.len(), 3, "{verdict:?}");
+        assert_eq!(verdict.warnings.len(), 1, "{verdict:?}");
+        assert!(edit.not_finite().is_some());
+        assert_eq!(measured().not_finite(), None);
+        let no_number = Gates {
+            efficacy: Some(f64::NAN),
+            ..Gates::default()
+        };
+        assert!(!judge(&measured().figures(), &no_number).accepted());
+    }
+
+    #[test]
+    fn a_gate_over_what_was_not_measured_is_not_passed() {
+        let mut edit = measured();
+        edit.neighbours.clear();
+        edit.neighbour_drifts.clear();
+        let failed = judge(&edit.figures(), &ALL).failed;
+        assert_eq!(failed.len(), 1, "{failed:?}");
+        assert!(
+            failed[0].contains("give neighbouring prompts"),
+            "{failed:?}"
+        );
+        assert_eq!(judge(&Figures::default(), &ALL).failed.len(), 3);
+        assert!(judge(&Figures::default(), &Gates::default()).accepted());
+    }
+
+    #[test]
+    fn without_a_true_object_the_margin_is_that_over_nothing() {
+        let mut edit = measured();
+        edit.rewrites = vec![change(0.85, None)];
+        assert_eq!(edit.figures().margin, Some(0.85));
+        assert!(judge(&edit.figures(), &ALL).accepted());
+    }
+
+    #[test]
+    fn the_figures_that_are_kept_are_judged_as_those_that_were_measured() {
+        for true_after in [Some(0.05), None] {
+            let mut edit = measured();
+            edit.rewrites = vec![change(0.7, true_after)];
+            let named = edit.named();
+            let pairs = named.iter().map(|(name, value)| (name.as_str(), *value));
+            assert_eq!(Figures::from_named(pairs), edit.figures());
+        }
+    }
+
+    #[test]
+    fn a_request_can_be_stricter_than_the_settings_and_not_looser() {
+        let looser = Gates {
+            efficacy: Some(0.1),
+            neighbour_drift: Some(9.0),
+            norm: Some(9.0),
+            norm_warning: Some(9.0),
+        };
+        let strict = Gates {
+            norm_warning: Some(0.5),
+            ..ALL
+        };
+        assert_eq!(Gates::strictest(strict, looser), strict);
+        assert_eq!(Gates::strictest(looser, strict), strict);
+        assert_eq!(Gates::strictest(ALL, Gates::default()), ALL);
+        assert_eq!(Gates::strictest(Gates::default(), ALL), ALL);
+        let none = Gates {
+            norm: Some(f64::NAN),
+            ..ALL
+        };
+        assert!(
+            Gates::strictest(ALL, none)
+                .norm
+                .is_some_and(|it| it.is_nan())
+        );
+    }
+}

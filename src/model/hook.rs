@@ -1,0 +1,51 @@
+//! What a block is asked for, what it gives, and a hand in what lies between.
+
+use tch::Tensor;
+
+use super::attention::KeyValue;
+
+/// What one call of [`super::Model::block`] is to do. The default: all tokens, nothing before them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pass<'a> {
+    /// Keys and values of the tokens before `x`'s. Its rows divide `x`'s: row `r` of `x` attends to past row
+    /// `r % past.rows()`.
+    pub past: Option<&'a KeyValue>,
+    /// Compute outputs only for the last so many tokens of `x`, 1 or more; keys and values are made for all.
+    pub queries: Option<i64>,
+}
+
+/// What one block gives.
+#[derive(Debug)]
+pub struct BlockOutput {
+    /// `[rows, queries, width]`.
+    pub hidden: Tensor,
+    /// Of `x`'s own tokens only.
+    pub kv: KeyValue,
+}
+
+/// Sees, and may replace, what a block computes. Everything passes through unless a method is overridden.
+pub trait Hook {
+    /// Output of the attention, before any post-norm and the residual sum: `[rows, queries, width]`.
+    fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        out
+    }
+
+    /// Output of the MLP, before any post-norm and the residual sum: `[rows, queries, width]`.
+    fn mlp(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        out
+    }
+
+    /// Output of the block: `[rows, queries, width]`.
+    fn hidden(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        out
+    }
+
+    /// Input of the MLP's second matrix, an edit's key: `[rows, queries, inner]`.
+    fn key(&mut self, _layer: usize, _key: &Tensor) {}
+}
+
+/// The hook that sees nothing and changes nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Plain;
+
+impl Hook for Plain {}
