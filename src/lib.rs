@@ -23,6 +23,7 @@ pub mod requests;
 pub mod stats;
 pub mod store;
 pub mod telemetry;
-pub mod translate;
+
 pub mod version;
+pub mod wire;
 pub mod worker;

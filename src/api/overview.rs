@@ -18,7 +18,7 @@ use crate::proto::v1::{self, GetStatusRequest, GetStatusResponse, JobState};
 use crate::store::{FORMAT, Usage};
 use crate::telemetry::exposition::Sample;
 use crate::telemetry::metrics;
-use crate::translate::class_name;
+use crate::wire::class_name;
 
 /// How old the looked up sizes may be: for somebody who asks, and for those who ask all the time.
 const FRESH: Duration = Duration::from_secs(2);

@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::plot::table::{Align, Table};
 use crate::proto::v1;
-use crate::translate::class_name;
+use crate::wire::class_name;
 
 /// Jobs that are shown.
 const JOBS: usize = 10;

@@ -15,7 +15,7 @@ use crate::client::{self, Client};
 use crate::config::ClientConfig;
 use crate::objects::Digest;
 use crate::proto::v1::{self, job::Spec};
-use crate::{corpus, facts, translate};
+use crate::{corpus, facts, wire};
 
 /// Facts of more bytes travel as an object.
 pub const INLINE_BYTES: usize = 1 << 20;
@@ -115,7 +115,7 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
             other => bail!("--engine '{other}': use exact or plain"),
         } as i32,
         dtype: parse_dtype(&args.dtype)? as i32,
-        compat: translate::compat_to_proto(args.compat) as i32,
+        compat: wire::compat_to_proto(args.compat) as i32,
         ..Default::default()
     };
     let texts = match &args.noise_corpus {
@@ -229,11 +229,8 @@ fn facts(args: &Args) -> anyhow::Result<Vec<v1::Fact>> {
 }
 
 fn parse_kind(text: &str) -> anyhow::Result<i32> {
-    let names: Vec<_> = translate::KINDS
-        .into_iter()
-        .map(translate::kind_name)
-        .collect();
-    match translate::named_kind(text.trim()) {
+    let names: Vec<_> = wire::KINDS.into_iter().map(wire::kind_name).collect();
+    match wire::named_kind(text.trim()) {
         Some(kind) => Ok(kind as i32),
         None => bail!("--kinds '{text}': use {}", names.join(", ")),
     }

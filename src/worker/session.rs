@@ -27,7 +27,7 @@ use crate::telemetry::metrics::{
     WORKER_UNITS,
 };
 use crate::telemetry::traces;
-use crate::translate::class_name;
+use crate::wire::class_name;
 
 /// The protocol that this worker speaks.
 const PROTOCOL: u32 = 1;

@@ -20,7 +20,7 @@ use crate::causal::{self, EmbeddingGaussian, Settings};
 use crate::model::{self, Model};
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, FailureClass, leased_unit::Spec};
-use crate::translate;
+use crate::wire;
 
 /// What the activations of a batch may take if nothing is said: little on a CPU, which is not faster
 /// with more, and enough on a GPU to keep it busy. One number for every device of a kind: where
@@ -320,7 +320,7 @@ impl Sweep<'_> {
         .map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
         let mut settings = Settings::new(noise);
         settings.kinds.clear();
-        for (kind, severed) in kinds.iter().filter_map(|&kind| translate::kind(kind)) {
+        for (kind, severed) in kinds.iter().filter_map(|&kind| wire::kind(kind)) {
             match severed {
                 Some(severed) => settings.severed.push(severed),
                 None => settings.kinds.push(kind),
@@ -333,7 +333,7 @@ impl Sweep<'_> {
             v1::Engine::Plain => causal::Engine::Plain,
             v1::Engine::Exact | v1::Engine::Unspecified => causal::Engine::Exact,
         };
-        settings.compat = translate::compat(self.spec.compat());
+        settings.compat = wire::compat(self.spec.compat());
         settings.memory_bytes = self.memory;
 
         let asked = causal::Fact::from(fact.clone());
@@ -346,10 +346,10 @@ impl Sweep<'_> {
         match traced {
             Ok(grids) => {
                 for grid in grids {
-                    let kind = translate::kind_to_proto(grid.kind, grid.severed);
+                    let kind = wire::kind_to_proto(grid.kind, grid.severed);
                     let unit = units.iter().zip(&kinds).find(|(_, k)| **k == kind);
                     let Some((unit, _)) = unit else { continue };
-                    let grid = translate::grid_to_proto(grid, self.spec, scale);
+                    let grid = wire::grid_to_proto(grid, self.spec, scale);
                     sink.commit(
                         result(unit.unit, Outcome::Grid(grid)),
                         self.fingerprint.clone(),

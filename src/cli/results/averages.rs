@@ -9,7 +9,7 @@ use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};
 use crate::plot::text::visible;
 use crate::proto::v1;
-use crate::translate::kind_name;
+use crate::wire::kind_name;
 
 /// Where the paper found MLPs to matter.
 pub(super) const EARLY: Role = Role::LastSubject;

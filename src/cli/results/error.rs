@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{causal, npz, plot, translate};
+use crate::{causal, npz, plot, wire};
 
 /// Results that cannot be shown.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub enum Error {
         /// The unit's number.
         unit: u64,
         /// What is wrong.
-        source: translate::Error,
+        source: wire::Error,
     },
     /// Grids that have no common average.
     #[error(transparent)]

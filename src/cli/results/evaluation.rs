@@ -9,7 +9,7 @@ use crate::eval::{Mean, Metric, harmonic};
 use crate::plot::Colour;
 use crate::plot::table::{Align, Table};
 use crate::proto::v1::{self, EditProbeKind, job::Spec, unit_result::Outcome};
-use crate::translate::class_name;
+use crate::wire::class_name;
 
 /// The name of the harmonic mean of the scores.
 const S: &str = "S";

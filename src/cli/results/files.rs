@@ -8,7 +8,7 @@ use super::{Error, Outcome, Results, Unit};
 use crate::npz;
 use crate::plot;
 use crate::proto::v1;
-use crate::translate::kind_name;
+use crate::wire::kind_name;
 
 impl Results<'_> {
     /// Draws a heat map of every traced fact and kind into `folder`, and, of more than one traced

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::{Error, Outcome, Results};
 use crate::causal::{Averages, Mean, Role, Site};
 use crate::proto::v1;
-use crate::translate::class_name;
-use crate::translate::{compat, kind_name};
+use crate::wire::class_name;
+use crate::wire::{compat, kind_name};
 
 impl Results<'_> {
     /// A JSON object a line, one a fact and kind. `scores` is `[token][layer]`; an untraced fact

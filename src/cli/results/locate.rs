@@ -13,7 +13,7 @@ use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};
 use crate::plot::text::visible;
 use crate::proto::v1;
-use crate::translate::kind_name;
+use crate::wire::kind_name;
 
 /// The sites of a job's facts.
 pub struct Sites {

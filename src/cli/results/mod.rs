@@ -26,7 +26,7 @@ use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};
 use crate::plot::text::{label, truncate, visible, wrap};
 use crate::proto::v1::{self, job::Spec, unit_result::Outcome as Sent};
-use crate::translate::{KINDS, class_name, kind_name};
+use crate::wire::{KINDS, class_name, kind_name};
 
 /// Columns of a text that goes to no terminal, where it has to have some width.
 const WIDTH: usize = 100;

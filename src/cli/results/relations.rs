@@ -11,7 +11,7 @@ use crate::plot::table::{Align, Table};
 use crate::plot::text::visible;
 use crate::plot::{Colour, HeatMap};
 use crate::proto::v1;
-use crate::translate::kind_name;
+use crate::wire::kind_name;
 
 /// The facts of one relation.
 pub(super) struct Relation {

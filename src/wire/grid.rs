@@ -1,7 +1,4 @@
-//! Facts, kinds, grids and edit requests between the public contract and the code that computes.
-//!
-//! [`crate::causal`] and [`crate::edit`] know nothing of the contract and the contract nothing of
-//! them; this is the one place that knows both.
+//! Facts, kinds, grids and edit requests between the contract and the code that computes.
 
 use crate::causal::noise::{Law, Rule};
 use crate::causal::{Compat, Fact, Grid, Kind, Severed, Token};
@@ -96,51 +93,11 @@ pub fn kind_to_proto(kind: Kind, severed: Option<Severed>) -> v1::Kind {
     }
 }
 
-/// The kinds that can be asked for, in the order in which results list them.
-pub const KINDS: [v1::Kind; 5] = [
-    v1::Kind::Hidden,
-    v1::Kind::Mlp,
-    v1::Kind::Attn,
-    v1::Kind::HiddenSeveredMlp,
-    v1::Kind::HiddenSeveredAttn,
-];
-
-/// What users call a kind: `hidden`, `mlp`, `attn`, `hidden_severed_mlp`, `hidden_severed_attn`.
-pub fn kind_name(kind: v1::Kind) -> &'static str {
-    match kind {
-        v1::Kind::Unspecified => "unspecified",
-        v1::Kind::Hidden => "hidden",
-        v1::Kind::Mlp => "mlp",
-        v1::Kind::Attn => "attn",
-        v1::Kind::HiddenSeveredMlp => "hidden_severed_mlp",
-        v1::Kind::HiddenSeveredAttn => "hidden_severed_attn",
-    }
-}
-
-/// The kind of that name.
-pub fn named_kind(name: &str) -> Option<v1::Kind> {
-    KINDS.into_iter().find(|&kind| kind_name(kind) == name)
-}
-
 /// Whose reading of severed paths a sweep follows; what is not said is the default.
 pub fn compat(compat: v1::Compat) -> Compat {
     match compat {
         v1::Compat::Unspecified | v1::Compat::None => Compat::None,
         v1::Compat::PaperCode => Compat::PaperCode,
-    }
-}
-
-/// What people, JSON and metrics call a class of failures: `worker_lost`.
-pub fn class_name(class: v1::FailureClass) -> &'static str {
-    match class {
-        v1::FailureClass::Unspecified => "unspecified",
-        v1::FailureClass::Transient => "transient",
-        v1::FailureClass::WorkerLost => "worker_lost",
-        v1::FailureClass::Preempted => "preempted",
-        v1::FailureClass::Backpressure => "backpressure",
-        v1::FailureClass::OutOfMemory => "out_of_memory",
-        v1::FailureClass::Invalid => "invalid",
-        v1::FailureClass::Poison => "poison",
     }
 }
 
@@ -292,6 +249,7 @@ fn resolved(noise: &str, scale: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::KINDS;
 
     fn sent() -> v1::Grid {
         v1::Grid {
@@ -445,12 +403,10 @@ mod tests {
     }
 
     #[test]
-    fn names_of_kinds_read_back_and_the_unspecified_one_has_none() {
+    fn a_kind_comes_back_as_it_was_sent() {
         for kind in KINDS {
-            assert_eq!(named_kind(kind_name(kind)), Some(kind));
             let (state, severed) = super::kind(kind).unwrap();
             assert_eq!(kind_to_proto(state, severed), kind);
         }
-        assert_eq!(named_kind("unspecified"), None);
     }
 }

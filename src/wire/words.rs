@@ -1,0 +1,56 @@
+//! What people, JSON and metrics call the values of the contract's enums.
+
+use crate::proto::v1;
+
+/// The kinds that can be asked for, in the order in which results list them.
+pub const KINDS: [v1::Kind; 5] = [
+    v1::Kind::Hidden,
+    v1::Kind::Mlp,
+    v1::Kind::Attn,
+    v1::Kind::HiddenSeveredMlp,
+    v1::Kind::HiddenSeveredAttn,
+];
+
+/// What users call a kind: `hidden`, `mlp`, `attn`, `hidden_severed_mlp`, `hidden_severed_attn`.
+pub fn kind_name(kind: v1::Kind) -> &'static str {
+    match kind {
+        v1::Kind::Unspecified => "unspecified",
+        v1::Kind::Hidden => "hidden",
+        v1::Kind::Mlp => "mlp",
+        v1::Kind::Attn => "attn",
+        v1::Kind::HiddenSeveredMlp => "hidden_severed_mlp",
+        v1::Kind::HiddenSeveredAttn => "hidden_severed_attn",
+    }
+}
+
+/// The kind of that name.
+pub fn named_kind(name: &str) -> Option<v1::Kind> {
+    KINDS.into_iter().find(|&kind| kind_name(kind) == name)
+}
+
+/// What people, JSON and metrics call a class of failures: `worker_lost`.
+pub fn class_name(class: v1::FailureClass) -> &'static str {
+    match class {
+        v1::FailureClass::Unspecified => "unspecified",
+        v1::FailureClass::Transient => "transient",
+        v1::FailureClass::WorkerLost => "worker_lost",
+        v1::FailureClass::Preempted => "preempted",
+        v1::FailureClass::Backpressure => "backpressure",
+        v1::FailureClass::OutOfMemory => "out_of_memory",
+        v1::FailureClass::Invalid => "invalid",
+        v1::FailureClass::Poison => "poison",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_kinds_read_back_and_the_unspecified_one_has_none() {
+        for kind in KINDS {
+            assert_eq!(named_kind(kind_name(kind)), Some(kind));
+        }
+        assert_eq!(named_kind("unspecified"), None);
+    }
+}
