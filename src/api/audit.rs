@@ -8,7 +8,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::pages;
-use super::status::{IntoStatus, Reason, data_loss, invalid_argument, not_found, status};
+use super::status::{data_loss, invalid_argument, not_found};
 use crate::audit::{self, merkle, verify};
 use crate::coordinator::Coordinator;
 use crate::proto::v1::audit_service_server::AuditService;
@@ -51,7 +51,7 @@ impl Audit {
 
     async fn checkpoint(&self) -> Result<crate::proto::v1::AuditCheckpoint, Status> {
         let checkpoint = self.coordinator.audit_checkpoint().await;
-        checkpoint.map_err(IntoStatus::into_status)
+        checkpoint.map_err(Status::from)
     }
 }
 
@@ -59,7 +59,7 @@ fn leaf(place: u64, bytes: Vec<u8>) -> Result<AuditLeaf, Status> {
     let entry = AuditEntry::decode(bytes.as_slice()).map_err(|error| data_loss(&error))?;
     if entry.sequence != place {
         let problem = format!("at place {place} lies entry {}", entry.sequence);
-        return Err(audit::Error::Damaged { problem }.into_status());
+        return Err(audit::Error::Damaged { problem }.into());
     }
     Ok(AuditLeaf {
         leaf: bytes,
@@ -70,9 +70,7 @@ fn leaf(place: u64, bytes: Vec<u8>) -> Result<AuditLeaf, Status> {
 /// The hashes of the first `size` leaves.
 fn hashes(store: &Store, size: u64) -> Result<Vec<merkle::Hash>, Status> {
     let leaves = store.audit_entries(0).take(size as usize);
-    leaves
-        .map(|(_, bytes)| Ok(merkle::leaf(&bytes.map_err(IntoStatus::into_status)?)))
-        .collect()
+    leaves.map(|(_, bytes)| Ok(merkle::leaf(&bytes?))).collect()
 }
 
 /// What a listing lets through.
@@ -125,7 +123,7 @@ impl AuditService for Audit {
                 let filter = Filter(request);
                 let (mut leaves, mut bytes, mut last) = (Vec::new(), 0, after);
                 for (place, read) in store.audit_entries(after) {
-                    let found = leaf(place, read.map_err(IntoStatus::into_status)?)?;
+                    let found = leaf(place, read?)?;
                     if found
                         .entry
                         .as_ref()
@@ -173,7 +171,7 @@ impl AuditService for Audit {
                         bytes += read.as_ref().map_or(0, Vec::len);
                         before < LEAF_BYTES
                     });
-                    new.map(|(place, read)| leaf(place, read.map_err(IntoStatus::into_status)?))
+                    new.map(|(place, read)| leaf(place, read?))
                         .collect::<Result<Vec<_>, _>>()
                 })
                 .await?;
@@ -218,7 +216,7 @@ impl AuditService for Audit {
                     .audit_entries(sequence - 1)
                     .next()
                     .ok_or_else(|| not_found(format!("entry {sequence} of the audit log")))?;
-                let found = leaf(place, bytes.map_err(IntoStatus::into_status)?)?;
+                let found = leaf(place, bytes?)?;
                 Ok((found, merkle::inclusion(&hashes, sequence as usize - 1)))
             })
             .await?;
@@ -257,7 +255,7 @@ impl AuditService for Audit {
         let (checkpoint, damage) = match checkpoint {
             Ok(checkpoint) => (Some(checkpoint), None),
             Err(crate::coordinator::Error::Audit(error)) => (None, Some(error.to_string())),
-            Err(error) => return Err(error.into_status()),
+            Err(error) => return Err(error.into()),
         };
         let newest = checkpoint.clone();
         let report = self
@@ -275,18 +273,5 @@ impl AuditService for Audit {
             entries: report.entries,
             checkpoint,
         }))
-    }
-}
-
-impl IntoStatus for audit::Error {
-    fn into_status(self) -> Status {
-        match self {
-            Self::Store(error) => error.into_status(),
-            Self::Damaged { .. } => {
-                tracing::error!(error = %self, "the audit log is damaged");
-                status(Reason::AuditLogDamaged, self.to_string(), [])
-            }
-            Self::Key { .. } | Self::Note { .. } => super::status::internal(&self),
-        }
     }
 }

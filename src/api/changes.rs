@@ -4,7 +4,7 @@
 use tonic::Status;
 
 use super::caller::{authorship, check_why};
-use super::status::{IntoStatus, invalid_argument};
+use super::status::invalid_argument;
 use super::versions::{Versions, split, stored_model, version_of};
 use super::{check, models};
 use crate::audit;
@@ -70,14 +70,11 @@ impl Versions {
                     force: false,
                     by: &by,
                 };
-                let moved = movement
-                    .to_draft(history, &draft)
-                    .map_err(IntoStatus::into_status)?;
+                let moved = movement.to_draft(history, &draft)?;
                 entry.resource.clone_from(&moved.reference.name);
                 done(turn, entry, moved)
             })
-            .await
-            .map_err(IntoStatus::into_status)??;
+            .await??;
         Ok((moved, edit))
     }
 
@@ -165,14 +162,12 @@ impl Versions {
         self.coordinator
             .transact(move |turn| {
                 let history = History::new(turn.store(), &model, &base);
-                let changes =
-                    version::edit_changes(history, &kept).map_err(IntoStatus::into_status)?;
-                turn.record(entry).map_err(IntoStatus::into_status)?;
+                let changes = version::edit_changes(history, &kept)?;
+                turn.record(entry)?;
                 turn.write(changes);
                 Ok::<_, Status>(())
             })
-            .await
-            .map_err(IntoStatus::into_status)??;
+            .await??;
         Ok(CreateEditResponse {
             edit: Some(edit),
             version: None,
@@ -243,18 +238,14 @@ impl Versions {
             .transact(move |turn| {
                 let base = stored_model(turn.store(), &model)?.digest;
                 let history = History::new(turn.store(), &model, &base);
-                let moved = history
-                    .resolve(&version)
-                    .and_then(|version| {
-                        let digest = digest_of(&version.name);
-                        version::create_ref(history, &id, kind, digest, &by)
-                    })
-                    .map_err(IntoStatus::into_status)?;
+                let moved = history.resolve(&version).and_then(|version| {
+                    let digest = digest_of(&version.name);
+                    version::create_ref(history, &id, kind, digest, &by)
+                })?;
                 entry.resource.clone_from(&moved.reference.name);
                 done(turn, entry, moved)
             })
-            .await
-            .map_err(IntoStatus::into_status)?
+            .await?
             .map(|moved| moved.reference)
     }
 
@@ -285,12 +276,10 @@ impl Versions {
                 };
                 let moved = history
                     .resolve(&version)
-                    .and_then(|version| movement.to_stored(history, digest_of(&version.name)))
-                    .map_err(IntoStatus::into_status)?;
+                    .and_then(|version| movement.to_stored(history, digest_of(&version.name)))?;
                 done(turn, entry, moved)
             })
-            .await
-            .map_err(IntoStatus::into_status)??;
+            .await??;
         Ok(UpdateRefResponse {
             previous_version: version::version_name(&of, &moved.before),
             r#ref: Some(moved.reference),
@@ -306,7 +295,7 @@ fn done(
 ) -> Result<MovedRef, Status> {
     entry.version_before.clone_from(&moved.before);
     entry.version_after = digest_of(&moved.reference.version).to_owned();
-    turn.record(entry).map_err(IntoStatus::into_status)?;
+    turn.record(entry)?;
     turn.write(std::mem::take(&mut moved.changes));
     Ok(moved)
 }

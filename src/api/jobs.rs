@@ -10,8 +10,7 @@ use uuid::Uuid;
 
 use super::caller::{answered, draft};
 use super::status::{
-    IntoStatus, Reason, data_loss, failed_precondition, invalid_argument, invalid_fields,
-    not_found, retry_later,
+    Reason, data_loss, failed_precondition, invalid_argument, invalid_fields, not_found,
 };
 use super::{check, models, pages, statistics, versions};
 use crate::audit;
@@ -70,8 +69,7 @@ impl Jobs {
         let mut model = self
             .coordinator
             .store()
-            .model(models::model_id(&job.model)?)
-            .map_err(IntoStatus::into_status)?
+            .model(models::model_id(&job.model)?)?
             .ok_or_else(|| not_found(&job.model))?;
         model.tensors.clear();
         let job = Job {
@@ -93,8 +91,7 @@ impl Jobs {
         let (task_cost, gates) = self
             .coordinator
             .inspect(|core| (core.task_cost(), core.gates()))
-            .await
-            .map_err(IntoStatus::into_status)?;
+            .await?;
         let store = self.coordinator.store();
         match &mut job.spec {
             Some(Spec::Edit(spec)) => {
@@ -129,16 +126,11 @@ impl Jobs {
         new.request_id = request_id;
         // After its digest was taken: the same request may come again in another trace.
         new.job.trace_parent = traces::trace_parent(&tracing::Span::current());
-        let new = self
-            .coordinator
-            .with_answers(new)
-            .await
-            .map_err(IntoStatus::into_status)?;
+        let new = self.coordinator.with_answers(new).await?;
         let done = self
             .coordinator
             .ask_as(Event::Submit(Box::new(new)), entry)
-            .await
-            .map_err(IntoStatus::into_status)?;
+            .await?;
         let made = match done {
             Done::Made(made) => made,
             _ => id,
@@ -148,10 +140,7 @@ impl Jobs {
     }
 
     async fn cancel(&self, id: Uuid, entry: audit::EntryDraft) -> Result<Job, Status> {
-        self.coordinator
-            .ask_as(Event::Cancel(id), entry)
-            .await
-            .map_err(IntoStatus::into_status)?;
+        self.coordinator.ask_as(Event::Cancel(id), entry).await?;
         self.job(id).await
     }
 
@@ -160,11 +149,7 @@ impl Jobs {
         id: Uuid,
         entry: audit::EntryDraft,
     ) -> Result<RequeueQuarantinedResponse, Status> {
-        let done = self
-            .coordinator
-            .ask_as(Event::Requeue(id), entry)
-            .await
-            .map_err(IntoStatus::into_status)?;
+        let done = self.coordinator.ask_as(Event::Requeue(id), entry).await?;
         let tasks_requeued = match done {
             Done::Requeued(tasks) => tasks,
             _ => 0,
@@ -178,8 +163,7 @@ impl Jobs {
     async fn job(&self, id: Uuid) -> Result<Job, Status> {
         self.coordinator
             .inspect(move |core| core.job(id))
-            .await
-            .map_err(IntoStatus::into_status)?
+            .await?
             .ok_or_else(|| not_found(format!("jobs/{id}")))
     }
 }
@@ -220,8 +204,7 @@ impl JobService for Jobs {
         let job = self
             .coordinator
             .inspect_job(id, move |core| core.full_job(id))
-            .await
-            .map_err(IntoStatus::into_status)?
+            .await?
             .ok_or_else(|| not_found(&name))?;
         Ok(Response::new(GetJobResponse { job: Some(job) }))
     }
@@ -236,8 +219,7 @@ impl JobService for Jobs {
         let mut jobs = self
             .coordinator
             .inspect(move |core| core.jobs_before(before, size + 1))
-            .await
-            .map_err(IntoStatus::into_status)?;
+            .await?;
         let more = jobs.len() > size;
         jobs.truncate(size);
         let next_page_token = match jobs.last() {
@@ -295,18 +277,17 @@ impl JobService for Jobs {
         let coordinator = self.coordinator.clone();
         let stream = async_stream::try_stream! {
             // Asked for before the first look, so that nothing falls between the two.
-            let mut signal = coordinator.watch(id).await.map_err(IntoStatus::into_status)?;
+            let mut signal = coordinator.watch(id).await?;
             let mut after = after_sequence;
             loop {
                 signal.mark_unchanged();
                 let (job, progress) = coordinator
                     .inspect(move |core| (core.job(id), core.progress(id)))
-                    .await
-                    .map_err(IntoStatus::into_status)?;
+                    .await?;
                 let job = job.ok_or_else(|| not_found(format!("jobs/{id}")))?;
                 let store = coordinator.store().clone();
                 let events = super::blocking(move || {
-                    store.events(id, after, EVENTS).map_err(IntoStatus::into_status)
+                    store.events(id, after, EVENTS).map_err(Status::from)
                 })
                 .await?;
                 let seen = events.last().map_or(after, |event| event.sequence);
@@ -338,8 +319,7 @@ impl JobService for Jobs {
         let mut tasks = self
             .coordinator
             .inspect_job(id, move |core| core.tasks(id, from, size + 1))
-            .await
-            .map_err(IntoStatus::into_status)?
+            .await?
             .ok_or_else(|| not_found(&request.parent))?;
         let more = tasks.len() > size;
         tasks.truncate(size);
@@ -363,8 +343,7 @@ impl JobService for Jobs {
         let reasons = self
             .coordinator
             .inspect_job(id, move |core| core.explain(id))
-            .await
-            .map_err(IntoStatus::into_status)?
+            .await?
             .ok_or_else(|| not_found(&name))?;
         Ok(Response::new(ExplainJobResponse { reasons }))
     }
@@ -382,7 +361,7 @@ impl JobService for Jobs {
         let found = super::blocking(move || {
             store
                 .results(id, from, size, RESULT_BYTES)
-                .map_err(IntoStatus::into_status)
+                .map_err(Status::from)
         })
         .await?;
         let mut results = Vec::with_capacity(found.len());
@@ -430,10 +409,7 @@ fn prepare(
     check::job(&mut job, &items).map_err(invalid_fields)?;
     check::objects(&job, store.objects()).map_err(invalid_fields)?;
     if !given && !validate_only && items.bytes().len() > INLINE_BYTES {
-        let digest = store
-            .objects()
-            .put(items.bytes())
-            .map_err(IntoStatus::into_status)?;
+        let digest = store.objects().put(items.bytes())?;
         coordinator::name_object(&mut job, &digest.to_string());
     }
     coordinator::unpack(&mut job, &items);
@@ -474,7 +450,7 @@ fn version(
         name => versions::version_of(id, field, name)?,
     };
     let history = History::new(store, id, &model.digest);
-    let version = history.resolve(&asked).map_err(IntoStatus::into_status)?;
+    let version = history.resolve(&asked)?;
     Ok(version.name)
 }
 
@@ -494,9 +470,7 @@ fn read_object(store: &Store, field: &str, digest: &str) -> Result<Items, Status
         .parse()
         .map_err(|error: crate::objects::Error| invalid_argument(field, error.to_string()))?;
     let objects = store.objects();
-    let size = objects
-        .durable_size(&parsed)
-        .map_err(IntoStatus::into_status)?;
+    let size = objects.durable_size(&parsed)?;
     let largest = crate::facts::LARGEST_FILE;
     match size {
         None => Err(failed_precondition(
@@ -508,7 +482,7 @@ fn read_object(store: &Store, field: &str, digest: &str) -> Result<Items, Status
             format!("it has {size} bytes: {largest} at most"),
         )),
         Some(_) => {
-            let bytes = objects.read(&parsed).map_err(IntoStatus::into_status)?;
+            let bytes = objects.read(&parsed)?;
             let items = Items::parse(bytes.into())
                 .map_err(|malformed| invalid_argument(field, malformed.to_string()))?;
             if items.is_empty() {
@@ -527,65 +501,4 @@ fn page_number<T: std::str::FromStr>(list: &str, token: &str) -> Result<Option<T
                 .map_err(|_| super::status::invalid_page_token(token))
         })
         .transpose()
-}
-
-fn too_much(refusal: &coordinator::Refusal) -> Status {
-    let message = refusal.to_string();
-    match refusal {
-        coordinator::Refusal::TooMuch {
-            owner,
-            what,
-            open,
-            most,
-            retry,
-            ..
-        } => retry_later(
-            Reason::TooMuchOpen,
-            message,
-            Duration::from_millis(*retry),
-            [
-                ("owner", owner.clone()),
-                ("what", (*what).to_owned()),
-                ("open", open.to_string()),
-                ("limit", most.to_string()),
-            ],
-        ),
-        _ => super::status::internal(refusal),
-    }
-}
-
-impl IntoStatus for coordinator::Error {
-    fn into_status(self) -> Status {
-        use coordinator::{Error, Refusal};
-        match self {
-            Error::Refused(Refusal::NoSuchJob(id)) => not_found(format!("jobs/{id}")),
-            Error::Refused(Refusal::NoSuchWorker(name)) => not_found(format!("workers/{name}")),
-            Error::Refused(refusal @ Refusal::TooMuch { .. }) => too_much(&refusal),
-            Error::Refused(refusal @ Refusal::RequestIdReused { .. }) => {
-                super::status::already_exists(
-                    super::status::Reason::RequestIdReused,
-                    refusal.to_string(),
-                )
-            }
-            Error::Stopped => super::status::unavailable(self.to_string()),
-            Error::Store(error) => error.into_status(),
-            Error::Audit(error) => error.into_status(),
-        }
-    }
-}
-
-impl IntoStatus for crate::store::Error {
-    fn into_status(self) -> Status {
-        match self {
-            Self::Object(error) => error.into_status(),
-            Self::Damaged { .. } => data_loss(&self),
-            Self::NoSpace { .. } => {
-                super::status::status(super::status::Reason::DiskFull, self.to_string(), [])
-            }
-            Self::Occupied { .. } => {
-                super::status::status(super::status::Reason::StoreOccupied, self.to_string(), [])
-            }
-            _ => super::status::internal(&self),
-        }
-    }
 }

@@ -28,7 +28,5 @@ mod workers;
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, tonic::Status> + Send + 'static,
 ) -> Result<T, tonic::Status> {
-    crate::blocking::blocking(work)
-        .await
-        .map_err(|error| status::internal(&error))?
+    crate::blocking::blocking(work).await?
 }

@@ -3,9 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::caller::{answered, draft};
-use super::status::{
-    IntoStatus, Reason, already_exists, failed_precondition, invalid_fields, not_found,
-};
+use super::status::{Reason, already_exists, failed_precondition, invalid_fields, not_found};
 use super::{check, pages};
 use crate::audit;
 use crate::coordinator::Coordinator;
@@ -42,11 +40,7 @@ impl Models {
         let mut model = model.unwrap_or_default();
         let digests = check_model(&model_id, &model).map_err(invalid_fields)?;
         for (file, digest) in model.files.iter().zip(&digests) {
-            let size = self
-                .store()
-                .objects()
-                .durable_size(digest)
-                .map_err(IntoStatus::into_status)?;
+            let size = self.store().objects().durable_size(digest)?;
             match size {
                 Some(size) if size == file.size => {}
                 found => {
@@ -70,7 +64,7 @@ impl Models {
             .coordinator
             .transact(move |turn| {
                 let before = turn.store().model(&model_id);
-                if let Some(before) = before.map_err(IntoStatus::into_status)? {
+                if let Some(before) = before? {
                     return if before.digest == model.digest {
                         Ok(before)
                     } else {
@@ -82,12 +76,11 @@ impl Models {
                     };
                 }
                 model.create_time = Some(turn.time());
-                turn.record(entry).map_err(IntoStatus::into_status)?;
+                turn.record(entry)?;
                 turn.write([Change::Model(model_id, model.clone())]);
                 Ok(model)
             })
-            .await
-            .map_err(IntoStatus::into_status)??;
+            .await??;
         tracing::info!(model = model.name, family = model.family, "model imported");
         Ok(model)
     }
@@ -120,8 +113,7 @@ impl ModelService for Models {
         let name = request.into_inner().name;
         let model = self
             .store()
-            .model(model_id(&name)?)
-            .map_err(IntoStatus::into_status)?
+            .model(model_id(&name)?)?
             .ok_or_else(|| not_found(&name))?;
         Ok(Response::new(GetModelResponse { model: Some(model) }))
     }
@@ -133,10 +125,7 @@ impl ModelService for Models {
         let request = request.into_inner();
         let size = pages::size(request.page_size)?;
         let after = pages::after("models", &request.page_token)?.unwrap_or_default();
-        let mut models = self
-            .store()
-            .models(&after, size + 1)
-            .map_err(IntoStatus::into_status)?;
+        let mut models = self.store().models(&after, size + 1)?;
         let more = models.len() > size;
         models.truncate(size);
         for model in &mut models {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::status::{IntoStatus, data_loss, invalid_argument};
+use super::status::{data_loss, invalid_argument};
 use crate::objects::{CHUNK, Digest, Error, ObjectStore, Partial, blocking, read_piece};
 use crate::proto::v1::object_service_server::ObjectService;
 use crate::proto::v1::{
@@ -86,7 +86,7 @@ impl ObjectService for Objects {
                 offset,
                 size,
             }
-            .into_status());
+            .into());
         }
         let path = self.store.path(&digest);
         Ok(Response::new(Box::pin(async_stream::try_stream! {
@@ -174,7 +174,7 @@ impl ObjectService for Objects {
                 committed: received,
                 size,
             }
-            .into_status());
+            .into());
         }
         if received != size {
             discard(partial).await?;
@@ -183,7 +183,7 @@ impl ObjectService for Objects {
                 announced: size,
                 received,
             }
-            .into_status());
+            .into());
         }
         on_disk(move || partial.finish()).await?;
         respond()
@@ -191,13 +191,13 @@ impl ObjectService for Objects {
 }
 
 fn parse(digest: &str) -> Result<Digest, Status> {
-    digest.parse().map_err(Error::into_status)
+    digest.parse().map_err(Status::from)
 }
 
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Status> {
-    blocking(work).await.map_err(Error::into_status)
+    blocking(work).await.map_err(Status::from)
 }
 
 async fn discard(partial: Partial) -> Result<(), Status> {

@@ -9,7 +9,6 @@ use futures::FutureExt;
 use tonic::{Request, Response, Status};
 
 use super::caller::principal;
-use super::status::IntoStatus;
 use super::workers::PROTOCOL;
 use crate::auth;
 use crate::coordinator::{Coordinator, violations};
@@ -103,11 +102,7 @@ impl Overview {
     }
 
     async fn status(&self, caller: v1::Caller, age: Duration) -> Result<v1::Status, Status> {
-        let scheduler = self
-            .coordinator
-            .inspect(|core| core.census())
-            .await
-            .map_err(IntoStatus::into_status)?;
+        let scheduler = self.coordinator.inspect(|core| core.census()).await?;
         let Known { usage, problem, .. } = self.usage(age).await;
         let store = v1::StoreStatus {
             format: FORMAT,

@@ -8,8 +8,7 @@ use uuid::Uuid;
 
 use super::caller::{answered, draft};
 use super::status::{
-    IntoStatus, Reason, data_loss, failed_precondition, internal, invalid_argument, not_found,
-    status,
+    Reason, data_loss, failed_precondition, internal, invalid_argument, not_found, status,
 };
 use super::{check, models};
 use crate::audit;
@@ -58,8 +57,7 @@ impl StatisticsOf {
                 let job = self
                     .coordinator
                     .inspect_job(id, move |core| core.full_job(id))
-                    .await
-                    .map_err(IntoStatus::into_status)?
+                    .await?
                     .ok_or_else(|| not_found(&name))?;
                 let model = models::model_id(&job.model)?.to_owned();
                 (
@@ -81,13 +79,12 @@ impl StatisticsOf {
                 for one in &mut made {
                     one.create_time = Some(turn.time());
                 }
-                turn.record(entry).map_err(IntoStatus::into_status)?;
+                turn.record(entry)?;
                 let records = made.iter().map(|one| Record::statistics(&model, one));
                 turn.write(records.map(Change::Record));
                 Ok(made)
             })
-            .await
-            .map_err(IntoStatus::into_status)?
+            .await?
     }
 }
 
@@ -111,14 +108,10 @@ impl StatisticsService for StatisticsOf {
         let model = models::model_id(&parent)?.to_owned();
         let store = self.coordinator.store().clone();
         let mut statistics = super::blocking(move || {
-            if store
-                .model(&model)
-                .map_err(IntoStatus::into_status)?
-                .is_none()
-            {
+            if store.model(&model)?.is_none() {
                 return Err(not_found(&parent));
             }
-            store.statistics(&model).map_err(IntoStatus::into_status)
+            store.statistics(&model).map_err(Status::from)
         })
         .await?;
         let age = |one: &v1::Statistics| one.create_time.map_or(0, |time| time.seconds);
@@ -141,9 +134,7 @@ fn of_job(store: &Store, id: Uuid, job: &v1::Job) -> Result<Vec<v1::Statistics>,
             format!("jobs/{id} has not succeeded: 'palimpsest job show {id}' says how it is"),
         ));
     }
-    let results = store
-        .results(id, 0, usize::MAX, usize::MAX)
-        .map_err(IntoStatus::into_status)?;
+    let results = store.results(id, 0, usize::MAX, usize::MAX)?;
     let mut shards = Vec::with_capacity(results.len());
     for (_, _, bytes) in results {
         let result = v1::UnitResult::decode(bytes.as_slice()).map_err(|e| data_loss(&e))?;
@@ -174,10 +165,7 @@ fn of_job(store: &Store, id: Uuid, job: &v1::Job) -> Result<Vec<v1::Statistics>,
         }
         let total = total.ok_or_else(|| not_found(format!("jobs/{id} layer {layer}")))?;
         let bytes = total.to_npz().map_err(|e| internal(&e))?;
-        let digest = store
-            .objects()
-            .put(&bytes)
-            .map_err(IntoStatus::into_status)?;
+        let digest = store.objects().put(&bytes)?;
         made.push(v1::Statistics {
             name: format!("{}/statistics/{digest}", job.model),
             version: digest_of(&job.version).to_owned(),
@@ -200,7 +188,7 @@ fn of_file(
     model: &str,
     file: &v1::create_statistics_request::File,
 ) -> Result<v1::Statistics, Status> {
-    let found = store.model(model).map_err(IntoStatus::into_status)?;
+    let found = store.model(model)?;
     let found = found.ok_or_else(|| not_found(format!("models/{model}")))?;
     let layers = found.shape.unwrap_or_default().layers;
     if file.layer >= layers {
@@ -217,10 +205,7 @@ fn of_file(
             invalid_argument("file.digest", error.to_string())
         })?;
     let objects = store.objects();
-    let Some(size) = objects
-        .durable_size(&digest)
-        .map_err(IntoStatus::into_status)?
-    else {
+    let Some(size) = objects.durable_size(&digest)? else {
         let what = format!("the object {digest} is not stored: upload it first");
         return Err(failed_precondition(Reason::ObjectMissing, what));
     };
@@ -272,10 +257,8 @@ fn down_channels(model: &v1::Model) -> Option<u64> {
 }
 
 fn read(objects: &ObjectStore, digest: &str) -> Result<Moment, Status> {
-    let digest: Digest = digest.parse().map_err(IntoStatus::into_status)?;
-    let file = objects
-        .open_object(&digest)
-        .map_err(IntoStatus::into_status)?;
+    let digest: Digest = digest.parse()?;
+    let file = objects.open_object(&digest)?;
     Moment::from_npz(BufReader::new(file))
         .map_err(|error| invalid_argument("object", error.to_string()))
 }
@@ -325,7 +308,7 @@ pub(super) fn resolve(
     }
     let id = models::model_id(name)?;
     check::identifier("job.model", id).map_err(|(field, what)| invalid_argument(field, what))?;
-    let all = store.statistics(id).map_err(IntoStatus::into_status)?;
+    let all = store.statistics(id)?;
     let best = all
         .iter()
         .filter(|one| one.layer == layer)

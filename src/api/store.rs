@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tonic::{Request, Response, Status};
 
 use super::caller::draft;
-use super::status::{IntoStatus, invalid_argument};
+use super::status::invalid_argument;
 use crate::audit::EntryDraft;
 use crate::coordinator::Coordinator;
 use crate::proto::v1::store_service_server::StoreService;
@@ -33,13 +33,10 @@ impl StoreRecords {
         let counted = garbage.counted();
         if counted.removed + counted.partial > 0 {
             entry.detail = counted.to_string();
-            self.coordinator
-                .record(entry)
-                .await
-                .map_err(IntoStatus::into_status)?;
+            self.coordinator.record(entry).await?;
         }
         let store = Arc::clone(self.coordinator.store());
-        let sweep = move || store.sweep(garbage).map_err(IntoStatus::into_status);
+        let sweep = move || store.sweep(garbage).map_err(Status::from);
         let collected = super::blocking(sweep).await?;
         tracing::info!(
             objects = collected.removed,
@@ -76,11 +73,7 @@ impl StoreService for StoreRecords {
         }
         let before = SystemTime::now().checked_sub(age).ok_or_else(bad)?;
         let store = Arc::clone(self.coordinator.store());
-        let look = move || {
-            store
-                .garbage(Grace { before })
-                .map_err(IntoStatus::into_status)
-        };
+        let look = move || store.garbage(Grace { before }).map_err(Status::from);
         let garbage = super::blocking(look).await?;
         if dry_run {
             return Ok(Response::new(response(garbage.counted())));

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::caller::{answered, draft};
-use super::status::{
-    IntoStatus, Reason, data_loss, failed_precondition, internal, invalid_argument, not_found,
-    status,
-};
+use super::status::{invalid_argument, not_found};
 use super::{check, models, pages};
 use crate::audit;
 use crate::coordinator::Coordinator;
@@ -67,7 +64,7 @@ impl Versions {
         super::blocking(move || {
             let model = stored_model(&store, &id)?;
             let history = History::new(&store, &id, &model.digest);
-            read(history, &model).map_err(IntoStatus::into_status)
+            read(history, &model).map_err(Status::from)
         })
         .await
     }
@@ -75,8 +72,7 @@ impl Versions {
 
 pub(super) fn stored_model(store: &Store, id: &str) -> Result<v1::Model, Status> {
     store
-        .model(id)
-        .map_err(IntoStatus::into_status)?
+        .model(id)?
         .ok_or_else(|| not_found(format!("models/{id}")))
 }
 
@@ -358,55 +354,5 @@ impl VersionService for Versions {
         let entry = draft(&request, "refs.update", &asked.name, &asked.why);
         let answer = Self::update_ref(self, request.into_inner(), entry.clone()).await;
         self.answer(entry, answer).await
-    }
-}
-
-impl IntoStatus for Error {
-    fn into_status(self) -> Status {
-        let message = self.to_string();
-        match self {
-            Error::Unknown { what, name, model } => status(
-                Reason::NotFound,
-                message,
-                [("resource", format!("models/{model}/{what}s/{name}"))],
-            ),
-            Error::Ambiguous { .. } => invalid_argument("name", message),
-            Error::Factor { .. } | Error::Tensor { .. } => {
-                invalid_argument("edit.factors", message)
-            }
-            Error::NotFinite { .. } => invalid_argument("edit.factors", message),
-            Error::Field { field, problem } => invalid_argument(field, problem),
-            Error::RefName { .. } => invalid_argument("ref_id", message),
-            Error::Moved {
-                name,
-                expected,
-                actual,
-                etag,
-                author,
-            } => status(
-                Reason::EtagMismatch,
-                message,
-                [
-                    ("resource", name),
-                    ("expected", expected),
-                    ("version", actual),
-                    ("etag", etag),
-                    ("moved_by", author),
-                ],
-            ),
-            Error::Tag { .. } => failed_precondition(Reason::RefIsTag, message),
-            Error::Taken { .. } => super::status::already_exists(Reason::NameTaken, message),
-            Error::NotThere { .. } => failed_precondition(Reason::EditNotInVersion, message),
-            Error::AlreadyThere { .. } => failed_precondition(Reason::EditInVersion, message),
-            Error::Rejected { .. } => failed_precondition(Reason::EditRejected, message),
-            Error::Missing { .. } => failed_precondition(Reason::VersionIncomplete, message),
-            Error::Materialised { .. } => data_loss(&self),
-            Error::Model(_) | Error::Layout { .. } | Error::Export { .. } => internal(&self),
-            Error::Store(error) => error.into_status(),
-            Error::Object(crate::objects::Error::NotFound { .. }) => {
-                failed_precondition(Reason::ObjectMissing, message)
-            }
-            Error::Object(error) => error.into_status(),
-        }
     }
 }

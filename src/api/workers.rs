@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::caller::{answered, draft};
 use super::status::{
-    IntoStatus, Reason, aborted, failed_precondition, invalid_argument, not_found, unavailable,
+    Reason, aborted, failed_precondition, invalid_argument, not_found, unavailable,
 };
 use super::{check, pages};
 use crate::audit;
@@ -50,14 +50,10 @@ impl Workers {
             .strip_prefix("workers/")
             .ok_or_else(|| not_found(name))?
             .to_owned();
-        self.coordinator
-            .ask_as(event(id.clone()), entry)
-            .await
-            .map_err(IntoStatus::into_status)?;
+        self.coordinator.ask_as(event(id.clone()), entry).await?;
         self.coordinator
             .inspect(move |core| core.worker(&id))
-            .await
-            .map_err(IntoStatus::into_status)?
+            .await?
             .ok_or_else(|| not_found(name))
     }
 }
@@ -86,20 +82,13 @@ impl WorkerService for Workers {
         let held = check_hello(&hello)?;
         let worker = hello.worker_id.clone();
         note_version(&hello);
-        let (session, outbox) = self
-            .coordinator
-            .open_session()
-            .await
-            .map_err(IntoStatus::into_status)?;
+        let (session, outbox) = self.coordinator.open_session().await?;
         let event = Event::Hello {
             session,
             hello: Box::new(hello),
             held,
         };
-        self.coordinator
-            .tell(event)
-            .await
-            .map_err(IntoStatus::into_status)?;
+        self.coordinator.tell(event).await?;
         tracing::info!(worker, "worker connected");
 
         let coordinator = self.coordinator.clone();
@@ -161,8 +150,7 @@ impl WorkerService for Workers {
         let mut workers = self
             .coordinator
             .inspect(move |core| core.workers(&after, size + 1))
-            .await
-            .map_err(IntoStatus::into_status)?;
+            .await?;
         let more = workers.len() > size;
         workers.truncate(size);
         let next_page_token = match workers.last() {
@@ -248,7 +236,7 @@ async fn receive(
             Err(status) => return status,
         };
         if let Err(error) = coordinator.tell(event).await {
-            return error.into_status();
+            return error.into();
         }
     }
 }

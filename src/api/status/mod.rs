@@ -10,19 +10,10 @@ use std::fmt;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use crate::objects;
+mod convert;
 
 /// The `domain` of every `ErrorInfo` that Palimpsest sends.
 pub const DOMAIN: &str = "palimpsest";
-
-/// When a bucket that does not answer may be asked again.
-const AWAY: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// Turns a subsystem's error into the status that its caller gets.
-pub trait IntoStatus {
-    /// The status.
-    fn into_status(self) -> Status;
-}
 
 /// One line a reason: its variant, the code it is sent with, and what to do about it.
 macro_rules! reasons {
@@ -276,112 +267,11 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-impl IntoStatus for objects::Error {
-    fn into_status(self) -> Status {
-        use objects::Error;
-        let message = self.to_string();
-        match &self {
-            Error::BadDigest { .. } => invalid_argument("digest", message),
-            Error::NotFound { digest } => status(
-                Reason::NotFound,
-                message,
-                [("resource", format!("objects/{digest}"))],
-            ),
-            Error::Mismatch { expected, actual } => invalid(
-                Reason::DigestMismatch,
-                message.clone(),
-                vec![FieldViolation::new("digest", message)],
-                [
-                    ("digest", expected.to_string()),
-                    ("actual_digest", actual.to_string()),
-                ],
-            ),
-            Error::SizeMismatch {
-                digest,
-                announced,
-                received,
-            } => invalid(
-                Reason::SizeMismatch,
-                message.clone(),
-                vec![FieldViolation::new("size", message)],
-                [
-                    ("digest", digest.to_string()),
-                    ("announced_size", announced.to_string()),
-                    ("received_size", received.to_string()),
-                ],
-            ),
-            Error::Offset {
-                digest, committed, ..
-            } => status(
-                Reason::WrongOffset,
-                message,
-                [
-                    ("digest", digest.to_string()),
-                    ("committed_size", committed.to_string()),
-                ],
-            ),
-            Error::Incomplete {
-                digest, committed, ..
-            } => status(
-                Reason::ObjectIncomplete,
-                message,
-                [
-                    ("digest", digest.to_string()),
-                    ("committed_size", committed.to_string()),
-                ],
-            ),
-            Error::PastEnd { digest, size, .. } => status(
-                Reason::OffsetPastEnd,
-                message,
-                [("digest", digest.to_string()), ("size", size.to_string())],
-            ),
-            Error::Busy { digest } => status(
-                Reason::ObjectBusy,
-                message,
-                [("digest", digest.to_string())],
-            ),
-            Error::NoSpace { .. } => {
-                tracing::error!(error = message, "the disk is full");
-                status(Reason::DiskFull, message, [])
-            }
-            Error::Quota {
-                digest,
-                size,
-                used,
-                limit,
-            } => status(
-                Reason::QuotaExceeded,
-                message,
-                [
-                    ("digest", digest.to_string()),
-                    ("size", size.to_string()),
-                    ("used_bytes", used.to_string()),
-                    ("limit_bytes", limit.to_string()),
-                ],
-            ),
-            Error::Corrupt { .. } | Error::BucketCorrupt { .. } => data_loss(&self),
-            Error::BucketAway { .. } => {
-                tracing::error!(error = message, "the bucket does not answer");
-                retry_later(Reason::BucketAway, message, AWAY, [])
-            }
-            Error::BucketRefused { .. } => {
-                tracing::error!(error = message, "the bucket refuses");
-                failed_precondition(Reason::BucketRefused, message)
-            }
-            Error::Stopping => unavailable(message),
-            Error::Changed { .. }
-            | Error::Io { .. }
-            | Error::Transfer { .. }
-            | Error::Credentials { .. }
-            | Error::BucketSettings { .. } => internal(&self),
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::objects;
     use std::collections::HashSet;
 
     #[test]
@@ -425,8 +315,8 @@ mod tests {
             digest,
             offset: 9,
             committed: 5,
-        }
-        .into_status();
+        };
+        let status = Status::from(status);
         assert_eq!(status.code(), Code::Aborted);
         let details = status.get_error_details();
         let info = details.error_info().unwrap();
@@ -434,7 +324,7 @@ mod tests {
         assert_eq!(info.metadata["committed_size"], "5");
         assert_eq!(info.metadata["digest"], digest.to_string());
 
-        let bad = "xyz".parse::<objects::Digest>().unwrap_err().into_status();
+        let bad = Status::from("xyz".parse::<objects::Digest>().unwrap_err());
         assert_eq!(bad.code(), Code::InvalidArgument);
         assert_eq!(
             bad.get_error_details()
