@@ -6,7 +6,9 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
+use super::status::{Reason, status};
 use crate::audit::EntryDraft;
+use crate::auth::{Caller, Role};
 use crate::client::PRINCIPAL;
 use crate::coordinator::Coordinator;
 use crate::objects::Digest;
@@ -64,6 +66,25 @@ pub fn check_why(field: &str, why: &str) -> Result<(), Status> {
     Ok(())
 }
 
+/// Callers who are known own what they ask for themselves; admins may ask for others, whose share
+/// of the workers it then takes.
+pub fn check_owner<T>(request: &Request<T>, owner: &str) -> Result<(), Status> {
+    match request.extensions().get::<Caller>() {
+        Some(caller) if caller.role != Role::Admin && !["", &caller.principal].contains(&owner) => {
+            let message = format!(
+                "job.owner: {} is not an admin, and cannot ask for {owner}",
+                caller.principal
+            );
+            let metadata = [
+                ("owner", owner.to_owned()),
+                ("roles", Role::Admin.to_string()),
+            ];
+            Err(status(Reason::PermissionDenied, message, metadata))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Gives what a change came to, after entering it into the audit log if it was refused. What is
 /// done is entered by whoever does it, in the same step.
 pub async fn answered<T>(
@@ -95,5 +116,25 @@ pub async fn record_refusal(coordinator: &Coordinator, mut draft: EntryDraft, st
     });
     if let Err(error) = coordinator.record(draft).await {
         tracing::error!(%error, "a refusal could not be entered into the audit log");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_admins_ask_in_the_name_of_others() {
+        let ask = |caller: Option<Role>, owner: &str| {
+            let mut request = Request::new(());
+            if let Some(role) = caller {
+                let principal = "ada".to_owned();
+                request.extensions_mut().insert(Caller { role, principal });
+            }
+            check_owner(&request, owner).is_ok()
+        };
+        assert!(ask(Some(Role::Submitter), "") && ask(Some(Role::Submitter), "ada"));
+        assert!(!ask(Some(Role::Submitter), "bob") && !ask(Some(Role::Editor), "bob"));
+        assert!(ask(Some(Role::Admin), "bob") && ask(None, "bob"));
     }
 }

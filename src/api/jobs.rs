@@ -8,7 +8,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::caller::{answered, draft};
+use super::caller::{answered, check_owner, draft};
 use super::status::{
     Reason, data_loss, failed_precondition, invalid_argument, invalid_fields, not_found,
 };
@@ -183,7 +183,7 @@ impl JobService for Jobs {
         let asked = request.get_ref();
         let model = asked.job.as_ref().map_or("", |job| &job.model);
         let owner = asked.job.as_ref().map_or("", |job| &job.owner);
-        super::auth::check_owner(&request, owner)?;
+        check_owner(&request, owner)?;
         let entry = draft(&request, "jobs.create", model, "");
         let only_asked = asked.validate_only;
         let answer = self.create(request.into_inner(), entry.clone()).await;

@@ -18,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use super::server::Error;
+use super::error::Error;
 use crate::auth::ServerTls;
 use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED};
 
@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// For whom a port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entrance {
+pub enum Audience {
     /// For all.
     Any,
     /// For workers.
@@ -44,7 +44,7 @@ pub enum Entrance {
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
-    entrance: Entrance,
+    audience: Audience,
     tls: Option<Arc<ServerTls>>,
     limit: usize,
 }
@@ -68,15 +68,15 @@ impl Listener {
             })?;
         Ok(Self {
             listener,
-            entrance: Entrance::Any,
+            audience: Audience::Any,
             tls,
             limit,
         })
     }
 
     /// The same port for some only.
-    pub fn entrance(self, entrance: Entrance) -> Self {
-        Self { entrance, ..self }
+    pub fn audience(self, audience: Audience) -> Self {
+        Self { audience, ..self }
     }
 
     /// The address.
@@ -120,10 +120,10 @@ impl Listener {
                 continue;
             };
             let (tls, opened) = (self.tls.clone(), opened.clone());
-            let entrance = self.entrance;
+            let audience = self.audience;
             let place = Place::new(place);
             tokio::spawn(async move {
-                match open(stream, address, entrance, tls, place).await {
+                match open(stream, address, audience, tls, place).await {
                     // Nobody takes it when the server has stopped.
                     Ok(connection) => drop(opened.send(Ok(connection)).await),
                     Err(error) => tracing::debug!(%address, %error, "no connection came about"),
@@ -136,7 +136,7 @@ impl Listener {
 async fn open(
     stream: TcpStream,
     address: SocketAddr,
-    entrance: Entrance,
+    audience: Audience,
     tls: Option<Arc<ServerTls>>,
     place: Place,
 ) -> io::Result<Connection> {
@@ -160,7 +160,7 @@ async fn open(
         peer: Peer {
             address,
             certificate,
-            entrance,
+            audience,
         },
         opening: Some(opening),
         seen: 0,
@@ -176,7 +176,7 @@ pub struct Peer {
     /// Their certificate, verified, if they showed one.
     pub certificate: Option<CertificateDer<'static>>,
     /// Through which port they came.
-    pub entrance: Entrance,
+    pub audience: Audience,
 }
 
 /// The place of a connection, which is counted as long as it is held.

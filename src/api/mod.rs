@@ -2,10 +2,11 @@
 //! what comes back. No logic and no state of their own.
 
 mod audit;
-pub mod auth;
 pub mod caller;
 mod changes;
 mod check;
+pub mod error;
+pub mod gate;
 pub mod health;
 mod jobs;
 pub mod listener;

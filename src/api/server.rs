@@ -12,7 +12,8 @@ use tonic::transport::server::{Connected, Router, TcpIncoming};
 use tower::layer::util::{Identity, Stack};
 
 use super::audit::Audit;
-use super::auth::Gate;
+use super::error::Error;
+use super::gate::Gate;
 use super::health::Health;
 use super::jobs::Jobs;
 use super::metering::Metering;
@@ -37,25 +38,6 @@ use crate::proto::v1::worker_service_server::WorkerServiceServer;
 
 /// The largest message that is taken or sent.
 pub const MESSAGE_LIMIT: usize = 4 << 20;
-
-/// Why the server does not serve.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {reason}; choose another with --listen")]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        reason: String,
-    },
-    /// The transport failed.
-    #[error("the server failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
-    /// The descriptors of the contract are damaged, which no build of this program makes.
-    #[error("reflection cannot be served: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
-}
 
 /// Streams that a connection may have open at a time, where nobody says otherwise.
 pub const STREAMS: u32 = 256;
@@ -96,13 +78,13 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let manner = Manner {
+    let options = ServeOptions {
         gate: Gate::open(),
         health: Health::serving().await,
         streams: STREAMS,
         overview: Overview::new(coordinator.clone()),
     };
-    serve_with(coordinator, manner, incoming, shutdown).await
+    serve_with(coordinator, options, incoming, shutdown).await
 }
 
 /// [`serve`] in other ways.
@@ -111,7 +93,7 @@ where
 /// [`Error::Transport`].
 pub async fn serve_with<I, C, E>(
     coordinator: Coordinator,
-    manner: Manner,
+    options: ServeOptions,
     incoming: I,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error>
@@ -120,7 +102,7 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    router(coordinator, manner)?
+    router(coordinator, options)?
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await
         .map_err(Error::Transport)
@@ -128,7 +110,7 @@ where
 
 /// How a coordinator is served.
 #[derive(Debug)]
-pub struct Manner {
+pub struct ServeOptions {
     /// Whom it lets in.
     pub gate: Gate,
     /// What it says of its health.
@@ -158,7 +140,7 @@ pub async fn serve_health(
 
 type Layers = Stack<Gate, Stack<Metering, Identity>>;
 
-fn router(coordinator: Coordinator, manner: Manner) -> Result<Router<Layers>, Error> {
+fn router(coordinator: Coordinator, options: ServeOptions) -> Result<Router<Layers>, Error> {
     let store = Arc::clone(coordinator.store());
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -184,11 +166,11 @@ fn router(coordinator: Coordinator, manner: Manner) -> Result<Router<Layers>, Er
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
         .http2_max_pending_accept_reset_streams(Some(RESETS))
         .http2_max_header_list_size(HEADERS)
-        .max_concurrent_streams(manner.streams)
+        .max_concurrent_streams(options.streams)
         .layer(Metering)
-        .layer(manner.gate.audited(coordinator.clone()))
-        .add_service(manner.health.service())
-        .add_service(StatusServiceServer::new(manner.overview))
+        .layer(options.gate.audited(coordinator.clone()))
+        .add_service(options.health.service())
+        .add_service(StatusServiceServer::new(options.overview))
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(jobs)

@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::store::options;
 use super::{Flags, asked_to_stop, flag};
-use crate::api::auth::Gate;
+use crate::api::gate::Gate;
 use crate::api::health::Health;
-use crate::api::listener::{Entrance, Listener};
+use crate::api::listener::{Audience, Listener};
 use crate::api::overview::Overview;
-use crate::api::server::{self, Manner};
+use crate::api::server::{self, ServeOptions};
 use crate::auth::{ServerFiles, ServerTls, Tokens};
 use crate::config::{Config, ServeConfig};
 use crate::coordinator::{Coordinator, Limits};
@@ -95,8 +95,8 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     let workers = match settings.worker_listen {
         None => futures::stream::empty().left_stream(),
         Some(address) => {
-            listener = listener.entrance(Entrance::People);
-            let workers = bind(address).await?.entrance(Entrance::Workers);
+            listener = listener.audience(Audience::People);
+            let workers = bind(address).await?.audience(Audience::Workers);
             tracing::info!(address = %workers.local_addr()?, "serving workers");
             workers.incoming().right_stream()
         }
@@ -109,13 +109,13 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     }
     let stop = CancellationToken::new();
     let stopped = || stop.clone().cancelled_owned();
-    let manner = Manner {
+    let serve_options = ServeOptions {
         gate,
         health: health.clone(),
         streams: settings.streams_per_connection,
         overview,
     };
-    let serving = server::serve_with(coordinator, manner, incoming, stopped());
+    let serving = server::serve_with(coordinator, serve_options, incoming, stopped());
     let mut serving = tokio::spawn(serving);
     if let Some(tls) = tls {
         tokio::spawn(reload(tls, stopped()));

@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::caller::record_refusal;
-use super::listener::{Entrance, Peer};
+use super::listener::{Audience, Peer};
 use super::status::{Reason, retry_later, status};
 use crate::audit;
 use crate::auth::{Caller, Rate, Refusal, Role, Tokens, certificate, role};
@@ -99,7 +99,7 @@ impl Gate {
     /// Lets a request through, with the caller's principal in place of the name that it came with,
     /// or says why not.
     fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Refused> {
-        check_entrance(request)?;
+        check_audience(request)?;
         let Asks::Proof(tokens) = &self.asks else {
             return Ok(());
         };
@@ -134,16 +134,16 @@ impl Gate {
 }
 
 /// Workers and people may have doors of their own.
-fn check_entrance<B>(request: &Request<B>) -> Result<(), Status> {
+fn check_audience<B>(request: &Request<B>) -> Result<(), Status> {
     let Some(peer) = request.extensions().get::<Peer>() else {
         return Ok(());
     };
     let path = request.uri().path();
-    match peer.entrance {
-        Entrance::Workers if !role::who(path).is_some_and(|who| who.includes(Role::Worker)) => Err(
+    match peer.audience {
+        Audience::Workers if !role::who(path).is_some_and(|who| who.includes(Role::Worker)) => Err(
             denied(path, "this port is for workers (serve.worker_listen)"),
         ),
-        Entrance::People if role::method(path) == Some(role::CONNECT) => Err(denied(
+        Audience::People if role::method(path) == Some(role::CONNECT) => Err(denied(
             path,
             "workers have a port of their own here (serve.worker_listen)",
         )),
@@ -222,25 +222,6 @@ fn denied(path: &str, why: &str) -> Status {
     };
     let metadata = [("method", method), ("roles", allowed.join(","))];
     status(Reason::PermissionDenied, message, metadata)
-}
-
-/// Callers who are known own what they ask for themselves; admins may ask for others, whose share
-/// of the workers it then takes.
-pub(super) fn check_owner<T>(request: &tonic::Request<T>, owner: &str) -> Result<(), Status> {
-    match request.extensions().get::<Caller>() {
-        Some(caller) if caller.role != Role::Admin && !["", &caller.principal].contains(&owner) => {
-            let message = format!(
-                "job.owner: {} is not an admin, and cannot ask for {owner}",
-                caller.principal
-            );
-            let metadata = [
-                ("owner", owner.to_owned()),
-                ("roles", Role::Admin.to_string()),
-            ];
-            Err(status(Reason::PermissionDenied, message, metadata))
-        }
-        _ => Ok(()),
-    }
 }
 
 impl<S> Layer<S> for Gate {
@@ -431,12 +412,12 @@ mod tests {
 
     #[test]
     fn doors_of_their_own_let_in_workers_alone_and_people_alone() {
-        let through = |entrance: Entrance, path: &str| {
+        let through = |audience: Audience, path: &str| {
             let mut request = request(path, None);
             request.extensions_mut().insert(Peer {
                 address: ([127, 0, 0, 1], 1).into(),
                 certificate: None,
-                entrance,
+                audience,
             });
             Gate::open().admit(&mut request).is_ok()
         };
@@ -445,29 +426,14 @@ mod tests {
             "/palimpsest.v1.JobService/ListJobs",
             "/palimpsest.v1.ObjectService/ReadObject",
         );
-        for (entrance, expected) in [
-            (Entrance::Any, [true, true, true]),
-            (Entrance::Workers, [true, false, true]),
-            (Entrance::People, [false, true, true]),
+        for (audience, expected) in [
+            (Audience::Any, [true, true, true]),
+            (Audience::Workers, [true, false, true]),
+            (Audience::People, [false, true, true]),
         ] {
-            let found = [connect, list, read].map(|path| through(entrance, path));
-            assert_eq!(found, expected, "{entrance:?}");
+            let found = [connect, list, read].map(|path| through(audience, path));
+            assert_eq!(found, expected, "{audience:?}");
         }
-    }
-
-    #[test]
-    fn only_admins_ask_in_the_name_of_others() {
-        let ask = |caller: Option<Role>, owner: &str| {
-            let mut request = tonic::Request::new(());
-            if let Some(role) = caller {
-                let principal = "ada".to_owned();
-                request.extensions_mut().insert(Caller { role, principal });
-            }
-            check_owner(&request, owner).is_ok()
-        };
-        assert!(ask(Some(Role::Submitter), "") && ask(Some(Role::Submitter), "ada"));
-        assert!(!ask(Some(Role::Submitter), "bob") && !ask(Some(Role::Editor), "bob"));
-        assert!(ask(Some(Role::Admin), "bob") && ask(None, "bob"));
     }
 
     #[test]
