@@ -91,9 +91,7 @@ pub fn request_id(id: &str) -> Result<(), Violation> {
 /// # Errors
 /// When it is not one.
 pub fn identifier(field: &str, id: &str) -> Result<(), Violation> {
-    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let allowed = |c: char| letter(c) || matches!(c, '.' | '_' | '-');
-    if id.is_empty() || id.len() > 100 || !id.starts_with(letter) || !id.chars().all(allowed) {
+    if !crate::wire::names::is_identifier(id) {
         return Err((
             field.to_owned(),
             format!(

@@ -28,6 +28,7 @@ use crate::proto::v1::{
 use crate::store::Store;
 use crate::telemetry::traces;
 use crate::version::{History, MAIN};
+use crate::wire::names;
 
 /// The model as it was imported, as `VersionService` takes it.
 const BASE: &str = "v0";
@@ -169,9 +170,7 @@ impl Jobs {
 }
 
 fn job_id(name: &str) -> Result<Uuid, Status> {
-    name.strip_prefix("jobs/")
-        .and_then(|id| id.parse().ok())
-        .ok_or_else(|| not_found(name))
+    names::parse_job(name).ok_or_else(|| not_found(name))
 }
 
 #[tonic::async_trait]

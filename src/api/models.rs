@@ -14,6 +14,7 @@ use crate::proto::v1::{
     ListModelsResponse, Model,
 };
 use crate::store::{Change, Store};
+use crate::wire::names;
 
 /// Serves the models of a coordinator.
 #[derive(Debug)]
@@ -88,9 +89,7 @@ impl Models {
 
 /// A model's identifier out of its resource name.
 pub(super) fn model_id(name: &str) -> Result<&str, Status> {
-    name.strip_prefix("models/")
-        .filter(|id| check::identifier("name", id).is_ok())
-        .ok_or_else(|| not_found(name))
+    names::parse_model(name).ok_or_else(|| not_found(name))
 }
 
 #[tonic::async_trait]

@@ -26,6 +26,7 @@ use crate::proto::v1::{
 use crate::stats::Moment;
 use crate::store::{Change, Record, Store};
 use crate::version::{base_version, digest_of};
+use crate::wire::names;
 
 /// Serves the statistics of a coordinator's models.
 #[derive(Debug)]
@@ -50,10 +51,7 @@ impl StatisticsOf {
         let store = self.coordinator.store().clone();
         let (model, made) = match source {
             Source::Job(name) => {
-                let id: Uuid = name
-                    .strip_prefix("jobs/")
-                    .and_then(|id| id.parse().ok())
-                    .ok_or_else(|| not_found(&name))?;
+                let id = names::parse_job(&name).ok_or_else(|| not_found(&name))?;
                 let job = self
                     .coordinator
                     .inspect_job(id, move |core| core.full_job(id))

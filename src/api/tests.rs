@@ -296,3 +296,32 @@ async fn a_worker_drained_through_the_coordinator_finishes_and_leaves() {
     let status = site.client.workers().readmit_worker(missing).await;
     assert_eq!(status.unwrap_err().code(), Code::NotFound);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_found_under_its_own_spelling_only() {
+    let site = Site::new(Limits::default()).await;
+    let job = site.create(sweep(facts(2, 0), "0.1")).await.unwrap();
+    let id = job.name.trim_start_matches("jobs/");
+    for other in [
+        format!("{{{id}}}"),
+        id.to_uppercase(),
+        format!("urn:uuid:{id}"),
+        id.replace('-', ""),
+    ] {
+        let name = format!("jobs/{other}");
+        let mut jobs = site.client.jobs();
+        let get = jobs.get_job(v1::GetJobRequest { name: name.clone() });
+        assert_eq!(get.await.unwrap_err().code(), Code::NotFound, "{name}");
+        let cancel = jobs.cancel_job(v1::CancelJobRequest { name: name.clone() });
+        assert_eq!(cancel.await.unwrap_err().code(), Code::NotFound, "{name}");
+        let requeue = v1::RequeueQuarantinedRequest { name: name.clone() };
+        let requeued = jobs.requeue_quarantined(requeue).await;
+        assert_eq!(requeued.unwrap_err().code(), Code::NotFound, "{name}");
+        let request = v1::CreateStatisticsRequest {
+            source: Some(v1::create_statistics_request::Source::Job(name.clone())),
+        };
+        let made = site.client.statistics().create_statistics(request).await;
+        assert_eq!(made.unwrap_err().code(), Code::NotFound, "{name}");
+    }
+    assert_ne!(site.get(&job.name).await.state(), JobState::Cancelled);
+}

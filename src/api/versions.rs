@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::caller::{answered, draft};
 use super::status::{invalid_argument, not_found};
-use super::{check, models, pages};
+use super::{models, pages};
 use crate::audit;
 use crate::coordinator::Coordinator;
 use crate::proto::v1::version_service_server::VersionService;
@@ -21,6 +21,7 @@ use crate::proto::v1::{
 };
 use crate::store::Store;
 use crate::version::{Bases, Error, History, difference};
+use crate::wire::names;
 
 /// Serves the versions of a coordinator's models.
 #[derive(Debug)]
@@ -78,17 +79,7 @@ pub(super) fn stored_model(store: &Store, id: &str) -> Result<v1::Model, Status>
 
 /// `models/{model}/{collection}/{id}` in its two changing parts.
 pub(super) fn split<'a>(name: &'a str, collection: &str) -> Result<(&'a str, &'a str), Status> {
-    let (model, rest) = name
-        .strip_prefix("models/")
-        .and_then(|rest| rest.split_once('/'))
-        .ok_or_else(|| not_found(name))?;
-    let id = rest
-        .strip_prefix(collection)
-        .and_then(|rest| rest.strip_prefix('/'))
-        .filter(|id| !id.is_empty() && !id.contains('/'))
-        .ok_or_else(|| not_found(name))?;
-    check::identifier("name", model).map_err(|_| not_found(name))?;
-    Ok((model, id))
+    names::of_model(name, collection).ok_or_else(|| not_found(name))
 }
 
 /// What a field that names a version of a model says of it: `models/{model}/versions/{version}`,

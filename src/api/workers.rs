@@ -21,6 +21,7 @@ use crate::proto::v1::{
     ListWorkersRequest, ListWorkersResponse, ReadmitWorkerRequest, ReadmitWorkerResponse,
 };
 use crate::telemetry::traces;
+use crate::wire::names;
 
 /// The protocol that this coordinator speaks.
 pub const PROTOCOL: u32 = 1;
@@ -46,10 +47,8 @@ impl Workers {
         event: impl FnOnce(String) -> Event,
         entry: audit::EntryDraft,
     ) -> Result<v1::Worker, Status> {
-        let id = name
-            .strip_prefix("workers/")
-            .ok_or_else(|| not_found(name))?
-            .to_owned();
+        let id = names::parse_worker(name).ok_or_else(|| not_found(name))?;
+        let id = id.to_owned();
         self.coordinator.ask_as(event(id.clone()), entry).await?;
         self.coordinator
             .inspect(move |core| core.worker(&id))

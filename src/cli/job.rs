@@ -193,8 +193,8 @@ pub fn to_json(job: &v1::Job) -> serde_json::Value {
 /// The full name of the job that is meant.
 async fn resolve(client: &Client, asked: &str) -> anyhow::Result<String> {
     let id = asked.strip_prefix("jobs/").unwrap_or(asked);
-    if uuid::Uuid::try_parse(id).is_ok() {
-        return Ok(format!("jobs/{id}"));
+    if let Ok(id) = uuid::Uuid::try_parse(id) {
+        return Ok(crate::wire::names::job(id));
     }
     let jobs = all(client).await?;
     let mut fitting = jobs

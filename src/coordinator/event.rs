@@ -7,6 +7,7 @@ use super::core::Core;
 use super::items::Items;
 use crate::proto::v1;
 use crate::store::{CachedResult, Change, TaskPlan};
+use crate::wire::names;
 
 /// Milliseconds since the Unix epoch. Given to the core, never read by it.
 pub type Millis = u64;
@@ -30,17 +31,17 @@ impl LeaseKey {
     /// As it travels.
     pub fn to_proto(&self) -> v1::LeaseKey {
         v1::LeaseKey {
-            task: format!("jobs/{}/tasks/{}", self.job, self.task),
+            task: names::task(self.job, self.task),
             epoch: self.epoch,
         }
     }
 
     /// From how it travels.
     pub fn from_proto(key: &v1::LeaseKey) -> Option<Self> {
-        let (job, task) = key.task.strip_prefix("jobs/")?.split_once("/tasks/")?;
+        let (job, task) = names::parse_task(&key.task)?;
         Some(Self {
-            job: job.parse().ok()?,
-            task: task.parse().ok()?,
+            job,
+            task,
             epoch: key.epoch,
         })
     }

@@ -131,7 +131,8 @@ pub fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn of_model<'a>(name: &'a str, collection: &str) -> Option<(&'a str, &'a str)> {
+/// `models/{model}/{collection}/{id}` in its two changing parts.
+pub fn of_model<'a>(name: &'a str, collection: &str) -> Option<(&'a str, &'a str)> {
     let (model, rest) = name.strip_prefix("models/")?.split_once('/')?;
     let id = rest.strip_prefix(collection)?.strip_prefix('/')?;
     // What stands for a version is a digest, an identifier, or one with `~2`.
