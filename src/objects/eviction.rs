@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use super::cache::{Bound, Cache};
 use super::listing::modified;
 use super::lock::{is_at, lock, open_locked, open_shared};
 use super::{Digest, Error, ObjectStore};
@@ -27,31 +28,6 @@ const USE_AGE: Duration = Duration::from_secs(60);
 /// looked through again: it is not looked through for every object that comes, and what other
 /// processes write there is noticed.
 const STEP: u64 = 32;
-
-/// How many bytes a folder may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
-    /// The bytes, of whole objects and of those that are on their way.
-    pub bytes: u64,
-    /// The setting that says so.
-    pub setting: &'static str,
-}
-
-/// What a folder has whose objects may vanish.
-#[derive(Debug)]
-pub(super) struct Cache {
-    bound: Option<Bound>,
-    room: Mutex<Room>,
-    evicted: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Room {
-    /// Bytes that may be written before the folder is looked through again.
-    bytes: u64,
-    /// Whether it was said that what is in use takes more than the bound.
-    told: bool,
-}
 
 /// An object that stays where it is, once it is there, until this is dropped. It need not be there
 /// yet.

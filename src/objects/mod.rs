@@ -13,12 +13,14 @@ use std::sync::Arc;
 use crate::blocking::{self, Stopping};
 
 mod bucket;
+mod cache;
 mod digest;
 mod digest_lock;
 mod error;
 mod eviction;
 mod listing;
 mod lock;
+mod naming;
 mod new_file;
 mod partial;
 mod quota;
@@ -26,11 +28,13 @@ mod store;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod writing;
 
 pub use bucket::{Bucket, BucketSettings};
+pub use cache::Bound;
 pub use digest::Digest;
 pub use error::Error;
-pub use eviction::{Bound, Pin};
+pub use eviction::Pin;
 pub use listing::Listed;
 pub use partial::Partial;
 pub use quota::Admission;

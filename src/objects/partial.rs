@@ -20,10 +20,21 @@ pub struct Partial {
     hasher: Box<blake3::Hasher>,
 }
 
+impl ObjectStore {
+    /// Begins to write an object piece by piece, or goes on where an earlier writer stopped; what
+    /// is there already is read again, to hash it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another writer has it; [`Error::NoSpace`] or [`Error::Io`].
+    pub fn partial(&self, digest: &Digest) -> Result<Partial, Error> {
+        Partial::open(self, digest)
+    }
+}
+
 impl Partial {
     /// Begins to write an object, or goes on where an earlier writer stopped; what is there
     /// already is read again, to hash it.
-    pub(super) fn open(store: &ObjectStore, digest: &Digest) -> Result<Self, Error> {
+    fn open(store: &ObjectStore, digest: &Digest) -> Result<Self, Error> {
         let path = store.partial_path(digest);
         let Some(file) = open_locked(&path)? else {
             return Err(Error::Busy { digest: *digest });

@@ -29,17 +29,12 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::cache::Cache;
 use super::digest_lock::DigestLocks;
-use super::eviction::Cache;
 use super::lock::{is_at, lock, sync_folder};
-use super::new_file::NewFile;
-use super::quota::{Admission, Quota};
-use super::{Bucket, CHUNK, Digest, Error, Partial};
-
-/// How many objects are on their way to the bucket at a time when several are stored together.
-const SENDERS: usize = 8;
+use super::quota::{Admission, Held, Quota};
+use super::{Bucket, Digest, Error};
 
 /// A folder of objects, and perhaps a bucket. Cloning it is cheap; clones may use it at once, and
 /// without a bucket other processes too.
@@ -156,7 +151,13 @@ impl ObjectStore {
     /// # Errors
     /// [`Error::Quota`]; [`Error::Io`] when the folder cannot be read.
     pub fn admit(&self, digest: &Digest, size: u64) -> Result<Admission, Error> {
-        self.shared.quota.admit(self, digest, size)
+        self.shared.quota.admit(digest, size, || {
+            let (stored, partial) = (self.list()?, self.list_partial()?);
+            Ok(Held {
+                stored: stored.into_iter().map(|it| (it.digest, it.size)).collect(),
+                partial: partial.into_iter().map(|it| (it.digest, it.size)).collect(),
+            })
+        })
     }
 
     /// What says how much the folder may have; none where it has the only copies.
@@ -200,23 +201,6 @@ impl ObjectStore {
         }
         self.fetch(digest, bucket)?;
         Ok(path)
-    }
-
-    /// Fetches an object. The caller holds its lock.
-    pub(super) fn fetch(&self, digest: &Digest, bucket: &Bucket) -> Result<(), Error> {
-        let mut new = NewFile::create(self)?;
-        let mut hasher = blake3::Hasher::new();
-        let found = bucket.download(digest, |bytes| {
-            hasher.update(bytes);
-            new.write(bytes)
-        })?;
-        if !found {
-            return Err(Error::NotFound { digest: *digest });
-        }
-        self.expect_there(bucket, digest, &hasher)?;
-        new.keep_copy(digest)?;
-        tracing::debug!(%digest, bytes = hasher.count(), "fetched from the bucket");
-        Ok(())
     }
 
     /// Whether the object is stored.
@@ -271,7 +255,11 @@ impl ObjectStore {
 
     /// [`ObjectStore::durable_size`], in the folder and in this bucket. The caller holds the
     /// object's lock.
-    fn find(&self, digest: &Digest, bucket: Option<&Bucket>) -> Result<Option<u64>, Error> {
+    pub(super) fn find(
+        &self,
+        digest: &Digest,
+        bucket: Option<&Bucket>,
+    ) -> Result<Option<u64>, Error> {
         if let Some(size) = self.size_here(digest)?
             && self.touch(digest)?
         {
@@ -286,82 +274,6 @@ impl ObjectStore {
             self.mark_found(digest)?;
         }
         Ok(size)
-    }
-
-    /// Stores several at once: with a bucket, several are on their way at a time. Those that were
-    /// stored before one failed stay.
-    ///
-    /// # Errors
-    /// Those of [`ObjectStore::put`].
-    pub fn put_all(&self, all: &[&[u8]]) -> Result<(), Error> {
-        let senders = match self.bucket() {
-            Some(_) => SENDERS.min(all.len()),
-            None => 1,
-        };
-        let next = AtomicUsize::new(0);
-        let send = || {
-            while let Some(bytes) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.put(bytes)?;
-            }
-            Ok(())
-        };
-        if senders < 2 {
-            return send();
-        }
-        std::thread::scope(|scope| {
-            let senders: Vec<_> = (0..senders).map(|_| scope.spawn(send)).collect();
-            let ends = senders.into_iter().map(|sender| match sender.join() {
-                Ok(end) => end,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            // All are waited for, whatever one came to.
-            ends.collect::<Vec<_>>().into_iter().collect()
-        })
-    }
-
-    /// Stores bytes and gives their name. Durable when it returns.
-    ///
-    /// # Errors
-    /// [`Error::NoSpace`] or [`Error::Io`], those of the bucket; nothing is left behind then.
-    pub fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
-        let digest = Digest::of(bytes);
-        let found = {
-            let _lock = self.locks().lock(&digest);
-            // To ask the bucket takes as long as to give it the bytes.
-            self.find(&digest, None)?
-        };
-        if found != Some(bytes.len() as u64) {
-            let mut new = NewFile::create(self)?;
-            new.write(bytes)?;
-            new.keep(&digest)?;
-        }
-        Ok(digest)
-    }
-
-    /// Stores a copy of a file and gives its name and size. Durable when it returns. To find out
-    /// first whether a large file is stored already, ask [`Digest::of_file`] and
-    /// [`ObjectStore::contains`].
-    ///
-    /// # Errors
-    /// [`Error::Io`] when the file cannot be read; [`Error::NoSpace`] or [`Error::Io`] when the
-    /// store cannot be written; those of the bucket. Nothing is left behind then.
-    pub fn put_file(&self, path: &Path) -> Result<(Digest, u64), Error> {
-        let mut source = File::open(path).map_err(Error::io("open", path))?;
-        let mut new = NewFile::create(self)?;
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            match source.read(&mut buffer).map_err(Error::io("read", path))? {
-                0 => break,
-                n => {
-                    hasher.update(&buffer[..n]);
-                    new.write(&buffer[..n])?;
-                }
-            }
-        }
-        let digest = hasher.finalize().into();
-        new.keep(&digest)?;
-        Ok((digest, hasher.count()))
     }
 
     /// The object's bytes, whose digest is checked. For objects that fit in memory.
@@ -449,15 +361,6 @@ impl ObjectStore {
         }
     }
 
-    /// Begins to write an object piece by piece, or goes on where an earlier writer stopped; what
-    /// is there already is read again, to hash it.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] while another writer has it; [`Error::NoSpace`] or [`Error::Io`].
-    pub fn partial(&self, digest: &Digest) -> Result<Partial, Error> {
-        Partial::open(self, digest)
-    }
-
     /// What says when an object was found that only the bucket has.
     pub(super) fn found_path(&self, digest: &Digest) -> PathBuf {
         self.root().join("found").join(digest.to_string())
@@ -479,7 +382,7 @@ impl ObjectStore {
     }
 
     /// Sees that what came from the bucket is the object.
-    fn expect_there(
+    pub(super) fn expect_there(
         &self,
         bucket: &Bucket,
         digest: &Digest,

@@ -10,12 +10,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::bucket::{self, Place};
+use super::folder::{remove_folder, sync_folder, write_whole};
 use super::format::{self, Found};
+use super::lock::{lock, occupy};
+use super::log::Files;
 use super::log::entry::{Next, Reader};
-use super::log::{Files, sync_folder};
-use super::rebuild::remove_folder;
-use super::{AUDIT_KEY, Error, FORMAT, Options, lock, occupy};
+use super::place::Place;
+use super::{AUDIT_KEY, Error, FORMAT, Options, bucket, place};
 use crate::objects::{Bucket, ObjectStore};
 
 /// The file that says that a folder holds a backup, and of what.
@@ -55,7 +56,7 @@ pub fn backup(
     mut progress: impl FnMut(u64),
 ) -> Result<Backup, Error> {
     check_is_store(path)?;
-    let bucket = bucket::read_only(path, options)?;
+    let bucket = place::read_only(path, options)?;
     let _shared = occupy(path, false, "the removal of old files")?;
     let earlier = to.join(MANIFEST).exists();
     if !earlier && !is_empty(to)? {
@@ -267,12 +268,4 @@ fn copy(path: &Path, folder: &Path, length: u64) -> Result<u64, Error> {
         std::io::copy(&mut source.take(length), &mut target).map_err(Error::io("write", &to))?;
     target.sync_all().map_err(Error::io("flush", &to))?;
     Ok(copied)
-}
-
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let temporary = path.with_extension("new");
-    fs::write(&temporary, bytes)
-        .and_then(|()| File::open(&temporary)?.sync_all())
-        .and_then(|()| fs::rename(&temporary, path))
-        .map_err(Error::io("write", path))
 }

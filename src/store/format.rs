@@ -2,12 +2,13 @@
 //!
 //! 1 had the records in the database alone. 2 has the log beside it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::log::sync_folder;
-use super::{Error, Files};
+use super::Error;
+use super::folder::{sync_folder, write_whole};
+use super::log::Files;
 
 /// The format that this program writes.
 pub const FORMAT: u32 = 2;
@@ -69,10 +70,6 @@ pub fn find(path: &Path) -> Result<Found, Error> {
 /// # Errors
 /// [`Error::Io`], [`Error::NoSpace`].
 pub fn write(path: &Path) -> Result<(), Error> {
-    let (to, temporary) = (path.join("FORMAT"), path.join("FORMAT.new"));
-    fs::write(&temporary, format!("{FORMAT}\n"))
-        .and_then(|()| File::open(&temporary)?.sync_all())
-        .and_then(|()| fs::rename(&temporary, &to))
-        .map_err(Error::io("write", &to))?;
+    write_whole(&path.join("FORMAT"), format!("{FORMAT}\n").as_bytes())?;
     sync_folder(path)
 }

@@ -11,7 +11,8 @@ use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 use super::examine::Reach;
-use super::{Error, Store, occupy};
+use super::lock::occupy;
+use super::{Error, Store};
 use crate::objects::Listed;
 
 /// The grace period if nothing is said.

@@ -14,6 +14,14 @@ pub const DIVERGENCE: u8 = b'd';
 pub const EVENT: u8 = b'e';
 pub const MODEL: u8 = b'm';
 pub const CACHED: u8 = b'u';
+pub const EDIT: u8 = b'E';
+pub const EDIT_NUMBER: u8 = b'F';
+pub const VERSION: u8 = b'V';
+pub const VERSION_NUMBER: u8 = b'W';
+pub const REF: u8 = b'R';
+pub const STATISTICS: u8 = b'K';
+pub const AUDIT_ENTRY: u8 = b'A';
+pub const AUDIT_HEAD: [u8; 1] = *b"H";
 pub const EPOCH: [u8; 6] = *b"cepoch";
 /// Up to where the index goes; not a record of the log.
 pub const POSITION: [u8; 4] = *b"plog";
@@ -67,6 +75,15 @@ pub fn cached(unit: &Digest) -> Vec<u8> {
     let mut key = vec![CACHED];
     key.extend_from_slice(unit.as_bytes());
     key
+}
+
+/// A letter, the model's identifier, which has no zero byte, and the rest.
+pub fn of_model(letter: u8, model: &str, rest: &[u8]) -> Vec<u8> {
+    [&[letter], model.as_bytes(), &[0], rest].concat()
+}
+
+pub fn audit_entry(sequence: u64) -> Vec<u8> {
+    [&[AUDIT_ENTRY][..], &sequence.to_be_bytes()].concat()
 }
 
 /// A key as text, for errors.

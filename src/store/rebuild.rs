@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use super::folder::{remove_folder, sync_folder};
 use super::format::{self, Found};
 use super::index::Index;
-use super::log::{Files, Log, checkpoint, sync_folder};
-use super::{Error, FORMAT, Write, lock};
+use super::lock::lock;
+use super::log::{Files, Log, checkpoint};
+use super::{Error, FORMAT, Write};
 
 /// What the store is rebuilt from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,14 +150,4 @@ pub(super) fn write_of(entry: Result<(sled::IVec, sled::IVec), Error>) -> Result
         key: key.to_vec(),
         value: Some(value.to_vec()),
     })
-}
-
-/// Removes a folder with all that is in it, if it is there.
-pub(super) fn remove_folder(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
 }

@@ -3,6 +3,7 @@
 
 use uuid::Uuid;
 
+use super::Record;
 use crate::objects::Digest;
 use crate::proto::v1;
 
@@ -16,6 +17,15 @@ pub struct Value {
     /// BLAKE3 of the bytes, in hexadecimal: the name of the object when `inline` is absent.
     #[prost(string, tag = "2")]
     pub digest: String,
+}
+
+/// A record of an edit, a version, a ref, statistics or the audit log.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Numbered {
+    #[prost(message, optional, tag = "1")]
+    pub(super) value: Option<Value>,
+    #[prost(uint64, tag = "2")]
+    pub(super) number: u64,
 }
 
 /// What never changes of a job, and is large.
@@ -199,5 +209,5 @@ pub enum Change {
     /// A model.
     Model(String, v1::Model),
     /// A record of a version, an edit, a ref or the audit log.
-    Record(super::Record),
+    Record(Record),
 }

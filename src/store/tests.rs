@@ -1,13 +1,19 @@
 //! The store as its users see it.
 #![allow(clippy::disallowed_methods)] // a test owns its time
 
-use std::fs;
+use std::fs::{self, File};
+use std::sync::atomic::AtomicBool;
 
 use uuid::Uuid;
 
+use std::path::{Path, PathBuf};
+
+use super::handle::shorten;
+use super::lock::occupy;
+use super::log::Files;
 use super::values::INLINE_LIMIT;
 use super::*;
-use crate::objects::Digest;
+use crate::objects::{Digest, ObjectStore};
 use crate::proto::v1;
 
 fn result(text: &str) -> Change {

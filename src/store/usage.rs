@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Error, Store, keys, versions};
+use super::{Error, Store, keys};
 
 /// What a store takes, and what is left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Store {
             free_bytes: fs2::available_space(path)
                 .map_err(Error::io("look up the space of", path))?,
             models: count(keys::MODEL)?,
-            versions: count(versions::VERSION)?,
+            versions: count(keys::VERSION)?,
         })
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use prost::Message;
 use uuid::Uuid;
 
+use super::records::Numbered;
 use super::{Change, Error, ResultRecord, Store, UnitRef, Value, Write, keys};
 use crate::objects::Digest;
 use crate::proto::v1;
@@ -61,7 +62,11 @@ impl Store {
             Change::Event(_, event) => event.encode_to_vec(),
             Change::Epoch(epoch) => epoch.to_be_bytes().to_vec(),
             Change::Model(_, model) => self.keep(&model.encode_to_vec())?.encode_to_vec(),
-            Change::Record(record) => record.encode(self)?,
+            Change::Record(record) => Numbered {
+                value: Some(self.keep(&record.bytes)?),
+                number: record.number,
+            }
+            .encode_to_vec(),
         })
     }
 
@@ -177,7 +182,7 @@ fn key(change: &Change) -> Vec<u8> {
         Change::Event(job, event) => keys::event(*job, event.sequence),
         Change::Epoch(_) => keys::EPOCH.to_vec(),
         Change::Model(id, _) => keys::model(id),
-        Change::Record(record) => record.key().to_vec(),
+        Change::Record(record) => record.key.clone(),
     }
 }
 

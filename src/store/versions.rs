@@ -5,124 +5,12 @@
 //! by it. What an audit entry says is checked by [`crate::audit`], not here.
 
 use super::examine::{Reach, mentions};
-use super::manifest::{edit_bytes, edit_name, version_bytes, version_name};
-use super::statistics::STATISTICS;
+use super::manifest::{edit_name, version_name};
+use super::records::Numbered;
 use super::values::{decode, digest_of};
-use super::{Error, Store, Value, keys};
+use super::{Error, Store, keys};
 use crate::objects::Digest;
 use crate::proto::v1;
-
-const EDIT: u8 = b'E';
-const EDIT_NUMBER: u8 = b'F';
-pub(super) const VERSION: u8 = b'V';
-const VERSION_NUMBER: u8 = b'W';
-const REF: u8 = b'R';
-const ENTRY: u8 = b'A';
-const HEAD: [u8; 1] = *b"H";
-
-/// A record on its way into the store.
-#[derive(Clone, Debug)]
-pub struct Record {
-    key: Vec<u8>,
-    number: u64,
-    bytes: Vec<u8>,
-}
-
-/// A record as it lies in the database.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Numbered {
-    #[prost(message, optional, tag = "1")]
-    value: Option<Value>,
-    #[prost(uint64, tag = "2")]
-    number: u64,
-}
-
-impl Record {
-    /// An edit with its number: two records, the second is the index by number. The factors' own
-    /// numbers must be stored as objects before.
-    pub fn edit(model: &str, number: u64, edit: &v1::Edit) -> [Self; 2] {
-        numbered(EDIT, EDIT_NUMBER, model, number, edit_bytes(edit))
-    }
-
-    /// A version with its number, and the index by it.
-    pub fn version(model: &str, number: u64, version: &v1::Version) -> [Self; 2] {
-        let bytes = version_bytes(version);
-        numbered(VERSION, VERSION_NUMBER, model, number, bytes)
-    }
-
-    /// Where a ref points.
-    pub fn reference(model: &str, id: &str, reference: &v1::Ref) -> Self {
-        Self {
-            key: key(REF, model, id.as_bytes()),
-            number: 0,
-            bytes: prost::Message::encode_to_vec(reference),
-        }
-    }
-
-    /// A message under a letter, a model and a name.
-    pub(super) fn plain(letter: u8, model: &str, name: &[u8], bytes: Vec<u8>) -> Self {
-        Self {
-            key: key(letter, model, name),
-            number: 0,
-            bytes,
-        }
-    }
-
-    /// An entry of the audit log, as its leaf is hashed.
-    pub fn audit_entry(sequence: u64, leaf: Vec<u8>) -> Self {
-        Self {
-            key: entry_key(sequence),
-            number: sequence,
-            bytes: leaf,
-        }
-    }
-
-    /// What is needed to append to the audit log.
-    pub fn audit_head(head: Vec<u8>) -> Self {
-        Self {
-            key: HEAD.to_vec(),
-            number: 0,
-            bytes: head,
-        }
-    }
-
-    pub(super) fn key(&self) -> &[u8] {
-        &self.key
-    }
-
-    pub(super) fn encode(&self, store: &Store) -> Result<Vec<u8>, Error> {
-        let record = Numbered {
-            value: Some(store.keep(&self.bytes)?),
-            number: self.number,
-        };
-        Ok(prost::Message::encode_to_vec(&record))
-    }
-}
-
-fn numbered(letter: u8, index: u8, model: &str, number: u64, bytes: Vec<u8>) -> [Record; 2] {
-    let digest = Digest::of(&bytes).to_string();
-    [
-        Record {
-            key: key(letter, model, digest.as_bytes()),
-            number,
-            bytes,
-        },
-        Record {
-            key: key(index, model, &number.to_be_bytes()),
-            number,
-            bytes: digest.into_bytes(),
-        },
-    ]
-}
-
-/// A letter, the model's identifier, which has no zero byte, and the rest.
-fn key(letter: u8, model: &str, rest: &[u8]) -> Vec<u8> {
-    [&[letter], model.as_bytes(), &[0], rest].concat()
-}
-
-fn entry_key(sequence: u64) -> Vec<u8> {
-    [&[ENTRY][..], &sequence.to_be_bytes()].concat()
-}
 
 impl Store {
     /// An edit by its digest.
@@ -130,10 +18,13 @@ impl Store {
     /// # Errors
     /// [`Error::Damaged`] when its bytes are not those it is named after.
     pub fn edit(&self, model: &str, digest: &str) -> Result<Option<v1::Edit>, Error> {
-        let Some((_, bytes)) = self.named(EDIT, model, digest)? else {
+        let Some((_, bytes)) = self.named(keys::EDIT, model, digest)? else {
             return Ok(None);
         };
-        let mut edit: v1::Edit = decode(&key(EDIT, model, digest.as_bytes()), &bytes)?;
+        let mut edit: v1::Edit = decode(
+            &keys::of_model(keys::EDIT, model, digest.as_bytes()),
+            &bytes,
+        )?;
         edit.name = edit_name(model, digest);
         Ok(Some(edit))
     }
@@ -143,10 +34,13 @@ impl Store {
     /// # Errors
     /// [`Error::Damaged`] when its bytes are not those it is named after.
     pub fn version(&self, model: &str, digest: &str) -> Result<Option<v1::Version>, Error> {
-        let Some((number, bytes)) = self.named(VERSION, model, digest)? else {
+        let Some((number, bytes)) = self.named(keys::VERSION, model, digest)? else {
             return Ok(None);
         };
-        let mut version: v1::Version = decode(&key(VERSION, model, digest.as_bytes()), &bytes)?;
+        let mut version: v1::Version = decode(
+            &keys::of_model(keys::VERSION, model, digest.as_bytes()),
+            &bytes,
+        )?;
         version.name = version_name(model, digest);
         version.number = number;
         Ok(Some(version))
@@ -162,7 +56,7 @@ impl Store {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<(u64, String)>, Error> {
-        self.indexed(VERSION_NUMBER, model, before, limit)
+        self.indexed(keys::VERSION_NUMBER, model, before, limit)
     }
 
     /// Digests of a model's edits with a number below `before`, the newest first.
@@ -175,7 +69,7 @@ impl Store {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<(u64, String)>, Error> {
-        self.indexed(EDIT_NUMBER, model, before, limit)
+        self.indexed(keys::EDIT_NUMBER, model, before, limit)
     }
 
     /// Digests of the model's edits and versions that begin so, at most `limit` of each.
@@ -189,7 +83,7 @@ impl Store {
         limit: usize,
     ) -> Result<(Vec<String>, Vec<String>), Error> {
         let list = |letter| -> Result<Vec<String>, Error> {
-            let start = key(letter, model, prefix.as_bytes());
+            let start = keys::of_model(letter, model, prefix.as_bytes());
             let skip = start.len() - prefix.len();
             let found = self.index.prefix(&start).take(limit);
             found
@@ -199,7 +93,7 @@ impl Store {
                 })
                 .collect()
         };
-        Ok((list(EDIT)?, list(VERSION)?))
+        Ok((list(keys::EDIT)?, list(keys::VERSION)?))
     }
 
     /// A ref by its identifier.
@@ -207,7 +101,7 @@ impl Store {
     /// # Errors
     /// [`Error::Damaged`] when the record does not decode.
     pub fn reference(&self, model: &str, id: &str) -> Result<Option<v1::Ref>, Error> {
-        let key = key(REF, model, id.as_bytes());
+        let key = keys::of_model(keys::REF, model, id.as_bytes());
         match self.index.get(&key)? {
             Some(value) => decode(&key, &self.numbered(&key, &value)?.1).map(Some),
             None => Ok(None),
@@ -220,7 +114,7 @@ impl Store {
     /// [`Error::Damaged`] names the record that does not decode.
     pub fn references(&self, model: &str) -> Result<Vec<v1::Ref>, Error> {
         self.index
-            .prefix(&key(REF, model, &[]))
+            .prefix(&keys::of_model(keys::REF, model, &[]))
             .map(|entry| {
                 let (key, value) = entry?;
                 decode(&key, &self.numbered(&key, &value)?.1)
@@ -235,7 +129,7 @@ impl Store {
         model: &str,
     ) -> Result<Vec<M>, Error> {
         self.index
-            .prefix(&key(letter, model, &[]))
+            .prefix(&keys::of_model(letter, model, &[]))
             .map(|entry| {
                 let (key, value) = entry?;
                 decode(&key, &self.numbered(&key, &value)?.1)
@@ -266,7 +160,7 @@ impl Store {
         &self,
         after: u64,
     ) -> impl Iterator<Item = (u64, Result<Vec<u8>, Error>)> + '_ {
-        let range = entry_key(after.saturating_add(1))..=entry_key(u64::MAX);
+        let range = keys::audit_entry(after.saturating_add(1))..=keys::audit_entry(u64::MAX);
         self.index.range(range).map(|entry| {
             let (key, value) = match entry {
                 Ok(entry) => entry,
@@ -283,7 +177,7 @@ impl Store {
     /// # Errors
     /// [`Error::Database`].
     pub fn last_audit_entry(&self) -> Result<u64, Error> {
-        let last = self.index.prefix(&[ENTRY]).next_back();
+        let last = self.index.prefix(&[keys::AUDIT_ENTRY]).next_back();
         let Some(last) = last.transpose()? else {
             return Ok(0);
         };
@@ -296,8 +190,8 @@ impl Store {
     /// # Errors
     /// [`Error::Damaged`] when the record does not decode.
     pub fn audit_head(&self) -> Result<Option<Vec<u8>>, Error> {
-        match self.index.get(&HEAD)? {
-            Some(value) => Ok(Some(self.numbered(&HEAD, &value)?.1)),
+        match self.index.get(&keys::AUDIT_HEAD)? {
+            Some(value) => Ok(Some(self.numbered(&keys::AUDIT_HEAD, &value)?.1)),
             None => Ok(None),
         }
     }
@@ -308,7 +202,7 @@ impl Store {
         model: &str,
         digest: &str,
     ) -> Result<Option<(u64, Vec<u8>)>, Error> {
-        let key = key(letter, model, digest.as_bytes());
+        let key = keys::of_model(letter, model, digest.as_bytes());
         let Some(value) = self.index.get(&key)? else {
             return Ok(None);
         };
@@ -330,8 +224,8 @@ impl Store {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<(u64, String)>, Error> {
-        let first = key(letter, model, &0u64.to_be_bytes());
-        let end = key(letter, model, &before.unwrap_or(u64::MAX).to_be_bytes());
+        let first = keys::of_model(letter, model, &0u64.to_be_bytes());
+        let end = keys::of_model(letter, model, &before.unwrap_or(u64::MAX).to_be_bytes());
         self.index
             .range(first..end)
             .rev()
@@ -361,13 +255,13 @@ impl Store {
         mut reach: impl FnMut(Reach),
     ) -> Result<Option<&'static str>, Error> {
         let kind = match key.first().copied() {
-            Some(EDIT) => "edits",
-            Some(VERSION) => "versions",
-            Some(EDIT_NUMBER | VERSION_NUMBER) => "numbers",
-            Some(REF) => "refs",
-            Some(ENTRY) => "audit entries",
-            Some(STATISTICS) => "key statistics",
-            Some(_) if key == HEAD => "audit heads",
+            Some(keys::EDIT) => "edits",
+            Some(keys::VERSION) => "versions",
+            Some(keys::EDIT_NUMBER | keys::VERSION_NUMBER) => "numbers",
+            Some(keys::REF) => "refs",
+            Some(keys::AUDIT_ENTRY) => "audit entries",
+            Some(keys::STATISTICS) => "key statistics",
+            Some(_) if key == keys::AUDIT_HEAD => "audit heads",
             _ => return Ok(None),
         };
         let damaged = |what: String| Error::Damaged {
@@ -382,7 +276,7 @@ impl Store {
         let bytes = self.value(key, value)?;
         mentions(&bytes, &mut reach);
         // Edits and versions lie under the digest of their own bytes, behind the model's name.
-        if matches!(key[0], EDIT | VERSION) {
+        if matches!(key[0], keys::EDIT | keys::VERSION) {
             let digest = Digest::of(&bytes).to_string();
             if !key.ends_with(digest.as_bytes()) {
                 return Err(damaged(format!(
@@ -390,14 +284,14 @@ impl Store {
                 )));
             }
         }
-        if key[0] == EDIT {
+        if key[0] == keys::EDIT {
             for factor in decode::<v1::Edit>(key, &bytes)?.factors {
                 reach(Reach::Needed(factor.digest.parse().map_err(|_| {
                     damaged(format!("'{}' is not a digest", factor.digest))
                 })?));
             }
         }
-        if key[0] == STATISTICS {
+        if key[0] == keys::STATISTICS {
             let name = decode::<v1::Statistics>(key, &bytes)?.name;
             let digest = name.rsplit('/').next().unwrap_or_default();
             reach(Reach::Needed(digest.parse().map_err(|_| {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
+use super::super::folder::sync_folder;
+use super::super::{Batch, Error, Write};
 use super::entry::{self, Next, Reader};
-use super::sync_folder;
-use crate::store::{Batch, Error, Write};
 
 /// About how many bytes of records lie in an entry.
 const ENTRY: usize = 1 << 20;

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 
 use self::entry::{Next, Reader};
+use super::folder::sync_folder;
 use super::{Batch, Error};
 
 /// A file is not appended to any more when it has this many bytes.
@@ -268,13 +269,6 @@ impl Log {
         }
         Ok(())
     }
-}
-
-/// Makes a folder's names durable.
-pub fn sync_folder(path: &Path) -> Result<(), Error> {
-    File::open(path)
-        .and_then(|folder| folder.sync_all())
-        .map_err(Error::io("flush", path))
 }
 
 /// Bytes of a file.

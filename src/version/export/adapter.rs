@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::json;
 
 use super::super::{Error, Factor};
+use super::source::{Source, io};
 use super::tensors::{self, Entry};
-use super::{Source, io};
 
 /// Writes a folder that PEFT loads: `W + B A` with `A = right^T`, `B = left` and a scale of one.
 pub fn write(source: &Source<'_>, folder: &Path) -> Result<(), Error> {

@@ -9,8 +9,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::super::{Error, Matrix};
+use super::source::{Source, failed, io};
 use super::tensors::{self, Entry};
-use super::{Source, failed, io};
 use crate::model::Checkpoint;
 
 /// Writes the folder. A base of safetensors keeps its files, with the edited matrices' bytes in

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::super::Error;
 use super::adapter::{bytes, turned};
-use super::{Source, io};
+use super::source::{Source, io};
 use crate::model::Family;
 
 const VERSION: u32 = 3;

@@ -5,14 +5,15 @@
 mod adapter;
 mod checkpoint;
 mod gguf;
+mod source;
 mod tensors;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{Base, Error, Factor, Matrix, by_tensor};
-use crate::proto::v1;
+pub use self::source::Source;
+use self::source::{failed, io};
+use super::Error;
 
 /// A form of export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,81 +45,6 @@ impl Format {
     /// Whether it is a folder; otherwise it is a file.
     pub fn is_folder(self) -> bool {
         matches!(self, Self::Safetensors | Self::Peft)
-    }
-}
-
-/// A version with all that an export needs.
-#[derive(Debug)]
-pub struct Source<'a> {
-    /// Its base.
-    pub base: &'a Base,
-    /// The version.
-    pub version: &'a v1::Version,
-    /// The factors of each of its edits, in order, with the edit's digest.
-    pub edits: &'a [(String, Vec<Factor>)],
-    /// What the base is called where it came from.
-    pub base_name: &'a str,
-}
-
-impl Source<'_> {
-    /// All factors, in order.
-    fn factors(&self) -> Vec<Factor> {
-        self.edits
-            .iter()
-            .flat_map(|(_, factors)| factors.iter().cloned())
-            .collect()
-    }
-
-    /// Every matrix that differs from the base, materialised and held against its digest (I11).
-    fn matrices(&self) -> Result<BTreeMap<String, Matrix>, Error> {
-        let factors = self.factors();
-        let grouped = by_tensor(&factors);
-        self.version
-            .matrices
-            .iter()
-            .map(|described| {
-                let name = described.tensor_name.as_str();
-                let factors = grouped.get(name).map_or(&[][..], Vec::as_slice);
-                Ok((name.to_owned(), self.base.verified(described, factors)?))
-            })
-            .collect()
-    }
-
-    /// What all edits together add to each matrix: one factor a matrix, its ranks those of the
-    /// edits behind each other, padded with zeros to the same rank everywhere.
-    fn joined(&self) -> Vec<Factor> {
-        let factors = self.factors();
-        let grouped = by_tensor(&factors);
-        let rank_of = |parts: &Vec<&Factor>| parts.iter().map(|part| part.rank).sum::<usize>();
-        let rank = grouped.values().map(rank_of).max().unwrap_or_default();
-        let mut joined: Vec<Factor> = grouped
-            .into_iter()
-            .map(|(tensor, parts)| {
-                let first = parts[0];
-                let mut all = Factor {
-                    tensor: tensor.to_owned(),
-                    layer: first.layer,
-                    width: first.width,
-                    inner: first.inner,
-                    rank,
-                    left: vec![0.0; first.width * rank],
-                    right: vec![0.0; first.inner * rank],
-                };
-                let mut before = 0;
-                for part in parts {
-                    for (to, from) in [(&mut all.left, &part.left), (&mut all.right, &part.right)] {
-                        for (row, ranks) in from.chunks_exact(part.rank).enumerate() {
-                            let at = row * rank + before;
-                            to[at..at + part.rank].copy_from_slice(ranks);
-                        }
-                    }
-                    before += part.rank;
-                }
-                all
-            })
-            .collect();
-        joined.sort_by_key(|factor| factor.layer);
-        joined
     }
 }
 
@@ -166,17 +92,5 @@ fn remove(path: &Path) -> Result<(), Error> {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path).map_err(io(path)),
         Ok(_) => fs::remove_file(path).map_err(io(path)),
         Err(_) => Ok(()),
-    }
-}
-
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
-    let path: PathBuf = path.to_owned();
-    move |error| failed(&path, format!("cannot be written: {error}"))
-}
-
-fn failed(path: &Path, problem: String) -> Error {
-    Error::Export {
-        path: path.to_owned(),
-        problem,
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::super::Error;
-use super::{failed, io};
+use super::source::{failed, io};
 
 /// A tensor on its way into a file.
 pub struct Entry {

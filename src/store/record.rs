@@ -1,0 +1,99 @@
+//! Records of edits, versions, refs, statistics and the audit log, on their way into the store.
+
+use super::keys;
+use super::manifest::{edit_bytes, version_bytes};
+use crate::objects::Digest;
+use crate::proto::v1;
+
+/// A record on its way into the store.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub(super) key: Vec<u8>,
+    pub(super) number: u64,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Record {
+    /// An edit with its number: two records, the second is the index by number. The factors' own
+    /// numbers must be stored as objects before.
+    pub fn edit(model: &str, number: u64, edit: &v1::Edit) -> [Self; 2] {
+        numbered(
+            keys::EDIT,
+            keys::EDIT_NUMBER,
+            model,
+            number,
+            edit_bytes(edit),
+        )
+    }
+
+    /// A version with its number, and the index by it.
+    pub fn version(model: &str, number: u64, version: &v1::Version) -> [Self; 2] {
+        let bytes = version_bytes(version);
+        numbered(keys::VERSION, keys::VERSION_NUMBER, model, number, bytes)
+    }
+
+    /// Where a ref points.
+    pub fn reference(model: &str, id: &str, reference: &v1::Ref) -> Self {
+        Self {
+            key: keys::of_model(keys::REF, model, id.as_bytes()),
+            number: 0,
+            bytes: prost::Message::encode_to_vec(reference),
+        }
+    }
+
+    /// Key statistics of a model, whose object is stored.
+    pub fn statistics(model: &str, statistics: &v1::Statistics) -> Self {
+        let digest = statistics.name.rsplit('/').next().unwrap_or_default();
+        // The layer too: equal sums of two layers are two artefacts.
+        let key = format!("{:06}/{digest}", statistics.layer);
+        Self::plain(
+            keys::STATISTICS,
+            model,
+            key.as_bytes(),
+            prost::Message::encode_to_vec(statistics),
+        )
+    }
+
+    /// A message under a letter, a model and a name.
+    fn plain(letter: u8, model: &str, name: &[u8], bytes: Vec<u8>) -> Self {
+        Self {
+            key: keys::of_model(letter, model, name),
+            number: 0,
+            bytes,
+        }
+    }
+
+    /// An entry of the audit log, as its leaf is hashed.
+    pub fn audit_entry(sequence: u64, leaf: Vec<u8>) -> Self {
+        Self {
+            key: keys::audit_entry(sequence),
+            number: sequence,
+            bytes: leaf,
+        }
+    }
+
+    /// What is needed to append to the audit log.
+    pub fn audit_head(head: Vec<u8>) -> Self {
+        Self {
+            key: keys::AUDIT_HEAD.to_vec(),
+            number: 0,
+            bytes: head,
+        }
+    }
+}
+
+fn numbered(letter: u8, index: u8, model: &str, number: u64, bytes: Vec<u8>) -> [Record; 2] {
+    let digest = Digest::of(&bytes).to_string();
+    [
+        Record {
+            key: keys::of_model(letter, model, digest.as_bytes()),
+            number,
+            bytes,
+        },
+        Record {
+            key: keys::of_model(index, model, &number.to_be_bytes()),
+            number,
+            bytes: digest.into_bytes(),
+        },
+    ]
+}
