@@ -9,7 +9,7 @@
 use std::path::PathBuf;
 
 use palimpsest::causal::Fact;
-use palimpsest::facts::read;
+use palimpsest::datasets::facts::read;
 
 fn data(name: &str) -> Option<PathBuf> {
     let path =

@@ -6,7 +6,7 @@ mod evaluating;
 
 use crate::causal::noise::Rule;
 use crate::coordinator::Items;
-use crate::corpus;
+use crate::datasets::corpus;
 use crate::objects::{Digest, ObjectStore};
 use crate::proto::v1::{self, job::Spec};
 

@@ -3,9 +3,9 @@
 use std::sync::OnceLock;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{ArgMatches, Args, FromArgMatches};
 
-use super::{Flags, flag};
+use super::flags::{Flags, flag};
 use crate::client::{Client, Credentials};
 use crate::config::ClientConfig;
 use crate::embedded::Embedded;
@@ -15,7 +15,7 @@ use crate::store;
 /// Flags of every command that talks to a coordinator.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Coordinator")]
-pub struct ConnectionArgs {
+struct ConnectionArgs {
     /// The coordinator's address, such as http://127.0.0.1:7461; without it the command runs a
     /// coordinator and a worker inside itself
     #[arg(long, value_name = "ADDRESS")]
@@ -34,15 +34,34 @@ pub struct ConnectionArgs {
     memory: Option<String>,
 }
 
-impl ConnectionArgs {
-    /// Adds what was given to the settings.
-    pub fn flags(&self, flags: &mut Flags) {
-        flag(flags, "client.server", &self.server);
-        flag(flags, "client.store", &self.store);
-        flag(flags, "client.device", &self.device);
-        flag(flags, "client.threads", &self.threads);
-        flag(flags, "client.memory", &self.memory);
+/// Gives a command, or its subcommands if it has some, the flags of the connection. `worker` alone runs a worker; a
+/// command that also has subcommands, as `edit`, takes them itself too.
+pub fn with_flags(command: clap::Command) -> clap::Command {
+    let itself = !command.has_subcommands() || command.get_name() == "edit";
+    let command = command.mut_subcommands(with_flags);
+    match itself {
+        true => ConnectionArgs::augment_args(command),
+        false => command,
     }
+}
+
+/// Adds to the settings what was given of the connection, where the command takes it.
+pub fn flags(matches: &ArgMatches, flags: &mut Flags) -> anyhow::Result<()> {
+    let inner = std::iter::successors(Some(matches), |it| it.subcommand().map(|(_, it)| it));
+    let Some(command) = inner.last() else {
+        return Ok(());
+    };
+    // Where the command does not have the flags, their group is not known.
+    if command.try_contains_id("ConnectionArgs").is_err() {
+        return Ok(());
+    }
+    let given = ConnectionArgs::from_arg_matches(command)?;
+    flag(flags, "client.server", &given.server);
+    flag(flags, "client.store", &given.store);
+    flag(flags, "client.device", &given.device);
+    flag(flags, "client.threads", &given.threads);
+    flag(flags, "client.memory", &given.memory);
+    Ok(())
 }
 
 /// How the store of a coordinator inside a command is opened. Commands are given the settings of

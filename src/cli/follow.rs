@@ -2,12 +2,14 @@
 #![allow(clippy::disallowed_methods)] // who shows how time goes by has a clock
 
 use std::io::IsTerminal;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tonic::Code;
 
 use super::output;
+use super::signals::asked_to_stop;
 use crate::client::Client;
 use crate::coordinator::is_terminal;
 use crate::proto::v1::{self, JobState, job::Spec};
@@ -68,20 +70,6 @@ pub async fn follow(client: &Client, name: &str) -> anyhow::Result<v1::Job> {
     }
 }
 
-/// Submits a job that someone waits for.
-///
-/// # Errors
-/// The coordinator's refusal.
-pub async fn submit(client: &Client, job: v1::Job) -> Result<String, tonic::Status> {
-    let request = v1::CreateJobRequest {
-        job: Some(job),
-        request_id: uuid::Uuid::now_v7().to_string(),
-        validate_only: false,
-    };
-    let created = client.jobs().create_job(request).await?.into_inner();
-    Ok(created.job.unwrap_or_default().name)
-}
-
 /// Follows a job that may go on without its user; none when the user leaves, who is told how it does. A coordinator
 /// inside the command goes with it.
 ///
@@ -94,7 +82,7 @@ pub async fn to_end(
 ) -> anyhow::Result<Option<v1::Job>> {
     tokio::select! {
         ended = follow(client, name) => ended.map(Some),
-        () = super::asked_to_stop() => {
+        () = asked_to_stop() => {
             let id = name.trim_start_matches("jobs/");
             match embedded {
                 true => eprintln!("stopped; 'palimpsest job watch {id}' goes on where it was"),
@@ -112,21 +100,12 @@ pub async fn to_end(
 pub async fn attend(client: &Client, name: String) -> anyhow::Result<v1::Job> {
     tokio::select! {
         ended = follow(client, &name) => ended,
-        () = super::asked_to_stop() => {
+        () = asked_to_stop() => {
             let request = v1::CancelJobRequest { name };
             client.jobs().cancel_job(request).await?;
             anyhow::bail!("cancelled; nothing was changed");
         }
     }
-}
-
-/// [`submit`] and [`attend`].
-///
-/// # Errors
-/// As both.
-pub async fn run(client: &Client, job: v1::Job) -> anyhow::Result<v1::Job> {
-    let name = submit(client, job).await?;
-    attend(client, name).await
 }
 
 /// Makes a call that changes nothing, and makes it again while the coordinator is away.
@@ -165,6 +144,32 @@ pub fn unit_word(job: &v1::Job) -> &'static str {
         Some(Spec::Edit(_)) => "edits",
         Some(Spec::Eval(_)) => "measurements",
         _ => "grids",
+    }
+}
+
+/// A job's state as a word.
+pub fn state(job: &v1::Job) -> String {
+    output::word(job.state().as_str_name(), "JOB_STATE_")
+}
+
+/// Says what can be done with a job that does not go on by itself.
+pub fn say_held(job: &v1::Job) {
+    if job.state() == v1::JobState::Held {
+        let id = job.name.trim_start_matches("jobs/");
+        eprintln!(
+            "{} tasks are in quarantine, because several workers were lost while they ran them: \
+             'palimpsest job requeue {id}' gives them another round, 'palimpsest job cancel {id}' \
+             gives them up",
+            job.counts.unwrap_or_default().tasks_quarantined
+        );
+    }
+}
+
+/// Success if the job did all that it was asked.
+pub fn exit_code(job: &v1::Job) -> ExitCode {
+    match job.state() {
+        v1::JobState::Succeeded => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }
 

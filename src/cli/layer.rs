@@ -3,11 +3,11 @@
 use anyhow::bail;
 
 use super::results::{self, Sites};
-use super::{follow, job, presentation, version};
+use super::{names, submit};
 use crate::client::Client;
 use crate::coordinator::is_terminal;
+use crate::datasets::edits::Rewrite;
 use crate::proto::v1::{self, JobState, Kind, job::Spec};
-use crate::requests::Rewrite;
 
 /// Facts that a sweep must have an effect of before an edit goes by it: the peak of a few is chance.
 const ENOUGH: u64 = 10;
@@ -95,7 +95,7 @@ impl<'a> Chooser<'a> {
         Self {
             client,
             model,
-            version: version::name(model, reference),
+            version: names::version(model, reference),
             dtype,
             asked,
             swept: None,
@@ -146,7 +146,7 @@ impl<'a> Chooser<'a> {
             return Ok(known.clone());
         }
         let mut found = None;
-        for swept in job::all(self.client).await? {
+        for swept in self.client.all_jobs().await? {
             let Some(Spec::Trace(trace)) = &swept.spec else {
                 continue;
             };
@@ -207,7 +207,7 @@ impl<'a> Chooser<'a> {
             ..Default::default()
         };
         eprintln!("no sweep has {ENOUGH} facts that the model knows: the fact itself is traced");
-        let ended = follow::run(self.client, asked).await?;
+        let ended = submit::run(self.client, asked).await?;
         if !is_terminal(ended.state()) {
             bail!("{} is held: 'palimpsest job show' says why", ended.name);
         }
@@ -244,7 +244,7 @@ impl<'a> Chooser<'a> {
 
 /// Where the effects of a job peak, or why they show nothing: the model may know none of its facts.
 async fn located(client: &Client, name: &str) -> anyhow::Result<Result<Sites, String>> {
-    match presentation::sites(client, name, None).await {
+    match results::sites(client, name, None).await {
         Ok(sites) => Ok(Ok(sites)),
         Err(error) if error.is::<results::Error>() => Ok(Err(error.to_string())),
         Err(error) => Err(error),

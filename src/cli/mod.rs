@@ -1,38 +1,20 @@
-//! The command line: one file a subcommand. Each parses, calls the client and prints. Data go to
-//! standard output, everything else to standard error.
+//! The command line, in three layers: `commands/`, one file a subcommand; what they share, from flags to following a
+//! job (`submit.rs`, `follow.rs`, ..); and `results/`, which shows what each kind of job gave. Data go to standard
+//! output, everything else to standard error.
 
-mod audit;
-mod auth;
-mod completions;
-mod config;
+mod change;
+mod commands;
 mod connection;
-mod diff;
-mod doctor;
-mod edit;
-mod eval;
-mod export;
+mod flags;
 mod follow;
-mod generate;
-mod job;
+mod key_statistics;
 mod layer;
-mod locate;
-mod log;
-mod model;
+mod named_ref;
+mod names;
 mod output;
-mod pieces;
-mod presentation;
-mod refs;
 mod results;
-mod revert;
-mod rewrite;
-mod serve;
-mod show;
-mod stats;
-mod status;
-mod store;
-mod trace;
-mod version;
-mod worker;
+mod signals;
+mod submit;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,8 +22,14 @@ use std::process::ExitCode;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::Instrument;
 
+use commands::{
+    audit, auth, branch, cherry_pick, completions, config, diff, doctor, edit, eval, export,
+    generate, job, locate, log, man, model, refs, revert, rollback, serve, show, stats, status,
+    store, tag, trace, worker,
+};
+use flags::{Flags, flag};
+
 use crate::config::Config;
-use crate::proto::v1::RefKind;
 use crate::telemetry;
 
 /// Finds where a language model keeps a fact, rewrites it, and never loses the page.
@@ -90,17 +78,17 @@ enum Command {
     /// Show what differs between two versions
     Diff(diff::Args),
     /// Move a branch to another version, back or forth
-    Rollback(refs::RollbackArgs),
+    Rollback(rollback::Args),
     /// Take an edit out of a branch
-    Revert(revert::RevertArgs),
+    Revert(revert::Args),
     /// Add an edit of another branch
-    CherryPick(revert::PickArgs),
+    CherryPick(cherry_pick::Args),
     /// Name a version for good
-    Tag(refs::NameArgs),
+    Tag(tag::Args),
     /// Begin another line of versions
-    Branch(refs::NameArgs),
+    Branch(branch::Args),
     /// Show tags and branches
-    Refs(refs::ListArgs),
+    Refs(refs::Args),
     /// Write a version as files that other programs load
     Export(export::Args),
     /// Show who changed what, and prove it
@@ -119,28 +107,17 @@ enum Command {
     /// Print what a shell completes this program by
     Completions(completions::Args),
     /// Write the manual
-    Man(completions::ManArgs),
+    Man(man::Args),
     /// Verify, rebuild, back up and clean the store
     #[command(subcommand)]
     Store(store::Command),
 }
 
-/// Settings given as flags: key and value.
-type Flags = Vec<(String, String)>;
-
-/// Adds a flag that was given.
-fn flag<T: ToString>(flags: &mut Flags, key: &str, value: &Option<T>) {
-    if let Some(value) = value {
-        flags.push((key.to_owned(), value.to_string()));
-    }
-}
-
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
-    let name = words(&matches);
+    let matches = command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    match run(cli, &name) {
+    match run(cli, &matches) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", output::explain(&error));
@@ -155,8 +132,21 @@ fn words(matches: &ArgMatches) -> String {
     words.map(|(name, _)| name).collect::<Vec<_>>().join(" ")
 }
 
-/// Runs a command; `name` is what names it.
-fn run(cli: Cli, name: &str) -> anyhow::Result<ExitCode> {
+/// The command line, with the flags of the connection where a command talks to a coordinator.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommands(|of| {
+        // These run one, or need none.
+        let alone = ["serve", "auth", "config", "completions", "man", "store"];
+        match alone.contains(&of.get_name()) {
+            true => of,
+            false => connection::with_flags(of),
+        }
+    })
+}
+
+/// Runs a command, which `matches` came of.
+fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let name = words(matches);
     let mut flags = Flags::new();
     let is_server = match &cli.command {
         Command::Serve(_) => true,
@@ -164,36 +154,16 @@ fn run(cli: Cli, name: &str) -> anyhow::Result<ExitCode> {
         _ => false,
     };
     flag(&mut flags, "log.filter", &cli.log);
+    connection::flags(matches, &mut flags)?;
     match &cli.command {
         Command::Serve(args) => args.flags(&mut flags),
         Command::Worker(args) => args.flags(&mut flags),
-        Command::Auth(_) => {}
-        Command::Model(command) => command.connection().flags(&mut flags),
-        Command::Trace(args) => args.connection.flags(&mut flags),
-        Command::Locate(args) => args.connection.flags(&mut flags),
-        Command::Generate(args) => args.connection.flags(&mut flags),
-        Command::Edit(args) => args.connection().flags(&mut flags),
-        Command::Eval(args) => args.connection.flags(&mut flags),
-        Command::Stats(command) => command.connection().flags(&mut flags),
-        Command::Log(args) => args.connection.flags(&mut flags),
-        Command::Show(args) => args.connection.flags(&mut flags),
-        Command::Diff(args) => args.connection.flags(&mut flags),
-        Command::Rollback(args) => args.connection().flags(&mut flags),
-        Command::Revert(args) => args.connection().flags(&mut flags),
-        Command::CherryPick(args) => args.connection().flags(&mut flags),
-        Command::Tag(args) | Command::Branch(args) => args.connection().flags(&mut flags),
-        Command::Refs(args) => args.connection().flags(&mut flags),
-        Command::Export(args) => args.connection.flags(&mut flags),
-        Command::Audit(command) => command.connection().flags(&mut flags),
-        Command::Job(command) => command.connection().flags(&mut flags),
-        Command::Status(args) => args.connection.flags(&mut flags),
-        Command::Doctor(args) => args.connection.flags(&mut flags),
+        Command::Store(command) => command.flags(&mut flags),
         // These need no settings: they are to work where the settings do not.
         Command::Config(config::Command::Reference { format }) => return config::reference(format),
-        Command::Completions(args) => return completions::run(args, Cli::command()),
-        Command::Man(args) => return completions::man(args, Cli::command()),
-        Command::Config(config::Command::Show { .. }) => {}
-        Command::Store(command) => command.flags(&mut flags),
+        Command::Completions(args) => return completions::run(args, command()),
+        Command::Man(args) => return man::run(args, command()),
+        _ => {}
     }
     let mut config = match (Config::load(cli.config.as_deref(), &flags), &cli.command) {
         (Ok(config), _) => config,
@@ -246,12 +216,12 @@ fn run(cli: Cli, name: &str) -> anyhow::Result<ExitCode> {
                 Command::Log(args) => log::run(args, &config.client).await,
                 Command::Show(args) => show::run(args, &config.client).await,
                 Command::Diff(args) => diff::run(args, &config.client).await,
-                Command::Rollback(args) => refs::rollback(args, &config.client).await,
-                Command::Revert(args) => revert::revert(args, &config.client).await,
-                Command::CherryPick(args) => revert::cherry_pick(args, &config.client).await,
-                Command::Tag(args) => refs::name(args, RefKind::Tag, &config.client).await,
-                Command::Branch(args) => refs::name(args, RefKind::Branch, &config.client).await,
-                Command::Refs(args) => refs::list(args, &config.client).await,
+                Command::Rollback(args) => rollback::run(args, &config.client).await,
+                Command::Revert(args) => revert::run(args, &config.client).await,
+                Command::CherryPick(args) => cherry_pick::run(args, &config.client).await,
+                Command::Tag(args) => tag::run(args, &config.client).await,
+                Command::Branch(args) => branch::run(args, &config.client).await,
+                Command::Refs(args) => refs::run(args, &config.client).await,
                 Command::Export(args) => export::run(args, &config.client).await,
                 Command::Audit(command) => audit::run(command, &config.client).await,
                 Command::Job(command) => job::run(command, &config.client).await,
@@ -277,20 +247,36 @@ fn run(cli: Cli, name: &str) -> anyhow::Result<ExitCode> {
     code
 }
 
-/// Ends when the process is asked to: SIGTERM or Ctrl-C.
-async fn asked_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let interrupt = tokio::signal::ctrl_c();
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = interrupt => {}
-                _ = terminate.recv() => {}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_that_talks_to_a_coordinator_takes_the_flags_of_the_connection() {
+        fn look(command: &clap::Command, path: &str, without: &mut Vec<String>) {
+            let path = format!("{path} {}", command.get_name());
+            let has = command.get_arguments().any(|it| it.get_id() == "server");
+            if !has {
+                without.push(path.clone());
+            }
+            for of in command.get_subcommands() {
+                look(of, &path, without);
             }
         }
-        Err(error) => {
-            tracing::warn!(%error, "SIGTERM cannot be caught");
-            let _ = interrupt.await;
+        let command = command();
+        command.clone().debug_assert();
+        let mut without = Vec::new();
+        for of in command.get_subcommands() {
+            look(of, "", &mut without);
         }
+        let alone = ["serve", "auth", "config", "completions", "man", "store"];
+        // What has subcommands and does nothing itself has none either.
+        let groups = ["worker", "model", "stats", "audit", "job"];
+        without.retain(|path| {
+            let words: Vec<&str> = path.split_whitespace().collect();
+            let group = words.len() == 1 && groups.contains(&words[0]);
+            !alone.contains(&words[0]) && !group
+        });
+        assert!(without.is_empty(), "{without:?}");
     }
 }

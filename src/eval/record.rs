@@ -1,11 +1,11 @@
-//! Data sets: files of records, read as edits are ([`crate::requests`]) with what is measured beside them.
+//! Data sets: files of records, read as edits are ([`crate::datasets::edits`]) with what is measured beside them.
 
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::{ProbeKind, Question};
-use crate::requests::{self, Error, Rewrite};
+use crate::datasets::edits::{self, Error, Rewrite};
 
 /// Which measures belong to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +43,11 @@ pub struct Dataset {
 /// # Errors
 /// [`Error`], naming the file and, where one record is wrong, that record and its field.
 pub fn read(path: &Path) -> Result<Dataset, Error> {
-    parse(&path.display().to_string(), &requests::text_of(path)?)
+    parse(&path.display().to_string(), &edits::text_of(path)?)
 }
 
 fn parse(file: &str, text: &str) -> Result<Dataset, Error> {
-    let values = requests::values(file, text)?;
+    let values = edits::values(file, text)?;
     let mut records = Vec::with_capacity(values.len());
     let mut set = None;
     for (n, value) in values.iter().enumerate() {
@@ -138,7 +138,7 @@ fn set_of(value: &Value) -> Result<Set, String> {
 }
 
 fn record(value: &Value, set: Set) -> Result<Record, String> {
-    let rewrite = requests::record(value)?;
+    let rewrite = edits::record(value)?;
     let full = value.get("requested_rewrite").is_some();
     let [new, old, paraphrases, neighbours, answers] = match (set, full) {
         (Set::ZsRe, _) => ["alt", "answers", "rephrase", "loc", "loc_ans"],

@@ -265,7 +265,7 @@ async fn texts(
         return Err(failed("what came is not what the job names".to_owned()));
     }
     let text = std::str::from_utf8(&bytes).map_err(|error| failed(error.to_string()))?;
-    crate::corpus::parse("the part", text).map_err(|error| failed(error.to_string()))
+    crate::datasets::corpus::parse("the part", text).map_err(|error| failed(error.to_string()))
 }
 
 /// What the version of a lease is made of, with the numbers; none for the model as it was

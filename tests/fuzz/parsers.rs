@@ -126,16 +126,16 @@ pub fn tokenizer(bytes: &[u8]) {
 
 /// A file of facts, in any of its forms.
 pub fn facts(bytes: &[u8]) {
-    let _ = palimpsest::facts::read_from("facts.json", Cursor::new(bytes));
+    let _ = palimpsest::datasets::facts::read_from("facts.json", Cursor::new(bytes));
     if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = palimpsest::facts::parse("facts.jsonl", text);
+        let _ = palimpsest::datasets::facts::parse("facts.jsonl", text);
     }
 }
 
 /// A file of edits that are asked for.
 pub fn requests(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = palimpsest::requests::parse("requests.json", text);
+        let _ = palimpsest::datasets::edits::parse("requests.json", text);
     }
 }
 
@@ -143,7 +143,7 @@ pub fn requests(bytes: &[u8]) {
 pub fn corpus(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         for file in ["corpus.txt", "corpus.json", "corpus.jsonl"] {
-            let _ = palimpsest::corpus::parse(file, text);
+            let _ = palimpsest::datasets::corpus::parse(file, text);
         }
     }
 }

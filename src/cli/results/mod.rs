@@ -1,316 +1,254 @@
-//! Shows what a tracing job gave: as tables and heat maps in the terminal, as JSON lines, as SVG
-//! figures, as `.npz` files, and in words; fact by fact, averaged over all facts, or over the facts of
-//! each relation.
+//! The results of a job: fetched, and given in the form that was asked for.
 
-mod averages;
+pub mod edit;
 mod error;
 mod evaluation;
-mod figures;
-mod files;
-mod json;
-mod locate;
-mod relations;
-#[cfg(test)]
-mod tests;
+mod generate;
+mod stats;
+mod trace;
 
-use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 pub use error::Error;
 pub use evaluation::{Evaluation, Known};
-pub use locate::Sites;
+pub use trace::{Results, Sites};
 
-use crate::causal::{Averages, Grid};
-use crate::plot::Colour;
-use crate::plot::axis::number;
-use crate::plot::table::{Align, Table};
-use crate::plot::text::{label, truncate, visible, wrap};
-use crate::proto::v1::{self, job::Spec, unit_result::Outcome as Sent};
-use crate::wire::{KINDS, class_name, kind_name};
+use anyhow::bail;
+use clap::Args;
+use prost::Message as _;
 
-/// Columns of a text that goes to no terminal, where it has to have some width.
-const WIDTH: usize = 100;
+use super::connection::Connection;
+use super::follow::{self, patiently, state};
+use super::{names, output};
+use crate::client::{Client, pages};
+use crate::coordinator::{is_terminal, items_object};
+use crate::objects::Digest;
+use crate::plot::terminal_width;
+use crate::plot::text::wrap;
+use crate::proto::v1::{self, job::Spec};
 
-/// The results of a tracing job, in the order of its units.
-pub struct Results<'a> {
-    /// The job, `jobs/{job}`.
-    job: &'a str,
-    /// The model without `models/`.
-    model: &'a str,
-    /// Facts of the job. Decides how many digits a fact's number has in file names.
-    facts: usize,
-    /// Units without a result: the job runs still, was cancelled, or its tasks failed.
-    missing: usize,
-    units: Vec<Unit<'a>>,
+/// How results are given.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Results")]
+pub struct Format {
+    /// One JSON object a line, for every fact and kind; of averages for every kind
+    #[arg(long)]
+    pub json: bool,
+    /// Give the averages over facts alone, without the single facts
+    #[arg(long)]
+    pub averages: bool,
+    /// Give the averages of each relation
+    #[arg(long)]
+    pub by_relation: bool,
+    /// Draw heat maps and curves as SVG into this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub svg: Option<PathBuf>,
+    /// Write NumPy .npz files into this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub npz: Option<PathBuf>,
 }
 
-/// The result of one fact and kind.
-struct Unit<'a> {
-    /// Its number in the job.
-    number: u64,
-    /// The fact's number in the job, from 1.
-    position: usize,
-    fact: &'a v1::Fact,
-    kind: v1::Kind,
-    outcome: Outcome<'a>,
-}
-
-enum Outcome<'a> {
-    /// Traced, or left untraced because the model answers otherwise than expected.
-    Grid {
-        sent: &'a v1::Grid,
-        grid: Box<Grid>,
-    },
-    Failure(&'a v1::Failure),
-}
-
-impl Unit<'_> {
-    /// The grid, if the fact was traced.
-    fn traced(&self) -> Option<&Grid> {
-        match &self.outcome {
-            Outcome::Grid { grid, .. } if grid.correct_prediction => Some(grid),
-            _ => None,
-        }
-    }
-}
-
-impl<'a> Results<'a> {
-    /// Takes the results of `job`, which must have its facts, as `GetJob` gives it.
+impl Format {
+    /// Whether an evaluation can be given so.
     ///
     /// # Errors
-    /// [`Error::NotTracing`] for another kind of job; [`Error::Unit`] and [`Error::Grid`] for a
-    /// result that does not fit the job or itself.
-    pub fn new(job: &'a v1::Job, results: &'a [v1::UnitResult]) -> Result<Self, Error> {
-        let Some(Spec::Trace(spec)) = &job.spec else {
-            return Err(Error::NotTracing {
-                job: job.name.clone(),
-            });
-        };
-        let kinds: Vec<v1::Kind> = spec.kinds().collect();
-        let total = spec.facts.len() * kinds.len();
-        let mut units = Vec::with_capacity(results.len());
-        for result in results {
-            let wrong = |what| Error::Unit {
-                job: job.name.clone(),
-                unit: result.unit,
-                what,
-            };
-            let number = usize::try_from(result.unit).unwrap_or(usize::MAX);
-            if number >= total {
-                return Err(wrong("outside its facts and kinds"));
-            }
-            let (position, kind) = (number / kinds.len(), kinds[number % kinds.len()]);
-            let fact = &spec.facts[position];
-            let outcome = match &result.outcome {
-                Some(Sent::Grid(sent)) => {
-                    if sent.fact.as_ref() != Some(fact) || sent.kind() != kind {
-                        return Err(wrong("of another fact or kind than its number says"));
-                    }
-                    let grid = Grid::try_from(sent).map_err(|source| Error::Grid {
-                        unit: result.unit,
-                        source,
-                    })?;
-                    Outcome::Grid {
-                        sent,
-                        grid: Box::new(grid),
-                    }
-                }
-                Some(Sent::Failure(failure)) => Outcome::Failure(failure),
-                _ => return Err(wrong("neither a grid nor a failure")),
-            };
-            units.push(Unit {
-                number: result.unit,
-                position: position + 1,
-                fact,
-                kind,
-                outcome,
-            });
-        }
-        units.sort_by_key(|unit| unit.number);
-        units.dedup_by_key(|unit| unit.number);
-        Ok(Self {
-            job: &job.name,
-            model: job.model.strip_prefix("models/").unwrap_or(&job.model),
-            facts: spec.facts.len(),
-            missing: total - units.len(),
-            units,
-        })
-    }
-
-    /// Everything for a reader: the table, heat maps, averages of several facts, and what was seen
-    /// in words. `width` is the terminal's.
-    ///
-    /// # Errors
-    /// [`Error::Output`], [`Error::Averages`] and [`Error::Plot`].
-    pub fn report(
-        &self,
-        out: &mut dyn Write,
-        width: Option<usize>,
-        colour: Colour,
-    ) -> Result<(), Error> {
-        self.table(out, width, colour)?;
-        let traced = self.traced_facts();
-        if traced > 0 {
-            writeln!(out)?;
-            self.heatmaps(out, width, colour)?;
-        }
-        if traced > 1 {
-            writeln!(out)?;
-            self.averages(out, width, colour)?;
-        }
-        writeln!(out)?;
-        for sentence in self.summary()? {
-            paragraph(out, &sentence, width)?;
-        }
-        Ok(())
-    }
-
-    /// The averages for a reader, without the single facts: heat maps by role of token, the table,
-    /// and what was seen in words. `width` is the terminal's.
-    ///
-    /// # Errors
-    /// [`Error::Output`], [`Error::Averages`] and [`Error::Plot`].
-    pub fn report_averages(
-        &self,
-        out: &mut dyn Write,
-        width: Option<usize>,
-        colour: Colour,
-    ) -> Result<(), Error> {
-        if self.traced_facts() > 0 {
-            self.average_maps(out, width, colour)?;
-            writeln!(out)?;
-            self.averages(out, width, colour)?;
-            writeln!(out)?;
-        }
-        for sentence in self.summary()? {
-            paragraph(out, &sentence, width)?;
-        }
-        Ok(())
-    }
-
-    /// A line a fact and kind: the answer's probability clean and corrupted (`HIGH` and `LOW`), its
-    /// highest score and where that is, or why there is none.
-    /// Failures follow in full, each once. `width` is the terminal's; without one nothing is cut.
-    ///
-    /// # Errors
-    /// [`Error::Output`].
-    pub fn table(
-        &self,
-        out: &mut dyn Write,
-        width: Option<usize>,
-        colour: Colour,
-    ) -> Result<(), Error> {
-        let mut table = Table::new(&[
-            ("FACT", Align::Right),
-            ("PROMPT", Align::Left),
-            ("KIND", Align::Left),
-            ("ANSWER", Align::Left),
-            ("HIGH", Align::Right),
-            ("LOW", Align::Right),
-            ("PEAK", Align::Right),
-            ("AT", Align::Left),
-        ]);
-        // Each class and message once, however many units it ended.
-        let mut failures: Vec<(&v1::Failure, usize)> = Vec::new();
-        for unit in &self.units {
-            let mut row = vec![
-                unit.position.to_string(),
-                match width {
-                    // More than this would leave no room for the last column.
-                    Some(width) => truncate(&visible(&unit.fact.prompt), (width / 5).max(12)),
-                    None => unit.fact.prompt.clone(),
-                },
-                kind_name(unit.kind).to_owned(),
-            ];
-            match &unit.outcome {
-                Outcome::Failure(failure) => {
-                    row.resize(7, String::new());
-                    row.push(format!("failed: {}", failure.message));
-                    match failures.iter_mut().find(|(known, _)| known == failure) {
-                        Some((_, times)) => *times += 1,
-                        None => failures.push((failure, 1)),
-                    }
-                }
-                Outcome::Grid { grid, .. } => {
-                    row.extend([label(&grid.answer.text), number(grid.high)]);
-                    match (grid.low, grid.peak()) {
-                        (Some(low), Some((token, layer, score))) => {
-                            let star = if grid.subject.contains(&token) {
-                                "*"
-                            } else {
-                                ""
-                            };
-                            row.extend([
-                                number(low),
-                                number(score),
-                                format!("{}{star}, layer {layer}", label(&grid.tokens[token].text)),
-                            ]);
-                        }
-                        _ => {
-                            row.resize(7, String::new());
-                            row.push(format!(
-                                "answers {:?}, not {:?}",
-                                grid.answer.text.trim(),
-                                unit.fact.attribute()
-                            ));
-                        }
-                    }
-                }
-            }
-            table.row(row);
-        }
-        out.write_all(table.render(width, colour).as_bytes())?;
-        for (failure, times) in failures {
-            let text = format!(
-                "{times} failed ({}): {}",
-                class_name(failure.failure_class()),
-                visible(&failure.message)
+    /// What it has nothing of.
+    pub fn check_evaluation(&self) -> anyhow::Result<()> {
+        if self.svg.is_some() || self.npz.is_some() || self.by_relation {
+            bail!(
+                "an evaluation has no figures, arrays or relations: --json and --averages are for it"
             );
-            paragraph(out, &text, width)?;
         }
         Ok(())
     }
+}
 
-    /// Traced facts: each once, whatever the number of its kinds.
-    fn traced_facts(&self) -> usize {
-        let traced = self.units.iter().filter(|unit| unit.traced().is_some());
-        traced
-            .map(|unit| unit.position)
-            .collect::<BTreeSet<_>>()
-            .len()
+/// Follows a job to its end, presents its results, and says what is unusual about them.
+pub async fn follow(
+    client: &Client,
+    job: &v1::Job,
+    connection: &Connection,
+    format: &Format,
+) -> anyhow::Result<ExitCode> {
+    let ended = follow::to_end(client, &job.name, connection.is_embedded()).await?;
+    let Some(job) = ended else {
+        return Ok(ExitCode::from(130));
+    };
+    let job = present(client, &job.name, format).await?;
+    let counts = job.counts.unwrap_or_default();
+    if counts.units_cached > 0 {
+        eprintln!(
+            "{} of {} {} were answered from the store; --no-cache computes them afresh",
+            counts.units_cached,
+            counts.units,
+            follow::unit_word(&job)
+        );
     }
-
-    /// The averages of every kind that has a traced fact.
-    fn by_kind(&self) -> Result<Vec<(v1::Kind, Averages)>, Error> {
-        self.averages_of(|_| true)
+    follow::say_held(&job);
+    if job.state() != v1::JobState::Succeeded {
+        eprintln!(
+            "{} {}: 'palimpsest job show' says why",
+            job.name,
+            state(&job)
+        );
     }
+    Ok(follow::exit_code(&job))
+}
 
-    /// The same over the facts that `wanted` picks.
-    fn averages_of(
-        &self,
-        wanted: impl Fn(&v1::Fact) -> bool,
-    ) -> Result<Vec<(v1::Kind, Averages)>, Error> {
-        let mut all = Vec::new();
-        for kind in KINDS {
-            let units = self.units.iter();
-            let units = units.filter(|unit| unit.kind == kind && wanted(unit.fact));
-            if let Some(averages) = Averages::over(units.filter_map(Unit::traced))? {
-                all.push((kind, averages));
+/// Reads the results of a job, gives them in the form that was asked for, and says how the job
+/// stands.
+pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Result<v1::Job> {
+    let (job, found) = results(client, name).await?;
+    let mut out = std::io::stdout().lock();
+    if let Some(Spec::Generate(_)) = job.spec {
+        generate::print(&mut out, &found, format.json)?;
+        return Ok(job);
+    }
+    if let Some(Spec::Edit(_)) = job.spec {
+        for result in &found {
+            edit::print(&mut out, result, None, format.json)?;
+        }
+        return Ok(job);
+    }
+    if let Some(Spec::Eval(_)) = job.spec {
+        drop(out);
+        evaluation(client, &job, &found, format).await?;
+        return Ok(job);
+    }
+    if let Some(Spec::Stats(_)) = job.spec {
+        for result in &found {
+            stats::print(&mut out, result)?;
+        }
+        return Ok(job);
+    }
+    let results = Results::new(&job, &found)?;
+    let over_facts = format.averages || format.by_relation;
+    if format.json {
+        match over_facts {
+            true => results.averages_json(&mut out, format.by_relation)?,
+            false => results.json_lines(&mut out)?,
+        }
+    }
+    if let Some(folder) = &format.svg {
+        let mut files = match over_facts {
+            true => results.svg_averages(folder)?,
+            false => results.svg(folder)?,
+        };
+        if format.by_relation {
+            files.extend(results.svg_relations(folder)?);
+        }
+        eprintln!("{} figures in {}", files.len(), folder.display());
+    }
+    if let Some(folder) = &format.npz {
+        let files = results.npz(folder)?;
+        eprintln!("{} arrays in {}", files.len(), folder.display());
+    }
+    if !format.json {
+        let (width, colour) = (terminal_width(), output::colour());
+        if format.by_relation {
+            results.report_relations(&mut out, width, colour)?;
+        } else if format.averages {
+            results.report_averages(&mut out, width, colour)?;
+        } else {
+            results.report(&mut out, width, colour)?;
+        }
+    }
+    Ok(job)
+}
+
+/// Gives the results of an evaluation in the form that was asked for.
+async fn evaluation(
+    client: &Client,
+    job: &v1::Job,
+    found: &[v1::UnitResult],
+    format: &Format,
+) -> anyhow::Result<()> {
+    format.check_evaluation()?;
+    let mut labels = std::collections::BTreeMap::new();
+    if let Some(Spec::Eval(eval)) = &job.spec {
+        for name in [&job.version, &eval.against] {
+            if !name.is_empty() && !labels.contains_key(name) {
+                let number = names::get_version(client, &job.model, name).await?.number;
+                labels.insert(name.clone(), format!("v{number}"));
             }
         }
-        Ok(all)
     }
+    let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
+    let evaluation = Evaluation::new(job, found, label)?;
+    let mut out = std::io::stdout().lock();
+    match (format.json, format.averages) {
+        (true, true) => evaluation.means_json(&mut out)?,
+        (true, false) => evaluation.json_lines(&mut out)?,
+        (false, averages) => {
+            evaluation.report(&mut out, !averages, terminal_width(), output::colour())?;
+        }
+    }
+    Ok(())
+}
 
-    /// Facts among those that `wanted` picks that the model answers otherwise than expected.
-    fn left_out(&self, wanted: impl Fn(&v1::Fact) -> bool) -> usize {
-        let untraced = |outcome: &Outcome<'_>| matches!(outcome, Outcome::Grid { grid, .. } if !grid.correct_prediction);
-        let units = self.units.iter();
-        units
-            .filter(|unit| wanted(unit.fact) && untraced(&unit.outcome))
-            .map(|unit| unit.position)
-            .collect::<BTreeSet<_>>()
-            .len()
+/// A job and its results so far.
+pub async fn results(
+    client: &Client,
+    name: &str,
+) -> anyhow::Result<(v1::Job, Vec<v1::UnitResult>)> {
+    let get = || async {
+        let request = v1::GetJobRequest {
+            name: name.to_owned(),
+        };
+        client.jobs().get_job(request).await
+    };
+    let job = patiently(get).await?.into_inner().job;
+    let mut job = job.unwrap_or_default();
+    fetch_parts(client, &mut job).await?;
+    if !is_terminal(job.state()) {
+        eprintln!("the job is {}: these are the results so far", state(&job));
     }
+    let page = |token: String| {
+        let name = &job.name;
+        patiently(move || client.page_of_results(name, token.clone()))
+    };
+    let found = pages::all(page).await?;
+    Ok((job, found))
+}
+
+/// Where the effects of a job peak, over all its facts or over those of one relation.
+pub async fn sites(client: &Client, name: &str, relation: Option<&str>) -> anyhow::Result<Sites> {
+    let (job, found) = results(client, name).await?;
+    Ok(Results::new(&job, &found)?.locate(relation)?)
+}
+
+/// Fetches the facts or records of a job that lie in an object of their own.
+async fn fetch_parts(client: &Client, job: &mut v1::Job) -> anyhow::Result<()> {
+    let Some(digest) = items_object(job) else {
+        return Ok(());
+    };
+    let digest: Digest = digest.parse()?;
+    let read = || async {
+        let request = v1::ReadObjectRequest {
+            digest: digest.to_string(),
+            offset: 0,
+        };
+        let mut stream = client.objects().read_object(request).await?.into_inner();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.message().await? {
+            bytes.extend_from_slice(&chunk.data);
+        }
+        Ok(bytes)
+    };
+    let bytes = patiently(read).await?;
+    if Digest::of(&bytes) != digest {
+        bail!("the bytes that came are not those of {digest}: try again");
+    }
+    match &mut job.spec {
+        Some(Spec::Trace(trace)) => trace.facts = v1::FactList::decode(bytes.as_slice())?.facts,
+        Some(Spec::Eval(eval)) => {
+            eval.records = v1::EvalRecordList::decode(bytes.as_slice())?.records;
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// A sentence in lines of at most `width` columns, in one where there is no terminal.

@@ -3,12 +3,12 @@
 
 use super::super::engine::{Sink, failure, result};
 use super::editing::{Editing, Plan, Stopped};
+use crate::datasets::edits::Rewrite;
 use crate::edit;
 use crate::eval::{self, Answer, ProbeKind, Record, Scored, Set};
 use crate::model::Model;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, FailureClass, leased_unit::Spec};
-use crate::requests::Rewrite;
 
 impl From<eval::Error> for Stopped {
     fn from(error: eval::Error) -> Self {

@@ -7,7 +7,7 @@ use tch::{Device, Kind as Dtype, Tensor};
 
 use super::super::engine::failure;
 use crate::causal::{self, EmbeddingGaussian};
-use crate::corpus;
+use crate::datasets::corpus;
 use crate::model::{self, Checkpoint, Model};
 use crate::proto::v1::{self, FailureClass};
 use crate::version::{self, Base, Factor, Matrix};

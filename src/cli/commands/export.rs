@@ -1,0 +1,162 @@
+//! `palimpsest export`: a version as files that other programs load.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::bail;
+use indicatif::ProgressBar;
+
+use crate::cli::connection::{Connection, Need};
+use crate::cli::names;
+use crate::client::{self, Client};
+use crate::config::ClientConfig;
+use crate::objects::{Digest, ObjectStore};
+use crate::proto::v1;
+use crate::version::Base;
+use crate::version::Factor;
+use crate::version::export::{self, Format, Source};
+
+/// Flags of `export`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where to: a folder for safetensors and peft, a file for gguf-lora and factors
+    out: PathBuf,
+    /// The version: a ref, v3, a digest's beginning, main~2
+    #[arg(long = "ref", value_name = "VERSION", default_value = "main")]
+    version: String,
+    /// safetensors: the whole edited model for transformers, vLLM ...; peft: a LoRA adapter for
+    /// the base; gguf-lora: the same for llama.cpp; factors: for 'palimpsest edit import'
+    #[arg(long, default_value = "safetensors")]
+    format: String,
+    /// The model; the only one there is if it is not given
+    #[arg(long)]
+    model: Option<String>,
+}
+
+/// Writes the files.
+pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
+    let Some(format) = Format::ALL.into_iter().find(|f| f.name() == args.format) else {
+        let names = Format::ALL.map(Format::name).join(", ");
+        bail!("--format '{}': use {names}", args.format);
+    };
+    if args.out.exists() {
+        bail!(
+            "{} is there already: choose another name",
+            args.out.display()
+        );
+    }
+    let connection = Connection::open(config, Need::Records).await?;
+    let done = write(&args, format, &connection).await;
+    connection.close().await;
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+async fn write(args: &Args, format: Format, connection: &Connection) -> anyhow::Result<()> {
+    let client = connection.client();
+    let model = names::model(client, args.model.as_deref()).await?;
+    let found = names::get_version(client, &model, &args.version).await?;
+    let request = v1::GetModelRequest {
+        name: model.clone(),
+    };
+    let model = client.models().get_model(request).await?.into_inner();
+    let model = model.model.unwrap_or_default();
+    // Beside the destination, which has room for a model.
+    let mut name = args.out.file_name().unwrap_or_default().to_owned();
+    name.push(".sources");
+    let folder = Scratch(args.out.with_file_name(name));
+    let objects = match connection.objects() {
+        Some(objects) => objects,
+        None => ObjectStore::open(folder.0.join("objects"))?,
+    };
+    let mut wanted: Vec<(String, u64)> = model
+        .files
+        .iter()
+        .map(|file| (file.digest.clone(), file.size))
+        .collect();
+    let mut edits = Vec::with_capacity(found.edits.len());
+    for id in &found.edits {
+        let edit = names::edit(client, &model.name, id).await?;
+        wanted.extend(edit.factors.iter().map(|factor| {
+            let bytes = (factor.width + factor.inner) * u64::from(factor.rank) * 4;
+            (factor.digest.clone(), bytes)
+        }));
+        edits.push((id.clone(), edit.factors));
+    }
+    fetch(client, &objects, &wanted).await?;
+    let (out, layout) = (args.out.clone(), folder.0.join("checkpoint"));
+    let version_name = found.name.clone();
+    let written = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
+        let base = Base::open(&objects, &layout, &model)?;
+        let edits: Vec<(String, Vec<Factor>)> = edits
+            .into_iter()
+            .map(|(id, factors)| Ok((id, read(&objects, &factors)?)))
+            .collect::<anyhow::Result<_>>()?;
+        let source = Source {
+            base: &base,
+            version: &found,
+            edits: &edits,
+            base_name: &base_name(&model),
+        };
+        Ok(export::write(&source, format, &out)?)
+    });
+    written.await??;
+    eprintln!(
+        "wrote {} of {} as {}",
+        names::brief(&version_name),
+        args.version,
+        format.name()
+    );
+    println!("{}", args.out.display());
+    Ok(())
+}
+
+fn read(objects: &ObjectStore, factors: &[v1::LowRankFactor]) -> anyhow::Result<Vec<Factor>> {
+    let read = |factor: &v1::LowRankFactor| {
+        let digest: Digest = factor.digest.parse()?;
+        Ok(Factor::from_proto(factor, &objects.read(&digest)?)?)
+    };
+    factors.iter().map(read).collect()
+}
+
+/// Fetches objects that are not here.
+async fn fetch(
+    client: &Client,
+    objects: &ObjectStore,
+    wanted: &[(String, u64)],
+) -> anyhow::Result<()> {
+    let bar = ProgressBar::new(wanted.iter().map(|(_, size)| size).sum());
+    for (digest, size) in wanted {
+        let digest: Digest = digest.parse()?;
+        let before = bar.position();
+        client::download(client.objects(), &digest, *size, objects, |bytes| {
+            bar.set_position(before + bytes);
+        })
+        .await?;
+        bar.set_position(bar.position().max(*size));
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Where the base came from, as a person, or PEFT, finds it again.
+fn base_name(model: &v1::Model) -> String {
+    let first = model.files.first().map(|file| Path::new(&file.source_path));
+    let place = match model.files.len() {
+        1 => first,
+        _ => first.and_then(Path::parent),
+    };
+    place.map_or(model.name.clone(), |place| place.display().to_string())
+}
+
+/// A folder that is removed when the handle is dropped.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.0.exists()
+            && let Err(error) = std::fs::remove_dir_all(&self.0)
+        {
+            tracing::warn!(path = %self.0.display(), %error, "could not be removed");
+        }
+    }
+}

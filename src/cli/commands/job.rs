@@ -1,0 +1,315 @@
+//! `palimpsest job`: look at jobs, follow and cancel them, read their results.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::cli::connection::{Connection, Need};
+use crate::cli::follow::{self, exit_code, say_held, state};
+use crate::cli::results::{self, Format};
+use crate::cli::signals::asked_to_stop;
+use crate::cli::{names, output};
+use crate::client::Client;
+use crate::config::ClientConfig;
+use crate::plot::table::{Align, Table};
+use crate::proto::v1::{self, job::Spec};
+
+/// Subcommands of `job`. A job is named by its identifier, by an unambiguous end of it, or as
+/// `latest`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// List the jobs, the newest first
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a job, its tasks, and why they wait
+    Show {
+        /// The job
+        job: String,
+    },
+    /// Follow a job until it has ended
+    Watch {
+        /// The job
+        job: String,
+    },
+    /// Cancel a job; committed results stay
+    Cancel {
+        /// The job
+        job: String,
+    },
+    /// Give the tasks in quarantine, on which several workers were lost, another round
+    Requeue {
+        /// The job
+        job: String,
+    },
+    /// Read the results of a job
+    Results {
+        /// The job
+        job: String,
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+/// Runs a subcommand.
+pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<ExitCode> {
+    let need = match &command {
+        Command::Watch { .. } => Need::Work,
+        _ => Need::Records,
+    };
+    let connection = Connection::open(config, need).await?;
+    let client = connection.client().clone();
+    let done = match command {
+        Command::List { json, .. } => list(&client, json).await.map(|()| ExitCode::SUCCESS),
+        Command::Show { job, .. } => show(&client, &job).await.map(|()| ExitCode::SUCCESS),
+        Command::Watch { job, .. } => watch(&client, &job).await,
+        Command::Cancel { job, .. } => cancel(&client, &job).await.map(|()| ExitCode::SUCCESS),
+        Command::Requeue { job, .. } => requeue(&client, &job).await.map(|()| ExitCode::SUCCESS),
+        Command::Results { job, format, .. } => read(&client, &job, &format)
+            .await
+            .map(|()| ExitCode::SUCCESS),
+    };
+    drop(client);
+    connection.close().await;
+    done
+}
+
+/// The table of jobs.
+pub fn table(jobs: &[v1::Job]) -> Table {
+    let mut table = Table::new(&[
+        ("JOB", Align::Left),
+        ("WHAT", Align::Left),
+        ("STATE", Align::Left),
+        ("DONE", Align::Right),
+        ("FAILED", Align::Right),
+        ("CREATED", Align::Left),
+        ("TOOK", Align::Right),
+    ]);
+    for job in jobs {
+        let counts = job.counts.unwrap_or_default();
+        table.row([
+            job.name.trim_start_matches("jobs/").to_owned(),
+            what(job),
+            state(job),
+            format!("{}/{}", counts.units_done, counts.units),
+            counts.units_failed.to_string(),
+            output::time(job.create_time.as_ref()),
+            output::duration(job.start_time.as_ref(), job.end_time.as_ref()),
+        ]);
+    }
+    table
+}
+
+fn what(job: &v1::Job) -> String {
+    let kind = match job.spec {
+        Some(Spec::Trace(_)) => "trace",
+        Some(Spec::Generate(_)) => "generate",
+        Some(Spec::Stats(_)) => "stats",
+        Some(Spec::Edit(_)) => "edit",
+        Some(Spec::Eval(_)) => "eval",
+        None => "-",
+    };
+    if job.display_name.is_empty() {
+        kind.to_owned()
+    } else {
+        format!("{kind}: {}", job.display_name)
+    }
+}
+
+async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
+    let jobs = client.all_jobs().await?;
+    let mut out = std::io::stdout().lock();
+    if !json {
+        return output::print_table(&mut out, &table(&jobs));
+    }
+    for job in &jobs {
+        writeln!(out, "{}", to_json(job))?;
+    }
+    Ok(())
+}
+
+/// A job as lists of it have it, for programs.
+pub fn to_json(job: &v1::Job) -> serde_json::Value {
+    let counts = job.counts.unwrap_or_default();
+    serde_json::json!({
+        "name": job.name, "model": job.model, "what": what(job), "state": state(job),
+        "units": counts.units, "units_done": counts.units_done, "units_failed": counts.units_failed,
+        "units_cached": counts.units_cached,
+        "tasks": counts.tasks, "create_time": output::time(job.create_time.as_ref()),
+    })
+}
+
+async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
+    let name = names::job(client, asked).await?;
+    let request = v1::GetJobRequest { name: name.clone() };
+    let job = client
+        .jobs()
+        .get_job(request)
+        .await?
+        .into_inner()
+        .job
+        .unwrap_or_default();
+    let request = v1::ExplainJobRequest { name: name.clone() };
+    let reasons = client
+        .jobs()
+        .explain_job(request)
+        .await?
+        .into_inner()
+        .reasons;
+    let request = v1::ListTasksRequest {
+        parent: name,
+        page_size: 1000,
+        ..Default::default()
+    };
+    let page = client.jobs().list_tasks(request).await?.into_inner();
+    let mut out = std::io::stdout().lock();
+    let counts = job.counts.unwrap_or_default();
+    writeln!(out, "job      {}", job.name.trim_start_matches("jobs/"))?;
+    writeln!(out, "what     {}", what(&job))?;
+    writeln!(out, "model    {}", job.model.trim_start_matches("models/"))?;
+    writeln!(out, "owner    {}", job.owner)?;
+    if let Some(Spec::Trace(trace)) = &job.spec {
+        let compat = match trace.compat() {
+            v1::Compat::PaperCode => ", severed as the published code",
+            v1::Compat::None | v1::Compat::Unspecified => "",
+        };
+        writeln!(
+            out,
+            "asked    {} facts, noise {}, {} samples, seed {}, window {}{compat}",
+            trace.fact_count,
+            trace.noise,
+            trace.samples,
+            trace.seed(),
+            trace.window
+        )?;
+        if let Some(corpus) = &trace.noise_corpus {
+            writeln!(out, "corpus   {}", corpus.digest)?;
+        }
+    }
+    if let Some(Spec::Eval(eval)) = &job.spec {
+        let each = match &eval.edit_each {
+            Some(each) => format!(", each edited alone by {}", each.method),
+            None => String::new(),
+        };
+        writeln!(out, "asked    {} records{each}", eval.record_count)?;
+        writeln!(out, "version  {}", job.version)?;
+        if !eval.against.is_empty() {
+            writeln!(out, "against  {}", eval.against)?;
+        }
+    }
+    writeln!(out, "state    {}", state(&job))?;
+    writeln!(
+        out,
+        "{:8} {} of {} done, {} failed, {} answered from the store",
+        follow::unit_word(&job),
+        counts.units_done,
+        counts.units,
+        counts.units_failed,
+        counts.units_cached
+    )?;
+    writeln!(
+        out,
+        "tasks    {} waiting, {} in quarantine, {} leased, {} done, {} failed, {} cancelled",
+        counts.tasks_pending - counts.tasks_quarantined,
+        counts.tasks_quarantined,
+        counts.tasks_leased,
+        counts.tasks_done,
+        counts.tasks_failed,
+        counts.tasks_cancelled
+    )?;
+    writeln!(out, "created  {}", output::time(job.create_time.as_ref()))?;
+    writeln!(
+        out,
+        "took     {}",
+        output::duration(job.start_time.as_ref(), job.end_time.as_ref())
+    )?;
+    for reason in reasons {
+        writeln!(out, "         {reason}")?;
+    }
+    writeln!(out)?;
+    let mut tasks = Table::new(&[
+        ("TASK", Align::Right),
+        ("STATE", Align::Left),
+        ("UNITS", Align::Right),
+        ("EPOCH", Align::Right),
+        ("WORKER", Align::Left),
+        ("FAILURES", Align::Left),
+    ]);
+    for task in &page.tasks {
+        let failures: Vec<String> = task
+            .failures
+            .iter()
+            .map(|f| {
+                format!(
+                    "{} {}",
+                    f.count,
+                    output::word(f.failure_class().as_str_name(), "FAILURE_CLASS_")
+                )
+            })
+            .collect();
+        tasks.row([
+            task.name.rsplit('/').next().unwrap_or_default().to_owned(),
+            output::word(task.state().as_str_name(), "TASK_STATE_"),
+            format!("{}/{}", task.units_done, task.unit_count),
+            task.epoch.to_string(),
+            holders(task),
+            failures.join(", "),
+        ]);
+    }
+    output::print_table(&mut out, &tasks)?;
+    if !page.next_page_token.is_empty() {
+        writeln!(out, "… and more")?;
+    }
+    Ok(())
+}
+
+/// The worker that holds a task, or both.
+fn holders(task: &v1::Task) -> String {
+    let both = [&task.worker, &task.second_worker];
+    let names = both.map(|name| name.trim_start_matches("workers/"));
+    let names = names.into_iter().filter(|name| !name.is_empty());
+    names.collect::<Vec<_>>().join(" and ")
+}
+
+async fn watch(client: &Client, asked: &str) -> anyhow::Result<ExitCode> {
+    let name = names::job(client, asked).await?;
+    let job = tokio::select! {
+        job = follow::follow(client, &name) => job?,
+        () = asked_to_stop() => return Ok(ExitCode::from(130)),
+    };
+    println!("{} {}", job.name, state(&job));
+    say_held(&job);
+    Ok(exit_code(&job))
+}
+
+async fn cancel(client: &Client, asked: &str) -> anyhow::Result<()> {
+    let name = names::job(client, asked).await?;
+    let job = client
+        .jobs()
+        .cancel_job(v1::CancelJobRequest { name })
+        .await?
+        .into_inner()
+        .job;
+    let job = job.unwrap_or_default();
+    println!("{} {}", job.name, state(&job));
+    Ok(())
+}
+
+async fn requeue(client: &Client, asked: &str) -> anyhow::Result<()> {
+    let name = names::job(client, asked).await?;
+    let answer = client
+        .jobs()
+        .requeue_quarantined(v1::RequeueQuarantinedRequest { name })
+        .await?
+        .into_inner();
+    let job = answer.job.unwrap_or_default();
+    let tasks = answer.tasks_requeued;
+    println!("{} {}, {tasks} tasks requeued", job.name, state(&job));
+    Ok(())
+}
+
+async fn read(client: &Client, asked: &str, format: &Format) -> anyhow::Result<()> {
+    let name = names::job(client, asked).await?;
+    results::present(client, &name, format).await.map(|_| ())
+}

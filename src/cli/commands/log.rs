@@ -1,0 +1,157 @@
+//! `palimpsest log`: the versions of a model as a graph.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::cli::connection::{Connection, Need};
+use crate::cli::{names, output};
+use crate::client::Client;
+use crate::config::ClientConfig;
+use crate::plot::history::{Node, leads};
+use crate::proto::v1;
+use crate::version::digest_of;
+
+/// Flags of `log`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only this version and its ancestors: a ref, v3, or a digest's beginning
+    version: Option<String>,
+    /// The model; the only one there is if it is not given
+    #[arg(long)]
+    model: Option<String>,
+    /// Most versions to show
+    #[arg(short = 'n', long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// One JSON object a version, the newest first
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the graph.
+pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
+    Connection::with(config, Need::Records, async |client| {
+        print(&args, client).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
+}
+
+async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
+    let model = names::model(client, args.model.as_deref()).await?;
+    let start = match &args.version {
+        Some(text) => Some(names::get_version(client, &model, text).await?.name),
+        None => None,
+    };
+    let versions = versions(client, &model, start.as_deref(), args.limit as usize).await?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        for version in &versions {
+            writeln!(out, "{}", names::to_json(version))?;
+        }
+        return Ok(());
+    }
+    let mut named: HashMap<String, Vec<String>> = HashMap::new();
+    for reference in client.all_refs(&model).await? {
+        let id = digest_of(&reference.name).to_owned();
+        let id = match reference.kind() {
+            v1::RefKind::Tag => format!("tag: {id}"),
+            _ => id,
+        };
+        named.entry(reference.version).or_default().push(id);
+    }
+    let nodes: Vec<Node<'_>> = versions
+        .iter()
+        .map(|version| Node {
+            id: digest_of(&version.name),
+            parent: Some(version.parent.as_str()).filter(|parent| !parent.is_empty()),
+        })
+        .collect();
+    let colour = output::colour();
+    let edits = client.all_edits(&model).await?;
+    let facts: HashMap<&str, String> = edits
+        .iter()
+        .map(|edit| (digest_of(&edit.name), names::fact(edit)))
+        .collect();
+    for (found, lead) in versions.iter().zip(leads(&nodes, colour)) {
+        let fact = facts
+            .get(found.subject_edit.as_str())
+            .map_or("", String::as_str);
+        let edit = names::brief(&found.subject_edit);
+        let what = match found.kind() {
+            v1::VersionKind::Base => "the model as it was imported".to_owned(),
+            v1::VersionKind::Edit => format!("edit {edit}: {fact}"),
+            _ => format!("{} {edit}: {fact}", names::kind(found)),
+        };
+        let refs = named.get(&found.name).map_or(String::new(), |refs| {
+            format!(" ({})", colour.bold(&refs.join(", ")))
+        });
+        if let Some(joint) = &lead.joint {
+            writeln!(out, "{joint}")?;
+        }
+        let brief = names::brief(&found.name);
+        writeln!(
+            out,
+            "{}  v{} {brief}{refs}  {what}",
+            lead.head, found.number
+        )?;
+        let mut notes = Vec::new();
+        if !found.author.is_empty() {
+            let time = output::time(found.create_time.as_ref());
+            notes.push(format!("{}, {time}", found.author));
+        }
+        if !found.why.is_empty() {
+            notes.push(found.why.clone());
+        }
+        notes.extend(found.warnings.iter().map(|warning| format!("! {warning}")));
+        // What was computed on this version, and taken by none.
+        let rejected = edits
+            .iter()
+            .filter(|edit| edit.state() == v1::EditState::Rejected && edit.based_on == found.name);
+        notes.extend(rejected.map(|edit| {
+            let id = names::brief(&edit.name);
+            let gates = edit.failed_gates.join("; ");
+            format!("! rejected edit {id}: {}: {gates}", names::fact(edit))
+        }));
+        for note in notes {
+            writeln!(out, "{}      {note}", lead.body)?;
+        }
+    }
+    Ok(())
+}
+
+/// Versions, the newest first; with `start`, only that one and its ancestors.
+async fn versions(
+    client: &Client,
+    model: &str,
+    start: Option<&str>,
+    limit: usize,
+) -> anyhow::Result<Vec<v1::Version>> {
+    let mut versions = Vec::new();
+    let mut wanted = start.map(|start| digest_of(start).to_owned());
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListVersionsRequest {
+            parent: model.to_owned(),
+            page_size: 0,
+            page_token,
+        };
+        let page = client.versions().list_versions(request).await?.into_inner();
+        for version in page.versions {
+            if let Some(next) = &mut wanted {
+                if digest_of(&version.name) != *next {
+                    continue;
+                }
+                next.clone_from(&version.parent);
+            }
+            versions.push(version);
+            if versions.len() == limit {
+                return Ok(versions);
+            }
+        }
+        if page.next_page_token.is_empty() {
+            return Ok(versions);
+        }
+        page_token = page.next_page_token;
+    }
+}

@@ -1,0 +1,30 @@
+//! The subcommands, one file each under its own name. Each parses, calls the client and prints.
+
+pub mod audit;
+pub mod auth;
+pub mod branch;
+pub mod cherry_pick;
+pub mod completions;
+pub mod config;
+pub mod diff;
+pub mod doctor;
+pub mod edit;
+pub mod eval;
+pub mod export;
+pub mod generate;
+pub mod job;
+pub mod locate;
+pub mod log;
+pub mod man;
+pub mod model;
+pub mod refs;
+pub mod revert;
+pub mod rollback;
+pub mod serve;
+pub mod show;
+pub mod stats;
+pub mod status;
+pub mod store;
+pub mod tag;
+pub mod trace;
+pub mod worker;

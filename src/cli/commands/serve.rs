@@ -1,0 +1,224 @@
+//! `palimpsest serve`: a coordinator.
+#![allow(clippy::disallowed_methods)] // the program owns its tasks
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::gate::Gate;
+use crate::api::health::Health;
+use crate::api::listener::{Audience, Listener};
+use crate::api::overview::Overview;
+use crate::api::server::{self, ServeOptions};
+use crate::auth::{ServerFiles, ServerTls, Tokens};
+use crate::cli::commands::store::options;
+use crate::cli::flags::{Flags, flag};
+use crate::cli::signals::asked_to_stop;
+use crate::config::{Config, EditConfig, ServeConfig};
+use crate::coordinator::{Coordinator, Limits};
+use crate::proto::v1;
+use crate::store::Store;
+use crate::telemetry::exposition::{Exposition, Sample};
+use crate::telemetry::metrics;
+
+/// Flags of `serve`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// The folder of everything that is kept
+    #[arg(long, value_name = "FOLDER")]
+    store: Option<String>,
+    /// Listen beyond this machine without TLS, or without asking who calls
+    #[arg(long)]
+    insecure: bool,
+    /// Write the address into this file once it is listened on
+    #[arg(long, value_name = "FILE")]
+    port_file: Option<PathBuf>,
+}
+
+impl Args {
+    /// Adds what was given to the settings.
+    pub fn flags(&self, flags: &mut Flags) {
+        flag(flags, "serve.listen", &self.listen);
+        flag(flags, "serve.store", &self.store);
+        flag(flags, "serve.insecure", &self.insecure.then_some(true));
+    }
+}
+
+/// Serves until it is asked to stop.
+pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
+    let settings = config.serve;
+    let limits = Limits {
+        heartbeat: settings.heartbeat_interval.as_millis() as u64,
+        worker_timeout: settings.lease_duration.as_millis() as u64,
+        attempts: settings.max_attempts,
+        poison: settings.poison_workers as usize,
+        ageing: settings.priority_age.as_millis() as u64,
+        weights: settings.owner_weights.0.clone(),
+        affinity: settings.affinity_wait.as_millis() as u64,
+        task_seconds: settings.task_time.as_secs_f64(),
+        speculate: settings.speculate,
+        jobs_per_owner: settings.max_open_jobs.into(),
+        units_per_owner: settings.max_open_units.into(),
+        gates: gates(&config.edit),
+    };
+    // Before the store, whose recovery may take a while: probes are to be told that it goes on.
+    let health = Health::recovering().await;
+    let probes = settings.health_listen.map(server::bind).transpose()?;
+    if let Some(incoming) = probes {
+        let address = incoming.local_addr()?;
+        tracing::info!(%address, "answering probes");
+        let probed = server::serve_health(health.clone(), incoming, std::future::pending());
+        tokio::spawn(probed);
+    }
+    if settings.metrics_listen.is_some() {
+        metrics::install(metrics::Program::Coordinator);
+    }
+    let (folder, options) = (settings.store.clone(), options(&config.store));
+    let open = move || Store::open_with(&folder, options);
+    let store = Arc::new(tokio::task::spawn_blocking(open).await??);
+    let (coordinator, mut actor) = Coordinator::start(store, limits)?;
+    let overview = Overview::new(coordinator.clone());
+    if let Some(address) = settings.metrics_listen {
+        expose(address, overview.sample()).await?;
+    }
+    let tls = tls(&settings)?;
+    let gate = gate(&settings)?;
+    let bind = |address| Listener::bind(address, tls.clone(), settings.max_connections as usize);
+    let mut listener = bind(settings.listen).await?;
+    let address = listener.local_addr()?;
+    let workers = match settings.worker_listen {
+        None => futures::stream::empty().left_stream(),
+        Some(address) => {
+            listener = listener.audience(Audience::People);
+            let workers = bind(address).await?.audience(Audience::Workers);
+            tracing::info!(address = %workers.local_addr()?, "serving workers");
+            workers.incoming().right_stream()
+        }
+    };
+    let incoming = futures::stream::select(listener.incoming(), workers);
+    health.serves().await;
+    tracing::info!(%address, store = %settings.store.display(), "serving");
+    if let Some(file) = &args.port_file {
+        write_whole(file, &address.to_string())?;
+    }
+    let stop = CancellationToken::new();
+    let stopped = || stop.clone().cancelled_owned();
+    let serve_options = ServeOptions {
+        gate,
+        health: health.clone(),
+        streams: settings.streams_per_connection,
+        overview,
+    };
+    let serving = server::serve_with(coordinator, serve_options, incoming, stopped());
+    let mut serving = tokio::spawn(serving);
+    if let Some(tls) = tls {
+        tokio::spawn(reload(tls, stopped()));
+    }
+    tokio::select! {
+        () = asked_to_stop() => {}
+        ended = &mut serving => {
+            ended??;
+            anyhow::bail!("the server ended by itself");
+        }
+        ended = &mut actor => {
+            ended??;
+            anyhow::bail!("the coordinator ended by itself");
+        }
+    }
+    tracing::info!("stopping");
+    health.drains().await;
+    stop.cancel();
+    // What was acknowledged is durable already; open streams are cut, and come back to the next
+    // coordinator.
+    if tokio::time::timeout(settings.shutdown_grace, serving)
+        .await
+        .is_err()
+    {
+        tracing::info!("open streams were cut");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The gates that settings ask for.
+fn gates(settings: &EditConfig) -> v1::EditGates {
+    v1::EditGates {
+        efficacy: settings.min_efficacy,
+        neighbour_drift: settings.max_drift,
+        norm: settings.max_norm,
+        norm_warning: settings.warn_norm,
+    }
+}
+
+/// Lets Prometheus fetch the metrics, until the process ends.
+pub async fn expose(address: SocketAddr, sample: Sample) -> anyhow::Result<()> {
+    let exposition = Exposition::bind(address, sample).await.with_context(|| {
+        format!("cannot listen on {address} for metrics: choose another metrics_listen")
+    })?;
+    tracing::info!(address = %exposition.local_addr()?, "showing metrics");
+    tokio::spawn(exposition.serve());
+    Ok(())
+}
+
+/// What connections are opened with.
+fn tls(settings: &ServeConfig) -> anyhow::Result<Option<Arc<ServerTls>>> {
+    let files = settings
+        .tls_certificate
+        .clone()
+        .zip(settings.tls_key.clone());
+    let Some((certificate, key)) = files else {
+        return Ok(None);
+    };
+    let tls = ServerTls::load(ServerFiles {
+        certificate,
+        key,
+        client_ca: settings.client_ca.clone(),
+    })?;
+    Ok(Some(Arc::new(tls)))
+}
+
+/// Whom the server lets in.
+fn gate(settings: &ServeConfig) -> anyhow::Result<Gate> {
+    if settings.client_ca.is_none() && settings.tokens.is_none() {
+        return Ok(Gate::open());
+    }
+    let tokens = settings.tokens.as_deref().map(Tokens::open).transpose()?;
+    let gate = Gate::guarded(tokens.map(Arc::new));
+    Ok(gate.with_rate(settings.requests_per_second))
+}
+
+/// Loads certificates again whenever SIGHUP asks for it. A file that cannot be used changes
+/// nothing: the coordinator goes on with what it has.
+async fn reload(tls: Arc<ServerTls>, stopped: impl Future<Output = ()>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut asked = match signal(SignalKind::hangup()) {
+        Ok(asked) => asked,
+        Err(error) => return tracing::warn!(%error, "SIGHUP cannot be caught"),
+    };
+    tokio::pin!(stopped);
+    loop {
+        tokio::select! {
+            () = &mut stopped => return,
+            _ = asked.recv() => {}
+        }
+        match tls.reload() {
+            Ok(()) => tracing::info!("certificates were loaded again"),
+            Err(error) => tracing::error!(%error, "certificates stay as they were"),
+        }
+    }
+}
+
+/// Writes a file so that a reader sees all of it or nothing.
+fn write_whole(file: &Path, text: &str) -> anyhow::Result<()> {
+    let temporary = file.with_extension("new");
+    std::fs::write(&temporary, text)
+        .and_then(|()| std::fs::rename(&temporary, file))
+        .with_context(|| format!("cannot write {}", file.display()))
+}

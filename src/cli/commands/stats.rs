@@ -1,0 +1,275 @@
+//! `palimpsest stats`: what the inputs of the edited matrices look like over ordinary text.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+
+use crate::cli::connection::{Connection, Need};
+use crate::cli::submit::parse_dtype;
+use crate::cli::{follow, key_statistics, names, output};
+use crate::client::{self, Client};
+use crate::config::ClientConfig;
+use crate::datasets::pieces;
+use crate::objects::{self, Digest};
+use crate::plot::table::{Align, Table};
+use crate::proto::v1;
+
+/// Subcommands of `stats`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Collect them over texts, or over text drawn from the model
+    Collect(Box<CollectArgs>),
+    /// Take a file of the ROME release
+    Import(ImportArgs),
+    /// Show what there is
+    #[command(alias = "show")]
+    List(ListArgs),
+}
+
+/// Flags of `stats collect`.
+#[derive(Debug, clap::Args)]
+pub struct CollectArgs {
+    /// Texts: plain text (one document a file), JSON lines or a JSON list of strings or of objects with 'text'
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "self_sample")]
+    corpus: Vec<PathBuf>,
+    /// Draw so many tokens from the model itself instead
+    #[arg(long, value_name = "N", conflicts_with_all = ["corpus", "tokens"])]
+    self_sample: Option<u64>,
+    /// Seed of what is drawn
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Layers, such as 5, 3,5 or 3..8 (8 is not among them)
+    #[arg(long, value_parser = parse_layers)]
+    layers: Layers,
+    /// Stop after about so many tokens of the corpus
+    #[arg(long, value_name = "N")]
+    tokens: Option<u64>,
+    /// Tokens a text is cut to
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    length: u32,
+    /// f32, bf16 or f16
+    #[arg(long, default_value = "f32")]
+    dtype: String,
+    /// The model; the only one there is if it is not given
+    #[arg(long)]
+    model: Option<String>,
+}
+
+/// Flags of `stats import`.
+#[derive(Debug, clap::Args)]
+pub struct ImportArgs {
+    /// A .npz file with mom2.mom2 and mom2.count
+    file: PathBuf,
+    /// The layer that it is of
+    #[arg(long)]
+    layer: u32,
+    /// The model; the only one there is if it is not given
+    #[arg(long)]
+    model: Option<String>,
+}
+
+/// Flags of `stats list`.
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    /// One JSON object an artefact
+    #[arg(long)]
+    json: bool,
+    /// The model; the only one there is if it is not given
+    #[arg(long)]
+    model: Option<String>,
+}
+
+/// Some layers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Layers(Vec<u32>);
+
+fn parse_layers(text: &str) -> Result<Layers, String> {
+    let number = |text: &str| {
+        let parsed = text.trim().parse::<u32>();
+        parsed.map_err(|_| format!("'{text}' is no layer: give 5, 3,5 or 3..8"))
+    };
+    let mut layers = Vec::new();
+    for part in text.split(',') {
+        match part.split_once("..") {
+            Some((from, to)) => layers.extend(number(from)?..number(to)?),
+            None => layers.push(number(part)?),
+        }
+    }
+    if layers.is_empty() || layers.len() > 1000 {
+        return Err(format!(
+            "'{text}' names {} layers: give 1 to 1000",
+            layers.len()
+        ));
+    }
+    Ok(Layers(layers))
+}
+
+/// Runs a subcommand.
+pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Collect(args) => {
+            // A file that cannot be read is said before a store is opened.
+            let text = text(&args)?;
+            Connection::with(config, Need::Work, async |client| {
+                collect(client, &args, text).await
+            })
+            .await
+        }
+        Command::Import(args) => {
+            Connection::with(config, Need::Records, async |client| {
+                import(client, &args).await?;
+                Ok(ExitCode::SUCCESS)
+            })
+            .await
+        }
+        Command::List(args) => {
+            Connection::with(config, Need::Records, async |client| {
+                list(client, &args).await?;
+                Ok(ExitCode::SUCCESS)
+            })
+            .await
+        }
+    }
+}
+
+async fn collect(client: &Client, args: &CollectArgs, text: Text) -> anyhow::Result<ExitCode> {
+    let model = names::model(client, args.model.as_deref()).await?;
+    let (pieces, corpus, source) = match text {
+        Text::Drawn(tokens) => (
+            key_statistics::drawn(tokens, args.seed),
+            None,
+            format!("{tokens} tokens drawn from the model, seed {}", args.seed),
+        ),
+        Text::Corpus(laid) => {
+            client::upload(client.objects(), &laid.digest, laid.file.path(), |_| {})
+                .await
+                .context("cannot store the corpus with the coordinator")?;
+            let corpus = v1::Corpus {
+                digest: laid.digest.to_string(),
+                size: laid.size,
+            };
+            let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
+            let names: Vec<_> = args.corpus.iter().filter_map(name).collect();
+            (laid.pieces, Some(corpus), names.join(", "))
+        }
+    };
+    let spec = v1::StatsSpec {
+        pieces,
+        layers: args.layers.0.clone(),
+        length: args.length,
+        dtype: parse_dtype(&args.dtype)? as i32,
+        source,
+        corpus,
+    };
+    let (ended, made) = key_statistics::make(client, &model, spec).await?;
+    if let Some(made) = made {
+        show(&made)?;
+    }
+    Ok(follow::exit_code(&ended))
+}
+
+async fn import(client: &Client, args: &ImportArgs) -> anyhow::Result<()> {
+    let model = names::model(client, args.model.as_deref()).await?;
+    let path = args.file.clone();
+    let digest = objects::blocking(move || Digest::of_file(&path))
+        .await
+        .with_context(|| format!("cannot read {}", args.file.display()))?;
+    client::upload(client.objects(), &digest, &args.file, |_| {})
+        .await
+        .with_context(|| format!("cannot store {}", args.file.display()))?;
+    let name = args.file.file_name().unwrap_or_default().to_string_lossy();
+    let file = v1::create_statistics_request::File {
+        model,
+        layer: args.layer,
+        digest: digest.to_string(),
+        source: name.into_owned(),
+    };
+    let request = v1::CreateStatisticsRequest {
+        source: Some(v1::create_statistics_request::Source::File(file)),
+    };
+    let made = client
+        .statistics()
+        .create_statistics(request)
+        .await?
+        .into_inner();
+    show(&made.statistics)
+}
+
+async fn list(client: &Client, args: &ListArgs) -> anyhow::Result<()> {
+    let model = names::model(client, args.model.as_deref()).await?;
+    let request = v1::ListStatisticsRequest { parent: model };
+    let found = client
+        .statistics()
+        .list_statistics(request)
+        .await?
+        .into_inner();
+    if !args.json {
+        return show(&found.statistics);
+    }
+    let mut out = std::io::stdout().lock();
+    for one in &found.statistics {
+        let line = serde_json::json!({
+            "name": one.name, "version": one.version, "layer": one.layer, "tokens": one.tokens,
+            "channels": one.channels, "corpus": one.corpus, "source": one.source, "size": one.size,
+        });
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+fn show(statistics: &[v1::Statistics]) -> anyhow::Result<()> {
+    let mut table = Table::new(&[
+        ("LAYER", Align::Right),
+        ("TOKENS", Align::Right),
+        ("CHANNELS", Align::Right),
+        ("SOURCE", Align::Left),
+        ("MADE", Align::Left),
+        ("DIGEST", Align::Left),
+    ]);
+    for one in statistics {
+        table.row([
+            one.layer.to_string(),
+            one.tokens.to_string(),
+            one.channels.to_string(),
+            one.source.clone(),
+            output::time(one.create_time.as_ref()),
+            names::brief(&one.name).to_owned(),
+        ]);
+    }
+    output::print_table(&mut std::io::stdout().lock(), &table)
+}
+
+/// What statistics are collected over.
+enum Text {
+    /// So many tokens drawn from the model.
+    Drawn(u64),
+    /// Texts, laid down in a file.
+    Corpus(pieces::Corpus),
+}
+
+fn text(args: &CollectArgs) -> anyhow::Result<Text> {
+    match args.self_sample {
+        Some(0) => bail!(
+            "--self-sample 0: draw at least one token; some ten a channel of the edited matrix are needed"
+        ),
+        Some(tokens) => Ok(Text::Drawn(tokens)),
+        None => Ok(Text::Corpus(pieces::lay_down(&args.corpus, args.tokens)?)),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_numbers_and_ranges() {
+        assert_eq!(parse_layers("5").unwrap().0, [5]);
+        assert_eq!(parse_layers("3..6,9").unwrap().0, [3, 4, 5, 9]);
+        for wrong in ["", "a", "6..3", "1..2000"] {
+            assert!(parse_layers(wrong).is_err(), "{wrong}");
+        }
+    }
+}

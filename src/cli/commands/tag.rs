@@ -1,0 +1,18 @@
+//! `palimpsest tag`: a version named for good.
+
+use std::process::ExitCode;
+
+use crate::cli::connection::{Connection, Need};
+use crate::cli::named_ref;
+pub use crate::cli::named_ref::Args;
+use crate::config::ClientConfig;
+use crate::proto::v1::RefKind;
+
+/// Makes, or moves, a tag.
+pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
+    Connection::with(config, Need::Records, async |client| {
+        named_ref::put(client, &args, RefKind::Tag).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
+}

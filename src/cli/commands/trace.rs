@@ -1,0 +1,159 @@
+//! `palimpsest trace`: submit a causal-tracing sweep and follow it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use prost::Message as _;
+
+use crate::causal::Compat;
+use crate::cli::connection::{Connection, Need};
+use crate::cli::results::{self, Format};
+use crate::cli::submit::{self, JobArgs};
+use crate::config::ClientConfig;
+use crate::datasets::{corpus, facts};
+use crate::proto::v1::{self, job::Spec};
+use crate::wire;
+
+/// Flags of `trace`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The text up to the answer: "The Space Needle is in downtown"
+    #[arg(required_unless_present = "facts", conflicts_with = "facts")]
+    prompt: Option<String>,
+    /// The subject as it stands in the prompt: "The Space Needle"
+    #[arg(long, requires = "prompt")]
+    subject: Option<String>,
+    /// The expected answer; a fact that the model answers otherwise is not traced
+    #[arg(long, requires = "prompt")]
+    attribute: Option<String>,
+    /// A file of facts: known_1000, CounterFact, zsRE or a relation, as JSON or JSON lines
+    #[arg(long, value_name = "FILE")]
+    facts: Option<PathBuf>,
+    /// Take only the first N facts of the file
+    #[arg(long, value_name = "N", requires = "facts")]
+    limit: Option<usize>,
+    /// hidden, mlp, attn, hidden_severed_mlp, hidden_severed_attn, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "hidden,mlp,attn")]
+    kinds: Vec<String>,
+    /// A standard deviation; s<k>: k times that of the subjects' embeddings; u<a>: uniform; m or
+    /// t<df>: Gaussian or Student-t with the embeddings' covariance over --noise-corpus. What is
+    /// drawn is added to the embeddings; with replace: before the rule it takes their place
+    #[arg(long, value_name = "RULE", default_value = "s3")]
+    noise: String,
+    /// The corpus of the rules m and t<df>: a text a line, JSON lines, or a JSON list of texts
+    #[arg(long, value_name = "FILE")]
+    noise_corpus: Option<PathBuf>,
+    /// Noise samples a cell
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    samples: u32,
+    /// Seed of the noise
+    #[arg(long, default_value_t = 1)]
+    seed: u32,
+    /// Layers in the window of the MLP and attention kinds
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    window: u32,
+    /// exact, or plain: one full forward pass a cell
+    #[arg(long, default_value = "exact")]
+    engine: String,
+    /// paper-code: hold severed paths at the values of another noise draw, as the published code
+    #[arg(long, value_name = "none|paper-code", default_value_t = Compat::None)]
+    compat: Compat,
+    #[command(flatten)]
+    job: JobArgs,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Submits a sweep, follows it and presents its results.
+pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
+    args.job.check(config)?;
+    let spec = v1::TraceSpec {
+        facts: facts(&args)?,
+        kinds: args
+            .kinds
+            .iter()
+            .map(|kind| parse_kind(kind))
+            .collect::<anyhow::Result<_>>()?,
+        noise: args.noise.clone(),
+        samples: args.samples,
+        seed: Some(args.seed),
+        window: args.window,
+        engine: match args.engine.as_str() {
+            "exact" => v1::Engine::Exact,
+            "plain" => v1::Engine::Plain,
+            other => bail!("--engine '{other}': use exact or plain"),
+        } as i32,
+        dtype: args.job.dtype()? as i32,
+        compat: wire::compat_to_proto(args.compat) as i32,
+        ..Default::default()
+    };
+    let texts = match &args.noise_corpus {
+        Some(file) => Some(corpus::read(file)?),
+        None => None,
+    };
+    let connection = Connection::open(config, Need::Work).await?;
+    let done = sweep(&args, spec, texts, &connection).await;
+    connection.close().await;
+    done
+}
+
+async fn sweep(
+    args: &Args,
+    mut spec: v1::TraceSpec,
+    texts: Option<Vec<String>>,
+    connection: &Connection,
+) -> anyhow::Result<ExitCode> {
+    let client = connection.client();
+    let model = args.job.model(client).await?;
+    if let Some(texts) = texts {
+        let bytes = corpus::to_bytes(&texts);
+        spec.noise_corpus = Some(v1::Corpus {
+            digest: submit::store(client, &bytes, "corpus").await?.to_string(),
+            size: bytes.len() as u64,
+        });
+    }
+    if submit::is_large(&spec) {
+        let facts = std::mem::take(&mut spec.facts);
+        let list = v1::FactList { facts }.encode_to_vec();
+        spec.facts_object = submit::store(client, &list, "facts").await?.to_string();
+    }
+    let priority = submit::sweep_priority(connection);
+    let job = args.job.job(&model, Spec::Trace(spec), priority);
+    let job = submit::create(client, args.job.request(job)).await?;
+    if args.job.detach {
+        println!("{}", job.name);
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("{} accepted", job.name);
+    results::follow(client, &job, connection, &args.format).await
+}
+
+fn facts(args: &Args) -> anyhow::Result<Vec<v1::Fact>> {
+    if let Some(prompt) = &args.prompt {
+        let subject = args
+            .subject
+            .clone()
+            .context("--subject is missing: name the words of the prompt that the fact is about")?;
+        return Ok(vec![v1::Fact {
+            prompt: prompt.clone(),
+            subject,
+            attribute: args.attribute.clone(),
+            ..Default::default()
+        }]);
+    }
+    let Some(file) = &args.facts else {
+        bail!("give a prompt, or --facts FILE")
+    };
+    let mut facts = facts::read(file)?;
+    facts.truncate(args.limit.unwrap_or(usize::MAX));
+    Ok(facts.into_iter().map(v1::Fact::from).collect())
+}
+
+fn parse_kind(text: &str) -> anyhow::Result<i32> {
+    let names: Vec<_> = wire::KINDS.into_iter().map(wire::kind_name).collect();
+    match wire::named_kind(text.trim()) {
+        Some(kind) => Ok(kind as i32),
+        None => bail!("--kinds '{text}': use {}", names.join(", ")),
+    }
+}

@@ -1,0 +1,112 @@
+//! Key statistics, which edits need: collected by a job, and made of its results.
+
+use anyhow::Context;
+use tonic::Status;
+use tonic_types::StatusExt;
+
+use super::{follow, results, submit};
+use crate::client::Client;
+use crate::proto::v1::{self, job::Spec};
+
+/// Tokens of a piece that is drawn from the model.
+const PIECE_TOKENS: u64 = 8192;
+
+/// Collects statistics of some layers over text drawn from the model: what an edit that needs them asks for.
+async fn self_sample(client: &Client, model: &str, layer: u32, tokens: u64) -> anyhow::Result<()> {
+    let spec = v1::StatsSpec {
+        pieces: drawn(tokens, 1),
+        layers: vec![layer],
+        length: 256,
+        source: format!("{tokens} tokens drawn from the model, seed 1"),
+        ..Default::default()
+    };
+    let (_, made) = make(client, model, spec).await?;
+    made.map(|_| ())
+        .context("the key statistics could not be collected")
+}
+
+/// Runs a statistics job to its end, and makes its artefacts if it succeeded.
+pub async fn make(
+    client: &Client,
+    model: &str,
+    spec: v1::StatsSpec,
+) -> anyhow::Result<(v1::Job, Option<Vec<v1::Statistics>>)> {
+    let job = v1::Job {
+        model: model.to_owned(),
+        spec: Some(Spec::Stats(spec)),
+        ..Default::default()
+    };
+    let ended = submit::run(client, job).await?;
+    if ended.state() != v1::JobState::Succeeded {
+        results::present(client, &ended.name, &results::Format::default()).await?;
+        return Ok((ended, None));
+    }
+    let request = v1::CreateStatisticsRequest {
+        source: Some(v1::create_statistics_request::Source::Job(
+            ended.name.clone(),
+        )),
+    };
+    // The same artefacts come again when it is asked again.
+    let create = || async {
+        let mut service = client.statistics();
+        service.create_statistics(request.clone()).await
+    };
+    let made = follow::patiently(create).await?.into_inner();
+    Ok((ended, Some(made.statistics)))
+}
+
+/// The pieces of so many tokens that are drawn from the model, the first with `seed`.
+pub fn drawn(tokens: u64, seed: u64) -> Vec<v1::StatsUnit> {
+    let count = tokens.div_ceil(PIECE_TOKENS);
+    (0..count)
+        .map(|n| v1::StatsUnit {
+            self_sample: PIECE_TOKENS.min(tokens - n * PIECE_TOKENS),
+            // Rows of a piece take the seeds after its own.
+            seed: seed.wrapping_add(n * PIECE_TOKENS),
+            ..Default::default()
+        })
+        .collect()
+}
+
+/// Creates a job; where its edits lack key statistics and `may_collect` is set, collects those first.
+///
+/// # Errors
+/// The coordinator's refusal.
+pub async fn create_with(
+    client: &Client,
+    model: &str,
+    request: v1::CreateJobRequest,
+    may_collect: bool,
+) -> anyhow::Result<v1::Job> {
+    match submit::create(client, request.clone()).await {
+        Err(status) if may_collect => {
+            let (layer, tokens) = wanted(&status).ok_or(status)?;
+            eprintln!(
+                "collecting key statistics of layer {layer} over {tokens} tokens drawn from the model"
+            );
+            self_sample(client, model, layer, tokens).await?;
+            Ok(submit::create(client, request).await?)
+        }
+        created => Ok(created?),
+    }
+}
+
+/// The layer and the tokens of the statistics whose absence a status tells.
+fn wanted(status: &Status) -> Option<(u32, u64)> {
+    let info = status.get_details_error_info()?;
+    let number = |key: &str| info.metadata.get(key)?.parse::<u64>().ok();
+    (info.reason == "STATISTICS_MISSING").then_some(())?;
+    Some((number("layer")? as u32, number("tokens")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_add_up_and_no_two_pieces_share_a_seed() {
+        let pieces = drawn(20_000, 7);
+        assert_eq!(pieces.iter().map(|p| p.self_sample).sum::<u64>(), 20_000);
+        assert_eq!(pieces[1].seed, 7 + PIECE_TOKENS);
+    }
+}

@@ -1,0 +1,272 @@
+//! The averages of a job as a table and in words.
+
+use std::io::Write;
+
+use super::{Outcome, Results, Unit};
+use crate::causal::{Averages, Mean, Role, Site};
+use crate::cli::results::Error;
+use crate::plot::Colour;
+use crate::plot::axis::number;
+use crate::plot::table::{Align, Table};
+use crate::plot::text::visible;
+use crate::proto::v1;
+use crate::wire::kind_name;
+
+/// Where the paper found MLPs to matter.
+pub(super) const EARLY: Role = Role::LastSubject;
+/// Where it found attention to.
+pub(super) const LATE: Role = Role::Last;
+
+impl Results<'_> {
+    /// The averages over facts: the answer's probability clean and corrupted, the total effect
+    /// (ATE), and of every role of token the indirect effect (AIE) at the layer where it is
+    /// highest, with 95 % intervals and the number of rows. `width` is the terminal's.
+    ///
+    /// # Errors
+    /// [`Error::Output`] and [`Error::Averages`].
+    pub fn averages(
+        &self,
+        out: &mut dyn Write,
+        width: Option<usize>,
+        colour: Colour,
+    ) -> Result<(), Error> {
+        let mut table = Table::new(&[
+            ("KIND", Align::Left),
+            ("EFFECT", Align::Left),
+            ("LAYER", Align::Right),
+            ("MEAN", Align::Right),
+            ("95 % FROM", Align::Right),
+            ("TO", Align::Right),
+            ("ROWS", Align::Right),
+        ]);
+        let kinds = self.by_kind()?;
+        // Clean and corrupted runs are shared by the kinds, unless some units of a kind failed.
+        let whole = |averages: &Averages| [averages.high, averages.low, averages.total_effect];
+        let shared = kinds
+            .windows(2)
+            .all(|pair| whole(&pair[0].1) == whole(&pair[1].1));
+        if let (true, Some((_, averages))) = (shared, kinds.first()) {
+            runs(&mut table, "all", averages);
+        }
+        for (kind, averages) in &kinds {
+            let name = kind_name(*kind);
+            if !shared {
+                runs(&mut table, name, averages);
+            }
+            for role in Role::ALL {
+                if let Some(site) = averages.peak(role) {
+                    row(
+                        &mut table,
+                        name,
+                        &format!("AIE, {role}"),
+                        Some(site.layer),
+                        &site.effect,
+                    );
+                }
+            }
+        }
+        out.write_all(table.render(width, colour).as_bytes())?;
+        Ok(())
+    }
+
+    /// What was seen, in sentences: how much the noise takes away, and at which layers and tokens
+    /// it comes back.
+    ///
+    /// # Errors
+    /// [`Error::Averages`].
+    pub fn summary(&self) -> Result<Vec<String>, Error> {
+        let kinds = self.by_kind()?;
+        let mut sentences = vec![self.extent()];
+        let Some((_, first)) = kinds.first() else {
+            return Ok(sentences);
+        };
+        sentences.push(format!(
+            "The model gives its answers a probability of {}; with the subject corrupted it is {}: a total effect of {}.",
+            number(first.high.mean),
+            number(first.low.mean),
+            figure(&first.total_effect)
+        ));
+        let of = |wanted| {
+            kinds
+                .iter()
+                .find(|(kind, _)| *kind == wanted)
+                .map(|(_, means)| means)
+        };
+        if let Some(hidden) = of(v1::Kind::Hidden) {
+            sentences.extend(peaks("a single hidden state", "at", hidden));
+        }
+        for (kind, what) in [(v1::Kind::Mlp, "MLP"), (v1::Kind::Attn, "attention")] {
+            let mut grids = self
+                .units
+                .iter()
+                .filter(|u| u.kind == kind)
+                .filter_map(Unit::traced);
+            if let (Some(averages), Some(grid)) = (of(kind), grids.next()) {
+                let what = format!("the {what} outputs of {}", count(grid.window, "layer"));
+                sentences.extend(peaks(&what, "around", averages));
+            }
+        }
+        for (kind, what) in [
+            (v1::Kind::HiddenSeveredMlp, "the MLPs"),
+            (v1::Kind::HiddenSeveredAttn, "attention"),
+        ] {
+            if let Some(site) = of(kind).and_then(|averages| averages.peak(EARLY)) {
+                sentences.push(format!(
+                    "With {what} severed, a hidden state of the {EARLY} brings back at most {}, at layer {}.",
+                    figure(&site.effect),
+                    site.layer
+                ));
+            }
+        }
+        if let (Some(mlp), Some(attn)) = (of(v1::Kind::Mlp), of(v1::Kind::Attn)) {
+            sentences.extend(sites(mlp, attn));
+        }
+        if let Some((averages, site)) = of(v1::Kind::Mlp).and_then(|a| Some((a, a.edit_site()?))) {
+            sentences.push(edit(averages, &site));
+        }
+        Ok(sentences)
+    }
+
+    /// How many facts the numbers are from, and which are not among them.
+    fn extent(&self) -> String {
+        let otherwise = self.left_out(|_| true);
+        let failed = self
+            .units
+            .iter()
+            .filter(|unit| matches!(unit.outcome, Outcome::Failure(_)))
+            .count();
+        let mut text = format!(
+            "{} on {}",
+            count(self.traced_facts(), "fact traced"),
+            visible(self.model)
+        );
+        if otherwise > 0 {
+            text += &format!(
+                "; {} otherwise than expected and left out",
+                count(otherwise, "fact answered")
+            );
+        }
+        if failed > 0 {
+            text += &format!("; {}", count(failed, "grid failed"));
+        }
+        if self.missing > 0 {
+            text += &format!("; {} without a result", count(self.missing, "grid"));
+        }
+        text + "."
+    }
+}
+
+/// The lines of the clean and the corrupted run.
+fn runs(table: &mut Table, kind: &str, averages: &Averages) {
+    row(table, kind, "clean", None, &averages.high);
+    row(table, kind, "corrupted", None, &averages.low);
+    row(
+        table,
+        kind,
+        "total effect (ATE)",
+        None,
+        &averages.total_effect,
+    );
+}
+
+fn row(table: &mut Table, kind: &str, effect: &str, layer: Option<usize>, mean: &Mean) {
+    let (from, to) = mean.interval().unzip();
+    let cells = [
+        kind.to_owned(),
+        effect.to_owned(),
+        layer.map(|layer| layer.to_string()).unwrap_or_default(),
+        number(mean.mean),
+        from.map(number).unwrap_or_default(),
+        to.map(number).unwrap_or_default(),
+        mean.rows.to_string(),
+    ];
+    table.row(cells);
+}
+
+/// `1 fact traced`, `2 facts traced`.
+fn count(n: usize, what: &str) -> String {
+    match what.split_once(' ') {
+        _ if n == 1 => format!("1 {what}"),
+        Some((noun, rest)) => format!("{n} {noun}s {rest}"),
+        None => format!("{n} {what}s"),
+    }
+}
+
+/// Where restoring `what` brings most back: at the two sites of the paper, and anywhere else where
+/// it is more than at both.
+fn peaks(what: &str, at: &str, averages: &Averages) -> Option<String> {
+    let (early, late) = (averages.peak(EARLY)?, averages.peak(LATE)?);
+    let place = |site: &Site| format!("{} {at} layer {}", figure(&site.effect), site.layer);
+    let mut text = format!(
+        "Restoring {what} brings back {} of the {EARLY} and {} of the {LATE}",
+        place(&early),
+        place(&late)
+    );
+    if let Some(best) = averages
+        .locate()
+        .filter(|best| best.role != EARLY && best.role != LATE)
+        && best.effect.mean > early.effect.mean.max(late.effect.mean)
+    {
+        text += &format!(", but most, {}, of the {}", place(&best), best.role);
+    }
+    Some(text + ".")
+}
+
+/// Whether MLPs carry the early site and attention the late one, as the paper found.
+fn sites(mlp: &Averages, attn: &Averages) -> Option<String> {
+    let compare = |role| {
+        let (mlp, attn) = (mlp.peak(role)?, attn.peak(role)?);
+        let more = mlp.effect.mean > attn.effect.mean;
+        let (mlp, attn) = (number(mlp.effect.mean), number(attn.effect.mean));
+        Some((
+            more,
+            if more {
+                format!("the MLPs carry more ({mlp}, attention {attn})")
+            } else {
+                format!("attention carries more ({attn}, the MLPs {mlp})")
+            },
+        ))
+    };
+    let ((mlp_early, early), (mlp_late, late)) = (compare(EARLY)?, compare(LATE)?);
+    let verdict = match (mlp_early, mlp_late) {
+        (true, false) => "the picture of Meng et al. (2022)",
+        _ => "not the picture of Meng et al. (2022)",
+    };
+    Some(format!(
+        "At the early site, the {EARLY}, {early}; at the late site, the {LATE}, {late}: {verdict}."
+    ))
+}
+
+/// The layer that an edit of these facts belongs in.
+pub(super) fn edit(averages: &Averages, site: &Site) -> String {
+    let plateau = averages.plateau(site);
+    let alike = match plateau.start() == plateau.end() {
+        true => String::new(),
+        false => format!(
+            "; layers {} to {} are within its interval",
+            plateau.start(),
+            plateau.end()
+        ),
+    };
+    format!(
+        "An edit of these facts belongs in the MLP of layer {0} ('palimpsest edit --layer {0}'): there the \
+         MLP effect of the {1} is highest, {2}{alike}.",
+        site.layer,
+        site.role,
+        figure(&site.effect)
+    )
+}
+
+/// `0.231 (95 % 0.190 to 0.270, 11 rows)`.
+pub(super) fn figure(mean: &Mean) -> String {
+    match mean.interval() {
+        Some((from, to)) => format!(
+            "{} (95 % {} to {}, {} rows)",
+            number(mean.mean),
+            number(from),
+            number(to),
+            mean.rows
+        ),
+        None => number(mean.mean),
+    }
+}

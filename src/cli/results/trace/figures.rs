@@ -1,0 +1,254 @@
+//! The figures of a job, and how they look in the terminal.
+
+use std::io::Write;
+
+use super::{Results, Unit, WIDTH};
+use crate::causal::{Averages, Grid, Mean, Role};
+use crate::cli::results::Error;
+use crate::plot::axis::number;
+use crate::plot::text::visible;
+use crate::plot::{self, Colour, Curves, HeatMap, Panel, Panels, Series};
+use crate::proto::v1;
+
+impl Results<'_> {
+    /// Heat maps in the terminal: of one traced fact all kinds; of several the averages. `width` is
+    /// the terminal's.
+    ///
+    /// # Errors
+    /// [`Error::Output`], [`Error::Averages`] and [`Error::Plot`].
+    pub fn heatmaps(
+        &self,
+        out: &mut dyn Write,
+        width: Option<usize>,
+        colour: Colour,
+    ) -> Result<(), Error> {
+        if self.traced_facts() > 1 {
+            return self.average_maps(out, width, colour);
+        }
+        let maps = self.units.iter().filter_map(|unit| self.fact_map(unit));
+        for (n, map) in maps.enumerate() {
+            if n > 0 {
+                writeln!(out)?;
+            }
+            print(out, &map, width, colour)?;
+        }
+        Ok(())
+    }
+
+    /// The averages by role of token as heat maps, and the effect with and without severed paths as
+    /// curves, in the terminal.
+    ///
+    /// # Errors
+    /// [`Error::Output`], [`Error::Averages`] and [`Error::Plot`].
+    pub(super) fn average_maps(
+        &self,
+        out: &mut dyn Write,
+        width: Option<usize>,
+        colour: Colour,
+    ) -> Result<(), Error> {
+        let kinds = self.by_kind()?;
+        for (n, (kind, averages)) in kinds.iter().enumerate() {
+            if n > 0 {
+                writeln!(out)?;
+            }
+            print(out, &average_map(*kind, averages), width, colour)?;
+        }
+        if let Some(curves) = severed_curves(&kinds) {
+            let text = curves
+                .to_terminal(width.unwrap_or(WIDTH), colour)
+                .map_err(|source| Error::Plot {
+                    figure: curves.title.clone(),
+                    source,
+                })?;
+            writeln!(out)?;
+            out.write_all(text.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// The heat map of a unit, if its fact was traced.
+    pub(super) fn fact_map(&self, unit: &Unit<'_>) -> Option<HeatMap> {
+        let grid = unit.traced()?;
+        let tokens: Vec<String> = grid.tokens.iter().map(|token| token.text.clone()).collect();
+        let mut map = HeatMap::trace(plot::Trace {
+            tokens: &tokens,
+            subject: grid.subject.clone(),
+            layers: grid.layers,
+            scores: &scores(grid),
+            kind: drawn_as(unit.kind),
+            window: grid.window,
+            low: grid.low.unwrap_or_default() as f32,
+            high: grid.high as f32,
+            answer: &grid.answer.text,
+            model: self.model,
+        });
+        if let Some(severed) = severed_name(unit.kind) {
+            map.title = format!("Impact of restoring state with {severed} severed");
+        }
+        Some(map)
+    }
+}
+
+/// A heat map in the terminal.
+pub(super) fn print(
+    out: &mut dyn Write,
+    map: &HeatMap,
+    width: Option<usize>,
+    colour: Colour,
+) -> Result<(), Error> {
+    let text = map
+        .to_terminal(width.unwrap_or(WIDTH), colour)
+        .map_err(|source| Error::Plot {
+            figure: map.title.clone(),
+            source,
+        })?;
+    out.write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// The averages of all kinds in one figure, a row each: the indirect effect by role of token as a heat
+/// map (paper, figure 2) and as curves with their 95 % bands; and, where paths were severed, the effect
+/// with and without them (figure 3).
+pub(super) fn panels(model: &str, kinds: &[(v1::Kind, Averages)]) -> Panels {
+    let whole = kinds
+        .iter()
+        .filter(|(kind, _)| severed_name(*kind).is_none());
+    let mut rows: Vec<Vec<Panel>> = whole
+        .map(|(kind, averages)| {
+            vec![
+                Panel::Map(average_map(*kind, averages)),
+                Panel::Curves(average_curves(*kind, averages)),
+            ]
+        })
+        .collect();
+    if let Some(curves) = severed_curves(kinds) {
+        rows.push(vec![Panel::Curves(curves)]);
+    }
+    let facts = kinds.iter().map(|(_, averages)| averages.total_effect);
+    let total = facts.max_by_key(|total| total.rows).unwrap_or_default();
+    let interval = match total.interval() {
+        Some((from, to)) => format!(" (95 % {} to {})", number(from), number(to)),
+        None => String::new(),
+    };
+    Panels {
+        title: format!(
+            "Average effects over {} facts, {}: total effect {}{interval}",
+            total.rows,
+            visible(model),
+            number(total.mean)
+        ),
+        rows,
+    }
+}
+
+/// The scores as figures and the published files hold them.
+pub(super) fn scores(grid: &Grid) -> Vec<f32> {
+    grid.scores.iter().map(|&score| score as f32).collect()
+}
+
+/// Average indirect effects by role and layer. Roles that no token has are left out.
+pub(super) fn average_map(kind: v1::Kind, averages: &Averages) -> HeatMap {
+    let roles: Vec<Role> = roles(averages).collect();
+    let names: Vec<String> = roles.iter().map(Role::to_string).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let effects: Vec<f32> = roles
+        .iter()
+        .flat_map(|&role| averages.role(role))
+        .map(|effect| effect.mean as f32)
+        .collect();
+    let mut map = HeatMap::average(drawn_as(kind), &names, averages.layers, &effects);
+    map.title = average_title(kind, &map);
+    map
+}
+
+/// What a heat map of averages of `kind` is called.
+pub(super) fn average_title(kind: v1::Kind, map: &HeatMap) -> String {
+    match severed_name(kind) {
+        Some(severed) => {
+            format!("Average indirect effect of a single state with {severed} severed")
+        }
+        None => map.title.clone(),
+    }
+}
+
+/// The same as curves over layers with their 95 % bands.
+pub(super) fn average_curves(kind: v1::Kind, averages: &Averages) -> Curves {
+    let map = average_map(kind, averages);
+    Curves {
+        title: map.title,
+        x_label: map.x_label,
+        y_label: map.value_label,
+        series: roles(averages)
+            .map(|role| series(&role.to_string(), averages.role(role), None))
+            .collect(),
+    }
+}
+
+/// The effect of a state at the last subject token beside its effects with a sub-module severed
+/// (paper, figure 3); nothing without both.
+pub(super) fn severed_curves(kinds: &[(v1::Kind, Averages)]) -> Option<Curves> {
+    let at = |kind: v1::Kind, name: &str, drawn: plot::Kind| {
+        let (_, averages) = kinds.iter().find(|(known, _)| *known == kind)?;
+        Some(series(name, averages.role(Role::LastSubject), Some(drawn)))
+    };
+    let whole = at(v1::Kind::Hidden, "no path severed", plot::Kind::Hidden)?;
+    let severed = [
+        at(
+            v1::Kind::HiddenSeveredAttn,
+            "attention severed",
+            plot::Kind::Attn,
+        ),
+        at(v1::Kind::HiddenSeveredMlp, "MLP severed", plot::Kind::Mlp),
+    ];
+    let series: Vec<Series> = std::iter::once(whole)
+        .chain(severed.into_iter().flatten())
+        .collect();
+    (series.len() > 1).then(|| Curves {
+        title: "Effect of a state at the last subject token".into(),
+        x_label: "restored layer".into(),
+        y_label: "AIE".into(),
+        series,
+    })
+}
+
+fn roles(averages: &Averages) -> impl Iterator<Item = Role> {
+    Role::ALL
+        .into_iter()
+        .filter(|&role| averages.role(role).iter().any(|effect| effect.rows > 0))
+}
+
+fn series(name: &str, effects: &[Mean], kind: Option<plot::Kind>) -> Series {
+    let half = |effect: &Mean| {
+        effect
+            .interval()
+            .map(|(low, high)| ((high - low) / 2.0) as f32)
+    };
+    Series {
+        name: name.to_owned(),
+        mean: effects.iter().map(|effect| effect.mean as f32).collect(),
+        // One row tells nothing of its error: then there is no band.
+        half_width: effects
+            .iter()
+            .map(half)
+            .collect::<Option<_>>()
+            .unwrap_or_default(),
+        kind,
+    }
+}
+
+/// Severed kinds restore a state, and are drawn as one.
+pub(super) fn drawn_as(kind: v1::Kind) -> plot::Kind {
+    match kind {
+        v1::Kind::Mlp => plot::Kind::Mlp,
+        v1::Kind::Attn => plot::Kind::Attn,
+        _ => plot::Kind::Hidden,
+    }
+}
+
+fn severed_name(kind: v1::Kind) -> Option<&'static str> {
+    match kind {
+        v1::Kind::HiddenSeveredMlp => Some("MLP"),
+        v1::Kind::HiddenSeveredAttn => Some("attention"),
+        _ => None,
+    }
+}

@@ -1,0 +1,203 @@
+//! Results as files in a folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::figures::{average_curves, average_map, panels, scores, severed_curves};
+use super::{Outcome, Results, Unit};
+use crate::cli::results::Error;
+use crate::npz;
+use crate::plot;
+use crate::proto::v1;
+use crate::wire::kind_name;
+
+impl Results<'_> {
+    /// Draws a heat map of every traced fact and kind into `folder`, and, of more than one traced
+    /// fact, the averages, as [`Results::svg_averages`] does. Gives the files in that order.
+    ///
+    /// The folder is made where it is missing. Files of the same names are overwritten, others stay.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Averages`] and [`Error::Plot`].
+    pub fn svg(&self, folder: &Path) -> Result<Vec<PathBuf>, Error> {
+        make(folder)?;
+        let mut files = Vec::new();
+        for unit in &self.units {
+            if let Some(map) = self.fact_map(unit) {
+                files.push(write(folder, self.file_name(unit, "svg"), map.to_svg())?);
+            }
+        }
+        if self.traced_facts() > 1 {
+            files.extend(self.svg_averages(folder)?);
+        }
+        Ok(files)
+    }
+
+    /// Draws the averages into `folder`: all kinds in one figure; of every kind a heat map by role of
+    /// token and the same as curves; and the curves of severed paths where they were traced. Gives the
+    /// files in that order: none when no fact was traced.
+    ///
+    /// # Errors
+    /// As [`Results::svg`].
+    pub fn svg_averages(&self, folder: &Path) -> Result<Vec<PathBuf>, Error> {
+        make(folder)?;
+        let kinds = self.by_kind()?;
+        if kinds.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all = panels(self.model, &kinds).to_svg();
+        let mut files = vec![write(folder, "averages.svg".into(), all)?];
+        for (kind, averages) in &kinds {
+            let name = kind_name(*kind);
+            let map = average_map(*kind, averages).to_svg();
+            files.push(write(folder, format!("averages_{name}.svg"), map)?);
+            let curves = average_curves(*kind, averages).to_svg();
+            files.push(write(
+                folder,
+                format!("averages_{name}_curves.svg"),
+                curves,
+            )?);
+        }
+        if let Some(curves) = severed_curves(&kinds) {
+            let name = "averages_severed_curves.svg".into();
+            files.push(write(folder, name, curves.to_svg())?);
+        }
+        Ok(files)
+    }
+
+    /// Draws into `folder` of every kind a heat map of its effect by relation and layer, at the token
+    /// where the paper found it. Gives the files.
+    ///
+    /// # Errors
+    /// As [`Results::svg`].
+    pub fn svg_relations(&self, folder: &Path) -> Result<Vec<PathBuf>, Error> {
+        make(folder)?;
+        let figures = self.relation_figures()?;
+        figures
+            .into_iter()
+            .map(|(name, map)| write(folder, name, map.to_svg()))
+            .collect()
+    }
+
+    /// Writes one `.npz` a fact and kind into `folder`, in the form of the published code (see
+    /// [`npz::Trace`]); severed kinds stand in its `kind` by their names. Failed units have none.
+    /// Gives the files in the order of the units.
+    ///
+    /// The folder is made where it is missing. Files of the same names are overwritten, others stay.
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Npz`].
+    pub fn npz(&self, folder: &Path) -> Result<Vec<PathBuf>, Error> {
+        make(folder)?;
+        let mut files = Vec::new();
+        for unit in &self.units {
+            let Outcome::Grid { sent, grid } = &unit.outcome else {
+                continue;
+            };
+            let ids: Vec<i64> = sent.token_ids.iter().map(|&id| i64::from(id)).collect();
+            let arrays = match grid.low {
+                None => npz::Trace::mispredicted(),
+                Some(low) => npz::Trace {
+                    scores: &scores(grid),
+                    layers: grid.layers,
+                    low_score: low,
+                    high_score: grid.high,
+                    input_ids: &ids,
+                    input_tokens: &sent.tokens,
+                    subject_range: grid.subject.clone(),
+                    answer: &grid.answer.text,
+                    window: grid.window,
+                    kind: match unit.kind {
+                        v1::Kind::Hidden => "",
+                        kind => kind_name(kind),
+                    },
+                }
+                .to_npz(),
+            };
+            let file = folder.join(self.file_name(unit, "npz"));
+            let bytes = arrays
+                .and_then(|arrays| arrays.to_bytes())
+                .map_err(|source| Error::Npz {
+                    file: file.clone(),
+                    source,
+                })?;
+            fs::write(&file, bytes).map_err(|source| Error::File {
+                path: file.clone(),
+                source,
+            })?;
+            files.push(file);
+        }
+        Ok(files)
+    }
+
+    /// `003_eiffel-tower_mlp.svg`: the fact's number, from 1, tells facts with one subject apart.
+    fn file_name(&self, unit: &Unit<'_>, extension: &str) -> String {
+        let digits = self.facts.to_string().len().max(3);
+        let subject = readable(&unit.fact.subject);
+        format!(
+            "{:0digits$}_{subject}_{}.{extension}",
+            unit.position,
+            kind_name(unit.kind)
+        )
+    }
+}
+
+/// Writes a figure and gives its file.
+fn write(
+    folder: &Path,
+    name: String,
+    drawn: Result<String, plot::Error>,
+) -> Result<PathBuf, Error> {
+    let file = folder.join(&name);
+    let svg = drawn.map_err(|source| Error::Plot {
+        figure: name,
+        source,
+    })?;
+    fs::write(&file, svg).map_err(|source| Error::File {
+        path: file.clone(),
+        source,
+    })?;
+    Ok(file)
+}
+
+fn make(folder: &Path) -> Result<(), Error> {
+    fs::create_dir_all(folder).map_err(|source| Error::File {
+        path: folder.to_owned(),
+        source,
+    })
+}
+
+/// A subject as a part of a file name: letters and digits in lower case, everything else a hyphen.
+/// At most 40 characters, which in any script stay under the 255 bytes that file systems allow.
+fn readable(subject: &str) -> String {
+    let lower = subject.to_lowercase();
+    let words = lower
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty());
+    let name: String = words
+        .collect::<Vec<_>>()
+        .join("-")
+        .chars()
+        .take(40)
+        .collect();
+    match name.trim_end_matches('-') {
+        "" => "fact".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::readable;
+
+    #[test]
+    fn a_subject_makes_a_safe_and_readable_name() {
+        assert_eq!(readable("Eiffel Tower"), "eiffel-tower");
+        assert_eq!(readable("../../etc/passwd"), "etc-passwd");
+        assert_eq!(readable("São Paulo's \n\"Museu\""), "são-paulo-s-museu");
+        assert_eq!(readable("東京タワー"), "東京タワー");
+        assert_eq!(readable("!?"), "fact");
+        assert_eq!(readable(&"long ".repeat(20)).len(), 39);
+        assert!(readable(&"𝐀".repeat(300)).len() <= 160);
+    }
+}

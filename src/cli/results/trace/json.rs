@@ -1,0 +1,165 @@
+//! Results as JSON, one object a line.
+
+use std::io::Write;
+
+use serde_json::{Map, Value, json};
+
+use super::{Outcome, Results};
+use crate::causal::{Averages, Mean, Role, Site};
+use crate::cli::results::Error;
+use crate::proto::v1;
+use crate::wire::class_name;
+use crate::wire::{compat, kind_name};
+
+impl Results<'_> {
+    /// A JSON object a line, one a fact and kind. `scores` is `[token][layer]`; an untraced fact
+    /// has none, and `low` is then null. A failed unit has `error` with `class` and `message`.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn json_lines(&self, out: &mut dyn Write) -> Result<(), Error> {
+        for unit in &self.units {
+            let mut object = json!({
+                "unit": unit.number,
+                "id": unit.fact.id,
+                "relation": unit.fact.relation,
+                "prompt": unit.fact.prompt,
+                "subject": unit.fact.subject,
+                "kind": kind_name(unit.kind),
+            });
+            let more = match &unit.outcome {
+                Outcome::Grid { sent, grid } => json!({
+                    "token_ids": sent.token_ids,
+                    "tokens": sent.tokens,
+                    "subject_range": [grid.subject.start, grid.subject.end],
+                    "answer_id": grid.answer.id,
+                    "answer": grid.answer.text,
+                    "correct_prediction": grid.correct_prediction,
+                    "high": grid.high,
+                    "low": grid.low,
+                    "scores": grid.scores.chunks(grid.layers.max(1)).collect::<Vec<_>>(),
+                    "window": sent.window,
+                    "samples": sent.samples,
+                    "noise": sent.noise,
+                    "noise_scale": sent.noise_scale,
+                    "noise_corpus": Some(&sent.noise_corpus).filter(|digest| !digest.is_empty()),
+                    "seed": sent.seed,
+                    "compat": compat(sent.compat()).to_string(),
+                }),
+                Outcome::Failure(failure) => json!({
+                    "error": {
+                        "class": class_name(failure.failure_class()),
+                        "message": failure.message,
+                    },
+                }),
+            };
+            if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
+                object.extend(more);
+            }
+            writeln!(out, "{object}")?;
+        }
+        Ok(())
+    }
+
+    /// The averages, a JSON object a line for every kind: over all facts, or, `by_relation`, over
+    /// those of every relation.
+    ///
+    /// A mean is an object with `mean`, `standard_error`, `interval` (95 %: both null under two rows)
+    /// and `rows`. `clean` and `corrupted` are probabilities of the answer, `total_effect` their difference
+    /// (ATE); `indirect_effect` has by role one mean a layer (AIE), null for a role that no token has.
+    ///
+    /// # Errors
+    /// [`Error::Output`] and [`Error::Averages`].
+    pub fn averages_json(&self, out: &mut dyn Write, by_relation: bool) -> Result<(), Error> {
+        if !by_relation {
+            for (kind, averages) in &self.by_kind()? {
+                let object = self.averages_object(*kind, averages, self.left_out(|_| true));
+                writeln!(out, "{}", Value::Object(object))?;
+            }
+            return Ok(());
+        }
+        for relation in self.relations()? {
+            for (kind, averages) in &relation.kinds {
+                let mut object = Map::new();
+                object.insert("relation".into(), json!(relation.name));
+                object.extend(self.averages_object(*kind, averages, relation.left_out));
+                writeln!(out, "{}", Value::Object(object))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn averages_object(
+        &self,
+        kind: v1::Kind,
+        averages: &Averages,
+        left_out: usize,
+    ) -> Map<String, Value> {
+        let effects: Map<String, Value> = Role::ALL
+            .into_iter()
+            .map(|role| {
+                let layers = averages.role(role);
+                let seen = layers.iter().any(|mean| mean.rows > 0);
+                let means: Vec<Value> = layers.iter().map(mean).collect();
+                (role_name(role), seen.then_some(means).into())
+            })
+            .collect();
+        let mut object = Map::new();
+        object.insert("kind".into(), kind_name(kind).into());
+        object.insert("model".into(), self.model.into());
+        let mut units = self.units.iter().filter(|unit| unit.kind == kind);
+        let sent = units.find_map(|unit| match &unit.outcome {
+            Outcome::Grid { sent, .. } => Some(sent),
+            Outcome::Failure(_) => None,
+        });
+        if let Some(sent) = sent {
+            object.insert("window".into(), sent.window.into());
+            object.insert("samples".into(), sent.samples.into());
+            object.insert("noise".into(), sent.noise.as_str().into());
+            object.insert("noise_scale".into(), sent.noise_scale.into());
+            object.insert("seed".into(), sent.seed.into());
+        }
+        object.insert("layers".into(), averages.layers.into());
+        object.insert("facts".into(), averages.total_effect.rows.into());
+        object.insert("left_out".into(), left_out.into());
+        object.insert("clean".into(), mean(&averages.high));
+        object.insert("corrupted".into(), mean(&averages.low));
+        object.insert("total_effect".into(), mean(&averages.total_effect));
+        object.insert(
+            "peak".into(),
+            json!(averages.locate().map(|at| site(averages, &at))),
+        );
+        object.insert("indirect_effect".into(), effects.into());
+        object
+    }
+}
+
+/// A mean with what is known about its error.
+fn mean(mean: &Mean) -> Value {
+    json!({
+        "mean": mean.mean,
+        "standard_error": mean.standard_error(),
+        "interval": mean.interval().map(|(from, to)| [from, to]),
+        "rows": mean.rows,
+    })
+}
+
+/// A site, with the layers that its interval cannot tell from it.
+pub(super) fn site(averages: &Averages, site: &Site) -> Value {
+    let plateau = averages.plateau(site);
+    json!({
+        "role": role_name(site.role),
+        "layer": site.layer,
+        "effect": mean(&site.effect),
+        "layers_within_interval": [plateau.start(), plateau.end()],
+    })
+}
+
+/// A role as data: `last_subject`.
+fn role_name(role: Role) -> String {
+    match serde_json::to_value(role) {
+        Ok(Value::String(name)) => name,
+        // A role is serialised by its name alone.
+        _ => role.to_string(),
+    }
+}

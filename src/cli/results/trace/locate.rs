@@ -1,0 +1,137 @@
+//! Where a job's effects peak, and so where an edit should go.
+
+use std::io::Write;
+
+use serde_json::json;
+
+use super::Results;
+use super::averages::edit;
+use super::json::site;
+use crate::causal::Averages;
+use crate::cli::results::{Error, paragraph};
+use crate::plot::Colour;
+use crate::plot::axis::number;
+use crate::plot::table::{Align, Table};
+use crate::plot::text::visible;
+use crate::proto::v1;
+use crate::wire::kind_name;
+
+/// The sites of a job's facts.
+pub struct Sites {
+    job: String,
+    model: String,
+    relation: Option<String>,
+    kinds: Vec<(v1::Kind, Averages)>,
+}
+
+impl Results<'_> {
+    /// Where the effects peak over all facts, or over those of one relation.
+    ///
+    /// # Errors
+    /// [`Error::NothingTraced`] when there is no such fact, and [`Error::Averages`].
+    pub fn locate(&self, relation: Option<&str>) -> Result<Sites, Error> {
+        let wanted = |fact: &v1::Fact| relation.is_none() || fact.relation.as_deref() == relation;
+        let kinds = self.averages_of(wanted)?;
+        if kinds.is_empty() {
+            return Err(Error::NothingTraced {
+                job: self.job.to_owned(),
+                relation: relation.map(str::to_owned),
+            });
+        }
+        Ok(Sites {
+            job: self.job.to_owned(),
+            model: self.model.to_owned(),
+            relation: relation.map(str::to_owned),
+            kinds,
+        })
+    }
+}
+
+impl Sites {
+    /// For a reader: of every kind the role and layer where its effect is highest, and the layer of an
+    /// edit. `width` is the terminal's.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn report(
+        &self,
+        out: &mut dyn Write,
+        width: Option<usize>,
+        colour: Colour,
+    ) -> Result<(), Error> {
+        let mut table = Table::new(&[
+            ("KIND", Align::Left),
+            ("HIGHEST AT", Align::Left),
+            ("LAYER", Align::Right),
+            ("AIE", Align::Right),
+            ("95 % FROM", Align::Right),
+            ("TO", Align::Right),
+            ("ROWS", Align::Right),
+        ]);
+        for (kind, averages) in &self.kinds {
+            // An edit site is listed too where it is not the highest of its kind.
+            let edit = averages.edit_site();
+            let highest = averages.locate();
+            let sites = highest.into_iter().chain(edit.filter(|_| edit != highest));
+            for site in sites {
+                let (from, to) = site.effect.interval().unzip();
+                table.row([
+                    kind_name(*kind).to_owned(),
+                    site.role.to_string(),
+                    site.layer.to_string(),
+                    number(site.effect.mean),
+                    from.map(number).unwrap_or_default(),
+                    to.map(number).unwrap_or_default(),
+                    site.effect.rows.to_string(),
+                ]);
+            }
+        }
+        out.write_all(table.render(width, colour).as_bytes())?;
+        writeln!(out)?;
+        let of = match &self.relation {
+            Some(relation) => format!(" of relation {}", visible(relation)),
+            None => String::new(),
+        };
+        let facts = self.kinds[0].1.total_effect.rows;
+        let over = format!(
+            "{facts} fact{}{of} on {}.",
+            if facts == 1 { "" } else { "s" },
+            visible(&self.model)
+        );
+        let sentence = match self.edit() {
+            Some((averages, at)) => edit(averages, &at),
+            None => {
+                "No MLPs were traced: the layer of an edit is found with --kinds mlp.".to_owned()
+            }
+        };
+        paragraph(out, &format!("{over} {sentence}"), width)?;
+        Ok(())
+    }
+
+    /// For a program, one JSON object: of every kind the site where its effect is highest, and under
+    /// `edit` the default site of an edit, null when no MLPs were traced.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn json(&self, out: &mut dyn Write) -> Result<(), Error> {
+        let sites = self.kinds.iter().map(|(kind, averages)| {
+            let highest = averages.locate().map(|highest| site(averages, &highest));
+            json!({ "kind": kind_name(*kind), "facts": averages.total_effect.rows, "highest": highest })
+        });
+        let object = json!({
+            "job": self.job,
+            "model": self.model,
+            "relation": self.relation,
+            "sites": sites.collect::<Vec<_>>(),
+            "edit": self.edit().map(|(averages, at)| site(averages, &at)),
+        });
+        writeln!(out, "{object}")?;
+        Ok(())
+    }
+
+    /// Where an edit of these facts belongs, with their averages; none when no MLPs were traced.
+    pub fn edit(&self) -> Option<(&Averages, crate::causal::Site)> {
+        let mut kinds = self.kinds.iter();
+        kinds.find_map(|(_, averages)| Some((averages, averages.edit_site()?)))
+    }
+}

@@ -1,0 +1,311 @@
+//! Shows what a tracing job gave: as tables and heat maps in the terminal, as JSON lines, as SVG
+//! figures, as `.npz` files, and in words; fact by fact, averaged over all facts, or over the facts of
+//! each relation.
+
+mod averages;
+mod figures;
+mod files;
+mod json;
+mod locate;
+mod relations;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+pub use locate::Sites;
+
+use super::{Error, paragraph};
+use crate::causal::{Averages, Grid};
+use crate::plot::Colour;
+use crate::plot::axis::number;
+use crate::plot::table::{Align, Table};
+use crate::plot::text::{label, truncate, visible};
+use crate::proto::v1::{self, job::Spec, unit_result::Outcome as Sent};
+use crate::wire::{KINDS, class_name, kind_name};
+
+/// Columns of a text that goes to no terminal, where it has to have some width.
+const WIDTH: usize = 100;
+
+/// The results of a tracing job, in the order of its units.
+pub struct Results<'a> {
+    /// The job, `jobs/{job}`.
+    job: &'a str,
+    /// The model without `models/`.
+    model: &'a str,
+    /// Facts of the job. Decides how many digits a fact's number has in file names.
+    facts: usize,
+    /// Units without a result: the job runs still, was cancelled, or its tasks failed.
+    missing: usize,
+    units: Vec<Unit<'a>>,
+}
+
+/// The result of one fact and kind.
+struct Unit<'a> {
+    /// Its number in the job.
+    number: u64,
+    /// The fact's number in the job, from 1.
+    position: usize,
+    fact: &'a v1::Fact,
+    kind: v1::Kind,
+    outcome: Outcome<'a>,
+}
+
+enum Outcome<'a> {
+    /// Traced, or left untraced because the model answers otherwise than expected.
+    Grid {
+        sent: &'a v1::Grid,
+        grid: Box<Grid>,
+    },
+    Failure(&'a v1::Failure),
+}
+
+impl Unit<'_> {
+    /// The grid, if the fact was traced.
+    fn traced(&self) -> Option<&Grid> {
+        match &self.outcome {
+            Outcome::Grid { grid, .. } if grid.correct_prediction => Some(grid),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Results<'a> {
+    /// Takes the results of `job`, which must have its facts, as `GetJob` gives it.
+    ///
+    /// # Errors
+    /// [`Error::NotTracing`] for another kind of job; [`Error::Unit`] and [`Error::Grid`] for a
+    /// result that does not fit the job or itself.
+    pub fn new(job: &'a v1::Job, results: &'a [v1::UnitResult]) -> Result<Self, Error> {
+        let Some(Spec::Trace(spec)) = &job.spec else {
+            return Err(Error::NotTracing {
+                job: job.name.clone(),
+            });
+        };
+        let kinds: Vec<v1::Kind> = spec.kinds().collect();
+        let total = spec.facts.len() * kinds.len();
+        let mut units = Vec::with_capacity(results.len());
+        for result in results {
+            let wrong = |what| Error::Unit {
+                job: job.name.clone(),
+                unit: result.unit,
+                what,
+            };
+            let number = usize::try_from(result.unit).unwrap_or(usize::MAX);
+            if number >= total {
+                return Err(wrong("outside its facts and kinds"));
+            }
+            let (position, kind) = (number / kinds.len(), kinds[number % kinds.len()]);
+            let fact = &spec.facts[position];
+            let outcome = match &result.outcome {
+                Some(Sent::Grid(sent)) => {
+                    if sent.fact.as_ref() != Some(fact) || sent.kind() != kind {
+                        return Err(wrong("of another fact or kind than its number says"));
+                    }
+                    let grid = Grid::try_from(sent).map_err(|source| Error::Grid {
+                        unit: result.unit,
+                        source,
+                    })?;
+                    Outcome::Grid {
+                        sent,
+                        grid: Box::new(grid),
+                    }
+                }
+                Some(Sent::Failure(failure)) => Outcome::Failure(failure),
+                _ => return Err(wrong("neither a grid nor a failure")),
+            };
+            units.push(Unit {
+                number: result.unit,
+                position: position + 1,
+                fact,
+                kind,
+                outcome,
+            });
+        }
+        units.sort_by_key(|unit| unit.number);
+        units.dedup_by_key(|unit| unit.number);
+        Ok(Self {
+            job: &job.name,
+            model: job.model.strip_prefix("models/").unwrap_or(&job.model),
+            facts: spec.facts.len(),
+            missing: total - units.len(),
+            units,
+        })
+    }
+
+    /// Everything for a reader: the table, heat maps, averages of several facts, and what was seen
+    /// in words. `width` is the terminal's.
+    ///
+    /// # Errors
+    /// [`Error::Output`], [`Error::Averages`] and [`Error::Plot`].
+    pub fn report(
+        &self,
+        out: &mut dyn Write,
+        width: Option<usize>,
+        colour: Colour,
+    ) -> Result<(), Error> {
+        self.table(out, width, colour)?;
+        let traced = self.traced_facts();
+        if traced > 0 {
+            writeln!(out)?;
+            self.heatmaps(out, width, colour)?;
+        }
+        if traced > 1 {
+            writeln!(out)?;
+            self.averages(out, width, colour)?;
+        }
+        writeln!(out)?;
+        for sentence in self.summary()? {
+            paragraph(out, &sentence, width)?;
+        }
+        Ok(())
+    }
+
+    /// The averages for a reader, without the single facts: heat maps by role of token, the table,
+    /// and what was seen in words. `width` is the terminal's.
+    ///
+    /// # Errors
+    /// [`Error::Output`], [`Error::Averages`] and [`Error::Plot`].
+    pub fn report_averages(
+        &self,
+        out: &mut dyn Write,
+        width: Option<usize>,
+        colour: Colour,
+    ) -> Result<(), Error> {
+        if self.traced_facts() > 0 {
+            self.average_maps(out, width, colour)?;
+            writeln!(out)?;
+            self.averages(out, width, colour)?;
+            writeln!(out)?;
+        }
+        for sentence in self.summary()? {
+            paragraph(out, &sentence, width)?;
+        }
+        Ok(())
+    }
+
+    /// A line a fact and kind: the answer's probability clean and corrupted (`HIGH` and `LOW`), its
+    /// highest score and where that is, or why there is none.
+    /// Failures follow in full, each once. `width` is the terminal's; without one nothing is cut.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn table(
+        &self,
+        out: &mut dyn Write,
+        width: Option<usize>,
+        colour: Colour,
+    ) -> Result<(), Error> {
+        let mut table = Table::new(&[
+            ("FACT", Align::Right),
+            ("PROMPT", Align::Left),
+            ("KIND", Align::Left),
+            ("ANSWER", Align::Left),
+            ("HIGH", Align::Right),
+            ("LOW", Align::Right),
+            ("PEAK", Align::Right),
+            ("AT", Align::Left),
+        ]);
+        // Each class and message once, however many units it ended.
+        let mut failures: Vec<(&v1::Failure, usize)> = Vec::new();
+        for unit in &self.units {
+            let mut row = vec![
+                unit.position.to_string(),
+                match width {
+                    // More than this would leave no room for the last column.
+                    Some(width) => truncate(&visible(&unit.fact.prompt), (width / 5).max(12)),
+                    None => unit.fact.prompt.clone(),
+                },
+                kind_name(unit.kind).to_owned(),
+            ];
+            match &unit.outcome {
+                Outcome::Failure(failure) => {
+                    row.resize(7, String::new());
+                    row.push(format!("failed: {}", failure.message));
+                    match failures.iter_mut().find(|(known, _)| known == failure) {
+                        Some((_, times)) => *times += 1,
+                        None => failures.push((failure, 1)),
+                    }
+                }
+                Outcome::Grid { grid, .. } => {
+                    row.extend([label(&grid.answer.text), number(grid.high)]);
+                    match (grid.low, grid.peak()) {
+                        (Some(low), Some((token, layer, score))) => {
+                            let star = if grid.subject.contains(&token) {
+                                "*"
+                            } else {
+                                ""
+                            };
+                            row.extend([
+                                number(low),
+                                number(score),
+                                format!("{}{star}, layer {layer}", label(&grid.tokens[token].text)),
+                            ]);
+                        }
+                        _ => {
+                            row.resize(7, String::new());
+                            row.push(format!(
+                                "answers {:?}, not {:?}",
+                                grid.answer.text.trim(),
+                                unit.fact.attribute()
+                            ));
+                        }
+                    }
+                }
+            }
+            table.row(row);
+        }
+        out.write_all(table.render(width, colour).as_bytes())?;
+        for (failure, times) in failures {
+            let text = format!(
+                "{times} failed ({}): {}",
+                class_name(failure.failure_class()),
+                visible(&failure.message)
+            );
+            paragraph(out, &text, width)?;
+        }
+        Ok(())
+    }
+
+    /// Traced facts: each once, whatever the number of its kinds.
+    fn traced_facts(&self) -> usize {
+        let traced = self.units.iter().filter(|unit| unit.traced().is_some());
+        traced
+            .map(|unit| unit.position)
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+
+    /// The averages of every kind that has a traced fact.
+    fn by_kind(&self) -> Result<Vec<(v1::Kind, Averages)>, Error> {
+        self.averages_of(|_| true)
+    }
+
+    /// The same over the facts that `wanted` picks.
+    fn averages_of(
+        &self,
+        wanted: impl Fn(&v1::Fact) -> bool,
+    ) -> Result<Vec<(v1::Kind, Averages)>, Error> {
+        let mut all = Vec::new();
+        for kind in KINDS {
+            let units = self.units.iter();
+            let units = units.filter(|unit| unit.kind == kind && wanted(unit.fact));
+            if let Some(averages) = Averages::over(units.filter_map(Unit::traced))? {
+                all.push((kind, averages));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Facts among those that `wanted` picks that the model answers otherwise than expected.
+    fn left_out(&self, wanted: impl Fn(&v1::Fact) -> bool) -> usize {
+        let untraced = |outcome: &Outcome<'_>| matches!(outcome, Outcome::Grid { grid, .. } if !grid.correct_prediction);
+        let units = self.units.iter();
+        units
+            .filter(|unit| wanted(unit.fact) && untraced(&unit.outcome))
+            .map(|unit| unit.position)
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+}

@@ -1,0 +1,192 @@
+//! Averages of each relation: whether a picture is that of all facts, or of some.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use super::averages::{EARLY, LATE};
+use super::{Results, WIDTH, figures};
+use crate::causal::{Averages, Mean, Role};
+use crate::cli::results::{Error, paragraph};
+use crate::plot::axis::number;
+use crate::plot::table::{Align, Table};
+use crate::plot::text::visible;
+use crate::plot::{Colour, HeatMap};
+use crate::proto::v1;
+use crate::wire::kind_name;
+
+/// The facts of one relation.
+pub(super) struct Relation {
+    /// Its name; none for facts without one.
+    pub name: Option<String>,
+    /// Facts that the model answers otherwise than expected.
+    pub left_out: usize,
+    /// Their averages, of every kind that has a traced fact.
+    pub kinds: Vec<(v1::Kind, Averages)>,
+}
+
+impl Relation {
+    /// Its name for people.
+    fn label(&self) -> String {
+        match &self.name {
+            Some(name) => visible(name),
+            None => "(none)".to_owned(),
+        }
+    }
+
+    /// Facts that its averages are over.
+    fn facts(&self) -> u64 {
+        let kinds = self.kinds.iter();
+        kinds
+            .map(|(_, averages)| averages.total_effect.rows)
+            .max()
+            .unwrap_or_default()
+    }
+
+    fn kind(&self, wanted: v1::Kind) -> Option<&Averages> {
+        let mut kinds = self.kinds.iter();
+        kinds
+            .find(|(kind, _)| *kind == wanted)
+            .map(|(_, averages)| averages)
+    }
+}
+
+impl Results<'_> {
+    /// The relations, those with the most traced facts first.
+    pub(super) fn relations(&self) -> Result<Vec<Relation>, Error> {
+        let mut names: BTreeMap<&Option<String>, ()> = BTreeMap::new();
+        for unit in &self.units {
+            names.insert(&unit.fact.relation, ());
+        }
+        let mut relations = Vec::new();
+        for &name in names.keys() {
+            let of = |fact: &v1::Fact| fact.relation == *name;
+            relations.push(Relation {
+                name: name.clone(),
+                left_out: self.left_out(of),
+                kinds: self.averages_of(of)?,
+            });
+        }
+        relations.sort_by_key(|relation| std::cmp::Reverse(relation.facts()));
+        Ok(relations)
+    }
+
+    /// The averages of each relation for a reader: a line each, with the total effect and of every kind
+    /// the highest indirect effect at the token where the paper found it, and a heat map of each
+    /// kind. `width` is the terminal's.
+    ///
+    /// # Errors
+    /// [`Error::Output`], [`Error::Averages`] and [`Error::Plot`].
+    pub fn report_relations(
+        &self,
+        out: &mut dyn Write,
+        width: Option<usize>,
+        colour: Colour,
+    ) -> Result<(), Error> {
+        let relations = self.relations()?;
+        let kinds: Vec<v1::Kind> = self.by_kind()?.into_iter().map(|(kind, _)| kind).collect();
+        for map in relation_maps(&relations, &kinds) {
+            figures::print(out, &map, width, colour)?;
+            writeln!(out)?;
+        }
+        let heads: Vec<String> = kinds.iter().map(|&k| kind_name(k).to_uppercase()).collect();
+        let mut columns = vec![
+            ("RELATION", Align::Left),
+            ("FACTS", Align::Right),
+            ("LEFT OUT", Align::Right),
+            ("ATE", Align::Right),
+            ("±95 %", Align::Right),
+        ];
+        for head in &heads {
+            columns.push((head, Align::Right));
+            columns.push(("±95 %", Align::Right));
+            columns.push(("LAYER", Align::Right));
+        }
+        let mut table = Table::new(&columns);
+        for relation in &relations {
+            let mut row = vec![
+                relation.label(),
+                relation.facts().to_string(),
+                relation.left_out.to_string(),
+            ];
+            match relation.kinds.first() {
+                Some((_, averages)) => row.extend(with_error(&averages.total_effect)),
+                None => row.extend([String::new(), String::new()]),
+            }
+            for &kind in &kinds {
+                let site = relation.kind(kind).and_then(|means| means.peak(role(kind)));
+                match site {
+                    Some(site) => {
+                        row.extend(with_error(&site.effect));
+                        row.push(site.layer.to_string());
+                    }
+                    None => row.extend([const { String::new() }; 3]),
+                }
+            }
+            table.row(row);
+        }
+        out.write_all(table.render(width, colour).as_bytes())?;
+        writeln!(out)?;
+        let note = format!(
+            "Of each kind the highest average indirect effect of a relation and its layer: of attn at the {LATE}, of the \
+             others at the {EARLY}."
+        );
+        paragraph(out, &note, width.or(Some(WIDTH)))?;
+        Ok(())
+    }
+
+    /// The heat maps of [`relation_maps`] with the names of their files.
+    pub(super) fn relation_figures(&self) -> Result<Vec<(String, HeatMap)>, Error> {
+        let relations = self.relations()?;
+        let kinds: Vec<v1::Kind> = self.by_kind()?.into_iter().map(|(kind, _)| kind).collect();
+        let names = kinds
+            .iter()
+            .map(|&kind| format!("averages_{}_by_relation.svg", kind_name(kind)));
+        let names: Vec<String> = names.collect();
+        Ok(names
+            .into_iter()
+            .zip(relation_maps(&relations, &kinds))
+            .collect())
+    }
+}
+
+/// Where the paper found a kind to matter.
+fn role(kind: v1::Kind) -> Role {
+    match kind {
+        v1::Kind::Attn => LATE,
+        _ => EARLY,
+    }
+}
+
+/// Of every kind the indirect effect by relation and layer, at the token where the paper found it.
+/// Relations without a traced fact of the kind are left out.
+fn relation_maps(relations: &[Relation], kinds: &[v1::Kind]) -> Vec<HeatMap> {
+    let map = |&kind: &v1::Kind| {
+        let role = role(kind);
+        let found: Vec<(String, &Averages)> = relations
+            .iter()
+            .filter_map(|relation| {
+                let averages = relation.kind(kind)?;
+                averages.peak(role)?;
+                let facts = averages.total_effect.rows;
+                Some((format!("{} ({facts})", relation.label()), averages))
+            })
+            .collect();
+        let layers = found.first()?.1.layers;
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        let effects: Vec<f32> = found
+            .iter()
+            .flat_map(|(_, averages)| averages.role(role))
+            .map(|effect| effect.mean as f32)
+            .collect();
+        let mut map = HeatMap::average(figures::drawn_as(kind), &names, layers, &effects);
+        map.title = format!("{} by relation, {role}", figures::average_title(kind, &map));
+        Some(map)
+    };
+    kinds.iter().filter_map(map).collect()
+}
+
+/// A mean and half the width of its 95 % interval.
+fn with_error(mean: &Mean) -> [String; 2] {
+    let half = mean.interval().map(|(from, to)| number((to - from) / 2.0));
+    [number(mean.mean), half.unwrap_or_default()]
+}

@@ -1,0 +1,319 @@
+//! The client: the generated stubs over one channel.
+
+pub mod pages;
+mod transfer;
+
+pub use transfer::{download, upload};
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Request, Status};
+
+use crate::proto::v1::audit_service_client::AuditServiceClient;
+use crate::proto::v1::job_service_client::JobServiceClient;
+use crate::proto::v1::model_service_client::ModelServiceClient;
+use crate::proto::v1::object_service_client::ObjectServiceClient;
+use crate::proto::v1::statistics_service_client::StatisticsServiceClient;
+use crate::proto::v1::status_service_client::StatusServiceClient;
+use crate::proto::v1::store_service_client::StoreServiceClient;
+use crate::proto::v1::version_service_client::VersionServiceClient;
+use crate::proto::v1::worker_service_client::WorkerServiceClient;
+use crate::telemetry::traces;
+
+/// Largest message that is taken or sent, as the server has it.
+const MESSAGE_LIMIT: usize = 4 << 20;
+
+/// Bytes that may be under way on a stream: weights travel over networks with a delay.
+pub const WINDOW: u32 = 8 << 20;
+
+/// The metadata key in which a client names its user.
+pub const PRINCIPAL: &str = "palimpsest-principal";
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is malformed.
+    #[error("'{address}' is not an address: write it as http://HOST:PORT")]
+    Address {
+        /// The address.
+        address: String,
+    },
+    /// Nobody answers.
+    #[error("no coordinator answers at {address} ({reason}): is 'palimpsest serve' running there?")]
+    Connect {
+        /// The address.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// What the client is to show, or to trust, cannot be read.
+    #[error("cannot use {path}: {reason}")]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// What a client shows, and whom it trusts: files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Credentials<'a> {
+    /// The authority that vouches for the coordinator.
+    pub ca: Option<&'a Path>,
+    /// The client's certificate and its key.
+    pub certificate: Option<(&'a Path, &'a Path)>,
+    /// A file with a token.
+    pub token_file: Option<&'a Path>,
+}
+
+impl Credentials<'_> {
+    fn tls(&self) -> Result<ClientTlsConfig, Error> {
+        let mut tls = ClientTlsConfig::new();
+        if let Some(ca) = self.ca {
+            tls = tls.ca_certificate(Certificate::from_pem(read(ca)?));
+        }
+        if let Some((certificate, key)) = self.certificate {
+            let identity = tonic::transport::Identity::from_pem(read(certificate)?, read(key)?);
+            tls = tls.identity(identity);
+        }
+        Ok(tls)
+    }
+
+    fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, Error> {
+        let Some(path) = self.token_file else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&read(path)?).into_owned();
+        let token = text.trim();
+        let unusable = |reason: &str| Error::Credentials {
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+        };
+        if token.is_empty() || token.contains(char::is_whitespace) {
+            return Err(unusable("it should hold a token, alone"));
+        }
+        let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
+            .parse()
+            .map_err(|_| unusable("it holds what no token has"))?;
+        value.set_sensitive(true); // left out of what is printed for debugging
+        Ok(Some(value))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|error| Error::Credentials {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// A connection to a coordinator. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    channel: Channel,
+    identity: Identity,
+}
+
+/// A connection whose requests say who sends them.
+pub type Signed = InterceptedService<Channel, Identity>;
+
+/// Says in every request who sends it, and what trace it is part of.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    user: Option<MetadataValue<Ascii>>,
+    authorization: Option<MetadataValue<Ascii>>,
+}
+
+impl Interceptor for Identity {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(user) = &self.user {
+            request.metadata_mut().insert(PRINCIPAL, user.clone());
+        }
+        if traces::are_on()
+            && let Ok(trace_parent) = traces::trace_parent(&tracing::Span::current()).parse()
+        {
+            request
+                .metadata_mut()
+                .insert(traces::TRACE_PARENT, trace_parent);
+        }
+        if let Some(authorization) = &self.authorization {
+            request
+                .metadata_mut()
+                .insert("authorization", authorization.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// An endpoint with the settings that every connection of this program has.
+///
+/// # Errors
+/// [`Error::Address`].
+pub fn endpoint(address: &str) -> Result<Endpoint, Error> {
+    let malformed = || Error::Address {
+        address: address.to_owned(),
+    };
+    let with_scheme = if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("http://{address}")
+    };
+    Ok(Endpoint::from_shared(with_scheme)
+        .map_err(|_| malformed())?
+        .connect_timeout(Duration::from_secs(5))
+        .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(10)))
+}
+
+/// An endpoint that speaks TLS if the address says so.
+fn secured(address: &str, credentials: &Credentials<'_>) -> Result<Endpoint, Error> {
+    let endpoint = endpoint(address)?;
+    if !address.starts_with("https:") {
+        return Ok(endpoint);
+    }
+    let tls = credentials.tls()?;
+    endpoint
+        .tls_config(tls)
+        .map_err(|error| Error::Credentials {
+            path: credentials.ca.unwrap_or(Path::new("")).to_owned(),
+            reason: deepest(&error),
+        })
+}
+
+impl Client {
+    /// Connects to a coordinator.
+    ///
+    /// # Errors
+    /// [`Error::Address`] and [`Error::Connect`].
+    pub async fn connect(address: &str) -> Result<Self, Error> {
+        Self::connect_with(address, &Credentials::default()).await
+    }
+
+    /// Connects to a coordinator that wants to know who calls, or shows who it is.
+    ///
+    /// # Errors
+    /// [`Error::Address`], [`Error::Credentials`] and [`Error::Connect`].
+    pub async fn connect_with(address: &str, credentials: &Credentials<'_>) -> Result<Self, Error> {
+        let channel = secured(address, credentials)?
+            .connect()
+            .await
+            .map_err(|error| Error::Connect {
+                address: address.to_owned(),
+                reason: deepest(&error),
+            })?;
+        Self::new(channel).with_token(credentials)
+    }
+
+    /// A client that connects when it is first used, and again whenever it must.
+    ///
+    /// # Errors
+    /// [`Error::Address`] and [`Error::Credentials`].
+    pub fn connect_lazy(address: &str, credentials: &Credentials<'_>) -> Result<Self, Error> {
+        let channel = secured(address, credentials)?.connect_lazy();
+        Self::new(channel).with_token(credentials)
+    }
+
+    fn with_token(mut self, credentials: &Credentials<'_>) -> Result<Self, Error> {
+        self.identity.authorization = credentials.authorization()?;
+        Ok(self)
+    }
+
+    /// A client over a channel.
+    pub fn new(channel: Channel) -> Self {
+        Self {
+            channel,
+            identity: Identity::default(),
+        }
+    }
+
+    /// The same client with the name of the user whom it asks for. What of the name is not
+    /// printable ASCII travels as `?`.
+    pub fn with_user(mut self, user: Option<&str>) -> Self {
+        let plain = |c: char| {
+            if c.is_ascii_graphic() || c == ' ' {
+                c
+            } else {
+                '?'
+            }
+        };
+        let named = user.map(|user| user.chars().map(plain).collect::<String>());
+        self.identity.user = named.and_then(|name| name.parse().ok());
+        self
+    }
+
+    /// The channel.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// Jobs.
+    pub fn jobs(&self) -> JobServiceClient<Signed> {
+        JobServiceClient::with_interceptor(self.channel(), self.identity.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// Models.
+    pub fn models(&self) -> ModelServiceClient<Signed> {
+        ModelServiceClient::with_interceptor(self.channel(), self.identity.clone())
+    }
+
+    /// Edits, versions and refs.
+    pub fn versions(&self) -> VersionServiceClient<Signed> {
+        VersionServiceClient::with_interceptor(self.channel(), self.identity.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// Key statistics.
+    pub fn statistics(&self) -> StatisticsServiceClient<Signed> {
+        StatisticsServiceClient::with_interceptor(self.channel(), self.identity.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// The audit log.
+    pub fn audit(&self) -> AuditServiceClient<Signed> {
+        AuditServiceClient::with_interceptor(self.channel(), self.identity.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// Objects.
+    pub fn objects(&self) -> ObjectServiceClient<Signed> {
+        ObjectServiceClient::with_interceptor(self.channel(), self.identity.clone())
+    }
+
+    /// The store.
+    pub fn store(&self) -> StoreServiceClient<Signed> {
+        StoreServiceClient::with_interceptor(self.channel(), self.identity.clone())
+    }
+
+    /// The coordinator's own state.
+    pub fn status(&self) -> StatusServiceClient<Signed> {
+        StatusServiceClient::with_interceptor(self.channel(), self.identity.clone())
+    }
+
+    /// Workers.
+    pub fn workers(&self) -> WorkerServiceClient<Signed> {
+        WorkerServiceClient::with_interceptor(self.channel(), self.identity.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT)
+    }
+}
+
+/// The cause at the bottom of an error: a transport's own words say little.
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
