@@ -331,6 +331,14 @@ fn stats(spec: &mut v1::StatsSpec, items: &Items, wrong: &mut Vec<Violation>) {
             let what = "give texts, where they lie, or tokens to draw from the model: one of these";
             wrong.push((field(&format!("pieces[{n}]")), what.to_owned()));
         }
+        if piece.self_sample > crate::stats::MOST_DRAWN {
+            let what = format!(
+                "{} tokens are too many for one piece: {} at most, give more pieces",
+                piece.self_sample,
+                crate::stats::MOST_DRAWN
+            );
+            wrong.push((field(&format!("pieces[{n}].self_sample")), what));
+        }
         if let Some(range) = &piece.range
             && let Err(what) = part_of(range, spec.corpus.as_ref())
         {

@@ -33,7 +33,7 @@ pub fn resolve_noise(
 /// tokenised alone: one `s`, of which noise rule `s<k>` takes `k`.
 ///
 /// # Errors
-/// Fewer than two scalars.
+/// Fewer than two scalars, or embeddings that are not finite.
 pub fn noise_level(model: &Model, subjects: &[impl AsRef<str>]) -> Result<f64, Error> {
     let _no_grad = tch::no_grad_guard();
     // Count, mean and squared deviations, joined as by Chan, Golub and LeVeque.
@@ -58,7 +58,14 @@ pub fn noise_level(model: &Model, subjects: &[impl AsRef<str>]) -> Result<f64, E
             found: 0,
         });
     }
-    Ok((squares / (count - 1.0)).sqrt())
+    let value = (squares / (count - 1.0)).sqrt();
+    match value.is_finite() {
+        true => Ok(value),
+        false => Err(Error::StatisticNotFinite {
+            what: "the spread of the subjects' embeddings",
+            value,
+        }),
+    }
 }
 
 /// Mean and unbiased covariance of the token embeddings of `texts`, each cut to the model's context,

@@ -177,11 +177,37 @@ pub enum Error {
     Cancelled,
     /// The model gives no usable probabilities.
     #[error(
-        "prompt `{prompt}`: the model's probability of its answer is {value}: the weights or the dtype overflow"
+        "prompt `{prompt}`: the model's probability of its answer is {value}: its numbers overflow, use bf16 or f32, or other \
+         weights"
     )]
     NotFinite {
         /// The prompt.
         prompt: String,
+        /// The value.
+        value: f64,
+    },
+    /// A run with noise whose numbers are none.
+    #[error(
+        "prompt `{prompt}`: with the noise {noise} the probability of the answer is {value}: the noise is too large for \
+         the model's numbers in {dtype}: give less noise, or use bf16 or f32"
+    )]
+    CorruptedNotFinite {
+        /// The prompt.
+        prompt: String,
+        /// The noise rule.
+        noise: String,
+        /// The number format.
+        dtype: String,
+        /// The value.
+        value: f64,
+    },
+    /// A statistic of the embeddings that is no number.
+    #[error(
+        "{what} is {value}: the model's embeddings are not finite in this number format, use f32"
+    )]
+    StatisticNotFinite {
+        /// The statistic.
+        what: &'static str,
         /// The value.
         value: f64,
     },

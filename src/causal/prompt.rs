@@ -47,6 +47,11 @@ impl Prompt {
         })
     }
 
+    /// Token numbers.
+    pub fn ids(&self) -> Vec<u32> {
+        self.tokens.iter().map(|token| token.id).collect()
+    }
+
     pub fn len(&self) -> usize {
         self.tokens.len()
     }

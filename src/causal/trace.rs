@@ -19,7 +19,8 @@ use crate::model::Model;
 ///
 /// # Errors
 /// An invalid setting or fact; [`Error::Cancelled`] when `watch` asks for it; [`Error::OutOfMemory`]
-/// when even a single row does not fit; [`Error::NotFinite`] when the model overflows.
+/// when even a single row does not fit; [`Error::NotFinite`] when the model overflows, [`Error::CorruptedNotFinite`] when it
+/// does so with the noise.
 pub fn trace(
     model: &Model,
     fact: &Fact,
@@ -93,7 +94,7 @@ fn grids<C: AsRef<Answer>>(
         text: task
             .model
             .tokenizer()
-            .decode(&[id as u32])
+            .decode_after(&task.prompt.ids(), &[id as u32])
             .map_err(|error| Failure::Error(error.into()))?,
     };
     let correct_prediction = fact
@@ -120,6 +121,17 @@ fn grids<C: AsRef<Answer>>(
     let mut grids: Vec<Grid> = task.measures.iter().map(untraced).collect();
     if correct_prediction {
         let found = scores(task, clean)?;
+        let all = [found.low]
+            .into_iter()
+            .chain(found.grids.iter().flatten().copied());
+        if let Some(value) = all.into_iter().find(|score| !score.is_finite()) {
+            return Err(Failure::Error(Error::CorruptedNotFinite {
+                prompt: fact.prompt.clone(),
+                noise: task.settings.noise.rule().to_string(),
+                dtype: format!("{:?}", task.model.dtype()),
+                value,
+            }));
+        }
         for (grid, scores) in grids.iter_mut().zip(found.grids) {
             grid.low = Some(found.low);
             grid.scores = scores;

@@ -73,7 +73,7 @@ impl NextTokens {
                 });
             }
             let queries = if everywhere { ids.len() as i64 } else { 1 };
-            all.push(last_log_probabilities(model, &model.ids(&ids)?, queries));
+            all.push(last_log_probabilities(model, &model.ids(&ids)?, queries)?);
         }
         Ok(Self(all))
     }
@@ -87,7 +87,9 @@ impl NextTokens {
                 let divergence = before.exp() * (before - after);
                 let last = [-1i64];
                 let each = divergence.sum_dim_intlist(last.as_slice(), false, Kind::Double);
-                each.mean(Kind::Double).double_value(&[]).max(0.0)
+                let mean = each.mean(Kind::Double).double_value(&[]);
+                // Rounding may leave it below 0; what is not a number stays none.
+                if mean < 0.0 { 0.0 } else { mean }
             })
             .collect()
     }

@@ -68,6 +68,14 @@ pub fn rank_one(
         return Err(Error::NoDirection);
     }
     let left = (&value - now) / along;
+    for (name, numbers) in [("the edit's column", &left), ("the edit's row", &direction)] {
+        if numbers.isfinite().all().int64_value(&[]) == 0 {
+            return Err(Error::NotFinite {
+                name: name.to_owned(),
+                value: numbers.sum(Kind::Double).double_value(&[]),
+            });
+        }
+    }
     let single = |x: &Tensor| -> Result<Vec<f32>, Error> {
         Ok(Vec::try_from(
             &x.to_kind(Kind::Float).to_device(Device::Cpu),

@@ -85,7 +85,8 @@ pub fn continue_freely(
             cancelled = !go_on();
             !cancelled
         })?;
-        Ok(format!("{prompt}{}", tokenizer.decode(&added.ids)?))
+        let text = tokenizer.decode_after(&encoding.ids, &added.ids)?;
+        Ok(format!("{prompt}{text}"))
     });
     match text {
         _ if cancelled => Err(Error::Cancelled),

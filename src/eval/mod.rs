@@ -1,7 +1,7 @@
 //! Evaluation: what a version of a model answers to a data set that edits are judged by.
 //!
 //! Meng et al. 2022 (CounterFact) and Mitchell et al. 2022 (zsRE). `NLL(o | prompt)` is the mean over the tokens of
-//! `" " + o` of `-ln p`. A record's values:
+//! `o`, with the space before it where one belongs there ([`crate::model::Tokenizer::continuation`]), of `-ln p`. A record's values:
 //!
 //! | CounterFact | definition |
 //! |---|---|

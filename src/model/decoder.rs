@@ -55,7 +55,9 @@ impl Model {
                     Some(head) => loader.linear(head)?,
                     None => Linear {
                         weight: embedding.shallow_clone(),
-                        bias: None,
+                        bias: (layout.head_bias.as_ref())
+                            .map(|bias| loader.tensor(bias))
+                            .transpose()?,
                     },
                 },
                 embedding,
@@ -178,6 +180,20 @@ impl Model {
     /// Final norm and vocabulary projection: `[.., width]` to `[.., vocab]`, in float32.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
         self.cap(self.head.forward(&self.final_norm.forward(hidden)))
+    }
+
+    /// Refuses what is read from logits that are no numbers: `values` made from them, after a text of `tokens`.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`].
+    pub(super) fn check_finite(&self, values: &Tensor, tokens: usize) -> Result<(), Error> {
+        match values.isfinite().all().int64_value(&[]) {
+            0 => Err(Error::Overflow {
+                tokens,
+                dtype: format!("{:?}", self.dtype),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Logits as they come from the head, in float32 and soft-capped where the family does so.

@@ -132,6 +132,17 @@ pub enum Error {
         /// The size of the vocabulary.
         vocab: usize,
     },
+    /// Logits that are no numbers.
+    #[error(
+        "the model's logits are not finite after {tokens} tokens: its numbers overflow in {dtype}: use bf16 or f32, or \
+         other weights"
+    )]
+    Overflow {
+        /// Tokens that were read.
+        tokens: usize,
+        /// The number format.
+        dtype: String,
+    },
     /// More tokens than the model has positions for.
     #[error("{tokens} tokens do not fit the model's context of {context}; shorten the prompt")]
     Context {

@@ -46,7 +46,7 @@ pub struct Generated {
 ///
 /// # Errors
 /// Before any work: [`Error::Context`] for a prompt that leaves no room, [`Error::TokenId`], and [`Error::Argument`]
-/// for an empty prompt, a negative temperature or a `top_k` of 0.
+/// for an empty prompt, a negative temperature or a `top_k` of 0. [`Error::Overflow`] where logits are no numbers.
 pub fn generate(
     model: &Model,
     ids: &[u32],
@@ -74,6 +74,7 @@ pub fn generate(
                 });
             }
             let logits = extend(model, &next, &mut past);
+            model.check_finite(&logits, ids.len() + added.len())?;
             let id = sampler.next(&logits)?;
             if model.tokenizer().eos().contains(&id) {
                 return Ok(Generated {

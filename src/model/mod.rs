@@ -56,4 +56,4 @@ pub use product::{Products, with_libtorch_products};
 #[cfg(feature = "torch")]
 pub use sample::{Draw, sample};
 #[cfg(feature = "torch")]
-pub use score::{Continuation, Score, last_log_probabilities, score};
+pub use score::{Continuation, Score, last_log_probabilities, score, space_between};

@@ -44,7 +44,7 @@ impl Tokenizer {
 ///
 /// # Errors
 /// [`Error::Argument`] for a length of 0, a `top_k` of 0, or a tokenizer without any token to start from;
-/// [`Error::Context`] where the rows are longer than the model's context.
+/// [`Error::Context`] where the rows are longer than the model's context; [`Error::Overflow`] where logits are no numbers.
 pub fn sample(
     model: &Model,
     draw: &Draw,
@@ -78,11 +78,12 @@ pub fn sample(
     let mut rows: Vec<Vec<u32>> = vec![Vec::new(); draw.rows];
     let mut past: Vec<KeyValue> = Vec::new();
     tch::no_grad(|| {
-        for _ in 1..draw.tokens {
+        for drawn in 1..draw.tokens {
             if draw.rows == 0 || !go_on() {
                 break;
             }
             let logits = extend(model, &next, &mut past);
+            model.check_finite(&logits, drawn)?;
             let ids = choose(&logits, draw.top_k, &mut states)?;
             for (row, &id) in rows.iter_mut().zip(&ids) {
                 row.push(id);

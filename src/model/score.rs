@@ -37,13 +37,14 @@ impl Score {
 }
 
 impl Tokenizer {
-    /// A prompt and its continuation as tokens. `target` gets a space before it where it begins with none.
+    /// A prompt and its continuation as tokens, with a space between them where a person would write one: see
+    /// [`space_between`].
     ///
     /// The two are read as one text, so that a tokenizer which marks the beginning of a text does so once.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an empty prompt or target, and where the prompt's last token would be another one with
-    /// the target behind it, such as after a prompt that ends in a space.
+    /// [`Error::Argument`] for an empty prompt or target, for a prompt that ends in a space, which belongs to the
+    /// target, and where the prompt's last token would be another one with the target behind it.
     pub fn continuation(&self, prompt: &str, target: &str) -> Result<Continuation, Error> {
         let refused = |argument, found: String, remedy: &str| Error::Argument {
             argument,
@@ -57,11 +58,11 @@ impl Tokenizer {
         if before.is_empty() {
             return Err(refused("prompt", "empty".into(), "give at least one word"));
         }
-        let space = if target.starts_with(char::is_whitespace) {
-            ""
-        } else {
-            " "
-        };
+        if prompt.ends_with(|c: char| c.is_whitespace() && c != '\n') {
+            let remedy = "end it with its last word: the space between belongs to the target";
+            return Err(refused("prompt", format!("{prompt:?}"), remedy));
+        }
+        let space = space_between(prompt, target);
         let whole = self.encode(&format!("{prompt}{space}{target}"))?.ids;
         match whole.strip_prefix(before.as_slice()) {
             Some(after) if !after.is_empty() => Ok(Continuation {
@@ -77,11 +78,43 @@ impl Tokenizer {
     }
 }
 
+/// What stands between a prompt and its continuation: a space, but nothing where the target brings its own, at a line's
+/// beginning, behind an opening quote or bracket, before a closing sign, and in a script that is written without spaces
+/// between words.
+pub fn space_between(prompt: &str, target: &str) -> &'static str {
+    let (Some(last), Some(first)) = (prompt.chars().next_back(), target.chars().next()) else {
+        return "";
+    };
+    let begins = |c: char| "([{<“‘«‹„‚¿¡@#$€£\n".contains(c);
+    let ends = |c: char| ".,;:!?)]}>%".contains(c);
+    // A straight quote opens where nothing, a space or another opening sign stands before it.
+    let before = prompt.chars().rev().nth(1);
+    let opens =
+        matches!(last, '"' | '\'' | '`') && before.is_none_or(|c| c.is_whitespace() || begins(c));
+    let none = first.is_whitespace()
+        || begins(last)
+        || opens
+        || ends(first)
+        || without_spaces(last)
+        // A word of such a script inside a sentence of another one does have a space.
+        || without_spaces(first) && prompt.chars().any(without_spaces);
+    if none { "" } else { " " }
+}
+
+/// Whether a character is of a script that puts no spaces between words: Han and its punctuation, kana, Thai, Lao,
+/// Tibetan, Myanmar, Khmer.
+fn without_spaces(c: char) -> bool {
+    matches!(u32::from(c),
+        0x0E00..=0x0EFF | 0x0F00..=0x0FFF | 0x1000..=0x109F | 0x1780..=0x17FF
+        | 0x3000..=0x30FF | 0x31F0..=0x31FF | 0x3400..=0x4DBF | 0x4E00..=0x9FFF
+        | 0xF900..=0xFAFF | 0xFF00..=0xFFEF | 0x20000..=0x3FFFF)
+}
+
 /// Scores continuations, each alone. Rows of one shape share a batch, and continuations of one prompt of which one's
 /// tokens begin the other's share a row: all that have one token do.
 ///
 /// # Errors
-/// [`Error::Argument`] for an empty prompt or target, [`Error::TokenId`], [`Error::Context`].
+/// [`Error::Argument`] for an empty prompt or target, [`Error::TokenId`], [`Error::Context`], [`Error::Overflow`].
 pub fn score(model: &Model, continuations: &[Continuation]) -> Result<Vec<Score>, Error> {
     for continuation in continuations {
         let shape = (continuation.prompt.len(), continuation.target.len());
@@ -105,7 +138,7 @@ pub fn score(model: &Model, continuations: &[Continuation]) -> Result<Vec<Score>
             let ids = rows.iter().map(|row| model.ids(&row.ids));
             let ids: Vec<Tensor> = ids.collect::<Result<_, _>>()?;
             let reads = tokens - prompt + 1;
-            let log = last_log_probabilities(model, &Tensor::cat(&ids, 0), reads as i64);
+            let log = last_log_probabilities(model, &Tensor::cat(&ids, 0), reads as i64)?;
             let top: Vec<f64> = numbers(&log.argmax(2, false))?;
             for (n, row) in rows.iter().enumerate() {
                 for &index in &row.continuations {
@@ -162,7 +195,10 @@ fn rows(continuations: &[Continuation]) -> Vec<Row> {
 
 /// Log-probabilities of the next token after each of the last `queries` tokens of `ids`, `[rows, tokens]`:
 /// `[rows, queries, vocab]` in float32.
-pub fn last_log_probabilities(model: &Model, ids: &Tensor, queries: i64) -> Tensor {
+///
+/// # Errors
+/// [`Error::Overflow`] where they are no numbers.
+pub fn last_log_probabilities(model: &Model, ids: &Tensor, queries: i64) -> Result<Tensor, Error> {
     let layers = model.config().layers;
     let mut x = model.add_positions(&model.embed(ids), 0);
     for layer in 0..layers {
@@ -172,7 +208,9 @@ pub fn last_log_probabilities(model: &Model, ids: &Tensor, queries: i64) -> Tens
         };
         x = model.block(layer, &x, pass, &mut Plain).hidden;
     }
-    model.logits(&x).log_softmax(-1, Kind::Float)
+    let log = model.logits(&x).log_softmax(-1, Kind::Float);
+    model.check_finite(&log, ids.size()[1] as usize)?;
+    Ok(log)
 }
 
 fn numbers(values: &Tensor) -> Result<Vec<f64>, Error> {
@@ -184,6 +222,34 @@ fn numbers(values: &Tensor) -> Result<Vec<f64>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_space_stands_between_where_a_person_would_write_one() {
+        for (prompt, target, space) in [
+            ("The Louvre is in", "Paris", " "),
+            ("The Louvre is in", " Paris", ""),
+            ("It's", "Paris", " "),
+            ("He said \"yes\"", "to her", " "),
+            ("The Louvre is \"", "Rome", ""),
+            ("The Louvre (", "Paris)", ""),
+            ("A list:\n", "one", ""),
+            ("It costs $", "5", ""),
+            ("The end", ".", ""),
+            ("It is in", "’s-Hertogenbosch", " "),
+            ("東京是", "首都", ""),
+            ("東京是", "Tokyo", ""),
+            ("他出生于1990", "年", ""),
+            ("The capital of Japan is", "東京", " "),
+            ("ประเทศไทย", "กรุงเทพ", ""),
+            ("서울은", "수도", " "),
+        ] {
+            assert_eq!(
+                space_between(prompt, target),
+                space,
+                "{prompt:?} {target:?}"
+            );
+        }
+    }
 
     #[test]
     fn what_begins_alike_is_run_once() {

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Error, Moment};
+use super::{Error, MOST_DRAWN, Moment};
 use crate::model::{Draw, Hook, Model, Pass, sample};
 
 /// Most tokens of one pass, and of one product in single precision.
@@ -161,7 +161,7 @@ pub fn pieces(model: &Model, document: &str, length: usize) -> Result<Vec<Vec<u3
 /// counted. The same seed gives the same texts on the same machine.
 ///
 /// # Errors
-/// [`Error::Length`], [`Error::Cancelled`] when `go_on` says no; [`Error::Model`] for a tokenizer without a start token.
+/// [`Error::Length`], [`Error::TooMany`], [`Error::Cancelled`] when `go_on` says no; [`Error::Model`] for a tokenizer without a start token.
 pub fn self_sample(
     model: &Model,
     tokens: u64,
@@ -172,10 +172,16 @@ pub fn self_sample(
     if length == 0 {
         return Err(Error::Length);
     }
+    if tokens > MOST_DRAWN {
+        return Err(Error::TooMany {
+            tokens,
+            most: MOST_DRAWN,
+        });
+    }
     // The start token stands before them.
     let length = length.min(model.config().context - 1).max(1);
     let rows = tokens.div_ceil(length as u64) as usize;
-    let mut texts = Vec::with_capacity(rows);
+    let mut texts = Vec::new();
     while texts.len() < rows {
         let draw = Draw {
             rows: (rows - texts.len()).min(32),

@@ -17,6 +17,14 @@ pub enum Error {
     /// Pieces of text of no length.
     #[error("length is 0 tokens: give 1 to the model's context")]
     Length,
+    /// More tokens to draw than one piece may ask for.
+    #[error("{tokens} tokens to draw are too many for one piece: {most} at most, give more pieces")]
+    TooMany {
+        /// The tokens asked for.
+        tokens: u64,
+        /// The most.
+        most: u64,
+    },
     /// Sums over keys of different sizes.
     #[error(
         "statistics of keys with {found} channels cannot be added to those with {expected}: they are of different models"

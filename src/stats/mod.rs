@@ -15,3 +15,6 @@ mod moment;
 pub use collector::{Collector, pieces, self_sample};
 pub use error::Error;
 pub use moment::Moment;
+
+/// The most tokens that one piece may draw from a model: an hour's work of a processor, and a few megabytes.
+pub const MOST_DRAWN: u64 = 1 << 20;

@@ -403,7 +403,7 @@ fn generate(model: &Model, spec: &v1::GenerateSpec, prompt: &str, sink: &mut dyn
         })?;
         Ok(v1::Completion {
             prompt: prompt.to_owned(),
-            text: model.tokenizer().decode(&generated.ids)?,
+            text: (model.tokenizer()).decode_after(&encoding.ids, &generated.ids)?,
             ended: generated.stop == model::Stop::Eos,
             token_ids: generated.ids,
         })

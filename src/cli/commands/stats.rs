@@ -16,6 +16,9 @@ use crate::objects::{self, Digest};
 use crate::plot::table::{Align, Table};
 use crate::proto::v1;
 
+/// Most tokens that are drawn for one collection: far more than the widest matrix needs.
+const MOST_DRAWN: u64 = 1 << 30;
+
 /// Subcommands of `stats`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -253,6 +256,9 @@ fn text(args: &CollectArgs) -> anyhow::Result<Text> {
     match args.self_sample {
         Some(0) => bail!(
             "--self-sample 0: draw at least one token; some ten a channel of the edited matrix are needed"
+        ),
+        Some(tokens) if tokens > MOST_DRAWN => bail!(
+            "--self-sample {tokens}: {MOST_DRAWN} tokens at most; some ten a channel of the edited matrix are needed"
         ),
         Some(tokens) => Ok(Text::Drawn(tokens)),
         None => Ok(Text::Corpus(pieces::lay_down(&args.corpus, args.tokens)?)),

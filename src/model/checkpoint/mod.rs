@@ -170,14 +170,17 @@ impl Checkpoint {
 
     fn new(
         path: &Path,
-        config: Config,
+        mut config: Config,
         mut tokenizer: Tokenizer,
         found: Vec<TensorInfo>,
         source: Source,
         files: Vec<PathBuf>,
     ) -> Result<Self, Error> {
-        let layout = Layout::new(&config);
         let mut found: BTreeMap<_, _> = found.into_iter().map(|t| (t.name.clone(), t)).collect();
+        if config.tied && has_its_own_head(path, &config, &found, &source)? {
+            config.tied = false;
+        }
+        let layout = Layout::new(&config);
         let mut tensors = BTreeMap::new();
         for Parameter { name, shape } in layout.parameters() {
             let Some(info) = found.remove(name) else {
@@ -187,21 +190,12 @@ impl Checkpoint {
                     shape: shape.clone(),
                 });
             };
-            if info.shape != *shape {
-                return Err(Error::Shape {
-                    path: path.to_owned(),
-                    name: name.clone(),
-                    found: info.shape,
-                    expected: shape.clone(),
-                });
-            }
+            expect(path, &info, shape)?;
             tensors.insert(name.clone(), info);
         }
-        // Some writers store a tied projection a second time; transformers takes the embedding then.
-        let leftover = found
-            .into_keys()
-            .find(|name| !(config.tied && families::is_head(name)));
-        if let Some(name) = leftover {
+        // A projection that is stored a second time, equal to the embedding.
+        let copy = config.tied.then(|| families::head(config.family));
+        if let Some(name) = found.into_keys().find(|name| Some(name.as_str()) != copy) {
             return Err(Error::UnexpectedTensor {
                 path: path.to_owned(),
                 name,
@@ -258,9 +252,54 @@ impl Checkpoint {
         let info = self.tensors.get(name).ok_or_else(|| Error::NoSuchTensor {
             name: name.to_owned(),
         })?;
-        match &self.source {
+        self.source.read(info, &self.config)
+    }
+}
+
+/// Whether a configuration says that the vocabulary projection is the token embedding, and the file holds another one.
+/// The stored one counts then, as in transformers 5 (transformers#42612) and vLLM.
+fn has_its_own_head(
+    path: &Path,
+    config: &Config,
+    found: &BTreeMap<String, TensorInfo>,
+    source: &Source,
+) -> Result<bool, Error> {
+    let embedding = Layout::new(config).embedding;
+    let both = (
+        found.get(families::head(config.family)),
+        found.get(&embedding.name),
+    );
+    let (Some(head), Some(stored)) = both else {
+        return Ok(false);
+    };
+    expect(path, head, &embedding.shape)?;
+    expect(path, stored, &embedding.shape)?;
+    let (head, embedding) = (source.read(head, config)?, source.read(stored, config)?);
+    Ok(match head.dtype == embedding.dtype {
+        true => head.bytes != embedding.bytes,
+        false => !head.elements().eq(embedding.elements()),
+    })
+}
+
+/// Holds a tensor's shape against the configuration's.
+fn expect(path: &Path, found: &TensorInfo, shape: &[usize]) -> Result<(), Error> {
+    if found.shape == shape {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        path: path.to_owned(),
+        name: found.name.clone(),
+        found: found.shape.clone(),
+        expected: shape.to_owned(),
+    })
+}
+
+impl Source {
+    /// The contents of one of the source's tensors.
+    fn read(&self, info: &TensorInfo, config: &Config) -> Result<TensorData<'_>, Error> {
+        match self {
             Source::Safetensors(folder) => folder.read(info),
-            Source::Gguf(file) => file.read(info, &self.config),
+            Source::Gguf(file) => file.read(info, config),
         }
     }
 }

@@ -59,10 +59,11 @@ impl Folder {
             shards: Vec::new(),
             entries: BTreeMap::new(),
         };
-        if path.join(INDEX).is_file() {
-            folder.open_shards()?;
-        } else if path.join(SINGLE).is_file() {
+        // The single file first, as transformers: an index beside it was left by an earlier model in the same folder.
+        if path.join(SINGLE).is_file() {
             folder.add(path.join(SINGLE))?;
+        } else if path.join(INDEX).is_file() {
+            folder.open_shards()?;
         } else {
             let found = ["pytorch_model.bin", "pytorch_model.bin.index.json"]
                 .iter()
@@ -224,8 +225,11 @@ impl Folder {
 
     /// The description files there are, then the shards.
     pub fn files(&self) -> Vec<PathBuf> {
+        let single = self.shards.iter().any(|shard| shard.path.ends_with(SINGLE));
         DESCRIPTIONS
             .iter()
+            // An index beside a single file is another model's.
+            .filter(|name| !(single && **name == INDEX))
             .map(|name| self.path.join(name))
             .filter(|path| path.is_file())
             .chain(self.shards.iter().map(|shard| shard.path.clone()))

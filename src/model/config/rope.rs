@@ -59,15 +59,30 @@ impl Rope {
     ) -> Result<Self, Error> {
         let theta = fields.positive("rope_theta", theta)?;
         let partial = fields.positive("partial_rotary_factor", partial)?;
-        let object = match (fields.get("rope_parameters"), fields.get("rope_scaling")) {
-            (Some(new), _) => Some(("rope_parameters", new)),
-            (None, Some(old)) => Some(("rope_scaling", old)),
-            (None, None) => None,
+        // Where a file has both, the old name counts, as in every transformers: 4 reads nothing else, and 5 puts
+        // it in the place of the new one (`convert_rope_params_to_dict`). An empty object is none.
+        let given = |name| {
+            let object = fields.get(name)?;
+            let empty = object.as_object().is_some_and(|map| map.is_empty());
+            (!empty).then_some((name, object))
         };
+        let new = given("rope_parameters");
+        let object = given("rope_scaling").or(new);
         match object {
             Some((name, value)) => {
-                let value = kind.and_then(|kind| value.get(kind)).unwrap_or(value);
-                Self::from_object(name, value, theta, head_dim, partial)
+                let of_kind = |value: &Value| kind.and_then(|kind| value.get(kind)).cloned();
+                // Gemma 3 lays the old object over the new one of its kind of layer.
+                let below = new.filter(|(of, _)| *of != name);
+                let below = below.and_then(|(_, value)| of_kind(value));
+                let mut value = of_kind(value).unwrap_or_else(|| value.clone());
+                if let (Some(Value::Object(below)), Value::Object(over)) = (below, &mut value) {
+                    let over = std::mem::replace(over, below);
+                    value
+                        .as_object_mut()
+                        .into_iter()
+                        .for_each(|map| map.extend(over.clone()));
+                }
+                Self::from_object(name, &value, theta, head_dim, partial)
             }
             None => Ok(Self::plain(theta, head_dim, partial)),
         }

@@ -85,6 +85,7 @@ pub fn layout(config: &Config) -> Layout {
         layers: (0..config.layers).map(layer).collect(),
         final_norm: norm("transformer.ln_f".into()),
         head: (!config.tied).then(|| Linear::new("lm_head", config.vocab, d, false)),
+        head_bias: None,
     }
 }
 

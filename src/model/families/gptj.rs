@@ -88,5 +88,6 @@ pub fn layout(config: &Config) -> Layout {
         layers: (0..config.layers).map(layer).collect(),
         final_norm: norm("transformer.ln_f".into()),
         head: (!config.tied).then(|| Linear::new("lm_head", config.vocab, d, true)),
+        head_bias: (config.tied).then(|| parameter("lm_head.bias".into(), [config.vocab])),
     }
 }

@@ -144,5 +144,6 @@ pub fn layout(config: &Config) -> Layout {
         layers: (0..config.layers).map(layer).collect(),
         final_norm: norm("model.norm".into()),
         head: (!config.tied).then(|| Linear::new("lm_head", config.vocab, d, false)),
+        head_bias: None,
     }
 }

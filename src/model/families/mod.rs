@@ -106,6 +106,8 @@ pub struct Layout {
     pub final_norm: Norm,
     /// The vocabulary projection; `None` when it is the token embedding.
     pub head: Option<Linear>,
+    /// The bias of a vocabulary projection whose matrix is the token embedding, `[vocab]` (GPT-J).
+    pub head_bias: Option<Parameter>,
 }
 
 impl Layout {
@@ -153,6 +155,7 @@ impl Layout {
         if let Some(head) = &self.head {
             head.collect(&mut all);
         }
+        all.extend(&self.head_bias);
         all
     }
 }
@@ -267,4 +270,12 @@ pub(crate) fn is_head(name: &str) -> bool {
     ["lm_head.", "embed_out."]
         .iter()
         .any(|head| name.starts_with(head))
+}
+
+/// The name of a vocabulary projection's matrix.
+pub(crate) fn head(family: Family) -> &'static str {
+    match family {
+        Family::GptNeoX => "embed_out.weight",
+        _ => "lm_head.weight",
+    }
 }

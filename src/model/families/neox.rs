@@ -94,5 +94,6 @@ pub fn layout(config: &Config) -> Layout {
         layers: (0..config.layers).map(layer).collect(),
         final_norm: norm("gpt_neox.final_layer_norm".into()),
         head: (!config.tied).then(|| Linear::new("embed_out", config.vocab, d, false)),
+        head_bias: None,
     }
 }

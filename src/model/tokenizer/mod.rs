@@ -109,19 +109,29 @@ impl Tokenizer {
         Ok(Encoding { ids, offsets })
     }
 
-    /// Decodes ids to text, special tokens included; bytes that are not whole characters become U+FFFD.
+    /// Decodes ids to text, special tokens included; bytes that are not whole characters become U+FFFD. An id without a
+    /// token is no text, as in transformers: embeddings are padded to rows that no token has.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`], and [`Error::TokenId`] for an id that is no token.
+    /// [`Error::Tokenizer`].
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
-        if let Some(&id) = ids.iter().find(|&&id| self.inner.id_to_token(id).is_none()) {
-            return Err(Error::TokenId {
-                id: id.into(),
-                vocab: self.inner.get_vocab_size(true),
-            });
-        }
         library(|| self.inner.decode(ids, false))
             .map_err(|source| Error::Tokenizer(format!("cannot decode {ids:?}: {source}")))
+    }
+
+    /// The text that `ids` add to the text of `before`. Some tokenizers take away the space before a text's first
+    /// token: so what is continued is decoded with what comes before it.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn decode_after(&self, before: &[u32], ids: &[u32]) -> Result<String, Error> {
+        let first = self.decode(before)?;
+        let mut whole = self.decode(&[before, ids].concat())?;
+        // They part before the end of the first where it ends inside a character that the ids complete.
+        let pairs = first.char_indices().zip(whole.chars());
+        let parted = pairs.into_iter().find(|((_, a), b)| a != b);
+        let from = parted.map_or(first.len(), |((at, _), _)| at);
+        Ok(whole.split_off(from.min(whole.len())))
     }
 
     /// The text of one token, with its leading space; bytes that are not whole characters become U+FFFD.

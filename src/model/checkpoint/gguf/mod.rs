@@ -358,7 +358,9 @@ impl File {
     /// The tensors by canonical name and in transformers' orientation.
     pub fn tensors(&self, config: &Config) -> Result<Vec<TensorInfo>, Error> {
         let infos = self.content.tensor_infos.iter();
-        let infos = infos.filter(|(name, _)| *name != ROPE_FREQS);
+        // Read as the rule that they came from; a family that has no such rule has no place for them.
+        let rotary = |name: &String| self.family == Family::Llama && name == ROPE_FREQS;
+        let infos = infos.filter(|(name, _)| !rotary(name));
         Ok(infos
             .map(|(name, info)| {
                 let canonical = canonical(config.family, name);
