@@ -119,7 +119,8 @@ fn names_without_the_prefix_old_buffers_and_a_second_copy_of_a_tied_head_are_fin
     let bytes = fs::read(&file).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap());
     let end = size - 8 - length;
-    fs::write(&file, [bytes, vec![0; 288 * 32 * 4 + 16]].concat()).unwrap();
+    let embedding = other.tensor("transformer.wte.weight").unwrap();
+    fs::write(&file, [&bytes, &*embedding.bytes, &[0; 16]].concat()).unwrap();
     edit_header(&file, |header| {
         let head = end + 288 * 32 * 4;
         header.insert(

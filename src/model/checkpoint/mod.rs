@@ -7,6 +7,9 @@
 mod gguf;
 mod mmap;
 mod safetensors;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -2,6 +2,9 @@
 
 mod gguf;
 mod pieces;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 pub use gguf::GgufVocabulary;
 
