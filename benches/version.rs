@@ -62,7 +62,7 @@ fn main() {
 #[cfg(feature = "torch")]
 fn switching(args: &Args) {
     use palimpsest::version::Base;
-    use palimpsest::worker::Loaded;
+    use palimpsest::worker::{LeasedVersion, Loaded};
 
     const SMOLLM2: &str = ".deps/SmolLM2-135M-Instruct.Q4_1.gguf";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(SMOLLM2);
@@ -90,13 +90,10 @@ fn switching(args: &Args) {
                 Factor::rank_one(&down.name, 5, left, sequence.take(down.shape[1], 1e-3))
             })
             .collect();
-        let there = v1::LeasedVersion {
-            version: Some(v1::Version {
-                name: format!("models/m/versions/{edits}"),
-                matrices: base.matrices(&factors).unwrap(),
-                ..Default::default()
-            }),
-            factors: factors.iter().map(Factor::to_proto).collect(),
+        let there = LeasedVersion {
+            name: format!("models/m/versions/{edits}"),
+            matrices: base.matrices(&factors).unwrap(),
+            factors,
         };
         let (mut forth, mut back) = (Duration::MAX, Duration::MAX);
         for _ in 0..args.runs {
@@ -104,7 +101,7 @@ fn switching(args: &Args) {
             loaded.switch(&there).unwrap();
             forth = forth.min(start.elapsed());
             let start = Instant::now();
-            loaded.switch(&v1::LeasedVersion::default()).unwrap();
+            loaded.switch(&LeasedVersion::default()).unwrap();
             back = back.min(start.elapsed());
         }
         println!(

@@ -529,7 +529,7 @@ fn any_version_can_be_asked_and_a_rollback_gives_the_very_same_answers() {
 #[cfg(feature = "torch")]
 #[test]
 fn a_worker_that_comes_back_from_a_version_gives_the_very_same_logits() {
-    use palimpsest::worker::Loaded;
+    use palimpsest::worker::{LeasedVersion, Loaded};
 
     let real = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
         .join(".deps/SmolLM2-135M-Instruct.Q4_1.gguf");
@@ -563,13 +563,10 @@ fn a_worker_that_comes_back_from_a_version_gives_the_very_same_logits() {
                     Factor::rank_one(&down.weight.name, layer, numbers(width), numbers(inner))
                 })
                 .collect();
-            v1::LeasedVersion {
-                version: Some(v1::Version {
-                    name: format!("models/m/versions/{layers:?}"),
-                    matrices: base.matrices(&factors).unwrap(),
-                    ..Default::default()
-                }),
-                factors: factors.iter().map(Factor::to_proto).collect(),
+            LeasedVersion {
+                name: format!("models/m/versions/{layers:?}"),
+                matrices: base.matrices(&factors).unwrap(),
+                factors,
             }
         };
         // Over two versions, of which the second has other matrices than the first.
@@ -578,7 +575,7 @@ fn a_worker_that_comes_back_from_a_version_gives_the_very_same_logits() {
         assert_ne!(bits(&edited), bits(&pristine), "{}", path.display());
         loaded.switch(&version(&[1])).unwrap();
         assert_ne!(bits(&logits(&loaded)), bits(&edited));
-        loaded.switch(&v1::LeasedVersion::default()).unwrap();
+        loaded.switch(&LeasedVersion::default()).unwrap();
         assert_eq!(
             bits(&logits(&loaded)),
             bits(&pristine),
@@ -586,7 +583,7 @@ fn a_worker_that_comes_back_from_a_version_gives_the_very_same_logits() {
             path.display()
         );
         let mut wrong = version(&[0]);
-        wrong.version.as_mut().unwrap().matrices[0].digest = "0".repeat(64);
+        wrong.matrices[0].digest = "0".repeat(64);
         assert!(loaded.switch(&wrong).is_err(), "I11");
     }
 }

@@ -324,7 +324,6 @@ pub(super) fn resolve(
     spec.statistics = Some(v1::edit_spec::Statistics {
         digest: digest_of(&best.name).to_owned(),
         size: best.size,
-        path: String::new(),
     });
     Ok(())
 }

@@ -437,7 +437,6 @@ impl Job {
             units,
             noise_scale: self.noise_scale,
             version: version.to_owned(),
-            leased_version: None,
             trace_parent: self.spec.trace_parent.clone(),
             settings,
         }

@@ -1,8 +1,7 @@
-//! Facts, kinds, grids and edit requests between the contract and the code that computes.
+//! Facts, kinds and grids between the contract and the code that traces.
 
 use crate::causal::noise::{Law, Rule};
-use crate::causal::{Compat, Fact, Grid, Kind, Severed, Token};
-use crate::edit;
+use crate::causal::{Compat, Engine, Fact, Grid, Kind, Severed, Token};
 use crate::proto::v1;
 
 /// A message of the contract that says what cannot be.
@@ -15,11 +14,11 @@ pub enum Error {
         value: i32,
     },
     /// A grid that does not say what it is of.
-    #[error("a grid has no fact: whoever computed it broke the contract")]
+    #[error("a grid has no fact: the worker that computed it broke the contract")]
     NoFact,
     /// A field whose value does not fit the others.
     #[error(
-        "the grid of prompt {prompt:?}: {field} is {found}, not {expected}: whoever computed it broke the contract"
+        "the grid of prompt {prompt:?}: {field} is {found}, not {expected}: the worker that computed it broke the contract"
     )]
     Shape {
         /// The prompt.
@@ -31,17 +30,6 @@ pub enum Error {
         /// What it should be.
         expected: String,
     },
-}
-
-impl From<v1::EditRequest> for edit::Request {
-    fn from(request: v1::EditRequest) -> Self {
-        Self {
-            prompt: request.prompt,
-            subject: request.subject,
-            target_new: request.target_new,
-            target_true: request.target_true,
-        }
-    }
 }
 
 impl From<v1::Fact> for Fact {
@@ -109,7 +97,56 @@ pub fn compat_to_proto(compat: Compat) -> v1::Compat {
     }
 }
 
-impl TryFrom<&v1::Grid> for Grid {
+/// How grids are computed; what is not said is the default.
+pub fn engine(engine: v1::Engine) -> Engine {
+    match engine {
+        v1::Engine::Unspecified | v1::Engine::Exact => Engine::Exact,
+        v1::Engine::Plain => Engine::Plain,
+    }
+}
+
+/// A grid, and what of its sweep it does not say itself: with both, [`v1::Grid`] is the same thing in another form, and
+/// either way leads back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SweptGrid {
+    /// The grid. Its noise has every number known; its window is 1 where a state is restored that has none, and it has no
+    /// layers where nothing was traced.
+    pub grid: Grid,
+    /// The rule of the noise as it was asked.
+    pub rule: String,
+    /// The scale that the rule came to, in units of the embeddings.
+    pub scale: f64,
+    /// The digest of the corpus that the noise was drawn over, where its rule needs one.
+    pub corpus: Option<String>,
+    /// Whose reading of severed paths it follows.
+    pub compat: Compat,
+}
+
+impl SweptGrid {
+    /// A grid of a sweep, whose noise came to a scale.
+    pub fn of(mut grid: Grid, sweep: &v1::TraceSpec, scale: f64) -> Self {
+        if grid.kind == Kind::Hidden {
+            grid.window = 1;
+        }
+        if !grid.correct_prediction {
+            grid.layers = 0;
+            grid.low = None;
+        }
+        grid.noise = resolved(&sweep.noise, scale);
+        Self {
+            grid,
+            rule: sweep.noise.clone(),
+            scale,
+            corpus: sweep
+                .noise_corpus
+                .as_ref()
+                .map(|corpus| corpus.digest.clone()),
+            compat: compat(sweep.compat()),
+        }
+    }
+}
+
+impl TryFrom<&v1::Grid> for SweptGrid {
     type Error = Error;
 
     fn try_from(sent: &v1::Grid) -> Result<Self, Error> {
@@ -161,7 +198,7 @@ impl TryFrom<&v1::Grid> for Grid {
             format!("{cells}, one a token and layer"),
         )?;
 
-        Ok(Self {
+        let grid = Grid {
             kind,
             severed,
             window: sent.window as usize,
@@ -185,48 +222,47 @@ impl TryFrom<&v1::Grid> for Grid {
             low: sent.correct_prediction.then_some(sent.low),
             scores: sent.scores.clone(),
             fact,
+        };
+        Ok(Self {
+            grid,
+            rule: sent.noise.clone(),
+            scale: sent.noise_scale,
+            corpus: (!sent.noise_corpus.is_empty()).then(|| sent.noise_corpus.clone()),
+            compat: compat(sent.compat()),
         })
     }
 }
 
-/// A grid as the contract sends it. A grid carries its noise with every number known, so the sweep it
-/// belongs to, with the rule as it was asked, and the scale that came to are given beside it.
-pub fn grid_to_proto(grid: Grid, sweep: &v1::TraceSpec, noise_scale: f64) -> v1::Grid {
-    let traced = grid.correct_prediction;
-    let (token_ids, tokens) = grid
-        .tokens
-        .into_iter()
-        .map(|token| (token.id, token.text))
-        .unzip();
-    v1::Grid {
-        kind: kind_to_proto(grid.kind, grid.severed).into(),
-        fact: Some(grid.fact.into()),
-        token_ids,
-        tokens,
-        subject_begin: grid.subject.start as u32,
-        subject_end: grid.subject.end as u32,
-        answer_id: grid.answer.id,
-        answer: grid.answer.text,
-        correct_prediction: traced,
-        high: grid.high,
-        low: grid.low.unwrap_or_default(),
-        layers: if traced { grid.layers as u32 } else { 0 },
-        scores: grid.scores,
-        window: if grid.kind == Kind::Hidden {
-            1
-        } else {
-            grid.window as u32
-        },
-        samples: grid.samples as u32,
-        noise: sweep.noise.clone(),
-        noise_scale,
-        seed: grid.seed,
-        noise_corpus: sweep
-            .noise_corpus
-            .as_ref()
-            .map(|corpus| corpus.digest.clone())
-            .unwrap_or_default(),
-        compat: sweep.compat,
+impl From<SweptGrid> for v1::Grid {
+    fn from(swept: SweptGrid) -> Self {
+        let grid = swept.grid;
+        let (token_ids, tokens) = grid
+            .tokens
+            .into_iter()
+            .map(|token| (token.id, token.text))
+            .unzip();
+        Self {
+            kind: kind_to_proto(grid.kind, grid.severed).into(),
+            fact: Some(grid.fact.into()),
+            token_ids,
+            tokens,
+            subject_begin: grid.subject.start as u32,
+            subject_end: grid.subject.end as u32,
+            answer_id: grid.answer.id,
+            answer: grid.answer.text,
+            correct_prediction: grid.correct_prediction,
+            high: grid.high,
+            low: grid.low.unwrap_or_default(),
+            layers: grid.layers as u32,
+            scores: grid.scores,
+            window: grid.window as u32,
+            samples: grid.samples as u32,
+            noise: swept.rule,
+            noise_scale: swept.scale,
+            seed: grid.seed,
+            noise_corpus: swept.corpus.unwrap_or_default(),
+            compat: compat_to_proto(swept.compat).into(),
+        }
     }
 }
 
@@ -248,6 +284,8 @@ fn resolved(noise: &str, scale: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::wire::KINDS;
 
@@ -282,73 +320,92 @@ mod tests {
         }
     }
 
-    fn sweep() -> v1::TraceSpec {
-        v1::TraceSpec {
-            noise: "s3".into(),
-            compat: v1::Compat::None.into(),
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn a_grid_comes_back_as_it_was_sent() {
-        for kind in KINDS {
-            let window = if matches!(kind, v1::Kind::Mlp | v1::Kind::Attn) {
-                10
-            } else {
-                1
-            };
-            let sent = v1::Grid {
+    prop_compose! {
+        /// Any grid that the contract allows, in its canonical form.
+        fn grids()(
+            kind in prop::sample::select(KINDS.to_vec()),
+            tokens in prop::collection::vec((any::<u32>(), ".{0,6}"), 1..6),
+            layers in 1_u32..4,
+            window in 1_u32..20,
+            traced in any::<bool>(),
+            numbers in prop::collection::vec(0.0..1.0_f64, 17),
+            noise in prop::sample::select(vec!["s3", "0.125", "u0.5", "m", "t4", "replace:s2.5"]),
+            scale in 0.0..10.0_f64,
+            corpus in prop::sample::select(vec!["", "ab"]),
+            compat in prop::sample::select(vec![v1::Compat::None, v1::Compat::PaperCode]),
+            texts in (".{0,9}", ".{0,9}", prop::option::of(".{0,9}"), prop::option::of(".{0,9}")),
+            (samples, seed, id) in any::<(u32, u32, u32)>(),
+        ) -> v1::Grid {
+            let cells = tokens.len() * layers as usize;
+            let (token_ids, tokens): (Vec<u32>, Vec<String>) = tokens.into_iter().unzip();
+            let windowed = matches!(kind, v1::Kind::Mlp | v1::Kind::Attn);
+            v1::Grid {
+                fact: Some(v1::Fact {
+                    prompt: texts.0.clone(),
+                    subject: texts.1,
+                    attribute: texts.2.clone(),
+                    relation: texts.3,
+                    id: texts.2,
+                }),
                 kind: kind.into(),
-                window,
-                ..sent()
-            };
-            let grid = Grid::try_from(&sent).unwrap();
-            assert_eq!(grid_to_proto(grid, &sweep(), 0.25), sent);
+                subject_begin: 0,
+                subject_end: tokens.len() as u32,
+                token_ids,
+                tokens,
+                answer_id: id,
+                answer: texts.0,
+                correct_prediction: traced,
+                high: numbers[15],
+                low: if traced { numbers[16] } else { 0.0 },
+                layers: if traced { layers } else { 0 },
+                scores: numbers[..if traced { cells } else { 0 }].to_vec(),
+                window: if windowed { window } else { 1 },
+                samples,
+                noise: noise.to_owned(),
+                noise_scale: scale,
+                seed,
+                noise_corpus: corpus.to_owned(),
+                compat: compat.into(),
+            }
         }
-        let untraced = v1::Grid {
-            correct_prediction: false,
-            layers: 0,
-            low: 0.0,
-            scores: Vec::new(),
-            ..sent()
-        };
-        let grid = Grid::try_from(&untraced).unwrap();
-        assert_eq!(grid.low, None);
-        assert_eq!(grid_to_proto(grid, &sweep(), 0.25), untraced);
     }
 
-    #[test]
-    fn a_grid_names_the_corpus_of_its_noise_and_whose_reading_it_follows() {
-        let sweep = v1::TraceSpec {
-            noise: "m".into(),
-            noise_corpus: Some(v1::Corpus {
-                digest: "ab".into(),
-                size: 3,
-            }),
-            compat: v1::Compat::PaperCode.into(),
-            ..Default::default()
-        };
-        let back = grid_to_proto(Grid::try_from(&sent()).unwrap(), &sweep, 0.25);
-        assert_eq!(
-            (back.noise_corpus.as_str(), back.noise.as_str()),
-            ("ab", "m")
-        );
-        assert_eq!(compat(back.compat()), Compat::PaperCode);
-        assert_eq!(
-            compat_to_proto(compat(v1::Compat::Unspecified)),
-            v1::Compat::None
-        );
+    proptest! {
+        #[test]
+        fn a_grid_and_what_travels_of_it_lead_to_each_other(sent in grids()) {
+            let swept = SweptGrid::try_from(&sent).unwrap();
+            let back = v1::Grid::from(swept.clone());
+            prop_assert_eq!(&back, &sent);
+            prop_assert_eq!(&SweptGrid::try_from(&back).unwrap(), &swept);
+            // What a worker makes of it is of the same form.
+            let sweep = v1::TraceSpec {
+                noise: sent.noise.clone(),
+                noise_corpus: swept.corpus.clone().map(|digest| v1::Corpus { digest, size: 3 }),
+                compat: sent.compat,
+                ..Default::default()
+            };
+            let computed = Grid {
+                window: match swept.grid.kind {
+                    Kind::Hidden => 10,
+                    _ => swept.grid.window,
+                },
+                layers: swept.grid.layers.max(1),
+                noise: "any".to_owned(),
+                ..swept.grid.clone()
+            };
+            prop_assert_eq!(SweptGrid::of(computed, &sweep, sent.noise_scale), swept);
+        }
     }
 
     #[test]
     fn a_grid_names_its_noise_with_every_number_known() {
         let noise = |rule: &str| {
-            Grid::try_from(&v1::Grid {
+            SweptGrid::try_from(&v1::Grid {
                 noise: rule.into(),
                 ..sent()
             })
             .unwrap()
+            .grid
             .noise
         };
         assert_eq!(noise("s3"), "0.25");
@@ -359,7 +416,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_together_is_named() {
-        let message = |wrong: v1::Grid| Grid::try_from(&wrong).unwrap_err().to_string();
+        let message = |wrong: v1::Grid| SweptGrid::try_from(&wrong).unwrap_err().to_string();
         let short = message(v1::Grid {
             scores: vec![0.5; 7],
             ..sent()

@@ -4,9 +4,17 @@
 //! [`crate::causal`], [`crate::edit`] and [`crate::eval`] know nothing of the contract and the contract
 //! nothing of them; this is the one place that knows both.
 
+mod edit;
+mod eval;
 mod grid;
 pub mod names;
+mod outcome;
+mod text;
 mod words;
 
-pub use grid::{Error, compat, compat_to_proto, grid_to_proto, kind, kind_to_proto};
+pub use edit::{describe, gates, parameters, step_to_proto};
+pub use eval::{answer_to_proto, record, set as eval_set};
+pub use grid::{Error, SweptGrid, compat, compat_to_proto, engine, kind, kind_to_proto};
+pub use outcome::not_finite;
+pub use text::{LONGEST_MESSAGE, shortened};
 pub use words::{KINDS, class_name, kind_name, named_kind};

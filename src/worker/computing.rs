@@ -1,18 +1,18 @@
 //! Where an engine runs: on a thread of its own, or as a task if it only pretends to compute.
 #![allow(clippy::disallowed_methods)] // the owner of the engine's task
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
-use std::{io, mem};
 
 use prost::Message;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 
 use super::engine::{Engine, Sink, failure};
-use super::session::{Error, Report, Work, to_key};
+use super::work::{Error, Report, Work, to_key};
 use crate::blocking::blocking;
 use crate::proto::v1;
 use crate::telemetry::metrics::WORKER_STEPS;
@@ -79,7 +79,7 @@ fn compute(
         let ended = if sink.cancelled() {
             Ok(())
         } else {
-            engine.run(&work.lease, &work.files, &mut sink)
+            engine.run(&work.ready, &work.ready.lease.units, &mut sink)
         };
         if let Ok(mut loaded) = loaded.lock() {
             *loaded = engine.loaded();
@@ -100,15 +100,13 @@ async fn pretend(
             work: &work,
             reports: &reports,
         };
-        let mut lease = v1::Lease::clone(&work.lease);
         let mut ended = Ok(());
-        for unit in mem::take(&mut lease.units) {
+        for unit in work.ready.lease.units.chunks(1) {
             tokio::time::sleep(pause).await;
             if sink.cancelled() {
                 break;
             }
-            lease.units = vec![unit];
-            ended = engine.run(&lease, &work.files, &mut sink);
+            ended = engine.run(&work.ready, unit, &mut sink);
             pause = engine.pretends().unwrap_or_default();
             if ended.is_err() {
                 break;

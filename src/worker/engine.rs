@@ -1,21 +1,10 @@
 //! What a worker computes with.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::objects::Pin;
+use super::prepare::Prepared;
 use crate::proto::v1;
-
-/// Where the files that a lease needs are on this machine.
-#[derive(Debug, Default)]
-pub struct Files {
-    /// The model's folder or file.
-    pub checkpoint: PathBuf,
-    /// The corpus that the settings name, if they name one (see [`crate::corpus`]).
-    pub corpus: Option<PathBuf>,
-    /// Keep what is named here, and by the lease, where it is.
-    pub pins: Vec<Pin>,
-}
+use crate::wire::{LONGEST_MESSAGE, shortened};
 
 /// Computes the units of a lease.
 pub trait Engine: Send + 'static {
@@ -32,7 +21,7 @@ pub trait Engine: Send + 'static {
         None
     }
 
-    /// Computes the units of a lease, in order, and hands each result to the sink when it is there.
+    /// Computes units of a lease, in order, and hands each result to the sink when it is there.
     /// Stops soon after [`Sink::cancelled`] says so.
     ///
     /// A unit that cannot be done is handed in with a failure as its result.
@@ -41,8 +30,8 @@ pub trait Engine: Send + 'static {
     /// What kept the engine from going on: the lease's open units are tried again elsewhere.
     fn run(
         &mut self,
-        lease: &v1::Lease,
-        files: &Files,
+        ready: &Prepared,
+        units: &[v1::LeasedUnit],
         sink: &mut dyn Sink,
     ) -> Result<(), v1::Failure>;
 }
@@ -71,11 +60,12 @@ pub trait Sink {
     fn put(&mut self, bytes: &[u8]) -> Result<String, v1::Failure>;
 }
 
-/// A failure of a class.
-pub fn failure(class: v1::FailureClass, message: impl Into<String>) -> v1::Failure {
+/// A failure of a class. Its message is cut to [`LONGEST_MESSAGE`]: an error may repeat a prompt of a
+/// mebibyte, and is the result of every unit that it keeps from having one.
+pub fn failure(class: v1::FailureClass, message: impl AsRef<str>) -> v1::Failure {
     v1::Failure {
         failure_class: class as i32,
-        message: message.into(),
+        message: shortened(message.as_ref(), LONGEST_MESSAGE).into_owned(),
     }
 }
 
@@ -84,5 +74,18 @@ pub fn result(unit: u64, outcome: v1::unit_result::Outcome) -> v1::UnitResult {
     v1::UnitResult {
         unit,
         outcome: Some(outcome),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_is_wrong_and_what_helps_in_a_few_kilobytes() {
+        let what = format!("the prompt {:?} is too long: use less", "a".repeat(1 << 20));
+        let failure = failure(v1::FailureClass::Invalid, what);
+        assert!(failure.message.len() <= LONGEST_MESSAGE);
+        assert!(failure.message.ends_with("is too long: use less"));
     }
 }

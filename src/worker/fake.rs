@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::engine::{Engine, Files, Sink, failure, result};
+use super::engine::{Engine, Sink, failure, result};
+use super::prepare::Prepared;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, leased_unit::Spec};
 
@@ -33,15 +34,16 @@ impl Engine for Fake {
 
     fn run(
         &mut self,
-        lease: &v1::Lease,
-        _files: &Files,
+        ready: &Prepared,
+        units: &[v1::LeasedUnit],
         sink: &mut dyn Sink,
     ) -> Result<(), v1::Failure> {
+        let lease = &ready.lease;
         let trace = match &lease.settings {
             Some(v1::lease::Settings::Trace(trace)) => trace.clone(),
             _ => v1::TraceSpec::default(),
         };
-        for unit in &lease.units {
+        for unit in units {
             if sink.cancelled() {
                 break;
             }

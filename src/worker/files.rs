@@ -1,16 +1,17 @@
-//! What a lease needs on this machine: the model's files, and facts and a corpus that lie in objects.
+//! Files of leases on this machine: objects, and models laid out as checkpoints.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use prost::Message as _;
+use tonic::Status;
 
-use super::engine::Files;
 use crate::blocking::blocking;
 use crate::client::{self, Client};
 use crate::objects::{self, Digest, ObjectStore, Pin};
 use crate::proto::v1;
-use crate::version::base_version;
 
 /// Why a lease's files could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -77,317 +78,187 @@ pub enum Error {
     },
 }
 
-/// Gets what a lease needs: its model as [`checkpoint`] lays it out, and its corpus. They stay until
-/// the answer is dropped.
-///
-/// # Errors
-/// When one of them cannot be had.
-pub async fn fetch(
-    client: &Client,
-    objects: &ObjectStore,
-    cache: &Path,
-    lease: &v1::Lease,
-) -> Result<Files, Error> {
-    let model = lease.model.clone().unwrap_or_default();
-    let named = match &lease.settings {
-        Some(v1::lease::Settings::Trace(trace)) => trace.noise_corpus.as_ref(),
-        _ => None,
-    };
-    let mut pins = Vec::new();
-    Ok(Files {
-        checkpoint: checkpoint(client, objects, cache, &model, &mut pins).await?,
-        corpus: match named {
-            Some(named) => Some(corpus(client, objects, named, &mut pins).await?),
-            None => None,
-        },
-        pins,
-    })
+/// Where a worker's files come from, and where they go.
+#[derive(Clone, Debug)]
+pub(super) struct Fetcher {
+    pub client: Client,
+    pub objects: ObjectStore,
+    /// The folder of laid-out checkpoints.
+    pub cache: PathBuf,
 }
 
-/// Fetches an object of `size` bytes. It stays here until the answer is dropped.
-async fn object(
-    client: &Client,
-    objects: &ObjectStore,
-    digest: Digest,
-    size: u64,
-) -> Result<Pin, objects::Error> {
-    let store = objects.clone();
-    // Before it is looked for: it may be here, and be evicted.
-    let pin = objects::blocking(move || store.pin(&digest)).await?;
-    client::download(client.objects(), &digest, size, objects, |_| {}).await?;
-    Ok(pin)
-}
+impl Fetcher {
+    /// Fetches an object of `size` bytes. It stays here until the answer is dropped.
+    pub async fn object(&self, digest: Digest, size: u64) -> Result<Pin, objects::Error> {
+        let store = self.objects.clone();
+        // Before it is looked for: it may be here, and be evicted.
+        let pin = objects::blocking(move || store.pin(&digest)).await?;
+        client::download(self.client.objects(), &digest, size, &self.objects, |_| {}).await?;
+        Ok(pin)
+    }
 
-/// Fetches an object of `size` bytes and reads it.
-async fn read(
-    client: &Client,
-    objects: &ObjectStore,
-    digest: Digest,
-    size: u64,
-) -> Result<Vec<u8>, objects::Error> {
-    let _pin = object(client, objects, digest, size).await?;
-    let store = objects.clone();
-    objects::blocking(move || store.read(&digest)).await
-}
+    /// Fetches an object of `size` bytes and reads it.
+    pub async fn read(&self, digest: Digest, size: u64) -> Result<Vec<u8>, objects::Error> {
+        let _pin = self.object(digest, size).await?;
+        let store = self.objects.clone();
+        objects::blocking(move || store.read(&digest)).await
+    }
 
-async fn corpus(
-    client: &Client,
-    objects: &ObjectStore,
-    named: &v1::Corpus,
-    pins: &mut Vec<Pin>,
-) -> Result<PathBuf, Error> {
-    let failed = |source| Error::Corpus {
-        digest: named.digest.clone(),
-        source: Box::new(source),
-    };
-    let digest: Digest = named.digest.parse().map_err(failed)?;
-    let pin = object(client, objects, digest, named.size).await;
-    pins.push(pin.map_err(failed)?);
-    Ok(objects.path(&digest))
-}
-
-/// Lays a model out as a checkpoint under `cache` and gives the path to open. A file that is seen
-/// where it was imported from is used from there if its digest fits; others are fetched, and stay as
-/// long as the pins.
-///
-/// # Errors
-/// When a file can be had from neither place, or the folder cannot be written.
-async fn checkpoint(
-    client: &Client,
-    objects: &ObjectStore,
-    cache: &Path,
-    model: &v1::Model,
-    pins: &mut Vec<Pin>,
-) -> Result<PathBuf, Error> {
-    let folder = cache.join("checkpoints").join(&model.digest);
-    let layout = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Layout { path, source }
-    };
-    fs::create_dir_all(&folder).map_err(layout(&folder))?;
-    for file in &model.files {
-        let failed = |source| Error::Object {
-            file: file.file_name.clone(),
-            model: model.name.clone(),
-            source: Box::new(source),
+    /// At most `length` bytes of an object from `offset` on, of which nothing else is fetched.
+    pub async fn part(&self, digest: &str, offset: u64, length: usize) -> Result<Vec<u8>, Status> {
+        let request = v1::ReadObjectRequest {
+            digest: digest.to_owned(),
+            offset,
         };
-        let digest: Digest = file.digest.parse().map_err(failed)?;
-        let source = match shared(file, &digest).await {
-            Some(path) => path,
-            None => {
-                tracing::debug!(model = model.name, file = file.file_name, "fetching");
-                let pin = object(client, objects, digest, file.size).await;
-                pins.push(pin.map_err(failed)?);
-                objects.path(&digest)
-            }
-        };
-        link(&source, &folder.join(&file.file_name)).map_err(layout(&folder))?;
-    }
-    Ok(match model.files.as_slice() {
-        [only] if only.file_name.ends_with(".gguf") => folder.join(&only.file_name),
-        _ => folder,
-    })
-}
-
-/// Fetches what the units of a lease name only, and gives the lease with it in its place.
-///
-/// # Errors
-/// [`Error::Facts`], [`Error::Part`] and [`Error::Version`].
-pub async fn complete(
-    client: &Client,
-    objects: &ObjectStore,
-    mut lease: v1::Lease,
-) -> Result<v1::Lease, Error> {
-    if let Some(v1::lease::Settings::Stats(spec)) = &lease.settings {
-        let corpus = spec.corpus.clone().unwrap_or_default();
-        for unit in &mut lease.units {
-            if let Some(v1::leased_unit::Spec::Stats(piece)) = &mut unit.spec
-                && let Some(range) = piece.range.take()
-            {
-                piece.documents = texts(client, &corpus, &range).await?;
-            }
-        }
-    }
-    for unit in &mut lease.units {
-        let Some(v1::leased_unit::Spec::Noise(noise)) = &mut unit.spec else {
-            continue;
-        };
-        if noise.facts_object.is_empty() {
-            continue;
-        }
-        let failed = |problem: String| Error::Facts {
-            digest: noise.facts_object.clone(),
-            problem,
-        };
-        let object = |error: objects::Error| failed(error.to_string());
-        let digest: Digest = noise.facts_object.parse().map_err(object)?;
-        let bytes = read(client, objects, digest, noise.facts_size).await;
-        let bytes = bytes.map_err(object)?;
-        let list = v1::FactList::decode(bytes.as_slice()).map_err(|e| failed(e.to_string()))?;
-        noise.subjects = list.facts.into_iter().map(|fact| fact.subject).collect();
-    }
-    lease.leased_version = version(client, objects, &lease).await?;
-    Ok(lease)
-}
-
-/// The texts of a part of a corpus, of which nothing else is fetched.
-async fn texts(
-    client: &Client,
-    corpus: &v1::Corpus,
-    range: &v1::stats_unit::Range,
-) -> Result<Vec<String>, Error> {
-    let failed = |problem: String| Error::Part {
-        digest: corpus.digest.clone(),
-        offset: range.offset,
-        problem,
-    };
-    let status = |status: tonic::Status| failed(status.message().to_owned());
-    let request = v1::ReadObjectRequest {
-        digest: corpus.digest.clone(),
-        offset: range.offset,
-    };
-    let mut stream = client
-        .objects()
-        .read_object(request)
-        .await
-        .map_err(status)?
-        .into_inner();
-    let length = usize::try_from(range.length).unwrap_or(usize::MAX);
-    let mut bytes = Vec::new();
-    while bytes.len() < length {
-        match stream.message().await.map_err(status)? {
-            Some(chunk) => bytes.extend_from_slice(&chunk.data),
-            None => break,
-        }
-    }
-    bytes.truncate(length);
-    if Digest::of(&bytes).to_string() != range.digest {
-        return Err(failed("what came is not what the job names".to_owned()));
-    }
-    let text = std::str::from_utf8(&bytes).map_err(|error| failed(error.to_string()))?;
-    crate::datasets::corpus::parse("the part", text).map_err(|error| failed(error.to_string()))
-}
-
-/// What the version of a lease is made of, with the numbers; none for the model as it was
-/// imported.
-///
-/// # Errors
-/// [`Error::Version`].
-async fn version(
-    client: &Client,
-    objects: &ObjectStore,
-    lease: &v1::Lease,
-) -> Result<Option<v1::LeasedVersion>, Error> {
-    let model = lease.model.as_ref();
-    let (name, digest) = model.map_or(("", ""), |model| (&model.name, &model.digest));
-    let base = base_version(name.trim_start_matches("models/"), digest);
-    if lease.version.is_empty() || lease.version == base.name {
-        return Ok(None);
-    }
-    let failed = |problem: String| Error::Version {
-        version: lease.version.clone(),
-        problem,
-    };
-    let status = |status: tonic::Status| failed(status.message().to_owned());
-    let request = v1::GetVersionRequest {
-        name: lease.version.clone(),
-    };
-    let mut versions = client.versions();
-    let version = versions.get_version(request).await.map_err(status)?;
-    let mut factors = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let request = v1::ListFactorsRequest {
-            parent: lease.version.clone(),
-            page_size: 1000,
-            page_token,
-        };
-        let page = versions
-            .list_factors(request)
-            .await
-            .map_err(status)?
+        let mut stream = self
+            .client
+            .objects()
+            .read_object(request)
+            .await?
             .into_inner();
-        factors.extend(page.factors);
-        if page.next_page_token.is_empty() {
-            break;
+        let mut bytes = Vec::new();
+        while bytes.len() < length {
+            match stream.message().await? {
+                Some(chunk) => bytes.extend_from_slice(&chunk.data),
+                None => break,
+            }
         }
-        page_token = page.next_page_token;
+        bytes.truncate(length);
+        Ok(bytes)
     }
-    let object = |error: objects::Error| failed(error.to_string());
-    for factor in &mut factors {
-        let digest: Digest = factor.digest.parse().map_err(object)?;
-        let size = (factor.width + factor.inner) * u64::from(factor.rank) * 4;
-        let data = read(client, objects, digest, size).await;
-        factor.data = data.map_err(object)?;
+
+    /// A version and its factors, without their numbers.
+    pub async fn version(
+        &self,
+        name: &str,
+    ) -> Result<(v1::Version, Vec<v1::LowRankFactor>), Status> {
+        let request = v1::GetVersionRequest {
+            name: name.to_owned(),
+        };
+        let mut versions = self.client.versions();
+        let version = versions.get_version(request).await?.into_inner().version;
+        let mut factors = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let request = v1::ListFactorsRequest {
+                parent: name.to_owned(),
+                page_size: 1000,
+                page_token,
+            };
+            let page = versions.list_factors(request).await?.into_inner();
+            factors.extend(page.factors);
+            if page.next_page_token.is_empty() {
+                return Ok((version.unwrap_or_default(), factors));
+            }
+            page_token = page.next_page_token;
+        }
     }
-    Ok(Some(v1::LeasedVersion {
-        version: version.into_inner().version,
-        factors,
-    }))
-}
 
-/// Fetches the key statistics that a lease with edits names, and writes into it where they are: there
-/// they stay until the answer is dropped.
-///
-/// # Errors
-/// [`Error::Statistics`].
-pub async fn statistics(
-    client: &Client,
-    objects: &ObjectStore,
-    lease: &mut v1::Lease,
-) -> Result<Option<Pin>, Error> {
-    let spec = match &mut lease.settings {
-        Some(v1::lease::Settings::Edit(spec)) => Some(spec),
-        Some(v1::lease::Settings::Eval(spec)) => spec.edit_each.as_mut(),
-        _ => None,
-    };
-    let Some(statistics) = spec.and_then(|spec| spec.statistics.as_mut()) else {
-        return Ok(None);
-    };
-    let failed = |error: objects::Error| Error::Statistics {
-        digest: statistics.digest.clone(),
-        problem: error.to_string(),
-    };
-    let digest: Digest = statistics.digest.parse().map_err(failed)?;
-    let pin = object(client, objects, digest, statistics.size).await;
-    let pin = pin.map_err(failed)?;
-    statistics.path = objects.path(&digest).display().to_string();
-    Ok(Some(pin))
-}
+    /// Lays a model out as a checkpoint and gives the path to open. A file that is seen where it was imported from is
+    /// used from there if its digest fits; others are fetched, and stay as long as the pins.
+    ///
+    /// # Errors
+    /// When a file can be had from neither place, or the folder cannot be written.
+    pub async fn checkpoint(
+        &self,
+        model: &v1::Model,
+        cancelled: &Arc<AtomicBool>,
+        pins: &mut Vec<Pin>,
+    ) -> Result<PathBuf, Error> {
+        let folder = self.cache.join("checkpoints").join(&model.digest);
+        let layout = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Layout { path, source }
+        };
+        fs::create_dir_all(&folder).map_err(layout(&folder))?;
+        for file in &model.files {
+            let failed = |source| Error::Object {
+                file: file.file_name.clone(),
+                model: model.name.clone(),
+                source: Box::new(source),
+            };
+            let digest: Digest = file.digest.parse().map_err(failed)?;
+            let source = match shared(file, digest, cancelled.clone()).await {
+                Some(path) => path,
+                None => {
+                    tracing::debug!(model = model.name, file = file.file_name, "fetching");
+                    let pin = self.object(digest, file.size).await;
+                    pins.push(pin.map_err(failed)?);
+                    self.objects.path(&digest)
+                }
+            };
+            link(&source, &folder.join(&file.file_name)).map_err(layout(&folder))?;
+        }
+        Ok(match model.files.as_slice() {
+            [only] if only.file_name.ends_with(".gguf") => folder.join(&only.file_name),
+            _ => folder,
+        })
+    }
 
-/// Stores bytes here and with the coordinator, and gives their digest.
-///
-/// # Errors
-/// When either place does not take them.
-pub async fn keep(
-    client: &Client,
-    objects: &ObjectStore,
-    bytes: Vec<u8>,
-) -> Result<String, objects::Error> {
-    let store = objects.clone();
-    let stored = objects::blocking(move || {
-        let digest = Digest::of(&bytes);
-        let pin = store.pin(&digest)?;
-        store.put(&bytes)?;
-        Ok((digest, pin))
-    });
-    let (digest, _pin) = stored.await?;
-    client::upload(client.objects(), &digest, &objects.path(&digest), |_| {}).await?;
-    Ok(digest.to_string())
+    /// Stores bytes here and with the coordinator, and gives their digest.
+    ///
+    /// # Errors
+    /// When either place does not take them.
+    pub async fn keep(&self, bytes: Vec<u8>) -> Result<String, objects::Error> {
+        let store = self.objects.clone();
+        let stored = objects::blocking(move || {
+            let digest = Digest::of(&bytes);
+            let pin = store.pin(&digest)?;
+            store.put(&bytes)?;
+            Ok((digest, pin))
+        });
+        let (digest, _pin) = stored.await?;
+        client::upload(
+            self.client.objects(),
+            &digest,
+            &self.objects.path(&digest),
+            |_| {},
+        )
+        .await?;
+        Ok(digest.to_string())
+    }
 }
 
 /// The path a file was imported from, when these very bytes are there.
-async fn shared(file: &v1::model::File, digest: &Digest) -> Option<PathBuf> {
+async fn shared(
+    file: &v1::model::File,
+    digest: Digest,
+    cancelled: Arc<AtomicBool>,
+) -> Option<PathBuf> {
     let path = PathBuf::from(&file.source_path);
-    let digest = *digest;
     let size = file.size;
-    blocking(move || {
-        let found = fs::metadata(&path).ok()?;
-        let fits = found.len() == size && Digest::of_file(&path).ok()? == digest;
-        fits.then_some(path)
-    })
-    .await
-    .ok()?
+    blocking(move || holds(&path, size, &digest, &cancelled).then_some(path))
+        .await
+        .ok()?
+}
+
+/// Whether a path is a regular file of these bytes. Whoever imported the model chose the path: a device, a pipe or a
+/// file of the kernel's may never come to an end, or wait in being opened. So nothing is opened that is not a regular
+/// file of the very size, which those of the kernel's do not have, and no more of it is read; and nothing once the
+/// lease is taken back.
+fn holds(path: &Path, size: u64, digest: &Digest, cancelled: &AtomicBool) -> bool {
+    let fits = |found: &fs::Metadata| found.is_file() && found.len() == size;
+    if size == 0 || !fs::metadata(path).is_ok_and(|found| fits(&found)) {
+        return false;
+    }
+    let Ok(file) = File::open(path) else {
+        return false;
+    };
+    // Of what was opened, not of what the path was a moment ago.
+    if !file.metadata().is_ok_and(|found| fits(&found)) {
+        return false;
+    }
+    let mut rest = file.take(size);
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match rest.read(&mut buffer) {
+            _ if cancelled.load(Ordering::Relaxed) => return false,
+            Ok(0) => return Digest::from(hasher.finalize()) == *digest,
+            Ok(read) => hasher.update(&buffer[..read]),
+            Err(_) => return false,
+        };
+    }
 }
 
 /// Makes `to` a link to `from`, also when another worker does the same at this moment.
@@ -400,4 +271,41 @@ fn link(from: &Path, to: &Path) -> std::io::Result<()> {
     let _ = fs::remove_file(&temporary); // of a process of the same number that was killed here
     std::os::unix::fs::symlink(&from, &temporary)?;
     fs::rename(&temporary, to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_regular_file_of_the_very_size_and_bytes_is_used_where_it_lies() {
+        let folder = tempfile::tempdir().unwrap();
+        let go_on = AtomicBool::new(false);
+        let bytes = vec![7_u8; 3 << 20];
+        let size = bytes.len() as u64;
+        let digest = Digest::of(&bytes);
+        let path = folder.path().join("model.bin");
+        fs::write(&path, &bytes).unwrap();
+        let linked = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &linked).unwrap();
+        assert!(holds(&path, size, &digest, &go_on));
+        assert!(holds(&linked, size, &digest, &go_on));
+        assert!(!holds(&path, size - 1, &digest, &go_on));
+        assert!(!holds(&path, size, &Digest::of(b"other"), &go_on));
+        assert!(!holds(folder.path(), 4096, &digest, &go_on));
+        assert!(!holds(&folder.path().join("none"), size, &digest, &go_on));
+        // The lease was taken back: nothing more is read.
+        assert!(!holds(&path, size, &digest, &AtomicBool::new(true)));
+        // What never ends, or waits for somebody who writes, is not opened.
+        let empty = Digest::of(b"");
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.is_ok_and(|status| status.success()));
+        for path in [Path::new("/dev/zero"), Path::new("/dev/null"), &pipe] {
+            for size in [0, 1, 1 << 40] {
+                assert!(!holds(path, size, &empty, &go_on), "{}", path.display());
+            }
+        }
+        assert!(!holds(Path::new("/proc/self/maps"), 0, &empty, &go_on));
+    }
 }

@@ -8,12 +8,16 @@ mod computing;
 mod engine;
 mod fake;
 mod files;
+mod prepare;
 mod session;
 #[cfg(feature = "torch")]
 mod torch;
+mod work;
 
-pub use engine::{Engine, Files, Sink};
+pub use engine::{Engine, Sink};
 pub use fake::Fake;
-pub use session::{Error, Options, run};
+pub use prepare::{LeasedVersion, Prepared};
+pub use session::{Options, run};
 #[cfg(feature = "torch")]
-pub use torch::{Loaded, Torch, Trial, trial};
+pub use torch::{Loaded, SelfTest, Torch, self_test};
+pub use work::Error;

@@ -226,7 +226,7 @@ pub fn factors(bytes: &[u8]) {
         }
     }
     if let Ok(grid) = v1::Grid::decode(bytes) {
-        let _ = palimpsest::causal::Grid::try_from(&grid);
+        let _ = palimpsest::wire::SweptGrid::try_from(&grid);
     }
 }
 

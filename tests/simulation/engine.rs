@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use palimpsest::proto::v1::{self, FailureClass, job::Spec, leased_unit};
-use palimpsest::worker::{Engine, Fake, Files, Sink};
+use palimpsest::worker::{Engine, Fake, Prepared, Sink};
 use prost::Message;
 
 use super::dice::Dice;
@@ -42,11 +42,11 @@ impl Engine for Paced {
 
     fn run(
         &mut self,
-        lease: &v1::Lease,
-        files: &Files,
+        ready: &Prepared,
+        units: &[v1::LeasedUnit],
         sink: &mut dyn Sink,
     ) -> Result<(), v1::Failure> {
-        let units: Vec<u64> = lease.units.iter().map(|unit| unit.unit).collect();
+        let numbers: Vec<u64> = units.iter().map(|unit| unit.unit).collect();
         // Classes that are not counted, at any time; counted ones where there is patience.
         if !self.site.is_peaceful() && self.dice.once_in(25) {
             let class = match self.dice.below(4) {
@@ -56,15 +56,15 @@ impl Engine for Paced {
                 _ => FailureClass::Preempted,
             };
             self.site
-                .say(&self.worker, format!("fails {units:?} as {class:?}"));
+                .say(&self.worker, format!("fails {numbers:?} as {class:?}"));
             return Err(v1::Failure {
                 failure_class: class as i32,
                 message: "the dice said so".to_owned(),
             });
         }
-        self.site.say(&self.worker, format!("computes {units:?}"));
+        self.site.say(&self.worker, format!("computes {numbers:?}"));
         let mut fake = FAKE;
-        fake.run(lease, files, sink)
+        fake.run(ready, units, sink)
     }
 }
 
@@ -85,7 +85,8 @@ pub fn results(lease: &v1::Lease) -> Vec<v1::UnitResult> {
     }
     let mut kept = Kept(Vec::new());
     let mut fake = FAKE;
-    fake.run(lease, &Files::default(), &mut kept)
+    let ready = Prepared::new(lease.clone());
+    fake.run(&ready, &lease.units, &mut kept)
         .expect("the fake engine does not fail");
     kept.0
 }

@@ -151,14 +151,14 @@ fn sources(config: &Config) -> String {
 
 #[cfg(feature = "torch")]
 fn engine(findings: &mut Findings) {
-    let trial = crate::worker::trial();
-    findings.ok("libtorch", format!("version {}", trial.libtorch));
-    for (name, rate) in &trial.devices {
+    let found = crate::worker::self_test();
+    findings.ok("libtorch", format!("version {}", found.libtorch));
+    for (name, rate) in &found.devices {
         let check = format!("device {name}");
         match rate {
             Ok(rate) => {
                 let threads = match name.as_str() {
-                    "cpu" => format!(" with {} threads", trial.threads),
+                    "cpu" => format!(" with {} threads", found.threads),
                     _ => String::new(),
                 };
                 let found = format!("{:.1} GMAC/s in float32{threads}", rate / 1e9);
@@ -171,7 +171,7 @@ fn engine(findings: &mut Findings) {
             ),
         }
     }
-    if trial.devices.len() == 1 && Path::new("/dev/nvidia0").exists() {
+    if found.devices.len() == 1 && Path::new("/dev/nvidia0").exists() {
         findings.warn(
             "device cuda",
             "this machine has a GPU that libtorch does not see",

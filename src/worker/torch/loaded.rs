@@ -6,11 +6,12 @@ use std::sync::Arc;
 use tch::{Device, Kind as Dtype, Tensor};
 
 use super::super::engine::failure;
+use super::super::prepare::LeasedVersion;
 use crate::causal::{self, EmbeddingGaussian};
 use crate::datasets::corpus;
 use crate::model::{self, Checkpoint, Model};
 use crate::proto::v1::{self, FailureClass};
-use crate::version::{self, Base, Factor, Matrix};
+use crate::version::{self, Base, Matrix};
 
 /// A model in memory, and the version whose matrices it has.
 #[derive(Debug)]
@@ -67,33 +68,27 @@ impl Loaded {
     ///
     /// # Errors
     /// What keeps a matrix from being made. The model may be between two versions then: drop it.
-    pub fn switch(&mut self, wanted: &v1::LeasedVersion) -> Result<(), version::Error> {
-        let described = wanted.version.clone().unwrap_or_default();
-        if self.version == described.name {
+    pub fn switch(&mut self, wanted: &LeasedVersion) -> Result<(), version::Error> {
+        if self.version == wanted.name {
             return Ok(());
         }
-        let factors: Vec<Factor> = wanted
-            .factors
-            .iter()
-            .map(|factor| Factor::from_proto(factor, &factor.data))
-            .collect::<Result<_, _>>()?;
-        let grouped = version::by_tensor(&factors);
-        let wanted_again = |name: &str| described.matrices.iter().any(|m| m.tensor_name == name);
+        let grouped = version::by_tensor(&wanted.factors);
+        let wanted_again = |name: &str| wanted.matrices.iter().any(|m| m.tensor_name == name);
         for (layer, tensor) in std::mem::take(&mut self.edited) {
             if !wanted_again(&tensor) {
                 let pristine = self.base.matrix(&tensor, &[])?;
                 self.put(layer, &tensor, &pristine)?;
             }
         }
-        for matrix in &described.matrices {
+        for matrix in &wanted.matrices {
             let name = matrix.tensor_name.as_str();
             let factors = grouped.get(name).map_or(&[][..], Vec::as_slice);
             let made = self.base.verified(matrix, factors)?;
             self.put(matrix.layer as usize, name, &made)?;
             self.edited.push((matrix.layer as usize, name.to_owned()));
         }
-        tracing::info!(from = self.version, to = described.name, "switched version");
-        self.version = described.name;
+        tracing::info!(from = self.version, to = wanted.name, "switched version");
+        self.version.clone_from(&wanted.name);
         Ok(())
     }
 

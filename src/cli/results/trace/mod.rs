@@ -23,7 +23,7 @@ use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};
 use crate::plot::text::{label, truncate, visible};
 use crate::proto::v1::{self, job::Spec, unit_result::Outcome as Sent};
-use crate::wire::{KINDS, class_name, kind_name};
+use crate::wire::{KINDS, SweptGrid, class_name, kind_name};
 
 /// Columns of a text that goes to no terminal, where it has to have some width.
 const WIDTH: usize = 100;
@@ -103,13 +103,13 @@ impl<'a> Results<'a> {
                     if sent.fact.as_ref() != Some(fact) || sent.kind() != kind {
                         return Err(wrong("of another fact or kind than its number says"));
                     }
-                    let grid = Grid::try_from(sent).map_err(|source| Error::Grid {
+                    let swept = SweptGrid::try_from(sent).map_err(|source| Error::Grid {
                         unit: result.unit,
                         source,
                     })?;
                     Outcome::Grid {
                         sent,
-                        grid: Box::new(grid),
+                        grid: Box::new(swept.grid),
                     }
                 }
                 Some(Sent::Failure(failure)) => Outcome::Failure(failure),

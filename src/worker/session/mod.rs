@@ -1,10 +1,13 @@
 //! The lease loop: one stream to the coordinator, opened again whenever it breaks.
 #![allow(clippy::disallowed_methods)] // the owner of the worker's clock and tasks
 
+mod leases;
+mod leaving;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -12,22 +15,20 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
-use tracing::{Instrument, Span};
 
+use self::leases::{Fetched, Held};
+use self::leaving::{drain_message, until};
 use super::computing::Computing;
-use super::engine::{Engine, Files, failure};
-use super::files;
+use super::engine::Engine;
+use super::files::Fetcher;
+use super::prepare::Prepared;
+use super::work::{Error, Key, Report, Work, to_key};
 use crate::client::Client;
 use crate::objects::ObjectStore;
+use crate::proto::v1;
 use crate::proto::v1::connect_request::Message as Request;
 use crate::proto::v1::connect_response::Message as Response;
-use crate::proto::v1::{self, FailureClass};
-use crate::telemetry::metrics::{
-    WORKER_CONNECTED, WORKER_FAILURES, WORKER_LEASE_SECONDS, WORKER_LEASES, WORKER_RECONNECTS,
-    WORKER_UNITS,
-};
-use crate::telemetry::traces;
-use crate::wire::class_name;
+use crate::telemetry::metrics::{WORKER_CONNECTED, WORKER_LEASES, WORKER_RECONNECTS};
 
 /// The protocol that this worker speaks.
 const PROTOCOL: u32 = 1;
@@ -35,9 +36,6 @@ const PROTOCOL: u32 = 1;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 /// How long it takes to hand leases back, ahead of the time when the worker is taken away.
 const HAND_BACK: Duration = Duration::from_secs(5);
-
-/// Steps of an edit are told at once, but no more often than this.
-const STEP_PACE: Duration = Duration::from_millis(200);
 
 /// How a worker is to behave.
 #[derive(Clone, Debug)]
@@ -54,17 +52,6 @@ pub struct Options {
     pub valid_until: Option<std::time::SystemTime>,
     /// How long to stay with nothing to do; for ever if there is no limit.
     pub idle_exit: Option<Duration>,
-}
-
-/// Why a worker ended.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The coordinator does not want this worker.
-    #[error("the coordinator refused this worker: {0}")]
-    Refused(String),
-    /// The engine's thread panicked, or could not be started.
-    #[error("the engine failed: {0}")]
-    Engine(String),
 }
 
 /// Works until `shutdown`, then hands back what does not finish in time.
@@ -85,8 +72,11 @@ pub async fn run(
     let computing = Computing::start(engine, engine_inbox, reports, loaded.clone())
         .map_err(|error| Error::Engine(error.to_string()))?;
     let mut session = Session {
-        client,
-        objects,
+        fetcher: Fetcher {
+            client,
+            objects,
+            cache: options.cache.clone(),
+        },
         options,
         capabilities,
         loaded,
@@ -112,61 +102,14 @@ pub async fn run(
     joined
 }
 
-/// A lease's name on the wire.
-pub(super) type Key = (String, u64);
-
-/// What the session and the engine's thread both see of a lease.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    pub(super) cancelled: AtomicBool,
-    /// Steps since the last commit.
-    pub(super) steps: AtomicU64,
-    /// Steps in all.
-    pub(super) total: AtomicU64,
-    /// The newest steps of the edit that is being computed.
-    pub(super) edit: std::sync::Mutex<Option<v1::EditProgress>>,
-}
-
-struct Held {
-    lease: Arc<v1::Lease>,
-    shared: Arc<Shared>,
-    /// Set when the engine is through with it; sent once every commit is acknowledged.
-    ended: Option<v1::TaskEnd>,
-    /// When the engine began with it.
-    begun: Option<Instant>,
-    /// Its span, and that of the engine's work on it.
-    span: Span,
-    computing: Option<Span>,
-}
-
-pub(super) struct Work {
-    pub(super) key: Key,
-    pub(super) lease: Arc<v1::Lease>,
-    pub(super) files: Files,
-    pub(super) shared: Arc<Shared>,
-}
-
-pub(super) enum Report {
-    Commit(v1::Commit),
-    Ended(Key, Option<v1::Failure>),
-    /// There is more to tell of a lease than at the last heartbeat.
-    Step,
-    /// Bytes to be stored with the coordinator, and who waits for their digest.
-    Put(Vec<u8>, std::sync::mpsc::Sender<Result<String, String>>),
-}
-
-/// The files of a lease, and the lease with all that it only named.
-type Fetched = (Key, Result<(Files, v1::Lease), files::Error>);
-
 struct Session {
-    client: Client,
-    objects: ObjectStore,
+    fetcher: Fetcher,
     options: Options,
     capabilities: v1::Capabilities,
     loaded: Arc<std::sync::Mutex<Vec<String>>>,
     leases: BTreeMap<Key, Held>,
     /// Leases that wait for the engine, in the order in which they came.
-    queue: VecDeque<(Key, Option<Files>)>,
+    queue: VecDeque<(Key, Option<Prepared>)>,
     running: Option<Key>,
     /// When the last heartbeat was sent.
     told: Option<Instant>,
@@ -234,7 +177,13 @@ impl Session {
         let out = Outbox(sender);
         out.send(Request::Hello(self.hello()));
         let requests = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
-        let mut inbox = self.client.workers().connect(requests).await?.into_inner();
+        let mut inbox = self
+            .fetcher
+            .client
+            .workers()
+            .connect(requests)
+            .await?
+            .into_inner();
         let mut beat = tokio::time::interval(Duration::from_secs(2));
         let mut retire = self.retirement();
         if self.draining {
@@ -359,188 +308,6 @@ impl Session {
         }
     }
 
-    fn take(&mut self, lease: v1::Lease, out: &Outbox) {
-        let Some(key) = lease.key.clone().map(|k| (k.task, k.epoch)) else {
-            return;
-        };
-        if self.draining {
-            out.send(end(
-                &key,
-                Some(failure(FailureClass::Preempted, "the worker is leaving")),
-            ));
-            return;
-        }
-        tracing::info!(
-            task = key.0,
-            epoch = key.1,
-            units = lease.units.len(),
-            "lease taken"
-        );
-        let span = lease_span(&lease);
-        let held = Held {
-            lease: Arc::new(lease.clone()),
-            shared: Arc::default(),
-            ended: None,
-            begun: None,
-            span: span.clone(),
-            computing: None,
-        };
-        self.leases.insert(key.clone(), held);
-        self.queue.push_back((key.clone(), None));
-        let (client, objects) = (self.client.clone(), self.objects.clone());
-        let (cache, fetched) = (self.options.cache.clone(), self.fetched.0.clone());
-        let fetching = async move {
-            let get = async {
-                let mut files = files::fetch(&client, &objects, &cache, &lease).await?;
-                let mut lease = files::complete(&client, &objects, lease).await?;
-                let statistics = files::statistics(&client, &objects, &mut lease).await?;
-                files.pins.extend(statistics);
-                Ok((files, lease))
-            };
-            // The session may have ended meanwhile.
-            let _ = fetched.send((key, get.await));
-        };
-        tokio::spawn(fetching.instrument(span));
-    }
-
-    fn fetched(&mut self, (key, fetched): Fetched, out: &Outbox) {
-        let key = &key;
-        match fetched {
-            Ok((files, lease)) => {
-                if let Some(held) = self.leases.get_mut(key) {
-                    held.lease = Arc::new(lease);
-                }
-                if let Some(entry) = self.queue.iter_mut().find(|(queued, _)| queued == key) {
-                    entry.1 = Some(files);
-                }
-            }
-            Err(error) => {
-                self.queue.retain(|(queued, _)| queued != key);
-                let failure = failure(FailureClass::Transient, error.to_string());
-                self.ended(key, Some(failure), out);
-            }
-        }
-    }
-
-    fn feed_engine(&mut self) {
-        if self.running.is_some() {
-            return;
-        }
-        // In the order in which they came, but a lease whose files are still on their way does
-        // not hold up one whose files are there.
-        let Some(at) = self.queue.iter().position(|(_, files)| files.is_some()) else {
-            return;
-        };
-        let Some((key, Some(files))) = self.queue.remove(at) else {
-            return;
-        };
-        let Some(held) = self.leases.get_mut(&key) else {
-            return;
-        };
-        held.begun = Some(Instant::now());
-        if traces::are_on() {
-            held.computing =
-                Some(tracing::info_span!(target: traces::TARGET, parent: &held.span, "compute"));
-        }
-        let (lease, shared) = (held.lease.clone(), held.shared.clone());
-        self.running = Some(key.clone());
-        // Fails only when the thread panicked, which the closed outbox tells.
-        let _ = self.to_engine.send(Work {
-            key,
-            lease,
-            files,
-            shared,
-        });
-    }
-
-    fn report(&mut self, report: Report, out: &Outbox) {
-        match report {
-            Report::Commit(commit) => {
-                let key = commit.lease.as_ref().map(|k| (k.task.clone(), k.epoch));
-                let Some(key) = key.filter(|key| self.leases.contains_key(key)) else {
-                    return;
-                };
-                out.send(Request::Commit(commit.clone()));
-                WORKER_UNITS.add([], 1);
-                self.unacknowledged.insert((key, commit.unit), commit);
-            }
-            Report::Ended(key, failure) => {
-                self.running = None;
-                if let Some(begun) = self.leases.get(&key).and_then(|held| held.begun) {
-                    WORKER_LEASE_SECONDS.observe([], begun.elapsed().as_secs_f64());
-                }
-                self.ended(&key, failure, out);
-            }
-            // Whoever watches an edit sees its steps as they come, not at the next beat.
-            Report::Step => {
-                if self.told.is_none_or(|told| told.elapsed() > STEP_PACE) {
-                    self.heartbeat(out);
-                }
-            }
-            Report::Put(bytes, answer) => {
-                let (client, objects) = (self.client.clone(), self.objects.clone());
-                tokio::spawn(async move {
-                    let stored = files::keep(&client, &objects, bytes).await;
-                    // The engine may have been dropped meanwhile.
-                    let _ = answer.send(stored.map_err(|error| error.to_string()));
-                });
-            }
-        }
-    }
-
-    fn ended(&mut self, key: &Key, failure: Option<v1::Failure>, out: &Outbox) {
-        if let Some(failure) = &failure {
-            WORKER_FAILURES.add([class_name(failure.failure_class())], 1);
-            tracing::warn!(task = key.0, class = ?failure.failure_class(), "{}", failure.message);
-        }
-        if let Some(held) = self.leases.get_mut(key) {
-            held.computing = None;
-            held.ended = Some(v1::TaskEnd {
-                lease: Some(to_key(key)),
-                failure,
-                trace_parent: traces::trace_parent(&held.span),
-            });
-            self.finish(key, out);
-        }
-    }
-
-    fn acknowledged(&mut self, ack: &v1::CommitAck, out: &Outbox) {
-        let Some(key) = ack.lease.clone().map(|k| (k.task, k.epoch)) else {
-            return;
-        };
-        self.unacknowledged.remove(&(key.clone(), ack.unit));
-        if ack.accepted {
-            self.finish(&key, out);
-        } else {
-            self.forget(&key);
-        }
-    }
-
-    /// Ends a lease that the engine is through with and whose commits are all acknowledged.
-    fn finish(&mut self, key: &Key, out: &Outbox) {
-        let open = self
-            .unacknowledged
-            .range((key.clone(), 0)..=(key.clone(), u64::MAX))
-            .next();
-        if open.is_some() {
-            return;
-        }
-        if let Some(end) = self.leases.get(key).and_then(|held| held.ended.clone()) {
-            out.send(Request::TaskEnd(end));
-            self.leases.remove(key);
-        }
-    }
-
-    /// Drops a lease that the coordinator took back.
-    fn forget(&mut self, key: &Key) {
-        if let Some(held) = self.leases.remove(key) {
-            tracing::info!(task = key.0, epoch = key.1, "lease dropped");
-            held.shared.cancelled.store(true, Ordering::Relaxed);
-        }
-        self.queue.retain(|(queued, _)| queued != key);
-        self.unacknowledged.retain(|(lease, _), _| lease != key);
-    }
-
     fn heartbeat(&mut self, out: &Outbox) {
         let leases = self
             .leases
@@ -564,65 +331,6 @@ impl Session {
             loaded_models: self.loaded(),
         }));
     }
-
-    /// Takes no more work; what has not begun goes back at once.
-    fn drain(&mut self, reason: &str, out: &Outbox) {
-        tracing::info!(reason, "draining");
-        self.draining = true;
-        let mut time = self.options.drain_timeout;
-        if let Some(until) = self.options.valid_until {
-            time = time.min(
-                until
-                    .elapsed()
-                    .err()
-                    .map_or(Duration::ZERO, |e| e.duration()),
-            );
-        }
-        self.drain_deadline = Some(Instant::now() + time.saturating_sub(HAND_BACK));
-        out.send(drain_message());
-        for (key, _) in std::mem::take(&mut self.queue) {
-            self.ended(
-                &key,
-                Some(failure(FailureClass::Preempted, "the worker is leaving")),
-                out,
-            );
-        }
-    }
-
-    /// The time to finish is over: what runs goes back. Its committed units stay.
-    fn hand_back(&mut self, out: &Outbox) {
-        self.drain_deadline = None;
-        for key in self.leases.keys().cloned().collect::<Vec<_>>() {
-            if let Some(held) = self.leases.get(&key) {
-                held.shared.cancelled.store(true, Ordering::Relaxed);
-            }
-            if self
-                .leases
-                .get(&key)
-                .is_some_and(|held| held.ended.is_none())
-            {
-                let left = failure(
-                    FailureClass::Preempted,
-                    "the worker left before it was done",
-                );
-                self.ended(&key, Some(left), out);
-            }
-        }
-    }
-
-    /// Ends when the worker should begin to drain, because it will be taken away.
-    fn retirement(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
-        let Some(until) = self.options.valid_until else {
-            return Box::pin(std::future::pending());
-        };
-        let left = until
-            .elapsed()
-            .err()
-            .map_or(Duration::ZERO, |e| e.duration());
-        Box::pin(tokio::time::sleep(
-            left.saturating_sub(self.options.drain_timeout),
-        ))
-    }
 }
 
 struct Outbox(mpsc::UnboundedSender<v1::ConnectRequest>);
@@ -645,51 +353,4 @@ fn host_memory() -> u64 {
         .and_then(|it| it.trim().parse::<u64>().ok())
         .unwrap_or_default()
         << 10
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
-}
-
-pub(super) fn to_key(key: &Key) -> v1::LeaseKey {
-    v1::LeaseKey {
-        task: key.0.clone(),
-        epoch: key.1,
-    }
-}
-
-fn end(key: &Key, failure: Option<v1::Failure>) -> Request {
-    Request::TaskEnd(v1::TaskEnd {
-        lease: Some(to_key(key)),
-        failure,
-        trace_parent: String::new(),
-    })
-}
-
-/// The span of a lease on this worker, from when it was taken to its end, below that of the coordinator.
-fn lease_span(lease: &v1::Lease) -> Span {
-    if !traces::are_on() || lease.trace_parent.is_empty() {
-        return Span::none();
-    }
-    let task = lease.key.as_ref().map_or("", |key| key.task.as_str());
-    let units = lease.units.len();
-    let span = tracing::info_span!(
-        target: traces::TARGET,
-        parent: None,
-        "task",
-        otel.kind = "consumer",
-        task,
-        units
-    );
-    traces::set_parent(&span, &lease.trace_parent);
-    span
-}
-
-fn drain_message() -> Request {
-    Request::Drain(v1::Drain {
-        reason: "the worker was asked to stop".to_owned(),
-    })
 }

@@ -17,9 +17,9 @@ const RUNS: usize = 3;
 const CHECKED: i64 = 16;
 const TOLERANCE: f64 = 1e-4;
 
-/// What came out of a trial.
+/// What came out of a self-test.
 #[derive(Clone, Debug)]
-pub struct Trial {
+pub struct SelfTest {
     /// The version of libtorch.
     pub libtorch: &'static str,
     /// Threads of a CPU operation, when nobody says otherwise.
@@ -29,10 +29,10 @@ pub struct Trial {
 }
 
 /// Tries every device that libtorch sees.
-pub fn trial() -> Trial {
+pub fn self_test() -> SelfTest {
     let gpus = usize::try_from(Cuda::device_count()).unwrap_or_default();
     let devices = [Device::Cpu].into_iter().chain((0..gpus).map(Device::Cuda));
-    Trial {
+    SelfTest {
         libtorch: LIBTORCH,
         threads: u32::try_from(tch::get_num_threads()).unwrap_or_default(),
         devices: devices
@@ -85,10 +85,10 @@ mod tests {
 
     #[test]
     fn the_processor_multiplies_right() {
-        let trial = trial();
-        let (name, rate) = &trial.devices[0];
+        let found = self_test();
+        let (name, rate) = &found.devices[0];
         assert_eq!(name, "cpu");
         assert!(matches!(rate, Ok(rate) if *rate > 1e6), "{rate:?}");
-        assert!(trial.threads >= 1);
+        assert!(found.threads >= 1);
     }
 }

@@ -1,0 +1,156 @@
+//! Results of units, looked at as a whole.
+
+use crate::proto::v1::unit_result::Outcome;
+use crate::proto::v1::{EditProbe, EditStep, EvalMeasure, NamedNumber};
+
+/// The first number of a result that is none, by its field: an infinity or NaN. Such a number cannot be
+/// averaged, drawn or written as JSON, and says only that the arithmetic left its range.
+pub fn not_finite(outcome: &Outcome) -> Option<(String, f64)> {
+    let found: Vec<(String, f64)> = match outcome {
+        Outcome::Grid(grid) => {
+            let scores = grid.scores.iter().copied();
+            let layers = (grid.layers as usize).max(1);
+            let cell = |(n, score)| (format!("scores[{}][{}]", n / layers, n % layers), score);
+            return [
+                ("high", grid.high),
+                ("low", grid.low),
+                ("noise_scale", grid.noise_scale),
+            ]
+            .into_iter()
+            .map(|(field, value)| (field.to_owned(), value))
+            .chain(scores.enumerate().map(cell))
+            .find(|(_, value)| !value.is_finite());
+        }
+        Outcome::NoiseLevel(level) => vec![("scale".to_owned(), level.scale)],
+        Outcome::Edit(made) => {
+            let edit = made.edit.iter();
+            edit.flat_map(|edit| edit.parameters.iter().chain(&edit.figures).map(named))
+                .chain(made.probes.iter().enumerate().flat_map(probe))
+                .chain(made.steps.iter().enumerate().flat_map(step))
+                .collect()
+        }
+        Outcome::Eval(made) => {
+            let edit = made.edit.iter();
+            edit.flat_map(|edit| [("edit.loss", edit.loss), ("edit.norm", edit.norm)])
+                .map(|(field, value)| (field.to_owned(), value))
+                .chain(made.before.iter().flat_map(measure))
+                .chain(made.measured.iter().flat_map(measure))
+                .collect()
+        }
+        // Texts, and names of objects whose numbers are looked at where they are made.
+        Outcome::Completion(_) | Outcome::StatsShard(_) | Outcome::Failure(_) => Vec::new(),
+    };
+    found.into_iter().find(|(_, value)| !value.is_finite())
+}
+
+fn named(number: &NamedNumber) -> (String, f64) {
+    (number.key.clone(), number.value)
+}
+
+fn probe((n, probe): (usize, &EditProbe)) -> Vec<(String, f64)> {
+    let fields = [
+        ("new_before", Some(probe.new_before)),
+        ("new_after", Some(probe.new_after)),
+        ("true_before", probe.true_before),
+        ("true_after", probe.true_after),
+    ];
+    let known = fields.into_iter();
+    known
+        .filter_map(|(field, value)| Some((format!("probes[{n}].{field}"), value?)))
+        .collect()
+}
+
+fn step((n, step): (usize, &EditStep)) -> [(String, f64); 4] {
+    [
+        ("loss", step.loss),
+        ("nll", step.nll),
+        ("probability", step.probability),
+        ("drift", step.drift),
+    ]
+    .map(|(field, value)| (format!("steps[{n}].{field}"), value))
+}
+
+fn measure(measure: &EvalMeasure) -> Vec<(String, f64)> {
+    let figures = measure.figures.iter().map(named);
+    let answers = measure.answers.iter().enumerate();
+    let scores = answers.flat_map(|(n, answer)| {
+        let both = [
+            ("new_object", &answer.new_object),
+            ("true_object", &answer.true_object),
+        ];
+        both.into_iter().filter_map(move |(field, score)| {
+            Some((format!("answers[{n}].{field}.nll"), score.as_ref()?.nll))
+        })
+    });
+    figures.chain(scores).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1;
+
+    fn field(outcome: &Outcome) -> Option<String> {
+        not_finite(outcome).map(|(field, _)| field)
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_found_in_every_kind_of_result() {
+        let grid = |high, score| {
+            Outcome::Grid(v1::Grid {
+                high,
+                layers: 2,
+                scores: vec![0.0, 0.1, 0.2, score],
+                ..Default::default()
+            })
+        };
+        assert_eq!(field(&grid(0.5, 0.5)), None);
+        assert_eq!(field(&grid(f64::NAN, 0.5)).unwrap(), "high");
+        assert_eq!(field(&grid(0.5, f64::NAN)).unwrap(), "scores[1][1]");
+        let level = |scale| Outcome::NoiseLevel(v1::NoiseLevel { scale });
+        assert_eq!(field(&level(0.1)), None);
+        assert_eq!(field(&level(f64::INFINITY)).unwrap(), "scale");
+        let edit = |figure, after, loss| {
+            Outcome::Edit(v1::EditOutcome {
+                edit: Some(v1::Edit {
+                    figures: vec![v1::NamedNumber {
+                        key: "efficacy".into(),
+                        value: figure,
+                    }],
+                    ..Default::default()
+                }),
+                probes: vec![v1::EditProbe {
+                    true_after: after,
+                    ..Default::default()
+                }],
+                steps: vec![v1::EditStep {
+                    loss,
+                    ..Default::default()
+                }],
+            })
+        };
+        assert_eq!(field(&edit(0.5, None, 1.0)), None);
+        assert_eq!(field(&edit(f64::NAN, None, 1.0)).unwrap(), "efficacy");
+        let after = edit(0.5, Some(f64::NAN), 1.0);
+        assert_eq!(field(&after).unwrap(), "probes[0].true_after");
+        let diverged = edit(0.5, None, f64::INFINITY);
+        assert_eq!(field(&diverged).unwrap(), "steps[0].loss");
+        let eval = |nll| {
+            Outcome::Eval(v1::EvalOutcome {
+                measured: Some(v1::EvalMeasure {
+                    answers: vec![v1::EvalAnswer {
+                        new_object: Some(v1::EvalScore {
+                            nll,
+                            ..Default::default()
+                        }),
+                        ..Default::default()
+                    }],
+                    ..Default::default()
+                }),
+                ..Default::default()
+            })
+        };
+        assert_eq!(field(&eval(3.0)), None);
+        assert_eq!(field(&eval(f64::NAN)).unwrap(), "answers[0].new_object.nll");
+    }
+}

@@ -1,0 +1,241 @@
+//! The engine on libtorch: loads a model and runs the units of a lease on it, each kind in a file of its own over the one
+//! loop of `units.rs`.
+
+mod edit;
+mod editing;
+mod eval;
+mod generate;
+mod loaded;
+mod self_test;
+mod stats;
+mod trace;
+mod units;
+
+use tch::Device;
+
+pub use loaded::Loaded;
+pub use self_test::{SelfTest, self_test};
+
+use super::engine::{Engine, Sink, failure};
+use super::prepare::Prepared;
+use crate::causal;
+use crate::model;
+use crate::proto::v1::{self, FailureClass, lease::Settings};
+
+/// What the activations of a batch may take if nothing is said: little on a CPU, which is not faster
+/// with more, and enough on a GPU to keep it busy. One number for every device of a kind: where
+/// products are not oneDNN's, the rows of a batch decide the last bits of its results.
+fn batch_memory(device: Device) -> u64 {
+    match device {
+        Device::Cpu => 256 << 20,
+        _ => 4 << 30,
+    }
+}
+
+/// The engine on libtorch.
+#[derive(Debug)]
+pub struct Torch {
+    device: Device,
+    threads: u32,
+    batch_memory: u64,
+    loaded: Option<Loaded>,
+    /// The key statistics of the last edit.
+    factorised: Option<editing::Factorised>,
+}
+
+impl Torch {
+    /// An engine on a device: `auto`, `cpu`, `cuda` or `cuda:N`. `threads` is the number of
+    /// threads of a CPU operation, 0 for one a core. `batch_memory` are the bytes that the
+    /// activations of one batch may take; if nothing is said, 256 MiB on a CPU and 4 GiB on a GPU.
+    ///
+    /// # Errors
+    /// When there is no such device.
+    pub fn new(
+        device: &str,
+        threads: u32,
+        batch_memory: Option<u64>,
+    ) -> Result<Self, model::Error> {
+        let device = model::device::device(device)?;
+        // Set, not inherited: the number of threads decides the last bits of a sum.
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            n => n,
+        };
+        tch::set_num_threads(threads as i32);
+        Ok(Self {
+            device,
+            threads,
+            batch_memory: batch_memory.unwrap_or_else(|| self::batch_memory(device)),
+            loaded: None,
+            factorised: None,
+        })
+    }
+
+    fn fingerprint(&self, dtype: v1::Dtype) -> v1::Fingerprint {
+        v1::Fingerprint {
+            device: match self.device {
+                Device::Cpu => format!("cpu {}", vector_extension()),
+                _ => device_name(self.device),
+            },
+            dtype: dtype_name(dtype).to_owned(),
+            threads: self.threads,
+            libtorch: LIBTORCH.to_owned(),
+            engine_revision: causal::ENGINE_REVISION,
+            batch_memory: self.batch_memory,
+        }
+    }
+
+    /// The model of a lease, loaded if it is not the one in memory, with the matrices of the
+    /// lease's version.
+    fn model(&mut self, ready: &Prepared, dtype: v1::Dtype) -> Result<&mut Loaded, v1::Failure> {
+        let wanted = ready.lease.model.clone().unwrap_or_default();
+        let fits = |loaded: &Loaded| loaded.digest == wanted.digest && loaded.dtype == dtype;
+        if !self.loaded.as_ref().is_some_and(fits) {
+            // The old model goes first: two may not fit.
+            self.loaded = None;
+            tracing::info!(model = wanted.name, dtype = dtype_name(dtype), "loading");
+            let invalid = |error: model::Error| {
+                let what = format!("{} cannot be loaded: {error}", wanted.name);
+                failure(FailureClass::Invalid, what)
+            };
+            let mut loaded =
+                Loaded::open(&ready.checkpoint, self.device, dtype).map_err(invalid)?;
+            loaded.name.clone_from(&wanted.name);
+            loaded.digest.clone_from(&wanted.digest);
+            self.loaded = Some(loaded);
+        }
+        if let Some(Err(error)) = self
+            .loaded
+            .as_mut()
+            .map(|loaded| loaded.switch(&ready.version))
+        {
+            // It may be between two versions now.
+            self.loaded = None;
+            let what = format!("{} cannot be made: {error}", ready.version.name);
+            return Err(failure(FailureClass::Transient, what));
+        }
+        match &mut self.loaded {
+            Some(loaded) => Ok(loaded),
+            None => Err(failure(FailureClass::Transient, "the model was unloaded")),
+        }
+    }
+
+    /// What edits of a lease need, with its model in memory at its version.
+    fn editing<'a>(
+        &'a mut self,
+        ready: &'a Prepared,
+        spec: &'a v1::EditSpec,
+        dtype: v1::Dtype,
+    ) -> Result<editing::Editing<'a>, v1::Failure> {
+        self.model(ready, dtype)?;
+        let Some(loaded) = self.loaded.as_mut() else {
+            return Err(failure(FailureClass::Transient, "the model was unloaded"));
+        };
+        Ok(editing::Editing {
+            loaded,
+            device: self.device,
+            ready,
+            spec,
+            factorised: &mut self.factorised,
+            plan: None,
+        })
+    }
+}
+
+impl Engine for Torch {
+    fn capabilities(&self) -> v1::Capabilities {
+        v1::Capabilities {
+            device: device_name(self.device),
+            memory: self.batch_memory,
+            threads: self.threads,
+            ..Default::default()
+        }
+    }
+
+    fn loaded(&self) -> Vec<String> {
+        self.loaded
+            .iter()
+            .map(|loaded| loaded.name.clone())
+            .collect()
+    }
+
+    fn run(
+        &mut self,
+        ready: &Prepared,
+        units: &[v1::LeasedUnit],
+        sink: &mut dyn Sink,
+    ) -> Result<(), v1::Failure> {
+        match &ready.lease.settings {
+            Some(Settings::Trace(spec)) => {
+                let fingerprint = self.fingerprint(spec.dtype());
+                let memory = self.batch_memory;
+                let loaded = self.model(ready, spec.dtype())?;
+                let mut sweep = trace::Sweep::new(loaded, spec, ready, memory)?;
+                units::run(&mut sweep, units, &fingerprint, sink)
+            }
+            Some(Settings::Generate(spec)) => {
+                let fingerprint = self.fingerprint(spec.dtype());
+                let model = &self.model(ready, spec.dtype())?.model;
+                let mut generation = generate::Generation { model, spec };
+                units::run(&mut generation, units, &fingerprint, sink)
+            }
+            Some(Settings::Stats(spec)) => {
+                let fingerprint = self.fingerprint(spec.dtype());
+                let model = &self.model(ready, spec.dtype())?.model;
+                let mut collection = stats::Collection { model, spec, ready };
+                units::run(&mut collection, units, &fingerprint, sink)
+            }
+            Some(Settings::Edit(spec)) => {
+                let fingerprint = self.fingerprint(spec.dtype());
+                let mut edits = edit::Edits {
+                    editing: self.editing(ready, spec, spec.dtype())?,
+                    fingerprint: fingerprint.clone(),
+                };
+                units::run(&mut edits, units, &fingerprint, sink)
+            }
+            Some(Settings::Eval(spec)) => {
+                let fingerprint = self.fingerprint(spec.dtype());
+                let each = spec.edit_each.clone().unwrap_or_default();
+                let editing = self.editing(ready, &each, spec.dtype())?;
+                let mut evaluation = eval::Evaluation { spec, editing };
+                units::run(&mut evaluation, units, &fingerprint, sink)
+            }
+            None => Err(failure(
+                FailureClass::Invalid,
+                "the lease has no settings: upgrade the worker",
+            )),
+        }
+    }
+}
+
+fn dtype_name(dtype: v1::Dtype) -> &'static str {
+    match dtype {
+        v1::Dtype::Unspecified | v1::Dtype::F32 => "f32",
+        v1::Dtype::Bf16 => "bf16",
+        v1::Dtype::F16 => "f16",
+    }
+}
+
+fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    }
+}
+
+/// The widest vector extension, by which libtorch and its libraries choose their kernels.
+fn vector_extension() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::is_x86_feature_detected!("avx512f") {
+            return "avx512";
+        }
+        if std::is_x86_feature_detected!("avx2") {
+            return "avx2";
+        }
+    }
+    std::env::consts::ARCH
+}
+
+/// The version of libtorch that tch 0.26 is made for; torch-sys refuses to be built with another.
+const LIBTORCH: &str = "2.13";

@@ -1,0 +1,88 @@
+//! Statistics units: pieces of a corpus through the model.
+
+use super::super::engine::Sink;
+use super::super::prepare::Prepared;
+use super::units::{Kind, Stopped, mixed};
+use crate::model::Model;
+use crate::proto::v1::unit_result::Outcome;
+use crate::proto::v1::{self, leased_unit::Spec};
+use crate::stats::{Collector, Error, pieces, self_sample};
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Cancelled => Stopped::Cancelled,
+            error => Stopped::Unit(error.to_string()),
+        }
+    }
+}
+
+/// The pieces of a lease.
+pub(super) struct Collection<'a> {
+    pub model: &'a Model,
+    pub spec: &'a v1::StatsSpec,
+    pub ready: &'a Prepared,
+}
+
+impl Collection<'_> {
+    /// The sums over the keys of a unit's texts, each stored as an object.
+    fn shard(
+        &self,
+        unit: u64,
+        asked: &v1::StatsUnit,
+        sink: &mut dyn Sink,
+    ) -> Result<v1::StatsShard, Stopped> {
+        let layers: Vec<usize> = (self.spec.layers.iter())
+            .map(|&layer| layer as usize)
+            .collect();
+        let length = self.spec.length as usize;
+        let mut collector = Collector::new(self.model, &layers)?;
+        if asked.self_sample > 0 {
+            let drawn = self_sample(self.model, asked.self_sample, length, asked.seed, || {
+                sink.advance(1);
+                !sink.cancelled()
+            })?;
+            for text in drawn {
+                collector.add(&text)?;
+            }
+        }
+        let documents = self.ready.documents.get(&unit).unwrap_or(&asked.documents);
+        for document in documents {
+            for piece in pieces(self.model, document, length)? {
+                if sink.cancelled() {
+                    return Err(Stopped::Cancelled);
+                }
+                sink.advance(piece.len() as u64);
+                collector.add(&piece)?;
+            }
+        }
+        let mut tokens = 0;
+        let mut sums = Vec::with_capacity(layers.len());
+        for (&layer, moment) in layers.iter().zip(collector.finish()?) {
+            let file = moment.to_npz().map_err(Stopped::transient)?;
+            tokens = moment.count();
+            sums.push(v1::stats_shard::Sum {
+                layer: layer as u32,
+                size: file.len() as u64,
+                digest: sink.put(&file).map_err(Stopped::Here)?,
+            });
+        }
+        Ok(v1::StatsShard { tokens, sums })
+    }
+}
+
+impl Kind for Collection<'_> {
+    fn compute(
+        &mut self,
+        units: &[v1::LeasedUnit],
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<Outcome>, Stopped> {
+        match &units[0].spec {
+            Some(Spec::Stats(asked)) => {
+                let shard = self.shard(units[0].unit, asked, sink)?;
+                Ok(vec![Outcome::StatsShard(shard)])
+            }
+            _ => Err(mixed(&units[0])),
+        }
+    }
+}
