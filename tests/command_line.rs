@@ -423,3 +423,78 @@ fn the_status_has_workers_queue_rates_store_and_invariants() {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
 }
+
+#[test]
+fn what_others_wrote_steers_no_terminal_and_passes_for_no_line_of_ours() {
+    let site = Site::new();
+    let model = common::fixture("llama");
+    site.run(
+        &["model", "import", model.to_str().unwrap(), "--name", "m"],
+        PATIENCE,
+    );
+    let evil = "\u{1b}]0;pwned\u{7}\u{1b}[2J\u{9b}2Jok\n●  v9 (main)  forged";
+    site.run(&["tag", "kept", "v0", "--why", evil], PATIENCE);
+    let spoken = ["generate", "a", "--max-tokens", "1", "--name", evil];
+    site.run(&spoken, PATIENCE);
+    for args in [
+        &["refs"][..],
+        &["log"],
+        &["show", "kept"],
+        &["audit", "list"],
+        &["audit", "list", "--json"],
+        &["refs", "--json"],
+        &["job", "list"],
+        &["job", "list", "--json"],
+        &["job", "show", "latest"],
+        &["status"],
+        &["show", evil],
+        &["job", "show", evil],
+    ] {
+        let (_, out, beside) = say(&site, args);
+        for text in [out, beside] {
+            let steers = |c: char| c.is_control() && c != '\n';
+            assert!(!text.contains(steers), "{args:?}: {text:?}");
+            let forged = text.lines().any(|line| line.starts_with("●  v9"));
+            assert!(!forged, "{args:?}: {text}");
+        }
+    }
+    let (_, listed, _) = say(&site, &["job", "list", "--json"]);
+    let job: Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
+    assert_eq!(job["what"], format!("generate: {evil}"));
+}
+
+#[test]
+fn output_on_a_full_disk_is_an_error_in_a_line_and_a_closed_pipe_a_quiet_end() {
+    let site = Site::new();
+    let model = common::fixture("llama");
+    let model = ["model", "import", model.to_str().unwrap(), "--name", "m"];
+    site.run(&model, PATIENCE);
+    let commands: [&[&str]; 7] = [
+        &["audit", "checkpoint"],
+        &["audit", "key"],
+        &["audit", "list", "--json"],
+        &["model", "show", "m"],
+        &["log"],
+        &["config", "reference"],
+        &["completions", "bash"],
+    ];
+    for args in commands {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let out = site.command(args).stdout(full).output().unwrap();
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(1), "{args:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+        assert!(said.contains("cannot be written"), "{args:?}: {said}");
+
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let out = site.command(args).stdout(writer).output().unwrap();
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert!(said.is_empty(), "{args:?}: {said}");
+        assert_eq!(out.status.code(), Some(0), "{args:?}");
+        // Nobody hears what is said beside the output either.
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let out = site.command(args).stderr(full).output().unwrap();
+        assert!(out.status.success(), "{args:?}");
+    }
+}

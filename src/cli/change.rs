@@ -1,6 +1,6 @@
 //! What every change of a model's versions has: its flags, and what it came to.
 
-use super::names;
+use super::{names, output};
 use crate::proto::v1;
 
 /// Flags of what changes versions.
@@ -15,15 +15,18 @@ pub struct ChangeArgs {
 }
 
 /// Says what a branch came to, and prints the version.
-pub fn say(made: &v1::Version, branch: &str) {
+///
+/// # Errors
+/// That it cannot be printed.
+pub fn say(made: &v1::Version, branch: &str) -> Result<(), output::Error> {
     for warning in &made.warnings {
-        eprintln!("warning: {warning}");
+        say!("warning: {warning}");
     }
     let edits = match made.edits.len() {
         1 => "1 edit".to_owned(),
         count => format!("{count} edits"),
     };
     let brief = names::brief(&made.name);
-    eprintln!("{branch} is at v{} {brief}, with {edits}", made.number);
-    println!("{}", made.name);
+    say!("{branch} is at v{} {brief}, with {edits}", made.number);
+    show!("{}", made.name)
 }

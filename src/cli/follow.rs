@@ -85,8 +85,8 @@ pub async fn to_end(
         () = asked_to_stop() => {
             let id = name.trim_start_matches("jobs/");
             match embedded {
-                true => eprintln!("stopped; 'palimpsest job watch {id}' goes on where it was"),
-                false => eprintln!("the job goes on; 'palimpsest job watch {id}' follows it"),
+                true => say!("stopped; 'palimpsest job watch {id}' goes on where it was"),
+                false => say!("the job goes on; 'palimpsest job watch {id}' follows it"),
             }
             Ok(None)
         }
@@ -156,7 +156,7 @@ pub fn state(job: &v1::Job) -> String {
 pub fn say_held(job: &v1::Job) {
     if job.state() == v1::JobState::Held {
         let id = job.name.trim_start_matches("jobs/");
-        eprintln!(
+        say!(
             "{} tasks are in quarantine, because several workers were lost while they ran them: \
              'palimpsest job requeue {id}' gives them another round, 'palimpsest job cancel {id}' \
              gives them up",
@@ -246,7 +246,7 @@ impl View {
             .is_none_or(|last| last.elapsed() > LINE_EVERY)
         {
             self.last_line = Some(Instant::now());
-            eprintln!("{}/{} {message}", counts.units_done, counts.units);
+            say!("{}/{} {message}", counts.units_done, counts.units);
         }
     }
 
@@ -257,7 +257,7 @@ impl View {
                 let place = (edit.unit, made.number);
                 if self.told.is_none_or(|told| place > told) {
                     self.told = Some(place);
-                    eprintln!("{}", words(edit, made));
+                    say!("{}", words(edit, made));
                 }
             }
         }

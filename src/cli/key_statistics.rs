@@ -81,7 +81,7 @@ pub async fn create_with(
     match submit::create(client, request.clone()).await {
         Err(status) if may_collect => {
             let (layer, tokens) = wanted(&status).ok_or(status)?;
-            eprintln!(
+            say!(
                 "collecting key statistics of layer {layer} over {tokens} tokens drawn from the model"
             );
             self_sample(client, model, layer, tokens).await?;

@@ -65,8 +65,8 @@ impl Choice {
     /// Says it to who waits.
     fn tell(&self) {
         match self.layer {
-            Some(layer) => eprintln!("layer {layer}: {}", self.reason),
-            None => eprintln!("{}", self.reason),
+            Some(layer) => say!("layer {layer}: {}", self.reason),
+            None => say!("{}", self.reason),
         }
     }
 }
@@ -206,7 +206,7 @@ impl<'a> Chooser<'a> {
             priority: 1,
             ..Default::default()
         };
-        eprintln!("no sweep has {ENOUGH} facts that the model knows: the fact itself is traced");
+        say!("no sweep has {ENOUGH} facts that the model knows: the fact itself is traced");
         let ended = submit::run(self.client, asked).await?;
         if !is_terminal(ended.state()) {
             bail!("{} is held: 'palimpsest job show' says why", ended.name);

@@ -2,6 +2,12 @@
 //! job (`submit.rs`, `follow.rs`, ..); and `results/`, which shows what each kind of job gave. Data go to standard
 //! output, everything else to standard error.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)] // output.rs prints
+
+// First, for its macros.
+#[macro_use]
+mod output;
+
 mod change;
 mod commands;
 mod connection;
@@ -11,7 +17,6 @@ mod key_statistics;
 mod layer;
 mod named_ref;
 mod names;
-mod output;
 mod results;
 mod signals;
 mod submit;
@@ -117,10 +122,15 @@ enum Command {
 pub fn main() -> ExitCode {
     let matches = command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    match run(cli, &matches) {
+    let ended = run(cli, &matches).and_then(|code| {
+        output::flush()?;
+        Ok(code)
+    });
+    match ended {
         Ok(code) => code,
+        Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", output::explain(&error));
+            output::say_error(&error);
             ExitCode::FAILURE
         }
     }
@@ -248,8 +258,32 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_printed_but_through_output() {
+        fn look(folder: &std::path::Path) {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    look(&path);
+                    continue;
+                }
+                let source = std::fs::read_to_string(&path).unwrap_or_default();
+                // This test names them.
+                let allowed = ["src/cli/output.rs", "src/cli/mod.rs"];
+                if allowed.iter().any(|allowed| path.ends_with(allowed)) {
+                    continue;
+                }
+                for stream in ["stdout()", "stderr().lock()", "stderr().write"] {
+                    assert!(!source.contains(stream), "{}: {stream}", path.display());
+                }
+            }
+        }
+        look(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli"));
+    }
 
     #[test]
     fn every_command_that_talks_to_a_coordinator_takes_the_flags_of_the_connection() {

@@ -59,7 +59,7 @@ pub async fn put(client: &Client, args: &Args, kind: v1::RefKind) -> anyhow::Res
             .r#ref
     };
     let now = now.unwrap_or_default();
-    eprintln!("{} points at {}", args.name, names::brief(&now.version));
-    println!("{}", now.version);
+    say!("{} points at {}", args.name, names::brief(&now.version));
+    show!("{}", now.version)?;
     Ok(())
 }

@@ -88,6 +88,18 @@ pub fn to_json(version: &v1::Version) -> serde_json::Value {
     })
 }
 
+/// What an edit asks for, as JSON.
+pub fn requests_to_json(edit: &v1::Edit) -> serde_json::Value {
+    let requests = edit.requests.iter().map(|request| {
+        serde_json::json!({
+            "prompt": request.prompt, "subject": request.subject,
+            "target_new": request.target_new, "target_true": request.target_true,
+            "id": request.id,
+        })
+    });
+    requests.collect()
+}
+
 /// An edit as JSON, without its factors' numbers.
 pub fn edit_to_json(edit: &v1::Edit) -> serde_json::Value {
     let numbers = |list: &[v1::NamedNumber]| -> serde_json::Map<String, serde_json::Value> {
@@ -102,11 +114,7 @@ pub fn edit_to_json(edit: &v1::Edit) -> serde_json::Value {
         "warnings": edit.warnings,
         "method": edit.method,
         "layer_choice": edit.layer_choice,
-        "requests": edit.requests.iter().map(|request| serde_json::json!({
-            "prompt": request.prompt, "subject": request.subject,
-            "target_new": request.target_new, "target_true": request.target_true,
-            "id": request.id,
-        })).collect::<Vec<_>>(),
+        "requests": requests_to_json(edit),
         "parameters": numbers(&edit.parameters),
         "figures": numbers(&edit.figures),
         "contexts": edit.contexts,

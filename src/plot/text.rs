@@ -14,7 +14,7 @@ pub fn visible(text: &str) -> String {
         match c {
             '\n' => out.push('⏎'),
             '\t' => out.push('⇥'),
-            c if c.is_control() || hidden(c) => out.push_str(&format!("‹U+{:04X}›", c as u32)),
+            c if c.is_control() || is_hidden(c) => out.push_str(&format!("‹U+{:04X}›", c as u32)),
             c => out.push(c),
         }
     }
@@ -34,7 +34,7 @@ pub fn label(token: &str) -> String {
 
 /// Characters that have no picture of their own yet change how their neighbours are read. The
 /// zero-width joiner and the variation selectors are not among them: emoji are made of them.
-fn hidden(c: char) -> bool {
+pub fn is_hidden(c: char) -> bool {
     matches!(c,
         '\u{ad}'
         | '\u{61c}'

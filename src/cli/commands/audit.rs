@@ -1,6 +1,5 @@
 //! `palimpsest audit`: who changed what, when and why, and the proof of it.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -30,9 +29,9 @@ pub enum Command {
         after: u64,
     },
     /// Print the newest signed checkpoint: keep it to prove later that the log only grew
-    Checkpoint {},
+    Checkpoint,
     /// Print the key that verifies checkpoints
-    Key {},
+    Key,
     /// Read the whole log and hash it again, trusting nothing but the key
     Verify {
         /// A checkpoint that was kept ('audit checkpoint'): the log must go on from it
@@ -48,7 +47,7 @@ pub enum Command {
         sequence: u64,
     },
     /// Print all entries as JSON lines, each with the bytes that are hashed
-    Export {},
+    Export,
 }
 
 /// Flags of `audit list`.
@@ -88,19 +87,13 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
             done = watch(&client, after) => done.map(success),
             () = asked_to_stop() => Ok(ExitCode::SUCCESS),
         },
-        Command::Checkpoint { .. } => checkpoint(&client).await.map(|found| {
-            print!("{}", found.note);
-            ExitCode::SUCCESS
-        }),
-        Command::Key { .. } => checkpoint(&client).await.map(|found| {
-            println!("{}", found.verifier_key);
-            ExitCode::SUCCESS
-        }),
+        Command::Checkpoint => print_checkpoint(&client).await.map(success),
+        Command::Key => print_key(&client).await.map(success),
         Command::Verify { since, key, .. } => {
             verify(&client, since.as_deref(), key.as_deref()).await
         }
         Command::Prove { sequence, .. } => prove(&client, sequence).await.map(success),
-        Command::Export { .. } => export(&client).await.map(success),
+        Command::Export => export(&client).await.map(success),
     };
     drop(client);
     connection.close().await;
@@ -111,6 +104,20 @@ async fn checkpoint(client: &Client) -> anyhow::Result<v1::AuditCheckpoint> {
     let request = v1::GetAuditCheckpointRequest {};
     let response = client.audit().get_audit_checkpoint(request).await?;
     Ok(response.into_inner().checkpoint.unwrap_or_default())
+}
+
+/// The note is kept byte by byte; one that would steer a terminal is none.
+async fn print_checkpoint(client: &Client) -> anyhow::Result<()> {
+    let note = checkpoint(client).await?.note;
+    if note.chars().any(|c| c.is_control() && c != '\n') {
+        bail!("the server's checkpoint has control characters: it is no signed note");
+    }
+    Ok(output::raw(note.as_bytes())?)
+}
+
+async fn print_key(client: &Client) -> anyhow::Result<()> {
+    let found = checkpoint(client).await?;
+    Ok(show!("{}", found.verifier_key)?)
 }
 
 /// Hands entries to `take` until it fails.
@@ -178,7 +185,6 @@ async fn list(client: &Client, args: &ListArgs) -> anyhow::Result<()> {
         end_time: args.until.as_ref().map(time),
         ..Default::default()
     };
-    let mut out = std::io::stdout().lock();
     let mut table = Table::new(&[
         ("SEQ", Align::Right),
         ("TIME", Align::Left),
@@ -191,7 +197,7 @@ async fn list(client: &Client, args: &ListArgs) -> anyhow::Result<()> {
     ]);
     read(client, request, |leaf| {
         if args.json {
-            writeln!(out, "{}", to_json(&leaf, false))?;
+            output::json(&to_json(&leaf, false))?;
             return Ok(());
         }
         let entry = leaf.entry.unwrap_or_default();
@@ -219,7 +225,7 @@ async fn list(client: &Client, args: &ListArgs) -> anyhow::Result<()> {
     if args.json {
         return Ok(());
     }
-    output::print_table(&mut out, &table)
+    Ok(output::print_table(&table)?)
 }
 
 async fn watch(client: &Client, mut after: u64) -> anyhow::Result<()> {
@@ -239,20 +245,18 @@ async fn watch(client: &Client, mut after: u64) -> anyhow::Result<()> {
                 Err(status) if status.code() == tonic::Code::Unavailable => break,
                 Err(status) => return Err(status.into()),
             };
-            let mut out = std::io::stdout().lock();
             for leaf in &message.leaves {
-                writeln!(out, "{}", to_json(leaf, false))?;
+                output::json(&to_json(leaf, false))?;
                 after = leaf.entry.as_ref().map_or(after, |entry| entry.sequence);
             }
-            out.flush()?;
+            output::flush()?;
         }
     }
 }
 
 async fn export(client: &Client) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
     read(client, v1::ListAuditEntriesRequest::default(), |leaf| {
-        writeln!(out, "{}", to_json(&leaf, true))?;
+        output::json(&to_json(&leaf, true))?;
         Ok(())
     })
     .await
@@ -290,8 +294,8 @@ async fn prove(client: &Client, sequence: u64) -> anyhow::Result<()> {
         "checkpoint": signed.note,
         "verifier_key": signed.verifier_key,
     });
-    eprintln!("entry {sequence} is in the log: the path leads to the signed root");
-    println!("{object}");
+    say!("entry {sequence} is in the log: the path leads to the signed root");
+    output::json(&object)?;
     Ok(())
 }
 
@@ -333,10 +337,10 @@ async fn verify(
             problems.extend(ours.problems);
         }
         if problems.is_empty() {
-            println!("{}", merkle::hex(&signed.root));
-            eprintln!("the audit log is whole: {entries} entries, signed by {trusted}");
+            show!("{}", merkle::hex(&signed.root))?;
+            say!("the audit log is whole: {entries} entries, signed by {trusted}");
             if let Some(kept) = kept {
-                eprintln!(
+                say!(
                     "it goes on from the {} entries of the kept checkpoint",
                     kept.size
                 );
@@ -345,9 +349,9 @@ async fn verify(
         }
     }
     for problem in &problems {
-        eprintln!("damaged: {problem}");
+        say!("damaged: {problem}");
     }
-    eprintln!("{} problems in {entries} entries", problems.len());
+    say!("{} problems in {entries} entries", problems.len());
     Ok(ExitCode::FAILURE)
 }
 

@@ -57,10 +57,10 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
                 })
                 .collect::<anyhow::Result<Vec<_>>>()?;
             let made = authority::make(&folder, &hosts, &callers)?;
-            eprintln!("the coordinator: palimpsest --config FILE serve; callers likewise");
-            println!("{}", made.server.display());
+            say!("the coordinator: palimpsest --config FILE serve; callers likewise");
+            show!("{}", made.server.display())?;
             for file in made.callers {
-                println!("{}", file.display());
+                show!("{}", file.display())?;
             }
         }
         Command::Token {
@@ -71,7 +71,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         } => {
             let caller = caller(&role, &principal)?;
             let expires = expires.as_deref().map(expiry).transpose()?;
-            println!("{}", auth::issue(&file, &caller, expires)?);
+            show!("{}", auth::issue(&file, &caller, expires)?)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -43,6 +43,6 @@ async fn add(client: &Client, args: &Args) -> anyhow::Result<()> {
         .cherry_pick_edit(request)
         .await?
         .into_inner();
-    change::say(&made.version.unwrap_or_default(), &args.onto);
+    change::say(&made.version.unwrap_or_default(), &args.onto)?;
     Ok(())
 }

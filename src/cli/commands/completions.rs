@@ -1,9 +1,10 @@
 //! `palimpsest completions`: the command line, for shells.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap_complete::Shell;
+
+use crate::cli::output;
 
 /// Flags of `completions`.
 #[derive(Debug, clap::Args)]
@@ -17,6 +18,6 @@ pub struct Args {
 pub fn run(args: &Args, mut command: clap::Command) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "palimpsest", &mut script);
-    std::io::stdout().write_all(&script)?;
+    output::raw(&script)?;
     Ok(ExitCode::SUCCESS)
 }

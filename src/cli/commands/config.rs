@@ -1,11 +1,11 @@
 //! `palimpsest config`: the settings as they are, and what there is to set.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
+use crate::cli::output;
 use crate::config::{Config, Origin, SECTIONS, SETTINGS, Setting};
 
 /// Subcommands of `config`.
@@ -35,7 +35,7 @@ pub fn show(config: &Config, origin: bool, json: bool) -> anyhow::Result<ExitCod
         true => format!("{:#}\n", to_json(config)),
         false => to_toml(config, origin),
     };
-    std::io::stdout().write_all(text.as_bytes())?;
+    output::raw(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -45,7 +45,7 @@ pub fn reference(format: &str) -> anyhow::Result<ExitCode> {
         "markdown" => markdown(),
         _ => template(),
     };
-    std::io::stdout().write_all(text.as_bytes())?;
+    output::raw(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,5 @@
 //! `palimpsest diff`: what differs between two versions.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -11,7 +10,6 @@ use crate::cli::{follow, names, output, results, submit};
 use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::plot::table::{Align, Table};
-use crate::plot::text::visible;
 use crate::proto::v1::{self, job::Spec, unit_result::Outcome};
 
 /// Flags of `diff`.
@@ -80,7 +78,6 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
         .iter()
         .zip(said_left.into_iter().zip(said_right))
         .collect();
-    let mut out = std::io::stdout().lock();
     if args.json {
         let edits = |edits: &[v1::Edit]| -> Vec<serde_json::Value> {
             edits.iter().map(names::edit_to_json).collect()
@@ -99,31 +96,27 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
                 "prompt": prompt, "left": left, "right": right,
             })).collect::<Vec<_>>(),
         });
-        writeln!(out, "{object}")?;
+        output::json(&object)?;
         return Ok(());
     }
     for (sign, found, edits) in [
         ('-', &left, &found.left_edits),
         ('+', &right, &found.right_edits),
     ] {
-        writeln!(
-            out,
-            "{sign} v{} {}",
-            found.number,
-            names::brief(&found.name)
-        )?;
+        show!("{sign} v{} {}", found.number, names::brief(&found.name))?;
         for edit in edits {
             let id = names::brief(&edit.name);
-            writeln!(out, "{sign}   edit {id}: {}", names::fact(edit))?;
+            show!("{sign}   edit {id}: {}", names::fact(edit))?;
         }
     }
     for (prompt, (left, right)) in &probes {
-        writeln!(out, "\n  {}", visible(prompt))?;
-        writeln!(out, "-   {}", visible(left))?;
-        writeln!(out, "+   {}", visible(right))?;
+        show!("")?;
+        show!("  {prompt}")?;
+        show!("-   {}", left)?;
+        show!("+   {}", right)?;
     }
     if found.matrices.is_empty() {
-        writeln!(out, "the same weights, bit for bit")?;
+        show!("the same weights, bit for bit")?;
         return Ok(());
     }
     let mut table = Table::new(&[
@@ -143,8 +136,8 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
             names::brief(&matrix.right_digest).to_owned(),
         ]);
     }
-    writeln!(out)?;
-    output::print_table(&mut out, &table)
+    show!("")?;
+    Ok(output::print_table(&table)?)
 }
 
 /// What a version says after the probes, in their order.

@@ -1,7 +1,6 @@
 //! `palimpsest doctor`: what is wrong here, and what to do about it.
 #![allow(clippy::disallowed_methods)] // this machine's clock is one of the things that are checked
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -69,16 +68,15 @@ impl Findings {
     }
 
     fn tell(&self, json: bool) -> anyhow::Result<ExitCode> {
-        let mut out = std::io::stdout().lock();
         for finding in &self.0 {
             if json {
-                writeln!(out, "{}", serde_json::to_string(finding)?)?;
+                output::json(finding)?;
                 continue;
             }
             let verdict = format!("{:?}", finding.verdict).to_uppercase();
-            writeln!(out, "{verdict:<5} {:<28} {}", finding.check, finding.found)?;
+            show!("{verdict:<5} {:<28} {}", finding.check, finding.found)?;
             if let Some(remedy) = &finding.remedy {
-                writeln!(out, "      {:<28} to help: {remedy}", "")?;
+                show!("      {:<28} to help: {remedy}", "")?;
             }
         }
         let worst = self.0.iter().map(|finding| finding.verdict).max();
@@ -354,7 +352,7 @@ async fn coordinator(
                 "check {key}, {section}.ca, {section}.certificate and {section}.token_file, and \
                  that 'palimpsest serve' runs there"
             );
-            return findings.fail(&check, output::explain(&error), &remedy);
+            return findings.fail(&check, output::brief_error(&error), &remedy);
         }
         Err(_) => {
             let found = format!(

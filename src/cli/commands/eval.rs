@@ -151,7 +151,7 @@ async fn evaluate(
         std::fs::write(path, data.to_lines())
             .with_context(|| format!("cannot write {}", path.display()))?;
         let count = data.records.len();
-        eprintln!("{count} records in {}", path.display());
+        say!("{count} records in {}", path.display());
     }
     let records = data.records.iter().map(|record| {
         let mut record = record_to_proto(record);
@@ -169,10 +169,10 @@ async fn evaluate(
     let request = args.job.request(args.job.job(&model, spec, priority));
     let job = key_statistics::create_with(client, &model, request, args.each.auto_stats).await?;
     if args.job.detach {
-        println!("{}", job.name);
+        show!("{}", job.name)?;
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("{} accepted", job.name);
+    say!("{} accepted", job.name);
     results::follow(client, &job, connection, &args.format).await
 }
 
@@ -239,7 +239,7 @@ async fn keep_known(
         for result in &found {
             if let Some(v1::unit_result::Outcome::Failure(failure)) = &result.outcome {
                 let number = args.skip + seen + result.unit as usize + 1;
-                eprintln!("record {number} is left out: {}", failure.message);
+                say!("record {number} is left out: {}", failure.message);
             }
             if kept.len() == wanted {
                 break;
@@ -257,7 +257,7 @@ async fn keep_known(
     if kept.is_empty() {
         bail!("the model knows none of the {seen} facts: take others, or leave out --known-only");
     }
-    eprintln!(
+    say!(
         "{} of {seen} facts are known to {unedited}; the others are left out",
         kept.len()
     );

@@ -100,13 +100,13 @@ async fn write(args: &Args, format: Format, connection: &Connection) -> anyhow::
         Ok(export::write(&source, format, &out)?)
     });
     written.await??;
-    eprintln!(
+    say!(
         "wrote {} of {} as {}",
         names::brief(&version_name),
         args.version,
         format.name()
     );
-    println!("{}", args.out.display());
+    show!("{}", args.out.display())?;
     Ok(())
 }
 

@@ -62,7 +62,7 @@ async fn complete(
     let job = args.job.job(&model, Spec::Generate(spec), ATTENDED);
     let job = submit::create(client, args.job.request(job)).await?;
     if args.job.detach {
-        println!("{}", job.name);
+        show!("{}", job.name)?;
         return Ok(ExitCode::SUCCESS);
     }
     let job = tokio::select! {

@@ -1,6 +1,5 @@
 //! `palimpsest job`: look at jobs, follow and cancel them, read their results.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use crate::cli::connection::{Connection, Need};
@@ -119,12 +118,11 @@ fn what(job: &v1::Job) -> String {
 
 async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
     let jobs = client.all_jobs().await?;
-    let mut out = std::io::stdout().lock();
     if !json {
-        return output::print_table(&mut out, &table(&jobs));
+        return Ok(output::print_table(&table(&jobs))?);
     }
     for job in &jobs {
-        writeln!(out, "{}", to_json(job))?;
+        output::json(&to_json(job))?;
     }
     Ok(())
 }
@@ -163,19 +161,17 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
         ..Default::default()
     };
     let page = client.jobs().list_tasks(request).await?.into_inner();
-    let mut out = std::io::stdout().lock();
     let counts = job.counts.unwrap_or_default();
-    writeln!(out, "job      {}", job.name.trim_start_matches("jobs/"))?;
-    writeln!(out, "what     {}", what(&job))?;
-    writeln!(out, "model    {}", job.model.trim_start_matches("models/"))?;
-    writeln!(out, "owner    {}", job.owner)?;
+    show!("job      {}", job.name.trim_start_matches("jobs/"))?;
+    show!("what     {}", what(&job))?;
+    show!("model    {}", job.model.trim_start_matches("models/"))?;
+    show!("owner    {}", job.owner)?;
     if let Some(Spec::Trace(trace)) = &job.spec {
         let compat = match trace.compat() {
             v1::Compat::PaperCode => ", severed as the published code",
             v1::Compat::None | v1::Compat::Unspecified => "",
         };
-        writeln!(
-            out,
+        show!(
             "asked    {} facts, noise {}, {} samples, seed {}, window {}{compat}",
             trace.fact_count,
             trace.noise,
@@ -184,7 +180,7 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
             trace.window
         )?;
         if let Some(corpus) = &trace.noise_corpus {
-            writeln!(out, "corpus   {}", corpus.digest)?;
+            show!("corpus   {}", corpus.digest)?;
         }
     }
     if let Some(Spec::Eval(eval)) = &job.spec {
@@ -192,15 +188,14 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
             Some(each) => format!(", each edited alone by {}", each.method),
             None => String::new(),
         };
-        writeln!(out, "asked    {} records{each}", eval.record_count)?;
-        writeln!(out, "version  {}", job.version)?;
+        show!("asked    {} records{each}", eval.record_count)?;
+        show!("version  {}", job.version)?;
         if !eval.against.is_empty() {
-            writeln!(out, "against  {}", eval.against)?;
+            show!("against  {}", eval.against)?;
         }
     }
-    writeln!(out, "state    {}", state(&job))?;
-    writeln!(
-        out,
+    show!("state    {}", state(&job))?;
+    show!(
         "{:8} {} of {} done, {} failed, {} answered from the store",
         follow::unit_word(&job),
         counts.units_done,
@@ -208,8 +203,7 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
         counts.units_failed,
         counts.units_cached
     )?;
-    writeln!(
-        out,
+    show!(
         "tasks    {} waiting, {} in quarantine, {} leased, {} done, {} failed, {} cancelled",
         counts.tasks_pending - counts.tasks_quarantined,
         counts.tasks_quarantined,
@@ -218,16 +212,15 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
         counts.tasks_failed,
         counts.tasks_cancelled
     )?;
-    writeln!(out, "created  {}", output::time(job.create_time.as_ref()))?;
-    writeln!(
-        out,
+    show!("created  {}", output::time(job.create_time.as_ref()))?;
+    show!(
         "took     {}",
         output::duration(job.start_time.as_ref(), job.end_time.as_ref())
     )?;
     for reason in reasons {
-        writeln!(out, "         {reason}")?;
+        show!("         {reason}")?;
     }
-    writeln!(out)?;
+    show!("")?;
     let mut tasks = Table::new(&[
         ("TASK", Align::Right),
         ("STATE", Align::Left),
@@ -257,9 +250,9 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
             failures.join(", "),
         ]);
     }
-    output::print_table(&mut out, &tasks)?;
+    output::print_table(&tasks)?;
     if !page.next_page_token.is_empty() {
-        writeln!(out, "… and more")?;
+        show!("… and more")?;
     }
     Ok(())
 }
@@ -278,7 +271,7 @@ async fn watch(client: &Client, asked: &str) -> anyhow::Result<ExitCode> {
         job = follow::follow(client, &name) => job?,
         () = asked_to_stop() => return Ok(ExitCode::from(130)),
     };
-    println!("{} {}", job.name, state(&job));
+    show!("{} {}", job.name, state(&job))?;
     say_held(&job);
     Ok(exit_code(&job))
 }
@@ -292,7 +285,7 @@ async fn cancel(client: &Client, asked: &str) -> anyhow::Result<()> {
         .into_inner()
         .job;
     let job = job.unwrap_or_default();
-    println!("{} {}", job.name, state(&job));
+    show!("{} {}", job.name, state(&job))?;
     Ok(())
 }
 
@@ -305,7 +298,7 @@ async fn requeue(client: &Client, asked: &str) -> anyhow::Result<()> {
         .into_inner();
     let job = answer.job.unwrap_or_default();
     let tasks = answer.tasks_requeued;
-    println!("{} {}, {tasks} tasks requeued", job.name, state(&job));
+    show!("{} {}, {tasks} tasks requeued", job.name, state(&job))?;
     Ok(())
 }
 

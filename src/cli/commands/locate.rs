@@ -34,10 +34,13 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
 async fn locate(args: &Args, client: &Client) -> anyhow::Result<()> {
     let name = names::job(client, &args.job).await?;
     let sites = results::sites(client, &name, args.relation.as_deref()).await?;
-    let mut out = std::io::stdout().lock();
     match args.json {
-        true => sites.json(&mut out)?,
-        false => sites.report(&mut out, terminal_width(), output::colour())?,
+        true => sites.json(&mut output::JsonLines)?,
+        false => {
+            let mut out = Vec::new();
+            sites.report(&mut out, terminal_width(), output::colour())?;
+            output::raw(&out)?;
+        }
     }
     Ok(())
 }

@@ -1,14 +1,16 @@
 //! `palimpsest log`: the versions of a model as a graph.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::process::ExitCode;
+
+use serde_json::json;
 
 use crate::cli::connection::{Connection, Need};
 use crate::cli::{names, output};
 use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::plot::history::{Node, leads};
+use crate::plot::text::visible;
 use crate::proto::v1;
 use crate::version::digest_of;
 
@@ -44,12 +46,9 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
         None => None,
     };
     let versions = versions(client, &model, start.as_deref(), args.limit as usize).await?;
-    let mut out = std::io::stdout().lock();
+    let edits = client.all_edits(&model).await?;
     if args.json {
-        for version in &versions {
-            writeln!(out, "{}", names::to_json(version))?;
-        }
-        return Ok(());
+        return print_json(client, &model, &versions, &edits).await;
     }
     let mut named: HashMap<String, Vec<String>> = HashMap::new();
     for reference in client.all_refs(&model).await? {
@@ -68,7 +67,6 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
         })
         .collect();
     let colour = output::colour();
-    let edits = client.all_edits(&model).await?;
     let facts: HashMap<&str, String> = edits
         .iter()
         .map(|edit| (digest_of(&edit.name), names::fact(edit)))
@@ -84,17 +82,14 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
             _ => format!("{} {edit}: {fact}", names::kind(found)),
         };
         let refs = named.get(&found.name).map_or(String::new(), |refs| {
-            format!(" ({})", colour.bold(&refs.join(", ")))
+            format!(" ({})", colour.bold(&visible(&refs.join(", "))))
         });
         if let Some(joint) = &lead.joint {
-            writeln!(out, "{joint}")?;
+            output::styled(&format!("{joint}\n"))?;
         }
-        let brief = names::brief(&found.name);
-        writeln!(
-            out,
-            "{}  v{} {brief}{refs}  {what}",
-            lead.head, found.number
-        )?;
+        let brief = visible(names::brief(&found.name));
+        let head = format!("{}  v{} {brief}{refs}  ", lead.head, found.number);
+        output::behind(&head, &what)?;
         let mut notes = Vec::new();
         if !found.author.is_empty() {
             let time = output::time(found.create_time.as_ref());
@@ -114,8 +109,30 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
             format!("! rejected edit {id}: {}: {gates}", names::fact(edit))
         }));
         for note in notes {
-            writeln!(out, "{}      {note}", lead.body)?;
+            output::behind(&format!("{}      ", lead.body), &note)?;
         }
+    }
+    Ok(())
+}
+
+/// A line a version, with its edits, as the version itself has them, and what its own edit asks for.
+async fn print_json(
+    client: &Client,
+    model: &str,
+    versions: &[v1::Version],
+    edits: &[v1::Edit],
+) -> anyhow::Result<()> {
+    let by_digest: HashMap<&str, &v1::Edit> = edits
+        .iter()
+        .map(|edit| (digest_of(&edit.name), edit))
+        .collect();
+    for listed in versions {
+        // A list leaves out what a version is made of.
+        let version = names::get_version(client, model, &listed.name).await?;
+        let mut line = names::to_json(&version);
+        let edit = by_digest.get(version.subject_edit.as_str());
+        line["requests"] = edit.map_or_else(|| json!([]), |edit| names::requests_to_json(edit));
+        output::json(&line)?;
     }
     Ok(())
 }
@@ -129,29 +146,16 @@ async fn versions(
 ) -> anyhow::Result<Vec<v1::Version>> {
     let mut versions = Vec::new();
     let mut wanted = start.map(|start| digest_of(start).to_owned());
-    let mut page_token = String::new();
-    loop {
-        let request = v1::ListVersionsRequest {
-            parent: model.to_owned(),
-            page_size: 0,
-            page_token,
-        };
-        let page = client.versions().list_versions(request).await?.into_inner();
-        for version in page.versions {
-            if let Some(next) = &mut wanted {
-                if digest_of(&version.name) != *next {
-                    continue;
-                }
-                next.clone_from(&version.parent);
+    let take = |version: v1::Version| {
+        if let Some(next) = &mut wanted {
+            if digest_of(&version.name) != *next {
+                return true;
             }
-            versions.push(version);
-            if versions.len() == limit {
-                return Ok(versions);
-            }
+            next.clone_from(&version.parent);
         }
-        if page.next_page_token.is_empty() {
-            return Ok(versions);
-        }
-        page_token = page.next_page_token;
-    }
+        versions.push(version);
+        versions.len() < limit
+    };
+    client.each_version(model, take).await?;
+    Ok(versions)
 }

@@ -1,10 +1,11 @@
 //! `palimpsest man`: the command line, for readers.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+
+use crate::cli::output;
 
 /// Flags of `man`.
 #[derive(Debug, clap::Args)]
@@ -25,7 +26,7 @@ pub fn run(args: &Args, command: clap::Command) -> anyhow::Result<ExitCode> {
         None => {
             let mut page = Vec::new();
             clap_mangen::Man::new(command).render(&mut page)?;
-            std::io::stdout().write_all(&page)?;
+            output::raw(&page)?;
         }
     }
     Ok(ExitCode::SUCCESS)

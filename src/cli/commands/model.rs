@@ -1,6 +1,5 @@
 //! `palimpsest model`: import and look at models.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -164,7 +163,7 @@ async fn import(client: &Client, id: String, path: &Path, model: v1::Model) -> a
         .model
         .unwrap_or_default();
     let shape = model.shape.unwrap_or_default();
-    eprintln!(
+    say!(
         "imported {} from {}: {}, {} layers, {} parameters",
         model.name,
         path.display(),
@@ -172,16 +171,15 @@ async fn import(client: &Client, id: String, path: &Path, model: v1::Model) -> a
         shape.layers,
         output::grouped(shape.parameters)
     );
-    println!("{}", model.name);
+    show!("{}", model.name)?;
     Ok(())
 }
 
 async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
     let models = client.all_models().await?;
-    let mut out = std::io::stdout().lock();
     if json {
         for model in &models {
-            writeln!(out, "{}", to_json(model))?;
+            output::json(&to_json(model))?;
         }
         return Ok(());
     }
@@ -204,7 +202,7 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
             output::time(model.create_time.as_ref()),
         ]);
     }
-    output::print_table(&mut out, &table)
+    Ok(output::print_table(&table)?)
 }
 
 async fn show(client: &Client, name: &str, json: bool) -> anyhow::Result<()> {
@@ -215,38 +213,25 @@ async fn show(client: &Client, name: &str, json: bool) -> anyhow::Result<()> {
         .await?
         .into_inner();
     let model = model.model.unwrap_or_default();
-    let mut out = std::io::stdout().lock();
     if json {
-        writeln!(out, "{}", to_json(&model))?;
+        output::json(&to_json(&model))?;
         return Ok(());
     }
     let shape = model.shape.unwrap_or_default();
-    writeln!(
-        out,
-        "model       {}",
-        model.name.trim_start_matches("models/")
-    )?;
-    writeln!(out, "family      {}", model.family)?;
-    writeln!(out, "layers      {}", shape.layers)?;
-    writeln!(out, "width       {}", shape.width)?;
-    writeln!(out, "heads       {}", shape.heads)?;
-    writeln!(
-        out,
+    show!("model       {}", model.name.trim_start_matches("models/"))?;
+    show!("family      {}", model.family)?;
+    show!("layers      {}", shape.layers)?;
+    show!("width       {}", shape.width)?;
+    show!("heads       {}", shape.heads)?;
+    show!(
         "vocabulary  {}",
         output::grouped(u64::from(shape.vocabulary))
     )?;
-    writeln!(
-        out,
-        "context     {}",
-        output::grouped(u64::from(shape.context))
-    )?;
-    writeln!(out, "parameters  {}", output::grouped(shape.parameters))?;
-    writeln!(
-        out,
-        "imported    {}",
-        output::time(model.create_time.as_ref())
-    )?;
-    writeln!(out, "digest      {}\n", model.digest)?;
+    show!("context     {}", output::grouped(u64::from(shape.context)))?;
+    show!("parameters  {}", output::grouped(shape.parameters))?;
+    show!("imported    {}", output::time(model.create_time.as_ref()))?;
+    show!("digest      {}", model.digest)?;
+    show!("")?;
     let mut files = Table::new(&[
         ("FILE", Align::Left),
         ("SIZE", Align::Right),
@@ -259,8 +244,8 @@ async fn show(client: &Client, name: &str, json: bool) -> anyhow::Result<()> {
             file.digest.clone(),
         ]);
     }
-    output::print_table(&mut out, &files)?;
-    writeln!(out)?;
+    output::print_table(&files)?;
+    show!("")?;
     let mut tensors = Table::new(&[
         ("TENSOR", Align::Left),
         ("TYPE", Align::Left),
@@ -276,7 +261,7 @@ async fn show(client: &Client, name: &str, json: bool) -> anyhow::Result<()> {
             tensor.digest.clone(),
         ]);
     }
-    output::print_table(&mut out, &tensors)
+    Ok(output::print_table(&tensors)?)
 }
 
 fn to_json(model: &v1::Model) -> serde_json::Value {

@@ -1,6 +1,5 @@
 //! `palimpsest refs`: where names point.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use crate::cli::connection::{Connection, Need};
@@ -34,7 +33,6 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
 async fn print(client: &Client, args: &Args) -> anyhow::Result<()> {
     let model = names::model(client, args.model.as_deref()).await?;
     let refs = client.all_refs(&model).await?;
-    let mut out = std::io::stdout().lock();
     let kind = |found: &v1::Ref| output::word(found.kind().as_str_name(), "REF_KIND_");
     if args.json {
         for found in &refs {
@@ -43,7 +41,7 @@ async fn print(client: &Client, args: &Args) -> anyhow::Result<()> {
                 "etag": found.etag, "author": found.author, "why": found.why,
                 "time": names::timestamp(found.update_time.as_ref()),
             });
-            writeln!(out, "{object}")?;
+            output::json(&object)?;
         }
         return Ok(());
     }
@@ -67,5 +65,5 @@ async fn print(client: &Client, args: &Args) -> anyhow::Result<()> {
             &found.why,
         ]);
     }
-    output::print_table(&mut out, &table)
+    Ok(output::print_table(&table)?)
 }

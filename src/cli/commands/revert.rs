@@ -39,6 +39,6 @@ async fn take_out(client: &Client, args: &Args) -> anyhow::Result<()> {
         why: args.common.why.clone().unwrap_or_default(),
     };
     let made = client.versions().revert_edit(request).await?.into_inner();
-    change::say(&made.version.unwrap_or_default(), &args.reference);
+    change::say(&made.version.unwrap_or_default(), &args.reference)?;
     Ok(())
 }

@@ -49,12 +49,12 @@ async fn move_ref(client: &Client, args: &Args) -> anyhow::Result<()> {
     };
     let moved = client.versions().update_ref(request).await?.into_inner();
     let now = moved.r#ref.unwrap_or_default();
-    eprintln!(
+    say!(
         "{} moved from {} to {}; nothing was deleted",
         args.reference,
         names::brief(&moved.previous_version),
         names::brief(&now.version)
     );
-    println!("{}", now.version);
+    show!("{}", now.version)?;
     Ok(())
 }

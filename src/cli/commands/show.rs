@@ -1,6 +1,5 @@
 //! `palimpsest show`: a version or an edit.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use tonic::{Code, Status};
@@ -37,7 +36,6 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
 
 async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
     let model = names::model(client, args.model.as_deref()).await?;
-    let mut out = std::io::stdout().lock();
     let is_edit = args.what.contains("/edits/");
     let found = if is_edit {
         None
@@ -46,17 +44,17 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
             Ok(version) => Some(version),
             // It may be an edit's digest; if it is not, the version is what is missing.
             Err(error) => match names::edit(client, &model, &args.what).await {
-                Ok(edit) => return edit_text(&mut out, &edit, args.json),
+                Ok(edit) => return edit_text(&edit, args.json),
                 Err(_) => return Err(not_there(error, &args.what, &model)),
             },
         }
     };
     match found {
-        Some(version) if args.json => writeln!(out, "{}", names::to_json(&version))?,
-        Some(version) => version_text(&mut out, client, &model, &version).await?,
+        Some(version) if args.json => output::json(&names::to_json(&version))?,
+        Some(version) => version_text(client, &model, &version).await?,
         None => {
             let edit = names::edit(client, &model, &args.what).await?;
-            edit_text(&mut out, &edit, args.json)?;
+            edit_text(&edit, args.json)?;
         }
     }
     Ok(())
@@ -72,20 +70,14 @@ fn not_there(error: anyhow::Error, what: &str, model: &str) -> anyhow::Error {
 }
 
 /// A named value, unless it is empty.
-fn line(out: &mut impl Write, name: &str, value: &str) -> std::io::Result<()> {
+fn line(name: &str, value: &str) -> Result<(), output::Error> {
     if value.is_empty() {
         return Ok(());
     }
-    writeln!(out, "{name:<12}{value}")
+    show!("{name:<12}{value}")
 }
 
-async fn version_text(
-    out: &mut impl Write,
-    client: &Client,
-    model: &str,
-    found: &v1::Version,
-) -> anyhow::Result<()> {
-    let mut line = |name: &str, value: &str| line(out, name, value);
+async fn version_text(client: &Client, model: &str, found: &v1::Version) -> anyhow::Result<()> {
     line("version", names::full(&found.name))?;
     line("number", &format!("v{}", found.number))?;
     line("made by", &names::kind(found))?;
@@ -117,8 +109,8 @@ async fn version_text(
         ]);
     }
     if !found.edits.is_empty() {
-        writeln!(out)?;
-        output::print_table(out, &edits)?;
+        show!("")?;
+        output::print_table(&edits)?;
     }
     if !found.matrices.is_empty() {
         let mut matrices = Table::new(&[
@@ -129,18 +121,17 @@ async fn version_text(
         for matrix in &found.matrices {
             matrices.row([&matrix.tensor_name, &matrix.dtype, &matrix.digest]);
         }
-        writeln!(out)?;
-        output::print_table(out, &matrices)?;
+        show!("")?;
+        output::print_table(&matrices)?;
     }
     Ok(())
 }
 
-fn edit_text(out: &mut impl Write, edit: &v1::Edit, json: bool) -> anyhow::Result<()> {
+fn edit_text(edit: &v1::Edit, json: bool) -> anyhow::Result<()> {
     if json {
-        writeln!(out, "{}", names::edit_to_json(edit))?;
+        output::json(&names::edit_to_json(edit))?;
         return Ok(());
     }
-    let mut line = |name: &str, value: &str| line(out, name, value);
     line("edit", names::full(&edit.name))?;
     line(
         "state",
@@ -189,8 +180,8 @@ fn edit_text(out: &mut impl Write, edit: &v1::Edit, json: bool) -> anyhow::Resul
             factor.digest.clone(),
         ]);
     }
-    writeln!(out)?;
-    output::print_table(out, &factors)?;
+    show!("")?;
+    output::print_table(&factors)?;
     for (title, list) in [("PARAMETER", &edit.parameters), ("FIGURE", &edit.figures)] {
         if list.is_empty() {
             continue;
@@ -199,8 +190,8 @@ fn edit_text(out: &mut impl Write, edit: &v1::Edit, json: bool) -> anyhow::Resul
         for number in list {
             table.row([number.key.clone(), format!("{:.6}", number.value)]);
         }
-        writeln!(out)?;
-        output::print_table(out, &table)?;
+        show!("")?;
+        output::print_table(&table)?;
     }
     Ok(())
 }

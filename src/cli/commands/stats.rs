@@ -1,6 +1,5 @@
 //! `palimpsest stats`: what the inputs of the edited matrices look like over ordinary text.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -211,13 +210,12 @@ async fn list(client: &Client, args: &ListArgs) -> anyhow::Result<()> {
     if !args.json {
         return show(&found.statistics);
     }
-    let mut out = std::io::stdout().lock();
     for one in &found.statistics {
         let line = serde_json::json!({
             "name": one.name, "version": one.version, "layer": one.layer, "tokens": one.tokens,
             "channels": one.channels, "corpus": one.corpus, "source": one.source, "size": one.size,
         });
-        writeln!(out, "{line}")?;
+        output::json(&line)?;
     }
     Ok(())
 }
@@ -241,7 +239,7 @@ fn show(statistics: &[v1::Statistics]) -> anyhow::Result<()> {
             names::brief(&one.name).to_owned(),
         ]);
     }
-    output::print_table(&mut std::io::stdout().lock(), &table)
+    Ok(output::print_table(&table)?)
 }
 
 /// What statistics are collected over.

@@ -1,6 +1,5 @@
 //! `palimpsest status`: a coordinator, its workers and its newest jobs.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -38,23 +37,21 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
     let workers = client.all_workers().await?;
     let mut jobs = client.all_jobs().await?;
     jobs.truncate(JOBS);
-    let mut out = std::io::stdout().lock();
     if args.json {
         let jobs: Vec<_> = jobs.iter().map(job::to_json).collect();
         let workers: Vec<_> = workers.iter().map(worker_json).collect();
         let coordinator = status.as_ref().map(status_json);
         let all = json!({ "coordinator": coordinator, "workers": workers, "jobs": jobs });
-        writeln!(out, "{all}")?;
+        output::json(&all)?;
     } else {
         if let Some(status) = &status {
-            print(&mut out, status)?;
-            writeln!(out)?;
+            print(status)?;
+            show!("")?;
         }
-        output::print_table(&mut out, &worker_table(&workers))?;
-        writeln!(out)?;
-        output::print_table(&mut out, &job::table(&jobs))?;
+        output::print_table(&worker_table(&workers))?;
+        show!("")?;
+        output::print_table(&job::table(&jobs))?;
     }
-    drop(out);
     connection.close().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -72,7 +69,7 @@ fn list(counts: &[(u64, &str)]) -> String {
     }
 }
 
-fn print(out: &mut impl Write, status: &v1::Status) -> std::io::Result<()> {
+fn print(status: &v1::Status) -> Result<(), output::Error> {
     let scheduler = status.scheduler.clone().unwrap_or_default();
     let counts = scheduler.counts.unwrap_or_default();
     let workers = scheduler.workers.unwrap_or_default();
@@ -167,7 +164,7 @@ fn print(out: &mut impl Write, status: &v1::Status) -> std::io::Result<()> {
         ("invariants", invariants(status)),
     ];
     for (name, text) in lines.iter().filter(|(_, text)| !text.is_empty()) {
-        writeln!(out, "{name:<12} {text}")?;
+        show!("{name:<12} {text}")?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `palimpsest store`: verify, rebuild, back up, restore and clean a store.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -309,12 +309,11 @@ trait Print: Serialize {
 }
 
 fn print(report: &impl Print, json: bool) -> anyhow::Result<ExitCode> {
-    let mut out = std::io::stdout().lock();
     if json {
-        writeln!(out, "{}", serde_json::to_string(report)?)?;
+        output::json(report)?;
     } else {
         for line in report.lines() {
-            writeln!(out, "{line}")?;
+            show!("{line}")?;
         }
     }
     Ok(ExitCode::SUCCESS)

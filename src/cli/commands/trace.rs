@@ -122,10 +122,10 @@ async fn sweep(
     let job = args.job.job(&model, Spec::Trace(spec), priority);
     let job = submit::create(client, args.job.request(job)).await?;
     if args.job.detach {
-        println!("{}", job.name);
+        show!("{}", job.name)?;
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("{} accepted", job.name);
+    say!("{} accepted", job.name);
     results::follow(client, &job, connection, &args.format).await
 }
 

@@ -41,7 +41,7 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// List the workers of a coordinator
-    List {},
+    List,
     /// Let a worker finish what it has begun, hand the rest back and leave
     Drain {
         /// The worker
@@ -142,22 +142,22 @@ async fn say(command: Command, client: &Client) -> anyhow::Result<()> {
         format!("workers/{id}")
     };
     match command {
-        Command::List { .. } => {
+        Command::List => {
             let table = status::worker_table(&client.all_workers().await?);
-            output::print_table(&mut std::io::stdout().lock(), &table)?;
+            output::print_table(&table)?;
         }
         Command::Drain { worker, .. } => {
             let name = resource(&worker);
             let request = v1::DrainWorkerRequest { name };
             let answer = client.workers().drain_worker(request).await?.into_inner();
             let worker = answer.worker.unwrap_or_default();
-            println!("{} draining, {} leases", worker.name, worker.leases.len());
+            show!("{} draining, {} leases", worker.name, worker.leases.len())?;
         }
         Command::Readmit { worker, .. } => {
             let name = resource(&worker);
             let request = v1::ReadmitWorkerRequest { name };
             let answer = client.workers().readmit_worker(request).await?.into_inner();
-            println!("{} readmitted", answer.worker.unwrap_or_default().name);
+            show!("{} readmitted", answer.worker.unwrap_or_default().name)?;
         }
     }
     Ok(())

@@ -1,14 +1,12 @@
 //! Shows what an edit did.
 
-use std::io::Write;
-
 use serde_json::json;
 
+use crate::cli::output;
 use crate::proto::v1::{self, EditProbeKind, unit_result::Outcome};
 
 /// Prints what an edit did.
 pub fn print(
-    out: &mut impl Write,
     result: &v1::UnitResult,
     made: Option<&v1::CreateEditResponse>,
     as_json: bool,
@@ -16,7 +14,7 @@ pub fn print(
     let outcome = match &result.outcome {
         Some(Outcome::Edit(outcome)) => outcome,
         Some(Outcome::Failure(failure)) => {
-            eprintln!("edit {}: {}", result.unit + 1, failure.message);
+            say!("edit {}: {}", result.unit + 1, failure.message);
             return Ok(());
         }
         _ => return Ok(()),
@@ -47,25 +45,24 @@ pub fn print(
             "version": made.and_then(|made| Some(made.version.as_ref()?.name.clone())), "figures": figures, "probes": probes,
             "losses": outcome.steps.iter().map(|step| step.loss).collect::<Vec<_>>(),
         });
-        writeln!(out, "{line}")?;
+        output::json(&line)?;
         return Ok(());
     }
     let arrow = |before: f64, after: f64| format!("{before:.3} -> {after:.3}");
     for probe in &outcome.probes {
-        write!(
-            out,
+        let mut line = format!(
             "{:<11} {}  {} {}",
             kind(probe.kind()),
             probe.prompt,
             request.target_new.trim(),
             arrow(probe.new_before, probe.new_after)
-        )?;
+        );
         if let (Some(target), Some(before), Some(after)) =
             (&request.target_true, probe.true_before, probe.true_after)
         {
-            write!(out, ", {} {}", target.trim(), arrow(before, after))?;
+            line += &format!(", {} {}", target.trim(), arrow(before, after));
         }
-        writeln!(out)?;
+        show!("{line}")?;
     }
     let figure = |key: &str| edit.figures.iter().find(|f| f.key == key).map(|f| f.value);
     let norm = figure("update_norm").unwrap_or_default();
@@ -74,15 +71,14 @@ pub fn print(
         None => "the drift of other text was not measured: it does not fit the model's context"
             .to_owned(),
     };
-    writeln!(
-        out,
+    show!(
         "{} at layer {} in {} steps; the change has {norm:.3} of the matrix's norm; {drift}",
         edit.method,
         layer_of(&edit),
         outcome.steps.len(),
     )?;
     for warning in &edit.warnings {
-        eprintln!("warning: {warning}");
+        say!("warning: {warning}");
     }
     Ok(())
 }

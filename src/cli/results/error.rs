@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cli::output;
 use crate::{causal, npz, plot, wire};
 
 /// Results that cannot be shown.
@@ -76,6 +77,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The stream that results are printed to.
-    #[error("results cannot be printed: {0}")]
-    Output(#[from] std::io::Error),
+    #[error(transparent)]
+    Output(#[from] output::Error),
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::Output(error.into())
+    }
 }

@@ -79,7 +79,7 @@ pub async fn follow(
     let job = present(client, &job.name, format).await?;
     let counts = job.counts.unwrap_or_default();
     if counts.units_cached > 0 {
-        eprintln!(
+        say!(
             "{} of {} {} were answered from the store; --no-cache computes them afresh",
             counts.units_cached,
             counts.units,
@@ -88,7 +88,7 @@ pub async fn follow(
     }
     follow::say_held(&job);
     if job.state() != v1::JobState::Succeeded {
-        eprintln!(
+        say!(
             "{} {}: 'palimpsest job show' says why",
             job.name,
             state(&job)
@@ -101,25 +101,23 @@ pub async fn follow(
 /// stands.
 pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Result<v1::Job> {
     let (job, found) = results(client, name).await?;
-    let mut out = std::io::stdout().lock();
     if let Some(Spec::Generate(_)) = job.spec {
-        generate::print(&mut out, &found, format.json)?;
+        generate::print(&found, format.json)?;
         return Ok(job);
     }
     if let Some(Spec::Edit(_)) = job.spec {
         for result in &found {
-            edit::print(&mut out, result, None, format.json)?;
+            edit::print(result, None, format.json)?;
         }
         return Ok(job);
     }
     if let Some(Spec::Eval(_)) = job.spec {
-        drop(out);
         evaluation(client, &job, &found, format).await?;
         return Ok(job);
     }
     if let Some(Spec::Stats(_)) = job.spec {
         for result in &found {
-            stats::print(&mut out, result)?;
+            stats::print(result)?;
         }
         return Ok(job);
     }
@@ -127,8 +125,8 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
     let over_facts = format.averages || format.by_relation;
     if format.json {
         match over_facts {
-            true => results.averages_json(&mut out, format.by_relation)?,
-            false => results.json_lines(&mut out)?,
+            true => results.averages_json(&mut output::JsonLines, format.by_relation)?,
+            false => results.json_lines(&mut output::JsonLines)?,
         }
     }
     if let Some(folder) = &format.svg {
@@ -139,14 +137,15 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
         if format.by_relation {
             files.extend(results.svg_relations(folder)?);
         }
-        eprintln!("{} figures in {}", files.len(), folder.display());
+        say!("{} figures in {}", files.len(), folder.display());
     }
     if let Some(folder) = &format.npz {
         let files = results.npz(folder)?;
-        eprintln!("{} arrays in {}", files.len(), folder.display());
+        say!("{} arrays in {}", files.len(), folder.display());
     }
     if !format.json {
         let (width, colour) = (terminal_width(), output::colour());
+        let mut out = Vec::new();
         if format.by_relation {
             results.report_relations(&mut out, width, colour)?;
         } else if format.averages {
@@ -154,6 +153,7 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
         } else {
             results.report(&mut out, width, colour)?;
         }
+        output::raw(&out)?;
     }
     Ok(job)
 }
@@ -177,12 +177,13 @@ async fn evaluation(
     }
     let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
     let evaluation = Evaluation::new(job, found, label)?;
-    let mut out = std::io::stdout().lock();
     match (format.json, format.averages) {
-        (true, true) => evaluation.means_json(&mut out)?,
-        (true, false) => evaluation.json_lines(&mut out)?,
+        (true, true) => evaluation.means_json(&mut output::JsonLines)?,
+        (true, false) => evaluation.json_lines(&mut output::JsonLines)?,
         (false, averages) => {
+            let mut out = Vec::new();
             evaluation.report(&mut out, !averages, terminal_width(), output::colour())?;
+            output::raw(&out)?;
         }
     }
     Ok(())
@@ -203,7 +204,7 @@ pub async fn results(
     let mut job = job.unwrap_or_default();
     fetch_parts(client, &mut job).await?;
     if !is_terminal(job.state()) {
-        eprintln!("the job is {}: these are the results so far", state(&job));
+        say!("the job is {}: these are the results so far", state(&job));
     }
     let page = |token: String| {
         let name = &job.name;

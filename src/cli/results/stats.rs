@@ -1,17 +1,15 @@
 //! Shows what pieces of a corpus gave.
 
-use std::io::Write;
-
 use crate::proto::v1::{self, unit_result::Outcome};
 
 /// Prints what a piece of a corpus gave.
-pub fn print(out: &mut impl Write, result: &v1::UnitResult) -> anyhow::Result<()> {
+pub fn print(result: &v1::UnitResult) -> anyhow::Result<()> {
     match &result.outcome {
         Some(Outcome::StatsShard(shard)) => {
-            writeln!(out, "piece {}: {} tokens", result.unit + 1, shard.tokens)?;
+            show!("piece {}: {} tokens", result.unit + 1, shard.tokens)?;
         }
         Some(Outcome::Failure(failure)) => {
-            eprintln!("piece {}: {}", result.unit + 1, failure.message);
+            say!("piece {}: {}", result.unit + 1, failure.message);
         }
         _ => {}
     }

@@ -101,8 +101,8 @@ async fn import(client: &Client, args: &Args, edits: Vec<Vec<Factor>>) -> anyhow
         };
         let made = client.versions().create_edit(request).await?.into_inner();
         let edit = made.edit.unwrap_or_default();
-        eprintln!("edit {}", names::brief(&edit.name));
-        change::say(&made.version.unwrap_or_default(), &args.reference);
+        say!("edit {}", names::brief(&edit.name));
+        change::say(&made.version.unwrap_or_default(), &args.reference)?;
     }
     Ok(())
 }

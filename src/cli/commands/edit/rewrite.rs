@@ -166,7 +166,7 @@ async fn edit_all(
             match keep(client, args, &model, edit).await {
                 Ok(made) => break (result, Some(made)),
                 Err(status) if status.code() == Code::Aborted && attempts > 0 => {
-                    eprintln!("{}: the edit is computed again", status.message());
+                    say!("{}: the edit is computed again", status.message());
                     attempts -= 1;
                 }
                 Err(status) if status.code() == Code::Aborted => {
@@ -176,32 +176,27 @@ async fn edit_all(
                 Err(status) => return Err(status.into()),
             }
         };
-        results::edit::print(
-            &mut std::io::stdout().lock(),
-            &result,
-            made.as_ref(),
-            args.json,
-        )?;
+        results::edit::print(&result, made.as_ref(), args.json)?;
         match made {
             Some(made) if made.version.is_some() => {
                 let edit = made.edit.unwrap_or_default();
                 // The next edits use the same texts: drawing them costs more than an edit's step.
                 contexts = edit.contexts;
-                eprintln!("edit {}", names::brief(&edit.name));
+                say!("edit {}", names::brief(&edit.name));
                 if !args.json {
-                    change::say(&made.version.unwrap_or_default(), &args.reference);
+                    change::say(&made.version.unwrap_or_default(), &args.reference)?;
                 }
             }
             Some(made) => {
                 all_taken = false;
                 let edit = made.edit.unwrap_or_default();
-                eprintln!(
+                say!(
                     "edit {} is rejected, {} stays where it was:",
                     names::brief(&edit.name),
                     args.reference
                 );
                 for gate in &edit.failed_gates {
-                    eprintln!("  {gate}");
+                    say!("  {gate}");
                 }
             }
             None => all_taken = false,
