@@ -21,6 +21,7 @@ pub mod proto;
 pub mod stats;
 pub mod store;
 pub mod telemetry;
+mod text;
 
 pub mod version;
 pub mod wire;

@@ -20,11 +20,14 @@ use crate::proto::v1::{
     WatchAuditEntriesResponse,
 };
 use crate::store::Store;
+use crate::text;
 
-/// Most bytes of leaves in one message: each travels twice, and a message stays under 4 MiB.
+/// Most bytes of an entry that travels whole, which is twice: as bytes, and parsed.
 const LEAF_BYTES: usize = 1 << 20;
 /// Most entries in one message of a watch.
 const LEAVES: usize = 1000;
+/// Most bytes of each text of an entry that is larger than that.
+const TEXT_LIMIT: usize = 1 << 10;
 /// A watch says something at least this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
@@ -61,10 +64,35 @@ fn leaf(place: u64, bytes: Vec<u8>) -> Result<AuditLeaf, Status> {
         let problem = format!("at place {place} lies entry {}", entry.sequence);
         return Err(audit::Error::Damaged { problem }.into());
     }
+    if bytes.len() > LEAF_BYTES {
+        return Ok(AuditLeaf {
+            leaf: Vec::new(),
+            hash: merkle::leaf(&bytes).to_vec(),
+            entry: Some(shortened(entry)),
+        });
+    }
     Ok(AuditLeaf {
         leaf: bytes,
         entry: Some(entry),
+        hash: Vec::new(),
     })
+}
+
+/// An entry that no message could carry, as earlier versions could write: with its texts cut.
+fn shortened(entry: AuditEntry) -> AuditEntry {
+    let cut = |text: String| text::cut(&text, TEXT_LIMIT);
+    AuditEntry {
+        principal: cut(entry.principal),
+        action: cut(entry.action),
+        resource: cut(entry.resource),
+        request_digest: cut(entry.request_digest),
+        why: cut(entry.why),
+        refusal: cut(entry.refusal),
+        version_before: cut(entry.version_before),
+        version_after: cut(entry.version_after),
+        detail: cut(entry.detail),
+        ..entry
+    }
 }
 
 /// The hashes of the first `size` leaves.
@@ -129,10 +157,10 @@ impl AuditService for Audit {
                         .as_ref()
                         .is_some_and(|entry| filter.passes(entry))
                     {
-                        if leaves.len() == size || (bytes > LEAF_BYTES && !leaves.is_empty()) {
+                        bytes += found.encoded_len();
+                        if leaves.len() == size || (bytes > pages::BYTES && !leaves.is_empty()) {
                             return Ok((leaves, Some(last)));
                         }
-                        bytes += found.leaf.len();
                         leaves.push(found);
                     }
                     last = place;
@@ -164,15 +192,16 @@ impl AuditService for Audit {
                 signal.mark_unchanged();
                 let store = coordinator.store().clone();
                 let leaves = super::blocking(move || {
-                    let mut bytes = 0;
-                    let new = store.audit_entries(after).take(LEAVES);
-                    let new = new.take_while(|(_, read)| {
-                        let before = bytes;
-                        bytes += read.as_ref().map_or(0, Vec::len);
-                        before < LEAF_BYTES
-                    });
-                    new.map(|(place, read)| leaf(place, read?))
-                        .collect::<Result<Vec<_>, _>>()
+                    let (mut leaves, mut bytes) = (Vec::new(), 0);
+                    for (place, read) in store.audit_entries(after).take(LEAVES) {
+                        let found = leaf(place, read?)?;
+                        bytes += found.encoded_len();
+                        if bytes > pages::BYTES && !leaves.is_empty() {
+                            break;
+                        }
+                        leaves.push(found);
+                    }
+                    Ok(leaves)
                 })
                 .await?;
                 let seen = leaves.last().and_then(|last| last.entry.as_ref());

@@ -7,7 +7,7 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
 use super::status::{Reason, status};
-use crate::audit::EntryDraft;
+use crate::audit::{EntryDraft, WHY_LIMIT};
 use crate::auth::{Caller, Role};
 use crate::client::PRINCIPAL;
 use crate::coordinator::Coordinator;
@@ -17,9 +17,8 @@ use crate::version::Authorship;
 /// Whom a request without a name comes from.
 const NOBODY: &str = "anonymous";
 
-/// Longest name and reason that are kept.
+/// Longest name that is kept.
 const NAME_LIMIT: usize = 200;
-const WHY_LIMIT: usize = 4 << 10;
 
 /// The user that a client names.
 pub fn principal(metadata: &MetadataMap) -> String {

@@ -1,5 +1,6 @@
 //! `ModelService`: the models of the store.
 
+use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::caller::{answered, draft};
@@ -14,7 +15,17 @@ use crate::proto::v1::{
     ListModelsResponse, Model,
 };
 use crate::store::{Change, Store};
+use crate::text;
 use crate::wire::names;
+use crate::wire::names;
+
+/// Longest name of a family, in bytes.
+const FAMILY_LIMIT: usize = 100;
+/// Most files of a model. The largest checkpoints have some hundred.
+const FILES_LIMIT: usize = 4096;
+/// Longest name of a file, and longest path to one, in bytes, as file systems have them.
+const FILE_NAME_LIMIT: usize = 255;
+const PATH_LIMIT: usize = 4096;
 
 /// Serves the models of a coordinator.
 #[derive(Debug)]
@@ -124,14 +135,10 @@ impl ModelService for Models {
         let request = request.into_inner();
         let size = pages::size(request.page_size)?;
         let after = pages::after("models", &request.page_token)?.unwrap_or_default();
-        let mut models = self.store().models(&after, size + 1)?;
-        let more = models.len() > size;
-        models.truncate(size);
-        for model in &mut models {
-            model.tensors.clear();
-        }
+        let store = self.store().clone();
+        let (models, more) = super::blocking(move || list(&store, after, size)).await?;
         let next_page_token = match models.last() {
-            Some(last) if more => pages::token("models", last.name.trim_start_matches("models/")),
+            Some(last) if more => pages::token("models", names::last(&last.name)),
             _ => String::new(),
         };
         Ok(Response::new(ListModelsResponse {
@@ -141,12 +148,54 @@ impl ModelService for Models {
     }
 }
 
+/// A page of the models after one, and whether there are more. They are read one by one: each may
+/// have megabytes of tensors, which lists leave out.
+fn list(store: &Store, mut after: String, size: usize) -> Result<(Vec<Model>, bool), Status> {
+    let (mut models, mut page) = (Vec::new(), pages::Page::new(size));
+    while let Some(mut model) = store.models(&after, 1)?.pop() {
+        model.tensors.clear();
+        // Those of a store in which earlier versions wrote what is refused now.
+        model.family = text::cut(&model.family, FAMILY_LIMIT);
+        model.files.truncate(FILES_LIMIT);
+        for file in &mut model.files {
+            file.file_name = text::cut(&file.file_name, FILE_NAME_LIMIT);
+            file.source_path = text::cut(&file.source_path, FILE_NAME_LIMIT);
+        }
+        if !page.takes(model.encoded_len()) {
+            return Ok((models, true));
+        }
+        names::last(&model.name).clone_into(&mut after);
+        models.push(model);
+    }
+    Ok((models, false))
+}
+
 /// The digests of the files, if all of the model is in order.
 fn check_model(id: &str, model: &Model) -> Result<Vec<Digest>, Vec<check::Violation>> {
     let mut wrong = Vec::new();
     wrong.extend(check::identifier("model_id", id).err());
+    if model.encoded_len() > pages::BYTES {
+        let what = format!(
+            "it has {} bytes: {} at most",
+            model.encoded_len(),
+            pages::BYTES
+        );
+        wrong.push(("model".to_owned(), what));
+    }
+    if model.files.len() > FILES_LIMIT {
+        let what = format!("there are {}: {FILES_LIMIT} at most", model.files.len());
+        // Nothing is said of each of them.
+        return Err(vec![("model.files".to_owned(), what)]);
+    }
     if model.family.is_empty() {
         wrong.push(("model.family".to_owned(), "it is missing".to_owned()));
+    }
+    if model.family.len() > FAMILY_LIMIT {
+        let what = format!(
+            "it has {} bytes: {FAMILY_LIMIT} at most",
+            model.family.len()
+        );
+        wrong.push(("model.family".to_owned(), what));
     }
     let shape = model.shape.unwrap_or_default();
     for (field, value) in [
@@ -170,14 +219,22 @@ fn check_model(id: &str, model: &Model) -> Result<Vec<Digest>, Vec<check::Violat
     for (n, file) in model.files.iter().enumerate() {
         let field = |name: &str| format!("model.files[{n}].{name}");
         let name = &file.file_name;
-        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
-            let what = format!("'{name}' is not a plain file name");
+        if !is_plain_name(name) {
+            let what =
+                format!("'{name}' is not a plain file name of {FILE_NAME_LIMIT} bytes at most");
             wrong.push((field("file_name"), what));
         } else if model.files[..n]
             .iter()
             .any(|other| other.file_name == *name)
         {
             wrong.push((field("file_name"), format!("'{name}' is named twice")));
+        }
+        if file.source_path.len() > PATH_LIMIT {
+            let what = format!(
+                "it has {} bytes: {PATH_LIMIT} at most",
+                file.source_path.len()
+            );
+            wrong.push((field("source_path"), what));
         }
         match file.digest.parse() {
             Ok(digest) => digests.push(digest),
@@ -189,6 +246,11 @@ fn check_model(id: &str, model: &Model) -> Result<Vec<Digest>, Vec<check::Violat
     } else {
         Err(wrong)
     }
+}
+
+fn is_plain_name(name: &str) -> bool {
+    let plain = |c: char| !matches!(c, '/' | '\\') && !c.is_control();
+    (1..=FILE_NAME_LIMIT).contains(&name.len()) && !name.starts_with('.') && name.chars().all(plain)
 }
 
 /// BLAKE3 over the names and digests of the files, in the order of their names.

@@ -1,11 +1,14 @@
 //! Page sizes and opaque page tokens.
 
+use prost::Message;
 use tonic::Status;
 
 use super::status::{invalid_argument, invalid_page_token};
 
 const DEFAULT_SIZE: u32 = 100;
 const LARGEST_SIZE: u32 = 1000;
+/// Most bytes of items in a page, but for a single one: a message stays under 4 MiB.
+pub const BYTES: usize = 3 << 20;
 
 /// How many items a page is to have.
 pub fn size(asked: u32) -> Result<usize, Status> {
@@ -28,19 +31,64 @@ pub fn token(list: &str, last: &str) -> String {
         .collect()
 }
 
-/// Cuts a page that has one item more than was asked for where there is more, and gives the token of the next page, made
-/// of its last item; empty on the last page.
-pub fn cut<T>(
+/// Cuts a page that has one item more than was asked for where there is more, by number and by bytes,
+/// and gives the token of the next page, made of its last item; empty on the last page.
+pub fn cut<T: Message>(
     list: &str,
     items: &mut Vec<T>,
     size: usize,
     key: impl FnOnce(&T) -> String,
 ) -> String {
-    let more = items.len() > size;
-    items.truncate(size);
+    cut_by(list, items, size, T::encoded_len, key)
+}
+
+/// [`cut`], of items that are not messages themselves; `bytes` says how large an item's message is.
+pub fn cut_by<T>(
+    list: &str,
+    items: &mut Vec<T>,
+    size: usize,
+    bytes: impl Fn(&T) -> usize,
+    key: impl FnOnce(&T) -> String,
+) -> String {
+    let mut page = Page::new(size);
+    let all = items.len();
+    let fit = items.iter().take_while(|item| page.takes(bytes(item)));
+    let fit = fit.count();
+    items.truncate(fit);
     match items.last() {
-        Some(last) if more => token(list, &key(last)),
+        Some(last) if fit < all => token(list, &key(last)),
         _ => String::new(),
+    }
+}
+
+/// The room that is left on a page.
+#[derive(Debug)]
+pub struct Page {
+    size: usize,
+    items: usize,
+    bytes: usize,
+}
+
+impl Page {
+    /// A page of `size` items, which is at least 1, and of [`BYTES`].
+    pub fn new(size: usize) -> Self {
+        Self {
+            size,
+            items: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Whether an item of so many bytes still goes on the page; it is counted if it does. The first
+    /// one always does.
+    pub fn takes(&mut self, bytes: usize) -> bool {
+        let fits = self.items < self.size && self.bytes + bytes <= BYTES;
+        if fits || self.items == 0 {
+            self.items += 1;
+            self.bytes += bytes;
+            return true;
+        }
+        false
     }
 }
 
@@ -64,6 +112,22 @@ pub fn after(list: &str, token: &str) -> Result<Option<String>, Status> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_ends_by_number_and_by_bytes_and_has_at_least_one_item() {
+        let half = "x".repeat(BYTES / 2 - 10);
+        let list = |texts: &[&str], size: usize| {
+            let mut items: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
+            let next = cut("texts", &mut items, size, |last| last.len().to_string());
+            (items.len(), !next.is_empty())
+        };
+        assert_eq!(list(&["a", "b", "c"], 2), (2, true));
+        assert_eq!(list(&["a", "b"], 2), (2, false));
+        assert_eq!(list(&[&half, &half, &half], 100), (2, true));
+        let huge = "x".repeat(2 * BYTES);
+        assert_eq!(list(&[&huge, "a"], 100), (1, true));
+        assert_eq!(list(&[], 100), (0, false));
+    }
 
     #[test]
     fn a_token_comes_back_and_belongs_to_its_list() {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::caller::{answered, draft};
@@ -249,8 +250,13 @@ impl VersionService for Versions {
                     .collect::<Result<Vec<_>, Error>>()
             })
             .await?;
-        let next_page_token =
-            pages::cut("edits", &mut edits, size, |(number, _)| number.to_string());
+        let next_page_token = pages::cut_by(
+            "edits",
+            &mut edits,
+            size,
+            |(_, edit)| edit.encoded_len(),
+            |(number, _)| number.to_string(),
+        );
         Ok(Response::new(ListEditsResponse {
             edits: edits.into_iter().map(|(_, edit)| edit).collect(),
             next_page_token,

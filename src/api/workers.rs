@@ -22,6 +22,7 @@ use crate::proto::v1::{
 };
 use crate::telemetry::traces;
 use crate::wire::names;
+use crate::wire::names;
 
 /// The protocol that this coordinator speaks.
 pub const PROTOCOL: u32 = 1;
@@ -150,12 +151,9 @@ impl WorkerService for Workers {
             .coordinator
             .inspect(move |core| core.workers(&after, size + 1))
             .await?;
-        let more = workers.len() > size;
-        workers.truncate(size);
-        let next_page_token = match workers.last() {
-            Some(last) if more => pages::token("workers", last.name.trim_start_matches("workers/")),
-            _ => String::new(),
-        };
+        let next_page_token = pages::cut("workers", &mut workers, size, |last| {
+            names::last(&last.name).to_owned()
+        });
         Ok(Response::new(ListWorkersResponse {
             workers,
             next_page_token,

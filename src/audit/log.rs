@@ -42,6 +42,30 @@ pub struct EntryDraft {
     pub detail: String,
 }
 
+/// Most bytes of each text of an entry but the reason: a request may have sent megabytes of it, and
+/// an entry is kept, sent and shown for ever.
+const TEXT_LIMIT: usize = 400;
+/// Most bytes of the reason that a caller gives, and of what was said to them.
+pub const WHY_LIMIT: usize = 4 << 10;
+
+impl EntryDraft {
+    /// The draft with its texts cut to what an entry keeps.
+    fn bounded(self) -> Self {
+        let cut = |text: String| crate::text::cut(&text, TEXT_LIMIT);
+        Self {
+            principal: cut(self.principal),
+            action: cut(self.action),
+            resource: cut(self.resource),
+            request_digest: cut(self.request_digest),
+            why: crate::text::cut(&self.why, WHY_LIMIT),
+            refusal: self.refusal.map(|text| crate::text::cut(&text, WHY_LIMIT)),
+            version_before: cut(self.version_before),
+            version_after: cut(self.version_after),
+            detail: cut(self.detail),
+        }
+    }
+}
+
 /// The end of the log as it is stored, in the same batch as the entries.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Head {
@@ -116,6 +140,7 @@ impl Log {
                 problem: problem.clone(),
             });
         }
+        let draft = draft.bounded();
         let sequence = self.frontier.size() + 1;
         let outcome = match &draft.refusal {
             None => AuditOutcome::Ok,
@@ -304,6 +329,29 @@ mod tests {
             store.commit(&[Change::Record(record)]).unwrap();
             assert_eq!(report(&store).problems, Vec::<String>::new());
         }
+    }
+
+    #[test]
+    fn an_entry_keeps_little_of_what_a_request_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let mut log = Log::open(&store).unwrap();
+        let huge = || "ä".repeat(2 << 20);
+        let draft = EntryDraft {
+            principal: huge(),
+            action: huge(),
+            resource: huge(),
+            request_digest: huge(),
+            why: huge(),
+            refusal: Some(huge()),
+            version_before: huge(),
+            version_after: huge(),
+            detail: huge(),
+        };
+        store.commit(&log.append(draft, 1000).unwrap()).unwrap();
+        let (_, leaf) = store.audit_entries(0).next().unwrap();
+        assert!(leaf.unwrap().len() < 16 << 10);
+        assert_eq!(report(&store).problems, Vec::<String>::new());
     }
 
     #[test]

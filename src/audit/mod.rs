@@ -11,6 +11,6 @@ mod note;
 mod verify;
 
 pub use error::Error;
-pub use log::{EntryDraft, Log};
+pub use log::{EntryDraft, Log, WHY_LIMIT};
 pub use note::{Checkpoint, Signer};
-pub use verify::{Report, Verifier, verify};
+pub use verify::{Report, Verifier, leaf_hash, verify};

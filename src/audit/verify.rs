@@ -3,7 +3,7 @@
 
 use prost::Message;
 
-use super::merkle::{self, Frontier};
+use super::merkle::{self, Frontier, Hash};
 use crate::proto::v1;
 
 /// What came out of reading a log.
@@ -40,6 +40,14 @@ pub fn verify(
     verifier.end()
 }
 
+/// The hash of an entry as a server sent it: of its bytes, or that which came in their place.
+pub fn leaf_hash(leaf: &v1::AuditLeaf) -> Hash {
+    match <Hash>::try_from(leaf.hash.as_slice()) {
+        Ok(hash) if leaf.leaf.is_empty() => hash,
+        _ => merkle::leaf(&leaf.leaf),
+    }
+}
+
 impl Verifier {
     /// A verifier that has seen nothing.
     pub fn new(newest: Option<&v1::AuditCheckpoint>, kept: Option<&v1::AuditCheckpoint>) -> Self {
@@ -60,18 +68,7 @@ impl Verifier {
 
     /// Takes the next entry: the place at which it lies, and its bytes or why there are none.
     pub fn entry(&mut self, place: u64, bytes: Result<Vec<u8>, String>) {
-        let expected = self.report.entries + 1;
-        if place != expected && !self.broken {
-            self.problem(match place {
-                place if place == expected + 1 => format!("entry {expected} is missing"),
-                place => format!(
-                    "the entries {expected} to {} are missing",
-                    place.saturating_sub(1)
-                ),
-            });
-            self.broken = true;
-        }
-        self.report.entries = place.max(self.report.entries);
+        self.arrive(place);
         let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(problem) => {
@@ -85,26 +82,60 @@ impl Verifier {
                 self.problem(format!("entry {place} does not decode: it was altered"));
                 self.broken = true;
             }
-            Ok(entry) if entry.sequence != place => {
-                self.problem(format!(
-                    "at place {place} lies entry {}: entries were moved, or it was altered",
-                    entry.sequence
-                ));
-                self.broken = true;
-            }
-            Ok(entry) => {
-                if !self.broken && entry.previous_root != self.frontier.root() {
-                    self.problem(format!(
-                        "entry {place} does not follow from those before it: entry {} or an \
-                         earlier one was altered, or it was itself",
-                        place.saturating_sub(1)
-                    ));
-                    self.broken = true;
-                }
-            }
+            Ok(entry) => self.follow(Some(&entry), place),
         }
         self.frontier.push(merkle::leaf(&bytes));
         self.pass_milestones();
+    }
+
+    /// Sees to it that the entry at `place` is the next one.
+    fn arrive(&mut self, place: u64) {
+        let expected = self.report.entries + 1;
+        if place != expected && !self.broken {
+            self.problem(match place {
+                place if place == expected + 1 => format!("entry {expected} is missing"),
+                place => format!(
+                    "the entries {expected} to {} are missing",
+                    place.saturating_sub(1)
+                ),
+            });
+            self.broken = true;
+        }
+        self.report.entries = place.max(self.report.entries);
+    }
+
+    /// Holds an entry against its place and those before it.
+    fn follow(&mut self, entry: Option<&v1::AuditEntry>, place: u64) {
+        let entry = entry.cloned().unwrap_or_default();
+        if entry.sequence != place {
+            self.problem(format!(
+                "at place {place} lies entry {}: entries were moved, or it was altered",
+                entry.sequence
+            ));
+            self.broken = true;
+        } else if !self.broken && entry.previous_root != self.frontier.root() {
+            self.problem(format!(
+                "entry {place} does not follow from those before it: entry {} or an \
+                 earlier one was altered, or it was itself",
+                place.saturating_sub(1)
+            ));
+            self.broken = true;
+        }
+    }
+
+    /// Takes the next entry as a server sent it. Of one that is too large for a message there is
+    /// the hash alone: its place in the log is proved, its text is not seen.
+    pub fn leaf(&mut self, leaf: &v1::AuditLeaf) {
+        let place = leaf.entry.as_ref().map_or(0, |entry| entry.sequence);
+        match <Hash>::try_from(leaf.hash.as_slice()) {
+            Ok(hash) if leaf.leaf.is_empty() => {
+                self.arrive(place);
+                self.follow(leaf.entry.as_ref(), place);
+                self.frontier.push(hash);
+                self.pass_milestones();
+            }
+            _ => self.entry(place, Ok(leaf.leaf.clone())),
+        }
     }
 
     /// All entries were taken.

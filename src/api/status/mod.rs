@@ -10,10 +10,18 @@ use std::fmt;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use crate::text;
+
 mod convert;
 
 /// The `domain` of every `ErrorInfo` that Palimpsest sends.
 pub const DOMAIN: &str = "palimpsest";
+
+/// Most bytes of a message, of each value in the details, and of all violations that are listed: they
+/// travel in trailers, of which clients take 8 KiB or 16 KiB.
+const MESSAGE_LIMIT: usize = 1 << 10;
+const VALUE_LIMIT: usize = 400;
+const VIOLATIONS: usize = 2 << 10;
 
 /// One line a reason: its variant, the code it is sent with, and what to do about it.
 macro_rules! reasons {
@@ -143,13 +151,18 @@ pub fn status<const N: usize>(
     message: impl Into<String>,
     metadata: [(&str, String); N],
 ) -> Status {
-    Status::with_error_details(reason.code(), message, details(reason, metadata))
+    Status::with_error_details(reason.code(), short(message), details(reason, metadata))
+}
+
+/// A message that fits the trailers of an answer, whatever of the request it repeats.
+fn short(message: impl Into<String>) -> String {
+    text::cut(&message.into(), MESSAGE_LIMIT)
 }
 
 fn details<const N: usize>(reason: Reason, metadata: [(&str, String); N]) -> ErrorDetails {
     let mut map: HashMap<String, String> = metadata
         .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
+        .map(|(key, value)| (key.to_owned(), text::cut(&value, VALUE_LIMIT)))
         .collect();
     map.insert("remedy".to_owned(), reason.remedy().to_owned());
     ErrorDetails::with_error_info(reason.to_string(), DOMAIN, map)
@@ -162,13 +175,28 @@ pub fn invalid_argument(field: impl Into<String>, description: impl Into<String>
 
 /// Several fields of the request are wrong.
 pub fn invalid_fields(violations: impl IntoIterator<Item = (String, String)>) -> Status {
-    let violations: Vec<FieldViolation> = violations
-        .into_iter()
-        .map(|(field, description)| FieldViolation::new(field, description))
-        .collect();
+    let mut listed: Vec<FieldViolation> = Vec::new();
+    let (mut bytes, mut more) = (0, 0);
+    for (field, description) in violations {
+        let field = text::cut(&field, VALUE_LIMIT);
+        let description = text::cut(&description, VALUE_LIMIT);
+        bytes += field.len() + description.len();
+        if bytes > VIOLATIONS && !listed.is_empty() {
+            more += 1;
+            continue;
+        }
+        listed.push(FieldViolation::new(field, description));
+    }
+    if more > 0 {
+        listed.push(FieldViolation::new("", format!("{more} more are wrong")));
+    }
+    let violations = listed;
     let message = violations
         .iter()
-        .map(|violation| format!("{}: {}", violation.field, violation.description))
+        .map(|violation| match violation.field.as_str() {
+            "" => violation.description.clone(),
+            field => format!("{field}: {}", violation.description),
+        })
         .collect::<Vec<_>>()
         .join("; ");
     invalid(Reason::InvalidField, message, violations, [])
@@ -182,11 +210,12 @@ fn invalid<const N: usize>(
 ) -> Status {
     let mut details = details(reason, metadata);
     details.set_bad_request(violations);
-    Status::with_error_details(reason.code(), message, details)
+    Status::with_error_details(reason.code(), short(message), details)
 }
 
 /// The page token was not given out by this method.
 pub fn invalid_page_token(token: &str) -> Status {
+    let token = text::cut(token, VALUE_LIMIT);
     let message = format!(
         "page_token: {token:?} was not given out by this method; leave it empty to begin anew"
     );
@@ -225,7 +254,7 @@ pub fn retry_later<const N: usize>(
 ) -> Status {
     let mut details = details(reason, metadata);
     details.set_retry_info(Some(after));
-    Status::with_error_details(reason.code(), message, details)
+    Status::with_error_details(reason.code(), short(message), details)
 }
 
 /// Something else happened at the same time; to be read anew, and done again.
@@ -306,6 +335,34 @@ mod tests {
             ("INVALID_FIELD", "palimpsest")
         );
         assert!(info.metadata["remedy"].contains("BadRequest"));
+    }
+
+    #[test]
+    fn what_is_repeated_of_a_request_fits_the_trailers_of_an_answer() {
+        let huge = "x".repeat(3 << 20);
+        let many = (0..100_000).map(|n| (format!("facts[{n}]"), "it is empty".to_owned()));
+        for status in [
+            not_found(format!("jobs/{huge}")),
+            invalid_argument("name", format!("'{huge}' is no name")),
+            invalid_argument(huge.clone(), "it is wrong"),
+            invalid_page_token(&huge),
+            invalid_fields(many),
+            retry_later(
+                Reason::TooMuchOpen,
+                huge.clone(),
+                std::time::Duration::ZERO,
+                [],
+            ),
+            aborted(Reason::EtagMismatch, huge.clone()),
+        ] {
+            let bytes = status.message().len() + status.details().len();
+            assert!(bytes < 6 << 10, "{bytes} bytes of {}", status.message());
+        }
+        let two = [
+            ("a".to_owned(), "one".to_owned()),
+            ("b".to_owned(), "two".to_owned()),
+        ];
+        assert_eq!(invalid_fields(two).message(), "a: one; b: two");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::StreamExt;
 
-use crate::audit::{Checkpoint, Verifier, merkle};
+use crate::audit::{Checkpoint, Verifier, leaf_hash, merkle};
 use crate::cli::connection::{Connection, Need};
 use crate::cli::signals::asked_to_stop;
 use crate::cli::{names, output};
@@ -153,10 +153,7 @@ fn to_json(leaf: &v1::AuditLeaf, with_bytes: bool) -> serde_json::Value {
         "previous_root": merkle::hex(&entry.previous_root),
     });
     if with_bytes && let Some(object) = object.as_object_mut() {
-        object.insert(
-            "leaf_hash".to_owned(),
-            merkle::hex(&merkle::leaf(&leaf.leaf)).into(),
-        );
+        object.insert("leaf_hash".to_owned(), merkle::hex(&leaf_hash(leaf)).into());
         object.insert("leaf".to_owned(), BASE64.encode(&leaf.leaf).into());
     }
     object
@@ -280,7 +277,7 @@ async fn prove(client: &Client, sequence: u64) -> anyhow::Result<()> {
         .map(|hash| hash.as_slice().try_into().ok())
         .collect();
     let path = path.context("the proof has hashes that are not of 32 bytes")?;
-    let hash = merkle::leaf(&leaf.leaf);
+    let hash = leaf_hash(&leaf);
     let index = sequence - 1;
     if !merkle::is_included(&hash, index, checkpoint.size, &path, &checkpoint.root) {
         bail!("the server's proof does not hold: entry {sequence} is not under its checkpoint");
@@ -327,7 +324,7 @@ async fn verify(
                 let place = leaf.entry.as_ref().map_or(0, |entry| entry.sequence);
                 // What was appended meanwhile is not under this checkpoint.
                 if place <= signed.size {
-                    verifier.entry(place, Ok(leaf.leaf));
+                    verifier.leaf(&leaf);
                 }
                 Ok(())
             })
