@@ -304,3 +304,48 @@ impl AuditService for Audit {
         }))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::audit::{Verifier, leaf_hash};
+
+    /// An entry as earlier versions wrote it after a call with a name of megabytes.
+    #[test]
+    fn an_entry_that_no_message_can_carry_is_listed_shortened_and_still_proved() {
+        let mut frontier = merkle::Frontier::default();
+        let mut leaves = Vec::new();
+        for (sequence, size) in [(1, 10), (2, 4 << 20), (3, 10)] {
+            let entry = AuditEntry {
+                sequence,
+                principal: "mallory".to_owned(),
+                resource: "x".repeat(size),
+                refusal: "x".repeat(size),
+                previous_root: frontier.root().to_vec(),
+                ..Default::default()
+            };
+            let bytes = entry.encode_to_vec();
+            frontier.push(merkle::leaf(&bytes));
+            let sent = leaf(sequence, bytes.clone()).unwrap();
+            assert!(sent.encoded_len() < pages::BYTES);
+            assert_eq!(leaf_hash(&sent), merkle::leaf(&bytes));
+            assert_eq!(sent.entry.as_ref().unwrap().principal, "mallory");
+            leaves.push(sent);
+        }
+        let newest = crate::proto::v1::AuditCheckpoint {
+            size: 3,
+            root: frontier.root().to_vec(),
+            ..Default::default()
+        };
+        let read = |leaves: &[AuditLeaf]| {
+            let mut verifier = Verifier::new(Some(&newest), None);
+            leaves.iter().for_each(|leaf| verifier.leaf(leaf));
+            verifier.end().problems
+        };
+        assert_eq!(read(&leaves), Vec::<String>::new());
+        // What came in place of the bytes is held against the log like the bytes.
+        leaves[1].hash[0] ^= 1;
+        assert!(!read(&leaves).is_empty());
+    }
+}

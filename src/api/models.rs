@@ -1,5 +1,7 @@
 //! `ModelService`: the models of the store.
 
+use std::sync::Arc;
+
 use prost::Message;
 use tonic::{Request, Response, Status};
 
@@ -16,7 +18,6 @@ use crate::proto::v1::{
 };
 use crate::store::{Change, Store};
 use crate::text;
-use crate::wire::names;
 use crate::wire::names;
 
 /// Longest name of a family, in bytes.
@@ -135,7 +136,7 @@ impl ModelService for Models {
         let request = request.into_inner();
         let size = pages::size(request.page_size)?;
         let after = pages::after("models", &request.page_token)?.unwrap_or_default();
-        let store = self.store().clone();
+        let store = Arc::clone(self.coordinator.store());
         let (models, more) = super::blocking(move || list(&store, after, size)).await?;
         let next_page_token = match models.last() {
             Some(last) if more => pages::token("models", names::last(&last.name)),
@@ -262,4 +263,88 @@ fn digest_of_files(model: &Model) -> String {
         .collect();
     lines.sort();
     Digest::of(lines.concat().as_bytes()).to_string()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::model::{File, Shape, Tensor};
+
+    fn model() -> Model {
+        Model {
+            family: "llama".to_owned(),
+            shape: Some(Shape {
+                layers: 1,
+                width: 1,
+                heads: 1,
+                vocabulary: 1,
+                context: 1,
+                parameters: 1,
+                block_parameters: 1,
+            }),
+            files: vec![File {
+                file_name: "config.json".to_owned(),
+                digest: Digest::of(b"").to_string(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn every_text_and_list_of_a_model_has_a_bound() {
+        assert!(check_model("m", &model()).is_ok());
+        let huge = || "x".repeat(1 << 20);
+        let changes: [(&str, &dyn Fn(&mut Model)); 6] = [
+            ("model.family", &|it| it.family = huge()),
+            ("model.files[0].file_name", &|it| {
+                it.files[0].file_name = huge()
+            }),
+            ("model.files[0].file_name", &|it| {
+                it.files[0].file_name = "a\u{1b}[2J".to_owned()
+            }),
+            ("model.files[0].source_path", &|it| {
+                it.files[0].source_path = huge()
+            }),
+            ("model.files", &|it| {
+                it.files = vec![it.files[0].clone(); FILES_LIMIT + 1]
+            }),
+            ("model", &|it| {
+                let tensor_name = huge();
+                let tensor = Tensor {
+                    tensor_name,
+                    ..Default::default()
+                };
+                it.tensors = vec![tensor; 3];
+            }),
+        ];
+        for (field, change) in changes {
+            let mut model = model();
+            change(&mut model);
+            let wrong = check_model("m", &model).unwrap_err();
+            assert_eq!(wrong.len(), 1, "{field}");
+            assert_eq!(wrong[0].0, field);
+        }
+    }
+
+    #[test]
+    fn models_that_are_too_large_for_a_list_are_listed_shortened() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        for n in 0..3 {
+            let id = format!("m{n}");
+            let model = Model {
+                name: names::model(&id),
+                family: "f".repeat(2_200_000),
+                ..model()
+            };
+            store.commit(&[Change::Model(id, model)]).unwrap();
+        }
+        let (models, more) = list(&store, String::new(), 2).unwrap();
+        assert_eq!((models.len(), more), (2, true));
+        assert!(models.iter().all(|model| model.encoded_len() < 1000));
+        let (models, more) = list(&store, "m1".to_owned(), 2).unwrap();
+        assert_eq!((models[0].name.as_str(), more), ("models/m2", false));
+    }
 }

@@ -21,13 +21,20 @@ use crate::proto::v1::{
     ListWorkersRequest, ListWorkersResponse, ReadmitWorkerRequest, ReadmitWorkerResponse,
 };
 use crate::telemetry::traces;
-use crate::wire::names;
+use crate::text;
 use crate::wire::names;
 
 /// The protocol that this coordinator speaks.
 pub const PROTOCOL: u32 = 1;
 /// Steps of an edit that a heartbeat may tell.
 const EDIT_STEPS: usize = 64;
+/// Most leases of a worker, and most models that it may say it has loaded.
+const LEASES: usize = 1000;
+const LOADED: usize = 100;
+/// Most bytes of what a worker says of itself, and of each text of a fingerprint.
+const WORD: usize = 255;
+/// Most bytes of a failure's message: it is kept for every unit that it ends.
+const FAILURE: usize = 4 << 10;
 
 /// Serves the workers of a coordinator.
 #[derive(Debug)]
@@ -201,7 +208,61 @@ fn check_hello(hello: &Hello) -> Result<Vec<LeaseKey>, Status> {
             ),
         ));
     }
+    if hello.held.len() > LEASES {
+        let what = format!("{} are too many: {LEASES} at most", hello.held.len());
+        return Err(invalid_argument("hello.held", what));
+    }
+    check_credits("hello.credits", hello.credits)?;
+    if let Some(it) = &hello.capabilities {
+        check_word("hello.capabilities.device", &it.device)?;
+        check_word("hello.capabilities.host", &it.host)?;
+        check_word("hello.capabilities.version", &it.version)?;
+        check_loaded("hello.capabilities.loaded_models", &it.loaded_models)?;
+    }
     hello.held.iter().map(lease_key).collect()
+}
+
+/// Something short that a worker says of itself: it is kept in memory, and shown in lists.
+fn check_word(field: &str, word: &str) -> Result<(), Status> {
+    if word.len() > WORD {
+        let what = format!("it has {} bytes: {WORD} at most", word.len());
+        return Err(invalid_argument(field, what));
+    }
+    Ok(())
+}
+
+fn check_credits(field: &str, credits: u32) -> Result<(), Status> {
+    if credits as usize > LEASES {
+        let what = format!("{credits} are too many: {LEASES} at most (worker.credits)");
+        return Err(invalid_argument(field, what));
+    }
+    Ok(())
+}
+
+fn check_loaded(field: &str, models: &[String]) -> Result<(), Status> {
+    if models.len() > LOADED {
+        let what = format!("{} are too many: name {LOADED} at most", models.len());
+        return Err(invalid_argument(field, what));
+    }
+    match models
+        .iter()
+        .find(|name| names::parse_model(name).is_none())
+    {
+        Some(name) => Err(invalid_argument(
+            field,
+            format!("'{name}' is not 'models/ID'"),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn check_fingerprint(fingerprint: Option<&v1::Fingerprint>) -> Result<(), Status> {
+    let Some(it) = fingerprint else {
+        return Ok(());
+    };
+    check_word("commit.fingerprint.device", &it.device)?;
+    check_word("commit.fingerprint.dtype", &it.dtype)?;
+    check_word("commit.fingerprint.libtorch", &it.libtorch)
 }
 
 fn lease_key(key: &v1::LeaseKey) -> Result<LeaseKey, Status> {
@@ -236,6 +297,14 @@ async fn receive(
             return error.into();
         }
     }
+}
+
+fn check_heartbeat(heartbeat: &v1::Heartbeat) -> Result<(), Status> {
+    if heartbeat.leases.len() > LEASES {
+        let what = format!("{} are too many: {LEASES} at most", heartbeat.leases.len());
+        return Err(invalid_argument("heartbeat.leases", what));
+    }
+    check_loaded("heartbeat.loaded_models", &heartbeat.loaded_models)
 }
 
 /// A rate that can be: what is not one would spread through every sum it is part of.
@@ -278,20 +347,27 @@ fn translate(session: Session, message: Message) -> Result<Event, Status> {
     let key = |key: Option<v1::LeaseKey>| lease_key(&key.unwrap_or_default());
     Ok(match message {
         Message::Hello(_) => return Err(invalid_argument("message", "a second 'hello'")),
-        Message::Credits(credits) => Event::Credits(session, credits.credits),
-        Message::Heartbeat(heartbeat) => Event::Heartbeat {
-            session,
-            leases: heartbeat
-                .leases
-                .into_iter()
-                .map(|lease| {
-                    rate(lease.steps_per_second)?;
-                    Ok((key(lease.lease.clone())?, bounded(lease)?))
-                })
-                .collect::<Result<_, Status>>()?,
-            loaded: heartbeat.loaded_models,
-        },
+        Message::Credits(credits) => {
+            check_credits("credits.credits", credits.credits)?;
+            Event::Credits(session, credits.credits)
+        }
+        Message::Heartbeat(heartbeat) => {
+            check_heartbeat(&heartbeat)?;
+            Event::Heartbeat {
+                session,
+                leases: heartbeat
+                    .leases
+                    .into_iter()
+                    .map(|lease| {
+                        rate(lease.steps_per_second)?;
+                        Ok((key(lease.lease.clone())?, bounded(lease)?))
+                    })
+                    .collect::<Result<_, Status>>()?,
+                loaded: heartbeat.loaded_models,
+            }
+        }
         Message::Commit(commit) => {
+            check_fingerprint(commit.fingerprint.as_ref())?;
             let result = v1::UnitResult::decode(commit.result.as_slice())
                 .map_err(|e| invalid_argument("commit.result", e.to_string()))?;
             if result.unit != commit.unit || result.outcome.is_none() {
@@ -310,7 +386,10 @@ fn translate(session: Session, message: Message) -> Result<Event, Status> {
             Event::TaskEnd {
                 session,
                 lease: key(end.lease)?,
-                failure: end.failure,
+                failure: end.failure.map(|failure| v1::Failure {
+                    message: text::cut(&failure.message, FAILURE),
+                    ..failure
+                }),
             }
         }
         Message::Drain(_) => Event::Drain(session),
@@ -321,6 +400,72 @@ fn translate(session: Session, message: Message) -> Result<Event, Status> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_worker_says_of_itself_is_short() {
+        let huge = || "x".repeat(1 << 20);
+        let hello = |change: &dyn Fn(&mut Hello)| {
+            let mut hello = Hello {
+                worker_id: "w".to_owned(),
+                protocol: PROTOCOL,
+                capabilities: Some(v1::Capabilities {
+                    loaded_models: vec!["models/a".to_owned()],
+                    ..Default::default()
+                }),
+                credits: 2,
+                ..Default::default()
+            };
+            change(&mut hello);
+            check_hello(&hello)
+        };
+        let of = |hello: &mut Hello| hello.capabilities.clone().unwrap();
+        assert!(hello(&|_| {}).is_ok());
+        for status in [
+            hello(&|it| it.credits = u32::MAX).unwrap_err(),
+            hello(&|it| it.held = vec![v1::LeaseKey::default(); LEASES + 1]).unwrap_err(),
+            hello(&|it| {
+                let host = huge();
+                it.capabilities = Some(v1::Capabilities { host, ..of(it) });
+            })
+            .unwrap_err(),
+            hello(&|it| {
+                let loaded_models = vec!["models/a".to_owned(); LOADED + 1];
+                it.capabilities = Some(v1::Capabilities {
+                    loaded_models,
+                    ..of(it)
+                });
+            })
+            .unwrap_err(),
+            hello(&|it| {
+                let loaded_models = vec![format!("models/{}", huge())];
+                it.capabilities = Some(v1::Capabilities {
+                    loaded_models,
+                    ..of(it)
+                });
+            })
+            .unwrap_err(),
+        ] {
+            assert_eq!(status.code(), tonic::Code::InvalidArgument);
+            assert!(status.message().len() < 2000);
+        }
+        let end = v1::TaskEnd {
+            lease: Some(v1::LeaseKey {
+                task: names::task(uuid::Uuid::nil(), 0),
+                epoch: 1,
+            }),
+            failure: Some(v1::Failure {
+                message: huge(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        match translate(Session(1), Message::TaskEnd(end)).unwrap() {
+            Event::TaskEnd { failure, .. } => {
+                assert!(failure.unwrap().message.len() < FAILURE + 100);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
     fn a_heartbeat_with_what_is_not_a_rate_is_refused() {
