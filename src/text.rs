@@ -6,7 +6,8 @@ pub fn cut(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
     }
-    let end = text.floor_char_boundary(most);
+    let end = (0..=most).rev().find(|&end| text.is_char_boundary(end));
+    let end = end.unwrap_or(0);
     format!("{}... ({} bytes)", &text[..end], text.len())
 }
 

@@ -296,7 +296,8 @@ mod tests {
     fn every_text_and_list_of_a_model_has_a_bound() {
         assert!(check_model("m", &model()).is_ok());
         let huge = || "x".repeat(1 << 20);
-        let changes: [(&str, &dyn Fn(&mut Model)); 6] = [
+        type Change<'a> = &'a dyn Fn(&mut Model);
+        let changes: [(&str, Change<'_>); 6] = [
             ("model.family", &|it| it.family = huge()),
             ("model.files[0].file_name", &|it| {
                 it.files[0].file_name = huge()
