@@ -10,17 +10,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::folder::{remove_folder, sync_folder, write_whole};
-use super::format::{self, Found};
+use super::folder::{remove_folder, set_aside, sync_folder, write_whole};
+use super::format::{self, BACKUP, Found, RESTORING};
 use super::lock::{lock, occupy};
 use super::log::Files;
 use super::log::entry::{Next, Reader};
 use super::place::Place;
-use super::{AUDIT_KEY, Error, FORMAT, Options, bucket, place};
-use crate::objects::{Bucket, ObjectStore};
-
-/// The file that says that a folder holds a backup, and of what.
-const MANIFEST: &str = "BACKUP";
+use super::{AUDIT_KEY, Error, FORMAT, Options, bucket, lineage, place};
+use crate::objects::{Bucket, Listed, ObjectStore};
 
 /// What a backup holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,14 +38,16 @@ pub struct Backup {
 }
 
 /// Writes a backup of the store in `path` into the folder `to`: a new one, or one that holds an
-/// earlier backup, whose objects are kept. The store may be in use, also by another process. All
-/// that was acknowledged before the call is in it, with the objects themselves, also those of a bucket,
-/// which the options then have to name. `progress` is told the bytes that were copied.
+/// earlier backup of it, whose objects are kept: all of them are read, and one that has rotted is
+/// copied again. The store may be in use, also by another process, and need not be writable. All
+/// that was acknowledged before the call is in it, with the objects themselves, also those of a
+/// bucket, which the options then have to name. `progress` is told the bytes that were copied.
 ///
 /// # Errors
 /// [`Error::NotAStore`], [`Error::Format`], [`Error::NotEmpty`], [`Error::DamagedLog`],
-/// [`Error::Object`] when an object does not have its digest, [`Error::Elsewhere`], [`Error::NoSpace`], [`Error::Io`].
-/// An earlier backup in the folder stays what it was.
+/// [`Error::OtherBackup`] when the earlier one has what the store has not, [`Error::Object`] when an
+/// object does not have its digest, [`Error::Elsewhere`], [`Error::NoSpace`], [`Error::Io`]. An
+/// earlier backup in the folder stays what it was.
 pub fn backup(
     path: &Path,
     to: &Path,
@@ -58,7 +57,7 @@ pub fn backup(
     check_is_store(path)?;
     let bucket = place::read_only(path, options)?;
     let _shared = occupy(path, false, "the removal of old files")?;
-    let earlier = to.join(MANIFEST).exists();
+    let earlier = to.join(BACKUP).exists();
     if !earlier && !is_empty(to)? {
         return Err(Error::NotEmpty {
             path: to.to_owned(),
@@ -76,28 +75,46 @@ pub fn backup(
         format: FORMAT,
         ..Backup::default()
     };
+    let readable = !earlier || lineage::check(path, to)?;
+    if !earlier {
+        // From now on it is one that can be gone on with, though not restored: it has no format.
+        write_manifest(to, &made)?;
+    }
     copy_log(path, &new, &mut made, &mut progress)?;
     copy_objects(path, bucket.as_ref(), to, &mut made, &mut progress)?;
     copy_key(path, to)?;
     copy_place(path, to)?;
     // One of the two logs is there whole at every moment.
     remove_folder(&old)?;
-    if log.exists() {
+    if !readable {
+        let kept = set_aside(&log, "damaged")?;
+        tracing::warn!(kept = %kept.display(), "the log of the earlier backup was damaged");
+    } else if log.exists() {
         fs::rename(&log, &old).map_err(Error::io("rename", &log))?;
     }
     fs::rename(&new, &log).map_err(Error::io("rename", &new))?;
+    let records = to.join("records");
+    if records.exists() {
+        // Somebody worked in a backup, with a program that let them: it is of another log now.
+        let kept = set_aside(&records, "old")?;
+        tracing::warn!(kept = %kept.display(), "a backup has no index: what was there is kept");
+    }
     sync_folder(to)?;
     remove_folder(&old)?;
     format::write(to)?;
-    let manifest = serde_json::to_vec_pretty(&made).unwrap_or_default();
-    write_whole(&to.join(MANIFEST), &manifest)?;
-    sync_folder(to)?;
+    write_manifest(to, &made)?;
     Ok(made)
 }
 
-/// Makes a backup a store in the folder `to`, which must be empty or not there. The index is made
-/// when the store is opened. With a bucket in the options its objects are put there too, where they
-/// are not there still.
+fn write_manifest(to: &Path, made: &Backup) -> Result<(), Error> {
+    let manifest = serde_json::to_vec_pretty(made).unwrap_or_default();
+    write_whole(&to.join(BACKUP), &manifest)?;
+    sync_folder(to)
+}
+
+/// Makes a backup a store in the folder `to`, which must be empty or not there, or have what an
+/// earlier call has left that was ended. The index is made when the store is opened. With a bucket
+/// in the options its objects are put there too, where they are not there still.
 ///
 /// # Errors
 /// [`Error::NotAStore`] when there is no log in it, [`Error::Format`], [`Error::NotEmpty`],
@@ -110,23 +127,31 @@ pub fn restore(
     mut progress: impl FnMut(u64),
 ) -> Result<Backup, Error> {
     check_is_store(from)?;
-    if !is_empty(to)? {
+    let (mark, log) = (to.join(RESTORING), to.join("log"));
+    let begun = mark.exists() && !to.join("FORMAT").exists();
+    if !begun && !is_empty(to)? {
         return Err(Error::NotEmpty {
             path: to.to_owned(),
         });
     }
     fs::create_dir_all(to).map_err(Error::io("create", to))?;
     let lock = lock(to)?;
+    // By it, and the missing format, nobody takes the folder for a store before it is one.
+    write_whole(&mark, b"")?;
+    sync_folder(to)?;
+    // What an earlier call has copied of it, and nobody has opened.
+    remove_folder(&log)?;
     let mut made = Backup {
         format: FORMAT,
         ..Backup::default()
     };
-    copy_log(from, &to.join("log"), &mut made, &mut progress)?;
+    copy_log(from, &log, &mut made, &mut progress)?;
     copy_objects(from, None, to, &mut made, &mut progress)?;
     copy_key(from, to)?;
     copy_place(from, to)?;
     // Last: without it the folder is no store.
     format::write(to)?;
+    fs::remove_file(&mark).map_err(Error::io("remove", &mark))?;
     if options.bucket.is_some() {
         drop(lock);
         bucket::push(to, options, |_| ())?;
@@ -141,8 +166,8 @@ fn check_is_store(path: &Path) -> Result<(), Error> {
         });
     }
     match format::find(path)? {
-        Found::Current => Ok(()),
-        _ => Err(Error::Format {
+        Found::Current | Found::Backup => Ok(()),
+        Found::Nothing | Found::WithoutLog => Err(Error::Format {
             path: path.to_owned(),
             found: "1; open it once, with 'palimpsest job list' say, which writes its log"
                 .to_owned(),
@@ -183,6 +208,8 @@ fn copy_log(
             path: from.to_owned(),
         });
     }
+    // A store that is open goes on by its index without them; a copy has only these.
+    files.check_there(&log)?;
     if let Some((_, path)) = &files.checkpoint {
         super::log::checkpoint::read(path, |_| Ok(()))?;
         made.log_bytes += copy(path, to, u64::MAX)?;
@@ -237,7 +264,7 @@ fn copy_objects(
     for object in ObjectStore::list_from(&from.join("objects"), bucket)? {
         made.objects += 1;
         made.object_bytes += object.size;
-        if to.size(&object.digest)? != Some(object.size) {
+        if !is_sound(&to, &object)? {
             match bucket {
                 Some(bucket) => to.fetch_from(&object.digest, &object.path, bucket)?,
                 None => to.copy_from(&object.digest, &object.path)?,
@@ -247,6 +274,21 @@ fn copy_objects(
         progress(made.log_bytes + made.object_bytes);
     }
     Ok(())
+}
+
+/// Whether a copy has an object, as it has to be.
+fn is_sound(to: &ObjectStore, object: &Listed) -> Result<bool, Error> {
+    if to.size(&object.digest)? != Some(object.size) {
+        return Ok(false);
+    }
+    match to.verify(&object.digest) {
+        Ok(()) => Ok(true),
+        Err(error @ crate::objects::Error::Corrupt { .. }) => {
+            tracing::warn!(%error, "copying the object again");
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Says in a copy whose objects it has: with that, a restored store still owns its bucket. A copy

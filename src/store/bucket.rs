@@ -109,7 +109,8 @@ pub fn pull(
 }
 
 fn settings<'a>(path: &Path, options: &'a Options) -> Result<&'a BucketSettings, Error> {
-    if !path.join("FORMAT").exists() || format::find(path)? != Found::Current {
+    let known = path.join("FORMAT").exists() && format::find(path)? != Found::WithoutLog;
+    if !known {
         return Err(Error::NotAStore {
             path: path.to_owned(),
         });

@@ -34,6 +34,51 @@ pub enum Error {
         /// What this program reads.
         known: u32,
     },
+    /// There are parts of a store in the folder, and no whole one.
+    #[error(
+        "{path} holds parts of a store and no file FORMAT, which is written last ({why}); nothing \
+         in it was changed"
+    )]
+    Unfinished {
+        /// The folder.
+        path: PathBuf,
+        /// What may have happened, and what to do.
+        why: &'static str,
+    },
+    /// The folder holds a backup.
+    #[error(
+        "{path} holds a backup, which is kept as it is: make a store of it with 'palimpsest store \
+         restore {path} --store FOLDER'. If it is a copy that is to be worked in, remove the file \
+         BACKUP there"
+    )]
+    IsBackup {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A backup would take the place of one that has something else.
+    #[error(
+        "{path} holds the backup of another store, or of another state of this one: {what}. \
+         Nothing was changed: choose another folder"
+    )]
+    OtherBackup {
+        /// The backup's folder.
+        path: PathBuf,
+        /// How it is seen.
+        what: String,
+    },
+    /// The index was made of another log than the one beside it.
+    #[error(
+        "the index {path} is not of the log beside it: batch {batch} of that log is another than \
+         the one that the index has. Put back the log, or the index, that was there; or make the \
+         index again from this log with 'palimpsest store rebuild', which keeps the one that is \
+         there under another name"
+    )]
+    OtherLog {
+        /// The index's folder.
+        path: PathBuf,
+        /// The sequence number of the batch.
+        batch: u64,
+    },
     /// The disk is full, or the user's quota is used up.
     #[error(
         "cannot {action} {path}: no space is left ({source}); nothing that was acknowledged is \

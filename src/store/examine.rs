@@ -172,18 +172,26 @@ impl Store {
     }
 }
 
-/// Gives every digest that stands in bytes as text.
+/// Gives the digests that stand in bytes as text: at the beginning and at the end of every run of
+/// digits that is long enough. In a record a digest stands behind its field's length, which is no
+/// digit ('@' is 64), or behind a '/' or another mark; what follows it may look like a digit, as the
+/// next field's key may. A run that is longer is a text, and what it costs does not depend on it.
 pub(super) fn mentions(bytes: &[u8], reach: &mut impl FnMut(Reach)) {
+    const DIGITS: usize = 64;
     let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let mut mention = |digits: &[u8]| {
+        let text = std::str::from_utf8(digits).ok();
+        if let Some(digest) = text.and_then(|text| text.parse().ok()) {
+            reach(Reach::Mentioned(digest));
+        }
+    };
     for run in bytes.split(|byte| !is_digit(byte)) {
-        // A field's length before it may look like a digit, and so may what follows.
-        for digest in run.windows(64) {
-            if let Some(digest) = std::str::from_utf8(digest)
-                .ok()
-                .and_then(|text| text.parse().ok())
-            {
-                reach(Reach::Mentioned(digest));
-            }
+        let Some(last) = run.len().checked_sub(DIGITS) else {
+            continue;
+        };
+        mention(&run[..DIGITS]);
+        if last > 0 {
+            mention(&run[last..]);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! other.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Error;
 
@@ -28,6 +28,25 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         .and_then(|()| File::open(&temporary)?.sync_all())
         .and_then(|()| fs::rename(&temporary, path))
         .map_err(Error::io("write", path))
+}
+
+/// Renames what is to be replaced, and cannot be made again, to a name beside it that nothing has:
+/// `records` to `records.old`, then to `records.old.2`. Gives that name.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::ReadOnly`].
+pub fn set_aside(path: &Path, suffix: &str) -> Result<PathBuf, Error> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{suffix}"));
+    let first = path.with_file_name(name);
+    let mut number = 1;
+    let mut to = first.clone();
+    while fs::symlink_metadata(&to).is_ok() {
+        number += 1;
+        to = first.with_extension(format!("{suffix}.{number}"));
+    }
+    fs::rename(path, &to).map_err(Error::io("rename", path))?;
+    Ok(to)
 }
 
 /// Removes a folder with all that is in it, if it is there.

@@ -1,4 +1,4 @@
-//! Which format a store has.
+//! What is in a store's folder, and which format it has.
 //!
 //! 1 had the records in the database alone. 2 has the log beside it.
 
@@ -7,47 +7,58 @@ use std::io;
 use std::path::Path;
 
 use super::Error;
-use super::folder::{sync_folder, write_whole};
-use super::log::Files;
+use super::folder::{AUDIT_KEY, sync_folder, write_whole};
+use super::log::{Files, size};
 
 /// The format that this program writes.
 pub const FORMAT: u32 = 2;
 /// The format without a log.
 const WITHOUT_LOG: u32 = 1;
 
+/// The file that says that a folder holds a backup, and of what.
+pub const BACKUP: &str = "BACKUP";
+
+/// The file that a folder has while a backup is being made a store in it.
+pub const RESTORING: &str = "RESTORING";
+
 /// What is in a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// No store, or one that was not finished.
+    /// Nothing of a store, or one that was begun and never took a batch.
     Nothing,
     /// A store of format 1.
     WithoutLog,
     /// A store of today's format.
     Current,
+    /// A backup of today's format: read, and never worked in.
+    Backup,
 }
 
-/// Reads the format of the store in a folder.
+/// Looks at a folder.
 ///
 /// # Errors
-/// [`Error::Format`] when it is newer, [`Error::NotAStore`] when there are records without one,
-/// [`Error::Io`].
+/// [`Error::Format`] when the store's format is newer, [`Error::Unfinished`] when there are parts of
+/// a store without one, [`Error::Io`].
 pub fn find(path: &Path) -> Result<Found, Error> {
     let format_path = path.join("FORMAT");
     let text = match fs::read_to_string(&format_path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // The format is written last.
-            let has_records = path.join("records").exists();
-            let has_batches = Files::list(&path.join("log"))?;
-            let is_new =
-                !has_records && has_batches.checkpoint.is_none() && has_batches.segments.len() <= 1;
-            return if is_new {
+            return if is_untouched(path)? {
                 Ok(Found::Nothing)
             } else {
-                Err(Error::Format {
+                Err(Error::Unfinished {
                     path: path.to_owned(),
-                    found: "unknown (the file FORMAT is missing)".to_owned(),
-                    known: FORMAT,
+                    why: match path.join(RESTORING).exists() {
+                        true => {
+                            "'palimpsest store restore' was ended before it was done: run it \
+                                 again, it goes on"
+                        }
+                        false => {
+                            "a copy that broke off? Copy it again, or restore a backup into \
+                                  another folder"
+                        }
+                    },
                 })
             };
         }
@@ -55,6 +66,7 @@ pub fn find(path: &Path) -> Result<Found, Error> {
         Err(error) => return Err(Error::io("read", &format_path)(error)),
     };
     match text.trim().parse() {
+        Ok(FORMAT) if path.join(BACKUP).exists() => Ok(Found::Backup),
         Ok(FORMAT) => Ok(Found::Current),
         Ok(WITHOUT_LOG) => Ok(Found::WithoutLog),
         _ => Err(Error::Format {
@@ -63,6 +75,23 @@ pub fn find(path: &Path) -> Result<Found, Error> {
             known: FORMAT,
         }),
     }
+}
+
+/// Whether a folder without a format may become a new store: the format is written behind an empty
+/// log and before anything else.
+fn is_untouched(path: &Path) -> Result<bool, Error> {
+    if ["records", AUDIT_KEY, RESTORING, BACKUP]
+        .iter()
+        .any(|name| path.join(name).exists())
+    {
+        return Ok(false);
+    }
+    let files = Files::list(&path.join("log"))?;
+    let mut bytes = 0;
+    for (_, path) in &files.segments {
+        bytes += size(path)?;
+    }
+    Ok(files.checkpoint.is_none() && files.obsolete.is_empty() && bytes == 0)
 }
 
 /// Says that the store in a folder has today's format. Durable when it returns.

@@ -7,11 +7,10 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 use super::examine::Reach;
-use super::lock::occupy;
+use super::lock::{Occupation, occupy};
 use super::{Error, Store};
 use crate::objects::Listed;
 
@@ -51,7 +50,7 @@ pub struct Garbage {
     objects: Vec<Listed>,
     partial: Vec<Listed>,
     /// Held, not read.
-    _alone: File,
+    _alone: Occupation,
 }
 
 impl Garbage {
@@ -83,12 +82,16 @@ impl Store {
         let alone = occupy(&self.path, true, "a backup")?;
         // Marked after the listing: an object that is listed and then referred to is seen here.
         let listed = self.objects.list()?;
+        let there: HashSet<_> = listed.iter().map(|object| object.digest).collect();
         let mut reached = HashSet::new();
         for entry in self.index.range(Vec::new()..) {
             let (key, value) = entry?;
             self.examine(&key, &value, |reach| match reach {
                 Reach::Needed(digest) | Reach::Mentioned(digest) => {
-                    reached.insert(digest);
+                    // What is no object's is not kept: texts may be full of digits.
+                    if there.contains(&digest) {
+                        reached.insert(digest);
+                    }
                 }
             })?;
         }

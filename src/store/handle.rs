@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use super::folder::set_aside;
 use super::format::{self, Found};
-use super::index::Index;
+use super::index::{Index, Position};
 use super::lock::{lock, occupy};
+use super::log::entry::Mark;
 use super::log::{self, Files, Log, checkpoint};
 use super::{Batch, Change, Error, Options, place, rebuild};
 use crate::objects::ObjectStore;
@@ -40,7 +42,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Busy`] when another process has it, [`Error::Format`] when it is of a newer
-    /// format, [`Error::DamagedLog`] and [`Error::DamagedIndex`] when it cannot be read,
+    /// format, [`Error::Unfinished`] and [`Error::IsBackup`] when it is a part or a copy of one,
+    /// [`Error::DamagedLog`], [`Error::DamagedIndex`] and [`Error::OtherLog`] when it cannot be read,
     /// [`Error::Elsewhere`] and [`Error::OnlyInFolder`] when its objects are elsewhere than the
     /// options say, [`Error::OtherOwner`] and [`Error::BucketEmptied`] when the bucket does not have
     /// them, [`Error::NoSpace`], [`Error::ReadOnly`], [`Error::Io`]. The log and the objects are
@@ -78,6 +81,16 @@ impl Store {
         }
     }
 
+    /// Closes it, and returns when its index is nobody's any more.
+    ///
+    /// # Errors
+    /// [`Error::Database`], [`Error::Io`].
+    pub(super) fn close(self) -> Result<(), Error> {
+        let index = self.index.clone();
+        drop(self);
+        index.close()
+    }
+
     /// The store's folder.
     pub fn path(&self) -> &Path {
         &self.path
@@ -105,15 +118,15 @@ impl Store {
         self.keep_all(changes)?;
         let batch = Batch {
             writes: self.encode(changes)?,
-            records: None,
+            ..Batch::default()
         };
         let mut log = self.log();
-        let sequence = log.append(&batch)?;
+        let place = log.append(&batch)?;
         self.flushes.fetch_add(1, Ordering::Relaxed);
-        self.index.apply(batch.writes, sequence + 1)?;
+        self.index.apply(batch.writes, Position::behind(place))?;
         if log.is_long() {
             log.rotate()?;
-            self.checkpoint_if_long(log.next())?;
+            self.checkpoint_if_long(log.next(), log.mark())?;
         }
         Ok(())
     }
@@ -124,9 +137,10 @@ impl Store {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a checkpoint before batch `next`, which begins a file of the log, on a thread of its
-    /// own, unless the log is still short or one is being written.
-    fn checkpoint_if_long(&self, next: u64) -> Result<(), Error> {
+    /// Begins a checkpoint before batch `next`, which begins a file of the log and comes after the
+    /// batch with the mark `before`, on a thread of its own, unless the log is still short or one is
+    /// being written.
+    fn checkpoint_if_long(&self, next: u64, before: Option<Mark>) -> Result<(), Error> {
         let folder = self.path.join("log");
         let files = Files::list(&folder)?;
         let mut long = 0;
@@ -146,7 +160,7 @@ impl Store {
             let (store, index) = (self.path.clone(), self.index.clone());
             let closing = self.closing.clone();
             *running = Some(std::thread::spawn(move || {
-                match shorten(&store, &index, next, &closing) {
+                match shorten(&store, &index, next, before, &closing) {
                     Ok(true) => tracing::info!(before = next, "the log was shortened"),
                     Ok(false) => {}
                     // The log stays long, and nothing else is wrong.
@@ -186,45 +200,65 @@ pub(super) fn open_records(path: &Path) -> Result<(File, Index, Log), Error> {
             Log::create(&folder, 1)?;
             format::write(path)?;
         }
+        Found::Backup => {
+            return Err(Error::IsBackup {
+                path: path.to_owned(),
+            });
+        }
         Found::WithoutLog => {
             tracing::info!(path = %path.display(), "the store is of format 1: writing its log");
             let index = Index::open(&path.join("records"))?;
-            rebuild::log_from_index(&folder, &index, 1)?;
+            let begin = Position {
+                next: 1,
+                mark: None,
+            };
+            rebuild::log_from_index(&folder, &index, begin)?;
             format::write(path)?;
         }
     }
     let index = Index::open(&path.join("records"))?;
-    let log = catch_up(path, &index)?;
+    let (index, log) = catch_up(path, index)?;
     Ok((lock, index, log))
 }
 
-/// Applies to the index what the log has and it has not, and opens the log's end.
-fn catch_up(path: &Path, index: &Index) -> Result<Log, Error> {
-    let folder = path.join("log");
+/// Applies to the index what the log has and it has not, and opens the log's end. An index that is
+/// older than what is left of the log is set aside, and made again.
+pub(super) fn catch_up(path: &Path, index: Index) -> Result<(Index, Log), Error> {
+    let (folder, records) = (path.join("log"), path.join("records"));
     let files = Files::list(&folder)?;
-    let mut position = index.position()?;
-    let mut applied = 0_u64;
-    if position.is_none_or(|position| position < files.first()) {
-        // The index is new, or older than what is left of the log.
-        if let Some((sequence, path)) = &files.checkpoint {
-            index.clear()?;
-            checkpoint::read(path, |batch| index.apply(batch.writes, 0))?;
-            index.apply(Vec::new(), *sequence)?;
-            position = Some(*sequence);
-        } else if files.first() > 1 || position.is_some() {
-            return Err(Error::DamagedLog {
-                path: folder,
-                offset: 0,
-                what: "its first files are missing".to_owned(),
-            });
+    let position = index.position()?;
+    let ready = position.filter(|position| position.next >= files.first());
+    let Some(position) = ready else {
+        files.check_there(&folder)?;
+        let index = match position {
+            Some(position) if position != Position::UNFINISHED => {
+                index.close()?;
+                let kept = set_aside(&records, "old")?;
+                tracing::warn!(
+                    kept = %kept.display(),
+                    "the index is older than what is left of the log: it is made again"
+                );
+                Index::open(&records)?
+            }
+            _ => index,
+        };
+        let log = fill(&folder, &files, &index)?;
+        return Ok((index, log));
+    };
+    if let Err(error) = files.check_there(&folder) {
+        if files.segments.is_empty() {
+            return Err(error);
         }
+        // The index has what they had.
+        tracing::warn!(%error, "no backup can be made of it until then");
     }
-    let from = position.unwrap_or(1);
-    let end = files.replay(from, |sequence, batch| {
+    check_same_log(&files, &records, position)?;
+    let mut applied = 0_u64;
+    let end = files.replay(position.next, |place, batch| {
         applied += 1;
-        index.apply(batch.writes, sequence + 1)
+        index.apply(batch.writes, Position::behind(place))
     })?;
-    if from > end.next {
+    if position.next > end.next {
         let last = files.segments.last().map(|(_, path)| path.clone());
         return Err(Error::DamagedLog {
             path: last.unwrap_or(folder),
@@ -232,14 +266,42 @@ fn catch_up(path: &Path, index: &Index) -> Result<Log, Error> {
             what: format!(
                 "it ends before batch {}, but the index has seen batch {}",
                 end.next,
-                from - 1
+                position.next - 1
             ),
         });
     }
     if applied > 0 {
         tracing::info!(batches = applied, "applied the end of the log to the index");
     }
-    Log::resume(&folder, &files, end)
+    Ok((index, Log::resume(&folder, &files, end)?))
+}
+
+/// Sees that the last batch that an index has is that of the log beside it.
+pub(super) fn check_same_log(
+    files: &Files,
+    records: &Path,
+    position: Position,
+) -> Result<(), Error> {
+    let Some(mark) = position.mark.filter(|_| position.next > 0) else {
+        return Ok(());
+    };
+    let batch = position.next - 1;
+    match files.mark_of(batch) {
+        Ok(Some(found)) if found != mark => Err(Error::OtherLog {
+            path: records.to_owned(),
+            batch,
+        }),
+        // Damage is told by whoever needs what is damaged.
+        Ok(_) | Err(Error::DamagedLog { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Fills an index that is to hold what a log holds, and opens the log's end.
+fn fill(folder: &Path, files: &Files, index: &Index) -> Result<Log, Error> {
+    index.clear()?;
+    let end = rebuild::read_into(index, files, |_| ())?;
+    Log::resume(folder, files, end)
 }
 
 /// Writes a checkpoint before batch `next` and removes what it replaces, unless a backup is being
@@ -248,6 +310,7 @@ pub(super) fn shorten(
     path: &Path,
     index: &Index,
     next: u64,
+    before: Option<Mark>,
     closing: &AtomicBool,
 ) -> Result<bool, Error> {
     let folder = path.join("log");
@@ -259,7 +322,7 @@ pub(super) fn shorten(
         }
         rebuild::write_of(entry)
     });
-    match checkpoint::write(&folder, next, records) {
+    match checkpoint::write(&folder, next, before, records) {
         Err(Error::Occupied { .. }) => return Ok(false),
         written => written?,
     };

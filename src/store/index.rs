@@ -8,6 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::log::Place;
+use super::log::entry::Mark;
 use super::{Error, Write, keys, sled_memory};
 
 /// How long a database that was just closed may go on holding sled's own lock.
@@ -15,6 +17,33 @@ const LETTING_GO: Duration = Duration::from_secs(10);
 /// How often sled makes the index durable by itself: what was written since is what the next start
 /// reads from the log.
 const FLUSH_EVERY_MS: u64 = 10_000;
+
+/// Up to where an index goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The sequence number of the batch that is to be applied next; 0 while a checkpoint is being
+    /// read into the index.
+    pub next: u64,
+    /// The mark of the batch before that one, by which the index belongs to one log and to no
+    /// other. None where it is not known, as in an index that an older program has written.
+    pub mark: Option<Mark>,
+}
+
+impl Position {
+    /// Behind a batch.
+    pub fn behind(place: Place) -> Self {
+        Self {
+            next: place.sequence + 1,
+            mark: Some(place.mark),
+        }
+    }
+
+    /// Inside a checkpoint: an index that ends here is made again.
+    pub const UNFINISHED: Self = Self {
+        next: 0,
+        mark: None,
+    };
+}
 
 /// An open index.
 #[derive(Clone, Debug)]
@@ -81,20 +110,38 @@ impl Index {
             .map(|entry| entry.map_err(|e| self.error(e)))
     }
 
-    /// The sequence number of the batch that is to be applied next; none for a new index.
-    pub fn position(&self) -> Result<Option<u64>, Error> {
+    /// Up to where it goes; none for a new index.
+    ///
+    /// # Errors
+    /// [`Error::DamagedIndex`].
+    pub fn position(&self) -> Result<Option<Position>, Error> {
         let Some(value) = self.get(&keys::POSITION)? else {
             return Ok(None);
         };
-        let bytes = value.as_ref().try_into().map_err(|_| Error::DamagedIndex {
-            path: self.path.clone(),
-            what: format!("its position has {} bytes instead of 8", value.len()),
-        })?;
-        Ok(Some(u64::from_be_bytes(bytes)))
+        let split = value.split_first_chunk::<8>();
+        let position = split.and_then(|(next, mark)| {
+            Some(Position {
+                next: u64::from_be_bytes(*next),
+                mark: match mark {
+                    [] => None,
+                    mark => Some(mark.try_into().ok()?),
+                },
+            })
+        });
+        match position {
+            Some(position) => Ok(Some(position)),
+            None => Err(Error::DamagedIndex {
+                path: self.path.clone(),
+                what: format!("its position has {} bytes instead of 16", value.len()),
+            }),
+        }
     }
 
-    /// Applies a batch; `next` is the sequence number of the one after it.
-    pub fn apply(&self, writes: Vec<Write>, next: u64) -> Result<(), Error> {
+    /// Applies a batch, behind which the index stands then.
+    ///
+    /// # Errors
+    /// [`Error::Database`], [`Error::Io`].
+    pub fn apply(&self, writes: Vec<Write>, position: Position) -> Result<(), Error> {
         let count = writes.len();
         let mut batch = sled::Batch::default();
         for write in writes {
@@ -103,11 +150,33 @@ impl Index {
                 None => batch.remove(write.key),
             }
         }
-        batch.insert(&keys::POSITION, &next.to_be_bytes());
+        let mut bytes = position.next.to_be_bytes().to_vec();
+        bytes.extend(position.mark.into_iter().flatten());
+        batch.insert(&keys::POSITION, bytes);
         self.database
             .apply_batch(batch)
             .map_err(|e| self.error(e))?;
         sled_memory::free(count);
+        Ok(())
+    }
+
+    /// Closes it, and returns when its files are nobody's any more: they can be renamed then.
+    ///
+    /// # Errors
+    /// [`Error::Database`], [`Error::Io`].
+    pub fn close(self) -> Result<(), Error> {
+        self.flush()?;
+        let path = self.path.join("db");
+        drop(self.database);
+        let Ok(file) = fs::File::open(&path) else {
+            return Ok(());
+        };
+        let mut waited = Duration::ZERO;
+        while fs2::FileExt::try_lock_exclusive(&file).is_err() && waited < LETTING_GO {
+            let pause = Duration::from_millis(20);
+            std::thread::sleep(pause);
+            waited += pause;
+        }
         Ok(())
     }
 
@@ -210,7 +279,7 @@ mod tests {
         };
         Index::open(folder.path())
             .unwrap()
-            .apply(vec![write], 2)
+            .apply(vec![write], Position::UNFINISHED)
             .unwrap();
         let leftover = folder.path().join("snap.0000000000000BAD.generating");
         fs::write(&leftover, b"half").unwrap();

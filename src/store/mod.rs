@@ -28,6 +28,7 @@ mod gc;
 mod handle;
 mod index;
 mod keys;
+mod lineage;
 mod lock;
 mod log;
 pub mod manifest;

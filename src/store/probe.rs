@@ -69,7 +69,7 @@ pub fn probe(path: &Path) -> Result<Probe, Error> {
     let format = match format::find(path)? {
         Found::Nothing => None,
         Found::WithoutLog => Some(1),
-        Found::Current => Some(FORMAT),
+        Found::Current | Found::Backup => Some(FORMAT),
     };
     let lock_path = path.join("LOCK");
     let open = match File::options().write(true).open(&lock_path) {

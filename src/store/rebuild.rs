@@ -1,13 +1,13 @@
 //! Makes the index again from the log, or the log from the index.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::folder::{remove_folder, sync_folder};
+use super::folder::{remove_folder, set_aside, sync_folder};
 use super::format::{self, Found};
-use super::index::Index;
+use super::index::{Index, Position};
 use super::lock::lock;
-use super::log::{Files, Log, checkpoint};
+use super::log::{self, End, Files, Log, checkpoint};
 use super::{Error, FORMAT, Write};
 
 /// What the store is rebuilt from.
@@ -21,22 +21,25 @@ pub enum From {
 }
 
 /// What was rebuilt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rebuilt {
     /// Records.
     pub records: u64,
     /// The sequence number of the next batch.
     pub next: u64,
+    /// Where that lies which was there before; none where all of it is in what it was made of.
+    pub kept: Option<PathBuf>,
 }
 
 /// Makes the index of the store in a folder again from its log, or the log from its index.
 /// `progress` is told how many batches were read. What was there before is replaced when the new
-/// one is whole; a log is kept beside it, as `log.damaged`. Objects, in the folder or in a bucket, are not
-/// touched.
+/// one is whole. An index that the log has all of is removed then; any other, and a log, is kept
+/// beside the new one. Objects, in the folder or in a bucket, are not touched.
 ///
 /// # Errors
-/// [`Error::Busy`], [`Error::NotAStore`], [`Error::DamagedLog`] or [`Error::DamagedIndex`] of that
-/// which it is rebuilt from, [`Error::NoSpace`], [`Error::Io`].
+/// [`Error::Busy`], [`Error::NotAStore`], [`Error::IsBackup`], [`Error::DamagedLog`] or
+/// [`Error::DamagedIndex`] of that which it is rebuilt from, [`Error::NoSpace`], [`Error::Io`].
+/// [`Error::DamagedLog`] also when the log lacks what the index has. All is as it was then.
 pub fn rebuild(path: &Path, from: From, progress: impl FnMut(u64)) -> Result<Rebuilt, Error> {
     if !path.join("FORMAT").exists() {
         return Err(Error::NotAStore {
@@ -44,12 +47,20 @@ pub fn rebuild(path: &Path, from: From, progress: impl FnMut(u64)) -> Result<Reb
         });
     }
     let _lock = lock(path)?;
-    if format::find(path)? != Found::Current {
-        return Err(Error::Format {
-            path: path.to_owned(),
-            found: "1, which has no log to rebuild from".to_owned(),
-            known: FORMAT,
-        });
+    match format::find(path)? {
+        Found::Current => {}
+        Found::Backup => {
+            return Err(Error::IsBackup {
+                path: path.to_owned(),
+            });
+        }
+        Found::Nothing | Found::WithoutLog => {
+            return Err(Error::Format {
+                path: path.to_owned(),
+                found: "1, which has no log to rebuild from".to_owned(),
+                known: FORMAT,
+            });
+        }
     }
     match from {
         From::Log => index_from_log(path, progress),
@@ -57,88 +68,169 @@ pub fn rebuild(path: &Path, from: From, progress: impl FnMut(u64)) -> Result<Reb
     }
 }
 
-fn index_from_log(path: &Path, mut progress: impl FnMut(u64)) -> Result<Rebuilt, Error> {
-    let (records, new, old) = (
+fn index_from_log(path: &Path, progress: impl FnMut(u64)) -> Result<Rebuilt, Error> {
+    let (log, records, new) = (
+        path.join("log"),
         path.join("records"),
         path.join("records.new"),
-        path.join("records.old"),
     );
-    for leftover in [&new, &old] {
-        remove_folder(leftover)?;
-    }
-    let files = Files::list(&path.join("log"))?;
+    let files = Files::list(&log)?;
+    files.check_there(&log)?;
+    // Of an attempt that was ended.
+    remove_folder(&new)?;
     let index = Index::open(&new)?;
+    let made = read_into(&index, &files, progress).and_then(|end| {
+        let contained = is_contained(&records, &files, end)?;
+        let mut count = 0;
+        for entry in index.range(Vec::new()..) {
+            entry?;
+            count += 1;
+        }
+        Ok((end, contained, count))
+    });
+    index.close()?;
+    let (end, contained, count) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            remove_folder(&new)?;
+            return Err(error);
+        }
+    };
+    let old = match records.exists() {
+        true => Some(set_aside(&records, "old")?),
+        false => None,
+    };
+    fs::rename(&new, &records).map_err(Error::io("rename", &new))?;
+    sync_folder(path)?;
+    let kept = match old {
+        Some(old) if contained => {
+            remove_folder(&old)?;
+            None
+        }
+        old => old,
+    };
+    Ok(Rebuilt {
+        records: count,
+        next: end.next,
+        kept,
+    })
+}
+
+/// Whether a log has all that an index was made of. An index that cannot be read, or does not say,
+/// is taken for one that has more.
+fn is_contained(records: &Path, files: &Files, end: End) -> Result<bool, Error> {
+    if !records.exists() {
+        return Ok(true);
+    }
+    let index = match Index::open(records) {
+        Ok(index) => index,
+        Err(Error::DamagedIndex { .. }) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let position = index.position();
+    index.close()?;
+    match position {
+        Ok(None) => Ok(true),
+        Ok(Some(position)) if position.next > end.next => Err(Error::DamagedLog {
+            path: files
+                .segments
+                .last()
+                .map_or_else(PathBuf::new, |(_, path)| path.clone()),
+            offset: end.torn.unwrap_or_default(),
+            what: format!(
+                "it ends before batch {}, but the index, which is kept, has seen batch {}",
+                end.next,
+                position.next - 1
+            ),
+        }),
+        Ok(Some(Position {
+            next,
+            mark: Some(mark),
+        })) if next > 0 => Ok(files.mark_of(next - 1)? == Some(mark)),
+        Ok(Some(_)) | Err(Error::DamagedIndex { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Applies a whole log to an index that has nothing. `progress` is told how many batches were read.
+///
+/// # Errors
+/// [`Error::DamagedLog`], [`Error::Database`], [`Error::Io`].
+pub(super) fn read_into(
+    index: &Index,
+    files: &Files,
+    mut progress: impl FnMut(u64),
+) -> Result<End, Error> {
     let mut batches = 0;
     let mut from = 1;
     if let Some((sequence, path)) = &files.checkpoint {
         checkpoint::read(path, |batch| {
             batches += 1;
             progress(batches);
-            index.apply(batch.writes, 0)
+            index.apply(batch.writes, Position::UNFINISHED)
         })?;
         from = *sequence;
-    } else if files.first() > 1 {
-        return Err(Error::DamagedLog {
-            path: path.join("log"),
-            offset: 0,
-            what: "its first files are missing".to_owned(),
-        });
+        let mark = checkpoint::before(path)?;
+        index.apply(Vec::new(), Position { next: from, mark })?;
     }
-    index.apply(Vec::new(), from)?;
-    let end = files.replay(from, |sequence, batch| {
+    files.replay(from, |place, batch| {
         batches += 1;
         progress(batches);
-        index.apply(batch.writes, sequence + 1)
-    })?;
-    let mut count = 0;
-    for entry in index.range(Vec::new()..) {
-        entry?;
-        count += 1;
-    }
-    index.flush()?;
-    drop(index);
-    if records.exists() {
-        fs::rename(&records, &old).map_err(Error::io("rename", &records))?;
-    }
-    fs::rename(&new, &records).map_err(Error::io("rename", &new))?;
-    sync_folder(path)?;
-    remove_folder(&old)?;
-    Ok(Rebuilt {
-        records: count,
-        next: end.next,
+        index.apply(batch.writes, Position::behind(place))
     })
 }
 
 fn log_beside_index(path: &Path) -> Result<Rebuilt, Error> {
-    let (log, new, damaged) = (
-        path.join("log"),
-        path.join("log.new"),
-        path.join("log.damaged"),
-    );
-    let index = Index::open(&path.join("records"))?;
-    let next = index.position()?.ok_or_else(|| Error::DamagedIndex {
-        path: path.join("records"),
-        what: "it does not say up to where it goes".to_owned(),
-    })?;
-    remove_folder(&new)?;
-    let records = log_from_index(&new, &index, next)?;
-    if log.exists() {
-        remove_folder(&damaged)?;
-        fs::rename(&log, &damaged).map_err(Error::io("rename", &log))?;
+    let (log, new, records) = (path.join("log"), path.join("log.new"), path.join("records"));
+    let unplaced = |what: &str| Error::DamagedIndex {
+        path: records.clone(),
+        what: what.to_owned(),
+    };
+    if !records.exists() {
+        return Err(unplaced("it is not there"));
     }
+    let index = Index::open(&records)?;
+    let position = index
+        .position()?
+        .filter(|position| position.next > 0)
+        .ok_or_else(|| unplaced("it does not say up to where it goes"))?;
+    // Of an attempt that was ended.
+    remove_folder(&new)?;
+    let count = log_from_index(&new, &index, position)?;
+    let kept = match log.exists() {
+        true => Some(set_aside(&log, "damaged")?),
+        false => None,
+    };
     fs::rename(&new, &log).map_err(Error::io("rename", &new))?;
     sync_folder(path)?;
-    Ok(Rebuilt { records, next })
+    Ok(Rebuilt {
+        records: count,
+        next: position.next,
+        kept,
+    })
 }
 
 /// Writes a log in a folder whose checkpoint is the index as it stands, and gives the number of
-/// its records. What was in the folder is removed.
-pub(super) fn log_from_index(folder: &Path, index: &Index, next: u64) -> Result<u64, Error> {
+/// its records. Batches that are there are set aside.
+pub(super) fn log_from_index(
+    folder: &Path,
+    index: &Index,
+    position: Position,
+) -> Result<u64, Error> {
+    let mut bytes = 0;
+    for (_, path) in &Files::list(folder)?.segments {
+        bytes += log::size(path)?;
+    }
+    if bytes > 0 {
+        set_aside(folder, "damaged")?;
+    }
     remove_folder(folder)?;
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    let records = checkpoint::write(folder, next, index.range(Vec::new()..).map(write_of))?;
+    let Position { next, mark } = position;
+    let all = index.range(Vec::new()..).map(write_of);
+    let records = checkpoint::write(folder, next, mark, all)?;
     Log::create(folder, next)?;
-    index.apply(Vec::new(), next)?;
+    index.apply(Vec::new(), position)?;
     index.flush()?;
     Ok(records)
 }

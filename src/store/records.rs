@@ -174,6 +174,9 @@ pub struct Batch {
     /// In the last batch of a checkpoint: how many records it has.
     #[prost(uint64, optional, tag = "2")]
     pub records: Option<u64>,
+    /// In the first batch of a checkpoint: the mark of the log's batch before it, 8 bytes.
+    #[prost(bytes = "vec", optional, tag = "3")]
+    pub before: Option<Vec<u8>>,
 }
 
 /// A record that is set, or removed.

@@ -8,11 +8,15 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::examine::{Reach, Record};
+use super::folder::remove_folder;
 use super::format::{self, Found};
-use super::log::{self, Files, checkpoint};
+use super::index::Index;
+use super::lock::lock;
+use super::log::{self, Files, Log, checkpoint};
+use super::rebuild::read_into;
 use super::values::unit_of;
 use super::{Batch, Error, FORMAT, JobRecord, Options, SpecRecord, Store, TaskRecord, keys};
-use crate::objects::Digest;
+use crate::objects::{Digest, Listed, ObjectStore};
 use crate::proto::v1::{JobState, TaskState};
 
 /// Most problems that are told one by one.
@@ -79,7 +83,7 @@ impl Report {
     }
 }
 
-/// Verifies the store in a folder, which nobody may have open: the log is whole and gives the
+/// Verifies the store, or the backup, in a folder, which nobody may have open: the log is whole and gives the
 /// index, every record decodes and fits the others, every object that is reached is there and has
 /// its digest; where there is a bucket, there, and the copy in the folder too. `progress` is told what is looked at, how much of it was, and how much there is
 /// where that is known.
@@ -97,23 +101,54 @@ pub fn verify(
             path: path.to_owned(),
         });
     }
-    if format::find(path)? != Found::Current {
-        return Err(Error::Format {
-            path: path.to_owned(),
-            found: "1; open it once, with 'palimpsest job list' say, which writes its log"
-                .to_owned(),
-            known: FORMAT,
-        });
-    }
-    // Opening applies to the index what a crash took from it.
-    let store = Store::open_with(path, options.clone())?;
+    let scratch = path.join("records.verify");
+    let store = match format::find(path)? {
+        // Opening applies to the index what a crash took from it.
+        Found::Current => Store::open_with(path, options.clone())?,
+        Found::Backup => open_backup(path, &scratch)?,
+        Found::Nothing | Found::WithoutLog => {
+            return Err(Error::Format {
+                path: path.to_owned(),
+                found: "1; open it once, with 'palimpsest job list' say, which writes its log"
+                    .to_owned(),
+                known: FORMAT,
+            });
+        }
+    };
+    let report = verify_store(&store, path, &mut progress);
+    store.close()?;
+    remove_folder(&scratch)?;
+    report
+}
+
+/// Opens a backup, to be read, with an index that is made for it in a folder of its own.
+fn open_backup(path: &Path, scratch: &Path) -> Result<Store, Error> {
+    let lock = lock(path)?;
+    let folder = path.join("log");
+    let files = Files::list(&folder)?;
+    files.check_there(&folder)?;
+    remove_folder(scratch)?;
+    let index = Index::open(scratch)?;
+    let end = read_into(&index, &files, |_| ())?;
+    let log = Log::resume(&folder, &files, end)?;
+    let objects = ObjectStore::open(path.join("objects"))?;
+    Ok(Store::assemble(path, lock, index, log, objects))
+}
+
+fn verify_store(
+    store: &Store,
+    path: &Path,
+    progress: &mut impl FnMut(&'static str, u64, Option<u64>),
+) -> Result<Report, Error> {
     let mut report = Report {
         bucket: store.objects.bucket().map(ToString::to_string),
         ..Report::default()
     };
-    let expected = read_log(path, &mut report, &mut progress)?;
-    let reached = store.verify_records(expected, &mut report, &mut progress)?;
-    store.verify_objects(&reached, &mut report, &mut progress)?;
+    let expected = read_log(path, &mut report, progress)?;
+    let listed = store.objects.list()?;
+    let there = listed.iter().map(|object| object.digest).collect();
+    let reached = store.verify_records(expected, &there, &mut report, progress)?;
+    store.verify_objects(listed, &there, &reached, &mut report, progress)?;
     Ok(report)
 }
 
@@ -125,12 +160,18 @@ fn key_hash(key: &[u8]) -> [u8; 16] {
     *hash.as_bytes().first_chunk().unwrap_or(&[0; 16])
 }
 
-/// What the log says that the index should hold.
+/// What the log says that the index should hold; none when the log has lost its beginning.
 fn read_log(
     path: &Path,
     report: &mut Report,
     progress: &mut impl FnMut(&'static str, u64, Option<u64>),
-) -> Result<Hashes, Error> {
+) -> Result<Option<Hashes>, Error> {
+    let folder = path.join("log");
+    let files = Files::list(&folder)?;
+    if let Err(error) = files.check_there(&folder) {
+        report.problem("log", error.to_string());
+        return Ok(None);
+    }
     let mut hashes = Hashes::new();
     let mut apply = |batch: Batch| {
         for write in batch.writes {
@@ -141,7 +182,6 @@ fn read_log(
             };
         }
     };
-    let files = Files::list(&path.join("log"))?;
     let mut from = 1;
     if let Some((sequence, path)) = &files.checkpoint {
         report.log_bytes += log::size(path)?;
@@ -162,7 +202,7 @@ fn read_log(
         Ok(())
     })?;
     report.batches = batches;
-    Ok(hashes)
+    Ok(Some(hashes))
 }
 
 /// The objects that records reach.
@@ -170,7 +210,7 @@ fn read_log(
 struct Reached {
     /// Those that must be there, each with the key of a record that needs it.
     needed: HashMap<Digest, Vec<u8>>,
-    /// Digests that stand in records, of objects or of something else.
+    /// Objects whose digests stand in records.
     mentioned: HashSet<Digest>,
 }
 
@@ -192,7 +232,8 @@ struct Seen {
 impl Store {
     fn verify_records(
         &self,
-        mut expected: Hashes,
+        mut expected: Option<Hashes>,
+        there: &HashSet<Digest>,
         report: &mut Report,
         progress: &mut impl FnMut(&'static str, u64, Option<u64>),
     ) -> Result<Reached, Error> {
@@ -200,21 +241,27 @@ impl Store {
         let mut jobs: BTreeMap<Uuid, Seen> = BTreeMap::new();
         let mut epoch = 0;
         let mut answers = Vec::new();
-        let total = expected.len() as u64;
+        let total = expected.as_ref().map(|expected| expected.len() as u64);
         for (count, entry) in self.index.range(Vec::new()..).enumerate() {
             let (key, value) = entry?;
-            progress("records", count as u64, Some(total));
-            match expected.remove(&key_hash(&key)) {
-                Some(hash) if hash == Digest::of(&value).prefix() => {}
-                Some(_) => report.problem(keys::printable(&key), "the index has another record than the log; 'palimpsest store rebuild' corrects it"),
-                None => report.problem(keys::printable(&key), "it is in the index and not in the log; 'palimpsest store rebuild' corrects it"),
+            progress("records", count as u64, total);
+            let hash = expected.as_mut().map(|it| it.remove(&key_hash(&key)));
+            match hash {
+                // There is nothing to compare it with.
+                None => {}
+                Some(Some(hash)) if hash == Digest::of(&value).prefix() => {}
+                Some(Some(_)) => report.problem(keys::printable(&key), "the index has another record than the log; 'palimpsest store rebuild' corrects it"),
+                Some(None) => report.problem(keys::printable(&key), "it is in the index and not in the log; 'palimpsest store rebuild' corrects it"),
             }
             let record = self.examine(&key, &value, |reach| match reach {
                 Reach::Needed(digest) => {
                     reached.needed.entry(digest).or_insert_with(|| key.to_vec());
                 }
                 Reach::Mentioned(digest) => {
-                    reached.mentioned.insert(digest);
+                    // What is no object's is not kept: texts may be full of digits.
+                    if there.contains(&digest) {
+                        reached.mentioned.insert(digest);
+                    }
                 }
             });
             let record = match record {
@@ -261,10 +308,11 @@ impl Store {
                 Record::Model | Record::Version(_) => {}
             }
         }
-        if !expected.is_empty() {
+        let left = expected.map_or(0, |expected| expected.len());
+        if left > 0 {
             let what = format!(
-                "{} records of the log are not in the index; 'palimpsest store rebuild' corrects it",
-                expected.len()
+                "{left} records of the log are not in the index; 'palimpsest store rebuild' \
+                 corrects it"
             );
             report.problem("records", what);
         }
@@ -285,16 +333,15 @@ impl Store {
 
     fn verify_objects(
         &self,
+        listed: Vec<Listed>,
+        there: &HashSet<Digest>,
         reached: &Reached,
         report: &mut Report,
         progress: &mut impl FnMut(&'static str, u64, Option<u64>),
     ) -> Result<(), Error> {
-        let listed = self.objects.list()?;
         let total = listed.iter().map(|object| object.size).sum();
-        let mut there = HashSet::new();
         let mut bytes = 0;
         for object in listed {
-            there.insert(object.digest);
             let digest = &object.digest;
             if reached.needed.contains_key(digest) || reached.mentioned.contains(digest) {
                 report.objects += 1;

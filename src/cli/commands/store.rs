@@ -362,6 +362,7 @@ impl Print for Report {
 struct RebuildReport {
     records: u64,
     batches: u64,
+    kept: Option<PathBuf>,
     #[serde(skip)]
     from: Source,
 }
@@ -371,6 +372,7 @@ impl RebuildReport {
         Self {
             records: rebuilt.records,
             batches: rebuilt.next - 1,
+            kept: rebuilt.kept,
             from,
         }
     }
@@ -379,12 +381,18 @@ impl RebuildReport {
 impl Print for RebuildReport {
     fn lines(&self) -> Vec<String> {
         let records = output::grouped(self.records);
-        vec![match self.from {
-            Source::Log => format!("the index was made again: {records} records"),
-            Source::Index => format!(
-                "the log was made again: {records} records; the old one is kept as log.damaged"
+        let made = match self.from {
+            Source::Log => "the index",
+            Source::Index => "the log",
+        };
+        let kept = match &self.kept {
+            Some(kept) => format!(
+                "; the one that was there is kept as {}: remove it when you need it no more",
+                kept.display()
             ),
-        }]
+            None => String::new(),
+        };
+        vec![format!("{made} was made again: {records} records{kept}")]
     }
 }
 

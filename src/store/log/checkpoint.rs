@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::super::folder::sync_folder;
 use super::super::{Batch, Error, Write};
-use super::entry::{self, Next, Reader};
+use super::entry::{self, Mark, Next, Reader};
 
 /// About how many bytes of records lie in an entry.
 const ENTRY: usize = 1 << 20;
@@ -18,19 +18,21 @@ pub fn path(folder: &Path, sequence: u64) -> PathBuf {
     folder.join(format!("{sequence:020}.checkpoint"))
 }
 
-/// Writes the records as the checkpoint before batch `sequence`, and gives their number. Durable,
-/// and seen under its name, when it returns.
+/// Writes the records as the checkpoint before batch `sequence`, and gives their number. `before` is
+/// the mark of the batch before that one, where it is known. Durable, and seen under its name, when
+/// it returns.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::NoSpace`], and what the records fail with. Nothing is left behind then.
 pub fn write(
     folder: &Path,
     sequence: u64,
+    before: Option<Mark>,
     records: impl Iterator<Item = Result<Write, Error>>,
 ) -> Result<u64, Error> {
     let path = path(folder, sequence);
     let temporary = path.with_extension("new");
-    let written = write_file(&temporary, records);
+    let written = write_file(&temporary, before, records);
     if written.is_err() {
         // The next open ignores it if it cannot be removed.
         let _ = fs::remove_file(&temporary);
@@ -43,12 +45,16 @@ pub fn write(
 
 fn write_file(
     path: &Path,
+    before: Option<Mark>,
     records: impl Iterator<Item = Result<Write, Error>>,
 ) -> Result<u64, Error> {
     let file = File::create(path).map_err(Error::io("create", path))?;
     let mut file = BufWriter::with_capacity(ENTRY, file);
     let (mut count, mut entries, mut size) = (0, 0, 0);
-    let mut batch = Batch::default();
+    let mut batch = Batch {
+        before: before.map(Vec::from),
+        ..Batch::default()
+    };
     let mut put = |batch: &Batch| {
         let bytes = entry::encode(entries, &batch.encode_to_vec())?;
         entries += 1;
@@ -72,6 +78,19 @@ fn write_file(
         .sync_all()
         .map_err(Error::io("flush", path))?;
     Ok(count)
+}
+
+/// The mark of the batch before a checkpoint; none where the checkpoint does not say it.
+///
+/// # Errors
+/// [`Error::DamagedLog`], [`Error::Io`].
+pub fn before(path: &Path) -> Result<Option<Mark>, Error> {
+    let mut reader = Reader::open(path)?;
+    let Next::Entry(_, body) = reader.next()? else {
+        return Err(reader.damaged("its end is missing"));
+    };
+    let batch = Batch::decode(body.as_slice()).map_err(|e| reader.damaged(e.to_string()))?;
+    Ok(batch.before.and_then(|mark| mark.try_into().ok()))
 }
 
 /// Reads a checkpoint, batch by batch, and gives the number of its records.
@@ -124,8 +143,12 @@ mod tests {
     fn a_checkpoint_is_read_back_and_a_cut_one_is_damage() {
         let folder = tempfile::tempdir().unwrap();
         for n in [0, 1, 1000] {
-            assert_eq!(write(folder.path(), 5, records(n)).unwrap(), u64::from(n));
+            assert_eq!(
+                write(folder.path(), 5, Some([7; 8]), records(n)).unwrap(),
+                u64::from(n)
+            );
             let path = path(folder.path(), 5);
+            assert_eq!(before(&path).unwrap(), Some([7; 8]));
             let mut found = Vec::new();
             let read_back = read(&path, |batch| {
                 found.extend(batch.writes);
@@ -146,7 +169,7 @@ mod tests {
     fn records_that_fail_leave_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         let failing = records(3).chain([Err(Error::TooLarge { bytes: 0 })]);
-        assert!(write(folder.path(), 5, failing).is_err());
+        assert!(write(folder.path(), 5, None, failing).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -23,6 +23,17 @@ const MAGIC: [u8; 4] = *b"PLG1";
 /// Bytes before the body.
 pub const HEADER: usize = 28;
 
+/// By what a batch is told from another of the same number: its body's check.
+pub type Mark = [u8; 8];
+
+/// The mark of a batch with this body.
+pub fn mark(body: &[u8]) -> Mark {
+    *blake3::hash(body)
+        .as_bytes()
+        .first_chunk()
+        .unwrap_or(&[0; 8])
+}
+
 /// An entry as it is written.
 pub fn encode(sequence: u64, body: &[u8]) -> Result<Vec<u8>, Error> {
     let length = u32::try_from(body.len()).map_err(|_| Error::TooLarge { bytes: body.len() })?;
@@ -30,7 +41,7 @@ pub fn encode(sequence: u64, body: &[u8]) -> Result<Vec<u8>, Error> {
     bytes.extend(MAGIC);
     bytes.extend(length.to_le_bytes());
     bytes.extend(sequence.to_le_bytes());
-    bytes.extend(&blake3::hash(body).as_bytes()[..8]);
+    bytes.extend(mark(body));
     let check = blake3::hash(&bytes);
     bytes.extend(&check.as_bytes()[..4]);
     bytes.extend(body);
@@ -40,7 +51,7 @@ pub fn encode(sequence: u64, body: &[u8]) -> Result<Vec<u8>, Error> {
 struct Header {
     length: usize,
     sequence: u64,
-    check: [u8; 8],
+    check: Mark,
 }
 
 fn header(bytes: &[u8]) -> Option<Header> {
@@ -126,7 +137,7 @@ impl Reader {
             return Ok(Next::Torn);
         }
         let body = self.read(length)?;
-        if blake3::hash(&body).as_bytes()[..8] != check {
+        if mark(&body) != check {
             return if end == self.length {
                 Ok(Next::Torn)
             } else {

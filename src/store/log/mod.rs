@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
-use self::entry::{Next, Reader};
+use self::entry::{Mark, Next, Reader};
 use super::folder::sync_folder;
 use super::{Batch, Error};
 
@@ -90,6 +90,58 @@ impl Files {
         self.segments.first().map_or(1, |(first, _)| *first)
     }
 
+    /// Whether there is nothing to read: every log has a segment, if only an empty one.
+    ///
+    /// # Errors
+    /// [`Error::DamagedLog`].
+    pub fn check_there(&self, folder: &Path) -> Result<(), Error> {
+        if self.segments.is_empty() {
+            return Err(missing(folder, "it has no files"));
+        }
+        if self.checkpoint.is_none() && self.first() > 1 {
+            return Err(missing(folder, "its first files are missing"));
+        }
+        Ok(())
+    }
+
+    /// The mark of a batch; none when it is not there, or not any more.
+    ///
+    /// # Errors
+    /// [`Error::DamagedLog`], [`Error::Io`].
+    pub fn mark_of(&self, sequence: u64) -> Result<Option<Mark>, Error> {
+        if sequence + 1 == self.first()
+            && let Some((_, path)) = &self.checkpoint
+        {
+            return checkpoint::before(path);
+        }
+        let mut segments = self.segments.iter().rev();
+        let Some((_, path)) = segments.find(|(first, _)| *first <= sequence) else {
+            return Ok(None);
+        };
+        let mut reader = Reader::open(path)?;
+        while let Next::Entry(found, body) = reader.next()? {
+            if found == sequence {
+                return Ok(Some(entry::mark(&body)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where the log ends, with the mark of its last batch. Reads no more of it than that takes.
+    ///
+    /// # Errors
+    /// Those of [`Files::replay`].
+    pub fn end(&self) -> Result<End, Error> {
+        let mut end = self.replay(
+            self.segments.last().map_or(1, |(first, _)| *first),
+            |_, _| Ok(()),
+        )?;
+        if end.mark.is_none() && end.next > 1 {
+            end.mark = self.mark_of(end.next - 1)?;
+        }
+        Ok(end)
+    }
+
     /// Reads the batches from a sequence number on. Gives the number that the next batch will have.
     ///
     /// # Errors
@@ -98,11 +150,12 @@ impl Files {
     pub fn replay(
         &self,
         from: u64,
-        mut visit: impl FnMut(u64, Batch) -> Result<(), Error>,
+        mut visit: impl FnMut(Place, Batch) -> Result<(), Error>,
     ) -> Result<End, Error> {
         let mut end = End {
             next: self.first(),
             torn: None,
+            mark: None,
         };
         for (n, (first, path)) in self.segments.iter().enumerate() {
             let after = self.segments.get(n + 1).map(|(first, _)| *first);
@@ -133,11 +186,12 @@ impl Files {
                         )));
                     }
                     Next::Entry(sequence, body) => {
-                        end.next = sequence + 1;
+                        let mark = entry::mark(&body);
+                        (end.next, end.mark) = (sequence + 1, Some(mark));
                         if sequence >= from {
                             let batch = Batch::decode(body.as_slice())
                                 .map_err(|e| reader.damaged(e.to_string()))?;
-                            visit(sequence, batch)?;
+                            visit(Place { sequence, mark }, batch)?;
                         }
                     }
                 }
@@ -147,6 +201,15 @@ impl Files {
     }
 }
 
+/// Which batch of which log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// Its mark.
+    pub mark: Mark,
+}
+
 /// Where a log ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
@@ -154,6 +217,8 @@ pub struct End {
     pub next: u64,
     /// Where in the last file an entry begins that a crash has torn.
     pub torn: Option<u64>,
+    /// The mark of the last batch that was read.
+    pub mark: Option<Mark>,
 }
 
 /// The end of the log, open for appending.
@@ -164,6 +229,8 @@ pub struct Log {
     file: File,
     length: u64,
     next: u64,
+    /// The mark of the last batch, where it is known.
+    mark: Option<Mark>,
     /// A write failed, and what the file holds is not known.
     broken: bool,
 }
@@ -172,18 +239,22 @@ impl Log {
     /// Makes the log in a folder, with no batches. Durable when it returns.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::NoSpace`].
+    /// [`Error::DamagedLog`] when there is a file of that number which holds something: it is left
+    /// alone. [`Error::Io`], [`Error::NoSpace`].
     pub fn create(folder: &Path, next: u64) -> Result<Self, Error> {
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let path = folder.join(format!("{next:020}.log"));
         let file = File::options()
             .create(true)
-            .write(true)
-            .truncate(true)
+            .append(true)
             .open(&path)
             .map_err(Error::io("create", &path))?;
+        if file.metadata().map_err(Error::io("read", &path))?.len() > 0 {
+            return Err(missing(&path, "it holds batches already, and was to begin"));
+        }
         sync_folder(folder)?;
         Ok(Self {
+            mark: None,
             folder: folder.to_owned(),
             path,
             file,
@@ -218,6 +289,7 @@ impl Log {
             file,
             length,
             next: end.next,
+            mark: end.mark,
             broken: false,
         })
     }
@@ -227,18 +299,25 @@ impl Log {
         self.next
     }
 
-    /// Appends a batch and gives its sequence number. Durable when it returns; after an error
+    /// The mark of the last batch, where it is known.
+    pub fn mark(&self) -> Option<Mark> {
+        self.mark
+    }
+
+    /// Appends a batch and gives its place. Durable when it returns; after an error
     /// nothing more is taken, for what the disk holds is not known.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::NoSpace`], [`Error::TooLarge`], after which the file is as it was.
-    pub fn append(&mut self, batch: &Batch) -> Result<u64, Error> {
+    pub fn append(&mut self, batch: &Batch) -> Result<Place, Error> {
         if self.broken {
             let broken = std::io::Error::other("an earlier write failed");
             return Err(Error::io("write", &self.path)(broken));
         }
         let sequence = self.next;
-        let bytes = entry::encode(sequence, &batch.encode_to_vec())?;
+        let body = batch.encode_to_vec();
+        let mark = entry::mark(&body);
+        let bytes = entry::encode(sequence, &body)?;
         let written = self
             .file
             .write_all(&bytes)
@@ -251,7 +330,8 @@ impl Log {
         }
         self.length += bytes.len() as u64;
         self.next += 1;
-        Ok(sequence)
+        self.mark = Some(mark);
+        Ok(Place { sequence, mark })
     }
 
     /// Whether the newest file is long enough for another to begin.
@@ -265,9 +345,19 @@ impl Log {
     /// [`Error::Io`], [`Error::NoSpace`]; the log goes on in the old file then.
     pub fn rotate(&mut self) -> Result<(), Error> {
         if self.length > 0 {
+            let mark = self.mark;
             *self = Self::create(&self.folder, self.next)?;
+            self.mark = mark;
         }
         Ok(())
+    }
+}
+
+fn missing(path: &Path, what: &str) -> Error {
+    Error::DamagedLog {
+        path: path.to_owned(),
+        offset: 0,
+        what: what.to_owned(),
     }
 }
 
@@ -289,15 +379,15 @@ mod tests {
                 key: n.to_be_bytes().to_vec(),
                 value: Some(vec![n as u8; 10]),
             }],
-            records: None,
+            ..Batch::default()
         }
     }
 
     fn replay(folder: &Path, from: u64) -> Result<(Vec<u64>, End), Error> {
         let mut seen = Vec::new();
-        let end = Files::list(folder)?.replay(from, |sequence, found| {
-            assert_eq!(found, batch(sequence));
-            seen.push(sequence);
+        let end = Files::list(folder)?.replay(from, |place, found| {
+            assert_eq!(found, batch(place.sequence));
+            seen.push(place.sequence);
             Ok(())
         })?;
         Ok((seen, end))
@@ -308,16 +398,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Log::create(folder.path(), 1).unwrap();
         for n in 1..=6 {
-            assert_eq!(log.append(&batch(n)).unwrap(), n);
+            assert_eq!(log.append(&batch(n)).unwrap().sequence, n);
             if n % 2 == 0 {
                 log.rotate().unwrap();
             }
         }
+        let mark = log.mark();
         drop(log);
         let end = End {
             next: 7,
             torn: None,
+            mark,
         };
+        assert_eq!(Files::list(folder.path()).unwrap().end().unwrap(), end);
         assert_eq!(replay(folder.path(), 0).unwrap(), ((1..=6).collect(), end));
         assert_eq!(replay(folder.path(), 4).unwrap(), ((4..=6).collect(), end));
 
@@ -327,6 +420,7 @@ mod tests {
         let end = End {
             next: 7,
             torn: Some(0),
+            mark,
         };
         assert_eq!(replay(folder.path(), 5).unwrap(), (vec![5, 6], end));
         let files = Files::list(folder.path()).unwrap();

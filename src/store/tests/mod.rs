@@ -1,6 +1,8 @@
 //! The store as its users see it.
 #![allow(clippy::disallowed_methods)] // a test owns its time
 
+mod kept;
+
 use std::fs::{self, File};
 use std::sync::atomic::AtomicBool;
 
@@ -294,7 +296,16 @@ fn a_shortened_log_gives_the_same_store_and_an_older_index_is_made_again() {
     };
     // Batches go on while the checkpoint is written.
     store.commit(&[event(7)]).unwrap();
-    assert!(shorten(folder.path(), &store.index, next, &AtomicBool::new(false)).unwrap());
+    assert!(
+        shorten(
+            folder.path(),
+            &store.index,
+            next,
+            None,
+            &AtomicBool::new(false)
+        )
+        .unwrap()
+    );
     store.commit(&[event(8)]).unwrap();
     drop(store);
     let files = Files::list(&folder.path().join("log")).unwrap();
@@ -324,7 +335,16 @@ fn a_checkpoint_left_at_the_end_of_the_program_removes_nothing() {
     store.log().rotate().unwrap();
     let next = store.log().next();
     let log = contents(&folder.path().join("log"));
-    assert!(!shorten(folder.path(), &store.index, next, &AtomicBool::new(true)).unwrap());
+    assert!(
+        !shorten(
+            folder.path(),
+            &store.index,
+            next,
+            None,
+            &AtomicBool::new(true)
+        )
+        .unwrap()
+    );
     assert_eq!(contents(&folder.path().join("log")), log);
 }
 
