@@ -463,6 +463,13 @@ fn a_wrong_request_is_named() {
             .contains("tokens, the model's context holds"),
         "{error}"
     );
+    let many = Settings {
+        samples: usize::MAX / 16,
+        ..settings.clone()
+    };
+    let error = trace(&fixture.model, &fixture.fact(), &many, &Unwatched).unwrap_err();
+    assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+    assert!(error.to_string().contains("use fewer samples"), "{error}");
     let none = Settings {
         samples: 0,
         ..settings

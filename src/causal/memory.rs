@@ -30,9 +30,7 @@ pub(super) fn attempt<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T,
     // What the work holds is dropped with the panic, and its callers start over from whole tensors.
     match panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result,
-        Err(payload) if message(&*payload).is_some_and(is_out_of_memory) => {
-            Err(Failure::OutOfMemory)
-        }
+        Err(payload) if is_out_of_memory(&*payload) => Err(Failure::OutOfMemory),
         Err(payload) => panic::resume_unwind(payload),
     }
 }
@@ -44,9 +42,11 @@ fn message(payload: &(dyn Any + Send)) -> Option<&str> {
         .or_else(|| payload.downcast_ref::<&str>().copied())
 }
 
-/// Whether libtorch's message is one of its allocators': CUDA, HIP and MPS say the first, the CPU's the second.
-fn is_out_of_memory(message: &str) -> bool {
-    message.contains("out of memory") || message.contains("can't allocate memory")
+/// Whether a panic is an error of one of libtorch's allocators: CUDA, HIP and MPS say the first, the CPU's the second.
+pub fn is_out_of_memory(payload: &(dyn Any + Send)) -> bool {
+    message(payload).is_some_and(|message| {
+        message.contains("out of memory") || message.contains("can't allocate memory")
+    })
 }
 
 /// A block of rows to compute: some cells with some of their noise samples.

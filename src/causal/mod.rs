@@ -56,6 +56,8 @@ pub use span::subject_span;
 #[cfg(feature = "torch")]
 pub use embeddings::{embedding_gaussian, noise_level, resolve_noise};
 #[cfg(feature = "torch")]
+pub(crate) use memory::is_out_of_memory;
+#[cfg(feature = "torch")]
 pub use task::{Unwatched, Watch};
 #[cfg(feature = "torch")]
 pub use trace::trace;

@@ -11,6 +11,9 @@ use super::task::{Answer, Measure, Progress, Scores, Task, Watch};
 use super::{exact, plain, runs};
 use crate::model::Model;
 
+/// Most numbers of one fact's noise: 8 GiB of them.
+const MOST_DRAWS: usize = 1 << 30;
+
 /// Traces one fact: the grids of [`Settings::kinds`] in that order, then those of [`Settings::severed`].
 ///
 /// Probabilities are a softmax in f32; means over noise samples are taken in f64. A fact with an
@@ -52,6 +55,25 @@ pub fn trace(
             (measures.len() * prompt.len() * model.config().layers) as u64,
         ),
     };
+    let out_of_memory = || Error::OutOfMemory {
+        device: format!("{:?}", model.device()),
+        rows: match settings.engine {
+            Engine::Plain => settings.samples,
+            Engine::Exact => 1,
+        },
+        tokens: prompt.len(),
+        layers: task.layers(),
+        width: model.config().width,
+        dtype: format!("{:?}", model.dtype()),
+        samples: settings.samples,
+    };
+    // The draws are made on the host, where an allocation that fails ends the process.
+    let draws = settings
+        .samples
+        .checked_mul(prompt.subject.len() * model.config().width);
+    if draws.is_none_or(|draws| draws > MOST_DRAWS) {
+        return Err(out_of_memory());
+    }
     let _no_grad = tch::no_grad_guard();
     let found = memory::attempt(|| match settings.engine {
         Engine::Plain => grids(&task, fact, &plain::clean(&task)?, plain::scores),
@@ -60,18 +82,7 @@ pub fn trace(
     match found {
         Ok(grids) => Ok(grids),
         Err(Failure::Error(error)) => Err(error),
-        Err(Failure::OutOfMemory) => Err(Error::OutOfMemory {
-            device: format!("{:?}", model.device()),
-            rows: match settings.engine {
-                Engine::Plain => settings.samples,
-                Engine::Exact => 1,
-            },
-            tokens: prompt.len(),
-            layers: task.layers(),
-            width: model.config().width,
-            dtype: format!("{:?}", model.dtype()),
-            samples: settings.samples,
-        }),
+        Err(Failure::OutOfMemory) => Err(out_of_memory()),
     }
 }
 

@@ -213,18 +213,16 @@ impl Editing<'_> {
         let pristine = self.loaded.base.matrix(&factor.tensor, &with)?;
         with.push(&factor);
         let edited = self.loaded.base.matrix(&factor.tensor, &with)?;
-        self.put(update.layer, &factor.tensor, &edited)?;
+        let lent = self.loaded.lend(update.layer, &factor.tensor);
+        let put = |loaded: &mut Loaded, matrix: &Matrix| {
+            let put = loaded.put(update.layer, &factor.tensor, matrix);
+            put.map_err(Stopped::transient)
+        };
+        put(self.loaded, &edited)?;
         let done = run(&self.loaded.model);
-        self.put(update.layer, &factor.tensor, &pristine)?;
+        put(self.loaded, &pristine)?;
+        self.loaded.give_back(lent);
         Ok(done)
-    }
-
-    fn put(&mut self, layer: usize, tensor: &str, matrix: &Matrix) -> Result<(), Stopped> {
-        self.loaded.put(layer, tensor, matrix).map_err(|error| {
-            // It may be between two versions now.
-            self.loaded.version = "unknown".to_owned();
-            Stopped::transient(error)
-        })
     }
 }
 

@@ -13,6 +13,13 @@ use crate::model::{self, Checkpoint, Model};
 use crate::proto::v1::{self, FailureClass};
 use crate::version::{self, Base, Matrix};
 
+/// In place of the version's name while a matrix is another's. No version is called so.
+const UNKNOWN: &str = "unknown";
+
+/// The version of a model one of whose matrices is lent.
+#[must_use = "without it the model has no version"]
+pub(super) struct Lent(String);
+
 /// A model in memory, and the version whose matrices it has.
 #[derive(Debug)]
 pub struct Loaded {
@@ -90,6 +97,20 @@ impl Loaded {
         tracing::info!(from = self.version, to = wanted.name, "switched version");
         self.version.clone_from(&wanted.name);
         Ok(())
+    }
+
+    /// Marks a matrix as another than the version's, until what comes back is given back. Where that does
+    /// not come to be, because putting it back fails or what runs meanwhile ends in a panic, the next
+    /// [`Loaded::switch`] makes it again.
+    pub(super) fn lend(&mut self, layer: usize, tensor: &str) -> Lent {
+        self.edited.push((layer, tensor.to_owned()));
+        Lent(std::mem::replace(&mut self.version, UNKNOWN.to_owned()))
+    }
+
+    /// The matrix that was lent last is the version's again.
+    pub(super) fn give_back(&mut self, lent: Lent) {
+        self.edited.pop();
+        self.version = lent.0;
     }
 
     /// Puts a matrix in its place, in the orientation that the checkpoint has it in.

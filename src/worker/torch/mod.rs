@@ -165,6 +165,17 @@ impl Engine for Torch {
         units: &[v1::LeasedUnit],
         sink: &mut dyn Sink,
     ) -> Result<(), v1::Failure> {
+        units::within_memory(|| self.compute(ready, units, sink))
+    }
+}
+
+impl Torch {
+    fn compute(
+        &mut self,
+        ready: &Prepared,
+        units: &[v1::LeasedUnit],
+        sink: &mut dyn Sink,
+    ) -> Result<(), v1::Failure> {
         match &ready.lease.settings {
             Some(Settings::Trace(spec)) => {
                 let fingerprint = self.fingerprint(spec.dtype());

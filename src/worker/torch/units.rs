@@ -1,6 +1,9 @@
 //! The loop over the units of a lease: the same for every kind of work.
 
+use std::panic::{self, AssertUnwindSafe};
+
 use super::super::engine::{Sink, failure, result};
+use crate::causal;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, FailureClass, leased_unit::Spec};
 use crate::wire;
@@ -73,6 +76,24 @@ pub(super) fn run(
         rest = after;
     }
     Ok(())
+}
+
+/// Runs the work of a lease. Where libtorch finds no memory for it, that is the lease's failure and not the
+/// end of the worker: tch turns libtorch's exceptions into panics unless every call is the checked one.
+/// All other panics go on.
+pub(super) fn within_memory(
+    work: impl FnOnce() -> Result<(), v1::Failure>,
+) -> Result<(), v1::Failure> {
+    // A model whose matrices were lent knows it, and makes them again.
+    match panic::catch_unwind(AssertUnwindSafe(work)) {
+        Ok(ended) => ended,
+        Err(payload) if causal::is_out_of_memory(&*payload) => Err(failure(
+            FailureClass::OutOfMemory,
+            "out of memory on this worker's device: use shorter texts, fewer of them at a time, or a \
+             larger device",
+        )),
+        Err(payload) => panic::resume_unwind(payload),
+    }
 }
 
 /// A lease whose units are not of the kind that its settings are for.
@@ -173,6 +194,14 @@ mod tests {
         let (ended, said) = results(&[1, 2, 30, 3]);
         assert_eq!(ended.unwrap_err().message, "a wall");
         assert_eq!(said.len(), 2);
+    }
+
+    #[test]
+    fn running_out_of_memory_is_the_leases_failure_and_other_panics_go_on() {
+        let full = within_memory(|| panic!("CUDA out of memory. Tried to allocate 20 MiB"));
+        assert_eq!(full.unwrap_err().failure_class(), FailureClass::OutOfMemory);
+        let other = panic::catch_unwind(|| within_memory(|| panic!("a fault")));
+        assert!(other.is_err());
     }
 
     #[test]
