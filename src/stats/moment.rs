@@ -81,11 +81,36 @@ impl Moment {
                 expected: self.size,
             });
         }
+        let count = self.count.checked_add(other.count);
+        self.count = count.ok_or_else(|| Error::Malformed {
+            problem: format!(
+                "{} and {} tokens are more than can be counted",
+                self.count, other.count
+            ),
+        })?;
         for (sum, x) in self.sum.iter_mut().zip(&other.sum) {
             *sum += x;
         }
-        self.count += other.count;
         Ok(())
+    }
+
+    /// Adds up moments in their order, in float64: the same bits for the same moments, whoever adds them up. One
+    /// is held at a time besides the sum: that of a large model takes gigabytes. [`None`] for no moments.
+    ///
+    /// # Errors
+    /// The first one of the moments; [`Error::Size`], and [`Error::Malformed`] when the sum leaves the finite numbers.
+    pub fn merged<E: From<Error>>(
+        moments: impl IntoIterator<Item = Result<Moment, E>>,
+    ) -> Result<Option<Moment>, E> {
+        let mut moments = moments.into_iter();
+        let Some(first) = moments.next() else {
+            return Ok(None);
+        };
+        let mut total = first?;
+        for moment in moments {
+            total.add(&moment?)?;
+        }
+        Ok(Some(Moment::new(total.size, total.sum, total.count)?))
     }
 
     /// The file of the ROME release, readable by `numpy.load`: `mom2.mom2`, here the *sum* in float64, and `mom2.count`;
@@ -151,6 +176,26 @@ mod tests {
         assert_eq!((sum.sum(), sum.count()), (&[4.0, 1.0, 1.0, 2.0][..], 6));
         let other = sum.add(&Moment::zero(3)).unwrap_err().to_string();
         assert!(other.contains("3 channels"), "{other}");
+    }
+
+    #[test]
+    fn merging_adds_in_the_order_given_and_looks_at_the_sum() {
+        let shard = |x: f64, count| Ok(Moment::new(1, vec![x], count).unwrap());
+        let merged = |shards| Moment::merged::<Error>(shards);
+        assert_eq!(merged(Vec::new()).unwrap(), None);
+        // In float64 the order decides the last bits: it is that of the shards.
+        let numbers = [1e16, 1.0, 1.0, 3.0];
+        let sum = merged(numbers.map(|x| shard(x, 2)).into());
+        assert_eq!(sum.unwrap().unwrap().sum(), [((1e16 + 1.0) + 1.0) + 3.0]);
+        let beyond = merged(vec![shard(f64::MAX, 1), shard(f64::MAX, 1)]);
+        assert!(beyond.unwrap_err().to_string().contains("is inf"));
+        let many = merged(vec![shard(1.0, u64::MAX), shard(1.0, 1)]);
+        assert!(many.unwrap_err().to_string().contains("be counted"));
+        let bad = Err(Error::Length);
+        assert!(matches!(
+            merged(vec![shard(1.0, 1), bad]),
+            Err(Error::Length)
+        ));
     }
 
     #[test]
