@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -324,4 +325,78 @@ async fn a_job_is_found_under_its_own_spelling_only() {
         assert_eq!(made.unwrap_err().code(), Code::NotFound, "{name}");
     }
     assert_ne!(site.get(&job.name).await.state(), JobState::Cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_id_was_taken_goes_on_under_another() {
+    let site = Site::new(Limits::default()).await;
+    let _stop = site.work("one", 1);
+    let ids = || async {
+        let list = v1::ListWorkersRequest::default();
+        let list = site.client.workers().list_workers(list).await.unwrap();
+        let connected = list.into_inner().workers.into_iter();
+        connected
+            .filter(|worker| worker.connected)
+            .map(|worker| worker.name)
+            .collect::<Vec<_>>()
+    };
+    let until = |wanted: &'static [&'static str]| async move {
+        while ids().await != wanted {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let patiently = |wanted| tokio::time::timeout(PATIENCE, until(wanted));
+    patiently(&["workers/one"]).await.unwrap();
+    // Another process that says it is the same, and takes no work.
+    let hello = v1::Hello {
+        worker_id: "one".to_owned(),
+        protocol: 1,
+        ..Default::default()
+    };
+    let hello = v1::ConnectRequest {
+        message: Some(v1::connect_request::Message::Hello(hello)),
+    };
+    let stream = futures::stream::iter([hello]).chain(futures::stream::pending());
+    let _other = site.client.workers().connect(stream).await.unwrap();
+    patiently(&["workers/one", "workers/one.2"]).await.unwrap();
+    let job = site.create(sweep(facts(3, 0), "0.1")).await.unwrap();
+    site.watch(&job.name, 0).await;
+    assert_eq!(site.get(&job.name).await.state(), JobState::Succeeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_models_source_that_never_ends_holds_up_no_worker() {
+    let site = Site::new(Limits::default()).await;
+    let store = site.coordinator.store();
+    let digest = store.objects().put(b"").unwrap().to_string();
+    let pipe = site.folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    for (n, source) in ["/dev/zero", pipe.to_str().unwrap()].iter().enumerate() {
+        let file = v1::model::File {
+            file_name: "extra.bin".to_owned(),
+            digest: digest.clone(),
+            size: 0,
+            source_path: (*source).to_owned(),
+        };
+        let model = v1::Model {
+            name: format!("models/m{n}"),
+            digest: format!("{n}").repeat(64),
+            files: vec![file],
+            ..Default::default()
+        };
+        store
+            .commit(&[Change::Model(format!("m{n}"), model)])
+            .unwrap();
+    }
+    let _stop = site.work("one", 0);
+    for n in 0..2 {
+        let job = v1::Job {
+            model: format!("models/m{n}"),
+            ..sweep(facts(2, 0), "0.1")
+        };
+        let job = site.create(job).await.unwrap();
+        site.watch(&job.name, 0).await;
+        assert_eq!(site.get(&job.name).await.state(), JobState::Succeeded);
+    }
 }

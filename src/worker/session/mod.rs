@@ -29,6 +29,7 @@ use crate::proto::v1;
 use crate::proto::v1::connect_request::Message as Request;
 use crate::proto::v1::connect_response::Message as Response;
 use crate::telemetry::metrics::{WORKER_CONNECTED, WORKER_LEASES, WORKER_RECONNECTS};
+use crate::wire::names;
 
 /// The protocol that this worker speaks.
 const PROTOCOL: u32 = 1;
@@ -40,7 +41,8 @@ const HAND_BACK: Duration = Duration::from_secs(5);
 /// How a worker is to behave.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Its identifier: new for every process.
+    /// Its identifier: new for every process. Where another process goes by it too, the one that said
+    /// so later has it, and this worker goes on as `{id}.2`.
     pub id: String,
     /// Leases to hold at a time: one that runs, the others so that the engine never waits.
     pub credits: u32,
@@ -78,6 +80,7 @@ pub async fn run(
             cache: options.cache.clone(),
         },
         options,
+        renamed: 0,
         capabilities,
         loaded,
         leases: BTreeMap::new(),
@@ -105,6 +108,8 @@ pub async fn run(
 struct Session {
     fetcher: Fetcher,
     options: Options,
+    /// How often another process took this worker's identifier.
+    renamed: u32,
     capabilities: v1::Capabilities,
     loaded: Arc<std::sync::Mutex<Vec<String>>>,
     leases: BTreeMap<Key, Held>,
@@ -144,9 +149,9 @@ impl Session {
             match ended {
                 Ok(StreamEnd::Drained) => return Ok(()),
                 Ok(StreamEnd::Broken(status)) | Err(status) => match status.code() {
+                    Code::Aborted | Code::AlreadyExists => self.rename(status.message()),
                     Code::FailedPrecondition
                     | Code::InvalidArgument
-                    | Code::Aborted
                     | Code::Unauthenticated
                     | Code::PermissionDenied => {
                         return Err(Error::Refused(status.message().to_owned()));
@@ -245,10 +250,38 @@ impl Session {
         }
     }
 
+    /// The identifier that this worker goes by.
+    fn id(&self) -> String {
+        let first = &self.options.id;
+        match self.renamed {
+            0 => first.clone(),
+            times => {
+                let number = format!(".{}", u64::from(times) + 1);
+                let room = names::LONGEST_IDENTIFIER - number.len();
+                format!("{}{number}", first.get(..room).unwrap_or(first))
+            }
+        }
+    }
+
+    /// Goes on under another identifier: another process goes by this one, and has the leases that
+    /// were held under it. Whoever that is, it is no reason to stop working.
+    fn rename(&mut self, reason: &str) {
+        let before = self.id();
+        self.renamed = self.renamed.saturating_add(1);
+        tracing::warn!(
+            reason,
+            "another process goes by the id {before}: this worker goes on as {}",
+            self.id()
+        );
+        for key in self.leases.keys().cloned().collect::<Vec<_>>() {
+            self.forget(&key);
+        }
+    }
+
     fn hello(&self) -> v1::Hello {
         let held = self.leases.keys().map(to_key).collect();
         v1::Hello {
-            worker_id: self.options.id.clone(),
+            worker_id: self.id(),
             protocol: PROTOCOL,
             capabilities: Some(v1::Capabilities {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
