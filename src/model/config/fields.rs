@@ -6,73 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::super::Error;
-use super::{Activation, unsupported};
-
-/// Fields of any family that cannot change what inference computes: provenance, training, caching, output format
-/// and the decoding defaults that old files keep here.
-const IGNORED: &[&str] = &[
-    "_attn_implementation",
-    "_attn_implementation_autoset",
-    "_commit_hash",
-    "_name_or_path",
-    "architectures",
-    "attention_dropout",
-    "attention_probs_dropout_prob",
-    "attn_implementation",
-    "attn_pdrop",
-    "bos_token_id",
-    "cache_implementation",
-    "chunk_size_feed_forward",
-    "classifier_dropout",
-    "classifier_dropout_prob",
-    "dtype",
-    "embd_pdrop",
-    "finetuning_task",
-    "gradient_checkpointing",
-    "hidden_dropout",
-    "hidden_dropout_prob",
-    "id2label",
-    "initializer_range",
-    "is_decoder",
-    "is_llama_config",
-    "keys_to_ignore_at_inference",
-    "label2id",
-    "max_length",
-    "model_type",
-    "output_attentions",
-    "output_hidden_states",
-    "pad_token_id",
-    "prefix",
-    "pretraining_tp",
-    "problem_type",
-    "reorder_and_upcast_attn",
-    "resid_pdrop",
-    "return_dict",
-    "sep_token_id",
-    "summary_activation",
-    "summary_first_dropout",
-    "summary_proj_to_labels",
-    "summary_type",
-    "summary_use_proj",
-    "task_specific_params",
-    "tokenizer_class",
-    "torch_dtype",
-    "torchscript",
-    "transformers_version",
-    "unk_token_id",
-    "use_bfloat16",
-    "use_cache",
-];
-
-/// Fields that must have the one value given, where they are present: anything else is another computation.
-const FIXED: &[(&str, Value)] = &[
-    ("add_cross_attention", Value::Bool(false)),
-    ("is_encoder_decoder", Value::Bool(false)),
-    ("pruned_heads", Value::Null),
-    ("quantization_config", Value::Null),
-    ("rope_interleaved", Value::Bool(false)),
-    ("tie_encoder_decoder", Value::Bool(false)),
-];
+use super::{Activation, unsupported, unused};
 
 /// Sizes multiply into shapes: a bound keeps those products inside 64 bits.
 pub(crate) const LARGEST: usize = 1 << 28;
@@ -168,13 +102,29 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A size that has a default where the file does not name it, and is none where it says `null`.
+    pub fn size_or(&self, field: &str, default: Option<usize>) -> Result<Option<usize>, Error> {
+        match self.has(field) {
+            true => self.maybe_size(field),
+            false => Ok(default),
+        }
+    }
+
+    /// Another family's names of what was read already: written down beside it, they must say the same.
+    pub fn same(&self, names: &[(&str, usize)]) -> Result<(), Error> {
+        for (field, read) in names {
+            if let Some(found) = self.maybe_size(field)?.filter(|found| found != read) {
+                return Err(unsupported(field, &found.into(), &read.to_string()));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses any value but `value`, which is also the default.
     pub fn fixed(&self, field: &str, value: &Value) -> Result<(), Error> {
         match self.get(field) {
             None => Ok(()),
             Some(found) if found == value => Ok(()),
-            // `pruned_heads` is written as an empty object.
-            Some(Value::Object(found)) if value.is_null() && found.is_empty() => Ok(()),
             Some(found) => Err(unsupported(field, found, &value.to_string())),
         }
     }
@@ -185,15 +135,19 @@ impl<'a> Fields<'a> {
             return Ok(default);
         };
         match value.as_str() {
-            Some("gelu") => Ok(Activation::Gelu),
-            // Three names for one function: they differ in how the polynomial is written down.
-            Some("gelu_new" | "gelu_fast" | "gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
+            Some("gelu" | "gelu_python") => Ok(Activation::Gelu),
+            // Names for one function: they differ in how the polynomial is written down.
+            Some(
+                "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh"
+                | "gelu_accurate",
+            ) => Ok(Activation::GeluTanh),
             Some("silu" | "swish") => Ok(Activation::Silu),
             Some("relu") => Ok(Activation::Relu),
             _ => Err(unsupported(
                 field,
                 value,
-                "gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, silu, swish, relu",
+                "gelu, gelu_python, gelu_new, gelu_fast, gelu_accurate, gelu_pytorch_tanh, gelu_python_tanh, silu, \
+                 swish, relu",
             )),
         }
     }
@@ -234,17 +188,18 @@ impl<'a> Fields<'a> {
 
     /// Call last: refuses what nobody asked for and nobody may ignore.
     pub fn finish(&self) -> Result<(), Error> {
-        for (field, value) in FIXED {
-            self.fixed(field, value)?;
-        }
         let read = self.read.borrow();
-        for (field, value) in self.map {
-            if !read.contains(field) && !IGNORED.contains(&field.as_str()) {
-                return Err(Error::UnknownField {
-                    field: field.clone(),
-                    found: value.to_string(),
-                    family: self.family,
-                });
+        for (field, value) in self.map.iter().filter(|(field, _)| !read.contains(*field)) {
+            match unused::allowed(field) {
+                Some(allowed) if allowed.holds(value) => {}
+                Some(allowed) => return Err(unsupported(field, value, &allowed.supported())),
+                None => {
+                    return Err(Error::UnknownField {
+                        field: field.clone(),
+                        found: value.to_string(),
+                        family: self.family,
+                    });
+                }
             }
         }
         Ok(())

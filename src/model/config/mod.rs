@@ -1,10 +1,15 @@
 //! A model's shape and options, read from the `config.json` that transformers writes.
 //!
-//! Nothing in that file is passed over: a field is used, or it is on the list of those that cannot change
-//! inference, or it is an error. A wrong guess here would give a model that runs and is subtly another one.
+//! Nothing in that file is passed over: a field is used, or it is in the table of those that cannot change
+//! inference (`unused.rs`), or it is an error. A wrong guess here would give a model that runs and is subtly another one.
+//! What an absent field means, and which of two counts, is as in transformers' configuration classes (version 5.23).
 
 mod fields;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod published;
 mod rope;
+mod unused;
 
 pub use rope::{Rope, RopeScaling};
 
@@ -13,6 +18,7 @@ use serde_json::{Map, Value};
 use super::Error;
 use fields::LARGEST;
 pub(crate) use fields::{Fields, token_ids};
+pub(crate) use rope::Around;
 
 /// The model families there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -22,6 +22,20 @@ pub struct Rope {
     pub scaling: RopeScaling,
 }
 
+/// What a configuration says of rotary embeddings outside their object.
+pub(crate) struct Around {
+    /// Base of the wavelengths where the object names none.
+    pub theta: f64,
+    /// The rotated part of a head where the object names none.
+    pub partial: f64,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Tokens of context before stretching: counts before the object's.
+    pub original: Option<f64>,
+    /// The model's context, where nothing says how long it was.
+    pub context: Option<f64>,
+}
+
 /// How the frequencies were changed for contexts longer than those first trained on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
@@ -57,8 +71,13 @@ impl Rope {
         partial: f64,
         kind: Option<&str>,
     ) -> Result<Self, Error> {
-        let theta = fields.positive("rope_theta", theta)?;
-        let partial = fields.positive("partial_rotary_factor", partial)?;
+        let around = Around {
+            theta: fields.positive("rope_theta", theta)?,
+            partial: fields.positive("partial_rotary_factor", partial)?,
+            head_dim,
+            original: fields.maybe_number("original_max_position_embeddings")?,
+            context: fields.maybe_number("max_position_embeddings")?,
+        };
         // Where a file has both, the old name counts, as in every transformers: 4 reads nothing else, and 5 puts
         // it in the place of the new one (`convert_rope_params_to_dict`). An empty object is none.
         let given = |name| {
@@ -82,9 +101,9 @@ impl Rope {
                         .into_iter()
                         .for_each(|map| map.extend(over.clone()));
                 }
-                Self::from_object(name, &value, theta, head_dim, partial)
+                Self::from_object(name, &value, &around)
             }
-            None => Ok(Self::plain(theta, head_dim, partial)),
+            None => Ok(Self::plain(around.theta, head_dim, around.partial)),
         }
     }
 
@@ -99,13 +118,7 @@ impl Rope {
     }
 
     /// Reads one object of rope parameters, called `name` in messages.
-    pub(crate) fn from_object(
-        name: &str,
-        value: &Value,
-        theta: f64,
-        head_dim: usize,
-        partial: f64,
-    ) -> Result<Self, Error> {
+    pub(crate) fn from_object(name: &str, value: &Value, around: &Around) -> Result<Self, Error> {
         let map = value
             .as_object()
             .ok_or_else(|| unsupported(name, value, "an object"))?;
@@ -113,11 +126,22 @@ impl Rope {
         // Old files write the kind as `type`, some under both names.
         let old_kind = fields.get("type");
         let kind = fields.get("rope_type").or(old_kind);
-        let theta = fields.positive("rope_theta", theta)?;
-        let partial = fields.positive("partial_rotary_factor", partial)?;
-        let mut rope = Self::plain(theta, head_dim, partial);
+        let theta = fields.positive("rope_theta", around.theta)?;
+        let partial = fields.positive("partial_rotary_factor", around.partial)?;
+        let mut rope = Self::plain(theta, around.head_dim, partial);
         rope.scaling = match kind.map(|kind| kind.as_str()) {
-            None | Some(Some("default")) => RopeScaling::None,
+            None | Some(Some("default")) => {
+                // What it would be of another kind: a factor of 1 stretches nothing.
+                if let Some(factor) = fields.maybe_number("factor")?.filter(|it| *it != 1.0) {
+                    return Err(unsupported(
+                        &format!("{name}.factor"),
+                        &factor.into(),
+                        "1 where nothing is stretched: name the rope_type, or leave it out",
+                    ));
+                }
+                fields.get("original_max_position_embeddings");
+                RopeScaling::None
+            }
             Some(Some("dynamic")) => {
                 fields.positive("factor", 1.0)?;
                 fields.get("original_max_position_embeddings");
@@ -130,7 +154,17 @@ impl Rope {
                 factor: required(name, &fields, "factor")?,
                 low: required(name, &fields, "low_freq_factor")?,
                 high: required(name, &fields, "high_freq_factor")?,
-                original: required(name, &fields, "original_max_position_embeddings")?,
+                // The outer field first, then the object's, then the context (`standardize_rope_params`).
+                original: match (around.original, around.context) {
+                    (Some(outer), _) => {
+                        fields.get("original_max_position_embeddings");
+                        outer
+                    }
+                    (None, Some(context)) => {
+                        fields.positive("original_max_position_embeddings", context)?
+                    }
+                    _ => required(name, &fields, "original_max_position_embeddings")?,
+                },
             },
             Some(_) => {
                 return Err(unsupported(

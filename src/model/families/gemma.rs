@@ -4,7 +4,9 @@
 use serde_json::Value;
 
 use super::super::Error;
-use super::super::config::{Activation, Config, Family, Fields, NormKind, Rope, unsupported};
+use super::super::config::{
+    Activation, Around, Config, Family, Fields, NormKind, Rope, unsupported,
+};
 use super::llama::{self, Defaults, common};
 use super::{Layout, Norm};
 
@@ -40,9 +42,13 @@ pub fn gemma3(fields: &Fields<'_>) -> Result<Config, Error> {
         Some(object) => Rope::from_object(
             "rope_parameters.sliding_attention",
             object,
-            local,
-            config.head_dim,
-            1.0,
+            &Around {
+                theta: local,
+                partial: 1.0,
+                head_dim: config.head_dim,
+                original: None,
+                context: Some(config.context as f64),
+            },
         )?,
         None => Rope::plain(local, config.head_dim, 1.0),
     };
@@ -61,6 +67,7 @@ fn gemma(fields: &Fields<'_>, family: Family, theta: f64) -> Result<Config, Erro
     let defaults = Defaults {
         family,
         head_dim: Some(256),
+        kv_heads: Some(4),
         norm_eps: 1e-6,
         theta,
         rope_kind: Some("full_attention"),

@@ -17,6 +17,13 @@ pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     let context = fields.size("n_positions")?;
     // An old name of n_positions.
     fields.get("n_ctx");
+    // transformers' `attribute_map` has them for the same things.
+    fields.same(&[
+        ("hidden_size", width),
+        ("num_hidden_layers", layers),
+        ("num_attention_heads", heads),
+        ("max_position_embeddings", context),
+    ])?;
     let head_dim = head_dim(width, heads, "n_head")?;
     Ok(Config {
         family: Family::Gpt2,

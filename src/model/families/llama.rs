@@ -14,6 +14,9 @@ pub struct Defaults {
     pub family: Family,
     /// The `head_dim` where the file has none: `None` for `hidden_size / num_attention_heads`.
     pub head_dim: Option<usize>,
+    /// The key and value heads where the file does not name them: `None` for as many as there are query heads, which
+    /// is also what `null` means.
+    pub kv_heads: Option<usize>,
     pub norm_eps: f64,
     pub theta: f64,
     /// Which entry of `rope_parameters` to read, where it has one for each kind of layer.
@@ -37,7 +40,7 @@ pub fn common(fields: &Fields<'_>, defaults: &Defaults) -> Result<Config, Error>
         layers,
         width,
         heads,
-        kv_heads: fields.maybe_size("num_key_value_heads")?.unwrap_or(heads),
+        kv_heads: (fields.size_or("num_key_value_heads", defaults.kv_heads)?).unwrap_or(heads),
         head_dim,
         inner: fields.size("intermediate_size")?,
         vocab: fields.size("vocab_size")?,
@@ -78,6 +81,7 @@ pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
         &Defaults {
             family: Family::Llama,
             head_dim: None,
+            kv_heads: None,
             norm_eps: 1e-6,
             theta: 10_000.0,
             rope_kind: None,
@@ -97,13 +101,14 @@ pub fn mistral(fields: &Fields<'_>) -> Result<Config, Error> {
         &Defaults {
             family: Family::Mistral,
             head_dim: None,
+            kv_heads: Some(8),
             norm_eps: 1e-6,
             theta: 10_000.0,
             rope_kind: None,
             tied: false,
         },
     )?;
-    let window = fields.maybe_size("sliding_window")?;
+    let window = fields.size_or("sliding_window", Some(4096))?;
     for layer in &mut config.attention {
         layer.window = window;
     }

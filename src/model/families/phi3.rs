@@ -1,7 +1,5 @@
 //! Phi-3 and Phi-4 mini (Abdin et al. 2024): Llama with query, key and value in one matrix, and gate and up in one.
 
-use serde_json::Value;
-
 use super::super::Error;
 use super::super::config::{Config, Family, Fields};
 use super::llama::{self, Defaults, common};
@@ -13,15 +11,13 @@ pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
         &Defaults {
             family: Family::Phi3,
             head_dim: None,
+            kv_heads: None,
             norm_eps: 1e-5,
             theta: 10_000.0,
             rope_kind: None,
             tied: false,
         },
     )?;
-    fields.fixed("attention_bias", &Value::Bool(false))?;
-    // Used by long-context scaling only, which is refused where it is asked for.
-    fields.get("original_max_position_embeddings");
     let window = fields.maybe_size("sliding_window")?;
     for layer in &mut config.attention {
         layer.window = window;

@@ -11,6 +11,7 @@ pub fn qwen2(fields: &Fields<'_>) -> Result<Config, Error> {
         &Defaults {
             family: Family::Qwen2,
             head_dim: None,
+            kv_heads: Some(32),
             norm_eps: 1e-6,
             theta: 10_000.0,
             rope_kind: None,
@@ -28,6 +29,7 @@ pub fn qwen3(fields: &Fields<'_>) -> Result<Config, Error> {
         &Defaults {
             family: Family::Qwen3,
             head_dim: Some(128),
+            kv_heads: Some(32),
             norm_eps: 1e-6,
             theta: 10_000.0,
             rope_kind: None,
@@ -45,7 +47,8 @@ pub fn qwen3(fields: &Fields<'_>) -> Result<Config, Error> {
 /// `use_sliding_window` gives the layers from `max_window_layers` up a window, unless `layer_types` says which.
 fn windows(fields: &Fields<'_>, config: &mut Config) -> Result<(), Error> {
     let on = fields.flag("use_sliding_window", false)?;
-    let window = fields.maybe_size("sliding_window")?.filter(|_| on);
+    let window = fields.size_or("sliding_window", Some(4096))?;
+    let window = window.filter(|_| on);
     let first = fields.maybe_size("max_window_layers")?.unwrap_or(28);
     let sliding = fields
         .sliding_layers(config.layers)?

@@ -1,0 +1,204 @@
+//! The configurations of published models, as fields and values (`tests/fixtures/published.txt`): each is understood, or
+//! refused by the name of what changes its numbers.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::Config;
+
+struct Published {
+    name: String,
+    fields: Map<String, Value>,
+    /// A word of the message by which it is refused.
+    refused: Option<String>,
+}
+
+fn published() -> Vec<Published> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/published.txt");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (mut shared, mut in_group) = (Map::new(), false);
+    let mut all: Vec<Published> = Vec::new();
+    for line in text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
+        if let Some(group) = line.strip_prefix("= ") {
+            (shared, in_group) = (Map::new(), true);
+            assert!(!group.is_empty());
+            continue;
+        }
+        let Some(fields) = line.strip_prefix("  ") else {
+            in_group = false;
+            all.push(Published {
+                name: line.to_owned(),
+                fields: shared.clone(),
+                refused: None,
+            });
+            continue;
+        };
+        let mut words = fields.split(' ').filter(|word| !word.is_empty());
+        while let Some(word) = words.next() {
+            let model = all.last_mut().filter(|_| !in_group);
+            match (model, word) {
+                (Some(model), "!") => model.refused = words.next().map(str::to_owned),
+                (Some(model), word) if word.starts_with('-') => {
+                    assert!(model.fields.remove(&word[1..]).is_some(), "{word}");
+                }
+                (model, word) => {
+                    let (field, value) = word.split_once('=').unwrap();
+                    let value =
+                        serde_json::from_str(value).unwrap_or_else(|e| panic!("{word}: {e}"));
+                    let fields = model.map_or(&mut shared, |model| &mut model.fields);
+                    fields.insert(field.to_owned(), value);
+                }
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn published_configurations_are_understood_or_refused_for_what_changes_their_numbers() {
+    let all = published();
+    assert!(all.len() >= 60, "{}", all.len());
+    let mut wrong = Vec::new();
+    for Published {
+        name,
+        fields,
+        refused,
+    } in all
+    {
+        match (Config::from_json(fields), refused) {
+            (Ok(_), None) => {}
+            (Err(error), Some(word)) if error.to_string().contains(&word) => {}
+            (found, _) => wrong.push(format!("{name}: {:?}", found.map(|it| it.family))),
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn of(name: &str) -> Config {
+    let found = published().into_iter().find(|it| it.name == name);
+    Config::from_json(found.unwrap().fields).unwrap()
+}
+
+/// A published configuration with fields set, or taken out where they are `None`.
+fn with(name: &str, changes: &[(&str, Option<Value>)]) -> Result<Config, String> {
+    let mut fields = published()
+        .into_iter()
+        .find(|it| it.name == name)
+        .unwrap()
+        .fields;
+    for (field, value) in changes {
+        match value {
+            Some(value) => fields.insert((*field).to_owned(), value.clone()),
+            None => fields.remove(*field),
+        };
+    }
+    Config::from_json(fields).map_err(|error| error.to_string())
+}
+
+#[test]
+fn what_an_absent_field_means_is_as_in_transformers() {
+    let mistral = with(
+        "Mistral-7B-v0.1",
+        &[("sliding_window", None), ("num_key_value_heads", None)],
+    );
+    let mistral = mistral.unwrap();
+    assert_eq!(
+        (mistral.attention[0].window, mistral.kv_heads),
+        (Some(4096), 8)
+    );
+    assert_eq!(of("Mistral-7B-Instruct-v0.3").attention[0].window, None);
+    let null = with(
+        "Mistral-7B-v0.1",
+        &[("num_key_value_heads", Some(Value::Null))],
+    )
+    .unwrap();
+    assert_eq!(null.kv_heads, 32);
+    assert_eq!(of("llama-7b of 2023").kv_heads, 32);
+    let windows = [
+        ("use_sliding_window", Some(json!(true))),
+        ("sliding_window", None),
+    ];
+    let qwen = with("Qwen2.5-0.5B-Instruct", &windows).unwrap();
+    assert_eq!(qwen.attention[20].window, None);
+    assert_eq!(qwen.attention[21].window, Some(4096));
+}
+
+#[test]
+fn of_two_objects_of_rotary_parameters_the_old_name_counts() {
+    let name = "Llama-3.2-1B as transformers 5 writes it";
+    let both = |scaling: Value| with(name, &[("rope_scaling", Some(scaling))]);
+    let rope = |config: Config| config.attention[0].rope.clone().unwrap();
+    let linear = rope(both(json!({"type": "linear", "factor": 4.0})).unwrap());
+    assert_eq!(linear.scaling, super::RopeScaling::Linear { factor: 4.0 });
+    // The base of the new object goes with it.
+    assert_eq!(linear.theta, 10_000.0);
+    let refused = both(json!({"rope_type": "yarn", "factor": 4.0})).unwrap_err();
+    assert!(refused.contains("yarn"), "{refused}");
+    assert_eq!(rope(both(json!({})).unwrap()), rope(of(name)));
+    assert_eq!(rope(both(Value::Null).unwrap()), rope(of(name)));
+}
+
+#[test]
+fn the_length_before_stretching_is_that_beside_the_object_first() {
+    let scaling = |original: Option<u32>| {
+        let mut object = json!({
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        });
+        if let Some(original) = original {
+            object["original_max_position_embeddings"] = json!(original);
+        }
+        Some(object)
+    };
+    let original = |inner, outer: Option<u32>| {
+        let outer = outer.map(|outer| json!(outer));
+        let changes = [
+            ("rope_scaling", scaling(inner)),
+            ("original_max_position_embeddings", outer),
+        ];
+        let config = with("Llama-3.1-8B-Instruct", &changes).unwrap();
+        match config.attention[0].rope.clone().unwrap().scaling {
+            super::RopeScaling::Llama3 { original, .. } => original,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(original(Some(8192), None), 8192.0);
+    assert_eq!(original(None, Some(4096)), 4096.0);
+    assert_eq!(original(Some(8192), Some(4096)), 4096.0);
+    assert_eq!(original(None, None), 131_072.0);
+}
+
+#[test]
+fn a_field_that_changes_nothing_is_refused_where_its_value_does() {
+    for (name, field, value) in [
+        ("Qwen2.5-0.5B", "use_mrope", json!(true)),
+        ("Llama-2-7b-hf", "sliding_window", json!(4096)),
+        ("Phi-3-mini-4k-instruct", "attention_bias", json!(true)),
+        ("gpt2-medium", "n_special", json!(3)),
+        ("gpt2", "hidden_size", json!(1024)),
+        ("Llama-2-7b-hf", "layer_types", json!(["sliding_attention"])),
+        (
+            "Llama-2-7b-hf",
+            "rope_parameters",
+            json!({"rope_type": "default", "factor": 4.0}),
+        ),
+        ("Llama-2-7b-hf", "a_field_that_nobody_knows", json!(1)),
+    ] {
+        let refused = with(name, &[(field, Some(value))]).unwrap_err();
+        let what = if field == "rope_parameters" {
+            "factor"
+        } else {
+            field
+        };
+        assert!(refused.contains(what), "{name} {field}: {refused}");
+    }
+    let python = with(
+        "Llama-2-7b-hf",
+        &[("hidden_act", Some(json!("gelu_python")))],
+    )
+    .unwrap();
+    assert_eq!(python.activation, super::Activation::Gelu);
+}
