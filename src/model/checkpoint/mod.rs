@@ -144,7 +144,7 @@ impl Checkpoint {
             let folder = safetensors::Folder::open(path)?;
             let config = folder.config()?;
             let eos = folder.eos(&config)?;
-            let tokenizer = Tokenizer::from_file(&path.join("tokenizer.json"), eos)?;
+            let tokenizer = Tokenizer::from_folder(path, eos)?;
             let (found, files) = (folder.tensors(&config)?, folder.files());
             Self::new(
                 path,

@@ -12,6 +12,7 @@ mod rope;
 mod unused;
 
 pub use rope::{Rope, RopeScaling};
+pub use unused::reason;
 
 use serde_json::{Map, Value};
 

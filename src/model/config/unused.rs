@@ -237,6 +237,12 @@ const UNUSED: &[Unused] = &[
     },
 ];
 
+/// Why a field of a `config.json` that is not used changes no number; [`None`] for one that is used or refused.
+pub fn reason(field: &str) -> Option<&'static str> {
+    let row = UNUSED.iter().find(|row| row.fields.contains(&field));
+    row.map(|row| row.because)
+}
+
 /// What a field that a family does not use may hold; [`None`] for a field that nobody knows.
 pub(crate) fn allowed(field: &str) -> Option<Allowed> {
     let row = UNUSED.iter().find(|row| row.fields.contains(&field));

@@ -32,6 +32,10 @@ pub struct GgufVocabulary {
     pub eos: Vec<u32>,
     /// `<unk>`.
     pub unknown: Option<u32>,
+    /// What texts are filled up with.
+    pub pad: Option<u32>,
+    /// How a conversation is written as one text, in Jinja.
+    pub chat_template: Option<String>,
     /// Whether a text starts with `bos`; what the kind of tokenizer does by itself where the file does not say.
     pub add_bos: Option<bool>,
     /// Whether a text ends with `eos`.

@@ -2,6 +2,7 @@
 
 mod gguf;
 mod pieces;
+mod settings;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -35,19 +36,63 @@ pub struct Tokenizer {
     vocab: usize,
     /// The tokenizer.json it was made from.
     json: String,
+    kept: Kept,
+}
+
+/// What the metadata of a GGUF file say beside the tokenizer itself: not used here, and kept for exports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// `<unk>`.
+    pub unknown: Option<u32>,
+    /// What texts are filled up with.
+    pub pad: Option<u32>,
+    /// How a conversation is written as one text, in Jinja.
+    pub chat_template: Option<String>,
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads the `tokenizer.json` of a folder, with what its `tokenizer_config.json` lays over it, if it has one.
     ///
     /// # Errors
-    /// [`Error::Io`], and [`Error::Tokenizer`] where the tokenizers library refuses the file.
-    pub fn from_file(path: &Path, eos: Vec<u32>) -> Result<Self, Error> {
-        let json = std::fs::read_to_string(path).map_err(|source| Error::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::from_json(json, eos)
+    /// [`Error::Io`], and [`Error::Tokenizer`] where the tokenizers library refuses the file or the two disagree.
+    pub fn from_folder(folder: &Path, eos: Vec<u32>) -> Result<Self, Error> {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read_to_string(&path).map_err(|source| Error::Io { path, source })
+        };
+        let json = read("tokenizer.json")?;
+        if !folder.join("tokenizer_config.json").is_file() {
+            return Self::from_json(json, eos);
+        }
+        let settings: Map<String, Value> = serde_json::from_str(&read("tokenizer_config.json")?)
+            .map_err(|source| {
+                Error::Tokenizer(format!("tokenizer_config.json is no JSON object: {source}"))
+            })?;
+        Self::with_settings(json, &settings, eos)
+    }
+
+    /// A `tokenizer.json` with what a `tokenizer_config.json` lays over it.
+    fn with_settings(
+        json: String,
+        settings: &Map<String, Value>,
+        eos: Vec<u32>,
+    ) -> Result<Self, Error> {
+        let mut fields: Map<String, Value> = serde_json::from_str(&json).map_err(unusable)?;
+        settings::apply(&mut fields, settings)?;
+        let tokenizer = Self::from_fields(fields, json, eos)?;
+        let bos = settings.get("bos_token");
+        let bos = bos.and_then(|token| token.as_str().or(token["content"].as_str()));
+        if let (Some(Value::Bool(wanted)), Some(bos)) = (settings.get("add_bos_token"), bos) {
+            let first = tokenizer.encode("")?.ids.first().copied();
+            if (first.is_some() && first == tokenizer.id(bos)) != *wanted {
+                let problem = format!(
+                    "is {wanted}, tokenizer.json does otherwise, and which counts depends on the version of \
+                     transformers: make the two files agree (saving the tokenizer anew does)"
+                );
+                return Err(settings::refused("add_bos_token", &problem));
+            }
+        }
+        Ok(tokenizer)
     }
 
     /// Rebuilds a tokenizer from the metadata of a GGUF file.
@@ -56,7 +101,13 @@ impl Tokenizer {
     /// [`Error::Tokenizer`] naming a kind of tokenizer that cannot be rebuilt exactly.
     pub fn from_gguf(vocabulary: GgufVocabulary) -> Result<Self, Error> {
         let eos = vocabulary.eos.clone();
-        Self::from_json(vocabulary.to_json()?.to_string(), eos)
+        let mut tokenizer = Self::from_json(vocabulary.to_json()?.to_string(), eos)?;
+        tokenizer.kept = Kept {
+            unknown: vocabulary.unknown,
+            pad: vocabulary.pad,
+            chat_template: vocabulary.chat_template,
+        };
+        Ok(tokenizer)
     }
 
     /// Reads the contents of a `tokenizer.json`; `eos` are the ids that end a text.
@@ -64,11 +115,23 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] where the tokenizers library refuses it.
     pub fn from_json(json: String, eos: Vec<u32>) -> Result<Self, Error> {
-        let refused = |source: &dyn std::fmt::Display| {
-            Error::Tokenizer(format!("tokenizer.json is not usable: {source}"))
-        };
-        let mut fields: Map<String, Value> =
-            serde_json::from_str(&json).map_err(|source| refused(&source))?;
+        let fields = serde_json::from_str(&json).map_err(unusable)?;
+        Self::from_fields(fields, json, eos)
+    }
+
+    /// From the fields of a `tokenizer.json`, which was read from `json`.
+    fn from_fields(
+        mut fields: Map<String, Value>,
+        json: String,
+        eos: Vec<u32>,
+    ) -> Result<Self, Error> {
+        let dropout = fields
+            .get("model")
+            .and_then(|model| model["dropout"].as_f64());
+        if let Some(dropout) = dropout.filter(|dropout| *dropout != 0.0) {
+            let problem = format!("`model.dropout` is {dropout}: a text would be cut at random");
+            return Err(unusable(problem + ", set it to null"));
+        }
         // A prompt is never cut or filled up here, whatever the file was last used for.
         fields.insert("truncation".into(), Value::Null);
         fields.insert("padding".into(), Value::Null);
@@ -76,14 +139,15 @@ impl Tokenizer {
             keep_spaces(processor);
         }
         let value = Value::Object(fields);
-        let inner = library(|| tokenizers::Tokenizer::from_bytes(value.to_string()))
-            .map_err(|source| refused(&source))?;
+        let inner =
+            library(|| tokenizers::Tokenizer::from_bytes(value.to_string())).map_err(unusable)?;
         Ok(Self {
             pieces: Pieces::of(&value),
             inner,
             eos,
             vocab: usize::MAX,
             json,
+            kept: Kept::default(),
         })
     }
 
@@ -170,6 +234,11 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// What a GGUF file says beside the tokenizer itself.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
     /// The tokenizer as a `tokenizer.json`: the file it came from, or the one it was rebuilt as.
     pub fn to_json(&self) -> &str {
         &self.json
@@ -183,6 +252,10 @@ impl std::fmt::Debug for Tokenizer {
             .field("eos", &self.eos)
             .finish_non_exhaustive()
     }
+}
+
+fn unusable(problem: impl std::fmt::Display) -> Error {
+    Error::Tokenizer(format!("tokenizer.json is not usable: {problem}"))
 }
 
 /// Makes a post-processor report offsets with the spaces a token covers, so that ranges tile the text.

@@ -1,4 +1,6 @@
-//! Texts that are decoded in parts.
+//! Texts that are decoded in parts, and what a `tokenizer_config.json` lays over a tokenizer.
+
+use serde_json::{Value, json};
 
 use super::{GgufVocabulary, Tokenizer};
 
@@ -44,4 +46,89 @@ fn an_id_without_a_token_is_no_text() {
     let tokenizer = sentence_piece();
     assert_eq!(tokenizer.decode(&[9, 500, 8]).unwrap(), "ab");
     assert_eq!(tokenizer.decode_after(&[9], &[500, 10]).unwrap(), " b");
+}
+
+/// A byte-level tokenizer of seven tokens.
+fn byte_level() -> Value {
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": null,
+        "pre_tokenizer": {
+            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
+        },
+        "post_processor": null,
+        "decoder": {
+            "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true,
+        },
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+            "vocab": {"a": 0, "b": 1, "\u{120}": 2, "\u{120}a": 3, "<": 4, ">": 5, "<s>": 6},
+            "merges": [["\u{120}", "a"]],
+        },
+    })
+}
+
+fn laid_over(settings: Value) -> Result<Tokenizer, String> {
+    let settings = settings.as_object().unwrap();
+    Tokenizer::with_settings(byte_level().to_string(), settings, vec![])
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_prefix_space_of_the_settings_is_put_or_refused() {
+    let ids = |settings| laid_over(settings).unwrap().encode("a").unwrap().ids;
+    assert_eq!(ids(json!({})), [0]);
+    let gpt2 = json!({"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": true});
+    assert_eq!(ids(gpt2), [3]);
+    let same = json!({"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": false});
+    assert_eq!(ids(same), [0]);
+    let other = json!({"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": true});
+    let said = laid_over(other).unwrap_err();
+    assert!(said.contains("`add_prefix_space` is true"), "{said}");
+}
+
+#[test]
+fn tokens_of_the_settings_are_matched_whole_or_refused() {
+    let ids = |settings| laid_over(settings).unwrap().encode("a<s>b").unwrap().ids;
+    let token = |content: &str| json!({"content": content, "special": true});
+    assert_eq!(ids(json!({"bos_token": "<s>"})), [0, 6, 1]);
+    assert_eq!(ids(json!({"bos_token": {"content": "<s>"}})), [0, 6, 1]);
+    assert_eq!(
+        ids(json!({"additional_special_tokens": ["<s>"]})),
+        [0, 6, 1]
+    );
+    assert_eq!(
+        ids(json!({"added_tokens_decoder": {"6": token("<s>")}})),
+        [0, 6, 1]
+    );
+    let new = laid_over(json!({"added_tokens_decoder": {"7": token("ab")}})).unwrap();
+    assert_eq!(new.encode("aabb").unwrap().ids, [0, 7, 1]);
+    for (id, content) in [("5", "<s>"), ("3", "<tool>"), ("9", "<tool>")] {
+        let said = laid_over(json!({"added_tokens_decoder": {id: token(content)}})).unwrap_err();
+        assert!(
+            said.contains("added_tokens_decoder") && said.contains(content),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_start_token_that_the_settings_want_and_the_tokenizer_does_not_put_is_refused() {
+    let with = |wanted: bool| laid_over(json!({"bos_token": "<s>", "add_bos_token": wanted}));
+    with(false).unwrap();
+    let said = with(true).unwrap_err();
+    assert!(said.contains("`add_bos_token` is true"), "{said}");
+    let said = laid_over(json!({"add_eos_token": true})).unwrap_err();
+    assert!(said.contains("add_eos_token"), "{said}");
+}
+
+#[test]
+fn a_tokenizer_that_cuts_at_random_is_refused() {
+    let mut json = byte_level();
+    json["model"]["dropout"] = json!(0.1);
+    let said = Tokenizer::from_json(json.to_string(), vec![])
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("dropout"), "{said}");
 }

@@ -117,14 +117,26 @@ fn expand(
     let word = |id: Option<&u32>| id.and_then(|id| tokenizer.token(*id));
     let bos = config.json.get("bos_token_id").and_then(Value::as_u64);
     let bos = bos.map(|id| id as u32);
-    let about_tokens = json!({
+    let kept = tokenizer.kept();
+    let mut about_tokens = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": word(bos.as_ref()),
         "eos_token": word(tokenizer.eos().first()),
         "model_max_length": config.context,
         "clean_up_tokenization_spaces": false,
     });
-    let generation = json!({"eos_token_id": tokenizer.eos(), "bos_token_id": bos});
+    for (name, value) in [
+        ("pad_token", word(kept.pad.as_ref())),
+        ("unk_token", word(kept.unknown.as_ref())),
+        ("chat_template", kept.chat_template.clone()),
+    ] {
+        if let Some(value) = value {
+            about_tokens[name] = value.into();
+        }
+    }
+    let generation = json!({
+        "eos_token_id": tokenizer.eos(), "bos_token_id": bos, "pad_token_id": kept.pad,
+    });
     for (name, text) in [
         ("config.json", format!("{:#}\n", Value::from(json))),
         ("tokenizer.json", tokenizer.to_json().to_owned()),

@@ -3,6 +3,7 @@
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Names, orientations and row orders are turned
 //! into those of transformers here, so that nothing further on knows where a model came from.
 
+mod metadata;
 mod names;
 
 use std::borrow::Cow;
@@ -21,6 +22,7 @@ use super::super::Error;
 use super::super::config::{self, Config, Family, Rope, RopeScaling};
 use super::super::tokenizer::{GgufVocabulary, Tokenizer};
 use super::{DType, TensorData, TensorInfo, mmap};
+use metadata::Refused;
 use names::{canonical, halves, is_transposed, transposed};
 
 /// Frequency divisors some Llama files carry as a tensor instead of metadata.
@@ -44,27 +46,6 @@ const READABLE: [GgmlDType; 13] = [
     GgmlDType::Q4K,
     GgmlDType::Q5K,
     GgmlDType::Q6K,
-];
-
-/// Metadata below `{architecture}.` that this reader understands.
-const KNOWN: &[&str] = &[
-    "attention.head_count",
-    "attention.head_count_kv",
-    "attention.key_length",
-    "attention.layer_norm_epsilon",
-    "attention.layer_norm_rms_epsilon",
-    "attention.value_length",
-    "block_count",
-    "context_length",
-    "embedding_length",
-    "feed_forward_length",
-    "rope.dimension_count",
-    "rope.freq_base",
-    "rope.scaling.factor",
-    "rope.scaling.finetuned",
-    "rope.scaling.original_context_length",
-    "rope.scaling.type",
-    "vocab_size",
 ];
 
 /// An opened file.
@@ -122,15 +103,32 @@ impl File {
             return Err(malformed(&self.path, reason));
         }
         let prefix = format!("{}.", self.family);
+        let context = self.maybe_number(&self.key("context_length"));
         for (key, value) in &self.content.metadata {
-            if let Some(field) = key.strip_prefix(&prefix)
-                && !KNOWN.contains(&field)
-            {
-                return Err(Error::UnknownField {
-                    field: key.clone(),
-                    found: format!("{value:?}"),
-                    family: self.family.model_type(),
-                });
+            let held = match (
+                key.strip_prefix(&prefix),
+                key.strip_prefix("tokenizer.ggml."),
+            ) {
+                (Some(field), _) => metadata::check(field, value, context),
+                (_, Some(field)) => metadata::check_tokenizer(field, value),
+                _ => Ok(()),
+            };
+            match held {
+                Ok(()) => {}
+                Err(Refused::Unknown) => {
+                    return Err(Error::UnknownField {
+                        field: key.clone(),
+                        found: format!("{value:?}"),
+                        family: self.family.model_type(),
+                    });
+                }
+                Err(Refused::Supported(supported)) => {
+                    return Err(Error::UnsupportedValue {
+                        field: key.clone(),
+                        found: format!("{value:?}"),
+                        supported,
+                    });
+                }
             }
         }
         for (name, info) in &self.content.tensor_infos {
@@ -173,6 +171,7 @@ impl File {
             "tie_word_embeddings": !self.content.tensor_infos.contains_key("output.weight"),
             "eos_token_id": self.token_id("tokenizer.ggml.eos_token_id")?,
             "bos_token_id": self.token_id("tokenizer.ggml.bos_token_id")?,
+            "pad_token_id": self.token_id("tokenizer.ggml.padding_token_id")?,
         });
         let fields = match self.family {
             Family::Gpt2 => self.gpt2_fields()?,
@@ -189,11 +188,19 @@ impl File {
     }
 
     fn gpt2_fields(&self) -> Result<serde_json::Value, Error> {
+        let heads = self.size("attention.head_count")?;
+        if let Some(other) = self
+            .maybe_size("attention.head_count_kv")?
+            .filter(|it| *it != heads)
+        {
+            let field = "attention.head_count_kv";
+            return Err(self.unsupported(field, other, &heads.to_string()));
+        }
         Ok(json!({
             "architectures": ["GPT2LMHeadModel"],
             "n_layer": self.size("block_count")?,
             "n_embd": self.size("embedding_length")?,
-            "n_head": self.size("attention.head_count")?,
+            "n_head": heads,
             "n_positions": self.size("context_length")?,
             "n_inner": self.size("feed_forward_length")?,
             "layer_norm_epsilon": self.decimal("attention.layer_norm_epsilon")?,
@@ -245,8 +252,13 @@ impl File {
         context: usize,
     ) -> Result<serde_json::Value, Error> {
         let kind = self.key("rope.scaling.type");
+        let factor = self
+            .maybe_decimal("rope.scaling.factor")
+            .filter(|it| *it != 0.0);
         let kind = match self.content.metadata.get(&kind) {
             Some(Value::String(kind)) => kind.as_str(),
+            // llama.cpp's default kind is the linear one, with a factor of 1.
+            _ if factor.is_some_and(|factor| factor != 1.0) => "linear",
             _ => "none",
         };
         let has_freqs = self.content.tensor_infos.contains_key(ROPE_FREQS);
@@ -348,6 +360,11 @@ impl File {
             bos: id("bos")?,
             eos: id("eos")?.into_iter().chain(id("eot")?).collect(),
             unknown: id("unknown")?,
+            pad: id("padding")?,
+            chat_template: match self.content.metadata.get("tokenizer.chat_template") {
+                Some(Value::String(template)) => Some(template.clone()),
+                _ => None,
+            },
             add_bos: flag("add_bos_token"),
             add_eos: flag("add_eos_token").unwrap_or(false),
             add_space_prefix: flag("add_space_prefix").unwrap_or(true),
@@ -492,11 +509,7 @@ impl File {
     }
 
     fn maybe_number(&self, key: &str) -> Option<f64> {
-        match self.content.metadata.get(key)? {
-            Value::F32(x) => Some(decimal(*x)),
-            Value::F64(x) => Some(*x),
-            other => other.to_u64().ok().map(|n| n as f64),
-        }
+        metadata::number(self.content.metadata.get(key)?)
     }
 
     fn maybe_decimal(&self, field: &str) -> Option<f64> {
@@ -518,11 +531,6 @@ impl File {
             supported: supported.to_owned(),
         }
     }
-}
-
-/// The double a human wrote when a file stores it as a single: 1e-5, not 9.99999974e-6.
-fn decimal(x: f32) -> f64 {
-    x.to_string().parse().unwrap_or(f64::from(x))
 }
 
 /// The element type a tensor is read as.

@@ -1,0 +1,243 @@
+//! `tokenizer_config.json`: what it says otherwise than `tokenizer.json`.
+//!
+//! transformers lays it over the tokenizer. What it does so with is done here: tokens that are added, their flags, and
+//! the space before a byte-level text. What cannot be told for sure (its versions 4 and 5 differ) is refused where the
+//! two files disagree. All other fields are about padding, truncation, conversations and the cleaning of decoded text,
+//! which change no token of a prompt.
+
+use serde_json::{Map, Value, json};
+
+use super::super::Error;
+
+/// Fields that name a token which transformers matches in a text before anything else.
+const SPECIAL: [&str; 7] = [
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+];
+
+/// Classes of tokenizers that put the space before a text where their settings say so, in every version.
+const BYTE_LEVEL: [&str; 4] = [
+    "GPT2Tokenizer",
+    "GPT2TokenizerFast",
+    "GPTNeoXTokenizer",
+    "GPTNeoXTokenizerFast",
+];
+
+/// Lays the settings over a tokenizer.
+pub(super) fn apply(
+    tokenizer: &mut Map<String, Value>,
+    settings: &Map<String, Value>,
+) -> Result<(), Error> {
+    if let Some(tokens) = settings.get("added_tokens_decoder") {
+        let Some(tokens) = tokens.as_object() else {
+            return Err(refused(
+                "added_tokens_decoder",
+                "is no object: give tokens by their id",
+            ));
+        };
+        let mut tokens: Vec<(u64, &Value)> = (tokens.iter())
+            .map(|(id, token)| Some((id.parse().ok()?, token)))
+            .collect::<Option<_>>()
+            .ok_or_else(|| refused("added_tokens_decoder", "holds what is no token id"))?;
+        tokens.sort_by_key(|(id, _)| *id);
+        for (id, token) in tokens {
+            add(tokenizer, token, Some(id), None)?;
+        }
+    }
+    for field in SPECIAL {
+        if let Some(token) = settings.get(field).filter(|token| !token.is_null()) {
+            add(tokenizer, token, None, Some(field))?;
+        }
+    }
+    for field in ["additional_special_tokens", "extra_special_tokens"] {
+        for token in settings
+            .get(field)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            add(tokenizer, token, None, Some(field))?;
+        }
+    }
+    if settings.get("split_special_tokens") == Some(&Value::Bool(true)) {
+        return Err(refused(
+            "split_special_tokens",
+            "is true, which is not supported",
+        ));
+    }
+    if settings.get("add_eos_token") == Some(&Value::Bool(true)) {
+        return Err(refused(
+            "add_eos_token",
+            "is true: a prompt that ends itself cannot be continued, set it to false",
+        ));
+    }
+    prefix_space(tokenizer, settings)
+}
+
+/// Makes a token one that is matched in the text as it stands. `id` is what the settings say; `field` names a special
+/// token, which has only its text.
+fn add(
+    tokenizer: &mut Map<String, Value>,
+    token: &Value,
+    id: Option<u64>,
+    field: Option<&str>,
+) -> Result<(), Error> {
+    let what = field.unwrap_or("added_tokens_decoder");
+    let text = token.as_str().or(token["content"].as_str());
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return match field {
+            // An empty text names no token.
+            Some(_) => Ok(()),
+            None => Err(refused(
+                what,
+                &format!("holds {token}, which has no `content`"),
+            )),
+        };
+    };
+    let known = known(tokenizer, text);
+    let id = match (known, id) {
+        (Some(known), Some(id)) if known != id => {
+            let problem = format!("makes {text:?} token {id}, tokenizer.json token {known}");
+            return Err(refused(what, &problem));
+        }
+        (Some(known), _) => known,
+        (None, id) => {
+            let next = next(tokenizer);
+            if id.is_some_and(|id| id != next) {
+                let problem = format!(
+                    "adds {text:?} as token {}, which in tokenizer.json is another's or leaves a gap: its next is {next}",
+                    id.unwrap_or_default()
+                );
+                return Err(refused(what, &problem));
+            }
+            next
+        }
+    };
+    let added = tokenizer.entry("added_tokens").or_insert_with(|| json!([]));
+    let Some(added) = added.as_array_mut() else {
+        return Err(Error::Tokenizer(
+            "tokenizer.json: `added_tokens` is no list".into(),
+        ));
+    };
+    let place = added.iter().position(|other| other["content"] == text);
+    if place.is_some() && field.is_some() && token.is_string() {
+        return Ok(()); // named again, without any flags
+    }
+    let flag = |name: &str, default: bool| token[name].as_bool().unwrap_or(default);
+    let special = field.is_some() || flag("special", false);
+    let entry = json!({
+        "id": id,
+        "content": text,
+        "single_word": flag("single_word", false),
+        "lstrip": flag("lstrip", false),
+        "rstrip": flag("rstrip", false),
+        "normalized": flag("normalized", !special),
+        "special": special,
+    });
+    match place {
+        Some(place) => added[place] = entry,
+        None => added.push(entry),
+    }
+    Ok(())
+}
+
+/// The id of a token, added or of the vocabulary.
+fn known(tokenizer: &Map<String, Value>, text: &str) -> Option<u64> {
+    let added = tokenizer.get("added_tokens").and_then(Value::as_array);
+    let added = added
+        .into_iter()
+        .flatten()
+        .find(|token| token["content"] == text);
+    if let Some(token) = added {
+        return token["id"].as_u64();
+    }
+    match &tokenizer.get("model")?["vocab"] {
+        Value::Object(vocab) => vocab.get(text)?.as_u64(),
+        Value::Array(vocab) => {
+            let place = vocab.iter().position(|token| token[0] == text)?;
+            Some(place as u64)
+        }
+        _ => None,
+    }
+}
+
+/// The id that the library gives to a new token: the number of tokens, where ids have no gap.
+fn next(tokenizer: &Map<String, Value>) -> u64 {
+    let largest = |ids: &mut dyn Iterator<Item = u64>| ids.max().map_or(0, |id| id + 1);
+    let added = tokenizer.get("added_tokens").and_then(Value::as_array);
+    let added = largest(
+        &mut added
+            .into_iter()
+            .flatten()
+            .filter_map(|it| it["id"].as_u64()),
+    );
+    let vocab = match tokenizer.get("model").map(|model| &model["vocab"]) {
+        Some(Value::Object(vocab)) => largest(&mut vocab.values().filter_map(Value::as_u64)),
+        Some(Value::Array(vocab)) => vocab.len() as u64,
+        _ => 0,
+    };
+    added.max(vocab)
+}
+
+/// `add_prefix_space`: whether a space is put before a text.
+fn prefix_space(
+    tokenizer: &mut Map<String, Value>,
+    settings: &Map<String, Value>,
+) -> Result<(), Error> {
+    let Some(Value::Bool(wanted)) = settings.get("add_prefix_space") else {
+        return Ok(());
+    };
+    let class = settings
+        .get("tokenizer_class")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let byte_level = tokenizer
+        .get_mut("pre_tokenizer")
+        .filter(|it| it["type"] == "ByteLevel");
+    if let Some(byte_level) = byte_level {
+        if BYTE_LEVEL.contains(&class) {
+            byte_level["add_prefix_space"] = (*wanted).into();
+            return Ok(());
+        }
+    }
+    if puts_space(tokenizer) == *wanted {
+        return Ok(());
+    }
+    let problem = format!(
+        "is {wanted}, tokenizer.json does otherwise, and which counts depends on the version of transformers: make the \
+         two files agree (saving the tokenizer anew does)"
+    );
+    Err(refused("add_prefix_space", &problem))
+}
+
+/// Whether a tokenizer.json puts a space before a text.
+fn puts_space(tokenizer: &Map<String, Value>) -> bool {
+    let mut parts = Vec::new();
+    for (name, list) in [
+        ("normalizer", "normalizers"),
+        ("pre_tokenizer", "pretokenizers"),
+    ] {
+        if let Some(part) = tokenizer.get(name) {
+            parts.push(part);
+            parts.extend(part[list].as_array().into_iter().flatten());
+        }
+    }
+    parts.into_iter().any(|part| match part["type"].as_str() {
+        Some("Prepend") => true,
+        Some("Metaspace") => match part["prepend_scheme"].as_str() {
+            Some(scheme) => scheme != "never",
+            None => part["add_prefix_space"].as_bool().unwrap_or(true),
+        },
+        Some("ByteLevel") => part["add_prefix_space"].as_bool().unwrap_or(true),
+        _ => false,
+    })
+}
+
+pub(super) fn refused(field: &str, problem: &str) -> Error {
+    Error::Tokenizer(format!("tokenizer_config.json: `{field}` {problem}"))
+}
