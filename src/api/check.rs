@@ -145,6 +145,17 @@ fn trace(spec: &mut v1::TraceSpec, items: &Items, wrong: &mut Vec<Violation>) {
             continue;
         };
         prompt(&field(&format!("facts[{n}].prompt")), &fact.prompt, wrong);
+        if fact
+            .attribute
+            .as_ref()
+            .is_some_and(|it| it.trim().is_empty())
+        {
+            wrong.push((
+                field(&format!("facts[{n}].attribute")),
+                "the attribute is blank, which matches no answer: give the answer, or leave it out"
+                    .to_owned(),
+            ));
+        }
         let subject = field(&format!("facts[{n}].subject"));
         if fact.subject.is_empty() {
             wrong.push((

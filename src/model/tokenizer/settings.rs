@@ -199,11 +199,9 @@ fn prefix_space(
     let byte_level = tokenizer
         .get_mut("pre_tokenizer")
         .filter(|it| it["type"] == "ByteLevel");
-    if let Some(byte_level) = byte_level {
-        if BYTE_LEVEL.contains(&class) {
-            byte_level["add_prefix_space"] = (*wanted).into();
-            return Ok(());
-        }
+    if let Some(byte_level) = byte_level.filter(|_| BYTE_LEVEL.contains(&class)) {
+        byte_level["add_prefix_space"] = (*wanted).into();
+        return Ok(());
     }
     if puts_space(tokenizer) == *wanted {
         return Ok(());
