@@ -22,13 +22,14 @@ use futures::StreamExt;
 use palimpsest::api::server;
 use palimpsest::client::Client;
 use palimpsest::coordinator::{
-    CommittedResult, Coordinator, Done, Event, Items, LeaseKey, Limits, NewJob, Session,
-    is_terminal, name_object, tasks,
+    CommittedResult, Coordinator, Done, Event, LeaseKey, Limits, NewJob, Session, is_terminal,
+    tasks,
 };
 use palimpsest::proto::v1::connect_request::Message as Request;
 use palimpsest::proto::v1::connect_response::Message as Response;
 use palimpsest::proto::v1::{self, job::Spec, unit_result::Outcome};
 use palimpsest::store::Store;
+use palimpsest::work::{self, Items};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -318,10 +319,10 @@ fn job(items: Items, object: &str, n: usize) -> NewJob {
         spec: Some(Spec::Trace(spec)),
         ..Default::default()
     };
-    if object.is_empty() {
-        palimpsest::coordinator::unpack(&mut job, &items);
-    } else {
-        name_object(&mut job, object);
+    if !object.is_empty()
+        && let Some(work) = work::of_mut(&mut job)
+    {
+        work.name_parts_object(object);
     }
     let shape = v1::model::Shape::default();
     let tasks = tasks(&job, &items, &shape, -1.0);
@@ -333,7 +334,8 @@ fn job(items: Items, object: &str, n: usize) -> NewJob {
         tasks,
         request_id: String::new(),
         request_digest: String::new(),
-        answers: Vec::new(),
+        principal: String::new(),
+        earlier: Vec::new(),
     }
 }
 
@@ -493,7 +495,17 @@ fn answer(message: Response, scores: usize, held: &mut Held, counted: &Counted) 
             let key = lease.key.clone().unwrap_or_default();
             held.insert((key.task, key.epoch), lease.units.len());
             let commit = |unit: v1::LeasedUnit| {
+                let (fact, kind) = match unit.spec {
+                    Some(v1::leased_unit::Spec::Trace(asked)) => (asked.fact, asked.kind),
+                    _ => (None, 0),
+                };
                 let grid = v1::Grid {
+                    fact,
+                    kind,
+                    // One token, so that any number of scores is a grid.
+                    token_ids: vec![0],
+                    tokens: vec![String::new()],
+                    layers: scores as u32,
                     scores: (0..scores).map(|n| (unit.unit + n as u64) as f64).collect(),
                     ..Default::default()
                 };
@@ -551,7 +563,7 @@ fn event_of(session: Session, request: Request) -> Result<Event> {
                 session,
                 lease: key(commit.lease)?,
                 unit: commit.unit,
-                result: CommittedResult::new(commit.result.into(), &result, commit.fingerprint),
+                result: CommittedResult::new(commit.result.into(), result, commit.fingerprint),
             }
         }
         Request::TaskEnd(end) => Event::TaskEnd {

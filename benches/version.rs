@@ -230,7 +230,8 @@ async fn moving(args: &Args) {
         };
         let request = v1::CreateEditRequest {
             parent: "models/m".to_owned(),
-            edit: Some(edit),
+            source: Some(v1::create_edit_request::Source::Edit(edit)),
+            why: String::new(),
             ..Default::default()
         };
         let made = client.versions().create_edit(request).await.unwrap();

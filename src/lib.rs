@@ -25,4 +25,5 @@ mod text;
 
 pub mod version;
 pub mod wire;
+pub mod work;
 pub mod worker;

@@ -8,6 +8,7 @@ use tonic_types::StatusExt;
 
 use super::status::{Reason, status};
 use crate::audit::{EntryDraft, WHY_LIMIT};
+use crate::auth::role::{self, Who};
 use crate::auth::{Caller, Role};
 use crate::client::PRINCIPAL;
 use crate::coordinator::Coordinator;
@@ -78,6 +79,22 @@ pub fn check_owner<T>(request: &Request<T>, owner: &str) -> Result<(), Status> {
                 ("owner", owner.to_owned()),
                 ("roles", Role::Admin.to_string()),
             ];
+            Err(status(Reason::PermissionDenied, message, metadata))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A call that does what another method does is for those who may call that method.
+pub fn check_may<T>(request: &Request<T>, method: &str) -> Result<(), Status> {
+    let who = role::who(method).unwrap_or(Who::Roles(&[]));
+    match request.extensions().get::<Caller>() {
+        Some(caller) if !who.includes(caller.role) => {
+            let message = format!(
+                "{} is a {}, and the job does what {method} does, which is not for that role",
+                caller.principal, caller.role
+            );
+            let metadata = [("method", method.to_owned())];
             Err(status(Reason::PermissionDenied, message, metadata))
         }
         _ => Ok(()),

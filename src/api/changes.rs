@@ -1,14 +1,16 @@
 //! What makes versions and moves refs: edits that are taken, kept as rejected, reverted and picked, and refs that are
 //! made and moved. Each is entered into the audit log in the step that writes it.
 
+use prost::Message as _;
 use tonic::Status;
 
 use super::caller::{authorship, check_why};
-use super::status::invalid_argument;
+use super::status::{Reason, data_loss, failed_precondition, invalid_argument, not_found};
 use super::versions::{Versions, split, stored_model, version_of};
 use super::{check, models};
 use crate::audit;
-use crate::coordinator::Transaction;
+use crate::coordinator::{Transaction, judged};
+use crate::proto::v1::create_edit_request::Source;
 use crate::proto::v1::{
     self, CherryPickEditRequest, CherryPickEditResponse, CreateEditRequest, CreateEditResponse,
     CreateRefRequest, RevertEditRequest, RevertEditResponse, UpdateRefRequest, UpdateRefResponse,
@@ -17,6 +19,11 @@ use crate::version::{
     self, Authorship, Base, Error, Expected, History, MAIN, MovedRef, RefMovement, VersionDraft,
     digest_of,
 };
+use crate::wire::names;
+use crate::work;
+
+/// The figure that the coordinator can compute itself.
+const UPDATE_NORM: &str = "update_norm";
 
 impl Versions {
     /// Computes a version on the one that a branch has, then moves the branch there, unless it
@@ -109,9 +116,16 @@ impl Versions {
         entry: audit::EntryDraft,
     ) -> Result<CreateEditResponse, Status> {
         let model = models::model_id(&request.parent)?;
-        let edit = request
-            .edit
-            .ok_or_else(|| invalid_argument("edit", "it is missing"))?;
+        check_why("why", &entry.why)?;
+        let gates = self.coordinator.inspect(|core| core.gates()).await?;
+        let edit = match request.source {
+            Some(Source::Edit(edit)) => self.imported(model, edit, &gates).await?,
+            Some(Source::Result(name)) => self.computed(model, &name, &gates).await?,
+            None => {
+                let what = "it is missing: give 'edit', or 'result' of an editing job";
+                return Err(invalid_argument("source", what));
+            }
+        };
         if edit.state() == v1::EditState::Rejected {
             return self.keep_rejected(model, edit, entry).await;
         }
@@ -133,6 +147,91 @@ impl Versions {
         })
     }
 
+    /// The result of an editing job, as its own gates and the coordinator's judge it.
+    async fn computed(
+        &self,
+        model: &str,
+        name: &str,
+        settings: &v1::EditGates,
+    ) -> Result<v1::Edit, Status> {
+        let (id, unit) = names::parse_result(name).ok_or_else(|| not_found(name))?;
+        let mut job = self
+            .coordinator
+            .inspect_job(id, move |core| core.full_job(id))
+            .await?
+            .ok_or_else(|| not_found(name))?;
+        if job.model != names::model(model) {
+            let what = format!("'{name}' is of {}, not of models/{model}", job.model);
+            return Err(invalid_argument("result", what));
+        }
+        let asked = work::of_mut(&mut job).and_then(|work| {
+            let gates = work.edits()?.1.gates.unwrap_or_default();
+            Some((gates, work.landing().is_some()))
+        });
+        let gates = match asked {
+            Some((gates, false)) => work::strictest(&gates, settings),
+            Some((_, true)) => {
+                let what = format!("'{name}' names a ref: its job makes the version itself");
+                return Err(invalid_argument("result", what));
+            }
+            None => {
+                let what = format!("'{name}' is no result of an editing job");
+                return Err(invalid_argument("result", what));
+            }
+        };
+        let store = self.coordinator.store().clone();
+        let found = super::blocking(move || Ok(store.results(id, unit, 1, usize::MAX)?)).await?;
+        let found = found.into_iter().find(|(of, _, _)| *of == unit);
+        let (_, _, bytes) = found.ok_or_else(|| {
+            let what = format!("{name} is not there yet: wait for its job");
+            failed_precondition(Reason::JobNotDone, what)
+        })?;
+        let result = v1::UnitResult::decode(bytes.as_slice()).map_err(|e| data_loss(&e))?;
+        let Some(v1::unit_result::Outcome::Edit(outcome)) = result.outcome else {
+            let what = format!("'{name}' is no edit: its unit failed, see the job's results");
+            return Err(invalid_argument("result", what));
+        };
+        Ok(v1::Edit {
+            job: names::job(id),
+            based_on: job.version,
+            ..judged(outcome.edit.unwrap_or_default(), &gates)
+        })
+    }
+
+    /// An edit that was computed elsewhere, as the coordinator judges it. It looks at what it can
+    /// compute itself; where its gates ask for more, the edit is refused.
+    async fn imported(
+        &self,
+        model: &str,
+        mut edit: v1::Edit,
+        gates: &v1::EditGates,
+    ) -> Result<v1::Edit, Status> {
+        if gates.efficacy.is_some() || gates.neighbour_drift.is_some() {
+            let what = "the coordinator's settings have gates of efficacy or drift, and nothing \
+                        measured this edit: let a job compute it, with 'palimpsest edit'";
+            return Err(failed_precondition(Reason::EditUnmeasured, what));
+        }
+        edit.job.clear();
+        let bases = self.bases.clone();
+        let (mut edit, norm) = self
+            .with_model(model, move |history, model| {
+                let parent = match edit.based_on.as_str() {
+                    "" => history.resolve(MAIN)?,
+                    name => history.version(digest_of(name))?,
+                };
+                let base = bases.open(model)?;
+                let norm = version::relative_norm(history, &base, &parent, &edit)?;
+                Ok((edit, norm))
+            })
+            .await?;
+        edit.figures.retain(|figure| figure.key != UPDATE_NORM);
+        edit.figures.push(v1::NamedNumber {
+            key: UPDATE_NORM.to_owned(),
+            value: norm,
+        });
+        Ok(judged(edit, gates))
+    }
+
     /// Keeps an edit that failed its gates, with its figures, for the history. No ref moves.
     async fn keep_rejected(
         &self,
@@ -140,11 +239,6 @@ impl Versions {
         edit: v1::Edit,
         mut entry: audit::EntryDraft,
     ) -> Result<CreateEditResponse, Status> {
-        if edit.failed_gates.is_empty() {
-            let what = "it is rejected, but names no gate that it failed";
-            return Err(invalid_argument("edit.failed_gates", what));
-        }
-        check_why("why", &entry.why)?;
         let (by, bases) = (authorship(&entry), self.bases.clone());
         let (edit, base) = self
             .with_model(model, move |history, model| {

@@ -8,30 +8,33 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::caller::{answered, check_owner, draft};
+use super::caller::{answered, check_may, check_owner, draft};
 use super::status::{
     Reason, data_loss, failed_precondition, invalid_argument, invalid_fields, not_found,
 };
 use super::{check, models, pages, statistics, versions};
 use crate::audit;
-use crate::coordinator::{self, Coordinator, Done, Event, Items, NewJob};
+use crate::coordinator::{self, Coordinator, Done, Event, NewJob};
 use crate::objects::Digest;
-use crate::proto::v1::job::Spec;
 use crate::proto::v1::job_service_server::JobService;
+use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{
-    CancelJobRequest, CancelJobResponse, CreateJobRequest, CreateJobResponse, EvalSpec,
+    CancelJobRequest, CancelJobResponse, CreateJobRequest, CreateJobResponse, EditGates,
     ExplainJobRequest, ExplainJobResponse, GetJobRequest, GetJobResponse, Job, JobCounts, JobState,
     ListJobsRequest, ListJobsResponse, ListResultsRequest, ListResultsResponse, ListTasksRequest,
-    ListTasksResponse, Model, RequeueQuarantinedRequest, RequeueQuarantinedResponse, UnitResult,
-    WatchJobRequest, WatchJobResponse,
+    ListTasksResponse, Model, RefKind, RequeueQuarantinedRequest, RequeueQuarantinedResponse,
+    UnitResult, WatchJobRequest, WatchJobResponse,
 };
-use crate::store::Store;
+use crate::store::{ResultRecord, Store};
 use crate::telemetry::traces;
-use crate::version::{History, MAIN};
+use crate::version::{self, History, MAIN, digest_of, short};
 use crate::wire::names;
+use crate::work::{self, Items, Landing, Work};
 
 /// The model as it was imported, as `VersionService` takes it.
 const BASE: &str = "v0";
+/// What a job does that ends in versions.
+const CREATE_EDIT: &str = "/palimpsest.v1.VersionService/CreateEdit";
 /// Facts of more bytes lie in an object, so that a job is never too large for a message.
 const INLINE_BYTES: usize = 1 << 20;
 /// Most events in one message of a watch.
@@ -81,6 +84,7 @@ impl Jobs {
             start_time: None,
             end_time: None,
             last_sequence: 0,
+            stages: Vec::new(),
             trace_parent: String::new(),
             owner: match job.owner.as_str() {
                 "" => entry.principal.clone(),
@@ -88,46 +92,51 @@ impl Jobs {
             },
             ..job
         };
-        let mut job = job;
-        let (task_cost, gates) = self
-            .coordinator
-            .inspect(|core| (core.task_cost(), core.gates()))
-            .await?;
-        let store = self.coordinator.store();
-        match &mut job.spec {
-            Some(Spec::Edit(spec)) => {
-                statistics::resolve(store, &model, &job.model, "job.edit", spec)?;
-                check::fill_gates(spec.gates.get_or_insert_default(), &gates);
-            }
-            Some(Spec::Eval(EvalSpec {
-                edit_each: Some(spec),
-                ..
-            })) => statistics::resolve(store, &model, &job.model, "job.eval.edit_each", spec)?,
-            _ => {}
-        }
         let store = self.coordinator.store().clone();
         // A sweep may have a million facts: reading, checking and cutting it takes seconds.
-        let mut new =
-            super::blocking(move || prepare(&store, job, model, task_cost, validate_only)).await?;
+        let asked = super::blocking(move || Asked::read(&store, job)).await?;
+        let digest = asked.digest.clone();
+        let by_id = request_id.clone();
+        let (known, task_cost, gates) = self
+            .coordinator
+            .inspect(move |core| {
+                let known = core.made_by(&by_id, &digest);
+                (known, core.task_cost(), core.gates())
+            })
+            .await?;
+        // Whatever statistics, settings and versions there are by now.
+        if let Some(id) = known {
+            return self.job(id).await;
+        }
+        let store = self.coordinator.store().clone();
+        let mut new = super::blocking(move || {
+            asked.complete(&store, model, &gates, task_cost, validate_only)
+        })
+        .await?;
         if validate_only {
+            let stages = work::stages(&new.job, &new.items);
+            let results = stages.iter().filter(|stage| !stage.hidden);
             let counts = JobCounts {
                 tasks: new.tasks.len() as u64,
                 tasks_pending: new.tasks.len() as u64,
-                units: coordinator::units(&new.job, &new.items),
+                units: results.map(|stage| stage.units).sum(),
+                stages: stages.len() as u64,
                 ..JobCounts::default()
             };
             let job = Job {
                 counts: Some(counts),
-                ..coordinator::summary(&new.job, &new.items)
+                ..work::summary(&new.job, &new.items)
             };
             return Ok(job);
         }
+        new.id = self.coordinator.new_job_id();
         let id = new.id;
         entry.resource = format!("jobs/{id}");
         new.request_id = request_id;
+        new.principal.clone_from(&entry.principal);
         // After its digest was taken: the same request may come again in another trace.
         new.job.trace_parent = traces::trace_parent(&tracing::Span::current());
-        let new = self.coordinator.with_answers(new).await?;
+        let new = self.coordinator.with_earlier_results(new).await?;
         let done = self
             .coordinator
             .ask_as(Event::Submit(Box::new(new)), entry)
@@ -183,6 +192,10 @@ impl JobService for Jobs {
         let model = asked.job.as_ref().map_or("", |job| &job.model);
         let owner = asked.job.as_ref().map_or("", |job| &job.owner);
         check_owner(&request, owner)?;
+        let asked_job = asked.job.as_ref().and_then(work::of);
+        if asked_job.and_then(Work::landing).is_some() {
+            check_may(&request, CREATE_EDIT)?;
+        }
         let entry = draft(&request, "jobs.create", model, "");
         let only_asked = asked.validate_only;
         let answer = self.create(request.into_inner(), entry.clone()).await;
@@ -286,7 +299,7 @@ impl JobService for Jobs {
                 let job = job.ok_or_else(|| not_found(format!("jobs/{id}")))?;
                 let store = coordinator.store().clone();
                 let events = super::blocking(move || {
-                    store.events(id, after, EVENTS).map_err(Status::from)
+                    Ok(store.events(id, after, EVENTS)?)
                 })
                 .await?;
                 let seen = events.last().map_or(after, |event| event.sequence);
@@ -355,23 +368,28 @@ impl JobService for Jobs {
         let id = job_id(&request.parent)?;
         let size = pages::size(request.page_size)?;
         let from: u64 = page_number("results", &request.page_token)?.unwrap_or_default();
-        let units = self.job(id).await?.counts.unwrap_or_default().units;
+        let mut job = self.job(id).await?;
+        let units = job.counts.unwrap_or_default().units;
+        let model = models::model_id(&job.model)?.to_owned();
+        let gates = work::of_mut(&mut job).and_then(|work| work.edits()?.1.gates);
+        let gates = gates.unwrap_or_default();
         let store = self.coordinator.store().clone();
-        let found = super::blocking(move || {
-            store
-                .results(id, from, size, RESULT_BYTES)
-                .map_err(Status::from)
+        let (results, next) = super::blocking(move || {
+            let mut results = Vec::new();
+            let mut next = from;
+            for (unit, record, bytes) in store.results(id, from, size, RESULT_BYTES)? {
+                next = unit + 1;
+                // Units that only prepare results have the numbers after those that are.
+                if unit < units {
+                    let mut result =
+                        UnitResult::decode(bytes.as_slice()).map_err(|e| data_loss(&e))?;
+                    as_kept(&store, &model, &gates, &mut result, &record)?;
+                    results.push(result);
+                }
+            }
+            Ok((results, next))
         })
         .await?;
-        let mut results = Vec::with_capacity(found.len());
-        let mut next = from;
-        for (unit, _, bytes) in found {
-            next = unit + 1;
-            // The preparatory unit has the number after the last.
-            if unit < units {
-                results.push(UnitResult::decode(bytes.as_slice()).map_err(|e| data_loss(&e))?);
-            }
-        }
         let next_page_token = if next == from || next >= units {
             String::new()
         } else {
@@ -384,84 +402,184 @@ impl JobService for Jobs {
     }
 }
 
-/// Checks a job, completes it and cuts it. Its facts are left where they lie, in the job or in an
-/// object, but go to an object when they are many.
-fn prepare(
+/// A job as it was asked for, checked, with its many parts taken out.
+struct Asked {
+    job: Job,
+    items: Items,
+    /// Of what was asked, not of what `main` points at now: the same request may come again.
+    digest: String,
+}
+
+impl Asked {
+    fn read(store: &Store, mut job: Job) -> Result<Self, Status> {
+        let object = work::of(&job).and_then(Work::parts_object);
+        let object = object.filter(|object| !object.digest.is_empty());
+        let items = match object {
+            Some(object) if work::of(&job).is_some_and(Work::has_parts) => {
+                let what =
+                    "what is asked is given twice: in the request and as an object; leave one out";
+                return Err(invalid_argument(object.field, what));
+            }
+            Some(object) => read_object(store, object.field, object.digest)?,
+            None => work::pack(&mut job),
+        };
+        work::check(&mut job, &items).map_err(invalid_fields)?;
+        let mut whole = job.clone();
+        if items.bytes().len() > INLINE_BYTES && work::parts_object(&job).is_none() {
+            name_object(&mut whole, &Digest::of(items.bytes()).to_string());
+        }
+        work::unpack(&mut whole, &items);
+        let digest = Digest::of(&whole.encode_to_vec()).to_string();
+        Ok(Self { job, items, digest })
+    }
+
+    /// Fills in what the store and the settings say, and cuts the job. Its parts go to an object when
+    /// they are many.
+    fn complete(
+        self,
+        store: &Store,
+        model: Model,
+        gates: &EditGates,
+        task_cost: f64,
+        validate_only: bool,
+    ) -> Result<NewJob, Status> {
+        let Self {
+            mut job,
+            items,
+            digest,
+        } = self;
+        stored_corpus(&job, store)?;
+        let many = items.bytes().len() > INLINE_BYTES && work::parts_object(&job).is_none();
+        if many && !validate_only {
+            let object = store.objects().put(items.bytes());
+            let object = object?;
+            name_object(&mut job, &object.to_string());
+        }
+        let id = models::model_id(&job.model)?.to_owned();
+        let history = History::new(store, &id, &model.digest);
+        let usual = work::of(&job).and_then(Work::landing);
+        let usual = usual.map_or(MAIN, |landing| landing.ref_id);
+        job.version = version(history, "job.version", &job.version, usual)?;
+        let name = job.model.clone();
+        let asked_version = job.version.clone();
+        if let Some(work) = work::of_mut(&mut job) {
+            if let Some((field, spec)) = work.edits() {
+                statistics::resolve(store, &model, &name, field, spec)?;
+                if spec.gates.is_some() || field == "job.edit" {
+                    let asked = spec.gates.get_or_insert_default();
+                    *asked = work::strictest(asked, gates);
+                }
+            }
+            if let Some((field, compared)) = work.compared_version() {
+                *compared = version(history, field, compared, BASE)?;
+            }
+            if let Some(landing) = work.landing() {
+                check_landing(history, &landing, &asked_version)?;
+            }
+        }
+        let shape = model.shape.unwrap_or_default();
+        let tasks = coordinator::tasks(&job, &items, &shape, task_cost);
+        Ok(NewJob {
+            id: Uuid::nil(),
+            request_digest: digest,
+            job,
+            items,
+            model,
+            tasks,
+            request_id: String::new(),
+            principal: String::new(),
+            earlier: Vec::new(),
+        })
+    }
+}
+
+/// An edit as it is kept, with its name, where its job made a version of it; and as its job's gates
+/// judge it in any case, whatever the worker found.
+fn as_kept(
     store: &Store,
-    mut job: Job,
-    model: Model,
-    task_cost: f64,
-    validate_only: bool,
-) -> Result<NewJob, Status> {
-    let mut items = match coordinator::items_object(&job) {
-        Some(digest) => read_object(store, coordinator::object_field(&job), digest)?,
-        None => Items::default(),
+    model: &str,
+    gates: &EditGates,
+    result: &mut UnitResult,
+    record: &ResultRecord,
+) -> Result<(), Status> {
+    let Some(Outcome::Edit(outcome)) = &mut result.outcome else {
+        return Ok(());
     };
-    let given = !items.is_empty();
-    if given && check::has_items(&job) {
-        let what = "what is asked is given twice: in the request and as an object; leave one out";
-        return Err(invalid_argument(coordinator::object_field(&job), what));
+    let computed = outcome.edit.take().unwrap_or_default();
+    let kept = match &record.landed {
+        Some(landed) => {
+            outcome.version.clone_from(&landed.version);
+            store.edit(model, &landed.edit)?
+        }
+        None => None,
+    };
+    outcome.edit = kept.or_else(|| Some(coordinator::judged(computed, gates)));
+    Ok(())
+}
+
+/// Says that a job's parts lie in an object. Kinds that have them in the request keep them there.
+fn name_object(job: &mut Job, digest: &str) {
+    if let Some(work) = work::of_mut(job) {
+        work.name_parts_object(digest);
     }
-    if !given {
-        items = coordinator::pack(&mut job);
+}
+
+/// The corpus that a checked job names is stored, so that no worker looks for it in vain.
+fn stored_corpus(job: &Job, store: &Store) -> Result<(), Status> {
+    let Some((field, named)) = work::of(job).and_then(Work::corpus) else {
+        return Ok(());
+    };
+    let stored = store.objects();
+    let found = named
+        .digest
+        .parse()
+        .and_then(|digest| stored.durable_size(&digest));
+    let what = match found {
+        Ok(Some(size)) if size == named.size => return Ok(()),
+        Ok(Some(size)) => format!("the corpus has {size} bytes, not {}", named.size),
+        Ok(None) => format!(
+            "there is no object {}: write it with ObjectService first",
+            named.digest
+        ),
+        Err(error) => error.to_string(),
+    };
+    Err(invalid_argument(field, what))
+}
+
+/// The branch of a job that ends in versions is one, is where the job's version is, and has the
+/// etag that the request names.
+fn check_landing(history: History<'_>, landing: &Landing<'_>, version: &str) -> Result<(), Status> {
+    let reference = history.reference(landing.ref_id)?;
+    let at = |expected: String| version::Error::Moved {
+        name: reference.name.clone(),
+        expected,
+        actual: short(digest_of(&reference.version)).to_owned(),
+        etag: reference.etag.clone(),
+        author: reference.author.clone(),
+    };
+    if reference.kind() == RefKind::Tag {
+        let tag = version::Error::Tag {
+            name: reference.name,
+        };
+        return Err(tag.into());
     }
-    check::job(&mut job, &items).map_err(invalid_fields)?;
-    check::objects(&job, store.objects()).map_err(invalid_fields)?;
-    if !given && !validate_only && items.bytes().len() > INLINE_BYTES {
-        let digest = store.objects().put(items.bytes())?;
-        coordinator::name_object(&mut job, &digest.to_string());
+    if !landing.etag.is_empty() && landing.etag != reference.etag {
+        return Err(at(format!("etag {}", landing.etag)).into());
     }
-    coordinator::unpack(&mut job, &items);
-    // Of what was asked, not of what `main` points at now: the same request may come again.
-    let request_digest = Digest::of(&job.encode_to_vec()).to_string();
-    job.version = version(store, "job.version", &job.version, MAIN, &job, &model)?;
-    if let Some(against) = against(store, &job, &model)?
-        && let Some(Spec::Eval(eval)) = &mut job.spec
-    {
-        eval.against = against;
+    if reference.version != version {
+        return Err(at(format!("version {}", short(digest_of(version)))).into());
     }
-    let shape = model.shape.unwrap_or_default();
-    let tasks = coordinator::tasks(&job, &items, &shape, task_cost);
-    Ok(NewJob {
-        id: Uuid::now_v7(),
-        request_digest,
-        job,
-        items,
-        model,
-        tasks,
-        request_id: String::new(),
-        answers: Vec::new(),
-    })
+    Ok(())
 }
 
 /// A version that a job names in a field, by its digest; `usual` is meant where it names none.
-fn version(
-    store: &Store,
-    field: &str,
-    name: &str,
-    usual: &str,
-    job: &Job,
-    model: &Model,
-) -> Result<String, Status> {
-    let id = models::model_id(&job.model)?;
+fn version(history: History<'_>, field: &str, name: &str, usual: &str) -> Result<String, Status> {
     let asked = match name {
         "" => usual.to_owned(),
-        name => versions::version_of(id, field, name)?,
+        name => versions::version_of(history.model(), field, name)?,
     };
-    let history = History::new(store, id, &model.digest);
     let version = history.resolve(&asked)?;
     Ok(version.name)
-}
-
-/// The version that an evaluation compares with, by its digest: the one it names, or the model as it was imported. None
-/// where nothing is compared.
-fn against(store: &Store, job: &Job, model: &Model) -> Result<Option<String>, Status> {
-    let eval = match &job.spec {
-        Some(Spec::Eval(eval)) if eval.edit_each.is_none() => eval,
-        _ => return Ok(None),
-    };
-    let name = eval.against.as_str();
-    version(store, "job.eval.against", name, BASE, job, model).map(Some)
 }
 
 fn read_object(store: &Store, field: &str, digest: &str) -> Result<Items, Status> {

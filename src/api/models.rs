@@ -172,7 +172,7 @@ fn list(store: &Store, mut after: String, size: usize) -> Result<(Vec<Model>, bo
 }
 
 /// The digests of the files, if all of the model is in order.
-fn check_model(id: &str, model: &Model) -> Result<Vec<Digest>, Vec<check::Violation>> {
+fn check_model(id: &str, model: &Model) -> Result<Vec<Digest>, Vec<crate::work::Violation>> {
     let mut wrong = Vec::new();
     wrong.extend(check::identifier("model_id", id).err());
     if model.encoded_len() > pages::BYTES {

@@ -7,9 +7,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::caller::{answered, draft};
-use super::status::{
-    Reason, data_loss, failed_precondition, internal, invalid_argument, not_found, status,
-};
+use super::status::{Reason, data_loss, failed_precondition, invalid_argument, not_found, status};
 use super::{check, models};
 use crate::audit;
 use crate::coordinator::Coordinator;
@@ -118,7 +116,7 @@ impl StatisticsService for StatisticsOf {
     }
 }
 
-/// Adds up what the units of a job left, in the order of units: the same bytes every time.
+/// What the last stage of a job summed up, a layer at a time.
 fn of_job(store: &Store, id: Uuid, job: &v1::Job) -> Result<Vec<v1::Statistics>, Status> {
     let Some(Spec::Stats(spec)) = &job.spec else {
         return Err(invalid_argument(
@@ -132,14 +130,6 @@ fn of_job(store: &Store, id: Uuid, job: &v1::Job) -> Result<Vec<v1::Statistics>,
             format!("jobs/{id} has not succeeded: 'palimpsest job show {id}' says how it is"),
         ));
     }
-    let results = store.results(id, 0, usize::MAX, usize::MAX)?;
-    let mut shards = Vec::with_capacity(results.len());
-    for (_, _, bytes) in results {
-        let result = v1::UnitResult::decode(bytes.as_slice()).map_err(|e| data_loss(&e))?;
-        if let Some(Outcome::StatsShard(shard)) = result.outcome {
-            shards.push(shard);
-        }
-    }
     // Its number format and its pieces: what decides the keys besides the model and the layer.
     let corpus = v1::StatsSpec {
         pieces: spec.pieces.clone(),
@@ -148,34 +138,30 @@ fn of_job(store: &Store, id: Uuid, job: &v1::Job) -> Result<Vec<v1::Statistics>,
     };
     let corpus = Digest::of(&corpus.encode_to_vec()).to_string();
     let mut made = Vec::with_capacity(spec.layers.len());
-    // One layer at a time: a sum of a large model takes gigabytes.
-    for &layer in &spec.layers {
-        let mut total: Option<Moment> = None;
-        for shard in &shards {
-            let Some(sum) = shard.sums.iter().find(|sum| sum.layer == layer) else {
-                continue;
-            };
-            let moment = read(store.objects(), &sum.digest)?;
-            match &mut total {
-                None => total = Some(moment),
-                Some(total) => total.add(&moment).map_err(|e| internal(&e))?,
-            }
-        }
-        let total = total.ok_or_else(|| not_found(format!("jobs/{id} layer {layer}")))?;
-        let bytes = total.to_npz().map_err(|e| internal(&e))?;
-        let digest = store.objects().put(&bytes)?;
+    for (_, _, bytes) in store.results(id, spec.pieces.len() as u64, usize::MAX, usize::MAX)? {
+        let result = v1::UnitResult::decode(bytes.as_slice()).map_err(|e| data_loss(&e))?;
+        let Some(Outcome::StatsSum(sum)) = result.outcome else {
+            continue;
+        };
         made.push(v1::Statistics {
-            name: format!("{}/statistics/{digest}", job.model),
+            name: format!("{}/statistics/{}", job.model, sum.digest),
             version: digest_of(&job.version).to_owned(),
-            layer,
-            tokens: total.count(),
-            channels: total.size() as u32,
+            layer: sum.layer,
+            tokens: sum.tokens,
+            channels: sum.channels,
             corpus: corpus.clone(),
             source: spec.source.clone(),
             dtype: spec.dtype,
-            size: bytes.len() as u64,
+            size: sum.size,
             create_time: None,
         });
+    }
+    if made.is_empty() {
+        let what = format!(
+            "jobs/{id} was collected by an earlier version, which left its sums apart: collect the \
+             statistics again"
+        );
+        return Err(failed_precondition(Reason::JobNotDone, what));
     }
     Ok(made)
 }

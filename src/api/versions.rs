@@ -34,7 +34,7 @@ pub struct Versions {
 impl Versions {
     /// Serves the versions of this coordinator's models.
     pub fn new(coordinator: Coordinator) -> Self {
-        let bases = Arc::new(Bases::new(coordinator.store().clone()));
+        let bases = coordinator.bases().clone();
         Self { coordinator, bases }
     }
 
@@ -267,13 +267,12 @@ impl VersionService for Versions {
         &self,
         request: Request<CreateEditRequest>,
     ) -> Result<Response<CreateEditResponse>, Status> {
-        let why = request
-            .get_ref()
-            .edit
-            .as_ref()
-            .map_or("", |edit| &edit.why)
-            .to_owned();
-        let entry = draft(&request, "edits.create", &request.get_ref().parent, &why);
+        let asked = request.get_ref();
+        let why = match &asked.source {
+            Some(v1::create_edit_request::Source::Edit(edit)) if asked.why.is_empty() => &edit.why,
+            _ => &asked.why,
+        };
+        let entry = draft(&request, "edits.create", &asked.parent, why);
         let answer = Self::create_edit(self, request.into_inner(), entry.clone()).await;
         self.answer(entry, answer).await
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods)] // a worker's stream has a task of its own, which ends with it
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use prost::Message as _;
@@ -9,16 +10,17 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::caller::{answered, draft};
 use super::status::{
-    Reason, aborted, failed_precondition, invalid_argument, not_found, unavailable,
+    Reason, aborted, data_loss, failed_precondition, invalid_argument, not_found, unavailable,
 };
 use super::{check, pages};
 use crate::audit;
-use crate::coordinator::{Closing, CommittedResult, Coordinator, Event, LeaseKey, Session};
+use crate::coordinator::{Closing, Commit, CommittedResult, Coordinator, Event, LeaseKey, Session};
 use crate::proto::v1::connect_request::Message;
 use crate::proto::v1::worker_service_server::WorkerService;
 use crate::proto::v1::{
     self, ConnectRequest, ConnectResponse, DrainWorkerRequest, DrainWorkerResponse, Hello,
-    ListWorkersRequest, ListWorkersResponse, ReadmitWorkerRequest, ReadmitWorkerResponse,
+    ListWorkersRequest, ListWorkersResponse, ReadResultsRequest, ReadResultsResponse,
+    ReadmitWorkerRequest, ReadmitWorkerResponse,
 };
 use crate::telemetry::traces;
 use crate::text;
@@ -26,6 +28,10 @@ use crate::wire::names;
 
 /// The protocol that this coordinator speaks.
 pub const PROTOCOL: u32 = 1;
+/// A worker whose message is being looked at counts as alive this often.
+const ALIVE: Duration = Duration::from_millis(500);
+/// Most bytes of one page of results.
+const RESULT_BYTES: usize = 3 << 20;
 /// Steps of an edit that a heartbeat may tell.
 const EDIT_STEPS: usize = 64;
 /// Most leases of a worker, and most models that it may say it has loaded.
@@ -116,9 +122,49 @@ impl WorkerService for Workers {
             Err(Closing::Silent) => Err(unavailable(
                 "nothing was heard of the worker for too long: connect again",
             )),
+            Err(Closing::Unfit(what)) => Err(invalid_argument("commit.result", what)),
             Err(Closing::Gone) => Err(unavailable("the worker closed its stream")),
         });
         Ok(Response::new(Box::pin(outbox)))
+    }
+
+    type ReadResultsStream =
+        Pin<Box<dyn Stream<Item = Result<ReadResultsResponse, Status>> + Send + 'static>>;
+
+    async fn read_results(
+        &self,
+        request: Request<ReadResultsRequest>,
+    ) -> Result<Response<Self::ReadResultsStream>, Status> {
+        let request = request.into_inner();
+        let key = lease_key(&request.lease.unwrap_or_default())?;
+        let asked = request.units.unwrap_or_default();
+        let readable = self
+            .coordinator
+            .inspect(move |core| core.earlier_units(key, &asked))
+            .await?;
+        let units = readable.map_err(|what| failed_precondition(Reason::LeaseNotLive, what))?;
+        let store = self.coordinator.store().clone();
+        let stream = async_stream::try_stream! {
+            let mut next = units.start;
+            while next < units.end {
+                let store = store.clone();
+                let left = (units.end - next) as usize;
+                let found = super::blocking(move || {
+                    store.results(key.job, next, left, RESULT_BYTES).map_err(Status::from)
+                })
+                .await?;
+                let mut results = Vec::with_capacity(found.len());
+                for (unit, _, bytes) in found {
+                    next = unit + 1;
+                    results.push(v1::UnitResult::decode(bytes.as_slice()).map_err(|e| data_loss(&e))?);
+                }
+                if results.is_empty() {
+                    Err(not_found(format!("jobs/{} unit {next}", key.job)))?;
+                }
+                yield ReadResultsResponse { results };
+            }
+        };
+        Ok(Response::new(Box::pin(stream)))
     }
 
     async fn drain_worker(
@@ -289,11 +335,26 @@ async fn receive(
             Ok(None) => return Status::ok("the worker closed its stream"),
             Err(status) => return status,
         };
-        let event = match translate(session, message) {
-            Ok(event) => event,
+        let told = match translate(session, message) {
+            // An edit is judged and made a version before it is committed, which takes a while.
+            Ok(Event::Commit {
+                session,
+                lease,
+                unit,
+                result,
+            }) => {
+                let commit = Commit {
+                    session,
+                    lease,
+                    unit,
+                    result,
+                };
+                alive_until(coordinator, session, coordinator.commit(commit)).await
+            }
+            Ok(event) => coordinator.tell(event).await,
             Err(status) => return status,
         };
-        if let Err(error) = coordinator.tell(event).await {
+        if let Err(error) = told {
             return error.into();
         }
     }
@@ -305,6 +366,23 @@ fn check_heartbeat(heartbeat: &v1::Heartbeat) -> Result<(), Status> {
         return Err(invalid_argument("heartbeat.leases", what));
     }
     check_loaded("heartbeat.loaded_models", &heartbeat.loaded_models)
+}
+
+/// Waits for something that is done with a worker's message. What the worker says meanwhile is not
+/// read, so it counts as alive.
+async fn alive_until<T>(
+    coordinator: &Coordinator,
+    session: Session,
+    done: impl Future<Output = T>,
+) -> T {
+    let mut done = std::pin::pin!(done);
+    loop {
+        match tokio::time::timeout(ALIVE, &mut done).await {
+            Ok(done) => return done,
+            // Fails only when the coordinator has stopped; then `done` says so.
+            Err(_) => drop(coordinator.tell(Event::Alive(session)).await),
+        }
+    }
 }
 
 /// A rate that can be: what is not one would spread through every sum it is part of.
@@ -378,7 +456,7 @@ fn translate(session: Session, message: Message) -> Result<Event, Status> {
                 session,
                 lease: key(commit.lease)?,
                 unit: commit.unit,
-                result: CommittedResult::new(commit.result.into(), &result, commit.fingerprint),
+                result: CommittedResult::new(commit.result.into(), result, commit.fingerprint),
             }
         }
         Message::TaskEnd(end) => {

@@ -136,6 +136,7 @@ pub const METHODS: &[(&str, Who)] = &[
     (CONNECT, WORK),
     ("palimpsest.v1.WorkerService/DrainWorker", ADMINISTER),
     ("palimpsest.v1.WorkerService/ListWorkers", READ),
+    ("palimpsest.v1.WorkerService/ReadResults", WORK),
     ("palimpsest.v1.WorkerService/ReadmitWorker", ADMINISTER),
 ];
 

@@ -54,9 +54,7 @@ impl JobArgs {
     /// # Errors
     /// What helps.
     pub fn check(&self, config: &ClientConfig) -> anyhow::Result<()> {
-        if self.detach && config.server.is_none() {
-            bail!("--detach needs a coordinator that stays: give --server ADDRESS");
-        }
+        check_detach(self.detach, config)?;
         self.dtype().map(|_| ())
     }
 
@@ -97,6 +95,17 @@ impl JobArgs {
             ..request(job)
         }
     }
+}
+
+/// Refuses to leave a job with a coordinator that ends with this process.
+///
+/// # Errors
+/// What helps.
+pub fn check_detach(detach: bool, config: &ClientConfig) -> anyhow::Result<()> {
+    if detach && config.server.is_none() {
+        bail!("--detach needs a coordinator that stays: give --server ADDRESS");
+    }
+    Ok(())
 }
 
 /// The priority of a sweep: one that is waited for in its own process goes before what an earlier process left.

@@ -35,6 +35,14 @@ impl Core {
                     format!("jobs/{id}/tasks/{n} is {:?}, waits: {waits}", task.state)
                 });
             }
+            for task in &job.tasks {
+                let waits = matches!(task.state, TaskState::Blocked | TaskState::Cancelled);
+                let failed = task.state == TaskState::Failed;
+                let opened = task.stage <= job.stages.open();
+                Invariant::I13.check(waits || failed || opened, || {
+                    format!("jobs/{id}: a task of stage {} runs", task.stage)
+                });
+            }
             Invariant::I5.check(tally == job.tally, || {
                 format!("{tally:?}, counted {:?}", job.tally)
             });
@@ -75,9 +83,9 @@ impl Core {
         for (id, job) in &self.jobs {
             let _ = writeln!(
                 text,
-                "{:?} noise {:?} request {:?} {:?} failed {:?}",
+                "{:?} found {:?} request {:?} {:?} failed {:?}",
                 job.summary(),
-                job.noise_scale,
+                job.found,
                 job.request_id,
                 job.request_digest,
                 job.failed,

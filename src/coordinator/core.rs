@@ -20,6 +20,7 @@ use super::task::is_over;
 use super::workers::{Rates, Worker};
 use crate::proto::v1::{self, JobState, TaskState};
 use crate::store::{Change, SpecRecord};
+use crate::work;
 
 /// How long whoever is refused for want of room should wait.
 const RETRY: Millis = 30_000;
@@ -53,8 +54,8 @@ pub struct Core {
     pub(super) counters: Counters,
 }
 
-/// What the core did for a request that has an answer: the job it made, or how many it changed.
-pub type Answer = Result<Done, Refusal>;
+/// What the core did for a request: the job it made, or how many tasks it changed.
+pub type Reply = Result<Done, Refusal>;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +92,7 @@ impl Core {
 
     /// Takes an event. Gives the answer to whoever asked, and what is to be done. The records of
     /// jobs and tasks are not among it: [`Core::records`] gives them, once for many events.
-    pub fn apply(&mut self, event: Event, now: Millis) -> (Answer, Vec<Effect>) {
+    pub fn apply(&mut self, event: Event, now: Millis) -> (Reply, Vec<Effect>) {
         let mut turn = Turn {
             now,
             effects: Vec::new(),
@@ -139,7 +140,7 @@ impl Core {
         }
     }
 
-    fn handle(&mut self, event: Event, turn: &mut Turn) -> Answer {
+    fn handle(&mut self, event: Event, turn: &mut Turn) -> Reply {
         match event {
             Event::Submit(new) => return self.submit(*new, turn).map(Done::Made),
             Event::Cancel(job) => self.cancel(job, turn)?,
@@ -166,6 +167,12 @@ impl Core {
                 lease,
                 failure,
             } => self.task_end(session, lease, failure, turn),
+            Event::Rebase {
+                lease,
+                version,
+                etag,
+            } => self.rebase(lease, version, etag, turn),
+            Event::Alive(session) => self.alive(session, turn.now),
             Event::Drain(session) => self.drains(session, turn.now),
             Event::AskDrain(worker) => self.ask_drain(&worker, turn)?,
             Event::Readmit(worker) => self.readmit(&worker)?,
@@ -176,49 +183,56 @@ impl Core {
     }
 
     fn submit(&mut self, mut new: NewJob, turn: &mut Turn) -> Result<Uuid, Refusal> {
-        if let Some(&id) = self.requests.get(&new.request_id) {
-            let open = self.jobs.get(&id).map(|job| &job.request_digest);
-            let ended = || self.ended.get(id).map(|job| &job.request_digest);
-            return if open.or_else(ended) == Some(&new.request_digest) {
-                Ok(id)
-            } else {
-                Err(Refusal::RequestIdReused {
-                    request_id: new.request_id,
-                    job: id,
-                })
-            };
+        if let Some(id) = self.made_by(&new.request_id, &new.request_digest) {
+            return Ok(id);
+        }
+        if let Some(&job) = self.requests.get(&new.request_id) {
+            let request_id = new.request_id;
+            return Err(Refusal::RequestIdReused { request_id, job });
         }
         let id = new.id;
+        let units = work::stages(&new.job, &new.items);
+        let units = units.iter().map(|stage| stage.units).sum();
+        self.admit(&new.job.owner, units)?;
+        let mut whole = new.job.clone();
+        work::unpack(&mut whole, &new.items);
         let spec = SpecRecord {
-            job: Some(new.job.clone()),
+            job: Some(whole),
             tasks: new.tasks.clone(),
         };
-        let answers = std::mem::take(&mut new.answers);
+        let earlier = std::mem::take(&mut new.earlier);
         let mut job = Job::new(new, turn.now);
-        self.admit(&job)?;
         if !job.request_id.is_empty() {
             self.requests.insert(job.request_id.clone(), id);
         }
         turn.effects.push(Effect::Change(Change::Spec(id, spec)));
         let queued = v1::job_event::Event::State(JobState::Queued as i32);
         job.event(queued, turn);
-        job.take_answers(answers, turn);
+        job.reuse(earlier, turn);
         self.queue.open(&mut job);
         self.jobs.insert(id, job);
         self.touch(id, turn);
         Ok(id)
     }
 
+    /// The job that an earlier call made with this request id and the same request.
+    pub fn made_by(&self, request_id: &str, digest: &str) -> Option<Uuid> {
+        let &id = self.requests.get(request_id)?;
+        let open = self.jobs.get(&id).map(|job| &job.request_digest);
+        let ended = || self.ended.get(id).map(|job| &job.request_digest);
+        (open.or_else(ended)? == digest).then_some(id)
+    }
+
     /// Whether there is room for one more job of its owner.
-    fn admit(&self, job: &Job) -> Result<(), Refusal> {
-        let (jobs, units) = self.queue.open_of(&job.owner);
+    fn admit(&self, owner: &str, asked: u64) -> Result<(), Refusal> {
+        let (jobs, units) = self.queue.open_of(owner);
         for (what, open, more, most) in [
             ("jobs", jobs, 1, self.limits.jobs_per_owner),
-            ("units", units, job.units, self.limits.units_per_owner),
+            ("units", units, asked, self.limits.units_per_owner),
         ] {
             if open + more > most {
                 return Err(Refusal::TooMuch {
-                    owner: job.owner.to_string(),
+                    owner: owner.to_owned(),
                     what,
                     open,
                     more,
@@ -289,6 +303,7 @@ impl Core {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
+        job.open_stages(Some(turn));
         job.settle(turn);
         self.stirred |= self.queue.place(job);
         self.dirty.insert(id);

@@ -16,11 +16,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::answers;
-use super::core::{Answer, Core, Done};
+use super::core::{Core, Done, Reply};
 use super::event::{Closing, Effect, Event, Millis, NewJob, Refusal, Session};
 use super::limits::Limits;
 use super::load::{self, LastLooked};
+use super::reuse;
 use super::transaction::Transaction;
 use crate::audit;
 use crate::blocking::blocking;
@@ -28,6 +28,7 @@ use crate::proto::v1::{self, connect_response::Message};
 use crate::store::{self, Change, Store};
 use crate::telemetry::metrics::{COMMIT_EVENTS, COMMIT_SECONDS};
 use crate::telemetry::traces;
+use crate::version::Bases;
 
 /// Most commands that share one flush.
 const BATCH: usize = 4096;
@@ -61,6 +62,7 @@ pub struct Coordinator {
     store: Arc<Store>,
     sessions: Arc<AtomicU64>,
     audited: watch::Receiver<u64>,
+    pub(super) bases: Arc<Bases>,
     pub(super) last_looked: LastLooked,
 }
 
@@ -117,7 +119,7 @@ type Turn = Box<dyn FnOnce(&mut Transaction<'_>) -> Delivery + Send>;
 // Moved once through the queue: a box for each would cost more than it saves.
 #[allow(clippy::large_enum_variant)]
 enum Command {
-    Event(Event, Option<oneshot::Sender<Answer>>),
+    Event(Event, Option<oneshot::Sender<Reply>>),
     Open(Session, mpsc::Sender<Result<Message, Closing>>),
     Inspect(Inspection),
     Watch(Uuid, oneshot::Sender<watch::Receiver<()>>),
@@ -166,6 +168,7 @@ impl Coordinator {
         let task = tokio::spawn(actor.run(inbox, tick));
         let coordinator = Self {
             commands,
+            bases: Arc::new(Bases::new(store.clone())),
             store,
             sessions: Arc::new(AtomicU64::new(1)),
             audited,
@@ -174,9 +177,19 @@ impl Coordinator {
         Ok((coordinator, task))
     }
 
+    /// The opened bases of the store's models.
+    pub fn bases(&self) -> &Arc<Bases> {
+        &self.bases
+    }
+
     /// The store, for reading.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// An identifier for a new job.
+    pub fn new_job_id(&self) -> Uuid {
+        Uuid::now_v7()
     }
 
     /// Opens a worker's stream: what the core sends to the session comes out of the receiver; an
@@ -216,13 +229,13 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`Error::Stopped`], [`Error::Store`].
-    pub async fn with_answers(&self, mut new: NewJob) -> Result<NewJob, Error> {
+    pub async fn with_earlier_results(&self, mut new: NewJob) -> Result<NewJob, Error> {
         if new.job.no_cache {
             return Ok(new);
         }
         let store = self.store.clone();
         blocking(move || {
-            new.answers = answers::find(&store, &new)?;
+            new.earlier = reuse::find(&store, &new)?;
             Ok(new)
         })
         .await
@@ -338,7 +351,7 @@ struct After {
     /// Messages and ends of streams, in their order.
     effects: Vec<Effect>,
     wakes: BTreeSet<Uuid>,
-    answers: Vec<(oneshot::Sender<Answer>, Answer)>,
+    answers: Vec<(oneshot::Sender<Reply>, Reply)>,
     deliveries: Vec<Delivery>,
     /// Entries of the audit log, if there are more of them.
     audited: Option<u64>,
@@ -434,7 +447,7 @@ impl Actor {
     fn take(&mut self, command: Command, batch: &mut Batch) {
         match command {
             Command::Event(mut event, asker) => {
-                event.recall(&self.core, |job, unit| self.committed(job, unit));
+                self.recall(&mut event);
                 let gone = match event {
                     Event::Gone(session) => Some(session),
                     _ => None,
@@ -470,13 +483,28 @@ impl Actor {
         }
     }
 
-    /// The result that a unit of an ended job has: first bytes of its digest.
-    fn committed(&self, job: Uuid, unit: u64) -> Option<u64> {
-        let found = self.store.committed(job, unit);
-        found.unwrap_or_else(|error| {
-            tracing::error!(%job, unit, %error, "a result cannot be compared with that of its unit");
-            None
-        })
+    /// Tells of a result whose job has ended what the unit has already: the core does not remember
+    /// it.
+    fn recall(&self, event: &mut Event) {
+        let Event::Commit {
+            lease,
+            unit,
+            result,
+            ..
+        } = event
+        else {
+            return;
+        };
+        if !self.core.has_ended(lease.job) {
+            return;
+        }
+        result.before = match self.store.committed(lease.job, *unit) {
+            Ok(before) => before,
+            Err(error) => {
+                tracing::error!(job = %lease.job, unit, %error, "a result cannot be compared with that of its unit");
+                None
+            }
+        };
     }
 
     fn take_turn(&mut self, turn: Turn, batch: &mut Batch) {

@@ -66,4 +66,6 @@ pub(super) fn add(sum: &mut v1::JobCounts, job: &v1::JobCounts) {
     sum.units_done += job.units_done;
     sum.units_failed += job.units_failed;
     sum.units_cached += job.units_cached;
+    sum.stages += job.stages;
+    sum.stages_done += job.stages_done;
 }

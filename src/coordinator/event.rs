@@ -3,11 +3,10 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::core::Core;
-use super::items::Items;
 use crate::proto::v1;
-use crate::store::{CachedResult, Change, TaskPlan};
+use crate::store::{CachedResult, Change, Landed, TaskPlan};
 use crate::wire::names;
+use crate::work::Items;
 
 /// Milliseconds since the Unix epoch. Given to the core, never read by it.
 pub type Millis = u64;
@@ -52,24 +51,28 @@ impl LeaseKey {
 pub struct NewJob {
     /// Its identifier.
     pub id: Uuid,
-    /// The normalised job.
+    /// The normalised job, whose many parts were taken out of it.
     pub job: v1::Job,
-    /// Its facts, when they lie in an object of their own and not in the job.
+    /// Its many parts: facts, prompts.
     pub items: Items,
     /// The model it runs on, without tensors.
     pub model: v1::Model,
     /// How it is cut.
     pub tasks: Vec<TaskPlan>,
+    /// Who asked for it: what its end changes is done in their name.
+    pub principal: String,
     /// The caller's request id; empty for none.
     pub request_id: String,
     /// Digest of the normalised request.
     pub request_digest: String,
     /// Units that the store has results for, from jobs before.
-    pub answers: Vec<(u64, CachedResult)>,
+    pub earlier: Vec<(u64, CachedResult)>,
 }
 
 /// Something that happened.
 #[derive(Clone, Debug)]
+// Moved once to the core: a box for each would cost more than it saves.
+#[allow(clippy::large_enum_variant)]
 pub enum Event {
     /// A client asked for a job.
     Submit(Box<NewJob>),
@@ -117,6 +120,18 @@ pub enum Event {
         /// Why it was not finished.
         failure: Option<v1::Failure>,
     },
+    /// The ref that an edit was to move was moved by somebody else: the edit is computed again, on
+    /// the version that the ref has now.
+    Rebase {
+        /// The lease that computed it.
+        lease: LeaseKey,
+        /// The version.
+        version: String,
+        /// The etag of the ref.
+        etag: String,
+    },
+    /// A worker lives: something of it is being looked at.
+    Alive(Session),
     /// A worker takes no more work.
     Drain(Session),
     /// Someone wants a worker, named here, to finish what it has and leave.
@@ -127,23 +142,6 @@ pub enum Event {
     Gone(Session),
     /// Time passed.
     Tick,
-}
-
-impl Event {
-    /// Tells of a result whose job has ended what the unit has already, which `committed` finds: the
-    /// core does not remember it.
-    pub(super) fn recall(&mut self, core: &Core, committed: impl FnOnce(Uuid, u64) -> Option<u64>) {
-        if let Event::Commit {
-            lease,
-            unit,
-            result,
-            ..
-        } = self
-            && core.has_ended(lease.job)
-        {
-            result.before = committed(lease.job, *unit);
-        }
-    }
 }
 
 /// A result on its way into the store, with what the core must know of it.
@@ -157,8 +155,10 @@ pub struct CommittedResult {
     pub digest: String,
     /// Whether it is a failure.
     pub failed: bool,
-    /// The scale it reports, when it is the preparatory unit of a sweep.
-    pub noise_scale: Option<f64>,
+    /// What it says; none where it is only repeated.
+    pub outcome: Option<Box<v1::unit_result::Outcome>>,
+    /// What the coordinator made of an edit, in the step that commits it.
+    pub landed: Option<Landed>,
     /// What decided its last bits.
     pub fingerprint: Option<v1::Fingerprint>,
     /// The first eight bytes of the digest of the unit's result in the store, where the unit's job
@@ -170,7 +170,7 @@ impl CommittedResult {
     /// A result with its serialised bytes as they came in.
     pub fn new(
         bytes: bytes::Bytes,
-        result: &v1::UnitResult,
+        result: v1::UnitResult,
         fingerprint: Option<v1::Fingerprint>,
     ) -> Self {
         use v1::unit_result::Outcome;
@@ -179,10 +179,8 @@ impl CommittedResult {
             digest_prefix: digest.prefix(),
             digest: digest.to_string(),
             failed: matches!(result.outcome, Some(Outcome::Failure(_))),
-            noise_scale: match &result.outcome {
-                Some(Outcome::NoiseLevel(level)) => Some(level.scale),
-                _ => None,
-            },
+            outcome: result.outcome.map(Box::new),
+            landed: None,
             bytes,
             fingerprint,
             before: None,
@@ -207,7 +205,7 @@ pub enum Effect {
 }
 
 /// Why the coordinator ends a worker's stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Closing {
     /// The worker opened another one.
     Replaced,
@@ -215,6 +213,8 @@ pub enum Closing {
     Silent,
     /// The worker closed it itself.
     Gone,
+    /// It handed in what is no result of its unit: why.
+    Unfit(String),
 }
 
 /// Why the core refuses a request.

@@ -77,9 +77,7 @@ impl Core {
         self.explain_workers(job, &connected, reasons);
         let ready = job.pending.len() + job.delayed.len();
         if tally.waiting - tally.quarantined > ready as u64 {
-            reasons.push(
-                "The scale of the noise is being found; the other tasks wait for it.".to_owned(),
-            );
+            self.explain_stage(job, reasons);
         }
         if job.queued {
             self.explain_turn(job, reasons);
@@ -90,6 +88,20 @@ impl Core {
                 job.delayed.len()
             ));
         }
+    }
+
+    /// What the tasks of later stages wait for.
+    fn explain_stage(&self, job: &Job, reasons: &mut Vec<String>) {
+        let open = job.stages.open();
+        let Some(it) = job.stages.get(open) else {
+            return;
+        };
+        reasons.push(format!(
+            "The tasks of later stages wait for stage {open} ({}): {} of {} units open.",
+            it.stage.name,
+            it.stage.units - it.units_done,
+            it.stage.units
+        ));
     }
 
     /// Why the workers that there are take none of it.

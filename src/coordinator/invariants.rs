@@ -21,9 +21,11 @@ pub enum Invariant {
     I7,
     /// restart(state) = state.
     I10,
+    /// No unit of a stage runs before every unit of the stages before has a durable result.
+    I13,
 }
 
-const ALL: [Invariant; 8] = [
+const ALL: [Invariant; 9] = [
     Invariant::I1,
     Invariant::I2,
     Invariant::I3,
@@ -32,6 +34,7 @@ const ALL: [Invariant; 8] = [
     Invariant::I6,
     Invariant::I7,
     Invariant::I10,
+    Invariant::I13,
 ];
 
 static VIOLATIONS: [AtomicU64; ALL.len()] = [const { AtomicU64::new(0) }; ALL.len()];
@@ -48,6 +51,7 @@ impl Invariant {
             Self::I6 => "I6",
             Self::I7 => "I7",
             Self::I10 => "I10",
+            Self::I13 => "I13",
         }
     }
 

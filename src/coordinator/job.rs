@@ -6,15 +6,16 @@ use std::sync::Arc;
 use prost::Message as _;
 use uuid::Uuid;
 
-use super::answers::UnitDigests;
 use super::event::{Effect, LeaseKey, Millis, NewJob};
 use super::invariants::Invariant;
-use super::items::Items;
-use super::plan::{self, Needs};
+use super::reuse;
+use super::stages::Stages;
 use super::task::{Holder, Tally, Task, is_over};
 use crate::objects::Digest;
 use crate::proto::v1::{self, FailureClass, JobState, TaskState};
 use crate::store::{CachedResult, Change, JobRecord, ResultRecord, UnitRef, Value};
+use crate::wire;
+use crate::work::{self, Found, Items, Keys, Needs};
 
 /// How many durations of tasks a job remembers, for their median.
 const DURATIONS: usize = 101;
@@ -38,24 +39,29 @@ pub(super) struct Job {
     pub(super) needs: Needs,
     pub(super) owner: Arc<str>,
     pub(super) state: JobState,
+    pub(super) stages: Stages,
     pub(super) tasks: Vec<Task>,
     pub(super) tally: Tally,
     /// Tasks that wait for a worker.
     pub(super) pending: BTreeSet<u32>,
     /// Tasks that wait for their next attempt, by the time of it.
     pub(super) delayed: BTreeSet<(Millis, u32)>,
-    /// First bytes of the digest of every committed unit, the preparatory one last; 0 for none.
+    /// First bytes of the digest of every committed unit; 0 for none.
     committed: Vec<u64>,
-    /// Units that are committed, without the preparatory one.
+    /// Units that are committed, of those that are results.
     units_done: u64,
     /// The committed units whose result is a failure.
     pub(super) failed: BTreeSet<u64>,
+    /// Units that are results: the first ones. What only prepares them has numbers after that.
     pub(super) units: u64,
     /// Units whose result is that of a unit of an earlier job.
     pub(super) cached: u64,
     /// None when no other job can use the results.
-    pub(super) digests: Option<UnitDigests>,
-    pub(super) noise_scale: Option<f64>,
+    pub(super) keys: Option<Keys>,
+    /// What the units of earlier stages told.
+    pub(super) found: Found,
+    /// Who asked for it.
+    pub(super) principal: String,
     pub(super) request_id: String,
     pub(super) request_digest: String,
     pub(super) created: Millis,
@@ -76,29 +82,26 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn new(new: NewJob, now: Millis) -> Self {
-        let prepared = !new.tasks.iter().any(|plan| plan.preparatory);
+        let stages = Stages::new(work::stages(&new.job, &new.items), &new.tasks);
         let tasks: Vec<Task> = new
             .tasks
             .iter()
             .map(|plan| {
-                let ready = prepared || plan.preparatory;
-                let state = [TaskState::Blocked, TaskState::Pending][usize::from(ready)];
-                Task::new(plan, state)
+                let stage = stages.of_unit(plan.first_unit);
+                let state = [TaskState::Blocked, TaskState::Pending][usize::from(stage == 0)];
+                Task::new(plan, stage, state)
             })
             .collect();
         let pending = (0..tasks.len() as u32)
             .filter(|n| tasks[*n as usize].state == TaskState::Pending)
             .collect();
-        let mut spec = new.job;
-        let inline = plan::pack(&mut spec);
-        let items = if inline.is_empty() { new.items } else { inline };
-        let units = plan::units(&spec, &items);
+        let (spec, items) = (new.job, new.items);
         Self {
             id: new.id,
             owner: spec.owner.as_str().into(),
-            digests: UnitDigests::of(&spec, &new.model),
+            keys: reuse::keys(&spec, &new.model),
             cached: 0,
-            needs: plan::needs(&spec, &new.model.shape.unwrap_or_default()),
+            needs: work::needs(&spec, &new.model.shape.unwrap_or_default()),
             spec,
             items,
             model: new.model,
@@ -110,11 +113,13 @@ impl Job {
             tasks,
             pending,
             delayed: BTreeSet::new(),
-            committed: vec![0; units as usize + 1],
+            committed: vec![0; stages.units() as usize],
             units_done: 0,
             failed: BTreeSet::new(),
-            units,
-            noise_scale: None,
+            units: stages.results(),
+            stages,
+            found: Found::default(),
+            principal: new.principal,
             request_id: new.request_id,
             request_digest: new.request_digest,
             created: now,
@@ -137,6 +142,9 @@ impl Job {
         });
         self.tally.remove(task.state);
         self.tally.add(state);
+        if is_over(state) && !is_over(task.state) {
+            self.stages.task_ended(task.stage);
+        }
         task.state = state;
         if state != TaskState::Leased {
             task.second = None;
@@ -171,10 +179,50 @@ impl Job {
         }
     }
 
-    pub(super) fn unblock(&mut self) {
+    /// Opens the stages whose turn has come: each unit of those before has its result (I13). Where
+    /// one failed that may not be left out, the stages after it fail with it. `told` says that it
+    /// happens now, and not that it is found so after a restart.
+    pub(super) fn open_stages(&mut self, mut told: Option<&mut Turn>) {
+        while let Some(open) = self.stages.get(self.stages.open())
+            && open.is_over()
+            && self.stages.open() + 1 < self.stages.len()
+        {
+            let needed = work::of(&self.spec).is_some_and(|it| !it.leaves_out_failures());
+            if open.failed > 0 && needed {
+                if let Some(turn) = told {
+                    self.fail_later_stages(turn);
+                }
+                return;
+            }
+            self.stages.open_next();
+            let number = self.stages.open();
+            let next = self.stages.get(number);
+            for n in next.map_or(0..0, |stage| stage.tasks()) {
+                if self.tasks[n as usize].state == TaskState::Blocked {
+                    self.set_state(n, TaskState::Pending);
+                }
+            }
+            if let Some(turn) = told.as_deref_mut() {
+                self.event(v1::job_event::Event::StageBegun(number), turn);
+            }
+        }
+    }
+
+    /// Fails the tasks of the stages after the open one: it has a unit that they cannot do without.
+    fn fail_later_stages(&mut self, turn: &mut Turn) {
+        let open = self.stages.open();
+        let Some(stage) = self.stages.get(open).map(|it| it.stage.clone()) else {
+            return;
+        };
+        let unit = self.failed.range(stage.range()).next();
+        let what = format!(
+            "stage {open} ({}) has a unit that failed, and this one needs it: see unit {}",
+            stage.name,
+            unit.copied().unwrap_or(stage.first_unit)
+        );
         for n in 0..self.tasks.len() as u32 {
             if self.tasks[n as usize].state == TaskState::Blocked {
-                self.set_state(n, TaskState::Pending);
+                self.fail_task(n, FailureClass::Invalid, &what, turn);
             }
         }
     }
@@ -190,13 +238,14 @@ impl Job {
         task.units = units;
         task.cost *= share;
         task.recut = true;
-        let mut rest = Task::new(&rest, TaskState::Pending);
+        let mut rest = Task::new(&rest, task.stage, TaskState::Pending);
         rest.recut = true;
         // It has failed as often as the task it was part of.
         rest.trouble.clone_from(&task.trouble);
         rest.units_done = self.count_committed(rest.range());
         self.tasks[n as usize].units_done -= rest.units_done;
         let new = self.tasks.len() as u32;
+        self.stages.add_task(rest.first_unit);
         self.tasks.push(rest);
         self.tally.add(TaskState::Pending);
         self.pending.insert(new);
@@ -228,6 +277,7 @@ impl Job {
             *place = Self::mark(digest);
         }
         self.units_done += u64::from(unit < self.units);
+        self.stages.count_unit(unit, failed);
         if failed {
             self.failed.insert(unit);
         }
@@ -236,18 +286,18 @@ impl Job {
 
     /// Takes the results of earlier jobs for the units that they answer, and ends the tasks that
     /// have nothing left to do.
-    pub(super) fn take_answers(&mut self, answers: Vec<(u64, CachedResult)>, turn: &mut Turn) {
-        if answers.is_empty() {
+    pub(super) fn reuse(&mut self, earlier: Vec<(u64, CachedResult)>, turn: &mut Turn) {
+        if earlier.is_empty() {
             return;
         }
-        for (unit, answer) in answers {
+        for (unit, answer) in earlier {
             let Some(n) = self.task_of(unit) else {
                 continue;
             };
             self.count_unit(n, unit, answer.digest.prefix(), false);
             self.cached += u64::from(unit < self.units);
             // The scale of the noise; no other unit has one.
-            self.noise_scale = answer.noise_scale.or(self.noise_scale);
+            self.found.noise_scale = answer.noise_scale.or(self.found.noise_scale);
             let (job, of) = answer.source;
             let record = ResultRecord {
                 value: Some(Value {
@@ -259,6 +309,7 @@ impl Job {
                 fingerprint: answer.fingerprint,
                 failed: false,
                 source: Some(UnitRef::new(job, of)),
+                landed: None,
             };
             let change = Change::Result(self.id, unit, record, bytes::Bytes::new());
             turn.effects.push(Effect::Change(change));
@@ -272,23 +323,19 @@ impl Job {
                 self.tell(n, turn);
             }
         }
-        if self.noise_scale.is_some() {
-            self.unblock();
-        }
+        self.open_stages(Some(turn));
         if self.tally.waiting == 0 {
             self.started = Some(turn.now);
         }
     }
 
-    /// The task of a unit, as the job was cut when it was accepted: the preparatory one first, the
-    /// others in the order of their units.
+    /// The task of a unit, as the job was cut when it was accepted: those of a stage are in the
+    /// order of their units.
     fn task_of(&self, unit: u64) -> Option<u32> {
-        let skip = self.tasks.partition_point(|task| task.preparatory);
-        if unit >= self.units {
-            return skip.checked_sub(1).map(|n| n as u32);
-        }
-        let after = self.tasks[skip..].partition_point(|task| task.first_unit <= unit);
-        after.checked_sub(1).map(|n| (n + skip) as u32)
+        let range = self.stages.get(self.stages.of_unit(unit))?.tasks();
+        let tasks = &self.tasks[range.start as usize..range.end as usize];
+        let after = tasks.partition_point(|task| task.first_unit <= unit);
+        after.checked_sub(1).map(|n| n as u32 + range.start)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -307,10 +354,28 @@ impl Job {
         self.event(v1::job_event::Event::UnitCommitted(unit), turn);
     }
 
+    /// Whether an outcome is one of this unit.
+    pub(super) fn accept(
+        &self,
+        unit: u64,
+        outcome: Option<&v1::unit_result::Outcome>,
+    ) -> Result<(), String> {
+        match (work::of(&self.spec), outcome) {
+            (Some(_), Some(v1::unit_result::Outcome::Failure(_))) => Ok(()),
+            (Some(work), Some(outcome)) => {
+                if let Some((field, value)) = wire::not_finite(outcome) {
+                    return Err(format!("its {field} is {value}"));
+                }
+                work.accept(&self.items, unit, outcome)
+            }
+            _ => Err("it says nothing".to_owned()),
+        }
+    }
+
     /// The digest of all that decides a unit's value, where another job can use it.
     pub(super) fn digest_of(&self, unit: u64) -> Option<Digest> {
-        let digests = self.digests.as_ref()?;
-        digests.unit(&self.spec, &self.items, unit, self.noise_scale)
+        let keys = self.keys.as_ref()?;
+        reuse::key_of(keys, &self.spec, &self.items, unit, &self.found)
     }
 
     /// Ends a task for good: its open units get a failure as their result.
@@ -338,19 +403,6 @@ impl Job {
         what.clone_into(&mut self.tasks[n as usize].trouble().last_failure);
         self.set_state(n, TaskState::Failed);
         self.tell(n, turn);
-        if self.tasks[n as usize].preparatory {
-            let what = format!("the scale of the noise could not be found: {what}");
-            self.fail_blocked(class, &what, turn);
-        }
-    }
-
-    /// Fails the tasks that waited for one that cannot be done.
-    pub(super) fn fail_blocked(&mut self, class: FailureClass, what: &str, turn: &mut Turn) {
-        for n in 0..self.tasks.len() as u32 {
-            if self.tasks[n as usize].state == TaskState::Blocked {
-                self.fail_task(n, class, what, turn);
-            }
-        }
     }
 
     /// Brings the job's state up to that of its tasks.
@@ -420,25 +472,42 @@ impl Job {
             job: Some(self.summary()),
             request_id: self.request_id.clone(),
             request_digest: self.request_digest.clone(),
-            noise_scale: self.noise_scale,
+            noise_scale: self.found.noise_scale,
+            version: self.found.version.clone(),
+            etag: self.found.etag.clone(),
+            contexts: self.found.contexts.clone(),
+            principal: self.principal.clone(),
         };
         changes.push(Change::Job(self.id, record));
+    }
+
+    /// The version that a unit runs on.
+    pub(super) fn version_of(&self, unit: u64) -> &str {
+        let named = work::of(&self.spec)
+            .and_then(|work| work.version_of(&self.spec.version, &self.items, unit));
+        let made = self.found.version.as_deref();
+        named.or(made).unwrap_or(&self.spec.version)
     }
 
     /// What a worker is sent of a task: the units that have no result yet.
     pub(super) fn lease(&self, key: LeaseKey) -> v1::Lease {
         let range = self.tasks[key.task as usize].range();
-        let version = plan::version_of(&self.spec, &self.items, range.start);
+        let version = self.version_of(range.start).to_owned();
+        let work = work::of(&self.spec);
         let open = range.filter(|unit| self.committed(*unit).is_none());
-        let (settings, units) = plan::lease_units(&self.spec, &self.items, open);
+        let units = open.filter_map(|unit| {
+            let spec = work?.unit(&self.spec.version, &self.items, unit)?;
+            let spec = Some(spec);
+            Some(v1::LeasedUnit { unit, spec })
+        });
         v1::Lease {
             key: Some(key.to_proto()),
             model: Some(self.model.clone()),
-            units,
-            noise_scale: self.noise_scale,
-            version: version.to_owned(),
+            units: units.collect(),
+            noise_scale: self.found.noise_scale,
+            version,
             trace_parent: self.spec.trace_parent.clone(),
-            settings,
+            settings: work.map(|work| work.settings(&self.found)),
         }
     }
 
@@ -483,6 +552,8 @@ impl Job {
             units_done: self.units_done,
             units_failed: self.failed.range(..self.units).count() as u64,
             units_cached: self.cached,
+            stages: u64::from(self.stages.len()),
+            stages_done: self.stages.done(),
         }
     }
 
@@ -495,7 +566,7 @@ impl Job {
             start_time: self.started.map(timestamp),
             end_time: self.ended.map(timestamp),
             last_sequence: self.sequence,
-            ..plan::summary(&self.spec, &self.items)
+            ..work::summary(&self.spec, &self.items)
         }
     }
 
@@ -516,6 +587,7 @@ impl Job {
             estimated_cost: task.cost,
             second_worker: second.map(name).unwrap_or_default(),
             second_epoch: second.map_or(0, |it| it.epoch),
+            stage: task.stage,
         }
     }
 }

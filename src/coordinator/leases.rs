@@ -7,22 +7,23 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::answers::may_answer;
 use super::core::Core;
-use super::event::{CommittedResult, Effect, LeaseKey, Millis, Session};
+use super::event::{Closing, CommittedResult, Effect, LeaseKey, Millis, Session};
 use super::invariants::Invariant;
 use super::job::{Job, Turn};
+use super::reuse::may_answer;
 use super::task::Holder;
 use super::workers::{Held, send};
 use crate::proto::v1::connect_response::Message;
 use crate::proto::v1::{self, FailureClass, TaskState};
 use crate::store::{Change, DivergenceRecord, ResultRecord};
+use crate::work;
 
 /// A task's wait after its first failure; doubled by each one more.
 const BACKOFF: Millis = 500;
 
 /// What the coordinator makes of a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     /// It is the unit's result, from now on or from before.
     Accepted,
@@ -30,6 +31,8 @@ enum Verdict {
     Stale,
     /// The unit has another result.
     Diverges,
+    /// It is no result of this unit: why.
+    Unfit(String),
 }
 
 /// A lease that was taken off its worker and its task.
@@ -62,6 +65,17 @@ impl Core {
             held.seen = turn.now;
         }
         let verdict = self.judge(&name, key, unit, result, turn);
+        if let Verdict::Unfit(what) = verdict {
+            let what = format!(
+                "the result of unit {unit} of jobs/{} is not one: {what}",
+                key.job
+            );
+            self.note_outcome(&name, false);
+            self.release(key, FailureClass::Transient, &what, turn);
+            let close = Effect::Close(session, Closing::Unfit(what));
+            turn.effects.push(close);
+            return;
+        }
         let ack = v1::CommitAck {
             lease: Some(key.to_proto()),
             unit,
@@ -97,19 +111,8 @@ impl Core {
             Some(job) => job.committed(unit),
             None => result.before,
         };
-        if let Some(before) = before {
-            if before == Job::mark(result.digest_prefix) {
-                return Verdict::Accepted;
-            }
-            let record = DivergenceRecord {
-                digest: result.digest,
-                worker: name.to_string(),
-                fingerprint: result.fingerprint,
-            };
-            let change = Change::Divergence(key.job, unit, record);
-            turn.effects.push(Effect::Change(change));
-            self.counters.divergences += 1;
-            return Verdict::Diverges;
+        if before == Some(Job::mark(result.digest_prefix)) {
+            return Verdict::Accepted;
         }
         let Some(job) = job else {
             return Verdict::Stale;
@@ -120,7 +123,20 @@ impl Core {
         if !task.is_held(key.epoch, name) || !task.range().contains(&unit) {
             return Verdict::Stale;
         }
-        let preparatory = task.preparatory;
+        if let Err(what) = job.accept(unit, result.outcome.as_deref()) {
+            return Verdict::Unfit(what);
+        }
+        if before.is_some() {
+            let record = DivergenceRecord {
+                digest: result.digest,
+                worker: name.to_string(),
+                fingerprint: result.fingerprint,
+            };
+            let change = Change::Divergence(key.job, unit, record);
+            turn.effects.push(Effect::Change(change));
+            self.counters.divergences += 1;
+            return Verdict::Diverges;
+        }
         Invariant::I2.check(task.holders().any(|it| it.epoch == key.epoch), || {
             format!("{key:?}")
         });
@@ -131,12 +147,16 @@ impl Core {
             fingerprint: result.fingerprint,
             failed: result.failed,
             source: None,
+            landed: result.landed.clone(),
         };
         let reusable = !record.failed && may_answer(record.fingerprint.as_ref());
         let (bytes, digest) = (result.bytes, result.digest_prefix);
         job.commit(key.task, unit, bytes, digest, record, turn);
-        if preparatory && result.noise_scale.is_some() {
-            job.noise_scale = result.noise_scale;
+        if let (Some(work), Some(outcome)) = (work::of(&job.spec), &result.outcome) {
+            work.note(outcome, &mut job.found);
+        }
+        if let Some(landed) = result.landed {
+            job.found.land(landed.version, landed.etag);
         }
         if reusable && let Some(digest) = job.digest_of(unit) {
             let change = Change::Cached(digest, key.job, unit);
@@ -186,6 +206,27 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Takes an edit's lease back: what it was computed on is no longer where its ref is.
+    pub(super) fn rebase(&mut self, key: LeaseKey, version: String, etag: String, turn: &mut Turn) {
+        let Some(job) = self.jobs.get_mut(&key.job) else {
+            return;
+        };
+        let what = format!("the ref moved to {version}: the edit is computed again on that");
+        job.found.land(version, etag);
+        self.recall_leases(key.job, key.task, turn);
+        if let Some(job) = self.jobs.get_mut(&key.job) {
+            let trouble = job.tasks[key.task as usize].trouble();
+            *trouble
+                .failures
+                .entry(FailureClass::Preempted as i32)
+                .or_default() += 1;
+            trouble.last_failure = what;
+            job.set_state(key.task, TaskState::Pending);
+            job.tell(key.task, turn);
+        }
+        self.touch(key.job, turn);
     }
 
     /// Gives a task to a worker, beside the lease it may have.
@@ -340,22 +381,13 @@ impl Core {
         let cost = task.cost * part;
         self.counters.tasks += 1;
         self.counters.multiply_adds += task.cost;
-        let preparatory = task.preparatory;
-        let failed = task.range().all(|unit| job.failed.contains(&unit));
+        let stage = task.stage;
         job.set_state(n, TaskState::Done);
-        if !preparatory {
+        if job.stages.get(stage).is_some_and(|it| !it.stage.hidden) {
             let begun = taken.held.since.max(taken.last_end);
             job.note_duration(turn.now.saturating_sub(begun));
         }
         job.tell(n, turn);
-        if preparatory {
-            if job.noise_scale.is_some() && !failed {
-                job.unblock();
-            } else {
-                let what = "the scale of the noise could not be found: see the preparatory task";
-                job.fail_blocked(FailureClass::Invalid, what, turn);
-            }
-        }
         self.touch(id, turn);
         self.note_rate(&taken.worker, &taken.held, cost, turn.now);
     }

@@ -9,14 +9,13 @@ use uuid::Uuid;
 use super::core::Core;
 use super::driver::{Coordinator, Error};
 use super::event::Millis;
-use super::items::Items;
 use super::job::is_terminal;
 use super::limits::Limits;
-use super::plan;
 use super::restore::Restoring;
 use crate::blocking::blocking;
 use crate::proto::v1;
 use crate::store::{self, JobRecord, Store};
+use crate::work::{self, Items};
 
 /// The ended job that was asked for last, whole: lists of its tasks come in many pages.
 #[derive(Clone, Debug, Default)]
@@ -108,7 +107,7 @@ fn read_job(
         model.tensors.clear();
         models.insert(name.clone(), model);
     }
-    let items = match job.and_then(plan::items_object) {
+    let items = match job.and_then(work::parts_object) {
         Some(digest) => read_items(store, digest)?,
         None => Items::default(),
     };

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::core::Core;
 use super::event::Millis;
 use super::job::{Job, Turn};
+use super::stages::Progress;
 use super::task::Task;
 use super::workers::Worker;
 use crate::proto::v1::{self, JobState};
@@ -132,11 +133,10 @@ impl Core {
         let task = &job.tasks[n as usize];
         let time = task.cost / rate;
         // What is begun stays whole: of one half everything might be done.
-        let begun = task.preparatory || task.units_done > 0;
-        if begun || time <= TOO_LONG * usual {
+        if task.units_done > 0 || time <= TOO_LONG * usual {
             return;
         }
-        let grain = super::plan::grain(&job.spec).max(1) as f64;
+        let grain = job.stages.get(task.stage).map_or(1, |it| it.stage.grain) as f64;
         let units = (f64::from(task.units) * usual / time / grain)
             .floor()
             .max(1.0)
@@ -204,11 +204,11 @@ impl Core {
 
 /// Whether a job is nearly done and nothing of it waits.
 fn is_late(job: &Job) -> bool {
-    let done = job.tally.done as f64 / job.tasks.len().max(1) as f64;
+    let stage = job.stages.get(job.stages.open());
+    let done = stage.map_or(0.0, Progress::ended_part);
     job.pending.is_empty()
         && job.delayed.is_empty()
         && job.tally.leased > 0
         && done >= MOSTLY_DONE
         && !job.durations.is_empty()
-        && job.tally.waiting == job.tally.quarantined
 }

@@ -7,13 +7,13 @@ use uuid::Uuid;
 use super::core::Core;
 use super::ended::Ended;
 use super::event::{Millis, NewJob};
-use super::items::Items;
 use super::job::{Job, is_terminal, millis};
 use super::limits::Limits;
 use super::task::{Task, is_over};
 use super::workers::{Held, Worker};
 use crate::proto::v1::{self, TaskState};
 use crate::store::{CommittedUnit, JobRecord, SpecRecord, TaskRecord};
+use crate::work::{self, Found, Items};
 
 /// A scheduler that is being put together from records: of each job that is open first its own, then
 /// the tasks that have one, in order, then the committed units; of each that has ended its own.
@@ -63,22 +63,30 @@ impl Restoring {
         model: v1::Model,
     ) {
         let summary = record.job.unwrap_or_default();
+        let mut job = spec.job.unwrap_or_default();
+        let inline = work::pack(&mut job);
         let new = NewJob {
             id,
-            job: spec.job.unwrap_or_default(),
-            items,
+            job,
+            items: if inline.is_empty() { items } else { inline },
             model,
             tasks: spec.tasks,
+            principal: record.principal,
             request_id: record.request_id,
             request_digest: record.request_digest,
-            answers: Vec::new(),
+            earlier: Vec::new(),
         };
         let mut job = Job::new(new, summary.create_time.map_or(0, millis));
         job.state = summary.state();
         job.started = summary.start_time.map(millis);
         job.ended = summary.end_time.map(millis);
         job.sequence = summary.last_sequence;
-        job.noise_scale = record.noise_scale;
+        job.found = Found {
+            noise_scale: record.noise_scale,
+            version: record.version,
+            etag: record.etag,
+            contexts: record.contexts,
+        };
         if !job.request_id.is_empty() {
             self.core.requests.insert(job.request_id.clone(), id);
         }
@@ -93,13 +101,15 @@ impl Restoring {
         if n as usize == job.tasks.len()
             && let Some(plan) = &record.plan
         {
-            job.tasks.push(Task::new(plan, TaskState::Pending));
+            let stage = job.stages.of_unit(plan.first_unit);
+            job.stages.add_task(plan.first_unit);
+            job.tasks.push(Task::new(plan, stage, TaskState::Pending));
             job.tally.add(TaskState::Pending);
         }
         let Some(task) = job.tasks.get_mut(n as usize) else {
             return;
         };
-        task.recall(record);
+        task.restore(record);
         job.set_state(n, record.state());
         for (key, holder) in job.live(n) {
             self.core.queue.lease_given(&job.owner);
@@ -139,9 +149,9 @@ impl Restoring {
             let Some(job) = self.core.jobs.get_mut(&id) else {
                 continue;
             };
-            // Tasks that waited only for a preparatory one, or went with their job, have no
+            // Tasks that waited only for the stage before theirs, or went with their job, have no
             // record of their own.
-            let ready = |task: &Task| !task.preparatory || task.state == TaskState::Done;
+            job.open_stages(None);
             if is_terminal(job.state) {
                 for n in 0..job.tasks.len() as u32 {
                     if !is_over(job.tasks[n as usize].state) {
@@ -149,9 +159,6 @@ impl Restoring {
                     }
                 }
             } else {
-                if job.noise_scale.is_some() && job.tasks.iter().all(ready) {
-                    job.unblock();
-                }
                 self.core.queue.open(job);
             }
             self.core.queue.place(job);

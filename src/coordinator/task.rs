@@ -17,8 +17,8 @@ pub(super) struct Task {
     /// Estimated multiply-adds.
     pub(super) cost: f64,
     pub(super) state: TaskState,
-    /// Whether the other tasks of the job wait for this one.
-    pub(super) preparatory: bool,
+    /// The stage that its units are of.
+    pub(super) stage: u32,
     /// Whether it was cut again after the job was accepted: its plan is then kept with its record.
     pub(super) recut: bool,
     /// Its newest lease. Live while the state is `Leased`.
@@ -48,14 +48,14 @@ pub(super) struct Trouble {
 }
 
 impl Task {
-    pub(super) fn new(plan: &TaskPlan, state: TaskState) -> Self {
+    pub(super) fn new(plan: &TaskPlan, stage: u32, state: TaskState) -> Self {
         Self {
             first_unit: plan.first_unit,
             units: plan.units as u32,
             units_done: 0,
             cost: plan.cost,
             state,
-            preparatory: plan.preparatory,
+            stage,
             recut: false,
             lease: None,
             second: None,
@@ -68,7 +68,6 @@ impl Task {
             first_unit: self.first_unit,
             units: u64::from(self.units),
             cost: self.cost,
-            preparatory: self.preparatory,
         }
     }
 
@@ -160,7 +159,7 @@ impl Task {
     }
 
     /// Takes up what the store kept, except for the state.
-    pub(super) fn recall(&mut self, record: &TaskRecord) {
+    pub(super) fn restore(&mut self, record: &TaskRecord) {
         if let Some(plan) = &record.plan {
             self.first_unit = plan.first_unit;
             self.units = plan.units as u32;

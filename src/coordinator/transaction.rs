@@ -1,7 +1,7 @@
 //! Changes that somebody asked for: what they read, what they write, and the audit entry that
 //! names who asked, in one durable step (I12).
 
-use super::core::{Answer, Core, Done};
+use super::core::{Core, Done, Reply};
 use super::driver::{Coordinator, Error};
 use super::event::{Effect, Event, Millis};
 use super::job::timestamp;
@@ -37,7 +37,7 @@ impl Transaction<'_> {
     }
 
     /// Tells the core of an event.
-    pub fn apply(&mut self, event: Event) -> Answer {
+    pub fn apply(&mut self, event: Event) -> Reply {
         let (answer, effects) = self.core.apply(event, self.now);
         self.effects.extend(effects);
         answer

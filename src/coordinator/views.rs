@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::core::Core;
 use super::event::LeaseKey;
 use super::job::timestamp;
-use super::plan;
 use crate::proto::v1;
+use crate::work;
 
 impl Core {
     /// Whether a job has ended and nothing but what lists show of it is in memory.
@@ -26,8 +26,16 @@ impl Core {
     /// A job in memory with its facts or prompts, unless they lie in an object.
     pub fn full_job(&self, id: Uuid) -> Option<v1::Job> {
         let job = self.jobs.get(&id)?;
-        let mut full = job.summary();
-        plan::unpack(&mut full, &job.items);
+        let mut full = v1::Job {
+            stages: job.stages.views(),
+            // Lists leave texts out; here they are.
+            spec: job.spec.spec.clone(),
+            ..job.summary()
+        };
+        if let Some(work) = work::of_mut(&mut full) {
+            work.count_parts(job.items.len() as u64);
+        }
+        work::unpack(&mut full, &job.items);
         Some(full)
     }
 
@@ -52,7 +60,11 @@ impl Core {
 
     /// How a job's running tasks go.
     pub fn progress(&self, id: Uuid) -> v1::JobProgress {
-        let mut progress = v1::JobProgress::default();
+        let job = self.jobs.get(&id);
+        let mut progress = v1::JobProgress {
+            stage: job.and_then(|job| job.stages.view(job.stages.open())),
+            ..Default::default()
+        };
         for worker in self.workers.values() {
             let mut any = false;
             for held in worker.leases.range((id, 0)..=(id, u32::MAX)).map(|it| it.1) {
@@ -65,6 +77,39 @@ impl Core {
             progress.workers += u32::from(any);
         }
         progress
+    }
+
+    /// Units of an earlier stage that a live lease may read the results of.
+    ///
+    /// # Errors
+    /// Why it may not, in words.
+    pub fn earlier_units(
+        &self,
+        lease: LeaseKey,
+        asked: &v1::UnitRange,
+    ) -> Result<std::ops::Range<u64>, String> {
+        let job = self.jobs.get(&lease.job);
+        let task = job.and_then(|job| job.tasks.get(lease.task as usize));
+        let (Some(job), Some(task)) = (job, task) else {
+            return Err("the job has ended: drop the lease".to_owned());
+        };
+        if !task.holders().any(|holder| holder.epoch == lease.epoch) {
+            return Err("the lease is not live: drop it".to_owned());
+        }
+        let end = asked.first_unit.checked_add(asked.units);
+        let stage = job.stages.get(asked.stage);
+        let (Some(end), Some(stage)) = (end, stage) else {
+            return Err(format!("jobs/{} has no such units", job.id));
+        };
+        let units = asked.first_unit..end;
+        let within = stage.stage.range();
+        if asked.stage >= task.stage || units.start < within.start || units.end > within.end {
+            return Err(format!(
+                "units {} to {end} are not of a stage before the lease's own, which is {}",
+                units.start, task.stage
+            ));
+        }
+        Ok(units)
     }
 
     /// Workers after a name, in order.

@@ -260,6 +260,15 @@ impl Core {
         self.relist(session);
     }
 
+    /// Something of a worker is being looked at: until then it says nothing more.
+    pub(super) fn alive(&mut self, session: Session, now: Millis) {
+        if let Some(worker) = self.worker_of(session, now) {
+            for held in worker.leases.values_mut() {
+                held.seen = now;
+            }
+        }
+    }
+
     pub(super) fn drains(&mut self, session: Session, now: Millis) {
         if let Some(worker) = self.worker_of(session, now) {
             worker.draining = true;
@@ -475,7 +484,7 @@ impl Core {
             .filter(|worker| worker.session.is_some())
             .filter_map(|worker| self.rate(worker))
             .max_by(f64::total_cmp)
-            .map_or(super::plan::TASK_COST, |rate| {
+            .map_or(super::cut::TASK_COST, |rate| {
                 rate * self.limits.task_seconds
             })
     }

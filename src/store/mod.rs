@@ -63,8 +63,8 @@ pub use read::CommittedUnit;
 pub use rebuild::{From, Rebuilt, rebuild};
 pub use record::Record;
 pub use records::{
-    Batch, Change, DivergenceRecord, JobRecord, ResultRecord, SpecRecord, TaskPlan, TaskRecord,
-    UnitRef, Value, Write,
+    Batch, Change, DivergenceRecord, JobRecord, Landed, ResultRecord, SpecRecord, TaskPlan,
+    TaskRecord, UnitRef, Value, Write,
 };
 pub use usage::Usage;
 pub use verify::{Problem, Report, verify};

@@ -55,6 +55,18 @@ pub struct JobRecord {
     /// The scale of the noise, once it is known.
     #[prost(double, optional, tag = "5")]
     pub noise_scale: Option<f64>,
+    /// The version that the open stage runs on, where an edit of the job made one.
+    #[prost(string, optional, tag = "6")]
+    pub version: Option<String>,
+    /// Where the ref stands that the job's edits move, after the newest of them.
+    #[prost(string, optional, tag = "7")]
+    pub etag: Option<String>,
+    /// Who asked for it.
+    #[prost(string, tag = "8")]
+    pub principal: String,
+    /// The texts that the job's first edit drew, for the next ones.
+    #[prost(string, repeated, tag = "9")]
+    pub contexts: Vec<String>,
 }
 
 /// A task as it was planned.
@@ -69,9 +81,8 @@ pub struct TaskPlan {
     /// Estimated multiply-adds.
     #[prost(double, tag = "3")]
     pub cost: f64,
-    /// Whether the other tasks wait for this one.
-    #[prost(bool, tag = "4")]
-    pub preparatory: bool,
+    // 4 said whether the other tasks wait for this one. Which stage a task is of follows from its
+    // units.
 }
 
 /// What changed of a task since it was planned. A task without a record waits.
@@ -128,6 +139,23 @@ pub struct ResultRecord {
     /// store. `value` then has the digest only.
     #[prost(message, optional, tag = "6")]
     pub source: Option<UnitRef>,
+    /// What the coordinator made of an edit, in the step that committed it.
+    #[prost(message, optional, tag = "7")]
+    pub landed: Option<Landed>,
+}
+
+/// What became of an edit that a job computed.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Landed {
+    /// Its digest: the record that has it, with its state.
+    #[prost(string, tag = "1")]
+    pub edit: String,
+    /// The name of the version that it made; empty when it was rejected.
+    #[prost(string, tag = "2")]
+    pub version: String,
+    /// The etag of the ref that moved there.
+    #[prost(string, tag = "3")]
+    pub etag: String,
 }
 
 /// A unit of a job.

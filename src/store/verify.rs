@@ -419,6 +419,7 @@ impl Seen {
         let tasks = plans.len();
         let (mut waiting, mut leased, mut done, mut failed, mut cancelled) = (0, 0, 0, 0, 0);
         let (mut in_tasks, mut units) = (0, 0);
+        let shown = summary.counts.unwrap_or_default().units;
         for (n, plan) in plans.iter().enumerate() {
             let task = self.tasks.get(&(n as u32));
             let mut state = task.map_or(TaskState::Pending, TaskRecord::state);
@@ -431,7 +432,8 @@ impl Seen {
             let range = plan.first_unit..plan.first_unit + plan.units;
             let results = self.results.range(range).count() as u64;
             in_tasks += results;
-            units += if plan.preparatory { 0 } else { plan.units };
+            // Units that only prepare results have the numbers after those that are.
+            units += plan.units.min(shown.saturating_sub(plan.first_unit));
             if task_epoch > epoch {
                 let what = format!("its epoch is {task_epoch}, but the newest is {epoch}");
                 report.problem(format!("{name}/tasks/{n}"), what);

@@ -64,6 +64,46 @@ pub fn matrices(
     Ok(differences)
 }
 
+/// The norm of what an edit adds to a version, in norms of the matrix that it changes; the largest,
+/// where it changes several.
+///
+/// # Errors
+/// What reading the version, the factors and the base may fail with.
+pub fn relative_norm(
+    history: History<'_>,
+    base: &Base,
+    parent: &v1::Version,
+    edit: &v1::Edit,
+) -> Result<f64, Error> {
+    let before = factors(history, &parent.edits)?;
+    let mut largest = 0.0_f64;
+    for described in &edit.factors {
+        let factor = match described.data.as_slice() {
+            [] => {
+                let digest = described.digest.parse()?;
+                let data = history.store().objects().read(&digest)?;
+                Factor::from_proto(described, &data)?
+            }
+            data => Factor::from_proto(described, data)?,
+        };
+        base.check(&factor)?;
+        let mut all: Vec<&Factor> = before
+            .iter()
+            .filter(|it| it.tensor == factor.tensor)
+            .collect();
+        let parent = elements(&base.matrix(&factor.tensor, &all)?);
+        all.push(&factor);
+        let edited = elements(&base.matrix(&factor.tensor, &all)?);
+        let change = norm(parent.iter().zip(&edited).map(|(a, b)| b - a));
+        // What is not a number is kept: no gate lets it through.
+        let relative = change / norm(parent.iter().copied());
+        if relative.is_nan() || relative > largest {
+            largest = relative;
+        }
+    }
+    Ok(largest)
+}
+
 /// The edits of one version that another has not, in order, without their factors.
 ///
 /// # Errors

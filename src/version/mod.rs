@@ -27,6 +27,7 @@ pub use commit::{
     Authorship, Expected, MovedRef, RefMovement, VersionDraft, check_whole, create_ref,
     edit_changes, factors, rejected,
 };
+pub use difference::relative_norm;
 pub use error::Error;
 pub use factor::Factor;
 pub use history::{History, MAIN, digest_of, short};

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | job | `jobs/{job}`, a UUID in lower case with hyphens |
 //! | task | `jobs/{job}/tasks/{n}` |
+//! | result | `jobs/{job}/results/{unit}` |
 //! | model | `models/{model}`, an identifier |
 //! | version | `models/{model}/versions/{digest}` |
 //! | edit | `models/{model}/edits/{digest}` |
@@ -54,6 +55,17 @@ pub fn task(job: Uuid, number: u32) -> String {
 pub fn parse_task(name: &str) -> Option<(Uuid, u32)> {
     let (job, number) = name.strip_prefix("jobs/")?.split_once("/tasks/")?;
     Some((uuid(job)?, printed(number)?))
+}
+
+/// `jobs/{job}/results/{unit}`.
+pub fn result(job: Uuid, unit: u64) -> String {
+    format!("jobs/{job}/results/{unit}")
+}
+
+/// The job and the unit of a result.
+pub fn parse_result(name: &str) -> Option<(Uuid, u64)> {
+    let (job, unit) = name.strip_prefix("jobs/")?.split_once("/results/")?;
+    Some((uuid(job)?, printed(unit)?))
 }
 
 /// `models/{model}`.

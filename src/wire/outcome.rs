@@ -38,7 +38,10 @@ pub fn not_finite(outcome: &Outcome) -> Option<(String, f64)> {
                 .collect()
         }
         // Texts, and names of objects whose numbers are looked at where they are made.
-        Outcome::Completion(_) | Outcome::StatsShard(_) | Outcome::Failure(_) => Vec::new(),
+        Outcome::Completion(_)
+        | Outcome::StatsShard(_)
+        | Outcome::StatsSum(_)
+        | Outcome::Failure(_) => Vec::new(),
     };
     found.into_iter().find(|(_, value)| !value.is_finite())
 }
@@ -127,6 +130,7 @@ mod tests {
                     loss,
                     ..Default::default()
                 }],
+                ..Default::default()
             })
         };
         assert_eq!(field(&edit(0.5, None, 1.0)), None);

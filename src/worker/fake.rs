@@ -60,10 +60,12 @@ impl Engine for Fake {
                     ..Default::default()
                 }),
                 Some(Spec::Eval(record)) => Outcome::Eval(answers(record, lease)),
-                Some(Spec::Stats(_) | Spec::Edit(_)) => Outcome::Failure(failure(
-                    v1::FailureClass::Invalid,
-                    "without a model there are no keys and no edits",
-                )),
+                Some(Spec::Stats(_) | Spec::StatsSum(_) | Spec::Edit(_)) => {
+                    Outcome::Failure(failure(
+                        v1::FailureClass::Invalid,
+                        "without a model there are no keys and no edits",
+                    ))
+                }
                 None => continue,
             };
             sink.advance(1);

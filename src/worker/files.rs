@@ -97,6 +97,25 @@ impl Fetcher {
         Ok(pin)
     }
 
+    /// The results of units of an earlier stage that a lease needs.
+    pub async fn earlier_results(
+        &self,
+        lease: &v1::Lease,
+        units: Option<v1::UnitRange>,
+    ) -> Result<Vec<v1::UnitResult>, Status> {
+        let request = v1::ReadResultsRequest {
+            lease: lease.key.clone(),
+            units,
+        };
+        let stream = self.client.workers().read_results(request).await?;
+        let mut stream = stream.into_inner();
+        let mut results = Vec::new();
+        while let Some(page) = stream.message().await? {
+            results.extend(page.results);
+        }
+        Ok(results)
+    }
+
     /// Fetches an object of `size` bytes and reads it.
     pub async fn read(&self, digest: Digest, size: u64) -> Result<Vec<u8>, objects::Error> {
         let _pin = self.object(digest, size).await?;

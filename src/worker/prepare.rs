@@ -9,6 +9,7 @@ use prost::Message as _;
 
 use super::files::{Error, Fetcher};
 use crate::objects::{self, Digest, Pin};
+use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, lease::Settings, leased_unit::Spec};
 use crate::version::{Factor, base_version};
 use crate::wire::names;
@@ -33,6 +34,8 @@ pub struct Prepared {
     pub subjects: BTreeMap<u64, Vec<String>>,
     /// The texts of a statistics unit whose texts lie in a corpus, by the unit.
     pub documents: BTreeMap<u64, Vec<String>>,
+    /// The files of the sums that a unit adds up, in their order, by the unit.
+    pub sums: BTreeMap<u64, Vec<PathBuf>>,
     /// Keep what is named here where it is.
     pins: Vec<Pin>,
 }
@@ -86,6 +89,10 @@ pub(super) async fn prepare(
                     let texts = documents(fetcher, &lease, range).await?;
                     ready.documents.insert(unit.unit, texts);
                 }
+            }
+            Some(Spec::StatsSum(asked)) => {
+                let files = sums(fetcher, &lease, asked, &mut ready.pins).await?;
+                ready.sums.insert(unit.unit, files);
             }
             Some(Spec::Noise(noise)) if !noise.facts_object.is_empty() => {
                 let subjects = subjects(fetcher, noise).await?;
@@ -146,6 +153,37 @@ async fn statistics(
     let digest: Digest = named.digest.parse().map_err(failed)?;
     pins.push(fetcher.object(digest, named.size).await.map_err(failed)?);
     Ok(fetcher.objects.path(&digest))
+}
+
+/// The sums of a layer over the pieces of the corpus, which an earlier stage stored.
+async fn sums(
+    fetcher: &Fetcher,
+    lease: &v1::Lease,
+    asked: &v1::StatsSumUnit,
+    pins: &mut Vec<Pin>,
+) -> Result<Vec<PathBuf>, Error> {
+    let failed = |problem: String| Error::Statistics {
+        digest: format!("of layer {}", asked.layer),
+        problem,
+    };
+    let object = |error: objects::Error| failed(error.to_string());
+    let results = fetcher.earlier_results(lease, asked.pieces).await;
+    let results = results.map_err(|status| failed(status.message().to_owned()))?;
+    let mut files = Vec::with_capacity(results.len());
+    for result in results {
+        let Some(Outcome::StatsShard(shard)) = result.outcome else {
+            return Err(failed(format!(
+                "unit {} is no sum over a piece",
+                result.unit
+            )));
+        };
+        let sum = shard.sums.iter().find(|sum| sum.layer == asked.layer);
+        let sum = sum.ok_or_else(|| failed(format!("unit {} has no such sum", result.unit)))?;
+        let digest: Digest = sum.digest.parse().map_err(object)?;
+        pins.push(fetcher.object(digest, sum.size).await.map_err(object)?);
+        files.push(fetcher.objects.path(&digest));
+    }
+    Ok(files)
 }
 
 /// The subjects of the facts that lie in an object.

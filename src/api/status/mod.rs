@@ -84,6 +84,10 @@ reasons! {
     EditInVersion, FailedPrecondition, "nothing is to be done";
     /// The edit failed its gates.
     EditRejected, FailedPrecondition, "compute it again with other settings, or other gates";
+    /// The coordinator's gates ask for what was not measured.
+    EditUnmeasured, FailedPrecondition, "let a job compute the edit: it measures what the gates ask for";
+    /// The lease ended, or never was.
+    LeaseNotLive, FailedPrecondition, "drop the lease";
     /// An edit needs key statistics that are not there.
     StatisticsMissing, FailedPrecondition, "run the command that the message names, then repeat the request";
     /// The job has not succeeded.

@@ -6,11 +6,7 @@ use crate::cli::output;
 use crate::proto::v1::{self, EditProbeKind, unit_result::Outcome};
 
 /// Prints what an edit did.
-pub fn print(
-    result: &v1::UnitResult,
-    made: Option<&v1::CreateEditResponse>,
-    as_json: bool,
-) -> anyhow::Result<()> {
+pub fn print(result: &v1::UnitResult, as_json: bool) -> anyhow::Result<()> {
     let outcome = match &result.outcome {
         Some(Outcome::Edit(outcome)) => outcome,
         Some(Outcome::Failure(failure)) => {
@@ -41,8 +37,7 @@ pub fn print(
             "subject": request.subject, "target_new": request.target_new, "target_true": request.target_true,
             "id": request.id, "method": edit.method, "accepted": edit.failed_gates.is_empty(),
             "failed_gates": edit.failed_gates, "warnings": edit.warnings, "layer": layer_of(&edit),
-            "layer_choice": edit.layer_choice, "edit": made.and_then(|made| Some(made.edit.as_ref()?.name.clone())),
-            "version": made.and_then(|made| Some(made.version.as_ref()?.name.clone())), "figures": figures, "probes": probes,
+            "layer_choice": edit.layer_choice, "edit": some(&edit.name), "version": some(&outcome.version), "figures": figures, "probes": probes,
             "losses": outcome.steps.iter().map(|step| step.loss).collect::<Vec<_>>(),
         });
         output::json(&line)?;
@@ -81,6 +76,11 @@ pub fn print(
         say!("warning: {warning}");
     }
     Ok(())
+}
+
+/// A name, if there is one.
+fn some(name: &str) -> Option<&str> {
+    (!name.is_empty()).then_some(name)
 }
 
 /// The layer that an edit changes.

@@ -23,7 +23,7 @@ use super::connection::Connection;
 use super::follow::{self, patiently, state};
 use super::{names, output};
 use crate::client::{Client, pages};
-use crate::coordinator::{is_terminal, items_object};
+use crate::coordinator::is_terminal;
 use crate::objects::Digest;
 use crate::plot::terminal_width;
 use crate::plot::text::wrap;
@@ -107,7 +107,7 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
     }
     if let Some(Spec::Edit(_)) = job.spec {
         for result in &found {
-            edit::print(result, None, format.json)?;
+            edit::print(result, format.json)?;
         }
         return Ok(job);
     }
@@ -222,7 +222,7 @@ pub async fn sites(client: &Client, name: &str, relation: Option<&str>) -> anyho
 
 /// Fetches the facts or records of a job that lie in an object of their own.
 async fn fetch_parts(client: &Client, job: &mut v1::Job) -> anyhow::Result<()> {
-    let Some(digest) = items_object(job) else {
+    let Some(digest) = crate::work::parts_object(job) else {
         return Ok(());
     };
     let digest: Digest = digest.parse()?;

@@ -143,14 +143,14 @@ fn a_second_result_of_a_unit_is_accepted_if_equal_and_a_divergence_if_not() {
     let mut accepted = Vec::new();
     let mut divergences = 0;
     for text in ["one", "one", "two"] {
-        let grid = v1::Grid {
-            answer: text.to_owned(),
-            ..Default::default()
-        };
-        let outcome = Some(v1::unit_result::Outcome::Grid(grid));
+        let mut outcome = outcome(&lease.units[0]);
+        if let v1::unit_result::Outcome::Grid(grid) = &mut outcome {
+            grid.answer = text.to_owned();
+        }
+        let outcome = Some(outcome);
         let result = v1::UnitResult { unit: 0, outcome };
         let bytes = bytes::Bytes::from(prost::Message::encode_to_vec(&result));
-        let result = CommittedResult::new(bytes, &result, None);
+        let result = CommittedResult::new(bytes, result, None);
         let event = Event::Commit {
             session,
             lease: key,
@@ -182,7 +182,7 @@ fn a_request_repeated_with_its_id_makes_one_job() {
         let new = NewJob {
             request_id: "again".to_owned(),
             request_digest: digest.to_owned(),
-            ..new_job(Uuid::from_u128(id), 1, false)
+            ..new_job(Uuid::from_u128(id), 1, Sort::Plain)
         };
         core.apply(Event::Submit(Box::new(new)), 0).0
     };
@@ -208,7 +208,7 @@ fn of_an_ended_job_what_lists_show_is_remembered_and_the_rest_is_in_the_store() 
         let new = NewJob {
             request_id: format!("request {n}"),
             request_digest: format!("digest {n}"),
-            ..new_job(Uuid::from_u128(n), 1, false)
+            ..new_job(Uuid::from_u128(n), 1, Sort::Plain)
         };
         world.submit(new)
     });
@@ -235,7 +235,7 @@ fn of_an_ended_job_what_lists_show_is_remembered_and_the_rest_is_in_the_store() 
             let again = NewJob {
                 request_id: "request 2".to_owned(),
                 request_digest: digest.to_owned(),
-                ..new_job(Uuid::from_u128(9), 1, false)
+                ..new_job(Uuid::from_u128(9), 1, Sort::Plain)
             };
             let made = world.apply(Event::Submit(Box::new(again)));
             assert_eq!(made == Ok(Done::Made(ids[1])), answer, "{made:?}");

@@ -4,10 +4,19 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn sort() -> impl Strategy<Value = Sort> {
+    prop_oneof![
+        3 => Just(Sort::Plain),
+        2 => Just(Sort::Spread),
+        2 => Just(Sort::Stats),
+        2 => any::<bool>().prop_map(Sort::Sequence),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        2 => (1..6u8, any::<bool>(), 0..6u8)
-            .prop_map(|(facts, spread, owner)| Step::Submit { facts, spread, owner }),
+        2 => (1..6u8, sort(), 0..6u8)
+            .prop_map(|(facts, sort, owner)| Step::Submit { facts, sort, owner }),
         1 => any::<u8>().prop_map(Step::Cancel),
         1 => any::<u8>().prop_map(Step::Requeue),
         4 => (0..4u8, 0..4u8, any::<bool>())
@@ -59,7 +68,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60)
     ) {
         let mut world = World::new();
-        let id = world.submit(new_job(Uuid::from_u128(1), 20, false));
+        let id = world.submit(new_job(Uuid::from_u128(1), 20, Sort::Plain));
         let seconds = placement::stragglers(&mut world, id);
         prop_assert!(seconds > 0, "no second lease was given");
         for step in steps {

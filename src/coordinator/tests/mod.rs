@@ -2,10 +2,11 @@
 //! outside. After every event the invariants are checked, and now and then that a core rebuilt
 //! from what was written is the one that wrote it (I10).
 
-mod answers;
 mod failures;
 mod histories;
 mod placement;
+mod reuse;
+mod stages;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,7 @@ use super::*;
 use crate::proto::v1::connect_response::Message;
 use crate::proto::v1::{self, FailureClass, JobState};
 use crate::store::{Change, CommittedUnit, JobRecord, ResultRecord, SpecRecord, TaskRecord};
+use crate::work::{self, Items};
 
 const ATTEMPTS: u32 = 3;
 
@@ -78,6 +80,22 @@ impl Shadow {
                 self.epoch = epoch;
             }
             Change::Divergence(..) | Change::Model(..) | Change::Cached(..) | Change::Record(_) => {
+            }
+        }
+    }
+
+    /// Every unit of the stages before that of a lease has a durable result (I13).
+    fn check_stages(&self, lease: &v1::Lease) {
+        let key = LeaseKey::from_proto(lease.key.as_ref().unwrap()).unwrap();
+        let mut job = self.specs[&key.job].job.clone().unwrap();
+        let items = work::pack(&mut job);
+        for stage in work::stages(&job, &items) {
+            if stage.range().contains(&lease.units[0].unit) {
+                return;
+            }
+            for unit in stage.range() {
+                let known = self.results.contains_key(&(key.job, unit));
+                assert!(known, "I13: unit {unit} has no result, {key:?} is leased");
             }
         }
     }
@@ -147,7 +165,7 @@ struct World {
 enum Step {
     Submit {
         facts: u8,
-        spread: bool,
+        sort: Sort,
         owner: u8,
     },
     Cancel(u8),
@@ -176,7 +194,27 @@ enum Step {
     Restart,
 }
 
-fn new_job(id: Uuid, facts: u8, spread: bool) -> NewJob {
+/// Jobs of one stage, of two and of many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    /// A sweep whose noise is given.
+    Plain,
+    /// A sweep whose noise is measured first.
+    Spread,
+    /// Key statistics: pieces, then their sums.
+    Stats,
+    /// Edits one after the other; whether they go on without one that failed.
+    Sequence(bool),
+}
+
+fn new_job(id: Uuid, facts: u8, sort: Sort) -> NewJob {
+    let edit = |n| v1::EditTask {
+        request: Some(v1::EditRequest {
+            subject: format!("fact {n}"),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
     let fact = |n| v1::Fact {
         prompt: format!("fact {n} is"),
         subject: format!("fact {n}"),
@@ -185,13 +223,35 @@ fn new_job(id: Uuid, facts: u8, spread: bool) -> NewJob {
     let spec = v1::TraceSpec {
         facts: (0..facts).map(fact).collect(),
         kinds: vec![1, 2],
-        noise: if spread { "s3" } else { "0.1" }.to_owned(),
+        noise: if sort == Sort::Spread { "s3" } else { "0.1" }.to_owned(),
         samples: 10,
         window: 10,
         ..Default::default()
     };
+    let spec = match sort {
+        Sort::Plain | Sort::Spread => spec.into(),
+        Sort::Stats => {
+            let piece = v1::StatsUnit {
+                self_sample: 1_000_000,
+                ..Default::default()
+            };
+            v1::StatsSpec {
+                pieces: vec![piece; facts.into()],
+                layers: vec![1, 2],
+                ..Default::default()
+            }
+            .into()
+        }
+        Sort::Sequence(keep_going) => v1::EditSpec {
+            tasks: (0..facts).map(edit).collect(),
+            ref_id: "main".to_owned(),
+            keep_going,
+            ..Default::default()
+        }
+        .into(),
+    };
     let mut job = v1::Job {
-        spec: Some(v1::job::Spec::Trace(spec)),
+        spec: Some(spec),
         ..Default::default()
     };
     // So dear that every fact is a task of its own.
@@ -200,20 +260,21 @@ fn new_job(id: Uuid, facts: u8, spread: bool) -> NewJob {
         width: 1600,
         vocabulary: 50_000,
         block_parameters: 1 << 33,
+        parameters: 1 << 33,
         ..Default::default()
     };
-    let items = pack(&mut job);
+    let items = work::pack(&mut job);
     let tasks = tasks(&job, &items, &shape, TASK_COST);
-    unpack(&mut job, &items);
     NewJob {
         id,
         model: v1::Model::default(),
         tasks,
         job,
-        items: Items::default(),
+        items,
+        principal: String::new(),
         request_id: String::new(),
         request_digest: String::new(),
-        answers: Vec::new(),
+        earlier: Vec::new(),
     }
 }
 
@@ -230,10 +291,18 @@ impl World {
         }
     }
 
-    fn apply(&mut self, mut event: Event) -> Answer {
-        event.recall(&self.core, |job, unit| {
-            self.shadow.one(job).jobs[&job].committed(unit)
-        });
+    fn apply(&mut self, mut event: Event) -> Reply {
+        if let Event::Commit {
+            lease,
+            unit,
+            result,
+            ..
+        } = &mut event
+            && self.core.has_ended(lease.job)
+        {
+            let before = self.shadow.one(lease.job);
+            result.before = before.jobs[&lease.job].committed(*unit);
+        }
         let (answer, effects) = self.core.apply(event, self.now);
         for effect in effects {
             match effect {
@@ -307,6 +376,7 @@ impl World {
         match message {
             Message::Lease(lease) => {
                 assert!(!lease.units.is_empty(), "a lease without work");
+                self.shadow.check_stages(&lease);
                 peer.leases.push(lease);
             }
             Message::CancelLease(cancel) => peer.leases.retain(|lease| lease.key != cancel.lease),
@@ -331,12 +401,8 @@ impl World {
 
     fn run(&mut self, step: Step) {
         match step {
-            Step::Submit {
-                facts,
-                spread,
-                owner,
-            } => {
-                let mut new = new_job(self.next_id(), facts, spread);
+            Step::Submit { facts, sort, owner } => {
+                let mut new = new_job(self.next_id(), facts, sort);
                 new.job.owner = ["", "heavy", "light"][owner as usize % 3].to_owned();
                 new.job.priority = i32::from(owner) / 3;
                 self.submit(new);
@@ -449,19 +515,16 @@ impl World {
         if stale {
             key.epoch -= 1;
         }
-        let outcome = match &unit.spec {
-            _ if failed => v1::unit_result::Outcome::Failure(v1::Failure::default()),
-            Some(v1::leased_unit::Spec::Noise(_)) => {
-                v1::unit_result::Outcome::NoiseLevel(v1::NoiseLevel { scale: 0.5 })
-            }
-            _ => v1::unit_result::Outcome::Grid(v1::Grid::default()),
+        let outcome = match failed {
+            true => v1::unit_result::Outcome::Failure(v1::Failure::default()),
+            false => outcome(unit),
         };
         let result = v1::UnitResult {
             unit: unit.unit,
             outcome: Some(outcome),
         };
         let bytes = bytes::Bytes::from(prost::Message::encode_to_vec(&result));
-        let result = CommittedResult::new(bytes, &result, None);
+        let result = CommittedResult::new(bytes, result, None);
         let before = self.shadow.results.len();
         let known = self.shadow.results.contains_key(&(key.job, unit.unit));
         self.tell(Event::Commit {
@@ -529,10 +592,49 @@ impl World {
     }
 }
 
+/// What fits a unit.
+fn outcome(unit: &v1::LeasedUnit) -> v1::unit_result::Outcome {
+    use v1::leased_unit::Spec;
+    use v1::unit_result::Outcome;
+    let digest = || crate::objects::Digest::of(b"").to_string();
+    match unit.spec.clone().unwrap() {
+        Spec::Noise(_) => Outcome::NoiseLevel(v1::NoiseLevel { scale: 0.5 }),
+        Spec::Trace(asked) => Outcome::Grid(v1::Grid {
+            fact: asked.fact,
+            kind: asked.kind,
+            ..Default::default()
+        }),
+        Spec::Stats(_) => Outcome::StatsShard(v1::StatsShard {
+            sums: [1, 2]
+                .map(|layer| v1::stats_shard::Sum {
+                    layer,
+                    digest: digest(),
+                    ..Default::default()
+                })
+                .to_vec(),
+            ..Default::default()
+        }),
+        Spec::StatsSum(asked) => Outcome::StatsSum(v1::StatsSum {
+            layer: asked.layer,
+            digest: digest(),
+            ..Default::default()
+        }),
+        Spec::Edit(asked) => Outcome::Edit(v1::EditOutcome {
+            edit: Some(v1::Edit {
+                requests: asked.request.into_iter().collect(),
+                factors: vec![v1::LowRankFactor::default()],
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        other => panic!("no job here has a unit like {other:?}"),
+    }
+}
+
 /// A world with a job of so many facts, each a task of its own.
 fn world_with_a_job(facts: u8) -> (World, Uuid) {
     let mut world = World::new();
-    let id = world.submit(new_job(Uuid::from_u128(1), facts, false));
+    let id = world.submit(new_job(Uuid::from_u128(1), facts, Sort::Plain));
     (world, id)
 }
 

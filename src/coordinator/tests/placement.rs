@@ -18,7 +18,7 @@ pub(super) fn stragglers(world: &mut World, id: Uuid) -> usize {
 }
 
 fn sweep(world: &World, facts: u8, owner: &str, priority: i32) -> NewJob {
-    let mut new = new_job(world.next_id(), facts, false);
+    let mut new = new_job(world.next_id(), facts, Sort::Plain);
     new.job.owner = owner.to_owned();
     new.job.priority = priority;
     new
@@ -221,8 +221,6 @@ fn tasks_are_cut_by_the_measured_speed_and_a_slow_worker_gets_smaller_ones() {
     world.run(Step::Cancel(0));
     world.run(Step::Drain(0));
     let mut new = with_model(sweep(&world, 40, "", 0), "one");
-    let mut job = new.job.clone();
-    let items = pack(&mut job);
     let shape = v1::model::Shape {
         layers: 48,
         width: 1600,
@@ -230,7 +228,7 @@ fn tasks_are_cut_by_the_measured_speed_and_a_slow_worker_gets_smaller_ones() {
         block_parameters: 1 << 33,
         ..Default::default()
     };
-    new.tasks = tasks(&job, &items, &shape, world.core.task_cost());
+    new.tasks = tasks(&new.job, &new.items, &shape, world.core.task_cost());
     assert_eq!(new.tasks.len(), 2);
     let slow = v1::Capabilities {
         device: "slow".to_owned(),
@@ -313,7 +311,7 @@ fn an_owner_with_too_much_open_is_refused_and_told_when_to_ask_again() {
     };
     let mut core = Core::new(limits);
     let mut submit = |id: u128, facts, owner: &str| {
-        let mut new = new_job(Uuid::from_u128(id), facts, false);
+        let mut new = new_job(Uuid::from_u128(id), facts, Sort::Plain);
         new.job.owner = owner.to_owned();
         core.apply(Event::Submit(Box::new(new)), 0).0
     };
@@ -334,7 +332,7 @@ fn an_owner_with_too_much_open_is_refused_and_told_when_to_ask_again() {
     ));
     assert!(submit(5, 1, "b").is_ok(), "another owner has room");
     core.apply(Event::Cancel(Uuid::from_u128(1)), 0).0.unwrap();
-    let mut new = new_job(Uuid::from_u128(6), 1, false);
+    let mut new = new_job(Uuid::from_u128(6), 1, Sort::Plain);
     new.job.owner = "a".to_owned();
     assert!(core.apply(Event::Submit(Box::new(new)), 0).0.is_ok());
 }

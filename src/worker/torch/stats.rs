@@ -1,4 +1,8 @@
-//! Statistics units: pieces of a corpus through the model.
+//! Statistics units: pieces of a corpus through the model, and the sums over them.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::PathBuf;
 
 use super::super::engine::Sink;
 use super::super::prepare::Prepared;
@@ -6,7 +10,7 @@ use super::units::{Kind, Stopped, mixed};
 use crate::model::Model;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, leased_unit::Spec};
-use crate::stats::{Collector, Error, pieces, self_sample};
+use crate::stats::{Collector, Error, Moment, pieces, self_sample};
 
 impl From<Error> for Stopped {
     fn from(error: Error) -> Self {
@@ -71,6 +75,30 @@ impl Collection<'_> {
     }
 }
 
+/// The sum of a layer over the pieces, added in their order: the same bytes every time. One file is
+/// read at a time: a sum of a large model takes gigabytes.
+fn sum(layer: u32, files: &[PathBuf], sink: &mut dyn Sink) -> Result<v1::StatsSum, Stopped> {
+    let moments = files.iter().map(|file| {
+        if sink.cancelled() {
+            return Err(Stopped::Cancelled);
+        }
+        let file = File::open(file).map_err(Stopped::transient)?;
+        let moment = Moment::from_npz(BufReader::new(file)).map_err(Stopped::transient)?;
+        sink.advance(moment.count());
+        Ok(moment)
+    });
+    let total = Moment::merged(moments)?;
+    let total = total.ok_or_else(|| Stopped::transient("there is nothing to add up"))?;
+    let file = total.to_npz().map_err(Stopped::transient)?;
+    Ok(v1::StatsSum {
+        layer,
+        tokens: total.count(),
+        channels: total.size() as u32,
+        size: file.len() as u64,
+        digest: sink.put(&file).map_err(Stopped::Here)?,
+    })
+}
+
 impl Kind for Collection<'_> {
     fn compute(
         &mut self,
@@ -81,6 +109,12 @@ impl Kind for Collection<'_> {
             Some(Spec::Stats(asked)) => {
                 let shard = self.shard(units[0].unit, asked, sink)?;
                 Ok(vec![Outcome::StatsShard(shard)])
+            }
+            Some(Spec::StatsSum(asked)) => {
+                let files = self.ready.sums.get(&units[0].unit);
+                let files = files.map_or(&[][..], Vec::as_slice);
+                let sum = sum(asked.layer, files, sink)?;
+                Ok(vec![Outcome::StatsSum(sum)])
             }
             _ => Err(mixed(&units[0])),
         }

@@ -105,6 +105,7 @@ pub(super) fn mixed(unit: &v1::LeasedUnit) -> Stopped {
             | Spec::Generate(_)
             | Spec::Noise(_)
             | Spec::Stats(_)
+            | Spec::StatsSum(_)
             | Spec::Edit(_)
             | Spec::Eval(_),
         ) => "is of another kind than the settings of its lease: upgrade the older side",

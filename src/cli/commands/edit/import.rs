@@ -95,7 +95,8 @@ async fn import(client: &Client, args: &Args, edits: Vec<Vec<Factor>>) -> anyhow
         };
         let request = v1::CreateEditRequest {
             parent: model.clone(),
-            edit: Some(edit),
+            source: Some(v1::create_edit_request::Source::Edit(edit)),
+            why: String::new(),
             ref_id: args.reference.clone(),
             etag: args.etag.clone().unwrap_or_default(),
         };

@@ -4,21 +4,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use tonic::{Code, Status};
 
 use crate::cli::change::{self, ChangeArgs};
 use crate::cli::connection::{Connection, Need};
 use crate::cli::layer::{self, Choice, Chooser, Layer};
 use crate::cli::submit::parse_dtype;
 use crate::cli::{follow, key_statistics, names, results, submit};
-use crate::client::Client;
+use crate::client::{Client, pages};
 use crate::config::{ClientConfig, EditConfig};
 use crate::datasets::contexts::contexts;
 use crate::datasets::edits::{self, Rewrite};
-use crate::proto::v1::{self, job::Spec, unit_result::Outcome};
-
-/// How often an edit is computed again because its branch moved meanwhile.
-const REBASES: usize = 10;
+use crate::proto::v1::{self, unit_result::Outcome};
 
 /// Flags of `edit`.
 #[derive(Debug, clap::Args)]
@@ -86,6 +82,9 @@ pub struct Args {
     /// f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     dtype: String,
+    /// Submit and print the job's name, without following it: the coordinator ends it with its versions
+    #[arg(long)]
+    detach: bool,
     /// One JSON object an edit
     #[arg(long)]
     json: bool,
@@ -108,6 +107,7 @@ pub async fn run(
     config: &ClientConfig,
     settings: &EditConfig,
 ) -> anyhow::Result<ExitCode> {
+    submit::check_detach(args.detach, config)?;
     // Files that cannot be read are said before a store is opened.
     let rewrites = rewrites(&args)?;
     let contexts = contexts(args.contexts.as_deref())?;
@@ -148,59 +148,20 @@ async fn edit_all(
     client: &Client,
     args: &Args,
     rewrites: Vec<Rewrite>,
-    mut contexts: Vec<String>,
+    contexts: Vec<String>,
 ) -> anyhow::Result<ExitCode> {
     let model = names::model(client, args.common.model.as_deref()).await?;
     let mut all_taken = true;
-    let dtype = parse_dtype(&args.dtype)?;
-    let mut chooser = Chooser::new(client, &model, &args.reference, dtype, args.layer);
-    for rewrite in rewrites {
-        let choice = chooser.layer(&rewrite).await?;
-        let mut attempts = if args.rebase { REBASES } else { 0 };
-        let (result, made) = loop {
-            let result = compute(client, args, &model, &rewrite, &choice, &contexts).await?;
-            let Some(Outcome::Edit(outcome)) = &result.outcome else {
-                break (result, None);
-            };
-            let edit = outcome.edit.clone().unwrap_or_default();
-            match keep(client, args, &model, edit).await {
-                Ok(made) => break (result, Some(made)),
-                Err(status) if status.code() == Code::Aborted && attempts > 0 => {
-                    say!("{}: the edit is computed again", status.message());
-                    attempts -= 1;
-                }
-                Err(status) if status.code() == Code::Aborted => {
-                    let hint = "nothing was changed; --rebase computes the edit again on what is there now";
-                    return Err(anyhow::Error::from(status).context(hint));
-                }
-                Err(status) => return Err(status.into()),
-            }
-        };
-        results::edit::print(&result, made.as_ref(), args.json)?;
-        match made {
-            Some(made) if made.version.is_some() => {
-                let edit = made.edit.unwrap_or_default();
-                // The next edits use the same texts: drawing them costs more than an edit's step.
-                contexts = edit.contexts;
-                say!("edit {}", names::brief(&edit.name));
-                if !args.json {
-                    change::say(&made.version.unwrap_or_default(), &args.reference)?;
-                }
-            }
-            Some(made) => {
-                all_taken = false;
-                let edit = made.edit.unwrap_or_default();
-                say!(
-                    "edit {} is rejected, {} stays where it was:",
-                    names::brief(&edit.name),
-                    args.reference
-                );
-                for gate in &edit.failed_gates {
-                    say!("  {gate}");
-                }
-            }
-            None => all_taken = false,
+    for (choice, rewrites) in by_layer(client, args, &model, rewrites).await? {
+        let job = job(args, &model, &rewrites, &choice, &contexts)?;
+        let request = submit::request(job);
+        let job = key_statistics::create_with(client, &model, request, args.auto_stats).await?;
+        if args.detach {
+            show!("{}", job.name)?;
+            continue;
         }
+        let ended = follow::attend(client, job.name).await?;
+        all_taken &= show(client, args, &ended).await?;
     }
     Ok(if all_taken {
         ExitCode::SUCCESS
@@ -209,27 +170,47 @@ async fn edit_all(
     })
 }
 
-/// Computes and measures an edit on what the branch has now.
-async fn compute(
+/// The facts in order, those that follow each other at the same layer together: they are one job.
+async fn by_layer(
     client: &Client,
     args: &Args,
     model: &str,
-    rewrite: &Rewrite,
+    rewrites: Vec<Rewrite>,
+) -> anyhow::Result<Vec<(Choice, Vec<Rewrite>)>> {
+    let dtype = parse_dtype(&args.dtype)?;
+    let mut chooser = Chooser::new(client, model, &args.reference, dtype, args.layer);
+    let mut jobs: Vec<(Choice, Vec<Rewrite>)> = Vec::new();
+    for rewrite in rewrites {
+        let choice = chooser.layer(&rewrite).await?;
+        match jobs.last_mut() {
+            Some((same, rewrites)) if *same == choice => rewrites.push(rewrite),
+            _ => jobs.push((choice, vec![rewrite])),
+        }
+    }
+    Ok(jobs)
+}
+
+/// A job that computes edits one after the other, and ends each with its version.
+fn job(
+    args: &Args,
+    model: &str,
+    rewrites: &[Rewrite],
     choice: &Choice,
     contexts: &[String],
-) -> anyhow::Result<v1::UnitResult> {
+) -> anyhow::Result<v1::Job> {
+    let task = |rewrite: &Rewrite| v1::EditTask {
+        request: Some(v1::EditRequest {
+            prompt: rewrite.prompt.clone(),
+            subject: rewrite.subject.clone(),
+            target_new: rewrite.target_new.clone(),
+            target_true: rewrite.target_true.clone(),
+            id: rewrite.id.clone(),
+        }),
+        paraphrases: rewrite.paraphrases.clone(),
+        neighbours: rewrite.neighbours.clone(),
+    };
     let spec = v1::EditSpec {
-        tasks: vec![v1::EditTask {
-            request: Some(v1::EditRequest {
-                prompt: rewrite.prompt.clone(),
-                subject: rewrite.subject.clone(),
-                target_new: rewrite.target_new.clone(),
-                target_true: rewrite.target_true.clone(),
-                id: rewrite.id.clone(),
-            }),
-            paraphrases: rewrite.paraphrases.clone(),
-            neighbours: rewrite.neighbours.clone(),
-        }],
+        tasks: rewrites.iter().map(task).collect(),
         method: args.method.clone(),
         layer: choice.layer,
         layer_choice: choice.reason.clone(),
@@ -243,47 +224,57 @@ async fn compute(
             norm_warning: args.warn_norm,
         }),
         dtype: parse_dtype(&args.dtype)? as i32,
-        statistics: None,
-    };
-    let job = v1::Job {
-        version: names::version(model, &args.reference),
-        model: model.to_owned(),
-        spec: Some(Spec::Edit(spec)),
-        display_name: rewrite.subject.chars().take(60).collect(),
-        // Someone waits for it.
-        priority: 1,
+        ref_id: args.reference.clone(),
+        rebase: args.rebase,
+        why: args.common.why.clone().unwrap_or_default(),
+        keep_going: true,
         ..Default::default()
     };
-    let request = submit::request(job);
-    let job = key_statistics::create_with(client, model, request, args.auto_stats).await?;
-    let name = follow::attend(client, job.name).await?.name;
-    let list = || async {
-        let request = v1::ListResultsRequest {
-            parent: name.clone(),
-            ..Default::default()
-        };
-        client.jobs().list_results(request).await
-    };
-    let results = follow::patiently(list).await?.into_inner().results;
-    results
-        .into_iter()
-        .next()
-        .with_context(|| format!("{name} was cancelled"))
+    let first = rewrites.first().map_or("", |rewrite| &rewrite.subject);
+    Ok(v1::Job {
+        version: names::version(model, &args.reference),
+        model: model.to_owned(),
+        spec: Some(spec.into()),
+        display_name: first.chars().take(60).collect(),
+        priority: submit::ATTENDED,
+        ..Default::default()
+    })
 }
 
-/// Hands an edit to its branch, or to the history if it was rejected.
-async fn keep(
-    client: &Client,
-    args: &Args,
-    model: &str,
-    mut edit: v1::Edit,
-) -> Result<v1::CreateEditResponse, Status> {
-    edit.why = args.common.why.clone().unwrap_or_default();
-    let request = v1::CreateEditRequest {
-        parent: model.to_owned(),
-        edit: Some(edit),
-        ref_id: args.reference.clone(),
-        etag: String::new(),
+/// Shows what a job came to, edit by edit. Gives whether the branch took all of them.
+async fn show(client: &Client, args: &Args, job: &v1::Job) -> anyhow::Result<bool> {
+    let page = |token: String| {
+        let name = &job.name;
+        follow::patiently(move || client.page_of_results(name, token.clone()))
     };
-    Ok(client.versions().create_edit(request).await?.into_inner())
+    let results = pages::all(page).await?;
+    anyhow::ensure!(!results.is_empty(), "{} was cancelled", job.name);
+    let mut all_taken = true;
+    for result in &results {
+        results::edit::print(result, args.json)?;
+        let Some(Outcome::Edit(outcome)) = &result.outcome else {
+            all_taken = false;
+            continue;
+        };
+        let edit = outcome.edit.clone().unwrap_or_default();
+        let brief = names::brief(&edit.name);
+        if outcome.version.is_empty() {
+            all_taken = false;
+            let branch = &args.reference;
+            say!("edit {brief} is rejected, {branch} stays where it was:");
+            for gate in &edit.failed_gates {
+                say!("  {gate}");
+            }
+            continue;
+        }
+        say!("edit {brief}");
+        if !args.json {
+            let request = v1::GetVersionRequest {
+                name: outcome.version.clone(),
+            };
+            let version = client.versions().get_version(request).await?.into_inner();
+            change::say(&version.version.unwrap_or_default(), &args.reference)?;
+        }
+    }
+    Ok(all_taken)
 }

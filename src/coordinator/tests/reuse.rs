@@ -18,9 +18,9 @@ fn answer(unit: u64, noise_scale: Option<f64>) -> (u64, CachedResult) {
 fn a_sweep_that_the_store_answers_whole_ends_at_once_and_stays_so() {
     let mut world = World::new();
     let id = Uuid::from_u128(1);
-    let mut new = new_job(id, 3, true);
-    new.answers = (0..6).map(|unit| answer(unit, None)).collect();
-    new.answers.push(answer(6, Some(0.25)));
+    let mut new = new_job(id, 3, Sort::Spread);
+    new.earlier = (0..6).map(|unit| answer(unit, None)).collect();
+    new.earlier.push(answer(6, Some(0.25)));
     world.submit(new);
     for core in [&world.core, &world.shadow.restore(world.now)] {
         let job = core.job(id).unwrap();
@@ -36,9 +36,9 @@ fn a_sweep_that_the_store_answers_whole_ends_at_once_and_stays_so() {
 fn what_the_store_does_not_answer_is_leased_with_the_scale_that_it_knows() {
     let mut world = World::new();
     let id = Uuid::from_u128(1);
-    let mut new = new_job(id, 3, true);
+    let mut new = new_job(id, 3, Sort::Spread);
     // The scale, one fact whole and half of another.
-    new.answers = vec![
+    new.earlier = vec![
         answer(6, Some(0.25)),
         answer(0, None),
         answer(1, None),

@@ -23,6 +23,9 @@ pub enum Malformed {
     /// The bytes are no serialised message.
     #[error("it is not a serialised message with field 1 repeated: byte {0} cannot be read")]
     At(usize),
+    /// An item has no bytes.
+    #[error("item {0} is empty: leave it out")]
+    Empty(usize),
     /// There are too many bytes.
     #[error("it has {0} bytes: {LARGEST} at most")]
     TooLarge(usize),
@@ -32,14 +35,19 @@ impl Items {
     /// The items of a message whose field 1 repeats them. Other fields are not looked at.
     pub fn of(message: &impl Message) -> Self {
         // A message's own bytes are never malformed, and never larger than memory lets them be.
-        Self::parse(message.encode_to_vec().into()).unwrap_or_default()
+        Self::read(message.encode_to_vec().into(), true).unwrap_or_default()
     }
 
-    /// The items of a serialised message whose field 1 repeats them.
+    /// The items of a serialised message whose field 1 repeats them. Each must have some bytes, so
+    /// that what is kept of it is in proportion to them.
     ///
     /// # Errors
     /// [`Malformed`].
     pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
+        Self::read(bytes, false)
+    }
+
+    fn read(bytes: Bytes, empty: bool) -> Result<Self, Malformed> {
         if bytes.len() > LARGEST {
             return Err(Malformed::TooLarge(bytes.len()));
         }
@@ -63,6 +71,9 @@ impl Items {
             let length = usize::try_from(length).map_err(|_| malformed)?;
             rest = rest.get(length..).ok_or(malformed)?;
             if key == (1 << 3 | 2) {
+                if length == 0 && !empty {
+                    return Err(Malformed::Empty(spans.len()));
+                }
                 spans.push((begin as u32, (begin + length) as u32));
             }
         }
@@ -89,6 +100,11 @@ impl Items {
     /// One as a message; none when there is no such item or it is not of that type.
     pub fn message<M: Message + Default>(&self, n: usize) -> Option<M> {
         M::decode(self.get(n)?).ok()
+    }
+
+    /// All that are messages of this type, in order.
+    pub fn messages<M: Message + Default>(&self) -> impl Iterator<Item = M> {
+        (0..self.len()).filter_map(|n| self.message(n))
     }
 
     /// One as a string.
@@ -144,6 +160,13 @@ mod tests {
         assert_eq!(items.get(300), None);
         assert_eq!(Items::parse(items.bytes().clone()).unwrap(), items);
         assert!(Items::of(&facts(0)).is_empty());
+    }
+
+    #[test]
+    fn an_item_of_no_bytes_is_refused_at_the_first() {
+        let one = Bytes::from(facts(1).encode_to_vec());
+        let bytes = [&one[..], &[1 << 3 | 2, 0, 1 << 3 | 2, 0]].concat();
+        assert_eq!(Items::parse(bytes.into()), Err(Malformed::Empty(1)));
     }
 
     #[test]

@@ -1,0 +1,297 @@
+//! Edits: a unit is a fact. Without a ref the facts are computed and measured side by side, each on
+//! the job's version. With a ref each is a stage of its own, computed on the version that the one
+//! before made, and its result ends in a version of that ref.
+
+use std::mem::take;
+
+use super::check::{dtype, prompt, short_text};
+use super::{Found, Items, Stage, Work, Wrong};
+use crate::edit::{self, measured::Gates};
+use crate::proto::v1::{self, leased_unit, unit_result::Outcome};
+
+/// Passes of one token that an edit costs: some 20 steps of 20 contexts with half a dozen tokens
+/// each, forth and back.
+pub(super) const EDIT_TOKENS: f64 = 5000.0;
+/// Longest reason for a layer.
+const CHOICE_LIMIT: usize = 500;
+/// Longest reason for an edit, as for every other change.
+const WHY_LIMIT: usize = 2000;
+/// Most contexts, and most bytes of all of them.
+const CONTEXTS_LIMIT: usize = 1000;
+const CONTEXTS_BYTES: usize = 1 << 20;
+/// Longest name of a ref, and of an etag.
+const REF_LIMIT: usize = 100;
+/// Where an edit goes when it is there: a version more, and a ref that moves to it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Landing<'a> {
+    /// The ref that moves.
+    pub ref_id: &'a str,
+    /// The etag that the ref must have before the job's first edit; empty for any.
+    pub etag: &'a str,
+    /// Whether an edit is computed again when the ref has moved meanwhile.
+    pub rebase: bool,
+    /// Why, in the author's words.
+    pub why: &'a str,
+    /// What it must pass.
+    pub gates: v1::EditGates,
+}
+
+impl Work for v1::EditSpec {
+    fn take_parts(&mut self) -> Items {
+        Items::of(&Self {
+            tasks: take(&mut self.tasks),
+            ..Default::default()
+        })
+    }
+
+    fn put_parts(&mut self, items: &Items) {
+        self.tasks = items.messages().collect();
+    }
+
+    fn has_parts(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
+    fn shorten(&mut self) {
+        self.contexts.clear();
+    }
+
+    fn check(&mut self, items: &Items, wrong: &mut Wrong) {
+        if items.is_empty() {
+            wrong.say("job.edit.tasks", "there are none: give at least one");
+        }
+        for n in 0..items.len() {
+            let task = items.message(n).unwrap_or_default();
+            check_task(n, &task, wrong);
+        }
+        check_method(self, "job.edit", wrong);
+        self.check_landing(wrong);
+        dtype(&mut self.dtype, wrong);
+    }
+
+    fn edits(&mut self) -> Option<(&'static str, &mut v1::EditSpec)> {
+        Some(("job.edit", self))
+    }
+
+    fn stages(&self, _version: &str, items: &Items) -> Vec<Stage> {
+        let facts = items.len() as u64;
+        match self.landing() {
+            None => vec![Stage::new("edits", 0..facts)],
+            Some(_) => (0..facts)
+                .map(|fact| Stage::new("edit", fact..fact + 1))
+                .collect(),
+        }
+    }
+
+    fn cost(&self, _items: &Items, _unit: u64, shape: &v1::model::Shape) -> f64 {
+        EDIT_TOKENS * shape.parameters as f64
+    }
+
+    fn size(&self, items: &Items, unit: u64) -> usize {
+        items.get(unit as usize).map_or(0, <[u8]>::len)
+    }
+
+    fn dtype(&self) -> v1::Dtype {
+        self.dtype()
+    }
+
+    fn unit(&self, _version: &str, items: &Items, unit: u64) -> Option<leased_unit::Spec> {
+        Some(leased_unit::Spec::Edit(items.message(unit as usize)?))
+    }
+
+    fn settings(&self, found: &Found) -> v1::lease::Settings {
+        let mut settings = Self {
+            tasks: Vec::new(),
+            ..self.clone()
+        };
+        if settings.contexts.is_empty() {
+            settings.contexts.clone_from(&found.contexts);
+        }
+        v1::lease::Settings::Edit(settings)
+    }
+
+    // Each is computed for its job: they answer no other.
+
+    fn accept(&self, items: &Items, unit: u64, outcome: &Outcome) -> Result<(), String> {
+        let Outcome::Edit(outcome) = outcome else {
+            return Err("it is no edit".to_owned());
+        };
+        let task: v1::EditTask = items.message(unit as usize).unwrap_or_default();
+        let edit = outcome.edit.clone().unwrap_or_default();
+        if edit.requests.first() != task.request.as_ref() || edit.requests.len() != 1 {
+            return Err("its edit is of another fact".to_owned());
+        }
+        if edit.factors.is_empty() {
+            return Err("its edit changes nothing: it has no factors".to_owned());
+        }
+        Ok(())
+    }
+
+    fn note(&self, outcome: &Outcome, found: &mut Found) {
+        if let Outcome::Edit(outcome) = outcome
+            && let Some(edit) = &outcome.edit
+            && self.landing().is_some()
+            && found.contexts.is_empty()
+        {
+            found.contexts.clone_from(&edit.contexts);
+        }
+    }
+
+    fn leaves_out_failures(&self) -> bool {
+        self.keep_going
+    }
+
+    fn landing(&self) -> Option<Landing<'_>> {
+        (!self.ref_id.is_empty()).then(|| Landing {
+            ref_id: &self.ref_id,
+            etag: &self.etag,
+            rebase: self.rebase,
+            why: &self.why,
+            gates: self.gates.unwrap_or_default(),
+        })
+    }
+}
+
+impl v1::EditSpec {
+    fn check_landing(&self, wrong: &mut Wrong) {
+        short_text("job.edit.ref_id", &self.ref_id, REF_LIMIT, wrong);
+        short_text("job.edit.etag", &self.etag, REF_LIMIT, wrong);
+        short_text("job.edit.why", &self.why, WHY_LIMIT, wrong);
+        if self.ref_id.is_empty() {
+            for (field, given) in [
+                ("job.edit.etag", !self.etag.is_empty()),
+                ("job.edit.rebase", self.rebase),
+                ("job.edit.why", !self.why.is_empty()),
+            ] {
+                if given {
+                    let what = "it is of a ref, and none is named: give job.edit.ref_id, or leave \
+                                it out";
+                    wrong.say(field, what);
+                }
+            }
+        }
+    }
+}
+
+/// Gates as they are judged by.
+pub fn gates(of: &v1::EditGates) -> Gates {
+    Gates {
+        efficacy: of.efficacy,
+        neighbour_drift: of.neighbour_drift,
+        norm: of.norm,
+        norm_warning: of.norm_warning,
+    }
+}
+
+/// What passes both: a request may be stricter than the coordinator's settings, not looser.
+pub fn strictest(one: &v1::EditGates, other: &v1::EditGates) -> v1::EditGates {
+    let both = Gates::strictest(gates(one), gates(other));
+    v1::EditGates {
+        efficacy: both.efficacy,
+        neighbour_drift: both.neighbour_drift,
+        norm: both.norm,
+        norm_warning: both.norm_warning,
+    }
+}
+
+fn check_task(n: usize, task: &v1::EditTask, wrong: &mut Wrong) {
+    let request = edit::Request::from(task.request.clone().unwrap_or_default());
+    if let Err(error) = request.check() {
+        wrong.say(format_args!("job.edit.tasks[{n}].request"), error);
+    }
+    for (name, texts) in [
+        ("paraphrases", &task.paraphrases),
+        ("neighbours", &task.neighbours),
+    ] {
+        for (i, text) in texts.iter().enumerate() {
+            prompt(format_args!("job.edit.tasks[{n}].{name}[{i}]"), text, wrong);
+        }
+    }
+}
+
+/// How an edit is computed: what is asked of an editing job, and of an evaluation that edits each
+/// record.
+pub(super) fn check_method(spec: &mut v1::EditSpec, of: &str, wrong: &mut Wrong) {
+    // Ours to say.
+    spec.statistics = None;
+    if spec.method.is_empty() {
+        spec.method = edit::Method::default().to_string();
+    }
+    match spec.method.parse::<edit::Method>() {
+        Ok(method) => {
+            let mut overrides = edit::Overrides::default();
+            for (n, parameter) in spec.parameters.iter().enumerate() {
+                if let Err(error) = overrides.set(method, &parameter.key, parameter.value) {
+                    wrong.say(format_args!("{of}.parameters[{n}]"), error);
+                }
+            }
+        }
+        Err(error) => wrong.say(format_args!("{of}.method"), error),
+    }
+    let choice = &spec.layer_choice;
+    short_text(
+        format_args!("{of}.layer_choice"),
+        choice,
+        CHOICE_LIMIT,
+        wrong,
+    );
+    check_gates(&spec.gates.unwrap_or_default(), of, wrong);
+    for (n, context) in spec.contexts.iter().enumerate() {
+        if let Err(error) = edit::check_context(context) {
+            wrong.say(format_args!("{of}.contexts[{n}]"), error);
+        }
+    }
+    let bytes: usize = spec.contexts.iter().map(String::len).sum();
+    if spec.contexts.len() > CONTEXTS_LIMIT || bytes > CONTEXTS_BYTES {
+        let what = format_args!(
+            "there are {} of {bytes} bytes: {CONTEXTS_LIMIT} of {CONTEXTS_BYTES} bytes at most",
+            spec.contexts.len()
+        );
+        wrong.say(format_args!("{of}.contexts"), what);
+    }
+}
+
+fn check_gates(gates: &v1::EditGates, of: &str, wrong: &mut Wrong) {
+    for (name, value, least) in [
+        ("efficacy", gates.efficacy, f64::MIN),
+        ("neighbour_drift", gates.neighbour_drift, 0.0),
+        ("norm", gates.norm, 0.0),
+        ("norm_warning", gates.norm_warning, 0.0),
+    ] {
+        if let Some(value) = value.filter(|value| !(least..=f64::MAX).contains(value)) {
+            let remedy = match least < 0.0 {
+                true => "a number",
+                false => "0 or more",
+            };
+            let what = format_args!("{value} is no gate: give {remedy}");
+            wrong.say(format_args!("{of}.gates.{name}"), what);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_may_be_stricter_than_the_settings_and_not_looser() {
+        let settings = v1::EditGates {
+            efficacy: Some(0.5),
+            norm: Some(0.1),
+            ..Default::default()
+        };
+        let asked = v1::EditGates {
+            efficacy: Some(0.1),
+            norm: Some(0.01),
+            neighbour_drift: Some(2.0),
+            ..Default::default()
+        };
+        let both = strictest(&asked, &settings);
+        assert_eq!(both.efficacy, Some(0.5));
+        assert_eq!(both.norm, Some(0.01));
+        assert_eq!(both.neighbour_drift, Some(2.0));
+        assert_eq!(both.norm_warning, None);
+        assert_eq!(strictest(&settings, &asked), both);
+        assert_eq!(strictest(&v1::EditGates::default(), &settings), settings);
+    }
+}

@@ -1,0 +1,325 @@
+//! Kinds of work: all that the program knows of a kind in one file each.
+//!
+//! [`Work`] is what a kind says of itself: what is asked and checked, its stages and units, what a
+//! unit costs, what a worker is sent, when an earlier result answers, and how it ends. The specs of
+//! the contract implement it. The scheduler, the API and the store know jobs only through it, so a
+//! kind more is a file more and a line in `kinds!`.
+//!
+//! A unit's number decides what it is, so a plan never has to be stored unit by unit. Units that
+//! are results have the first numbers; those that only prepare them come after.
+
+mod check;
+mod edit;
+mod eval;
+mod generate;
+mod items;
+mod reuse;
+mod stats;
+mod trace;
+
+use std::fmt;
+use std::ops::Range;
+
+pub use check::{PROMPT_LIMIT, SHOWN, Violation, Wrong};
+pub use edit::{Landing, gates, strictest};
+pub use items::{Items, LARGEST, Malformed};
+pub use reuse::{Key, Keys};
+pub use trace::noise_factor;
+
+use crate::proto::v1::{self, job::Spec, leased_unit, unit_result::Outcome};
+
+/// Units that may run in any order on any workers. The stage after it begins when each of them has
+/// its result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// What people call it: "noise scale", "grids".
+    pub name: &'static str,
+    /// Its first unit.
+    pub first_unit: u64,
+    /// How many units it has.
+    pub units: u64,
+    /// Units that stay together in one task, because they share most of their work.
+    pub grain: u64,
+    /// A task has units of one run of so many only, counted from the stage's first; 0 for no bound.
+    pub run: u64,
+    /// Whether its units only prepare results. They are numbered after those that are results.
+    pub hidden: bool,
+}
+
+impl Stage {
+    /// A stage whose units stand alone.
+    pub fn new(name: &'static str, units: Range<u64>) -> Self {
+        Self {
+            name,
+            first_unit: units.start,
+            units: units.end - units.start,
+            grain: 1,
+            run: 0,
+            hidden: false,
+        }
+    }
+
+    /// Its units.
+    pub fn range(&self) -> Range<u64> {
+        self.first_unit..self.first_unit + self.units
+    }
+}
+
+/// The object in which a job's many parts lie, when they do not lie in the job.
+#[derive(Clone, Copy, Debug)]
+pub struct PartsObject<'a> {
+    /// The field that names it.
+    pub field: &'static str,
+    /// Its digest; empty when the parts are in the job.
+    pub digest: &'a str,
+}
+
+/// What a worker must have to run a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// The number format that it must compute in; unspecified for any.
+    pub dtype: v1::Dtype,
+    /// Bytes of the model's weights in that format.
+    pub memory: u64,
+}
+
+/// What units found that later stages of their job go by.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// The scale of a sweep's noise.
+    pub noise_scale: Option<f64>,
+    /// The version that the job's newest edit made: the next one is computed on it.
+    pub version: Option<String>,
+    /// The etag of the ref that moved there.
+    pub etag: Option<String>,
+    /// The texts that the job's first edit drew to average its key over: the next ones use them too.
+    pub contexts: Vec<String>,
+}
+
+impl Found {
+    /// An edit made a version, or was rejected.
+    pub fn land(&mut self, version: String, etag: String) {
+        if !version.is_empty() {
+            self.version = Some(version);
+            self.etag = Some(etag);
+        }
+    }
+}
+
+/// What a kind is called.
+pub trait Kind {
+    /// The field of `Job.spec`.
+    fn word(&self) -> &'static str;
+}
+
+/// A kind of work, as the spec of a job of that kind says it. `items` are the job's many parts (facts,
+/// prompts), which were taken out of it by [`pack`].
+pub trait Work: Kind + fmt::Debug {
+    // --- What is asked ---------------------------------------------------------------------------
+
+    /// Takes the many parts out.
+    fn take_parts(&mut self) -> Items;
+    /// Puts them back.
+    fn put_parts(&mut self, items: &Items);
+    /// Whether the parts are in the spec.
+    fn has_parts(&self) -> bool;
+    /// The object in which the parts may lie instead; none for kinds that have them in the request.
+    fn parts_object(&self) -> Option<PartsObject<'_>> {
+        None
+    }
+    /// Says that the parts lie in an object.
+    fn name_parts_object(&mut self, _digest: &str) {}
+    /// Says how many parts there are, where lists show it.
+    fn count_parts(&mut self, _count: u64) {}
+    /// Leaves of the spec what lists show: texts of any length are not among it.
+    fn shorten(&mut self) {}
+    /// Checks what was asked and fills in what follows from nothing but the request.
+    fn check(&mut self, items: &Items, wrong: &mut Wrong);
+    /// Other objects that must be stored before the job runs, by the fields that name them.
+    fn corpus(&self) -> Option<(&'static str, &v1::Corpus)> {
+        None
+    }
+    /// The version to compare with: the field that names it, and its value. What it names is
+    /// resolved when the job is accepted; empty means the model as it was imported.
+    fn compared_version(&mut self) -> Option<(&'static str, &mut String)> {
+        None
+    }
+    /// The edits that the job computes, whose layer and statistics the server chooses, by the field
+    /// that asks for them.
+    fn edits(&mut self) -> Option<(&'static str, &mut v1::EditSpec)> {
+        None
+    }
+
+    // --- How it runs -----------------------------------------------------------------------------
+
+    /// The stages of a job on `version`, in order.
+    fn stages(&self, version: &str, items: &Items) -> Vec<Stage>;
+    /// Multiply-adds of the grain of units that begins with a unit.
+    fn cost(&self, items: &Items, unit: u64, shape: &v1::model::Shape) -> f64;
+    /// Bytes that a lease of these units has, or makes its worker fetch and hold.
+    fn size(&self, items: &Items, unit: u64) -> usize;
+    /// The number format that the job is computed in.
+    fn dtype(&self) -> v1::Dtype;
+    /// The version that a unit runs on, where it is not the job's.
+    fn version_of(&self, _version: &str, _items: &Items, _unit: u64) -> Option<&str> {
+        None
+    }
+    /// What a worker is sent of a unit; none where the job has no such unit.
+    fn unit(&self, version: &str, items: &Items, unit: u64) -> Option<leased_unit::Spec>;
+    /// What a worker is sent of the spec, once for all units of a lease.
+    fn settings(&self, found: &Found) -> v1::lease::Settings;
+
+    // --- What comes back -------------------------------------------------------------------------
+
+    /// Whether an outcome is one of this unit: of its kind, its fact and its shape. A failure is one of
+    /// any unit.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn accept(&self, items: &Items, unit: u64, outcome: &Outcome) -> Result<(), String>;
+    /// Notes what an outcome tells later stages.
+    fn note(&self, _outcome: &Outcome, _found: &mut Found) {}
+    /// Whether a unit that failed is left out by the stages after it. Otherwise they fail with it.
+    fn leaves_out_failures(&self) -> bool {
+        false
+    }
+    /// Bytes that decide every unit's value besides the model, the version and the unit itself. None
+    /// for kinds whose results answer no other job.
+    fn reuse_settings(&self) -> Option<Vec<u8>> {
+        None
+    }
+    /// Whether a unit's version is decided by the unit and not by the job.
+    fn has_versions(&self) -> bool {
+        false
+    }
+    /// The key of a unit of a job that runs on `version`: equal keys have equal results. `found` is
+    /// what the stages before told.
+    fn reuse_key(
+        &self,
+        keys: &Keys,
+        version: &str,
+        items: &Items,
+        unit: u64,
+        found: &Found,
+    ) -> Option<Key> {
+        let of = self.version_of(version, items, unit).unwrap_or(version);
+        keys.usual(self.unit(version, items, unit)?, of, found)
+    }
+    /// The version and the ref movement in which a unit's result ends; none where it ends as a
+    /// result alone.
+    fn landing(&self) -> Option<Landing<'_>> {
+        None
+    }
+}
+
+/// One line a kind: the fields of `Job.spec`.
+macro_rules! kinds {
+    ($($word:literal $kind:ident($spec:ty)),+ $(,)?) => {
+        /// The kinds, by the fields of a job that ask for them.
+        pub const WORDS: &[&str] = &[$($word),+];
+
+        /// What a job's kind says of it; none when it asks for nothing.
+        pub fn of(job: &v1::Job) -> Option<&dyn Work> {
+            Some(match job.spec.as_ref()? {
+                $(Spec::$kind(spec) => spec,)+
+            })
+        }
+
+        /// As [`of`], to change it.
+        pub fn of_mut(job: &mut v1::Job) -> Option<&mut dyn Work> {
+            Some(match job.spec.as_mut()? {
+                $(Spec::$kind(spec) => spec,)+
+            })
+        }
+
+        $(impl Kind for $spec {
+            fn word(&self) -> &'static str {
+                $word
+            }
+        }
+
+        impl From<$spec> for Spec {
+            fn from(spec: $spec) -> Self {
+                Self::$kind(spec)
+            }
+        })+
+    };
+}
+
+kinds! {
+    "trace" Trace(v1::TraceSpec),
+    "generate" Generate(v1::GenerateSpec),
+    "stats" Stats(v1::StatsSpec),
+    "edit" Edit(v1::EditSpec),
+    "eval" Eval(v1::EvalSpec),
+}
+
+/// Takes the many parts (facts, prompts) out of a job.
+pub fn pack(job: &mut v1::Job) -> Items {
+    of_mut(job).map(Work::take_parts).unwrap_or_default()
+}
+
+/// Puts the parts back, unless they lie in an object of their own.
+pub fn unpack(job: &mut v1::Job, items: &Items) {
+    if parts_object(job).is_none()
+        && let Some(work) = of_mut(job)
+    {
+        work.put_parts(items);
+    }
+}
+
+/// The object in which a job's parts lie, when they do not lie in the job.
+pub fn parts_object(job: &v1::Job) -> Option<&str> {
+    let object = of(job)?.parts_object()?;
+    (!object.digest.is_empty()).then_some(object.digest)
+}
+
+/// The stages of a job whose parts were taken out.
+pub fn stages(job: &v1::Job, items: &Items) -> Vec<Stage> {
+    of(job).map_or_else(Vec::new, |work| work.stages(&job.version, items))
+}
+
+/// What a worker must have to run a job on a model of this shape.
+pub fn needs(job: &v1::Job, shape: &v1::model::Shape) -> Needs {
+    let dtype = of(job).map_or(v1::Dtype::Unspecified, Work::dtype);
+    let bytes = match dtype {
+        v1::Dtype::Bf16 | v1::Dtype::F16 => 2,
+        v1::Dtype::F32 | v1::Dtype::Unspecified => 4,
+    };
+    Needs {
+        dtype,
+        memory: shape.parameters * bytes,
+    }
+}
+
+/// A job as lists show it, whose parts were taken out: without what makes it large.
+pub fn summary(job: &v1::Job, items: &Items) -> v1::Job {
+    let mut job = job.clone();
+    if let Some(work) = of_mut(&mut job) {
+        work.count_parts(items.len() as u64);
+        work.shorten();
+    }
+    job
+}
+
+/// Checks a job in place and fills in what it left open. Its parts were taken out of it.
+///
+/// # Errors
+/// The fields that are wrong, with their values and the remedy.
+pub fn check(job: &mut v1::Job, items: &Items) -> Result<(), Vec<Violation>> {
+    let mut wrong = Wrong::default();
+    check::names(job, &mut wrong);
+    match of_mut(job) {
+        Some(work) => work.check(items, &mut wrong),
+        None => {
+            let what = format_args!("it is missing: set one of {}", WORDS.join(", "));
+            wrong.say("job.spec", what);
+        }
+    }
+    wrong.into_result()
+}
+
+/// Tokens of a text, without a tokenizer: English runs at some four bytes a token.
+fn estimated_tokens(text: &str) -> f64 {
+    text.len() as f64 / 4.0 + 1.0
+}

@@ -1,0 +1,402 @@
+//! Causal-tracing sweeps: `unit = fact * kinds + kind`. Where the scale of the noise depends on the
+//! whole sweep, a unit after the last measures it in a stage before all others.
+
+use std::mem::take;
+
+use prost::Message as _;
+
+use super::check::{corpus, dtype, prompt, shorten};
+use super::{Found, Items, Key, Keys, PartsObject, Stage, Work, Wrong, estimated_tokens};
+use crate::causal::noise::{Law, Rule};
+use crate::causal::{Kind, cost};
+use crate::proto::v1::{self, leased_unit, unit_result::Outcome};
+
+/// Most noise samples of a cell.
+const SAMPLES_LIMIT: u32 = 10_000;
+
+impl Work for v1::TraceSpec {
+    fn take_parts(&mut self) -> Items {
+        Items::of(&v1::FactList {
+            facts: take(&mut self.facts),
+        })
+    }
+
+    fn put_parts(&mut self, items: &Items) {
+        self.facts = items.messages().collect();
+    }
+
+    fn has_parts(&self) -> bool {
+        !self.facts.is_empty()
+    }
+
+    fn parts_object(&self) -> Option<PartsObject<'_>> {
+        Some(PartsObject {
+            field: "job.trace.facts_object",
+            digest: &self.facts_object,
+        })
+    }
+
+    fn name_parts_object(&mut self, digest: &str) {
+        digest.clone_into(&mut self.facts_object);
+    }
+
+    fn count_parts(&mut self, count: u64) {
+        self.fact_count = count;
+    }
+
+    fn check(&mut self, items: &Items, wrong: &mut Wrong) {
+        self.fact_count = 0; // ours to say
+        if items.is_empty() {
+            wrong.say("job.trace.facts", "there are none: give at least one");
+        }
+        for n in 0..items.len() {
+            match items.message::<v1::Fact>(n) {
+                Some(fact) => check_fact(n, &fact, wrong),
+                None => wrong.say(
+                    format_args!("job.trace.facts[{n}]"),
+                    "it is not a serialised Fact",
+                ),
+            }
+        }
+        self.check_kinds(wrong);
+        self.check_noise(wrong);
+        if self.samples == 0 {
+            self.samples = 10;
+        } else if self.samples > SAMPLES_LIMIT {
+            let what = format_args!("{} is too many: {SAMPLES_LIMIT} at most", self.samples);
+            wrong.say("job.trace.samples", what);
+        }
+        self.seed.get_or_insert(1);
+        if self.window == 0 {
+            self.window = 10;
+        }
+        match v1::Engine::try_from(self.engine) {
+            Ok(v1::Engine::Unspecified) => self.set_engine(v1::Engine::Exact),
+            Ok(_) => {}
+            Err(_) => wrong.say(
+                "job.trace.engine",
+                format_args!(
+                    "{} is not an engine: use ENGINE_EXACT or ENGINE_PLAIN",
+                    self.engine
+                ),
+            ),
+        }
+        match v1::Compat::try_from(self.compat) {
+            Ok(v1::Compat::Unspecified) => self.set_compat(v1::Compat::None),
+            Ok(_) => {}
+            Err(_) => wrong.say(
+                "job.trace.compat",
+                format_args!(
+                    "{} is not a reading of severed paths: use COMPAT_NONE or COMPAT_PAPER_CODE",
+                    self.compat
+                ),
+            ),
+        }
+        dtype(&mut self.dtype, wrong);
+    }
+
+    fn corpus(&self) -> Option<(&'static str, &v1::Corpus)> {
+        Some(("job.trace.noise_corpus", self.noise_corpus.as_ref()?))
+    }
+
+    fn stages(&self, _version: &str, items: &Items) -> Vec<Stage> {
+        let units = items.len() as u64 * self.grain();
+        let mut stages = Vec::new();
+        if self.noise_is_measured() {
+            stages.push(Stage {
+                hidden: true,
+                ..Stage::new("noise scale", units..units + 1)
+            });
+        }
+        stages.push(Stage {
+            grain: self.grain(),
+            ..Stage::new("grids", 0..units)
+        });
+        stages
+    }
+
+    fn cost(&self, items: &Items, unit: u64, shape: &v1::model::Shape) -> f64 {
+        match items.message((unit / self.grain()) as usize) {
+            Some(fact) => self.fact_cost(&fact, shape),
+            None => 0.0, // the scale of the noise: a look at the embeddings
+        }
+    }
+
+    fn size(&self, items: &Items, unit: u64) -> usize {
+        let fact = items.get((unit / self.grain()) as usize);
+        fact.map_or(0, <[u8]>::len)
+    }
+
+    fn dtype(&self) -> v1::Dtype {
+        self.dtype()
+    }
+
+    fn unit(&self, _version: &str, items: &Items, unit: u64) -> Option<leased_unit::Spec> {
+        let kinds = self.grain();
+        let fact = items.message((unit / kinds) as usize);
+        Some(match fact {
+            Some(fact) => leased_unit::Spec::Trace(v1::TraceUnit {
+                fact: Some(fact),
+                kind: *self.kinds.get((unit % kinds) as usize)?,
+            }),
+            None => leased_unit::Spec::Noise(self.noise_unit(items)),
+        })
+    }
+
+    fn settings(&self, _found: &Found) -> v1::lease::Settings {
+        v1::lease::Settings::Trace(v1::TraceSpec {
+            facts: Vec::new(),
+            ..self.clone()
+        })
+    }
+
+    fn accept(&self, items: &Items, unit: u64, outcome: &Outcome) -> Result<(), String> {
+        let kinds = self.grain();
+        let Some(fact) = items.message::<v1::Fact>((unit / kinds) as usize) else {
+            return match outcome {
+                Outcome::NoiseLevel(level) if level.scale >= 0.0 => Ok(()),
+                Outcome::NoiseLevel(level) => {
+                    Err(format!("a noise scale of {} is none", level.scale))
+                }
+                _ => Err("it is no noise scale".to_owned()),
+            };
+        };
+        let Outcome::Grid(grid) = outcome else {
+            return Err("it is no grid".to_owned());
+        };
+        if grid.fact.as_ref() != Some(&fact) {
+            return Err("its grid is of another fact".to_owned());
+        }
+        if self.kinds.get((unit % kinds) as usize) != Some(&grid.kind) {
+            return Err("its grid is of another kind".to_owned());
+        }
+        check_grid(grid)
+    }
+
+    fn note(&self, outcome: &Outcome, found: &mut Found) {
+        if let Outcome::NoiseLevel(level) = outcome {
+            found.noise_scale = Some(level.scale);
+        }
+    }
+
+    fn reuse_settings(&self) -> Option<Vec<u8>> {
+        // What is traced is told by each unit, wherever the list of it lies.
+        let asked = Self {
+            facts: Vec::new(),
+            kinds: Vec::new(),
+            facts_object: String::new(),
+            fact_count: 0,
+            ..self.clone()
+        };
+        Some(asked.encode_to_vec())
+    }
+
+    fn reuse_key(
+        &self,
+        keys: &Keys,
+        version: &str,
+        items: &Items,
+        unit: u64,
+        found: &Found,
+    ) -> Option<Key> {
+        let leased_unit::Spec::Noise(noise) = self.unit(version, items, unit)? else {
+            return keys.usual(self.unit(version, items, unit)?, version, found);
+        };
+        // The scale follows from the embeddings of a corpus or of the subjects alone, in the format
+        // in which they are held.
+        let mut key = keys.model(version);
+        key.part(&self.dtype.to_be_bytes());
+        key.part(&noise.factor.to_bits().to_be_bytes());
+        let corpus = noise.corpus.as_ref().map(|corpus| corpus.digest.as_str());
+        key.part(corpus.unwrap_or_default().as_bytes());
+        if corpus.is_none() {
+            for fact in items.messages::<v1::Fact>() {
+                key.part(fact.subject.as_bytes());
+            }
+        }
+        Some(key)
+    }
+}
+
+impl v1::TraceSpec {
+    /// Kinds of a fact, which share runs of the model.
+    fn grain(&self) -> u64 {
+        self.kinds.len().max(1) as u64
+    }
+
+    /// Whether the scale of the noise has to be measured before any fact is traced: over the
+    /// subjects, or over a corpus.
+    fn noise_is_measured(&self) -> bool {
+        let rule = self.noise.parse::<Rule>();
+        rule.is_ok_and(|rule| matches!(rule.law, Law::Spread(_)) || rule.needs_corpus())
+    }
+
+    fn check_kinds(&mut self, wrong: &mut Wrong) {
+        if self.kinds.is_empty() {
+            self.kinds = vec![
+                v1::Kind::Hidden as i32,
+                v1::Kind::Mlp as i32,
+                v1::Kind::Attn as i32,
+            ];
+        }
+        for (n, &kind) in self.kinds.iter().enumerate() {
+            let field = format_args!("job.trace.kinds[{n}]");
+            if !matches!(v1::Kind::try_from(kind), Ok(kind) if kind != v1::Kind::Unspecified) {
+                wrong.say(field, format_args!("{kind} is not a kind"));
+            } else if self.kinds[..n].contains(&kind) {
+                wrong.say(field, "the kind is named twice");
+                // There are few kinds: what comes after is named too often as well.
+                break;
+            }
+        }
+    }
+
+    fn check_noise(&mut self, wrong: &mut Wrong) {
+        if self.noise.is_empty() {
+            self.noise = Rule::default().to_string();
+        }
+        let rule = match self.noise.parse::<Rule>() {
+            Ok(rule) => rule,
+            Err(error) => return wrong.say("job.trace.noise", error),
+        };
+        self.noise = rule.to_string();
+        match &self.noise_corpus {
+            None if rule.needs_corpus() => wrong.say(
+                "job.trace.noise_corpus",
+                format_args!(
+                    "noise '{rule}' draws from the embeddings' covariance over a corpus, and none \
+                     is named: name one ('palimpsest trace --noise-corpus FILE'), or use a number, \
+                     s<k> or u<a>"
+                ),
+            ),
+            Some(_) if !rule.needs_corpus() => wrong.say(
+                "job.trace.noise_corpus",
+                format_args!(
+                    "noise '{rule}' draws from no corpus: leave it out, or use m or t<df>"
+                ),
+            ),
+            Some(named) => corpus("job.trace.noise_corpus", named, wrong),
+            None => {}
+        }
+    }
+
+    /// What decides the scale of the noise. The subjects of a large sweep do not fit a message: the
+    /// worker reads them from their object.
+    fn noise_unit(&self, items: &Items) -> v1::NoiseUnit {
+        let Some(factor) = noise_factor(self) else {
+            return v1::NoiseUnit {
+                corpus: self.noise_corpus.clone(),
+                ..Default::default()
+            };
+        };
+        let inline = self.facts_object.is_empty();
+        let subjects = items.messages().map(|fact: v1::Fact| fact.subject);
+        v1::NoiseUnit {
+            subjects: if inline {
+                subjects.collect()
+            } else {
+                Vec::new()
+            },
+            factor,
+            facts_object: self.facts_object.clone(),
+            facts_size: if inline {
+                0
+            } else {
+                items.bytes().len() as u64
+            },
+            corpus: None,
+        }
+    }
+
+    /// Multiply-adds of a fact's grids.
+    fn fact_cost(&self, fact: &v1::Fact, shape: &v1::model::Shape) -> f64 {
+        let begin = fact.prompt.find(&fact.subject).unwrap_or_default();
+        let head = f64::from(shape.width) * f64::from(shape.vocabulary);
+        let layers = f64::from(shape.layers.max(1));
+        let plain = self.engine() == v1::Engine::Plain;
+        let a_pass = match plain {
+            true => shape.block_parameters as f64 + head / layers,
+            false => shape.block_parameters as f64,
+        };
+        let passes = |kind: &i32| {
+            let shape = cost::Shape {
+                kind: match v1::Kind::try_from(*kind) {
+                    Ok(v1::Kind::Mlp) => Kind::Mlp,
+                    Ok(v1::Kind::Attn) => Kind::Attn,
+                    _ => Kind::Hidden,
+                },
+                tokens: estimated_tokens(&fact.prompt) as usize,
+                before_subject: begin / 4,
+                layers: shape.layers as usize,
+                samples: self.samples as usize,
+                window: self.window as usize,
+            };
+            match plain {
+                true => shape.plain_passes(),
+                false => shape.passes(),
+            }
+        };
+        let kinds = self.kinds.iter();
+        kinds.map(|kind| passes(kind) as f64 * a_pass).sum()
+    }
+}
+
+/// The `k` of a sweep's `s<k>` noise, when its noise is of that rule.
+pub fn noise_factor(trace: &v1::TraceSpec) -> Option<f64> {
+    match trace.noise.parse::<Rule>().ok()?.law {
+        Law::Spread(factor) => Some(factor),
+        _ => None,
+    }
+}
+
+fn check_fact(n: usize, fact: &v1::Fact, wrong: &mut Wrong) {
+    prompt(
+        format_args!("job.trace.facts[{n}].prompt"),
+        &fact.prompt,
+        wrong,
+    );
+    let attribute = fact.attribute.as_deref();
+    if attribute.is_some_and(|it| it.trim().is_empty()) {
+        wrong.say(
+            format_args!("job.trace.facts[{n}].attribute"),
+            "the attribute is blank, which matches no answer: give the answer, or leave it out",
+        );
+    }
+    let field = format_args!("job.trace.facts[{n}].subject");
+    if fact.subject.is_empty() {
+        wrong.say(field, "the subject is empty: name the words to corrupt");
+    } else if !fact.prompt.contains(&fact.subject) {
+        let what = format_args!(
+            "the subject '{}' is not in the prompt '{}': write it as it stands there",
+            shorten(&fact.subject),
+            shorten(&fact.prompt)
+        );
+        wrong.say(field, what);
+    }
+}
+
+/// A grid of its own size.
+fn check_grid(grid: &v1::Grid) -> Result<(), String> {
+    let tokens = grid.token_ids.len();
+    if grid.tokens.len() != tokens {
+        return Err(format!(
+            "its grid has {tokens} tokens and {} texts of them",
+            grid.tokens.len()
+        ));
+    }
+    if grid.subject_begin > grid.subject_end || grid.subject_end as usize > tokens {
+        return Err(format!(
+            "its subject is tokens {} to {} of {tokens}",
+            grid.subject_begin, grid.subject_end
+        ));
+    }
+    let cells = tokens * grid.layers as usize;
+    if grid.scores.len() != cells {
+        return Err(format!(
+            "its grid has {} scores, {tokens} tokens and {} layers: {cells} are needed",
+            grid.scores.len(),
+            grid.layers
+        ));
+    }
+    Ok(())
+}
