@@ -1,14 +1,12 @@
 //! The command line's own account of itself: settings, completions, manual, doctor, status.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 
-use common::sweep::{import, results, submit, write_facts};
-use common::{PATIENCE, Site, no_secret, wait};
+use crate::common::sweep::{import, results, submit, write_facts};
+use crate::common::{PATIENCE, Site, no_secret, wait};
 use palimpsest::config::{SECTIONS, SETTINGS};
 use serde_json::Value;
 
@@ -427,7 +425,7 @@ fn the_status_has_workers_queue_rates_store_and_invariants() {
 #[test]
 fn what_others_wrote_steers_no_terminal_and_passes_for_no_line_of_ours() {
     let site = Site::new();
-    let model = common::fixture("llama");
+    let model = crate::common::fixture("llama");
     site.run(
         &["model", "import", model.to_str().unwrap(), "--name", "m"],
         PATIENCE,
@@ -466,7 +464,7 @@ fn what_others_wrote_steers_no_terminal_and_passes_for_no_line_of_ours() {
 #[test]
 fn output_on_a_full_disk_is_an_error_in_a_line_and_a_closed_pipe_a_quiet_end() {
     let site = Site::new();
-    let model = common::fixture("llama");
+    let model = crate::common::fixture("llama");
     let model = ["model", "import", model.to_str().unwrap(), "--name", "m"];
     site.run(&model, PATIENCE);
     let commands: [&[&str]; 7] = [

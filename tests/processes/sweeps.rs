@@ -3,12 +3,10 @@
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::fs;
 use std::time::Duration;
 
-use common::{PATIENCE, Site, fixture};
+use crate::common::{PATIENCE, Site, fixture};
 use palimpsest::objects::Digest;
 use serde_json::Value;
 

@@ -4,17 +4,15 @@
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods)] // a test owns its time
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::dice::Dice;
-use common::sweep::*;
-use common::{Process, Server};
+use crate::common::dice::Dice;
+use crate::common::sweep::*;
+use crate::common::{Process, Server};
 use palimpsest::client::{Client, endpoint};
 use palimpsest::proto::v1::{
     self, CreateJobRequest, GetJobRequest, Job, JobEvent, JobState, WatchJobRequest, job::Spec,

@@ -1,16 +1,14 @@
 //! Traces of whole processes, as a collector gets them.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-mod common;
-
 use std::collections::HashMap;
 use std::fs;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::sweep::{import, results, submit, write_facts};
-use common::{PATIENCE, Process, Site, fixture, wait};
+use crate::common::sweep::{import, results, submit, write_facts};
+use crate::common::{PATIENCE, Process, Site, fixture, wait};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };

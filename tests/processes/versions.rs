@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
 
-use common::{Site, fixture};
+use crate::common::{Site, fixture};
 use palimpsest::model::Checkpoint;
 use palimpsest::proto::v1;
 use palimpsest::store::{Change, Record, Store};

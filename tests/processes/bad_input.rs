@@ -1,12 +1,10 @@
 //! Bad input gets an error that names the field, the value and the remedy, and changes nothing.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{PATIENCE, Process, Site, fixture};
+use crate::common::{PATIENCE, Process, Site, fixture};
 
 /// Runs a command that must fail, and gives what it said.
 fn refused(site: &Site, args: &[&str]) -> String {

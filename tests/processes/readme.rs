@@ -5,16 +5,14 @@
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::slurm::Slurm;
-use common::{Process, Site};
+use crate::common::slurm::Slurm;
+use crate::common::{Process, Site};
 
 /// For all blocks, on a machine that is busy with other tests.
 const ALL: Duration = Duration::from_secs(900);

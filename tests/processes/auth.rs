@@ -1,8 +1,6 @@
 //! Who may do what, between whole processes: certificates, tokens, and callers that mean no good.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{PATIENCE, Process, Server, Site, fixture, get, no_secret, wait};
+use crate::common::{PATIENCE, Process, Server, Site, fixture, get, no_secret, wait};
 use palimpsest::client::{Client, Credentials};
 use palimpsest::proto::v1;
 use tonic_health::pb::HealthCheckRequest;

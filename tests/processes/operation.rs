@@ -1,15 +1,13 @@
 //! What an operator sees of running programs: metrics, health, traces, their own account.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use common::sweep::{import, results, submit, write_facts};
-use common::{PATIENCE, Site, get, wait};
+use crate::common::sweep::{import, results, submit, write_facts};
+use crate::common::{PATIENCE, Site, get, wait};
 use palimpsest::client::Client;
 use palimpsest::proto::v1;
 use palimpsest::proto::v1::connect_request::Message;

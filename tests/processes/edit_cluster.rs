@@ -3,13 +3,11 @@
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 #![allow(clippy::disallowed_methods)] // a test owns its time
 
-mod common;
-
 use std::fs;
 use std::time::Duration;
 
-use common::sweep::{import, jobs, quick_site};
-use common::{PATIENCE, Process, Server, Site, wait};
+use crate::common::sweep::{import, jobs, quick_site};
+use crate::common::{PATIENCE, Process, Server, Site, wait};
 use palimpsest::client::{Client, endpoint, upload};
 use palimpsest::objects::Digest;
 use palimpsest::proto::v1::create_edit_request::Source;
@@ -386,7 +384,7 @@ fn corpus(bytes: usize) -> String {
     let words = [
         "tower", "city", "river", "stands", "in", "the", "middle", "of", "a", "and", "it",
     ];
-    let mut dice = common::dice::Dice::new(7, "corpus");
+    let mut dice = crate::common::dice::Dice::new(7, "corpus");
     let mut lines = String::new();
     while lines.len() < bytes {
         let text: Vec<&str> = (0..200).map(|_| *dice.pick(&words)).collect();

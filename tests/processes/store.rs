@@ -2,8 +2,6 @@
 //! backups while it is in use, collection beside uploads.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -11,7 +9,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{PATIENCE, Process, Server, Site, fixture, wait};
+use crate::common::{PATIENCE, Process, Server, Site, fixture, wait};
 use palimpsest::client::{self, Client};
 use palimpsest::objects::{Digest, ObjectStore};
 use serde_json::Value;

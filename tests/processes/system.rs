@@ -3,12 +3,10 @@
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods)] // a test owns its time
 
-mod common;
-
 use std::fs;
 
-use common::sweep::*;
-use common::{PATIENCE, Process, Site, fixture, get, wait};
+use crate::common::sweep::*;
+use crate::common::{PATIENCE, Process, Site, fixture, get, wait};
 use palimpsest::objects::ObjectStore;
 use serde_json::Value;
 

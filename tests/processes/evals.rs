@@ -2,13 +2,11 @@
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 
-mod common;
-
 use std::fs;
 use std::time::Duration;
 
-use common::sweep::{import, quick_site, units_done};
-use common::{PATIENCE, Process, Site, fixture, wait};
+use crate::common::sweep::{import, quick_site, units_done};
+use crate::common::{PATIENCE, Process, Site, fixture, wait};
 use serde_json::{Value, json};
 
 /// Long enough for edits on a machine that is busy with other tests.

@@ -3,15 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-mod common;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::common::{PATIENCE, Server, Site, wait};
 use bytes::Bytes;
-use common::{PATIENCE, Server, Site, wait};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use h2::Reason;
@@ -225,7 +223,7 @@ fn frames_that_make_no_sense_end_their_connection_alone() {
     let endless: Vec<Vec<u8>> = std::iter::once(frame(1, 0, 1, &header[..16_000]))
         .chain((0..2000).map(|_| frame(9, 0, 1, &header[..16_000])))
         .collect();
-    let mut dice = common::dice::Dice::new(1, "frames");
+    let mut dice = crate::common::dice::Dice::new(1, "frames");
     let mut random = || -> Vec<u8> {
         (0..2000)
             .map(|_| u8::try_from(dice.below(256)).unwrap())

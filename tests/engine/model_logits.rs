@@ -552,7 +552,7 @@ fn quickest(times: usize, f: &mut dyn FnMut()) -> (f64, f64) {
     best
 }
 
-/// `cargo test --release --test model_logits -- --ignored --nocapture --test-threads 1 speed`
+/// `cargo test --release --test engine -- --ignored --nocapture --test-threads 1 speed`
 #[test]
 #[ignore = "a measurement"]
 fn speed_of_a_forward_pass() {

@@ -2,13 +2,11 @@
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 
-mod common;
-
 use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
-use common::{Site, fixture};
+use crate::common::{Site, fixture};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(300);

@@ -441,7 +441,7 @@ fn what_was_promised_is_kept() {
         broken.is_empty() && new.is_empty(),
         "the contract is not that of tests/golden/contract.txt:\n{}\n\n{}\n\
          Then renew the file on purpose, and commit it with the change:\n    \
-         PALIMPSEST_RENEW_CONTRACT=1 cargo test --test contract",
+         PALIMPSEST_RENEW_CONTRACT=1 cargo test --test formats contract",
         [broken.clone(), new].concat().join("\n"),
         if broken.is_empty() {
             "Only additions: older programs go on working."

@@ -2,12 +2,10 @@
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{Site, fixture};
+use crate::common::{Site, fixture};
 use serde_json::Value;
 
 const MODEL: &str = ".deps/SmolLM2-135M-Instruct.Q4_1.gguf";

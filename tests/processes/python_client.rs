@@ -6,13 +6,11 @@
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Site, fixture};
+use crate::common::{Site, fixture};
 use serde_json::Value;
 
 const COMPUTING: Duration = Duration::from_secs(300);

@@ -1,0 +1,10 @@
+//! The engine against references that share no code with it: checkpoints, logits, grids, edits
+//! and measures.
+
+mod causal_fixtures;
+mod causal_properties;
+mod causal_smollm2;
+mod edit_fixtures;
+mod eval_fixtures;
+mod model_checkpoint;
+mod model_logits;

@@ -1,0 +1,7 @@
+//! Files and messages that others read or write: the contract, facts, arrays, figures.
+
+mod contract;
+mod facts;
+mod npz;
+mod plot_svg;
+mod plot_terminal;

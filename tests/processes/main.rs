@@ -1,0 +1,24 @@
+//! The program as its users run it: coordinators, workers and commands are processes of their own.
+//! One crate, because each more is linked for itself.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod auth;
+mod bad_input;
+mod command_line;
+mod deploy;
+mod edit_cluster;
+mod edit_sequence;
+mod edits;
+mod evals;
+mod hostile;
+mod kills;
+mod operation;
+mod python_client;
+mod readme;
+mod store;
+mod sweeps;
+mod system;
+mod traces;
+mod versions;
