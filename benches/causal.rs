@@ -218,7 +218,7 @@ mod bench {
     ) -> Result<Vec<(f64, Grid)>> {
         let encoding = model.tokenizer().encode(&fact.prompt)?;
         let span =
-            palimpsest::causal::subject_span(&fact.prompt, &fact.subject, &encoding.offsets)?;
+            palimpsest::causal::subject_span(&fact.prompt, &fact.subject, None, &encoding.offsets)?;
         println!(
             "\n{name}, {:?}, {} thread(s), {} tokens, subject {}..{}, 10 samples; seconds are {}",
             model.dtype(),
@@ -292,7 +292,7 @@ mod bench {
 
         settings.engine = Engine::Exact;
         let span =
-            palimpsest::causal::subject_span(&fact.prompt, &fact.subject, &encoding.offsets)?;
+            palimpsest::causal::subject_span(&fact.prompt, &fact.subject, None, &encoding.offsets)?;
         let shape = Shape {
             kind,
             tokens: encoding.ids.len(),

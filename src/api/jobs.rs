@@ -588,7 +588,7 @@ fn read_object(store: &Store, field: &str, digest: &str) -> Result<Items, Status
         .map_err(|error: crate::objects::Error| invalid_argument(field, error.to_string()))?;
     let objects = store.objects();
     let size = objects.durable_size(&parsed)?;
-    let largest = crate::datasets::facts::LARGEST_FILE;
+    let largest = crate::datasets::LARGEST_FILE;
     match size {
         None => Err(failed_precondition(
             Reason::ObjectMissing,

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::fact::Fact;
 use super::kind::{Kind, Severed};
+use crate::datasets::facts::Fact;
 
 /// A token and its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,6 @@
 pub mod averages;
 pub mod cost;
 pub mod error;
-pub mod fact;
 pub mod grid;
 pub mod kind;
 pub mod noise;
@@ -43,10 +42,10 @@ mod trace;
 /// revision does not answer for a unit that is asked again.
 pub const ENGINE_REVISION: u32 = 4;
 
+pub use crate::datasets::facts::Fact;
 pub use averages::{Averages, Mean, Role, Site};
 pub use cost::Shape;
 pub use error::Error;
-pub use fact::Fact;
 pub use grid::{Grid, Token};
 pub use kind::{Kind, Severed};
 pub use noise::{EmbeddingGaussian, Noise, Rule};

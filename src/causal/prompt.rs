@@ -5,11 +5,11 @@ use std::ops::Range;
 use tch::{Kind as Dtype, Tensor};
 
 use super::error::Error;
-use super::fact::Fact;
 use super::grid::Token;
 use super::noise::Draws;
 use super::settings::Settings;
 use super::span::subject_span;
+use crate::datasets::facts::Fact;
 use crate::model::Model;
 
 /// The tokens of a fact's prompt, and where its subject stands among them.
@@ -32,7 +32,12 @@ impl Prompt {
                 context,
             });
         }
-        let subject = subject_span(&fact.prompt, &fact.subject, &encoding.offsets)?;
+        let subject = subject_span(
+            &fact.prompt,
+            &fact.subject,
+            fact.subject_start,
+            &encoding.offsets,
+        )?;
         Ok(Self {
             tokens: encoding
                 .ids

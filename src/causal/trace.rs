@@ -1,7 +1,6 @@
 //! The way in: one fact, all the grids asked for.
 
 use super::error::Error;
-use super::fact::Fact;
 use super::grid::{Grid, Token};
 use super::kind::Kind;
 use super::memory::{self, Failure};
@@ -9,6 +8,7 @@ use super::prompt::Prompt;
 use super::settings::{Engine, Settings};
 use super::task::{Answer, Measure, Progress, Scores, Task, Watch};
 use super::{exact, plain, runs};
+use crate::datasets::facts::Fact;
 use crate::model::Model;
 
 /// Most numbers of one fact's noise: 8 GiB of them.

@@ -7,6 +7,7 @@ use super::{names, submit};
 use crate::client::Client;
 use crate::coordinator::is_terminal;
 use crate::datasets::edits::Rewrite;
+use crate::datasets::facts;
 use crate::proto::v1::{self, JobState, Kind, job::Spec};
 
 /// Facts that a sweep must have an effect of before an edit goes by it: the peak of a few is chance.
@@ -183,10 +184,12 @@ impl<'a> Chooser<'a> {
 
     /// Traces what the model says of the fact now.
     async fn trace(&self, fact: &Rewrite) -> anyhow::Result<Choice> {
-        let traced = v1::Fact {
-            prompt: fact.prompt.replacen("{}", &fact.subject, 1),
-            subject: fact.subject.clone(),
-            ..Default::default()
+        let traced = match fact.parts() {
+            Some((before, after)) => facts::placed(before, &fact.subject, after).into(),
+            None => bail!(
+                "prompt {:?}: put one {{}} where the subject goes",
+                fact.prompt
+            ),
         };
         let spec = v1::TraceSpec {
             facts: vec![traced],

@@ -184,10 +184,7 @@ fn explain(error: &anyhow::Error) -> Vec<String> {
         text = status.code().description().to_owned();
     }
     // What was being done; a cause that says the status itself says it as `Debug` does.
-    let said = [
-        status.message().to_owned(),
-        format!("{:?}", status.message()),
-    ];
+    let said = [text.clone(), format!("{text:?}")];
     let before = causes[..at].iter().map(ToString::to_string);
     let mut before: Vec<String> = before
         .take_while(|cause| !said.iter().any(|said| cause.contains(said)))

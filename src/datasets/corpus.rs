@@ -16,6 +16,9 @@ use serde_json::Value;
 /// Largest corpus file read: 1 GiB.
 pub const LARGEST_FILE: u64 = 1 << 30;
 
+/// The byte order mark that some editors write before a text.
+const MARK: &str = "\u{feff}";
+
 /// Largest part of a document that [`documents`] gives at a time, bytes.
 pub const PART: usize = 64 << 10;
 
@@ -89,12 +92,38 @@ pub fn read(path: &Path) -> Result<Vec<String>, Error> {
         return Err(Error::TooLarge { file, size });
     }
     let bytes = std::fs::read(path).map_err(unread)?;
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(&file, text),
-        Err(error) => Err(Error::NotUtf8 {
-            file,
-            at: error.valid_up_to(),
-        }),
+    let text = match std::str::from_utf8(&bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let at = error.valid_up_to();
+            return Err(Error::NotUtf8 { file, at });
+        }
+    };
+    // By its name, as documents are: prose may begin with a quotation mark or a bracket.
+    match path.extension().is_some() && !is_json(path) {
+        true => some(&file, lines_of(text)),
+        false => parse(&file, text),
+    }
+}
+
+/// Whether a file's name says that it holds JSON.
+fn is_json(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    extension.to_lowercase().starts_with("json")
+}
+
+/// Prose, a text a line.
+fn lines_of(text: &str) -> Vec<String> {
+    let text = text.strip_prefix(MARK).unwrap_or(text);
+    text.lines().map(str::to_owned).collect()
+}
+
+/// The texts that are not blank, one at least.
+fn some(file: &str, mut texts: Vec<String>) -> Result<Vec<String>, Error> {
+    texts.retain(|text| !text.trim().is_empty());
+    match texts.is_empty() {
+        true => Err(Error::Empty { file: file.into() }),
+        false => Ok(texts),
     }
 }
 
@@ -116,9 +145,17 @@ pub fn documents(path: &Path, mut take: impl FnMut(&str) -> bool) -> Result<(), 
         return Err(Error::TooLarge { file, size });
     }
     let mut input = BufReader::with_capacity(1 << 20, opened);
-    let extension = path.extension().unwrap_or_default().to_string_lossy();
-    if !extension.to_lowercase().starts_with("json") {
-        return prose(&file, &mut input, &mut take);
+    // A byte order mark is no text.
+    let marked = input
+        .fill_buf()
+        .map_err(unread)?
+        .starts_with(MARK.as_bytes());
+    if marked {
+        input.consume(MARK.len());
+    }
+    if !is_json(path) {
+        let begin = if marked { MARK.len() } else { 0 };
+        return prose(&file, begin, &mut input, &mut take);
     }
     let first = loop {
         let buffer = input.fill_buf().map_err(unread)?;
@@ -160,13 +197,14 @@ pub fn documents(path: &Path, mut take: impl FnMut(&str) -> bool) -> Result<(), 
     }
 }
 
-/// One document, read by lines.
+/// One document, read by lines; `begin` is where its text begins in the file, in bytes.
 fn prose(
     file: &str,
+    begin: usize,
     input: &mut impl BufRead,
     take: &mut impl FnMut(&str) -> bool,
 ) -> Result<(), Error> {
-    let (mut line, mut held, mut at) = (Vec::new(), String::new(), 0);
+    let (mut line, mut held, mut at) = (Vec::new(), String::new(), begin);
     loop {
         line.clear();
         let read = input
@@ -219,18 +257,14 @@ fn parts(document: &str, take: &mut impl FnMut(&str) -> bool) -> bool {
 /// # Errors
 /// As [`read`].
 pub fn parse(file: &str, contents: &str) -> Result<Vec<String>, Error> {
-    let contents = contents.strip_prefix('\u{feff}').unwrap_or(contents);
-    let mut texts = match contents.trim_start().chars().next() {
+    let contents = contents.strip_prefix(MARK).unwrap_or(contents);
+    let texts = match contents.trim_start().chars().next() {
         Some('[') => list(file, contents)?,
         Some('{' | '"') => lines(file, contents)?,
         // Anything else is no JSON: prose.
-        _ => contents.lines().map(str::to_owned).collect(),
+        _ => lines_of(contents),
     };
-    texts.retain(|text| !text.trim().is_empty());
-    match texts.is_empty() {
-        true => Err(Error::Empty { file: file.into() }),
-        false => Ok(texts),
-    }
+    some(file, texts)
 }
 
 /// The form in which a corpus is kept: a JSON string a line. [`parse`] reads it back.
@@ -408,6 +442,24 @@ mod tests {
             let said = taken(name, contents, 9).unwrap_err();
             assert!(said.contains(what), "{said}");
         }
+    }
+
+    #[test]
+    fn prose_may_begin_as_json_does_and_a_mark_before_it_is_no_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = |name: &str, contents: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, contents).unwrap();
+            path
+        };
+        let quote = "\"To be,\" he said.\n[Exit]\n";
+        let lines = ["\"To be,\" he said.", "[Exit]"];
+        assert_eq!(read(&written("q.txt", quote)).unwrap(), lines);
+        let marked = format!("\u{feff}{quote}");
+        assert_eq!(read(&written("m.txt", &marked)).unwrap(), lines);
+        assert_eq!(taken("m.txt", &marked, 9).unwrap(), [quote]);
+        assert_eq!(taken("m.json", "\u{feff}[\"One.\"]", 9).unwrap(), ["One."]);
+        assert!(read(&written("q.json", quote)).is_err());
     }
 
     #[test]

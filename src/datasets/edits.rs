@@ -12,10 +12,9 @@
 
 use std::path::Path;
 
-use serde_json::{Deserializer, Value};
-
-/// Largest file read, as for facts.
-pub use crate::datasets::facts::LARGEST_FILE;
+use super::error::{Error, Problem};
+use super::reader;
+use super::record::Entry;
 
 /// A fact that is to be rewritten, and the prompts that show what happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,49 +35,13 @@ pub struct Rewrite {
     pub neighbours: Vec<String>,
 }
 
-/// A file that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// It cannot be read.
-    #[error("{file}: cannot be read: {source}")]
-    Read {
-        /// The file.
-        file: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is too large.
-    #[error("{file}: has {size} bytes: {LARGEST_FILE} at most; split it")]
-    TooLarge {
-        /// The file.
-        file: String,
-        /// Its size.
-        size: u64,
-    },
-    /// It is neither JSON nor JSON lines.
-    #[error("{file}: is not JSON: {source}; give a list of records, or one record a line")]
-    NotJson {
-        /// The file.
-        file: String,
-        /// What the parser says, with line and column.
-        source: serde_json::Error,
-    },
-    /// No record at all.
-    #[error("{file}: holds no records: give at least one with subject, prompt and target_new")]
-    Empty {
-        /// The file.
-        file: String,
-    },
-    /// One record is wrong.
-    #[error("{file}: record {number}: {problem}")]
-    Record {
-        /// The file.
-        file: String,
-        /// Its place, from 1.
-        number: usize,
-        /// What is wrong with it, and what would be right.
-        problem: String,
-    },
+impl Rewrite {
+    /// What it is about, before and behind the subject; none where the prompt does not have one `{}`.
+    pub fn parts(&self) -> Option<(&str, &str)> {
+        self.prompt
+            .split_once("{}")
+            .filter(|(_, after)| !after.contains("{}"))
+    }
 }
 
 /// Reads an edit file.
@@ -86,24 +49,7 @@ pub enum Error {
 /// # Errors
 /// [`Error`], naming the file and, where one record is wrong, that record and its field.
 pub fn read(path: &Path) -> Result<Vec<Rewrite>, Error> {
-    parse(&path.display().to_string(), &text_of(path)?)
-}
-
-/// The text of a file of records.
-///
-/// # Errors
-/// [`Error::Read`] and [`Error::TooLarge`].
-pub fn text_of(path: &Path) -> Result<String, Error> {
-    let file = path.display().to_string();
-    let unreadable = |source| Error::Read {
-        file: file.clone(),
-        source,
-    };
-    let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size > LARGEST_FILE {
-        return Err(Error::TooLarge { file, size });
-    }
-    std::fs::read_to_string(path).map_err(unreadable)
+    parse(&path.display().to_string(), &reader::text_of(path)?)
 }
 
 /// Reads edits from text; `file` names it in errors.
@@ -111,144 +57,41 @@ pub fn text_of(path: &Path) -> Result<String, Error> {
 /// # Errors
 /// As [`read`].
 pub fn parse(file: &str, text: &str) -> Result<Vec<Rewrite>, Error> {
-    let records = values(file, text)?;
-    let numbered = records.iter().enumerate();
-    numbered
-        .map(|(n, value)| {
-            record(value).map_err(|problem| Error::Record {
-                file: file.to_owned(),
-                number: n + 1,
-                problem,
-            })
-        })
-        .collect()
-}
-
-/// The records of a file as they stand there, one at least; `file` names it in errors.
-///
-/// # Errors
-/// [`Error::NotJson`] and [`Error::Empty`].
-pub fn values(file: &str, text: &str) -> Result<Vec<Value>, Error> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut records = Vec::new();
-    // A list is one value, lines are several.
-    for value in Deserializer::from_str(text).into_iter::<Value>() {
-        match value {
-            Ok(Value::Array(list)) => records.extend(list),
-            Ok(record) => records.push(record),
-            Err(source) => {
-                let file = file.to_owned();
-                return Err(Error::NotJson { file, source });
+    let mut rewrites = Vec::new();
+    reader::records(file, text, |value| {
+        match Entry::read(&value).and_then(|entry| rewrite(&entry)) {
+            Ok(rewrite) => {
+                rewrites.push(rewrite);
+                Ok(())
             }
+            Err(problem) => Err((value, problem)),
         }
-    }
-    if records.is_empty() {
-        let file = file.to_owned();
-        return Err(Error::Empty { file });
-    }
-    Ok(records)
+    })?;
+    Ok(rewrites)
 }
 
 /// The edit that a record asks for.
-///
-/// # Errors
-/// What is wrong with it, and what would be right.
-pub fn record(value: &Value) -> Result<Rewrite, String> {
-    let id = ["case_id", "id"]
-        .iter()
-        .find_map(|field| match value.get(field)? {
-            Value::Number(number) => Some(number.to_string()),
-            Value::String(text) => Some(text.clone()),
-            _ => None,
-        });
-    if let Some(asked) = value.get("requested_rewrite") {
-        let target = |field: &str| asked.get(field).and_then(|target| target.get("str"));
-        let new = target("target_new").and_then(Value::as_str);
-        let old = target("target_true").and_then(Value::as_str);
-        let rewrite = Rewrite {
-            prompt: text(asked, "prompt")?,
-            subject: text(asked, "subject")?,
-            target_new: new
-                .map(str::to_owned)
-                .ok_or_else(|| missing("target_new.str"))?,
-            target_true: old.map(str::to_owned),
-            id,
-            paraphrases: texts(value, "paraphrase_prompts"),
-            neighbours: texts(value, "neighborhood_prompts"),
-        };
-        return match rewrite.prompt.matches("{}").count() {
-            1 => Ok(rewrite),
-            found => Err(format!(
-                "field \"prompt\" has {found} {{}}: put one where the subject goes"
-            )),
-        };
-    }
-    let subject = text(value, "subject")?;
-    if value.get("src").is_some() {
-        let answers = texts(value, "answers");
-        return Ok(Rewrite {
-            prompt: template(&text(value, "src")?, &subject)?,
-            target_new: text(value, "alt")?,
-            target_true: answers.first().cloned(),
-            id,
-            paraphrases: texts(value, "rephrase"),
-            neighbours: texts(value, "loc")
-                .into_iter()
-                // The data set's own mark of where its unrelated questions come from.
-                .map(|text| text.trim_start_matches("nq question: ").to_owned())
-                .collect(),
-            subject,
+pub(super) fn rewrite(entry: &Entry) -> Result<Rewrite, Problem> {
+    let names = entry.schema.names();
+    if let Some(field) = entry.unread {
+        return Err(Problem::Unread {
+            field,
+            instead: names.neighbours,
         });
     }
+    let missing = || Problem::Missing {
+        field: names.target_new.to_owned(),
+        remedy: "give the new object",
+    };
     Ok(Rewrite {
-        prompt: template(&text(value, "prompt")?, &subject)?,
-        target_new: text(value, "target_new")?,
-        target_true: texts(value, "ground_truth").first().cloned(),
-        id,
-        paraphrases: texts(value, "rephrase_prompt"),
-        neighbours: texts(value, "locality_prompt"),
-        subject,
+        prompt: entry.template(),
+        subject: entry.subject.clone(),
+        target_new: entry.target_new.clone().ok_or_else(missing)?,
+        target_true: entry.target_true.clone(),
+        id: entry.id.clone(),
+        paraphrases: entry.paraphrases.clone(),
+        neighbours: entry.neighbours.clone(),
     })
-}
-
-/// The prompt with `{}` for its subject, unless it has it.
-fn template(prompt: &str, subject: &str) -> Result<String, String> {
-    match prompt.matches("{}").count() {
-        1 => Ok(prompt.to_owned()),
-        0 if prompt.contains(subject) => Ok(prompt.replacen(subject, "{}", 1)),
-        0 => Err(format!(
-            "subject {subject:?} does not occur in prompt {prompt:?}"
-        )),
-        found => Err(format!(
-            "prompt {prompt:?} has {found} {{}}: put one where the subject goes"
-        )),
-    }
-}
-
-fn missing(field: &str) -> String {
-    format!("field {field:?} is missing or no text")
-}
-
-fn text(value: &Value, field: &str) -> Result<String, String> {
-    let found = value.get(field).and_then(Value::as_str);
-    match found.map(str::trim) {
-        None => Err(missing(field)),
-        Some("") => Err(format!("field {field:?} is blank")),
-        Some(text) => Ok(text.to_owned()),
-    }
-}
-
-/// A field that holds a text or a list of texts, or is not there.
-fn texts(value: &Value, field: &str) -> Vec<String> {
-    match value.get(field) {
-        Some(Value::String(text)) => vec![text.clone()],
-        Some(Value::Array(list)) => list
-            .iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect(),
-        _ => Vec::new(),
-    }
 }
 
 #[cfg(test)]
@@ -281,7 +124,7 @@ mod tests {
     fn what_is_wrong_is_named_with_its_record() {
         for (text, what) in [
             ("", "no records"),
-            ("[1", "is not JSON"),
+            ("prompt, subject", "is not JSON"),
             (
                 r#"{"subject": "a", "prompt": "b is", "target_new": "c"}"#,
                 "does not occur",
@@ -290,10 +133,63 @@ mod tests {
                 r#"[{"subject": "a", "prompt": "a is"}]"#,
                 "record 1: field \"target_new\" is missing",
             ),
-            (r#"{"subject": " "}"#, "\"subject\" is blank"),
+            (
+                r#"{"prompt": "a is", "subject": " "}"#,
+                "\"subject\" is blank",
+            ),
         ] {
             let said = parse("f", text).unwrap_err().to_string();
             assert!(said.contains(what), "{said}");
         }
+    }
+
+    #[test]
+    fn one_record_means_the_same_to_tracing_editing_and_evaluating() {
+        use crate::datasets::{evaluation, facts};
+        // EasyEdit's list of true objects, and spaces that say nothing.
+        let flat = |prompt: &str| {
+            serde_json::json!([{
+                "case_id": 1, "prompt": prompt, "subject": "The Louvre", "target_new": "Rome",
+                "ground_truth": ["Paris"], "locality_prompt": "It is in", "locality_ground_truth": "Oslo"
+            }])
+            .to_string()
+        };
+        let text = flat("In view of the sea, The Louvre is in ");
+        let fact = facts::parse("f", &text).unwrap().remove(0);
+        let edit = parse("f", &text).unwrap().remove(0);
+        let record = evaluation::parse("f", &text).unwrap().records.remove(0);
+        assert_eq!(edit, record.rewrite);
+        assert_eq!(edit.prompt.replace("{}", &edit.subject), fact.prompt);
+        assert_eq!(fact.prompt, "In view of the sea, The Louvre is in");
+        assert_eq!(edit.target_true, fact.attribute);
+        assert_eq!(fact.attribute.as_deref(), Some("Paris"));
+
+        let refused = |text: &str| {
+            let all = [
+                facts::parse("f", text).unwrap_err(),
+                parse("f", text).unwrap_err(),
+                evaluation::parse("f", text).unwrap_err(),
+            ];
+            let said = all.map(|error| error.to_string());
+            assert!(said.iter().all(|one| *one == said[0]), "{said:?}");
+            said[0].clone()
+        };
+        assert!(refused(&flat("{} of The Louvre is in")).contains("has {} and the subject"));
+        assert!(refused(&flat("{} and {} are in")).contains("has 2 {}"));
+        let objects = text.replace("\"It is in\"", "[{\"prompt\": \"It is in\"}]");
+        let said = refused(&objects);
+        assert!(
+            said.contains("\"locality_prompt[0]\" is an object: give a text"),
+            "{said}"
+        );
+        let nulls = text.replace("\"It is in\"", "[null]");
+        assert!(refused(&nulls).contains("\"locality_prompt[0]\" is null"));
+        // What is watched is not left out without a word.
+        let other = text.replace("\"locality_prompt\"", "\"locality\"");
+        let said = parse("f", &other).unwrap_err().to_string();
+        assert!(
+            said.contains("\"locality\"") && said.contains("\"locality_prompt\""),
+            "{said}"
+        );
     }
 }

@@ -1,7 +1,15 @@
-//! Every file that people bring: facts, edits, records of evaluations, corpora. Each schema is read in one place.
+//! Every file that people bring: facts, edits, records of evaluations, corpora, contexts. A record is read in one place,
+//! so it means the same to tracing, editing and evaluating.
 
 pub mod contexts;
 pub mod corpus;
 pub mod edits;
+mod error;
+pub mod evaluation;
 pub mod facts;
 pub mod pieces;
+mod reader;
+mod record;
+
+pub use error::{Error, Problem};
+pub use reader::LARGEST_FILE;

@@ -25,7 +25,7 @@
 //! Not here: RS, the likeness to reference texts, and essence, the perplexity of a subject's reference text. Both need
 //! texts (and RS the weights of words over them) that no record holds.
 //!
-//! To read in this order: the records ([`read`]), what is asked of a model ([`Question`]) and how (`asking.rs`, with
+//! To read in this order: the records ([`crate::datasets::evaluation`]), what is asked of a model ([`Question`]) and how (`asking.rs`, with
 //! libtorch), what follows from the answers ([`Metric`]), and their means ([`Mean`], [`harmonic`]).
 
 mod entropy;
@@ -41,7 +41,7 @@ pub use entropy::entropy;
 pub use error::Error;
 pub use mean::{Mean, harmonic};
 pub use metric::{Metric, figures};
-pub use record::{Dataset, Record, Set, read};
+pub use record::{Record, Set};
 
 #[cfg(feature = "torch")]
 pub use asking::{ask, continue_freely};

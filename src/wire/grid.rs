@@ -40,6 +40,7 @@ impl From<v1::Fact> for Fact {
             attribute: fact.attribute,
             relation: fact.relation,
             id: fact.id,
+            subject_start: fact.subject_start.map(|start| start as usize),
         }
     }
 }
@@ -52,6 +53,8 @@ impl From<Fact> for v1::Fact {
             attribute: fact.attribute,
             relation: fact.relation,
             id: fact.id,
+            // A prompt is shorter than a request.
+            subject_start: fact.subject_start.and_then(|start| start.try_into().ok()),
         }
     }
 }
@@ -292,6 +295,7 @@ mod tests {
     fn sent() -> v1::Grid {
         v1::Grid {
             fact: Some(v1::Fact {
+                subject_start: None,
                 prompt: "The Louvre is in".into(),
                 subject: "The Louvre".into(),
                 attribute: Some("Paris".into()),
@@ -341,6 +345,7 @@ mod tests {
             let windowed = matches!(kind, v1::Kind::Mlp | v1::Kind::Attn);
             v1::Grid {
                 fact: Some(v1::Fact {
+                    subject_start: None,
                     prompt: texts.0.clone(),
                     subject: texts.1,
                     attribute: texts.2.clone(),

@@ -310,7 +310,10 @@ impl v1::TraceSpec {
 
     /// Multiply-adds of a fact's grids.
     fn fact_cost(&self, fact: &v1::Fact, shape: &v1::model::Shape) -> f64 {
-        let begin = fact.prompt.find(&fact.subject).unwrap_or_default();
+        let begin = match fact.subject_start {
+            Some(start) => start as usize,
+            None => fact.prompt.find(&fact.subject).unwrap_or_default(),
+        };
         let head = f64::from(shape.width) * f64::from(shape.vocabulary);
         let layers = f64::from(shape.layers.max(1));
         let plain = self.engine() == v1::Engine::Plain;
@@ -372,6 +375,16 @@ fn check_fact(n: usize, fact: &v1::Fact, wrong: &mut Wrong) {
             shorten(&fact.prompt)
         );
         wrong.say(field, what);
+    } else if let Some(start) = fact.subject_start {
+        let rest = fact.prompt.get(start as usize..);
+        if !rest.is_some_and(|rest| rest.starts_with(&fact.subject)) {
+            let what = format_args!(
+                "the subject '{}' does not begin at byte {start} of the prompt: give its place in bytes of UTF-8, or \
+                 leave it out for the first occurrence",
+                shorten(&fact.subject)
+            );
+            wrong.say(format_args!("job.trace.facts[{n}].subject_start"), what);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use palimpsest::datasets::evaluation;
 use palimpsest::eval::{self, Answer, Metric, Scored};
 use palimpsest::model::{Checkpoint, Model};
 use serde_json::Value;
@@ -27,11 +28,11 @@ fn model(name: &str) -> Model {
 }
 
 /// The records of a fixture as a user's file has them.
-fn dataset(cases: &[Value]) -> eval::Dataset {
+fn dataset(cases: &[Value]) -> evaluation::Dataset {
     let file = tempfile::NamedTempFile::new().unwrap();
     let lines = cases.iter().map(|case| format!("{}\n", case["record"]));
     fs::write(file.path(), lines.collect::<String>()).unwrap();
-    eval::read(file.path()).unwrap()
+    evaluation::read(file.path()).unwrap()
 }
 
 fn check(found: Option<Scored>, expected: &Value, what: &str) {

@@ -34,6 +34,7 @@ fn known_1000_is_read_whole() {
             .all(|f| f.id.is_some() && f.attribute.is_some() && f.relation.is_some())
     );
     let first = Fact {
+        subject_start: None,
         id: Some("0".into()),
         prompt: "Vinson Massif is located in the continent of".into(),
         subject: "Vinson Massif".into(),

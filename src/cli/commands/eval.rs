@@ -15,7 +15,7 @@ use crate::cli::{follow, key_statistics, names};
 use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::datasets::contexts::contexts;
-use crate::eval::{self, Dataset, Record, Set};
+use crate::datasets::evaluation::{self, Dataset, Record, Set};
 use crate::proto::v1::{self, job::Spec};
 
 /// Records that are looked at together for facts that the model knows, at least.
@@ -88,7 +88,7 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
     args.format.check_evaluation()?;
     args.job.check(config)?;
     // Files that cannot be read are said before a store is opened.
-    let mut data = eval::read(&args.dataset)?;
+    let mut data = evaluation::read(&args.dataset)?;
     let spec = spec(&args)?;
     let all = data.records.len();
     if args.skip >= all {

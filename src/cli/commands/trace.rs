@@ -135,6 +135,15 @@ fn facts(args: &Args) -> anyhow::Result<Vec<v1::Fact>> {
             .subject
             .clone()
             .context("--subject is missing: name the words of the prompt that the fact is about")?;
+        if args
+            .attribute
+            .as_deref()
+            .is_some_and(|it| it.trim().is_empty())
+        {
+            bail!(
+                "--attribute is blank, which no answer is: give the expected answer, or leave it out"
+            );
+        }
         return Ok(vec![v1::Fact {
             prompt: prompt.clone(),
             subject,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::cli::change::{self, ChangeArgs};
 use crate::cli::connection::{Connection, Need};
@@ -111,6 +111,9 @@ pub async fn run(
     // Files that cannot be read are said before a store is opened.
     let rewrites = rewrites(&args)?;
     let contexts = contexts(args.contexts.as_deref())?;
+    if args.max_drift.is_some() {
+        check_neighbours(&rewrites)?;
+    }
     args.min_efficacy = args.min_efficacy.or(settings.min_efficacy);
     args.max_drift = args.max_drift.or(settings.max_drift);
     args.max_norm = args.max_norm.or(settings.max_norm);
@@ -119,6 +122,20 @@ pub async fn run(
         edit_all(client, &args, rewrites, contexts).await
     })
     .await
+}
+
+/// A gate on the drift of neighbours holds only where there are some.
+fn check_neighbours(rewrites: &[Rewrite]) -> anyhow::Result<()> {
+    let without = rewrites.iter().position(|it| it.neighbours.is_empty());
+    if let Some(n) = without {
+        bail!(
+            "--max-drift: nothing is measured by it, for edit {} ({:?}) has no neighbours: give --neighbour PROMPT, or \
+             the file's field of neighbouring prompts",
+            n + 1,
+            rewrites[n].subject
+        );
+    }
+    Ok(())
 }
 
 fn rewrites(args: &Args) -> anyhow::Result<Vec<Rewrite>> {

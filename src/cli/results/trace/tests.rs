@@ -7,6 +7,7 @@ const LAYERS: usize = 12;
 
 fn fact(n: usize) -> v1::Fact {
     v1::Fact {
+        subject_start: None,
         prompt: "The Eiffel Tower is in".into(),
         subject: "Eiffel Tower".into(),
         attribute: Some("Paris".into()),

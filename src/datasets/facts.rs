@@ -14,37 +14,46 @@
 //! named here are ignored. Records keep their order, and duplicates are kept: they are the
 //! user's to make.
 
-mod error;
-mod record;
-
-use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use serde::Deserializer;
-use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use error::{Error, Problem};
-use record::{described, fact, relation};
+use super::error::{Error, Problem};
+use super::reader::{self, LARGEST_FILE};
+use super::record::{
+    ANSWER, Entry, SUBJECT, mistyped, named, present, required, said, template_parts, text,
+};
 
-use crate::causal::Fact;
-
-/// Largest fact file read: 256 MiB, five times the whole of CounterFact.
-pub const LARGEST_FILE: u64 = 256 << 20;
+/// A sentence that ends where the model is to complete a fact about its subject.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fact {
+    /// The text to complete, exactly as given, such as `The Space Needle is in downtown`.
+    pub prompt: String,
+    /// The words of the prompt whose embeddings are corrupted.
+    pub subject: String,
+    /// Where they begin in the prompt, in bytes of UTF-8; none for their first occurrence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject_start: Option<usize>,
+    /// The expected answer, without spaces around it. A fact that the model answers otherwise is
+    /// recorded, not traced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribute: Option<String>,
+    /// The relation of the fact, by which results can be grouped, such as `P30`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relation: Option<String>,
+    /// The number or name of the fact in its data set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
 
 /// Reads a fact file.
 ///
 /// # Errors
 /// [`Error`], naming the file and, where one record is wrong, that record and its field.
 pub fn read(path: &Path) -> Result<Vec<Fact>, Error> {
-    let file = path.display().to_string();
-    let source = File::open(path).map_err(|source| Error::Read {
-        file: file.clone(),
-        source,
-    })?;
-    read_from(&file, source)
+    parse(&path.display().to_string(), &reader::text_of(path)?)
 }
 
 /// Reads facts from a stream; `file` names it in errors.
@@ -52,33 +61,7 @@ pub fn read(path: &Path) -> Result<Vec<Fact>, Error> {
 /// # Errors
 /// As [`read`].
 pub fn read_from(file: &str, source: impl Read) -> Result<Vec<Fact>, Error> {
-    read_limited(file, source, LARGEST_FILE)
-}
-
-fn read_limited(file: &str, source: impl Read, limit: u64) -> Result<Vec<Fact>, Error> {
-    let mut bytes = Vec::new();
-    // One byte more than allowed tells a file that is too large from one that just fits, for pipes
-    // as for files.
-    source
-        .take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|source| Error::Read {
-            file: file.to_owned(),
-            source,
-        })?;
-    if bytes.len() as u64 > limit {
-        return Err(Error::TooLarge {
-            file: file.to_owned(),
-            limit,
-        });
-    }
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(file, text),
-        Err(e) => Err(Error::NotUtf8 {
-            file: file.to_owned(),
-            at: e.valid_up_to(),
-        }),
-    }
+    parse(file, &reader::text_from(file, source, LARGEST_FILE)?)
 }
 
 /// Reads facts from text; `file` names it in errors.
@@ -86,127 +69,112 @@ fn read_limited(file: &str, source: impl Read, limit: u64) -> Result<Vec<Fact>, 
 /// # Errors
 /// As [`read`].
 pub fn parse(file: &str, text: &str) -> Result<Vec<Fact>, Error> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let facts = match text.trim_start().chars().next() {
-        None => Vec::new(),
-        Some('{') => objects(file, text)?,
-        _ => list(file, text)?,
-    };
-    if facts.is_empty() {
-        return Err(Error::Empty {
-            file: file.to_owned(),
-        });
-    }
-    Ok(facts)
-}
-
-/// A JSON list of records, taken one at a time: a whole file as a tree of values would need several
-/// times its size.
-fn list(file: &str, text: &str) -> Result<Vec<Fact>, Error> {
-    let mut reader = ListReader {
-        facts: Vec::new(),
-        wrong: None,
-    };
-    let mut json = serde_json::Deserializer::from_str(text);
-    let outcome = json.deserialize_seq(&mut reader).and_then(|()| json.end());
-    if let Some((record, problem)) = reader.wrong {
-        return Err(Error::Record {
+    if let Some(whole) = reader::whole(text).filter(|whole| whole.contains_key("samples")) {
+        let facts = relation(&whole).map_err(|(record, problem)| Error::Record {
             file: file.to_owned(),
             record,
             problem,
-        });
-    }
-    outcome.map_err(|source| Error::NotJson {
-        file: file.to_owned(),
-        source,
-    })?;
-    Ok(reader.facts)
-}
-
-struct ListReader {
-    facts: Vec<Fact>,
-    /// The first wrong record; serde's own errors have no room for it.
-    wrong: Option<(String, Problem)>,
-}
-
-impl<'de> Visitor<'de> for &mut ListReader {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of records, or one record a line")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while let Some(value) = seq.next_element::<Value>()? {
-            match fact(&value) {
-                Ok(fact) => self.facts.push(fact),
-                Err(problem) => {
-                    let place = format!("record {}", self.facts.len() + 1);
-                    self.wrong = Some((described(place, &value), problem));
-                    return Err(serde::de::Error::custom("a record is wrong"));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A file that begins with an object: one relation, one record, or one record a line.
-fn objects(file: &str, text: &str) -> Result<Vec<Fact>, Error> {
-    let wrong = |record: String, problem| Error::Record {
-        file: file.to_owned(),
-        record,
-        problem,
-    };
-    let whole = match serde_json::from_str::<Map<String, Value>>(text) {
-        Ok(whole) => whole,
-        Err(source) => {
-            // Lines only if the first is a record by itself; otherwise what the parser says of the
-            // whole is the better account.
-            let first = text
-                .lines()
-                .find(|line| !line.trim().is_empty())
-                .unwrap_or_default();
-            return match serde_json::from_str::<Map<String, Value>>(first) {
-                Ok(_) => lines(file, text),
-                Err(_) => Err(Error::NotJson {
-                    file: file.to_owned(),
-                    source,
-                }),
-            };
-        }
-    };
-    if whole.contains_key("samples") {
-        return relation(&whole).map_err(|(record, problem)| wrong(record, problem));
-    }
-    let value = Value::Object(whole);
-    match fact(&value) {
-        Ok(fact) => Ok(vec![fact]),
-        Err(problem) => Err(wrong(described("record 1".into(), &value), problem)),
-    }
-}
-
-fn lines(file: &str, text: &str) -> Result<Vec<Fact>, Error> {
-    let mut facts = Vec::new();
-    for (i, line) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-    {
-        let place = format!("line {}", i + 1);
-        let wrong = |record, problem| Error::Record {
-            file: file.to_owned(),
-            record,
-            problem,
+        })?;
+        return match facts.is_empty() {
+            true => Err(Error::Empty {
+                file: file.to_owned(),
+            }),
+            false => Ok(facts),
         };
-        let value: Value = serde_json::from_str(line)
-            .map_err(|e| wrong(place.clone(), Problem::NotJson(e.to_string())))?;
-        facts.push(fact(&value).map_err(|problem| wrong(described(place, &value), problem))?);
     }
+    let mut facts = Vec::new();
+    reader::records(file, text, |value| match Entry::read(&value) {
+        Ok(entry) => {
+            facts.push(fact(entry));
+            Ok(())
+        }
+        Err(problem) => Err((value, problem)),
+    })?;
     Ok(facts)
+}
+
+/// A fact whose subject stands between two parts of its prompt.
+pub fn placed(before: &str, subject: &str, after: &str) -> Fact {
+    let prompt = format!("{before}{subject}{after}");
+    let start = before.len();
+    Fact {
+        // The first occurrence needs no word: so a fact has one form.
+        subject_start: (prompt.find(subject) != Some(start)).then_some(start),
+        subject: subject.to_owned(),
+        prompt,
+        ..Fact::default()
+    }
+}
+
+fn fact(entry: Entry) -> Fact {
+    Fact {
+        attribute: entry.target_true,
+        relation: entry.relation,
+        id: entry.id,
+        ..placed(&entry.before, &entry.subject, &entry.after)
+    }
+}
+
+/// A relation with its samples: one fact a sample, in the first template.
+fn relation(file: &Map<String, Value>) -> Result<Vec<Fact>, (String, Problem)> {
+    let whole = |problem| ("the relation".to_owned(), problem);
+    let templates = "prompt_templates";
+    let field = format!("{templates}[0]");
+    let template = match present(file, templates) {
+        None => Err(Problem::Missing {
+            field: templates.into(),
+            remedy: "give a list of templates with {}",
+        }),
+        Some(Value::Array(list)) => match list.first() {
+            Some(Value::String(template)) => Ok(template),
+            Some(other) => Err(mistyped(field.clone(), other, "a template with {}")),
+            None => Err(Problem::Missing {
+                field: field.clone(),
+                remedy: "give a template with {}",
+            }),
+        },
+        Some(other) => Err(mistyped(
+            templates.into(),
+            other,
+            "a list of templates with {}",
+        )),
+    }
+    .map_err(whole)?;
+    let name = text(file, "name", "name".into()).map_err(whole)?;
+    let samples = match file.get("samples") {
+        Some(Value::Array(samples)) => samples,
+        other => {
+            let other = other.unwrap_or(&Value::Null);
+            return Err(whole(mistyped(
+                "samples".into(),
+                other,
+                "a list of subject and object",
+            )));
+        }
+    };
+    let sample = |value: &Value| {
+        let Value::Object(sample) = value else {
+            return Err(Problem::NotAnObject {
+                found: named(value),
+            });
+        };
+        let subject = required(sample, "subject", "subject".into(), SUBJECT)?;
+        let (before, after) = template_parts(field.clone(), template.trim())?;
+        let attribute = said(sample, "object", "object".into(), ANSWER)?;
+        Ok(Fact {
+            attribute,
+            relation: name.clone(),
+            ..placed(&before, &subject, &after)
+        })
+    };
+    let numbered = samples.iter().enumerate();
+    numbered
+        .map(|(i, value)| sample(value).map_err(|p| (format!("sample {}", i + 1), p)))
+        .collect()
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -234,6 +202,7 @@ mod tests {
             subject: "Vinson Massif".into(),
             attribute: Some("Antarctica".into()),
             relation: Some("P30".into()),
+            subject_start: None,
         };
         assert_eq!(parse("f", known).unwrap(), std::slice::from_ref(&fact));
         assert_eq!(parse("f", lines).unwrap(), std::slice::from_ref(&fact));
@@ -264,7 +233,7 @@ mod tests {
             (
                 r#"[" uniforms ", "clothes"]"#,
                 "7",
-                r#"field "answers" is a number: give a list of texts"#,
+                r#"field "answers" is a number: give a text or a list of texts"#,
             ),
             (
                 r#"[" uniforms ", "clothes"]"#,
@@ -339,32 +308,45 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_up_to_its_limit_and_not_beyond() {
-        let text = r#"[{"prompt": "A b", "subject": "A"}]"#;
-        let size = text.len() as u64;
-        assert_eq!(read_limited("f", text.as_bytes(), size).unwrap().len(), 1);
-        let refused = read_limited("f", text.as_bytes(), size - 1);
-        assert!(matches!(refused, Err(Error::TooLarge { limit, .. }) if limit == size - 1));
-        let shown = Error::TooLarge {
-            file: "f".into(),
-            limit: LARGEST_FILE,
-        }
-        .to_string();
-        assert!(shown.contains("256 MiB"), "{shown}");
+    fn a_template_says_where_the_subject_stands() {
+        let full = |prompt: &str, subject: &str| {
+            let text = serde_json::json!([{ "requested_rewrite": { "prompt": prompt, "subject": subject } }]);
+            parse("f", &text.to_string()).unwrap().remove(0)
+        };
+        let ada = full("In the land of Ada, the ruler {} is called", "Ada");
+        assert_eq!(ada.prompt, "In the land of Ada, the ruler Ada is called");
+        assert_eq!(ada.subject_start, Some(30));
+        assert_eq!(full("{} of Ada is", "Ada").subject_start, None);
+        let relation = r#"{"prompt_templates": ["The opposite of the word {} is"], "samples": [{"subject": "he"}]}"#;
+        let he = parse("f", relation).unwrap().remove(0);
+        assert_eq!(he.subject_start, Some(25));
+        assert_eq!(&he.prompt[25..27], "he");
     }
 
     #[test]
-    fn a_file_that_is_no_text_or_not_there_is_named() {
-        let error = read_from("bad.json", &b"[\"\xff\"]"[..]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "bad.json: is not UTF-8 at byte 2: save it as UTF-8"
-        );
-        let error = read(Path::new("/nowhere/facts.json")).unwrap_err();
+    fn a_record_that_can_be_read_in_two_ways_is_refused() {
+        let flat = |prompt: &str| {
+            let text = serde_json::json!([{ "prompt": prompt, "subject": "Ada" }]);
+            parse("f", &text.to_string()).map(|facts| facts[0].prompt.clone())
+        };
+        for (prompt, problem) in [
+            ("{} and {} are", "has 2 {}: put one"),
+            ("f-string {} of Ada is", "which has {} and the subject"),
+        ] {
+            let said = flat(prompt).unwrap_err().to_string();
+            assert!(
+                said.contains("record 1") && said.contains("\"prompt\""),
+                "{said}"
+            );
+            assert!(said.contains(problem), "{said}");
+        }
+        assert_eq!(flat(" Ada is ").unwrap(), "Ada is");
+        assert_eq!(flat("{} is").unwrap(), "Ada is");
+        let big = "[{\"case_id\": 123456789012345678901234567890, \"prompt\": \"Ada is\", \"subject\": \"Ada\"}]";
         assert!(
-            error
-                .to_string()
-                .starts_with("/nowhere/facts.json: cannot be read: ")
+            message(big).contains("\"case_id\" is a number with more digits"),
+            "{}",
+            message(big)
         );
     }
 }

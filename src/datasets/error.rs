@@ -1,6 +1,6 @@
-//! What can be wrong with a fact file.
+//! What can be wrong with a file of records.
 
-/// A fact file that cannot be used.
+/// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be opened or read.
@@ -12,7 +12,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file is larger than [`LARGEST_FILE`](super::LARGEST_FILE).
-    #[error("{file}: is larger than {} MiB, the most a fact file may hold: split it", limit >> 20)]
+    #[error("{file}: is larger than {} MiB, the most a file of records may hold: split it", limit >> 20)]
     TooLarge {
         /// The file.
         file: String,
@@ -36,8 +36,14 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// No record at all.
-    #[error("{file}: holds no facts: give at least one record with prompt and subject")]
+    #[error("{file}: holds no records: give at least one with prompt and subject")]
     Empty {
+        /// The file.
+        file: String,
+    },
+    /// A file of contexts without one.
+    #[error("{file}: holds no contexts: {{}} alone is the bare sentence")]
+    NoContexts {
         /// The file.
         file: String,
     },
@@ -62,6 +68,12 @@ pub enum Problem {
     /// The record is not an object.
     #[error("is {found}, not a record: give an object with prompt and subject")]
     NotAnObject {
+        /// What it is.
+        found: &'static str,
+    },
+    /// A context that is none.
+    #[error("is {found}, not a text: give texts with {{}} for the sentence")]
+    NotAText {
         /// What it is.
         found: &'static str,
     },
@@ -99,6 +111,62 @@ pub enum Problem {
         /// Its value.
         template: String,
     },
+    /// A template with several places for the subject.
+    #[error("field {field:?} has {found} {{}}: put one where the subject goes")]
+    Placeholders {
+        /// The field.
+        field: String,
+        /// How many it has.
+        found: usize,
+    },
+    /// A prompt that has both the subject and a place for it.
+    #[error(
+        "field {field:?} is {prompt:?}, which has {{}} and the subject: put {{}} where the subject goes, or the subject alone"
+    )]
+    Ambiguous {
+        /// The field.
+        field: String,
+        /// Its value.
+        prompt: String,
+    },
+    /// A number that was rounded when it was read.
+    #[error("field {field:?} is a number with more digits than are kept: write it as a text")]
+    Rounded {
+        /// The field.
+        field: String,
+    },
+    /// A list that does not go with another.
+    #[error("field {field:?} has {found} answers to {wanted} questions of {of:?}: give one each")]
+    Unequal {
+        /// The field.
+        field: String,
+        /// Its items.
+        found: usize,
+        /// Those of the other.
+        wanted: usize,
+        /// The other.
+        of: &'static str,
+    },
+    /// Not a record of a data set that has what is asked for.
+    #[error(
+        "is of no form that is known: give \"requested_rewrite\" (CounterFact), \"prompt\", \"subject\", \
+         \"target_new\" and \"ground_truth\" (its flat form), or \"src\", \"subject\", \"alt\" and \"answers\" (zsRE)"
+    )]
+    Unknown,
+    /// A field whose form is not read.
+    #[error("field {field:?} is of a form that is not read: give its prompts as {instead:?}")]
+    Unread {
+        /// The field.
+        field: &'static str,
+        /// Where its contents belong.
+        instead: &'static str,
+    },
+    /// A record of another set than the first.
+    #[error(
+        "is of another data set than record 1, and they are measured differently: evaluate CounterFact and zsRE one \
+         after the other"
+    )]
+    AnotherSet,
     /// The subject's characters do not occur in the prompt.
     #[error(
         "subject {subject:?} does not occur in prompt {prompt:?}: write it exactly as in the prompt, capitals and accents included"

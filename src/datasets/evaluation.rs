@@ -1,0 +1,141 @@
+//! Data sets that edits are judged by: records, read as edits are, with what is measured beside them.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::edits::{Rewrite, rewrite};
+use super::error::{Error, Problem};
+use super::reader;
+use super::record::{Entry, Schema};
+
+/// Which measures belong to a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Set {
+    /// CounterFact, in its full or flat form.
+    CounterFact,
+    /// zsRE.
+    ZsRe,
+}
+
+/// A fact that is rewritten, and the prompts that show what happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The fact, with its paraphrases and neighbours.
+    pub rewrite: Rewrite,
+    /// The neighbours' true answers, one each.
+    pub neighbour_answers: Vec<String>,
+    /// Prompts to continue freely.
+    pub generation_prompts: Vec<String>,
+}
+
+/// A data set.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// What it is.
+    pub set: Set,
+    /// Its records in order.
+    pub records: Vec<Record>,
+    /// The same as they stand in the file.
+    values: Vec<Value>,
+}
+
+/// Reads a data set: CounterFact (full or flat) or zsRE, as a list, a record a line, or a single record.
+///
+/// # Errors
+/// [`Error`], naming the file and, where one record is wrong, that record and its field.
+pub fn read(path: &Path) -> Result<Dataset, Error> {
+    parse(&path.display().to_string(), &reader::text_of(path)?)
+}
+
+/// Reads a data set from text; `file` names it in errors.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(file: &str, text: &str) -> Result<Dataset, Error> {
+    let (mut records, mut values) = (Vec::new(), Vec::new());
+    let mut set = None;
+    reader::records(file, text, |value| {
+        let read = Entry::read(&value).and_then(|entry| {
+            let found = set_of(&entry, &value)?;
+            if *set.get_or_insert(found) != found {
+                return Err(Problem::AnotherSet);
+            }
+            record(entry, found)
+        });
+        match read {
+            Ok(record) => {
+                records.push(record);
+                values.push(value);
+                Ok(())
+            }
+            Err(problem) => Err((value, problem)),
+        }
+    })?;
+    Ok(Dataset {
+        // There is at least one record.
+        set: set.unwrap_or(Set::CounterFact),
+        records,
+        values,
+    })
+}
+
+impl Dataset {
+    /// Keeps the records at these places, in this order.
+    pub fn keep(&mut self, places: &[usize]) {
+        self.records = places.iter().map(|&n| self.records[n].clone()).collect();
+        self.values = places.iter().map(|&n| self.values[n].clone()).collect();
+    }
+
+    /// The records as JSON lines, each as it stood in its file: what [`read`] and `palimpsest edit --file` take.
+    pub fn to_lines(&self) -> String {
+        let lines = self.values.iter().map(|value| format!("{value}\n"));
+        lines.collect()
+    }
+}
+
+fn set_of(entry: &Entry, value: &Value) -> Result<Set, Problem> {
+    match entry.schema {
+        Schema::ZsRe => Ok(Set::ZsRe),
+        Schema::CounterFact => Ok(Set::CounterFact),
+        // A fact of known_1000 has nothing to be measured by.
+        Schema::Flat if value.get("target_new").is_some() => Ok(Set::CounterFact),
+        Schema::Flat => Err(Problem::Unknown),
+    }
+}
+
+fn record(entry: Entry, set: Set) -> Result<Record, Problem> {
+    let names = entry.schema.names();
+    let rewrite = rewrite(&entry)?;
+    if rewrite.target_true.is_none() && set == Set::CounterFact {
+        return Err(Problem::Missing {
+            field: names.target_true.to_owned(),
+            remedy: "give the true object, with which the new one is compared",
+        });
+    }
+    let asked = rewrite.neighbours.len();
+    let answers = match entry.neighbour_answers {
+        _ if asked == 0 => Vec::new(),
+        Some(answers) => answers,
+        None if set == Set::ZsRe => Vec::new(),
+        None => vec![rewrite.target_true.clone().unwrap_or_default()],
+    };
+    // One answer is that of all.
+    let neighbour_answers = match answers.as_slice() {
+        [one] => vec![one.clone(); asked],
+        several if several.len() == asked => answers,
+        several => {
+            return Err(Problem::Unequal {
+                field: names.neighbour_answers.to_owned(),
+                found: several.len(),
+                wanted: asked,
+                of: names.neighbours,
+            });
+        }
+    };
+    Ok(Record {
+        rewrite,
+        neighbour_answers,
+        generation_prompts: entry.generation_prompts,
+    })
+}

@@ -1,0 +1,355 @@
+//! One record of any of the known schemas, read once for tracing, editing and evaluating: it means the same to all.
+
+use serde_json::{Map, Value};
+
+use super::error::Problem;
+
+const PROMPT: &str = "give the text before the answer";
+pub(super) const SUBJECT: &str = "give the part of the prompt that names what the fact is about";
+pub(super) const ANSWER: &str = "give the expected answer, or leave the field out";
+const NEW: &str = "give the new object";
+const PROMPTS: &str = "give a prompt, or leave it out";
+
+/// Which data set a record is of, by what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Schema {
+    /// CounterFact in full: `requested_rewrite`.
+    CounterFact,
+    /// CounterFact, flat, and known_1000: `prompt`.
+    Flat,
+    /// zsRE: `src`.
+    ZsRe,
+}
+
+/// What a record says.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub schema: Schema,
+    pub id: Option<String>,
+    /// The prompt up to its subject, and what is behind it.
+    pub before: String,
+    pub after: String,
+    pub subject: String,
+    pub relation: Option<String>,
+    pub target_new: Option<String>,
+    pub target_true: Option<String>,
+    pub paraphrases: Vec<String>,
+    pub neighbours: Vec<String>,
+    /// The neighbours' true answers, where the record has a field for them.
+    pub neighbour_answers: Option<Vec<String>>,
+    pub generation_prompts: Vec<String>,
+    /// Neighbours in a form of which only the name is known.
+    pub unread: Option<&'static str>,
+}
+
+/// The names of the fields of a schema, as messages have them.
+pub(super) struct Names {
+    pub target_new: &'static str,
+    pub target_true: &'static str,
+    pub neighbours: &'static str,
+    pub neighbour_answers: &'static str,
+    paraphrases: &'static str,
+}
+
+impl Schema {
+    pub fn names(self) -> Names {
+        let [
+            target_new,
+            target_true,
+            paraphrases,
+            neighbours,
+            neighbour_answers,
+        ] = match self {
+            Self::CounterFact => [
+                "target_new.str",
+                "target_true.str",
+                "paraphrase_prompts",
+                "neighborhood_prompts",
+                "",
+            ],
+            Self::Flat => [
+                "target_new",
+                "ground_truth",
+                "rephrase_prompt",
+                "locality_prompt",
+                "locality_ground_truth",
+            ],
+            Self::ZsRe => ["alt", "answers", "rephrase", "loc", "loc_ans"],
+        };
+        Names {
+            target_new,
+            target_true,
+            neighbours,
+            neighbour_answers,
+            paraphrases,
+        }
+    }
+}
+
+impl Entry {
+    /// Reads a record.
+    pub fn read(value: &Value) -> Result<Self, Problem> {
+        let Value::Object(record) = value else {
+            return Err(Problem::NotAnObject {
+                found: named(value),
+            });
+        };
+        let id = ["known_id", "case_id", "id"]
+            .into_iter()
+            .find_map(|field| identifier(record, field).transpose())
+            .transpose()?;
+        let schema = match present(record, "requested_rewrite") {
+            Some(Value::Object(_)) => Schema::CounterFact,
+            Some(other) => {
+                let wanted = "an object with prompt and subject";
+                return Err(mistyped("requested_rewrite".into(), other, wanted));
+            }
+            None if present(record, "prompt").is_none() && present(record, "src").is_some() => {
+                Schema::ZsRe
+            }
+            None => Schema::Flat,
+        };
+        let names = schema.names();
+        let mut entry = Self {
+            schema,
+            id,
+            before: String::new(),
+            after: String::new(),
+            subject: String::new(),
+            relation: None,
+            target_new: None,
+            target_true: None,
+            paraphrases: texts(record, names.paraphrases)?,
+            neighbours: texts(record, names.neighbours)?,
+            neighbour_answers: match present(record, names.neighbour_answers) {
+                Some(_) => Some(texts(record, names.neighbour_answers)?),
+                None => None,
+            },
+            generation_prompts: texts(record, "generation_prompts")?,
+            unread: present(record, "locality").map(|_| "locality"),
+        };
+        match schema {
+            Schema::CounterFact => entry.full(record)?,
+            Schema::Flat => entry.flat(record)?,
+            Schema::ZsRe => entry.zsre(record)?,
+        }
+        Ok(entry)
+    }
+
+    /// The prompt with `{}` for the subject.
+    pub fn template(&self) -> String {
+        format!("{}{{}}{}", self.before, self.after)
+    }
+
+    fn full(&mut self, record: &Map<String, Value>) -> Result<(), Problem> {
+        let Some(Value::Object(rewrite)) = record.get("requested_rewrite") else {
+            return Err(Problem::Unknown);
+        };
+        let inside = |field: &str| format!("requested_rewrite.{field}");
+        self.subject = required(rewrite, "subject", inside("subject"), SUBJECT)?;
+        let template = required(rewrite, "prompt", inside("prompt"), PROMPT)?;
+        (self.before, self.after) = template_parts(inside("prompt"), &template)?;
+        let target = |field: &str, remedy| match present(rewrite, field) {
+            None => Ok(None),
+            Some(Value::Object(target)) => {
+                said(target, "str", inside(&format!("{field}.str")), remedy)
+            }
+            Some(other) => Err(mistyped(inside(field), other, "an object with str")),
+        };
+        self.target_new = target("target_new", NEW)?;
+        self.target_true = target("target_true", ANSWER)?;
+        self.relation = text(rewrite, "relation_id", inside("relation_id"))?;
+        Ok(())
+    }
+
+    fn flat(&mut self, record: &Map<String, Value>) -> Result<(), Problem> {
+        let prompt = required(record, "prompt", "prompt".into(), PROMPT)?;
+        self.subject = required(record, "subject", "subject".into(), SUBJECT)?;
+        (self.before, self.after) = parts("prompt", &prompt, &self.subject)?;
+        self.target_new = said(record, "target_new", "target_new".into(), NEW)?;
+        self.target_true = match said(record, "attribute", "attribute".into(), ANSWER)? {
+            None => first(record, "ground_truth")?,
+            found => found,
+        };
+        self.relation = match text(record, "relation_id", "relation_id".into())? {
+            None => text(record, "relation", "relation".into())?,
+            found => found,
+        };
+        Ok(())
+    }
+
+    fn zsre(&mut self, record: &Map<String, Value>) -> Result<(), Problem> {
+        let prompt = required(record, "src", "src".into(), PROMPT)?;
+        self.subject = required(record, "subject", "subject".into(), SUBJECT)?;
+        (self.before, self.after) = parts("src", &prompt, &self.subject)?;
+        self.target_new = said(record, "alt", "alt".into(), NEW)?;
+        self.target_true = first(record, "answers")?;
+        for neighbour in &mut self.neighbours {
+            // The data set's own mark of where its unrelated questions come from.
+            *neighbour = neighbour.trim_start_matches("nq question: ").to_owned();
+        }
+        Ok(())
+    }
+}
+
+/// "record 3 (known_id 17)".
+pub(super) fn described(place: String, record: &Value) -> String {
+    let Value::Object(record) = record else {
+        return place;
+    };
+    let ids = ["known_id", "case_id", "id"].into_iter();
+    let mut found = ids.filter_map(|field| Some((field, identifier(record, field).ok()??)));
+    match found.next() {
+        Some((field, id)) => format!("{place} ({field} {id})"),
+        None => place,
+    }
+}
+
+/// Numbers up to this are kept exactly where they are not whole.
+const EXACT: f64 = (1_u64 << 53) as f64;
+
+fn identifier(record: &Map<String, Value>, field: &str) -> Result<Option<String>, Problem> {
+    match present(record, field) {
+        Some(Value::Number(n)) if n.is_f64() && n.as_f64().is_none_or(|n| n.abs() > EXACT) => {
+            Err(Problem::Rounded {
+                field: field.to_owned(),
+            })
+        }
+        Some(Value::Number(n)) => Ok(Some(n.to_string())),
+        Some(Value::String(s)) if !s.trim().is_empty() => Ok(Some(s.clone())),
+        _ => Ok(None),
+    }
+}
+
+/// A template before and behind its one `{}`.
+pub(super) fn template_parts(field: String, template: &str) -> Result<(String, String), Problem> {
+    match template.matches("{}").count() {
+        0 => Err(Problem::NoPlaceholder {
+            field,
+            template: template.to_owned(),
+        }),
+        1 => {
+            let (before, after) = template.split_once("{}").unwrap_or_default();
+            Ok((before.to_owned(), after.to_owned()))
+        }
+        found => Err(Problem::Placeholders { field, found }),
+    }
+}
+
+/// A prompt before and behind its subject, which stands there itself (its first occurrence counts) or as `{}`.
+fn parts(field: &str, prompt: &str, subject: &str) -> Result<(String, String), Problem> {
+    if prompt.contains("{}") {
+        let parts = template_parts(field.to_owned(), prompt)?;
+        if prompt.contains(subject) {
+            return Err(Problem::Ambiguous {
+                field: field.to_owned(),
+                prompt: prompt.to_owned(),
+            });
+        }
+        return Ok(parts);
+    }
+    match prompt.split_once(subject) {
+        Some((before, after)) => Ok((before.to_owned(), after.to_owned())),
+        None => Err(Problem::SubjectNotInPrompt {
+            subject: subject.to_owned(),
+            prompt: prompt.to_owned(),
+        }),
+    }
+}
+
+/// A field that is there and not null.
+pub(super) fn present<'a>(record: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    record.get(key).filter(|value| !value.is_null())
+}
+
+/// A text, where the field is there.
+pub(super) fn text(
+    record: &Map<String, Value>,
+    key: &str,
+    field: String,
+) -> Result<Option<String>, Problem> {
+    match present(record, key) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(other) => Err(mistyped(field, other, "a text")),
+    }
+}
+
+/// A text that must be there and say something, without the spaces around it.
+pub(super) fn required(
+    record: &Map<String, Value>,
+    key: &str,
+    field: String,
+    remedy: &'static str,
+) -> Result<String, Problem> {
+    said(record, key, field.clone(), remedy)?.ok_or(Problem::Missing { field, remedy })
+}
+
+/// A text that says something where it is there, without the spaces around it: a blank answer would match no prediction.
+pub(super) fn said(
+    record: &Map<String, Value>,
+    key: &str,
+    field: String,
+    remedy: &'static str,
+) -> Result<Option<String>, Problem> {
+    match text(record, key, field.clone())?.as_deref().map(str::trim) {
+        Some("") => Err(Problem::Blank { field, remedy }),
+        found => Ok(found.map(str::to_owned)),
+    }
+}
+
+/// A text, or the first of a list of texts, which all are right.
+fn first(record: &Map<String, Value>, key: &str) -> Result<Option<String>, Problem> {
+    match present(record, key) {
+        Some(Value::Array(list)) => match list.first() {
+            None => Ok(None),
+            Some(value) => {
+                one(value, format!("{key}[0]"), ANSWER).map(|text| Some(text.trim().to_owned()))
+            }
+        },
+        Some(Value::String(_)) | None => said(record, key, key.to_owned(), ANSWER),
+        Some(other) => Err(mistyped(key.to_owned(), other, "a text or a list of texts")),
+    }
+}
+
+/// A field that holds a text or a list of texts, none of them blank, or is not there.
+fn texts(record: &Map<String, Value>, key: &str) -> Result<Vec<String>, Problem> {
+    match present(record, key) {
+        None => Ok(Vec::new()),
+        Some(Value::Array(list)) => {
+            let numbered = list.iter().enumerate();
+            numbered
+                .map(|(n, value)| one(value, format!("{key}[{n}]"), PROMPTS))
+                .collect()
+        }
+        Some(value @ Value::String(_)) => Ok(vec![one(value, key.to_owned(), PROMPTS)?]),
+        Some(other) => Err(mistyped(key.to_owned(), other, "a text or a list of texts")),
+    }
+}
+
+fn one(value: &Value, field: String, remedy: &'static str) -> Result<String, Problem> {
+    match value {
+        Value::String(text) if text.trim().is_empty() => Err(Problem::Blank { field, remedy }),
+        Value::String(text) => Ok(text.clone()),
+        other => Err(mistyped(field, other, "a text")),
+    }
+}
+
+pub(super) fn mistyped(field: String, found: &Value, wanted: &'static str) -> Problem {
+    Problem::Type {
+        field,
+        found: named(found),
+        wanted,
+    }
+}
+
+pub(super) fn named(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
