@@ -156,6 +156,7 @@ pub fn credentials(config: &ClientConfig) -> Credentials<'_> {
         ca: config.ca.as_deref(),
         certificate: config.certificate.as_deref().zip(config.key.as_deref()),
         token_file: config.token_file.as_deref(),
+        insecure: config.insecure,
     }
 }
 

@@ -51,6 +51,19 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A token would go over the network as it is.
+    #[error(
+        "the token of {} is not shown to {address}, which is called without TLS, where others read it: call it as \
+         https://HOST:PORT, with the authority in client.ca or worker.ca; on this machine alone, client.insecure or \
+         worker.insecure = true allows it",
+        path.display()
+    )]
+    TokenInTheClear {
+        /// The address.
+        address: String,
+        /// The token's file.
+        path: PathBuf,
+    },
     /// What the client is to show, or to trust, cannot be read.
     #[error("cannot use {path}: {reason}")]
     Credentials {
@@ -70,6 +83,8 @@ pub struct Credentials<'a> {
     pub certificate: Option<(&'a Path, &'a Path)>,
     /// A file with a token.
     pub token_file: Option<&'a Path>,
+    /// Whether the token may go to this machine itself without TLS; to others it never does.
+    pub insecure: bool,
 }
 
 impl Credentials<'_> {
@@ -85,10 +100,23 @@ impl Credentials<'_> {
         Ok(tls)
     }
 
-    fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, Error> {
+    fn authorization(&self, address: &str) -> Result<Option<MetadataValue<Ascii>>, Error> {
         let Some(path) = self.token_file else {
             return Ok(None);
         };
+        let by_choice = self.insecure && is_this_machine(address);
+        if !address.starts_with("https:") && !by_choice {
+            return Err(Error::TokenInTheClear {
+                address: address.to_owned(),
+                path: path.to_owned(),
+            });
+        }
+        if is_readable_by_all(path) {
+            tracing::warn!(
+                path = %path.display(),
+                "everybody on this machine can read the token: chmod 600"
+            );
+        }
         let text = String::from_utf8_lossy(&read(path)?).into_owned();
         let token = text.trim();
         let unusable = |reason: &str| Error::Credentials {
@@ -104,6 +132,23 @@ impl Credentials<'_> {
         value.set_sensitive(true); // left out of what is printed for debugging
         Ok(Some(value))
     }
+}
+
+/// Whether an address is of this machine, by its own words: no name is looked up.
+fn is_this_machine(address: &str) -> bool {
+    let uri: Result<tonic::transport::Uri, _> = address.parse();
+    let host = uri.ok().and_then(|uri| uri.host().map(str::to_owned));
+    host.is_some_and(|host| {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let ip: Result<std::net::IpAddr, _> = bare.parse();
+        host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+    })
+}
+
+fn is_readable_by_all(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(path).map(|it| it.permissions().mode());
+    mode.is_ok_and(|mode| mode & 0o004 != 0)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
@@ -203,6 +248,7 @@ impl Client {
     /// # Errors
     /// [`Error::Address`], [`Error::Credentials`] and [`Error::Connect`].
     pub async fn connect_with(address: &str, credentials: &Credentials<'_>) -> Result<Self, Error> {
+        let authorization = credentials.authorization(address)?;
         let channel = secured(address, credentials)?
             .connect()
             .await
@@ -210,7 +256,7 @@ impl Client {
                 address: address.to_owned(),
                 reason: deepest(&error),
             })?;
-        Self::new(channel).with_token(credentials)
+        Ok(Self::new(channel).with_authorization(authorization))
     }
 
     /// A client that connects when it is first used, and again whenever it must.
@@ -218,13 +264,14 @@ impl Client {
     /// # Errors
     /// [`Error::Address`] and [`Error::Credentials`].
     pub fn connect_lazy(address: &str, credentials: &Credentials<'_>) -> Result<Self, Error> {
+        let authorization = credentials.authorization(address)?;
         let channel = secured(address, credentials)?.connect_lazy();
-        Self::new(channel).with_token(credentials)
+        Ok(Self::new(channel).with_authorization(authorization))
     }
 
-    fn with_token(mut self, credentials: &Credentials<'_>) -> Result<Self, Error> {
-        self.identity.authorization = credentials.authorization()?;
-        Ok(self)
+    fn with_authorization(mut self, authorization: Option<MetadataValue<Ascii>>) -> Self {
+        self.identity.authorization = authorization;
+        self
     }
 
     /// A client over a channel.
@@ -316,4 +363,39 @@ fn deepest(error: &dyn std::error::Error) -> String {
         deepest = source;
     }
     deepest.to_string()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_goes_out_over_tls_or_to_this_machine_by_choice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "secret\n").unwrap();
+        let shown = |address: &str, insecure| {
+            let credentials = Credentials {
+                token_file: Some(&path),
+                insecure,
+                ..Credentials::default()
+            };
+            credentials.authorization(address).is_ok()
+        };
+        for here in ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1"] {
+            assert!(shown(here, true), "{here}");
+            assert!(!shown(here, false), "{here}");
+        }
+        for there in [
+            "http://10.0.0.1:1",
+            "http://head:1",
+            "http://localhost.example.org:1",
+            "http://127.0.0.1.example.org:1",
+            "head:7461",
+        ] {
+            assert!(!shown(there, true), "{there}");
+            assert!(shown("https://head:1", false));
+        }
+    }
 }

@@ -218,8 +218,10 @@ settings! {
         certificate: Option<PathBuf> = "",
         /// The key of that certificate: a PEM file.
         key: Option<PathBuf> = "",
-        /// A file with the token that the worker shows, alone.
+        /// A file with the token that the worker shows, alone. It is shown over TLS.
         token_file: Option<PathBuf> = "",
+        /// Show the token without TLS to a coordinator on this machine.
+        insecure: bool = "false",
         /// The device that computes: `auto` (the first GPU, or the CPU where there is none),
         /// `cpu`, `cuda` or `cuda:N`.
         device: Device = "auto",
@@ -265,8 +267,10 @@ settings! {
         certificate: Option<PathBuf> = "",
         /// The key of that certificate: a PEM file.
         key: Option<PathBuf> = "",
-        /// A file with the token that the command shows, alone.
+        /// A file with the token that the command shows, alone. It is shown over TLS.
         token_file: Option<PathBuf> = "",
+        /// Show the token without TLS to a coordinator on this machine.
+        insecure: bool = "false",
         /// The folder of everything that the coordinator inside the command keeps.
         store: PathBuf = "$XDG_DATA_HOME/palimpsest",
         /// The device of the worker inside the command: `auto`, `cpu`, `cuda` or `cuda:N`.

@@ -59,13 +59,8 @@ pub fn read(path: &Path) -> Result<Vec<Rewrite>, Error> {
 pub fn parse(file: &str, text: &str) -> Result<Vec<Rewrite>, Error> {
     let mut rewrites = Vec::new();
     reader::records(file, text, |value| {
-        match Entry::read(&value).and_then(|entry| rewrite(&entry)) {
-            Ok(rewrite) => {
-                rewrites.push(rewrite);
-                Ok(())
-            }
-            Err(problem) => Err((value, problem)),
-        }
+        rewrites.push(rewrite(&Entry::read(value)?)?);
+        Ok(())
     })?;
     Ok(rewrites)
 }

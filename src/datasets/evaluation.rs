@@ -56,21 +56,14 @@ pub fn parse(file: &str, text: &str) -> Result<Dataset, Error> {
     let (mut records, mut values) = (Vec::new(), Vec::new());
     let mut set = None;
     reader::records(file, text, |value| {
-        let read = Entry::read(&value).and_then(|entry| {
-            let found = set_of(&entry, &value)?;
-            if *set.get_or_insert(found) != found {
-                return Err(Problem::AnotherSet);
-            }
-            record(entry, found)
-        });
-        match read {
-            Ok(record) => {
-                records.push(record);
-                values.push(value);
-                Ok(())
-            }
-            Err(problem) => Err((value, problem)),
+        let entry = Entry::read(value)?;
+        let found = set_of(&entry)?;
+        if *set.get_or_insert(found) != found {
+            return Err(Problem::AnotherSet);
         }
+        records.push(record(entry, found)?);
+        values.push(value.clone());
+        Ok(())
     })?;
     Ok(Dataset {
         // There is at least one record.
@@ -94,12 +87,12 @@ impl Dataset {
     }
 }
 
-fn set_of(entry: &Entry, value: &Value) -> Result<Set, Problem> {
+fn set_of(entry: &Entry) -> Result<Set, Problem> {
     match entry.schema {
         Schema::ZsRe => Ok(Set::ZsRe),
         Schema::CounterFact => Ok(Set::CounterFact),
         // A fact of known_1000 has nothing to be measured by.
-        Schema::Flat if value.get("target_new").is_some() => Ok(Set::CounterFact),
+        Schema::Flat if entry.target_new.is_some() => Ok(Set::CounterFact),
         Schema::Flat => Err(Problem::Unknown),
     }
 }

@@ -83,12 +83,9 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Fact>, Error> {
         };
     }
     let mut facts = Vec::new();
-    reader::records(file, text, |value| match Entry::read(&value) {
-        Ok(entry) => {
-            facts.push(fact(entry));
-            Ok(())
-        }
-        Err(problem) => Err((value, problem)),
+    reader::records(file, text, |value| {
+        facts.push(fact(Entry::read(value)?));
+        Ok(())
     })?;
     Ok(facts)
 }

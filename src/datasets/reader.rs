@@ -65,7 +65,7 @@ pub fn text_from(file: &str, source: impl Read, limit: u64) -> Result<String, Er
 pub fn records(
     file: &str,
     text: &str,
-    mut take: impl FnMut(Value) -> Result<(), (Value, Problem)>,
+    mut take: impl FnMut(&Value) -> Result<(), Problem>,
 ) -> Result<(), Error> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut found = 0;
@@ -75,7 +75,7 @@ pub fn records(
             Some(line) => format!("line {line}"),
             None => format!("record {found}"),
         };
-        take(value).map_err(|(value, problem)| Error::Record {
+        take(&value).map_err(|problem| Error::Record {
             file: file.to_owned(),
             record: described(place, &value),
             problem,

@@ -387,6 +387,7 @@ fn who_asks_too_often_is_told_when_to_come_again_and_others_are_served() {
             ca: Some(&ca),
             certificate: Some((&certificate, &key)),
             token_file: None,
+            insecure: false,
         };
         let address = url(&server);
         let connecting = Client::connect_with(&address, &credentials);

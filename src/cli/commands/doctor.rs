@@ -316,6 +316,7 @@ async fn coordinators(findings: &mut Findings, config: &Config) {
             ca: worker.ca.as_deref(),
             certificate: worker.certificate.as_deref().zip(worker.key.as_deref()),
             token_file: worker.token_file.as_deref(),
+            insecure: worker.insecure,
         };
         coordinator(
             findings,

@@ -192,6 +192,7 @@ async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode
         ca: settings.ca.as_deref(),
         certificate: settings.certificate.as_deref().zip(settings.key.as_deref()),
         token_file: settings.token_file.as_deref(),
+        insecure: settings.insecure,
     };
     let client = Client::connect_lazy(settings.coordinator.as_str(), &credentials)?;
     tracing::info!(
