@@ -2,18 +2,16 @@
 #![allow(clippy::disallowed_methods)] // as in the file above
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use super::super::engine::failure;
-use super::super::files;
-use super::super::prepare::{Prepared, prepare};
+use super::super::prepare::prepare;
 use super::super::work::{Key, Report, Shared, Work, to_key};
-use super::{Outbox, Session};
+use super::held::{Fetched, Held};
+use super::state::{Outbox, Session};
 use crate::proto::v1::connect_request::Message as Request;
 use crate::proto::v1::{self, FailureClass};
 use crate::telemetry::metrics::{WORKER_FAILURES, WORKER_LEASE_SECONDS, WORKER_UNITS};
@@ -22,31 +20,6 @@ use crate::wire::class_name;
 
 /// Steps of an edit are told at once, but no more often than this.
 const STEP_PACE: Duration = Duration::from_millis(200);
-
-/// A lease made ready, or why not.
-pub(super) type Fetched = (Key, Result<Prepared, files::Error>);
-
-/// A lease that this worker holds.
-pub(super) struct Held {
-    pub shared: Arc<Shared>,
-    /// Set when the engine is through with it; sent once every commit is acknowledged.
-    pub ended: Option<v1::TaskEnd>,
-    /// When the engine began with it.
-    pub begun: Option<Instant>,
-    /// Its span, and that of the engine's work on it.
-    span: Span,
-    computing: Option<Span>,
-    /// What makes it ready.
-    preparing: AbortHandle,
-}
-
-impl Drop for Held {
-    /// Nothing that was begun for a lease goes on without it.
-    fn drop(&mut self) {
-        self.preparing.abort();
-        self.shared.cancelled.store(true, Ordering::Relaxed);
-    }
-}
 
 impl Session {
     pub(super) fn take(&mut self, lease: v1::Lease, out: &Outbox) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::engine::failure;
-use super::{HAND_BACK, Outbox, Session};
+use super::state::{HAND_BACK, Outbox, Session};
 use crate::proto::v1::connect_request::Message as Request;
 use crate::proto::v1::{self, FailureClass};
 

@@ -1,11 +1,12 @@
 //! The lease loop: one stream to the coordinator, opened again whenever it breaks.
 #![allow(clippy::disallowed_methods)] // the owner of the worker's clock and tasks
 
+mod held;
 mod leases;
 mod leaving;
+mod state;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,45 +17,23 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use self::leases::{Fetched, Held};
+pub use self::state::Options;
+
 use self::leaving::{drain_message, until};
+use self::state::{HAND_BACK, Outbox, Session};
 use super::computing::Computing;
 use super::engine::Engine;
 use super::files::Fetcher;
-use super::prepare::Prepared;
-use super::work::{Error, Key, Report, Work, to_key};
+use super::work::Error;
 use crate::client::Client;
 use crate::objects::ObjectStore;
 use crate::proto::v1;
 use crate::proto::v1::connect_request::Message as Request;
 use crate::proto::v1::connect_response::Message as Response;
 use crate::telemetry::metrics::{WORKER_CONNECTED, WORKER_LEASES, WORKER_RECONNECTS};
-use crate::wire::names;
 
-/// The protocol that this worker speaks.
-const PROTOCOL: u32 = 1;
 /// First and longest wait before a broken stream is opened again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
-/// How long it takes to hand leases back, ahead of the time when the worker is taken away.
-const HAND_BACK: Duration = Duration::from_secs(5);
-
-/// How a worker is to behave.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Its identifier: new for every process. Where another process goes by it too, the one that said
-    /// so later has it, and this worker goes on as `{id}.2`.
-    pub id: String,
-    /// Leases to hold at a time: one that runs, the others so that the engine never waits.
-    pub credits: u32,
-    /// Where fetched objects and laid-out checkpoints go.
-    pub cache: PathBuf,
-    /// How long a running task may go on after the worker was asked to leave.
-    pub drain_timeout: Duration,
-    /// When the worker will be taken away, where that is known.
-    pub valid_until: Option<std::time::SystemTime>,
-    /// How long to stay with nothing to do; for ever if there is no limit.
-    pub idle_exit: Option<Duration>,
-}
 
 /// Works until `shutdown`, then hands back what does not finish in time.
 ///
@@ -103,33 +82,6 @@ pub async fn run(
     let joined = computing.join().await;
     ended?;
     joined
-}
-
-struct Session {
-    fetcher: Fetcher,
-    options: Options,
-    /// How often another process took this worker's identifier.
-    renamed: u32,
-    capabilities: v1::Capabilities,
-    loaded: Arc<std::sync::Mutex<Vec<String>>>,
-    leases: BTreeMap<Key, Held>,
-    /// Leases that wait for the engine, in the order in which they came.
-    queue: VecDeque<(Key, Option<Prepared>)>,
-    running: Option<Key>,
-    /// When the last heartbeat was sent.
-    told: Option<Instant>,
-    /// Commits that were not acknowledged, by lease and unit: repeated on every new stream.
-    unacknowledged: BTreeMap<(Key, u64), v1::Commit>,
-    to_engine: mpsc::UnboundedSender<Work>,
-    engine_outbox: mpsc::UnboundedReceiver<Report>,
-    draining: bool,
-    drain_deadline: Option<Instant>,
-    /// When a worker that holds no lease leaves; none while it holds one.
-    idle_deadline: Option<Instant>,
-    fetched: (
-        mpsc::UnboundedSender<Fetched>,
-        mpsc::UnboundedReceiver<Fetched>,
-    ),
 }
 
 enum StreamEnd {
@@ -249,141 +201,4 @@ impl Session {
             }
         }
     }
-
-    /// The identifier that this worker goes by.
-    fn id(&self) -> String {
-        let first = &self.options.id;
-        match self.renamed {
-            0 => first.clone(),
-            times => {
-                let number = format!(".{}", u64::from(times) + 1);
-                let room = names::LONGEST_IDENTIFIER - number.len();
-                format!("{}{number}", first.get(..room).unwrap_or(first))
-            }
-        }
-    }
-
-    /// Goes on under another identifier: another process goes by this one, and has the leases that
-    /// were held under it. Whoever that is, it is no reason to stop working.
-    fn rename(&mut self, reason: &str) {
-        let before = self.id();
-        self.renamed = self.renamed.saturating_add(1);
-        tracing::warn!(
-            reason,
-            "another process goes by the id {before}: this worker goes on as {}",
-            self.id()
-        );
-        for key in self.leases.keys().cloned().collect::<Vec<_>>() {
-            self.forget(&key);
-        }
-    }
-
-    fn hello(&self) -> v1::Hello {
-        let held = self.leases.keys().map(to_key).collect();
-        v1::Hello {
-            worker_id: self.id(),
-            protocol: PROTOCOL,
-            capabilities: Some(v1::Capabilities {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                loaded_models: self.loaded(),
-                device_memory: match self.capabilities.device_memory {
-                    0 if self.capabilities.device.starts_with("cpu") => host_memory(),
-                    known => known,
-                },
-                ..self.capabilities.clone()
-            }),
-            held,
-            credits: if self.draining {
-                0
-            } else {
-                self.options.credits
-            },
-            valid_until: self.options.valid_until.map(Into::into),
-        }
-    }
-
-    fn loaded(&self) -> Vec<String> {
-        self.loaded
-            .lock()
-            .map(|loaded| loaded.clone())
-            .unwrap_or_default()
-    }
-
-    fn welcome(&mut self, welcome: &v1::Welcome, out: &Outbox) {
-        WORKER_CONNECTED.set([], 1.0);
-        let ours = env!("CARGO_PKG_VERSION");
-        if !["", ours].contains(&welcome.version.as_str()) {
-            tracing::warn!(
-                coordinator = welcome.version,
-                worker = ours,
-                "the coordinator runs another version: upgrade the older of the two"
-            );
-        }
-        let adopted: Vec<Key> = welcome
-            .adopted
-            .iter()
-            .map(|k| (k.task.clone(), k.epoch))
-            .collect();
-        let stale: Vec<Key> = self
-            .leases
-            .keys()
-            .filter(|key| !adopted.contains(key))
-            .cloned()
-            .collect();
-        for key in stale {
-            self.forget(&key);
-        }
-        for commit in self.unacknowledged.values() {
-            out.send(Request::Commit(commit.clone()));
-        }
-        for key in adopted {
-            self.finish(&key, out);
-        }
-    }
-
-    fn heartbeat(&mut self, out: &Outbox) {
-        let leases = self
-            .leases
-            .iter()
-            .map(|(key, held)| {
-                let total = held.shared.total.load(Ordering::Relaxed) as f64;
-                let seconds = held
-                    .begun
-                    .map_or(f64::INFINITY, |at| at.elapsed().as_secs_f64());
-                v1::LeaseProgress {
-                    lease: Some(to_key(key)),
-                    steps: held.shared.steps.load(Ordering::Relaxed),
-                    steps_per_second: total / seconds.max(0.1),
-                    edit: held.shared.edit.lock().map_or(None, |edit| edit.clone()),
-                }
-            })
-            .collect();
-        self.told = Some(Instant::now());
-        out.send(Request::Heartbeat(v1::Heartbeat {
-            leases,
-            loaded_models: self.loaded(),
-        }));
-    }
-}
-
-struct Outbox(mpsc::UnboundedSender<v1::ConnectRequest>);
-
-impl Outbox {
-    fn send(&self, message: Request) {
-        // A closed stream is noticed by its reading side, which then opens another.
-        let _ = self.0.send(v1::ConnectRequest {
-            message: Some(message),
-        });
-    }
-}
-
-/// Memory of this machine in bytes; 0 where it cannot be told.
-fn host_memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kibibytes = total.and_then(|rest| rest.trim().strip_suffix("kB"));
-    kibibytes
-        .and_then(|it| it.trim().parse::<u64>().ok())
-        .unwrap_or_default()
-        << 10
 }

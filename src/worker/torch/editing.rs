@@ -10,7 +10,7 @@ use tch::Device;
 
 use super::super::engine::Sink;
 use super::super::prepare::Prepared;
-use super::Loaded;
+use super::loaded::Loaded;
 use super::units::Stopped;
 use crate::edit::{
     self, ContextPlan, Error, Hyperparameters, KeyCovariance, Method, Overrides, Request, Step,

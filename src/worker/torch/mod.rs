@@ -1,6 +1,7 @@
 //! The engine on libtorch: loads a model and runs the units of a lease on it, each kind in a file of its own over the one
 //! loop of `units.rs`.
 
+mod device;
 mod edit;
 mod editing;
 mod eval;
@@ -13,6 +14,7 @@ mod units;
 
 use tch::Device;
 
+use device::{LIBTORCH, device_name, dtype_name, vector_extension};
 pub use loaded::Loaded;
 pub use self_test::{SelfTest, self_test};
 
@@ -21,16 +23,6 @@ use super::prepare::Prepared;
 use crate::causal;
 use crate::model;
 use crate::proto::v1::{self, FailureClass, lease::Settings};
-
-/// What the activations of a batch may take if nothing is said: little on a CPU, which is not faster
-/// with more, and enough on a GPU to keep it busy. One number for every device of a kind: where
-/// products are not oneDNN's, the rows of a batch decide the last bits of its results.
-fn batch_memory(device: Device) -> u64 {
-    match device {
-        Device::Cpu => 256 << 20,
-        _ => 4 << 30,
-    }
-}
 
 /// The engine on libtorch.
 #[derive(Debug)]
@@ -65,7 +57,7 @@ impl Torch {
         Ok(Self {
             device,
             threads,
-            batch_memory: batch_memory.unwrap_or_else(|| self::batch_memory(device)),
+            batch_memory: batch_memory.unwrap_or_else(|| device::batch_memory(device)),
             loaded: None,
             factorised: None,
         })
@@ -218,35 +210,3 @@ impl Torch {
         }
     }
 }
-
-fn dtype_name(dtype: v1::Dtype) -> &'static str {
-    match dtype {
-        v1::Dtype::Unspecified | v1::Dtype::F32 => "f32",
-        v1::Dtype::Bf16 => "bf16",
-        v1::Dtype::F16 => "f16",
-    }
-}
-
-fn device_name(device: Device) -> String {
-    match device {
-        Device::Cuda(index) => format!("cuda:{index}"),
-        _ => "cpu".to_owned(),
-    }
-}
-
-/// The widest vector extension, by which libtorch and its libraries choose their kernels.
-fn vector_extension() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::is_x86_feature_detected!("avx512f") {
-            return "avx512";
-        }
-        if std::is_x86_feature_detected!("avx2") {
-            return "avx2";
-        }
-    }
-    std::env::consts::ARCH
-}
-
-/// The version of libtorch that tch 0.26 is made for; torch-sys refuses to be built with another.
-const LIBTORCH: &str = "2.13";

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tch::{Cuda, Device, Kind, Tensor};
 
-use super::{LIBTORCH, device_name};
+use super::device::{LIBTORCH, device_name};
 use crate::model;
 
 /// Rows and columns of the factors.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::engine::{Sink, failure};
 use super::super::prepare::Prepared;
-use super::Loaded;
+use super::loaded::Loaded;
 use super::units::{Kind, Stopped, mixed};
 use crate::causal::noise::{Law, Rule};
 use crate::causal::{self, EmbeddingGaussian, Error, Settings};
