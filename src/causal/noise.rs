@@ -100,9 +100,6 @@ impl Rule {
     }
 }
 
-/// The largest number in single precision, the widest that models are run in.
-const LARGEST: f64 = f32::MAX as f64;
-
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.replace {
@@ -132,10 +129,8 @@ impl FromStr for Rule {
         };
         let scale = |digits: &str, name: &str| -> Result<f64, Error> {
             match digits.parse::<f64>() {
-                Ok(value) if (0.0..=LARGEST).contains(&value) => Ok(value),
-                Ok(value) if value > LARGEST => Err(error(format!(
-                    "{name} {value} is more than a number of a model can be: give less than {LARGEST:e}"
-                ))),
+                // How much is too much for a model's numbers, the model shows.
+                Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
                 Ok(value) => Err(error(format!("{name} {value} is not zero or more"))),
                 Err(_) => Err(error(format!("{name} `{digits}` is not a number"))),
             }
