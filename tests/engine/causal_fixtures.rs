@@ -477,3 +477,21 @@ fn a_wrong_request_is_named() {
     let error = trace(&fixture.model, &fixture.fact(), &none, &Unwatched).unwrap_err();
     assert!(error.to_string().starts_with("samples = 0"), "{error}");
 }
+
+#[test]
+fn noise_that_the_models_numbers_do_not_hold_is_an_error_of_the_fact() {
+    let fixture = fixture("llama");
+    for (engine, deviation) in [
+        (Engine::Exact, 1e38),
+        (Engine::Plain, 1e38),
+        (Engine::Exact, 1e308),
+    ] {
+        let settings = Settings {
+            noise: Noise::gaussian(deviation),
+            ..fixture.settings(engine)
+        };
+        let error = trace(&fixture.model, &fixture.fact(), &settings, &Unwatched).unwrap_err();
+        assert!(matches!(error, Error::CorruptedNotFinite { .. }), "{error}");
+        assert!(error.to_string().contains("give less noise"), "{error}");
+    }
+}

@@ -624,5 +624,5 @@ fn ids_beyond_the_embedding_are_refused() {
         .to_string();
     assert!(error.contains("288"), "{error}");
     fs::remove_file(&path).unwrap();
-    refused(folder.path(), &["tokenizer.json", "No such file"]);
+    refused(folder.path(), &["has no tokenizer.json", "save_pretrained"]);
 }

@@ -651,3 +651,38 @@ fn speed_on_a_shared_past() {
         }
     }
 }
+
+#[test]
+fn logits_that_are_no_numbers_are_an_error_wherever_they_are_read() {
+    use palimpsest::model::{Draw, last_log_probabilities, sample, score};
+    let mut model = load(&fixtures().join("llama"));
+    let huge = model.down_projection(1).full_like(1e38);
+    model.set_down_projection(1, &huge).unwrap();
+    let ids = model.tokenizer().encode("the cat").unwrap().ids;
+    let sampling = Sampling {
+        temperature: 0.0,
+        top_k: None,
+        seed: 1,
+        max_tokens: 3,
+    };
+    let draw = Draw {
+        rows: 2,
+        tokens: 4,
+        top_k: None,
+        seed: 1,
+    };
+    let continuation = model.tokenizer().continuation("the cat", "sat").unwrap();
+    let all = model.ids(&ids).unwrap();
+    for (what, said) in [
+        (
+            "generate",
+            generate(&model, &ids, &sampling, |_| true).err(),
+        ),
+        ("sample", sample(&model, &draw, || true).err()),
+        ("score", score(&model, &[continuation]).err()),
+        ("read", last_log_probabilities(&model, &all, 1).err()),
+    ] {
+        let said = said.map(|error| error.to_string()).unwrap_or_default();
+        assert!(said.contains("not finite"), "{what}: {said}");
+    }
+}

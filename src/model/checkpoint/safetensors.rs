@@ -65,19 +65,7 @@ impl Folder {
         } else if path.join(INDEX).is_file() {
             folder.open_shards()?;
         } else {
-            let found = ["pytorch_model.bin", "pytorch_model.bin.index.json"]
-                .iter()
-                .find(|name| path.join(name).is_file());
-            return Err(malformed(
-                path,
-                match found {
-                    Some(name) => format!(
-                        "has {name} but no {SINGLE}; pickled weights can run code and are not read, \
-                         save the model with safe_serialization=True"
-                    ),
-                    None => format!("has neither {SINGLE} nor {INDEX}"),
-                },
-            ));
+            return Err(malformed(path, nothing_to_read(path)));
         }
         Ok(folder)
     }
@@ -120,8 +108,10 @@ impl Folder {
     /// Maps one file and takes up its tensors.
     fn add(&mut self, path: PathBuf) -> Result<(), Error> {
         let map = mmap::map(&path)?;
-        let header = SafeTensors::read_metadata(&map)
-            .map_err(|source| malformed(&path, format!("not a valid safetensors file: {source}")));
+        let header = SafeTensors::read_metadata(&map).map_err(|source| {
+            let problem = || format!("not a valid safetensors file: {source}");
+            malformed(&path, impostor(&map).unwrap_or_else(problem))
+        });
         let (length, metadata) = header?;
         // The file starts with the header's length in eight bytes.
         let start = length + 8;
@@ -157,7 +147,8 @@ impl Folder {
         if !path.is_file() {
             return Ok(config.eos.clone());
         }
-        match read_object(&path)?.get("eos_token_id") {
+        // Python writes NaN, which is no JSON, where a sampling default is none.
+        match read_lenient(&path)?.get("eos_token_id") {
             None | Some(Value::Null) => Ok(config.eos.clone()),
             Some(value) => token_ids(value).ok_or_else(|| {
                 let field = "generation_config.eos_token_id";
@@ -239,12 +230,108 @@ impl Folder {
 
 /// Reads a file that must be a JSON object.
 fn read_object(path: &Path) -> Result<Map<String, Value>, Error> {
-    let text = std::fs::read(path).map_err(|source| Error::Io {
+    parse(path, &read(path)?)
+}
+
+/// [`read_object`], with `NaN` and infinities read as `null`.
+fn read_lenient(path: &Path) -> Result<Map<String, Value>, Error> {
+    let text = read(path)?;
+    match parse(path, &text) {
+        Ok(object) => Ok(object),
+        Err(error) => match std::str::from_utf8(&text).map(without_nan) {
+            Ok(text) => parse(path, text.as_bytes()),
+            Err(_) => Err(error),
+        },
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|source| Error::Io {
         path: path.to_owned(),
         source,
-    })?;
-    serde_json::from_slice(&text)
-        .map_err(|source| malformed(path, format!("not a JSON object: {source}")))
+    })
+}
+
+fn parse(path: &Path, text: &[u8]) -> Result<Map<String, Value>, Error> {
+    serde_json::from_slice(text).map_err(|source| {
+        let problem = || format!("not a JSON object: {source}");
+        malformed(path, impostor(text).unwrap_or_else(problem))
+    })
+}
+
+/// A JSON text whose numbers that are none are `null`; texts in quotes stay.
+fn without_nan(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (n, part) in text.split('"').enumerate() {
+        if n > 0 {
+            out.push('"');
+        }
+        // A quote behind a backslash parts a text once more, which at worst changes a word inside it.
+        match n % 2 {
+            0 => {
+                out += &part
+                    .replace("-Infinity", "null")
+                    .replace("Infinity", "null")
+                    .replace("NaN", "null")
+            }
+            _ => out += part,
+        }
+    }
+    out
+}
+
+/// What stands in the place of a file that was never fetched.
+fn impostor(bytes: &[u8]) -> Option<String> {
+    let start = &bytes[..bytes.len().min(256)];
+    let start = String::from_utf8_lossy(start)
+        .trim_start()
+        .to_ascii_lowercase();
+    if start.starts_with("version https://git-lfs") {
+        let help = "is a git-lfs pointer, not the file itself: run `git lfs pull` in its folder";
+        return Some(help.to_owned());
+    }
+    let page =
+        start.starts_with("<!doctype") || start.starts_with("<html") || start.starts_with("<?xml");
+    page.then(|| "is a web page, not the file: its download failed, fetch it again".to_owned())
+}
+
+/// What a folder without weights holds, and what helps.
+fn nothing_to_read(path: &Path) -> String {
+    let has = |name: &str| path.join(name).is_file();
+    let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+    if let Some(name) = pickled.into_iter().find(|name| has(name)) {
+        return format!(
+            "has {name} but no {SINGLE}; pickled weights can run code and are not read, save the model with \
+             safe_serialization=True"
+        );
+    }
+    if has("adapter_config.json") {
+        let base = read_object(&path.join("adapter_config.json")).ok();
+        let base = base.and_then(|it| {
+            it.get("base_model_name_or_path")?
+                .as_str()
+                .map(str::to_owned)
+        });
+        let base = base.unwrap_or_else(|| "another model".to_owned());
+        return format!(
+            "is a PEFT adapter of {base:?}, not a model: import that model, or the two merged \
+             (merge_and_unload, save_pretrained)"
+        );
+    }
+    let mut names: Vec<String> = (std::fs::read_dir(path).into_iter().flatten().flatten())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    let ending = |ending: &str| names.iter().find(|name| name.ends_with(ending));
+    if let Some(name) = ending(".gguf") {
+        return format!("is a folder that holds {name:?}: name the file itself");
+    }
+    if let Some(name) = ending(".safetensors") {
+        return format!("holds {name:?} but no {SINGLE}: rename it, if it is the whole model");
+    }
+    format!(
+        "has neither {SINGLE} nor {INDEX}: name the folder of a model as save_pretrained writes it"
+    )
 }
 
 fn malformed(path: &Path, reason: String) -> Error {

@@ -164,3 +164,57 @@ fn a_single_file_comes_before_the_index_that_an_earlier_model_left() {
         alone.tensor(norm).unwrap()
     );
 }
+
+#[test]
+fn a_folder_that_cannot_be_read_says_what_is_there_and_what_helps() {
+    let spoiled = |file: &str, text: &str, taken: Option<&str>| {
+        let folder = copy("llama");
+        if let Some(taken) = taken {
+            fs::remove_file(folder.path().join(taken)).unwrap();
+        }
+        fs::write(folder.path().join(file), text).unwrap();
+        refused(&folder)
+    };
+    let weights = "model.safetensors";
+    let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
+    let adapter = r#"{"base_model_name_or_path": "org/base"}"#;
+    for (said, word) in [
+        (spoiled(weights, lfs, None), "git lfs pull"),
+        (spoiled("config.json", lfs, None), "git lfs pull"),
+        (
+            spoiled(weights, "<!DOCTYPE html><html>", None),
+            "a web page",
+        ),
+        (
+            spoiled("vocab.json", "{}", Some("tokenizer.json")),
+            "AutoTokenizer",
+        ),
+        (
+            spoiled("model.fp16.safetensors", "x", Some(weights)),
+            "model.fp16.safetensors",
+        ),
+        (
+            spoiled("a.gguf", "GGUF", Some(weights)),
+            "name the file itself",
+        ),
+        (
+            spoiled("adapter_config.json", adapter, Some(weights)),
+            "org/base",
+        ),
+    ] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+}
+
+#[test]
+fn what_python_writes_for_no_number_and_no_token_is_read() {
+    let folder = copy("llama");
+    let text = r#"{"eos_token_id": 3, "temperature": NaN, "x": "NaN", "top_p": -Infinity}"#;
+    fs::write(folder.path().join("generation_config.json"), text).unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    assert_eq!(checkpoint.tokenizer().eos(), [3]);
+    let folder = copy("llama");
+    set(&folder, "eos_token_id", json!(-1));
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    assert!(checkpoint.tokenizer().eos().is_empty());
+}

@@ -206,11 +206,13 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// One token id or a list of them.
+/// One token id or a list of them. -1, as some files have it, is none.
 pub(crate) fn token_ids(value: &Value) -> Option<Vec<u32>> {
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let none = |value: &&Value| value.as_i64() != Some(-1);
     match value {
-        Value::Array(list) => list.iter().map(id).collect(),
+        Value::Array(list) => list.iter().filter(none).map(id).collect(),
+        one if !none(&one) => Some(Vec::new()),
         one => Some(vec![id(one)?]),
     }
 }

@@ -60,6 +60,14 @@ impl Tokenizer {
             let path = folder.join(name);
             std::fs::read_to_string(&path).map_err(|source| Error::Io { path, source })
         };
+        if !folder.join("tokenizer.json").is_file() {
+            return Err(Error::Malformed {
+                path: folder.to_owned(),
+                reason: "has no tokenizer.json: write it with \
+                         AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+                    .to_owned(),
+            });
+        }
         let json = read("tokenizer.json")?;
         if !folder.join("tokenizer_config.json").is_file() {
             return Self::from_json(json, eos);
