@@ -14,7 +14,6 @@ use crate::coordinator::Coordinator;
 use crate::edit::{Hyperparameters, Method};
 use crate::model::Family;
 use crate::objects::{Digest, ObjectStore};
-use crate::proto::v1::job::Spec;
 use crate::proto::v1::statistics_service_server::StatisticsService;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{
@@ -25,6 +24,7 @@ use crate::stats::Moment;
 use crate::store::{Change, Record, Store};
 use crate::version::{base_version, digest_of};
 use crate::wire::names;
+use crate::work;
 
 /// Serves the statistics of a coordinator's models.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl StatisticsService for StatisticsOf {
 
 /// What the last stage of a job summed up, a layer at a time.
 fn of_job(store: &Store, id: Uuid, job: &v1::Job) -> Result<Vec<v1::Statistics>, Status> {
-    let Some(Spec::Stats(spec)) = &job.spec else {
+    let Some(spec) = work::spec::<v1::StatsSpec>(job) else {
         return Err(invalid_argument(
             "job",
             format!("jobs/{id} collects no statistics"),

@@ -12,7 +12,8 @@ use super::output;
 use super::signals::asked_to_stop;
 use crate::client::Client;
 use crate::coordinator::is_terminal;
-use crate::proto::v1::{self, JobState, job::Spec};
+use crate::proto::v1::{self, JobState};
+use crate::work::{self, Work};
 
 /// How long a coordinator may be away before following it is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -138,13 +139,7 @@ fn passes(status: &tonic::Status) -> bool {
 
 /// The units of a job, as people count them.
 pub fn unit_word(job: &v1::Job) -> &'static str {
-    match &job.spec {
-        Some(Spec::Generate(_)) => "prompts",
-        Some(Spec::Stats(_)) => "pieces",
-        Some(Spec::Edit(_)) => "edits",
-        Some(Spec::Eval(_)) => "measurements",
-        _ => "grids",
-    }
+    work::of(job).map_or("units", Work::units_word)
 }
 
 /// A job's state as a word.
@@ -219,16 +214,10 @@ impl View {
             1 => "1 worker".to_owned(),
             n => format!("{n} workers"),
         };
+        let steps_word = work::of(job).map_or("", Work::steps_word);
         let cells = match progress.steps_per_second {
-            // An edit tells its steps one by one.
-            _ if matches!(job.spec, Some(Spec::Edit(_))) => String::new(),
-            rate if rate > 0.0 => {
-                let what = if unit_word(job) == "grids" {
-                    "cells"
-                } else {
-                    "tokens"
-                };
-                format!(", {} {what}/s", output::grouped(rate.round() as u64))
+            rate if rate > 0.0 && !steps_word.is_empty() => {
+                format!(", {} {steps_word}/s", output::grouped(rate.round() as u64))
             }
             _ => String::new(),
         };

@@ -6,7 +6,7 @@ use tonic_types::StatusExt;
 
 use super::{follow, results, submit};
 use crate::client::Client;
-use crate::proto::v1::{self, job::Spec};
+use crate::proto::v1;
 
 /// Tokens of a piece that is drawn from the model.
 const PIECE_TOKENS: u64 = 8192;
@@ -33,7 +33,7 @@ pub async fn make(
 ) -> anyhow::Result<(v1::Job, Option<Vec<v1::Statistics>>)> {
     let job = v1::Job {
         model: model.to_owned(),
-        spec: Some(Spec::Stats(spec)),
+        spec: Some(spec.into()),
         ..Default::default()
     };
     let ended = submit::run(client, job).await?;

@@ -8,7 +8,8 @@ use crate::client::Client;
 use crate::coordinator::is_terminal;
 use crate::datasets::edits::Rewrite;
 use crate::datasets::facts;
-use crate::proto::v1::{self, JobState, Kind, job::Spec};
+use crate::proto::v1::{self, JobState, Kind};
+use crate::work;
 
 /// Facts that a sweep must have an effect of before an edit goes by it: the peak of a few is chance.
 const ENOUGH: u64 = 10;
@@ -148,7 +149,7 @@ impl<'a> Chooser<'a> {
         }
         let mut found = None;
         for swept in self.client.all_jobs().await? {
-            let Some(Spec::Trace(trace)) = &swept.spec else {
+            let Some(trace) = work::spec::<v1::TraceSpec>(&swept) else {
                 continue;
             };
             let fits = swept.model == self.model
@@ -200,7 +201,7 @@ impl<'a> Chooser<'a> {
         let asked = v1::Job {
             version: self.version.clone(),
             model: self.model.to_owned(),
-            spec: Some(Spec::Trace(spec)),
+            spec: Some(spec.into()),
             display_name: format!("the layer of {}", fact.subject)
                 .chars()
                 .take(60)

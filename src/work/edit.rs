@@ -7,7 +7,7 @@ use std::mem::take;
 use super::check::{dtype, prompt, short_text};
 use super::{Found, Items, Stage, Work, Wrong};
 use crate::edit::{self, measured::Gates};
-use crate::proto::v1::{self, leased_unit, unit_result::Outcome};
+use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
 
 /// Passes of one token that an edit costs: some 20 steps of 20 contexts with half a dozen tokens
 /// each, forth and back.
@@ -37,6 +37,15 @@ pub struct Landing<'a> {
 }
 
 impl Work for v1::EditSpec {
+    fn units_word(&self) -> &'static str {
+        "edits"
+    }
+
+    fn steps_word(&self) -> &'static str {
+        // An edit tells its steps one by one.
+        ""
+    }
+
     fn take_parts(&mut self) -> Items {
         Items::of(&Self {
             tasks: take(&mut self.tasks),
@@ -95,8 +104,8 @@ impl Work for v1::EditSpec {
         self.dtype()
     }
 
-    fn unit(&self, _version: &str, items: &Items, unit: u64) -> Option<leased_unit::Spec> {
-        Some(leased_unit::Spec::Edit(items.message(unit as usize)?))
+    fn unit(&self, _version: &str, items: &Items, unit: u64) -> Option<Unit> {
+        Some(Unit::Edit(items.message(unit as usize)?))
     }
 
     fn settings(&self, found: &Found) -> v1::lease::Settings {

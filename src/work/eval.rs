@@ -9,9 +9,13 @@ use super::check::{dtype, prompt, shorten};
 use super::edit::{EDIT_TOKENS, check_method};
 use super::{Found, Items, PartsObject, Stage, Work, Wrong, estimated_tokens};
 use crate::edit;
-use crate::proto::v1::{self, leased_unit, unit_result::Outcome};
+use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
 
 impl Work for v1::EvalSpec {
+    fn units_word(&self) -> &'static str {
+        "measurements"
+    }
+
     fn take_parts(&mut self) -> Items {
         Items::of(&v1::EvalRecordList {
             records: take(&mut self.records),
@@ -109,12 +113,12 @@ impl Work for v1::EvalSpec {
         second.then_some(self.against.as_str())
     }
 
-    fn unit(&self, version: &str, items: &Items, unit: u64) -> Option<leased_unit::Spec> {
+    fn unit(&self, version: &str, items: &Items, unit: u64) -> Option<Unit> {
         if unit >= items.len() as u64 * self.passes(version) {
             return None;
         }
         let record = items.message(place(items, unit))?;
-        Some(leased_unit::Spec::Eval(record))
+        Some(Unit::Eval(record))
     }
 
     fn settings(&self, _found: &Found) -> v1::lease::Settings {

@@ -6,9 +6,13 @@ use prost::Message as _;
 
 use super::check::{dtype, prompt};
 use super::{Found, Items, Stage, Work, Wrong, estimated_tokens};
-use crate::proto::v1::{self, leased_unit, unit_result::Outcome};
+use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
 
 impl Work for v1::GenerateSpec {
+    fn units_word(&self) -> &'static str {
+        "prompts"
+    }
+
     fn take_parts(&mut self) -> Items {
         Items::of(&Self {
             prompts: take(&mut self.prompts),
@@ -62,8 +66,8 @@ impl Work for v1::GenerateSpec {
         self.dtype()
     }
 
-    fn unit(&self, _version: &str, items: &Items, unit: u64) -> Option<leased_unit::Spec> {
-        Some(leased_unit::Spec::Generate(v1::GenerateUnit {
+    fn unit(&self, _version: &str, items: &Items, unit: u64) -> Option<Unit> {
+        Some(Unit::Generate(v1::GenerateUnit {
             prompt: items.text(unit as usize)?.to_owned(),
         }))
     }

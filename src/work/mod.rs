@@ -26,7 +26,7 @@ pub use items::{Items, LARGEST, Malformed};
 pub use reuse::{Key, Keys};
 pub use trace::noise_factor;
 
-use crate::proto::v1::{self, job::Spec, leased_unit, unit_result::Outcome};
+use crate::proto::v1::{self, job::Spec, leased_unit::Spec as Unit, unit_result::Outcome};
 
 /// Units that may run in any order on any workers. The stage after it begins when each of them has
 /// its result.
@@ -110,11 +110,28 @@ impl Found {
 pub trait Kind {
     /// The field of `Job.spec`.
     fn word(&self) -> &'static str;
+
+    /// A spec that is of this kind.
+    fn of(spec: &Spec) -> Option<&Self>
+    where
+        Self: Sized;
+}
+
+/// What a job asks for, if it is of a kind: `spec::<v1::TraceSpec>(job)`.
+pub fn spec<K: Kind>(job: &v1::Job) -> Option<&K> {
+    K::of(job.spec.as_ref()?)
 }
 
 /// A kind of work, as the spec of a job of that kind says it. `items` are the job's many parts (facts,
 /// prompts), which were taken out of it by [`pack`].
 pub trait Work: Kind + fmt::Debug {
+    /// Its units, as people count them.
+    fn units_word(&self) -> &'static str;
+    /// The steps that its workers tell between two results; empty where they tell them otherwise.
+    fn steps_word(&self) -> &'static str {
+        "tokens"
+    }
+
     // --- What is asked ---------------------------------------------------------------------------
 
     /// Takes the many parts out.
@@ -165,7 +182,7 @@ pub trait Work: Kind + fmt::Debug {
         None
     }
     /// What a worker is sent of a unit; none where the job has no such unit.
-    fn unit(&self, version: &str, items: &Items, unit: u64) -> Option<leased_unit::Spec>;
+    fn unit(&self, version: &str, items: &Items, unit: u64) -> Option<Unit>;
     /// What a worker is sent of the spec, once for all units of a lease.
     fn settings(&self, found: &Found) -> v1::lease::Settings;
 
@@ -235,6 +252,13 @@ macro_rules! kinds {
         $(impl Kind for $spec {
             fn word(&self) -> &'static str {
                 $word
+            }
+
+            fn of(spec: &Spec) -> Option<&Self> {
+                match spec {
+                    Spec::$kind(spec) => Some(spec),
+                    _ => None,
+                }
             }
         }
 

@@ -4,7 +4,7 @@ use prost::Message as _;
 
 use super::{Found, Work};
 use crate::objects::Digest;
-use crate::proto::v1::{self, leased_unit};
+use crate::proto::v1::{self, leased_unit::Spec as Unit};
 
 /// A key that is being made.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ impl Keys {
     }
 
     /// The key of a unit that follows from all settings, what it is, and what was found before it.
-    pub fn usual(&self, unit: leased_unit::Spec, version: &str, found: &Found) -> Option<Key> {
+    pub fn usual(&self, unit: Unit, version: &str, found: &Found) -> Option<Key> {
         let mut key = match self.version_last {
             true => self.model.clone(),
             false => self.model(version),

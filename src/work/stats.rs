@@ -6,7 +6,7 @@ use std::mem::take;
 use super::check::{corpus, dtype, short_text};
 use super::{Found, Items, Stage, Work, Wrong, estimated_tokens};
 use crate::objects::Digest;
-use crate::proto::v1::{self, leased_unit, unit_result::Outcome};
+use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
 use crate::stats::MOST_DRAWN;
 
 /// Most bytes of a corpus in one piece.
@@ -21,6 +21,10 @@ const SOURCE_LIMIT: usize = 1000;
 const PIECES: u32 = 0;
 
 impl Work for v1::StatsSpec {
+    fn units_word(&self) -> &'static str {
+        "pieces"
+    }
+
     fn take_parts(&mut self) -> Items {
         Items::of(&Self {
             pieces: take(&mut self.pieces),
@@ -98,11 +102,11 @@ impl Work for v1::StatsSpec {
         self.dtype()
     }
 
-    fn unit(&self, _version: &str, items: &Items, unit: u64) -> Option<leased_unit::Spec> {
+    fn unit(&self, _version: &str, items: &Items, unit: u64) -> Option<Unit> {
         let pieces = items.len() as u64;
         Some(match items.message(unit as usize) {
-            Some(piece) => leased_unit::Spec::Stats(piece),
-            None => leased_unit::Spec::StatsSum(v1::StatsSumUnit {
+            Some(piece) => Unit::Stats(piece),
+            None => Unit::StatsSum(v1::StatsSumUnit {
                 layer: *self.layers.get((unit - pieces) as usize)?,
                 pieces: Some(v1::UnitRange {
                     stage: PIECES,

@@ -9,12 +9,20 @@ use super::check::{corpus, dtype, prompt, shorten};
 use super::{Found, Items, Key, Keys, PartsObject, Stage, Work, Wrong, estimated_tokens};
 use crate::causal::noise::{Law, Rule};
 use crate::causal::{Kind, cost};
-use crate::proto::v1::{self, leased_unit, unit_result::Outcome};
+use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
 
 /// Most noise samples of a cell.
 const SAMPLES_LIMIT: u32 = 10_000;
 
 impl Work for v1::TraceSpec {
+    fn units_word(&self) -> &'static str {
+        "grids"
+    }
+
+    fn steps_word(&self) -> &'static str {
+        "cells"
+    }
+
     fn take_parts(&mut self) -> Items {
         Items::of(&v1::FactList {
             facts: take(&mut self.facts),
@@ -131,15 +139,15 @@ impl Work for v1::TraceSpec {
         self.dtype()
     }
 
-    fn unit(&self, _version: &str, items: &Items, unit: u64) -> Option<leased_unit::Spec> {
+    fn unit(&self, _version: &str, items: &Items, unit: u64) -> Option<Unit> {
         let kinds = self.grain();
         let fact = items.message((unit / kinds) as usize);
         Some(match fact {
-            Some(fact) => leased_unit::Spec::Trace(v1::TraceUnit {
+            Some(fact) => Unit::Trace(v1::TraceUnit {
                 fact: Some(fact),
                 kind: *self.kinds.get((unit % kinds) as usize)?,
             }),
-            None => leased_unit::Spec::Noise(self.noise_unit(items)),
+            None => Unit::Noise(self.noise_unit(items)),
         })
     }
 
@@ -199,7 +207,7 @@ impl Work for v1::TraceSpec {
         unit: u64,
         found: &Found,
     ) -> Option<Key> {
-        let leased_unit::Spec::Noise(noise) = self.unit(version, items, unit)? else {
+        let Unit::Noise(noise) = self.unit(version, items, unit)? else {
             return keys.usual(self.unit(version, items, unit)?, version, found);
         };
         // The scale follows from the embeddings of a corpus or of the subjects alone, in the format

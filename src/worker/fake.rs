@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::engine::{Engine, Sink, failure, result};
 use super::prepare::Prepared;
 use crate::proto::v1::unit_result::Outcome;
-use crate::proto::v1::{self, leased_unit::Spec};
+use crate::proto::v1::{self, leased_unit::Spec as Unit};
 
 /// The fake engine.
 #[derive(Clone, Copy, Debug)]
@@ -48,19 +48,19 @@ impl Engine for Fake {
                 break;
             }
             let outcome = match &unit.spec {
-                Some(Spec::Trace(unit)) => {
+                Some(Unit::Trace(unit)) => {
                     Outcome::Grid(grid(unit, &trace, lease.noise_scale.unwrap_or_default()))
                 }
-                Some(Spec::Noise(noise)) => Outcome::NoiseLevel(v1::NoiseLevel {
+                Some(Unit::Noise(noise)) => Outcome::NoiseLevel(v1::NoiseLevel {
                     scale: noise.factor / 8.0,
                 }),
-                Some(Spec::Generate(unit)) => Outcome::Completion(v1::Completion {
+                Some(Unit::Generate(unit)) => Outcome::Completion(v1::Completion {
                     text: unit.prompt.chars().rev().collect(),
                     prompt: unit.prompt.clone(),
                     ..Default::default()
                 }),
-                Some(Spec::Eval(record)) => Outcome::Eval(answers(record, lease)),
-                Some(Spec::Stats(_) | Spec::StatsSum(_) | Spec::Edit(_)) => {
+                Some(Unit::Eval(record)) => Outcome::Eval(answers(record, lease)),
+                Some(Unit::Stats(_) | Unit::StatsSum(_) | Unit::Edit(_)) => {
                     Outcome::Failure(failure(
                         v1::FailureClass::Invalid,
                         "without a model there are no keys and no edits",

@@ -10,7 +10,7 @@ use prost::Message as _;
 use super::files::{Error, Fetcher};
 use crate::objects::{self, Digest, Pin};
 use crate::proto::v1::unit_result::Outcome;
-use crate::proto::v1::{self, lease::Settings, leased_unit::Spec};
+use crate::proto::v1::{self, lease::Settings, leased_unit::Spec as Unit};
 use crate::version::{Factor, base_version};
 use crate::wire::names;
 
@@ -84,17 +84,17 @@ pub(super) async fn prepare(
     }
     for unit in &lease.units {
         match &unit.spec {
-            Some(Spec::Stats(piece)) => {
+            Some(Unit::Stats(piece)) => {
                 if let Some(range) = &piece.range {
                     let texts = documents(fetcher, &lease, range).await?;
                     ready.documents.insert(unit.unit, texts);
                 }
             }
-            Some(Spec::StatsSum(asked)) => {
+            Some(Unit::StatsSum(asked)) => {
                 let files = sums(fetcher, &lease, asked, &mut ready.pins).await?;
                 ready.sums.insert(unit.unit, files);
             }
-            Some(Spec::Noise(noise)) if !noise.facts_object.is_empty() => {
+            Some(Unit::Noise(noise)) if !noise.facts_object.is_empty() => {
                 let subjects = subjects(fetcher, noise).await?;
                 ready.subjects.insert(unit.unit, subjects);
             }

@@ -10,7 +10,7 @@ use crate::cli::{follow, names, output, results, submit};
 use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::plot::table::{Align, Table};
-use crate::proto::v1::{self, job::Spec, unit_result::Outcome};
+use crate::proto::v1::{self, unit_result::Outcome};
 
 /// Flags of `diff`.
 #[derive(Debug, clap::Args)]
@@ -156,7 +156,7 @@ async fn completions(
     let asked = v1::Job {
         model: model.to_owned(),
         version: version.to_owned(),
-        spec: Some(Spec::Generate(spec)),
+        spec: Some(spec.into()),
         // Someone waits for it.
         priority: 1,
         ..Default::default()

@@ -16,7 +16,7 @@ use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::datasets::contexts::contexts;
 use crate::datasets::evaluation::{self, Dataset, Record, Set};
-use crate::proto::v1::{self, job::Spec};
+use crate::proto::v1;
 
 /// Records that are looked at together for facts that the model knows, at least.
 const LOOK_AT: usize = 50;
@@ -165,7 +165,7 @@ async fn evaluate(
         spec.against = names::version(&model, against);
     }
     let priority = submit::sweep_priority(connection);
-    let spec = Spec::Eval(with_object(spec, client).await?);
+    let spec = with_object(spec, client).await?.into();
     let request = args.job.request(args.job.job(&model, spec, priority));
     let job = key_statistics::create_with(client, &model, request, args.each.auto_stats).await?;
     if args.job.detach {
@@ -220,7 +220,7 @@ async fn keep_known(
             dtype: spec.dtype,
             ..Default::default()
         };
-        let asked = Spec::Eval(with_object(asked, client).await?);
+        let asked = with_object(asked, client).await?.into();
         let job = v1::Job {
             version,
             display_name: "which facts are known".to_owned(),

@@ -8,7 +8,7 @@ use crate::cli::results::{self, Format};
 use crate::cli::signals::asked_to_stop;
 use crate::cli::submit::{self, ATTENDED, JobArgs};
 use crate::config::ClientConfig;
-use crate::proto::v1::{self, job::Spec};
+use crate::proto::v1;
 
 /// Flags of `generate`.
 #[derive(Debug, clap::Args)]
@@ -59,7 +59,7 @@ async fn complete(
 ) -> anyhow::Result<ExitCode> {
     let client = connection.client();
     let model = args.job.model(client).await?;
-    let job = args.job.job(&model, Spec::Generate(spec), ATTENDED);
+    let job = args.job.job(&model, spec.into(), ATTENDED);
     let job = submit::create(client, args.job.request(job)).await?;
     if args.job.detach {
         show!("{}", job.name)?;

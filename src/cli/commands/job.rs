@@ -10,7 +10,8 @@ use crate::cli::{names, output};
 use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::plot::table::{Align, Table};
-use crate::proto::v1::{self, job::Spec};
+use crate::proto::v1;
+use crate::work;
 
 /// Subcommands of `job`. A job is named by its identifier, by an unambiguous end of it, or as
 /// `latest`.
@@ -101,14 +102,7 @@ pub fn table(jobs: &[v1::Job]) -> Table {
 }
 
 fn what(job: &v1::Job) -> String {
-    let kind = match job.spec {
-        Some(Spec::Trace(_)) => "trace",
-        Some(Spec::Generate(_)) => "generate",
-        Some(Spec::Stats(_)) => "stats",
-        Some(Spec::Edit(_)) => "edit",
-        Some(Spec::Eval(_)) => "eval",
-        None => "-",
-    };
+    let kind = work::of(job).map_or("-", |work| work.word());
     if job.display_name.is_empty() {
         kind.to_owned()
     } else {
@@ -166,7 +160,7 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
     show!("what     {}", what(&job))?;
     show!("model    {}", job.model.trim_start_matches("models/"))?;
     show!("owner    {}", job.owner)?;
-    if let Some(Spec::Trace(trace)) = &job.spec {
+    if let Some(trace) = work::spec::<v1::TraceSpec>(&job) {
         let compat = match trace.compat() {
             v1::Compat::PaperCode => ", severed as the published code",
             v1::Compat::None | v1::Compat::Unspecified => "",
@@ -183,7 +177,7 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
             show!("corpus   {}", corpus.digest)?;
         }
     }
-    if let Some(Spec::Eval(eval)) = &job.spec {
+    if let Some(eval) = work::spec::<v1::EvalSpec>(&job) {
         let each = match &eval.edit_each {
             Some(each) => format!(", each edited alone by {}", each.method),
             None => String::new(),

@@ -12,7 +12,7 @@ use crate::cli::results::{self, Format};
 use crate::cli::submit::{self, JobArgs};
 use crate::config::ClientConfig;
 use crate::datasets::{corpus, facts};
-use crate::proto::v1::{self, job::Spec};
+use crate::proto::v1;
 use crate::wire;
 
 /// Flags of `trace`.
@@ -119,7 +119,7 @@ async fn sweep(
         spec.facts_object = submit::store(client, &list, "facts").await?.to_string();
     }
     let priority = submit::sweep_priority(connection);
-    let job = args.job.job(&model, Spec::Trace(spec), priority);
+    let job = args.job.job(&model, spec.into(), priority);
     let job = submit::create(client, args.job.request(job)).await?;
     if args.job.detach {
         show!("{}", job.name)?;

@@ -8,8 +8,9 @@ use super::{Error, paragraph};
 use crate::eval::{Mean, Metric, harmonic};
 use crate::plot::Colour;
 use crate::plot::table::{Align, Table};
-use crate::proto::v1::{self, EditProbeKind, job::Spec, unit_result::Outcome};
+use crate::proto::v1::{self, EditProbeKind, unit_result::Outcome};
 use crate::wire::class_name;
+use crate::work;
 
 /// The name of the harmonic mean of the scores.
 const S: &str = "S";
@@ -82,7 +83,7 @@ impl<'a> Evaluation<'a> {
         results: &'a [v1::UnitResult],
         label: impl Fn(&str) -> String,
     ) -> Result<Self, Error> {
-        let Some(Spec::Eval(spec)) = &job.spec else {
+        let Some(spec) = work::spec::<v1::EvalSpec>(job) else {
             return Err(Error::NotEvaluating {
                 job: job.name.clone(),
             });
@@ -501,7 +502,7 @@ mod tests {
         v1::Job {
             name: "jobs/j".to_owned(),
             version: "models/m/versions/b".to_owned(),
-            spec: Some(Spec::Eval(v1::EvalSpec {
+            spec: Some(v1::job::Spec::Eval(v1::EvalSpec {
                 records: (1..4).map(record).collect(),
                 set: v1::EvalSet::Counterfact as i32,
                 against: against.to_owned(),

@@ -17,7 +17,6 @@ pub use trace::{Results, Sites};
 
 use anyhow::bail;
 use clap::Args;
-use prost::Message as _;
 
 use super::connection::Connection;
 use super::follow::{self, patiently, state};
@@ -27,7 +26,8 @@ use crate::coordinator::is_terminal;
 use crate::objects::Digest;
 use crate::plot::terminal_width;
 use crate::plot::text::wrap;
-use crate::proto::v1::{self, job::Spec};
+use crate::proto::v1;
+use crate::work;
 
 /// How results are given.
 #[derive(Debug, Default, Args)]
@@ -101,21 +101,21 @@ pub async fn follow(
 /// stands.
 pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Result<v1::Job> {
     let (job, found) = results(client, name).await?;
-    if let Some(Spec::Generate(_)) = job.spec {
+    if work::spec::<v1::GenerateSpec>(&job).is_some() {
         generate::print(&found, format.json)?;
         return Ok(job);
     }
-    if let Some(Spec::Edit(_)) = job.spec {
+    if work::spec::<v1::EditSpec>(&job).is_some() {
         for result in &found {
             edit::print(result, format.json)?;
         }
         return Ok(job);
     }
-    if let Some(Spec::Eval(_)) = job.spec {
+    if work::spec::<v1::EvalSpec>(&job).is_some() {
         evaluation(client, &job, &found, format).await?;
         return Ok(job);
     }
-    if let Some(Spec::Stats(_)) = job.spec {
+    if work::spec::<v1::StatsSpec>(&job).is_some() {
         for result in &found {
             stats::print(result)?;
         }
@@ -167,7 +167,7 @@ async fn evaluation(
 ) -> anyhow::Result<()> {
     format.check_evaluation()?;
     let mut labels = std::collections::BTreeMap::new();
-    if let Some(Spec::Eval(eval)) = &job.spec {
+    if let Some(eval) = work::spec::<v1::EvalSpec>(job) {
         for name in [&job.version, &eval.against] {
             if !name.is_empty() && !labels.contains_key(name) {
                 let number = names::get_version(client, &job.model, name).await?.number;
@@ -242,12 +242,9 @@ async fn fetch_parts(client: &Client, job: &mut v1::Job) -> anyhow::Result<()> {
     if Digest::of(&bytes) != digest {
         bail!("the bytes that came are not those of {digest}: try again");
     }
-    match &mut job.spec {
-        Some(Spec::Trace(trace)) => trace.facts = v1::FactList::decode(bytes.as_slice())?.facts,
-        Some(Spec::Eval(eval)) => {
-            eval.records = v1::EvalRecordList::decode(bytes.as_slice())?.records;
-        }
-        _ => {}
+    let items = work::Items::parse(bytes.into())?;
+    if let Some(work) = work::of_mut(job) {
+        work.put_parts(&items);
     }
     Ok(())
 }

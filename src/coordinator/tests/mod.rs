@@ -594,17 +594,17 @@ impl World {
 
 /// What fits a unit.
 fn outcome(unit: &v1::LeasedUnit) -> v1::unit_result::Outcome {
-    use v1::leased_unit::Spec;
+    use v1::leased_unit::Spec as Unit;
     use v1::unit_result::Outcome;
     let digest = || crate::objects::Digest::of(b"").to_string();
     match unit.spec.clone().unwrap() {
-        Spec::Noise(_) => Outcome::NoiseLevel(v1::NoiseLevel { scale: 0.5 }),
-        Spec::Trace(asked) => Outcome::Grid(v1::Grid {
+        Unit::Noise(_) => Outcome::NoiseLevel(v1::NoiseLevel { scale: 0.5 }),
+        Unit::Trace(asked) => Outcome::Grid(v1::Grid {
             fact: asked.fact,
             kind: asked.kind,
             ..Default::default()
         }),
-        Spec::Stats(_) => Outcome::StatsShard(v1::StatsShard {
+        Unit::Stats(_) => Outcome::StatsShard(v1::StatsShard {
             sums: [1, 2]
                 .map(|layer| v1::stats_shard::Sum {
                     layer,
@@ -614,12 +614,12 @@ fn outcome(unit: &v1::LeasedUnit) -> v1::unit_result::Outcome {
                 .to_vec(),
             ..Default::default()
         }),
-        Spec::StatsSum(asked) => Outcome::StatsSum(v1::StatsSum {
+        Unit::StatsSum(asked) => Outcome::StatsSum(v1::StatsSum {
             layer: asked.layer,
             digest: digest(),
             ..Default::default()
         }),
-        Spec::Edit(asked) => Outcome::Edit(v1::EditOutcome {
+        Unit::Edit(asked) => Outcome::Edit(v1::EditOutcome {
             edit: Some(v1::Edit {
                 requests: asked.request.into_iter().collect(),
                 factors: vec![v1::LowRankFactor::default()],

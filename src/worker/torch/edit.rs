@@ -7,7 +7,7 @@ use crate::edit::measured::{self, Measured, ProbeChange};
 use crate::edit::{self, Effect, Error, NextTokens, Probe, Request, Update};
 use crate::model;
 use crate::proto::v1::unit_result::Outcome;
-use crate::proto::v1::{self, leased_unit::Spec};
+use crate::proto::v1::{self, leased_unit::Spec as Unit};
 use crate::wire::{self, names};
 
 /// Factors up to this many bytes travel in the result; larger ones as objects.
@@ -32,7 +32,7 @@ impl Kind for Edits<'_> {
         units: &[v1::LeasedUnit],
         sink: &mut dyn Sink,
     ) -> Result<Vec<Outcome>, Stopped> {
-        let Some(Spec::Edit(task)) = &units[0].spec else {
+        let Some(Unit::Edit(task)) = &units[0].spec else {
             return Err(mixed(&units[0]));
         };
         let plan = self.editing.plan(sink)?;

@@ -7,7 +7,7 @@ use crate::edit;
 use crate::eval::{self, Record, Set};
 use crate::model::Model;
 use crate::proto::v1::unit_result::Outcome;
-use crate::proto::v1::{self, leased_unit::Spec};
+use crate::proto::v1::{self, leased_unit::Spec as Unit};
 use crate::wire;
 
 impl From<eval::Error> for Stopped {
@@ -32,7 +32,7 @@ impl Kind for Evaluation<'_> {
         units: &[v1::LeasedUnit],
         sink: &mut dyn Sink,
     ) -> Result<Vec<Outcome>, Stopped> {
-        let Some(Spec::Eval(record)) = &units[0].spec else {
+        let Some(Unit::Eval(record)) = &units[0].spec else {
             return Err(mixed(&units[0]));
         };
         let asked = Asked {

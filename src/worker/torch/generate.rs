@@ -4,7 +4,7 @@ use super::super::engine::Sink;
 use super::units::{Kind, Stopped, mixed};
 use crate::model::{self, Model};
 use crate::proto::v1::unit_result::Outcome;
-use crate::proto::v1::{self, leased_unit::Spec};
+use crate::proto::v1::{self, leased_unit::Spec as Unit};
 
 /// The completions of a lease.
 pub(super) struct Generation<'a> {
@@ -41,7 +41,7 @@ impl Kind for Generation<'_> {
         units: &[v1::LeasedUnit],
         sink: &mut dyn Sink,
     ) -> Result<Vec<Outcome>, Stopped> {
-        let Some(Spec::Generate(asked)) = &units[0].spec else {
+        let Some(Unit::Generate(asked)) = &units[0].spec else {
             return Err(mixed(&units[0]));
         };
         let made = self.complete(&asked.prompt, sink)?;

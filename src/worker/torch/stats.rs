@@ -9,7 +9,7 @@ use super::super::prepare::Prepared;
 use super::units::{Kind, Stopped, mixed};
 use crate::model::Model;
 use crate::proto::v1::unit_result::Outcome;
-use crate::proto::v1::{self, leased_unit::Spec};
+use crate::proto::v1::{self, leased_unit::Spec as Unit};
 use crate::stats::{Collector, Error, Moment, pieces, self_sample};
 
 impl From<Error> for Stopped {
@@ -106,11 +106,11 @@ impl Kind for Collection<'_> {
         sink: &mut dyn Sink,
     ) -> Result<Vec<Outcome>, Stopped> {
         match &units[0].spec {
-            Some(Spec::Stats(asked)) => {
+            Some(Unit::Stats(asked)) => {
                 let shard = self.shard(units[0].unit, asked, sink)?;
                 Ok(vec![Outcome::StatsShard(shard)])
             }
-            Some(Spec::StatsSum(asked)) => {
+            Some(Unit::StatsSum(asked)) => {
                 let files = self.ready.sums.get(&units[0].unit);
                 let files = files.map_or(&[][..], Vec::as_slice);
                 let sum = sum(asked.layer, files, sink)?;

@@ -11,7 +11,7 @@ use crate::causal::noise::{Law, Rule};
 use crate::causal::{self, EmbeddingGaussian, Error, Settings};
 use crate::model::Model;
 use crate::proto::v1::unit_result::Outcome;
-use crate::proto::v1::{self, FailureClass, leased_unit::Spec};
+use crate::proto::v1::{self, FailureClass, leased_unit::Spec as Unit};
 use crate::wire;
 
 impl From<Error> for Stopped {
@@ -129,7 +129,7 @@ impl Kind for Sweep<'_> {
     /// The kinds of a fact share its clean and corrupted runs.
     fn together(&self, units: &[v1::LeasedUnit]) -> usize {
         let fact = |unit: &v1::LeasedUnit| match &unit.spec {
-            Some(Spec::Trace(trace)) => trace.fact.clone(),
+            Some(Unit::Trace(trace)) => trace.fact.clone(),
             _ => None,
         };
         match units.first().map(fact) {
@@ -147,15 +147,15 @@ impl Kind for Sweep<'_> {
         sink: &mut dyn Sink,
     ) -> Result<Vec<Outcome>, Stopped> {
         match units.first().and_then(|unit| unit.spec.as_ref()) {
-            Some(Spec::Noise(noise)) => {
+            Some(Unit::Noise(noise)) => {
                 let scale = self.noise_level(units[0].unit, noise)?;
                 Ok(vec![Outcome::NoiseLevel(v1::NoiseLevel { scale })])
             }
-            Some(Spec::Trace(first)) => {
+            Some(Unit::Trace(first)) => {
                 let kinds: Vec<v1::Kind> = units
                     .iter()
                     .filter_map(|unit| match &unit.spec {
-                        Some(Spec::Trace(trace)) => Some(trace.kind()),
+                        Some(Unit::Trace(trace)) => Some(trace.kind()),
                         _ => None,
                     })
                     .collect();

@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use super::super::engine::{Sink, failure, result};
 use crate::causal;
 use crate::proto::v1::unit_result::Outcome;
-use crate::proto::v1::{self, FailureClass, leased_unit::Spec};
+use crate::proto::v1::{self, FailureClass};
 use crate::wire;
 
 /// Why a unit has no result.
@@ -100,15 +100,7 @@ pub(super) fn within_memory(
 pub(super) fn mixed(unit: &v1::LeasedUnit) -> Stopped {
     let what = match &unit.spec {
         None => "is of a kind that this worker does not know: upgrade the worker",
-        Some(
-            Spec::Trace(_)
-            | Spec::Generate(_)
-            | Spec::Noise(_)
-            | Spec::Stats(_)
-            | Spec::StatsSum(_)
-            | Spec::Edit(_)
-            | Spec::Eval(_),
-        ) => "is of another kind than the settings of its lease: upgrade the older side",
+        Some(_) => "is of another kind than the settings of its lease: upgrade the older side",
     };
     let what = format!("unit {} {what}", unit.unit);
     Stopped::Here(failure(FailureClass::Invalid, what))

@@ -22,8 +22,9 @@ use crate::plot::Colour;
 use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};
 use crate::plot::text::{label, truncate, visible};
-use crate::proto::v1::{self, job::Spec, unit_result::Outcome as Sent};
+use crate::proto::v1::{self, unit_result::Outcome as Sent};
 use crate::wire::{KINDS, SweptGrid, class_name, kind_name};
+use crate::work;
 
 /// Columns of a text that goes to no terminal, where it has to have some width.
 const WIDTH: usize = 100;
@@ -78,7 +79,7 @@ impl<'a> Results<'a> {
     /// [`Error::NotTracing`] for another kind of job; [`Error::Unit`] and [`Error::Grid`] for a
     /// result that does not fit the job or itself.
     pub fn new(job: &'a v1::Job, results: &'a [v1::UnitResult]) -> Result<Self, Error> {
-        let Some(Spec::Trace(spec)) = &job.spec else {
+        let Some(spec) = work::spec::<v1::TraceSpec>(job) else {
             return Err(Error::NotTracing {
                 job: job.name.clone(),
             });

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::proto::v1::job::Spec;
 
 const TOKENS: [&str; 5] = ["The", " Eiffel", " Tower", " is", " in"];
 const LAYERS: usize = 12;
@@ -103,7 +104,7 @@ fn results(
     job: &v1::Job,
     outcome: impl Fn(usize, v1::Kind) -> Option<Sent>,
 ) -> Vec<v1::UnitResult> {
-    let Some(Spec::Trace(spec)) = &job.spec else {
+    let Some(spec) = work::spec::<v1::TraceSpec>(job) else {
         unreachable!()
     };
     let pairs = (0..spec.facts.len()).flat_map(|n| spec.kinds().map(move |kind| (n, kind)));
