@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::census::Counters;
 use super::ended::{Ended, EndedJobs};
 use super::event::{Effect, Event, Millis, NewJob, Refusal, Session};
-use super::job::{Job, Turn, is_terminal};
+use super::job::{Effects, Job, is_terminal};
 use super::limits::Limits;
 use super::queue::Queue;
 use super::task::is_over;
@@ -93,21 +93,21 @@ impl Core {
     /// Takes an event. Gives the answer to whoever asked, and what is to be done. The records of
     /// jobs and tasks are not among it: [`Core::records`] gives them, once for many events.
     pub fn apply(&mut self, event: Event, now: Millis) -> (Reply, Vec<Effect>) {
-        let mut turn = Turn {
+        let mut effects = Effects {
             now,
-            effects: Vec::new(),
+            all: Vec::new(),
         };
         let ticked = matches!(event, Event::Tick);
-        let answer = self.handle(event, &mut turn);
+        let answer = self.handle(event, &mut effects);
         if answer.is_ok() {
-            self.assign(&mut turn);
+            self.assign(&mut effects);
             if ticked && self.limits.speculate {
-                self.speculate(&mut turn);
+                self.speculate(&mut effects);
             }
         }
         #[cfg(debug_assertions)]
         self.check();
-        (answer, turn.effects)
+        (answer, effects.all)
     }
 
     /// The records of what changed since they were last asked for, to be written together with
@@ -140,49 +140,49 @@ impl Core {
         }
     }
 
-    fn handle(&mut self, event: Event, turn: &mut Turn) -> Reply {
+    fn handle(&mut self, event: Event, effects: &mut Effects) -> Reply {
         match event {
-            Event::Submit(new) => return self.submit(*new, turn).map(Done::Made),
-            Event::Cancel(job) => self.cancel(job, turn)?,
-            Event::Requeue(job) => return self.requeue(job, turn).map(Done::Requeued),
+            Event::Submit(new) => return self.submit(*new, effects).map(Done::Made),
+            Event::Cancel(job) => self.cancel(job, effects)?,
+            Event::Requeue(job) => return self.requeue(job, effects).map(Done::Requeued),
             Event::Hello {
                 session,
                 hello,
                 held,
-            } => self.hello(session, *hello, &held, turn),
-            Event::Credits(session, credits) => self.credits(session, credits, turn.now),
+            } => self.hello(session, *hello, &held, effects),
+            Event::Credits(session, credits) => self.credits(session, credits, effects.now),
             Event::Heartbeat {
                 session,
                 leases,
                 loaded,
-            } => self.heartbeat(session, leases, loaded, turn),
+            } => self.heartbeat(session, leases, loaded, effects),
             Event::Commit {
                 session,
                 lease,
                 unit,
                 result,
-            } => self.commit(session, lease, unit, result, turn),
+            } => self.commit(session, lease, unit, result, effects),
             Event::TaskEnd {
                 session,
                 lease,
                 failure,
-            } => self.task_end(session, lease, failure, turn),
+            } => self.task_end(session, lease, failure, effects),
             Event::Rebase {
                 lease,
                 version,
                 etag,
-            } => self.rebase(lease, version, etag, turn),
-            Event::Alive(session) => self.alive(session, turn.now),
-            Event::Drain(session) => self.drains(session, turn.now),
-            Event::AskDrain(worker) => self.ask_drain(&worker, turn)?,
+            } => self.rebase(lease, version, etag, effects),
+            Event::Alive(session) => self.alive(session, effects.now),
+            Event::Drain(session) => self.drains(session, effects.now),
+            Event::AskDrain(worker) => self.ask_drain(&worker, effects)?,
             Event::Readmit(worker) => self.readmit(&worker)?,
             Event::Gone(session) => self.gone(session),
-            Event::Tick => self.tick(turn),
+            Event::Tick => self.tick(effects),
         }
         Ok(Done::Asked)
     }
 
-    fn submit(&mut self, mut new: NewJob, turn: &mut Turn) -> Result<Uuid, Refusal> {
+    fn submit(&mut self, mut new: NewJob, effects: &mut Effects) -> Result<Uuid, Refusal> {
         if let Some(id) = self.made_by(&new.request_id, &new.request_digest) {
             return Ok(id);
         }
@@ -201,17 +201,17 @@ impl Core {
             tasks: new.tasks.clone(),
         };
         let earlier = std::mem::take(&mut new.earlier);
-        let mut job = Job::new(new, turn.now);
+        let mut job = Job::new(new, effects.now);
         if !job.request_id.is_empty() {
             self.requests.insert(job.request_id.clone(), id);
         }
-        turn.effects.push(Effect::Change(Change::Spec(id, spec)));
+        effects.push(Effect::Change(Change::Spec(id, spec)));
         let queued = v1::job_event::Event::State(JobState::Queued as i32);
-        job.event(queued, turn);
-        job.reuse(earlier, turn);
+        job.event(queued, effects);
+        job.reuse(earlier, effects);
         self.queue.open(&mut job);
         self.jobs.insert(id, job);
-        self.touch(id, turn);
+        self.touch(id, effects);
         Ok(id)
     }
 
@@ -244,7 +244,7 @@ impl Core {
         Ok(())
     }
 
-    fn cancel(&mut self, id: Uuid, turn: &mut Turn) -> Result<(), Refusal> {
+    fn cancel(&mut self, id: Uuid, effects: &mut Effects) -> Result<(), Refusal> {
         if self.has_ended(id) {
             return Ok(());
         }
@@ -253,7 +253,7 @@ impl Core {
             return Ok(());
         }
         for n in 0..self.jobs[&id].tasks.len() as u32 {
-            self.recall_leases(id, n, turn);
+            self.recall_leases(id, n, effects);
             let Some(job) = self.jobs.get_mut(&id) else {
                 break;
             };
@@ -263,19 +263,19 @@ impl Core {
                 // Of the others the job's state says it all: a million of them would be as many
                 // records and events.
                 if state == TaskState::Leased {
-                    job.tell(n, turn);
+                    job.tell(n, effects);
                 }
             }
         }
         if let Some(job) = self.jobs.get_mut(&id) {
-            job.end(JobState::Cancelled, turn);
+            job.end(JobState::Cancelled, effects);
         }
-        self.touch(id, turn);
+        self.touch(id, effects);
         Ok(())
     }
 
     /// Gives the tasks in quarantine another round.
-    fn requeue(&mut self, id: Uuid, turn: &mut Turn) -> Result<u64, Refusal> {
+    fn requeue(&mut self, id: Uuid, effects: &mut Effects) -> Result<u64, Refusal> {
         if self.has_ended(id) {
             return Ok(0);
         }
@@ -290,21 +290,21 @@ impl Core {
                 trouble.lost_workers.clear();
                 trouble.failures.clear();
                 job.set_state(n, TaskState::Pending);
-                job.tell(n, turn);
+                job.tell(n, effects);
             }
         }
-        self.touch(id, turn);
+        self.touch(id, effects);
         Ok(quarantined)
     }
 
     /// To be called after a job has changed: its state follows its tasks, its place in the queue
     /// its state, and its record is written.
-    pub(super) fn touch(&mut self, id: Uuid, turn: &mut Turn) {
+    pub(super) fn touch(&mut self, id: Uuid, effects: &mut Effects) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        job.open_stages(Some(turn));
-        job.settle(turn);
+        job.open_stages(Some(effects));
+        job.settle(effects);
         self.stirred |= self.queue.place(job);
         self.dirty.insert(id);
     }

@@ -8,7 +8,6 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,19 +15,16 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::core::{Core, Done, Reply};
-use super::event::{Closing, Effect, Event, Millis, NewJob, Refusal, Session};
+use super::core::{Core, Reply};
+use super::event::{Closing, Effect, Event, Millis, Session};
 use super::limits::Limits;
-use super::load::{self, LastLooked};
-use super::reuse;
+use super::load;
 use super::transaction::Transaction;
 use crate::audit;
-use crate::blocking::blocking;
 use crate::proto::v1::{self, connect_response::Message};
 use crate::store::{self, Change, Store};
 use crate::telemetry::metrics::{COMMIT_EVENTS, COMMIT_SECONDS};
 use crate::telemetry::traces;
-use crate::version::Bases;
 
 /// Most commands that share one flush.
 const BATCH: usize = 4096;
@@ -36,35 +32,7 @@ const BATCH: usize = 4096;
 const QUEUE: usize = 16_384;
 /// Messages that may wait for a worker. A worker is never sent more leases than it has credits
 /// for; acknowledgements and cancellations make up the rest.
-const OUTBOX: usize = 4096;
-
-/// Why the coordinator does not answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The request is refused.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The store failed. Its errors are sticky: the coordinator has stopped.
-    #[error("the coordinator has stopped: see its log")]
-    Stopped,
-    /// The store cannot be read.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// The audit log takes no entry, so that nothing may be changed.
-    #[error(transparent)]
-    Audit(#[from] audit::Error),
-}
-
-/// A handle on the running coordinator. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Coordinator {
-    commands: mpsc::Sender<Command>,
-    store: Arc<Store>,
-    sessions: Arc<AtomicU64>,
-    audited: watch::Receiver<u64>,
-    pub(super) bases: Arc<Bases>,
-    pub(super) last_looked: LastLooked,
-}
+pub(super) const OUTBOX: usize = 4096;
 
 /// What the driver takes from the world around it. Injected, so that a simulation can hold it.
 #[derive(Clone)]
@@ -111,217 +79,21 @@ impl fmt::Debug for Surroundings {
 
 /// Looks at the core when its turn comes; what it gives back tells what was seen, once that is
 /// durable.
-type Inspection = Box<dyn FnOnce(&Core) -> Delivery + Send>;
-type Delivery = Box<dyn FnOnce() + Send>;
+pub(super) type Inspection = Box<dyn FnOnce(&Core) -> Delivery + Send>;
+pub(super) type Delivery = Box<dyn FnOnce() + Send>;
 /// Takes its turn at the state; what it gives back tells what came of it, once that is durable.
-type Turn = Box<dyn FnOnce(&mut Transaction<'_>) -> Delivery + Send>;
+pub(super) type QueuedTurn = Box<dyn FnOnce(&mut Transaction<'_>) -> Delivery + Send>;
 
 // Moved once through the queue: a box for each would cost more than it saves.
 #[allow(clippy::large_enum_variant)]
-enum Command {
+pub(super) enum Command {
     Event(Event, Option<oneshot::Sender<Reply>>),
     Open(Session, mpsc::Sender<Result<Message, Closing>>),
     Inspect(Inspection),
     Watch(Uuid, oneshot::Sender<watch::Receiver<()>>),
-    Turn(Turn),
+    Turn(QueuedTurn),
     /// A turn that reads what earlier ones wrote: it waits until that is durable.
-    Transact(Turn),
-}
-
-impl Coordinator {
-    /// Rebuilds the state from the store and starts the actor. The handle it gives back beside the
-    /// coordinator ends when the last clone is dropped, or with an error when the store fails.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn start(
-        store: Arc<Store>,
-        limits: Limits,
-    ) -> Result<(Self, JoinHandle<Result<(), store::Error>>), Error> {
-        Self::start_in(Surroundings::real(), store, limits)
-    }
-
-    /// [`Coordinator::start`] with another clock or disk.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn start_in(
-        surroundings: Surroundings,
-        store: Arc<Store>,
-        limits: Limits,
-    ) -> Result<(Self, JoinHandle<Result<(), store::Error>>), Error> {
-        let log = audit::Log::open(&store)?;
-        let tick = Duration::from_millis((limits.heartbeat / 4).clamp(10, 1000));
-        let core = load::all(&store, limits, (surroundings.clock)())?;
-        let (commands, inbox) = mpsc::channel(QUEUE);
-        let (audit_end, audited) = watch::channel(log.size());
-        let actor = Actor {
-            core,
-            log,
-            store: store.clone(),
-            surroundings,
-            streams: HashMap::new(),
-            watchers: HashMap::new(),
-            audit_end,
-            waiting: VecDeque::new(),
-        };
-        let task = tokio::spawn(actor.run(inbox, tick));
-        let coordinator = Self {
-            commands,
-            bases: Arc::new(Bases::new(store.clone())),
-            store,
-            sessions: Arc::new(AtomicU64::new(1)),
-            audited,
-            last_looked: LastLooked::default(),
-        };
-        Ok((coordinator, task))
-    }
-
-    /// The opened bases of the store's models.
-    pub fn bases(&self) -> &Arc<Bases> {
-        &self.bases
-    }
-
-    /// The store, for reading.
-    pub fn store(&self) -> &Arc<Store> {
-        &self.store
-    }
-
-    /// An identifier for a new job.
-    pub fn new_job_id(&self) -> Uuid {
-        Uuid::now_v7()
-    }
-
-    /// Opens a worker's stream: what the core sends to the session comes out of the receiver; an
-    /// error is its last item.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`].
-    pub async fn open_session(
-        &self,
-    ) -> Result<(Session, mpsc::Receiver<Result<Message, Closing>>), Error> {
-        let session = Session(self.sessions.fetch_add(1, Ordering::Relaxed));
-        let (sender, receiver) = mpsc::channel(OUTBOX);
-        self.send(Command::Open(session, sender)).await?;
-        Ok((session, receiver))
-    }
-
-    /// Tells the core of an event that nobody waits for.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`].
-    pub async fn tell(&self, event: Event) -> Result<(), Error> {
-        self.send(Command::Event(event, None)).await
-    }
-
-    /// Tells the core of an event and waits until what it did is durable.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] with the core's reason, [`Error::Stopped`].
-    pub async fn ask(&self, event: Event) -> Result<Done, Error> {
-        let (sender, receiver) = oneshot::channel();
-        self.send(Command::Event(event, Some(sender))).await?;
-        Ok(receiver.await.map_err(|_| Error::Stopped)??)
-    }
-
-    /// The job with the results that the store has for its units, unless it is to be computed
-    /// afresh.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`], [`Error::Store`].
-    pub async fn with_earlier_results(&self, mut new: NewJob) -> Result<NewJob, Error> {
-        if new.job.no_cache {
-            return Ok(new);
-        }
-        let store = self.store.clone();
-        blocking(move || {
-            new.earlier = reuse::find(&store, &new)?;
-            Ok(new)
-        })
-        .await
-        .map_err(|_| Error::Stopped)?
-    }
-
-    /// Looks at the state. What is seen is durable.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`].
-    pub async fn inspect<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&Core) -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        let (sender, receiver) = oneshot::channel();
-        let look = move |core: &Core| -> Delivery {
-            let seen = look(core);
-            // The asker may have gone away; nobody is left to tell.
-            Box::new(move || drop(sender.send(seen)))
-        };
-        self.send(Command::Inspect(Box::new(look))).await?;
-        receiver.await.map_err(|_| Error::Stopped)
-    }
-
-    /// Takes a turn at the state in which nothing else happens, and gives what it gave once what it
-    /// wrote is durable. It may read what belongs to jobs in the core, but no records: those of
-    /// earlier turns may be on their way to the store.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`].
-    pub(super) async fn look<T: Send + 'static>(
-        &self,
-        take: impl FnOnce(&mut Transaction<'_>) -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        let (turn, receiver) = turn(take);
-        self.send(Command::Turn(turn)).await?;
-        receiver.await.map_err(|_| Error::Stopped)
-    }
-
-    /// Takes a turn at the state like no other: it reads all that earlier ones wrote, decides,
-    /// and writes. Gives what it gave once what it wrote is durable.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`].
-    pub async fn transact<T: Send + 'static>(
-        &self,
-        take: impl FnOnce(&mut Transaction<'_>) -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        let (turn, receiver) = turn(take);
-        self.send(Command::Transact(turn)).await?;
-        receiver.await.map_err(|_| Error::Stopped)
-    }
-
-    /// How many entries the audit log has; changes when there are more.
-    pub fn audited(&self) -> watch::Receiver<u64> {
-        self.audited.clone()
-    }
-
-    /// A signal that fires when a job has new events or progress.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`].
-    pub async fn watch(&self, job: Uuid) -> Result<watch::Receiver<()>, Error> {
-        let (sender, receiver) = oneshot::channel();
-        self.send(Command::Watch(job, sender)).await?;
-        receiver.await.map_err(|_| Error::Stopped)
-    }
-
-    async fn send(&self, command: Command) -> Result<(), Error> {
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_| Error::Stopped)
-    }
-}
-
-fn turn<T: Send + 'static>(
-    take: impl FnOnce(&mut Transaction<'_>) -> T + Send + 'static,
-) -> (Turn, oneshot::Receiver<T>) {
-    let (sender, receiver) = oneshot::channel();
-    let turn = move |transaction: &mut Transaction<'_>| -> Delivery {
-        let answer = take(transaction);
-        // The asker may have gone away; nobody is left to tell.
-        Box::new(move || drop(sender.send(answer)))
-    };
-    (Box::new(turn), receiver)
+    Transact(QueuedTurn),
 }
 
 struct Actor {
@@ -333,7 +105,7 @@ struct Actor {
     watchers: HashMap<Uuid, watch::Sender<()>>,
     audit_end: watch::Sender<u64>,
     /// Transactions that wait until the one before them is durable.
-    waiting: VecDeque<Turn>,
+    waiting: VecDeque<QueuedTurn>,
 }
 
 /// Commands that were applied, and what follows from them once their changes are durable.
@@ -375,6 +147,38 @@ struct Writing {
     after: After,
     transaction: bool,
 }
+
+/// Rebuilds the state from the store and starts the actor. Gives where it takes commands, how many
+/// entries its audit log has, and its end.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(super) fn start(
+    surroundings: Surroundings,
+    store: &Arc<Store>,
+    log: audit::Log,
+    limits: Limits,
+) -> Result<(mpsc::Sender<Command>, watch::Receiver<u64>, Ended), store::Error> {
+    let tick = Duration::from_millis((limits.heartbeat / 4).clamp(10, 1000));
+    let core = load::all(store, limits, (surroundings.clock)())?;
+    let (commands, inbox) = mpsc::channel(QUEUE);
+    let (audit_end, audited) = watch::channel(log.size());
+    let actor = Actor {
+        core,
+        log,
+        store: store.clone(),
+        surroundings,
+        streams: HashMap::new(),
+        watchers: HashMap::new(),
+        audit_end,
+        waiting: VecDeque::new(),
+    };
+    let task = tokio::spawn(actor.run(inbox, tick));
+    Ok((commands, audited, task))
+}
+
+/// How the actor ended.
+pub(super) type Ended = JoinHandle<Result<(), store::Error>>;
 
 impl Actor {
     async fn run(
@@ -507,7 +311,7 @@ impl Actor {
         };
     }
 
-    fn take_turn(&mut self, turn: Turn, batch: &mut Batch) {
+    fn take_turn(&mut self, turn: QueuedTurn, batch: &mut Batch) {
         let before = self.log.size();
         let mut transaction = Transaction {
             core: &mut self.core,

@@ -21,9 +21,15 @@ use crate::work::{self, Found, Items, Keys, Needs};
 const DURATIONS: usize = 101;
 
 /// What an event sets in motion: the time it happened at, and the effects so far.
-pub(super) struct Turn {
+pub(super) struct Effects {
     pub(super) now: Millis,
-    pub(super) effects: Vec<Effect>,
+    pub(super) all: Vec<Effect>,
+}
+
+impl Effects {
+    pub(super) fn push(&mut self, effect: Effect) {
+        self.all.push(effect);
+    }
 }
 
 /// A job in memory.
@@ -182,15 +188,15 @@ impl Job {
     /// Opens the stages whose turn has come: each unit of those before has its result (I13). Where
     /// one failed that may not be left out, the stages after it fail with it. `told` says that it
     /// happens now, and not that it is found so after a restart.
-    pub(super) fn open_stages(&mut self, mut told: Option<&mut Turn>) {
+    pub(super) fn open_stages(&mut self, mut told: Option<&mut Effects>) {
         while let Some(open) = self.stages.get(self.stages.open())
             && open.is_over()
             && self.stages.open() + 1 < self.stages.len()
         {
             let needed = work::of(&self.spec).is_some_and(|it| !it.leaves_out_failures());
             if open.failed > 0 && needed {
-                if let Some(turn) = told {
-                    self.fail_later_stages(turn);
+                if let Some(effects) = told {
+                    self.fail_later_stages(effects);
                 }
                 return;
             }
@@ -202,14 +208,14 @@ impl Job {
                     self.set_state(n, TaskState::Pending);
                 }
             }
-            if let Some(turn) = told.as_deref_mut() {
-                self.event(v1::job_event::Event::StageBegun(number), turn);
+            if let Some(effects) = told.as_deref_mut() {
+                self.event(v1::job_event::Event::StageBegun(number), effects);
             }
         }
     }
 
     /// Fails the tasks of the stages after the open one: it has a unit that they cannot do without.
-    fn fail_later_stages(&mut self, turn: &mut Turn) {
+    fn fail_later_stages(&mut self, effects: &mut Effects) {
         let open = self.stages.open();
         let Some(stage) = self.stages.get(open).map(|it| it.stage.clone()) else {
             return;
@@ -222,7 +228,7 @@ impl Job {
         );
         for n in 0..self.tasks.len() as u32 {
             if self.tasks[n as usize].state == TaskState::Blocked {
-                self.fail_task(n, FailureClass::Invalid, &what, turn);
+                self.fail_task(n, FailureClass::Invalid, &what, effects);
             }
         }
     }
@@ -286,7 +292,7 @@ impl Job {
 
     /// Takes the results of earlier jobs for the units that they answer, and ends the tasks that
     /// have nothing left to do.
-    pub(super) fn reuse(&mut self, earlier: Vec<(u64, CachedResult)>, turn: &mut Turn) {
+    pub(super) fn reuse(&mut self, earlier: Vec<(u64, CachedResult)>, effects: &mut Effects) {
         if earlier.is_empty() {
             return;
         }
@@ -312,20 +318,20 @@ impl Job {
                 landed: None,
             };
             let change = Change::Result(self.id, unit, record, bytes::Bytes::new());
-            turn.effects.push(Effect::Change(change));
+            effects.push(Effect::Change(change));
         }
         // One event for all of them: a million units may be answered at once.
-        self.event(v1::job_event::Event::UnitsCached(self.cached), turn);
+        self.event(v1::job_event::Event::UnitsCached(self.cached), effects);
         for n in 0..self.tasks.len() as u32 {
             let task = &self.tasks[n as usize];
             if task.units_done == task.units {
                 self.set_state(n, TaskState::Done);
-                self.tell(n, turn);
+                self.tell(n, effects);
             }
         }
-        self.open_stages(Some(turn));
+        self.open_stages(Some(effects));
         if self.tally.waiting == 0 {
-            self.started = Some(turn.now);
+            self.started = Some(effects.now);
         }
     }
 
@@ -346,12 +352,12 @@ impl Job {
         bytes: bytes::Bytes,
         digest: u64,
         record: ResultRecord,
-        turn: &mut Turn,
+        effects: &mut Effects,
     ) {
         self.count_unit(n, unit, digest, record.failed);
         let change = Change::Result(self.id, unit, record, bytes);
-        turn.effects.push(Effect::Change(change));
-        self.event(v1::job_event::Event::UnitCommitted(unit), turn);
+        effects.push(Effect::Change(change));
+        self.event(v1::job_event::Event::UnitCommitted(unit), effects);
     }
 
     /// Whether an outcome is one of this unit.
@@ -379,7 +385,13 @@ impl Job {
     }
 
     /// Ends a task for good: its open units get a failure as their result.
-    pub(super) fn fail_task(&mut self, n: u32, class: FailureClass, what: &str, turn: &mut Turn) {
+    pub(super) fn fail_task(
+        &mut self,
+        n: u32,
+        class: FailureClass,
+        what: &str,
+        effects: &mut Effects,
+    ) {
         for unit in self.tasks[n as usize].range() {
             if self.committed(unit).is_some() {
                 continue;
@@ -398,15 +410,15 @@ impl Job {
                 failed: true,
                 ..ResultRecord::default()
             };
-            self.commit(n, unit, bytes, digest, record, turn);
+            self.commit(n, unit, bytes, digest, record, effects);
         }
         what.clone_into(&mut self.tasks[n as usize].trouble().last_failure);
         self.set_state(n, TaskState::Failed);
-        self.tell(n, turn);
+        self.tell(n, effects);
     }
 
     /// Brings the job's state up to that of its tasks.
-    pub(super) fn settle(&mut self, turn: &mut Turn) {
+    pub(super) fn settle(&mut self, effects: &mut Effects) {
         if is_terminal(self.state) {
             return;
         }
@@ -418,48 +430,49 @@ impl Job {
                     true => JobState::Succeeded,
                     false => JobState::Failed,
                 },
-                turn,
+                effects,
             );
         } else if idle && tally.quarantined > 0 {
-            self.set_job_state(JobState::Held, turn);
+            self.set_job_state(JobState::Held, effects);
         } else if tally.leased > 0 || self.state == JobState::Held {
-            self.started.get_or_insert(turn.now);
-            self.set_job_state(JobState::Running, turn);
+            self.started.get_or_insert(effects.now);
+            self.set_job_state(JobState::Running, effects);
         }
     }
 
-    pub(super) fn end(&mut self, state: JobState, turn: &mut Turn) {
-        self.ended = Some(turn.now);
-        self.set_job_state(state, turn);
+    pub(super) fn end(&mut self, state: JobState, effects: &mut Effects) {
+        self.ended = Some(effects.now);
+        self.set_job_state(state, effects);
     }
 
-    fn set_job_state(&mut self, state: JobState, turn: &mut Turn) {
+    fn set_job_state(&mut self, state: JobState, effects: &mut Effects) {
         Invariant::I4.check(!is_terminal(self.state), || {
             format!("jobs/{} goes from {:?} to {state:?}", self.id, self.state)
         });
         if self.state != state {
             self.state = state;
-            self.event(v1::job_event::Event::State(state as i32), turn);
+            self.event(v1::job_event::Event::State(state as i32), effects);
         }
     }
 
-    pub(super) fn event(&mut self, event: v1::job_event::Event, turn: &mut Turn) {
+    pub(super) fn event(&mut self, event: v1::job_event::Event, effects: &mut Effects) {
         self.sequence += 1;
         let event = v1::JobEvent {
             sequence: self.sequence,
-            time: Some(timestamp(turn.now)),
+            time: Some(timestamp(effects.now)),
             event: Some(event),
         };
-        turn.effects
+        effects
+            .all
             .push(Effect::Change(Change::Event(self.id, event)));
-        turn.effects.push(Effect::Wake(self.id));
+        effects.push(Effect::Wake(self.id));
     }
 
     /// Tells of a task that came to a new state, and sees to it that it is written.
-    pub(super) fn tell(&mut self, n: u32, turn: &mut Turn) {
+    pub(super) fn tell(&mut self, n: u32, effects: &mut Effects) {
         self.dirty.insert(n);
         let event = v1::job_event::Event::Task(self.task(n));
-        self.event(event, turn);
+        self.event(event, effects);
     }
 
     /// The records of what changed since they were last asked for.

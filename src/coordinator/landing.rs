@@ -7,8 +7,8 @@ use prost::Message as _;
 use uuid::Uuid;
 
 use super::core::Core;
-use super::driver::{Coordinator, Error};
 use super::event::{CommittedResult, Event, LeaseKey, Session};
+use super::handle::{Coordinator, Error};
 use super::transaction::Transaction;
 use crate::audit::EntryDraft;
 use crate::blocking::blocking;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::core::Core;
 use super::event::{Closing, CommittedResult, Effect, LeaseKey, Millis, Session};
 use super::invariants::Invariant;
-use super::job::{Job, Turn};
+use super::job::{Effects, Job};
 use super::reuse::may_answer;
 use super::task::Holder;
 use super::workers::{Held, send};
@@ -52,28 +52,28 @@ impl Core {
         key: LeaseKey,
         unit: u64,
         result: CommittedResult,
-        turn: &mut Turn,
+        effects: &mut Effects,
     ) {
         let Some(name) = self.sessions.get(&session).cloned() else {
             return;
         };
-        if let Some(worker) = self.worker_of(session, turn.now)
+        if let Some(worker) = self.worker_of(session, effects.now)
             && let Some(held) = worker.leases.get_mut(&(key.job, key.task))
         {
             held.steps = 0;
             held.edit = None;
-            held.seen = turn.now;
+            held.seen = effects.now;
         }
-        let verdict = self.judge(&name, key, unit, result, turn);
+        let verdict = self.judge(&name, key, unit, result, effects);
         if let Verdict::Unfit(what) = verdict {
             let what = format!(
                 "the result of unit {unit} of jobs/{} is not one: {what}",
                 key.job
             );
             self.note_outcome(&name, false);
-            self.release(key, FailureClass::Transient, &what, turn);
+            self.release(key, FailureClass::Transient, &what, effects);
             let close = Effect::Close(session, Closing::Unfit(what));
-            turn.effects.push(close);
+            effects.push(close);
             return;
         }
         let ack = v1::CommitAck {
@@ -81,12 +81,12 @@ impl Core {
             unit,
             accepted: verdict == Verdict::Accepted,
         };
-        turn.effects.push(send(session, Message::CommitAck(ack)));
+        effects.push(send(session, Message::CommitAck(ack)));
         // A worker drops a lease whose result was not accepted.
         if verdict == Verdict::Diverges && self.is_live(key, &name) {
             let what = format!("unit {unit} came out otherwise than the result it has");
             self.note_outcome(&name, false);
-            self.release(key, FailureClass::Transient, &what, turn);
+            self.release(key, FailureClass::Transient, &what, effects);
         }
     }
 
@@ -104,7 +104,7 @@ impl Core {
         key: LeaseKey,
         unit: u64,
         result: CommittedResult,
-        turn: &mut Turn,
+        effects: &mut Effects,
     ) -> Verdict {
         let job = self.jobs.get_mut(&key.job);
         let before = match &job {
@@ -133,7 +133,7 @@ impl Core {
                 fingerprint: result.fingerprint,
             };
             let change = Change::Divergence(key.job, unit, record);
-            turn.effects.push(Effect::Change(change));
+            effects.push(Effect::Change(change));
             self.counters.divergences += 1;
             return Verdict::Diverges;
         }
@@ -151,7 +151,7 @@ impl Core {
         };
         let reusable = !record.failed && may_answer(record.fingerprint.as_ref());
         let (bytes, digest) = (result.bytes, result.digest_prefix);
-        job.commit(key.task, unit, bytes, digest, record, turn);
+        job.commit(key.task, unit, bytes, digest, record, effects);
         if let (Some(work), Some(outcome)) = (work::of(&job.spec), &result.outcome) {
             work.note(outcome, &mut job.found);
         }
@@ -160,7 +160,7 @@ impl Core {
         }
         if reusable && let Some(digest) = job.digest_of(unit) {
             let change = Change::Cached(digest, key.job, unit);
-            turn.effects.push(Effect::Change(change));
+            effects.push(Effect::Change(change));
         }
         self.counters.units += 1;
         if let Some(worker) = self.workers.get_mut(name) {
@@ -178,12 +178,12 @@ impl Core {
         session: Session,
         key: LeaseKey,
         failure: Option<v1::Failure>,
-        turn: &mut Turn,
+        effects: &mut Effects,
     ) {
         let Some(name) = self.sessions.get(&session).cloned() else {
             return;
         };
-        if self.worker_of(session, turn.now).is_none() || !self.is_live(key, &name) {
+        if self.worker_of(session, effects.now).is_none() || !self.is_live(key, &name) {
             return;
         }
         match failure {
@@ -192,30 +192,36 @@ impl Core {
                 if matches!(class, FailureClass::Transient | FailureClass::OutOfMemory) {
                     self.note_outcome(&name, false);
                 }
-                self.release(key, class, &failure.message, turn);
+                self.release(key, class, &failure.message, effects);
             }
             None => {
                 let task = &self.jobs[&key.job].tasks[key.task as usize];
                 if task.units_done == task.units {
                     self.note_outcome(&name, true);
-                    self.complete(key, turn);
+                    self.complete(key, effects);
                 } else {
                     let what = "the worker ended the task without all its results";
                     self.note_outcome(&name, false);
-                    self.release(key, FailureClass::Transient, what, turn);
+                    self.release(key, FailureClass::Transient, what, effects);
                 }
             }
         }
     }
 
     /// Takes an edit's lease back: what it was computed on is no longer where its ref is.
-    pub(super) fn rebase(&mut self, key: LeaseKey, version: String, etag: String, turn: &mut Turn) {
+    pub(super) fn rebase(
+        &mut self,
+        key: LeaseKey,
+        version: String,
+        etag: String,
+        effects: &mut Effects,
+    ) {
         let Some(job) = self.jobs.get_mut(&key.job) else {
             return;
         };
         let what = format!("the ref moved to {version}: the edit is computed again on that");
         job.found.land(version, etag);
-        self.recall_leases(key.job, key.task, turn);
+        self.recall_leases(key.job, key.task, effects);
         if let Some(job) = self.jobs.get_mut(&key.job) {
             let trouble = job.tasks[key.task as usize].trouble();
             *trouble
@@ -224,13 +230,13 @@ impl Core {
                 .or_default() += 1;
             trouble.last_failure = what;
             job.set_state(key.task, TaskState::Pending);
-            job.tell(key.task, turn);
+            job.tell(key.task, effects);
         }
-        self.touch(key.job, turn);
+        self.touch(key.job, effects);
     }
 
     /// Gives a task to a worker, beside the lease it may have.
-    pub(super) fn give(&mut self, id: Uuid, n: u32, name: &Arc<str>, turn: &mut Turn) {
+    pub(super) fn give(&mut self, id: Uuid, n: u32, name: &Arc<str>, effects: &mut Effects) {
         let (Some(job), Some(worker)) = (self.jobs.get_mut(&id), self.workers.get_mut(name)) else {
             return;
         };
@@ -244,7 +250,7 @@ impl Core {
             task: n,
             epoch: self.epoch,
         };
-        let mut held = Held::new(key.epoch, turn.now);
+        let mut held = Held::new(key.epoch, effects.now);
         held.warm = worker.has_loaded(&job.model.name);
         worker.leases.insert((id, n), held);
         let within = worker.leases.len() <= worker.credits as usize;
@@ -260,13 +266,13 @@ impl Core {
             task.lease = Some(holder);
             job.set_state(n, TaskState::Leased);
         }
-        job.served = turn.now;
-        job.settle(turn);
-        job.tell(n, turn);
+        job.served = effects.now;
+        job.settle(effects);
+        job.tell(n, effects);
         let lease = job.lease(key);
         self.queue.lease_given(&job.owner);
-        turn.effects.push(send(session, Message::Lease(lease)));
-        self.touch(id, turn);
+        effects.push(send(session, Message::Lease(lease)));
+        self.touch(id, effects);
         self.list(name);
     }
 
@@ -289,7 +295,7 @@ impl Core {
     }
 
     /// Takes all leases of a task back and tells their workers.
-    pub(super) fn recall_leases(&mut self, id: Uuid, n: u32, turn: &mut Turn) {
+    pub(super) fn recall_leases(&mut self, id: Uuid, n: u32, effects: &mut Effects) {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
@@ -299,7 +305,7 @@ impl Core {
         for (key, holder) in job.live(n) {
             self.take_off(key);
             if let Some(worker) = self.workers.get(&holder.worker) {
-                worker.cancel_lease(key, &mut turn.effects);
+                worker.cancel_lease(key, &mut effects.all);
             }
         }
     }
@@ -310,7 +316,7 @@ impl Core {
         key: LeaseKey,
         class: FailureClass,
         what: &str,
-        turn: &mut Turn,
+        effects: &mut Effects,
     ) {
         let (id, n) = (key.job, key.task);
         let Some(job) = self.jobs.get(&id) else {
@@ -318,7 +324,7 @@ impl Core {
         };
         let task = &job.tasks[n as usize];
         if task.units_done == task.units {
-            return self.complete(key, turn);
+            return self.complete(key, effects);
         }
         let Some(taken) = self.take_off(key) else {
             return;
@@ -337,41 +343,41 @@ impl Core {
         if permanent || (counted >= self.limits.attempts && !taken.another) {
             Invariant::I7.check(permanent || counted > 0, || format!("{key:?} {class:?}"));
             if taken.another {
-                self.recall_leases(id, n, turn);
+                self.recall_leases(id, n, effects);
             }
             if let Some(job) = self.jobs.get_mut(&id) {
-                job.fail_task(n, class, what, turn);
+                job.fail_task(n, class, what, effects);
             }
         } else if taken.another {
             // The other lease goes on.
-            job.tell(n, turn);
+            job.tell(n, effects);
         } else if lost >= self.limits.poison {
             job.tasks[n as usize].trouble().last_failure = format!(
                 "the workers {} were lost while they ran this task",
                 names.join(", ")
             );
             job.set_state(n, TaskState::Quarantined);
-            job.tell(n, turn);
+            job.tell(n, effects);
         } else {
             self.counters.retries += 1;
             job.set_state(n, TaskState::Pending);
             match class {
                 FailureClass::WorkerLost | FailureClass::Preempted => {}
-                _ => job.delay(n, turn.now + (BACKOFF << counted.min(6))),
+                _ => job.delay(n, effects.now + (BACKOFF << counted.min(6))),
             }
-            job.tell(n, turn);
+            job.tell(n, effects);
         }
-        self.touch(id, turn);
+        self.touch(id, effects);
     }
 
     /// Ends a task all of whose units are committed.
-    fn complete(&mut self, key: LeaseKey, turn: &mut Turn) {
+    fn complete(&mut self, key: LeaseKey, effects: &mut Effects) {
         let (id, n) = (key.job, key.task);
         let Some(taken) = self.take_off(key) else {
             return;
         };
         if taken.another {
-            self.recall_leases(id, n, turn);
+            self.recall_leases(id, n, effects);
         }
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
@@ -385,10 +391,10 @@ impl Core {
         job.set_state(n, TaskState::Done);
         if job.stages.get(stage).is_some_and(|it| !it.stage.hidden) {
             let begun = taken.held.since.max(taken.last_end);
-            job.note_duration(turn.now.saturating_sub(begun));
+            job.note_duration(effects.now.saturating_sub(begun));
         }
-        job.tell(n, turn);
-        self.touch(id, turn);
-        self.note_rate(&taken.worker, &taken.held, cost, turn.now);
+        job.tell(n, effects);
+        self.touch(id, effects);
+        self.note_rate(&taken.worker, &taken.held, cost, effects.now);
     }
 }

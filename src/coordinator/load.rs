@@ -7,12 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use uuid::Uuid;
 
 use super::core::Core;
-use super::driver::{Coordinator, Error};
 use super::event::Millis;
 use super::job::is_terminal;
 use super::limits::Limits;
 use super::restore::Restoring;
-use crate::blocking::blocking;
 use crate::proto::v1;
 use crate::store::{self, JobRecord, Store};
 use crate::work::{self, Items};
@@ -22,36 +20,8 @@ use crate::work::{self, Items};
 pub(super) struct LastLooked(Arc<Mutex<Last>>);
 type Last = Option<(Uuid, Arc<Core>)>;
 
-impl Coordinator {
-    /// Looks at a job with its tasks: in the state while it is open, and in the store when it has
-    /// ended. What is seen is durable.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`], [`Error::Store`].
-    pub async fn inspect_job<T: Send + 'static>(
-        &self,
-        id: Uuid,
-        look: impl Fn(&Core) -> Option<T> + Clone + Send + 'static,
-    ) -> Result<Option<T>, Error> {
-        let in_memory = look.clone();
-        let seen = self
-            .inspect(move |core| match core.has_ended(id) {
-                true => Err(()),
-                false => Ok(in_memory(core)),
-            })
-            .await?;
-        if let Ok(seen) = seen {
-            return Ok(seen);
-        }
-        let (store, last) = (self.store().clone(), self.last_looked.clone());
-        blocking(move || Ok(look(&*last.get(&store, id)?)))
-            .await
-            .map_err(|_| Error::Stopped)?
-    }
-}
-
 impl LastLooked {
-    fn get(&self, store: &Store, id: Uuid) -> Result<Arc<Core>, store::Error> {
+    pub(super) fn get(&self, store: &Store, id: Uuid) -> Result<Arc<Core>, store::Error> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, core)) = &*last
             && *of == id

@@ -11,6 +11,7 @@ mod driver;
 mod ended;
 mod event;
 mod explain;
+mod handle;
 mod invariants;
 mod job;
 mod landing;
@@ -32,10 +33,11 @@ mod workers;
 
 pub use self::core::{Core, Done, Reply};
 pub use cut::{TASK_COST, tasks};
-pub use driver::{Coordinator, Disk, Error, Surroundings};
+pub use driver::{Disk, Surroundings};
 pub use event::{
     Closing, CommittedResult, Effect, Event, LeaseKey, Millis, NewJob, Refusal, Session,
 };
+pub use handle::{Coordinator, Error};
 pub use invariants::{Invariant, violations};
 pub use job::is_terminal;
 pub use landing::{Commit, judged};

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::core::Core;
 use super::event::Millis;
-use super::job::{Job, Turn};
+use super::job::{Effects, Job};
 use super::stages::Progress;
 use super::task::Task;
 use super::workers::Worker;
@@ -37,14 +37,14 @@ type Fit = (bool, bool, usize);
 
 impl Core {
     /// Gives waiting tasks to workers with room.
-    pub(super) fn assign(&mut self, turn: &mut Turn) {
+    pub(super) fn assign(&mut self, effects: &mut Effects) {
         while self.stirred && !self.idle.is_empty() && !self.queue.is_empty() {
-            let Some((id, n, worker)) = self.choose(turn.now) else {
+            let Some((id, n, worker)) = self.choose(effects.now) else {
                 self.stirred = false;
                 return;
             };
             self.fit_size(id, n, &worker);
-            self.give(id, n, &worker, turn);
+            self.give(id, n, &worker, effects);
         }
     }
 
@@ -148,7 +148,7 @@ impl Core {
 
     /// Gives the last tasks of a job that take far longer than the others a second lease. The first
     /// valid commit of a unit is its result; the lease that ends later is taken back.
-    pub(super) fn speculate(&mut self, turn: &mut Turn) {
+    pub(super) fn speculate(&mut self, effects: &mut Effects) {
         if self.idle.is_empty() {
             return;
         }
@@ -159,7 +159,7 @@ impl Core {
             .map(|job| job.id)
             .collect();
         for id in late {
-            for n in self.stragglers(id, turn.now) {
+            for n in self.stragglers(id, effects.now) {
                 let Some(job) = self.jobs.get(&id) else {
                     continue;
                 };
@@ -168,13 +168,13 @@ impl Core {
                 let free = self.idle.iter().take_while(|(leases, _)| *leases == 0);
                 let found = free.map(|(_, name)| name).find(|name| {
                     let task = &job.tasks[n as usize];
-                    let fits = |worker| self.unfit(job, task, worker, turn.now).is_none();
+                    let fits = |worker| self.unfit(job, task, worker, effects.now).is_none();
                     Some(*name) != held
                         && !task.lost(name)
                         && self.workers.get(*name).is_some_and(fits)
                 });
                 if let Some(worker) = found.cloned() {
-                    self.give(id, n, &worker, turn);
+                    self.give(id, n, &worker, effects);
                 }
             }
         }

@@ -1,12 +1,10 @@
 //! Changes that somebody asked for: what they read, what they write, and the audit entry that
 //! names who asked, in one durable step (I12).
 
-use super::core::{Core, Done, Reply};
-use super::driver::{Coordinator, Error};
+use super::core::{Core, Reply};
 use super::event::{Effect, Event, Millis};
 use super::job::timestamp;
 use crate::audit::{self, EntryDraft, Log};
-use crate::proto::v1;
 use crate::store::{Change, Store};
 
 /// A turn at the state, in which nothing else happens. What it writes becomes durable together,
@@ -62,41 +60,5 @@ impl Transaction<'_> {
     /// The audit log's end.
     pub fn log(&self) -> &Log {
         self.log
-    }
-}
-
-impl Coordinator {
-    /// Does what a client asked of the core, with an entry in the audit log that says who it was.
-    /// A refusal is not entered here: whoever tells it to the client does that.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] with the core's reason, [`Error::Audit`], [`Error::Stopped`].
-    pub async fn ask_as(&self, event: Event, draft: EntryDraft) -> Result<Done, Error> {
-        self.look(move |turn| {
-            if let Some(problem) = turn.log.damage() {
-                let problem = problem.to_owned();
-                return Err(Error::Audit(audit::Error::Damaged { problem }));
-            }
-            let answer = turn.apply(event)?;
-            turn.record(draft)?;
-            Ok(answer)
-        })
-        .await?
-    }
-
-    /// Enters something that happened elsewhere into the audit log.
-    ///
-    /// # Errors
-    /// [`Error::Audit`], [`Error::Stopped`].
-    pub async fn record(&self, draft: EntryDraft) -> Result<(), Error> {
-        Ok(self.look(move |turn| turn.record(draft)).await??)
-    }
-
-    /// The audit log's newest checkpoint.
-    ///
-    /// # Errors
-    /// [`Error::Audit`], [`Error::Stopped`].
-    pub async fn audit_checkpoint(&self) -> Result<v1::AuditCheckpoint, Error> {
-        Ok(self.look(|turn| turn.log.checkpoint()).await??)
     }
 }

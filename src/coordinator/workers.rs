@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::core::Core;
 use super::event::{Closing, Effect, LeaseKey, Millis, Refusal, Session};
-use super::job::{Turn, millis};
+use super::job::{Effects, millis};
 use crate::proto::v1::connect_response::Message;
 use crate::proto::v1::{self, FailureClass};
 
@@ -212,26 +212,26 @@ impl Core {
         session: Session,
         hello: v1::Hello,
         held: &[LeaseKey],
-        turn: &mut Turn,
+        effects: &mut Effects,
     ) {
         let name: Arc<str> = hello.worker_id.into();
         let worker = self
             .workers
             .entry(name.clone())
-            .or_insert_with(|| Worker::absent(turn.now));
+            .or_insert_with(|| Worker::absent(effects.now));
         if let Some(old) = worker.session.replace(session) {
             self.sessions.remove(&old);
-            turn.effects.push(Effect::Close(old, Closing::Replaced));
+            effects.push(Effect::Close(old, Closing::Replaced));
         }
         self.sessions.insert(session, name.clone());
         worker.capabilities = hello.capabilities.unwrap_or_default();
         worker.credits = hello.credits;
         worker.draining = false;
         worker.valid_until = hello.valid_until.map(millis);
-        worker.last_heard = turn.now;
-        worker.connected_at = turn.now;
+        worker.last_heard = effects.now;
+        worker.connected_at = effects.now;
         for lease in worker.leases.values_mut() {
-            lease.seen = turn.now;
+            lease.seen = effects.now;
         }
         let (adopted, dropped): (Vec<_>, Vec<_>) = worker
             .keys()
@@ -242,14 +242,14 @@ impl Core {
             heartbeat_interval_ms: self.limits.heartbeat as u32,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        turn.effects.push(send(session, Message::Welcome(welcome)));
+        effects.push(send(session, Message::Welcome(welcome)));
         self.list(&name);
         self.stirred = true;
         // A lease that never reached the worker, because the stream broke under it, is nobody's
         // fault.
         let what = "the lease did not reach the worker";
         for key in dropped {
-            self.release(key, FailureClass::Preempted, what, turn);
+            self.release(key, FailureClass::Preempted, what, effects);
         }
     }
 
@@ -283,13 +283,14 @@ impl Core {
     }
 
     /// Asks a worker to finish what it has and leave.
-    pub(super) fn ask_drain(&mut self, name: &str, turn: &mut Turn) -> Result<(), Refusal> {
+    pub(super) fn ask_drain(&mut self, name: &str, effects: &mut Effects) -> Result<(), Refusal> {
         let missing = || Refusal::NoSuchWorker(name.to_owned());
         let worker = self.workers.get_mut(name).ok_or_else(missing)?;
         let session = worker.session.ok_or_else(missing)?;
         worker.draining = true;
         let reason = "asked to through the coordinator".to_owned();
-        turn.effects
+        effects
+            .all
             .push(send(session, Message::Drain(v1::Drain { reason })));
         self.list(&name.into());
         Ok(())
@@ -310,10 +311,10 @@ impl Core {
         session: Session,
         leases: Vec<(LeaseKey, v1::LeaseProgress)>,
         loaded: Vec<String>,
-        turn: &mut Turn,
+        effects: &mut Effects,
     ) {
         let timeout = self.limits.worker_timeout;
-        let Some(worker) = self.worker_of(session, turn.now) else {
+        let Some(worker) = self.worker_of(session, effects.now) else {
             return;
         };
         let stirred = worker.capabilities.loaded_models != loaded;
@@ -324,14 +325,14 @@ impl Core {
                     held.steps = told.steps;
                     held.rate = told.steps_per_second;
                     held.edit = told.edit.map(Box::new);
-                    held.seen = turn.now;
-                    turn.effects.push(Effect::Wake(key.job));
+                    held.seen = effects.now;
+                    effects.push(Effect::Wake(key.job));
                 }
                 // It works on what it no longer holds: the cancellation was lost on the way.
-                _ => worker.cancel_lease(key, &mut turn.effects),
+                _ => worker.cancel_lease(key, &mut effects.all),
             }
         }
-        let silent = |held: &Held| turn.now.saturating_sub(held.seen) > timeout;
+        let silent = |held: &Held| effects.now.saturating_sub(held.seen) > timeout;
         let forgotten: Vec<_> = worker
             .leases
             .iter()
@@ -345,7 +346,7 @@ impl Core {
         self.stirred |= stirred;
         for key in forgotten {
             let what = "the worker does not work on it";
-            self.release(key, FailureClass::Preempted, what, turn);
+            self.release(key, FailureClass::Preempted, what, effects);
         }
     }
 
@@ -362,25 +363,29 @@ impl Core {
         self.list(&name);
     }
 
-    pub(super) fn tick(&mut self, turn: &mut Turn) {
+    pub(super) fn tick(&mut self, effects: &mut Effects) {
         self.stirred = true;
         let late: Vec<Uuid> = self
             .jobs
             .values()
-            .filter(|job| job.delayed.first().is_some_and(|&(at, _)| at <= turn.now))
+            .filter(|job| {
+                job.delayed
+                    .first()
+                    .is_some_and(|&(at, _)| at <= effects.now)
+            })
             .map(|job| job.id)
             .collect();
         for id in late {
             if let Some(job) = self.jobs.get_mut(&id) {
-                job.end_delays(turn.now);
+                job.end_delays(effects.now);
             }
-            self.touch(id, turn);
+            self.touch(id, effects);
         }
         let timeout = self.limits.worker_timeout;
         let lost: Vec<Arc<str>> = self
             .workers
             .iter()
-            .filter(|(_, w)| turn.now.saturating_sub(w.last_heard) > timeout)
+            .filter(|(_, w)| effects.now.saturating_sub(w.last_heard) > timeout)
             .map(|(name, _)| name.clone())
             .collect();
         for name in lost {
@@ -389,7 +394,7 @@ impl Core {
             };
             if let Some(session) = worker.session.take() {
                 self.sessions.remove(&session);
-                turn.effects.push(Effect::Close(session, Closing::Silent));
+                effects.push(Effect::Close(session, Closing::Silent));
             }
             let keys = worker.keys();
             // What the lease has committed is not computed again: the next begins where it broke
@@ -406,7 +411,7 @@ impl Core {
                     trouble.lost_workers.insert(name.to_string());
                 }
                 let what = format!("worker {name} was lost");
-                self.release(key, FailureClass::WorkerLost, &what, turn);
+                self.release(key, FailureClass::WorkerLost, &what, effects);
             }
             self.workers.remove(&name);
         }
