@@ -122,6 +122,11 @@ enum Command {
 pub fn main() -> ExitCode {
     let matches = command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    #[cfg(feature = "torch")]
+    if matches!(&cli.command, Command::Worker(args) if args.works()) {
+        // Comes back only where it cannot be done, and then other workers wait longer, no more.
+        let _ = crate::worker::wait_asleep();
+    }
     let ended = run(cli, &matches).and_then(|code| {
         output::flush()?;
         Ok(code)

@@ -8,6 +8,8 @@ mod computing;
 mod engine;
 mod fake;
 mod files;
+#[cfg(feature = "torch")]
+mod openmp;
 mod prepare;
 mod session;
 #[cfg(feature = "torch")]
@@ -16,6 +18,8 @@ mod work;
 
 pub use engine::{Engine, Sink};
 pub use fake::Fake;
+#[cfg(feature = "torch")]
+pub use openmp::wait_asleep;
 pub use prepare::{LeasedVersion, Prepared};
 pub use session::{Options, run};
 #[cfg(feature = "torch")]
