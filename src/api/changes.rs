@@ -6,7 +6,7 @@ use tonic::Status;
 
 use super::caller::{authorship, check_why};
 use super::status::{Reason, data_loss, failed_precondition, invalid_argument, not_found};
-use super::versions::{Versions, split, stored_model, version_of};
+use super::versions::{Versions, split, version_of};
 use super::{check, models};
 use crate::audit;
 use crate::coordinator::{Transaction, judged};
@@ -17,7 +17,7 @@ use crate::proto::v1::{
 };
 use crate::version::{
     self, Authorship, Base, Error, Expected, History, MAIN, MovedRef, RefMovement, VersionDraft,
-    digest_of,
+    Whole, digest_of,
 };
 use crate::wire::names;
 use crate::work;
@@ -309,6 +309,17 @@ impl Versions {
         })
     }
 
+    /// A version that a ref is to point at, seen to be whole before the turn in which it moves, and
+    /// the digest of its model's base.
+    async fn whole(&self, model: &str, version: String) -> Result<(Whole, String), Status> {
+        let seen = self.whole_versions.clone();
+        self.with_model(model, move |history, model| {
+            let version = history.resolve(&version)?;
+            Ok((seen.check(history, &version)?, model.digest.clone()))
+        })
+        .await
+    }
+
     pub(super) async fn create_ref(
         &self,
         request: CreateRefRequest,
@@ -328,14 +339,11 @@ impl Versions {
         entry.why = asked.why;
         let version = version_of(&model, "ref.version", &asked.version)?;
         let by = authorship(&entry);
+        let (whole, base) = self.whole(&model, version).await?;
         self.coordinator
             .transact(move |turn| {
-                let base = stored_model(turn.store(), &model)?.digest;
                 let history = History::new(turn.store(), &model, &base);
-                let moved = history.resolve(&version).and_then(|version| {
-                    let digest = digest_of(&version.name);
-                    version::create_ref(history, &id, kind, digest, &by)
-                })?;
+                let moved = version::create_ref(history, &id, kind, &whole, &by)?;
                 entry.resource.clone_from(&moved.reference.name);
                 done(turn, entry, moved)
             })
@@ -357,10 +365,10 @@ impl Versions {
         let version = version_of(&model, "ref.version", &asked.version)?;
         entry.why = asked.why;
         let by = authorship(&entry);
+        let (whole, base) = self.whole(&model, version).await?;
         let moved = self
             .coordinator
             .transact(move |turn| {
-                let base = stored_model(turn.store(), &model)?.digest;
                 let history = History::new(turn.store(), &model, &base);
                 let movement = RefMovement {
                     ref_id: &id,
@@ -368,9 +376,7 @@ impl Versions {
                     force: request.force,
                     by: &by,
                 };
-                let moved = history
-                    .resolve(&version)
-                    .and_then(|version| movement.to_stored(history, digest_of(&version.name)))?;
+                let moved = movement.to_stored(history, &whole)?;
                 done(turn, entry, moved)
             })
             .await??;

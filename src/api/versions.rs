@@ -21,7 +21,7 @@ use crate::proto::v1::{
     UpdateRefResponse,
 };
 use crate::store::Store;
-use crate::version::{Bases, Error, History, difference};
+use crate::version::{Bases, Error, History, WholeVersions, difference, digest_of};
 use crate::wire::names;
 
 /// Serves the versions of a coordinator's models.
@@ -29,13 +29,17 @@ use crate::wire::names;
 pub struct Versions {
     pub(super) coordinator: Coordinator,
     pub(super) bases: Arc<Bases>,
+    pub(super) whole_versions: Arc<WholeVersions>,
 }
 
 impl Versions {
     /// Serves the versions of this coordinator's models.
     pub fn new(coordinator: Coordinator) -> Self {
-        let bases = coordinator.bases().clone();
-        Self { coordinator, bases }
+        Self {
+            bases: coordinator.bases().clone(),
+            coordinator,
+            whole_versions: Arc::default(),
+        }
     }
 
     /// Runs what reads the versions of a model on a thread that may wait.
@@ -98,6 +102,82 @@ pub(super) fn version_of(model: &str, field: &str, name: &str) -> Result<String,
     }
 }
 
+/// Most warnings that a list gives of a version, and most letters of each.
+const WARNINGS: usize = 4;
+const WARNING_LETTERS: usize = 300;
+
+/// A version as lists have it: without what grows with its history.
+fn listed(mut version: v1::Version) -> v1::Version {
+    version.edits.clear();
+    version.matrices.clear();
+    for warning in &mut version.warnings {
+        if let Some((at, _)) = warning.char_indices().nth(WARNING_LETTERS) {
+            warning.truncate(at);
+            warning.push('…');
+        }
+    }
+    let more = version.warnings.len().saturating_sub(WARNINGS);
+    if more > 0 {
+        version.warnings.truncate(WARNINGS);
+        version.warnings.push(format!("and {more} more"));
+    }
+    version
+}
+
+/// Adds to a comparison the edits from number `from` on, of those that only the left version has
+/// and then those that only the right one has.
+fn compared(
+    history: History<'_>,
+    mut response: CompareVersionsResponse,
+    (left, right): (&v1::Version, &v1::Version),
+    from: usize,
+    size: usize,
+) -> Result<CompareVersionsResponse, Error> {
+    let of_left = difference::edits_only_in(left, right);
+    let of_right = difference::edits_only_in(right, left);
+    let mut page = pages::Page::new(size.saturating_add(1));
+    if from == 0 {
+        // What the first page has beside the edits takes its room first.
+        page.takes(response.encoded_len());
+    }
+    let all = of_left.iter().chain(&of_right).copied();
+    let mut edits = Vec::new();
+    for id in all.skip(from) {
+        if edits.len() >= size {
+            break;
+        }
+        let edit = v1::Edit {
+            factors: Vec::new(),
+            ..history.edit(id)?
+        };
+        if !page.takes(edit.encoded_len()) {
+            break;
+        }
+        edits.push(edit);
+    }
+    let at = from + edits.len();
+    if at < of_left.len() + of_right.len() {
+        let (left, right) = (digest_of(&left.name), digest_of(&right.name));
+        response.next_page_token = pages::token("comparison", &format!("{at}/{left}/{right}"));
+    }
+    response.right_edits = edits.split_off(of_left.len().saturating_sub(from).min(edits.len()));
+    response.left_edits = edits;
+    Ok(response)
+}
+
+/// Where a comparison goes on: at which edit, of which versions.
+fn going_on(token: &str) -> Result<Option<(usize, String, String)>, Status> {
+    let Some(text) = pages::after("comparison", token)? else {
+        return Ok(None);
+    };
+    let mut parts = text.split('/');
+    let at = parts.next().and_then(|at| at.parse().ok());
+    match (at, parts.next(), parts.next()) {
+        (Some(at), Some(left), Some(right)) => Ok(Some((at, left.to_owned(), right.to_owned()))),
+        _ => Err(super::status::invalid_page_token(token)),
+    }
+}
+
 fn page_number(list: &str, token: &str) -> Result<Option<u64>, Status> {
     pages::after(list, token)?
         .map(|text| {
@@ -139,15 +219,11 @@ impl VersionService for Versions {
                     .store()
                     .version_digests(history.model(), before, size + 1)?;
                 for (_, digest) in found {
-                    versions.push(history.version(&digest)?);
+                    versions.push(listed(history.version(&digest)?));
                 }
                 // The base is number 0 and has no record.
                 if versions.len() <= size && before != Some(0) {
                     versions.push(history.base());
-                }
-                for version in &mut versions {
-                    version.edits.clear();
-                    version.matrices.clear();
                 }
                 Ok(versions)
             })
@@ -194,21 +270,38 @@ impl VersionService for Versions {
         &self,
         request: Request<CompareVersionsRequest>,
     ) -> Result<Response<CompareVersionsResponse>, Status> {
-        let CompareVersionsRequest { left, right } = request.into_inner();
+        let CompareVersionsRequest {
+            left,
+            right,
+            page_size,
+            page_token,
+        } = request.into_inner();
         let (model, left) = split(&left, "versions").or_else(|_| split(&left, "refs"))?;
         let right = version_of(model, "right", &right)?;
+        let size = match page_size {
+            0 => usize::MAX,
+            asked => pages::size(asked)?,
+        };
+        let goes_on = going_on(&page_token)?;
         let (left, bases) = (left.to_owned(), self.bases.clone());
         let response = self
-            .with_model(model, move |history, model| {
-                let (left, right) = (history.resolve(&left)?, history.resolve(&right)?);
-                let base = bases.open(model)?;
-                Ok(CompareVersionsResponse {
-                    matrices: difference::matrices(history, &base, &left, &right)?,
-                    left_edits: difference::edits_only_in(history, &left, &right)?,
-                    right_edits: difference::edits_only_in(history, &right, &left)?,
-                    left: Some(left),
-                    right: Some(right),
-                })
+            .with_model(model, move |history, model| match goes_on {
+                Some((from, left, right)) => {
+                    let (left, right) = (history.version(&left)?, history.version(&right)?);
+                    let response = CompareVersionsResponse::default();
+                    compared(history, response, (&left, &right), from, size)
+                }
+                None => {
+                    let (left, right) = (history.resolve(&left)?, history.resolve(&right)?);
+                    let base = bases.open(model)?;
+                    let response = CompareVersionsResponse {
+                        matrices: difference::matrices(history, &base, &left, &right)?,
+                        left: Some(left.clone()),
+                        right: Some(right.clone()),
+                        ..Default::default()
+                    };
+                    compared(history, response, (&left, &right), 0, size)
+                }
             })
             .await?;
         Ok(Response::new(response))
@@ -320,8 +413,11 @@ impl VersionService for Versions {
         let size = pages::size(request.page_size)?;
         let after = pages::after("refs", &request.page_token)?.unwrap_or_default();
         let model = models::model_id(&request.parent)?;
-        let mut refs = self.read(model, |history| history.references()).await?;
-        refs.retain(|reference| reference.name > after);
+        let mut refs = self
+            .read(model, move |history| {
+                history.references(digest_of(&after), size + 1)
+            })
+            .await?;
         let next_page_token = pages::cut("refs", &mut refs, size, |last| last.name.clone());
         Ok(Response::new(ListRefsResponse {
             refs,
@@ -350,5 +446,99 @@ impl VersionService for Versions {
         let entry = draft(&request, "refs.update", &asked.name, &asked.why);
         let answer = Self::update_ref(self, request.into_inner(), entry.clone()).await;
         self.answer(entry, answer).await
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::store::{Change, Record};
+    use crate::version::{edit_id, edit_name};
+
+    /// Edits that are stored, each with a context of so many bytes, by their digests.
+    fn edits(store: &Store, count: u64, bytes: usize) -> Vec<String> {
+        let make = |number| {
+            let edit = v1::Edit {
+                why: format!("edit {number}"),
+                contexts: vec!["x".repeat(bytes)],
+                ..Default::default()
+            };
+            let records = Record::edit("m", number, &edit).map(Change::Record);
+            store.commit(&records).unwrap();
+            edit_id(&edit).to_string()
+        };
+        (1..=count).map(make).collect()
+    }
+
+    fn version(edits: &[String]) -> v1::Version {
+        v1::Version {
+            name: format!("models/m/versions/{}", edits.len()),
+            edits: edits.to_vec(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_comparison_of_versions_far_apart_comes_in_pages_of_a_messages_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let history = History::new(&store, "m", "base");
+        let all = edits(&store, 60, 200_000);
+        // Some that both have, and some of each alone.
+        let (left, right) = (version(&all[..25]), version(&all[10..]));
+        for size in [usize::MAX, 7] {
+            let (mut lefts, mut rights, mut pages) = (Vec::new(), Vec::new(), 0);
+            let mut from = 0;
+            loop {
+                let first = CompareVersionsResponse {
+                    left: (from == 0).then(|| left.clone()),
+                    ..Default::default()
+                };
+                let page = compared(history, first, (&left, &right), from, size).unwrap();
+                assert!(page.encoded_len() < super::super::server::MESSAGE_LIMIT);
+                assert!(page.left_edits.len() + page.right_edits.len() <= size);
+                pages += 1;
+                lefts.extend(page.left_edits);
+                rights.extend(page.right_edits);
+                let Some((at, of_left, of_right)) = going_on(&page.next_page_token).unwrap() else {
+                    break;
+                };
+                assert_eq!((of_left.as_str(), of_right.as_str()), ("25", "50"));
+                from = at;
+            }
+            let names = |edits: &[v1::Edit]| -> Vec<String> {
+                edits.iter().map(|edit| edit.name.clone()).collect()
+            };
+            let expected = |digests: &[String]| -> Vec<String> {
+                digests
+                    .iter()
+                    .map(|digest| edit_name("m", digest))
+                    .collect()
+            };
+            assert_eq!(names(&lefts), expected(&all[..10]));
+            assert_eq!(names(&rights), expected(&all[25..]));
+            assert!(pages > 3, "{pages}");
+        }
+        assert!(going_on("00").is_err());
+    }
+
+    #[test]
+    fn lists_show_the_first_warnings_of_a_version_and_how_many_more_there_are() {
+        let long = v1::Version {
+            warnings: (0..1000)
+                .map(|n| format!("{n}{}", "w".repeat(1000)))
+                .collect(),
+            edits: vec!["e".to_owned(); 1000],
+            ..Default::default()
+        };
+        let short = listed(long);
+        assert!(short.encoded_len() < 2000);
+        assert_eq!(short.warnings.last().unwrap(), "and 996 more");
+        let one = v1::Version {
+            warnings: vec!["only".to_owned()],
+            ..Default::default()
+        };
+        assert_eq!(listed(one.clone()), one);
     }
 }

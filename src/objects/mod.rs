@@ -24,6 +24,7 @@ mod naming;
 mod new_file;
 mod partial;
 mod quota;
+mod sound;
 mod store;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -90,9 +90,11 @@ impl Quota {
             let own = announced.remove(digest).unwrap_or_default().max(size);
             // What has come to its end meanwhile is among what is stored.
             let coming = announced.iter().filter(|(it, _)| !stored.contains_key(it));
+            // One that is stored and damaged makes room for the one that comes.
+            let others = stored.iter().filter(|(it, _)| *it != digest);
             let used = coming
+                .chain(others)
                 .map(|(_, bytes)| bytes)
-                .chain(stored.values())
                 .fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
             if used.saturating_add(own) > limit {
                 return Err(Error::Quota {

@@ -34,6 +34,7 @@ use super::cache::Cache;
 use super::digest_lock::DigestLocks;
 use super::lock::{is_at, lock, sync_folder};
 use super::quota::{Admission, Held, Quota};
+use super::sound::{FileState, Sound};
 use super::{Bucket, Digest, Error};
 
 /// A folder of objects, and perhaps a bucket. Cloning it is cheap; clones may use it at once, and
@@ -48,6 +49,7 @@ struct Shared {
     root: PathBuf,
     quota: Quota,
     locks: DigestLocks,
+    sound: Sound,
     bucket: Option<Bucket>,
     cache: Option<Cache>,
 }
@@ -79,6 +81,7 @@ impl ObjectStore {
                 root: root.to_owned(),
                 quota: Quota::default(),
                 locks: DigestLocks::default(),
+                sound: Sound::default(),
                 bucket: None,
                 cache: None,
             }),
@@ -132,6 +135,7 @@ impl ObjectStore {
             root: self.shared.root.clone(),
             quota: self.shared.quota.clone(),
             locks: DigestLocks::default(),
+            sound: Sound::default(),
             bucket: self.shared.bucket.clone(),
             cache: None,
         };
@@ -241,8 +245,52 @@ impl ObjectStore {
         }
     }
 
-    /// Like [`ObjectStore::size`], and what it finds is durable: another process may have renamed
-    /// the object into place and not yet flushed the folder. To be asked before something durable
+    /// Whether the object's file, which is there, has its bytes: it is read once by this process, and
+    /// again when it was written to.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be read.
+    fn is_sound(&self, digest: &Digest) -> Result<bool, Error> {
+        let path = self.path(digest);
+        let before = match fs::metadata(&path) {
+            Ok(found) => FileState::from(&found),
+            // Removed meanwhile, by another process.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(Error::io("read", path)(error)),
+        };
+        if self.shared.sound.has(digest, before) {
+            return Ok(true);
+        }
+        let actual = Digest::of_file(&path)?;
+        if let Err(error) = self.expect(digest, actual) {
+            tracing::warn!(%error, "the object is taken for one that is not there");
+            return Ok(false);
+        }
+        self.shared.sound.note(digest, before);
+        Ok(true)
+    }
+
+    /// Says that an object was found now, in the folder; false if it is not there any more. What was
+    /// known of its file stays known, though its times are others.
+    fn touch_known(&self, digest: &Digest) -> Result<bool, Error> {
+        if !self.touch(digest)? {
+            return Ok(false);
+        }
+        self.note_sound(digest);
+        Ok(true)
+    }
+
+    /// Says that the object's file, as it is now, has its bytes.
+    fn note_sound(&self, digest: &Digest) {
+        match fs::metadata(self.path(digest)) {
+            Ok(found) => self.shared.sound.note(digest, FileState::from(&found)),
+            Err(_) => self.shared.sound.forget(digest),
+        }
+    }
+
+    /// Like [`ObjectStore::size`], and what it finds is durable, and has the object's bytes: a file
+    /// that was damaged counts for none, so that it is uploaded again. (Another process may have renamed the object
+    /// into place and not yet flushed the folder.) To be asked before something durable
     /// refers to the object; it counts as touched now, and is not collected for a while.
     ///
     /// # Errors
@@ -260,11 +308,17 @@ impl ObjectStore {
         digest: &Digest,
         bucket: Option<&Bucket>,
     ) -> Result<Option<u64>, Error> {
-        if let Some(size) = self.size_here(digest)?
-            && self.touch(digest)?
-        {
-            sync_folder(self.folder_of(&self.path(digest)))?;
-            return Ok(Some(size));
+        if let Some(size) = self.size_here(digest)? {
+            let path = self.path(digest);
+            if self.is_sound(digest)? {
+                if self.touch_known(digest)? {
+                    sync_folder(self.folder_of(&path))?;
+                    return Ok(Some(size));
+                }
+            } else if self.bucket().is_some() {
+                // A copy: the bucket has the object.
+                fs::remove_file(&path).map_err(Error::io("remove", path))?;
+            }
         }
         let size = match bucket {
             Some(bucket) => bucket.size(digest)?,
@@ -419,6 +473,8 @@ impl ObjectStore {
         // read-only could not be opened to go on.
         fs::set_permissions(&to, Permissions::from_mode(0o444))
             .map_err(Error::io("write-protect", &to))?;
+        // Its bytes were hashed on their way.
+        self.note_sound(digest);
         sync_folder(self.folder_of(&to))
     }
 

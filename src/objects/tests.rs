@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -99,6 +99,34 @@ fn damage_is_found_and_put_repairs_what_changed_size() {
     fs::write(&path, b"cut").unwrap();
     store.put(b"the Eiffel Tower").unwrap();
     store.verify(&digest).unwrap();
+}
+
+#[test]
+fn a_damaged_object_is_not_said_to_be_there_and_is_replaced_by_the_right_bytes() {
+    let (_folder, store) = store();
+    let bytes = vec![5; 3000];
+    let digest = store.put(&bytes).unwrap();
+    let path = store.path(&digest);
+    let mut rotten = bytes.clone();
+    rotten[1000] ^= 1;
+    for damaged in [&b""[..], &rotten] {
+        assert_eq!(store.durable_size(&digest).unwrap(), Some(3000));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&path, damaged).unwrap();
+        assert_eq!(store.durable_size(&digest).unwrap(), None);
+        // Nor to one who opens the store now.
+        let opened = ObjectStore::open(store.root()).unwrap();
+        assert_eq!(opened.durable_size(&digest).unwrap(), None);
+        let mut partial = store.partial(&digest).unwrap();
+        partial.append(0, &bytes).unwrap();
+        partial.finish().unwrap();
+        assert_eq!(store.read(&digest).unwrap(), bytes);
+    }
+    // Bytes that are put heal it too.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&path, &rotten).unwrap();
+    store.put(&bytes).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub enum From {
     /// From the index, when the log is damaged. What was acknowledged in the last seconds before
     /// a crash may be in the log alone, and is lost then.
     Index,
+    /// From the log, unless the index has seen batches that the log has lost.
+    Newest,
 }
 
 /// What was rebuilt.
@@ -27,6 +29,8 @@ pub struct Rebuilt {
     pub records: u64,
     /// The sequence number of the next batch.
     pub next: u64,
+    /// What it was made of: [`From::Log`] or [`From::Index`].
+    pub from: From,
     /// Where that lies which was there before; none where all of it is in what it was made of.
     pub kept: Option<PathBuf>,
 }
@@ -63,8 +67,40 @@ pub fn rebuild(path: &Path, from: From, progress: impl FnMut(u64)) -> Result<Reb
         }
     }
     match from {
-        From::Log => index_from_log(path, progress),
+        From::Newest if is_ahead(path)? => log_beside_index(path),
+        From::Log | From::Newest => index_from_log(path, progress),
         From::Index => log_beside_index(path),
+    }
+}
+
+/// Whether the index of a store has batches that its log has lost: at its end, at its beginning, or
+/// all of them.
+fn is_ahead(path: &Path) -> Result<bool, Error> {
+    let (log, records) = (path.join("log"), path.join("records"));
+    if !records.exists() {
+        return Ok(false);
+    }
+    let position = match Index::open(&records) {
+        Ok(index) => {
+            let position = index.position();
+            index.close()?;
+            position
+        }
+        Err(error) => Err(error),
+    };
+    let next = match position {
+        Ok(position) => position.map_or(0, |position| position.next),
+        Err(Error::DamagedIndex { .. }) => 0,
+        Err(error) => return Err(error),
+    };
+    let files = Files::list(&log)?;
+    match files.end() {
+        _ if next == 0 => Ok(false),
+        _ if files.segments.is_empty() => Ok(true),
+        Ok(end) if files.check_there(&log).is_err() => Ok(next >= end.next),
+        Ok(end) => Ok(next > end.next),
+        Err(Error::DamagedLog { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -112,6 +148,7 @@ fn index_from_log(path: &Path, progress: impl FnMut(u64)) -> Result<Rebuilt, Err
     Ok(Rebuilt {
         records: count,
         next: end.next,
+        from: From::Log,
         kept,
     })
 }
@@ -206,6 +243,7 @@ fn log_beside_index(path: &Path) -> Result<Rebuilt, Error> {
     Ok(Rebuilt {
         records: count,
         next: position.next,
+        from: From::Index,
         kept,
     })
 }

@@ -108,13 +108,25 @@ impl Store {
         }
     }
 
-    /// The refs of a model, by identifier.
+    /// The refs of a model by identifier, after one (the empty one is before all), at most `limit`.
     ///
     /// # Errors
     /// [`Error::Damaged`] names the record that does not decode.
-    pub fn references(&self, model: &str) -> Result<Vec<v1::Ref>, Error> {
+    pub fn references(
+        &self,
+        model: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<v1::Ref>, Error> {
+        // Behind the identifier itself and before every longer one that begins with it.
+        let mut first = keys::of_model(keys::REF, model, after.as_bytes());
+        first.push(0);
+        let mut end = keys::of_model(keys::REF, model, &[]);
+        end.pop();
+        end.push(1);
         self.index
-            .prefix(&keys::of_model(keys::REF, model, &[]))
+            .range(first..end)
+            .take(limit)
             .map(|entry| {
                 let (key, value) = entry?;
                 decode(&key, &self.numbered(&key, &value)?.1)

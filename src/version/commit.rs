@@ -8,6 +8,7 @@
 use prost_types::Timestamp;
 
 use super::history::{digest_of, etag, is_digest_like, movements, number_of, short};
+use super::whole::Whole;
 use super::{Base, Error, Factor, History, edit_id, edit_name, ref_name, version_id, version_name};
 use crate::objects::Digest;
 use crate::proto::v1::{self, RefKind, VersionKind};
@@ -99,7 +100,7 @@ impl VersionDraft {
         })?;
         let mut edits = parent.edits.clone();
         edits.remove(at);
-        let mut warnings = Vec::new();
+        let mut on_top_of_it = Vec::new();
         for later in &edits[at..] {
             let later_edit = history.edit(later)?;
             let on_top = match history.version(digest_of(&later_edit.based_on)) {
@@ -108,17 +109,13 @@ impl VersionDraft {
                 Err(_) => true,
             };
             if on_top {
-                warnings.push(format!(
-                    "edit {} was computed on top of {}, which was reverted",
-                    short(later),
-                    short(id)
-                ));
+                on_top_of_it.push(short(later).to_owned());
             }
         }
         let factors = factors(history, &edits)?;
         let kind = VersionKind::Revert;
         let mut draft = version(history, base, parent, kind, id, edits, &factors, by)?;
-        draft.version.warnings = warnings;
+        draft.version.warnings = built_on(id, &on_top_of_it);
         draft.name(history);
         Ok(draft)
     }
@@ -171,6 +168,24 @@ impl VersionDraft {
         let id = version_id(&self.version).to_string();
         self.version.name = version_name(history.model(), &id);
     }
+}
+
+/// The warning that edits were computed on top of one that was reverted, in few words whatever their
+/// number: every version keeps its own.
+fn built_on(reverted: &str, later: &[String]) -> Vec<String> {
+    const NAMED: usize = 3;
+    let reverted = short(reverted);
+    if later.len() <= NAMED {
+        let warn =
+            |edit| format!("edit {edit} was computed on top of {reverted}, which was reverted");
+        return later.iter().map(warn).collect();
+    }
+    vec![format!(
+        "{} later edits were computed on top of {reverted}, which was reverted: {} and {} more",
+        later.len(),
+        later[..NAMED].join(", "),
+        later.len() - NAMED
+    )]
 }
 
 /// Completes an edit and stores its factors' numbers as objects.
@@ -398,14 +413,12 @@ impl RefMovement<'_> {
         })
     }
 
-    /// Moves the ref to a version that is stored.
+    /// Moves the ref to a version that is stored, and was seen to be whole ([`check_whole`]): that
+    /// takes as long as its history, and does not change. Reads the ref alone.
     ///
     /// # Errors
-    /// [`Error::Moved`], [`Error::Tag`], [`Error::Unknown`]; [`Error::Missing`] when the version is
-    /// not whole (I9). Nothing is to be written then.
-    pub fn to_stored(&self, history: History<'_>, digest: &str) -> Result<MovedRef, Error> {
-        let version = history.version(digest)?;
-        check_whole(history, &version)?;
+    /// [`Error::Moved`], [`Error::Tag`], [`Error::Unknown`]. Nothing is to be written then.
+    pub fn to_stored(&self, history: History<'_>, version: &Whole) -> Result<MovedRef, Error> {
         self.to(history, &version.name)
     }
 
@@ -449,16 +462,15 @@ impl RefMovement<'_> {
     }
 }
 
-/// The records of a new ref.
+/// The records of a new ref, at a version that was seen to be whole.
 ///
 /// # Errors
-/// [`Error::RefName`], [`Error::Taken`], [`Error::Unknown`]; [`Error::Missing`] when the version is
-/// not whole (I9).
+/// [`Error::RefName`], [`Error::Taken`].
 pub fn create_ref(
     history: History<'_>,
     id: &str,
     kind: RefKind,
-    digest: &str,
+    version: &Whole,
     by: &Authorship,
 ) -> Result<MovedRef, Error> {
     if number_of(id).is_some() || is_digest_like(id) {
@@ -473,12 +485,10 @@ pub fn create_ref(
             name: taken.name,
         });
     }
-    let version = history.version(digest)?;
-    check_whole(history, &version)?;
     let reference = v1::Ref {
         name: ref_name(history.model(), id),
         etag: etag(1, &version.name),
-        version: version.name,
+        version: version.name.clone(),
         kind: kind as i32,
         update_time: by.time,
         author: by.author.clone(),
@@ -508,28 +518,22 @@ pub fn edit_changes(history: History<'_>, edit: &v1::Edit) -> Result<Vec<Change>
     Ok(records.into_iter().map(Change::Record).collect())
 }
 
-/// Whether everything that a version is made of is stored (I9). That the bytes match is checked
-/// when they are read: every one of them has its digest for a name.
-///
-/// # Errors
-/// [`Error::Missing`]; [`Error::Store`] when a record is damaged.
-pub fn check_whole(history: History<'_>, version: &v1::Version) -> Result<(), Error> {
-    let missing = |what, digest: &str| Error::Missing {
-        what,
-        digest: digest.to_owned(),
-        version: short(digest_of(&version.name)).to_owned(),
-    };
-    for id in &version.edits {
-        let edit = history.store().edit(history.model(), id)?;
-        let edit = edit.ok_or_else(|| missing("the edit", id))?;
-        for described in &edit.factors {
-            let digest: Digest = described.digest.parse()?;
-            let rows = described.width + described.inner;
-            let bytes = rows * u64::from(described.rank) * 4;
-            if history.store().objects().size(&digest)? != Some(bytes) {
-                return Err(missing("the factor", &described.digest));
-            }
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revert_warns_in_few_words_however_many_edits_were_built_on_it() {
+        let later: Vec<String> = (0..5000).map(|n| format!("edit{n}")).collect();
+        assert_eq!(built_on("reverted", &[]), Vec::<String>::new());
+        assert_eq!(built_on("reverted", &later[..3]).len(), 3);
+        let [warning] = &built_on("reverted", &later)[..] else {
+            panic!("more than one");
+        };
+        assert!(warning.starts_with("5000 later edits"), "{warning}");
+        assert!(
+            warning.len() < 200 && warning.contains("and 4997 more"),
+            "{warning}"
+        );
     }
-    Ok(())
 }

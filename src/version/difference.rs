@@ -1,8 +1,7 @@
 //! What differs between two versions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
-use super::history::digest_of;
 use super::{Base, Error, Factor, History, Matrix, factors};
 use crate::model::TensorData;
 use crate::proto::v1;
@@ -104,27 +103,11 @@ pub fn relative_norm(
     Ok(largest)
 }
 
-/// The edits of one version that another has not, in order, without their factors.
-///
-/// # Errors
-/// What reading them may fail with.
-pub fn edits_only_in(
-    history: History<'_>,
-    version: &v1::Version,
-    other: &v1::Version,
-) -> Result<Vec<v1::Edit>, Error> {
-    let only = version
-        .edits
-        .iter()
-        .filter(|edit| !other.edits.contains(edit));
-    only.map(|id| {
-        let edit = history.edit(digest_of(id))?;
-        Ok(v1::Edit {
-            factors: Vec::new(),
-            ..edit
-        })
-    })
-    .collect()
+/// The edits of one version that another has not, in order, by their digests.
+pub fn edits_only_in<'a>(version: &'a v1::Version, other: &v1::Version) -> Vec<&'a str> {
+    let others: HashSet<&str> = other.edits.iter().map(String::as_str).collect();
+    let edits = version.edits.iter().map(String::as_str);
+    edits.filter(|edit| !others.contains(edit)).collect()
 }
 
 fn elements(matrix: &Matrix) -> Vec<f32> {

@@ -87,16 +87,17 @@ impl<'a> History<'a> {
         }
     }
 
-    /// All refs, by identifier.
+    /// Refs by identifier, after one (the empty one is before all), at most `limit`.
     ///
     /// # Errors
     /// [`Error::Store`] when a record is damaged.
-    pub fn references(&self) -> Result<Vec<v1::Ref>, Error> {
-        let mut references = self.store.references(self.model)?;
-        let main = ref_name(self.model, MAIN);
-        if references.iter().all(|reference| reference.name != main) {
-            references.push(self.main_at_base());
-            references.sort_by(|a, b| a.name.cmp(&b.name));
+    pub fn references(&self, after: &str, limit: usize) -> Result<Vec<v1::Ref>, Error> {
+        let mut references = self.store.references(self.model, after, limit)?;
+        if after < MAIN && self.store.reference(self.model, MAIN)?.is_none() {
+            let main = self.main_at_base();
+            let at = references.partition_point(|reference| reference.name < main.name);
+            references.insert(at, main);
+            references.truncate(limit);
         }
         Ok(references)
     }
@@ -217,4 +218,51 @@ pub(super) fn movements(etag: &str) -> u64 {
         .next()
         .and_then(|n| n.parse().ok())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::store::{Change, Record};
+
+    #[test]
+    fn refs_come_page_by_page_with_main_in_its_place_whether_it_moved_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let history = History::new(&store, "m", "base");
+        let put = |model: &str, id: &str| {
+            let reference = v1::Ref {
+                name: ref_name(model, id),
+                ..Default::default()
+            };
+            let record = Record::reference(model, id, &reference);
+            store.commit(&[Change::Record(record)]).unwrap();
+        };
+        let pages = |limit: usize| {
+            let (mut all, mut after) = (Vec::new(), String::new());
+            loop {
+                let page = history.references(&after, limit).unwrap();
+                assert!(page.len() <= limit);
+                let Some(last) = page.last() else {
+                    return all;
+                };
+                after = digest_of(&last.name).to_owned();
+                all.extend(page.iter().map(|it| digest_of(&it.name).to_owned()));
+            }
+        };
+        assert_eq!(pages(1), ["main"]);
+        for id in ["z", "a", "main-2", "mai", "a.b", "a1"] {
+            put("m", id);
+        }
+        // A neighbour's are not among them.
+        put("l", "other");
+        put("m2", "other");
+        let expected = ["a", "a.b", "a1", "mai", "main", "main-2", "z"];
+        for limit in [1, 2, 3, 100] {
+            assert_eq!(pages(limit), expected, "{limit} a page");
+        }
+        put("m", "main");
+        assert_eq!(pages(2), expected);
+    }
 }

@@ -17,6 +17,7 @@ pub mod export;
 mod factor;
 mod history;
 mod materialise;
+mod whole;
 
 pub use crate::store::manifest::{
     base_version, edit_bytes, edit_id, edit_name, ref_name, version_bytes, version_id, version_name,
@@ -24,11 +25,12 @@ pub use crate::store::manifest::{
 pub use base::{Base, by_tensor};
 pub use bases::Bases;
 pub use commit::{
-    Authorship, Expected, MovedRef, RefMovement, VersionDraft, check_whole, create_ref,
-    edit_changes, factors, rejected,
+    Authorship, Expected, MovedRef, RefMovement, VersionDraft, create_ref, edit_changes, factors,
+    rejected,
 };
 pub use difference::relative_norm;
 pub use error::Error;
 pub use factor::Factor;
 pub use history::{History, MAIN, digest_of, short};
 pub use materialise::{Matrix, materialise};
+pub use whole::{Whole, WholeVersions, check_whole};

@@ -50,17 +50,44 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
     .await
 }
 
+/// What the server says of the two versions, page by page, as one.
+async fn compare(
+    args: &Args,
+    client: &Client,
+    model: &str,
+) -> anyhow::Result<v1::CompareVersionsResponse> {
+    let mut found: Option<v1::CompareVersionsResponse> = None;
+    let mut page_token = String::new();
+    loop {
+        let request = v1::CompareVersionsRequest {
+            left: names::version(model, &args.left),
+            right: names::version(model, &args.right),
+            page_size: 0,
+            page_token: page_token.clone(),
+        };
+        let answer = client.versions().compare_versions(request).await?;
+        let mut page = answer.into_inner();
+        let next = std::mem::take(&mut page.next_page_token);
+        match &mut found {
+            None => found = Some(page),
+            Some(found) => {
+                found.left_edits.append(&mut page.left_edits);
+                found.right_edits.append(&mut page.right_edits);
+            }
+        }
+        if next.is_empty() {
+            return Ok(found.unwrap_or_default());
+        }
+        if next == page_token {
+            bail!("the server repeats a page of its comparison: it broke the contract");
+        }
+        page_token = next;
+    }
+}
+
 async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
     let model = names::model(client, args.model.as_deref()).await?;
-    let request = v1::CompareVersionsRequest {
-        left: names::version(&model, &args.left),
-        right: names::version(&model, &args.right),
-    };
-    let found = client
-        .versions()
-        .compare_versions(request)
-        .await?
-        .into_inner();
+    let found = compare(args, client, &model).await?;
     let (left, right) = (
         found.left.clone().unwrap_or_default(),
         found.right.clone().unwrap_or_default(),

@@ -14,7 +14,7 @@ use crate::objects::{Digest, ObjectStore};
 use crate::proto::v1;
 use crate::version::Base;
 use crate::version::Factor;
-use crate::version::export::{self, Format, Source};
+use crate::version::export::{self, Format, Scratch, Source};
 
 /// Flags of `export`.
 #[derive(Debug, clap::Args)]
@@ -61,12 +61,10 @@ async fn write(args: &Args, format: Format, connection: &Connection) -> anyhow::
     let model = client.models().get_model(request).await?.into_inner();
     let model = model.model.unwrap_or_default();
     // Beside the destination, which has room for a model.
-    let mut name = args.out.file_name().unwrap_or_default().to_owned();
-    name.push(".sources");
-    let folder = Scratch(args.out.with_file_name(name));
+    let folder = Scratch::beside(&args.out, "sources")?;
     let objects = match connection.objects() {
         Some(objects) => objects,
-        None => ObjectStore::open(folder.0.join("objects"))?,
+        None => ObjectStore::open(folder.path().join("objects"))?,
     };
     let mut wanted: Vec<(String, u64)> = model
         .files
@@ -83,7 +81,7 @@ async fn write(args: &Args, format: Format, connection: &Connection) -> anyhow::
         edits.push((id.clone(), edit.factors));
     }
     fetch(client, &objects, &wanted).await?;
-    let (out, layout) = (args.out.clone(), folder.0.join("checkpoint"));
+    let (out, layout) = (args.out.clone(), folder.path().join("checkpoint"));
     let version_name = found.name.clone();
     let written = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
         let base = Base::open(&objects, &layout, &model)?;
@@ -146,17 +144,4 @@ fn base_name(model: &v1::Model) -> String {
         _ => first.and_then(Path::parent),
     };
     place.map_or(model.name.clone(), |place| place.display().to_string())
-}
-
-/// A folder that is removed when the handle is dropped.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if self.0.exists()
-            && let Err(error) = std::fs::remove_dir_all(&self.0)
-        {
-            tracing::warn!(path = %self.0.display(), %error, "could not be removed");
-        }
-    }
 }

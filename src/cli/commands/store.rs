@@ -30,9 +30,9 @@ pub enum Command {
     },
     /// Make a store's index again from its log, or its log from its index
     Rebuild {
-        /// What is sound
-        #[arg(long, value_enum, default_value_t = Source::Log)]
-        from: Source,
+        /// What is sound; the log if it is not given, unless the index has what the log has lost
+        #[arg(long, value_enum)]
+        from: Option<Source>,
         #[command(flatten)]
         place: Place,
     },
@@ -196,12 +196,13 @@ fn offline(
         }
         Command::Rebuild { from, .. } => {
             let source = match from {
-                Source::Log => store::From::Log,
-                Source::Index => store::From::Index,
+                Some(Source::Log) => store::From::Log,
+                Some(Source::Index) => store::From::Index,
+                None => store::From::Newest,
             };
             let rebuilt = store::rebuild(path, source, |done| bar.show("batches", done, None))?;
             bar.clear();
-            print(&RebuildReport::new(rebuilt, from), json)
+            print(&RebuildReport::new(rebuilt), json)
         }
         Command::Backup { to, .. } => {
             let made = store::backup(path, &to, &options, |done| bar.show("bytes", done, None))?;
@@ -364,16 +365,16 @@ struct RebuildReport {
     batches: u64,
     kept: Option<PathBuf>,
     #[serde(skip)]
-    from: Source,
+    from: store::From,
 }
 
 impl RebuildReport {
-    fn new(rebuilt: Rebuilt, from: Source) -> Self {
+    fn new(rebuilt: Rebuilt) -> Self {
         Self {
             records: rebuilt.records,
             batches: rebuilt.next - 1,
             kept: rebuilt.kept,
-            from,
+            from: rebuilt.from,
         }
     }
 }
@@ -382,8 +383,8 @@ impl Print for RebuildReport {
     fn lines(&self) -> Vec<String> {
         let records = output::grouped(self.records);
         let made = match self.from {
-            Source::Log => "the index",
-            Source::Index => "the log",
+            store::From::Index => "the log was made again from the index",
+            store::From::Log | store::From::Newest => "the index was made again from the log",
         };
         let kept = match &self.kept {
             Some(kept) => format!(
@@ -392,7 +393,7 @@ impl Print for RebuildReport {
             ),
             None => String::new(),
         };
-        vec![format!("{made} was made again: {records} records{kept}")]
+        vec![format!("{made}: {records} records{kept}")]
     }
 }
 

@@ -1,16 +1,19 @@
 //! Versions as files that other programs load.
 //!
-//! Every form is written into a folder beside its destination and renamed there when it is whole.
+//! Every form is written into a folder beside its destination, made for it under a name that nothing
+//! has, and renamed when it is whole. What is there already, at the destination or beside it, stays.
 
 mod adapter;
 mod checkpoint;
 mod gguf;
+mod scratch;
 mod source;
 mod tensors;
 
 use std::fs;
 use std::path::Path;
 
+pub use self::scratch::Scratch;
 pub use self::source::Source;
 use self::source::{failed, io};
 use super::Error;
@@ -64,33 +67,38 @@ pub fn write(source: &Source<'_>, format: Format, to: &Path) -> Result<(), Error
         let what = "would be empty: the version has no edits; only --format safetensors writes one";
         return Err(failed(to, what.to_owned()));
     }
-    let mut name = to.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial = to.with_file_name(name);
-    remove(&partial)?;
+    let scratch = Scratch::beside(to, "partial")?;
+    let partial = scratch.path().join(to.file_name().unwrap_or_default());
     if format.is_folder() {
-        fs::create_dir_all(&partial).map_err(io(&partial))?;
-    } else if let Some(parent) = to.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        fs::create_dir_all(parent).map_err(io(parent))?;
+        fs::create_dir(&partial).map_err(io(&partial))?;
     }
-    let written = match format {
+    match format {
         Format::Safetensors => checkpoint::write(source, &partial),
         Format::Peft => adapter::write(source, &partial),
         Format::GgufLora => gguf::write(source, &partial),
         Format::Factors => adapter::write_factors(source, &partial),
-    };
-    let renamed = written.and_then(|()| fs::rename(&partial, to).map_err(io(to)));
-    if renamed.is_err() {
-        // The first error is the one to tell.
-        let _ = remove(&partial);
-    }
-    renamed
+    }?;
+    put_in_place(&partial, to, format.is_folder())
 }
 
-fn remove(path: &Path) -> Result<(), Error> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path).map_err(io(path)),
-        Ok(_) => fs::remove_file(path).map_err(io(path)),
-        Err(_) => Ok(()),
+/// Gives what was written its name, unless something has it by now.
+fn put_in_place(partial: &Path, to: &Path, is_folder: bool) -> Result<(), Error> {
+    let taken = || {
+        let what = "is there by now, and was not when the export began: choose another name";
+        failed(to, what.to_owned())
+    };
+    if is_folder {
+        // A folder with something in it is not replaced.
+        return match fs::symlink_metadata(to) {
+            Ok(_) => Err(taken()),
+            Err(_) => fs::rename(partial, to).map_err(io(to)),
+        };
+    }
+    match fs::hard_link(partial, to) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(taken()),
+        // A file system without links.
+        Err(_) if fs::symlink_metadata(to).is_err() => fs::rename(partial, to).map_err(io(to)),
+        Err(_) => Err(taken()),
     }
 }
