@@ -83,6 +83,10 @@ async fn write(args: &Args, format: Format, connection: &Connection) -> anyhow::
     fetch(client, &objects, &wanted).await?;
     let (out, layout) = (args.out.clone(), folder.path().join("checkpoint"));
     let version_name = found.name.clone();
+    // A checkpoint of one file is a GGUF.
+    let of_gguf = model.files.len() == 1;
+    let base_name = base_name(&model);
+    let name = base_name.clone();
     let written = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
         let base = Base::open(&objects, &layout, &model)?;
         let edits: Vec<(String, Vec<Factor>)> = edits
@@ -93,7 +97,7 @@ async fn write(args: &Args, format: Format, connection: &Connection) -> anyhow::
             base: &base,
             version: &found,
             edits: &edits,
-            base_name: &base_name(&model),
+            base_name: &name,
         };
         Ok(export::write(&source, format, &out)?)
     });
@@ -104,6 +108,12 @@ async fn write(args: &Args, format: Format, connection: &Connection) -> anyhow::
         args.version,
         format.name()
     );
+    if format.name() == "peft" && of_gguf {
+        say!(
+            "adapter_config.json names the base {base_name}: PEFT loads none from a GGUF file, so put the Hugging Face \
+             model's name or folder there"
+        );
+    }
     show!("{}", args.out.display())?;
     Ok(())
 }
@@ -136,12 +146,14 @@ async fn fetch(
     Ok(())
 }
 
-/// Where the base came from, as a person, or PEFT, finds it again.
+/// What another program finds the base by: its folder, where it was imported from one. A GGUF file is none that PEFT
+/// loads a base from; then the model's own name, which its user puts the base's in place of.
 fn base_name(model: &v1::Model) -> String {
     let first = model.files.first().map(|file| Path::new(&file.source_path));
-    let place = match model.files.len() {
-        1 => first,
+    let folder = match model.files.len() {
+        1 => None,
         _ => first.and_then(Path::parent),
     };
-    place.map_or(model.name.clone(), |place| place.display().to_string())
+    let name = model.name.trim_start_matches("models/");
+    folder.map_or(name.to_owned(), |folder| folder.display().to_string())
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::connection::{Connection, Need};
-use crate::cli::{names, output};
+use crate::cli::{model_folder, names, output};
 use crate::client::{self, Client};
 use crate::config::ClientConfig;
 use crate::model::Checkpoint;
@@ -72,7 +72,9 @@ fn prepare(source: &str, name: Option<&str>) -> anyhow::Result<(String, PathBuf,
         Some(name) => name.to_owned(),
         None => identifier_of(source),
     };
+    model_folder::check(&path)?;
     let checkpoint = Checkpoint::open(&path)?;
+    model_folder::check_links(&path, checkpoint.files())?;
     let config = checkpoint.config();
     let infos: Vec<_> = checkpoint.tensors().cloned().collect();
     let bar = ProgressBar::new(infos.len() as u64)
