@@ -50,8 +50,8 @@ pub fn check(path: &Path) -> anyhow::Result<()> {
     }
     if has("config.json") && !has("tokenizer.json") && WEIGHTS.iter().any(|name| has(name)) {
         bail!(
-            "{at}: has no tokenizer.json: write it with Python, transformers.AutoTokenizer.from_pretrained({:?}) \
-             .save_pretrained({:?})",
+            "{at}: has no tokenizer.json: write it with Python, transformers.AutoTokenizer\
+             .from_pretrained({:?}).save_pretrained({:?})",
             at.to_string(),
             at.to_string()
         );
