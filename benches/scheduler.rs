@@ -428,6 +428,7 @@ async fn work(
                 session,
                 hello: Box::new(hello),
                 held: Vec::new(),
+                principal: String::new(),
             };
             coordinator.tell(event).await?;
             loop {

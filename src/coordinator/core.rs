@@ -149,7 +149,8 @@ impl Core {
                 session,
                 hello,
                 held,
-            } => self.hello(session, *hello, &held, effects),
+                principal,
+            } => self.hello(session, *hello, &held, principal, effects),
             Event::Credits(session, credits) => self.credits(session, credits, effects.now),
             Event::Heartbeat {
                 session,

@@ -38,6 +38,7 @@ pub(super) const OUTBOX: usize = 4096;
 #[derive(Clone)]
 pub struct Surroundings {
     clock: Arc<dyn Fn() -> Millis + Send + Sync>,
+    date: Arc<dyn Fn() -> Millis + Send + Sync>,
     disk: Disk,
 }
 
@@ -52,18 +53,24 @@ pub enum Disk {
 
 impl Surroundings {
     /// The system's clock as it is now, counted on by the runtime, and a thread for the disk. When
-    /// the machine's clock is set, time does not leap: that would lose every worker at once.
+    /// the machine's clock is set, time does not leap: that would lose every worker at once. What is
+    /// dated for people follows the machine's clock.
     #[allow(clippy::disallowed_methods)]
     pub fn real() -> Self {
         let (start, started) = (now(), Instant::now());
         let clock = move || start + started.elapsed().as_millis() as Millis;
-        Self::new(clock, Disk::Thread)
+        Self {
+            date: Arc::new(now),
+            ..Self::new(clock, Disk::Thread)
+        }
     }
 
     /// A clock that gives milliseconds since the Unix epoch and never goes back.
     pub fn new(clock: impl Fn() -> Millis + Send + Sync + 'static, disk: Disk) -> Self {
+        let clock = Arc::new(clock);
         Self {
-            clock: Arc::new(clock),
+            date: clock.clone(),
+            clock,
             disk,
         }
     }
@@ -318,6 +325,7 @@ impl Actor {
             log: &mut self.log,
             store: &self.store,
             now: (self.surroundings.clock)(),
+            date: (self.surroundings.date)(),
             effects: Vec::new(),
         };
         let delivery = turn(&mut transaction);

@@ -88,6 +88,8 @@ pub enum Event {
         hello: Box<v1::Hello>,
         /// The leases it still holds.
         held: Vec<LeaseKey>,
+        /// Who opened the stream; empty where nobody is asked.
+        principal: String,
     },
     /// A worker changed its credits.
     Credits(Session, u32),
@@ -209,6 +211,8 @@ pub enum Effect {
 pub enum Closing {
     /// The worker opened another one.
     Replaced,
+    /// Another process is the worker of this name.
+    Taken,
     /// Nothing was heard of the worker for too long.
     Silent,
     /// The worker closed it itself.

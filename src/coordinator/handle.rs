@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::core::{Core, Done};
 use super::driver::{self, Command, Delivery, OUTBOX, QueuedTurn, Surroundings};
 use super::event::{Closing, Event, NewJob, Refusal, Session};
+use super::identifiers::Identifiers;
 use super::limits::Limits;
 use super::load::LastLooked;
 use super::reuse;
@@ -44,6 +45,7 @@ pub struct Coordinator {
     commands: mpsc::Sender<Command>,
     store: Arc<Store>,
     sessions: Arc<AtomicU64>,
+    identifiers: Arc<Identifiers>,
     audited: watch::Receiver<u64>,
     pub(super) bases: Arc<Bases>,
     pub(super) last_looked: LastLooked,
@@ -78,6 +80,7 @@ impl Coordinator {
             bases: Arc::new(Bases::new(store.clone())),
             store,
             sessions: Arc::new(AtomicU64::new(1)),
+            identifiers: Arc::new(identifiers),
             audited,
             last_looked: LastLooked::default(),
         };
@@ -94,9 +97,10 @@ impl Coordinator {
         &self.store
     }
 
-    /// An identifier for a new job.
+    /// An identifier for a new job: it comes after those of all jobs that there are, also when the
+    /// clock was set back.
     pub fn new_job_id(&self) -> Uuid {
-        Uuid::now_v7()
+        self.identifiers.next()
     }
 
     /// Opens a worker's stream: what the core sends to the session comes out of the receiver; an

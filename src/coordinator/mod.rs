@@ -12,6 +12,7 @@ mod ended;
 mod event;
 mod explain;
 mod handle;
+mod identifiers;
 mod invariants;
 mod job;
 mod landing;

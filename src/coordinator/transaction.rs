@@ -13,7 +13,10 @@ pub struct Transaction<'a> {
     pub(super) core: &'a mut Core,
     pub(super) log: &'a mut Log,
     pub(super) store: &'a Store,
+    /// The time by which leases are counted.
     pub(super) now: Millis,
+    /// The time by the machine's clock.
+    pub(super) date: Millis,
     pub(super) effects: Vec<Effect>,
 }
 
@@ -29,9 +32,9 @@ impl Transaction<'_> {
         self.core
     }
 
-    /// The time of the turn.
+    /// The date of the turn, by the machine's clock.
     pub fn time(&self) -> prost_types::Timestamp {
-        timestamp(self.now)
+        timestamp(self.date)
     }
 
     /// Tells the core of an event.
@@ -52,7 +55,7 @@ impl Transaction<'_> {
     /// # Errors
     /// [`audit::Error::Damaged`].
     pub fn record(&mut self, draft: EntryDraft) -> Result<(), audit::Error> {
-        let entry = self.log.append(draft, self.now)?;
+        let entry = self.log.append(draft, self.date)?;
         self.write(entry);
         Ok(())
     }

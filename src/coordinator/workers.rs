@@ -27,6 +27,8 @@ const NEWEST: f64 = 0.3;
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) session: Option<Session>,
+    /// Whose it is: who opened its newest stream; empty where nobody is asked.
+    pub(super) principal: String,
     pub(super) capabilities: v1::Capabilities,
     pub(super) credits: u32,
     pub(super) draining: bool,
@@ -120,6 +122,7 @@ impl Worker {
     pub(super) fn absent(now: Millis) -> Self {
         Self {
             session: None,
+            principal: String::new(),
             capabilities: v1::Capabilities::default(),
             credits: 0,
             draining: false,
@@ -133,6 +136,20 @@ impl Worker {
             rate: None,
             last_end: 0,
             listed: None,
+        }
+    }
+
+    /// Whether a stream of this principal may be this worker's. While the worker is there, or has
+    /// leases, the stream must be of its principal; while it is there, of its process: that comes back
+    /// on a new stream before the coordinator has seen the old one break.
+    fn may_be(&self, hello: &v1::Hello, principal: &str) -> bool {
+        let told = hello.capabilities.clone().unwrap_or_default();
+        let process = |it: &v1::Capabilities| (it.host.clone(), it.pid);
+        match self.session {
+            None if self.leases.is_empty() => true,
+            // After a restart of the coordinator nobody knows yet whose its leases are.
+            None => self.principal.is_empty() || self.principal == principal,
+            Some(_) => self.principal == principal && process(&self.capabilities) == process(&told),
         }
     }
 
@@ -212,9 +229,14 @@ impl Core {
         session: Session,
         hello: v1::Hello,
         held: &[LeaseKey],
+        principal: String,
         effects: &mut Effects,
     ) {
-        let name: Arc<str> = hello.worker_id.into();
+        let name: Arc<str> = hello.worker_id.as_str().into();
+        let present = self.workers.get(&name);
+        if present.is_some_and(|worker| !worker.may_be(&hello, &principal)) {
+            return effects.push(Effect::Close(session, Closing::Taken));
+        }
         let worker = self
             .workers
             .entry(name.clone())
@@ -224,6 +246,7 @@ impl Core {
             effects.push(Effect::Close(old, Closing::Replaced));
         }
         self.sessions.insert(session, name.clone());
+        worker.principal = principal;
         worker.capabilities = hello.capabilities.unwrap_or_default();
         worker.credits = hello.credits;
         worker.draining = false;

@@ -246,6 +246,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether this process, or the machine, has no file descriptor left: the same succeeds when one
+    /// is free again.
+    pub fn is_no_descriptor(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if Self::lacks_descriptor(source))
+    }
+
+    pub(crate) fn lacks_descriptor(error: &io::Error) -> bool {
+        let none = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+        none.iter()
+            .any(|none| error.raw_os_error() == Some(none.raw_os_error()))
+    }
+
     /// Whether the same may succeed a little later.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::BucketAway { .. })

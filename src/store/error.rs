@@ -284,6 +284,16 @@ impl Error {
         }
     }
 
+    /// Whether this process, or the machine, has no file descriptor left: the same succeeds when one
+    /// is free again.
+    pub fn is_no_descriptor(&self) -> bool {
+        match self {
+            Self::Object(error) => error.is_no_descriptor(),
+            Self::Io { source, .. } => crate::objects::Error::lacks_descriptor(source),
+            _ => false,
+        }
+    }
+
     /// Whether the disk was full.
     pub fn is_no_space(&self) -> bool {
         matches!(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::folder::set_aside;
 use super::format::{self, Found};
@@ -115,9 +116,10 @@ impl Store {
         if changes.is_empty() {
             return Ok(());
         }
-        self.keep_all(changes)?;
+        // Each of these steps may be done again.
+        patient(|| self.keep_all(changes))?;
         let batch = Batch {
-            writes: self.encode(changes)?,
+            writes: patient(|| self.encode(changes))?,
             ..Batch::default()
         };
         let mut log = self.log();
@@ -125,8 +127,8 @@ impl Store {
         self.flushes.fetch_add(1, Ordering::Relaxed);
         self.index.apply(batch.writes, Position::behind(place))?;
         if log.is_long() {
-            log.rotate()?;
-            self.checkpoint_if_long(log.next(), log.mark())?;
+            patient(|| log.rotate())?;
+            patient(|| self.checkpoint_if_long(log.next(), log.mark()))?;
         }
         Ok(())
     }
@@ -185,6 +187,25 @@ impl Drop for Store {
         }
         // The next start has less to apply; if it fails, that start does the work.
         let _ = self.index.flush();
+    }
+}
+
+/// Does a step of a commit, again and again while there is no file descriptor for it: that passes when
+/// clients let theirs go, and is no reason to stop.
+fn patient<T>(mut step: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let mut waits = 0_u64;
+    loop {
+        match step() {
+            Err(error) if error.is_no_descriptor() => {
+                waits += 1;
+                // A line now and then, not one for each of many.
+                if waits.is_power_of_two() {
+                    tracing::error!(%error, waits, "the store waits for a file descriptor");
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            done => return done,
+        }
     }
 }
 

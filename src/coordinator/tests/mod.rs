@@ -445,6 +445,7 @@ impl World {
                     session,
                     hello: Box::new(hello),
                     held,
+                    principal: String::new(),
                 });
             }
             Step::Gone(worker) => {

@@ -85,6 +85,7 @@ fn hello_with(world: &mut World, worker: u8, credits: u32, hello: v1::Hello) {
             ..hello
         }),
         held: Vec::new(),
+        principal: String::new(),
     });
 }
 
@@ -357,4 +358,52 @@ fn a_worker_asked_to_drain_is_told_and_gets_no_more() {
         .core
         .apply(Event::AskDrain("w7".to_owned()), world.now);
     assert_eq!(missing.0, Err(Refusal::NoSuchWorker("w7".to_owned())));
+}
+
+/// What the core says to a worker `w1` of this principal and process.
+fn says(world: &mut World, session: u64, principal: &str, pid: u32) -> Vec<Effect> {
+    let event = Event::Hello {
+        session: Session(session),
+        hello: Box::new(v1::Hello {
+            worker_id: "w1".to_owned(),
+            credits: 1,
+            capabilities: Some(v1::Capabilities {
+                host: "node".to_owned(),
+                pid,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        held: Vec::new(),
+        principal: principal.to_owned(),
+    };
+    world.core.apply(event, world.now).1
+}
+
+#[test]
+fn a_worker_that_is_there_is_nobody_elses() {
+    let mut world = World::new();
+    let closed = |effects: &[Effect]| {
+        let mut ends = effects.iter().filter_map(|effect| match effect {
+            Effect::Close(session, closing) => Some((session.0, *closing)),
+            _ => None,
+        });
+        ends.next()
+    };
+    assert_eq!(closed(&says(&mut world, 101, "pool-a", 7)), None);
+    // Of another principal, and of another process of the same one.
+    let taken = Some((102, Closing::Taken));
+    assert_eq!(closed(&says(&mut world, 102, "pool-b", 7)), taken);
+    let taken = Some((103, Closing::Taken));
+    assert_eq!(closed(&says(&mut world, 103, "pool-a", 8)), taken);
+    assert!(world.core.worker("w1").unwrap().connected);
+    // The same process comes back before its old stream was seen to break.
+    let replaced = Some((101, Closing::Replaced));
+    assert_eq!(closed(&says(&mut world, 104, "pool-a", 7)), replaced);
+    world
+        .core
+        .apply(Event::Gone(Session(104)), world.now)
+        .0
+        .unwrap();
+    assert_eq!(closed(&says(&mut world, 105, "pool-b", 8)), None);
 }

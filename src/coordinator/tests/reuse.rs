@@ -56,6 +56,7 @@ fn what_the_store_does_not_answer_is_leased_with_the_scale_that_it_knows() {
             ..Default::default()
         }),
         held: Vec::new(),
+        principal: String::new(),
     };
     let (_, effects) = world.core.apply(hello, world.now);
     let leased: Vec<(u64, Option<f64>)> = effects
