@@ -19,9 +19,10 @@ use tower::{Layer, Service};
 
 use super::caller::record_refusal;
 use super::listener::{Audience, Peer};
+use super::standing::{Holders, Place, Right, Watched};
 use super::status::{Reason, retry_later, status};
 use crate::audit;
-use crate::auth::{Caller, Rate, Refusal, Role, Tokens, certificate, role};
+use crate::auth::{Caller, Rate, Refusal, Role, TokenHash, Tokens, certificate, role};
 use crate::client::PRINCIPAL;
 use crate::coordinator::Coordinator;
 use crate::telemetry::metrics::REFUSALS;
@@ -35,11 +36,50 @@ enum Asks {
     Proof(Option<Arc<Tokens>>),
 }
 
+/// What each principal may hold at a time, over all connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Streams, which are calls under way.
+    pub streams: usize,
+    /// Connections that all callers together may have.
+    pub connections: usize,
+}
+
+impl Bounds {
+    /// Streams of a principal. The workers of a principal may be as many as there are connections,
+    /// and each has its own stream and those by which it fetches files.
+    fn streams(&self, role: Role) -> usize {
+        match role {
+            Role::Worker => self.streams.max(4 * self.connections),
+            _ => self.streams,
+        }
+    }
+
+    /// Connections of a principal: nobody takes the whole table.
+    fn connections(&self, role: Role) -> usize {
+        let share = match role {
+            Role::Worker => self.connections - self.connections / 4,
+            _ => self.connections / 4,
+        };
+        share.max(8)
+    }
+}
+
+/// What a request is let through with.
+#[derive(Debug)]
+struct Pass {
+    right: Arc<Right>,
+    place: Place,
+}
+
 /// What a request has to get past.
 #[derive(Clone, Debug)]
 pub struct Gate {
     asks: Asks,
     rate: Option<Arc<Rate>>,
+    bounds: Bounds,
+    streams: Arc<Holders>,
+    connections: Arc<Holders>,
     /// Whose audit log has those who are refused.
     coordinator: Option<Coordinator>,
 }
@@ -76,6 +116,12 @@ impl Gate {
         Self {
             asks,
             rate: None,
+            bounds: Bounds {
+                streams: 1000,
+                connections: 4096,
+            },
+            streams: Arc::default(),
+            connections: Arc::default(),
             coordinator: None,
         }
     }
@@ -96,21 +142,46 @@ impl Gate {
         Self { rate, ..self }
     }
 
+    /// The same gate with other bounds of what each principal holds.
+    pub fn with_bounds(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
+    }
+
+    /// Whether it asks callers who they are.
+    pub fn is_guarded(&self) -> bool {
+        matches!(self.asks, Asks::Proof(_))
+    }
+
+    /// Takes what the call will hold, on a connection that the caller may have.
+    fn hold<B>(&self, request: &Request<B>, caller: &Caller) -> Result<Place, Status> {
+        let Caller { role, principal } = caller;
+        let key = format!("{role} {principal}");
+        let (streams, most) = (self.bounds.streams(*role), self.bounds.connections(*role));
+        if let Some(peer) = request.extensions().get::<Peer>()
+            && !peer.admit(|| self.connections.take(&key, most))
+        {
+            return Err(too_much_held(principal, "connections", most));
+        }
+        self.streams
+            .take(&key, streams)
+            .ok_or_else(|| too_much_held(principal, "streams", streams))
+    }
+
     /// Lets a request through, with the caller's principal in place of the name that it came with,
     /// or says why not.
-    fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Refused> {
+    fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<Pass>, Refused> {
         check_audience(request)?;
         let Asks::Proof(tokens) = &self.asks else {
-            return Ok(());
+            return Ok(None);
         };
         let path = request.uri().path();
         let Some(who) = role::who(path) else {
             return Err(denied(path, "nobody may call it, for it is not known").into());
         };
         if who == role::Who::Anybody {
-            return Ok(());
+            return Ok(None);
         }
-        let caller = identify(tokens.as_deref(), request)?;
+        let (caller, token) = identify(tokens.as_ref(), request)?;
         // What will be refused counts too: every refusal is an entry.
         if let Some(rate) = &self.rate
             && caller.role != Role::Worker
@@ -127,9 +198,11 @@ impl Gate {
         }
         let name = HeaderValue::from_str(&caller.principal).map_err(|_| unknown("no name"))?;
         request.headers_mut().insert(PRINCIPAL, name);
+        let place = self.hold(request, &caller)?;
         request.headers_mut().remove(AUTHORIZATION);
-        request.extensions_mut().insert(caller);
-        Ok(())
+        request.extensions_mut().insert(caller.clone());
+        let right = Arc::new(Right::new(caller, token));
+        Ok(Some(Pass { right, place }))
     }
 }
 
@@ -164,15 +237,38 @@ fn too_often(rate: &Rate, principal: &str, wait: Duration) -> Status {
     retry_later(Reason::TooOften, message, wait, metadata)
 }
 
-/// Who sends a request. A token goes before a certificate: a worker's machine may have its own
+fn too_much_held(principal: &str, what: &str, most: usize) -> Status {
+    let message = format!("{principal} has {most} {what}, and may have no more at a time");
+    let metadata = [
+        ("principal", principal.to_owned()),
+        ("what", what.to_owned()),
+        ("limit", most.to_string()),
+    ];
+    retry_later(
+        Reason::TooMuchHeld,
+        message,
+        Duration::from_secs(1),
+        metadata,
+    )
+}
+
+/// A token that was shown, and the file that has it.
+type Shown = (TokenHash, Arc<Tokens>);
+
+/// Who sends a request, and with which token, if with one. A token goes before a certificate: a worker's machine may have its own
 /// certificate, and its user a token.
-fn identify<B>(tokens: Option<&Tokens>, request: &Request<B>) -> Result<Caller, Status> {
+fn identify<B>(
+    tokens: Option<&Arc<Tokens>>,
+    request: &Request<B>,
+) -> Result<(Caller, Option<Shown>), Status> {
     if let Some(token) = bearer(request.headers())? {
         let Some(tokens) = tokens else {
             return Err(unknown("this coordinator takes no tokens"));
         };
+        let hash = TokenHash::of(token);
         return tokens
-            .caller(token, Timestamp::now())
+            .holder(&hash, Timestamp::now())
+            .map(|caller| (caller, Some((hash, Arc::clone(tokens)))))
             .map_err(|refusal| match refusal {
                 Refusal::Unknown => unknown("the token is not known, or was revoked"),
                 Refusal::Expired => unknown("the token has expired"),
@@ -181,6 +277,7 @@ fn identify<B>(tokens: Option<&Tokens>, request: &Request<B>) -> Result<Caller, 
     let peer = request.extensions().get::<Peer>();
     match peer.and_then(|peer| peer.certificate.as_ref()) {
         Some(shown) => certificate::caller(shown)
+            .map(|caller| (caller, None))
             .ok_or_else(|| unknown("the certificate names no role and principal")),
         None => Err(unknown("neither a token nor a certificate came with it")),
     }
@@ -245,6 +342,7 @@ pub struct Guarded<S> {
 impl<S> Service<Request<Body>> for Guarded<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
     S::Error: 'static,
 {
     type Response = Response<Body>;
@@ -257,7 +355,16 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match self.gate.admit(&mut request) {
-            Ok(()) => Either::Right(self.inner.call(request)),
+            Ok(None) => Either::Right(self.inner.call(request)),
+            Ok(Some(Pass { right, place })) => {
+                let watched = right.clone();
+                let request = request.map(|body| Body::new(Watched::request(body, watched)));
+                let answer = self.inner.call(request);
+                Either::Left(Box::pin(async move {
+                    let response = answer.await?;
+                    Ok(response.map(|body| Body::new(Watched::answer(body, right, place))))
+                }))
+            }
             Err(Refused { status, principal }) => {
                 let method = request.uri().path().trim_start_matches('/');
                 let why = match status.code() {
@@ -337,8 +444,8 @@ mod tests {
                         let info = status.get_details_error_info().unwrap();
                         assert_eq!(info.metadata["method"], *method);
                     }
-                    Ok(()) if *who == role::Who::Anybody => {}
-                    Ok(()) => {
+                    Ok(_) if *who == role::Who::Anybody => {}
+                    Ok(_) => {
                         // The name is the token's, whatever the request claimed; services never
                         // see the token.
                         assert_eq!(request.headers()[PRINCIPAL], format!("a-{role}"));
@@ -418,6 +525,7 @@ mod tests {
                 address: ([127, 0, 0, 1], 1).into(),
                 certificate: None,
                 audience,
+                link: Arc::default(),
             });
             Gate::open().admit(&mut request).is_ok()
         };

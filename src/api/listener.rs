@@ -5,7 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use super::error::Error;
+use super::standing::Place as Held;
 use crate::auth::ServerTls;
 use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED};
 
@@ -26,6 +27,9 @@ use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED};
 const OPENING: Duration = Duration::from_secs(10);
 /// Length of HTTP/2's connection preface.
 const PREFACE: usize = 24;
+/// How long a connection may take to show who it is for, where callers have to show that. Longer than
+/// a client's first call takes; a place in the table is not held without.
+const ADMISSION: Duration = Duration::from_secs(60);
 /// How long to wait after the system had no descriptor for a connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -47,6 +51,8 @@ pub struct Listener {
     audience: Audience,
     tls: Option<Arc<ServerTls>>,
     limit: usize,
+    /// How long a connection may stay on which nobody has shown who they are; for ever if not set.
+    admission: Option<Duration>,
 }
 
 impl Listener {
@@ -71,7 +77,15 @@ impl Listener {
             audience: Audience::Any,
             tls,
             limit,
+            admission: None,
         })
+    }
+
+    /// The same port, for callers who show who they are: connections on which none has done so for a
+    /// while are closed.
+    pub fn guarded(self) -> Self {
+        let admission = Some(ADMISSION);
+        Self { admission, ..self }
     }
 
     /// The same port for some only.
@@ -120,10 +134,10 @@ impl Listener {
                 continue;
             };
             let (tls, opened) = (self.tls.clone(), opened.clone());
-            let audience = self.audience;
+            let (audience, admission) = (self.audience, self.admission);
             let place = Place::new(place);
             tokio::spawn(async move {
-                match open(stream, address, audience, tls, place).await {
+                match open(stream, address, audience, tls, place, admission).await {
                     // Nobody takes it when the server has stopped.
                     Ok(connection) => drop(opened.send(Ok(connection)).await),
                     Err(error) => tracing::debug!(%address, %error, "no connection came about"),
@@ -139,6 +153,7 @@ async fn open(
     audience: Audience,
     tls: Option<Arc<ServerTls>>,
     place: Place,
+    admission: Option<Duration>,
 ) -> io::Result<Connection> {
     let opening = Box::pin(tokio::time::sleep(OPENING));
     // Nagle's algorithm would hold up small messages: 23 calls a second instead of 35,000.
@@ -161,8 +176,10 @@ async fn open(
             address,
             certificate,
             audience,
+            link: Arc::default(),
         },
         opening: Some(opening),
+        admission,
         seen: 0,
         _place: place,
     })
@@ -177,6 +194,28 @@ pub struct Peer {
     pub certificate: Option<CertificateDer<'static>>,
     /// Through which port they came.
     pub audience: Audience,
+    /// For whom the connection is, as long as it is open.
+    pub link: Arc<Link>,
+}
+
+/// The place of a connection among those of the principal who first showed who they are on it.
+#[derive(Debug, Default)]
+pub struct Link(OnceLock<Held>);
+
+impl Peer {
+    /// Whether the connection is somebody's. If it is nobody's so far, it becomes that of the caller
+    /// who gets a place from `take`.
+    pub fn admit(&self, take: impl FnOnce() -> Option<Held>) -> bool {
+        if self.link.0.get().is_some() {
+            return true;
+        }
+        let Some(held) = take() else {
+            return false;
+        };
+        // Another call of the same connection may have been faster: this place is free again then.
+        let _ = self.link.0.set(held);
+        true
+    }
 }
 
 /// The place of a connection, which is counted as long as it is held.
@@ -208,8 +247,10 @@ enum Io {
 pub struct Connection {
     io: Io,
     peer: Peer,
-    /// Ends the wait for the preface; none once it has come.
+    /// Ends the wait for the preface, and then for a caller; none once they have come.
     opening: Option<Pin<Box<Sleep>>>,
+    /// How long it is waited for a caller, once the preface has come.
+    admission: Option<Duration>,
     /// Bytes that have come, while it is waited for.
     seen: usize,
     _place: Place,
@@ -232,7 +273,10 @@ impl AsyncRead for Connection {
         if let Some(opening) = &mut self.opening
             && opening.as_mut().poll(context).is_ready()
         {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            if self.seen < PREFACE || self.peer.link.0.get().is_none() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.opening = None;
         }
         let before = buffer.filled().len();
         let read = match &mut self.io {
@@ -240,10 +284,16 @@ impl AsyncRead for Connection {
             Io::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
         };
         ready!(read)?;
-        if self.opening.is_some() {
+        if self.opening.is_some() && self.seen < PREFACE {
             self.seen += buffer.filled().len() - before;
             if self.seen >= PREFACE {
-                self.opening = None;
+                self.opening = self
+                    .admission
+                    .map(|time| Box::pin(tokio::time::sleep(time)));
+                // So that it wakes this connection.
+                if let Some(opening) = &mut self.opening {
+                    let _ = opening.as_mut().poll(context);
+                }
             }
         }
         Poll::Ready(Ok(()))

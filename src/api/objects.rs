@@ -1,29 +1,43 @@
 //! `ObjectService` over the object store.
 
+use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::status::{data_loss, invalid_argument};
-use crate::objects::{CHUNK, Digest, Error, ObjectStore, Partial, blocking, read_piece};
+use super::caller::principal;
+use super::standing::{Holders, Place};
+use super::status::{Reason, aborted, data_loss, invalid_argument, retry_later};
+use crate::objects::{CHUNK, Digest, Error, ObjectStore, Partial, blocking};
 use crate::proto::v1::object_service_server::ObjectService;
 use crate::proto::v1::{
     QueryObjectRequest, QueryObjectResponse, ReadObjectRequest, ReadObjectResponse,
     WriteObjectRequest, WriteObjectResponse,
 };
 
+/// Bytes of an object in one message to a reader.
+const PIECE: usize = 128 << 10;
+/// Uploads that may be under way at a time, each with an open file, and those of one principal.
+const UPLOADS: usize = 256;
+const UPLOADS_OF_ONE: usize = 64;
+/// How long an upload may be silent. What came of it stays, to go on from.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// Serves an [`ObjectStore`].
 #[derive(Clone, Debug)]
 pub struct Objects {
     store: ObjectStore,
+    uploads: Arc<Holders>,
 }
 
 impl Objects {
     /// Serves this store.
     pub fn new(store: ObjectStore) -> Self {
-        Self { store }
+        let uploads = Arc::default();
+        Self { store, uploads }
     }
 
     /// Runs what waits for the disk, on a thread that may wait.
@@ -33,6 +47,39 @@ impl Objects {
     ) -> Result<T, Status> {
         let store = self.store.clone();
         on_disk(move || work(&store)).await
+    }
+}
+
+impl Objects {
+    /// The places of an upload: its principal's, and one of all.
+    fn upload(&self, principal: &str) -> Result<[Place; 2], Status> {
+        let of_one = self.uploads.take(principal, UPLOADS_OF_ONE);
+        // No principal has an empty name.
+        match (of_one, self.uploads.take("", UPLOADS)) {
+            (Some(one), Some(all)) => Ok([one, all]),
+            (one, _) => {
+                let (who, most) = match one {
+                    None => (principal, UPLOADS_OF_ONE),
+                    Some(_) => ("all clients", UPLOADS),
+                };
+                let message = format!("{who} may write {most} objects at a time");
+                let metadata = [("limit", most.to_string())];
+                let wait = Duration::from_secs(1);
+                Err(retry_later(Reason::TooMuchHeld, message, wait, metadata))
+            }
+        }
+    }
+
+    async fn piece(&self, digest: Digest, offset: u64, length: usize) -> Result<Vec<u8>, Status> {
+        let store = self.store.clone();
+        super::blocking(move || {
+            let file = store.open_object(&digest)?;
+            let mut piece = vec![0; length];
+            file.read_exact_at(&mut piece, offset)
+                .map_err(|error| data_loss(&Error::io("read", store.path(&digest))(error)))?;
+            Ok(piece)
+        })
+        .await
     }
 }
 
@@ -69,15 +116,14 @@ impl ObjectService for Objects {
     ) -> Result<Response<Self::ReadObjectStream>, Status> {
         let ReadObjectRequest { digest, mut offset } = request.into_inner();
         let digest = parse(&digest)?;
-        let (file, size) = self
+        let size = self
             .with_store(move |store| {
                 let file = store.open_object(&digest)?;
                 // The open file, not the name, whose file may be replaced.
-                let size = file
-                    .metadata()
+                let metadata = file.metadata();
+                Ok(metadata
                     .map_err(Error::io("read", store.path(&digest)))?
-                    .len();
-                Ok((Arc::new(file), size))
+                    .len())
             })
             .await?;
         if offset > size {
@@ -88,13 +134,13 @@ impl ObjectService for Objects {
             }
             .into());
         }
-        let path = self.store.path(&digest);
+        // The file is opened for every piece, which is small: a stream that nobody reads must hold
+        // neither a descriptor nor megabytes, and there may be thousands of them.
+        let objects = self.clone();
         Ok(Response::new(Box::pin(async_stream::try_stream! {
             while offset < size {
-                let length = (size - offset).min(CHUNK as u64) as usize;
-                let data = read_piece(&file, offset, length)
-                    .await
-                    .map_err(|error| data_loss(&Error::io("read", &path)(error)))?;
+                let length = (size - offset).min(PIECE as u64) as usize;
+                let data = objects.piece(digest, offset, length).await?;
                 offset += length as u64;
                 yield ReadObjectResponse { data };
             }
@@ -105,6 +151,7 @@ impl ObjectService for Objects {
         &self,
         request: Request<Streaming<WriteObjectRequest>>,
     ) -> Result<Response<WriteObjectResponse>, Status> {
+        let principal = principal(request.metadata());
         let mut stream = request.into_inner();
         let Some(first) = stream.message().await? else {
             let problem = "no message came: the first one names the object";
@@ -130,6 +177,7 @@ impl ObjectService for Objects {
             return respond();
         }
 
+        let _upload = self.upload(&principal)?;
         let _admission = self
             .with_store(move |store| store.admit(&digest, size))
             .await?;
@@ -163,7 +211,7 @@ impl ObjectService for Objects {
                 break;
             }
             // A broken stream leaves what came, to go on from.
-            message = stream.message().await?;
+            message = next(&mut stream).await?;
         }
         let received = partial.size();
         // A call that its client dropped ends here like one that the client ended (tonic gives no
@@ -187,6 +235,19 @@ impl ObjectService for Objects {
         }
         on_disk(move || partial.finish()).await?;
         respond()
+    }
+}
+
+/// The next message of an upload, if it comes in time.
+async fn next(
+    stream: &mut Streaming<WriteObjectRequest>,
+) -> Result<Option<WriteObjectRequest>, Status> {
+    match tokio::time::timeout(SILENCE, stream.message()).await {
+        Ok(message) => message,
+        Err(_) => Err(aborted(
+            Reason::ObjectIncomplete,
+            format!("nothing came for {} s", SILENCE.as_secs()),
+        )),
     }
 }
 

@@ -10,10 +10,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::caller::{answered, draft};
 use super::status::{
-    Reason, aborted, data_loss, failed_precondition, invalid_argument, not_found, unavailable,
+    Reason, aborted, already_exists, data_loss, failed_precondition, invalid_argument, not_found,
+    unavailable,
 };
 use super::{check, pages};
 use crate::audit;
+use crate::auth::Caller;
 use crate::coordinator::{Closing, Commit, CommittedResult, Coordinator, Event, LeaseKey, Session};
 use crate::proto::v1::connect_request::Message;
 use crate::proto::v1::worker_service_server::WorkerService;
@@ -80,6 +82,8 @@ impl WorkerService for Workers {
         &self,
         request: Request<Streaming<ConnectRequest>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
+        let caller = request.extensions().get::<Caller>();
+        let principal = caller.map_or_else(String::new, |caller| caller.principal.clone());
         let mut inbox = request.into_inner();
         let hello = match inbox.message().await? {
             Some(ConnectRequest {
@@ -100,6 +104,7 @@ impl WorkerService for Workers {
             session,
             hello: Box::new(hello),
             held,
+            principal,
         };
         self.coordinator.tell(event).await?;
         tracing::info!(worker, "worker connected");
@@ -118,6 +123,10 @@ impl WorkerService for Workers {
             Err(Closing::Replaced) => Err(aborted(
                 Reason::StreamReplaced,
                 "another stream of this worker took over",
+            )),
+            Err(Closing::Taken) => Err(already_exists(
+                Reason::WorkerIdTaken,
+                "another process is connected under this worker's id",
             )),
             Err(Closing::Silent) => Err(unavailable(
                 "nothing was heard of the worker for too long: connect again",

@@ -16,7 +16,7 @@ pub use error::Error;
 pub use rate::Rate;
 pub use role::Role;
 pub use tls::{ServerFiles, ServerTls};
-pub use token::{Refusal, Tokens, has_token, issue};
+pub use token::{Refusal, TokenHash, Tokens, has_token, issue};
 
 /// Somebody who has shown who they are.
 #[derive(Clone, Debug, PartialEq, Eq)]

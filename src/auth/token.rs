@@ -29,6 +29,17 @@ pub enum Refusal {
     Expired,
 }
 
+/// A token as the file has it: what it lets its holder do can be looked up, and nobody can be it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenHash(blake3::Hash);
+
+impl TokenHash {
+    /// That of a token.
+    pub fn of(token: &str) -> Self {
+        Self(hash(token))
+    }
+}
+
 struct Grant {
     hash: blake3::Hash,
     caller: Caller,
@@ -76,9 +87,17 @@ impl Tokens {
     /// # Errors
     /// [`Refusal`].
     pub fn caller(&self, token: &str, now: Timestamp) -> Result<Caller, Refusal> {
+        self.holder(&TokenHash::of(token), now)
+    }
+
+    /// Whose token of this hash it is now.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn holder(&self, token: &TokenHash, now: Timestamp) -> Result<Caller, Refusal> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         self.refresh(&mut state);
-        let hash = hash(token);
+        let hash = token.0;
         // All are compared, each in constant time (blake3 promises that of its `==`): how long it
         // takes tells nothing about which one is near.
         let mut found = None;

@@ -46,6 +46,11 @@ impl Config {
                 100_000,
             ),
             (
+                "serve.streams_per_principal",
+                self.serve.streams_per_principal,
+                1_000_000,
+            ),
+            (
                 "serve.max_connections",
                 self.serve.max_connections,
                 1_000_000,

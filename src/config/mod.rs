@@ -172,7 +172,12 @@ settings! {
         requests_per_second: u32 = "1000",
         /// Streams (calls under way) that a connection may have at a time. 1 to 100000.
         streams_per_connection: u32 = "256",
-        /// Connections that may be open at a time; more are closed at once. 1 to 1000000.
+        /// Streams (calls under way) that a principal may have at a time, over all its connections.
+        /// Those of workers are bounded by `serve.max_connections`. 1 to 1000000.
+        streams_per_principal: u32 = "1000",
+        /// Connections that may be open at a time; more are closed at once. No principal gets more
+        /// than a quarter of them, workers three. Fewer where the system lets the process open too
+        /// few files for them and the store. 1 to 1000000.
         max_connections: u32 = "4096",
         /// The folder of everything that the coordinator keeps.
         store: PathBuf = "$XDG_DATA_HOME/palimpsest",

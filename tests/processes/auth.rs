@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+
 use crate::common::{PATIENCE, Process, Server, Site, fixture, get, no_secret, wait};
 use palimpsest::client::{Client, Credentials};
 use palimpsest::proto::v1;
@@ -200,6 +202,169 @@ fn a_token_lets_in_until_it_is_revoked_and_is_never_logged() {
     assert!(log.contains("was revoked"), "{log}");
     assert!(!log.contains(token.trim()), "the token is in the log");
     assert!(!log.contains("PRIVATE KEY"), "a key is in the log");
+}
+
+#[test]
+fn streams_end_soon_after_their_token_was_revoked() {
+    let site = Site::new();
+    init(&site, "certs", "127.0.0.1", &["admin/ada"]);
+    let issue = |role: &str, name: &str| {
+        let issue = [
+            "auth",
+            "token",
+            "tokens",
+            "--role",
+            role,
+            "--principal",
+            name,
+        ];
+        fs::write(site.path(name), site.run(&issue, PATIENCE)).unwrap();
+    };
+    issue("viewer", "tom");
+    issue("worker", "pool");
+    configure(&site, "tokens = \"tokens\"\nstreams_per_principal = 3\n");
+    let server = site.serve("127.0.0.1:0");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let client = |name: &str| {
+        let (ca, token) = (site.path("certs/ca.pem"), site.path(name));
+        let credentials = Credentials {
+            ca: Some(&ca),
+            certificate: None,
+            token_file: Some(&token),
+        };
+        let address = url(&server);
+        runtime
+            .block_on(async move { Client::connect_with(&address, &credentials).await })
+            .unwrap()
+    };
+    let watch = |client: &Client| {
+        let mut audit = client.audit();
+        runtime.block_on(async move {
+            let request = v1::WatchAuditEntriesRequest::default();
+            audit.watch_audit_entries(request).await
+        })
+    };
+    // Over two connections.
+    let (tom, again) = (client("tom"), client("tom"));
+    let mut open: Vec<_> = [&tom, &again, &tom]
+        .map(|client| watch(client).unwrap().into_inner())
+        .into();
+    let refusal = watch(&again).unwrap_err();
+    assert_eq!(refusal.code(), tonic::Code::ResourceExhausted);
+    let details = refusal.get_error_details();
+    assert_eq!(details.error_info().unwrap().reason, "TOO_MUCH_HELD");
+    open.pop();
+    wait("a place", PATIENCE, || watch(&again).ok()).into_inner();
+
+    // A worker's stream, which says hello and then nothing.
+    let hello = v1::ConnectRequest {
+        message: Some(v1::connect_request::Message::Hello(v1::Hello {
+            worker_id: "one".to_owned(),
+            protocol: 1,
+            credits: 1,
+            ..Default::default()
+        })),
+    };
+    let pool = client("pool");
+    let mut stream = runtime.block_on(async {
+        let said = futures::stream::once(async { hello }).chain(futures::stream::pending());
+        pool.workers().connect(said).await.unwrap().into_inner()
+    });
+    fs::write(site.path("tokens"), "").unwrap();
+    for watching in &mut open {
+        let end = runtime.block_on(async {
+            let patience = tokio::time::timeout(PATIENCE, async {
+                loop {
+                    if let Err(end) = watching.message().await {
+                        break end;
+                    }
+                }
+            });
+            patience.await.unwrap()
+        });
+        assert_eq!(end.code(), tonic::Code::Unauthenticated);
+        assert!(end.message().contains("the token was revoked"), "{end}");
+    }
+    let end = runtime.block_on(async {
+        let patience = tokio::time::timeout(PATIENCE, async {
+            loop {
+                if let Err(end) = stream.message().await {
+                    break end;
+                }
+            }
+        });
+        patience.await.unwrap()
+    });
+    assert_eq!(end.code(), tonic::Code::Unauthenticated);
+    wait("the worker's end", PATIENCE, || {
+        let said = server.process.said();
+        said.contains("worker disconnected").then_some(())
+    });
+}
+
+#[test]
+fn a_call_with_a_name_of_megabytes_leaves_the_audit_log_readable() {
+    let site = Site::new();
+    let server = site.serve("127.0.0.1:0");
+    let url = format!("http://{}", server.address);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let refusal = runtime.block_on(async {
+        let client = Client::connect(&url).await.unwrap();
+        let name = format!("jobs/{}", "x".repeat(3_900_000));
+        client
+            .jobs()
+            .cancel_job(v1::CancelJobRequest { name })
+            .await
+    });
+    let refusal = refusal.unwrap_err();
+    assert_eq!(refusal.code(), tonic::Code::NotFound);
+    assert!(refusal.message().len() < 2000);
+    for command in ["list", "verify", "export"] {
+        let (done, said) = say(&site, &["audit", command, "--server", &url]);
+        assert!(done && said.len() < 20_000, "{said}");
+    }
+}
+
+#[test]
+fn a_coordinator_that_may_open_few_files_keeps_some_for_its_store() {
+    let site = Site::new();
+    let issue = [
+        "auth",
+        "token",
+        "tokens",
+        "--role",
+        "submitter",
+        "--principal",
+        "sam",
+    ];
+    fs::write(site.path("token"), site.run(&issue, PATIENCE)).unwrap();
+    fs::write(site.path("sam.toml"), "[client]\ntoken_file = \"token\"\n").unwrap();
+    fs::write(
+        site.path("palimpsest.toml"),
+        "[serve]\ntokens = \"tokens\"\n",
+    )
+    .unwrap();
+    let mut server = site
+        .through(&["prlimit", "--nofile=100:200"])
+        .serve("127.0.0.1:0");
+    let said = server.process.said();
+    assert!(said.contains("raise the hard limit"), "{said}");
+    // Idle connections, more than there are descriptors.
+    let idle: Vec<TcpStream> = (0..400)
+        .filter_map(|_| TcpStream::connect(&server.address).ok())
+        .map(|mut stream| {
+            let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(server.process.ended().is_none());
+    drop(idle);
+    let url = format!("http://{}", server.address);
+    wait("a place", PATIENCE, || {
+        let list = ["job", "list", "--config", "sam.toml", "--server", &url];
+        say(&site, &list).0.then_some(())
+    });
 }
 
 #[test]

@@ -112,6 +112,10 @@ reasons! {
     TooMuchOpen, ResourceExhausted, "wait as long as RetryInfo says, or cancel some of the owner's jobs";
     /// The caller asks more often than is allowed.
     TooOften, ResourceExhausted, "ask again when RetryInfo says, and less often";
+    /// The caller holds too many streams, connections or uploads at a time.
+    TooMuchHeld, ResourceExhausted, "end some of the caller's streams, or wait until they have ended; the operator may raise serve.streams_per_principal or serve.max_connections";
+    /// Another process is the worker of this name.
+    WorkerIdTaken, AlreadyExists, "give every worker an id of its own (worker.id), or leave it out";
     /// No space is left on the coordinator's disk.
     DiskFull, ResourceExhausted, "free space on the coordinator's disk, then go on";
     /// An upload does not fit into the coordinator's quota.

@@ -10,7 +10,8 @@ use anyhow::Context;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::gate::Gate;
+use crate::api::descriptors;
+use crate::api::gate::{Bounds, Gate};
 use crate::api::health::Health;
 use crate::api::listener::{Audience, Listener};
 use crate::api::overview::Overview;
@@ -90,8 +91,17 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         expose(address, overview.sample()).await?;
     }
     let tls = tls(&settings)?;
-    let gate = gate(&settings)?;
-    let bind = |address| Listener::bind(address, tls.clone(), settings.max_connections as usize);
+    let places = places(&settings);
+    let gate = gate(&settings, places)?;
+    let guarded = gate.is_guarded();
+    let bind = async |address| -> anyhow::Result<Listener> {
+        let listener = Listener::bind(address, tls.clone(), places).await?;
+        Ok(if guarded {
+            listener.guarded()
+        } else {
+            listener
+        })
+    };
     let mut listener = bind(settings.listen).await?;
     let address = listener.local_addr()?;
     let workers = match settings.worker_listen {
@@ -184,14 +194,39 @@ fn tls(settings: &ServeConfig) -> anyhow::Result<Option<Arc<ServerTls>>> {
     Ok(Some(Arc::new(tls)))
 }
 
+/// Connections that each port may have: what the settings say, if the system lets this process open
+/// enough files for them beside the store's.
+fn places(settings: &ServeConfig) -> usize {
+    let limit = descriptors::raise_limit();
+    let asked = settings.max_connections as usize;
+    let ports = 1 + usize::from(settings.worker_listen.is_some());
+    let places = descriptors::connections(limit, asked, ports);
+    if places < asked {
+        tracing::warn!(
+            limit,
+            asked,
+            places,
+            "this process may open too few files for serve.max_connections: raise the hard limit \
+             (ulimit -Hn, LimitNOFILE)"
+        );
+    }
+    places
+}
+
 /// Whom the server lets in.
-fn gate(settings: &ServeConfig) -> anyhow::Result<Gate> {
+fn gate(settings: &ServeConfig, connections: usize) -> anyhow::Result<Gate> {
     if settings.client_ca.is_none() && settings.tokens.is_none() {
         return Ok(Gate::open());
     }
     let tokens = settings.tokens.as_deref().map(Tokens::open).transpose()?;
     let gate = Gate::guarded(tokens.map(Arc::new));
-    Ok(gate.with_rate(settings.requests_per_second))
+    let bounds = Bounds {
+        streams: settings.streams_per_principal as usize,
+        connections,
+    };
+    Ok(gate
+        .with_rate(settings.requests_per_second)
+        .with_bounds(bounds))
 }
 
 /// Loads certificates again whenever SIGHUP asks for it. A file that cannot be used changes
