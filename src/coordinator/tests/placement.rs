@@ -385,7 +385,7 @@ fn a_worker_that_is_there_is_nobody_elses() {
     let mut world = World::new();
     let closed = |effects: &[Effect]| {
         let mut ends = effects.iter().filter_map(|effect| match effect {
-            Effect::Close(session, closing) => Some((session.0, *closing)),
+            Effect::Close(session, closing) => Some((session.0, closing.clone())),
             _ => None,
         });
         ends.next()
