@@ -155,8 +155,19 @@ struct Writing {
     transaction: bool,
 }
 
-/// Rebuilds the state from the store and starts the actor. Gives where it takes commands, how many
-/// entries its audit log has, and its end.
+/// The running actor, as its handle needs it.
+pub(super) struct Started {
+    /// Where it takes commands.
+    pub(super) commands: mpsc::Sender<Command>,
+    /// How many entries its audit log has.
+    pub(super) audited: watch::Receiver<u64>,
+    /// The newest job that there was.
+    pub(super) newest: Option<Uuid>,
+    /// Its end.
+    pub(super) ended: Ended,
+}
+
+/// Rebuilds the state from the store and starts the actor.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -165,9 +176,10 @@ pub(super) fn start(
     store: &Arc<Store>,
     log: audit::Log,
     limits: Limits,
-) -> Result<(mpsc::Sender<Command>, watch::Receiver<u64>, Ended), store::Error> {
+) -> Result<Started, store::Error> {
     let tick = Duration::from_millis((limits.heartbeat / 4).clamp(10, 1000));
     let core = load::all(store, limits, (surroundings.clock)())?;
+    let newest = core.jobs_before(None, 1).first().map(|(id, _)| *id);
     let (commands, inbox) = mpsc::channel(QUEUE);
     let (audit_end, audited) = watch::channel(log.size());
     let actor = Actor {
@@ -180,8 +192,13 @@ pub(super) fn start(
         audit_end,
         waiting: VecDeque::new(),
     };
-    let task = tokio::spawn(actor.run(inbox, tick));
-    Ok((commands, audited, task))
+    let ended = tokio::spawn(actor.run(inbox, tick));
+    Ok(Started {
+        commands,
+        audited,
+        newest,
+        ended,
+    })
 }
 
 /// How the actor ended.

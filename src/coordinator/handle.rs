@@ -74,17 +74,17 @@ impl Coordinator {
         limits: Limits,
     ) -> Result<(Self, JoinHandle<Result<(), store::Error>>), Error> {
         let log = audit::Log::open(&store)?;
-        let (commands, audited, task) = driver::start(surroundings, &store, log, limits)?;
+        let started = driver::start(surroundings, &store, log, limits)?;
         let coordinator = Self {
-            commands,
+            commands: started.commands,
             bases: Arc::new(Bases::new(store.clone())),
             store,
             sessions: Arc::new(AtomicU64::new(1)),
-            identifiers: Arc::new(identifiers),
-            audited,
+            identifiers: Arc::new(Identifiers::after(started.newest)),
+            audited: started.audited,
             last_looked: LastLooked::default(),
         };
-        Ok((coordinator, task))
+        Ok((coordinator, started.ended))
     }
 
     /// The opened bases of the store's models.
