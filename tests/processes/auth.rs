@@ -231,6 +231,7 @@ fn streams_end_soon_after_their_token_was_revoked() {
             ca: Some(&ca),
             certificate: None,
             token_file: Some(&token),
+            insecure: false,
         };
         let address = url(&server);
         runtime
