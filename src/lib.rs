@@ -13,6 +13,7 @@ pub mod datasets;
 pub mod edit;
 pub mod embedded;
 pub mod eval;
+pub mod invariants;
 pub mod model;
 pub mod npz;
 pub mod objects;

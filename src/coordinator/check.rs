@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::core::Core;
-use super::invariants::Invariant;
 use super::job::is_terminal;
 use super::task::Tally;
+use crate::invariants::Invariant;
 use crate::proto::v1::TaskState;
 
 impl Core {

@@ -7,10 +7,10 @@ use prost::Message as _;
 use uuid::Uuid;
 
 use super::event::{Effect, LeaseKey, Millis, NewJob};
-use super::invariants::Invariant;
 use super::reuse;
 use super::stages::Stages;
 use super::task::{Holder, Tally, Task, is_over};
+use crate::invariants::Invariant;
 use crate::objects::Digest;
 use crate::proto::v1::{self, FailureClass, JobState, TaskState};
 use crate::store::{CachedResult, Change, JobRecord, ResultRecord, UnitRef, Value};

@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use super::core::Core;
 use super::event::{Closing, CommittedResult, Effect, LeaseKey, Millis, Session};
-use super::invariants::Invariant;
 use super::job::{Effects, Job};
 use super::reuse::may_answer;
 use super::task::Holder;
 use super::workers::{Held, send};
+use crate::invariants::Invariant;
 use crate::proto::v1::connect_response::Message;
 use crate::proto::v1::{self, FailureClass, TaskState};
 use crate::store::{Change, DivergenceRecord, ResultRecord};

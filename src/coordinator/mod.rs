@@ -13,7 +13,6 @@ mod event;
 mod explain;
 mod handle;
 mod identifiers;
-mod invariants;
 mod job;
 mod landing;
 mod leases;
@@ -39,7 +38,6 @@ pub use event::{
     Closing, CommittedResult, Effect, Event, LeaseKey, Millis, NewJob, Refusal, Session,
 };
 pub use handle::{Coordinator, Error};
-pub use invariants::{Invariant, violations};
 pub use job::is_terminal;
 pub use landing::{Commit, judged};
 pub use limits::Limits;

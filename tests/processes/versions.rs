@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
@@ -267,6 +267,46 @@ fn what_moved_meanwhile_what_is_a_tag_and_what_is_not_there_are_refused_by_name(
         );
     }
     archive.run(&["audit", "verify"]);
+}
+
+/// I9: where the objects of a version have gone, no ref goes there.
+#[test]
+fn a_ref_is_not_moved_to_a_version_of_which_something_is_lost() {
+    let archive = Archive::new("llama");
+    let before = object_files(&archive.store());
+    archive.edit(0, 1, 1, &[]);
+    archive.run(&["rollback", "--to", "v0"]);
+    archive.run(&["rollback", "--to", "v1"]);
+    archive.run(&["rollback", "--to", "v0"]);
+    let factors: Vec<PathBuf> = object_files(&archive.store())
+        .into_iter()
+        .filter(|path| !before.contains(path))
+        .collect();
+    assert_eq!(factors.len(), 1);
+    std::fs::remove_file(&factors[0]).unwrap();
+    for args in [&["rollback", "--to", "v1"][..], &["branch", "lost", "v1"]] {
+        let said = archive.refused(args);
+        assert!(said.contains("the factor"), "{args:?}: {said}");
+    }
+    assert_eq!(archive.json(&["show"])["number"], 0);
+}
+
+/// The files of all objects.
+fn object_files(store: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![store.join("objects")];
+    let mut files = Vec::new();
+    while let Some(path) = folders.pop() {
+        if path.is_dir() {
+            folders.extend(
+                std::fs::read_dir(&path)
+                    .unwrap()
+                    .map(|it| it.unwrap().path()),
+            );
+        } else {
+            files.push(path);
+        }
+    }
+    files
 }
 
 #[test]

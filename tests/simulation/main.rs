@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use chaos::{COORDINATOR, Chaos};
-use palimpsest::coordinator::violations;
+use palimpsest::invariants::violations;
 use plan::Theme;
 use site::Site;
 
