@@ -16,7 +16,7 @@ use tonic_types::StatusExt;
 
 use crate::config;
 use crate::plot::table::Table;
-use crate::plot::text::{is_hidden, visible};
+use crate::plot::text::{is_hidden, visible, wrap};
 use crate::plot::{Colour, terminal_width};
 
 /// Output that cannot be written.
@@ -305,6 +305,22 @@ pub fn bytes(bytes: u64) -> String {
         value /= 1024.0;
     }
     format!("{value:.1} TiB")
+}
+
+/// Writes a sentence in lines of at most `width` columns, in one where there is no terminal.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn paragraph(out: &mut dyn Write, text: &str, width: Option<usize>) -> io::Result<()> {
+    match width {
+        Some(width) => {
+            for line in wrap(text, width) {
+                writeln!(out, "{line}")?;
+            }
+        }
+        None => writeln!(out, "{text}")?,
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -177,7 +177,7 @@ impl Source {
         let mut n = 0;
         while n < self.tokens.len() {
             let mut path = vec![self.tokens[n].clone()];
-            let begins = n == 0 || !matches!(self.tokens[n - 1].as_str(), "::" | ".");
+            let begins = n == 0 || !matches!(self.tokens[n - 1].as_str(), "::" | "." | "mod");
             n += 1;
             if !begins || !is_name(&path[0]) {
                 continue;

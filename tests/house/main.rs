@@ -59,8 +59,8 @@ const MUST_NOT: &[(&str, &[&str])] = &[
     ("npz", &["crate::proto", "crate::wire", "tonic"]),
 ];
 
-/// Files of a folder that their neighbours may use although they use them, with the reason. Each is a
-/// type whose methods stand in a file a concern.
+/// Files of a folder that their neighbours may use although they use them, with the reason. The first
+/// four are types whose methods stand in a file a concern; the others have what their folder shares.
 const HUBS: &[(&str, &str, &str)] = &[
     (
         "coordinator",
@@ -83,16 +83,10 @@ const HUBS: &[(&str, &str, &str)] = &[
         "one session: its leases and its leaving are in files of their own",
     ),
     (
-        "cli/results",
-        "mod.rs",
-        "what all kinds print is beside the one place that tells them apart",
-    ),
-    (
         "config",
         "mod.rs",
         "where a value comes from is named by layers and errors",
     ),
-    ("edit", "mod.rs", "the steps that all methods report"),
     (
         "model/checkpoint",
         "mod.rs",
@@ -104,7 +98,6 @@ const HUBS: &[(&str, &str, &str)] = &[
         "mod.rs",
         "the layout that every family gives",
     ),
-    ("worker/torch", "mod.rs", "the version of libtorch"),
 ];
 
 fn house() -> Crate {

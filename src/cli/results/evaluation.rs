@@ -4,7 +4,8 @@ use std::io::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::{Error, paragraph};
+use super::Error;
+use crate::cli::output::paragraph;
 use crate::eval::{Mean, Metric, harmonic};
 use crate::plot::Colour;
 use crate::plot::table::{Align, Table};

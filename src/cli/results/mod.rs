@@ -7,7 +7,6 @@ mod generate;
 mod stats;
 mod trace;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,7 +24,6 @@ use crate::client::{Client, pages};
 use crate::coordinator::is_terminal;
 use crate::objects::Digest;
 use crate::plot::terminal_width;
-use crate::plot::text::wrap;
 use crate::proto::v1;
 use crate::work;
 
@@ -245,19 +243,6 @@ async fn fetch_parts(client: &Client, job: &mut v1::Job) -> anyhow::Result<()> {
     let items = work::Items::parse(bytes.into())?;
     if let Some(work) = work::of_mut(job) {
         work.put_parts(&items);
-    }
-    Ok(())
-}
-
-/// A sentence in lines of at most `width` columns, in one where there is no terminal.
-fn paragraph(out: &mut dyn Write, text: &str, width: Option<usize>) -> std::io::Result<()> {
-    match width {
-        Some(width) => {
-            for line in wrap(text, width) {
-                writeln!(out, "{line}")?;
-            }
-        }
-        None => writeln!(out, "{text}")?,
     }
     Ok(())
 }

@@ -16,8 +16,9 @@ use std::io::Write;
 
 pub use locate::Sites;
 
-use super::{Error, paragraph};
+use super::Error;
 use crate::causal::{Averages, Grid};
+use crate::cli::output::paragraph;
 use crate::plot::Colour;
 use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};
