@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::sweep::{import, results, submit, write_facts};
 use common::{PATIENCE, Process, Server, Site, wait};
@@ -57,14 +57,12 @@ fn upload(site: &Site, server: &Server, bytes: &[u8]) -> Digest {
 
 /// Runs a command that fails, and gives what it said. It takes less than `patience`.
 fn refused(site: &Site, args: &[&str], patience: Duration) -> String {
-    let begun = Instant::now();
     let mut child = Process::start(
         "a command",
         &mut site.command(args),
         &site.path("refused.log"),
     );
     let status = child.wait(patience);
-    assert!(begun.elapsed() < patience);
     let said = child.said();
     assert!(!status.success(), "{said}");
     assert!(!said.contains(SECRET), "{said}");
@@ -319,13 +317,12 @@ fn a_bucket_that_does_not_answer_is_an_error_soon_and_nothing_is_acknowledged() 
                 data: content.clone(),
             };
             let mut objects = objects(&server.url()).await;
-            objects.write_object(tokio_stream::iter([message])).await
+            let answer = objects.write_object(tokio_stream::iter([message]));
+            tokio::time::timeout(PATIENCE, answer).await.unwrap()
         })
     };
     proxy.silent.store(true, Ordering::Relaxed);
-    let begun = Instant::now();
     let status = write().unwrap_err();
-    assert!(begun.elapsed() < Duration::from_secs(10));
     assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
     let details = status.get_error_details();
     assert_eq!(details.error_info().unwrap().reason, "BUCKET_AWAY");

@@ -34,7 +34,7 @@ impl S3 {
     /// Starts one; none where it is not installed.
     pub fn start() -> Option<Self> {
         if !python().exists() {
-            eprintln!("skipped: .deps/moto is missing; deploy/setup.sh installs it");
+            crate::common::require::skip("bucket", "no .deps/moto: run deploy/setup.sh");
             return None;
         }
         // A port that was free a moment ago: the server does not say which one it took.

@@ -7,6 +7,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods)]
 
 pub mod dice;
+pub mod require;
 pub mod slurm;
 pub mod sweep;
 
@@ -20,6 +21,9 @@ use std::time::{Duration, Instant};
 /// How long anything may take that is not computing. A bound for what hangs, not a promise: the
 /// machine may be busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// As [`PATIENCE`], for what computes.
+pub const LONG: Duration = Duration::from_secs(300);
 
 /// Waits until `ready` gives something.
 ///

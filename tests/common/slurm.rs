@@ -10,12 +10,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
+use super::require::skip;
 use super::{PATIENCE, Process, Site, wait};
-
-/// Long enough for a sweep, and for Slurm to start again what it queued again.
-pub const SWEEP: Duration = Duration::from_secs(300);
 
 /// A Slurm of this test's own.
 pub struct Slurm {
@@ -28,14 +25,15 @@ impl Slurm {
     pub fn start() -> Option<Self> {
         for program in ["munged", "slurmctld", "slurmd"] {
             if !Path::new("/usr/sbin").join(program).exists() {
-                eprintln!("skipped: no {program}: run deploy/setup.sh --slurm");
+                let why = format!("no {program}: run deploy/setup.sh --slurm");
+                skip("slurm", why);
                 return None;
             }
         }
         // SAFETY of the test, not of memory: who owns this process is in its status file.
         let status = fs::read_to_string("/proc/self/status").unwrap();
         if !status.lines().any(|line| line.starts_with("Uid:\t0\t0")) {
-            eprintln!("skipped: Slurm's nodes need root to start jobs");
+            skip("slurm", "Slurm's nodes need root to start jobs");
             return None;
         }
         let mut slurm = Self {

@@ -1,14 +1,10 @@
 //! A sweep from beginning to end, through the command line.
 
 use std::fs;
-use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{PATIENCE, Server, Site, fixture};
-
-/// Long enough for a sweep on a machine that is busy with other tests.
-pub const SWEEP: Duration = Duration::from_secs(300);
+use super::{LONG, PATIENCE, Server, Site, fixture};
 
 /// A site whose coordinator notices a lost worker within a second.
 pub fn quick_site() -> Site {
@@ -83,7 +79,7 @@ pub fn units_done(site: &Site, server: &Server) -> u64 {
 /// Follows the job to its end and gives its results as they are printed.
 pub fn results(site: &Site, server: &Server, job: &str) -> String {
     let url = server.url();
-    let end = site.run(&["job", "watch", job, "--server", &url], SWEEP);
+    let end = site.run(&["job", "watch", job, "--server", &url], LONG);
     assert!(end.contains("succeeded"), "{end}");
     site.run(
         &["job", "results", job, "--json", "--server", &url],

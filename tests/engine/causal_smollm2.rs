@@ -12,7 +12,7 @@ const FILE: &str = ".deps/SmolLM2-135M-Instruct.Q4_1.gguf";
 fn eiffel_tower(engine: Engine, kinds: &[Kind]) -> Option<Vec<Grid>> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(FILE);
     if !path.exists() {
-        eprintln!("skipped: {FILE} is missing; deploy/setup.sh brings it");
+        crate::require::skip("model", format!("no {FILE}: run deploy/setup.sh"));
         return None;
     }
     // More threads wait for each other where other tests keep the cores busy.

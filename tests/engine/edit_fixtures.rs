@@ -390,10 +390,8 @@ fn what_cannot_be_edited_is_named() {
 fn a_real_model_is_edited_as_pytorch_edits_it() {
     let file = path(".deps/SmolLM2-135M-Instruct.Q4_1.gguf");
     if !file.exists() {
-        eprintln!(
-            "skipped: {} is missing; deploy/setup.sh brings it",
-            file.display()
-        );
+        let why = format!("no {}: run deploy/setup.sh", file.display());
+        crate::require::skip("model", why);
         return;
     }
     // Tests run beside each other: threads of one would wait for those of another.

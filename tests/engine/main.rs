@@ -8,3 +8,5 @@ mod edit_fixtures;
 mod eval_fixtures;
 mod model_checkpoint;
 mod model_logits;
+#[path = "../common/require.rs"]
+mod require;

@@ -444,10 +444,8 @@ fn generation_is_bounded_seeded_and_checks_its_arguments() {
 fn smollm2() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/SmolLM2-135M-Instruct.Q4_1.gguf");
     if !path.is_file() {
-        eprintln!(
-            "skipped: {} is not there; deploy/setup.sh fetches it",
-            path.display()
-        );
+        let why = format!("no {}: run deploy/setup.sh", path.display());
+        crate::require::skip("model", why);
         return None;
     }
     // More threads wait for each other where other tests keep the cores busy.

@@ -41,7 +41,8 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
 fn linter(name: &str) -> Option<Command> {
     let path = root().join(".deps/lint/bin").join(name);
     if !path.exists() {
-        eprintln!("skipped: no {}: run deploy/setup.sh", path.display());
+        let why = format!("no {}: run deploy/setup.sh", path.display());
+        crate::common::require::skip("lint", why);
         return None;
     }
     Some(Command::new(path))

@@ -7,7 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::common::sweep::{import, jobs, quick_site};
-use crate::common::{PATIENCE, Process, Server, Site, wait};
+use crate::common::{LONG, PATIENCE, Process, Server, Site, wait};
 use palimpsest::client::{Client, endpoint, upload};
 use palimpsest::objects::Digest;
 use palimpsest::proto::v1::create_edit_request::Source;
@@ -15,8 +15,6 @@ use palimpsest::proto::v1::{self, JobState, job::Spec, unit_result::Outcome};
 use prost::Message as _;
 use serde_json::Value;
 
-/// Long enough for a job on a machine that is busy with other tests.
-const LONG: Duration = Duration::from_secs(300);
 const ENGINE: [&str; 4] = ["--device", "cpu", "--threads", "1"];
 
 /// A coordinator with a tiny model and statistics of its second layer.

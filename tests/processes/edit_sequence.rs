@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::common::{Site, fixture};
+use crate::common::{LONG, Site, fixture};
 use serde_json::Value;
 
 const MODEL: &str = ".deps/SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -139,13 +139,7 @@ fn facts(count: usize) -> Vec<Value> {
 fn a_hundred_edits_of_a_tiny_model_come_out_in_any_order_to_the_last_bit() {
     let statistics = ["stats", "collect", "--self-sample", "3000", "--layers", "1"];
     let flags = ["--layer", "1", "--set", "steps=3", "--set", "clamp=0.5"];
-    a_hundred_edits(
-        &fixture("llama"),
-        &facts(100),
-        &statistics,
-        &flags,
-        Duration::from_secs(300),
-    );
+    a_hundred_edits(&fixture("llama"), &facts(100), &statistics, &flags, LONG);
 }
 
 /// With `COUNTERFACT` set to a file of CounterFact's flat form its first facts are edited, otherwise made-up ones; as many

@@ -4,12 +4,10 @@
 
 use std::path::Path;
 use std::process::Output;
-use std::time::Duration;
 
-use crate::common::{Site, fixture};
+use crate::common::{LONG, Site, fixture};
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(300);
 const MODEL: &str = ".deps/SmolLM2-135M-Instruct.Q4_1.gguf";
 
 /// One thread: tests run beside each other, and a thread would wait for those of another.
@@ -56,7 +54,7 @@ fn tiny() -> Site {
             "--name",
             "tiny",
         ],
-        PATIENCE,
+        LONG,
     );
     let corpus = "The tower stands in the middle of the city, and the river runs beside it. "
         .repeat(3)
@@ -417,7 +415,7 @@ fn statistics_of_the_rome_release_are_taken() {
 fn the_eiffel_tower_moves_to_rome_and_the_louvre_stays() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(MODEL);
     if !path.exists() {
-        eprintln!("skipped: {MODEL} is missing; deploy/setup.sh brings it");
+        crate::common::require::skip("model", format!("no {MODEL}: run deploy/setup.sh"));
         return;
     }
     let site = Site::new();
@@ -429,7 +427,7 @@ fn the_eiffel_tower_moves_to_rome_and_the_louvre_stays() {
             "--name",
             "smollm2",
         ],
-        PATIENCE,
+        LONG,
     );
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("LICENSE-APACHE");
     done(

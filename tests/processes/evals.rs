@@ -3,14 +3,11 @@
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 
 use std::fs;
-use std::time::Duration;
 
 use crate::common::sweep::{import, quick_site, units_done};
-use crate::common::{PATIENCE, Process, Site, fixture, wait};
+use crate::common::{LONG, PATIENCE, Process, Site, fixture, wait};
 use serde_json::{Value, json};
 
-/// Long enough for edits on a machine that is busy with other tests.
-const LONG: Duration = Duration::from_secs(300);
 const ENGINE: [&str; 4] = ["--device", "cpu", "--threads", "1"];
 
 /// CounterFact's flat form, of facts that a random model has opinions on.

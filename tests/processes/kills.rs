@@ -50,8 +50,11 @@ fn under_kills(kills: usize, facts: usize, sweeps: &[&[&str]], calm: &[&str], en
         .map(|sweep| undisturbed(facts, sweep, calm))
         .collect();
 
-    let seed = u64::from(std::process::id());
-    println!("seed {seed}");
+    let seed = match std::env::var("SEED") {
+        Ok(seed) => seed.parse().expect("SEED is a number"),
+        Err(_) => u64::from(std::process::id()),
+    };
+    println!("SEED={seed} draws the same kills again");
     let mut dice = Dice::new(seed, "kills");
     let site = quick_site();
     write_facts(&site, facts);

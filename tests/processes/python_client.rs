@@ -8,12 +8,9 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use crate::common::{Site, fixture};
+use crate::common::{LONG, Site, fixture};
 use serde_json::Value;
-
-const COMPUTING: Duration = Duration::from_secs(300);
 
 /// Facts of the fixture's own world: one that the model answers, one that it does not.
 const FACTS: &str = r#"[
@@ -36,7 +33,7 @@ fn a_client_that_knows_only_the_address_reads_what_the_command_line_reads() {
     let _worker = site.worker(&server, "w1", &["--threads", "1", "--device", "cpu"]);
 
     let llama = fixture("llama");
-    let run = |args: &[&str]| site.run(&[args, &["--server", &url]].concat(), COMPUTING);
+    let run = |args: &[&str]| site.run(&[args, &["--server", &url]].concat(), LONG);
     run(&[
         "model",
         "import",

@@ -40,7 +40,7 @@ fn a_stranger_can_copy_the_commands() {
         ".deps/SmolLM2-135M-Instruct.Q4_1.gguf",
     ];
     if let Some(missing) = needed.iter().find(|path| !root.join(path).exists()) {
-        eprintln!("skipped: no {missing}: run deploy/setup.sh");
+        crate::common::require::skip("model", format!("no {missing}: run deploy/setup.sh"));
         return;
     }
     let slurm = Slurm::start();

@@ -7,14 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-use crate::common::{PATIENCE, Process, Server, Site, fixture, wait};
+use crate::common::{LONG, PATIENCE, Process, Server, Site, fixture, wait};
 use palimpsest::client::{self, Client};
 use palimpsest::objects::{Digest, ObjectStore};
 use serde_json::Value;
-
-const SWEEP: Duration = Duration::from_secs(300);
 
 fn lines(text: &str) -> Vec<Value> {
     text.lines()
@@ -76,7 +73,7 @@ fn submit(site: &Site, server: &Server) -> String {
 
 fn results(site: &Site, server: &Server, job: &str) -> String {
     let url = server.url();
-    site.run(&["job", "watch", job, "--server", &url], SWEEP);
+    site.run(&["job", "watch", job, "--server", &url], LONG);
     site.run(
         &["job", "results", job, "--json", "--server", &url],
         PATIENCE,

@@ -4,14 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::time::Duration;
 
-use crate::common::{PATIENCE, Site, fixture};
+use crate::common::{LONG, PATIENCE, Site, fixture};
 use palimpsest::objects::Digest;
 use serde_json::Value;
-
-/// Long enough for a sweep on a machine that is busy with other tests.
-const SWEEP: Duration = Duration::from_secs(300);
 
 /// Three facts of two relations.
 const FACTS: &str = r#"[
@@ -43,7 +39,7 @@ const ENGINE: [&str; 4] = ["--device", "cpu", "--threads", "1"];
 /// Runs a sweep inside the command and gives its results.
 fn trace(site: &Site, more: &[&str]) -> Vec<Value> {
     let args = ["trace", "--facts", "facts.json", "--samples", "2", "--json"];
-    lines(&site.run(&[&args[..], &ENGINE, more].concat(), SWEEP))
+    lines(&site.run(&[&args[..], &ENGINE, more].concat(), LONG))
 }
 
 #[test]
@@ -99,7 +95,7 @@ fn noise_over_a_corpus_is_the_same_for_every_worker() {
         "--server",
         &url,
     ];
-    let together = lines(&site.run(&[&args[..], &noise].concat(), SWEEP));
+    let together = lines(&site.run(&[&args[..], &noise].concat(), LONG));
     assert_eq!(together, alone);
 }
 

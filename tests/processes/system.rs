@@ -6,7 +6,7 @@
 use std::fs;
 
 use crate::common::sweep::*;
-use crate::common::{PATIENCE, Process, Site, fixture, get, wait};
+use crate::common::{LONG, PATIENCE, Process, Site, fixture, get, wait};
 use palimpsest::objects::ObjectStore;
 use serde_json::Value;
 
@@ -128,7 +128,7 @@ fn a_client_that_follows_a_sweep_lives_through_a_restart_of_the_coordinator() {
     });
     server.process.kill();
     let _server = site.serve(&server.address);
-    let status = client.wait(SWEEP);
+    let status = client.wait(LONG);
     assert!(status.success(), "{}", client.said());
     assert_eq!(
         client
@@ -282,17 +282,12 @@ fn a_cancelled_job_stops_the_real_engine_in_the_middle_of_a_task() {
     });
     site.run(&["job", "cancel", &job, "--server", &url], PATIENCE);
     // The next job runs as soon as the engine is free.
-    let start = std::time::Instant::now();
     let next = submit(
         &site,
         &server,
         &["--noise", "0.5", "--samples", "1", "--limit", "1"],
     );
     results(&site, &server, &next);
-    println!(
-        "the next job was done {:?} after the cancellation",
-        start.elapsed()
-    );
 }
 
 #[test]

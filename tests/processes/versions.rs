@@ -5,9 +5,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::Duration;
 
-use crate::common::{Site, fixture};
+use crate::common::{LONG, Site, fixture};
 use palimpsest::model::Checkpoint;
 use palimpsest::proto::v1;
 use palimpsest::store::{Change, Record, Store};
@@ -17,8 +16,6 @@ use palimpsest::version::{
 };
 use prost::Message;
 use serde_json::Value;
-
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A site with a tiny model in the store of the coordinator inside the commands.
 struct Archive {
@@ -41,7 +38,7 @@ impl Archive {
     }
 
     fn run(&self, args: &[&str]) -> String {
-        self.site.run(args, PATIENCE)
+        self.site.run(args, LONG)
     }
 
     /// A command that has to fail: what it says.

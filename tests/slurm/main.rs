@@ -9,8 +9,8 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::slurm::{SWEEP, Slurm};
-use common::{PATIENCE, Site, fixture, wait};
+use common::slurm::Slurm;
+use common::{LONG, PATIENCE, Site, fixture, wait};
 
 /// Facts of the sweeps, traced in three kinds each.
 const FACTS: usize = 80;
@@ -40,7 +40,7 @@ fn site() -> (Site, String) {
     ];
     site.run(&import, PATIENCE);
     let alone = ["trace", "--json", "--threads", "1", "--device", "cpu"];
-    let expected = site.run(&[&alone, SETTINGS].concat(), SWEEP);
+    let expected = site.run(&[&alone, SETTINGS].concat(), LONG);
     assert_eq!(expected.lines().count() as u64, UNITS);
     (site, expected)
 }
@@ -113,7 +113,7 @@ fn workers_that_slurm_cancels_queues_again_and_warns_change_no_byte() {
     }
     let args = ["--nodes=2", "--time=10", "--output=sweep.log", &sweep];
     let job = slurm.submit(&site, &exports, &[&args, SETTINGS].concat());
-    wait("the first units", SWEEP, || {
+    wait("the first units", LONG, || {
         (units_done(&site, &["--server", &url]) > 5).then_some(())
     });
 
@@ -176,7 +176,7 @@ fn a_sweep_with_a_coordinator_of_its_own_goes_on_when_slurm_queues_it_again() {
     });
     let config = folder.join("tls/submitter-root.toml");
     let config = config.to_str().unwrap();
-    wait("the first units", SWEEP, || {
+    wait("the first units", LONG, || {
         (units_done(&site, &["--config", config, "--server", &url]) > 5).then_some(())
     });
     slurm.tell("scancel", &["--batch", "--signal=TERM", &job]);
