@@ -24,11 +24,11 @@ const ROOMS: &[&str] = &[
     "audit",
     "store",
     "eval",
-    "datasets",
     "edit",
     "causal",
     "stats",
     "model",
+    "datasets",
     "npz",
     "plot",
     "client",
@@ -60,7 +60,7 @@ const MUST_NOT: &[(&str, &[&str])] = &[
 ];
 
 /// Files of a folder that their neighbours may use although they use them, with the reason. The first
-/// four are types whose methods stand in a file a concern; the others have what their folder shares.
+/// two are types whose parts stand in a file a concern; the others have what their folder shares.
 const HUBS: &[(&str, &str, &str)] = &[
     (
         "coordinator",
@@ -68,19 +68,9 @@ const HUBS: &[(&str, &str, &str)] = &[
         "one state machine: each file adds the events of a concern to it, and the state they need",
     ),
     (
-        "coordinator",
-        "driver.rs",
-        "the handle to the actor: transactions and the sampling of load are calls of it",
-    ),
-    (
         "work",
         "mod.rs",
         "the trait and its kinds: what a kind says of itself names types of the kinds",
-    ),
-    (
-        "worker/session",
-        "mod.rs",
-        "one session: its leases and its leaving are in files of their own",
     ),
     (
         "config",
