@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::require::skip;
-use super::{PATIENCE, Process, Site, wait};
+use super::{LONG, PATIENCE, Process, Site, wait};
 
 /// A Slurm of this test's own.
 pub struct Slurm {
@@ -182,7 +182,7 @@ impl Slurm {
 
     /// Waits until a field of a job has a value.
     pub fn wait_for(&self, job: &str, name: &str, value: &str) {
-        wait(&format!("{name}={value} of job {job}"), SWEEP, || {
+        wait(&format!("{name}={value} of job {job}"), LONG, || {
             let is = self.field(job, name);
             let failed = name == "JobState" && matches!(is.as_str(), "FAILED" | "TIMEOUT");
             let output = || fs::read_to_string(self.field(job, "StdOut"));
