@@ -99,7 +99,10 @@ fn a_hundred_edits(
     archive.run(&["revert", middle]);
     let reverted = archive.version("main");
     assert_eq!(reverted["edits"].as_array().unwrap().len(), edits - 1);
-    assert_eq!(reverted["warnings"].as_array().unwrap().len(), edits - half);
+    // All that came after it were computed on top of it: one warning says how many.
+    let warning = reverted["warnings"][0].as_str().unwrap();
+    let expected = format!("{} later edits were computed on top of", edits - half);
+    assert!(warning.starts_with(&expected), "{warning}");
     assert_ne!(reverted["matrices"], whole["matrices"]);
     archive.run(&["export", "factors", "--format", "factors"]);
 
