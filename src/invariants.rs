@@ -170,7 +170,7 @@ pub const CATALOGUE: [Entry; 13] = [
         invariant: I9,
         sentence: "Every ref points to a version all of whose objects exist and match.",
         checks: &[
-            Enforced("src/version/commit.rs"),
+            Enforced("src/version/whole.rs"),
             Tested(
                 "tests/processes/versions.rs",
                 "a_ref_is_not_moved_to_a_version_of_which_something_is_lost",
