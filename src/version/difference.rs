@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::{Base, Error, Factor, History, Matrix, factors};
 use crate::model::TensorData;
+use crate::objects::Digest;
 use crate::proto::v1;
 
 /// Every matrix that is not the same in both versions, by layer, with the norms of the base's and
@@ -83,7 +84,14 @@ pub fn relative_norm(
                 let data = history.store().objects().read(&digest)?;
                 Factor::from_proto(described, &data)?
             }
-            data => Factor::from_proto(described, data)?,
+            data => {
+                // Who sends the numbers need not name them.
+                let mut described = described.clone();
+                if described.digest.is_empty() {
+                    described.digest = Digest::of(data).to_string();
+                }
+                Factor::from_proto(&described, data)?
+            }
         };
         base.check(&factor)?;
         let mut all: Vec<&Factor> = before
