@@ -85,6 +85,9 @@ pub fn check_owner<T>(request: &Request<T>, owner: &str) -> Result<(), Status> {
     }
 }
 
+/// What makes an edit, for [`check_may`].
+pub const CREATE_EDIT: &str = "/palimpsest.v1.VersionService/CreateEdit";
+
 /// A call that does what another method does is for those who may call that method.
 pub fn check_may<T>(request: &Request<T>, method: &str) -> Result<(), Status> {
     let who = role::who(method).unwrap_or(Who::Roles(&[]));

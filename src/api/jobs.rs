@@ -8,7 +8,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::caller::{answered, check_may, check_owner, draft};
+use super::caller::{CREATE_EDIT, answered, check_may, check_owner, draft};
 use super::status::{
     Reason, data_loss, failed_precondition, invalid_argument, invalid_fields, not_found,
 };
@@ -33,8 +33,6 @@ use crate::work::{self, Items, Landing, Work};
 
 /// The model as it was imported, as `VersionService` takes it.
 const BASE: &str = "v0";
-/// What a job does that ends in versions.
-const CREATE_EDIT: &str = "/palimpsest.v1.VersionService/CreateEdit";
 /// Facts of more bytes lie in an object, so that a job is never too large for a message.
 const INLINE_BYTES: usize = 1 << 20;
 /// Most events in one message of a watch.

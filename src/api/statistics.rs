@@ -6,7 +6,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::caller::{answered, draft};
+use super::caller::{CREATE_EDIT, answered, check_may, draft};
 use super::status::{Reason, data_loss, failed_precondition, invalid_argument, not_found, status};
 use super::{check, models};
 use crate::audit;
@@ -41,6 +41,7 @@ impl StatisticsOf {
     async fn create(
         &self,
         request: CreateStatisticsRequest,
+        submitted: bool,
         mut entry: audit::EntryDraft,
     ) -> Result<Vec<v1::Statistics>, Status> {
         let source = request
@@ -72,8 +73,17 @@ impl StatisticsOf {
         self.coordinator
             .transact(move |turn| {
                 let mut made = made;
+                let known = turn.store().statistics(&model)?;
                 for one in &mut made {
                     one.create_time = Some(turn.time());
+                    one.author.clone_from(&entry.principal);
+                    // The same artefact, made by somebody who may edit, stays theirs.
+                    let theirs = known.iter().find(|it| it.name == one.name);
+                    let theirs = theirs.filter(|it| submitted && !it.submitted);
+                    one.submitted = submitted && theirs.is_none();
+                    if let Some(theirs) = theirs {
+                        one.author.clone_from(&theirs.author);
+                    }
                 }
                 turn.record(entry)?;
                 let records = made.iter().map(|one| Record::statistics(&model, one));
@@ -91,7 +101,11 @@ impl StatisticsService for StatisticsOf {
         request: Request<CreateStatisticsRequest>,
     ) -> Result<Response<CreateStatisticsResponse>, Status> {
         let entry = draft(&request, "statistics.create", "", "");
-        let answer = self.create(request.into_inner(), entry.clone()).await;
+        // What edits are computed with by themselves is for those who may edit to decide.
+        let submitted = check_may(&request, CREATE_EDIT).is_err();
+        let answer = self
+            .create(request.into_inner(), submitted, entry.clone())
+            .await;
         let statistics = answered(&self.coordinator, entry, answer).await?;
         Ok(Response::new(CreateStatisticsResponse { statistics }))
     }
@@ -154,6 +168,7 @@ fn of_job(store: &Store, id: Uuid, job: &v1::Job) -> Result<Vec<v1::Statistics>,
             dtype: spec.dtype,
             size: sum.size,
             create_time: None,
+            ..Default::default()
         });
     }
     if made.is_empty() {
@@ -217,6 +232,7 @@ fn of_file(
         dtype: v1::Dtype::F32 as i32,
         size,
         create_time: None,
+            ..Default::default()
     })
 }
 
@@ -293,10 +309,22 @@ pub(super) fn resolve(
     let id = models::model_id(name)?;
     check::identifier("job.model", id).map_err(|(field, what)| invalid_argument(field, what))?;
     let all = store.statistics(id)?;
-    let best = all
-        .iter()
-        .filter(|one| one.layer == layer)
-        .max_by_key(|one| one.tokens);
+    let of_layer = || all.iter().filter(|one| one.layer == layer);
+    let best = match spec.statistics_name.as_str() {
+        "" => of_layer()
+            .filter(|one| !one.submitted)
+            .max_by_key(|one| one.tokens),
+        named => {
+            let found = of_layer().find(|one| one.name == named);
+            Some(found.ok_or_else(|| {
+                let what = format!(
+                    "{name} has no key statistics '{named}' of layer {layer}: 'palimpsest stats \
+                     list' shows those there are"
+                );
+                invalid_argument(format!("{field}.statistics_name"), what)
+            })?)
+        }
+    };
     let Some(best) = best else {
         // Ten a channel, which are some four times the width.
         let tokens = (40 * u64::from(shape.width)).max(2000);

@@ -5,6 +5,9 @@ use std::io::{Cursor, Read, Seek};
 use super::Error;
 use crate::npz::{self, Npz};
 
+/// More keys than anybody can have summed up: a quadrillion.
+const MOST_KEYS: f64 = 1e15;
+
 /// `sum k k^T` over keys of `size` channels, and how many keys there were. Additive.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moment {
@@ -41,9 +44,26 @@ impl Moment {
             ));
         }
         let scale = (0..size).map(|i| sum[i * size + i]).fold(0.0, f64::max);
+        if scale == 0.0 && count > 0 {
+            return malformed("every sum is 0: these are no keys".to_owned());
+        }
+        if let Some(row) = (0..size).find(|i| sum[i * size + i] < 0.0) {
+            let square = sum[row * size + row];
+            return malformed(format!(
+                "the sum of squares of channel {row} is {square}: it cannot be below 0"
+            ));
+        }
         for row in 0..size {
             for column in 0..row {
                 let (one, other) = (sum[row * size + column], sum[column * size + row]);
+                // Cauchy and Schwarz, with what single precision leaves of it.
+                let most = (sum[row * size + row] * sum[column * size + column]).sqrt();
+                if one.abs() > most + 1e-4 * scale {
+                    return malformed(format!(
+                        "the sum at row {row}, column {column} is {one}, more than the channels' \
+                         squares allow: {most}"
+                    ));
+                }
                 // What single precision leaves of a symmetric product.
                 if (one - other).abs() > 1e-4 * scale {
                     return malformed(format!(
@@ -135,10 +155,10 @@ impl Moment {
         let sum = file.numbers("mom2.mom2")?;
         let malformed = |problem: String| Error::Malformed { problem };
         let count = match count.values.as_slice() {
-            [count] if *count >= 1.0 && count.fract() == 0.0 => *count as u64,
+            [count] if (1.0..=MOST_KEYS).contains(count) && count.fract() == 0.0 => *count as u64,
             other => {
                 return Err(malformed(format!(
-                    "mom2.count is {other:?}: it must be one whole number, 1 or more"
+                    "mom2.count is {other:?}: it must be one whole number, from 1 to {MOST_KEYS}"
                 )));
             }
         };
@@ -166,6 +186,25 @@ mod tests {
 
     fn moment() -> Moment {
         Moment::new(2, vec![2.0, 0.5, 0.5, 1.0], 3).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_a_sum_of_squares_is_refused() {
+        for (sum, what) in [
+            (vec![0.0; 4], "every sum is 0"),
+            (vec![1.0, 0.0, 0.0, -1.0], "cannot be below 0"),
+            (vec![1.0, 3.0, 3.0, 1.0], "more than the channels' squares allow"),
+        ] {
+            let said = Moment::new(2, sum, 3).unwrap_err().to_string();
+            assert!(said.contains(what), "{said}");
+        }
+        let mut npz = Npz::new();
+        npz.f64("mom2.mom2", &[1, 1], &[1.0])
+            .unwrap()
+            .f64("mom2.count", &[], &[1e300])
+            .unwrap();
+        let said = Moment::from_npz_bytes(&npz.to_bytes().unwrap());
+        assert!(said.unwrap_err().to_string().contains("from 1 to"));
     }
 
     #[test]

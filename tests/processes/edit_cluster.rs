@@ -18,18 +18,18 @@ use serde_json::Value;
 const ENGINE: [&str; 4] = ["--device", "cpu", "--threads", "1"];
 
 /// A coordinator with a tiny model and statistics of its second layer.
-struct Cluster {
+pub(crate) struct Cluster {
     site: Site,
     server: Server,
 }
 
 impl Cluster {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_settings("")
     }
 
     /// With more settings of the coordinator.
-    fn with_settings(more: &str) -> Self {
+    pub(crate) fn with_settings(more: &str) -> Self {
         let site = quick_site();
         let path = site.path("palimpsest.toml");
         let settings = fs::read_to_string(&path).unwrap() + more;
@@ -39,12 +39,12 @@ impl Cluster {
         Self { site, server }
     }
 
-    fn worker(&self, id: &str) -> Process {
+    pub(crate) fn worker(&self, id: &str) -> Process {
         self.site.worker(&self.server, id, &ENGINE)
     }
 
     /// Keys of which every direction is as common as the others.
-    fn with_statistics(self) -> Self {
+    pub(crate) fn with_statistics(self) -> Self {
         let mut npz = palimpsest::npz::Npz::new();
         let mut sum = vec![0.0_f32; 32 * 32];
         sum.iter_mut().step_by(33).for_each(|x| *x = 100.0);
@@ -55,13 +55,13 @@ impl Cluster {
         self
     }
 
-    fn run(&self, args: &[&str]) -> String {
+    pub(crate) fn run(&self, args: &[&str]) -> String {
         let url = self.server.url();
         self.site.run(&[args, &["--server", &url]].concat(), LONG)
     }
 
     /// Starts a command, which goes on beside others.
-    fn start(&self, name: &str, args: &[&str]) -> Process {
+    pub(crate) fn start(&self, name: &str, args: &[&str]) -> Process {
         let url = self.server.url();
         let mut command = self.site.command(&[args, &["--server", &url]].concat());
         Process::start(name, &mut command, &self.site.path(&format!("{name}.log")))
@@ -71,12 +71,12 @@ impl Cluster {
         serde_json::from_str(&self.run(&[args, &["--json"]].concat())).unwrap()
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::new(endpoint(&self.server.url()).unwrap().connect_lazy())
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -85,7 +85,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// An edit of a tower, in the context of the bare sentence, of so many steps.
-fn spec(subject: &str, steps: u32) -> v1::EditSpec {
+pub(crate) fn spec(subject: &str, steps: u32) -> v1::EditSpec {
     let number = |key: &str, value: f64| v1::NamedNumber {
         key: key.to_owned(),
         value,
@@ -111,7 +111,7 @@ fn spec(subject: &str, steps: u32) -> v1::EditSpec {
     }
 }
 
-async fn submit(client: &Client, spec: v1::EditSpec) -> String {
+pub(crate) async fn submit(client: &Client, spec: v1::EditSpec) -> String {
     let request = v1::CreateJobRequest {
         job: Some(v1::Job {
             model: "models/tiny".to_owned(),
@@ -138,7 +138,7 @@ async fn state(client: &Client, name: &str) -> JobState {
 }
 
 /// What came out of an edit job, when it has ended.
-async fn outcome(client: &Client, name: &str) -> v1::EditOutcome {
+pub(crate) async fn outcome(client: &Client, name: &str) -> v1::EditOutcome {
     while state(client, name).await != JobState::Succeeded {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

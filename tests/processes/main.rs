@@ -14,6 +14,7 @@ mod edits;
 mod evals;
 mod hostile;
 mod kills;
+mod landing;
 mod operation;
 mod python_client;
 mod readme;

@@ -58,6 +58,9 @@ pub struct Args {
     /// Collect key statistics from text drawn from the model, if there are none
     #[arg(long)]
     auto_stats: bool,
+    /// The key statistics to compute with, by their name; those of the most tokens otherwise
+    #[arg(long, value_name = "NAME")]
+    statistics: Option<String>,
     /// A prompt that says the same in other words, and should follow
     #[arg(long, value_name = "PROMPT")]
     paraphrase: Vec<String>,
@@ -245,6 +248,7 @@ fn job(
         rebase: args.rebase,
         why: args.common.why.clone().unwrap_or_default(),
         keep_going: true,
+        statistics_name: args.statistics.clone().unwrap_or_default(),
         ..Default::default()
     };
     let first = rewrites.first().map_or("", |rewrite| &rewrite.subject);
