@@ -230,12 +230,9 @@ impl JobService for Jobs {
             .coordinator
             .inspect(move |core| core.jobs_before(before, size + 1))
             .await?;
-        let more = jobs.len() > size;
-        jobs.truncate(size);
-        let next_page_token = match jobs.last() {
-            Some((id, _)) if more => pages::token("jobs", &id.to_string()),
-            _ => String::new(),
-        };
+        let bytes = |(_, job): &(Uuid, Job)| job.encoded_len();
+        let key = |(id, _): &(Uuid, Job)| id.to_string();
+        let next_page_token = pages::cut_by("jobs", &mut jobs, size, bytes, key);
         let jobs = jobs.into_iter().map(|(_, job)| job).collect();
         Ok(Response::new(ListJobsResponse {
             jobs,

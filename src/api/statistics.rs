@@ -26,6 +26,9 @@ use crate::version::{base_version, digest_of};
 use crate::wire::names;
 use crate::work;
 
+/// Longest text that says where statistics came from.
+const SOURCE_LIMIT: usize = 1000;
+
 /// Serves the statistics of a coordinator's models.
 #[derive(Debug)]
 pub struct StatisticsOf {
@@ -189,6 +192,10 @@ fn of_file(
 ) -> Result<v1::Statistics, Status> {
     let found = store.model(model)?;
     let found = found.ok_or_else(|| not_found(format!("models/{model}")))?;
+    if file.source.len() > SOURCE_LIMIT {
+        let what = format!("it has {} bytes: {SOURCE_LIMIT} at most", file.source.len());
+        return Err(invalid_argument("file.source", what));
+    }
     let layers = found.shape.unwrap_or_default().layers;
     if file.layer >= layers {
         let what = format!(
@@ -232,7 +239,7 @@ fn of_file(
         dtype: v1::Dtype::F32 as i32,
         size,
         create_time: None,
-            ..Default::default()
+        ..Default::default()
     })
 }
 

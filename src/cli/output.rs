@@ -199,7 +199,9 @@ fn explain(error: &anyhow::Error) -> Vec<String> {
         "connection reset",
         "broken pipe",
     ];
-    if hung_up.iter().any(|what| text.starts_with(what)) {
+    // "transport error" says nothing of itself; that nobody listens is said by its causes.
+    let untold = text == "transport error" && !chain(error).contains("refused");
+    if untold || hung_up.iter().any(|what| text.starts_with(what)) {
         lines.push(
             "to help: a coordinator with certificates is called as https://HOST:PORT, with client.ca \
              ('palimpsest auth init' writes a configuration for each caller)"

@@ -193,7 +193,10 @@ mod tests {
         for (sum, what) in [
             (vec![0.0; 4], "every sum is 0"),
             (vec![1.0, 0.0, 0.0, -1.0], "cannot be below 0"),
-            (vec![1.0, 3.0, 3.0, 1.0], "more than the channels' squares allow"),
+            (
+                vec![1.0, 3.0, 3.0, 1.0],
+                "more than the channels' squares allow",
+            ),
         ] {
             let said = Moment::new(2, sum, 3).unwrap_err().to_string();
             assert!(said.contains(what), "{said}");

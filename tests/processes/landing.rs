@@ -35,7 +35,10 @@ fn an_edit_whose_client_is_gone_makes_its_version_and_its_audit_entry() {
     let job = detached.trim().to_owned();
     runtime().block_on(async {
         let made = outcome(&cluster.client(), &job).await;
-        assert!(made.version.starts_with("models/tiny/versions/"), "{made:?}");
+        assert!(
+            made.version.starts_with("models/tiny/versions/"),
+            "{made:?}"
+        );
         assert_eq!(made.edit.unwrap().why, "a try");
     });
     let log = cluster.run(&["log"]);
@@ -136,7 +139,10 @@ fn of_two_jobs_on_one_version_one_moves_the_ref_and_the_other_fails_or_is_comput
             } else {
                 assert_eq!((number, failures.len()), (1, 1), "{failures:?}");
                 let said = &failures[0];
-                assert!(said.contains("moved meanwhile") && said.contains("--rebase"), "{said}");
+                assert!(
+                    said.contains("moved meanwhile") && said.contains("--rebase"),
+                    "{said}"
+                );
             }
         });
     }
