@@ -316,23 +316,23 @@ fn what_cannot_be_measured_is_refused_with_record_field_and_remedy() {
         (
             second(r#"{"ground_truth": null}"#),
             &[
-                "record 2",
+                "line 2",
                 "\"ground_truth\" is missing",
                 "give the true object",
             ],
         ),
         (
             second(r#"{"target_new": ""}"#),
-            &["record 2", "\"target_new\" is blank"],
+            &["line 2", "\"target_new\" is blank"],
         ),
         (
             second(r#"{"prompt": "Nothing"}"#),
-            &["record 2", "does not occur in prompt"],
+            &["line 2", "does not occur in prompt"],
         ),
         (
             second(r#"{"locality_prompt": [""]}"#),
             &[
-                "record 2",
+                "line 2",
                 "\"locality_prompt\" has a blank",
                 "leave it out",
             ],
