@@ -44,26 +44,9 @@ impl Moment {
             ));
         }
         let scale = (0..size).map(|i| sum[i * size + i]).fold(0.0, f64::max);
-        if scale == 0.0 && count > 0 {
-            return malformed("every sum is 0: these are no keys".to_owned());
-        }
-        if let Some(row) = (0..size).find(|i| sum[i * size + i] < 0.0) {
-            let square = sum[row * size + row];
-            return malformed(format!(
-                "the sum of squares of channel {row} is {square}: it cannot be below 0"
-            ));
-        }
         for row in 0..size {
             for column in 0..row {
                 let (one, other) = (sum[row * size + column], sum[column * size + row]);
-                // Cauchy and Schwarz, with what single precision leaves of it.
-                let most = (sum[row * size + row] * sum[column * size + column]).sqrt();
-                if one.abs() > most + 1e-4 * scale {
-                    return malformed(format!(
-                        "the sum at row {row}, column {column} is {one}, more than the channels' \
-                         squares allow: {most}"
-                    ));
-                }
                 // What single precision leaves of a symmetric product.
                 if (one - other).abs() > 1e-4 * scale {
                     return malformed(format!(
@@ -73,6 +56,37 @@ impl Moment {
             }
         }
         Ok(Self { size, sum, count })
+    }
+
+    /// What a file holds may be anything: sums of squares are not below 0, are not all 0, and bound
+    /// the other sums (Cauchy and Schwarz, with what single precision leaves of it).
+    fn check_squares(&self) -> Result<(), Error> {
+        let (size, sum) = (self.size, &self.sum);
+        let malformed = |problem: String| Err(Error::Malformed { problem });
+        let square = |i: usize| sum[i * size + i];
+        let scale = (0..size).map(square).fold(0.0, f64::max);
+        if let Some(row) = (0..size).find(|&i| square(i) < 0.0) {
+            return malformed(format!(
+                "the sum of squares of channel {row} is {}: it cannot be below 0",
+                square(row)
+            ));
+        }
+        if scale == 0.0 {
+            return malformed("every sum is 0: these are no keys".to_owned());
+        }
+        for row in 0..size {
+            for column in 0..row {
+                let found = sum[row * size + column];
+                let most = (square(row) * square(column)).sqrt();
+                if found.abs() > most + 1e-4 * scale {
+                    return malformed(format!(
+                        "the sum at row {row}, column {column} is {found}, more than the channels' \
+                         squares allow: {most}"
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Channels of a key.
@@ -158,12 +172,16 @@ impl Moment {
             [count] if (1.0..=MOST_KEYS).contains(count) && count.fract() == 0.0 => *count as u64,
             other => {
                 return Err(malformed(format!(
-                    "mom2.count is {other:?}: it must be one whole number, from 1 to {MOST_KEYS}"
+                    "mom2.count is {other:?}: it must be one whole number, 1 or more and at most {MOST_KEYS}"
                 )));
             }
         };
         match sum.shape.as_slice() {
-            [rows, columns] if rows == columns => Self::new(*rows, sum.values, count),
+            [rows, columns] if rows == columns => {
+                let moment = Self::new(*rows, sum.values, count)?;
+                moment.check_squares()?;
+                Ok(moment)
+            }
             shape => Err(malformed(format!(
                 "mom2.mom2 has the shape {shape:?}: it must be a square matrix"
             ))),
@@ -190,24 +208,22 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_sum_of_squares_is_refused() {
-        for (sum, what) in [
-            (vec![0.0; 4], "every sum is 0"),
-            (vec![1.0, 0.0, 0.0, -1.0], "cannot be below 0"),
-            (
-                vec![1.0, 3.0, 3.0, 1.0],
-                "more than the channels' squares allow",
-            ),
+        let read = |sum: &[f64], count: f64| {
+            let mut npz = Npz::new();
+            npz.f64("mom2.mom2", &[2, 2], sum).unwrap();
+            npz.f64("mom2.count", &[], &[count]).unwrap();
+            Moment::from_npz_bytes(&npz.to_bytes().unwrap())
+        };
+        read(&[2.0, 0.5, 0.5, 1.0], 3.0).unwrap();
+        for (sum, count, what) in [
+            ([0.0; 4], 3.0, "every sum is 0"),
+            ([1.0, 0.0, 0.0, -1.0], 3.0, "cannot be below 0"),
+            ([1.0, 3.0, 3.0, 1.0], 3.0, "more than the channels' squares"),
+            ([1.0, 0.0, 0.0, 1.0], 1e300, "1 or more and at most"),
         ] {
-            let said = Moment::new(2, sum, 3).unwrap_err().to_string();
+            let said = read(&sum, count).unwrap_err().to_string();
             assert!(said.contains(what), "{said}");
         }
-        let mut npz = Npz::new();
-        npz.f64("mom2.mom2", &[1, 1], &[1.0])
-            .unwrap()
-            .f64("mom2.count", &[], &[1e300])
-            .unwrap();
-        let said = Moment::from_npz_bytes(&npz.to_bytes().unwrap());
-        assert!(said.unwrap_err().to_string().contains("from 1 to"));
     }
 
     #[test]
