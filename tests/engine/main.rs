@@ -8,5 +8,6 @@ mod edit_fixtures;
 mod eval_fixtures;
 mod model_checkpoint;
 mod model_logits;
+#[cfg(feature = "torch")]
 #[path = "../common/require.rs"]
 mod require;

@@ -200,7 +200,9 @@ pub fn objects(bytes: &[u8]) {
 
     static STORE: OnceLock<(tokio::runtime::Runtime, ObjectStore)> = OnceLock::new();
     let (runtime, store) = STORE.get_or_init(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
         (
             runtime.expect("a runtime"),
             ObjectStore::open(folder("objects")).expect("a store"),

@@ -339,7 +339,11 @@ fn a_coordinator_that_may_open_few_files_keeps_some_for_its_store() {
         "sam",
     ];
     fs::write(site.path("token"), site.run(&issue, PATIENCE)).unwrap();
-    fs::write(site.path("sam.toml"), "[client]\ntoken_file = \"token\"\n").unwrap();
+    fs::write(
+        site.path("sam.toml"),
+        "[client]\ntoken_file = \"token\"\ninsecure = true\n",
+    )
+    .unwrap();
     fs::write(
         site.path("palimpsest.toml"),
         "[serve]\ntokens = \"tokens\"\n",
