@@ -197,7 +197,7 @@ impl Store {
         Ok(place.map_or(0, u64::from_be_bytes))
     }
 
-    /// What [`Record::audit_head`] wrote last.
+    /// What `Record::audit_head` wrote last.
     ///
     /// # Errors
     /// [`Error::Damaged`] when the record does not decode.

@@ -413,7 +413,7 @@ impl RefMovement<'_> {
         })
     }
 
-    /// Moves the ref to a version that is stored, and was seen to be whole ([`check_whole`]): that
+    /// Moves the ref to a version that is stored, and was seen to be whole: that
     /// takes as long as its history, and does not change. Reads the ref alone.
     ///
     /// # Errors
