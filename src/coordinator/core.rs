@@ -304,7 +304,10 @@ impl Core {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        job.open_stages(Some(effects));
+        // Of a job that was cancelled every task is over, and nothing of it begins.
+        if !is_terminal(job.state) {
+            job.open_stages(Some(effects));
+        }
         job.settle(effects);
         self.stirred |= self.queue.place(job);
         self.dirty.insert(id);

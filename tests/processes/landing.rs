@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::edit_cluster::{Cluster, outcome, runtime, spec, submit};
 
-const EDIT: [&str; 12] = [
+const EDIT: [&str; 13] = [
     "edit",
     "Look: {} is in",
     "--subject",
@@ -23,6 +23,7 @@ const EDIT: [&str; 12] = [
     "steps=4",
     "--why",
     "a try",
+    "--rebase",
 ];
 
 #[test]
