@@ -331,7 +331,7 @@ fn what_cannot_be_measured_is_refused_with_record_field_and_remedy() {
         ),
         (
             second(r#"{"locality_prompt": [""]}"#),
-            &["line 2", "\"locality_prompt\" has a blank", "leave it out"],
+            &["line 2", "\"locality_prompt[0]\" is blank", "leave it out"],
         ),
         (r#"{"question": "a"}"#.to_owned(), &[]),
         (format!("{good}{zsre}"), &[]),
