@@ -374,7 +374,7 @@ fn what_cannot_be_measured_is_refused_with_record_field_and_remedy() {
         }
     }
     // A prompt that is too long is a record's own failure: the others are measured.
-    let long = "very ".repeat(3000);
+    let long = "very ".repeat(3000) + "long";
     fs::write(
         site.path("long.json"),
         second(&format!("{{\"rephrase_prompt\": \"{long}\"}}")),
@@ -387,6 +387,7 @@ fn what_cannot_be_measured_is_refused_with_record_field_and_remedy() {
     for word in [
         "record 2 (case_id 101) failed (invalid)",
         "paraphrase 1",
+        "shorten the prompt",
         "1 records of CounterFact",
     ] {
         assert!(said.contains(word), "{word:?} in {said}");
