@@ -20,9 +20,6 @@ use super::{engine, network};
 
 type Key = (String, u64);
 
-/// A result that was sent, and whether its unit was known to have another.
-type Sent = (Vec<u8>, bool);
-
 /// Lies until there is peace.
 pub async fn run(site: Arc<Site>, host: String) -> turmoil::Result {
     let generation = site.generation(&host);
@@ -52,7 +49,7 @@ struct Liar<'a> {
     /// Most credits it has granted on this stream.
     credits: u32,
     /// What was sent and not answered, by lease and unit.
-    unanswered: BTreeMap<(Key, u64), VecDeque<Sent>>,
+    unanswered: BTreeMap<(Key, u64), VecDeque<Vec<u8>>>,
     /// What it was told to be a unit's result.
     taken: Vec<(Key, u64, Vec<u8>)>,
     forgeries: u64,
@@ -153,7 +150,7 @@ impl<'a> Liar<'a> {
                 ledger.must(sent.is_some(), || {
                     format!("nothing was sent for {ack:?}", ack = (&key, ack.unit))
                 });
-                let (job, (bytes, diverges)) = (job_of(&key.0), sent.unwrap_or_default());
+                let (job, bytes) = (job_of(&key.0), sent.unwrap_or_default());
                 if ack.accepted {
                     ledger.acknowledge(job, ack.unit, &bytes);
                     drop(ledger);
@@ -161,9 +158,6 @@ impl<'a> Liar<'a> {
                         .say(&self.name, format!("got unit {} taken", ack.unit));
                     self.taken.push((key, ack.unit, bytes));
                 } else {
-                    if diverges {
-                        ledger.refuse(job, ack.unit, &bytes);
-                    }
                     // The lease is stale, the protocol says.
                     self.leases.remove(&key);
                 }
@@ -384,7 +378,7 @@ impl<'a> Liar<'a> {
     fn commit(&mut self, key: Key, result: &v1::UnitResult, fair: bool) {
         let bytes = result.encode_to_vec();
         let mut ledger = self.site.ledger.lock().expect("no panic");
-        let diverges = ledger.forge(job_of(&key.0), result.unit, &bytes, fair);
+        ledger.forge(job_of(&key.0), result.unit, &bytes, fair);
         drop(ledger);
         let what = if fair { "commits" } else { "commits foully" };
         self.site.say(
@@ -395,7 +389,7 @@ impl<'a> Liar<'a> {
             .unanswered
             .entry((key.clone(), result.unit))
             .or_default();
-        sent.push_back((bytes.clone(), diverges));
+        sent.push_back(bytes.clone());
         self.say(Says::Commit(v1::Commit {
             lease: Some(to_proto(&key)),
             unit: result.unit,
