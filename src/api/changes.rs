@@ -119,7 +119,24 @@ impl Versions {
         check_why("why", &entry.why)?;
         let gates = self.coordinator.inspect(|core| core.gates()).await?;
         let edit = match request.source {
-            Some(Source::Edit(edit)) => self.imported(model, edit, &gates).await?,
+            // One that failed gates elsewhere is kept as that; what it passed there is not believed.
+            Some(Source::Edit(mut edit))
+                if edit.state() == v1::EditState::Rejected && !edit.failed_gates.is_empty() =>
+            {
+                edit.job.clear();
+                edit
+            }
+            Some(Source::Edit(edit)) => {
+                let edit = self.imported(model, edit, &gates).await?;
+                if edit.state() == v1::EditState::Rejected {
+                    let what = format!(
+                        "the edit fails the coordinator's gates: {}",
+                        edit.failed_gates.join("; ")
+                    );
+                    return Err(failed_precondition(Reason::EditRejected, what));
+                }
+                edit
+            }
             Some(Source::Result(name)) => self.computed(model, &name, &gates).await?,
             None => {
                 let what = "it is missing: give 'edit', or 'result' of an editing job";

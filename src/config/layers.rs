@@ -143,6 +143,22 @@ impl Layers {
         T::from_setting(text, &self.folders).map_err(|remedy| self.invalid(key, remedy))
     }
 
+    /// A token in a file of settings was meant for the coordinator that the file names, and a flag
+    /// may name another one. One in the environment was given to this process, with its address.
+    pub(super) fn take_tokens_as_chosen(&mut self) -> Result<(), Error> {
+        for (token, insecure) in [
+            ("client.token_file", "client.insecure"),
+            ("worker.token_file", "worker.insecure"),
+        ] {
+            let origin = self.values[token].1.clone();
+            let unsaid = self.values[insecure].1 == Origin::Default;
+            if unsaid && matches!(origin, Origin::Environment(_)) {
+                self.set(insecure, "true".to_owned(), origin)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The values with their origins, the user's folders in place of what stands for them.
     pub(super) fn resolved(&self) -> BTreeMap<&'static str, (String, Origin)> {
         let resolve = |text: &str| {

@@ -225,7 +225,8 @@ settings! {
         key: Option<PathBuf> = "",
         /// A file with the token that the worker shows, alone. It is shown over TLS.
         token_file: Option<PathBuf> = "",
-        /// Show the token without TLS to a coordinator on this machine.
+        /// Show the token without TLS to a coordinator on this machine. A `token_file` of the
+        /// environment, which is set for the process that is started, counts as that choice.
         insecure: bool = "false",
         /// The device that computes: `auto` (the first GPU, or the CPU where there is none),
         /// `cpu`, `cuda` or `cuda:N`.
@@ -274,7 +275,8 @@ settings! {
         key: Option<PathBuf> = "",
         /// A file with the token that the command shows, alone. It is shown over TLS.
         token_file: Option<PathBuf> = "",
-        /// Show the token without TLS to a coordinator on this machine.
+        /// Show the token without TLS to a coordinator on this machine. A `token_file` of the
+        /// environment, which is set for the process that is started, counts as that choice.
         insecure: bool = "false",
         /// The folder of everything that the coordinator inside the command keeps.
         store: PathBuf = "$XDG_DATA_HOME/palimpsest",
@@ -410,6 +412,7 @@ impl Config {
         for (key, value) in flags {
             layers.set(key, value.clone(), Origin::Flag)?;
         }
+        layers.take_tokens_as_chosen()?;
         Self::read(layers)
     }
 

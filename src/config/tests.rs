@@ -46,6 +46,16 @@ fn defaults_are_valid_and_those_of_the_documentation() {
 }
 
 #[test]
+fn a_token_of_the_environment_may_be_shown_to_this_machine_and_one_of_a_file_may_not() {
+    let token = [("PALIMPSEST__CLIENT__TOKEN_FILE", "token")];
+    assert!(load("", &token, &[]).unwrap().client.insecure);
+    let file = "[client]\ntoken_file = \"token\"\n";
+    assert!(!load(file, &[], &[]).unwrap().client.insecure);
+    let refused = "[client]\ninsecure = false\n";
+    assert!(!load(refused, &token, &[]).unwrap().client.insecure);
+}
+
+#[test]
 fn flags_win_over_the_environment_over_the_file_over_the_defaults() {
     let file = "[worker]\ncredits = 3\nthreads = 4\ndevice = \"cpu\"\n";
     let environment = [

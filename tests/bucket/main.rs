@@ -8,7 +8,7 @@ mod common;
 mod s3;
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::sweep::{import, results, submit, write_facts};
-use common::{PATIENCE, Process, Server, Site, wait};
+use common::{PATIENCE, Process, Server, Site, ports, wait};
 use palimpsest::client::{self, Client};
 use palimpsest::objects::{Digest, ObjectStore};
 use palimpsest::proto::v1::{ReadObjectRequest, WriteObjectRequest};
@@ -288,10 +288,7 @@ fn objects_move_between_folder_and_bucket_and_nothing_is_lost_on_the_way() {
 fn a_bucket_that_does_not_answer_is_an_error_soon_and_nothing_is_acknowledged() {
     let Some(s3) = S3::start() else { return };
     let site = Site::new();
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let closed = SocketAddr::from(([127, 0, 0, 1], ports::free::<1>()[0]));
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     for address in [closed, silent.local_addr().unwrap()] {
         s3.settings(&site, "away", address, "timeout = \"500ms\"");

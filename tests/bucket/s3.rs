@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use palimpsest::objects::Digest;
 
-use crate::common::{PATIENCE, Process, Site, wait};
+use crate::common::{PATIENCE, Process, Site, ports, wait};
 
 /// The key of the bucket: no program may write it.
 pub const SECRET: &str = "hush/hush+hush";
@@ -37,12 +37,8 @@ impl S3 {
             crate::common::require::skip("bucket", "no .deps/moto: run deploy/setup.sh");
             return None;
         }
-        // A port that was free a moment ago: the server does not say which one it took.
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        // The server does not say which port it took.
+        let [port] = ports::free();
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(python());
         command.args([

@@ -7,6 +7,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods)]
 
 pub mod dice;
+pub mod ports;
 pub mod require;
 pub mod slurm;
 pub mod sweep;
@@ -239,10 +240,14 @@ impl Site {
     /// [`Site::serve`] without the wait.
     pub fn start_serving(&self, listen: &str) -> Process {
         let (store, file) = (self.path("store"), self.path("address"));
+        let listen = match listen {
+            "127.0.0.1:0" => format!("127.0.0.1:{}", ports::free::<1>()[0]),
+            told => told.to_owned(),
+        };
         let args = [
             "serve",
             "--listen",
-            listen,
+            &listen,
             "--store",
             store.to_str().unwrap(),
             "--port-file",

@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -74,9 +73,7 @@ impl Slurm {
     }
 
     fn configure(&self) {
-        // All three at once, so that they differ.
-        let ports = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [controller, n1, n2] = ports.map(|port| port.local_addr().unwrap().port());
+        let [controller, n1, n2] = super::ports::free();
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
         let host = host.trim().split('.').next().unwrap();
         let folder = self.folder.path().display();

@@ -167,21 +167,24 @@ fn what_a_client_says_of_an_edit_is_not_believed() {
             figures: Vec::new(),
             ..computed
         };
-        for source in [
-            Source::Edit(altered),
-            Source::Result(format!("{name}/results/0")),
-        ] {
+        let create = |source| {
             let request = v1::CreateEditRequest {
                 parent: "models/tiny".to_owned(),
                 source: Some(source),
                 ..Default::default()
             };
-            let made = client.versions().create_edit(request).await.unwrap();
-            let made = made.into_inner();
-            let edit = made.edit.unwrap();
-            assert_eq!(edit.state(), EditState::Rejected);
-            assert!(edit.failed_gates[0].starts_with("norm:"), "{edit:?}");
-            assert!(made.version.is_none() && made.r#ref.is_none());
-        }
+            let mut versions = client.versions();
+            async move { versions.create_edit(request).await }
+        };
+        let refused = create(Source::Edit(altered)).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        assert!(refused.message().contains("gates: norm:"), "{refused:?}");
+        // Named as a result it is kept with its figures, and moves nothing.
+        let kept = create(Source::Result(format!("{name}/results/0"))).await;
+        let kept = kept.unwrap().into_inner();
+        let edit = kept.edit.unwrap();
+        assert_eq!(edit.state(), EditState::Rejected);
+        assert!(edit.failed_gates[0].starts_with("norm:"), "{edit:?}");
+        assert!(kept.version.is_none() && kept.r#ref.is_none());
     });
 }

@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::common::sweep::{import, results, submit, write_facts};
-use crate::common::{PATIENCE, Process, Site, fixture, wait};
+use crate::common::{PATIENCE, Process, Site, fixture, ports, wait};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -181,10 +181,7 @@ fn a_sweep_is_one_trace_from_the_command_to_the_worker_and_back() {
 /// One that is not there, and one that takes what is said and never answers.
 #[test]
 fn a_collector_that_is_away_holds_up_nothing() {
-    let gone = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let gone = SocketAddr::from(([127, 0, 0, 1], ports::free::<1>()[0]));
     let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
     for collector in [gone, deaf.local_addr().unwrap()] {
         let site = site_with(&format!("http://{collector}"));
