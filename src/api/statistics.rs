@@ -170,7 +170,7 @@ fn of_job(store: &Store, id: Uuid, job: &v1::Job) -> Result<Vec<v1::Statistics>,
             source: spec.source.clone(),
             dtype: spec.dtype,
             size: sum.size,
-            create_time: None,
+            spectrum: sum.spectrum,
             ..Default::default()
         });
     }
@@ -238,7 +238,6 @@ fn of_file(
         source: file.source.clone(),
         dtype: v1::Dtype::F32 as i32,
         size,
-        create_time: None,
         ..Default::default()
     })
 }

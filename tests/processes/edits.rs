@@ -114,6 +114,16 @@ fn an_edit_is_measured_taken_and_taken_back() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
+    for line in &lines {
+        let (spread, channels) = (&line["spectrum"], line["channels"].as_u64().unwrap());
+        let (rank, most) = (
+            spread["rank"].as_u64().unwrap(),
+            spread["rank_99"].as_u64().unwrap(),
+        );
+        assert!(0 < most && most <= rank && rank <= channels, "{line}");
+        let [largest, trace] = ["largest", "trace"].map(|key| spread[key].as_f64().unwrap());
+        assert!(0.0 < largest && largest <= trace, "{line}");
+    }
     assert_eq!(
         lines
             .iter()

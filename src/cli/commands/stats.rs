@@ -214,6 +214,10 @@ async fn list(client: &Client, args: &ListArgs) -> anyhow::Result<()> {
         let line = serde_json::json!({
             "name": one.name, "version": one.version, "layer": one.layer, "tokens": one.tokens,
             "channels": one.channels, "corpus": one.corpus, "source": one.source, "size": one.size,
+            "spectrum": one.spectrum.map(|it| serde_json::json!({
+                "trace": it.trace, "largest": it.largest, "smallest": it.smallest,
+                "effective_rank": it.effective_rank, "rank": it.rank, "rank_99": it.rank_99,
+            })),
         });
         output::json(&line)?;
     }
@@ -225,6 +229,8 @@ fn show(statistics: &[v1::Statistics]) -> anyhow::Result<()> {
         ("LAYER", Align::Right),
         ("TOKENS", Align::Right),
         ("CHANNELS", Align::Right),
+        ("RANK", Align::Right),
+        ("EFFECTIVE", Align::Right),
         ("SOURCE", Align::Left),
         ("MADE", Align::Left),
         ("DIGEST", Align::Left),
@@ -234,12 +240,19 @@ fn show(statistics: &[v1::Statistics]) -> anyhow::Result<()> {
             one.layer.to_string(),
             one.tokens.to_string(),
             one.channels.to_string(),
+            spread(one, |it| it.rank.to_string()),
+            spread(one, |it| format!("{:.1}", it.effective_rank)),
             one.source.clone(),
             output::time(one.create_time.as_ref()),
             names::brief(&one.name).to_owned(),
         ]);
     }
     Ok(output::print_table(&table)?)
+}
+
+/// What is known of how the keys spread; a dash where nothing is.
+fn spread(one: &v1::Statistics, word: impl Fn(&v1::KeySpectrum) -> String) -> String {
+    one.spectrum.as_ref().map_or_else(|| "-".to_owned(), word)
 }
 
 /// What statistics are collected over.

@@ -10,7 +10,7 @@ use super::units::{Kind, Stopped, mixed};
 use crate::model::Model;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, leased_unit::Spec as Unit};
-use crate::stats::{Collector, Error, Moment, pieces, self_sample};
+use crate::stats::{Collector, Error, Moment, Spectrum, pieces, self_sample};
 
 impl From<Error> for Stopped {
     fn from(error: Error) -> Self {
@@ -89,6 +89,7 @@ fn sum(layer: u32, files: &[PathBuf], sink: &mut dyn Sink) -> Result<v1::StatsSu
     });
     let total = Moment::merged(moments)?;
     let total = total.ok_or_else(|| Stopped::transient("there is nothing to add up"))?;
+    let spectrum = Spectrum::of(&total)?;
     let file = total.to_npz().map_err(Stopped::transient)?;
     Ok(v1::StatsSum {
         layer,
@@ -96,6 +97,14 @@ fn sum(layer: u32, files: &[PathBuf], sink: &mut dyn Sink) -> Result<v1::StatsSu
         channels: total.size() as u32,
         size: file.len() as u64,
         digest: sink.put(&file).map_err(Stopped::Here)?,
+        spectrum: Some(v1::KeySpectrum {
+            trace: spectrum.trace,
+            largest: spectrum.largest,
+            smallest: spectrum.smallest,
+            effective_rank: spectrum.effective_rank,
+            rank: spectrum.rank as u32,
+            rank_99: spectrum.rank_99 as u32,
+        }),
     })
 }
 
