@@ -12,7 +12,8 @@ use crate::embedded::Embedded;
 use crate::objects::ObjectStore;
 use crate::store;
 
-/// Flags of every command that talks to a coordinator.
+// Flags of every command that talks to a coordinator. (As a doc comment it would be taken for what
+// each of these commands is about.)
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Coordinator")]
 struct ConnectionArgs {

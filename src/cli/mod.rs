@@ -292,6 +292,29 @@ mod tests {
     }
 
     #[test]
+    fn every_command_says_what_it_is_about_in_words_of_its_own() {
+        fn look(command: &clap::Command, seen: &mut std::collections::BTreeSet<String>) {
+            for one in command
+                .get_subcommands()
+                .filter(|it| it.get_name() != "help")
+            {
+                let about = one.get_about().map(ToString::to_string).unwrap_or_default();
+                let name = one.get_name();
+                assert!(
+                    !about.is_empty() && !about.starts_with("Flags"),
+                    "{name}: {about}"
+                );
+                assert!(
+                    seen.insert(about.clone()),
+                    "{name} says what another says: {about}"
+                );
+                look(one, seen);
+            }
+        }
+        look(&command(), &mut std::collections::BTreeSet::new());
+    }
+
+    #[test]
     fn every_command_that_talks_to_a_coordinator_takes_the_flags_of_the_connection() {
         fn look(command: &clap::Command, path: &str, without: &mut Vec<String>) {
             let path = format!("{path} {}", command.get_name());
