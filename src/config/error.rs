@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Origin;
+use super::setting::Origin;
 
 /// What is wrong with the settings.
 #[derive(Debug, thiserror::Error)]

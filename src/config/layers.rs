@@ -5,33 +5,37 @@ use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat, Source, Value, ValueKind};
 
+use super::error::Error;
 use super::folders::Folders;
+use super::setting::{Origin, Setting, redacted};
 use super::value::FromSetting;
-use super::{Error, Origin, SETTINGS};
 
 /// The values of all settings as text, with their origins.
 pub(super) struct Layers {
     pub(super) values: BTreeMap<&'static str, (String, Origin)>,
+    /// What there is to set.
+    settings: &'static [Setting],
     folders: Folders,
 }
 
 impl Layers {
-    pub(super) fn new(folders: Folders) -> Self {
-        let defaults = SETTINGS.iter().map(|setting| {
+    pub(super) fn new(settings: &'static [Setting], folders: Folders) -> Self {
+        let defaults = settings.iter().map(|setting| {
             let value = (setting.default.to_owned(), Origin::Default);
             (setting.key, value)
         });
         Self {
             values: defaults.collect(),
+            settings,
             folders,
         }
     }
 
     pub(super) fn set(&mut self, key: &str, value: String, origin: Origin) -> Result<(), Error> {
-        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+        let Some(setting) = self.settings.iter().find(|setting| setting.key == key) else {
             return Err(Error::Unknown {
                 key: key.to_owned(),
-                remedy: suggest(key),
+                remedy: suggest(self.settings, key),
                 origin,
             });
         };
@@ -119,7 +123,7 @@ impl Layers {
 
     fn add_value(&mut self, key: &str, value: Value, origin: &Origin) -> Result<(), Error> {
         let text = match value.kind {
-            ValueKind::Table(table) if !SETTINGS.iter().any(|setting| setting.key == key) => {
+            ValueKind::Table(table) if !self.settings.iter().any(|setting| setting.key == key) => {
                 return self.add_table(&format!("{key}."), table, origin);
             }
             ValueKind::String(text) => text,
@@ -131,7 +135,7 @@ impl Layers {
             ValueKind::Float(value) => value.to_string(),
             kind @ (ValueKind::Nil | ValueKind::Array(_) | ValueKind::Table(_)) => {
                 self.set(key, kind.to_string(), origin.clone())?;
-                let key = SETTINGS.iter().find(|setting| setting.key == key);
+                let key = self.settings.iter().find(|setting| setting.key == key);
                 return Err(self.invalid(key.map_or("", |setting| setting.key), "give one value"));
             }
         };
@@ -179,7 +183,7 @@ impl Layers {
         let (value, origin) = self.values[key].clone();
         Error::Invalid {
             key,
-            value: super::redacted(&value),
+            value: redacted(&value),
             origin,
             remedy: remedy.into(),
         }
@@ -187,9 +191,9 @@ impl Layers {
 }
 
 /// What may have been meant by a key that no setting has.
-fn suggest(key: &str) -> String {
+fn suggest(settings: &[Setting], key: &str) -> String {
     let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
-    let same_name = SETTINGS.iter().find(|setting| {
+    let same_name = settings.iter().find(|setting| {
         let (_, other) = setting.key.rsplit_once('.').unwrap_or(("", setting.key));
         other == name || other.replace('_', "") == name.replace(['_', '-'], "")
     });
@@ -197,12 +201,12 @@ fn suggest(key: &str) -> String {
         return format!("perhaps {} was meant", setting.key);
     }
     let prefix = format!("{section}.");
-    let siblings: Vec<&str> = SETTINGS
+    let siblings: Vec<&str> = settings
         .iter()
         .filter_map(|setting| setting.key.strip_prefix(&prefix))
         .collect();
     if siblings.is_empty() {
-        let mut sections: Vec<&str> = SETTINGS
+        let mut sections: Vec<&str> = settings
             .iter()
             .filter_map(|setting| setting.key.split_once('.'))
             .map(|(section, _)| section)

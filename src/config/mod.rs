@@ -19,59 +19,26 @@ mod check;
 mod error;
 mod folders;
 mod layers;
+mod setting;
 #[cfg(test)]
 mod tests;
 mod value;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::folders::Folders;
 use self::layers::Layers;
+use self::setting::redacted;
 
 pub use self::error::Error;
+pub use self::setting::{Origin, Setting};
 pub use self::value::{
     Address, BucketUrl, Color, Device, LogFormat, Memory, Size, Weights, WorkerId, parse_duration,
     parse_size,
 };
-
-/// Where a value stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// Nobody set it.
-    Default,
-    /// A file.
-    File(PathBuf),
-    /// This variable of the environment.
-    Environment(String),
-    /// A flag of the command line.
-    Flag,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("the defaults"),
-            Self::File(path) => write!(f, "the file {}", path.display()),
-            Self::Environment(name) => write!(f, "the variable {name}"),
-            Self::Flag => f.write_str("a flag"),
-        }
-    }
-}
-
-/// What is known of a setting before anything is read.
-#[derive(Clone, Copy, Debug)]
-pub struct Setting {
-    /// `section.name`.
-    pub key: &'static str,
-    /// The default as one would write it; empty when unset.
-    pub default: &'static str,
-    /// What it is, and its unit.
-    pub doc: &'static str,
-}
 
 /// Declares the sections: each a struct whose fields are settings, with their documentation and
 /// defaults, and the table of all of them.
@@ -403,7 +370,7 @@ impl Config {
             .flatten()
             .find(|path| path.is_file()),
         };
-        let mut layers = Layers::new(folders);
+        let mut layers = Layers::new(SETTINGS, folders);
         layers.add_conventions(&environment)?;
         if let Some(path) = found {
             layers.add_file(&path)?;
@@ -430,22 +397,6 @@ impl Config {
             .map(|(text, _)| redacted(text))
             .unwrap_or_default()
     }
-}
-
-/// A value without what lets somebody in: the password of an address, and a token or key that stands
-/// where the name of its file should. Every other secret is in a file of its own.
-fn redacted(text: &str) -> String {
-    const HIDDEN: &str = "(hidden)";
-    if let Some((scheme, rest)) = text.split_once("://") {
-        let host = rest.find('/').unwrap_or(rest.len());
-        if let Some(at) = rest[..host].rfind('@') {
-            return format!("{scheme}://{HIDDEN}{}", &rest[at..]);
-        }
-    }
-    if text.contains("PRIVATE KEY") || crate::auth::has_token(text) {
-        return HIDDEN.to_owned();
-    }
-    text.to_owned()
 }
 
 /// A variable by which the environment says how terminals are to be written to, whatever the program:

@@ -1,30 +1,9 @@
 //! The core in numbers: what it has, and what it has done since it was started.
 
-use std::collections::BTreeMap;
-
 use super::core::Core;
 use super::ended;
 use super::job::is_terminal;
 use crate::proto::v1::{self, FailureClass};
-
-/// What was done since the start. Not kept: what is durable is in the records.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) units: u64,
-    pub(super) tasks: u64,
-    pub(super) multiply_adds: f64,
-    pub(super) leases: u64,
-    pub(super) retries: u64,
-    pub(super) divergences: u64,
-    failures: BTreeMap<FailureClass, u64>,
-}
-
-impl Counters {
-    /// A lease ended before its task was done.
-    pub(super) fn failed(&mut self, class: FailureClass) {
-        *self.failures.entry(class).or_default() += 1;
-    }
-}
 
 impl Core {
     /// Jobs, tasks and workers in numbers. Takes time for every open job and worker, not for every task.

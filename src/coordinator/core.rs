@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::census::Counters;
+use super::counters::Counters;
 use super::ended::{Ended, EndedJobs};
 use super::event::{Effect, Event, Millis, NewJob, Refusal, Session};
 use super::job::{Effects, Job, is_terminal};
 use super::limits::Limits;
 use super::queue::Queue;
 use super::task::is_over;
-use super::workers::{Rates, Worker};
+use super::worker::{Rates, Worker};
 use crate::proto::v1::{self, JobState, TaskState};
 use crate::store::{Change, SpecRecord};
 use crate::work;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::core::Core;
 use super::job::{Job, is_terminal};
 use super::placement::Unfit;
-use super::workers::Worker;
+use super::worker::Worker;
 use crate::proto::v1::JobState;
 
 /// Most failed tasks that are told of.

@@ -12,7 +12,7 @@ use super::event::{Closing, CommittedResult, Effect, LeaseKey, Millis, Session};
 use super::job::{Effects, Job};
 use super::reuse::may_answer;
 use super::task::Holder;
-use super::workers::{Held, send};
+use super::worker::{Held, send};
 use crate::invariants::Invariant;
 use crate::proto::v1::connect_response::Message;
 use crate::proto::v1::{self, FailureClass, TaskState};

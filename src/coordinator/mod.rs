@@ -6,6 +6,7 @@
 mod census;
 mod check;
 mod core;
+mod counters;
 mod cut;
 mod driver;
 mod ended;
@@ -29,6 +30,7 @@ mod task;
 mod tests;
 mod transaction;
 mod views;
+mod worker;
 mod workers;
 
 pub use self::core::{Core, Done, Reply};

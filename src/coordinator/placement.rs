@@ -9,7 +9,7 @@ use super::event::Millis;
 use super::job::{Effects, Job};
 use super::stages::Progress;
 use super::task::Task;
-use super::workers::Worker;
+use super::worker::Worker;
 use crate::proto::v1::{self, JobState};
 
 /// Jobs that are looked at for one whose model is loaded.

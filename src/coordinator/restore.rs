@@ -10,7 +10,7 @@ use super::event::{Millis, NewJob};
 use super::job::{Job, is_terminal, millis};
 use super::limits::Limits;
 use super::task::{Task, is_over};
-use super::workers::{Held, Worker};
+use super::worker::{Held, Worker};
 use crate::proto::v1::{self, TaskState};
 use crate::store::{CommittedUnit, JobRecord, SpecRecord, TaskRecord};
 use crate::work::{self, Found, Items};

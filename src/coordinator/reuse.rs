@@ -16,7 +16,7 @@ use crate::work::{self, Found, Items, Keys};
 
 /// The keys of a job's units; none when the values of its units do not follow from what is asked.
 pub(super) fn keys(job: &v1::Job, model: &v1::Model) -> Option<Keys> {
-    Keys::new(ENGINE_REVISION, &model.digest, work::of(job)?)
+    work::keys(ENGINE_REVISION, &model.digest, job)
 }
 
 /// The key of a unit that runs on a version; `found` is what the stages before it told.

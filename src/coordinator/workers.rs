@@ -1,6 +1,5 @@
-//! The workers as the core knows them: who is connected, what they hold, and how they do.
+//! Workers that come, go and are heard of: what changes in the core with each.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -8,11 +7,10 @@ use uuid::Uuid;
 use super::core::Core;
 use super::event::{Closing, Effect, LeaseKey, Millis, Refusal, Session};
 use super::job::{Effects, millis};
+use super::worker::{Held, Outcomes, Worker, blend, send};
 use crate::proto::v1::connect_response::Message;
 use crate::proto::v1::{self, FailureClass};
 
-/// Ended leases after which a worker's older ones count for half.
-const MEMORY: u32 = 64;
 /// Failures before a worker can be out of line.
 const FAILURES: u32 = 5;
 /// A worker is out of line when this part of its leases fails, and a quarter of that part with the
@@ -20,184 +18,6 @@ const FAILURES: u32 = 5;
 const OUT_OF_LINE: f64 = 0.5;
 /// Shorter tasks and cheaper ones say little about a worker's speed.
 const TELLING: (Millis, f64) = (200, 1e9);
-/// How much the newest measurement counts in a rate.
-const NEWEST: f64 = 0.3;
-
-/// A worker in memory.
-#[derive(Debug)]
-pub(super) struct Worker {
-    pub(super) session: Option<Session>,
-    /// Whose it is: who opened its newest stream; empty where nobody is asked.
-    pub(super) principal: String,
-    pub(super) capabilities: v1::Capabilities,
-    pub(super) credits: u32,
-    pub(super) draining: bool,
-    /// When it will be taken away.
-    pub(super) valid_until: Option<Millis>,
-    pub(super) last_heard: Millis,
-    pub(super) connected_at: Millis,
-    pub(super) leases: BTreeMap<(Uuid, u32), Held>,
-    pub(super) units_committed: u64,
-    /// Why it gets no more leases, when it fails far more often than the others.
-    pub(super) excluded: Option<String>,
-    pub(super) outcomes: Outcomes,
-    /// Multiply-adds a second, from the tasks it has done.
-    pub(super) rate: Option<f64>,
-    /// When a lease of it last ended: those that wait begin no sooner.
-    pub(super) last_end: Millis,
-    /// How many leases it is listed with among the idle.
-    pub(super) listed: Option<usize>,
-}
-
-/// A lease as its worker has it.
-#[derive(Clone, Debug)]
-pub(super) struct Held {
-    pub(super) epoch: u64,
-    /// Steps since the last commit, and steps a second, as it reports them.
-    pub(super) steps: u64,
-    pub(super) rate: f64,
-    /// The newest steps of the edit that it computes.
-    pub(super) edit: Option<Box<v1::EditProgress>>,
-    pub(super) since: Millis,
-    /// When the worker last spoke of it.
-    pub(super) seen: Millis,
-    /// Units it has committed.
-    pub(super) units: u32,
-    /// Whether the worker had the model loaded when it got it: its time is that of the task alone.
-    pub(super) warm: bool,
-}
-
-/// How a worker's newest leases ended.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Outcomes {
-    pub(super) good: u32,
-    pub(super) bad: u32,
-}
-
-impl Outcomes {
-    fn total(self) -> u32 {
-        self.good + self.bad
-    }
-
-    fn bad_part(self) -> f64 {
-        f64::from(self.bad) / f64::from(self.total().max(1))
-    }
-
-    fn note(&mut self, good: bool) {
-        if self.total() >= MEMORY {
-            self.good /= 2;
-            self.bad /= 2;
-        }
-        self.good += u32::from(good);
-        self.bad += u32::from(!good);
-    }
-}
-
-/// Measured multiply-adds a second by device, for workers that have none of their own yet.
-#[derive(Debug, Default)]
-pub(super) struct Rates(HashMap<String, f64>);
-
-fn blend(rate: &mut Option<f64>, measured: f64) {
-    let before = rate.unwrap_or(measured);
-    *rate = Some(before + NEWEST * (measured - before));
-}
-
-impl Held {
-    pub(super) fn new(epoch: u64, now: Millis) -> Self {
-        Self {
-            epoch,
-            steps: 0,
-            rate: 0.0,
-            edit: None,
-            since: now,
-            seen: now,
-            units: 0,
-            warm: false,
-        }
-    }
-}
-
-impl Worker {
-    /// A worker that is known only by the leases it holds.
-    pub(super) fn absent(now: Millis) -> Self {
-        Self {
-            session: None,
-            principal: String::new(),
-            capabilities: v1::Capabilities::default(),
-            credits: 0,
-            draining: false,
-            valid_until: None,
-            last_heard: now,
-            connected_at: now,
-            leases: BTreeMap::new(),
-            units_committed: 0,
-            excluded: None,
-            outcomes: Outcomes::default(),
-            rate: None,
-            last_end: 0,
-            listed: None,
-        }
-    }
-
-    /// Whether a stream of this principal may be this worker's. While the worker is there, or has
-    /// leases, the stream must be of its principal; while it is there, of its process: that comes back
-    /// on a new stream before the coordinator has seen the old one break.
-    fn may_be(&self, hello: &v1::Hello, principal: &str) -> bool {
-        let told = hello.capabilities.clone().unwrap_or_default();
-        let process = |it: &v1::Capabilities| (it.host.clone(), it.pid);
-        match self.session {
-            None if self.leases.is_empty() => true,
-            // After a restart of the coordinator nobody knows yet whose its leases are.
-            None => self.principal.is_empty() || self.principal == principal,
-            Some(_) => self.principal == principal && process(&self.capabilities) == process(&told),
-        }
-    }
-
-    pub(super) fn has_room(&self) -> bool {
-        self.session.is_some()
-            && !self.draining
-            && self.excluded.is_none()
-            && self.leases.len() < self.credits as usize
-    }
-
-    /// Whether it has a model in memory.
-    pub(super) fn has_loaded(&self, model: &str) -> bool {
-        self.capabilities.loaded_models.iter().any(|it| it == model)
-    }
-
-    pub(super) fn cancel_lease(&self, key: LeaseKey, effects: &mut Vec<Effect>) {
-        if let Some(session) = self.session {
-            let lease = Some(key.to_proto());
-            let cancel = Message::CancelLease(v1::CancelLease { lease });
-            effects.push(send(session, cancel));
-        }
-    }
-
-    fn keys(&self) -> Vec<LeaseKey> {
-        let keys = self.leases.iter().map(|(&(job, task), held)| LeaseKey {
-            job,
-            task,
-            epoch: held.epoch,
-        });
-        keys.collect()
-    }
-
-    /// The lease that it works on: the one that it has told steps or results of, or else the oldest,
-    /// because it works on one at a time and in order. The others wait, and are not to blame when it
-    /// is lost.
-    fn running(&self) -> Option<LeaseKey> {
-        let told = |key: &LeaseKey| {
-            let held = self.leases.get(&(key.job, key.task));
-            held.is_some_and(|held| held.steps > 0 || held.units > 0)
-        };
-        let keys = self.keys();
-        keys.into_iter().min_by_key(|key| (!told(key), key.epoch))
-    }
-}
-
-pub(super) fn send(session: Session, message: Message) -> Effect {
-    Effect::Send(session, Box::new(message))
-}
 
 impl Core {
     pub(super) fn worker_of(&mut self, session: Session, now: Millis) -> Option<&mut Worker> {

@@ -5,6 +5,7 @@
 use std::mem::take;
 
 use super::check::{dtype, prompt, short_text};
+use super::landing::Landing;
 use super::{Found, Items, Stage, Work, Wrong};
 use crate::edit::{self, measured::Gates};
 use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
@@ -21,20 +22,6 @@ const CONTEXTS_LIMIT: usize = 1000;
 const CONTEXTS_BYTES: usize = 1 << 20;
 /// Longest name of a ref, and of an etag.
 const REF_LIMIT: usize = 100;
-/// Where an edit goes when it is there: a version more, and a ref that moves to it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Landing<'a> {
-    /// The ref that moves.
-    pub ref_id: &'a str,
-    /// The etag that the ref must have before the job's first edit; empty for any.
-    pub etag: &'a str,
-    /// Whether an edit is computed again when the ref has moved meanwhile.
-    pub rebase: bool,
-    /// Why, in the author's words.
-    pub why: &'a str,
-    /// What it must pass.
-    pub gates: v1::EditGates,
-}
 
 impl Work for v1::EditSpec {
     fn units_word(&self) -> &'static str {

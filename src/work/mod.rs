@@ -13,57 +13,23 @@ mod edit;
 mod eval;
 mod generate;
 mod items;
+mod landing;
 mod reuse;
+mod stage;
 mod stats;
 mod trace;
 
 use std::fmt;
-use std::ops::Range;
 
 pub use check::{PROMPT_LIMIT, SHOWN, Violation, Wrong};
-pub use edit::{Landing, gates, strictest};
+pub use edit::{gates, strictest};
 pub use items::{Items, LARGEST, Malformed};
+pub use landing::Landing;
 pub use reuse::{Key, Keys};
+pub use stage::{Found, Stage};
 pub use trace::noise_factor;
 
 use crate::proto::v1::{self, job::Spec, leased_unit::Spec as Unit, unit_result::Outcome};
-
-/// Units that may run in any order on any workers. The stage after it begins when each of them has
-/// its result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stage {
-    /// What people call it: "noise scale", "grids".
-    pub name: &'static str,
-    /// Its first unit.
-    pub first_unit: u64,
-    /// How many units it has.
-    pub units: u64,
-    /// Units that stay together in one task, because they share most of their work.
-    pub grain: u64,
-    /// A task has units of one run of so many only, counted from the stage's first; 0 for no bound.
-    pub run: u64,
-    /// Whether its units only prepare results. They are numbered after those that are results.
-    pub hidden: bool,
-}
-
-impl Stage {
-    /// A stage whose units stand alone.
-    pub fn new(name: &'static str, units: Range<u64>) -> Self {
-        Self {
-            name,
-            first_unit: units.start,
-            units: units.end - units.start,
-            grain: 1,
-            run: 0,
-            hidden: false,
-        }
-    }
-
-    /// Its units.
-    pub fn range(&self) -> Range<u64> {
-        self.first_unit..self.first_unit + self.units
-    }
-}
 
 /// The object in which a job's many parts lie, when they do not lie in the job.
 #[derive(Clone, Copy, Debug)]
@@ -81,29 +47,6 @@ pub struct Needs {
     pub dtype: v1::Dtype,
     /// Bytes of the model's weights in that format.
     pub memory: u64,
-}
-
-/// What units found that later stages of their job go by.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Found {
-    /// The scale of a sweep's noise.
-    pub noise_scale: Option<f64>,
-    /// The version that the job's newest edit made: the next one is computed on it.
-    pub version: Option<String>,
-    /// The etag of the ref that moved there.
-    pub etag: Option<String>,
-    /// The texts that the job's first edit drew to average its key over: the next ones use them too.
-    pub contexts: Vec<String>,
-}
-
-impl Found {
-    /// An edit made a version, or was rejected.
-    pub fn land(&mut self, version: String, etag: String) {
-        if !version.is_empty() {
-            self.version = Some(version);
-            self.etag = Some(etag);
-        }
-    }
 }
 
 /// What a kind is called.
@@ -301,6 +244,20 @@ pub fn parts_object(job: &v1::Job) -> Option<&str> {
 /// The stages of a job whose parts were taken out.
 pub fn stages(job: &v1::Job, items: &Items) -> Vec<Stage> {
     of(job).map_or_else(Vec::new, |work| work.stages(&job.version, items))
+}
+
+/// The beginnings of the keys of a job's units, on a model of these files and an engine of this
+/// revision; none where they answer no other job.
+pub fn keys(engine: u32, model: &str, job: &v1::Job) -> Option<Keys> {
+    let work = of(job)?;
+    let settings = work.reuse_settings().filter(|_| !model.is_empty())?;
+    Some(Keys::new(
+        engine,
+        model,
+        work.word(),
+        settings,
+        work.has_versions(),
+    ))
 }
 
 /// What a worker must have to run a job on a model of this shape.

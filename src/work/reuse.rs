@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-use super::{Found, Work};
+use super::stage::Found;
 use crate::objects::Digest;
 use crate::proto::v1::{self, leased_unit::Spec as Unit};
 
@@ -36,19 +36,24 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// For the units of a job on a model of these files; none where they answer no other job.
-    pub fn new(engine: u32, model: &str, work: &dyn Work) -> Option<Self> {
-        let settings = work.reuse_settings().filter(|_| !model.is_empty())?;
+    /// For units of a kind, by its word and its settings, on a model of these files.
+    pub(super) fn new(
+        engine: u32,
+        model: &str,
+        word: &'static str,
+        settings: Vec<u8>,
+        version_last: bool,
+    ) -> Self {
         let mut key = Key(blake3::Hasher::new());
         key.part(b"palimpsest unit 1");
         key.part(&engine.to_be_bytes());
         key.part(model.as_bytes());
-        Some(Self {
+        Self {
             model: key,
-            word: work.word(),
+            word,
             settings,
-            version_last: work.has_versions(),
-        })
+            version_last,
+        }
     }
 
     /// A key that follows from a version of the model: two models with the same files have the same

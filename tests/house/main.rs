@@ -59,37 +59,6 @@ const MUST_NOT: &[(&str, &[&str])] = &[
     ("npz", &["crate::proto", "crate::wire", "tonic"]),
 ];
 
-/// Files of a folder that their neighbours may use although they use them, with the reason. The first
-/// two are types whose parts stand in a file a concern; the others have what their folder shares.
-const HUBS: &[(&str, &str, &str)] = &[
-    (
-        "coordinator",
-        "core.rs",
-        "one state machine: each file adds the events of a concern to it, and the state they need",
-    ),
-    (
-        "work",
-        "mod.rs",
-        "the trait and its kinds: what a kind says of itself names types of the kinds",
-    ),
-    (
-        "config",
-        "mod.rs",
-        "where a value comes from is named by layers and errors",
-    ),
-    (
-        "model/checkpoint",
-        "mod.rs",
-        "what both formats say of a tensor",
-    ),
-    ("model/config", "mod.rs", "how all fields are refused"),
-    (
-        "model/families",
-        "mod.rs",
-        "the layout that every family gives",
-    ),
-];
-
 fn house() -> Crate {
     Crate::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
 }
@@ -158,22 +127,9 @@ fn there_is_no_circle_of_imports_between_files_or_folders() {
     let arrows = house().arrows();
     assert!(arrows.len() > 500, "only {} arrows were read", arrows.len());
     let mut wrong = Vec::new();
-    let mut idle: Vec<_> = HUBS.to_vec();
     for (folder, arrows) in by_folder(&arrows) {
-        let hubs: Vec<&str> = HUBS
-            .iter()
-            .filter(|(at, ..)| *at == folder)
-            .map(|(_, hub, _)| *hub)
-            .collect();
-        let without = |hubs: &[&str]| -> BTreeSet<(String, String)> {
-            let kept = arrows.keys().filter(|(_, to)| !hubs.contains(&to.as_str()));
-            kept.cloned().collect()
-        };
-        idle.retain(|(at, hub, _)| {
-            let others: Vec<&str> = hubs.iter().copied().filter(|it| it != hub).collect();
-            *at != folder || circles(&without(&others)).is_empty()
-        });
-        for circle in circles(&without(&hubs)) {
+        let edges = arrows.keys().cloned().collect();
+        for circle in circles(&edges) {
             let inside = |name: &String| circle.contains(name);
             let of_it: Vec<String> = arrows
                 .iter()
@@ -184,7 +140,6 @@ fn there_is_no_circle_of_imports_between_files_or_folders() {
         }
     }
     assert!(wrong.is_empty(), "circles:\n{}", wrong.join("\n"));
-    assert!(idle.is_empty(), "no circle needs these any more: {idle:?}");
 }
 
 #[test]

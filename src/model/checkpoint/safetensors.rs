@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 
 use super::super::config::{Config, token_ids, unsupported};
 use super::super::{Error, families};
-use super::{DType, TensorData, TensorInfo, mmap};
+use super::mmap;
+use super::tensor::{DType, TensorData, TensorInfo};
 
 /// Files that describe a model beside its weights, in the order of [`Folder::files`]. Only the first must exist to
 /// open a checkpoint's weights; the rest is carried along for those who export it.

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::super::Error;
-use super::{Activation, unsupported, unused};
+use super::options::Activation;
+use super::unused;
 
 /// Sizes multiply into shapes: a bound keeps those products inside 64 bits.
 pub(crate) const LARGEST: usize = 1 << 28;
@@ -214,5 +215,14 @@ pub(crate) fn token_ids(value: &Value) -> Option<Vec<u32>> {
         Value::Array(list) => list.iter().filter(none).map(id).collect(),
         one if !none(&one) => Some(Vec::new()),
         one => Some(vec![id(one)?]),
+    }
+}
+
+/// An [`Error::UnsupportedValue`].
+pub(crate) fn unsupported(field: &str, found: &Value, supported: &str) -> Error {
+    Error::UnsupportedValue {
+        field: field.to_owned(),
+        found: found.to_string(),
+        supported: supported.to_owned(),
     }
 }

@@ -6,8 +6,7 @@
 use serde_json::Value;
 
 use super::super::Error;
-use super::fields::Fields;
-use super::unsupported;
+use super::fields::{Fields, unsupported};
 
 /// The rotary embedding of one layer.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,8 +7,8 @@ use super::super::Error;
 use super::super::config::{
     Activation, Around, Config, Family, Fields, NormKind, Rope, unsupported,
 };
+use super::layout::{Layout, Norm};
 use super::llama::{self, Defaults, common};
-use super::{Layout, Norm};
 
 pub fn gemma2(fields: &Fields<'_>) -> Result<Config, Error> {
     let mut config = gemma(fields, Family::Gemma2, 10_000.0)?;

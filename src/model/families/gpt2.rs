@@ -6,7 +6,7 @@ use super::super::Error;
 use super::super::config::{
     Activation, Biases, Config, Family, Fields, LayerAttention, NormKind, Residual, head_dim,
 };
-use super::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
+use super::layout::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
 
 pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     fields.fixed("scale_attn_weights", &Value::Bool(true))?;

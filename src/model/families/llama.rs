@@ -7,7 +7,7 @@ use super::super::Error;
 use super::super::config::{
     self, Activation, Biases, Config, Family, Fields, LayerAttention, NormKind, Residual, Rope,
 };
-use super::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
+use super::layout::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
 
 /// What a family that shares Llama's field names sets for itself.
 pub struct Defaults {

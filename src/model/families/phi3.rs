@@ -2,8 +2,8 @@
 
 use super::super::Error;
 use super::super::config::{Config, Family, Fields};
+use super::layout::{Layout, Linear, Qkv, Up};
 use super::llama::{self, Defaults, common};
-use super::{Layout, Linear, Qkv, Up};
 
 pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     let mut config = common(

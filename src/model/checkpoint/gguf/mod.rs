@@ -21,7 +21,8 @@ use serde_json::{Map, json};
 use super::super::Error;
 use super::super::config::{self, Config, Family, Rope, RopeScaling};
 use super::super::tokenizer::{GgufVocabulary, Tokenizer};
-use super::{DType, TensorData, TensorInfo, mmap};
+use super::mmap;
+use super::tensor::{DType, TensorData, TensorInfo};
 use metadata::Refused;
 use names::{canonical, halves, is_transposed, transposed};
 
