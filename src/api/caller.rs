@@ -1,5 +1,4 @@
 //! Who asks: for the audit log, and for whoever decides what they may.
-#![allow(clippy::disallowed_methods)] // the time of a call, for its audit entry
 
 use prost::Message;
 use tonic::metadata::MetadataMap;
@@ -47,11 +46,11 @@ pub fn draft<M: Message>(
     }
 }
 
-/// Who makes a version, as the entry of the request says.
-pub fn authorship(draft: &EntryDraft) -> Authorship {
+/// Who makes a version, as the entry of the request says, and when: by the clock of that entry.
+pub fn authorship(draft: &EntryDraft, coordinator: &Coordinator) -> Authorship {
     Authorship {
         author: draft.principal.clone(),
-        time: Some(std::time::SystemTime::now().into()),
+        time: Some(coordinator.date()),
         why: draft.why.clone(),
         request_digest: draft.request_digest.clone(),
     }

@@ -45,7 +45,7 @@ impl Versions {
     ) -> Result<(MovedRef, Option<v1::Edit>), Status> {
         check_why("why", &entry.why)?;
         let ref_id = if ref_id.is_empty() { MAIN } else { ref_id }.to_owned();
-        let by = authorship(&entry);
+        let by = authorship(&entry, &self.coordinator);
         let (bases, branch, author) = (self.bases.clone(), ref_id.clone(), by.clone());
         let (draft, parent, base) = self
             .with_model(model, move |history, model| {
@@ -256,7 +256,7 @@ impl Versions {
         edit: v1::Edit,
         mut entry: audit::EntryDraft,
     ) -> Result<CreateEditResponse, Status> {
-        let (by, bases) = (authorship(&entry), self.bases.clone());
+        let (by, bases) = (authorship(&entry, &self.coordinator), self.bases.clone());
         let (edit, base) = self
             .with_model(model, move |history, model| {
                 let parent = match edit.based_on.as_str() {
@@ -355,7 +355,7 @@ impl Versions {
         };
         entry.why = asked.why;
         let version = version_of(&model, "ref.version", &asked.version)?;
-        let by = authorship(&entry);
+        let by = authorship(&entry, &self.coordinator);
         let (whole, base) = self.whole(&model, version).await?;
         self.coordinator
             .transact(move |turn| {
@@ -381,7 +381,7 @@ impl Versions {
         check_why("ref.why", &asked.why)?;
         let version = version_of(&model, "ref.version", &asked.version)?;
         entry.why = asked.why;
-        let by = authorship(&entry);
+        let by = authorship(&entry, &self.coordinator);
         let (whole, base) = self.whole(&model, version).await?;
         let moved = self
             .coordinator

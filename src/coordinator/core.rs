@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::counters::Counters;
 use super::ended::{Ended, EndedJobs};
-use super::event::{Effect, Event, Millis, NewJob, Refusal, Session};
+use super::event::{Effect, Event, Millis, NewJob, Refusal, Session, Time};
 use super::job::{Effects, Job, is_terminal};
 use super::limits::Limits;
 use super::queue::Queue;
@@ -92,9 +92,11 @@ impl Core {
 
     /// Takes an event. Gives the answer to whoever asked, and what is to be done. The records of
     /// jobs and tasks are not among it: [`Core::records`] gives them, once for many events.
-    pub fn apply(&mut self, event: Event, now: Millis) -> (Reply, Vec<Effect>) {
+    pub fn apply(&mut self, event: Event, time: impl Into<Time>) -> (Reply, Vec<Effect>) {
+        let Time { now, date } = time.into();
         let mut effects = Effects {
             now,
+            date,
             all: Vec::new(),
         };
         let ticked = matches!(event, Event::Tick);
@@ -202,7 +204,7 @@ impl Core {
             tasks: new.tasks.clone(),
         };
         let earlier = std::mem::take(&mut new.earlier);
-        let mut job = Job::new(new, effects.now);
+        let mut job = Job::new(new, effects.time());
         if !job.request_id.is_empty() {
             self.requests.insert(job.request_id.clone(), id);
         }

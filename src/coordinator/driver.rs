@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::core::{Core, Reply};
-use super::event::{Closing, Effect, Event, Millis, Session};
+use super::event::{Closing, Effect, Event, Millis, Session, Time};
 use super::limits::Limits;
 use super::load;
 use super::transaction::Transaction;
@@ -59,10 +59,7 @@ impl Surroundings {
     pub fn real() -> Self {
         let (start, started) = (now(), Instant::now());
         let clock = move || start + started.elapsed().as_millis() as Millis;
-        Self {
-            date: Arc::new(now),
-            ..Self::new(clock, Disk::Thread)
-        }
+        Self::new(clock, Disk::Thread).dated(now)
     }
 
     /// A clock that gives milliseconds since the Unix epoch and never goes back.
@@ -72,6 +69,20 @@ impl Surroundings {
             date: clock.clone(),
             clock,
             disk,
+        }
+    }
+
+    /// The same, with another clock for what is dated for people. It may be set back.
+    pub fn dated(self, date: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
+        let date = Arc::new(date);
+        Self { date, ..self }
+    }
+
+    /// The time.
+    pub(super) fn time(&self) -> Time {
+        Time {
+            now: (self.clock)(),
+            date: (self.date)(),
         }
     }
 }
@@ -280,7 +291,7 @@ impl Actor {
                     Event::Gone(session) => Some(session),
                     _ => None,
                 };
-                let (answer, effects) = self.core.apply(event, (self.surroundings.clock)());
+                let (answer, effects) = self.core.apply(event, self.surroundings.time());
                 batch.sort(effects);
                 batch
                     .after
@@ -341,8 +352,7 @@ impl Actor {
             core: &mut self.core,
             log: &mut self.log,
             store: &self.store,
-            now: (self.surroundings.clock)(),
-            date: (self.surroundings.date)(),
+            time: self.surroundings.time(),
             effects: Vec::new(),
         };
         let delivery = turn(&mut transaction);

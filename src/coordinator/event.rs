@@ -11,6 +11,22 @@ use crate::work::Items;
 /// Milliseconds since the Unix epoch. Given to the core, never read by it.
 pub type Millis = u64;
 
+/// When something happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time {
+    /// By the clock that leases are counted by, which never leaps.
+    pub now: Millis,
+    /// By the machine's clock, which people may set: what things are dated by.
+    pub date: Millis,
+}
+
+impl From<Millis> for Time {
+    /// Where one clock serves for both.
+    fn from(now: Millis) -> Self {
+        Self { now, date: now }
+    }
+}
+
 /// One stream of a worker. A worker that reconnects has a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Session(pub u64);

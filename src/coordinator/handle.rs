@@ -12,6 +12,7 @@ use super::core::{Core, Done};
 use super::driver::{self, Command, Delivery, OUTBOX, QueuedTurn, Surroundings};
 use super::event::{Closing, Event, NewJob, Refusal, Session};
 use super::identifiers::Identifiers;
+use super::job::timestamp;
 use super::limits::Limits;
 use super::load::LastLooked;
 use super::reuse;
@@ -49,6 +50,7 @@ pub struct Coordinator {
     audited: watch::Receiver<u64>,
     pub(super) bases: Arc<Bases>,
     pub(super) last_looked: LastLooked,
+    surroundings: Surroundings,
 }
 
 impl Coordinator {
@@ -74,7 +76,7 @@ impl Coordinator {
         limits: Limits,
     ) -> Result<(Self, JoinHandle<Result<(), store::Error>>), Error> {
         let log = audit::Log::open(&store)?;
-        let started = driver::start(surroundings, &store, log, limits)?;
+        let started = driver::start(surroundings.clone(), &store, log, limits)?;
         let coordinator = Self {
             commands: started.commands,
             bases: Arc::new(Bases::new(store.clone())),
@@ -83,6 +85,7 @@ impl Coordinator {
             identifiers: Arc::new(Identifiers::after(started.newest)),
             audited: started.audited,
             last_looked: LastLooked::default(),
+            surroundings,
         };
         Ok((coordinator, started.ended))
     }
@@ -95,6 +98,11 @@ impl Coordinator {
     /// The store, for reading.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// The date, by the clock that the audit log goes by.
+    pub fn date(&self) -> prost_types::Timestamp {
+        timestamp(self.surroundings.time().date)
     }
 
     /// An identifier for a new job: it comes after those of all jobs that there are, also when the

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost::Message as _;
 use uuid::Uuid;
 
-use super::event::{Effect, LeaseKey, Millis, NewJob};
+use super::event::{Effect, LeaseKey, Millis, NewJob, Time};
 use super::reuse;
 use super::stages::Stages;
 use super::task::{Holder, Tally, Task, is_over};
@@ -23,10 +23,18 @@ const DURATIONS: usize = 101;
 /// What an event sets in motion: the time it happened at, and the effects so far.
 pub(super) struct Effects {
     pub(super) now: Millis,
+    pub(super) date: Millis,
     pub(super) all: Vec<Effect>,
 }
 
 impl Effects {
+    pub(super) fn time(&self) -> Time {
+        Time {
+            now: self.now,
+            date: self.date,
+        }
+    }
+
     pub(super) fn push(&mut self, effect: Effect) {
         self.all.push(effect);
     }
@@ -73,6 +81,9 @@ pub(super) struct Job {
     pub(super) created: Millis,
     pub(super) started: Option<Millis>,
     pub(super) ended: Option<Millis>,
+    /// The newest date of all that happened to it: what comes later is not dated earlier, though the
+    /// machine's clock was set back.
+    pub(super) newest: Millis,
     pub(super) sequence: u64,
     /// When a worker last took a task of it. Not kept: it only orders what comes next.
     pub(super) served: Millis,
@@ -87,7 +98,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(new: NewJob, now: Millis) -> Self {
+    pub(super) fn new(new: NewJob, time: Time) -> Self {
         let stages = Stages::new(work::stages(&new.job, &new.items), &new.tasks);
         let tasks: Vec<Task> = new
             .tasks
@@ -128,11 +139,12 @@ impl Job {
             principal: new.principal,
             request_id: new.request_id,
             request_digest: new.request_digest,
-            created: now,
+            created: time.date,
             started: None,
             ended: None,
+            newest: time.date,
             sequence: 0,
-            served: now,
+            served: time.now,
             durations: VecDeque::new(),
             open: false,
             queued: false,
@@ -331,7 +343,7 @@ impl Job {
         }
         self.open_stages(Some(effects));
         if self.tally.waiting == 0 {
-            self.started = Some(effects.now);
+            self.started = Some(self.dated(effects));
         }
     }
 
@@ -435,13 +447,14 @@ impl Job {
         } else if idle && tally.quarantined > 0 {
             self.set_job_state(JobState::Held, effects);
         } else if tally.leased > 0 || self.state == JobState::Held {
-            self.started.get_or_insert(effects.now);
+            let date = self.dated(effects);
+            self.started.get_or_insert(date);
             self.set_job_state(JobState::Running, effects);
         }
     }
 
     pub(super) fn end(&mut self, state: JobState, effects: &mut Effects) {
-        self.ended = Some(effects.now);
+        self.ended = Some(self.dated(effects));
         self.set_job_state(state, effects);
     }
 
@@ -455,11 +468,18 @@ impl Job {
         }
     }
 
+    /// The date of what happens to it now: by the machine's clock, and not before what happened to it
+    /// already.
+    fn dated(&mut self, effects: &Effects) -> Millis {
+        self.newest = self.newest.max(effects.date);
+        self.newest
+    }
+
     pub(super) fn event(&mut self, event: v1::job_event::Event, effects: &mut Effects) {
         self.sequence += 1;
         let event = v1::JobEvent {
             sequence: self.sequence,
-            time: Some(timestamp(effects.now)),
+            time: Some(timestamp(self.dated(effects))),
             event: Some(event),
         };
         effects
@@ -490,6 +510,7 @@ impl Job {
             etag: self.found.etag.clone(),
             contexts: self.found.contexts.clone(),
             principal: self.principal.clone(),
+            newest: self.newest,
         };
         changes.push(Change::Job(self.id, record));
     }
@@ -621,6 +642,10 @@ pub(super) fn timestamp(millis: Millis) -> prost_types::Timestamp {
 }
 
 pub(super) fn millis(timestamp: prost_types::Timestamp) -> Millis {
-    u64::try_from(timestamp.seconds).unwrap_or_default() * 1000
-        + u64::try_from(timestamp.nanos).unwrap_or_default() / 1_000_000
+    // What a worker says may be anything.
+    let seconds = u64::try_from(timestamp.seconds).unwrap_or_default();
+    let nanos = u64::try_from(timestamp.nanos).unwrap_or_default();
+    seconds
+        .saturating_mul(1000)
+        .saturating_add(nanos / 1_000_000)
 }

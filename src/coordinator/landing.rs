@@ -1,7 +1,6 @@
 //! Edits that end with their version: the result of the unit, the edit as the coordinator judges it,
 //! the version, the movement of the ref and the audit entry are written in one step. A client that
 //! has gone away loses nothing, and what it would have said of the edit is not asked for.
-#![allow(clippy::disallowed_methods)] // the time at which an edit is made
 
 use prost::Message as _;
 use uuid::Uuid;
@@ -137,7 +136,7 @@ impl Coordinator {
         };
         let edit = commit.edit().cloned().unwrap_or_default();
         let (store, bases, of) = (self.store().clone(), self.bases.clone(), due.clone());
-        let by = due.authorship();
+        let by = due.authorship(self.date());
         let author = by.clone();
         let judged = blocking(move || due_to_judged(&store, &bases, &of, edit, &author))
             .await
@@ -167,10 +166,10 @@ impl Coordinator {
 }
 
 impl Due {
-    fn authorship(&self) -> Authorship {
+    fn authorship(&self, date: prost_types::Timestamp) -> Authorship {
         Authorship {
             author: self.principal.clone(),
-            time: Some(std::time::SystemTime::now().into()),
+            time: Some(date),
             why: self.why.clone(),
             request_digest: self.request_digest.clone(),
         }

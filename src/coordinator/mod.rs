@@ -37,7 +37,7 @@ pub use self::core::{Core, Done, Reply};
 pub use cut::{TASK_COST, tasks};
 pub use driver::{Disk, Surroundings};
 pub use event::{
-    Closing, CommittedResult, Effect, Event, LeaseKey, Millis, NewJob, Refusal, Session,
+    Closing, CommittedResult, Effect, Event, LeaseKey, Millis, NewJob, Refusal, Session, Time,
 };
 pub use handle::{Coordinator, Error};
 pub use job::is_terminal;

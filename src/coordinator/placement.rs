@@ -116,7 +116,7 @@ impl Core {
             return Some(Unfit::Memory);
         }
         // Cut to what it can do in the usual time, a task takes no longer than that.
-        let until = worker.valid_until?;
+        let until = worker.lives_until?;
         let usual = self.limits.task_seconds;
         let time = self.rate(worker).map_or(usual, |rate| task.cost / rate);
         let end = now + (time.min(TOO_LONG * usual) * 1e3) as Millis;

@@ -76,10 +76,13 @@ impl Restoring {
             request_digest: record.request_digest,
             earlier: Vec::new(),
         };
-        let mut job = Job::new(new, summary.create_time.map_or(0, millis));
+        let created = summary.create_time.map_or(0, millis);
+        let mut job = Job::new(new, created.into());
         job.state = summary.state();
         job.started = summary.start_time.map(millis);
         job.ended = summary.end_time.map(millis);
+        let dates = [record.newest, created, job.started.unwrap_or(0), job.ended.unwrap_or(0)];
+        job.newest = dates.into_iter().max().unwrap_or(created);
         job.sequence = summary.last_sequence;
         job.found = Found {
             noise_scale: record.noise_scale,

@@ -2,7 +2,7 @@
 //! names who asked, in one durable step (I12).
 
 use super::core::{Core, Reply};
-use super::event::{Effect, Event, Millis};
+use super::event::{Effect, Event, Time};
 use super::job::timestamp;
 use crate::audit::{self, EntryDraft, Log};
 use crate::store::{Change, Store};
@@ -13,10 +13,7 @@ pub struct Transaction<'a> {
     pub(super) core: &'a mut Core,
     pub(super) log: &'a mut Log,
     pub(super) store: &'a Store,
-    /// The time by which leases are counted.
-    pub(super) now: Millis,
-    /// The time by the machine's clock.
-    pub(super) date: Millis,
+    pub(super) time: Time,
     pub(super) effects: Vec<Effect>,
 }
 
@@ -34,12 +31,12 @@ impl Transaction<'_> {
 
     /// The date of the turn, by the machine's clock.
     pub fn time(&self) -> prost_types::Timestamp {
-        timestamp(self.date)
+        timestamp(self.time.date)
     }
 
     /// Tells the core of an event.
     pub fn apply(&mut self, event: Event) -> Reply {
-        let (answer, effects) = self.core.apply(event, self.now);
+        let (answer, effects) = self.core.apply(event, self.time);
         self.effects.extend(effects);
         answer
     }
@@ -55,7 +52,7 @@ impl Transaction<'_> {
     /// # Errors
     /// [`audit::Error::Damaged`].
     pub fn record(&mut self, draft: EntryDraft) -> Result<(), audit::Error> {
-        let entry = self.log.append(draft, self.date)?;
+        let entry = self.log.append(draft, self.time.date)?;
         self.write(entry);
         Ok(())
     }

@@ -22,9 +22,12 @@ pub(super) struct Worker {
     pub(super) capabilities: v1::Capabilities,
     pub(super) credits: u32,
     pub(super) draining: bool,
-    /// When it will be taken away.
+    /// When it will be taken away, as it said: a date.
     pub(super) valid_until: Option<Millis>,
+    /// The same by the clock of leases.
+    pub(super) lives_until: Option<Millis>,
     pub(super) last_heard: Millis,
+    /// The date.
     pub(super) connected_at: Millis,
     pub(super) leases: BTreeMap<(Uuid, u32), Held>,
     pub(super) units_committed: u64,
@@ -117,6 +120,7 @@ impl Worker {
             credits: 0,
             draining: false,
             valid_until: None,
+            lives_until: None,
             last_heard: now,
             connected_at: now,
             leases: BTreeMap::new(),

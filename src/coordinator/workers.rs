@@ -70,9 +70,12 @@ impl Core {
         worker.capabilities = hello.capabilities.unwrap_or_default();
         worker.credits = hello.credits;
         worker.draining = false;
-        worker.valid_until = hello.valid_until.map(millis);
+        let until = hello.valid_until.map(millis);
+        let left = until.map(|until| until.saturating_sub(effects.date));
+        worker.lives_until = left.map(|left| effects.now.saturating_add(left));
+        worker.valid_until = until;
         worker.last_heard = effects.now;
-        worker.connected_at = effects.now;
+        worker.connected_at = effects.date;
         for lease in worker.leases.values_mut() {
             lease.seen = effects.now;
         }

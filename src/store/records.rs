@@ -67,6 +67,9 @@ pub struct JobRecord {
     /// The texts that the job's first edit drew, for the next ones.
     #[prost(string, repeated, tag = "9")]
     pub contexts: Vec<String>,
+    /// The newest date of all that happened to it, in milliseconds since the Unix epoch.
+    #[prost(uint64, tag = "10")]
+    pub newest: u64,
 }
 
 /// A task as it was planned.

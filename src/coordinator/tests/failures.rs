@@ -202,6 +202,31 @@ fn a_request_repeated_with_its_id_makes_one_job() {
 }
 
 #[test]
+fn what_happens_to_a_job_is_dated_by_the_machines_clock_and_never_before_what_came_before() {
+    const YEAR: i64 = 365 * 24 * 3_600_000;
+    let (mut world, id) = world_with_a_job(2);
+    let date = |time: Option<prost_types::Timestamp>| job::millis(time.unwrap());
+    let made = date(world.core.job(id).unwrap().create_time);
+    assert_eq!(made, world.now);
+    // Set forward, and no lease runs out by it.
+    world.set = YEAR;
+    world.run(hello(0, 1));
+    let began = date(world.core.job(id).unwrap().start_time);
+    assert_eq!(began, world.now + YEAR as Millis);
+    assert_eq!(world.held(0).len(), 1);
+    // Set back: what happens now is not dated before what happened, after a restart neither.
+    world.set = -i64::try_from(world.now).unwrap() / 2;
+    world.restart();
+    world.run(Step::Cancel(0));
+    assert_eq!(date(world.core.job(id).unwrap().end_time), began);
+    // Another job goes by the clock as it is.
+    world.set = 0;
+    let other = world.submit(new_job(Uuid::from_u128(2), 1, Sort::Plain));
+    let made = date(world.core.job(other).unwrap().create_time);
+    assert_eq!(made, world.now);
+}
+
+#[test]
 fn of_an_ended_job_what_lists_show_is_remembered_and_the_rest_is_in_the_store() {
     let mut world = World::new();
     let ids = [1, 2, 3].map(|n| {

@@ -31,6 +31,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..5u8).prop_map(Step::Readmit),
         4 => (0..4u8).prop_map(Step::Heartbeat),
         4 => (0..1500u16).prop_map(Step::Wait),
+        1 => any::<i16>().prop_map(Step::SetClock),
         1 => Just(Step::Restart),
     ]
 }

@@ -48,6 +48,7 @@ struct Shadow {
     tasks: BTreeMap<(Uuid, u32), TaskRecord>,
     results: BTreeMap<(Uuid, u64), (ResultRecord, bytes::Bytes)>,
     events: BTreeMap<Uuid, u64>,
+    dates: BTreeMap<Uuid, Millis>,
     epoch: u64,
 }
 
@@ -61,6 +62,10 @@ impl Shadow {
                 );
             }
             Change::Job(id, record) => {
+                let job = record.job.as_ref().unwrap();
+                let dates = [job.create_time, job.start_time, job.end_time];
+                let dates: Vec<_> = dates.into_iter().flatten().map(job::millis).collect();
+                assert!(dates.is_sorted(), "it began before it was made, or ended before it began");
                 self.jobs.insert(id, record);
             }
             Change::Task(id, n, record) => {
@@ -74,6 +79,10 @@ impl Shadow {
                 let last = self.events.entry(id).or_default();
                 assert_eq!(event.sequence, *last + 1, "events without a gap");
                 *last = event.sequence;
+                let date = job::millis(event.time.unwrap());
+                let last = self.dates.entry(id).or_default();
+                assert!(date >= *last, "a later event has an earlier date");
+                *last = date;
             }
             Change::Epoch(epoch) => {
                 assert!(epoch > self.epoch, "epochs only grow");
@@ -155,6 +164,8 @@ struct World {
     core: Core,
     shadow: Shadow,
     now: Millis,
+    /// How far the machine's clock is from the one that leases are counted by.
+    set: i64,
     sessions: u64,
     jobs: Vec<Uuid>,
     peers: BTreeMap<usize, Peer>,
@@ -191,6 +202,7 @@ enum Step {
     Readmit(u8),
     Heartbeat(u8),
     Wait(u16),
+    SetClock(i16),
     Restart,
 }
 
@@ -284,6 +296,7 @@ impl World {
             core: Core::new(limits()),
             shadow: Shadow::default(),
             now: 1_000_000,
+            set: 0,
             sessions: 0,
             jobs: Vec::new(),
             peers: BTreeMap::new(),
@@ -303,7 +316,11 @@ impl World {
             let before = self.shadow.one(lease.job);
             result.before = before.jobs[&lease.job].committed(*unit);
         }
-        let (answer, effects) = self.core.apply(event, self.now);
+        let time = Time {
+            now: self.now,
+            date: self.now.saturating_add_signed(self.set),
+        };
+        let (answer, effects) = self.core.apply(event, time);
         for effect in effects {
             match effect {
                 Effect::Change(change) => self.shadow.write(change),
@@ -498,6 +515,7 @@ impl World {
                 self.now += Millis::from(time);
                 self.tell(Event::Tick);
             }
+            Step::SetClock(by) => self.set = i64::from(by) * 10,
             Step::Restart => self.restart(),
         }
     }
