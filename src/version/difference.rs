@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{Base, Error, Factor, History, Matrix, factors};
+use super::{Base, Error, Factor, History, Matrix, by_tensor, factors};
 use crate::model::TensorData;
 use crate::objects::Digest;
 use crate::proto::v1;
@@ -76,31 +76,18 @@ pub fn relative_norm(
     edit: &v1::Edit,
 ) -> Result<f64, Error> {
     let before = factors(history, &parent.edits)?;
+    let added = edit.factors.iter().map(|it| added(history, it));
+    let added = added.collect::<Result<Vec<Factor>, Error>>()?;
+    for factor in &added {
+        base.check(factor)?;
+    }
     let mut largest = 0.0_f64;
-    for described in &edit.factors {
-        let factor = match described.data.as_slice() {
-            [] => {
-                let digest = described.digest.parse()?;
-                let data = history.store().objects().read(&digest)?;
-                Factor::from_proto(described, &data)?
-            }
-            data => {
-                // Who sends the numbers need not name them.
-                let mut described = described.clone();
-                if described.digest.is_empty() {
-                    described.digest = Digest::of(data).to_string();
-                }
-                Factor::from_proto(&described, data)?
-            }
-        };
-        base.check(&factor)?;
-        let mut all: Vec<&Factor> = before
-            .iter()
-            .filter(|it| it.tensor == factor.tensor)
-            .collect();
-        let parent = elements(&base.matrix(&factor.tensor, &all)?);
-        all.push(&factor);
-        let edited = elements(&base.matrix(&factor.tensor, &all)?);
+    // Of a matrix all together: each of many may be small, and their sum is not.
+    for (tensor, added) in by_tensor(&added) {
+        let mut all: Vec<&Factor> = before.iter().filter(|it| it.tensor == tensor).collect();
+        let parent = elements(&base.matrix(tensor, &all)?);
+        all.extend(added);
+        let edited = elements(&base.matrix(tensor, &all)?);
         let change = norm(parent.iter().zip(&edited).map(|(a, b)| b - a));
         // What is not a number is kept: no gate lets it through.
         let relative = change / norm(parent.iter().copied());
@@ -109,6 +96,22 @@ pub fn relative_norm(
         }
     }
     Ok(largest)
+}
+
+/// A factor of an edit on its way in, whose numbers come with it or are stored.
+fn added(history: History<'_>, described: &v1::LowRankFactor) -> Result<Factor, Error> {
+    let data = described.data.as_slice();
+    if data.is_empty() {
+        let digest = described.digest.parse()?;
+        let data = history.store().objects().read(&digest)?;
+        return Factor::from_proto(described, &data);
+    }
+    // Who sends the numbers need not name them.
+    let mut described = described.clone();
+    if described.digest.is_empty() {
+        described.digest = Digest::of(data).to_string();
+    }
+    Factor::from_proto(&described, data)
 }
 
 /// The edits of one version that another has not, in order, by their digests.
@@ -129,4 +132,65 @@ fn elements(matrix: &Matrix) -> Vec<f32> {
 
 fn norm(numbers: impl Iterator<Item = f32>) -> f64 {
     numbers.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::Checkpoint;
+    use crate::store::Store;
+    use crate::version::base_version;
+
+    #[test]
+    fn the_norm_of_what_an_edit_adds_is_of_its_numbers_named_or_not_and_of_all_factors_together() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+        let base = Base::new(Checkpoint::open(&fixture).unwrap());
+        let weight = &base.checkpoint().layout().layers[1].down.weight;
+        let (tensor, shape) = (weight.name.clone(), weight.shape.clone());
+        let original = norm(elements(&base.matrix(&tensor, &[]).unwrap()).into_iter());
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let history = History::new(&store, "tiny", "base");
+        let parent = base_version("tiny", "base");
+        let factor = |scale: f32| {
+            let (left, right) = (vec![scale; shape[0]], vec![1.0; shape[1]]);
+            Factor::rank_one(tensor.clone(), 1, left, right).to_proto()
+        };
+        let nameless = |scale: f32| v1::LowRankFactor {
+            digest: String::new(),
+            ..factor(scale)
+        };
+        let found = |factors: Vec<v1::LowRankFactor>| {
+            let edit = v1::Edit {
+                factors,
+                ..Default::default()
+            };
+            relative_norm(history, &base, &parent, &edit)
+        };
+        let count = (shape[0] * shape[1]) as f64;
+        let expected = 0.25 * count.sqrt() / original;
+        let close = |found: f64, expected: f64| (found - expected).abs() < 1e-5 * expected;
+        assert!(close(found(vec![factor(0.25)]).unwrap(), expected));
+        assert!(close(found(vec![nameless(0.25)]).unwrap(), expected));
+        // Stored, and named alone.
+        let numbers = factor(0.25).data;
+        store.objects().put(&numbers).unwrap();
+        let stored = v1::LowRankFactor {
+            data: Vec::new(),
+            ..factor(0.25)
+        };
+        assert!(close(found(vec![stored]).unwrap(), expected));
+        let many = vec![nameless(0.125), nameless(0.125), factor(0.25)];
+        assert!(close(found(many).unwrap(), 2.0 * expected));
+        assert_eq!(found(Vec::new()).unwrap(), 0.0);
+        // Other numbers than those that are named.
+        let lying = v1::LowRankFactor {
+            digest: "0".repeat(64),
+            ..factor(0.25)
+        };
+        assert!(found(vec![lying]).is_err());
+    }
 }
