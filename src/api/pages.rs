@@ -6,7 +6,8 @@ use tonic::Status;
 use super::status::{invalid_argument, invalid_page_token};
 
 const DEFAULT_SIZE: u32 = 100;
-const LARGEST_SIZE: u32 = 1000;
+/// Most items of a page.
+pub const LARGEST_SIZE: u32 = 1000;
 /// Most bytes of items in a page, but for a single one: a message stays under 4 MiB.
 pub const BYTES: usize = 3 << 20;
 

@@ -1,14 +1,18 @@
 //! `StatisticsService`: the key statistics of models, made of what jobs and files hold.
 
+use std::cmp::Reverse;
+use std::fmt;
 use std::io::BufReader;
 
 use prost::Message;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::caller::{CREATE_EDIT, answered, check_may, draft};
-use super::status::{Reason, data_loss, failed_precondition, invalid_argument, not_found, status};
-use super::{check, models};
+use super::caller::{CREATE_EDIT, answered, check_may, check_why, draft};
+use super::status::{
+    Reason, data_loss, failed_precondition, invalid_argument, invalid_page_token, not_found, status,
+};
+use super::{check, models, pages};
 use crate::audit;
 use crate::coordinator::Coordinator;
 use crate::edit::{Hyperparameters, Method};
@@ -17,17 +21,21 @@ use crate::objects::{Digest, ObjectStore};
 use crate::proto::v1::statistics_service_server::StatisticsService;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{
-    self, CreateStatisticsRequest, CreateStatisticsResponse, ListStatisticsRequest,
-    ListStatisticsResponse, create_statistics_request::Source,
+    self, CreateStatisticsRequest, CreateStatisticsResponse, DeleteStatisticsRequest,
+    DeleteStatisticsResponse, ListStatisticsRequest, ListStatisticsResponse,
+    create_statistics_request::Source,
 };
 use crate::stats::Moment;
-use crate::store::{Change, Record, Store};
+use crate::store::{Change, Record, RecordKey, Store};
 use crate::version::{base_version, digest_of};
 use crate::wire::names;
 use crate::work;
 
 /// Longest text that says where statistics came from.
 const SOURCE_LIMIT: usize = 1000;
+/// Most key statistics of a layer that are kept of those who may edit, and of those who may not: a
+/// list and a choice among them read them all.
+const LAYER_LIMIT: usize = 500;
 
 /// Serves the statistics of a coordinator's models.
 #[derive(Debug)]
@@ -76,16 +84,20 @@ impl StatisticsOf {
         self.coordinator
             .transact(move |turn| {
                 let mut made = made;
-                let known = turn.store().statistics(&model)?;
                 for one in &mut made {
                     one.create_time = Some(turn.time());
                     one.author.clone_from(&entry.principal);
                     // The same artefact, made by somebody who may edit, stays theirs.
-                    let theirs = known.iter().find(|it| it.name == one.name);
-                    let theirs = theirs.filter(|it| submitted && !it.submitted);
+                    let digest = digest_of(&one.name);
+                    let known = turn.store().statistics(&model, one.layer, digest)?;
+                    let is_new = known.is_none();
+                    let theirs = known.filter(|it| submitted && !it.submitted);
                     one.submitted = submitted && theirs.is_none();
                     if let Some(theirs) = theirs {
                         one.author.clone_from(&theirs.author);
+                    }
+                    if is_new {
+                        check_room(turn.store(), &model, one)?;
                     }
                 }
                 turn.record(entry)?;
@@ -95,6 +107,55 @@ impl StatisticsOf {
             })
             .await?
     }
+}
+
+impl StatisticsOf {
+    async fn delete(
+        &self,
+        request: DeleteStatisticsRequest,
+        mut entry: audit::EntryDraft,
+    ) -> Result<Vec<v1::Statistics>, Status> {
+        check_why("why", &request.why)?;
+        let name = request.name;
+        let (model, digest) = names::parse_statistics(&name).ok_or_else(|| not_found(&name))?;
+        let (model, digest) = (model.to_owned(), digest.to_owned());
+        let store = self.coordinator.store().clone();
+        let of = (model.clone(), digest.clone());
+        let layers = super::blocking(move || layers_with(&store, &of.0, &of.1)).await?;
+        entry.resource.clone_from(&name);
+        self.coordinator
+            .transact(move |turn| {
+                let mut gone = Vec::new();
+                for layer in layers {
+                    gone.extend(turn.store().statistics(&model, layer, &digest)?);
+                }
+                if gone.is_empty() {
+                    return Err(not_found(&name));
+                }
+                let numbers = |one: &v1::Statistics| {
+                    format!("layer {}, {} tokens, made by {}", one.layer, one.tokens, one.author)
+                };
+                entry.detail = gone.iter().map(numbers).collect::<Vec<_>>().join("; ");
+                turn.record(entry)?;
+                let keys = gone.iter().map(|one| RecordKey::statistics(&model, one));
+                turn.write(keys.map(Change::Removed));
+                Ok(gone)
+            })
+            .await?
+    }
+}
+
+/// The layers that have statistics of this digest.
+fn layers_with(store: &Store, model: &str, digest: &str) -> Result<Vec<u32>, Status> {
+    let mut layers = Vec::new();
+    let mut next = store.layer_with_statistics(model, None)?;
+    while let Some(layer) = next {
+        if store.statistics(model, layer, digest)?.is_some() {
+            layers.push(layer);
+        }
+        next = store.layer_with_statistics(model, Some(layer))?;
+    }
+    Ok(layers)
 }
 
 #[tonic::async_trait]
@@ -117,20 +178,123 @@ impl StatisticsService for StatisticsOf {
         &self,
         request: Request<ListStatisticsRequest>,
     ) -> Result<Response<ListStatisticsResponse>, Status> {
-        let parent = request.into_inner().parent;
-        let model = models::model_id(&parent)?.to_owned();
+        let request = request.into_inner();
+        let model = models::model_id(&request.parent)?.to_owned();
+        let size = match request.page_size {
+            // Clients from before there were pages ask for no size, and read one page.
+            0 => pages::size(pages::LARGEST_SIZE)?,
+            asked => pages::size(asked)?,
+        };
+        let token = pages::after("statistics", &request.page_token)?;
         let store = self.coordinator.store().clone();
-        let mut statistics = super::blocking(move || {
+        let (statistics, next_page_token) = super::blocking(move || {
             if store.model(&model)?.is_none() {
-                return Err(not_found(&parent));
+                return Err(not_found(&request.parent));
             }
-            store.statistics(&model).map_err(Status::from)
+            let after = match token.as_deref().map(Place::parse) {
+                Some(None) => return Err(invalid_page_token(&request.page_token)),
+                after => after.flatten(),
+            };
+            let mut found = page(&store, &model, after, size + 1)?;
+            let key = |last: &v1::Statistics| Place::of(last).to_string();
+            let next = pages::cut("statistics", &mut found, size, key);
+            Ok((found, next))
         })
         .await?;
-        let age = |one: &v1::Statistics| one.create_time.map_or(0, |time| time.seconds);
-        statistics.sort_by_key(|one| (one.layer, std::cmp::Reverse(age(one))));
-        Ok(Response::new(ListStatisticsResponse { statistics }))
+        Ok(Response::new(ListStatisticsResponse {
+            statistics,
+            next_page_token,
+        }))
     }
+
+    async fn delete_statistics(
+        &self,
+        request: Request<DeleteStatisticsRequest>,
+    ) -> Result<Response<DeleteStatisticsResponse>, Status> {
+        let asked = request.get_ref();
+        let entry = draft(&request, "statistics.delete", &asked.name, &asked.why);
+        let answer = self.delete(request.into_inner(), entry.clone()).await;
+        let statistics = answered(&self.coordinator, entry, answer).await?;
+        Ok(Response::new(DeleteStatisticsResponse { statistics }))
+    }
+}
+
+/// Where statistics stand in the list of their model: by layer, the newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place<'a> {
+    layer: u32,
+    age: Reverse<(i64, i32)>,
+    digest: &'a str,
+}
+
+impl<'a> Place<'a> {
+    fn of(one: &'a v1::Statistics) -> Self {
+        let made = one.create_time.unwrap_or_default();
+        Self {
+            layer: one.layer,
+            age: Reverse((made.seconds, made.nanos)),
+            digest: digest_of(&one.name),
+        }
+    }
+
+    /// The place of which a page token was made.
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.splitn(4, '/');
+        let (layer, seconds, nanos) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Self {
+            layer: layer.parse().ok()?,
+            age: Reverse((seconds.parse().ok()?, nanos.parse().ok()?)),
+            digest: parts.next()?,
+        })
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Reverse((seconds, nanos)) = self.age;
+        write!(f, "{}/{seconds}/{nanos}/{}", self.layer, self.digest)
+    }
+}
+
+/// The statistics of a model behind a place, at most `most`. Layers are read one by one, as far as
+/// the page goes.
+fn page(
+    store: &Store,
+    model: &str,
+    after: Option<Place<'_>>,
+    most: usize,
+) -> Result<Vec<v1::Statistics>, Status> {
+    let mut found: Vec<v1::Statistics> = Vec::new();
+    let mut next = match after {
+        Some(place) => Some(place.layer),
+        None => store.layer_with_statistics(model, None)?,
+    };
+    while let Some(layer) = next
+        && found.len() < most
+    {
+        let mut all = store.statistics_of_layer(model, layer)?;
+        all.retain(|one| after.is_none_or(|place| Place::of(one) > place));
+        all.sort_by(|one, other| Place::of(one).cmp(&Place::of(other)));
+        found.extend(all);
+        next = store.layer_with_statistics(model, Some(layer))?;
+    }
+    found.truncate(most);
+    Ok(found)
+}
+
+/// Whether a layer has room for more statistics.
+fn check_room(store: &Store, model: &str, new: &v1::Statistics) -> Result<(), Status> {
+    let all = store.statistics_of_layer(model, new.layer)?;
+    let alike = all.iter().filter(|it| it.submitted == new.submitted);
+    if alike.count() < LAYER_LIMIT {
+        return Ok(());
+    }
+    let message = format!(
+        "layer {} of models/{model} has {LAYER_LIMIT} key statistics: withdraw some with \
+         'palimpsest stats delete'",
+        new.layer
+    );
+    Err(failed_precondition(Reason::TooManyStatistics, message))
 }
 
 /// What the last stage of a job summed up, a layer at a time.
@@ -314,14 +478,14 @@ pub(super) fn resolve(
     }
     let id = models::model_id(name)?;
     check::identifier("job.model", id).map_err(|(field, what)| invalid_argument(field, what))?;
-    let all = store.statistics(id)?;
-    let of_layer = || all.iter().filter(|one| one.layer == layer);
-    let best = match spec.statistics_name.as_str() {
-        "" => of_layer()
+    let all = store.statistics_of_layer(id, layer)?;
+        let best = match spec.statistics_name.as_str() {
+        "" => all
+            .iter()
             .filter(|one| !one.submitted)
             .max_by_key(|one| one.tokens),
         named => {
-            let found = of_layer().find(|one| one.name == named);
+            let found = all.iter().find(|one| one.name == named);
             Some(found.ok_or_else(|| {
                 let what = format!(
                     "{name} has no key statistics '{named}' of layer {layer}: 'palimpsest stats \

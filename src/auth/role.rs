@@ -117,6 +117,7 @@ pub const METHODS: &[(&str, Who)] = &[
     ("palimpsest.v1.ObjectService/ReadObject", KNOWN),
     ("palimpsest.v1.ObjectService/WriteObject", STORE),
     ("palimpsest.v1.StatisticsService/CreateStatistics", SUBMIT),
+    ("palimpsest.v1.StatisticsService/DeleteStatistics", EDIT),
     ("palimpsest.v1.StatisticsService/ListStatistics", READ),
     ("palimpsest.v1.StatusService/GetStatus", KNOWN),
     ("palimpsest.v1.StoreService/CollectObjects", ADMINISTER),

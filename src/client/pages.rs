@@ -123,6 +123,23 @@ impl Client {
         .await
     }
 
+    /// The key statistics of a model, `models/{model}`, by layer, the newest first.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn all_statistics(&self, model: &str) -> Result<Vec<v1::Statistics>, Status> {
+        all(|page_token| async {
+            let request = v1::ListStatisticsRequest {
+                parent: model.to_owned(),
+                page_size: 0,
+                page_token,
+            };
+            let page = self.statistics().list_statistics(request).await?.into_inner();
+            Ok((page.statistics, page.next_page_token))
+        })
+        .await
+    }
+
     /// The refs of a model, `models/{model}`.
     ///
     /// # Errors

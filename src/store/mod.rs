@@ -61,7 +61,7 @@ pub use options::Options;
 pub use probe::{Check, Probe, note_check, probe};
 pub use read::CommittedUnit;
 pub use rebuild::{From, Rebuilt, rebuild};
-pub use record::Record;
+pub use record::{Record, RecordKey};
 pub use records::{
     Batch, Change, DivergenceRecord, JobRecord, Landed, ResultRecord, SpecRecord, TaskPlan,
     TaskRecord, UnitRef, Value, Write,

@@ -13,6 +13,18 @@ pub struct Record {
     pub(super) bytes: Vec<u8>,
 }
 
+/// Where a record lies that may go.
+#[derive(Clone, Debug)]
+pub struct RecordKey(pub(super) Vec<u8>);
+
+impl RecordKey {
+    /// Of key statistics.
+    pub fn statistics(model: &str, statistics: &v1::Statistics) -> Self {
+        let digest = statistics.name.rsplit('/').next().unwrap_or_default();
+        Self(keys::statistics(model, statistics.layer, digest))
+    }
+}
+
 impl Record {
     /// An edit with its number: two records, the second is the index by number. The factors' own
     /// numbers must be stored as objects before.
@@ -43,23 +55,10 @@ impl Record {
 
     /// Key statistics of a model, whose object is stored.
     pub fn statistics(model: &str, statistics: &v1::Statistics) -> Self {
-        let digest = statistics.name.rsplit('/').next().unwrap_or_default();
-        // The layer too: equal sums of two layers are two artefacts.
-        let key = format!("{:06}/{digest}", statistics.layer);
-        Self::plain(
-            keys::STATISTICS,
-            model,
-            key.as_bytes(),
-            prost::Message::encode_to_vec(statistics),
-        )
-    }
-
-    /// A message under a letter, a model and a name.
-    fn plain(letter: u8, model: &str, name: &[u8], bytes: Vec<u8>) -> Self {
         Self {
-            key: keys::of_model(letter, model, name),
+            key: RecordKey::statistics(model, statistics).0,
             number: 0,
-            bytes,
+            bytes: prost::Message::encode_to_vec(statistics),
         }
     }
 

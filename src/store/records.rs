@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::Record;
+use super::{Record, RecordKey};
 use crate::objects::Digest;
 use crate::proto::v1;
 
@@ -244,4 +244,6 @@ pub enum Change {
     Model(String, v1::Model),
     /// A record of a version, an edit, a ref or the audit log.
     Record(Record),
+    /// Such a record goes.
+    Removed(RecordKey),
 }

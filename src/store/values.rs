@@ -34,22 +34,23 @@ impl Store {
             if repeated && !seen.insert(key.clone()) {
                 continue;
             }
-            let value = Some(self.record(change)?);
+            let value = self.record(change)?;
             writes.push(Write { key, value });
         }
         writes.reverse();
         Ok(writes)
     }
 
-    fn record(&self, change: &Change) -> Result<Vec<u8>, Error> {
-        Ok(match change {
+    /// The record that a change writes; none where it goes.
+    fn record(&self, change: &Change) -> Result<Option<Vec<u8>>, Error> {
+        Ok(Some(match change {
             Change::Spec(_, spec) => self.keep(&spec.encode_to_vec())?.encode_to_vec(),
             Change::Job(_, record) => record.encode_to_vec(),
             Change::Task(_, _, record) => record.encode_to_vec(),
             Change::Result(_, _, record, bytes) => {
                 // One that repeats another says the digest itself, and has no bytes.
                 if record.source.is_some() {
-                    return Ok(record.encode_to_vec());
+                    return Ok(Some(record.encode_to_vec()));
                 }
                 ResultRecord {
                     value: Some(self.keep(bytes)?),
@@ -67,7 +68,8 @@ impl Store {
                 number: record.number,
             }
             .encode_to_vec(),
-        })
+            Change::Removed(_) => return Ok(None),
+        }))
     }
 
     /// Stores the large results of a batch together, before one after the other is referred to: in
@@ -183,6 +185,7 @@ fn key(change: &Change) -> Vec<u8> {
         Change::Epoch(_) => keys::EPOCH.to_vec(),
         Change::Model(id, _) => keys::model(id),
         Change::Record(record) => record.key.clone(),
+        Change::Removed(key) => key.0.clone(),
     }
 }
 

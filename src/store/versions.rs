@@ -134,21 +134,6 @@ impl Store {
             .collect()
     }
 
-    /// Every message under a letter and a model, by name.
-    pub(super) fn plain_records<M: prost::Message + Default>(
-        &self,
-        letter: u8,
-        model: &str,
-    ) -> Result<Vec<M>, Error> {
-        self.index
-            .prefix(&keys::of_model(letter, model, &[]))
-            .map(|entry| {
-                let (key, value) = entry?;
-                decode(&key, &self.numbered(&key, &value)?.1)
-            })
-            .collect()
-    }
-
     /// The objects that a model's edits refer to: their factors.
     ///
     /// # Errors
@@ -250,7 +235,7 @@ impl Store {
             .collect()
     }
 
-    fn numbered(&self, key: &[u8], value: &[u8]) -> Result<(u64, Vec<u8>), Error> {
+    pub(super) fn numbered(&self, key: &[u8], value: &[u8]) -> Result<(u64, Vec<u8>), Error> {
         let record: Numbered = decode(key, value)?;
         Ok((
             record.number,

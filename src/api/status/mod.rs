@@ -90,6 +90,8 @@ reasons! {
     LeaseNotLive, FailedPrecondition, "drop the lease";
     /// An edit needs key statistics that are not there.
     StatisticsMissing, FailedPrecondition, "run the command that the message names, then repeat the request";
+    /// A layer has as many key statistics as are kept.
+    TooManyStatistics, FailedPrecondition, "withdraw some with 'palimpsest stats delete'";
     /// The job has not succeeded.
     JobNotDone, FailedPrecondition, "wait until the job has succeeded, then repeat the request";
     /// Something that a version needs is not stored.

@@ -1,5 +1,6 @@
 //! `palimpsest stats`: what the inputs of the edited matrices look like over ordinary text.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,6 +29,8 @@ pub enum Command {
     /// Show what there is
     #[command(alias = "show")]
     List(ListArgs),
+    /// Withdraw some: no edit is computed with them from now on
+    Delete(DeleteArgs),
 }
 
 /// Flags of `stats collect`.
@@ -83,6 +86,19 @@ pub struct ListArgs {
     model: Option<String>,
 }
 
+/// Flags of `stats delete`.
+#[derive(Debug, clap::Args)]
+pub struct DeleteArgs {
+    /// Their digest, the beginning of it, or their name
+    statistics: String,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    why: String,
+    /// The model; the only one there is if it is not given
+    #[arg(long)]
+    model: Option<String>,
+}
+
 /// Some layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Layers(Vec<u32>);
@@ -129,6 +145,13 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
         Command::List(args) => {
             Connection::with(config, Need::Records, async |client| {
                 list(client, &args).await?;
+                Ok(ExitCode::SUCCESS)
+            })
+            .await
+        }
+        Command::Delete(args) => {
+            Connection::with(config, Need::Records, async |client| {
+                delete(client, &args).await?;
                 Ok(ExitCode::SUCCESS)
             })
             .await
@@ -201,16 +224,11 @@ async fn import(client: &Client, args: &ImportArgs) -> anyhow::Result<()> {
 
 async fn list(client: &Client, args: &ListArgs) -> anyhow::Result<()> {
     let model = names::model(client, args.model.as_deref()).await?;
-    let request = v1::ListStatisticsRequest { parent: model };
-    let found = client
-        .statistics()
-        .list_statistics(request)
-        .await?
-        .into_inner();
+    let found = client.all_statistics(&model).await?;
     if !args.json {
-        return show(&found.statistics);
+        return show(&found);
     }
-    for one in &found.statistics {
+    for one in &found {
         let line = serde_json::json!({
             "name": one.name, "version": one.version, "layer": one.layer, "tokens": one.tokens,
             "channels": one.channels, "corpus": one.corpus, "source": one.source, "size": one.size,
@@ -218,10 +236,42 @@ async fn list(client: &Client, args: &ListArgs) -> anyhow::Result<()> {
                 "trace": it.trace, "largest": it.largest, "smallest": it.smallest,
                 "effective_rank": it.effective_rank, "rank": it.rank, "rank_99": it.rank_99,
             })),
+            "author": one.author, "submitted": one.submitted,
+            "time": names::timestamp(one.create_time.as_ref()),
         });
         output::json(&line)?;
     }
     Ok(())
+}
+
+async fn delete(client: &Client, args: &DeleteArgs) -> anyhow::Result<()> {
+    let model = names::model(client, args.model.as_deref()).await?;
+    let name = match args.statistics.contains('/') {
+        true => args.statistics.clone(),
+        false => named(&client.all_statistics(&model).await?, &model, &args.statistics)?,
+    };
+    let request = v1::DeleteStatisticsRequest {
+        name,
+        why: args.why.clone(),
+    };
+    let gone = client.statistics().delete_statistics(request).await?;
+    show(&gone.into_inner().statistics)
+}
+
+/// The name of the only statistics whose digest begins so.
+fn named(all: &[v1::Statistics], model: &str, digest: &str) -> anyhow::Result<String> {
+    let begins = |one: &&v1::Statistics| names::full(&one.name).starts_with(digest);
+    let found: BTreeSet<&str> = all.iter().filter(begins).map(|one| &*one.name).collect();
+    match found.iter().next() {
+        Some(only) if found.len() == 1 => Ok((*only).to_owned()),
+        Some(_) => bail!(
+            "{} key statistics of {model} begin with '{digest}': give more digits",
+            found.len()
+        ),
+        None => bail!(
+            "{model} has no key statistics '{digest}': 'palimpsest stats list' shows those there are"
+        ),
+    }
 }
 
 fn show(statistics: &[v1::Statistics]) -> anyhow::Result<()> {
@@ -232,6 +282,7 @@ fn show(statistics: &[v1::Statistics]) -> anyhow::Result<()> {
         ("RANK", Align::Right),
         ("EFFECTIVE", Align::Right),
         ("SOURCE", Align::Left),
+        ("BY", Align::Left),
         ("MADE", Align::Left),
         ("DIGEST", Align::Left),
     ]);
@@ -243,6 +294,10 @@ fn show(statistics: &[v1::Statistics]) -> anyhow::Result<()> {
             spread(one, |it| it.rank.to_string()),
             spread(one, |it| format!("{:.1}", it.effective_rank)),
             one.source.clone(),
+            match one.submitted {
+                true => format!("{} (may not edit)", one.author),
+                false => one.author.clone(),
+            },
             output::time(one.create_time.as_ref()),
             names::brief(&one.name).to_owned(),
         ]);
@@ -280,6 +335,22 @@ fn text(args: &CollectArgs) -> anyhow::Result<Text> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statistics_are_named_by_the_beginning_of_one_digest() {
+        let one = |digest: &str, layer| v1::Statistics {
+            name: format!("models/m/statistics/{digest}"),
+            layer,
+            ..Default::default()
+        };
+        let all = [one("ab12", 0), one("ab12", 1), one("ab34", 1)];
+        let name = named(&all, "models/m", "ab1").unwrap();
+        assert_eq!(name, "models/m/statistics/ab12");
+        for (digest, what) in [("ab", "2 key statistics"), ("cd", "no key statistics")] {
+            let said = named(&all, "models/m", digest).unwrap_err().to_string();
+            assert!(said.contains(what), "{said}");
+        }
+    }
 
     #[test]
     fn layers_are_numbers_and_ranges() {

@@ -88,8 +88,11 @@ impl Shadow {
                 assert!(epoch > self.epoch, "epochs only grow");
                 self.epoch = epoch;
             }
-            Change::Divergence(..) | Change::Model(..) | Change::Cached(..) | Change::Record(_) => {
-            }
+            Change::Divergence(..)
+            | Change::Model(..)
+            | Change::Cached(..)
+            | Change::Record(_)
+            | Change::Removed(_) => {}
         }
     }
 
