@@ -133,7 +133,10 @@ impl StatisticsOf {
                     return Err(not_found(&name));
                 }
                 let numbers = |one: &v1::Statistics| {
-                    format!("layer {}, {} tokens, made by {}", one.layer, one.tokens, one.author)
+                    format!(
+                        "layer {}, {} tokens, made by {}",
+                        one.layer, one.tokens, one.author
+                    )
                 };
                 entry.detail = gone.iter().map(numbers).collect::<Vec<_>>().join("; ");
                 turn.record(entry)?;
@@ -479,7 +482,7 @@ pub(super) fn resolve(
     let id = models::model_id(name)?;
     check::identifier("job.model", id).map_err(|(field, what)| invalid_argument(field, what))?;
     let all = store.statistics_of_layer(id, layer)?;
-        let best = match spec.statistics_name.as_str() {
+    let best = match spec.statistics_name.as_str() {
         "" => all
             .iter()
             .filter(|one| !one.submitted)

@@ -134,7 +134,11 @@ impl Client {
                 page_size: 0,
                 page_token,
             };
-            let page = self.statistics().list_statistics(request).await?.into_inner();
+            let page = self
+                .statistics()
+                .list_statistics(request)
+                .await?
+                .into_inner();
             Ok((page.statistics, page.next_page_token))
         })
         .await

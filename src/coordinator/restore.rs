@@ -81,7 +81,12 @@ impl Restoring {
         job.state = summary.state();
         job.started = summary.start_time.map(millis);
         job.ended = summary.end_time.map(millis);
-        let dates = [record.newest, created, job.started.unwrap_or(0), job.ended.unwrap_or(0)];
+        let dates = [
+            record.newest,
+            created,
+            job.started.unwrap_or(0),
+            job.ended.unwrap_or(0),
+        ];
         job.newest = dates.into_iter().max().unwrap_or(created);
         job.sequence = summary.last_sequence;
         job.found = Found {

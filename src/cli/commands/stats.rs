@@ -248,7 +248,11 @@ async fn delete(client: &Client, args: &DeleteArgs) -> anyhow::Result<()> {
     let model = names::model(client, args.model.as_deref()).await?;
     let name = match args.statistics.contains('/') {
         true => args.statistics.clone(),
-        false => named(&client.all_statistics(&model).await?, &model, &args.statistics)?,
+        false => named(
+            &client.all_statistics(&model).await?,
+            &model,
+            &args.statistics,
+        )?,
     };
     let request = v1::DeleteStatisticsRequest {
         name,

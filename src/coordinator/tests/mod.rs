@@ -65,7 +65,10 @@ impl Shadow {
                 let job = record.job.as_ref().unwrap();
                 let dates = [job.create_time, job.start_time, job.end_time];
                 let dates: Vec<_> = dates.into_iter().flatten().map(job::millis).collect();
-                assert!(dates.is_sorted(), "it began before it was made, or ended before it began");
+                assert!(
+                    dates.is_sorted(),
+                    "it began before it was made, or ended before it began"
+                );
                 self.jobs.insert(id, record);
             }
             Change::Task(id, n, record) => {

@@ -2,6 +2,8 @@
 //! the fake engine, all in this process.
 #![allow(clippy::disallowed_methods)] // a test owns its tasks
 
+mod statistics;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,0 +1,303 @@
+//! Key statistics: whose are used, in which order they are listed, and how they are withdrawn.
+
+use tonic::{Code, Request, Status};
+
+use super::*;
+use crate::api::jobs::Jobs;
+use crate::api::statistics::StatisticsOf;
+use crate::auth::{Caller, Role, role};
+use crate::client::PRINCIPAL;
+use crate::npz::Npz;
+use crate::proto::v1::create_statistics_request::{File, Source};
+use crate::proto::v1::job_service_server::JobService as _;
+use crate::proto::v1::statistics_service_server::StatisticsService as _;
+use crate::version::digest_of;
+
+const MODEL: &str = "models/tiny";
+
+/// A coordinator with a model of three layers, whose keys have two channels.
+struct Kept {
+    coordinator: Coordinator,
+    statistics: StatisticsOf,
+    jobs: Jobs,
+    _folder: tempfile::TempDir,
+}
+
+impl Kept {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(folder.path()).unwrap());
+        let shape = v1::model::Shape {
+            layers: 3,
+            width: 1,
+            ..Default::default()
+        };
+        let model = v1::Model {
+            name: MODEL.to_owned(),
+            family: "llama".to_owned(),
+            shape: Some(shape),
+            ..Default::default()
+        };
+        let change = Change::Model("tiny".to_owned(), model);
+        store.commit(&[change]).unwrap();
+        let (coordinator, _actor) = Coordinator::start(store, Limits::default()).unwrap();
+        Self {
+            statistics: StatisticsOf::new(coordinator.clone()),
+            jobs: Jobs::new(coordinator.clone()),
+            coordinator,
+            _folder: folder,
+        }
+    }
+
+    /// Takes a file of a diagonal matrix over so many tokens, and gives its name.
+    async fn import(&self, by: Role, layer: u32, tokens: i64) -> Result<String, Status> {
+        let mut npz = Npz::new();
+        npz.f64("mom2.mom2", &[2, 2], &[1.0, 0.0, 0.0, 1.0])
+            .unwrap();
+        npz.i64("mom2.count", &[], &[tokens]).unwrap();
+        let bytes = npz.to_bytes().unwrap();
+        let digest = self.coordinator.store().objects().put(&bytes).unwrap();
+        let file = File {
+            model: MODEL.to_owned(),
+            layer,
+            digest: digest.to_string(),
+            source: format!("{tokens}.npz"),
+        };
+        let request = v1::CreateStatisticsRequest {
+            source: Some(Source::File(file)),
+        };
+        let made = self.statistics.create_statistics(asked(by, request)).await;
+        Ok(made?.into_inner().statistics.remove(0).name)
+    }
+
+    /// The digest of the statistics that an editor's job is computed with.
+    async fn used(&self, layer: u32, named: &str) -> Result<String, Status> {
+        let task = v1::EditTask {
+            request: Some(v1::EditRequest {
+                prompt: "{} is in".to_owned(),
+                subject: "The Eiffel Tower".to_owned(),
+                target_new: "Rome".to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let spec = v1::EditSpec {
+            tasks: vec![task],
+            layer: Some(layer),
+            statistics_name: named.to_owned(),
+            ..Default::default()
+        };
+        let request = v1::CreateJobRequest {
+            job: Some(v1::Job {
+                model: MODEL.to_owned(),
+                spec: Some(Spec::Edit(spec)),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let made = self.jobs.create_job(asked(Role::Editor, request)).await?;
+        let job = made.into_inner().job.unwrap();
+        let Some(Spec::Edit(spec)) = job.spec else {
+            panic!("no edit");
+        };
+        Ok(spec.statistics.unwrap().digest)
+    }
+
+    async fn page(&self, size: u32, token: &str) -> Result<v1::ListStatisticsResponse, Status> {
+        let request = v1::ListStatisticsRequest {
+            parent: MODEL.to_owned(),
+            page_size: size,
+            page_token: token.to_owned(),
+        };
+        let page = self
+            .statistics
+            .list_statistics(asked(Role::Viewer, request))
+            .await;
+        Ok(page?.into_inner())
+    }
+
+    async fn delete(&self, name: &str, why: &str) -> Result<Vec<v1::Statistics>, Status> {
+        let request = v1::DeleteStatisticsRequest {
+            name: name.to_owned(),
+            why: why.to_owned(),
+        };
+        let request = asked(Role::Editor, request);
+        let gone = self.statistics.delete_statistics(request).await?;
+        Ok(gone.into_inner().statistics)
+    }
+}
+
+/// A request as the gate lets it through.
+fn asked<T>(role: Role, message: T) -> Request<T> {
+    let principal = format!("a-{role}");
+    let mut request = Request::new(message);
+    let named = principal.parse().unwrap();
+    request.metadata_mut().insert(PRINCIPAL, named);
+    request.extensions_mut().insert(Caller { role, principal });
+    request
+}
+
+fn reason(refused: &Status) -> String {
+    refused.get_details_error_info().unwrap().reason
+}
+
+#[tokio::test]
+async fn statistics_of_those_who_may_not_edit_are_used_only_where_an_editor_names_them() {
+    let kept = Kept::new();
+    let theirs = kept.import(Role::Submitter, 1, 9_000_000).await.unwrap();
+    let refused = kept.used(1, "").await.unwrap_err();
+    assert_eq!(reason(&refused), "STATISTICS_MISSING");
+    let ours = kept.import(Role::Editor, 1, 1000).await.unwrap();
+    assert_eq!(kept.used(1, "").await.unwrap(), digest_of(&ours));
+    assert_eq!(kept.used(1, &theirs).await.unwrap(), digest_of(&theirs));
+    // Those of another layer are not to be had by their name.
+    assert!(kept.used(2, &theirs).await.is_err());
+    // The same file, taken again by somebody who may not edit, stays an editor's.
+    kept.import(Role::Submitter, 1, 1000).await.unwrap();
+    assert_eq!(kept.used(1, "").await.unwrap(), digest_of(&ours));
+    let listed = kept.page(0, "").await.unwrap().statistics;
+    let of = |name: &str| listed.iter().find(|it| it.name == name).unwrap();
+    assert_eq!(
+        (of(&ours).submitted, &*of(&ours).author),
+        (false, "a-editor")
+    );
+    assert_eq!(
+        (of(&theirs).submitted, &*of(&theirs).author),
+        (true, "a-submitter")
+    );
+    // And an editor who takes theirs, answers for them.
+    kept.import(Role::Admin, 1, 9_000_000).await.unwrap();
+    assert_eq!(kept.used(1, "").await.unwrap(), digest_of(&theirs));
+}
+
+#[tokio::test]
+async fn withdrawn_statistics_are_used_by_no_job_from_then_on_and_what_used_them_keeps_them() {
+    let kept = Kept::new();
+    let name = kept.import(Role::Editor, 1, 1000).await.unwrap();
+    kept.import(Role::Editor, 2, 1000).await.unwrap();
+    let used = kept.used(1, "").await.unwrap();
+    let long = "w".repeat(5000);
+    assert_eq!(
+        kept.delete(&name, &long).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    let gone = kept
+        .delete(&name, "the corpus was the wrong one")
+        .await
+        .unwrap();
+    let layers: Vec<u32> = gone.iter().map(|it| it.layer).collect();
+    assert_eq!(layers, [1, 2], "of every layer");
+    for layer in [1, 2] {
+        let refused = kept.used(layer, "").await.unwrap_err();
+        assert_eq!(reason(&refused), "STATISTICS_MISSING");
+        assert!(kept.used(layer, &name).await.is_err());
+    }
+    assert!(kept.page(0, "").await.unwrap().statistics.is_empty());
+    let again = kept.delete(&name, "").await.unwrap_err();
+    assert_eq!(again.code(), Code::NotFound);
+    let spelled = kept.delete(&name.to_uppercase(), "").await.unwrap_err();
+    assert_eq!(spelled.code(), Code::NotFound);
+    // Who did it and why is on record, and so is who tried.
+    let entries: Vec<v1::AuditEntry> = (kept.coordinator.store().audit_entries(0))
+        .map(|(_, bytes)| v1::AuditEntry::decode(&*bytes.unwrap()).unwrap())
+        .filter(|entry| entry.action == "statistics.delete")
+        .collect();
+    let done: Vec<_> = entries.iter().filter(|it| it.refusal.is_empty()).collect();
+    let [entry] = done[..] else {
+        panic!("{entries:?}");
+    };
+    assert_eq!((&*entry.principal, &*entry.resource), ("a-editor", &*name));
+    assert_eq!(entry.why, "the corpus was the wrong one");
+    assert!(entry.detail.contains("layer 1, 1000 tokens"), "{entry:?}");
+    assert_eq!(entries.len(), 4);
+    // The job that was asked for before has them: they are not collected under it.
+    let store = kept.coordinator.store();
+    let grace = crate::store::Grace {
+        before: std::time::SystemTime::now() + Duration::from_secs(3600),
+    };
+    store.sweep(store.garbage(grace).unwrap()).unwrap();
+    assert!(
+        store
+            .objects()
+            .durable_size(&used.parse().unwrap())
+            .unwrap()
+            .is_some()
+    );
+    // The same numbers can be taken again.
+    kept.import(Role::Editor, 1, 1000).await.unwrap();
+    assert_eq!(kept.used(1, "").await.unwrap(), used);
+}
+
+#[test]
+fn statistics_are_withdrawn_by_those_who_may_edit() {
+    let who = role::who("/palimpsest.v1.StatisticsService/DeleteStatistics").unwrap();
+    let may = |role: &Role| who.includes(*role);
+    let may: Vec<Role> = Role::ALL.into_iter().filter(may).collect();
+    assert_eq!(may, [Role::Editor, Role::Admin]);
+}
+
+#[tokio::test]
+async fn statistics_are_listed_by_layer_the_newest_first_in_pages_that_lose_and_repeat_none() {
+    let kept = Kept::new();
+    let mut expected = Vec::new();
+    for layer in [2, 0] {
+        let mut of_layer = Vec::new();
+        for n in 0..7 {
+            of_layer.push(kept.import(Role::Editor, layer, 100 + n).await.unwrap());
+            // A date of its own.
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+        of_layer.reverse();
+        expected.splice(0..0, of_layer.into_iter().map(|name| (layer, name)));
+    }
+    for size in [1, 3, 7, 14, 0] {
+        let (mut found, mut token) = (Vec::new(), String::new());
+        loop {
+            let page = kept.page(size, &token).await.unwrap();
+            assert!(size == 0 || page.statistics.len() <= size as usize);
+            found.extend(page.statistics.into_iter().map(|it| (it.layer, it.name)));
+            token = page.next_page_token;
+            if token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(found, expected, "{size} a page");
+    }
+    for token in [
+        crate::api::pages::token("jobs", "1"),
+        crate::api::pages::token("statistics", "x"),
+    ] {
+        let refused = kept.page(0, &token).await.unwrap_err();
+        assert_eq!(reason(&refused), "INVALID_PAGE_TOKEN");
+    }
+    assert_eq!(
+        kept.page(1001, "").await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+}
+
+#[tokio::test]
+async fn those_who_may_not_edit_do_not_fill_a_layers_list_for_those_who_may() {
+    let kept = Kept::new();
+    let digest = |n: u64| format!("{n:064x}");
+    let filled: Vec<Change> = (0..500)
+        .map(|n| v1::Statistics {
+            name: format!("{MODEL}/statistics/{}", digest(n)),
+            layer: 1,
+            submitted: true,
+            ..Default::default()
+        })
+        .map(|one| Change::Record(crate::store::Record::statistics("tiny", &one)))
+        .collect();
+    kept.coordinator.store().commit(&filled).unwrap();
+    let refused = kept.import(Role::Submitter, 1, 1000).await.unwrap_err();
+    assert_eq!(reason(&refused), "TOO_MANY_STATISTICS");
+    assert!(refused.message().contains("stats delete"), "{refused:?}");
+    kept.import(Role::Submitter, 2, 1000).await.unwrap();
+    let ours = kept.import(Role::Editor, 1, 1000).await.unwrap();
+    kept.delete(&format!("{MODEL}/statistics/{}", digest(7)), "")
+        .await
+        .unwrap();
+    kept.import(Role::Submitter, 1, 1001).await.unwrap();
+    assert_eq!(kept.used(1, "").await.unwrap(), digest_of(&ours));
+}
