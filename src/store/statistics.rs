@@ -66,3 +66,65 @@ impl Store {
         Ok(Some(found.layer))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::{Change, From, Options, Record, RecordKey, rebuild, verify};
+    use super::*;
+    use crate::objects::Digest;
+
+    fn one(layer: u32, object: &str) -> v1::Statistics {
+        let digest = Digest::of(object.as_bytes());
+        v1::Statistics {
+            name: format!("models/m/statistics/{digest}"),
+            layer,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn what_was_withdrawn_is_gone_for_the_index_the_log_and_one_made_of_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let layers = |store: &Store| {
+            let (mut layers, mut next) = (Vec::new(), None);
+            while let Some(layer) = store.layer_with_statistics("m", next).unwrap() {
+                layers.push((layer, store.statistics_of_layer("m", layer).unwrap().len()));
+                next = Some(layer);
+            }
+            layers
+        };
+        let store = Store::open(folder.path()).unwrap();
+        for object in ["a", "b", "f"] {
+            store.objects().put(object.as_bytes()).unwrap();
+        }
+        let all = [one(0, "a"), one(0, "b"), one(7, "a"), one(12, "f")];
+        let put = |model: &str, it: &v1::Statistics| Change::Record(Record::statistics(model, it));
+        store
+            .commit(&all.each_ref().map(|it| put("m", it)))
+            .unwrap();
+        // Neighbours in the order of the keys.
+        store
+            .commit(&[put("l", &one(3, "a")), put("m2", &one(3, "a"))])
+            .unwrap();
+        assert_eq!(layers(&store), [(0, 2), (7, 1), (12, 1)]);
+        let gone = [&all[1], &all[2]].map(|it| Change::Removed(RecordKey::statistics("m", it)));
+        store.commit(&gone).unwrap();
+        let expected = [(0, 1), (12, 1)];
+        assert_eq!(layers(&store), expected);
+        // What is written again in one batch with its going is there as the last of them says.
+        let [removed, _] = gone;
+        store.commit(&[removed.clone(), put("m", &all[1])]).unwrap();
+        assert_eq!(layers(&store), [(0, 2), (12, 1)]);
+        store.commit(&[put("m", &all[1]), removed]).unwrap();
+        drop(store);
+        assert_eq!(layers(&Store::open(folder.path()).unwrap()), expected);
+        for from in [From::Log, From::Index] {
+            rebuild(folder.path(), from, |_| ()).unwrap();
+            let store = Store::open(folder.path()).unwrap();
+            assert_eq!(layers(&store), expected);
+        }
+        let report = verify(folder.path(), &Options::default(), |_, _, _| ()).unwrap();
+        assert_eq!(report.problem_count, 0, "{report:?}");
+    }
+}

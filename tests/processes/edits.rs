@@ -413,6 +413,21 @@ fn statistics_of_the_rome_release_are_taken() {
     let made = done(&site, &["stats", "import", "rome.npz", "--layer", "1"]);
     assert!(made.contains("rome.npz") && made.contains("1000"), "{made}");
     done(&site, &edit(&[]));
+    let listed = done(&site, &["stats", "list", "--json"]);
+    let one: Value = serde_json::from_str(listed.trim()).unwrap();
+    assert_eq!(one["submitted"], false);
+    let digest = one["name"].as_str().unwrap().rsplit('/').next().unwrap();
+    let delete = ["stats", "delete", &digest[..12], "--why", "of another text"];
+    assert!(done(&site, &delete).contains("rome.npz"));
+    let said = refused(&site, &edit(&[]));
+    assert!(said.contains("no key statistics of layer 1"), "{said}");
+    assert!(
+        done(&site, &["log"]).contains("v1"),
+        "the edit keeps its record"
+    );
+    assert!(done(&site, &["audit", "list"]).contains("statistics.delete"));
+    done(&site, &["stats", "import", "rome.npz", "--layer", "1"]);
+    done(&site, &edit(&[]));
     std::fs::write(site.path("wrong.npz"), b"PK").unwrap();
     let said = refused(&site, &["stats", "import", "wrong.npz", "--layer", "1"]);
     assert!(
