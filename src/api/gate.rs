@@ -68,7 +68,8 @@ impl Bounds {
 /// What a request is let through with.
 #[derive(Debug)]
 struct Pass {
-    right: Arc<Right>,
+    /// None where nobody is asked who they are.
+    right: Option<Arc<Right>>,
     place: Place,
 }
 
@@ -167,12 +168,37 @@ impl Gate {
             .ok_or_else(|| too_much_held(principal, "streams", streams))
     }
 
+    /// The same where nobody is asked who they are: what is told apart is the address. Nobody there is
+    /// kept from anything else, but a program that leaks streams does not take the coordinator from the
+    /// others. Callers without an address are inside this process.
+    fn hold_by_address<B>(&self, request: &Request<B>) -> Result<Option<Place>, Status> {
+        let Some(peer) = request.extensions().get::<Peer>() else {
+            return Ok(None);
+        };
+        let address = peer.address.ip().to_string();
+        let (role, key) = match role::method(request.uri().path()) {
+            Some(role::CONNECT) => (Role::Worker, format!("workers {address}")),
+            _ => (Role::Viewer, address.clone()),
+        };
+        // Workers and people may be on one machine.
+        let most = self.bounds.connections(Role::Worker);
+        if !peer.admit(|| self.connections.take(&address, most)) {
+            return Err(too_much_held(&address, "connections", most));
+        }
+        let streams = self.bounds.streams(role);
+        let place = self.streams.take(&key, streams);
+        place
+            .map(Some)
+            .ok_or_else(|| too_much_held(&address, "streams", streams))
+    }
+
     /// Lets a request through, with the caller's principal in place of the name that it came with,
     /// or says why not.
     fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<Pass>, Refused> {
         check_audience(request)?;
         let Asks::Proof(tokens) = &self.asks else {
-            return Ok(None);
+            let place = self.hold_by_address(request)?;
+            return Ok(place.map(|place| Pass { right: None, place }));
         };
         let path = request.uri().path();
         let Some(who) = role::who(path) else {
@@ -201,7 +227,7 @@ impl Gate {
         let place = self.hold(request, &caller)?;
         request.headers_mut().remove(AUTHORIZATION);
         request.extensions_mut().insert(caller.clone());
-        let right = Arc::new(Right::new(caller, token));
+        let right = Some(Arc::new(Right::new(caller, token)));
         Ok(Some(Pass { right, place }))
     }
 }
@@ -357,8 +383,10 @@ where
         match self.gate.admit(&mut request) {
             Ok(None) => Either::Right(self.inner.call(request)),
             Ok(Some(Pass { right, place })) => {
-                let watched = right.clone();
-                let request = request.map(|body| Body::new(Watched::request(body, watched)));
+                let request = match right.clone() {
+                    Some(right) => request.map(|body| Body::new(Watched::request(body, right))),
+                    None => request,
+                };
                 let answer = self.inner.call(request);
                 Either::Left(Box::pin(async move {
                     let response = answer.await?;
@@ -399,6 +427,7 @@ where
 mod tests {
     use tonic_types::StatusExt;
 
+    use super::super::listener::Link;
     use super::*;
     use crate::auth;
 
@@ -542,6 +571,51 @@ mod tests {
             let found = [connect, list, read].map(|path| through(audience, path));
             assert_eq!(found, expected, "{audience:?}");
         }
+    }
+
+    #[test]
+    fn where_nobody_is_asked_an_address_holds_so_much_and_no_more() {
+        let gate = Gate::open().with_bounds(Bounds {
+            streams: 3,
+            connections: 16,
+        });
+        let call = |path: &str, host: u8, link: &Arc<Link>| {
+            let mut request = request(path, None);
+            request.extensions_mut().insert(Peer {
+                address: ([10, 0, 0, host], 1).into(),
+                certificate: None,
+                audience: Audience::Any,
+                link: Arc::clone(link),
+            });
+            gate.admit(&mut request).map(Option::unwrap)
+        };
+        let (connect, read) = (
+            "/palimpsest.v1.WorkerService/Connect",
+            "/palimpsest.v1.ObjectService/ReadObject",
+        );
+        let link = Arc::default();
+        let held: Vec<Pass> = (0..3).map(|_| call(read, 1, &link).unwrap()).collect();
+        // Over all connections of the address; of others nothing is taken, and of workers neither.
+        let refused = call(read, 1, &Arc::default()).unwrap_err().status;
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(
+            refused.message().contains("10.0.0.1 has 3 streams"),
+            "{refused:?}"
+        );
+        let info = refused.get_details_error_info().unwrap();
+        assert_eq!(info.reason, "TOO_MUCH_HELD");
+        call(read, 2, &Arc::default()).unwrap();
+        call(connect, 1, &link).unwrap();
+        drop(held);
+        call(read, 1, &link).unwrap();
+        // Connections: three quarters of the table.
+        let links: Vec<Arc<Link>> = (0..12).map(|_| Arc::default()).collect();
+        let taken = links.iter().filter(|link| call(read, 3, link).is_ok());
+        assert_eq!(taken.count(), 12);
+        let refused = call(read, 3, &Arc::default()).unwrap_err().status;
+        assert!(refused.message().contains("12 connections"), "{refused:?}");
+        // Inside this process there is no address, and no bound.
+        assert!(gate.admit(&mut request(read, None)).unwrap().is_none());
     }
 
     #[test]

@@ -228,7 +228,7 @@ impl JobService for Jobs {
         let before = page_number::<Uuid>("jobs", &request.page_token)?;
         let mut jobs = self
             .coordinator
-            .inspect(move |core| core.jobs_before(before, size + 1))
+            .inspect(move |core| core.jobs_before(before, size + 1, pages::BYTES))
             .await?;
         let bytes = |(_, job): &(Uuid, Job)| job.encoded_len();
         let key = |(id, _): &(Uuid, Job)| id.to_string();

@@ -23,7 +23,8 @@ use crate::telemetry::metrics::REFUSALS;
 /// How often the right of a call that goes on is looked at.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// How much of something each principal holds, over all connections.
+/// How much of something each principal holds, over all connections; each address, where nobody is asked
+/// who they are.
 #[derive(Debug, Default)]
 pub struct Holders(Mutex<HashMap<String, usize>>);
 
@@ -109,7 +110,8 @@ enum Half {
 pub struct Watched {
     body: Body,
     half: Half,
-    right: Arc<Right>,
+    /// None where nobody is asked who they are.
+    right: Option<Arc<Right>>,
     looked: Instant,
     /// Wakes a body on which nothing happens; made when it first has to wait.
     wake: Option<Pin<Box<Sleep>>>,
@@ -119,15 +121,15 @@ pub struct Watched {
 impl Watched {
     /// What a caller sends.
     pub fn request(body: Body, right: Arc<Right>) -> Self {
-        Self::new(body, right, Half::Request)
+        Self::new(body, Some(right), Half::Request)
     }
 
     /// What a caller gets.
-    pub fn answer(body: Body, right: Arc<Right>, place: Place) -> Self {
+    pub fn answer(body: Body, right: Option<Arc<Right>>, place: Place) -> Self {
         Self::new(body, right, Half::Answer(place))
     }
 
-    fn new(body: Body, right: Arc<Right>, half: Half) -> Self {
+    fn new(body: Body, right: Option<Arc<Right>>, half: Half) -> Self {
         Self {
             body,
             half,
@@ -141,7 +143,9 @@ impl Watched {
     /// The frame with which the body ends, if its right is over.
     fn look(&mut self) -> Option<Result<Frame<Bytes>, Status>> {
         self.looked = Instant::now();
-        let status = self.right.check().err()?;
+        let right = self.right.as_ref()?;
+        let status = right.check().err()?;
+        let principal = right.caller.principal.clone();
         self.over = true;
         // What the service had behind it is let go at once.
         self.body = Body::empty();
@@ -149,7 +153,6 @@ impl Watched {
             return Some(Err(status));
         }
         REFUSALS.add(["unauthenticated"], 1);
-        let principal = &self.right.caller.principal;
         tracing::info!(principal, reason = status.message(), "a stream was ended");
         let mut trailers = HeaderMap::new();
         Some(
@@ -171,6 +174,9 @@ impl http_body::Body for Watched {
         let this = self.get_mut();
         if this.over {
             return Poll::Ready(None);
+        }
+        if this.right.is_none() {
+            return Pin::new(&mut this.body).poll_frame(context);
         }
         // A body that always has something never waits for its clock.
         if this.looked.elapsed() >= EVERY
@@ -244,7 +250,7 @@ mod tests {
         };
         let mut request = Watched::request(silent(), right.clone());
         let place = holders.take("bob", 1).unwrap();
-        let mut answer = Watched::answer(silent(), right, place);
+        let mut answer = Watched::answer(silent(), Some(right), place);
         let quiet = tokio::time::timeout(Duration::from_secs(10), answer.frame()).await;
         assert!(quiet.is_err(), "a right that stands ends nothing");
         std::fs::write(&path, "").unwrap();

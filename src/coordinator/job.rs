@@ -46,6 +46,8 @@ pub(super) struct Job {
     pub(super) id: Uuid,
     /// The normalised job, without its many parts.
     pub(super) spec: v1::Job,
+    /// What lists show of it, but for what changes.
+    shown: v1::Job,
     /// Its many parts: facts, prompts.
     pub(super) items: Items,
     /// The model, without tensors.
@@ -119,6 +121,7 @@ impl Job {
             keys: reuse::keys(&spec, &new.model),
             cached: 0,
             needs: work::needs(&spec, &new.model.shape.unwrap_or_default()),
+            shown: work::summary(&spec, &items),
             spec,
             items,
             model: new.model,
@@ -600,7 +603,7 @@ impl Job {
             start_time: self.started.map(timestamp),
             end_time: self.ended.map(timestamp),
             last_sequence: self.sequence,
-            ..work::summary(&self.spec, &self.items)
+            ..self.shown.clone()
         }
     }
 

@@ -40,7 +40,8 @@ impl Restoring {
 
     /// A job that has ended.
     pub fn ended(&mut self, id: Uuid, record: JobRecord) {
-        let summary = record.job.unwrap_or_default();
+        let mut summary = record.job.unwrap_or_default();
+        work::shorten(&mut summary);
         if !record.request_id.is_empty() {
             self.core.requests.insert(record.request_id, id);
         }

@@ -1,8 +1,8 @@
 //! The core's state as others see it: jobs, tasks and workers.
 
-use std::cmp::Reverse;
 use std::ops::Bound::{Excluded, Unbounded};
 
+use prost::Message as _;
 use uuid::Uuid;
 
 use super::core::Core;
@@ -39,15 +39,35 @@ impl Core {
         Some(full)
     }
 
-    /// Jobs before one, the newest first.
-    pub fn jobs_before(&self, before: Option<Uuid>, limit: usize) -> Vec<(Uuid, v1::Job)> {
+    /// Jobs before one, the newest first: at most `limit`, and none behind the first that exceeds `bytes`
+    /// bytes of them together.
+    pub fn jobs_before(
+        &self,
+        before: Option<Uuid>,
+        limit: usize,
+        bytes: usize,
+    ) -> Vec<(Uuid, v1::Job)> {
         let range = (Unbounded, before.map_or(Unbounded, Excluded));
-        let open = self.jobs.range(range).rev().take(limit);
-        let ended = self.ended.range(range).rev().take(limit);
-        let mut found: Vec<_> = open.map(|(&id, job)| (id, job.summary())).collect();
-        found.extend(ended.map(|(&id, job)| (id, job.summary.clone())));
-        found.sort_unstable_by_key(|(id, _)| Reverse(*id));
-        found.truncate(limit);
+        let mut open = self.jobs.range(range).rev().peekable();
+        let mut ended = self.ended.range(range).rev().peekable();
+        let (mut found, mut total) = (Vec::new(), 0);
+        while found.len() < limit && total <= bytes {
+            let newest = (open.peek().map(|it| it.0), ended.peek().map(|it| it.0));
+            let next = match newest {
+                (Some(one), Some(other)) if one < other => None,
+                (Some(_), _) => open.next(),
+                (None, _) => None,
+            };
+            let next = match next {
+                Some((&id, job)) => Some((id, job.summary())),
+                None => ended.next().map(|(&id, job)| (id, job.summary.clone())),
+            };
+            let Some(next) = next else {
+                break;
+            };
+            total += next.1.encoded_len();
+            found.push(next);
+        }
         found
     }
 

@@ -29,7 +29,13 @@ pub use reuse::{Key, Keys};
 pub use stage::{Found, Stage};
 pub use trace::noise_factor;
 
+use prost::Message as _;
+
 use crate::proto::v1::{self, job::Spec, leased_unit::Spec as Unit, unit_result::Outcome};
+
+/// Most bytes of a job as lists show it, without its parts and contexts: a page of them fits a message,
+/// and every job that there ever was is remembered so.
+const SUMMARY_LIMIT: usize = 64 << 10;
 
 /// The object in which a job's many parts lie, when they do not lie in the job.
 #[derive(Clone, Copy, Debug)]
@@ -283,6 +289,14 @@ pub fn summary(job: &v1::Job, items: &Items) -> v1::Job {
     job
 }
 
+/// A job as lists show it that was remembered: what earlier programs left in it goes.
+pub fn shorten(summary: &mut v1::Job) {
+    if let Some(work) = of_mut(summary) {
+        work.take_parts();
+        work.shorten();
+    }
+}
+
 /// Checks a job in place and fills in what it left open. Its parts were taken out of it.
 ///
 /// # Errors
@@ -297,10 +311,51 @@ pub fn check(job: &mut v1::Job, items: &Items) -> Result<(), Vec<Violation>> {
             wrong.say("job.spec", what);
         }
     }
+    let bytes = summary(job, items).encoded_len();
+    if bytes > SUMMARY_LIMIT {
+        let what = format_args!(
+            "without its facts, prompts and contexts it has {bytes} bytes: {SUMMARY_LIMIT} at most"
+        );
+        wrong.say("job.spec", what);
+    }
     wrong.into_result()
 }
 
 /// Tokens of a text, without a tokenizer: English runs at some four bytes a token.
 fn estimated_tokens(text: &str) -> f64 {
     text.len() as f64 / 4.0 + 1.0
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lists_would_show_of_a_job_has_a_limit_and_its_facts_are_not_of_it() {
+        let checked = |noise: &str| {
+            let fact = v1::Fact {
+                subject: "The tower".to_owned(),
+                prompt: "The tower stands in".to_owned(),
+                ..Default::default()
+            };
+            let spec = v1::TraceSpec {
+                facts: vec![fact; 5000],
+                kinds: vec![1],
+                noise: noise.to_owned(),
+                ..Default::default()
+            };
+            let mut job = v1::Job {
+                spec: Some(spec.into()),
+                ..Default::default()
+            };
+            let items = pack(&mut job);
+            check(&mut job, &items)
+        };
+        checked("0.1").unwrap();
+        // A number all the same.
+        let long = "0.1".to_owned() + &"0".repeat(100_000);
+        let wrong = checked(&long).unwrap_err();
+        assert!(wrong[0].1.contains("65536 at most"), "{wrong:?}");
+    }
 }

@@ -5,6 +5,7 @@
 mod statistics;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -15,7 +16,7 @@ use tonic_types::StatusExt;
 
 use super::server;
 use crate::client::Client;
-use crate::coordinator::{Coordinator, Limits};
+use crate::coordinator::{Coordinator, Limits, Surroundings};
 use crate::objects::ObjectStore;
 use crate::proto::v1::{self, JobState, job::Spec};
 use crate::store::{Change, Store};
@@ -32,6 +33,10 @@ struct Site {
 
 impl Site {
     async fn new(limits: Limits) -> Self {
+        Self::at(Surroundings::real(), limits).await
+    }
+
+    async fn at(surroundings: Surroundings, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(&folder.path().join("store")).unwrap());
         let model = v1::Model {
@@ -41,7 +46,7 @@ impl Site {
         store
             .commit(&[Change::Model("none".to_owned(), model)])
             .unwrap();
-        let (coordinator, _actor) = Coordinator::start(store, limits).unwrap();
+        let (coordinator, _actor) = Coordinator::start_in(surroundings, store, limits).unwrap();
         let incoming = server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = format!("http://{}", incoming.local_addr().unwrap());
         let serving = server::serve(coordinator.clone(), incoming, std::future::pending());
@@ -400,5 +405,47 @@ async fn a_models_source_that_never_ends_holds_up_no_worker() {
         let job = site.create(job).await.unwrap();
         site.watch(&job.name, 0).await;
         assert_eq!(site.get(&job.name).await.state(), JobState::Succeeded);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_and_its_audit_entry_have_the_date_of_the_machines_clock_as_it_is_set() {
+    const DAY: u64 = 24 * 3600;
+    let date = Arc::new(AtomicU64::new(1000 * DAY));
+    let clock = Arc::clone(&date);
+    let date_of = move || 1000 * clock.load(Ordering::Relaxed);
+    let surroundings = Surroundings::real().dated(date_of);
+    let site = Site::at(surroundings, Limits::default()).await;
+    let _stop = site.work("one", 0);
+    for day in [1000, 1400, 900] {
+        date.store(day * DAY, Ordering::Relaxed);
+        let expected = Some((day * DAY) as i64);
+        let seconds = |time: Option<prost_types::Timestamp>| time.map(|it| it.seconds);
+        let job = site.create(sweep(facts(1, 0), "0.1")).await.unwrap();
+        assert_eq!(seconds(job.create_time), expected);
+        site.watch(&job.name, 0).await;
+        let job = site.get(&job.name).await;
+        // Though the clock that leases are counted by is the machine's own, in another year.
+        assert_eq!(job.state(), JobState::Succeeded);
+        assert_eq!(seconds(job.end_time), expected);
+        let request = v1::CreateRefRequest {
+            parent: "models/none".to_owned(),
+            ref_id: format!("day-{day}"),
+            r#ref: Some(v1::Ref {
+                version: "models/none/versions/v0".to_owned(),
+                ..Default::default()
+            }),
+        };
+        let made = site.client.versions().create_ref(request).await.unwrap();
+        let moved = made.into_inner().r#ref.unwrap().update_time;
+        assert_eq!(seconds(moved), expected);
+        let request = v1::ListAuditEntriesRequest::default();
+        let entries = site.client.audit().list_audit_entries(request).await;
+        let mut entries = entries.unwrap().into_inner().leaves;
+        for action in ["refs.create", "jobs.create"] {
+            let entry = entries.pop().unwrap().entry.unwrap();
+            assert_eq!(entry.action, action);
+            assert_eq!(seconds(entry.time), expected, "{action}");
+        }
     }
 }

@@ -215,15 +215,15 @@ fn places(settings: &ServeConfig) -> usize {
 
 /// Whom the server lets in.
 fn gate(settings: &ServeConfig, connections: usize) -> anyhow::Result<Gate> {
-    if settings.client_ca.is_none() && settings.tokens.is_none() {
-        return Ok(Gate::open());
-    }
-    let tokens = settings.tokens.as_deref().map(Tokens::open).transpose()?;
-    let gate = Gate::guarded(tokens.map(Arc::new));
     let bounds = Bounds {
         streams: settings.streams_per_principal as usize,
         connections,
     };
+    if settings.client_ca.is_none() && settings.tokens.is_none() {
+        return Ok(Gate::open().with_bounds(bounds));
+    }
+    let tokens = settings.tokens.as_deref().map(Tokens::open).transpose()?;
+    let gate = Gate::guarded(tokens.map(Arc::new));
     Ok(gate
         .with_rate(settings.requests_per_second)
         .with_bounds(bounds))

@@ -198,7 +198,7 @@ fn a_request_repeated_with_its_id_makes_one_job() {
         submit(&mut core, 3, "b"),
         Err(Refusal::RequestIdReused { .. })
     ));
-    assert_eq!(core.jobs_before(None, 10).len(), 1);
+    assert_eq!(core.jobs_before(None, 10, 1 << 20).len(), 1);
 }
 
 #[test]
@@ -227,6 +227,31 @@ fn what_happens_to_a_job_is_dated_by_the_machines_clock_and_never_before_what_ca
 }
 
 #[test]
+fn what_earlier_programs_left_in_the_summary_of_a_job_is_not_remembered() {
+    let id = Uuid::from_u128(1);
+    let spec = v1::EditSpec {
+        tasks: vec![v1::EditTask::default(); 10],
+        contexts: vec!["{}".to_owned() + &"x".repeat(3_000_000)],
+        ..Default::default()
+    };
+    let job = v1::Job {
+        name: format!("jobs/{id}"),
+        state: JobState::Cancelled as i32,
+        spec: Some(spec.into()),
+        ..Default::default()
+    };
+    let record = JobRecord {
+        job: Some(job),
+        ..Default::default()
+    };
+    let mut restoring = Restoring::new(limits(), 0, 0);
+    restoring.ended(id, record);
+    let core = restoring.finish();
+    let bytes = prost::Message::encoded_len(&core.job(id).unwrap());
+    assert!(bytes < 200, "{bytes}");
+}
+
+#[test]
 fn of_an_ended_job_what_lists_show_is_remembered_and_the_rest_is_in_the_store() {
     let mut world = World::new();
     let ids = [1, 2, 3].map(|n| {
@@ -244,14 +269,17 @@ fn of_an_ended_job_what_lists_show_is_remembered_and_the_rest_is_in_the_store() 
     assert_eq!(world.task(ids[1], 0).state(), v1::TaskState::Cancelled);
     for _ in 0..2 {
         // Beside those that are open, and in their order.
-        let listed = world.core.jobs_before(None, 2);
+        let listed = world.core.jobs_before(None, 2, 1 << 20);
         assert_eq!(
             listed.iter().map(|it| it.0).collect::<Vec<_>>(),
             [ids[2], ids[1]]
         );
         assert_eq!(listed[1].1.state(), JobState::Cancelled);
-        let listed = world.core.jobs_before(Some(ids[1]), 2);
+        let listed = world.core.jobs_before(Some(ids[1]), 2, 1 << 20);
         assert_eq!(listed.len(), 1);
+        // Nothing is looked at that no page has room for.
+        assert_eq!(world.core.jobs_before(None, 3, 1 << 20).len(), 3);
+        assert_eq!(world.core.jobs_before(None, 3, 1).len(), 1);
         assert_eq!(world.core.census().counts.unwrap(), counts);
         // What is asked of it changes nothing.
         assert_eq!(world.apply(Event::Cancel(ids[1])), Ok(Done::Asked));
