@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn what_lists_would_show_of_a_job_has_a_limit_and_its_facts_are_not_of_it() {
-        let checked = |noise: &str| {
+        let checked = |version: &str| {
             let fact = v1::Fact {
                 subject: "The tower".to_owned(),
                 prompt: "The tower stands in".to_owned(),
@@ -342,20 +342,19 @@ mod tests {
             let spec = v1::TraceSpec {
                 facts: vec![fact; 5000],
                 kinds: vec![1],
-                noise: noise.to_owned(),
+                noise: "0.1".to_owned(),
                 ..Default::default()
             };
             let mut job = v1::Job {
+                version: version.to_owned(),
                 spec: Some(spec.into()),
                 ..Default::default()
             };
             let items = pack(&mut job);
             check(&mut job, &items)
         };
-        checked("0.1").unwrap();
-        // A number all the same.
-        let long = "0.1".to_owned() + &"0".repeat(100_000);
-        let wrong = checked(&long).unwrap_err();
+        checked("models/m/versions/main").unwrap();
+        let wrong = checked(&"v".repeat(100_000)).unwrap_err();
         assert!(wrong[0].1.contains("65536 at most"), "{wrong:?}");
     }
 }
