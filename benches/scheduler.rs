@@ -269,7 +269,7 @@ async fn restart(folder: &Path) -> Result<()> {
     let opened = start.elapsed().as_secs_f64();
     let (coordinator, _actor) = Coordinator::start(store, Limits::default())?;
     let newest = coordinator
-        .inspect(|core| core.jobs_before(None, 1))
+        .inspect(|core| core.jobs_before(None, 1, 0))
         .await?;
     let seconds = start.elapsed().as_secs_f64();
     let counts = newest.first().and_then(|(_, job)| job.counts);
