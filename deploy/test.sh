@@ -35,6 +35,9 @@ cargo test --locked --doc
 # Last, so that the run closes on how many tests there were. All of them run, so that one run
 # names all that fails.
 stage tests
-cargo nextest run --locked --no-fail-fast
+# Many tests wait most of their time, for a lease to end or for Slurm: more run than there are cores.
+# Threads of libtorch that have nothing to do then sleep, and take nobody's core.
+export OMP_WAIT_POLICY=PASSIVE
+cargo nextest run --locked --no-fail-fast --test-threads $((2 * $(nproc)))
 
 stage passed
