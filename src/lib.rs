@@ -144,6 +144,7 @@ pub mod api;
 pub mod audit;
 pub mod auth;
 mod blocking;
+mod caught;
 pub mod causal;
 pub mod cli;
 pub mod client;

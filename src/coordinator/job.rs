@@ -387,6 +387,10 @@ impl Job {
                 if let Some((field, value)) = wire::not_finite(outcome) {
                     return Err(format!("its {field} is {value}"));
                 }
+                let shape = self.model.shape.unwrap_or_default();
+                if let Some(what) = wire::out_of_range(outcome, &shape) {
+                    return Err(format!("its {what}"));
+                }
                 work.accept(&self.items, unit, outcome)
             }
             _ => Err("it says nothing".to_owned()),

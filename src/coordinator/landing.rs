@@ -60,6 +60,30 @@ impl Commit {
         }
     }
 
+    /// The lease, given back without this result: the task is tried again.
+    fn given_back(&self, message: String) -> Event {
+        Event::TaskEnd {
+            session: self.session,
+            lease: self.lease,
+            failure: Some(v1::Failure {
+                failure_class: FailureClass::Transient as i32,
+                message,
+            }),
+        }
+    }
+
+    /// The objects that the result is nothing without, and the sizes that it says they have.
+    fn sums(&self) -> Vec<(String, u64)> {
+        match self.result.outcome.as_deref() {
+            Some(Outcome::StatsShard(shard)) => {
+                let sums = shard.sums.iter();
+                sums.map(|sum| (sum.digest.clone(), sum.size)).collect()
+            }
+            Some(Outcome::StatsSum(sum)) => vec![(sum.digest.clone(), sum.size)],
+            _ => Vec::new(),
+        }
+    }
+
     fn edit(&self) -> Option<&v1::Edit> {
         match self.result.outcome.as_deref() {
             Some(Outcome::Edit(outcome)) => outcome.edit.as_ref(),
@@ -128,7 +152,19 @@ impl Coordinator {
     /// [`Error::Stopped`], [`Error::Audit`].
     pub async fn commit(&self, commit: Commit) -> Result<(), Error> {
         if commit.edit().is_none() {
-            return self.tell(commit.event()).await;
+            let sums = commit.sums();
+            let store = self.store().clone();
+            let missing = match sums.is_empty() {
+                true => None,
+                false => blocking(move || missing_sum(&store, &sums))
+                    .await
+                    .map_err(|_| Error::Stopped)?,
+            };
+            return match missing {
+                // The next stage could only fail on it, again and again: another worker may do better.
+                Some(what) => self.tell(commit.given_back(what)).await,
+                None => self.tell(commit.event()).await,
+            };
         }
         let asked = commit.clone();
         let Some(due) = self.inspect(move |core| core.due(&asked)).await? else {
@@ -145,17 +181,8 @@ impl Coordinator {
             Ok(judged) => judged,
             // Another try may get past it.
             Err(version::Error::Store(error)) => {
-                let failure = v1::Failure {
-                    failure_class: FailureClass::Transient as i32,
-                    message: format!("the edit could not be kept: {error}"),
-                };
-                return self
-                    .tell(Event::TaskEnd {
-                        session: commit.session,
-                        lease: commit.lease,
-                        failure: Some(failure),
-                    })
-                    .await;
+                let what = format!("the edit could not be kept: {error}");
+                return self.tell(commit.given_back(what)).await;
             }
             Err(error) => return self.tell(commit.failed(error.to_string()).event()).await,
         };
@@ -178,6 +205,24 @@ impl Due {
     fn model_id(&self) -> &str {
         digest_of(&self.model.name)
     }
+}
+
+/// What is wrong with the first of these objects that is not stored, or not with the size it is said to
+/// have. A digest that is none is left to the check of the result.
+fn missing_sum(store: &Store, sums: &[(String, u64)]) -> Option<String> {
+    sums.iter().find_map(|(name, size)| {
+        let digest = name.parse().ok()?;
+        match store.objects().size(&digest) {
+            Ok(Some(found)) if found == *size => None,
+            Ok(Some(found)) => Some(format!(
+                "the sum of key statistics in object {name} has {found} bytes, {size} were said"
+            )),
+            Ok(None) => Some(format!(
+                "the sum of key statistics in object {name} is not stored: upload it first"
+            )),
+            Err(error) => Some(format!("the sum of key statistics cannot be seen: {error}")),
+        }
+    })
 }
 
 /// Judges an edit by its gates and makes the version that has it.
@@ -321,4 +366,26 @@ fn rebase(turn: &mut Transaction<'_>, commit: Commit, due: &Due) -> Result<(), E
     };
     turn.apply(event)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Options;
+
+    #[test]
+    fn a_sum_that_is_not_stored_or_has_another_size_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open_with(folder.path(), Options::default()).unwrap();
+        let digest = store.objects().put(b"a sum").unwrap().to_string();
+        let said = |name: &str, size| missing_sum(&store, &[(name.to_owned(), size)]);
+        assert_eq!(said(&digest, 5), None);
+        assert!(
+            said(&digest, 1)
+                .unwrap()
+                .contains("has 5 bytes, 1 were said")
+        );
+        let other = "ab".repeat(32);
+        assert!(said(&other, 5).unwrap().contains("is not stored"));
+    }
 }

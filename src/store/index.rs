@@ -4,13 +4,13 @@
 use std::fs;
 use std::io;
 use std::ops::RangeBounds;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::log::Place;
 use super::log::entry::Mark;
 use super::{Error, Write, keys, sled_memory};
+use crate::caught::caught;
 
 /// How long a database that was just closed may go on holding sled's own lock.
 const LETTING_GO: Duration = Duration::from_secs(10);
@@ -65,14 +65,14 @@ impl Index {
             what,
         };
         // sled checks some of what it reads by assertions.
-        let opened = catch_unwind(AssertUnwindSafe(|| open_database(path)));
+        let opened = caught(|| open_database(path));
         let database = match opened {
-            Ok(Ok(database)) => database,
-            Ok(Err(sled::Error::Io(error))) if !is_about_content(&error) => {
+            Some(Ok(database)) => database,
+            Some(Err(sled::Error::Io(error))) if !is_about_content(&error) => {
                 return Err(Error::io("open", path)(error));
             }
-            Ok(Err(error)) => return Err(damaged(error.to_string())),
-            Err(_) => return Err(damaged("its files contradict each other".to_owned())),
+            Some(Err(error)) => return Err(damaged(error.to_string())),
+            None => return Err(damaged("its files contradict each other".to_owned())),
         };
         Ok(Self {
             database,

@@ -1,7 +1,7 @@
 //! Results of units, looked at as a whole.
 
 use crate::proto::v1::unit_result::Outcome;
-use crate::proto::v1::{EditProbe, EditStep, EvalMeasure, NamedNumber};
+use crate::proto::v1::{EditProbe, EditStep, EvalMeasure, NamedNumber, model};
 
 /// The first number of a result that is none, by its field: an infinity or NaN. Such a number cannot be
 /// averaged, drawn or written as JSON, and says only that the arithmetic left its range.
@@ -44,6 +44,56 @@ pub fn not_finite(outcome: &Outcome) -> Option<(String, f64)> {
         | Outcome::Failure(_) => Vec::new(),
     };
     found.into_iter().find(|(_, value)| !value.is_finite())
+}
+
+/// What a probability may be beyond 0 and 1: a softmax in half precision does not sum to 1 exactly.
+const SLACK: f64 = 0.01;
+
+/// What of a result cannot be of a model of this shape, in words: a probability that is none, a token
+/// that is not in the vocabulary, more or fewer layers than there are. A shape that says nothing
+/// (zeroes) bounds nothing.
+pub fn out_of_range(outcome: &Outcome, shape: &model::Shape) -> Option<String> {
+    let token = |field: &str, ids: &[u32]| {
+        let wrong = |&&id: &&u32| shape.vocabulary > 0 && id >= shape.vocabulary;
+        let id = ids.iter().find(wrong)?;
+        let of = shape.vocabulary;
+        Some(format!("{field} has token {id}, the vocabulary has {of}"))
+    };
+    match outcome {
+        Outcome::Grid(grid) => {
+            let numbers = [("high", grid.high), ("low", grid.low)].into_iter();
+            let scores = grid.scores.iter().map(|&score| ("scores", score));
+            if let Some(what) = numbers.chain(scores).find_map(improbable) {
+                return Some(what);
+            }
+            if shape.layers > 0 && grid.layers != shape.layers {
+                return Some(format!(
+                    "grid has {} layers, the model {}",
+                    grid.layers, shape.layers
+                ));
+            }
+            token("grid", &grid.token_ids).or_else(|| token("answer", &[grid.answer_id]))
+        }
+        Outcome::Completion(completion) => token("completion", &completion.token_ids),
+        Outcome::Edit(made) => {
+            let probes = made.probes.iter().enumerate().flat_map(probe);
+            let steps = made.steps.iter().enumerate();
+            let steps = steps.map(|(n, it)| (format!("steps[{n}].probability"), it.probability));
+            probes
+                .chain(steps)
+                .find_map(|(field, value)| improbable((&field, value)))
+        }
+        Outcome::NoiseLevel(_)
+        | Outcome::StatsShard(_)
+        | Outcome::StatsSum(_)
+        | Outcome::Eval(_)
+        | Outcome::Failure(_) => None,
+    }
+}
+
+fn improbable((field, value): (&str, f64)) -> Option<String> {
+    let no = !(-SLACK..=1.0 + SLACK).contains(&value);
+    no.then(|| format!("{field} is {value}, which is no probability"))
 }
 
 fn named(number: &NamedNumber) -> (String, f64) {
@@ -95,6 +145,65 @@ mod tests {
 
     fn field(outcome: &Outcome) -> Option<String> {
         not_finite(outcome).map(|(field, _)| field)
+    }
+
+    #[test]
+    fn a_result_that_no_model_of_the_shape_can_give_is_found() {
+        let shape = model::Shape {
+            layers: 3,
+            vocabulary: 288,
+            ..Default::default()
+        };
+        let nothing_known = model::Shape::default();
+        let sound = v1::Grid {
+            token_ids: vec![1, 287],
+            high: 1.0,
+            layers: 3,
+            scores: vec![0.0, 1.000_1, 0.2, 0.3, 0.4, 0.5],
+            ..Default::default()
+        };
+        let grid = |change: &dyn Fn(&mut v1::Grid)| {
+            let mut grid = sound.clone();
+            change(&mut grid);
+            Outcome::Grid(grid)
+        };
+        assert_eq!(out_of_range(&grid(&|_| {}), &shape), None);
+        for (outcome, what) in [
+            (grid(&|it| it.high = 1.5), "high is 1.5"),
+            (grid(&|it| it.low = -0.5), "low is -0.5"),
+            (grid(&|it| it.scores[2] = 2.0), "scores is 2"),
+            (grid(&|it| it.layers = 4), "grid has 4 layers, the model 3"),
+            (grid(&|it| it.token_ids[0] = 288), "grid has token 288"),
+            (
+                grid(&|it| it.answer_id = 1_000_000),
+                "answer has token 1000000",
+            ),
+        ] {
+            let found = out_of_range(&outcome, &shape).unwrap();
+            assert!(found.contains(what), "{found}");
+        }
+        let completion = Outcome::Completion(v1::Completion {
+            token_ids: vec![1_000_000],
+            ..Default::default()
+        });
+        assert!(out_of_range(&completion, &shape).is_some());
+        assert_eq!(out_of_range(&completion, &nothing_known), None);
+        let edit = |new_after, probability| {
+            Outcome::Edit(v1::EditOutcome {
+                probes: vec![EditProbe {
+                    new_after,
+                    ..Default::default()
+                }],
+                steps: vec![EditStep {
+                    probability,
+                    ..Default::default()
+                }],
+                ..Default::default()
+            })
+        };
+        assert_eq!(out_of_range(&edit(0.9, 0.1), &shape), None);
+        assert!(out_of_range(&edit(7.0, 0.1), &shape).is_some());
+        assert!(out_of_range(&edit(0.9, -3.0), &shape).is_some());
     }
 
     #[test]

@@ -120,7 +120,20 @@ impl Work for v1::EditSpec {
         if edit.factors.is_empty() {
             return Err("its edit changes nothing: it has no factors".to_owned());
         }
-        Ok(())
+        if edit.method != self.method {
+            return Err(format!(
+                "its edit is by '{}', asked was '{}'",
+                edit.method, self.method
+            ));
+        }
+        let elsewhere = |factor: &&v1::LowRankFactor| Some(factor.layer) != self.layer;
+        match edit.factors.iter().find(elsewhere) {
+            Some(factor) if self.layer.is_some() => Err(format!(
+                "its edit changes layer {}, which is not the one that was asked for",
+                factor.layer
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn note(&self, outcome: &Outcome, found: &mut Found) {
@@ -289,5 +302,44 @@ mod tests {
         assert_eq!(both.norm_warning, None);
         assert_eq!(strictest(&settings, &asked), both);
         assert_eq!(strictest(&v1::EditGates::default(), &settings), settings);
+    }
+
+    #[test]
+    fn an_edit_by_another_method_or_of_another_layer_is_not_the_one_that_was_asked_for() {
+        let task = v1::EditTask {
+            request: Some(v1::EditRequest {
+                subject: "Louvre".into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let spec = v1::EditSpec {
+            method: "r-rome".into(),
+            layer: Some(1),
+            ..Default::default()
+        };
+        let items = Items::of(&v1::EditSpec {
+            tasks: vec![task.clone()],
+            ..Default::default()
+        });
+        let said = |method: &str, layer| {
+            let edit = v1::Edit {
+                requests: task.request.clone().into_iter().collect(),
+                method: method.into(),
+                factors: vec![v1::LowRankFactor {
+                    layer,
+                    ..Default::default()
+                }],
+                ..Default::default()
+            };
+            let outcome = v1::EditOutcome {
+                edit: Some(edit),
+                ..Default::default()
+            };
+            spec.accept(&items, 0, &Outcome::Edit(outcome))
+        };
+        assert_eq!(said("r-rome", 1), Ok(()));
+        assert!(said("ft-l", 1).unwrap_err().contains("'ft-l'"));
+        assert!(said("r-rome", 2).unwrap_err().contains("layer 2"));
     }
 }

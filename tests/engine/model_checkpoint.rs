@@ -416,6 +416,16 @@ fn gguf_files_that_are_not_right_are_named() {
         &["shape [32, 32]", "[16, 32]"],
     );
     spoil("general.alignment", Gguf::U32(0), &["GGUF"]);
+    spoil(
+        "llama.attention.layer_norm_rms_epsilon",
+        Gguf::F32(f32::NAN),
+        &["rms_epsilon", "NaN", "finite"],
+    );
+    spoil(
+        "llama.rope.freq_base",
+        text("500000"),
+        &["rope.freq_base", "500000", "number"],
+    );
     spoil("split.count", Gguf::U16(3), &["3 parts"]);
     spoil(
         "tokenizer.ggml.add_eos_token",
@@ -424,6 +434,17 @@ fn gguf_files_that_are_not_right_are_named() {
     );
     let file = gguf(|metadata, _| metadata.retain(|(key, _)| key != "llama.context_length"));
     refused(file.path(), &["llama.context_length", "missing"]);
+    let file = gguf(|metadata, _| metadata.retain(|(key, _)| key != "tokenizer.ggml.merges"));
+    refused(file.path(), &["tokenizer.ggml.merges", "single bytes"]);
+
+    // The number of a tensor's type is the fifth after its name: dimensions, sizes of two of them.
+    let mut typed = fs::read(fixture("llama/model.f32.gguf")).unwrap();
+    let name = b"blk.0.ffn_up.weight";
+    let at = typed.windows(name.len()).position(|w| w == name).unwrap() + name.len() + 4 + 16;
+    typed[at..at + 4].copy_from_slice(&20_u32.to_le_bytes());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), typed).unwrap();
+    refused(file.path(), &["IQ4_NL", "Q4_0", "another quantisation"]);
 
     let whole = fs::read(fixture("llama/model.f32.gguf")).unwrap();
     let cut = tempfile::NamedTempFile::new().unwrap();

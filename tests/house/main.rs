@@ -38,6 +38,7 @@ const ROOMS: &[&str] = &[
     "auth",
     "invariants",
     "blocking",
+    "caught",
     "text",
     "proto",
 ];

@@ -126,12 +126,13 @@ fn a_result_of_another_fact_kind_or_shape_ends_the_stream_and_is_not_kept() {
     let completion =
         |_: &v1::LeasedUnit| v1::unit_result::Outcome::Completion(v1::Completion::default());
     type Unfit = Box<dyn Fn(&v1::LeasedUnit) -> v1::unit_result::Outcome>;
-    let unfit: [Unfit; 5] = [
+    let unfit: [Unfit; 6] = [
         Box::new(completion),
         Box::new(grid(|grid| grid.kind = 3)),
         Box::new(grid(|grid| grid.fact = None)),
         Box::new(grid(|grid| grid.scores = vec![0.5])),
         Box::new(grid(|grid| grid.high = f64::NAN)),
+        Box::new(grid(|grid| grid.high = 1.5)),
     ];
     for unfit in unfit {
         let (mut world, id) = submitted(Sort::Plain);

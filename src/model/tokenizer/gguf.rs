@@ -90,6 +90,11 @@ impl GgufVocabulary {
 
     fn byte_level(&self) -> Result<Value, Error> {
         let cut = Cut::of(self.pre.as_deref())?;
+        if self.merges.is_empty() {
+            return Err(refused(
+                "byte-level BPE needs tokenizer.ggml.merges: without, every text falls into single bytes".into(),
+            ));
+        }
         let merges = self.merges.iter().map(|merge| {
             merge
                 .split_once(' ')

@@ -9,12 +9,12 @@ mod tests;
 
 pub use gguf::GgufVocabulary;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::Error;
+use crate::caught::caught;
 use pieces::Pieces;
 
 /// A text as tokens.
@@ -149,6 +149,13 @@ impl Tokenizer {
         let value = Value::Object(fields);
         let inner =
             library(|| tokenizers::Tokenizer::from_bytes(value.to_string())).map_err(unusable)?;
+        if let Some(token) = ends_texts(&inner) {
+            let problem = format!("`post_processor` puts {token} behind every text");
+            return Err(unusable(
+                problem
+                    + ": a prompt that ends itself cannot be continued, take it out of the template",
+            ));
+        }
         Ok(Self {
             pieces: Pieces::of(&value),
             inner,
@@ -280,12 +287,27 @@ fn keep_spaces(processor: &mut Value) {
     }
 }
 
+/// The token that the template puts behind every text, if it does: what is traced or continued then stands
+/// behind an end.
+fn ends_texts(tokenizer: &tokenizers::Tokenizer) -> Option<String> {
+    let text = tokenizers::Token::new(0, "x".to_owned(), (0, 1));
+    let text = tokenizers::Encoding::from_tokens(vec![text], 0);
+    let encoding = library(|| tokenizer.post_process(text, None, true)).ok()?;
+    let special = encoding.get_special_tokens_mask();
+    let text = special.iter().rposition(|&special| special == 0)?;
+    encoding.get_tokens().get(text + 1).cloned()
+}
+
 /// Calls the tokenizers library, which takes much of a file on trust, and panics over some that make no
 /// sense: merges that are shorter than the prefix they should have, say.
 fn library<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the tokenizer makes no sense".to_owned()),
+    match caught(call) {
+        Some(result) => result.map_err(|error| error.to_string()),
+        None => Err(
+            "the tokenizers library fails on it: its merges, prefixes and tokens do not fit \
+                     together"
+                .to_owned(),
+        ),
     }
 }
 

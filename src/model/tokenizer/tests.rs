@@ -132,3 +132,28 @@ fn a_tokenizer_that_cuts_at_random_is_refused() {
         .to_string();
     assert!(said.contains("dropout"), "{said}");
 }
+
+#[test]
+fn a_tokenizer_whose_template_ends_every_text_is_refused() {
+    let template = |pieces: Value| {
+        let mut json = byte_level();
+        json["post_processor"] = json!({
+            "type": "TemplateProcessing",
+            "single": pieces,
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [6], "tokens": ["<s>"]}},
+        });
+        Tokenizer::from_json(json.to_string(), vec![])
+    };
+    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+    let token = json!({"SpecialToken": {"id": "<s>", "type_id": 0}});
+    assert!(template(json!([text])).is_ok());
+    assert!(template(json!([token, text])).is_ok());
+    for pieces in [json!([text, token]), json!([token, text, token])] {
+        let said = template(pieces).unwrap_err().to_string();
+        assert!(
+            said.contains("post_processor") && said.contains("<s>"),
+            "{said}"
+        );
+    }
+}

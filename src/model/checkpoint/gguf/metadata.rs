@@ -3,36 +3,47 @@
 
 use candle_core::quantized::gguf_file::Value;
 
+/// What a field that is used must hold. Another kind of value would be read over, and a default taken.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// What its reader looks at itself.
+    Any,
+    /// A finite number.
+    Number,
+    Flag,
+    Text,
+}
+
 /// Metadata below `{architecture}.` that the reader uses.
-const USED: &[&str] = &[
-    "attention.head_count",
-    "attention.head_count_kv",
-    "attention.key_length",
-    "attention.layer_norm_epsilon",
-    "attention.layer_norm_rms_epsilon",
-    "attention.value_length",
-    "block_count",
-    "context_length",
-    "embedding_length",
-    "feed_forward_length",
-    "rope.dimension_count",
-    "rope.freq_base",
-    "rope.scaling.factor",
-    "rope.scaling.type",
+const USED: &[(&str, Kind)] = &[
+    ("attention.head_count", Kind::Any),
+    ("attention.head_count_kv", Kind::Any),
+    ("attention.key_length", Kind::Any),
+    ("attention.layer_norm_epsilon", Kind::Number),
+    ("attention.layer_norm_rms_epsilon", Kind::Number),
+    ("attention.value_length", Kind::Any),
+    ("block_count", Kind::Any),
+    ("context_length", Kind::Any),
+    ("embedding_length", Kind::Any),
+    ("feed_forward_length", Kind::Any),
+    ("rope.dimension_count", Kind::Any),
+    ("rope.freq_base", Kind::Number),
+    ("rope.scaling.factor", Kind::Number),
+    ("rope.scaling.type", Kind::Text),
 ];
 
 /// Metadata below `tokenizer.ggml.` that the reader uses.
-const USED_OF_TOKENIZER: &[&str] = &[
-    "add_bos_token",
-    "add_eos_token",
-    "add_space_prefix",
-    "merges",
-    "model",
-    "pre",
-    "remove_extra_whitespaces",
-    "scores",
-    "token_type",
-    "tokens",
+const USED_OF_TOKENIZER: &[(&str, Kind)] = &[
+    ("add_bos_token", Kind::Flag),
+    ("add_eos_token", Kind::Flag),
+    ("add_space_prefix", Kind::Flag),
+    ("merges", Kind::Any),
+    ("model", Kind::Text),
+    ("pre", Kind::Text),
+    ("remove_extra_whitespaces", Kind::Flag),
+    ("scores", Kind::Any),
+    ("token_type", Kind::Any),
+    ("tokens", Kind::Any),
 ];
 
 /// What metadata that nobody uses may hold.
@@ -106,11 +117,20 @@ fn held(
     field: &str,
     value: &Value,
     context: Option<f64>,
-    used: &[&str],
+    used: &[(&str, Kind)],
     unused: &[(&str, Allowed)],
 ) -> Result<(), Refused> {
-    if used.contains(&field) {
-        return Ok(());
+    if let Some((_, kind)) = used.iter().find(|(name, _)| *name == field) {
+        let (holds, supported) = match kind {
+            Kind::Any => (true, ""),
+            Kind::Number => (number(value).is_some_and(f64::is_finite), "a finite number"),
+            Kind::Flag => (matches!(value, Value::Bool(_)), "true or false"),
+            Kind::Text => (matches!(value, Value::String(_)), "a text"),
+        };
+        return match holds {
+            true => Ok(()),
+            false => Err(Refused::Supported(supported.to_owned())),
+        };
     }
     let Some((_, allowed)) = unused.iter().find(|(name, _)| *name == field) else {
         return Err(Refused::Unknown);
@@ -189,6 +209,18 @@ mod tests {
             ),
             ("vocab_size", Value::U32(32000), None),
             ("block_count", Value::U32(3), None),
+            (
+                "attention.layer_norm_rms_epsilon",
+                Value::F32(1e-5),
+                Some(Value::F32(f32::NAN)),
+            ),
+            ("rope.freq_base", Value::F32(5e5), Some(text("500000"))),
+            (
+                "rope.freq_base",
+                Value::F64(5e5),
+                Some(Value::F32(f32::INFINITY)),
+            ),
+            ("rope.scaling.type", text("none"), Some(Value::U32(2))),
         ] {
             assert!(check(field, &same, Some(2048.0)).is_ok(), "{field}");
             if let Some(other) = other {
@@ -200,6 +232,8 @@ mod tests {
         assert!(matches!(unknown, Err(Refused::Unknown)));
         assert!(check_tokenizer("fim_pre_token_id", &Value::U32(7)).is_ok());
         assert!(check_tokenizer("add_sep_token", &Value::Bool(true)).is_err());
+        assert!(check_tokenizer("add_bos_token", &Value::Bool(true)).is_ok());
+        assert!(check_tokenizer("add_bos_token", &Value::U8(1)).is_err());
         assert!(check_tokenizer("normalizer", &text("nfkc")).is_err());
     }
 }

@@ -8,7 +8,6 @@ mod names;
 
 use std::borrow::Cow;
 use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
@@ -23,6 +22,7 @@ use super::super::config::{self, Config, Family, Rope, RopeScaling};
 use super::super::tokenizer::{GgufVocabulary, Tokenizer};
 use super::mmap;
 use super::tensor::{DType, TensorData, TensorInfo};
+use crate::caught::caught;
 use metadata::Refused;
 use names::{canonical, halves, is_transposed, transposed};
 
@@ -49,6 +49,27 @@ const READABLE: [GgmlDType; 13] = [
     GgmlDType::Q6K,
 ];
 
+/// Storage types that candle does not know, by their number in ggml.
+const UNREADABLE: &[(u32, &str)] = &[
+    (16, "IQ2_XXS"),
+    (17, "IQ2_XS"),
+    (18, "IQ3_XXS"),
+    (19, "IQ1_S"),
+    (20, "IQ4_NL"),
+    (21, "IQ3_S"),
+    (22, "IQ2_S"),
+    (23, "IQ4_XS"),
+    (24, "I8"),
+    (25, "I16"),
+    (26, "I32"),
+    (27, "I64"),
+    (28, "F64"),
+    (29, "IQ1_M"),
+    (34, "TQ1_0"),
+    (35, "TQ2_0"),
+    (39, "MXFP4"),
+];
+
 /// An opened file.
 pub struct File {
     path: PathBuf,
@@ -61,18 +82,13 @@ impl File {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let map = mmap::map(path)?;
         // Some nonsensical headers, such as an alignment of zero, make candle's reader panic.
-        let read = catch_unwind(AssertUnwindSafe(|| {
-            Content::read(&mut Cursor::new(&map[..]))
-        }));
-        let content = match read {
-            Ok(Ok(content)) => content,
-            Ok(Err(source)) => {
-                return Err(malformed(
-                    path,
-                    format!("not a readable GGUF file: {source}"),
-                ));
+        let content = match caught(|| Content::read(&mut Cursor::new(&map[..]))) {
+            Some(Ok(content)) => content,
+            Some(Err(source)) => return Err(malformed(path, unreadable(&said(&source)))),
+            None => {
+                let reason = "its GGUF header makes no sense: get the file anew";
+                return Err(malformed(path, reason.into()));
             }
-            Err(_) => return Err(malformed(path, "its GGUF header makes no sense".into())),
         };
         let mut file = Self {
             path: path.to_owned(),
@@ -448,7 +464,7 @@ impl File {
     }
 
     fn unreadable(&self, name: &str, source: &candle_core::Error) -> Error {
-        malformed(&self.path, format!("tensor `{name}`: {source}"))
+        malformed(&self.path, format!("tensor `{name}`: {}", said(source)))
     }
 
     fn key(&self, field: &str) -> String {
@@ -532,6 +548,32 @@ impl File {
             supported: supported.to_owned(),
         }
     }
+}
+
+/// What candle says, without the stack that it adds where one is asked for.
+fn said(source: &candle_core::Error) -> String {
+    match source {
+        candle_core::Error::WithBacktrace { inner, .. } => said(inner),
+        candle_core::Error::Context { inner, .. } | candle_core::Error::WithPath { inner, .. } => {
+            said(inner)
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Why a header cannot be read. candle gives a type that it does not know by its number.
+fn unreadable(said: &str) -> String {
+    let number = said.strip_prefix("unknown dtype for tensor ");
+    if let Some(number) = number.and_then(|number| number.trim().parse::<u32>().ok()) {
+        let known = UNREADABLE.iter().find(|(at, _)| *at == number);
+        let name = known.map_or_else(|| format!("type {number}"), |(_, name)| (*name).to_owned());
+        return format!(
+            "a tensor is stored as {name}; supported: {TYPES}. Use another quantisation of the model"
+        );
+    }
+    format!(
+        "not a readable GGUF file of version 2 or 3: {said}; if a download broke off, get it anew"
+    )
 }
 
 /// The element type a tensor is read as.
