@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::BufReader;
 
 use prost::Message;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -17,7 +18,7 @@ use crate::audit;
 use crate::coordinator::Coordinator;
 use crate::edit::{Hyperparameters, Method};
 use crate::model::Family;
-use crate::objects::{Digest, ObjectStore};
+use crate::objects::Digest;
 use crate::proto::v1::statistics_service_server::StatisticsService;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{
@@ -25,7 +26,7 @@ use crate::proto::v1::{
     DeleteStatisticsResponse, ListStatisticsRequest, ListStatisticsResponse,
     create_statistics_request::Source,
 };
-use crate::stats::Moment;
+use crate::stats::examine;
 use crate::store::{Change, Record, RecordKey, Store};
 use crate::version::{base_version, digest_of};
 use crate::wire::names;
@@ -41,12 +42,17 @@ const LAYER_LIMIT: usize = 500;
 #[derive(Debug)]
 pub struct StatisticsOf {
     coordinator: Coordinator,
+    /// Whose turn it is to have a file looked at: each takes memory.
+    examining: Semaphore,
 }
 
 impl StatisticsOf {
     /// Serves the statistics of this coordinator's models.
     pub fn new(coordinator: Coordinator) -> Self {
-        Self { coordinator }
+        Self {
+            coordinator,
+            examining: Semaphore::new(1),
+        }
     }
 
     async fn create(
@@ -76,6 +82,7 @@ impl StatisticsOf {
             Source::File(file) => {
                 let model = models::model_id(&file.model)?.to_owned();
                 let id = model.clone();
+                let _turn = self.examining.acquire().await;
                 let made = super::blocking(move || of_file(&store, &id, &file)).await?;
                 (model, vec![made])
             }
@@ -382,25 +389,17 @@ fn of_file(
         let what = format!("the object {digest} is not stored: upload it first");
         return Err(failed_precondition(Reason::ObjectMissing, what));
     };
-    let moment = read(objects, &file.digest).map_err(|status| {
-        invalid_argument("file", format!("{}: {}", file.source, status.message()))
+    let stored = objects.open_object(&digest)?;
+    let examined = examine(BufReader::new(stored), down_channels(&found)).map_err(|error| {
+        let what = format!("{}: {error}", file.source);
+        invalid_argument("file", what)
     })?;
-    let channels = down_channels(&found);
-    if channels.is_some_and(|channels| channels != moment.size() as u64) {
-        let what = format!(
-            "{} has keys of {} channels, the model's have {}: it is of another model",
-            file.source,
-            moment.size(),
-            channels.unwrap_or_default()
-        );
-        return Err(invalid_argument("file", what));
-    }
     Ok(v1::Statistics {
         name: format!("models/{model}/statistics/{digest}"),
         version: digest_of(&base_version(model, &found.digest).name).to_owned(),
         layer: file.layer,
-        tokens: moment.count(),
-        channels: moment.size() as u32,
+        tokens: examined.tokens,
+        channels: examined.channels as u32,
         corpus: file.digest.clone(),
         source: file.source.clone(),
         dtype: v1::Dtype::F32 as i32,
@@ -427,13 +426,6 @@ fn down_channels(model: &v1::Model) -> Option<u64> {
         [one, _] => Some(one),
         _ => None,
     }
-}
-
-fn read(objects: &ObjectStore, digest: &str) -> Result<Moment, Status> {
-    let digest: Digest = digest.parse()?;
-    let file = objects.open_object(&digest)?;
-    Moment::from_npz(BufReader::new(file))
-        .map_err(|error| invalid_argument("object", error.to_string()))
 }
 
 /// Gives a job that edits the layer and the key statistics that it left open.

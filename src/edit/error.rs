@@ -81,6 +81,12 @@ pub enum Error {
         /// A ridge that would make them positive definite.
         ridge: f64,
     },
+    /// Statistics that no keys can have.
+    #[error(
+        "the key statistics are no second moment: they have a direction below 0, which no sum of k k^T has; withdraw \
+         them with 'palimpsest stats delete', and collect or import others"
+    )]
+    Indefinite,
     /// Statistics that no ridge helps.
     #[error(
         "the key statistics are no second moment: their diagonal is not positive; collect them again"

@@ -3,11 +3,13 @@
 use tch::{Device, Kind, Tensor};
 
 use super::Error;
-use crate::stats::Moment;
+use crate::stats::{BELOW_ZERO, Moment};
 
 /// A pivot below this part of its diagonal element is rounding: the statistics are in effect singular. Their products
 /// are formed in single precision.
 const SMALLEST_PIVOT: f64 = 1e-10;
+/// Steps towards the largest eigenvalue: it need not be known well.
+const POWERS: usize = 20;
 
 /// `C = E[k k^T]`, factorised.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ impl KeyCovariance {
     /// Factorises the mean of the statistics with `ridge`, 0 or more, added to its diagonal.
     ///
     /// # Errors
-    /// [`Error::Singular`] with a ridge that would do, [`Error::Degenerate`]; [`Error::Torch`] when memory does not
+    /// [`Error::Singular`] with a ridge that would do, [`Error::Degenerate`], [`Error::Indefinite`]; [`Error::Torch`] when memory does not
     /// suffice.
     pub fn new(moment: &Moment, ridge: f64, device: Device) -> Result<Self, Error> {
         let size = moment.size() as i64;
@@ -43,6 +45,9 @@ impl KeyCovariance {
             .flatten()
         {
             return Ok(Self { factor, ridge });
+        }
+        if cholesky(&mean, BELOW_ZERO * largest_eigenvalue(&mean))?.is_none() {
+            return Err(Error::Indefinite);
         }
         let mean_diagonal = diagonal.mean(Kind::Double).double_value(&[]);
         let mut ridge = ridge.max(1e-8 * mean_diagonal);
@@ -81,6 +86,22 @@ impl KeyCovariance {
     }
 }
 
+/// About the largest absolute eigenvalue; never more than it.
+fn largest_eigenvalue(mean: &Tensor) -> f64 {
+    let _no_grad = tch::no_grad_guard();
+    let mut vector = mean.diagonal(0, 0, 1).abs().sqrt();
+    let mut largest = 0.0;
+    for _ in 0..POWERS {
+        let norm = vector.norm().double_value(&[]);
+        if norm == 0.0 || !norm.is_finite() {
+            break;
+        }
+        vector = mean.mv(&(vector / norm));
+        largest = vector.norm().double_value(&[]);
+    }
+    largest
+}
+
 /// The factor, where there is one that rounding did not make.
 fn cholesky(mean: &Tensor, ridge: f64) -> Result<Option<Tensor>, Error> {
     let _no_grad = tch::no_grad_guard();
@@ -117,6 +138,17 @@ mod tests {
         let length = 10.0_f64.sqrt();
         assert!((found[0] - 3.0 / length).abs() < 1e-12, "{found:?}");
         assert!((found[1] + 1.0 / length).abs() < 1e-12, "{found:?}");
+    }
+
+    #[test]
+    fn statistics_with_a_direction_below_zero_are_refused_whatever_ridge_would_do() {
+        // Cosines of 0.9, 0.9 and -0.9 between three directions: any two can be, all three cannot.
+        let sum = vec![1.0, 0.9, 0.9, 0.9, 1.0, -0.9, 0.9, -0.9, 1.0];
+        let moment = Moment::new(3, sum, 10).unwrap();
+        let refused = KeyCovariance::new(&moment, 0.0, Device::Cpu);
+        assert!(matches!(refused, Err(Error::Indefinite)), "{refused:?}");
+        let refused = covariance(&[1.0, 2.0, 2.0, 1.0], 10, 0.0);
+        assert!(matches!(refused, Err(Error::Indefinite)), "{refused:?}");
     }
 
     #[test]

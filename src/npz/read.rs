@@ -73,6 +73,50 @@ impl<R: Read + Seek> Reader<R> {
     /// # Errors
     /// [`Error::Missing`]; [`Error::Array`] for other types, Fortran order, or a damaged array.
     pub fn numbers(&mut self, name: &str) -> Result<Numbers, Error> {
+        self.read(name, |mut entry| npy(&mut entry))
+    }
+
+    /// The shape of an array, without its numbers.
+    ///
+    /// # Errors
+    /// As [`Reader::numbers`].
+    pub fn shape(&mut self, name: &str) -> Result<Vec<usize>, Error> {
+        self.read(name, |mut entry| Ok(header(&mut entry)?.shape))
+    }
+
+    /// Gives the rows of a matrix one by one, from the first, to `take`, which may say what is wrong
+    /// with one. No more than a row is in memory.
+    ///
+    /// # Errors
+    /// As [`Reader::numbers`], and for an array that is no matrix; what `take` gives, as
+    /// [`Error::Array`].
+    pub fn rows(
+        &mut self,
+        name: &str,
+        mut take: impl FnMut(usize, &[f64]) -> Result<(), String>,
+    ) -> Result<(), Error> {
+        self.read(name, |mut entry| {
+            let Header { shape, number, .. } = header(&mut entry)?;
+            let &[rows, columns] = &shape[..] else {
+                return Err(format!("has the shape {shape:?}: it must be a matrix"));
+            };
+            let mut bytes = vec![0; columns * number.size];
+            let mut row = Vec::with_capacity(columns);
+            for at in 0..rows {
+                entry.read_exact(&mut bytes).map_err(cut)?;
+                row.clear();
+                row.extend(bytes.chunks_exact(number.size).map(number.read));
+                take(at, &row)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn read<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(zip::read::ZipFile<'_, R>) -> Result<T, String>,
+    ) -> Result<T, Error> {
         let wrong = |problem: String| Error::Array {
             name: name.to_owned(),
             problem,
@@ -97,13 +141,23 @@ impl<R: Read + Seek> Reader<R> {
         if entry.size() > LARGEST {
             return Err(wrong(format!("claims {} bytes", entry.size())));
         }
-        npy(entry).map_err(wrong)
+        read(entry).map_err(wrong)
     }
 }
 
-/// Reads a `.npy` stream.
-fn npy(mut source: impl Read) -> Result<Numbers, String> {
-    let cut = |error: std::io::Error| format!("cannot be read to its end: {error}");
+fn cut(error: std::io::Error) -> String {
+    format!("cannot be read to its end: {error}")
+}
+
+/// What stands before the numbers of a `.npy` stream.
+struct Header {
+    shape: Vec<usize>,
+    number: Number,
+    /// Of all numbers.
+    bytes: usize,
+}
+
+fn header(source: &mut impl Read) -> Result<Header, String> {
     let mut start = [0; 8];
     source.read_exact(&mut start).map_err(cut)?;
     if &start[..6] != b"\x93NUMPY" {
@@ -157,6 +211,20 @@ fn npy(mut source: impl Read) -> Result<Numbers, String> {
         .and_then(|count| count.checked_mul(number.size))
         .filter(|&bytes| bytes as u64 <= LARGEST)
         .ok_or_else(|| format!("claims the shape {shape:?}"))?;
+    Ok(Header {
+        shape,
+        number,
+        bytes,
+    })
+}
+
+/// Reads a `.npy` stream.
+fn npy(source: &mut impl Read) -> Result<Numbers, String> {
+    let Header {
+        shape,
+        number,
+        bytes,
+    } = header(source)?;
     // Grown while it is read: a header that lies about a size shall not allocate it.
     let mut values = Vec::new();
     let mut left = bytes;
@@ -231,6 +299,18 @@ mod tests {
         assert_eq!(file.numbers("a").unwrap().shape, [2, 3]);
         assert_eq!(file.numbers("a").unwrap().values[1], 2.5);
         assert_eq!(file.numbers("b").unwrap().values, [0.1, f64::MAX]);
+        assert_eq!(file.shape("a").unwrap(), [2, 3]);
+        let mut rows = Vec::new();
+        let mut take = |at, row: &[f64]| {
+            rows.push((at, row.to_vec()));
+            Ok(())
+        };
+        file.rows("a", &mut take).unwrap();
+        assert_eq!(rows[0], (0, vec![1.0, 2.5, -3.0]));
+        assert_eq!((rows.len(), rows[1].0, rows[1].1[1]), (2, 1, 5.0));
+        let stop = file.rows("a", |at, _| Err(format!("has a bad row {at}")));
+        assert!(stop.unwrap_err().to_string().contains("has a bad row 0"));
+        assert!(file.rows("b", |_, _| Ok(())).is_err());
         let scalar = file.numbers("c").unwrap();
         assert_eq!((scalar.shape.len(), scalar.values[0]), (0, -7.0));
     }
@@ -250,10 +330,10 @@ mod tests {
             b"\x93NUMPY\x09\x00\x00\x00",
             b"\x93NUMPY\x01\x00\x05\x00{'a':",
         ] {
-            assert!(npy(broken).is_err());
+            assert!(npy(&mut &broken[..]).is_err());
         }
         let lying = b"\x93NUMPY\x01\x00\x3e\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1000000,)}\n\n";
-        let said = npy(&lying[..]).unwrap_err();
+        let said = npy(&mut &lying[..]).unwrap_err();
         assert!(said.contains("to its end"), "{said}");
     }
 }

@@ -10,6 +10,7 @@
 #[cfg(feature = "torch")]
 mod collector;
 mod error;
+mod examine;
 mod moment;
 #[cfg(feature = "torch")]
 mod spectrum;
@@ -17,6 +18,7 @@ mod spectrum;
 #[cfg(feature = "torch")]
 pub use collector::{Collector, pieces, self_sample};
 pub use error::Error;
+pub use examine::{BELOW_ZERO, Examined, examine};
 pub use moment::Moment;
 #[cfg(feature = "torch")]
 pub use spectrum::Spectrum;

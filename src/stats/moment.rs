@@ -99,6 +99,11 @@ impl Moment {
         self.count
     }
 
+    /// The sum alone, as it was.
+    pub(super) fn into_sum(self) -> Vec<f64> {
+        self.sum
+    }
+
     /// The sum, `[size, size]` row by row.
     pub fn sum(&self) -> &[f64] {
         &self.sum
@@ -164,18 +169,15 @@ impl Moment {
     /// # Errors
     /// [`Error::Npz`] for another kind of file, [`Error::Malformed`] for arrays that are no second moment.
     pub fn from_npz(file: impl Read + Seek) -> Result<Self, Error> {
-        let mut file = npz::read::Reader::open(file)?;
-        let count = file.numbers("mom2.count")?;
+        Self::from_reader(&mut npz::read::Reader::open(file)?)
+    }
+
+    pub(super) fn from_reader(
+        file: &mut npz::read::Reader<impl Read + Seek>,
+    ) -> Result<Self, Error> {
+        let count = count_of(file)?;
         let sum = file.numbers("mom2.mom2")?;
         let malformed = |problem: String| Error::Malformed { problem };
-        let count = match count.values.as_slice() {
-            [count] if (1.0..=MOST_KEYS).contains(count) && count.fract() == 0.0 => *count as u64,
-            other => {
-                return Err(malformed(format!(
-                    "mom2.count is {other:?}: it must be one whole number, 1 or more and at most {MOST_KEYS}"
-                )));
-            }
-        };
         match sum.shape.as_slice() {
             [rows, columns] if rows == columns => {
                 let moment = Self::new(*rows, sum.values, count)?;
@@ -194,6 +196,19 @@ impl Moment {
     /// As [`Moment::from_npz`].
     pub fn from_npz_bytes(bytes: &[u8]) -> Result<Self, Error> {
         Self::from_npz(Cursor::new(bytes))
+    }
+}
+
+/// How many keys a file says it is of.
+pub(super) fn count_of(file: &mut npz::read::Reader<impl Read + Seek>) -> Result<u64, Error> {
+    let count = file.numbers("mom2.count")?;
+    match count.values.as_slice() {
+        [count] if (1.0..=MOST_KEYS).contains(count) && count.fract() == 0.0 => Ok(*count as u64),
+        other => Err(Error::Malformed {
+            problem: format!(
+                "mom2.count is {other:?}: it must be one whole number, 1 or more and at most {MOST_KEYS}"
+            ),
+        }),
     }
 }
 

@@ -2,12 +2,10 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Error, Moment};
+use super::{BELOW_ZERO, Error, Moment};
 
 /// Eigenvalues below this part of the largest are what rounding leaves of 0.
 const ROUNDING: f64 = 1e-9;
-/// A sum of squares has no direction below 0; single precision leaves this part of the largest.
-const BELOW_ZERO: f64 = 1e-4;
 /// Significant digits of what is told: fewer than two machines agree in.
 const DIGITS: i32 = 6;
 

@@ -51,9 +51,19 @@ impl Kept {
 
     /// Takes a file of a diagonal matrix over so many tokens, and gives its name.
     async fn import(&self, by: Role, layer: u32, tokens: i64) -> Result<String, Status> {
+        let sum = [1.0, 0.0, 0.0, 1.0];
+        self.import_sum(by, layer, &sum, tokens).await
+    }
+
+    async fn import_sum(
+        &self,
+        by: Role,
+        layer: u32,
+        sum: &[f64],
+        tokens: i64,
+    ) -> Result<String, Status> {
         let mut npz = Npz::new();
-        npz.f64("mom2.mom2", &[2, 2], &[1.0, 0.0, 0.0, 1.0])
-            .unwrap();
+        npz.f64("mom2.mom2", &[2, 2], sum).unwrap();
         npz.i64("mom2.count", &[], &[tokens]).unwrap();
         let bytes = npz.to_bytes().unwrap();
         let digest = self.coordinator.store().objects().put(&bytes).unwrap();
@@ -300,4 +310,24 @@ async fn those_who_may_not_edit_do_not_fill_a_layers_list_for_those_who_may() {
         .unwrap();
     kept.import(Role::Submitter, 1, 1001).await.unwrap();
     assert_eq!(kept.used(1, "").await.unwrap(), digest_of(&ours));
+}
+
+#[tokio::test]
+async fn what_no_keys_can_add_up_to_is_refused_where_it_comes_in() {
+    let kept = Kept::new();
+    for (sum, tokens, what) in [
+        ([0.0; 4], 1000, "every sum is 0"),
+        ([1.0, 0.0, 0.0, -1.0], 1000, "cannot be below 0"),
+        ([1.0, 2.0, 2.0, 1.0], 1000, "squares allow"),
+        ([1.0, 0.5, -0.5, 1.0], 1000, "not symmetric"),
+        ([1.0, 0.0, f64::NAN, 1.0], 1000, "NaN"),
+        ([1.0, 0.0, 0.0, 1.0], 0, "1 or more and at most"),
+        ([1.0, 0.0, 0.0, 1.0], i64::MAX, "1 or more and at most"),
+    ] {
+        let refused = kept.import_sum(Role::Admin, 1, &sum, tokens).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains(what), "{refused:?}");
+    }
+    assert!(kept.page(0, "").await.unwrap().statistics.is_empty());
 }

@@ -18,7 +18,7 @@ use crate::edit::{
 };
 use crate::model;
 use crate::proto::v1;
-use crate::stats::Moment;
+use crate::stats::{self, Moment};
 use crate::version::{self, Factor, Matrix};
 
 /// Key statistics that were factorised, with what they were made of.
@@ -137,8 +137,14 @@ impl Editing<'_> {
             return Err(unreadable("the lease names none".to_owned()));
         };
         let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
-        let moment = Moment::from_npz(BufReader::new(file))
-            .map_err(|error| unreadable(error.to_string()))?;
+        let moment = Moment::from_npz(BufReader::new(file)).map_err(|error| match error {
+            // So it is for every worker.
+            stats::Error::Malformed { problem } => Stopped::Unit(format!(
+                "the key statistics are none: {problem}; withdraw them with 'palimpsest stats \
+                 delete', and collect or import others"
+            )),
+            error => unreadable(error.to_string()),
+        })?;
         *self.factorised = Some(Factorised {
             covariance: KeyCovariance::new(&moment, ridge, self.device)?,
             digest: statistics.digest,
