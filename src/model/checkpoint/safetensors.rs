@@ -8,7 +8,7 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value};
 
-use super::super::config::{Config, token_ids, unsupported};
+use super::super::config::{Config, generation_eos};
 use super::super::{Error, families};
 use super::mmap;
 use super::tensor::{DType, TensorData, TensorInfo};
@@ -149,13 +149,8 @@ impl Folder {
             return Ok(config.eos.clone());
         }
         // Python writes NaN, which is no JSON, where a sampling default is none.
-        match read_lenient(&path)?.get("eos_token_id") {
-            None | Some(Value::Null) => Ok(config.eos.clone()),
-            Some(value) => token_ids(value).ok_or_else(|| {
-                let field = "generation_config.eos_token_id";
-                unsupported(field, value, "a token id or a list of them")
-            }),
-        }
+        let named = generation_eos(&read_lenient(&path)?)?;
+        Ok(named.unwrap_or_else(|| config.eos.clone()))
     }
 
     /// The tensors by canonical name, without buffers.

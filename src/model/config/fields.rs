@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::super::Error;
-use super::options::Activation;
+use super::options::{Activation, Family};
 use super::unused;
 
 /// Sizes multiply into shapes: a bound keeps those products inside 64 bits.
@@ -153,12 +153,16 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// `eos_token_id`: one id, a list, or none.
-    pub fn eos(&self) -> Result<Vec<u32>, Error> {
-        self.get("eos_token_id").map_or(Ok(Vec::new()), |value| {
-            token_ids(value)
-                .ok_or_else(|| unsupported("eos_token_id", value, "a token id or a list of them"))
-        })
+    /// `eos_token_id`: one id, a list, or none. A file that does not name it means the family's own, as in
+    /// transformers; `null` means none.
+    pub fn eos(&self, family: Family) -> Result<Vec<u32>, Error> {
+        let field = "eos_token_id";
+        match self.get(field) {
+            Some(value) => token_ids(value)
+                .ok_or_else(|| unsupported(field, value, "a token id or a list of them")),
+            None if self.has(field) => Ok(Vec::new()),
+            None => Ok(family.eos().into_iter().collect()),
+        }
     }
 
     /// The list `layer_types` as "is this layer's attention sliding", if it is there.

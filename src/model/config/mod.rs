@@ -1,10 +1,12 @@
 //! A model's shape and options, read from the `config.json` that transformers writes.
 //!
 //! Nothing in that file is passed over: a field is used, or it is in the table of those that cannot change
-//! inference (`unused.rs`), or it is an error. A wrong guess here would give a model that runs and is subtly another one.
+//! inference (`unused.rs`), or it is an error; `generation.rs` is the same for
+//! `generation_config.json`. A wrong guess here would give a model that runs and is subtly another one.
 //! What an absent field means, and which of two counts, is as in transformers' configuration classes (version 5.23).
 
 mod fields;
+mod generation;
 mod options;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -12,6 +14,8 @@ mod published;
 mod rope;
 mod unused;
 
+pub(crate) use generation::eos as generation_eos;
+pub use generation::unused_by_generate;
 pub use options::{Activation, Biases, Family, NormKind, Residual};
 pub use rope::{Rope, RopeScaling};
 pub use unused::reason;

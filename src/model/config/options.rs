@@ -55,6 +55,33 @@ impl Family {
             Family::Phi3 => "phi3",
         }
     }
+
+    /// The class of transformers that is this family's language model: what `architectures` names.
+    pub fn architecture(self) -> &'static str {
+        match self {
+            Family::Gpt2 => "GPT2LMHeadModel",
+            Family::GptJ => "GPTJForCausalLM",
+            Family::GptNeoX => "GPTNeoXForCausalLM",
+            Family::Llama => "LlamaForCausalLM",
+            Family::Mistral => "MistralForCausalLM",
+            Family::Qwen2 => "Qwen2ForCausalLM",
+            Family::Qwen3 => "Qwen3ForCausalLM",
+            Family::Gemma2 => "Gemma2ForCausalLM",
+            Family::Gemma3 => "Gemma3ForCausalLM",
+            Family::Phi3 => "Phi3ForCausalLM",
+        }
+    }
+
+    /// The end-of-text id of a configuration that does not name one: what the family's configuration class has there.
+    pub(super) fn eos(self) -> Option<u32> {
+        match self {
+            Family::Gpt2 | Family::GptJ => Some(50_256),
+            Family::GptNeoX | Family::Llama | Family::Mistral => Some(2),
+            Family::Qwen2 | Family::Qwen3 => None,
+            Family::Gemma2 | Family::Gemma3 => Some(1),
+            Family::Phi3 => Some(32_000),
+        }
+    }
 }
 
 impl std::fmt::Display for Family {

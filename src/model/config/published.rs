@@ -9,6 +9,8 @@ use super::Config;
 
 struct Published {
     name: String,
+    /// Whether it was held against a copy of the published file.
+    compared: bool,
     fields: Map<String, Value>,
     /// A word of the message by which it is refused.
     refused: Option<String>,
@@ -30,8 +32,10 @@ fn published() -> Vec<Published> {
         }
         let Some(fields) = line.strip_prefix("  ") else {
             in_group = false;
+            let name = line.strip_prefix("* ");
             all.push(Published {
-                name: line.to_owned(),
+                name: name.unwrap_or(line).to_owned(),
+                compared: name.is_some(),
                 fields: shared.clone(),
                 refused: None,
             });
@@ -61,12 +65,18 @@ fn published() -> Vec<Published> {
 #[test]
 fn published_configurations_are_understood_or_refused_for_what_changes_their_numbers() {
     let all = published();
-    assert!(all.len() >= 60, "{}", all.len());
+    let compared = all.iter().filter(|it| it.compared).count();
+    assert!(
+        all.len() >= 120 && compared >= 55,
+        "{} {compared}",
+        all.len()
+    );
     let mut wrong = Vec::new();
     for Published {
         name,
         fields,
         refused,
+        ..
     } in all
     {
         match (Config::from_json(fields), refused) {
@@ -128,6 +138,31 @@ fn what_an_absent_field_means_is_as_in_transformers() {
 }
 
 #[test]
+fn an_end_of_text_that_is_not_named_is_the_familys_and_null_is_none() {
+    assert_eq!(of("distilgpt2 of 2019").eos, [50_256]);
+    assert_eq!(of("distilgpt2 of 2019").family, super::Family::Gpt2);
+    for (name, id) in [
+        ("gpt-j-6b", vec![50_256]),
+        ("pythia-70m", vec![2]),
+        ("Llama-2-7b-hf", vec![2]),
+        ("Mistral-7B-v0.1", vec![2]),
+        ("Qwen2.5-0.5B", vec![]),
+        ("Qwen3-0.6B", vec![]),
+        ("gemma-2-2b", vec![1]),
+        ("gemma-3-1b-it", vec![1]),
+        ("phi-4", vec![32_000]),
+    ] {
+        assert_eq!(
+            with(name, &[("eos_token_id", None)]).unwrap().eos,
+            id,
+            "{name}"
+        );
+        let null = with(name, &[("eos_token_id", Some(Value::Null))]).unwrap();
+        assert!(null.eos.is_empty(), "{name}");
+    }
+}
+
+#[test]
 fn of_two_objects_of_rotary_parameters_the_old_name_counts() {
     let name = "Llama-3.2-1B as transformers 5 writes it";
     let both = |scaling: Value| with(name, &[("rope_scaling", Some(scaling))]);
@@ -179,6 +214,8 @@ fn a_field_that_changes_nothing_is_refused_where_its_value_does() {
         ("Phi-3-mini-4k-instruct", "attention_bias", json!(true)),
         ("gpt2-medium", "n_special", json!(3)),
         ("gpt2", "hidden_size", json!(1024)),
+        ("gemma-2-9b", "sliding_window_size", json!(512)),
+        ("Llama-2-7b-hf", "quantization", json!({"bits": 4})),
         ("Llama-2-7b-hf", "layer_types", json!(["sliding_attention"])),
         (
             "Llama-2-7b-hf",

@@ -67,6 +67,7 @@ const UNUSED: &[Unused] = &[
             "auto_map",
             "custom_pipelines",
             "finetuning_task",
+            "internal_version",
             "is_llama_config",
             "model_type",
             "transformers.js_config",
@@ -197,6 +198,11 @@ const UNUSED: &[Unused] = &[
         fields: &["is_decoder", "predict_special_tokens"],
     },
     Unused {
+        because: "is another family's name, which transformers does not read here (CodeQwen 1.5 has both)",
+        allowed: Allowed::Anything,
+        fields: &["rotary_emb_base", "seq_length"],
+    },
+    Unused {
         because: "is off, as here",
         allowed: Allowed::Off,
         fields: &[
@@ -204,11 +210,13 @@ const UNUSED: &[Unused] = &[
             "attention_bias",
             "attention_out_bias",
             "cross_attention_hidden_size",
+            "eight_bit",
             "is_encoder_decoder",
             "lm_head_bias",
             "mlp_bias",
             "pruned_heads",
             "qk_layernorm",
+            "quantization",
             "quantization_config",
             "rope_interleaved",
             "rope_scaling",

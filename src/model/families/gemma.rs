@@ -15,6 +15,8 @@ pub fn gemma2(fields: &Fields<'_>) -> Result<Config, Error> {
     config.score_cap = cap(fields, "attn_logit_softcapping", Some(50.0))?;
     config.logit_cap = cap(fields, "final_logit_softcapping", Some(30.0))?;
     let window = fields.maybe_size("sliding_window")?.unwrap_or(4096);
+    // The first files name it twice.
+    fields.same(&[("sliding_window_size", window)])?;
     let sliding = fields
         .sliding_layers(config.layers)?
         .unwrap_or_else(|| (0..config.layers).map(|l| l % 2 == 0).collect());

@@ -60,7 +60,7 @@ pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
             };
             layers
         ],
-        eos: fields.eos()?,
+        eos: fields.eos(Family::Gpt2)?,
         json: Map::new(),
     })
 }

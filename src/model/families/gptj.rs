@@ -65,7 +65,7 @@ pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
             };
             layers
         ],
-        eos: fields.eos()?,
+        eos: fields.eos(Family::GptJ)?,
         json: Map::new(),
     })
 }

@@ -70,7 +70,7 @@ pub fn common(fields: &Fields<'_>, defaults: &Defaults) -> Result<Config, Error>
             };
             layers
         ],
-        eos: fields.eos()?,
+        eos: fields.eos(defaults.family)?,
         json: Map::new(),
     })
 }

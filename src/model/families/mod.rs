@@ -42,14 +42,18 @@ impl Config {
     /// [`Error::UnknownFamily`], [`Error::UnsupportedValue`], [`Error::MissingField`] and [`Error::UnknownField`],
     /// each naming the field.
     pub fn from_json(json: Map<String, Value>) -> Result<Self, Error> {
-        let found = match json.get("model_type") {
-            Some(Value::String(name)) => name.as_str(),
+        let (by, found): (fn(Family) -> &'static str, _) = match json.get("model_type") {
+            Some(Value::String(name)) => (Family::model_type, name.as_str()),
             Some(other) => return Err(unsupported("model_type", other, "a string")),
-            None => "",
+            // Files of 2019 have no such field (distilgpt2's first one): the class says what the model is.
+            None => {
+                let class = json.get("architectures").and_then(|list| list[0].as_str());
+                (Family::architecture, class.unwrap_or_default())
+            }
         };
         let family = Family::ALL
             .into_iter()
-            .find(|family| family.model_type() == found)
+            .find(|family| by(*family) == found)
             .ok_or_else(|| Error::UnknownFamily {
                 found: found.to_owned(),
                 supported: Family::ALL.map(Family::model_type).join(", "),

@@ -58,7 +58,7 @@ pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
             };
             layers
         ],
-        eos: fields.eos()?,
+        eos: fields.eos(Family::GptNeoX)?,
         json: Map::new(),
     })
 }

@@ -8,6 +8,7 @@ mod settings;
 mod tests;
 
 pub use gguf::GgufVocabulary;
+pub use settings::unused_setting;
 
 use std::path::Path;
 
@@ -51,7 +52,8 @@ pub struct Kept {
 }
 
 impl Tokenizer {
-    /// Reads the `tokenizer.json` of a folder, with what its `tokenizer_config.json` lays over it, if it has one.
+    /// Reads the `tokenizer.json` of a folder, with what its `tokenizer_config.json`, or the files that stood in its
+    /// place before, lay over it.
     ///
     /// # Errors
     /// [`Error::Io`], and [`Error::Tokenizer`] where the tokenizers library refuses the file or the two disagree.
@@ -69,13 +71,20 @@ impl Tokenizer {
             });
         }
         let json = read("tokenizer.json")?;
-        if !folder.join("tokenizer_config.json").is_file() {
-            return Self::from_json(json, eos);
-        }
-        let settings: Map<String, Value> = serde_json::from_str(&read("tokenizer_config.json")?)
-            .map_err(|source| {
-                Error::Tokenizer(format!("tokenizer_config.json is no JSON object: {source}"))
-            })?;
+        let object = |name: &str| {
+            if !folder.join(name).is_file() {
+                return Ok(Map::new());
+            }
+            serde_json::from_str(&read(name)?)
+                .map_err(|source| Error::Tokenizer(format!("{name} is no JSON object: {source}")))
+        };
+        let fields: Map<String, Value> = serde_json::from_str(&json).map_err(unusable)?;
+        let settings = settings::with_legacy(
+            object("tokenizer_config.json")?,
+            object("special_tokens_map.json")?,
+            &object("added_tokens.json")?,
+            &fields,
+        );
         Self::with_settings(json, &settings, eos)
     }
 

@@ -2,8 +2,11 @@
 //!
 //! transformers lays it over the tokenizer. What it does so with is done here: tokens that are added, their flags, and
 //! the space before a byte-level text. What cannot be told for sure (its versions 4 and 5 differ) is refused where the
-//! two files disagree. All other fields are about padding, truncation, conversations and the cleaning of decoded text,
-//! which change no token of a prompt.
+//! two files disagree. Of all other fields [`unused_setting`] says why they change no token of a prompt; one that
+//! nobody knows is an attribute of the Python object and no more (`PreTrainedTokenizerBase`, 4.0 to 5.23).
+//!
+//! Before 2023 the same stood in `special_tokens_map.json` and `added_tokens.json`. They count where
+//! `tokenizer_config.json` has no `added_tokens_decoder`, as in transformers.
 
 use serde_json::{Map, Value, json};
 
@@ -27,6 +30,140 @@ const BYTE_LEVEL: [&str; 4] = [
     "GPTNeoXTokenizer",
     "GPTNeoXTokenizerFast",
 ];
+
+/// Fields with one reason to leave them unused.
+const UNUSED: &[(&str, &[&str])] = &[
+    (
+        "says where the file came from",
+        &[
+            "name_or_path",
+            "_commit_hash",
+            "auto_map",
+            "processor_class",
+            "backend",
+            "is_local",
+            "local_files_only",
+        ],
+    ),
+    (
+        "names a class: the tokenizer.json says what it does (but see add_prefix_space)",
+        &[
+            "tokenizer_class",
+            "slow_tokenizer_class",
+            "use_fast",
+            "tokenizer_type",
+        ],
+    ),
+    (
+        "fills up, cuts or bounds texts: none is filled up or cut here, and the model's own context bounds them",
+        &[
+            "max_length",
+            "max_len",
+            "model_max_length",
+            "pad_to_multiple_of",
+            "pad_token_type_id",
+            "padding_side",
+            "stride",
+            "truncation_side",
+            "truncation_strategy",
+            "truncation",
+        ],
+    ),
+    (
+        "is about conversations, which only exports carry on",
+        &[
+            "chat_template",
+            "default_chat_template",
+            "response_schema",
+            "use_default_system_prompt",
+        ],
+    ),
+    (
+        "changes decoded text, where ours is the bytes of the tokens",
+        &[
+            "clean_up_tokenization_spaces",
+            "errors",
+            "spaces_between_special_tokens",
+            "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output",
+        ],
+    ),
+    (
+        "is of the slow tokenizer that tokenizer.json was made from, and is in there",
+        &[
+            "byte_fallback",
+            "do_lower_case",
+            "fix_mistral_regex",
+            "from_slow",
+            "keep_accents",
+            "legacy",
+            "merges_file",
+            "sp_model_kwargs",
+            "special_tokens_map_file",
+            "tokenizer_file",
+            "trim_offsets",
+            "unicode_normalizer",
+            "vocab_file",
+            "vocab_size",
+        ],
+    ),
+    (
+        "says which arrays a call gives back",
+        &["model_input_names", "return_token_type_ids", "verbose"],
+    ),
+];
+
+/// Why a field of a `tokenizer_config.json` changes no token of a prompt; [`None`] for one that is used, and for one
+/// that no tokenizer reads.
+pub fn unused_setting(field: &str) -> Option<&'static str> {
+    let row = UNUSED.iter().find(|(_, fields)| fields.contains(&field));
+    row.map(|(because, _)| *because)
+}
+
+/// What the files of before 2023 say, as settings: `special_tokens_map.json` over the settings, and the tokens of
+/// `added_tokens.json` that the tokenizer.json does not add itself.
+pub(super) fn with_legacy(
+    mut settings: Map<String, Value>,
+    special: Map<String, Value>,
+    added: &Map<String, Value>,
+    tokenizer: &Map<String, Value>,
+) -> Map<String, Value> {
+    if settings.contains_key("added_tokens_decoder") {
+        return settings;
+    }
+    settings.extend(special);
+    let text = |token: &Value| {
+        token
+            .as_str()
+            .or(token["content"].as_str())
+            .map(str::to_owned)
+    };
+    let named = SPECIAL
+        .iter()
+        .filter_map(|field| text(settings.get(*field)?));
+    let lists = ["additional_special_tokens", "extra_special_tokens"];
+    let lists = lists
+        .iter()
+        .filter_map(|field| settings.get(*field)?.as_array());
+    let special: Vec<String> = named.chain(lists.flatten().filter_map(text)).collect();
+    let list = tokenizer.get("added_tokens").and_then(Value::as_array);
+    let has = |text: &String| {
+        let mut list = list.into_iter().flatten();
+        list.any(|token| token["content"] == *text)
+    };
+    let decoder: Map<String, Value> = added
+        .iter()
+        .filter(|(text, _)| !has(text))
+        .map(|(text, id)| {
+            let special = special.contains(text);
+            let token = json!({"content": text, "special": special, "normalized": !special});
+            (id.to_string(), token)
+        })
+        .collect();
+    if !decoder.is_empty() {
+        settings.insert("added_tokens_decoder".to_owned(), decoder.into());
+    }
+    settings
+}
 
 /// Lays the settings over a tokenizer.
 pub(super) fn apply(

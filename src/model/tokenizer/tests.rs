@@ -113,6 +113,97 @@ fn tokens_of_the_settings_are_matched_whole_or_refused() {
     }
 }
 
+/// A folder with the byte-level tokenizer and other files.
+fn in_folder(files: &[(&str, Value)]) -> Result<Tokenizer, String> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("tokenizer.json"),
+        byte_level().to_string(),
+    )
+    .unwrap();
+    for (name, file) in files {
+        std::fs::write(folder.path().join(name), file.to_string()).unwrap();
+    }
+    Tokenizer::from_folder(folder.path(), vec![]).map_err(|error| error.to_string())
+}
+
+#[test]
+fn tokens_of_the_files_of_before_2023_count_where_the_settings_name_none() {
+    let ids = |files: &[(&str, Value)]| in_folder(files).unwrap().encode("a<s>ab").unwrap().ids;
+    let apart = [0, 4, 5, 0, 1];
+    let map = (
+        "special_tokens_map.json",
+        json!({"bos_token": {"content": "<s>", "lstrip": false}}),
+    );
+    let added = ("added_tokens.json", json!({"ab": 7, "<s>": 6}));
+    // "s" is no token of this vocabulary.
+    assert_eq!(ids(&[]), apart);
+    assert_eq!(ids(&[map.clone()]), [0, 6, 0, 1]);
+    assert_eq!(ids(&[added.clone()]), [0, 6, 7]);
+    assert_eq!(ids(&[map.clone(), added.clone()]), [0, 6, 7]);
+    let newer = ("tokenizer_config.json", json!({"added_tokens_decoder": {}}));
+    assert_eq!(ids(&[newer, map, added]), apart);
+    let elsewhere = ("added_tokens.json", json!({"<s>": 3}));
+    let said = in_folder(&[elsewhere]).unwrap_err();
+    assert!(said.contains("\"<s>\" token 3"), "{said}");
+}
+
+/// As in a copy of Mistral-7B-Instruct-v0.2's file, and the short ones of GPT-2's and Pythia's families.
+#[test]
+fn every_field_of_published_settings_is_used_or_has_a_reason() {
+    let flags = ["lstrip", "normalized", "rstrip", "single_word"];
+    let used = [
+        "add_bos_token",
+        "add_eos_token",
+        "add_prefix_space",
+        "added_tokens_decoder",
+        "additional_special_tokens",
+        "bos_token",
+        "eos_token",
+        "extra_special_tokens",
+        "mask_token",
+        "cls_token",
+        "pad_token",
+        "sep_token",
+        "split_special_tokens",
+        "unk_token",
+    ];
+    for file in [
+        json!({
+            "add_bos_token": true, "add_eos_token": false, "added_tokens_decoder": {}, "additional_special_tokens": [],
+            "bos_token": "<s>", "chat_template": "{{ bos_token }}", "clean_up_tokenization_spaces": false,
+            "eos_token": "</s>", "legacy": true, "model_max_length": 1e30, "pad_token": null, "sp_model_kwargs": {},
+            "spaces_between_special_tokens": false, "tokenizer_class": "LlamaTokenizer", "unk_token": "<unk>",
+            "use_default_system_prompt": false,
+        }),
+        json!({
+            "tokenizer_class": "LlamaTokenizer", "model_max_length": 2048, "padding_side": "left", "bos_token": "<s>",
+            "eos_token": "</s>", "unk_token": "<unk>", "clean_up_tokenization_spaces": false,
+            "special_tokens_map_file": "special_tokens_map.json",
+        }),
+        json!({
+            "add_bos_token": false, "add_eos_token": false, "add_prefix_space": false, "bos_token": "<|endoftext|>",
+            "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": null,
+            "clean_up_tokenization_spaces": true, "tokenizer_class": "GPTNeoXTokenizer",
+        }),
+        json!({
+            "add_prefix_space": false, "errors": "replace", "model_max_length": 32768, "split_special_tokens": false,
+            "tokenizer_class": "Qwen2Tokenizer", "unk_token": null, "bos_token": null,
+        }),
+        json!({"model_max_length": 1024}),
+    ] {
+        for field in file.as_object().unwrap().keys() {
+            let one = used.contains(&field.as_str()) != super::unused_setting(field).is_some();
+            assert!(one, "{field}");
+        }
+    }
+    assert!(
+        flags
+            .iter()
+            .all(|flag| super::unused_setting(flag).is_none())
+    );
+}
+
 #[test]
 fn a_start_token_that_the_settings_want_and_the_tokenizer_does_not_put_is_refused() {
     let with = |wanted: bool| laid_over(json!({"bos_token": "<s>", "add_bos_token": wanted}));
