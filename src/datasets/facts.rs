@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use super::error::{Error, Problem};
 use super::reader::{self, LARGEST_FILE};
 use super::record::{
-    ANSWER, Entry, SUBJECT, mistyped, named, present, required, said, template_parts, text,
+    ANSWER, Entry, SUBJECT, mistyped, named, parts, present, required, said, template_parts, text,
 };
 
 /// A sentence that ends where the model is to complete a fact about its subject.
@@ -88,6 +88,22 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Fact>, Error> {
         Ok(())
     })?;
     Ok(facts)
+}
+
+/// A fact of one prompt: its subject stands where `{}` stands, or is a part of it.
+///
+/// # Errors
+/// [`Problem`]: several `{}`, or `{}` beside the subject itself.
+pub fn of_prompt(prompt: &str, subject: &str) -> Result<Fact, Problem> {
+    if !prompt.contains("{}") {
+        return Ok(Fact {
+            prompt: prompt.to_owned(),
+            subject: subject.to_owned(),
+            ..Fact::default()
+        });
+    }
+    let (before, after) = parts("prompt", prompt, subject)?;
+    Ok(placed(&before, subject, &after))
 }
 
 /// A fact whose subject stands between two parts of its prompt.
@@ -321,6 +337,21 @@ mod tests {
     }
 
     #[test]
+    fn one_prompt_is_read_as_a_records_is() {
+        let he = of_prompt("The opposite of the word {} is", "he").unwrap();
+        assert_eq!(he, placed("The opposite of the word ", "he", " is"));
+        let given = of_prompt("The opposite of the word he is ", "he").unwrap();
+        assert_eq!(
+            (given.prompt.as_str(), given.subject_start),
+            ("The opposite of the word he is ", None)
+        );
+        let twice = of_prompt("{} and {} are", "Ada").unwrap_err().to_string();
+        assert!(twice.contains("has 2 {}"), "{twice}");
+        let both = of_prompt("{} of Ada is", "Ada").unwrap_err().to_string();
+        assert!(both.contains("which has {} and the subject"), "{both}");
+    }
+
+    #[test]
     fn a_record_that_can_be_read_in_two_ways_is_refused() {
         let flat = |prompt: &str| {
             let text = serde_json::json!([{ "prompt": prompt, "subject": "Ada" }]);
@@ -339,6 +370,17 @@ mod tests {
         }
         assert_eq!(flat(" Ada is ").unwrap(), "Ada is");
         assert_eq!(flat("{} is").unwrap(), "Ada is");
+        let said = message(r#"[{"case_id": [1], "prompt": "Ada is", "subject": "Ada"}]"#);
+        assert!(
+            said.contains("\"case_id\" is a list: give a number or a text"),
+            "{said}"
+        );
+        let zsre = r#"[{"src": "Who is Ada?", "subject": "Ada", "loc": "nq question: "}]"#;
+        assert!(
+            message(zsre).contains("\"loc\" is blank"),
+            "{}",
+            message(zsre)
+        );
         let big = "[{\"case_id\": 123456789012345678901234567890, \"prompt\": \"Ada is\", \"subject\": \"Ada\"}]";
         assert!(
             message(big).contains("\"case_id\" is a number with more digits"),

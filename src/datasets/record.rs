@@ -186,7 +186,14 @@ impl Entry {
         self.target_true = first(record, "answers")?;
         for neighbour in &mut self.neighbours {
             // The data set's own mark of where its unrelated questions come from.
-            *neighbour = neighbour.trim_start_matches("nq question: ").to_owned();
+            *neighbour = neighbour
+                .trim_start_matches("nq question:")
+                .trim_start()
+                .to_owned();
+            if neighbour.is_empty() {
+                let (field, remedy) = ("loc".to_owned(), PROMPTS);
+                return Err(Problem::Blank { field, remedy });
+            }
         }
         Ok(())
     }
@@ -216,8 +223,9 @@ fn identifier(record: &Map<String, Value>, field: &str) -> Result<Option<String>
             })
         }
         Some(Value::Number(n)) => Ok(Some(n.to_string())),
-        Some(Value::String(s)) if !s.trim().is_empty() => Ok(Some(s.clone())),
-        _ => Ok(None),
+        Some(Value::String(s)) => Ok(Some(s.clone()).filter(|s| !s.trim().is_empty())),
+        Some(other) => Err(mistyped(field.to_owned(), other, "a number or a text")),
+        None => Ok(None),
     }
 }
 
@@ -237,7 +245,7 @@ pub(super) fn template_parts(field: String, template: &str) -> Result<(String, S
 }
 
 /// A prompt before and behind its subject, which stands there itself (its first occurrence counts) or as `{}`.
-fn parts(field: &str, prompt: &str, subject: &str) -> Result<(String, String), Problem> {
+pub(super) fn parts(field: &str, prompt: &str, subject: &str) -> Result<(String, String), Problem> {
     if prompt.contains("{}") {
         let parts = template_parts(field.to_owned(), prompt)?;
         if prompt.contains(subject) {

@@ -12,6 +12,7 @@ mod edit_cluster;
 mod edit_sequence;
 mod edits;
 mod evals;
+mod exports;
 mod hostile;
 mod kills;
 mod landing;

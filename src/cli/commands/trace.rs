@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use prost::Message as _;
 
 use crate::causal::Compat;
@@ -21,7 +21,7 @@ pub struct Args {
     /// The text up to the answer: "The Space Needle is in downtown"
     #[arg(required_unless_present = "facts", conflicts_with = "facts")]
     prompt: Option<String>,
-    /// The subject as it stands in the prompt: "The Space Needle"
+    /// The subject as it stands in the prompt, or for {} in it: "The Space Needle"
     #[arg(long, requires = "prompt")]
     subject: Option<String>,
     /// The expected answer; a fact that the model answers otherwise is not traced
@@ -144,11 +144,10 @@ fn facts(args: &Args) -> anyhow::Result<Vec<v1::Fact>> {
                 "--attribute is blank, which no answer is: give the expected answer, or leave it out"
             );
         }
+        let fact = facts::of_prompt(prompt, &subject).map_err(|problem| anyhow!("{problem}"))?;
         return Ok(vec![v1::Fact {
-            prompt: prompt.clone(),
-            subject,
             attribute: args.attribute.clone(),
-            ..Default::default()
+            ..fact.into()
         }]);
     }
     let Some(file) = &args.facts else {

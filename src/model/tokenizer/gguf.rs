@@ -36,6 +36,8 @@ pub struct GgufVocabulary {
     pub pad: Option<u32>,
     /// How a conversation is written as one text, in Jinja.
     pub chat_template: Option<String>,
+    /// Further templates with their names.
+    pub named_templates: Vec<(String, String)>,
     /// Whether a text starts with `bos`; what the kind of tokenizer does by itself where the file does not say.
     pub add_bos: Option<bool>,
     /// Whether a text ends with `eos`.

@@ -49,6 +49,8 @@ pub struct Kept {
     pub pad: Option<u32>,
     /// How a conversation is written as one text, in Jinja.
     pub chat_template: Option<String>,
+    /// Further templates with their names (`tool_use`), as some models have them.
+    pub named_templates: Vec<(String, String)>,
 }
 
 impl Tokenizer {
@@ -123,6 +125,7 @@ impl Tokenizer {
             unknown: vocabulary.unknown,
             pad: vocabulary.pad,
             chat_template: vocabulary.chat_template,
+            named_templates: vocabulary.named_templates,
         };
         Ok(tokenizer)
     }

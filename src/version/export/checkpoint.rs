@@ -134,6 +134,15 @@ fn expand(
             about_tokens[name] = value.into();
         }
     }
+    if !kept.named_templates.is_empty() {
+        // As transformers has several: a list with names, of which `default` is the one without.
+        let default = kept.chat_template.iter().map(|text| ("default", text));
+        let named = kept.named_templates.iter();
+        let all = default.chain(named.map(|(name, text)| (name.as_str(), text)));
+        about_tokens["chat_template"] = all
+            .map(|(name, template)| json!({"name": name, "template": template}))
+            .collect();
+    }
     let generation = json!({
         "eos_token_id": tokenizer.eos(), "bos_token_id": bos, "pad_token_id": kept.pad,
     });

@@ -334,6 +334,21 @@ impl File {
         Err(malformed(&self.path, reason))
     }
 
+    /// The chat templates that have names, by name.
+    fn named_templates(&self) -> Vec<(String, String)> {
+        let mut named: Vec<(String, String)> = (self.content.metadata.iter())
+            .filter_map(|(key, value)| match value {
+                Value::String(text) => {
+                    let name = key.strip_prefix("tokenizer.chat_template.")?;
+                    Some((name.to_owned(), text.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        named.sort();
+        named
+    }
+
     /// The tokenizer rebuilt from the metadata.
     pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
         let strings = |key: &str| -> Result<Vec<String>, Error> {
@@ -382,6 +397,7 @@ impl File {
                 Some(Value::String(template)) => Some(template.clone()),
                 _ => None,
             },
+            named_templates: self.named_templates(),
             add_bos: flag("add_bos_token"),
             add_eos: flag("add_eos_token").unwrap_or(false),
             add_space_prefix: flag("add_space_prefix").unwrap_or(true),
