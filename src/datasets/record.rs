@@ -245,7 +245,7 @@ pub(super) fn template_parts(field: String, template: &str) -> Result<(String, S
 }
 
 /// A prompt before and behind its subject, which stands there itself (its first occurrence counts) or as `{}`.
-pub(super) fn parts(field: &str, prompt: &str, subject: &str) -> Result<(String, String), Problem> {
+fn parts(field: &str, prompt: &str, subject: &str) -> Result<(String, String), Problem> {
     if prompt.contains("{}") {
         let parts = template_parts(field.to_owned(), prompt)?;
         if prompt.contains(subject) {
