@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 
 use super::Error;
 use fields::LARGEST;
-pub(crate) use fields::{Fields, token_ids, unsupported};
+pub(crate) use fields::{Fields, unsupported};
 pub(crate) use rope::Around;
 
 /// What differs between the attention of one layer and another.
