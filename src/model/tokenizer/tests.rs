@@ -138,8 +138,8 @@ fn tokens_of_the_files_of_before_2023_count_where_the_settings_name_none() {
     let added = ("added_tokens.json", json!({"ab": 7, "<s>": 6}));
     // "s" is no token of this vocabulary.
     assert_eq!(ids(&[]), apart);
-    assert_eq!(ids(&[map.clone()]), [0, 6, 0, 1]);
-    assert_eq!(ids(&[added.clone()]), [0, 6, 7]);
+    assert_eq!(ids(std::slice::from_ref(&map)), [0, 6, 0, 1]);
+    assert_eq!(ids(std::slice::from_ref(&added)), [0, 6, 7]);
     assert_eq!(ids(&[map.clone(), added.clone()]), [0, 6, 7]);
     let newer = ("tokenizer_config.json", json!({"added_tokens_decoder": {}}));
     assert_eq!(ids(&[newer, map, added]), apart);
