@@ -220,7 +220,10 @@ fn numbers(values: &Tensor) -> Result<Vec<f64>, Error> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -249,6 +252,22 @@ mod tests {
                 "{prompt:?} {target:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_prompt_that_ends_in_a_space_is_refused_and_a_line_break_is_none() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+        let tokenizer = Tokenizer::from_folder(&folder, vec![]).unwrap();
+        for prompt in ["The Louvre ", "The Louvre\u{a0}", "The Louvre\t"] {
+            let said = tokenizer.continuation(prompt, "Rome").unwrap_err();
+            let said = said.to_string();
+            assert!(said.contains("end it with its last word"), "{said}");
+        }
+        let broken = tokenizer.continuation("A list:\n", "one").unwrap();
+        let whole = [broken.prompt, broken.target].concat();
+        assert_eq!(tokenizer.decode(&whole).unwrap(), "A list:\none");
+        assert!(tokenizer.continuation("", "Rome").is_err());
+        assert!(tokenizer.continuation("The Louvre is in", " ").is_err());
     }
 
     #[test]

@@ -315,6 +315,43 @@ fn contexts_and_texts_are_drawn_from_a_seed() {
     assert!(matches!(stopped, Err(Error::Cancelled)));
 }
 
+/// As Qwen's 151,936 rows and 151,665 tokens.
+#[test]
+fn rows_of_the_vocabulary_that_no_token_has_are_no_text_in_completions_and_contexts() {
+    let (source, folder) = (path("tests/fixtures/gpt2"), tempfile::tempdir().unwrap());
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(source.join(name), folder.path().join(name)).unwrap();
+    }
+    let text = fs::read_to_string(source.join("tokenizer.json")).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let tokens = 100;
+    let vocabulary = json["model"]["vocab"].as_object_mut().unwrap();
+    vocabulary.retain(|_, id| id.as_u64().unwrap() < tokens);
+    json["model"]["merges"] = serde_json::json!([]);
+    json["added_tokens"] = serde_json::json!([]);
+    fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let model = Model::load(&checkpoint, tch::Device::Cpu, tch::Kind::Float).unwrap();
+    assert!(model.config().vocab as u64 > tokens);
+    let plan = ContextPlan {
+        lengths: vec![(5, 8)],
+        seed: 3,
+    };
+    let contexts = sample_contexts(&model, &plan, || true).unwrap();
+    assert!(contexts.len() > 1, "{contexts:?}");
+    assert!(contexts[1..].iter().all(|it| it.ends_with(". {}")));
+    let prompt = model.tokenizer().encode("abc").unwrap().ids;
+    let all: Vec<u32> = (0..model.config().vocab as u32).collect();
+    let named = model
+        .tokenizer()
+        .decode_after(&prompt, &all[..tokens as usize])
+        .unwrap();
+    assert_eq!(
+        model.tokenizer().decode_after(&prompt, &all).unwrap(),
+        named
+    );
+}
+
 #[test]
 fn a_cancelled_edit_stops_and_every_step_is_told() {
     struct After(usize, Cell<usize>);

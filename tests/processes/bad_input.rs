@@ -195,6 +195,40 @@ fn sweeps_that_cannot_be_done_are_refused_with_field_value_and_remedy() {
         &["facts[0].subject", "Prado", "The Louvre is in"],
     );
     expect(&site, &["trace", "The Louvre is in"], &["--subject"]);
+    trace(&["--attribute", ""], &["--attribute is blank"]);
+    let twice = ["trace", "{} and {} are in", "--subject", "The Louvre"];
+    expect(&site, &twice, &["\"prompt\" has 2 {}"]);
+}
+
+#[test]
+fn edits_that_cannot_be_done_are_refused_with_the_remedy() {
+    let site = Site::new();
+    let edit = |args: &[&str], words: &[&str]| {
+        let all = ["edit", "{} is in", "--subject", "Ada", "--target", "Rome"];
+        expect(&site, &[&all, args].concat(), words);
+    };
+    // A gate that nothing passes through is none.
+    edit(
+        &["--max-drift", "0.1"],
+        &["--max-drift", "no neighbours", "--neighbour PROMPT"],
+    );
+    fs::write(site.path("contexts.json"), "[\"{}\", 3]").unwrap();
+    edit(
+        &["--contexts", "contexts.json"],
+        &["contexts.json", "record 2", "a number"],
+    );
+    let record = r#"[{"prompt": "Ada is in", "subject": "Ada", "target_new": "Rome", "locality": {"prompt": "x"}}]"#;
+    fs::write(site.path("records.json"), record).unwrap();
+    expect(
+        &site,
+        &["edit", "--file", "records.json"],
+        &[
+            "records.json",
+            "record 1",
+            "\"locality\"",
+            "\"locality_prompt\"",
+        ],
+    );
 }
 
 #[test]
