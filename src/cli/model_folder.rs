@@ -35,6 +35,11 @@ pub fn check(path: &Path) -> anyhow::Result<()> {
         if let Some(name) = ending(".gguf") {
             bail!("{at}: holds {name}: name the file, 'palimpsest model import {at}/{name}'");
         }
+        if let Some(name) = names.iter().find(|name| name.contains("-of-0")) {
+            bail!(
+                "{at}: holds parts of a model ({name}) but no model.safetensors.index.json: fetch it too"
+            );
+        }
         if let Some(name) = ending(".safetensors") {
             bail!(
                 "{at}: has no model.safetensors; it holds {name}, which may be a variant of it: if these are the model's \

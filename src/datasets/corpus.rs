@@ -13,6 +13,8 @@ use serde::de::{DeserializeSeed, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::reader::remedy;
+
 /// Largest corpus file read: 1 GiB.
 pub const LARGEST_FILE: u64 = 1 << 30;
 
@@ -42,12 +44,14 @@ pub enum Error {
         size: u64,
     },
     /// The file is no text.
-    #[error("{file}: is not UTF-8 at byte {at}: save it as UTF-8")]
+    #[error("{file}: is not UTF-8 at byte {at}: {remedy}")]
     NotUtf8 {
         /// The file.
         file: String,
         /// First byte that is not.
         at: usize,
+        /// What helps, by what its first bytes are.
+        remedy: &'static str,
     },
     /// The file begins as JSON but is none.
     #[error("{file}: {place}: is not JSON: {source}; give a list of texts, or one a line")]
@@ -96,7 +100,8 @@ pub fn read(path: &Path) -> Result<Vec<String>, Error> {
         Ok(text) => text,
         Err(error) => {
             let at = error.valid_up_to();
-            return Err(Error::NotUtf8 { file, at });
+            let remedy = remedy(&bytes);
+            return Err(Error::NotUtf8 { file, at, remedy });
         }
     };
     // By its name, as documents are: prose may begin with a quotation mark or a bracket.
@@ -216,6 +221,7 @@ fn prose(
         let text = std::str::from_utf8(&line).map_err(|error| Error::NotUtf8 {
             file: file.into(),
             at: at + error.valid_up_to(),
+            remedy: remedy(&line),
         })?;
         at += read;
         if read == 0 || held.len() + read > PART {

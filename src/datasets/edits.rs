@@ -5,7 +5,7 @@
 //! | file | fields used |
 //! |---|---|
 //! | CounterFact (Meng et al. 2022) | `case_id`, `requested_rewrite`: `prompt` with `{}`, `subject`, `target_new.str`, `target_true.str`; `paraphrase_prompts`, `neighborhood_prompts` |
-//! | CounterFact, flat | `case_id`, `prompt`, `subject`, `target_new`, `ground_truth`, `rephrase_prompt`, `locality_prompt` |
+//! | CounterFact, flat | `case_id`, `prompt`, `subject`, `target_new`, `target_true` or `ground_truth`, `rephrase_prompt`, `locality_prompt` |
 //! | zsRE (Mitchell et al. 2022) | `subject`, `src`, `alt`, `answers`, `rephrase`, `loc` |
 //!
 //! A file is a list of records, one record a line, or a single record. Fields not named here are ignored.
@@ -113,6 +113,33 @@ mod tests {
             let id = whole[0].id.clone();
             assert_eq!(Rewrite { id, ..rewrite }, whole[0]);
         }
+    }
+
+    #[test]
+    fn a_flat_record_may_name_the_true_answer_as_the_full_one_does() {
+        let whole = parse("full", FULL).unwrap().remove(0);
+        // As ROME's own requests have them, and with texts alone.
+        let objects = FLAT.replace("\"Rome\"", r#"{"str": "Rome"}"#).replace(
+            "\"ground_truth\": \"Paris\"",
+            r#""target_true": {"str": "Paris"}"#,
+        );
+        let texts = FLAT.replace("ground_truth", "target_true");
+        for text in [objects, texts] {
+            assert_eq!(parse("flat", &text).unwrap(), [whole.clone()]);
+        }
+        let said = |text: &str| parse("f", text).unwrap_err().to_string();
+        let two = FLAT.replace(
+            "\"ground_truth\"",
+            r#""target_true": "Lyon", "ground_truth""#,
+        );
+        let contradiction =
+            r#"fields "target_true" and "ground_truth" give different true answers"#;
+        assert!(said(&two).contains(contradiction), "{}", said(&two));
+        let blank = FLAT.replace(
+            "\"ground_truth\": \"Paris\"",
+            r#""target_true": {"str": " "}"#,
+        );
+        assert!(said(&blank).contains("\"target_true.str\" is blank"));
     }
 
     #[test]

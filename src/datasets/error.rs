@@ -20,12 +20,14 @@ pub enum Error {
         limit: u64,
     },
     /// The file is no text.
-    #[error("{file}: is not UTF-8 at byte {at}: save it as UTF-8")]
+    #[error("{file}: is not UTF-8 at byte {at}: {remedy}")]
     NotUtf8 {
         /// The file.
         file: String,
         /// First byte that is not.
         at: usize,
+        /// What helps, by what its first bytes are.
+        remedy: &'static str,
     },
     /// The file is neither JSON nor JSON lines.
     #[error("{file}: is not JSON: {source}; give a list of records, or one record a line")]
@@ -128,6 +130,14 @@ pub enum Problem {
         field: String,
         /// Its value.
         prompt: String,
+    },
+    /// Two fields that say the same, and do not.
+    #[error("fields {one:?} and {other:?} give different true answers: keep one of them")]
+    Contradiction {
+        /// A field.
+        one: &'static str,
+        /// The other.
+        other: &'static str,
     },
     /// A number that was rounded when it was read.
     #[error("field {field:?} is a number with more digits than are kept: write it as a text")]

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | known_1000 (Meng et al. 2022) | list | `known_id`, `prompt`, `subject`, `attribute`, `relation_id` |
 //! | CounterFact | list | `case_id`, `requested_rewrite`: `prompt` with `{}`, `subject`, `target_true.str`, `relation_id` |
-//! | CounterFact, flat | list | `case_id`, `prompt`, `subject`, `ground_truth` |
+//! | CounterFact, flat | list | `case_id`, `prompt`, `subject`, `target_true` or `ground_truth` |
 //! | zsRE (Levy et al. 2017, as Mitchell et al. 2022 give it) | list | `src` (a question), `subject`, the first of `answers` |
 //! | a relation of the LRE data set (Hernandez et al. 2024) | object | `name`, `prompt_templates`, `samples`: `subject`, `object` |
 //!

@@ -166,11 +166,24 @@ impl Entry {
         let prompt = required(record, "prompt", "prompt".into(), PROMPT)?;
         self.subject = required(record, "subject", "subject".into(), SUBJECT)?;
         (self.before, self.after) = parts("prompt", &prompt, &self.subject)?;
-        self.target_new = said(record, "target_new", "target_new".into(), NEW)?;
-        self.target_true = match said(record, "attribute", "attribute".into(), ANSWER)? {
-            None => first(record, "ground_truth")?,
-            found => found,
-        };
+        self.target_new = object(record, "target_new", NEW)?;
+        let truths = [
+            (
+                "attribute",
+                said(record, "attribute", "attribute".into(), ANSWER)?,
+            ),
+            ("target_true", object(record, "target_true", ANSWER)?),
+            ("ground_truth", first(record, "ground_truth")?),
+        ];
+        let mut truths = truths
+            .into_iter()
+            .filter_map(|(field, it)| Some((field, it?)));
+        if let Some((one, truth)) = truths.next() {
+            if let Some((other, _)) = truths.find(|(_, other)| *other != truth) {
+                return Err(Problem::Contradiction { one, other });
+            }
+            self.target_true = Some(truth);
+        }
         self.relation = match text(record, "relation_id", "relation_id".into())? {
             None => text(record, "relation", "relation".into())?,
             found => found,
@@ -303,6 +316,18 @@ pub(super) fn said(
     match text(record, key, field.clone())?.as_deref().map(str::trim) {
         Some("") => Err(Problem::Blank { field, remedy }),
         found => Ok(found.map(str::to_owned)),
+    }
+}
+
+/// What a flat record says for an object: a text or, as ROME's own requests have it, an object with `str`.
+fn object(
+    record: &Map<String, Value>,
+    key: &str,
+    remedy: &'static str,
+) -> Result<Option<String>, Problem> {
+    match present(record, key) {
+        Some(Value::Object(target)) => said(target, "str", format!("{key}.str"), remedy),
+        _ => said(record, key, key.to_owned(), remedy),
     }
 }
 

@@ -259,6 +259,10 @@ fn read_folder(folder: &Path, prefix: &str, listed: &mut Vec<Listed>) -> Result<
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(Error::io("read", path)(error)),
         };
+        if !metadata.is_file() {
+            // A folder that is named like an object is none of ours either.
+            continue;
+        }
         let touched = metadata.modified().map_err(Error::io("read", &path))?;
         listed.push(Listed {
             digest,

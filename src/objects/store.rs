@@ -229,7 +229,8 @@ impl ObjectStore {
     fn size_here(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         let path = self.path(digest);
         match fs::metadata(&path) {
-            Ok(metadata) => Ok(Some(metadata.len())),
+            Ok(metadata) if metadata.is_file() => Ok(Some(metadata.len())),
+            Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io("read", path)(error)),
         }

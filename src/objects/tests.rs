@@ -29,6 +29,23 @@ fn unfinished(store: &ObjectStore) -> usize {
 }
 
 #[test]
+fn a_folder_that_is_named_like_an_object_is_none() {
+    let (_folder, store) = store();
+    let digest = store.put(b"Paris").unwrap();
+    let other = Digest::of(b"Lyon");
+    let name = other.to_string();
+    fs::create_dir_all(store.root().join(&name[..2]).join(&name[2..])).unwrap();
+    assert_eq!(store.size(&other).unwrap(), None);
+    let listed: Vec<Digest> = store
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|it| it.digest)
+        .collect();
+    assert_eq!(listed, [digest]);
+}
+
+#[test]
 fn bytes_are_stored_under_their_name_and_read_only() {
     let (_folder, store) = store();
     let digest = store.put(b"Paris").unwrap();

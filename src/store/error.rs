@@ -34,6 +34,17 @@ pub enum Error {
         /// What this program reads.
         known: u32,
     },
+    /// The file FORMAT says nothing that any version wrote.
+    #[error(
+        "the store {path} has a file FORMAT that holds no number but '{found}', a copy that broke off? \
+         Copy the store again or restore a backup; nothing in it was changed"
+    )]
+    NoFormat {
+        /// The store's folder.
+        path: PathBuf,
+        /// What the file holds.
+        found: String,
+    },
     /// There are parts of a store in the folder, and no whole one.
     #[error(
         "{path} holds parts of a store and no file FORMAT, which is written last ({why}); nothing \

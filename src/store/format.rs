@@ -37,7 +37,8 @@ pub enum Found {
 /// Looks at a folder.
 ///
 /// # Errors
-/// [`Error::Format`] when the store's format is newer, [`Error::Unfinished`] when there are parts of
+/// [`Error::Format`] when the store's format is newer, [`Error::NoFormat`] when it is none,
+/// [`Error::Unfinished`] when there are parts of
 /// a store without one, [`Error::Io`].
 pub fn find(path: &Path) -> Result<Found, Error> {
     let format_path = path.join("FORMAT");
@@ -69,10 +70,14 @@ pub fn find(path: &Path) -> Result<Found, Error> {
         Ok(FORMAT) if path.join(BACKUP).exists() => Ok(Found::Backup),
         Ok(FORMAT) => Ok(Found::Current),
         Ok(WITHOUT_LOG) => Ok(Found::WithoutLog),
-        _ => Err(Error::Format {
+        Ok(newer) => Err(Error::Format {
+            path: path.to_owned(),
+            found: newer.to_string(),
+            known: FORMAT,
+        }),
+        Err(_) => Err(Error::NoFormat {
             path: path.to_owned(),
             found: text.trim().chars().take(20).collect(),
-            known: FORMAT,
         }),
     }
 }

@@ -144,8 +144,14 @@ fn files_that_are_cut_short_or_nonsense_are_named() {
     fs::write(&file, &bytes[..bytes.len() - 10]).unwrap();
     refused(
         folder.path(),
-        &["model.safetensors", "not a valid safetensors file"],
+        &[
+            "model.safetensors",
+            "not a valid safetensors file",
+            "fetch it again",
+        ],
     );
+    fs::write(&file, b"").unwrap();
+    refused(folder.path(), &["cut short or empty", "fetch it again"]);
     let long = [&(1u64 << 40).to_le_bytes(), &bytes[8..]].concat();
     fs::write(&file, long).unwrap();
     refused(folder.path(), &["model.safetensors", "header"]);

@@ -61,7 +61,7 @@ macro_rules! reasons {
 
 reasons! {
     /// A field of the request is missing, malformed or out of range.
-    InvalidField, InvalidArgument, "correct the fields that BadRequest names";
+    InvalidField, InvalidArgument, "correct what is named";
     /// The page token was not given out by this method.
     InvalidPageToken, InvalidArgument, "list again from the first page";
     /// The bytes of an object do not have its digest.

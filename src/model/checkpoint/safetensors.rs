@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde_json::{Map, Value};
 
 use super::super::config::{Config, generation_eos};
@@ -109,10 +109,8 @@ impl Folder {
     /// Maps one file and takes up its tensors.
     fn add(&mut self, path: PathBuf) -> Result<(), Error> {
         let map = mmap::map(&path)?;
-        let header = SafeTensors::read_metadata(&map).map_err(|source| {
-            let problem = || format!("not a valid safetensors file: {source}");
-            malformed(&path, impostor(&map).unwrap_or_else(problem))
-        });
+        let header = SafeTensors::read_metadata(&map)
+            .map_err(|source| malformed(&path, impostor(&map).unwrap_or_else(|| broken(&source))));
         let (length, metadata) = header?;
         // The file starts with the header's length in eight bytes.
         let start = length + 8;
@@ -291,6 +289,19 @@ fn impostor(bytes: &[u8]) -> Option<String> {
     page.then(|| "is a web page, not the file: its download failed, fetch it again".to_owned())
 }
 
+/// Why a header cannot be read, and what helps where that is known: mostly a download broke off.
+fn broken(source: &SafeTensorError) -> String {
+    use SafeTensorError as Of;
+    let size = match source {
+        Of::HeaderTooSmall | Of::InvalidHeaderLength => "; it is cut short or empty",
+        Of::MetadataIncompleteBuffer => "; it is shorter or longer than its header says",
+        _ => return format!("not a valid safetensors file: {source}"),
+    };
+    format!(
+        "not a valid safetensors file: {source}{size}: if its download broke off, fetch it again"
+    )
+}
+
 /// What a folder without weights holds, and what helps.
 fn nothing_to_read(path: &Path) -> String {
     let has = |name: &str| path.join(name).is_file();
@@ -321,6 +332,9 @@ fn nothing_to_read(path: &Path) -> String {
     let ending = |ending: &str| names.iter().find(|name| name.ends_with(ending));
     if let Some(name) = ending(".gguf") {
         return format!("is a folder that holds {name:?}: name the file itself");
+    }
+    if let Some(name) = names.iter().find(|name| name.contains("-of-0")) {
+        return format!("holds parts of a model ({name:?}) but no {INDEX}: fetch it too");
     }
     if let Some(name) = ending(".safetensors") {
         return format!("holds {name:?} but no {SINGLE}: rename it, if it is the whole model");

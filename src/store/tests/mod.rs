@@ -58,6 +58,14 @@ fn a_newer_format_is_refused_and_left_alone() {
         fs::read_to_string(folder.path().join("FORMAT")).unwrap(),
         "999\n"
     );
+    for torn in ["", "no number"] {
+        fs::write(folder.path().join("FORMAT"), torn).unwrap();
+        let error = Store::open(folder.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("holds no number") && error.contains("backup"),
+            "{error}"
+        );
+    }
 }
 
 #[test]
