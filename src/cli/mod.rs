@@ -121,7 +121,10 @@ enum Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let matches = command().get_matches();
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(said) => return shown(&said),
+    };
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     #[cfg(feature = "torch")]
     if matches!(&cli.command, Command::Worker(args) if args.works()) {
@@ -132,6 +135,22 @@ pub fn main() -> ExitCode {
         output::flush()?;
         Ok(code)
     });
+    code_of(ended)
+}
+
+/// What the command line itself answers: help, the version, or what is wrong with it.
+fn shown(said: &clap::Error) -> ExitCode {
+    let code = u8::try_from(said.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+    let printed = said.print().map_err(output::Error::from);
+    code_of(
+        printed
+            .and_then(|()| output::flush())
+            .map(|()| code)
+            .map_err(Into::into),
+    )
+}
+
+fn code_of(ended: anyhow::Result<ExitCode>) -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,

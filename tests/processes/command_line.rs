@@ -462,12 +462,37 @@ fn what_others_wrote_steers_no_terminal_and_passes_for_no_line_of_ours() {
 }
 
 #[test]
+fn what_shows_something_to_a_person_shows_it_to_a_program_too() {
+    let site = Site::new();
+    let model = crate::common::fixture("llama");
+    let model = ["model", "import", model.to_str().unwrap(), "--name", "m"];
+    site.run(&model, PATIENCE);
+    let generate = ["generate", "Paris", "--max-tokens", "1"];
+    site.run(&generate, PATIENCE);
+    let read = |args: &[&str]| -> Value {
+        let (done, shown, said) = say(&site, args);
+        assert!(done, "{args:?}: {said}");
+        serde_json::from_str(&shown).unwrap_or_else(|error| panic!("{args:?}: {error}: {shown}"))
+    };
+    let job = read(&["job", "show", "latest", "--json"]);
+    assert_eq!(job["state"], "succeeded");
+    assert_eq!(job["tasks_shown"][0]["units_done"], 1);
+    let audit = read(&["audit", "verify", "--json"]);
+    assert_eq!(audit["whole"], true);
+    assert_eq!(audit["checkpoint"]["entries"], audit["entries"]);
+    let (done, shown, _) = say(&site, &["worker", "list", "--json"]);
+    assert!(done && shown.is_empty(), "{shown}");
+}
+
+#[test]
 fn output_on_a_full_disk_is_an_error_in_a_line_and_a_closed_pipe_a_quiet_end() {
     let site = Site::new();
     let model = crate::common::fixture("llama");
     let model = ["model", "import", model.to_str().unwrap(), "--name", "m"];
     site.run(&model, PATIENCE);
-    let commands: [&[&str]; 7] = [
+    let commands: [&[&str]; 9] = [
+        &["--help"],
+        &["trace", "--help"],
         &["audit", "checkpoint"],
         &["audit", "key"],
         &["audit", "list", "--json"],

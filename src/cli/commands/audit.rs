@@ -40,6 +40,9 @@ pub enum Command {
         /// The key that was noted when the store was new ('audit key')
         #[arg(long, value_name = "KEY")]
         key: Option<String>,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
     },
     /// Prove that an entry is in the log, as one JSON object
     Prove {
@@ -89,9 +92,9 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
         },
         Command::Checkpoint => print_checkpoint(&client).await.map(success),
         Command::Key => print_key(&client).await.map(success),
-        Command::Verify { since, key, .. } => {
-            verify(&client, since.as_deref(), key.as_deref()).await
-        }
+        Command::Verify {
+            since, key, json, ..
+        } => verify(&client, since.as_deref(), key.as_deref(), json).await,
         Command::Prove { sequence, .. } => prove(&client, sequence).await.map(success),
         Command::Export => export(&client).await.map(success),
     };
@@ -300,6 +303,7 @@ async fn verify(
     client: &Client,
     since: Option<&Path>,
     key: Option<&str>,
+    json: bool,
 ) -> anyhow::Result<ExitCode> {
     // The server's own look finds what it does not even hand out.
     let request = v1::VerifyAuditLogRequest {};
@@ -333,6 +337,10 @@ async fn verify(
             entries = ours.entries;
             problems.extend(ours.problems);
         }
+        if json {
+            let (root, size) = (merkle::hex(&signed.root), signed.size);
+            return report(entries, &problems, Some((root, size, trusted)));
+        }
         if problems.is_empty() {
             show!("{}", merkle::hex(&signed.root))?;
             say!("the audit log is whole: {entries} entries, signed by {trusted}");
@@ -345,11 +353,34 @@ async fn verify(
             return Ok(ExitCode::SUCCESS);
         }
     }
+    if json {
+        return report(entries, &problems, None);
+    }
     for problem in &problems {
         say!("damaged: {problem}");
     }
     say!("{} problems in {entries} entries", problems.len());
     Ok(ExitCode::FAILURE)
+}
+
+/// What was found, for programs; `signed` is the checkpoint's root, its entries and the key it was
+/// held against.
+fn report(
+    entries: u64,
+    problems: &[String],
+    signed: Option<(String, u64, &str)>,
+) -> anyhow::Result<ExitCode> {
+    let signed = signed.map(|(root, size, key)| {
+        serde_json::json!({ "root": root, "entries": size, "verifier_key": key })
+    });
+    let whole = problems.is_empty() && signed.is_some();
+    output::json(&serde_json::json!({
+        "whole": whole, "entries": entries, "problems": problems, "checkpoint": signed,
+    }))?;
+    Ok(match whole {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
 /// A checkpoint that was kept in a file.

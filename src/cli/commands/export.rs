@@ -39,16 +39,33 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
         let names = Format::ALL.map(Format::name).join(", ");
         bail!("--format '{}': use {names}", args.format);
     };
-    if args.out.exists() {
-        bail!(
-            "{} is there already: choose another name",
-            args.out.display()
-        );
-    }
+    check_place(&args.out, format)?;
     let connection = Connection::open(config, Need::Records).await?;
     let done = write(&args, format, &connection).await;
     connection.close().await;
     done.map(|()| ExitCode::SUCCESS)
+}
+
+/// A place that cannot be written to is refused before a model is fetched for it.
+fn check_place(out: &Path, format: Format) -> anyhow::Result<()> {
+    let shown = out.display();
+    if std::fs::symlink_metadata(out).is_ok() {
+        bail!("{shown} is there already: choose another name");
+    }
+    if !format.is_folder() && out.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        bail!(
+            "{shown} names a folder, {} is one file: leave the slash out",
+            format.name()
+        );
+    }
+    let parents = out.ancestors().skip(1);
+    match parents.into_iter().find(|parent| parent.exists()) {
+        Some(parent) if !parent.is_dir() => bail!(
+            "{shown} cannot be written: {} is a file, not a folder",
+            parent.display()
+        ),
+        _ => Ok(()),
+    }
 }
 
 async fn write(args: &Args, format: Format, connection: &Connection) -> anyhow::Result<()> {
@@ -156,4 +173,31 @@ fn base_name(model: &v1::Model) -> String {
     };
     let name = model.name.trim_start_matches("models/");
     folder.map_or(name.to_owned(), |folder| folder.display().to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_cannot_be_written_to_is_refused_with_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let said = |name: &str, format| {
+            let held = check_place(&at(name), format);
+            held.map_err(|error| error.to_string()).unwrap_err()
+        };
+        std::fs::write(at("file"), b"mine").unwrap();
+        assert!(said("file", Format::Factors).contains("is there already"));
+        assert!(said("out/", Format::Factors).contains("leave the slash out"));
+        assert!(said("file/deep/out", Format::Peft).contains("file is a file, not a folder"));
+        assert!(check_place(&at("out/"), Format::Peft).is_ok());
+        assert!(check_place(&at("no/such/deep"), Format::Factors).is_ok());
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
+            assert!(said("dangling", Format::Factors).contains("is there already"));
+        }
+    }
 }

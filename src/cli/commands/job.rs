@@ -27,6 +27,9 @@ pub enum Command {
     Show {
         /// The job
         job: String,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
     },
     /// Follow a job until it has ended
     Watch {
@@ -62,7 +65,9 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
     let client = connection.client().clone();
     let done = match command {
         Command::List { json, .. } => list(&client, json).await.map(|()| ExitCode::SUCCESS),
-        Command::Show { job, .. } => show(&client, &job).await.map(|()| ExitCode::SUCCESS),
+        Command::Show { job, json, .. } => {
+            (show(&client, &job, json).await).map(|()| ExitCode::SUCCESS)
+        }
         Command::Watch { job, .. } => watch(&client, &job).await,
         Command::Cancel { job, .. } => cancel(&client, &job).await.map(|()| ExitCode::SUCCESS),
         Command::Requeue { job, .. } => requeue(&client, &job).await.map(|()| ExitCode::SUCCESS),
@@ -132,7 +137,15 @@ pub fn to_json(job: &v1::Job) -> serde_json::Value {
     })
 }
 
-async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
+fn task_json(task: &v1::Task) -> serde_json::Value {
+    serde_json::json!({
+        "name": task.name, "state": output::word(task.state().as_str_name(), "TASK_STATE_"),
+        "stage": task.stage, "first_unit": task.first_unit, "units": task.unit_count,
+        "units_done": task.units_done, "worker": task.worker, "last_failure": task.last_failure,
+    })
+}
+
+async fn show(client: &Client, asked: &str, json: bool) -> anyhow::Result<()> {
     let name = names::job(client, asked).await?;
     let request = v1::GetJobRequest { name: name.clone() };
     let job = client
@@ -155,6 +168,13 @@ async fn show(client: &Client, asked: &str) -> anyhow::Result<()> {
         ..Default::default()
     };
     let page = client.jobs().list_tasks(request).await?.into_inner();
+    if json {
+        let mut all = to_json(&job);
+        all["owner"] = job.owner.into();
+        all["reasons"] = reasons.into();
+        all["tasks_shown"] = page.tasks.iter().map(task_json).collect();
+        return Ok(output::json(&all)?);
+    }
     let counts = job.counts.unwrap_or_default();
     show!("job      {}", job.name.trim_start_matches("jobs/"))?;
     show!("what     {}", what(&job))?;

@@ -260,7 +260,8 @@ fn status_json(status: &v1::Status) -> serde_json::Value {
     })
 }
 
-fn worker_json(worker: &v1::Worker) -> serde_json::Value {
+/// A worker as lists of them have it, for programs.
+pub fn worker_json(worker: &v1::Worker) -> serde_json::Value {
     let capabilities = worker.capabilities.clone().unwrap_or_default();
     json!({
         "name": worker.name,

@@ -41,7 +41,11 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// List the workers of a coordinator
-    List,
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
     /// Let a worker finish what it has begun, hand the rest back and leave
     Drain {
         /// The worker
@@ -142,9 +146,14 @@ async fn say(command: Command, client: &Client) -> anyhow::Result<()> {
         format!("workers/{id}")
     };
     match command {
-        Command::List => {
-            let table = status::worker_table(&client.all_workers().await?);
-            output::print_table(&table)?;
+        Command::List { json } => {
+            let workers = client.all_workers().await?;
+            if !json {
+                return Ok(output::print_table(&status::worker_table(&workers))?);
+            }
+            for worker in &workers {
+                output::json(&status::worker_json(worker))?;
+            }
         }
         Command::Drain { worker, .. } => {
             let name = resource(&worker);
