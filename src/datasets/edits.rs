@@ -125,7 +125,7 @@ mod tests {
         );
         let texts = FLAT.replace("ground_truth", "target_true");
         for text in [objects, texts] {
-            assert_eq!(parse("flat", &text).unwrap(), [whole.clone()]);
+            assert_eq!(parse("flat", &text).unwrap(), vec![whole.clone()]);
         }
         let said = |text: &str| parse("f", text).unwrap_err().to_string();
         let two = FLAT.replace(
