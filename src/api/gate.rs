@@ -168,25 +168,22 @@ impl Gate {
             .ok_or_else(|| too_much_held(principal, "streams", streams))
     }
 
-    /// The same where nobody is asked who they are: what is told apart is the address. Nobody there is
-    /// kept from anything else, but a program that leaks streams does not take the coordinator from the
-    /// others. Callers without an address are inside this process.
+    /// The same where nobody is asked who they are: what is told apart is the address. On one machine all
+    /// have the same, so that it may hold what workers may: one program that leaks streams must not keep
+    /// the others out. Callers without an address are inside this process.
     fn hold_by_address<B>(&self, request: &Request<B>) -> Result<Option<Place>, Status> {
         let Some(peer) = request.extensions().get::<Peer>() else {
             return Ok(None);
         };
         let address = peer.address.ip().to_string();
-        let (role, key) = match role::method(request.uri().path()) {
-            Some(role::CONNECT) => (Role::Worker, format!("workers {address}")),
-            _ => (Role::Viewer, address.clone()),
-        };
-        // Workers and people may be on one machine.
-        let most = self.bounds.connections(Role::Worker);
+        let (streams, most) = (
+            self.bounds.streams(Role::Worker),
+            self.bounds.connections(Role::Worker),
+        );
         if !peer.admit(|| self.connections.take(&address, most)) {
             return Err(too_much_held(&address, "connections", most));
         }
-        let streams = self.bounds.streams(role);
-        let place = self.streams.take(&key, streams);
+        let place = self.streams.take(&address, streams);
         place
             .map(Some)
             .ok_or_else(|| too_much_held(&address, "streams", streams))
@@ -589,23 +586,20 @@ mod tests {
             });
             gate.admit(&mut request).map(Option::unwrap)
         };
-        let (connect, read) = (
-            "/palimpsest.v1.WorkerService/Connect",
-            "/palimpsest.v1.ObjectService/ReadObject",
-        );
+        let read = "/palimpsest.v1.ObjectService/ReadObject";
         let link = Arc::default();
-        let held: Vec<Pass> = (0..3).map(|_| call(read, 1, &link).unwrap()).collect();
-        // Over all connections of the address; of others nothing is taken, and of workers neither.
+        // Four for each connection that there may be.
+        let held: Vec<Pass> = (0..64).map(|_| call(read, 1, &link).unwrap()).collect();
+        // Over all connections of the address; of others nothing is taken.
         let refused = call(read, 1, &Arc::default()).unwrap_err().status;
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert!(
-            refused.message().contains("10.0.0.1 has 3 streams"),
+            refused.message().contains("10.0.0.1 has 64 streams"),
             "{refused:?}"
         );
         let info = refused.get_details_error_info().unwrap();
         assert_eq!(info.reason, "TOO_MUCH_HELD");
         call(read, 2, &Arc::default()).unwrap();
-        call(connect, 1, &link).unwrap();
         drop(held);
         call(read, 1, &link).unwrap();
         // Connections: three quarters of the table.

@@ -140,8 +140,8 @@ settings! {
         /// Streams (calls under way) that a connection may have at a time. 1 to 100000.
         streams_per_connection: u32 = "256",
         /// Streams (calls under way) that a principal may have at a time, over all its connections.
-        /// Those of workers are bounded by `serve.max_connections`. Where nobody is asked who they
-        /// are, it is an address that may have so many. 1 to 1000000.
+        /// Those of workers, and of an address where nobody is asked who they are, are bounded by
+        /// four times `serve.max_connections`. 1 to 1000000.
         streams_per_principal: u32 = "1000",
         /// Connections that may be open at a time; more are closed at once. No principal gets more
         /// than a quarter of them, workers three. Fewer where the system lets the process open too

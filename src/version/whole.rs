@@ -77,3 +77,38 @@ pub fn check_whole(history: History<'_>, version: &v1::Version) -> Result<Whole,
         name: version.name.clone(),
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn a_version_is_looked_through_before_a_turn_and_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let history = History::new(&store, "m", "base");
+        let seen = WholeVersions::default();
+        let version = |edits: &[&str]| v1::Version {
+            name: "models/m/versions/v".to_owned(),
+            edits: edits.iter().map(|&edit| edit.to_owned()).collect(),
+            ..Default::default()
+        };
+        let lost = ["a"; 10_000];
+        let refused = seen.check(history, &version(&lost)).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                Error::Missing {
+                    what: "the edit",
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+        seen.check(history, &version(&[])).unwrap();
+        // Seen to be whole, it is not read again however many edits it has.
+        seen.check(history, &version(&lost)).unwrap();
+    }
+}

@@ -357,4 +357,64 @@ mod tests {
         let wrong = checked(&"v".repeat(100_000)).unwrap_err();
         assert!(wrong[0].1.contains("65536 at most"), "{wrong:?}");
     }
+
+    #[test]
+    fn no_piece_asks_for_more_tokens_than_a_worker_can_draw() {
+        let checked = |tokens: u64| {
+            let piece = v1::StatsUnit {
+                self_sample: tokens,
+                ..Default::default()
+            };
+            let spec = v1::StatsSpec {
+                pieces: vec![piece],
+                layers: vec![0],
+                ..Default::default()
+            };
+            let mut job = v1::Job {
+                spec: Some(spec.into()),
+                ..Default::default()
+            };
+            let items = pack(&mut job);
+            check(&mut job, &items)
+        };
+        checked(crate::stats::MOST_DRAWN).unwrap();
+        for tokens in [
+            crate::stats::MOST_DRAWN + 1,
+            1_000_000_000_000_000_000,
+            u64::MAX,
+        ] {
+            let wrong = checked(tokens).unwrap_err();
+            assert_eq!(wrong[0].0, "job.stats.pieces[0].self_sample");
+            assert!(
+                wrong[0].1.contains("at most, give more pieces"),
+                "{wrong:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn of_many_wrong_facts_the_first_are_told_and_the_others_counted() {
+        let fact = v1::Fact {
+            prompt: "p".to_owned(),
+            ..Default::default()
+        };
+        let spec = v1::TraceSpec {
+            facts: vec![fact; 50_000],
+            kinds: vec![1],
+            noise: "0.1".to_owned(),
+            ..Default::default()
+        };
+        let mut job = v1::Job {
+            spec: Some(spec.into()),
+            ..Default::default()
+        };
+        let items = pack(&mut job);
+        let wrong = check(&mut job, &items).unwrap_err();
+        assert_eq!(wrong.len(), SHOWN + 1);
+        assert!(
+            wrong[SHOWN].1.contains("more fields are wrong"),
+            "{:?}",
+            wrong[SHOWN]
+        );
+    }
 }

@@ -551,6 +551,15 @@ fn a_read_only_disk_is_said_and_left_alone() {
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success());
     assert!(said.contains("has to be writable"), "{said}");
+    // Which a backup does not need.
+    let backup = ["store", "backup", "backup", "--store", "store"];
+    let made = disk.inside(&site.command(&backup)).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    site.run(&["store", "verify", "--store", "backup"], PATIENCE);
+    site.run(
+        &["store", "restore", "backup", "--store", "restored"],
+        PATIENCE,
+    );
 }
 
 /// With the real engine: what the pretended one makes up answers for nothing.

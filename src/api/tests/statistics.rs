@@ -82,6 +82,14 @@ impl Kept {
 
     /// The digest of the statistics that an editor's job is computed with.
     async fn used(&self, layer: u32, named: &str) -> Result<String, Status> {
+        let job = self.edit(layer, named, "").await?;
+        let Some(Spec::Edit(spec)) = job.spec else {
+            panic!("no edit");
+        };
+        Ok(spec.statistics.unwrap().digest)
+    }
+
+    async fn edit(&self, layer: u32, named: &str, request_id: &str) -> Result<v1::Job, Status> {
         let task = v1::EditTask {
             request: Some(v1::EditRequest {
                 prompt: "{} is in".to_owned(),
@@ -103,14 +111,11 @@ impl Kept {
                 spec: Some(Spec::Edit(spec)),
                 ..Default::default()
             }),
+            request_id: request_id.to_owned(),
             ..Default::default()
         };
         let made = self.jobs.create_job(asked(Role::Editor, request)).await?;
-        let job = made.into_inner().job.unwrap();
-        let Some(Spec::Edit(spec)) = job.spec else {
-            panic!("no edit");
-        };
-        Ok(spec.statistics.unwrap().digest)
+        Ok(made.into_inner().job.unwrap())
     }
 
     async fn page(&self, size: u32, token: &str) -> Result<v1::ListStatisticsResponse, Status> {
@@ -330,4 +335,24 @@ async fn what_no_keys_can_add_up_to_is_refused_where_it_comes_in() {
         assert!(refused.message().contains(what), "{refused:?}");
     }
     assert!(kept.page(0, "").await.unwrap().statistics.is_empty());
+}
+
+#[tokio::test]
+async fn a_request_that_is_repeated_gets_its_job_whatever_statistics_came_or_went_meanwhile() {
+    let kept = Kept::new();
+    let first = kept.import(Role::Editor, 1, 1000).await.unwrap();
+    let made = kept.edit(1, "", "once").await.unwrap().name;
+    kept.import(Role::Editor, 1, 9000).await.unwrap();
+    assert_eq!(kept.edit(1, "", "once").await.unwrap().name, made);
+    let more = kept.page(0, "").await.unwrap().statistics;
+    for one in more {
+        kept.delete(&one.name, "").await.unwrap();
+    }
+    assert_eq!(kept.edit(1, "", "once").await.unwrap().name, made);
+    // Another request of that id is another.
+    let reused = kept.edit(1, &first, "once").await.unwrap_err();
+    assert_ne!(reused.code(), Code::Ok);
+    kept.import(Role::Editor, 1, 1000).await.unwrap();
+    let reused = kept.edit(1, &first, "once").await.unwrap_err();
+    assert_eq!(reason(&reused), "REQUEST_ID_REUSED");
 }

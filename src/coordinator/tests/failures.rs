@@ -135,14 +135,15 @@ fn a_task_that_keeps_failing_fails_after_its_attempts_and_says_why() {
 }
 
 #[test]
-fn a_second_result_of_a_unit_is_accepted_if_equal_and_a_divergence_if_not() {
+fn a_second_result_of_a_unit_is_accepted_if_equal_and_a_divergence_if_not_once_a_lease() {
     let (mut world, id) = world_with_a_job(1);
     world.run(hello(0, 1));
     let (session, lease) = world.lease_of(0).unwrap();
     let key = LeaseKey::from_proto(lease.key.as_ref().unwrap()).unwrap();
     let mut accepted = Vec::new();
     let mut divergences = 0;
-    for text in ["one", "one", "two"] {
+    // The third is refused, and its worker has the lease no longer: what else it sends is not kept.
+    for text in ["one", "one", "two", "three", "four"] {
         let mut outcome = outcome(&lease.units[0]);
         if let v1::unit_result::Outcome::Grid(grid) = &mut outcome {
             grid.answer = text.to_owned();
@@ -172,7 +173,8 @@ fn a_second_result_of_a_unit_is_accepted_if_equal_and_a_divergence_if_not() {
             }
         }
     }
-    assert_eq!((accepted, divergences), (vec![true, true, false], 1));
+    let expected = vec![true, true, false, false, false];
+    assert_eq!((accepted, divergences), (expected, 1));
 }
 
 #[test]
