@@ -49,7 +49,8 @@ impl Engine for Fake {
             }
             let outcome = match &unit.spec {
                 Some(Unit::Trace(unit)) => {
-                    Outcome::Grid(grid(unit, &trace, lease.noise_scale.unwrap_or_default()))
+                    let noise_scale = lease.noise_scale.unwrap_or_default();
+                    Outcome::Grid(grid(unit, &trace, noise_scale, lease.model.as_ref()))
                 }
                 Some(Unit::Noise(noise)) => Outcome::NoiseLevel(v1::NoiseLevel {
                     scale: noise.factor / 8.0,
@@ -109,15 +110,24 @@ fn answers(record: &v1::EvalRecord, lease: &v1::Lease) -> v1::EvalOutcome {
     }
 }
 
-/// A grid with one token a word and four layers.
-fn grid(unit: &v1::TraceUnit, trace: &v1::TraceSpec, noise_scale: f64) -> v1::Grid {
+/// A grid with one token a word and the model's layers; four of a model that does not say.
+fn grid(
+    unit: &v1::TraceUnit,
+    trace: &v1::TraceSpec,
+    noise_scale: f64,
+    model: Option<&v1::Model>,
+) -> v1::Grid {
     let fact = unit.fact.clone().unwrap_or_default();
     let tokens: Vec<String> = fact
         .prompt
         .split_inclusive(' ')
         .map(str::to_owned)
         .collect();
-    let layers = 4;
+    let shape = model.and_then(|model| model.shape).unwrap_or_default();
+    let layers = match shape.layers {
+        0 => 4,
+        layers => u64::from(layers),
+    };
     let seed = fact
         .prompt
         .bytes()
