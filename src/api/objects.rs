@@ -503,40 +503,4 @@ pub(crate) mod tests {
             (Code::OutOfRange, "OFFSET_PAST_END")
         );
     }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn reads_that_nobody_takes_in_hold_no_file() {
-        let (_folder, store, client) = start();
-        let digest = store.put(&vec![7; 8 * CHUNK]).unwrap();
-        let file = std::fs::canonicalize(store.path(&digest)).unwrap();
-        let mut streams = Vec::new();
-        for _ in 0..50 {
-            let request = ReadObjectRequest {
-                digest: digest.to_string(),
-                ..Default::default()
-            };
-            streams.push(client.clone().read_object(request).await.unwrap());
-        }
-        let open = || {
-            let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
-            let links = descriptors.filter_map(|it| std::fs::read_link(it.ok()?.path()).ok());
-            links.filter(|to| *to == file).count()
-        };
-        // Each reads ahead as far as its window goes, and then lets the file go.
-        let quiet = async {
-            while open() > 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), quiet)
-            .await
-            .unwrap();
-        for stream in streams {
-            let (mut stream, mut bytes) = (stream.into_inner(), Vec::new());
-            while let Some(piece) = stream.message().await.unwrap() {
-                bytes.push(piece.data.len());
-            }
-            assert_eq!(bytes.iter().sum::<usize>(), 8 * CHUNK);
-        }
-    }
 }
