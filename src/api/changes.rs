@@ -182,7 +182,7 @@ impl Versions {
             return Err(invalid_argument("result", what));
         }
         let asked = work::of_mut(&mut job).and_then(|work| {
-            let gates = work.edits()?.1.gates.unwrap_or_default();
+            let gates = work.asked_gates()?.unwrap_or_default();
             Some((gates, work.landing().is_some()))
         });
         let gates = match asked {

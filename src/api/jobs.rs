@@ -366,7 +366,7 @@ impl JobService for Jobs {
         let mut job = self.job(id).await?;
         let units = job.counts.unwrap_or_default().units;
         let model = models::model_id(&job.model)?.to_owned();
-        let gates = work::of_mut(&mut job).and_then(|work| work.edits()?.1.gates);
+        let gates = work::of_mut(&mut job).and_then(|work| *work.asked_gates()?);
         let gates = gates.unwrap_or_default();
         let store = self.coordinator.store().clone();
         let (results, next) = super::blocking(move || {
@@ -464,6 +464,11 @@ impl Asked {
                     let asked = spec.gates.get_or_insert_default();
                     *asked = work::strictest(asked, gates);
                 }
+            }
+            if let Some(spec) = work.mass_edit() {
+                statistics::resolve_mass(store, &model, &name, spec)?;
+                let asked = spec.gates.get_or_insert_default();
+                *asked = work::strictest(asked, gates);
             }
             if let Some((field, compared)) = work.compared_version() {
                 *compared = version(history, field, compared, BASE)?;

@@ -491,18 +491,84 @@ pub(super) fn resolve(
         }
     };
     let Some(best) = best else {
-        // Ten a channel, which are some four times the width.
-        let tokens = (40 * u64::from(shape.width)).max(2000);
-        let message = format!(
-            "{name} has no key statistics of layer {layer}: make them with 'palimpsest stats collect --model {id} --layers \
-             {layer} --corpus FILES', or with --self-sample {tokens} instead of a corpus"
-        );
-        let metadata = [("layer", layer.to_string()), ("tokens", tokens.to_string())];
-        return Err(status(Reason::StatisticsMissing, message, metadata));
+        return Err(missing(name, &shape, layer));
     };
     spec.statistics = Some(v1::edit_spec::Statistics {
         digest: digest_of(&best.name).to_owned(),
         size: best.size,
     });
+    Ok(())
+}
+
+/// Key statistics that are not there, with the command that makes them.
+fn missing(name: &str, shape: &v1::model::Shape, layer: u32) -> Status {
+    let id = name.trim_start_matches("models/");
+    // Ten a channel, which are some four times the width.
+    let tokens = (40 * u64::from(shape.width)).max(2000);
+    let message = format!(
+        "{name} has no key statistics of layer {layer}: make them with 'palimpsest stats collect --model {id} --layers \
+         {layer} --corpus FILES', or with --self-sample {tokens} instead of a corpus"
+    );
+    let metadata = [("layer", layer.to_string()), ("tokens", tokens.to_string())];
+    status(Reason::StatisticsMissing, message, metadata)
+}
+
+/// Gives a job that edits many facts at once the layers and the key statistics that it left open.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for layers that the model does not have, or a loss that is read before its
+/// last; `FAILED_PRECONDITION` when there are no statistics of a layer, with the command that makes
+/// them.
+pub(super) fn resolve_mass(
+    store: &Store,
+    model: &v1::Model,
+    name: &str,
+    spec: &mut v1::MassEditSpec,
+) -> Result<(), Status> {
+    let wrong =
+        |field: &str, what: String| invalid_argument(format!("job.mass_edit.{field}"), what);
+    let method: Method = (spec.method.parse())
+        .map_err(|error: crate::edit::Error| wrong("method", error.to_string()))?;
+    let shape = model.shape.unwrap_or_default();
+    let layers = shape.layers;
+    let family = (Family::ALL.into_iter()).find(|f| f.model_type() == model.family);
+    if spec.layer_choice.is_empty() {
+        spec.layer_choice = match spec.layers.is_empty() {
+            false => "given in the request".to_owned(),
+            true => format!("where models of family {} are edited", model.family),
+        };
+    }
+    if spec.layers.is_empty() {
+        let family = family.unwrap_or(Family::Llama);
+        let (layers, width) = (layers as usize, shape.width as usize);
+        let usual = Hyperparameters::layers_of(method, family, layers, width);
+        spec.layers = usual.into_iter().map(|layer| layer as u32).collect();
+    }
+    if let Some(layer) = spec.layers.iter().find(|layer| **layer >= layers) {
+        let what = format!("{layer} is not one of the model's {layers}, which begin at 0");
+        return Err(wrong("layers", what));
+    }
+    if let Some(layer) = spec.loss_layer.filter(|layer| layer + 1 != layers) {
+        let what = format!(
+            "{layer} is not the model's last block, which is {}: a loss that is read from an earlier \
+             one knows nothing of the blocks above; leave it out",
+            layers.saturating_sub(1)
+        );
+        return Err(wrong("loss_layer", what));
+    }
+    let id = models::model_id(name)?;
+    check::identifier("job.model", id).map_err(|(field, what)| invalid_argument(field, what))?;
+    spec.statistics.clear();
+    for &layer in &spec.layers {
+        let all = store.statistics_of_layer(id, layer)?;
+        let all = all.into_iter().filter(|one| !one.submitted);
+        let best = all.max_by_key(|one| one.tokens);
+        let best = best.ok_or_else(|| missing(name, &shape, layer))?;
+        spec.statistics.push(v1::mass_edit_spec::Statistics {
+            layer,
+            digest: digest_of(&best.name).to_owned(),
+            size: best.size,
+        });
+    }
     Ok(())
 }

@@ -78,16 +78,21 @@ pub async fn create_with(
     request: v1::CreateJobRequest,
     may_collect: bool,
 ) -> anyhow::Result<v1::Job> {
-    match submit::create(client, request.clone()).await {
-        Err(status) if may_collect => {
-            let (layer, tokens) = wanted(&status).ok_or(status)?;
-            say!(
-                "collecting key statistics of layer {layer} over {tokens} tokens drawn from the model"
-            );
-            self_sample(client, model, layer, tokens).await?;
-            Ok(submit::create(client, request).await?)
+    let mut before = None;
+    loop {
+        match submit::create(client, request.clone()).await {
+            Err(status) if may_collect => {
+                // An edit of several layers lacks those of one after the other, each once.
+                let lacking = wanted(&status).filter(|lacking| before.as_ref() != Some(lacking));
+                let (layer, tokens) = lacking.ok_or(status)?;
+                say!(
+                    "collecting key statistics of layer {layer} over {tokens} tokens drawn from the model"
+                );
+                self_sample(client, model, layer, tokens).await?;
+                before = Some((layer, tokens));
+            }
+            created => return Ok(created?),
         }
-        created => Ok(created?),
     }
 }
 

@@ -15,6 +15,7 @@ mod flags;
 mod follow;
 mod key_statistics;
 mod layer;
+mod layers;
 mod model_folder;
 mod named_ref;
 mod names;

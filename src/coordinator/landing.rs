@@ -260,7 +260,12 @@ pub fn judged(mut edit: v1::Edit, gates: &v1::EditGates) -> v1::Edit {
         false => v1::EditState::Rejected,
     } as i32;
     edit.failed_gates = verdict.failed;
-    edit.warnings = verdict.warnings;
+    // What its worker noticed stays.
+    for warning in verdict.warnings {
+        if !edit.warnings.contains(&warning) {
+            edit.warnings.push(warning);
+        }
+    }
     edit
 }
 

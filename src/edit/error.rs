@@ -5,7 +5,9 @@
 #[non_exhaustive]
 pub enum Error {
     /// A method that does not exist.
-    #[error("unknown method `{text}`: use r-rome, rome or ft-l")]
+    #[error(
+        "unknown method `{text}`: use r-rome, rome or ft-l for one fact, memit, alphaedit, emmet or encore for many"
+    )]
     Method {
         /// The text as given.
         text: String,
@@ -110,6 +112,25 @@ pub enum Error {
         name: String,
         /// What it is.
         value: f64,
+    },
+    /// A batch whose keys do not tell its facts apart.
+    #[error(
+        "the keys of {facts} facts are not independent to rounding, and the method has nothing that damps them: use \
+         memit, a `mu` above 0, or other layers"
+    )]
+    DependentKeys {
+        /// Facts of the batch.
+        facts: usize,
+    },
+    /// A projector that leaves nothing, or takes out nothing.
+    #[error("the projector keeps {kept} of {channels} directions: {remedy}")]
+    Projector {
+        /// Directions that are kept.
+        kept: usize,
+        /// Directions in all.
+        channels: usize,
+        /// What helps.
+        remedy: &'static str,
     },
     /// The key has no part along its own direction.
     #[error("the subject's key has no component along the edit's direction: use another layer")]

@@ -14,6 +14,8 @@ pub enum Range {
     Positive,
     /// 0 and numbers above it.
     NotNegative,
+    /// From 0 on and below 1.
+    Part,
     /// All numbers.
     Finite,
 }
@@ -28,6 +30,7 @@ impl Range {
                 }
                 Range::Positive => value > 0.0,
                 Range::NotNegative => value >= 0.0,
+                Range::Part => (0.0..1.0).contains(&value),
                 Range::Finite => true,
             }
     }
@@ -39,6 +42,7 @@ impl fmt::Display for Range {
             Range::Whole(least, most) => write!(f, "a whole number, {least} to {most}"),
             Range::Positive => f.write_str("a number above 0"),
             Range::NotNegative => f.write_str("0 or more"),
+            Range::Part => f.write_str("0 or more and less than 1"),
             Range::Finite => f.write_str("a number"),
         }
     }
@@ -76,7 +80,18 @@ impl Number {
 }
 
 const ALL: &[Method] = &Method::ALL;
-const ROME: &[Method] = &[Method::RRome, Method::Rome];
+/// Those that seek a value.
+const VALUE: &[Method] = &[
+    Method::RRome,
+    Method::Rome,
+    Method::Memit,
+    Method::AlphaEdit,
+    Method::Emmet,
+    Method::Encore,
+];
+const MASS: &[Method] = &Method::MASS;
+/// Those that factorise the key statistics as they are.
+const RIDGE: &[Method] = &[Method::RRome, Method::Rome, Method::Memit, Method::Emmet];
 
 /// The one list of them: each number's name, type, range and methods.
 macro_rules! numbers {
@@ -84,7 +99,7 @@ macro_rules! numbers {
         /// Every number of an edit.
         #[derive(Debug, Clone, Copy, PartialEq)]
         pub struct Hyperparameters {
-            /// The layer whose MLP's second matrix is edited, from 0.
+            /// The layer whose MLP's second matrix is edited, from 0; of several the last.
             pub layer: usize,
             $($(#[$doc])* pub $name: $type,)*
         }
@@ -103,20 +118,38 @@ macro_rules! numbers {
 numbers! {
     /// FT+L: most change of any one weight.
     bound: f64, Range::Positive, &[Method::FtL];
-    /// ROME: most length of the value's change, in lengths of the clean value.
-    clamp: f64, Range::Positive, ROME;
-    /// ROME: factor of the drift of what is said of the subject alone.
-    kl_factor: f64, Range::NotNegative, ROME;
+    /// Most length of the value's change, in lengths of the clean value.
+    clamp: f64, Range::Positive, VALUE;
+    /// Ends the search for a value after so many steps at which every token of the target is the likeliest; 0: never.
+    early_stop: usize, Range::Whole(0, 10_000), MASS;
+    /// AlphaEdit: the leading directions that hold this part of the statistics' trace are left alone; 0: by `threshold`.
+    energy: f64, Range::Part, &[Method::AlphaEdit];
+    /// ENCORE: added to the diagonal, which bounds the norm of the change.
+    eta: f64, Range::NotNegative, &[Method::Encore];
+    /// Factor of the drift of what is said of the subject alone.
+    kl_factor: f64, Range::NotNegative, VALUE;
+    /// AlphaEdit: added to the diagonal within the kept directions.
+    l2: f64, Range::Positive, &[Method::AlphaEdit];
+    /// MEMIT and ENCORE: weight of the key statistics, in tokens.
+    lambda: f64, Range::Positive, &[Method::Memit, Method::Encore];
     /// Learning rate of Adam (Kingma and Ba 2015).
     learning_rate: f64, Range::Positive, ALL;
-    /// ROME: added to the diagonal of the key statistics' mean.
-    ridge: f64, Range::NotNegative, ROME;
+    /// EMMET: how far each fact may stay from its target; 0 for none. One fact alone is always written whole.
+    mu: f64, Range::NotNegative, &[Method::Emmet];
+    /// AlphaEdit: so many of the least used directions are kept; 0: by `threshold`.
+    rank: usize, Range::Whole(0, 10_000_000), &[Method::AlphaEdit];
+    /// Added to the diagonal of the key statistics' mean.
+    ridge: f64, Range::NotNegative, RIDGE;
+    /// EMMET: weight of the key statistics.
+    statistics_weight: f64, Range::Positive, &[Method::Emmet];
     /// Most steps of the optimisation; there is one update less.
     steps: usize, Range::Whole(1, 10_000), ALL;
     /// The optimisation ends below this loss.
     stop_loss: f64, Range::Finite, ALL;
-    /// ROME: factor of `|delta| / |v0|^2` in the loss.
-    weight_decay: f64, Range::NotNegative, ROME;
+    /// AlphaEdit: directions with a smaller eigenvalue of the key statistics' mean are kept.
+    threshold: f64, Range::Positive, &[Method::AlphaEdit];
+    /// Factor of `|delta| / |v0|^2` in the loss.
+    weight_decay: f64, Range::NotNegative, VALUE;
 }
 
 /// Numbers to use instead of the family's: those of [`NUMBERS`], each at most once, and the layer.
@@ -197,6 +230,15 @@ impl Hyperparameters {
             stop_loss: 0.05,
             ridge: 0.0,
             bound: 5e-4,
+            early_stop: 0,
+            energy: 0.0,
+            eta: 10.0,
+            l2: 10.0,
+            lambda: 15_000.0,
+            mu: 0.1,
+            rank: 0,
+            statistics_weight: 1.0,
+            threshold: 2e-2,
         };
         match method {
             Method::RRome | Method::Rome => rome,
@@ -211,6 +253,67 @@ impl Hyperparameters {
                 stop_loss: 1e-2,
                 ..rome
             },
+            method => Self::of_many(method, family, (layers, width), rome),
+        }
+    }
+
+    /// The numbers of the methods for many facts, as their authors' releases and EasyEdit have them.
+    fn of_many(
+        method: Method,
+        family: Family,
+        (layers, width): (usize, usize),
+        rome: Self,
+    ) -> Self {
+        let layer = match method {
+            Method::Emmet => rome.layer,
+            _ => Self::layers_of(method, family, layers, width)
+                .last()
+                .copied()
+                .unwrap_or(rome.layer),
+        };
+        let gpt2 = family == Family::Gpt2;
+        // EasyEdit's clamp of a block's output; all others have MEMIT's own.
+        let wide = matches!(family, Family::Mistral | Family::Qwen2 | Family::Qwen3);
+        Self {
+            layer,
+            steps: if gpt2 { 20 } else { 25 },
+            clamp: if wide { 4.0 } else { 0.75 },
+            weight_decay: if wide { 1e-3 } else { 0.5 },
+            lambda: if gpt2 || family == Family::GptNeoX {
+                20_000.0
+            } else {
+                15_000.0
+            },
+            l2: if wide { 1.0 } else { 10.0 },
+            eta: match family {
+                Family::Gpt2 | Family::GptJ | Family::GptNeoX => 10.0,
+                _ => 20.0,
+            },
+            early_stop: match (method, family) {
+                (Method::Encore, Family::Gpt2 | Family::GptJ | Family::GptNeoX) => 4,
+                (Method::Encore, _) => 2,
+                _ => 0,
+            },
+            statistics_weight: if gpt2 { 1000.0 } else { 1.0 },
+            ..rome
+        }
+    }
+
+    /// The layers that models of a family are edited at, rising: one for the methods of one fact, and for EMMET.
+    pub fn layers_of(method: Method, family: Family, layers: usize, width: usize) -> Vec<usize> {
+        let range = |from: usize, to: usize, of: usize| {
+            let most = layers.saturating_sub(1);
+            let (from, to) = (scaled(from, of, layers), scaled(to, of, layers));
+            (from.min(most)..=to.min(most)).collect()
+        };
+        match (method, family) {
+            (Method::Memit | Method::AlphaEdit | Method::Encore, family) => match family {
+                Family::Gpt2 => range(13, 17, 48),
+                Family::GptJ => range(3, 8, 28),
+                Family::GptNeoX => range(6, 10, 44),
+                _ => range(4, 8, 32),
+            },
+            (method, family) => vec![Self::of(method, family, layers, width).layer],
         }
     }
 
@@ -253,6 +356,13 @@ impl Hyperparameters {
         }
         for number in NUMBERS {
             number.check(number.of(self))?;
+        }
+        if self.rank > 0 && self.energy > 0.0 {
+            return Err(Error::Setting {
+                field: "rank",
+                value: self.rank.to_string(),
+                remedy: "give one of `rank` and `energy`".to_owned(),
+            });
         }
         Ok(())
     }

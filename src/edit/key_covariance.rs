@@ -69,6 +69,11 @@ impl KeyCovariance {
         self.factor.size()[0] as usize
     }
 
+    /// `L` of `C + ridge I = L L^T`, `[inner, inner]` in float64.
+    pub(super) fn factor(&self) -> &Tensor {
+        &self.factor
+    }
+
     /// The ridge that was added.
     pub fn ridge(&self) -> f64 {
         self.ridge

@@ -16,15 +16,52 @@ pub enum Method {
     Rome,
     /// Constrained fine-tuning of the one matrix (FT+L; Zhu et al. 2020): the baseline.
     FtL,
+    /// Many facts over several layers, against what ordinary keys read (Meng et al. 2023).
+    Memit,
+    /// Many facts in the directions that ordinary keys hardly use (Fang et al. 2025).
+    AlphaEdit,
+    /// Many facts, each kept nearly as an equality (Gupta et al. 2024).
+    Emmet,
+    /// MEMIT that leaves earlier edits alone and bounds its norm (Gupta et al. 2025).
+    Encore,
 }
 
 impl Method {
     /// All of them.
-    pub const ALL: [Method; 3] = [Method::RRome, Method::Rome, Method::FtL];
+    pub const ALL: [Method; 7] = [
+        Method::RRome,
+        Method::Rome,
+        Method::FtL,
+        Method::Memit,
+        Method::AlphaEdit,
+        Method::Emmet,
+        Method::Encore,
+    ];
+
+    /// Those that write one fact at a time.
+    pub const SINGLE: [Method; 3] = [Method::RRome, Method::Rome, Method::FtL];
+
+    /// Those that write many facts at once.
+    pub const MASS: [Method; 4] = [
+        Method::Memit,
+        Method::AlphaEdit,
+        Method::Emmet,
+        Method::Encore,
+    ];
 
     /// Whether it needs key statistics.
     pub fn needs_statistics(self) -> bool {
         self != Method::FtL
+    }
+
+    /// Whether it writes many facts at once.
+    pub fn is_mass(self) -> bool {
+        Self::MASS.contains(&self)
+    }
+
+    /// Whether it leaves alone what the keys of earlier edits read, so that its edits keep theirs.
+    pub fn keeps_keys(self) -> bool {
+        matches!(self, Method::AlphaEdit | Method::Encore)
     }
 }
 
@@ -34,6 +71,10 @@ impl fmt::Display for Method {
             Method::RRome => "r-rome",
             Method::Rome => "rome",
             Method::FtL => "ft-l",
+            Method::Memit => "memit",
+            Method::AlphaEdit => "alphaedit",
+            Method::Emmet => "emmet",
+            Method::Encore => "encore",
         })
     }
 }

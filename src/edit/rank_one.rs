@@ -58,7 +58,7 @@ pub fn rank_one(
     let value = clean + delta.to_kind(Kind::Double);
     let scaled_by = match method {
         Method::Rome => bare_key,
-        Method::RRome | Method::FtL => key.shallow_clone(),
+        _ => key.shallow_clone(),
     };
     let now = model
         .mlp_output(hyper.layer, &scaled_by)

@@ -1,7 +1,7 @@
 //! What does not change while a value is sought, computed once.
 //!
-//! Only the MLP output at the subject's last token of one layer is moved. So everything up to that layer stays, and so
-//! do the tokens before that one in every layer: their keys and values are kept. What is left to compute at a step is
+//! Only the MLP output, or the whole output, of one layer at the subject's last token is moved. So everything up to that
+//! layer stays, and so do the tokens before that one in every layer: their keys and values are kept. What is left to compute at a step is
 //! that token and those behind it in the layers above, and of the last layer and the vocabulary only what is read.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,15 @@ use tch::{Kind, Tensor};
 use super::rows::Row;
 use super::{Error, Watch};
 use crate::model::{Hook, KeyValue, Model, Pass, Plain};
+
+/// What is moved, at the subject's last token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Site {
+    /// The MLP's output.
+    Mlp,
+    /// The output of the whole block.
+    Block,
+}
 
 /// Rows of one shape, stopped at the edited layer.
 #[derive(Debug)]
@@ -78,6 +87,7 @@ pub(super) fn stage(
 /// The tokens before the subject's last one are filled up at their beginning, those from it on at their end.
 #[derive(Debug)]
 pub(super) struct Batch {
+    site: Site,
     tails: Vec<Tail>,
     /// Clean MLP output at the subject's last token, `[rows, width]`.
     value: Tensor,
@@ -105,6 +115,7 @@ impl Batch {
     pub fn new(
         model: &Model,
         layer: usize,
+        site: Site,
         mut groups: Vec<Group>,
         watch: &dyn Watch,
     ) -> Result<Self, Error> {
@@ -185,6 +196,7 @@ impl Batch {
         };
         let layers = past.first().map_or(0, Vec::len);
         Ok(Self {
+            site,
             tails,
             value: Tensor::cat(&values, 0),
             hidden: Tensor::cat(&hidden, 0),
@@ -212,15 +224,21 @@ impl Batch {
         self.tails.iter().flat_map(of_tail).collect()
     }
 
-    /// Log-probabilities at the positions that are read, `[reads, vocab]`, with `delta`, `[width]` in float32, added to the
-    /// MLP output at the subject's last token.
+    /// Log-probabilities at the positions that are read, `[reads, vocab]`, with `delta`, `[width]` in float32, added to
+    /// what is moved at the subject's last token.
     pub fn log_probabilities(&self, model: &Model, layer: usize, delta: &Tensor) -> Tensor {
         let layers = model.config().layers;
         let tokens = self.hidden.size()[1];
-        let moved = (&self.value.to_kind(Kind::Float) + delta).to_kind(model.dtype());
-        let moved =
-            model.mlp_contribution(layer, &moved) - model.mlp_contribution(layer, &self.value);
-        let first = self.hidden.narrow(1, 0, 1) + moved.unsqueeze(1);
+        let first = self.hidden.narrow(1, 0, 1);
+        let first = match self.site {
+            Site::Mlp => {
+                let moved = (&self.value.to_kind(Kind::Float) + delta).to_kind(model.dtype());
+                let moved = model.mlp_contribution(layer, &moved)
+                    - model.mlp_contribution(layer, &self.value);
+                first + moved.unsqueeze(1)
+            }
+            Site::Block => (first.to_kind(Kind::Float) + delta).to_kind(model.dtype()),
+        };
         let rest = self.hidden.narrow(1, 1, tokens - 1);
         let mut x = Tensor::cat(&[first, rest], 1);
         for above in layer + 1..layers.saturating_sub(1) {
@@ -278,15 +296,20 @@ impl Batch {
 
 /// The rows' keys in the order they were given, `[rows, inner]` in float64.
 pub(super) fn keys(groups: &[Group]) -> Tensor {
-    in_order(groups, |group| &group.key)
+    in_order(groups, |group| group.key.shallow_clone())
 }
 
 /// The rows' values in the order they were given, `[rows, width]` in float64.
 pub(super) fn values(groups: &[Group]) -> Tensor {
-    in_order(groups, |group| &group.value)
+    in_order(groups, |group| group.value.shallow_clone())
 }
 
-fn in_order(groups: &[Group], part: impl Fn(&Group) -> &Tensor) -> Tensor {
+/// The edited layer's outputs at the rows' last subject tokens in the order they were given, `[rows, width]` in float64.
+pub(super) fn outputs(groups: &[Group]) -> Tensor {
+    in_order(groups, |group| group.hidden.select(1, group.lookup))
+}
+
+fn in_order(groups: &[Group], part: impl Fn(&Group) -> Tensor) -> Tensor {
     let mut rows: Vec<(usize, Tensor)> = groups
         .iter()
         .flat_map(|group| {

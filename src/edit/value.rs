@@ -4,11 +4,11 @@ use tch::{Kind, Tensor};
 
 use super::adam::Adam;
 use super::rows::Row;
-use super::stage::{Batch, stage, values};
+use super::stage::{Batch, Site, stage, values};
 use super::{Error, Hyperparameters, Step, Watch};
 use crate::model::Model;
 
-/// Seeks what to add to the MLP output at the subject's last token.
+/// Seeks what to add to the MLP output, or to a block's output, at the subject's last token.
 ///
 /// Minimises `mean over contexts of NLL(target) / target tokens + kl_factor * KL(now || at the start)` of what is said of
 /// the subject alone `+ weight_decay * |delta| / |v0|^2`, by Adam from `delta = 0`, with `|delta| <= clamp * |v0|` after
@@ -27,7 +27,7 @@ pub struct Optimiser<'a> {
     shares: (Tensor, Tensor),
     /// Contexts.
     contexts: i64,
-    /// The position of the subject alone, `[1]`.
+    /// The positions of the subject alone, `[1]`; of more than one where facts share their key and not their subject.
     essence: Tensor,
     /// The log-probabilities there at the start, `[1, vocab]`.
     start: Option<Tensor>,
@@ -43,11 +43,13 @@ pub struct Optimiser<'a> {
 struct Measured {
     loss: Tensor,
     step: Step,
+    /// Whether every token of the target is the likeliest in every row; looked at where the search may end by it.
+    likeliest: bool,
 }
 
 impl<'a> Optimiser<'a> {
     /// From rows already staged: `batch` with each row's target, and behind them the subject alone, which has none;
-    /// and `clean`, the bare sentence's MLP output, `[width]`.
+    /// and `clean`, what is moved of the bare sentence, `[width]`.
     pub(super) fn new(
         model: &'a Model,
         hyper: &Hyperparameters,
@@ -108,11 +110,14 @@ impl<'a> Optimiser<'a> {
     /// [`Error::Cancelled`], [`Error::Diverged`].
     pub fn run(mut self, watch: &dyn Watch) -> Result<(Tensor, Vec<Step>), Error> {
         let mut steps = Vec::with_capacity(self.hyper.steps);
+        let mut likeliest = 0;
         loop {
             let measured = self.measure(watch)?;
             watch.step(&measured.step);
             steps.push(measured.step);
-            let last = self.step + 1 == self.hyper.steps;
+            likeliest += usize::from(measured.likeliest);
+            let last = self.step + 1 == self.hyper.steps
+                || (self.hyper.early_stop > 0 && likeliest >= self.hyper.early_stop);
             if last || measured.step.loss < self.hyper.stop_loss {
                 return Ok((self.delta.detach(), steps));
             }
@@ -137,6 +142,10 @@ impl<'a> Optimiser<'a> {
         let (model, layer) = (self.model, self.hyper.layer);
         let log = self.batch.log_probabilities(model, layer, &self.delta);
         let wanted = log.index_select(0, &self.rewriting);
+        let likeliest = self.hyper.early_stop > 0 && {
+            let best = wanted.argmax(1, true);
+            best.equal(&self.targets)
+        };
         let wanted = wanted.gather(1, &self.targets, false).squeeze_dim(1).neg();
         let (shares, rows) = &self.shares;
         let losses = Tensor::zeros([self.contexts], (Kind::Float, model.device()));
@@ -145,7 +154,8 @@ impl<'a> Optimiser<'a> {
         let now = log.index_select(0, &self.essence);
         let start = self.start.get_or_insert_with(|| now.detach());
         let divergence = now.exp() * (&now - &*start);
-        let drift = divergence.sum(Kind::Float) * self.hyper.kl_factor;
+        let subjects = self.essence.size()[0].max(1) as f64;
+        let drift = divergence.sum(Kind::Float) * (self.hyper.kl_factor / subjects);
         let decay = self.delta.norm() * (self.hyper.weight_decay / self.length.powi(2));
         let loss = &nll + &drift + &decay;
         let number = |x: &Tensor| x.double_value(&[]);
@@ -163,7 +173,11 @@ impl<'a> Optimiser<'a> {
                 loss: step.loss,
             });
         }
-        Ok(Measured { loss, step })
+        Ok(Measured {
+            loss,
+            step,
+            likeliest,
+        })
     }
 
     fn update(&mut self, loss: &Tensor) {
@@ -209,7 +223,7 @@ pub(super) fn staged(
     let bare = stage(model, layer, std::slice::from_ref(bare), watch)?;
     Ok(Staged {
         keys: super::stage::keys(&groups).narrow(0, 0, targets.len() as i64),
-        batch: Batch::new(model, layer, groups, watch)?,
+        batch: Batch::new(model, layer, Site::Mlp, groups, watch)?,
         bare_key: super::stage::keys(&bare).select(0, 0),
         bare_value: values(&bare).select(0, 0),
         targets,

@@ -134,17 +134,17 @@ impl Store {
             .collect()
     }
 
-    /// The objects that a model's edits refer to: their factors.
+    /// The objects that a model's edits refer to: their factors, and the keys that some keep.
     ///
     /// # Errors
     /// [`Error::Damaged`] names the record that does not decode.
     pub fn factor_objects(&self, model: &str) -> Result<Vec<Digest>, Error> {
         let mut digests = Vec::new();
         for (_, digest) in self.edit_digests(model, None, usize::MAX)? {
-            for factor in self.edit(model, &digest)?.unwrap_or_default().factors {
-                digests.push(factor.digest.parse().map_err(|_| Error::Damaged {
+            for object in objects_of(self.edit(model, &digest)?.unwrap_or_default()) {
+                digests.push(object.parse().map_err(|_| Error::Damaged {
                     key: edit_name(model, &digest),
-                    what: format!("'{}' is not a digest", factor.digest),
+                    what: format!("'{object}' is not a digest"),
                 })?);
             }
         }
@@ -282,9 +282,9 @@ impl Store {
             }
         }
         if key[0] == keys::EDIT {
-            for factor in decode::<v1::Edit>(key, &bytes)?.factors {
-                reach(Reach::Needed(factor.digest.parse().map_err(|_| {
-                    damaged(format!("'{}' is not a digest", factor.digest))
+            for object in objects_of(decode::<v1::Edit>(key, &bytes)?) {
+                reach(Reach::Needed(object.parse().map_err(|_| {
+                    damaged(format!("'{object}' is not a digest"))
                 })?));
             }
         }
@@ -297,4 +297,10 @@ impl Store {
         }
         Ok(Some(kind))
     }
+}
+
+/// The digests of the objects that an edit is made of.
+fn objects_of(edit: v1::Edit) -> impl Iterator<Item = String> {
+    let factors = edit.factors.into_iter().map(|factor| factor.digest);
+    factors.chain(edit.keys.into_iter().map(|keys| keys.digest))
 }

@@ -261,6 +261,19 @@ fn complete(
         base.check(&Factor::from_proto(described, &data)?)?;
         history.store().objects().put(&data)?;
     }
+    for keys in &edit.keys {
+        let size = keys.inner.checked_mul(u64::from(keys.columns));
+        let size = size.and_then(|numbers| numbers.checked_mul(4));
+        let digest: Digest = keys.digest.parse()?;
+        let found = history.store().objects().durable_size(&digest)?;
+        if found.is_none() || found != size {
+            let problem = format!(
+                "the object {digest} is not stored with {} keys of {} numbers",
+                keys.columns, keys.inner
+            );
+            return Err(field("edit.keys", problem));
+        }
+    }
     Ok(())
 }
 

@@ -30,6 +30,15 @@ pub enum Error {
         /// What it would be.
         value: f32,
     },
+    /// A form of export that has room for thin factors alone.
+    #[error(
+        "the change of {tensor} is stored whole, for it has a higher rank than thin factors would save on: export \
+         the version as safetensors"
+    )]
+    Whole {
+        /// The matrix.
+        tensor: String,
+    },
     /// A matrix came out with other bytes than its version says (I11).
     #[error(
         "{tensor} materialises to {found}, its version says {expected}: the base's files or the \

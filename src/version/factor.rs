@@ -1,10 +1,11 @@
-//! What an edit adds to one matrix, as two thin matrices.
+//! What an edit adds to one matrix, as two thin matrices or, where these would be larger, whole.
 
 use super::Error;
 use crate::objects::Digest;
 use crate::proto::v1;
 
-/// `left right^T`, what an edit adds to a matrix that maps `inner` numbers to `width`.
+/// What an edit adds to a matrix that maps `inner` numbers to `width`: `left right^T`, or a difference that is stored
+/// whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Factor {
     /// Canonical name of the matrix.
@@ -15,11 +16,11 @@ pub struct Factor {
     pub width: usize,
     /// Rows of `right`: what the matrix takes.
     pub inner: usize,
-    /// Columns of both.
+    /// Columns of both; 0 for a difference that is stored whole.
     pub rank: usize,
-    /// `[width, rank]`, row-major.
+    /// `[width, rank]`, row-major; of a difference that is stored whole the difference, `[width, inner]`.
     pub left: Vec<f32>,
-    /// `[inner, rank]`, row-major.
+    /// `[inner, rank]`, row-major; of a difference that is stored whole nothing.
     pub right: Vec<f32>,
 }
 
@@ -42,6 +43,19 @@ impl Factor {
         }
     }
 
+    /// Whether it is the difference itself.
+    pub fn is_whole(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// Numbers of a row of `left`, and of `right`.
+    fn columns(&self) -> (usize, usize) {
+        match self.rank {
+            0 => (self.inner, 0),
+            rank => (rank, rank),
+        }
+    }
+
     /// Says what does not fit: sizes, or numbers that are none.
     ///
     /// # Errors
@@ -55,22 +69,19 @@ impl Factor {
                 expected,
             })
         };
-        for (field, size) in [
-            ("width", self.width),
-            ("inner", self.inner),
-            ("rank", self.rank),
-        ] {
+        for (field, size) in [("width", self.width), ("inner", self.inner)] {
             if size == 0 {
                 return fail(field, "0".to_owned(), "1 or more".to_owned());
             }
         }
-        for (field, numbers, rows) in [
-            ("left", &self.left, self.width),
-            ("right", &self.right, self.inner),
+        let (left, right) = self.columns();
+        for (field, numbers, rows, columns) in [
+            ("left", &self.left, self.width, left),
+            ("right", &self.right, self.inner, right),
         ] {
-            if Some(numbers.len()) != rows.checked_mul(self.rank) {
+            if Some(numbers.len()) != rows.checked_mul(columns) {
                 let found = format!("{} numbers", numbers.len());
-                return fail(field, found, format!("{rows} x {}", self.rank));
+                return fail(field, found, format!("{rows} x {columns}"));
             }
             if let Some(bad) = numbers.iter().find(|number| !number.is_finite()) {
                 return fail(field, format!("{bad} somewhere"), "finite".to_owned());
@@ -99,6 +110,18 @@ impl Factor {
         }
     }
 
+    /// Bytes of the numbers of a factor that the contract describes; none for more than there can be.
+    pub fn bytes(described: &v1::LowRankFactor) -> Option<u64> {
+        let numbers = match u64::from(described.rank) {
+            0 => described.width.checked_mul(described.inner),
+            rank => described
+                .width
+                .checked_add(described.inner)
+                .and_then(|rows| rows.checked_mul(rank)),
+        };
+        numbers?.checked_mul(4)
+    }
+
     /// The factor that the contract describes, with numbers that were read from where they are
     /// stored (or came with it, as `described.data`).
     ///
@@ -113,11 +136,11 @@ impl Factor {
         };
         let (width, inner) = (described.width as usize, described.inner as usize);
         let rank = described.rank as usize;
-        let bytes = width
-            .checked_add(inner)
-            .and_then(|rows| rows.checked_mul(rank)?.checked_mul(4));
-        if bytes != Some(data.len()) {
-            let expected = format!("(width + inner) x rank = ({width} + {inner}) x {rank} singles");
+        if Self::bytes(described) != Some(data.len() as u64) {
+            let expected = match rank {
+                0 => format!("width x inner = {width} x {inner} singles"),
+                _ => format!("(width + inner) x rank = ({width} + {inner}) x {rank} singles"),
+            };
             return Err(fail("data", format!("{} bytes", data.len()), expected));
         }
         let digest = Digest::of(data).to_string();
@@ -129,7 +152,10 @@ impl Factor {
             .chunks_exact(4)
             .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
             .collect();
-        let right = left.split_off(width * rank);
+        let right = match rank {
+            0 => Vec::new(),
+            rank => left.split_off(width * rank),
+        };
         let factor = Self {
             tensor: described.tensor_name.clone(),
             layer: described.layer as usize,
@@ -143,8 +169,12 @@ impl Factor {
         Ok(factor)
     }
 
-    /// Frobenius norm of `left right^T`, from the two Gram matrices: `sum (L^T L) * (R^T R)`.
+    /// Frobenius norm of the difference; of `left right^T` from the two Gram matrices: `sum (L^T L) * (R^T R)`.
     pub fn norm(&self) -> f64 {
+        if self.is_whole() {
+            let squares = self.left.iter().map(|&x| f64::from(x).powi(2));
+            return squares.sum::<f64>().sqrt();
+        }
         let gram = |numbers: &[f32], a: usize, b: usize| -> f64 {
             let rows = numbers.chunks_exact(self.rank);
             rows.map(|row| f64::from(row[a]) * f64::from(row[b])).sum()
@@ -178,6 +208,26 @@ mod tests {
     fn a_factor_comes_back_from_its_bytes() {
         let sent = factor().to_proto();
         assert_eq!(Factor::from_proto(&sent, &sent.data).unwrap(), factor());
+    }
+
+    #[test]
+    fn a_difference_that_is_stored_whole_comes_back_from_its_bytes() {
+        let whole = Factor {
+            rank: 0,
+            left: vec![3.0, 0.0, 0.0, 0.0, 0.0, 4.0],
+            right: Vec::new(),
+            ..factor()
+        };
+        let sent = whole.to_proto();
+        assert_eq!(Factor::bytes(&sent), Some(24));
+        assert_eq!(Factor::from_proto(&sent, &sent.data).unwrap(), whole);
+        assert_eq!(whole.norm(), 5.0);
+        let short = Factor {
+            left: vec![1.0; 5],
+            ..whole
+        };
+        let said = short.check().unwrap_err().to_string();
+        assert!(said.contains("2 x 3"), "{said}");
     }
 
     #[test]

@@ -29,6 +29,8 @@ const COLUMNS: usize = 8;
 
 /// Adds the factors, in order, to a base matrix and rounds once to its stored type.
 ///
+/// A factor that is a whole difference is added element by element, in its place among the others.
+///
 /// `base` is `[width, inner]`, or `[inner, width]` where `transposed` (GPT-2's orientation); the
 /// factors must be of this matrix. `threads` share the work and do not change a bit of it.
 ///
@@ -73,6 +75,51 @@ pub fn materialise(
             bytes,
         });
     }
+    let mut elements = base.to_f32();
+    for run in factors.chunk_by(|one, next| !one.is_whole() && !next.is_whole()) {
+        match run {
+            [whole] if whole.is_whole() => add_whole(&mut elements, columns, whole, transposed),
+            thin => add_thin(&mut elements, (rows, columns), thin, transposed, threads),
+        }
+    }
+    if let Some((index, value)) = stored_overflow(&elements, base.dtype) {
+        return Err(Error::NotFinite {
+            tensor: tensor.to_owned(),
+            index,
+            value,
+        });
+    }
+    let bytes = round(&elements, base.dtype);
+    Ok(Matrix {
+        digest: Digest::of(&bytes),
+        dtype: base.dtype,
+        bytes,
+    })
+}
+
+/// Adds a difference.
+fn add_whole(elements: &mut [f32], columns: usize, whole: &Factor, transposed: bool) {
+    if !transposed {
+        for (element, added) in elements.iter_mut().zip(&whole.left) {
+            *element += added;
+        }
+        return;
+    }
+    for (row, elements) in elements.chunks_exact_mut(columns).enumerate() {
+        for (column, element) in elements.iter_mut().enumerate() {
+            *element += whole.left[column * whole.inner + row];
+        }
+    }
+}
+
+/// Adds factors that follow each other, rank by rank.
+fn add_thin(
+    elements: &mut [f32],
+    (rows, columns): (usize, usize),
+    factors: &[&Factor],
+    transposed: bool,
+    threads: usize,
+) {
     let lefts = Panels {
         factors,
         left: true,
@@ -87,7 +134,6 @@ pub fn materialise(
         (lefts.pack::<ROWS>(rows), rights.pack::<COLUMNS>(columns))
     };
     let depth: usize = factors.iter().map(|factor| factor.rank).sum();
-    let mut elements = base.to_f32();
     // Whole blocks of rows to every thread.
     let blocks = rows.div_ceil(ROWS);
     let share = blocks.div_ceil(threads.clamp(1, blocks.max(1)));
@@ -99,19 +145,6 @@ pub fn materialise(
             scope.spawn(move || add(piece, columns, side, across, depth));
         }
     });
-    if let Some((index, value)) = stored_overflow(&elements, base.dtype) {
-        return Err(Error::NotFinite {
-            tensor: tensor.to_owned(),
-            index,
-            value,
-        });
-    }
-    let bytes = round(&elements, base.dtype);
-    Ok(Matrix {
-        digest: Digest::of(&bytes),
-        dtype: base.dtype,
-        bytes,
-    })
 }
 
 /// One side of all factors, to be laid out as the inner loop reads it.

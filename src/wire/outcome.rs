@@ -37,10 +37,28 @@ pub fn not_finite(outcome: &Outcome) -> Option<(String, f64)> {
                 .chain(made.measured.iter().flat_map(measure))
                 .collect()
         }
+        Outcome::MassEditTarget(target) => [
+            ("loss", target.loss),
+            ("probability", target.probability),
+            ("length", target.length),
+        ]
+        .map(|(field, value)| (field.to_owned(), value))
+        .to_vec(),
+        Outcome::MassEditSolved(solved) => solved.figures.iter().map(named).collect(),
+        Outcome::MassEditFact(fact) => {
+            let drifts = fact.neighbour_drifts.iter().enumerate();
+            let drifts = drifts.map(|(n, &drift)| (format!("neighbour_drifts[{n}]"), drift));
+            drifts
+                .chain(fact.probes.iter().enumerate().flat_map(probe))
+                .collect()
+        }
+        // Keys are looked at where they are accepted.
         // Texts, and names of objects whose numbers are looked at where they are made.
         Outcome::Completion(_)
         | Outcome::StatsShard(_)
         | Outcome::StatsSum(_)
+        | Outcome::MassEditContexts(_)
+        | Outcome::MassEditKeys(_)
         | Outcome::Failure(_) => Vec::new(),
     };
     found.into_iter().find(|(_, value)| !value.is_finite())
@@ -76,10 +94,28 @@ pub fn out_of_range(outcome: &Outcome, shape: &model::Shape) -> Option<String> {
                 .chain(steps)
                 .find_map(|(field, value)| improbable((&field, value)))
         }
+        Outcome::MassEditTarget(target) => improbable(("probability", target.probability)),
+        Outcome::MassEditKeys(read) => {
+            let width = shape.width as usize * 4;
+            let sized = width == 0 || read.residual.is_empty() || read.residual.len() == width;
+            let found = read.residual.len() / 4;
+            (!sized).then(|| {
+                format!(
+                    "its residual has {found} numbers, the model {}",
+                    shape.width
+                )
+            })
+        }
+        Outcome::MassEditFact(fact) => {
+            let mut probes = fact.probes.iter().enumerate().flat_map(probe);
+            probes.find_map(|(field, value)| improbable((&field, value)))
+        }
         Outcome::NoiseLevel(_)
         | Outcome::StatsShard(_)
         | Outcome::StatsSum(_)
         | Outcome::Eval(_)
+        | Outcome::MassEditContexts(_)
+        | Outcome::MassEditSolved(_)
         | Outcome::Failure(_) => None,
     }
 }

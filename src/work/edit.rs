@@ -14,14 +14,14 @@ use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
 /// each, forth and back.
 pub(super) const EDIT_TOKENS: f64 = 5000.0;
 /// Longest reason for a layer.
-const CHOICE_LIMIT: usize = 500;
+pub(super) const CHOICE_LIMIT: usize = 500;
 /// Longest reason for an edit, as for every other change.
-const WHY_LIMIT: usize = 2000;
+pub(super) const WHY_LIMIT: usize = 2000;
 /// Most contexts, and most bytes of all of them.
-const CONTEXTS_LIMIT: usize = 1000;
-const CONTEXTS_BYTES: usize = 1 << 20;
+pub(super) const CONTEXTS_LIMIT: usize = 1000;
+pub(super) const CONTEXTS_BYTES: usize = 1 << 20;
 /// Longest name of a ref, and of an etag.
-const REF_LIMIT: usize = 100;
+pub(super) const REF_LIMIT: usize = 100;
 
 impl Work for v1::EditSpec {
     fn units_word(&self) -> &'static str {
@@ -63,6 +63,10 @@ impl Work for v1::EditSpec {
         check_method(self, "job.edit", wrong);
         self.check_landing(wrong);
         dtype(&mut self.dtype, wrong);
+    }
+
+    fn asked_gates(&mut self) -> Option<&mut Option<v1::EditGates>> {
+        Some(&mut self.gates)
     }
 
     fn edits(&mut self) -> Option<(&'static str, &mut v1::EditSpec)> {
@@ -227,6 +231,11 @@ pub(super) fn check_method(spec: &mut v1::EditSpec, of: &str, wrong: &mut Wrong)
         spec.method = edit::Method::default().to_string();
     }
     match spec.method.parse::<edit::Method>() {
+        Ok(method) if method.is_mass() => {
+            let what =
+                format_args!("{method} writes many facts at once: ask for it in job.mass_edit");
+            wrong.say(format_args!("{of}.method"), what);
+        }
         Ok(method) => {
             let mut overrides = edit::Overrides::default();
             for (n, parameter) in spec.parameters.iter().enumerate() {
@@ -260,7 +269,7 @@ pub(super) fn check_method(spec: &mut v1::EditSpec, of: &str, wrong: &mut Wrong)
     }
 }
 
-fn check_gates(gates: &v1::EditGates, of: &str, wrong: &mut Wrong) {
+pub(super) fn check_gates(gates: &v1::EditGates, of: &str, wrong: &mut Wrong) {
     for (name, value, least) in [
         ("efficacy", gates.efficacy, f64::MIN),
         ("neighbour_drift", gates.neighbour_drift, 0.0),

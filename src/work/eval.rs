@@ -82,6 +82,10 @@ impl Work for v1::EvalSpec {
         compared.then_some(("job.eval.against", &mut self.against))
     }
 
+    fn asked_gates(&mut self) -> Option<&mut Option<v1::EditGates>> {
+        Some(&mut self.edit_each.as_mut()?.gates)
+    }
+
     fn edits(&mut self) -> Option<(&'static str, &mut v1::EditSpec)> {
         Some(("job.eval.edit_each", self.edit_each.as_mut()?))
     }

@@ -14,6 +14,7 @@ mod eval;
 mod generate;
 mod items;
 mod landing;
+mod mass_edit;
 mod reuse;
 mod stage;
 mod stats;
@@ -113,6 +114,15 @@ pub trait Work: Kind + fmt::Debug {
     /// The edits that the job computes, whose layer and statistics the server chooses, by the field
     /// that asks for them.
     fn edits(&mut self) -> Option<(&'static str, &mut v1::EditSpec)> {
+        None
+    }
+
+    /// What its edits must pass, for kinds whose results are edits, or edit on the way.
+    fn asked_gates(&mut self) -> Option<&mut Option<v1::EditGates>> {
+        None
+    }
+    /// The edits of many facts that the job computes, whose layers and statistics the server chooses.
+    fn mass_edit(&mut self) -> Option<&mut v1::MassEditSpec> {
         None
     }
 
@@ -225,6 +235,7 @@ kinds! {
     "stats" Stats(v1::StatsSpec),
     "edit" Edit(v1::EditSpec),
     "eval" Eval(v1::EvalSpec),
+    "mass_edit" MassEdit(v1::MassEditSpec),
 }
 
 /// Takes the many parts (facts, prompts) out of a job.

@@ -61,7 +61,7 @@ impl Engine for Fake {
                     ..Default::default()
                 }),
                 Some(Unit::Eval(record)) => Outcome::Eval(answers(record, lease)),
-                Some(Unit::Stats(_) | Unit::StatsSum(_) | Unit::Edit(_)) => {
+                Some(Unit::Stats(_) | Unit::StatsSum(_) | Unit::Edit(_) | Unit::MassEdit(_)) => {
                     Outcome::Failure(failure(
                         v1::FailureClass::Invalid,
                         "without a model there are no keys and no edits",

@@ -60,6 +60,12 @@ pub enum Error {
         /// Why not.
         problem: String,
     },
+    /// What a unit needs of earlier stages could not be fetched or read.
+    #[error("cannot get what an earlier stage found: {problem}")]
+    Earlier {
+        /// Why not.
+        problem: String,
+    },
     /// What a version is made of could not be fetched or read.
     #[error("cannot get {version}: {problem}")]
     Version {
@@ -171,6 +177,24 @@ impl Fetcher {
             }
             page_token = page.next_page_token;
         }
+    }
+
+    /// The edits of a version of a model, in order.
+    pub async fn edits(&self, version: &str, model: &str) -> Result<Vec<v1::Edit>, Status> {
+        let mut versions = self.client.versions();
+        let request = v1::GetVersionRequest {
+            name: version.to_owned(),
+        };
+        let version = versions.get_version(request).await?.into_inner().version;
+        let mut edits = Vec::new();
+        for digest in version.unwrap_or_default().edits {
+            let request = v1::GetEditRequest {
+                name: format!("{model}/edits/{digest}"),
+            };
+            let edit = versions.get_edit(request).await?.into_inner().edit;
+            edits.extend(edit);
+        }
+        Ok(edits)
     }
 
     /// Lays a model out as a checkpoint and gives the path to open. A file that is seen where it was imported from is

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use prost::Message as _;
 
 use super::files::{Error, Fetcher};
+use crate::edit::Method;
 use crate::objects::{self, Digest, Pin};
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, lease::Settings, leased_unit::Spec as Unit};
@@ -28,8 +29,10 @@ pub struct Prepared {
     pub version: LeasedVersion,
     /// The corpus that the settings name, if they name one (see [`crate::datasets::corpus`]).
     pub corpus: Option<PathBuf>,
-    /// The key statistics that the settings name, if they name some.
+    /// The key statistics that the settings name, if they name some; of a mass edit those of the layer that is solved.
     pub statistics: Option<PathBuf>,
+    /// What the units of a mass edit need of earlier stages.
+    pub mass: MassInputs,
     /// The subjects of a noise unit whose facts lie in an object, by the unit.
     pub subjects: BTreeMap<u64, Vec<String>>,
     /// The texts of a statistics unit whose texts lie in a corpus, by the unit.
@@ -48,6 +51,19 @@ impl Prepared {
             ..Self::default()
         }
     }
+}
+
+/// What the units of a mass edit need of earlier stages.
+#[derive(Debug, Default)]
+pub struct MassInputs {
+    /// The results of single units, by their numbers.
+    pub results: BTreeMap<u64, Outcome>,
+    /// The changes that were found so far in the batch, by layer.
+    pub added: Vec<Factor>,
+    /// The keys of the version's edits at the layer that is solved, `[keys, inner]` row by row as little-endian singles.
+    pub past: Vec<u8>,
+    /// Edits of the version that keep no keys, though they change that layer's matrix.
+    pub without_keys: usize,
 }
 
 /// What a version adds to the model as it was imported: nothing, for that model itself.
@@ -102,6 +118,9 @@ pub(super) async fn prepare(
         }
     }
     ready.version = version(fetcher, &lease).await?;
+    if let Some(Settings::MassEdit(spec)) = &lease.settings {
+        mass_inputs(fetcher, &lease, spec, &mut ready).await?;
+    }
     if let Some(named) = statistics_of(&lease) {
         ready.statistics = Some(statistics(fetcher, named, &mut ready.pins).await?);
     }
@@ -186,6 +205,127 @@ async fn sums(
     Ok(files)
 }
 
+/// What the units of a mass edit's lease need: they are of one stage.
+async fn mass_inputs(
+    fetcher: &Fetcher,
+    lease: &v1::Lease,
+    spec: &v1::MassEditSpec,
+    ready: &mut Prepared,
+) -> Result<(), Error> {
+    let failed = |problem: String| Error::Earlier { problem };
+    let mut solved: Vec<v1::UnitRange> = Vec::new();
+    let mut wanted: Vec<v1::UnitRange> = Vec::new();
+    for unit in &lease.units {
+        let Some(Unit::MassEdit(asked)) = &unit.spec else {
+            continue;
+        };
+        let more = asked.targets.iter().chain(&asked.keys);
+        wanted.extend(more.chain(&asked.measured).copied());
+        for range in &asked.solved {
+            if !solved.contains(range) {
+                solved.push(*range);
+            }
+        }
+        if asked.step() == v1::MassEditStep::Solve {
+            let layer = spec.layers.get(asked.layer_index as usize).copied();
+            let of_layer = spec.statistics.iter().find(|one| Some(one.layer) == layer);
+            let named = of_layer.ok_or_else(|| failed("it names no key statistics".to_owned()))?;
+            let named = v1::edit_spec::Statistics {
+                digest: named.digest.clone(),
+                size: named.size,
+            };
+            ready.statistics = Some(statistics(fetcher, &named, &mut ready.pins).await?);
+            let keeps = spec.method.parse::<Method>().is_ok_and(Method::keeps_keys);
+            if let Some(layer) = layer.filter(|_| keeps) {
+                past_keys(fetcher, lease, layer, &mut ready.mass).await?;
+            }
+        }
+    }
+    for range in joined(wanted).into_iter().chain(solved.iter().copied()) {
+        let results = fetcher.earlier_results(lease, Some(range)).await;
+        for result in results.map_err(|status| failed(status.message().to_owned()))? {
+            let none = || failed(format!("unit {} came to nothing", result.unit));
+            let outcome = result.outcome.ok_or_else(none)?;
+            ready.mass.results.insert(result.unit, outcome);
+        }
+    }
+    for range in solved {
+        let Some(Outcome::MassEditSolved(change)) = ready.mass.results.get(&range.first_unit)
+        else {
+            let problem = format!("unit {} is no change of a layer", range.first_unit);
+            return Err(failed(problem));
+        };
+        let factor = change.factor.clone().unwrap_or_default();
+        ready
+            .mass
+            .added
+            .push(factor_of(fetcher, &factor).await.map_err(failed)?);
+    }
+    Ok(())
+}
+
+/// Ranges that follow each other as one: what is asked for in one call.
+fn joined(mut ranges: Vec<v1::UnitRange>) -> Vec<v1::UnitRange> {
+    ranges.sort_by_key(|range| (range.stage, range.first_unit));
+    let mut joined: Vec<v1::UnitRange> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last)
+                if last.stage == range.stage
+                    && last.first_unit + last.units == range.first_unit =>
+            {
+                last.units += range.units;
+            }
+            Some(last) if *last == range => {}
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+/// A factor with its numbers.
+async fn factor_of(fetcher: &Fetcher, described: &v1::LowRankFactor) -> Result<Factor, String> {
+    let digest: Digest = described
+        .digest
+        .parse()
+        .map_err(|error: objects::Error| error.to_string())?;
+    let size = Factor::bytes(described)
+        .ok_or_else(|| format!("a factor of {} has no size", described.tensor_name))?;
+    let data = fetcher.read(digest, size).await;
+    let data = data.map_err(|error| error.to_string())?;
+    Factor::from_proto(described, &data).map_err(|error| error.to_string())
+}
+
+/// The keys that the edits of a lease's version keep of a layer, in the order of the edits.
+async fn past_keys(
+    fetcher: &Fetcher,
+    lease: &v1::Lease,
+    layer: u32,
+    inputs: &mut MassInputs,
+) -> Result<(), Error> {
+    let failed = |problem: String| Error::Earlier { problem };
+    let object = |error: objects::Error| failed(error.to_string());
+    let told = |status: tonic::Status| failed(status.message().to_owned());
+    if lease.version.is_empty() {
+        return Ok(());
+    }
+    let model = lease.model.as_ref().map_or("", |model| model.name.as_str());
+    for edit in fetcher.edits(&lease.version, model).await.map_err(told)? {
+        let touches = edit.factors.iter().any(|factor| factor.layer == layer);
+        let keys = edit.keys.iter().find(|keys| keys.layer == layer);
+        inputs.without_keys += usize::from(touches && keys.is_none());
+        if let Some(keys) = keys {
+            let digest: Digest = keys.digest.parse().map_err(object)?;
+            let size = keys.inner.checked_mul(u64::from(keys.columns));
+            let size = size.and_then(|numbers| numbers.checked_mul(4));
+            let size = size.ok_or_else(|| failed("the keys of an edit have no size".to_owned()))?;
+            let bytes = fetcher.read(digest, size).await.map_err(object)?;
+            inputs.past.extend_from_slice(&bytes);
+        }
+    }
+    Ok(())
+}
+
 /// The subjects of the facts that lie in an object.
 async fn subjects(fetcher: &Fetcher, noise: &v1::NoiseUnit) -> Result<Vec<String>, Error> {
     let failed = |problem: String| Error::Facts {
@@ -252,10 +392,7 @@ async fn version(fetcher: &Fetcher, lease: &v1::Lease) -> Result<LeasedVersion, 
     let mut factors = Vec::with_capacity(described.len());
     for factor in &described {
         let digest: Digest = factor.digest.parse().map_err(object)?;
-        let rows = factor.width.checked_add(factor.inner);
-        let size = rows
-            .and_then(|rows| rows.checked_mul(u64::from(factor.rank)))
-            .and_then(|numbers| numbers.checked_mul(4))
+        let size = Factor::bytes(factor)
             .ok_or_else(|| failed(format!("a factor of {} has no size", factor.tensor_name)))?;
         let data = fetcher.read(digest, size).await.map_err(object)?;
         let factor = Factor::from_proto(factor, &data).map_err(|e| failed(e.to_string()))?;

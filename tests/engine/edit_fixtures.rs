@@ -11,7 +11,7 @@ use palimpsest::edit::{
     ContextPlan, Error, Hyperparameters, KeyCovariance, Method, Overrides, RankOne, Request, Step,
     Unwatched, Watch, fine_tune, rank_one, sample_contexts,
 };
-use palimpsest::model::{Checkpoint, Model};
+use palimpsest::model::{Checkpoint, Family, Model};
 use palimpsest::stats::{Collector, Moment, pieces, self_sample};
 use serde::Deserialize;
 
@@ -111,6 +111,7 @@ impl Numbers {
             stop_loss: self.stop_loss,
             ridge: self.ridge,
             bound: 1.0,
+            ..Hyperparameters::of(Method::RRome, Family::Gpt2, 3, 16)
         }
     }
 }

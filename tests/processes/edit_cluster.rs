@@ -71,6 +71,17 @@ impl Cluster {
         serde_json::from_str(&self.run(&[args, &["--json"]].concat())).unwrap()
     }
 
+    /// A file of the site.
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.site.path(name)
+    }
+
+    /// Kills the coordinator and starts it again.
+    pub(crate) fn restart(&mut self) {
+        self.server.process.kill();
+        self.server.process = self.site.start_serving(&self.server.address);
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::new(endpoint(&self.server.url()).unwrap().connect_lazy())
     }

@@ -16,6 +16,7 @@ mod exports;
 mod hostile;
 mod kills;
 mod landing;
+mod mass_edits;
 mod operation;
 mod python_client;
 mod readme;

@@ -227,6 +227,7 @@ impl From<version::Error> for Status {
             Error::Taken { .. } => already_exists(Reason::NameTaken, message),
             Error::NotThere { .. } => failed_precondition(Reason::EditNotInVersion, message),
             Error::AlreadyThere { .. } => failed_precondition(Reason::EditInVersion, message),
+            Error::Whole { .. } => invalid_argument("format", message),
             Error::Rejected { .. } => failed_precondition(Reason::EditRejected, message),
             Error::Missing { .. } => failed_precondition(Reason::VersionIncomplete, message),
             Error::Materialised { .. } => data_loss(&error),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 
 use crate::cli::connection::{Connection, Need};
@@ -91,10 +91,11 @@ async fn write(args: &Args, format: Format, connection: &Connection) -> anyhow::
     let mut edits = Vec::with_capacity(found.edits.len());
     for id in &found.edits {
         let edit = names::edit(client, &model.name, id).await?;
-        wanted.extend(edit.factors.iter().map(|factor| {
-            let bytes = (factor.width + factor.inner) * u64::from(factor.rank) * 4;
-            (factor.digest.clone(), bytes)
-        }));
+        for factor in &edit.factors {
+            let bytes = Factor::bytes(factor);
+            let bytes = bytes.with_context(|| format!("{} has no size", factor.tensor_name))?;
+            wanted.push((factor.digest.clone(), bytes));
+        }
         edits.push((id.clone(), edit.factors));
     }
     fetch(client, &objects, &wanted).await?;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use crate::cli::connection::{Connection, Need};
+use crate::cli::layers::{self, Layers};
 use crate::cli::submit::parse_dtype;
 use crate::cli::{follow, key_statistics, names, output};
 use crate::client::{self, Client};
@@ -45,8 +46,8 @@ pub struct CollectArgs {
     /// Seed of what is drawn
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Layers, such as 5, 3,5 or 3..8 (8 is not among them)
-    #[arg(long, value_parser = parse_layers)]
+    /// Layers, such as 5, 3,5, 4-8 or 3..8 (where 8 is not among them)
+    #[arg(long, value_parser = layers::parse)]
     layers: Layers,
     /// Stop after about so many tokens of the corpus
     #[arg(long, value_name = "N")]
@@ -97,31 +98,6 @@ pub struct DeleteArgs {
     /// The model; the only one there is if it is not given
     #[arg(long)]
     model: Option<String>,
-}
-
-/// Some layers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Layers(Vec<u32>);
-
-fn parse_layers(text: &str) -> Result<Layers, String> {
-    let number = |text: &str| {
-        let parsed = text.trim().parse::<u32>();
-        parsed.map_err(|_| format!("'{text}' is no layer: give 5, 3,5 or 3..8"))
-    };
-    let mut layers = Vec::new();
-    for part in text.split(',') {
-        match part.split_once("..") {
-            Some((from, to)) => layers.extend(number(from)?..number(to)?),
-            None => layers.push(number(part)?),
-        }
-    }
-    if layers.is_empty() || layers.len() > 1000 {
-        return Err(format!(
-            "'{text}' names {} layers: give 1 to 1000",
-            layers.len()
-        ));
-    }
-    Ok(Layers(layers))
 }
 
 /// Runs a subcommand.
@@ -353,15 +329,6 @@ mod tests {
         for (digest, what) in [("ab", "2 key statistics"), ("cd", "no key statistics")] {
             let said = named(&all, "models/m", digest).unwrap_err().to_string();
             assert!(said.contains(what), "{said}");
-        }
-    }
-
-    #[test]
-    fn layers_are_numbers_and_ranges() {
-        assert_eq!(parse_layers("5").unwrap().0, [5]);
-        assert_eq!(parse_layers("3..6,9").unwrap().0, [3, 4, 5, 9]);
-        for wrong in ["", "a", "6..3", "1..2000"] {
-            assert!(parse_layers(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod edit;
 mod error;
 mod evaluation;
 mod generate;
+pub mod mass_edit;
 mod stats;
 mod trace;
 
@@ -107,6 +108,10 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
         for result in &found {
             edit::print(result, format.json)?;
         }
+        return Ok(job);
+    }
+    if work::spec::<v1::MassEditSpec>(&job).is_some() {
+        mass_edit::print(&found, format.json)?;
         return Ok(job);
     }
     if work::spec::<v1::EvalSpec>(&job).is_some() {

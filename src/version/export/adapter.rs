@@ -11,7 +11,7 @@ use super::tensors::{self, Entry};
 
 /// Writes a folder that PEFT loads: `W + B A` with `A = right^T`, `B = left` and a scale of one.
 pub fn write(source: &Source<'_>, folder: &Path) -> Result<(), Error> {
-    let joined = source.joined();
+    let joined = source.joined()?;
     let rank = joined.first().map_or(0, |factor| factor.rank);
     let modules: Vec<&str> = joined.iter().map(|factor| module(&factor.tensor)).collect();
     let layers = &source.base.checkpoint().layout().layers;
@@ -58,6 +58,11 @@ pub fn write_factors(source: &Source<'_>, path: &Path) -> Result<(), Error> {
     let mut data = Vec::new();
     for (n, (_, factors)) in source.edits.iter().enumerate() {
         for factor in factors {
+            if factor.is_whole() {
+                return Err(Error::Whole {
+                    tensor: factor.tensor.clone(),
+                });
+            }
             for (side, rows, numbers) in [
                 ("left", factor.width, &factor.left),
                 ("right", factor.inner, &factor.right),

@@ -22,7 +22,7 @@ const F32: u32 = 0;
 
 /// Writes the adapter.
 pub fn write(source: &Source<'_>, path: &Path) -> Result<(), Error> {
-    let joined = source.joined();
+    let joined = source.joined()?;
     let rank = joined.first().map_or(0, |factor| factor.rank);
     let mut tensors = Vec::new();
     for factor in &joined {

@@ -45,8 +45,16 @@ impl Source<'_> {
 
     /// What all edits together add to each matrix: one factor a matrix, its ranks those of the
     /// edits behind each other, padded with zeros to the same rank everywhere.
-    pub(super) fn joined(&self) -> Vec<Factor> {
+    ///
+    /// # Errors
+    /// [`Error::Whole`] for a difference that is stored whole.
+    pub(super) fn joined(&self) -> Result<Vec<Factor>, Error> {
         let factors = self.factors();
+        if let Some(whole) = factors.iter().find(|factor| factor.is_whole()) {
+            return Err(Error::Whole {
+                tensor: whole.tensor.clone(),
+            });
+        }
         let grouped = by_tensor(&factors);
         let rank_of = |parts: &Vec<&Factor>| parts.iter().map(|part| part.rank).sum::<usize>();
         let rank = grouped.values().map(rank_of).max().unwrap_or_default();
@@ -77,7 +85,7 @@ impl Source<'_> {
             })
             .collect();
         joined.sort_by_key(|factor| factor.layer);
-        joined
+        Ok(joined)
     }
 }
 

@@ -116,7 +116,7 @@ impl Edits<'_> {
         task: &v1::EditTask,
         update: &Update,
     ) -> Result<(Measured, Vec<v1::EditProbe>), Stopped> {
-        let asked = Asked::new(request, task);
+        let asked = Asked::new(request, task, true);
         let norm = self.editing.relative_norm(update);
         let first = asked.answers(&self.editing.loaded.model)?;
         let second = self.editing.with(update, |model| asked.answers(model))?;
@@ -127,28 +127,29 @@ impl Edits<'_> {
 }
 
 /// The name of the job that a lease is of.
-fn job_of(lease: &v1::Lease) -> String {
+pub(super) fn job_of(lease: &v1::Lease) -> String {
     let key = lease.key.as_ref();
     let task = key.and_then(|key| names::parse_task(&key.task));
     task.map_or(String::new(), |(job, _)| names::job(job))
 }
 
 /// What is asked of the model before and after.
-struct Asked {
+pub(super) struct Asked {
     kinds: Vec<v1::EditProbeKind>,
     probes: Vec<Probe>,
     neighbours: Vec<String>,
-    generic: Vec<String>,
+    generic: bool,
 }
 
-struct Answers {
+pub(super) struct Answers {
     effects: Vec<Effect>,
     neighbours: NextTokens,
     generic: NextTokens,
 }
 
 impl Asked {
-    fn new(request: &Request, task: &v1::EditTask) -> Self {
+    /// What is asked of a fact; with text that has nothing to do with it, or without.
+    pub fn new(request: &Request, task: &v1::EditTask, generic: bool) -> Self {
         let mut kinds = vec![v1::EditProbeKind::Rewrite];
         let mut prompts = vec![request.text()];
         for (kind, texts) in [
@@ -167,17 +168,29 @@ impl Asked {
             kinds,
             probes: prompts.into_iter().map(probe).collect(),
             neighbours: task.neighbours.clone(),
-            generic: GENERIC.map(str::to_owned).to_vec(),
+            generic,
         }
     }
 
-    fn answers(&self, model: &model::Model) -> Result<Answers, Error> {
+    /// Texts that have nothing to do with any edit, those that fit the model.
+    pub fn generic(model: &model::Model) -> Vec<String> {
         let context = model.config().context;
-        let fits = |text: &&String| {
+        let fits = |text: &&str| {
             let encoded = model.tokenizer().encode(text);
             encoded.is_ok_and(|encoding| encoding.ids.len() <= context)
         };
-        let generic: Vec<String> = self.generic.iter().filter(fits).cloned().collect();
+        GENERIC
+            .iter()
+            .filter(|text| fits(text))
+            .map(|text| (*text).to_owned())
+            .collect()
+    }
+
+    pub fn answers(&self, model: &model::Model) -> Result<Answers, Error> {
+        let generic = match self.generic {
+            true => Self::generic(model),
+            false => Vec::new(),
+        };
         Ok(Answers {
             effects: edit::probe(model, &self.probes)?,
             neighbours: NextTokens::of(model, &self.neighbours, false)?,
@@ -188,7 +201,7 @@ impl Asked {
 
 impl Asked {
     /// What an edit did, from the answers before and after it.
-    fn measured(&self, first: &Answers, second: &Answers, norm: f64) -> Measured {
+    pub fn measured(&self, first: &Answers, second: &Answers, norm: f64) -> Measured {
         let mut measured = Measured {
             neighbour_drifts: first.neighbours.drift(&second.neighbours),
             text_drifts: first.generic.drift(&second.generic),
@@ -213,7 +226,7 @@ impl Asked {
     }
 
     /// The prompts with what was measured of them, in the order in which they were asked.
-    fn probes(&self, measured: &Measured) -> Vec<v1::EditProbe> {
+    pub fn probes(&self, measured: &Measured) -> Vec<v1::EditProbe> {
         let all = (measured.rewrites.iter())
             .chain(&measured.paraphrases)
             .chain(&measured.neighbours);

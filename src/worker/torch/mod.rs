@@ -7,6 +7,9 @@ mod editing;
 mod eval;
 mod generate;
 mod loaded;
+mod mass_edit;
+mod mass_figures;
+mod mass_parts;
 mod self_test;
 mod stats;
 mod trace;
@@ -194,6 +197,16 @@ impl Torch {
                     editing: self.editing(ready, spec, spec.dtype())?,
                     fingerprint: fingerprint.clone(),
                 };
+                units::run(&mut edits, units, &fingerprint, sink)
+            }
+            Some(Settings::MassEdit(spec)) => {
+                let fingerprint = self.fingerprint(spec.dtype());
+                let device = self.device;
+                let loaded = self.model(ready, spec.dtype())?;
+                let edits =
+                    mass_edit::MassEdits::new(loaded, device, ready, spec, fingerprint.clone());
+                let mut edits =
+                    edits.map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
                 units::run(&mut edits, units, &fingerprint, sink)
             }
             Some(Settings::Eval(spec)) => {

@@ -1,6 +1,7 @@
 //! `palimpsest edit`: change what a model knows.
 
 mod import;
+mod mass;
 mod rewrite;
 
 use std::process::ExitCode;
@@ -34,6 +35,9 @@ pub async fn run(
 ) -> anyhow::Result<ExitCode> {
     match args.command {
         Some(Command::Import(args)) => import::run(*args, config).await,
+        None if mass::is_mass(args.rewrite.method()) => {
+            mass::run(args.rewrite, config, settings).await
+        }
         None => rewrite::run(args.rewrite, config, settings).await,
     }
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use crate::cli::change::{self, ChangeArgs};
 use crate::cli::connection::{Connection, Need};
 use crate::cli::layer::{self, Choice, Chooser, Layer};
+use crate::cli::layers::{self, Layers};
 use crate::cli::submit::parse_dtype;
 use crate::cli::{follow, key_statistics, names, results, submit};
 use crate::client::{Client, pages};
@@ -22,77 +23,94 @@ use crate::proto::v1::{self, unit_result::Outcome};
 pub struct Args {
     /// The sentence up to its answer, with {} for the subject: "{} is located in the city of"
     #[arg(requires = "subject", requires = "target", conflicts_with = "file")]
-    prompt: Option<String>,
+    pub(super) prompt: Option<String>,
     /// What the fact is about
     #[arg(long)]
-    subject: Option<String>,
+    pub(super) subject: Option<String>,
     /// The answer that the model is to give
     #[arg(long)]
-    target: Option<String>,
+    pub(super) target: Option<String>,
     /// The answer that is true
     #[arg(long = "true", value_name = "TARGET")]
-    true_target: Option<String>,
+    pub(super) true_target: Option<String>,
     /// A file of facts, one edit each, in order: CounterFact's full or flat form, or zsRE's
     #[arg(long)]
-    file: Option<PathBuf>,
+    pub(super) file: Option<PathBuf>,
     /// The branch that takes the edit
     #[arg(long = "ref", value_name = "REF", default_value = "main")]
-    reference: String,
-    /// r-rome, rome or ft-l
+    pub(super) reference: String,
+    /// r-rome, rome or ft-l, a fact at a time; memit, alphaedit, emmet or encore, all facts of a batch at once
     #[arg(long, default_value = "r-rome")]
-    method: String,
+    pub(super) method: String,
     /// The layer, from 0; family: the one at which models of the family are edited, by what was published; or auto:
     /// where the newest sweep over at least ten facts that the model knows locates them or, without one, a trace of the
     /// fact itself, which is run first
     #[arg(long, default_value = "family", value_parser = layer::parse)]
-    layer: Layer,
-    /// Another number than the family's: steps, learning_rate, clamp, weight_decay, kl_factor, stop_loss, ridge, bound
+    pub(super) layer: Layer,
+    /// The layers of a method for many facts, such as 4-8 or 3,5,6; those of the family otherwise
+    #[arg(long, value_parser = layers::parse)]
+    pub(super) layers: Option<Layers>,
+    /// Facts that a method for many facts writes at once, each batch on the version of the one before; all in one otherwise
+    #[arg(long, value_name = "N")]
+    pub(super) batch: Option<u32>,
+    /// Look at the facts for a method for many facts, and say what would be done
+    #[arg(long)]
+    pub(super) check: bool,
+    /// Another number than the family's: steps, learning_rate, clamp, weight_decay, kl_factor, stop_loss, ridge, bound; of
+    /// methods for many facts also lambda, l2, threshold, rank, energy, mu, statistics_weight, eta, early_stop
     #[arg(long = "set", value_name = "NAME=NUMBER", value_parser = parse_number)]
-    numbers: Vec<v1::NamedNumber>,
+    pub(super) numbers: Vec<v1::NamedNumber>,
     /// Texts to average the key over, one a line, each with {} for the sentence; drawn from the model otherwise
     #[arg(long, value_name = "FILE")]
-    contexts: Option<PathBuf>,
+    pub(super) contexts: Option<PathBuf>,
     /// Seed of the texts that are drawn
     #[arg(long, default_value_t = 0)]
-    seed: u64,
+    pub(super) seed: u64,
     /// Collect key statistics from text drawn from the model, if there are none
     #[arg(long)]
-    auto_stats: bool,
+    pub(super) auto_stats: bool,
     /// The key statistics to compute with, by their name; those of the most tokens otherwise
     #[arg(long, value_name = "NAME")]
-    statistics: Option<String>,
+    pub(super) statistics: Option<String>,
     /// A prompt that says the same in other words, and should follow
     #[arg(long, value_name = "PROMPT")]
-    paraphrase: Vec<String>,
+    pub(super) paraphrase: Vec<String>,
     /// A prompt about something else, which should stay as it is
     #[arg(long, value_name = "PROMPT")]
-    neighbour: Vec<String>,
+    pub(super) neighbour: Vec<String>,
     /// Reject the edit if the new answer's probability exceeds the true one's by less
     #[arg(long, value_name = "MARGIN", allow_negative_numbers = true)]
-    min_efficacy: Option<f64>,
+    pub(super) min_efficacy: Option<f64>,
     /// Reject the edit if what follows the neighbours drifts by more, in nats
     #[arg(long, value_name = "NATS")]
-    max_drift: Option<f64>,
+    pub(super) max_drift: Option<f64>,
     /// Reject the edit if it has more of the matrix's norm
     #[arg(long, value_name = "PART")]
-    max_norm: Option<f64>,
+    pub(super) max_norm: Option<f64>,
     /// Warn if it has more of the matrix's norm; 0.5 where no setting says otherwise
     #[arg(long, value_name = "PART")]
-    warn_norm: Option<f64>,
+    pub(super) warn_norm: Option<f64>,
     /// Compute the edit again if its branch moved meanwhile
     #[arg(long)]
-    rebase: bool,
+    pub(super) rebase: bool,
     /// f32, bf16 or f16
     #[arg(long, default_value = "f32")]
-    dtype: String,
+    pub(super) dtype: String,
     /// Submit and print the job's name, without following it: the coordinator ends it with its versions
     #[arg(long)]
-    detach: bool,
+    pub(super) detach: bool,
     /// One JSON object an edit
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    common: ChangeArgs,
+    pub(super) common: ChangeArgs,
+}
+
+impl Args {
+    /// The method by its name.
+    pub(super) fn method(&self) -> &str {
+        &self.method
+    }
 }
 
 /// A number of an edit as a flag has it: `steps=30`.
@@ -106,25 +124,69 @@ pub fn parse_number(text: &str) -> Result<v1::NamedNumber, String> {
 
 /// Edits, one after the other.
 pub async fn run(
-    mut args: Args,
+    args: Args,
     config: &ClientConfig,
     settings: &EditConfig,
 ) -> anyhow::Result<ExitCode> {
-    submit::check_detach(args.detach, config)?;
-    // Files that cannot be read are said before a store is opened.
-    let rewrites = rewrites(&args)?;
-    let contexts = contexts(args.contexts.as_deref())?;
-    if args.max_drift.is_some() {
-        check_neighbours(&rewrites)?;
-    }
-    args.min_efficacy = args.min_efficacy.or(settings.min_efficacy);
-    args.max_drift = args.max_drift.or(settings.max_drift);
-    args.max_norm = args.max_norm.or(settings.max_norm);
-    args.warn_norm = args.warn_norm.or(settings.warn_norm);
+    check_single(&args)?;
+    let asked = Asked::new(args, config, settings)?;
     Connection::with(config, Need::Work, async |client| {
-        edit_all(client, &args, rewrites, contexts).await
+        edit_all(client, &asked.args, asked.rewrites, asked.contexts).await
     })
     .await
+}
+
+/// What is asked for, with the files that it names.
+pub(super) struct Asked {
+    pub(super) args: Args,
+    pub(super) rewrites: Vec<Rewrite>,
+    pub(super) contexts: Vec<String>,
+}
+
+impl Asked {
+    /// Reads the files, and fills in the gates that the settings have.
+    ///
+    /// # Errors
+    /// What cannot be read, or not be asked for.
+    pub(super) fn new(
+        mut args: Args,
+        config: &ClientConfig,
+        settings: &EditConfig,
+    ) -> anyhow::Result<Self> {
+        submit::check_detach(args.detach, config)?;
+        // Files that cannot be read are said before a store is opened.
+        let rewrites = rewrites(&args)?;
+        let contexts = contexts(args.contexts.as_deref())?;
+        if args.max_drift.is_some() {
+            check_neighbours(&rewrites)?;
+        }
+        args.min_efficacy = args.min_efficacy.or(settings.min_efficacy);
+        args.max_drift = args.max_drift.or(settings.max_drift);
+        args.max_norm = args.max_norm.or(settings.max_norm);
+        args.warn_norm = args.warn_norm.or(settings.warn_norm);
+        Ok(Self {
+            args,
+            rewrites,
+            contexts,
+        })
+    }
+}
+
+/// Flags that methods for one fact at a time do not have.
+fn check_single(args: &Args) -> anyhow::Result<()> {
+    for (flag, given) in [
+        ("--layers", args.layers.is_some()),
+        ("--batch", args.batch.is_some()),
+        ("--check", args.check),
+    ] {
+        if given {
+            bail!(
+                "{flag} is for methods that write many facts at once: give --method memit, alphaedit, emmet or encore, or \
+                 leave it out"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A gate on the drift of neighbours holds only where there are some.
@@ -210,15 +272,9 @@ async fn by_layer(
     Ok(jobs)
 }
 
-/// A job that computes edits one after the other, and ends each with its version.
-fn job(
-    args: &Args,
-    model: &str,
-    rewrites: &[Rewrite],
-    choice: &Choice,
-    contexts: &[String],
-) -> anyhow::Result<v1::Job> {
-    let task = |rewrite: &Rewrite| v1::EditTask {
+/// A fact as jobs ask for it.
+pub(super) fn task(rewrite: &Rewrite) -> v1::EditTask {
+    v1::EditTask {
         request: Some(v1::EditRequest {
             prompt: rewrite.prompt.clone(),
             subject: rewrite.subject.clone(),
@@ -228,7 +284,27 @@ fn job(
         }),
         paraphrases: rewrite.paraphrases.clone(),
         neighbours: rewrite.neighbours.clone(),
-    };
+    }
+}
+
+/// What each edit must pass.
+pub(super) fn gates(args: &Args) -> v1::EditGates {
+    v1::EditGates {
+        efficacy: args.min_efficacy,
+        neighbour_drift: args.max_drift,
+        norm: args.max_norm,
+        norm_warning: args.warn_norm,
+    }
+}
+
+/// A job that computes edits one after the other, and ends each with its version.
+fn job(
+    args: &Args,
+    model: &str,
+    rewrites: &[Rewrite],
+    choice: &Choice,
+    contexts: &[String],
+) -> anyhow::Result<v1::Job> {
     let spec = v1::EditSpec {
         tasks: rewrites.iter().map(task).collect(),
         method: args.method.clone(),
@@ -237,12 +313,7 @@ fn job(
         parameters: args.numbers.clone(),
         contexts: contexts.to_vec(),
         seed: args.seed,
-        gates: Some(v1::EditGates {
-            efficacy: args.min_efficacy,
-            neighbour_drift: args.max_drift,
-            norm: args.max_norm,
-            norm_warning: args.warn_norm,
-        }),
+        gates: Some(gates(args)),
         dtype: parse_dtype(&args.dtype)? as i32,
         ref_id: args.reference.clone(),
         rebase: args.rebase,

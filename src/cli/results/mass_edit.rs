@@ -1,0 +1,147 @@
+//! Shows what edits of many facts did.
+
+use serde_json::json;
+
+use crate::cli::output;
+use crate::plot::table::{Align, Table};
+use crate::proto::v1::{self, EditProbeKind, unit_result::Outcome};
+
+/// Prints the results of a mass edit: its edits, and as JSON its facts too.
+///
+/// # Errors
+/// That nothing more can be printed.
+pub fn print(results: &[v1::UnitResult], as_json: bool) -> anyhow::Result<()> {
+    for result in results {
+        match &result.outcome {
+            Some(Outcome::Edit(outcome)) if as_json => output::json(&edit_json(outcome))?,
+            Some(Outcome::Edit(outcome)) => print_edit(outcome)?,
+            Some(Outcome::MassEditFact(fact)) if as_json => output::json(&fact_json(fact))?,
+            Some(Outcome::Failure(failure)) => say!("unit {}: {}", result.unit, failure.message),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn print_edit(outcome: &v1::EditOutcome) -> anyhow::Result<()> {
+    let edit = outcome.edit.clone().unwrap_or_default();
+    let figure = |key: &str| {
+        edit.figures
+            .iter()
+            .find(|it| it.key == key)
+            .map(|it| it.value)
+    };
+    show!("{} facts by {}", edit.requests.len(), edit.method)?;
+    let mut scores = Table::new(&[
+        ("", Align::Left),
+        ("BEFORE", Align::Right),
+        ("AFTER", Align::Right),
+    ]);
+    for (what, key) in [
+        ("new target likelier, rewritten prompts (ES)", "es"),
+        ("new target likelier, paraphrases (PS)", "ps"),
+        ("true target likelier, neighbours (NS)", "ns"),
+        ("probability of the new target", "rewrite.new"),
+        ("probability of the true target", "rewrite.true"),
+    ] {
+        let [before, after] = ["before", "after"].map(|when| figure(&format!("{key}.{when}")));
+        if let (Some(before), Some(after)) = (before, after) {
+            scores.row([
+                what.to_owned(),
+                format!("{before:.3}"),
+                format!("{after:.3}"),
+            ]);
+        }
+    }
+    output::print_table(&scores)?;
+    let mut layers = Table::new(&[
+        ("LAYER", Align::Right),
+        ("RANK", Align::Right),
+        ("NORM", Align::Right),
+        ("OF THE MATRIX", Align::Right),
+        ("MEAN SHARE", Align::Right),
+        ("LEAST", Align::Right),
+        ("KEPT", Align::Right),
+    ]);
+    for factor in &edit.factors {
+        let of = |key: &str| figure(&format!("layer.{}.{key}", factor.layer));
+        let number = |key: &str| of(key).map_or("-".to_owned(), |value| format!("{value:.3}"));
+        let kept = of("kept_rank").zip(of("kept_trace"));
+        layers.row([
+            factor.layer.to_string(),
+            match factor.rank {
+                0 => "whole".to_owned(),
+                rank => rank.to_string(),
+            },
+            number("norm"),
+            number("relative_norm"),
+            number("share.mean"),
+            number("share.least"),
+            match kept {
+                Some((rank, trace)) => {
+                    format!(
+                        "{rank:.0} of {}, {:.2} % of trace",
+                        factor.inner,
+                        100.0 * trace
+                    )
+                }
+                None => "-".to_owned(),
+            },
+        ]);
+    }
+    show!("")?;
+    output::print_table(&layers)?;
+    if let (Some(steps), Some(probability)) = (
+        figure("target.steps.mean"),
+        figure("target.probability.mean"),
+    ) {
+        show!(
+            "targets: {steps:.1} steps, the new target's probability there {probability:.3}, means"
+        )?;
+    }
+    if let Some(drift) = figure("text.drift") {
+        show!("other text drifts by {drift:.4} nats a token")?;
+    }
+    for warning in &edit.warnings {
+        say!("warning: {warning}");
+    }
+    Ok(())
+}
+
+fn edit_json(outcome: &v1::EditOutcome) -> serde_json::Value {
+    let edit = outcome.edit.clone().unwrap_or_default();
+    let numbers = |list: &[v1::NamedNumber]| -> serde_json::Map<String, serde_json::Value> {
+        list.iter()
+            .map(|it| (it.key.clone(), json!(it.value)))
+            .collect()
+    };
+    let some = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+    json!({
+        "facts": edit.requests.len(), "method": edit.method,
+        "layers": edit.factors.iter().map(|factor| factor.layer).collect::<Vec<_>>(),
+        "layer_choice": edit.layer_choice, "parameters": numbers(&edit.parameters),
+        "accepted": edit.failed_gates.is_empty(), "failed_gates": edit.failed_gates, "warnings": edit.warnings,
+        "edit": some(&edit.name), "version": some(&outcome.version), "figures": numbers(&edit.figures),
+    })
+}
+
+fn fact_json(fact: &v1::MassEditFact) -> serde_json::Value {
+    let request = fact.request.clone().unwrap_or_default();
+    let kind = |kind: EditProbeKind| match kind {
+        EditProbeKind::Unspecified => "-",
+        EditProbeKind::Rewrite => "rewrite",
+        EditProbeKind::Paraphrase => "paraphrase",
+        EditProbeKind::Neighbour => "neighbour",
+    };
+    let probes = fact.probes.iter().map(|probe| {
+        json!({
+            "kind": kind(probe.kind()), "prompt": probe.prompt, "new_before": probe.new_before,
+            "new_after": probe.new_after, "true_before": probe.true_before, "true_after": probe.true_after,
+        })
+    });
+    json!({
+        "subject": request.subject, "prompt": request.prompt, "target_new": request.target_new,
+        "target_true": request.target_true, "id": request.id, "probes": probes.collect::<Vec<_>>(),
+        "neighbour_drifts": fact.neighbour_drifts,
+    })
+}

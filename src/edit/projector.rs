@@ -1,0 +1,142 @@
+//! The directions of keys that ordinary text hardly uses (Fang et al. 2025).
+
+use tch::{Device, Tensor};
+
+use super::{Error, Hyperparameters};
+use crate::stats::Moment;
+
+/// Which directions are kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Keep {
+    /// Those whose eigenvalue of the mean is smaller than this, whatever the model's scale.
+    Below(f64),
+    /// So many of the smallest.
+    Rank(usize),
+    /// All but the leading ones that together hold this part of the trace.
+    Beyond(f64),
+}
+
+impl Keep {
+    /// As the numbers of an edit say it.
+    pub fn of(hyper: &Hyperparameters) -> Self {
+        match hyper {
+            _ if hyper.rank > 0 => Self::Rank(hyper.rank),
+            _ if hyper.energy > 0.0 => Self::Beyond(hyper.energy),
+            _ => Self::Below(hyper.threshold),
+        }
+    }
+}
+
+/// `P = U U^T`, by its orthonormal basis.
+#[derive(Debug)]
+pub struct Projector {
+    /// `U`, `[inner, kept]` in float64.
+    basis: Tensor,
+    /// Part of the statistics' trace in the kept directions.
+    trace: f64,
+}
+
+impl Projector {
+    /// From the mean of key statistics: its eigenvectors with the smallest eigenvalues.
+    ///
+    /// # Errors
+    /// [`Error::Projector`] where no direction is kept; [`Error::Torch`] when memory does not suffice.
+    pub fn new(moment: &Moment, keep: Keep, device: Device) -> Result<Self, Error> {
+        let _no_grad = tch::no_grad_guard();
+        let size = moment.size() as i64;
+        let mean = Tensor::f_from_slice(moment.sum())?
+            .f_to_device(device)?
+            .view([size, size])
+            / moment.count().max(1) as f64;
+        // In rising order.
+        let (values, vectors) = mean.f_linalg_eigh("L")?;
+        drop(mean);
+        let eigenvalues = Vec::<f64>::try_from(&values.to_device(Device::Cpu))?;
+        let total: f64 = eigenvalues.iter().sum();
+        let kept = match keep {
+            Keep::Below(threshold) => eigenvalues.partition_point(|value| *value < threshold),
+            Keep::Rank(rank) => rank.min(eigenvalues.len()),
+            Keep::Beyond(part) => {
+                let mut held = 0.0;
+                let leading = eigenvalues.iter().rev().take_while(|value| {
+                    let more = held < part * total;
+                    held += **value;
+                    more
+                });
+                eigenvalues.len() - leading.count()
+            }
+        };
+        if kept == 0 {
+            return Err(Error::Projector {
+                kept,
+                channels: eigenvalues.len(),
+                remedy: "every direction is used by ordinary text: give a larger `threshold`, or a `rank` or an \
+                         `energy` instead of it",
+            });
+        }
+        Ok(Self {
+            basis: vectors.narrow(1, 0, kept as i64).contiguous(),
+            trace: eigenvalues[..kept].iter().sum::<f64>() / total,
+        })
+    }
+
+    /// `U`, `[inner, kept]` in float64.
+    pub(super) fn basis(&self) -> &Tensor {
+        &self.basis
+    }
+
+    /// Directions that are kept.
+    pub fn kept(&self) -> usize {
+        self.basis.size()[1] as usize
+    }
+
+    /// Part of the statistics' trace in them.
+    pub fn trace(&self) -> f64 {
+        self.trace
+    }
+
+    /// `P x`, for `[inner, ..]` in float64.
+    pub fn project(&self, x: &Tensor) -> Tensor {
+        self.basis.matmul(&self.basis.tr().matmul(x))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+
+    /// Eigenvalues 4, 2, 1, 0.5, along the axes.
+    fn moment() -> Moment {
+        let mut sum = vec![0.0; 16];
+        for (n, value) in [2.0, 0.5, 4.0, 1.0].into_iter().enumerate() {
+            sum[n * 5] = 10.0 * value;
+        }
+        Moment::new(4, sum, 10).unwrap()
+    }
+
+    #[test]
+    fn the_directions_that_are_kept_are_the_least_used_ones() {
+        for (keep, kept, trace) in [
+            (Keep::Below(1.5), 2, 1.5 / 7.5),
+            (Keep::Rank(3), 3, 3.5 / 7.5),
+            (Keep::Rank(9), 4, 1.0),
+            (Keep::Beyond(0.5), 3, 3.5 / 7.5),
+            (Keep::Beyond(0.6), 2, 1.5 / 7.5),
+        ] {
+            let projector = Projector::new(&moment(), keep, Device::Cpu).unwrap();
+            assert_eq!(projector.kept(), kept, "{keep:?}");
+            assert!((projector.trace() - trace).abs() < 1e-12, "{keep:?}");
+            // The axis with the smallest eigenvalue stays whole, that with the largest goes.
+            let axes = Tensor::eye(4, (Kind::Double, Device::Cpu));
+            let projected = projector.project(&axes);
+            assert!((projected.double_value(&[1, 1]) - 1.0).abs() < 1e-12);
+            let leading = projected.double_value(&[2, 2]);
+            assert!((leading - f64::from(u8::from(kept == 4))).abs() < 1e-12);
+        }
+        let none = Projector::new(&moment(), Keep::Below(0.1), Device::Cpu).unwrap_err();
+        assert!(none.to_string().contains("keeps 0 of 4"), "{none}");
+    }
+}

@@ -1,0 +1,345 @@
+//! Mass edits: the facts of a batch are written together, over several layers. A batch is computed on
+//! the version that the one before made.
+//!
+//! Stages: the contexts, where none are given; then of every batch the targets of its groups; for
+//! each layer the keys of its groups and the solve; for AlphaEdit the keys of its groups on the edited
+//! model; its facts, measured; and its edit, which ends in a version. A group are the facts of a
+//! batch whose text is the same up to the subject's end: they have one key, and so one target. Groups
+//! and their facts are in the order of their digests, so that the order of a request decides nothing.
+
+mod facts;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::mem::take;
+use std::ops::Range;
+
+use facts::text_of_key;
+use plan::Place;
+
+use super::check::{dtype, short_text};
+use super::edit::{
+    CHOICE_LIMIT, CONTEXTS_BYTES, CONTEXTS_LIMIT, EDIT_TOKENS, REF_LIMIT, WHY_LIMIT, check_gates,
+};
+use super::landing::Landing;
+use super::{Found, Items, Stage, Work, Wrong, estimated_tokens};
+use crate::edit::{self, Method};
+use crate::objects::Digest;
+use crate::proto::v1::{self, leased_unit::Spec as Unit};
+use v1::unit_result::Outcome;
+
+/// Most stages of a job: as many batches as go into it.
+const STAGES_LIMIT: usize = 100_000;
+/// Most layers of one edit.
+const LAYERS_LIMIT: usize = 100;
+/// The branch that moves where none is named.
+const MAIN: &str = "main";
+/// Texts that a target and its key are read in.
+const CONTEXTS: f64 = 6.0;
+
+impl v1::MassEditSpec {
+    fn check_layers(&self, wrong: &mut Wrong) {
+        if self.layers.len() > LAYERS_LIMIT {
+            let what = format_args!("there are {}: {LAYERS_LIMIT} at most", self.layers.len());
+            wrong.say("job.mass_edit.layers", what);
+        }
+        if let Some(pair) = self.layers.windows(2).find(|pair| pair[0] >= pair[1]) {
+            let what = format_args!(
+                "{} comes before {}: give each once, from the lowest to the highest, such as 4-8",
+                pair[0], pair[1]
+            );
+            wrong.say("job.mass_edit.layers", what);
+        }
+    }
+
+    fn check_method(&mut self, wrong: &mut Wrong) {
+        if self.method.is_empty() {
+            self.method = Method::Memit.to_string();
+        }
+        match self.method.parse::<Method>() {
+            Ok(method) if method.is_mass() => {
+                let mut overrides = edit::Overrides::default();
+                for (n, parameter) in self.parameters.iter().enumerate() {
+                    if let Err(error) = overrides.set(method, &parameter.key, parameter.value) {
+                        wrong.say(format_args!("job.mass_edit.parameters[{n}]"), error);
+                    }
+                }
+            }
+            Ok(method) => {
+                let what =
+                    format_args!("{method} writes one fact at a time: ask for it in job.edit");
+                wrong.say("job.mass_edit.method", what);
+            }
+            Err(error) => wrong.say("job.mass_edit.method", error),
+        }
+    }
+}
+
+impl Work for v1::MassEditSpec {
+    fn units_word(&self) -> &'static str {
+        "edits and facts"
+    }
+
+    fn steps_word(&self) -> &'static str {
+        "steps"
+    }
+
+    fn take_parts(&mut self) -> Items {
+        self.arrange();
+        Items::of(&Self {
+            tasks: take(&mut self.tasks),
+            ..Default::default()
+        })
+    }
+
+    fn put_parts(&mut self, items: &Items) {
+        self.tasks = items.messages().collect();
+    }
+
+    fn has_parts(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
+    fn count_parts(&mut self, count: u64) {
+        self.fact_count = count;
+        self.group_count = self.groups.len() as u64;
+        self.batch_count = self.batches.len() as u64;
+    }
+
+    fn shorten(&mut self) {
+        self.contexts.clear();
+        self.groups.clear();
+        self.batches.clear();
+    }
+
+    fn check(&mut self, items: &Items, wrong: &mut Wrong) {
+        if items.is_empty() {
+            wrong.say("job.mass_edit.tasks", "there are none: give at least one");
+        }
+        self.check_method(wrong);
+        self.check_layers(wrong);
+        self.check_facts(items, wrong);
+        if self.batch == Some(0) {
+            let what =
+                "0 facts of a batch are none: give 1 or more, or leave it out for all in one";
+            wrong.say("job.mass_edit.batch", what);
+        }
+        let layers = self.layers.len().max(1);
+        if self.batches.len() > STAGES_LIMIT / (4 + 2 * layers) {
+            let what = format_args!(
+                "{} batches of {layers} layers are too many for one job: give larger batches, or \
+                 several jobs",
+                self.batches.len()
+            );
+            wrong.say("job.mass_edit.batch", what);
+        }
+        for (n, context) in self.contexts.iter().enumerate() {
+            if let Err(error) = edit::check_context(context) {
+                wrong.say(format_args!("job.mass_edit.contexts[{n}]"), error);
+            }
+        }
+        let bytes: usize = self.contexts.iter().map(String::len).sum();
+        if self.contexts.len() > CONTEXTS_LIMIT || bytes > CONTEXTS_BYTES {
+            let what = format_args!(
+                "there are {} of {bytes} bytes: {CONTEXTS_LIMIT} of {CONTEXTS_BYTES} bytes at most",
+                self.contexts.len()
+            );
+            wrong.say("job.mass_edit.contexts", what);
+        }
+        if self.ref_id.is_empty() {
+            self.ref_id = MAIN.to_owned();
+        }
+        short_text("job.mass_edit.ref_id", &self.ref_id, REF_LIMIT, wrong);
+        short_text("job.mass_edit.etag", &self.etag, REF_LIMIT, wrong);
+        short_text("job.mass_edit.why", &self.why, WHY_LIMIT, wrong);
+        let choice = &self.layer_choice;
+        short_text("job.mass_edit.layer_choice", choice, CHOICE_LIMIT, wrong);
+        check_gates(&self.gates.unwrap_or_default(), "job.mass_edit", wrong);
+        dtype(&mut self.dtype, wrong);
+        // Ours to say.
+        self.statistics.clear();
+        (self.fact_count, self.group_count, self.batch_count) = (0, 0, 0);
+    }
+
+    fn asked_gates(&mut self) -> Option<&mut Option<v1::EditGates>> {
+        Some(&mut self.gates)
+    }
+
+    fn mass_edit(&mut self) -> Option<&mut v1::MassEditSpec> {
+        Some(self)
+    }
+
+    fn stages(&self, _version: &str, items: &Items) -> Vec<Stage> {
+        self.plan(items).stages()
+    }
+
+    fn cost(&self, items: &Items, unit: u64, shape: &v1::model::Shape) -> f64 {
+        let plan = self.plan(items);
+        let parameters = shape.parameters as f64;
+        let bytes = |facts: Range<usize>| -> f64 {
+            let each = facts.map(|n| items.get(n).map_or(0, <[u8]>::len));
+            each.sum::<usize>() as f64
+        };
+        // The edited matrix is some four widths wide.
+        let inner = 4.0 * f64::from(shape.width);
+        match plan.place(unit) {
+            Some(Place::Target(group)) => {
+                EDIT_TOKENS / 2.0 * parameters * plan.facts_of(group..group + 1).len() as f64
+            }
+            Some(Place::Keys(_, group) | Place::KeysAfter(group)) => {
+                let fact = plan.facts_of(group..group + 1).start;
+                let request = items.message::<v1::EditTask>(fact).unwrap_or_default();
+                let text = text_of_key(&request.request.unwrap_or_default());
+                let last = self.layers.last().map_or(0, |&layer| layer + 1);
+                let part = f64::from(last) / f64::from(shape.layers.max(1));
+                CONTEXTS * (10.0 + estimated_tokens(&text)) * parameters * part
+            }
+            Some(Place::Solve(batch, _)) => {
+                let groups = plan.groups_of(batch).len() as f64;
+                inner * inner * (inner / 3.0 + 2.0 * groups)
+            }
+            // Before and after, for either target.
+            Some(Place::Fact(fact)) => bytes(fact..fact + 1) * parameters,
+            _ => 200.0 * parameters,
+        }
+    }
+
+    fn size(&self, items: &Items, unit: u64) -> usize {
+        let plan = self.plan(items);
+        let bytes = |facts: Range<usize>| -> usize {
+            facts.map(|n| items.get(n).map_or(0, <[u8]>::len)).sum()
+        };
+        match plan.place(unit) {
+            Some(Place::Target(group) | Place::Keys(_, group) | Place::KeysAfter(group)) => {
+                bytes(plan.facts_of(group..group + 1))
+            }
+            Some(Place::Fact(fact)) => bytes(fact..fact + 1),
+            Some(Place::Solve(batch, _) | Place::Edit(batch)) => {
+                bytes(plan.facts_of(plan.groups_of(batch)))
+            }
+            Some(Place::Contexts) | None => 0,
+        }
+    }
+
+    fn dtype(&self) -> v1::Dtype {
+        self.dtype()
+    }
+
+    fn unit(&self, _version: &str, items: &Items, unit: u64) -> Option<Unit> {
+        Some(Unit::MassEdit(self.plan(items).unit(items, unit)?))
+    }
+
+    fn settings(&self, found: &Found) -> v1::lease::Settings {
+        let mut settings = Self {
+            tasks: Vec::new(),
+            groups: Vec::new(),
+            batches: Vec::new(),
+            ..self.clone()
+        };
+        if settings.contexts.is_empty() {
+            settings.contexts.clone_from(&found.contexts);
+        }
+        v1::lease::Settings::MassEdit(settings)
+    }
+
+    // Each is computed for its job: they answer no other.
+
+    fn accept(&self, items: &Items, unit: u64, outcome: &Outcome) -> Result<(), String> {
+        let plan = self.plan(items);
+        match (plan.place(unit), outcome) {
+            (Some(Place::Contexts), Outcome::MassEditContexts(drawn)) => {
+                match drawn
+                    .contexts
+                    .iter()
+                    .try_for_each(|it| edit::check_context(it))
+                {
+                    Ok(()) if !drawn.contexts.is_empty() => Ok(()),
+                    Ok(()) => Err("it has no contexts".to_owned()),
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+            (Some(Place::Target(_)), Outcome::MassEditTarget(target)) => {
+                singles("its target", &target.value)
+            }
+            (Some(Place::Keys(..)), Outcome::MassEditKeys(read)) if read.keys.len() == 1 => {
+                singles("its key", &read.keys[0])?;
+                singles("its residual", &read.residual)
+            }
+            (Some(Place::KeysAfter(_)), Outcome::MassEditKeys(read))
+                if read.keys.len() == plan.layers() =>
+            {
+                read.keys.iter().try_for_each(|key| singles("its key", key))
+            }
+            (Some(Place::Solve(_, layer)), Outcome::MassEditSolved(solved)) => {
+                let factor = solved.factor.clone().unwrap_or_default();
+                match factor.digest.parse::<Digest>() {
+                    Ok(_) if self.layers.get(layer) == Some(&factor.layer) => Ok(()),
+                    Ok(_) => Err(format!("layer {} is not the one it is of", factor.layer)),
+                    Err(error) => Err(format!("its change lies in no object: {error}")),
+                }
+            }
+            (Some(Place::Fact(fact)), Outcome::MassEditFact(measured)) => {
+                let task: v1::EditTask = items.message(fact).unwrap_or_default();
+                match measured.request == task.request {
+                    true => Ok(()),
+                    false => Err("it is of another fact".to_owned()),
+                }
+            }
+            (Some(Place::Edit(batch)), Outcome::Edit(made)) => {
+                let edit = made.edit.clone().unwrap_or_default();
+                let facts = plan.facts_of(plan.groups_of(batch));
+                let tasks = facts.filter_map(|n| items.message::<v1::EditTask>(n));
+                if !tasks
+                    .map(|task| task.request)
+                    .eq(edit.requests.into_iter().map(Some))
+                {
+                    return Err("its edit is of other facts".to_owned());
+                }
+                let layers = edit.factors.iter().map(|factor| factor.layer);
+                match layers.eq(self.layers.iter().copied()) {
+                    true => Ok(()),
+                    false => Err("its edit is not of the layers that were asked for".to_owned()),
+                }
+            }
+            _ => Err("it is no result of this step of a mass edit".to_owned()),
+        }
+    }
+
+    fn note(&self, outcome: &Outcome, found: &mut Found) {
+        if let Outcome::MassEditContexts(drawn) = outcome
+            && found.contexts.is_empty()
+        {
+            found.contexts.clone_from(&drawn.contexts);
+        }
+    }
+
+    fn landing(&self) -> Option<Landing<'_>> {
+        Some(Landing {
+            ref_id: &self.ref_id,
+            etag: &self.etag,
+            rebase: false,
+            why: &self.why,
+            gates: self.gates.unwrap_or_default(),
+        })
+    }
+}
+
+/// Bytes that are numbers, some and finite ones.
+fn singles(what: &str, bytes: &[u8]) -> Result<(), String> {
+    let (numbers, rest) = bytes.as_chunks::<4>();
+    if numbers.is_empty() || !rest.is_empty() {
+        return Err(format!(
+            "{what} has {} bytes: no single numbers",
+            bytes.len()
+        ));
+    }
+    match numbers
+        .iter()
+        .map(|it| f32::from_le_bytes(*it))
+        .find(|it| !it.is_finite())
+    {
+        Some(number) => Err(format!("a number of {what} is {number}")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,291 @@
+//! How the units of a mass edit are numbered, which stage each is of, and what it needs of the stages before.
+
+use std::ops::Range;
+
+use super::super::{Items, Stage};
+use crate::edit::Method;
+use crate::proto::v1::{self, MassEditStep as Step};
+
+/// What a unit is of: its batch, group, fact or place of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Edit(usize),
+    Fact(usize),
+    Contexts,
+    Target(usize),
+    Keys(usize, usize),
+    Solve(usize, usize),
+    KeysAfter(usize),
+}
+
+/// How the units of a job are numbered.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    spec: &'a v1::MassEditSpec,
+    facts: usize,
+}
+
+impl Plan<'_> {
+    pub fn layers(&self) -> usize {
+        self.spec.layers.len()
+    }
+
+    pub fn groups(&self) -> usize {
+        self.spec.groups.len()
+    }
+
+    pub fn batches(&self) -> usize {
+        self.spec.batches.len()
+    }
+
+    pub fn draws_contexts(&self) -> bool {
+        self.spec.contexts.is_empty()
+    }
+
+    /// Whether the keys are read again when all layers are written.
+    pub fn reads_keys_after(&self) -> bool {
+        self.spec.method() == Method::AlphaEdit
+    }
+
+    pub fn first_fact(&self) -> usize {
+        self.batches()
+    }
+
+    pub fn contexts(&self) -> usize {
+        self.first_fact() + self.facts
+    }
+
+    pub fn first_target(&self) -> usize {
+        self.contexts() + usize::from(self.draws_contexts())
+    }
+
+    pub fn first_keys(&self, layer: usize) -> usize {
+        self.first_target() + self.groups() * (1 + layer)
+    }
+
+    pub fn first_solve(&self) -> usize {
+        self.first_keys(self.layers())
+    }
+
+    pub fn first_keys_after(&self) -> usize {
+        self.first_solve() + self.batches() * self.layers()
+    }
+
+    pub fn units(&self) -> usize {
+        self.first_keys_after() + self.groups() * usize::from(self.reads_keys_after())
+    }
+
+    /// The groups of a batch.
+    pub fn groups_of(&self, batch: usize) -> Range<usize> {
+        let at = |n: usize| self.spec.batches.get(n).map(|&group| group as usize);
+        at(batch).unwrap_or(0)..at(batch + 1).unwrap_or(self.groups())
+    }
+
+    /// The facts of groups.
+    pub fn facts_of(&self, groups: Range<usize>) -> Range<usize> {
+        let at = |n: usize| self.spec.groups.get(n).map(|&fact| fact as usize);
+        at(groups.start).unwrap_or(0)..at(groups.end).unwrap_or(self.facts)
+    }
+
+    pub fn batch_of_group(&self, group: usize) -> usize {
+        let after = |&first: &u32| first as usize <= group;
+        self.spec.batches.partition_point(after).saturating_sub(1)
+    }
+
+    pub fn place(&self, unit: u64) -> Option<Place> {
+        let unit = usize::try_from(unit).ok()?;
+        let (layers, groups) = (self.layers(), self.groups());
+        Some(if unit < self.first_fact() {
+            Place::Edit(unit)
+        } else if unit < self.contexts() {
+            Place::Fact(unit - self.first_fact())
+        } else if unit < self.first_target() {
+            Place::Contexts
+        } else if unit < self.first_keys(0) {
+            Place::Target(unit - self.first_target())
+        } else if unit < self.first_solve() {
+            let n = unit - self.first_keys(0);
+            Place::Keys(n / groups, n % groups)
+        } else if unit < self.first_keys_after() {
+            let n = unit - self.first_solve();
+            Place::Solve(n / layers, n % layers)
+        } else if unit < self.units() {
+            Place::KeysAfter(unit - self.first_keys_after())
+        } else {
+            return None;
+        })
+    }
+
+    /// The number of the first stage of a batch, and how many a batch has.
+    pub fn first_stage(&self, batch: usize) -> usize {
+        let of_batch = 3 + 2 * self.layers() + usize::from(self.reads_keys_after());
+        usize::from(self.draws_contexts()) + batch * of_batch
+    }
+
+    pub fn stages(&self) -> Vec<Stage> {
+        let stage = |name, units: Range<usize>, hidden| Stage {
+            hidden,
+            ..Stage::new(name, units.start as u64..units.end as u64)
+        };
+        let from = |first: usize, groups: &Range<usize>| first + groups.start..first + groups.end;
+        let mut stages = Vec::new();
+        if self.draws_contexts() {
+            let first = self.contexts();
+            stages.push(stage("contexts", first..first + 1, true));
+        }
+        for batch in 0..self.batches() {
+            let groups = self.groups_of(batch);
+            stages.push(stage("targets", from(self.first_target(), &groups), true));
+            for layer in 0..self.layers() {
+                stages.push(stage("keys", from(self.first_keys(layer), &groups), true));
+                let solve = self.first_solve() + batch * self.layers() + layer;
+                stages.push(stage("solve", solve..solve + 1, true));
+            }
+            if self.reads_keys_after() {
+                let after = from(self.first_keys_after(), &groups);
+                stages.push(stage("keys after", after, true));
+            }
+            let facts = from(self.first_fact(), &self.facts_of(groups));
+            stages.push(stage("measure", facts, false));
+            stages.push(stage("edit", batch..batch + 1, false));
+        }
+        stages
+    }
+
+    /// The targets of some groups of a batch.
+    pub fn targets(&self, batch: usize, groups: &Range<usize>) -> v1::UnitRange {
+        self.range(
+            self.first_stage(batch),
+            self.first_target() + groups.start,
+            groups.len(),
+        )
+    }
+
+    /// The keys of a batch's groups at a layer.
+    pub fn keys(&self, batch: usize, layer: usize) -> v1::UnitRange {
+        let groups = self.groups_of(batch);
+        let stage = self.first_stage(batch) + 1 + 2 * layer;
+        self.range(stage, self.first_keys(layer) + groups.start, groups.len())
+    }
+
+    pub fn keys_after(&self, batch: usize) -> v1::UnitRange {
+        let groups = self.groups_of(batch);
+        let stage = self.first_stage(batch) + 1 + 2 * self.layers();
+        self.range(stage, self.first_keys_after() + groups.start, groups.len())
+    }
+
+    /// The first `layers` solves of a batch, each a stage of its own.
+    pub fn solved(&self, batch: usize, layers: usize) -> Vec<v1::UnitRange> {
+        let first = self.first_solve() + batch * self.layers();
+        let stage = self.first_stage(batch) + 2;
+        (0..layers)
+            .map(|layer| self.range(stage + 2 * layer, first + layer, 1))
+            .collect()
+    }
+
+    pub fn measured(&self, batch: usize) -> v1::UnitRange {
+        let facts = self.facts_of(self.groups_of(batch));
+        let stage = self.first_stage(batch + 1) - 2;
+        self.range(stage, self.first_fact() + facts.start, facts.len())
+    }
+
+    pub fn range(&self, stage: usize, first: usize, units: usize) -> v1::UnitRange {
+        v1::UnitRange {
+            stage: stage as u32,
+            first_unit: first as u64,
+            units: units as u64,
+        }
+    }
+
+    pub fn unit(&self, items: &Items, unit: u64) -> Option<v1::MassEditUnit> {
+        let tasks = |facts: Range<usize>| facts.filter_map(|n| items.message(n)).collect();
+        // What later steps need of a fact is what is written, not what is watched.
+        let requests = |facts: Range<usize>| -> Vec<v1::EditTask> {
+            let messages = facts.filter_map(|n| items.message::<v1::EditTask>(n));
+            let request = |task: v1::EditTask| v1::EditTask {
+                request: task.request,
+                ..Default::default()
+            };
+            messages.map(request).collect()
+        };
+        let of_group = |group: usize| self.facts_of(group..group + 1);
+        // All facts of a group have one key: the first stands for them.
+        let first_of = |group: usize| requests(of_group(group).start..of_group(group).start + 1);
+        let layers = self.layers();
+        Some(match self.place(unit)? {
+            Place::Contexts => v1::MassEditUnit {
+                step: Step::Contexts as i32,
+                ..Default::default()
+            },
+            Place::Target(group) => v1::MassEditUnit {
+                step: Step::Target as i32,
+                tasks: requests(of_group(group)),
+                ..Default::default()
+            },
+            Place::Keys(layer, group) => {
+                let batch = self.batch_of_group(group);
+                v1::MassEditUnit {
+                    step: Step::Keys as i32,
+                    tasks: first_of(group),
+                    layer_index: layer as u32,
+                    targets: Some(self.targets(batch, &(group..group + 1))),
+                    solved: self.solved(batch, layer),
+                    ..Default::default()
+                }
+            }
+            Place::Solve(batch, layer) => v1::MassEditUnit {
+                step: Step::Solve as i32,
+                tasks: self.groups_of(batch).flat_map(first_of).collect(),
+                layer_index: layer as u32,
+                keys: vec![self.keys(batch, layer)],
+                ..Default::default()
+            },
+            Place::KeysAfter(group) => v1::MassEditUnit {
+                step: Step::KeysAfter as i32,
+                tasks: first_of(group),
+                solved: self.solved(self.batch_of_group(group), layers),
+                ..Default::default()
+            },
+            Place::Fact(fact) => {
+                let after = |&first: &u32| first as usize <= fact;
+                let group = self.spec.groups.partition_point(after).saturating_sub(1);
+                v1::MassEditUnit {
+                    step: Step::Measure as i32,
+                    tasks: tasks(fact..fact + 1),
+                    solved: self.solved(self.batch_of_group(group), layers),
+                    ..Default::default()
+                }
+            }
+            Place::Edit(batch) => v1::MassEditUnit {
+                step: Step::Edit as i32,
+                tasks: requests(self.facts_of(self.groups_of(batch))),
+                keys: match self.spec.method() {
+                    Method::AlphaEdit => vec![self.keys_after(batch)],
+                    method if method.keeps_keys() => {
+                        (0..layers).map(|layer| self.keys(batch, layer)).collect()
+                    }
+                    _ => Vec::new(),
+                },
+                targets: Some(self.targets(batch, &self.groups_of(batch))),
+                solved: self.solved(batch, layers),
+                measured: Some(self.measured(batch)),
+                ..Default::default()
+            },
+        })
+    }
+}
+
+impl v1::MassEditSpec {
+    /// How its units are numbered.
+    pub(in crate::work) fn plan(&self, items: &Items) -> Plan<'_> {
+        Plan {
+            spec: self,
+            facts: items.len(),
+        }
+    }
+
+    /// The method; MEMIT where it names none, or none that there is, which is refused.
+    pub(in crate::work) fn method(&self) -> Method {
+        self.method.parse().unwrap_or(Method::Memit)
+    }
+}

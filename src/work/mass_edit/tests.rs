@@ -1,0 +1,170 @@
+//! Units of a mass edit, and what is refused of one.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::work;
+
+fn task(prompt: &str, subject: &str, target: &str) -> v1::EditTask {
+    v1::EditTask {
+        request: Some(v1::EditRequest {
+            prompt: prompt.to_owned(),
+            subject: subject.to_owned(),
+            target_new: target.to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn facts() -> Vec<v1::EditTask> {
+    let mut tasks: Vec<_> = (0..7)
+        .map(|n| task("{} is in", &format!("Tower {n}"), "Rome"))
+        .collect();
+    // Another relation of one of them: one key.
+    tasks.insert(3, task("{} belongs to", "Tower 5", "France"));
+    tasks
+}
+
+fn job(spec: v1::MassEditSpec) -> (v1::Job, Items) {
+    let mut job = v1::Job {
+        spec: Some(spec.into()),
+        ..Default::default()
+    };
+    let items = work::pack(&mut job);
+    (job, items)
+}
+
+fn spec(tasks: Vec<v1::EditTask>) -> v1::MassEditSpec {
+    v1::MassEditSpec {
+        tasks,
+        layers: vec![3, 4],
+        ..Default::default()
+    }
+}
+
+#[test]
+fn the_order_of_a_request_decides_no_unit_of_a_batch() {
+    let (first, items) = job(spec(facts()));
+    let mut turned = facts();
+    turned.reverse();
+    let (second, others) = job(spec(turned));
+    assert_eq!(items, others);
+    assert_eq!(first, second);
+    let spec = work::spec::<v1::MassEditSpec>(&first).unwrap();
+    assert_eq!((spec.groups.len(), spec.batches.as_slice()), (7, &[0][..]));
+}
+
+#[test]
+fn every_unit_is_of_one_stage_and_needs_units_of_stages_before_its_own() {
+    for (method, batch, contexts) in [
+        ("memit", None, vec![]),
+        ("alphaedit", Some(3), vec!["{}".to_owned()]),
+        ("encore", Some(1), vec![]),
+    ] {
+        let (job, items) = job(v1::MassEditSpec {
+            method: method.to_owned(),
+            batch,
+            contexts,
+            ..spec(facts())
+        });
+        let spec = work::spec::<v1::MassEditSpec>(&job).unwrap();
+        let stages = work::stages(&job, &items);
+        let mut seen = Vec::new();
+        for (number, stage) in stages.iter().enumerate() {
+            for unit in stage.range() {
+                seen.push(unit);
+                let Some(Unit::MassEdit(asked)) = spec.unit("", &items, unit) else {
+                    panic!("{unit} is no unit");
+                };
+                let needs = asked.keys.iter().chain(&asked.solved);
+                for range in needs.chain(&asked.targets).chain(&asked.measured) {
+                    let of = &stages[range.stage as usize];
+                    assert!((range.stage as usize) < number, "{method} {unit} {asked:?}");
+                    let end = range.first_unit + range.units;
+                    let within = of.range();
+                    let fits = within.start <= range.first_unit && end <= within.end;
+                    assert!(fits, "{method} {unit}: {range:?} {of:?}");
+                }
+            }
+        }
+        seen.sort_unstable();
+        let units = spec.plan(&items).units() as u64;
+        assert_eq!(seen, (0..units).collect::<Vec<_>>(), "{method}");
+        let results = stages.iter().filter(|stage| !stage.hidden);
+        let results: u64 = results.map(|stage| stage.units).sum();
+        assert_eq!(results as usize, spec.batches.len() + facts().len());
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_refused_with_the_records_that_it_is_of() {
+    let said = |change: &dyn Fn(&mut v1::MassEditSpec)| {
+        let mut asked = spec(facts());
+        change(&mut asked);
+        let (mut job, items) = job(asked);
+        match work::check(&mut job, &items) {
+            Ok(()) => String::new(),
+            Err(all) => format!("{all:?}"),
+        }
+    };
+    assert_eq!(said(&|_| {}), "");
+    type Change<'a> = &'a dyn Fn(&mut v1::MassEditSpec);
+    let cases: [(Change<'_>, &[&str]); 13] = [
+        (&|it| it.tasks.clear(), &["there are none"]),
+        (&|it| it.batch = Some(0), &["0 facts of a batch"]),
+        (&|it| it.layers = vec![4, 3], &["4 comes before 3"]),
+        (&|it| it.layers = vec![4, 4], &["4 comes before 4"]),
+        (&|it| it.method = "rome".into(), &["job.edit"]),
+        (&|it| it.method = "memo".into(), &["unknown method"]),
+        (
+            &|it| it.tasks.push(task("{} is in", "Tower 1", "Oslo")),
+            &["Tower 1 is in", "Oslo", "Rome", "with another target"],
+        ),
+        (
+            &|it| it.tasks.push(task("{} is in", "Tower 1", "Rome")),
+            &["Tower 1 is in", "is the same fact"],
+        ),
+        (
+            &|it| it.tasks[0].request.as_mut().unwrap().target_true = Some(" Rome".into()),
+            &["Tower 0 is in", "is the true one"],
+        ),
+        (
+            &|it| it.tasks[0].request.as_mut().unwrap().target_new.clear(),
+            &["Tower 0 is in", "new target is empty"],
+        ),
+        (
+            &|it| it.tasks[0].request.as_mut().unwrap().target_new = "a ".repeat(90),
+            &["Tower 0 is in", "bytes: 160 at most"],
+        ),
+        (
+            &|it| it.tasks[0].request.as_mut().unwrap().prompt = "It is in".into(),
+            &["has 0 `{}`"],
+        ),
+        (
+            &|it| {
+                for n in [0, 1] {
+                    it.tasks[n].request.as_mut().unwrap().id = Some("7".into());
+                }
+            },
+            &["record 7", "has the id '7' too"],
+        ),
+    ];
+    for (change, what) in cases {
+        let said = said(change);
+        assert!(
+            what.iter().all(|part| said.contains(part)),
+            "{said} {what:?}"
+        );
+    }
+}
+
+#[test]
+fn a_later_batch_may_write_a_fact_again() {
+    let mut tasks = facts();
+    tasks.push(task("{} is in", "Tower 1", "Oslo"));
+    let (mut job, items) = job(v1::MassEditSpec {
+        batch: Some(8),
+        ..spec(tasks)
+    });
+    work::check(&mut job, &items).unwrap();
+}

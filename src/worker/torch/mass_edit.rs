@@ -1,0 +1,592 @@
+//! Units of a mass edit: contexts, targets, keys, solves, measures, and the edit that is made of them.
+
+use tch::{Device, Tensor};
+
+use super::super::engine::Sink;
+use super::super::prepare::Prepared;
+use super::edit::{Asked, job_of};
+use super::loaded::Loaded;
+use super::mass_figures::{first_tokens, largest, named, of_targets, scores, spread, summed_up};
+use super::mass_parts::{
+    Watched, bytes, first_request, moment, near, of_fact, requests, statistics_warnings, tensor,
+};
+use super::units::{Kind, Stopped, mixed};
+use crate::edit::measured;
+use crate::edit::{
+    self, Damping, Error, Hyperparameters, Keep, KeyCovariance, Method, Metric, NextTokens,
+    Overrides, Projector, Request, Solved,
+};
+use crate::model::Model;
+use crate::proto::v1::unit_result::Outcome;
+use crate::proto::v1::{self, MassEditStep, leased_unit::Spec as Unit};
+use crate::stats::Moment;
+use crate::version::Factor;
+use crate::wire;
+
+/// The units of a lease.
+pub(super) struct MassEdits<'a> {
+    loaded: &'a mut Loaded,
+    device: Device,
+    ready: &'a Prepared,
+    spec: &'a v1::MassEditSpec,
+    fingerprint: v1::Fingerprint,
+    method: Method,
+    hyper: Hyperparameters,
+    /// Texts with one `{}` for the sentence, the bare one first.
+    contexts: Vec<String>,
+    /// The layers that are written so far in the batch, with their matrices before and after; none before they are
+    /// asked for.
+    written: Option<Vec<Written>>,
+}
+
+/// A layer that the batch has written.
+struct Written {
+    layer: usize,
+    tensor: String,
+    before: Tensor,
+    after: Tensor,
+}
+
+impl<'a> MassEdits<'a> {
+    /// For a model in memory at the lease's version.
+    ///
+    /// # Errors
+    /// [`Stopped::Unit`] for numbers that the model cannot be edited with.
+    pub fn new(
+        loaded: &'a mut Loaded,
+        device: Device,
+        ready: &'a Prepared,
+        spec: &'a v1::MassEditSpec,
+        fingerprint: v1::Fingerprint,
+    ) -> Result<Self, Error> {
+        let method: Method = spec.method.parse()?;
+        let last = spec.layers.last().map(|&layer| layer as usize);
+        let mut overrides = Overrides::at(last);
+        for number in &spec.parameters {
+            overrides.set(method, &number.key, number.value)?;
+        }
+        let hyper = Hyperparameters::new(method, loaded.model.config(), &overrides)?;
+        let others = spec.contexts.iter().filter(|context| *context != "{}");
+        Ok(Self {
+            contexts: std::iter::once("{}".to_owned())
+                .chain(others.cloned())
+                .collect(),
+            loaded,
+            device,
+            ready,
+            spec,
+            fingerprint,
+            method,
+            hyper,
+            written: None,
+        })
+    }
+
+    /// Runs something on the version with what the batch has written so far. The model has the version's matrices again
+    /// afterwards.
+    fn on_written<T>(&mut self, run: impl FnOnce(&Self) -> T) -> Result<T, Stopped> {
+        self.prepare_written()?;
+        let written = self.written.take().unwrap_or_default();
+        let mut lent = Vec::with_capacity(written.len());
+        for one in &written {
+            lent.push(self.loaded.lend(one.layer, &one.tensor));
+        }
+        for one in &written {
+            let put = self.loaded.model.set_down_projection(one.layer, &one.after);
+            put.map_err(Stopped::transient)?;
+        }
+        let done = run(self);
+        for one in &written {
+            let put = self
+                .loaded
+                .model
+                .set_down_projection(one.layer, &one.before);
+            put.map_err(Stopped::transient)?;
+        }
+        while let Some(lent) = lent.pop() {
+            self.loaded.give_back(lent);
+        }
+        self.written = Some(written);
+        Ok(done)
+    }
+
+    /// Makes the matrices of the layers that are written, as a version would have them.
+    fn prepare_written(&mut self) -> Result<(), Stopped> {
+        if self.written.is_some() {
+            return Ok(());
+        }
+        let mut written = Vec::with_capacity(self.ready.mass.added.len());
+        for factor in &self.ready.mass.added {
+            let before = self.ready.version.factors.iter();
+            let mut with: Vec<&Factor> = before
+                .filter(|other| other.tensor == factor.tensor)
+                .collect();
+            with.push(factor);
+            let matrix = self.loaded.base.matrix(&factor.tensor, &with)?;
+            let lent = self.loaded.lend(factor.layer, &factor.tensor);
+            let before = self
+                .loaded
+                .model
+                .down_projection(factor.layer)
+                .shallow_clone();
+            let put = self.loaded.put(factor.layer, &factor.tensor, &matrix);
+            put.map_err(Stopped::transient)?;
+            let after = self
+                .loaded
+                .model
+                .down_projection(factor.layer)
+                .shallow_clone();
+            let back = self.loaded.model.set_down_projection(factor.layer, &before);
+            back.map_err(Stopped::transient)?;
+            self.loaded.give_back(lent);
+            written.push(Written {
+                layer: factor.layer,
+                tensor: factor.tensor.clone(),
+                before,
+                after,
+            });
+        }
+        self.written = Some(written);
+        Ok(())
+    }
+
+    fn model(&self) -> &Model {
+        &self.loaded.model
+    }
+
+    fn contexts(&self, sink: &mut dyn Sink) -> Result<v1::MassEditContexts, Stopped> {
+        let contexts = edit::sample_openings(self.model(), self.spec.seed, || {
+            sink.advance(1);
+            !sink.cancelled()
+        })?;
+        Ok(v1::MassEditContexts { contexts })
+    }
+
+    fn target(
+        &self,
+        asked: &v1::MassEditUnit,
+        sink: &mut dyn Sink,
+    ) -> Result<v1::MassEditTarget, Stopped> {
+        let requests: Vec<Request> = requests(asked).collect();
+        let watch = Watched::new(sink);
+        let found = edit::target(self.model(), &requests, &self.contexts, &self.hyper, &watch);
+        let found = found.map_err(|error| of_fact(error, asked))?;
+        let last = found.steps.last();
+        Ok(v1::MassEditTarget {
+            value: bytes(&found.value)?,
+            steps: found.steps.len() as u32,
+            loss: last.map_or(0.0, |step| step.loss),
+            probability: last.map_or(0.0, |step| step.probability),
+            length: found.length,
+            at_first_token: found.at_first_token,
+        })
+    }
+
+    fn layers(&self) -> Vec<usize> {
+        self.spec
+            .layers
+            .iter()
+            .map(|&layer| layer as usize)
+            .collect()
+    }
+
+    fn layer(&self, asked: &v1::MassEditUnit) -> Result<usize, Stopped> {
+        let layer = self.spec.layers.get(asked.layer_index as usize);
+        let layer = layer.ok_or_else(|| Stopped::transient("the unit is of no edited layer"))?;
+        Ok(*layer as usize)
+    }
+
+    /// The keys of a group at some layers, and what the last edited layer gives, with what is written so far.
+    fn read(
+        &mut self,
+        asked: &v1::MassEditUnit,
+        layers: &[usize],
+        sink: &mut dyn Sink,
+    ) -> Result<edit::MassKeys, Stopped> {
+        let request = first_request(asked)?;
+        let watch = Watched::new(sink);
+        let last = self.hyper.layer;
+        let read = self.on_written(|it| {
+            edit::mass_keys(it.model(), &request, &it.contexts, layers, last, &watch)
+        })?;
+        read.map_err(|error| of_fact(error, asked))
+    }
+
+    fn keys(
+        &mut self,
+        asked: &v1::MassEditUnit,
+        sink: &mut dyn Sink,
+    ) -> Result<v1::MassEditKeys, Stopped> {
+        let layer = self.layer(asked)?;
+        let unit = asked.targets.map_or(0, |range| range.first_unit);
+        let Some(Outcome::MassEditTarget(target)) = self.ready.mass.results.get(&unit) else {
+            return Err(Stopped::transient(format!("unit {unit} is no target")));
+        };
+        let read = self.read(asked, &[layer], sink)?;
+        sink.advance(1);
+        let _no_grad = tch::no_grad_guard();
+        let wanted = tensor(&target.value).to_device(self.device);
+        Ok(v1::MassEditKeys {
+            keys: read.keys.iter().map(bytes).collect::<Result<_, _>>()?,
+            residual: bytes(&(wanted - read.output))?,
+        })
+    }
+
+    fn keys_after(
+        &mut self,
+        asked: &v1::MassEditUnit,
+        sink: &mut dyn Sink,
+    ) -> Result<v1::MassEditKeys, Stopped> {
+        let layers = self.layers();
+        let read = self.read(asked, &layers, sink)?;
+        sink.advance(1);
+        Ok(v1::MassEditKeys {
+            keys: read.keys.iter().map(bytes).collect::<Result<_, _>>()?,
+            residual: Vec::new(),
+        })
+    }
+
+    /// The keys that units of a range have of a layer, and their residuals, one a column and in their order.
+    fn columns(&self, range: &v1::UnitRange, layer: usize) -> Result<(Tensor, Tensor), Stopped> {
+        let (mut keys, mut residuals) = (Vec::new(), Vec::new());
+        for unit in range.first_unit..range.first_unit + range.units {
+            let read = match self.ready.mass.results.get(&unit) {
+                Some(Outcome::MassEditKeys(read)) => read,
+                _ => return Err(Stopped::transient(format!("unit {unit} has no keys"))),
+            };
+            let key = read.keys.get(layer).or(read.keys.first());
+            keys.push(tensor(key.map_or(&[][..], Vec::as_slice)));
+            residuals.push(tensor(&read.residual));
+        }
+        let stack = |columns: &[Tensor]| Tensor::stack(columns, 1).to_device(self.device);
+        Ok((stack(&keys), stack(&residuals)))
+    }
+
+    fn solve(
+        &mut self,
+        asked: &v1::MassEditUnit,
+        sink: &mut dyn Sink,
+    ) -> Result<v1::MassEditSolved, Stopped> {
+        let _no_grad = tch::no_grad_guard();
+        let layer = self.layer(asked)?;
+        let range = asked.keys.first().copied().unwrap_or_default();
+        let (keys, missing) = self.columns(&range, 0)?;
+        let left = self.spec.layers.len() - asked.layer_index as usize;
+        let moment = moment(self.ready.statistics.as_deref())?;
+        let inner = keys.size()[0];
+        if moment.size() as i64 != inner {
+            return Err(Stopped::from(Error::StatisticsSize {
+                found: moment.size(),
+                expected: inner as usize,
+            }));
+        }
+        let mut figures: Vec<(&'static str, f64)> = Vec::new();
+        let mut warnings = statistics_warnings(layer, &moment);
+        if self.ready.mass.without_keys > 0 {
+            warnings.push(format!(
+                "{} earlier edits of layer {layer} keep no keys, and are not protected by {}",
+                self.ready.mass.without_keys, self.method
+            ));
+        }
+        let past = (!self.ready.mass.past.is_empty())
+            .then(|| tensor(&self.ready.mass.past).view([-1, inner]).tr())
+            .map(|past| past.to_device(self.device));
+        let (metric, damping, weight) =
+            self.metric(&moment, past.as_ref(), range.units, &mut figures)?;
+        drop(moment);
+        let residuals = &missing / left as f64;
+        let solved = edit::solve(&metric, &keys, &residuals, damping)?;
+        sink.advance(range.units);
+        let shares = solved.leverage.iter().map(|it| match damping {
+            Damping::Unit => it / (1.0 + it),
+            Damping::None => 1.0,
+        });
+        let leverage = solved.leverage.iter().map(|it| it * weight);
+        spread(&mut figures, ["leverage.least", "leverage.mean"], leverage);
+        spread(&mut figures, ["share.least", "share.mean"], shares);
+        let lengths = Vec::<f64>::try_from(
+            &missing
+                .norm_scalaropt_dim(2.0, [0i64].as_slice(), false)
+                .to_device(Device::Cpu),
+        );
+        let lengths = lengths.map_err(Error::from)?;
+        spread(&mut figures, ["missing.least", "missing.mean"], lengths);
+        let norm = solved.norm();
+        let weight = self.model().down_projection(layer).norm().double_value(&[]);
+        figures.extend([("norm", norm), ("relative_norm", norm / weight)]);
+        figures.sort_by_key(|(key, _)| *key);
+        warnings.extend(near(&solved, asked));
+        Ok(v1::MassEditSolved {
+            factor: Some(self.stored(layer, &solved, sink)?),
+            figures: figures.into_iter().map(named).collect(),
+            warnings,
+        })
+    }
+
+    /// The metric of the method, how it damps, and what makes a leverage of a key's share of its weight.
+    fn metric(
+        &self,
+        moment: &Moment,
+        past: Option<&Tensor>,
+        facts: u64,
+        figures: &mut Vec<(&'static str, f64)>,
+    ) -> Result<(Metric, Damping, f64), Stopped> {
+        let hyper = &self.hyper;
+        let covariance = || KeyCovariance::new(moment, hyper.ridge, self.device);
+        Ok(match self.method {
+            Method::AlphaEdit => {
+                let projector = Projector::new(moment, Keep::of(hyper), self.device)?;
+                figures.extend([
+                    ("kept_rank", projector.kept() as f64),
+                    ("kept_trace", projector.trace()),
+                ]);
+                (
+                    Metric::projected(&projector, hyper.l2, past)?,
+                    Damping::Unit,
+                    1.0,
+                )
+            }
+            Method::Encore => {
+                let (lambda, eta) = (hyper.lambda, hyper.eta);
+                let metric = Metric::guarded(moment, lambda, eta, past, self.device)?;
+                (metric, Damping::Unit, lambda)
+            }
+            Method::Emmet if facts == 1 || hyper.mu == 0.0 => {
+                (Metric::weighted(&covariance()?, 1.0), Damping::None, 1.0)
+            }
+            Method::Emmet => {
+                let weight = hyper.mu * hyper.statistics_weight;
+                (
+                    Metric::weighted(&covariance()?, weight),
+                    Damping::Unit,
+                    weight,
+                )
+            }
+            _ => {
+                let metric = Metric::weighted(&covariance()?, hyper.lambda);
+                (metric, Damping::Unit, hyper.lambda)
+            }
+        })
+    }
+
+    /// A change as versions keep it, with its numbers in an object.
+    fn stored(
+        &self,
+        layer: usize,
+        solved: &Solved,
+        sink: &mut dyn Sink,
+    ) -> Result<v1::LowRankFactor, Stopped> {
+        let (rank, left, right) = solved.stored()?;
+        let layout = self.loaded.base.checkpoint().layout();
+        let factor = Factor {
+            tensor: layout.layers[layer].down.weight.name.clone(),
+            layer,
+            width: solved.left.size()[0] as usize,
+            inner: solved.right.size()[0] as usize,
+            rank,
+            left,
+            right,
+        };
+        let mut described = factor.to_proto();
+        described.digest = sink.put(&described.data).map_err(Stopped::Here)?;
+        described.data.clear();
+        Ok(described)
+    }
+
+    fn measure(
+        &mut self,
+        asked: &v1::MassEditUnit,
+        sink: &mut dyn Sink,
+    ) -> Result<v1::MassEditFact, Stopped> {
+        let task = asked.tasks.first().cloned().unwrap_or_default();
+        let fact = task.request.clone().unwrap_or_default();
+        let of_prompts = Asked::new(&Request::from(fact.clone()), &task, false);
+        let first = of_prompts.answers(self.model());
+        let first = first.map_err(|error| of_fact(error, asked))?;
+        let second = self.on_written(|it| of_prompts.answers(it.model()))?;
+        let second = second.map_err(|error| of_fact(error, asked))?;
+        sink.advance(1);
+        let measured = of_prompts.measured(&first, &second, 0.0);
+        Ok(v1::MassEditFact {
+            request: Some(fact),
+            probes: of_prompts.probes(&measured),
+            neighbour_drifts: measured.neighbour_drifts,
+        })
+    }
+
+    /// The edit of a batch, with what was measured of it.
+    fn edit(
+        &mut self,
+        asked: &v1::MassEditUnit,
+        sink: &mut dyn Sink,
+    ) -> Result<v1::EditOutcome, Stopped> {
+        let solved =
+            asked.solved.iter().map(
+                |range| match self.ready.mass.results.get(&range.first_unit) {
+                    Some(Outcome::MassEditSolved(solved)) => Ok(solved),
+                    _ => Err(Stopped::transient(format!(
+                        "unit {} is no change",
+                        range.first_unit
+                    ))),
+                },
+            );
+        let solved: Vec<&v1::MassEditSolved> = solved.collect::<Result<_, _>>()?;
+        let range = asked.measured.unwrap_or_default();
+        let facts = (range.first_unit..range.first_unit + range.units).map(|unit| {
+            match self.ready.mass.results.get(&unit) {
+                Some(Outcome::MassEditFact(fact)) => Ok(fact),
+                _ => Err(Stopped::transient(format!(
+                    "unit {unit} is no measured fact"
+                ))),
+            }
+        });
+        let facts: Vec<&v1::MassEditFact> = facts.collect::<Result<_, _>>()?;
+        let mut measured = summed_up(&facts);
+        measured.update_norm = largest(&solved, "relative_norm");
+        let generic = Asked::generic(self.model());
+        let drift = |model: &Model| NextTokens::of(model, &generic, true);
+        let before = drift(self.model())?;
+        let after = self.on_written(|it| drift(it.model()))??;
+        measured.text_drifts = before.drift(&after);
+        if let Some((name, value)) = measured.not_finite() {
+            return Err(Stopped::from(Error::NotFinite { name, value }));
+        }
+        let keys = self.kept_keys(asked, &solved, sink)?;
+        let gates = wire::gates(&self.spec.gates.unwrap_or_default());
+        let verdict = measured::judge(&measured.figures(), &gates);
+        let mut figures: Vec<v1::NamedNumber> = (measured.named().into_iter())
+            .map(|(key, value)| v1::NamedNumber { key, value })
+            .chain(scores(&facts).into_iter().map(named))
+            .collect();
+        for solved in &solved {
+            let layer = solved.factor.as_ref().map_or(0, |factor| factor.layer);
+            figures.extend(solved.figures.iter().map(|figure| v1::NamedNumber {
+                key: format!("layer.{layer}.{}", figure.key),
+                value: figure.value,
+            }));
+        }
+        let targets = asked.targets.unwrap_or_default();
+        let targets =
+            (targets.first_unit..targets.first_unit + targets.units).filter_map(|unit| match self
+                .ready
+                .mass
+                .results
+                .get(&unit)
+            {
+                Some(Outcome::MassEditTarget(target)) => Some(target),
+                _ => None,
+            });
+        let targets: Vec<&v1::MassEditTarget> = targets.collect();
+        figures.extend(of_targets(&targets).into_iter().map(named));
+        let mut parameters = wire::parameters(self.method, &self.hyper);
+        // All of them are in the factors.
+        parameters.retain(|number| number.key != "layer");
+        let mut warnings: Vec<String> = solved
+            .iter()
+            .flat_map(|solved| solved.warnings.clone())
+            .collect();
+        warnings.extend(first_tokens(&targets));
+        warnings.extend(verdict.warnings);
+        let lease = &self.ready.lease;
+        let edit = v1::Edit {
+            requests: asked
+                .tasks
+                .iter()
+                .filter_map(|task| task.request.clone())
+                .collect(),
+            method: self.method.to_string(),
+            parameters,
+            contexts: self.contexts.clone(),
+            seed: Some(self.spec.seed),
+            statistics: self
+                .spec
+                .statistics
+                .iter()
+                .map(|one| one.digest.clone())
+                .collect(),
+            factors: solved
+                .iter()
+                .filter_map(|solved| solved.factor.clone())
+                .collect(),
+            figures,
+            based_on: lease.version.clone(),
+            state: match verdict.failed.is_empty() {
+                true => v1::EditState::Accepted,
+                false => v1::EditState::Rejected,
+            } as i32,
+            failed_gates: verdict.failed,
+            job: job_of(lease),
+            fingerprint: wire::describe(&self.fingerprint),
+            layer_choice: self.spec.layer_choice.clone(),
+            warnings,
+            keys,
+            ..Default::default()
+        };
+        Ok(v1::EditOutcome {
+            edit: Some(edit),
+            ..Default::default()
+        })
+    }
+
+    /// The keys that the edit keeps for later ones, each layer's an object.
+    fn kept_keys(
+        &self,
+        asked: &v1::MassEditUnit,
+        solved: &[&v1::MassEditSolved],
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<v1::EditKeys>, Stopped> {
+        let mut kept = Vec::new();
+        if asked.keys.is_empty() {
+            return Ok(kept);
+        }
+        for (at, solved) in solved.iter().enumerate() {
+            // One range for all layers, or one a layer.
+            let range = asked
+                .keys
+                .get(at)
+                .or(asked.keys.first())
+                .copied()
+                .unwrap_or_default();
+            let mut all = Vec::new();
+            for unit in range.first_unit..range.first_unit + range.units {
+                let Some(Outcome::MassEditKeys(read)) = self.ready.mass.results.get(&unit) else {
+                    return Err(Stopped::transient(format!("unit {unit} has no keys")));
+                };
+                let key = read.keys.get(at).or(read.keys.first());
+                all.extend_from_slice(key.map_or(&[][..], Vec::as_slice));
+            }
+            let factor = solved.factor.clone().unwrap_or_default();
+            kept.push(v1::EditKeys {
+                digest: sink.put(&all).map_err(Stopped::Here)?,
+                tensor_name: factor.tensor_name,
+                layer: factor.layer,
+                inner: factor.inner,
+                columns: range.units as u32,
+            });
+        }
+        Ok(kept)
+    }
+}
+
+impl Kind for MassEdits<'_> {
+    fn compute(
+        &mut self,
+        units: &[v1::LeasedUnit],
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<Outcome>, Stopped> {
+        let Some(Unit::MassEdit(asked)) = &units[0].spec else {
+            return Err(mixed(&units[0]));
+        };
+        let outcome = match asked.step() {
+            MassEditStep::Contexts => Outcome::MassEditContexts(self.contexts(sink)?),
+            MassEditStep::Target => Outcome::MassEditTarget(self.target(asked, sink)?),
+            MassEditStep::Keys => Outcome::MassEditKeys(self.keys(asked, sink)?),
+            MassEditStep::Solve => Outcome::MassEditSolved(self.solve(asked, sink)?),
+            MassEditStep::KeysAfter => Outcome::MassEditKeys(self.keys_after(asked, sink)?),
+            MassEditStep::Measure => Outcome::MassEditFact(self.measure(asked, sink)?),
+            MassEditStep::Edit => Outcome::Edit(self.edit(asked, sink)?),
+            MassEditStep::Unspecified => return Err(mixed(&units[0])),
+        };
+        Ok(vec![outcome])
+    }
+}

@@ -1,0 +1,128 @@
+//! Figures of a mass edit: what was measured of its facts, targets and layers, summed up.
+
+use crate::edit::measured::{Measured, ProbeChange};
+use crate::proto::v1;
+
+/// A figure as it is kept.
+pub(super) fn named((key, value): (&str, f64)) -> v1::NamedNumber {
+    v1::NamedNumber {
+        key: key.to_owned(),
+        value,
+    }
+}
+
+/// The least and the mean of some numbers.
+pub(super) fn spread(
+    figures: &mut Vec<(&'static str, f64)>,
+    [least, mean]: [&'static str; 2],
+    numbers: impl IntoIterator<Item = f64>,
+) {
+    let numbers: Vec<f64> = numbers.into_iter().collect();
+    if let Some(smallest) = numbers.iter().copied().reduce(f64::min) {
+        let sum: f64 = numbers.iter().sum();
+        figures.extend([(least, smallest), (mean, sum / numbers.len() as f64)]);
+    }
+}
+
+/// The largest of a figure over the layers.
+pub(super) fn largest(solved: &[&v1::MassEditSolved], key: &str) -> f64 {
+    let figures = solved.iter().flat_map(|solved| &solved.figures);
+    let of_key = figures.filter(|figure| figure.key == key);
+    of_key.map(|figure| figure.value).fold(0.0, f64::max)
+}
+
+/// All facts of a batch as one.
+pub(super) fn summed_up(facts: &[&v1::MassEditFact]) -> Measured {
+    let mut measured = Measured::default();
+    for fact in facts {
+        measured.neighbour_drifts.extend(&fact.neighbour_drifts);
+        for probe in &fact.probes {
+            let of_kind = match probe.kind() {
+                v1::EditProbeKind::Paraphrase => &mut measured.paraphrases,
+                v1::EditProbeKind::Neighbour => &mut measured.neighbours,
+                _ => &mut measured.rewrites,
+            };
+            of_kind.push(ProbeChange {
+                new_before: probe.new_before,
+                new_after: probe.new_after,
+                true_before: probe.true_before,
+                true_after: probe.true_after,
+            });
+        }
+    }
+    measured
+}
+
+/// How the targets were found.
+pub(super) fn of_targets(targets: &[&v1::MassEditTarget]) -> Vec<(&'static str, f64)> {
+    let mut figures = Vec::new();
+    let each = |number: fn(&v1::MassEditTarget) -> f64| targets.iter().map(move |it| number(it));
+    spread(
+        &mut figures,
+        ["target.probability.least", "target.probability.mean"],
+        each(|it| it.probability),
+    );
+    spread(
+        &mut figures,
+        ["target.steps.least", "target.steps.mean"],
+        each(|it| f64::from(it.steps)),
+    );
+    spread(
+        &mut figures,
+        ["target.length.least", "target.length.mean"],
+        each(|it| it.length),
+    );
+    figures
+}
+
+/// A warning where keys see nothing but the subject's only token.
+pub(super) fn first_tokens(targets: &[&v1::MassEditTarget]) -> Option<String> {
+    let first = targets
+        .iter()
+        .filter(|target| target.at_first_token)
+        .count();
+    (first > 0).then(|| {
+        format!(
+            "{first} of {} keys are read at a text's first token, which sees nothing before it: what such a key is \
+             given holds for every text that begins so; put a word before the subject",
+            targets.len()
+        )
+    })
+}
+
+/// ES, PS and NS, before and after: the mean over the facts of the part of their prompts after which the new target is
+/// likelier than the true one, of neighbours the other way round. What no fact has prompts of is left out.
+pub(super) fn scores(facts: &[&v1::MassEditFact]) -> Vec<(&'static str, f64)> {
+    let kinds = [
+        (v1::EditProbeKind::Rewrite, ["es.before", "es.after"]),
+        (v1::EditProbeKind::Paraphrase, ["ps.before", "ps.after"]),
+        (v1::EditProbeKind::Neighbour, ["ns.before", "ns.after"]),
+    ];
+    let mut scores = Vec::new();
+    for (kind, names) in kinds {
+        for (after, name) in [false, true].into_iter().zip(names) {
+            let of_fact = facts.iter().filter_map(|fact| {
+                let probes = fact.probes.iter().filter(|probe| probe.kind() == kind);
+                let won = probes.filter_map(|probe| {
+                    let (new, old) = match after {
+                        true => (probe.new_after, probe.true_after?),
+                        false => (probe.new_before, probe.true_before?),
+                    };
+                    Some(match kind {
+                        v1::EditProbeKind::Neighbour => old > new,
+                        _ => new > old,
+                    })
+                });
+                let won: Vec<bool> = won.collect();
+                let count = won.iter().filter(|won| **won).count();
+                (!won.is_empty()).then(|| count as f64 / won.len() as f64)
+            });
+            let of_fact: Vec<f64> = of_fact.collect();
+            if !of_fact.is_empty() {
+                let sum: f64 = of_fact.iter().sum();
+                scores.push((name, sum / of_fact.len() as f64));
+            }
+        }
+    }
+    scores
+}

@@ -1,0 +1,121 @@
+//! What units of a mass edit name and carry: their facts, in words, and numbers as they travel.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use tch::{Device, Kind as Dtype, Tensor};
+
+use super::super::engine::Sink;
+use super::units::Stopped;
+use crate::edit::{self, Error, Request, Solved, Step};
+use crate::proto::v1;
+use crate::stats::Moment;
+
+/// Statistics of fewer tokens a channel are told of.
+const FEW: u64 = 10;
+
+/// Most pairs of facts that warnings name.
+const NAMED: usize = 3;
+
+/// The facts of a unit.
+pub(super) fn requests(asked: &v1::MassEditUnit) -> impl Iterator<Item = Request> {
+    let requests = asked.tasks.iter().filter_map(|task| task.request.clone());
+    requests.map(Request::from)
+}
+
+pub(super) fn first_request(asked: &v1::MassEditUnit) -> Result<Request, Stopped> {
+    let first = requests(asked).next();
+    first.ok_or_else(|| Stopped::transient("the unit has no fact"))
+}
+
+/// A fact as messages name it.
+pub(super) fn name_of(task: &v1::EditTask) -> String {
+    let request = task.request.clone().unwrap_or_default();
+    let id = request
+        .id
+        .clone()
+        .map_or(String::new(), |id| format!("record {id}, "));
+    format!("{id}{:?}", Request::from(request).text())
+}
+
+/// An error with the fact that it is of.
+pub(super) fn of_fact(error: Error, asked: &v1::MassEditUnit) -> Stopped {
+    match (Stopped::from(error), asked.tasks.first()) {
+        (Stopped::Unit(what), Some(task)) => Stopped::Unit(format!("{}: {what}", name_of(task))),
+        (other, _) => other,
+    }
+}
+
+/// Facts whose keys are nearly one, in words.
+pub(super) fn near(solved: &Solved, asked: &v1::MassEditUnit) -> Vec<String> {
+    let name = |n: usize| asked.tasks.get(n).map_or(String::new(), name_of);
+    let named = solved.near.iter().take(NAMED).map(|&(one, other, cosine)| {
+        format!(
+            "{} and {} have nearly one key (cosine {cosine:.3}): each gets a part of the other's target",
+            name(one),
+            name(other)
+        )
+    });
+    named.collect()
+}
+
+/// Numbers as they travel: little-endian singles.
+pub(super) fn bytes(numbers: &Tensor) -> Result<Vec<u8>, Stopped> {
+    let numbers = numbers.to_kind(Dtype::Float).to_device(Device::Cpu);
+    let numbers = Vec::<f32>::try_from(&numbers.contiguous().view([-1])).map_err(Error::from)?;
+    Ok(numbers
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect())
+}
+
+/// Numbers that travelled, in float64.
+pub(super) fn tensor(bytes: &[u8]) -> Tensor {
+    let numbers: Vec<f32> = (bytes.as_chunks::<4>().0.iter())
+        .map(|number| f32::from_le_bytes(*number))
+        .collect();
+    Tensor::from_slice(&numbers).to_kind(Dtype::Double)
+}
+
+/// The key statistics that lie in a file.
+pub(super) fn moment(path: Option<&Path>) -> Result<Moment, Stopped> {
+    let unreadable =
+        |what: String| Stopped::transient(format!("the key statistics cannot be read: {what}"));
+    let path = path.ok_or_else(|| unreadable("the lease names none".to_owned()))?;
+    let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
+    Moment::from_npz(BufReader::new(file)).map_err(|error| unreadable(error.to_string()))
+}
+
+/// What is unusual about the key statistics of a layer, in words.
+pub(super) fn statistics_warnings(layer: usize, moment: &Moment) -> Vec<String> {
+    let (tokens, channels) = (moment.count(), moment.size() as u64);
+    let few = tokens < FEW * channels;
+    let warning = few.then(|| {
+        format!(
+            "the key statistics of layer {layer} are of {tokens} tokens, for {channels} channels: collect at least {}",
+            FEW * channels
+        )
+    });
+    warning.into_iter().collect()
+}
+
+/// Tells a sink of an optimisation's steps.
+pub(super) struct Watched<'a>(RefCell<&'a mut dyn Sink>);
+
+impl<'a> Watched<'a> {
+    pub fn new(sink: &'a mut dyn Sink) -> Self {
+        Self(RefCell::new(sink))
+    }
+}
+
+impl edit::Watch for Watched<'_> {
+    fn cancelled(&self) -> bool {
+        self.0.borrow().cancelled()
+    }
+
+    fn step(&self, _step: &Step) {
+        self.0.borrow_mut().advance(1);
+    }
+}

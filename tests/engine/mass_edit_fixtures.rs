@@ -1,0 +1,261 @@
+//! Edits of many facts on tiny models give what PyTorch and NumPy give for the published definitions: targets, keys,
+//! residuals and the change of every layer, over two batches where the second one protects the first.
+#![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used)] // a failed test says why by panicking
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use palimpsest::edit::{
+    Damping, Hyperparameters, Keep, KeyCovariance, Method, Metric, Projector, Request, Unwatched,
+    mass_keys, solve, target,
+};
+use palimpsest::model::{Checkpoint, Family, Model};
+use palimpsest::stats::{Collector, Moment, pieces};
+use serde::Deserialize;
+use tch::{Device, Kind, Tensor};
+
+/// What `make_mass_edits.py` writes.
+#[derive(Deserialize)]
+struct Expected {
+    requests: Vec<Fact>,
+    groups: Vec<Vec<usize>>,
+    later: Vec<Fact>,
+    contexts: Vec<String>,
+    layers: Vec<usize>,
+    corpus: Vec<String>,
+    length: usize,
+    hyper: BTreeMap<String, f64>,
+    numbers: BTreeMap<String, f64>,
+    methods: BTreeMap<String, Vec<Batch>>,
+}
+
+#[derive(Deserialize, Clone)]
+struct Fact {
+    prompt: String,
+    subject: String,
+    target_new: String,
+}
+
+#[derive(Deserialize)]
+struct Batch {
+    targets: Vec<f64>,
+    steps: Vec<Vec<f64>>,
+    layers: Vec<Layer>,
+}
+
+/// One row a fact.
+#[derive(Deserialize)]
+struct Layer {
+    keys: Vec<f64>,
+    residuals: Vec<f64>,
+    adj: Vec<f64>,
+}
+
+const TINY: [&str; 5] = ["gpt2", "gptj", "llama", "qwen2", "gemma2"];
+
+impl Fact {
+    fn request(&self) -> Request {
+        Request {
+            prompt: self.prompt.clone(),
+            subject: self.subject.clone(),
+            target_new: self.target_new.clone(),
+            target_true: None,
+        }
+    }
+}
+
+impl Expected {
+    fn hyper(&self) -> Hyperparameters {
+        let of = |name: &str| self.hyper[name];
+        Hyperparameters {
+            layer: *self.layers.last().unwrap(),
+            steps: of("steps") as usize,
+            learning_rate: of("learning_rate"),
+            clamp: of("clamp"),
+            weight_decay: of("weight_decay"),
+            kl_factor: of("kl_factor"),
+            stop_loss: of("stop_loss"),
+            ..Hyperparameters::of(Method::Memit, Family::Gpt2, 3, 16)
+        }
+    }
+
+    fn metric(&self, method: &str, moment: &Moment, past: Option<&Tensor>) -> Metric {
+        let of = |name: &str| self.numbers[name];
+        let covariance = || KeyCovariance::new(moment, 0.0, Device::Cpu).unwrap();
+        match method {
+            "memit" => Metric::weighted(&covariance(), of("lambda")),
+            "emmet" => Metric::weighted(&covariance(), of("mu") * of("statistics_weight")),
+            "encore" => {
+                Metric::guarded(moment, of("lambda"), of("eta"), past, Device::Cpu).unwrap()
+            }
+            _ => {
+                let keep = Keep::Rank(of("rank") as usize);
+                let projector = Projector::new(moment, keep, Device::Cpu).unwrap();
+                Metric::projected(&projector, of("l2"), past).unwrap()
+            }
+        }
+    }
+}
+
+fn load(name: &str) -> (Model, Expected) {
+    // Such small tensors are not worth dividing.
+    tch::set_num_threads(1);
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name);
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let model = Model::load(&checkpoint, Device::Cpu, Kind::Float).unwrap();
+    let text = fs::read_to_string(folder.join("mass_edit.json")).unwrap();
+    (model, serde_json::from_str(&text).unwrap())
+}
+
+fn moments(model: &Model, expected: &Expected) -> Vec<Moment> {
+    let mut collector = Collector::new(model, &expected.layers).unwrap();
+    for text in &expected.corpus {
+        for piece in pieces(model, text, expected.length).unwrap() {
+            collector.add(&piece).unwrap();
+        }
+    }
+    collector.finish().unwrap()
+}
+
+/// Cosine above 0.9999, and the values to a thousandth of the length.
+fn alike(what: &str, found: &Tensor, expected: &[f64]) {
+    let found = Vec::<f64>::try_from(&found.contiguous().view([-1])).unwrap();
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let (one, other) = (dot(&found, &found).sqrt(), dot(expected, expected).sqrt());
+    let cosine = dot(&found, expected) / one / other;
+    let apart = found.iter().zip(expected).map(|(a, b)| (a - b).powi(2));
+    let apart = apart.sum::<f64>().sqrt() / other;
+    eprintln!("{what}: cosine {cosine:.9}, apart {apart:.2e}");
+    assert!(cosine > 0.9999, "{what}: cosine {cosine}");
+    assert!(apart < 1e-3, "{what}: relative distance {apart}");
+}
+
+/// Writes a batch into the model, layer by layer, and compares all that is found. Gives the keys that were solved for.
+fn write(
+    what: &str,
+    (model, expected): (&mut Model, &Expected),
+    groups: &[Vec<Request>],
+    batch: &Batch,
+    metrics: &[Metric],
+) -> Vec<Tensor> {
+    let (contexts, layers) = (&expected.contexts, &expected.layers);
+    let hyper = expected.hyper();
+    let last = hyper.layer;
+    let found = groups
+        .iter()
+        .map(|group| target(model, group, contexts, &hyper, &Unwatched).unwrap());
+    let found: Vec<_> = found.collect();
+    for (found, steps) in found.iter().zip(&batch.steps) {
+        assert_eq!(found.steps.len(), steps.len(), "{what}");
+        for (step, loss) in found.steps.iter().zip(steps) {
+            assert!(
+                (step.loss - loss).abs() < 1e-3 * loss.abs(),
+                "{what}: {step:?} {loss}"
+            );
+        }
+    }
+    let values: Vec<_> = found.iter().map(|it| it.value.shallow_clone()).collect();
+    let targets = Tensor::stack(&values, 0);
+    alike(&format!("{what} z"), &targets, &batch.targets);
+    let mut all = Vec::new();
+    for (at, &layer) in layers.iter().enumerate() {
+        let read = groups.iter().map(|group| {
+            mass_keys(model, &group[0], contexts, &[layer], last, &Unwatched).unwrap()
+        });
+        let read: Vec<_> = read.collect();
+        let keys: Vec<_> = read.iter().map(|it| it.keys[0].shallow_clone()).collect();
+        let keys = Tensor::stack(&keys, 0);
+        let now: Vec<_> = read.iter().map(|it| it.output.shallow_clone()).collect();
+        let residuals = (&targets - Tensor::stack(&now, 0)) / (layers.len() - at) as f64;
+        let what = format!("{what} layer {layer}");
+        alike(&format!("{what} K"), &keys, &batch.layers[at].keys);
+        alike(
+            &format!("{what} R"),
+            &residuals,
+            &batch.layers[at].residuals,
+        );
+        let solved = solve(&metrics[at], &keys.tr(), &residuals.tr(), Damping::Unit).unwrap();
+        alike(
+            &format!("{what} adj"),
+            &solved.right.tr(),
+            &batch.layers[at].adj,
+        );
+        let facts = groups.len() as i64;
+        let theirs = |numbers: &[f64]| Tensor::from_slice(numbers).view([facts, -1]);
+        let change = theirs(&batch.layers[at].residuals)
+            .tr()
+            .matmul(&theirs(&batch.layers[at].adj));
+        let change = Vec::<f64>::try_from(&change.contiguous().view([-1])).unwrap();
+        alike(&format!("{what} dW"), &solved.change(), &change);
+        let weight = model.down_projection(layer) + solved.change().to_kind(Kind::Float);
+        model.set_down_projection(layer, &weight).unwrap();
+        all.push(keys.tr());
+    }
+    all
+}
+
+#[test]
+fn targets_keys_residuals_and_changes_are_those_of_the_published_solves() {
+    for name in TINY {
+        for method in ["memit", "emmet", "alphaedit", "encore"] {
+            let (mut model, expected) = load(name);
+            let moments = moments(&model, &expected);
+            let groups: Vec<Vec<Request>> = (expected.groups.iter())
+                .map(|group| {
+                    group
+                        .iter()
+                        .map(|&n| expected.requests[n].request())
+                        .collect()
+                })
+                .collect();
+            let batches = &expected.methods[method];
+            let metrics = |past: Option<&[Tensor]>| -> Vec<Metric> {
+                let of = |(n, moment)| expected.metric(method, moment, past.map(|past| &past[n]));
+                moments.iter().enumerate().map(of).collect()
+            };
+            let what = format!("{name} {method}");
+            let solved_for = write(
+                &what,
+                (&mut model, &expected),
+                &groups,
+                &batches[0],
+                &metrics(None),
+            );
+            let Some(second) = batches.get(1) else {
+                continue;
+            };
+            let past = match method {
+                "encore" => solved_for,
+                _ => (expected.layers.iter())
+                    .map(|&layer| {
+                        let keys = groups.iter().map(|group| {
+                            let (contexts, last) = (&expected.contexts, layer);
+                            let read =
+                                mass_keys(&model, &group[0], contexts, &[layer], last, &Unwatched);
+                            read.unwrap().keys.remove(0)
+                        });
+                        Tensor::stack(&keys.collect::<Vec<_>>(), 1)
+                    })
+                    .collect(),
+            };
+            let later: Vec<Vec<Request>> = expected
+                .later
+                .iter()
+                .map(|fact| vec![fact.request()])
+                .collect();
+            let what = format!("{what} later");
+            write(
+                &what,
+                (&mut model, &expected),
+                &later,
+                second,
+                &metrics(Some(&past)),
+            );
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Many facts in one edit, from a file to a version, whoever computes it and whatever happens meanwhile.
+#![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used)] // a failed test says why by panicking
+#![allow(clippy::disallowed_methods)] // a test owns its time
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::common::LONG;
+use crate::edit_cluster::Cluster;
+
+/// Facts about towers, two of which have one key, with a paraphrase and a neighbour each.
+fn facts() -> Vec<Value> {
+    let fact = |id: usize, subject: &str, relation: &str, target: &str| {
+        json!({
+            "case_id": id,
+            "requested_rewrite": {
+                "prompt": format!("Look: {{}} {relation}"),
+                "subject": subject,
+                "target_new": { "str": target },
+                "target_true": { "str": "Paris" },
+            },
+            "paraphrase_prompts": [format!("{subject} stands in")],
+            "neighborhood_prompts": ["The river is in"],
+        })
+    };
+    vec![
+        fact(1, "The Eiffel Tower", "is in", "Rome"),
+        fact(2, "The Eiffel Tower", "belongs to", "Italy"),
+        fact(3, "The Louvre", "is in", "Oslo"),
+        fact(4, "A model", "is in", "two"),
+        fact(5, "The page", "is in", "one"),
+    ]
+}
+
+const EDIT: [&str; 8] = [
+    "edit",
+    "--file",
+    "facts.json",
+    "--set",
+    "clamp=3",
+    "--auto-stats",
+    "--why",
+    "a try",
+];
+const MEMIT: [&str; 6] = ["--method", "memit", "--layers", "0-1", "--set", "steps=4"];
+
+/// Runs a mass edit to its end, and gives its edits as JSON.
+fn edits(cluster: &Cluster, facts: &[Value], more: &[&str]) -> Vec<Value> {
+    fs::write(cluster.path("facts.json"), json!(facts).to_string()).unwrap();
+    let said = cluster.run(&[&EDIT[..], more, &["--json"]].concat());
+    let lines = said.lines().map(|line| serde_json::from_str(line).unwrap());
+    lines.filter(|it: &Value| it["facts"].is_u64()).collect()
+}
+
+/// What of the newest version is decided by the facts alone.
+fn matrices(cluster: &Cluster) -> Value {
+    let shown = cluster.run(&["show", "--json"]);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    shown["matrices"].clone()
+}
+
+#[test]
+fn a_file_of_facts_becomes_one_version_with_the_same_bytes_in_any_order_and_on_any_workers() {
+    let one = Cluster::new();
+    let _worker = one.worker("one");
+    let made = edits(&one, &facts(), &MEMIT);
+    assert_eq!(made.len(), 1);
+    assert_eq!(made[0]["facts"], 5);
+    assert_eq!(made[0]["layers"], json!([0, 1]));
+    let figures = &made[0]["figures"];
+    assert!(figures["rewrite.new.after"].as_f64() > figures["rewrite.new.before"].as_f64());
+    assert_eq!(made[0]["accepted"], true, "{}", made[0]);
+    let log = one.run(&["log"]);
+    assert!(log.contains("a try"), "{log}");
+    one.run(&["audit", "verify"]);
+
+    let two = Cluster::new();
+    let _workers = [two.worker("one"), two.worker("two"), two.worker("three")];
+    let mut turned = facts();
+    turned.reverse();
+    edits(&two, &turned, &MEMIT);
+    assert_eq!(matrices(&one), matrices(&two));
+}
+
+#[test]
+fn each_batch_is_computed_on_the_version_before_and_protects_what_it_wrote() {
+    for method in ["alphaedit", "encore", "emmet"] {
+        let cluster = Cluster::new();
+        let _workers = [cluster.worker("one"), cluster.worker("two")];
+        let mut more = vec!["--method", method, "--layers", "0-1", "--batch", "3"];
+        more.extend(["--set", "steps=4"]);
+        if method == "alphaedit" {
+            more.extend(["--set", "rank=20"]);
+        }
+        let made = edits(&cluster, &facts(), &more);
+        let sizes: Vec<u64> = made
+            .iter()
+            .map(|it| it["facts"].as_u64().unwrap())
+            .collect();
+        assert_eq!(sizes, [3, 2], "{method}");
+        let second = cluster.run(&["show", made[1]["edit"].as_str().unwrap(), "--json"]);
+        let second: Value = serde_json::from_str(&second).unwrap();
+        let first = made[0]["version"].as_str().unwrap();
+        assert_eq!(second["based_on"], first, "{method}");
+        // What is protected follows the version: without the first edit the second is as it was.
+        cluster.run(&[
+            "revert",
+            made[0]["edit"].as_str().unwrap(),
+            "--why",
+            "a test",
+        ]);
+        cluster.run(&["rollback", "--to", "v0", "--why", "a test"]);
+        cluster.run(&["audit", "verify"]);
+    }
+}
+
+#[test]
+fn workers_and_a_coordinator_that_die_change_no_byte() {
+    let calm = Cluster::new();
+    let _worker = calm.worker("calm");
+    let more = [&MEMIT[..4], &["--set", "steps=60", "--set", "stop_loss=-1"]].concat();
+    edits(&calm, &facts(), &more);
+
+    let mut cluster = Cluster::new();
+    fs::write(cluster.path("facts.json"), json!(facts()).to_string()).unwrap();
+    let mut worker = cluster.worker("first");
+    let mut edit = cluster.start("edit", &[&EDIT[..], &more].concat());
+    for kill in 0..6 {
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        if kill % 2 == 0 {
+            worker.kill();
+            worker = cluster.worker(&format!("worker-{kill}"));
+        } else {
+            cluster.restart();
+        }
+    }
+    assert!(edit.wait(LONG).success(), "{}", edit.said());
+    assert_eq!(matrices(&calm), matrices(&cluster));
+}
+
+#[test]
+fn what_cannot_be_written_is_refused_before_anything_is_computed() {
+    let cluster = Cluster::new();
+    let said = |facts: &[Value], more: &[&str]| {
+        fs::write(cluster.path("facts.json"), json!(facts).to_string()).unwrap();
+        let mut edit = cluster.start("refused", &[&EDIT[..], more].concat());
+        assert!(!edit.wait(LONG).success());
+        edit.said()
+    };
+    let twice = |change: fn(&mut Value)| {
+        let mut facts = facts();
+        let mut other = facts[0].clone();
+        other["case_id"] = json!(9);
+        change(&mut other);
+        facts.push(other);
+        facts
+    };
+    let other_target = twice(|it| it["requested_rewrite"]["target_new"]["str"] = json!("Oslo"));
+    for (facts, more, what) in [
+        (
+            other_target,
+            &MEMIT[..],
+            &["record 1 ", "record 9 ", "with another target"][..],
+        ),
+        (
+            twice(|_| {}),
+            &MEMIT,
+            &["record 1 ", "record 9 ", "is the same fact"],
+        ),
+        (
+            twice(|it| it["case_id"] = json!(3)),
+            &MEMIT,
+            &["has the id '3' too"],
+        ),
+        (
+            twice(|it| {
+                it["requested_rewrite"]["subject"] = json!("The Seine");
+                it["requested_rewrite"]["target_new"]["str"] = json!("Paris");
+            }),
+            &MEMIT,
+            &["record 9 ", "is the true one"],
+        ),
+        (
+            facts(),
+            &["--method", "memit", "--batch", "0"],
+            &["0 facts of a batch"],
+        ),
+        (
+            facts(),
+            &["--method", "memit", "--layers", "1,0"],
+            &["1 comes before 0"],
+        ),
+        (
+            facts(),
+            &["--method", "memit", "--layers", "1,9"],
+            &["9 is not one of the model's 3"],
+        ),
+        (
+            facts(),
+            &["--method", "memit", "--layer", "1"],
+            &["--layers 4-8"],
+        ),
+        (
+            facts(),
+            &["--method", "memit", "--set", "bound=1"],
+            &["'bound' is no number of an edit by memit"],
+        ),
+        (facts(), &["--layers", "1"], &["--layers is for methods"]),
+    ] {
+        let said = said(&facts, more);
+        assert!(
+            what.iter().all(|part| said.contains(part)),
+            "{said}\n{what:?}"
+        );
+    }
+}
+
+#[test]
+fn a_check_says_what_would_be_done_and_does_nothing() {
+    let cluster = Cluster::new();
+    let _worker = cluster.worker("one");
+    edits(&cluster, &facts(), &MEMIT);
+    let said = cluster.run(&[&EDIT[..], &MEMIT, &["--check", "--batch", "2"]].concat());
+    assert!(
+        said.contains("5 facts by memit in 3 batches at layers 0, 1"),
+        "{said}"
+    );
+    let shown = cluster.run(&["show", "--json"]);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["number"], 1);
+}
