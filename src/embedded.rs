@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,8 @@ pub struct Embedded {
     server_shutdown: CancellationToken,
     worker: TaskTracker,
     server: TaskTracker,
+    /// Why a worker stopped before it was asked to.
+    failed: watch::Sender<Option<String>>,
 }
 
 impl Embedded {
@@ -85,6 +87,7 @@ impl Embedded {
             server_shutdown,
             worker: TaskTracker::new(),
             server,
+            failed: watch::Sender::new(None),
         })
     }
 
@@ -101,11 +104,23 @@ impl Embedded {
         };
         let objects = store.objects().clone();
         let (client, shutdown) = (self.client.clone(), self.worker_shutdown.clone());
+        let failed = self.failed.clone();
         self.worker.spawn(async move {
             if let Err(error) = worker::run(client, objects, engine, options, shutdown).await {
-                tracing::error!(%error, "the worker inside this process stopped");
+                failed.send_replace(Some(error.to_string()));
             }
         });
+    }
+
+    /// Waits until a worker of this process stops before it was asked to, and says why. Nobody else
+    /// is there to do its work: what waits for that would wait for ever.
+    pub async fn worker_failed(&self) -> String {
+        let mut failed = self.failed.subscribe();
+        match failed.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(why)) => why.clone(),
+            // Its sender is here, in `self`.
+            _ => std::future::pending().await,
+        }
     }
 
     /// The client of this coordinator.
@@ -130,5 +145,77 @@ impl Embedded {
         // Streams of requests that nobody reads any more do not hold up the end: what they said
         // is durable or was not acknowledged.
         let _ = tokio::time::timeout(Duration::from_secs(2), self.server.wait()).await;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::{self, unit_result::Outcome};
+    use crate::store::Change;
+    use crate::worker::{Prepared, Sink};
+
+    /// An engine that answers every unit with what no unit asked for.
+    struct Astray;
+
+    impl Engine for Astray {
+        fn capabilities(&self) -> v1::Capabilities {
+            v1::Capabilities::default()
+        }
+
+        fn loaded(&self) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn run(
+            &mut self,
+            _ready: &Prepared,
+            units: &[v1::LeasedUnit],
+            sink: &mut dyn Sink,
+        ) -> Result<(), v1::Failure> {
+            for unit in units {
+                let outcome = Outcome::NoiseLevel(v1::NoiseLevel { scale: 1.0 });
+                let result = v1::UnitResult {
+                    unit: unit.unit,
+                    outcome: Some(outcome),
+                };
+                sink.commit(result, v1::Fingerprint::default());
+            }
+            Ok(())
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_for_a_worker_that_stopped_is_told_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = v1::Model {
+            name: "models/none".to_owned(),
+            ..Default::default()
+        };
+        let store = Store::open(folder.path()).unwrap();
+        let known = Change::Model("none".to_owned(), model);
+        store.commit(&[known]).unwrap();
+        drop(store);
+        let here = Embedded::start(folder.path(), store::Options::default()).unwrap();
+        here.work(Box::new(Astray));
+        let spec = v1::GenerateSpec {
+            prompts: vec!["a".to_owned()],
+            ..Default::default()
+        };
+        let job = v1::Job {
+            model: "models/none".to_owned(),
+            spec: Some(spec.into()),
+            ..Default::default()
+        };
+        let request = v1::CreateJobRequest {
+            job: Some(job),
+            ..Default::default()
+        };
+        here.client().jobs().create_job(request).await.unwrap();
+        let why = tokio::time::timeout(Duration::from_secs(60), here.worker_failed());
+        let why = why.await.unwrap();
+        assert!(why.contains("it is no completion"), "{why}");
+        here.stop().await;
     }
 }

@@ -120,9 +120,26 @@ impl Connection {
         act: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let connection = Self::open(config, need).await?;
-        let done = act(connection.client()).await;
+        let done = connection.wait(act(connection.client())).await;
         connection.close().await;
         done
+    }
+
+    /// Waits for something that a worker may have to do, or for the worker inside this process to
+    /// fail.
+    pub async fn wait<T>(
+        &self,
+        done: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        let Some(embedded) = &self.embedded else {
+            return done.await;
+        };
+        tokio::select! {
+            biased;
+            done = done => done,
+            why = embedded.worker_failed() => Err(anyhow::anyhow!(why))
+                .context("the worker inside this command stopped; the job goes on with another one"),
+        }
     }
 
     /// The client.

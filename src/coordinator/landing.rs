@@ -340,8 +340,8 @@ fn land(
         Ok(changes) => changes,
         Err(error @ version::Error::Moved { .. }) => {
             let what = format!(
-                "{error}; nothing was changed: --rebase computes the edit again on what is there \
-                 now"
+                "{error}; nothing was changed: ask again, and the edit is computed on what is there \
+                 now; an edit of one fact does so by itself with --rebase"
             );
             turn.apply(commit.failed(what).event())?;
             return Ok(());

@@ -344,7 +344,7 @@ mod tests {
             (info.reason.as_str(), info.domain.as_str()),
             ("INVALID_FIELD", "palimpsest")
         );
-        assert!(info.metadata["remedy"].contains("BadRequest"));
+        assert_eq!(info.metadata["remedy"], Reason::InvalidField.remedy());
     }
 
     #[test]

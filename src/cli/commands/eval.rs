@@ -102,7 +102,9 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
     let end = most.map_or(all, |most| all.min(args.skip + most as usize));
     data.keep(&(args.skip..end).collect::<Vec<_>>());
     let connection = Connection::open(config, Need::Work).await?;
-    let done = evaluate(&args, spec, data, &connection).await;
+    let done = connection
+        .wait(evaluate(&args, spec, data, &connection))
+        .await;
     connection.close().await;
     done
 }

@@ -47,7 +47,7 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
         dtype: args.job.dtype()? as i32,
     };
     let connection = Connection::open(config, Need::Work).await?;
-    let done = complete(&args, spec, &connection).await;
+    let done = connection.wait(complete(&args, spec, &connection)).await;
     connection.close().await;
     done
 }

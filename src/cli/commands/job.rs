@@ -68,7 +68,7 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
         Command::Show { job, json, .. } => {
             (show(&client, &job, json).await).map(|()| ExitCode::SUCCESS)
         }
-        Command::Watch { job, .. } => watch(&client, &job).await,
+        Command::Watch { job, .. } => connection.wait(watch(&client, &job)).await,
         Command::Cancel { job, .. } => cancel(&client, &job).await.map(|()| ExitCode::SUCCESS),
         Command::Requeue { job, .. } => requeue(&client, &job).await.map(|()| ExitCode::SUCCESS),
         Command::Results { job, format, .. } => read(&client, &job, &format)

@@ -93,7 +93,9 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
         None => None,
     };
     let connection = Connection::open(config, Need::Work).await?;
-    let done = sweep(&args, spec, texts, &connection).await;
+    let done = connection
+        .wait(sweep(&args, spec, texts, &connection))
+        .await;
     connection.close().await;
     done
 }
