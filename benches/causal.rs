@@ -6,10 +6,11 @@
 //! cargo bench --bench causal -- --threads 2 --dtypes f32,bf16 --kinds hidden --gpt2-xl 48 --plain-cells 12
 //! ```
 //!
-//! Prints one table a model, prompt and dtype. The machine may be busy with other things, so nothing is compared across
-//! runs: products are timed between the tokens of the very trace they are compared with, and the baselines right before
-//! and after it. With one thread (the default) times are the thread's CPU time, which other load disturbs
-//! little; with more they are the clock's.
+//! Prints one table a model, prompt and dtype. The machine may be busy with other things, so
+//! nothing is compared across runs: products are timed between the tokens of the very trace they
+//! are compared with, and the baselines right before and after it. With one thread (the default)
+//! times are the thread's CPU time, which other load disturbs little; with more they are the
+//! clock's.
 //!
 //! Three baselines, each scaled up from a few cells:
 //! - *plain*: our plain engine, one pass over the samples a cell;
@@ -17,8 +18,8 @@
 //!   of every token;
 //! - *same products*: the published pass again, with the matrix products of the exact engine.
 //!
-//! The first two multiply with libtorch's own products, as any program on libtorch does. The third is what remains of
-//! the ratio when only the number of multiply-adds is saved.
+//! The first two multiply with libtorch's own products, as any program on libtorch does. The third
+//! is what remains of the ratio when only the number of multiply-adds is saved.
 #![allow(clippy::disallowed_methods)] // a bench measures time
 
 #[cfg(not(feature = "torch"))]
@@ -393,7 +394,8 @@ mod bench {
         }
     }
 
-    /// Rows of the timed products, tokens counted apart: as many as the exact engine's batches have.
+    /// Rows of the timed products, tokens counted apart: as many as the exact engine's batches
+    /// have.
     const ROWS: i64 = 512;
 
     /// Times the products of one block whenever a token of a trace is done.
@@ -515,8 +517,8 @@ mod bench {
             .collect::<std::collections::HashSet<_>>()
             .len()
             - usize::from(shape.kind == Kind::Hidden);
-        // In the last block all but the last token only have their keys and values made. The first token of the subject
-        // is not computed in a hidden grid.
+        // In the last block all but the last token only have their keys and values made. The first
+        // token of the subject is not computed in a hidden grid.
         let settled = usize::from(shape.kind == Kind::Hidden);
         let spared = cells * (corrupted * (corrupted - 1) / 2 - settled.min(corrupted - 1));
         let runs = match shape.kind {

@@ -1,18 +1,20 @@
-//! What an edit costs: a step of its optimisation against a full forward and backward pass of the same batch, the edit in
-//! all, and the most memory.
+//! What an edit costs: a step of its optimisation against a full forward and backward pass of the
+//! same batch, the edit in all, and the most memory.
 //!
 //! ```text
 //! cargo bench --bench edit
 //! cargo bench --bench edit -- --threads 2 --layer 5 --steps 20
 //! ```
 //!
-//! The full pass is what the published code does at a step: whole sequences through all layers, the logits of every
-//! token, and back to the first layer; like it, without gradients of weights. It is measured in two ways: with every row
-//! filled up to the longest in one batch, as published, and with the rows of each length in a batch of their own, where
-//! nothing is filled up but the weights are read again for every length. The ratio is to the cheaper of the two. The
-//! floor is what a step must multiply and add: of the rows the tokens from the subject's last on, through the layers
-//! above the edited one, forth and back, and the logits that are read. All take turns, so that a busy machine slows all. With one thread (the default)
-//! times are the thread's CPU time; with more they are the clock's.
+//! The full pass is what the published code does at a step: whole sequences through all layers, the
+//! logits of every token, and back to the first layer; like it, without gradients of weights. It is
+//! measured in two ways: with every row filled up to the longest in one batch, as published, and
+//! with the rows of each length in a batch of their own, where nothing is filled up but the weights
+//! are read again for every length. The ratio is to the cheaper of the two. The floor is what a
+//! step must multiply and add: of the rows the tokens from the subject's last on, through the
+//! layers above the edited one, forth and back, and the logits that are read. All take turns, so
+//! that a busy machine slows all. With one thread (the default) times are the thread's CPU time;
+//! with more they are the clock's.
 #![allow(clippy::disallowed_methods)] // a bench measures time
 
 #[cfg(not(feature = "torch"))]

@@ -1,5 +1,5 @@
-//! Panics of libraries that are caught where they are called: nothing of them is printed, for what the
-//! caller says of them is the message.
+//! Panics of libraries that are caught where they are called: nothing of them is printed, for what
+//! the caller says of them is the message.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -9,8 +9,8 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls a library that panics over what it does not expect. [`None`] where it did; the panic is not
-/// printed, unless it happens on another thread.
+/// Calls a library that panics over what it does not expect. [`None`] where it did; the panic is
+/// not printed, unless it happens on another thread.
 pub fn caught<T>(call: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -1,11 +1,12 @@
 //! Palimpsest: a gRPC distributed edit orchestrator for language models. This page is the map.
 //!
-//! It locates where a GPT-style model keeps a fact, rewrites it, and never loses the earlier text: it
-//! traces, edits, versions, audits and rolls back factual associations, on one machine or on a cluster
-//! of workers.
+//! It locates where a GPT-style model keeps a fact, rewrites it, and never loses the earlier text:
+//! it traces, edits, versions, audits and rolls back factual associations, on one machine or on a
+//! cluster of workers.
 //!
-//! It is not a training framework, not a cluster scheduler (Slurm or Kubernetes place and restart its
-//! processes), and not a serving engine (it exports what vLLM, transformers and llama.cpp load).
+//! It is not a training framework, not a cluster scheduler (Slurm or Kubernetes place and restart
+//! its processes), and not a serving engine (it exports what vLLM, transformers and llama.cpp
+//! load).
 //!
 //! # The way of a fact
 //!
@@ -67,7 +68,8 @@
 //! | [`datasets`], [`plot`], [`npz`] | files that people bring; figures; NumPy files |
 //! | [`cli`], [`config`], [`telemetry`] | commands; settings; log, metrics, traces |
 //!
-//! Arrows between rooms go one way, and none makes a circle: `tests/house` has the order and holds it.
+//! Arrows between rooms go one way, and none makes a circle: `tests/house` has the order and holds
+//! it.
 //!
 //! # Words
 //!
@@ -88,8 +90,8 @@
 //!
 //! # A sweep inside one process
 //!
-//! The engine here is the fake one, which needs no model; with [`worker::Engine`]s of libtorch it is the
-//! same.
+//! The engine here is the fake one, which needs no model; with [`worker::Engine`]s of libtorch it
+//! is the same.
 //!
 //! ```
 //! use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Texts of others, kept short.
 
-/// A text, or its beginning where it is longer than `most` bytes, with its length. What comes back has
-/// at most `most` bytes and some 30 more.
+/// A text, or its beginning where it is longer than `most` bytes, with its length. What comes back
+/// has at most `most` bytes and some 30 more.
 pub fn cut(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();

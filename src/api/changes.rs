@@ -1,5 +1,5 @@
-//! What makes versions and moves refs: edits that are taken, kept as rejected, reverted and picked, and refs that are
-//! made and moved. Each is entered into the audit log in the step that writes it.
+//! What makes versions and moves refs: edits that are taken, kept as rejected, reverted and picked,
+//! and refs that are made and moved. Each is entered into the audit log in the step that writes it.
 
 use prost::Message as _;
 use tonic::Status;
@@ -119,7 +119,8 @@ impl Versions {
         check_why("why", &entry.why)?;
         let gates = self.coordinator.inspect(|core| core.gates()).await?;
         let edit = match request.source {
-            // One that failed gates elsewhere is kept as that; what it passed there is not believed.
+            // One that failed gates elsewhere is kept as that; what it passed there is not
+            // believed.
             Some(Source::Edit(mut edit))
                 if edit.state() == v1::EditState::Rejected && !edit.failed_gates.is_empty() =>
             {

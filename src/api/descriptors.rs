@@ -2,7 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that are kept for the store where there are enough; half of them where there are few.
+/// Descriptors that are kept for the store where there are enough; half of them where there are
+/// few.
 const FOR_THE_STORE: u64 = 1024;
 
 /// Raises this process's limit of open descriptors as far as the system lets it, and gives it.
@@ -22,8 +23,8 @@ pub fn raise_limit() -> u64 {
     now.unwrap_or(u64::MAX)
 }
 
-/// How many connections each of so many ports may have, where `asked` are wanted and this process may
-/// have `limit` descriptors: the store keeps its own.
+/// How many connections each of so many ports may have, where `asked` are wanted and this process
+/// may have `limit` descriptors: the store keeps its own.
 pub fn connections(limit: u64, asked: usize, ports: usize) -> usize {
     let kept = (limit / 2).min(FOR_THE_STORE);
     let fit = (limit - kept) / ports.max(1) as u64;

@@ -136,8 +136,8 @@ impl Gate {
         }
     }
 
-    /// The same gate for so many requests a second of each person. Workers are not counted: they ask
-    /// as often as their leases need.
+    /// The same gate for so many requests a second of each person. Workers are not counted: they
+    /// ask as often as their leases need.
     pub fn with_rate(self, per_second: u32) -> Self {
         let rate = Some(Arc::new(Rate::new(per_second)));
         Self { rate, ..self }
@@ -168,9 +168,9 @@ impl Gate {
             .ok_or_else(|| too_much_held(principal, "streams", streams))
     }
 
-    /// The same where nobody is asked who they are: what is told apart is the address. On one machine all
-    /// have the same, so that it may hold what workers may: one program that leaks streams must not keep
-    /// the others out. Callers without an address are inside this process.
+    /// The same where nobody is asked who they are: what is told apart is the address. On one
+    /// machine all have the same, so that it may hold what workers may: one program that leaks
+    /// streams must not keep the others out. Callers without an address are inside this process.
     fn hold_by_address<B>(&self, request: &Request<B>) -> Result<Option<Place>, Status> {
         let Some(peer) = request.extensions().get::<Peer>() else {
             return Ok(None);
@@ -278,8 +278,8 @@ fn too_much_held(principal: &str, what: &str, most: usize) -> Status {
 /// A token that was shown, and the file that has it.
 type Shown = (TokenHash, Arc<Tokens>);
 
-/// Who sends a request, and with which token, if with one. A token goes before a certificate: a worker's machine may have its own
-/// certificate, and its user a token.
+/// Who sends a request, and with which token, if with one. A token goes before a certificate: a
+/// worker's machine may have its own certificate, and its user a token.
 fn identify<B>(
     tokens: Option<&Arc<Tokens>>,
     request: &Request<B>,

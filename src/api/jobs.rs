@@ -428,8 +428,8 @@ impl Asked {
         Ok(Self { job, items, digest })
     }
 
-    /// Fills in what the store and the settings say, and cuts the job. Its parts go to an object when
-    /// they are many.
+    /// Fills in what the store and the settings say, and cuts the job. Its parts go to an object
+    /// when they are many.
     fn complete(
         self,
         store: &Store,

@@ -27,8 +27,8 @@ use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED};
 const OPENING: Duration = Duration::from_secs(10);
 /// Length of HTTP/2's connection preface.
 const PREFACE: usize = 24;
-/// How long a connection may take to show who it is for, where callers have to show that. Longer than
-/// a client's first call takes; a place in the table is not held without.
+/// How long a connection may take to show who it is for, where callers have to show that. Longer
+/// than a client's first call takes; a place in the table is not held without.
 const ADMISSION: Duration = Duration::from_secs(60);
 /// How long to wait after the system had no descriptor for a connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -81,8 +81,8 @@ impl Listener {
         })
     }
 
-    /// The same port, for callers who show who they are: connections on which none has done so for a
-    /// while are closed.
+    /// The same port, for callers who show who they are: connections on which none has done so for
+    /// a while are closed.
     pub fn guarded(self) -> Self {
         let admission = Some(ADMISSION);
         Self { admission, ..self }
@@ -203,8 +203,8 @@ pub struct Peer {
 pub struct Link(OnceLock<Held>);
 
 impl Peer {
-    /// Whether the connection is somebody's. If it is nobody's so far, it becomes that of the caller
-    /// who gets a place from `take`.
+    /// Whether the connection is somebody's. If it is nobody's so far, it becomes that of the
+    /// caller who gets a place from `take`.
     pub fn admit(&self, take: impl FnOnce() -> Option<Held>) -> bool {
         if self.link.0.get().is_some() {
             return true;

@@ -1,5 +1,5 @@
-//! Counts, times and traces every call. It stands before everything else, so that what is refused counts
-//! too.
+//! Counts, times and traces every call. It stands before everything else, so that what is refused
+//! counts too.
 #![allow(clippy::disallowed_methods)] // the time that a call takes
 
 use std::pin::Pin;

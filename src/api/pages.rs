@@ -32,8 +32,8 @@ pub fn token(list: &str, last: &str) -> String {
         .collect()
 }
 
-/// Cuts a page that has one item more than was asked for where there is more, by number and by bytes,
-/// and gives the token of the next page, made of its last item; empty on the last page.
+/// Cuts a page that has one item more than was asked for where there is more, by number and by
+/// bytes, and gives the token of the next page, made of its last item; empty on the last page.
 pub fn cut<T: Message>(
     list: &str,
     items: &mut Vec<T>,

@@ -23,8 +23,8 @@ use crate::telemetry::metrics::REFUSALS;
 /// How often the right of a call that goes on is looked at.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// How much of something each principal holds, over all connections; each address, where nobody is asked
-/// who they are.
+/// How much of something each principal holds, over all connections; each address, where nobody is
+/// asked who they are.
 #[derive(Debug, Default)]
 pub struct Holders(Mutex<HashMap<String, usize>>);
 

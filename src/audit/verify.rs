@@ -1,6 +1,6 @@
 //! Reading the log whole and saying what is wrong with it, from the entries alone: a client that
-//! trusts nobody runs the same code on what it was sent. The log verifies from any earlier checkpoint
-//! (I8).
+//! trusts nobody runs the same code on what it was sent. The log verifies from any earlier
+//! checkpoint (I8).
 
 use prost::Message;
 

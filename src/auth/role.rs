@@ -141,7 +141,8 @@ pub const METHODS: &[(&str, Who)] = &[
     ("palimpsest.v1.WorkerService/ReadmitWorker", ADMINISTER),
 ];
 
-/// A method's name as the table has it, by the path of its requests; none if it is not in the table.
+/// A method's name as the table has it, by the path of its requests; none if it is not in the
+/// table.
 pub fn method(path: &str) -> Option<&'static str> {
     row(path).map(|(name, _)| name)
 }

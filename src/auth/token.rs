@@ -1,9 +1,9 @@
 //! Bearer tokens: random, given out once, kept as hashes in a file that is read again when it
 //! changes.
 //!
-//! A line of the file is a token: `HASH ROLE PRINCIPAL EXPIRY`, where the expiry is RFC 3339 or `-`.
-//! A line that is deleted, or a file that is gone or cannot be understood, lets nobody in: at the
-//! next request, without a restart. Tokens have 256 random bits, so a plain BLAKE3 of one tells
+//! A line of the file is a token: `HASH ROLE PRINCIPAL EXPIRY`, where the expiry is RFC 3339 or
+//! `-`. A line that is deleted, or a file that is gone or cannot be understood, lets nobody in: at
+//! the next request, without a restart. Tokens have 256 random bits, so a plain BLAKE3 of one tells
 //! nothing about it.
 
 use std::fmt::Write as _;

@@ -89,7 +89,8 @@ impl Mean {
         self.squares += delta * (value - self.mean);
     }
 
-    /// Standard error of the mean, from the unbiased deviation of the rows; [`None`] under two rows.
+    /// Standard error of the mean, from the unbiased deviation of the rows; [`None`] under two
+    /// rows.
     pub fn standard_error(&self) -> Option<f64> {
         (self.rows >= 2).then(|| {
             let rows = self.rows as f64;
@@ -135,7 +136,8 @@ pub struct Averages {
     pub low: Mean,
     /// ATE: the average of `high - low`, one row a fact.
     pub total_effect: Mean,
-    /// AIE: the average of `score - low`, `[role][layer]` in the order of [`Role::ALL`], one row a token.
+    /// AIE: the average of `score - low`, `[role][layer]` in the order of [`Role::ALL`], one row a
+    /// token.
     pub indirect_effect: Vec<Vec<Mean>>,
 }
 
@@ -229,8 +231,8 @@ impl Averages {
         &self.indirect_effect[role as usize]
     }
 
-    /// The layer where the effect of `role` is highest, the first one of equals; [`None`] for a role
-    /// that no token had.
+    /// The layer where the effect of `role` is highest, the first one of equals; [`None`] for a
+    /// role that no token had.
     pub fn peak(&self, role: Role) -> Option<Site> {
         let mut best: Option<Site> = None;
         for (layer, &effect) in self.role(role).iter().enumerate() {
@@ -258,10 +260,9 @@ impl Averages {
         })
     }
 
-    /// Where an edit of these facts belongs: the layer where restoring the
-    /// MLPs at the last token of the subject brings most back, the middle of the restored window (paper,
-    /// sections 2.3 and 3). [`None`] for averages of anything but whole MLP grids, and when no fact was
-    /// taken in.
+    /// Where an edit of these facts belongs: the layer where restoring the MLPs at the last token
+    /// of the subject brings most back, the middle of the restored window (paper, sections 2.3 and
+    /// 3). [`None`] for averages of anything but whole MLP grids, and when no fact was taken in.
     pub fn edit_site(&self) -> Option<Site> {
         match (self.kind, self.severed) {
             (Kind::Mlp, None) => self.peak(Role::LastSubject),

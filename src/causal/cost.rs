@@ -1,4 +1,5 @@
-//! What a grid costs, before it is computed: for cutting a sweep into tasks, and for judging the engine.
+//! What a grid costs, before it is computed: for cutting a sweep into tasks, and for judging the
+//! engine.
 
 use super::kind::Kind;
 use super::stairs::{self, Entry};
@@ -21,8 +22,9 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The least that a hidden grid takes: `sum over t >= b, l of S (T - t) (L - 1 - l)` passes of one token
-    /// through one block. For the other kinds the window begins at the cell's first layer.
+    /// The least that a hidden grid takes: `sum over t >= b, l of S (T - t) (L - 1 - l)` passes of
+    /// one token through one block. For the other kinds the window begins at the cell's first
+    /// layer.
     pub fn floor(&self) -> u64 {
         let above: usize = (0..self.layers)
             .map(|layer| {
@@ -33,12 +35,12 @@ impl Shape {
         (self.samples * self.token_sum() * above) as u64
     }
 
-    /// Passes of one token through one block that the exact engine makes for the cells. The clean and
-    /// the corrupted run, which the kinds share, come on top.
+    /// Passes of one token through one block that the exact engine makes for the cells. The clean
+    /// and the corrupted run, which the kinds share, come on top.
     ///
-    /// Less than the floor where windows share their beginning, and in a hidden grid, where the first token of the
-    /// subject goes on as in the clean run once it is restored; the last block is counted in full although only
-    /// its keys and values are computed for all tokens.
+    /// Less than the floor where windows share their beginning, and in a hidden grid, where the
+    /// first token of the subject goes on as in the clean run once it is restored; the last block
+    /// is counted in full although only its keys and values are computed for all tokens.
     pub fn passes(&self) -> u64 {
         let windows = stairs::windows(self.kind, self.layers, self.window);
         let above: usize = stairs::entries(&windows)
@@ -55,7 +57,8 @@ impl Shape {
         (self.samples * (self.token_sum() - settled) * above) as u64
     }
 
-    /// Passes of one token through one block with one full forward pass a cell, without the clean run.
+    /// Passes of one token through one block with one full forward pass a cell, without the clean
+    /// run.
     pub fn plain_passes(&self) -> u64 {
         (self.samples * self.tokens * self.layers) as u64 * (self.tokens * self.layers) as u64
     }

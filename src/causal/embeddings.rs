@@ -9,8 +9,8 @@ use super::noise::{EmbeddingGaussian, Law, Noise, Rule};
 use super::task::to_f64;
 use crate::model::Model;
 
-/// Turns `rule` into noise for a sweep: measures what it needs over the `subjects` of the whole fact
-/// set (`s<k>`) or over the `corpus` (`m`, `t<df>`), and nothing else.
+/// Turns `rule` into noise for a sweep: measures what it needs over the `subjects` of the whole
+/// fact set (`s<k>`) or over the `corpus` (`m`, `t<df>`), and nothing else.
 ///
 /// # Errors
 /// Too few subjects or texts, or a text that the tokenizer cannot read.
@@ -68,11 +68,11 @@ pub fn noise_level(model: &Model, subjects: &[impl AsRef<str>]) -> Result<f64, E
     }
 }
 
-/// Mean and unbiased covariance of the token embeddings of `texts`, each cut to the model's context,
-/// for the noise rules `m` and `t<df>`.
+/// Mean and unbiased covariance of the token embeddings of `texts`, each cut to the model's
+/// context, for the noise rules `m` and `t<df>`.
 ///
-/// The covariance's square root is the symmetric one, which is unique, so the same texts give the same
-/// noise whatever signs an eigenvector comes with. Float64 throughout, on the CPU.
+/// The covariance's square root is the symmetric one, which is unique, so the same texts give the
+/// same noise whatever signs an eigenvector comes with. Float64 throughout, on the CPU.
 ///
 /// # Errors
 /// Fewer than two tokens, or embeddings that are not finite.
@@ -124,7 +124,8 @@ pub fn embedding_gaussian(
     ))
 }
 
-/// Token embeddings of a text alone, `[tokens, width]`, without its tokens beyond the model's context.
+/// Token embeddings of a text alone, `[tokens, width]`, without its tokens beyond the model's
+/// context.
 fn embed(model: &Model, text: &str) -> Result<Tensor, Error> {
     let mut ids = model.tokenizer().encode(text)?.ids;
     ids.truncate(model.config().context);

@@ -1,13 +1,13 @@
 //! The exact engine: only what a cell can change is computed.
 //!
-//! With token `t` restored in layer `l`, nothing below block `l + 1` and nothing at the tokens before
-//! `t` differs from the corrupted run, and only the last token's logits count. So the cells of one
-//! token are rows of one batch that grows as the layers go by, a staircase: in at the layer that is
-//! restored, up through the blocks above it with the tokens `t ..`, on the keys and values that the
-//! corrupted run left for the tokens before. The first token of the subject need not even be computed
-//! itself: with its state restored and nothing corrupted before it, it goes on as in the clean run.
-//! Nothing is approximated: the numbers are those of one full pass a cell, up to the order in which
-//! another matrix product sums.
+//! With token `t` restored in layer `l`, nothing below block `l + 1` and nothing at the tokens
+//! before `t` differs from the corrupted run, and only the last token's logits count. So the cells
+//! of one token are rows of one batch that grows as the layers go by, a staircase: in at the layer
+//! that is restored, up through the blocks above it with the tokens `t ..`, on the keys and values
+//! that the corrupted run left for the tokens before. The first token of the subject need not even
+//! be computed itself: with its state restored and nothing corrupted before it, it goes on as in
+//! the clean run. Nothing is approximated: the numbers are those of one full pass a cell, up to the
+//! order in which another matrix product sums.
 
 use std::ops::Range;
 
@@ -21,8 +21,8 @@ use super::stairs::{Entry, Window, entries, windows};
 use super::task::{Measure, Scores, Task, mean};
 use crate::model::Pass;
 
-/// Tokens of all rows together that a processor computes at a time: enough for its matrix products to reach
-/// their full rate, and few enough for what lies between them to stay in its cache.
+/// Tokens of all rows together that a processor computes at a time: enough for its matrix products
+/// to reach their full rate, and few enough for what lies between them to stay in its cache.
 const TOKENS_AT_ONCE: usize = 512;
 
 pub(super) fn scores(task: &Task<'_>, clean: &Clean) -> Result<Scores, Failure> {
@@ -116,8 +116,9 @@ struct Baseline<'a> {
     frozen: Option<&'a [Tensor]>,
     /// Output of every block at the cells' token and those behind it, `[samples, tokens, width]`.
     hidden: Vec<Tensor>,
-    /// Whether the restored token goes on as in the clean run: nothing corrupted is before it, and nothing holds it
-    /// back. Its states need not be computed then, and its keys and values are the clean ones.
+    /// Whether the restored token goes on as in the clean run: nothing corrupted is before it, and
+    /// nothing holds it back. Its states need not be computed then, and its keys and values are the
+    /// clean ones.
     clean: bool,
     /// Mean probability of the answer with nothing restored.
     probability: f64,
@@ -283,8 +284,8 @@ fn run(
     Ok(ordered)
 }
 
-/// The cells on their way up. New ones come into the last batch until it is full: so nothing is moved for them but a
-/// batch that still grows.
+/// The cells on their way up. New ones come into the last batch until it is full: so nothing is
+/// moved for them but a batch that still grows.
 struct Batches {
     /// Rows a cell.
     rows: i64,

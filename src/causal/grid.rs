@@ -56,7 +56,8 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// The score of restoring `layer` at `token`; [`None`] outside the grid or when nothing was traced.
+    /// The score of restoring `layer` at `token`; [`None`] outside the grid or when nothing was
+    /// traced.
     pub fn score(&self, token: usize, layer: usize) -> Option<f64> {
         if layer >= self.layers {
             return None;

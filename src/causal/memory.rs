@@ -23,9 +23,9 @@ impl From<Error> for Failure {
 
 /// Runs `work`, and tells an out-of-memory error of libtorch from all others.
 ///
-/// tch turns libtorch's exceptions into panics unless every call is the checked one, and the model's
-/// forward pass uses the plain ones: its only failure that depends on the data is this one. All other
-/// panics go on.
+/// tch turns libtorch's exceptions into panics unless every call is the checked one, and the
+/// model's forward pass uses the plain ones: its only failure that depends on the data is this one.
+/// All other panics go on.
 pub(super) fn attempt<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     // What the work holds is dropped with the panic, and its callers start over from whole tensors.
     match panic::catch_unwind(AssertUnwindSafe(work)) {
@@ -42,7 +42,8 @@ fn message(payload: &(dyn Any + Send)) -> Option<&str> {
         .or_else(|| payload.downcast_ref::<&str>().copied())
 }
 
-/// Whether a panic is an error of one of libtorch's allocators: CUDA, HIP and MPS say the first, the CPU's the second.
+/// Whether a panic is an error of one of libtorch's allocators: CUDA, HIP and MPS say the first,
+/// the CPU's the second.
 pub fn is_out_of_memory(payload: &(dyn Any + Send)) -> bool {
     message(payload).is_some_and(|message| {
         message.contains("out of memory") || message.contains("can't allocate memory")
@@ -101,8 +102,8 @@ impl Budget {
         }
     }
 
-    /// Does `work` on `piece` in pieces whose rows, of `row_bytes` each, fit. When the device turns out to have less
-    /// room than the budget says, the budget is cut to what it has.
+    /// Does `work` on `piece` in pieces whose rows, of `row_bytes` each, fit. When the device turns
+    /// out to have less room than the budget says, the budget is cut to what it has.
     pub fn spend(
         &self,
         row_bytes: u64,
@@ -120,8 +121,8 @@ impl Budget {
     }
 }
 
-/// Does `work` on `piece` in pieces of at most `limit` rows. Where the device has no room, the limit
-/// is halved for good and the work goes on; one row that does not fit is the end.
+/// Does `work` on `piece` in pieces of at most `limit` rows. Where the device has no room, the
+/// limit is halved for good and the work goes on; one row that does not fit is the end.
 fn in_pieces(
     piece: Piece,
     limit: &mut usize,

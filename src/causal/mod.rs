@@ -1,14 +1,14 @@
 //! Causal tracing: which states of a model carry a fact.
 //!
-//! Meng, Bau, Andonian, Belinkov, *Locating and Editing Factual Associations in GPT* (NeurIPS 2022),
-//! sections 2 and B. A prompt is run clean, then with noise on the embeddings of its subject, then
-//! corrupted again with one state put back to its clean value: how much of the answer's probability
-//! comes back says what that state carries.
+//! Meng, Bau, Andonian, Belinkov, *Locating and Editing Factual Associations in GPT* (NeurIPS
+//! 2022), sections 2 and B. A prompt is run clean, then with noise on the embeddings of its
+//! subject, then corrupted again with one state put back to its clean value: how much of the
+//! answer's probability comes back says what that state carries.
 //!
 //! To read in this order: what is asked ([`Fact`], [`Settings`]) and answered ([`Grid`],
 //! [`Averages`]); the parts that decide the numbers ([`noise`], [`rng`], [`span`], [`kind`]); and,
-//! with libtorch, the way in (`trace`), the oracle (`plain.rs`) and the engine that is used (`exact.rs`).
-//! All but the last is plain data, also without libtorch.
+//! with libtorch, the way in (`trace`), the oracle (`plain.rs`) and the engine that is used
+//! (`exact.rs`). All but the last is plain data, also without libtorch.
 
 pub mod averages;
 pub mod cost;

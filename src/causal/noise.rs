@@ -164,7 +164,8 @@ pub struct EmbeddingGaussian {
 }
 
 impl EmbeddingGaussian {
-    /// `mean` of `width` numbers and `root`, row-major `[width, width]`, with `root root^T` the covariance.
+    /// `mean` of `width` numbers and `root`, row-major `[width, width]`, with `root root^T` the
+    /// covariance.
     ///
     /// # Panics
     /// When `root` is not as large as `mean` asks for.
@@ -178,8 +179,8 @@ impl EmbeddingGaussian {
         self.mean.len()
     }
 
-    /// Square root of the mean variance of a channel, in units of the embeddings: one number for how
-    /// strong the noise is, beside the standard deviation of the plain Gaussian.
+    /// Square root of the mean variance of a channel, in units of the embeddings: one number for
+    /// how strong the noise is, beside the standard deviation of the plain Gaussian.
     pub fn scale(&self) -> f64 {
         // The trace of `root root^T` is the sum of the root's squares.
         let trace: f64 = self.root.iter().map(|r| r * r).sum();
@@ -236,7 +237,8 @@ impl Noise {
         self.replace
     }
 
-    /// Whether the noise leaves every embedding as it is, so that the corrupted run is the clean one.
+    /// Whether the noise leaves every embedding as it is, so that the corrupted run is the clean
+    /// one.
     pub fn is_none(&self) -> bool {
         !self.replace && matches!(self.source, Source::Gaussian(0.0) | Source::Uniform(0.0))
     }
@@ -257,7 +259,8 @@ impl Noise {
         }
     }
 
-    /// The draws of `RandomState(seed)`. Each call of [`Draws::next`] goes on where the last one ended.
+    /// The draws of `RandomState(seed)`. Each call of [`Draws::next`] goes on where the last one
+    /// ended.
     pub fn draws(&self, seed: u32) -> Draws<'_> {
         Draws {
             noise: self,
@@ -275,7 +278,8 @@ pub struct Draws<'a> {
 }
 
 impl Draws<'_> {
-    /// Scaled draws `[samples, tokens, width]`, row-major, so that fewer samples are a prefix of more.
+    /// Scaled draws `[samples, tokens, width]`, row-major, so that fewer samples are a prefix of
+    /// more.
     ///
     /// Student-t noise takes its chi-square factors from `RandomState(seed + 1)`, one a sample and
     /// token, anew in each call: with the default seed 1 these are the published code's.
@@ -416,7 +420,8 @@ mod tests {
                     .sum::<f64>()
                     / n
             };
-            // Student's factor scales the mean too, as published; it is one on average only for `m`.
+            // Student's factor scales the mean too, as published; it is one on average only for
+            // `m`.
             if rule == "m" {
                 assert!((a - 1.0).abs() < tolerance && (b + 1.0).abs() < tolerance);
                 assert!((cov(0, 0) - 4.0).abs() < tolerance);

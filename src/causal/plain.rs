@@ -1,8 +1,9 @@
 //! The oracle: one full forward pass a cell, with all noise samples as its rows.
 //!
-//! Nothing here is clever, and it stays that way: the exact engine is measured against it. The clean
-//! run too has one row a sample, so that every pass has the same shape and what must be equal is. Matrices
-//! are multiplied by libtorch's own products, as in any other program on it: an error in the exact engine's would show.
+//! Nothing here is clever, and it stays that way: the exact engine is measured against it. The
+//! clean run too has one row a sample, so that every pass has the same shape and what must be equal
+//! is. Matrices are multiplied by libtorch's own products, as in any other program on it: an error
+//! in the exact engine's would show.
 
 use tch::{Kind as Dtype, Tensor};
 

@@ -12,7 +12,8 @@ const SHIFT: usize = 397;
 pub struct RandomState {
     words: [u32; STATE],
     next: usize,
-    /// The polar method makes two normal deviates at a time; NumPy hands the second out on the next call.
+    /// The polar method makes two normal deviates at a time; NumPy hands the second out on the next
+    /// call.
     spare: Option<f64>,
 }
 

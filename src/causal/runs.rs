@@ -77,9 +77,9 @@ pub(super) struct Run {
     pub attn: Vec<Tensor>,
     /// Output of every MLP, kept when a grid severs it.
     pub mlp: Vec<Tensor>,
-    /// What every block would give if its attention gave the clean output at every token, kept when a
-    /// grid restores it. What a block makes of one token's sub-module output stays at that token, so
-    /// column `t` is the state of the cells whose window begins here with token `t` restored.
+    /// What every block would give if its attention gave the clean output at every token, kept when
+    /// a grid restores it. What a block makes of one token's sub-module output stays at that token,
+    /// so column `t` is the state of the cells whose window begins here with token `t` restored.
     restored_attn: Vec<Tensor>,
     /// The same for the MLP.
     restored_mlp: Vec<Tensor>,
@@ -150,7 +150,8 @@ pub(super) fn part(rows: &Tensor, samples: &Range<usize>) -> Tensor {
     rows.narrow(0, samples.start as i64, samples.len() as i64)
 }
 
-/// The keys and values of the tokens before `token` in the rows of `samples`; [`None`] at the first token.
+/// The keys and values of the tokens before `token` in the rows of `samples`; [`None`] at the first
+/// token.
 pub(super) fn before(kv: &KeyValue, token: i64, samples: &Range<usize>) -> Option<KeyValue> {
     (token > 0).then(|| KeyValue {
         k: part(&kv.k, samples).narrow(2, 0, token),
@@ -201,8 +202,8 @@ pub(super) fn corrupted(
     })
 }
 
-/// The published code's run under a severed path: from `token` on, that token's outputs of the severed
-/// sub-module held at `frozen` in every block. The tokens before it are those of `run`.
+/// The published code's run under a severed path: from `token` on, that token's outputs of the
+/// severed sub-module held at `frozen` in every block. The tokens before it are those of `run`.
 pub(super) fn held(
     task: &Task<'_>,
     clean: &Clean,
@@ -262,8 +263,8 @@ fn in_samples(
     })
 }
 
-/// An upper estimate of the bytes that one row of `tokens` tokens takes inside a block, with `context`
-/// tokens to attend to.
+/// An upper estimate of the bytes that one row of `tokens` tokens takes inside a block, with
+/// `context` tokens to attend to.
 pub(super) fn row_bytes(model: &Model, tokens: usize, context: usize) -> u64 {
     let config = model.config();
     let scalar = model.dtype().elt_size_in_bytes() as u64;

@@ -100,14 +100,15 @@ pub struct Settings {
     /// Bytes that the activations of one batch of restored rows may take, by a rule that knows only
     /// the model and the prompt: a batch is cut the same wherever the fact is traced. The states
     /// kept of the clean and the corrupted run come on top. On a CPU with AVX-512 no budget changes
-    /// a byte of the result; elsewhere scores differ by up to 1e-6 in f32, as the order in which a matrix
-    /// product sums depends on its rows there.
+    /// a byte of the result; elsewhere scores differ by up to 1e-6 in f32, as the order in which a
+    /// matrix product sums depends on its rows there.
     pub memory_bytes: u64,
 }
 
 impl Settings {
-    /// The published settings with this noise: three kinds, 10 samples, seed 1, windows of 10 layers,
-    /// in batches of 256 MiB. A CPU computes far fewer rows at a time anyway, so that they stay in its cache.
+    /// The published settings with this noise: three kinds, 10 samples, seed 1, windows of 10
+    /// layers, in batches of 256 MiB. A CPU computes far fewer rows at a time anyway, so that they
+    /// stay in its cache.
     pub fn new(noise: Noise) -> Self {
         Self {
             kinds: Kind::ALL.to_vec(),

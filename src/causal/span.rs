@@ -4,13 +4,15 @@ use std::ops::Range;
 
 use super::error::Error;
 
-/// The tokens `[b, e)` of `subject` where it begins at byte `start` of `prompt`, or of its first occurrence.
+/// The tokens `[b, e)` of `subject` where it begins at byte `start` of `prompt`, or of its first
+/// occurrence.
 ///
-/// `offsets` are the byte ranges of the tokens in `prompt`, as the tokenizer gives them; tokens that
-/// it added itself have an empty range. `b` is the first token that ends behind the subject's start
-/// and `e` is one past the last token that begins before the subject's end. Several byte-level
-/// tokens of one character all carry that character's range, so the last of them still counts: going by
-/// bytes instead of decoded pieces, which are not UTF-8 there, keeps the count right.
+/// `offsets` are the byte ranges of the tokens in `prompt`, as the tokenizer gives them; tokens
+/// that it added itself have an empty range. `b` is the first token that ends behind the subject's
+/// start and `e` is one past the last token that begins before the subject's end. Several
+/// byte-level tokens of one character all carry that character's range, so the last of them still
+/// counts: going by bytes instead of decoded pieces, which are not UTF-8 there, keeps the count
+/// right.
 pub fn subject_span(
     prompt: &str,
     subject: &str,

@@ -32,8 +32,8 @@ pub(super) fn windows(kind: Kind, layers: usize, width: usize) -> Vec<Window> {
 pub(super) enum Entry {
     /// Behind this block: what it would give with the window's first layer restored.
     Behind(usize),
-    /// Before this block, as a copy of the rows of window `of`. That one begins at the same layer and
-    /// reaches further, so up to here the two are the same.
+    /// Before this block, as a copy of the rows of window `of`. That one begins at the same layer
+    /// and reaches further, so up to here the two are the same.
     Copy { before: usize, of: usize },
 }
 

@@ -14,16 +14,18 @@ use crate::model::Model;
 /// Most numbers of one fact's noise: 8 GiB of them.
 const MOST_DRAWS: usize = 1 << 30;
 
-/// Traces one fact: the grids of [`Settings::kinds`] in that order, then those of [`Settings::severed`].
+/// Traces one fact: the grids of [`Settings::kinds`] in that order, then those of
+/// [`Settings::severed`].
 ///
 /// Probabilities are a softmax in f32; means over noise samples are taken in f64. A fact with an
-/// attribute that the model answers otherwise comes back untraced (see [`Grid::correct_prediction`]).
-/// A grid's numbers do not depend on which other grids are asked for.
+/// attribute that the model answers otherwise comes back untraced (see
+/// [`Grid::correct_prediction`]). A grid's numbers do not depend on which other grids are asked
+/// for.
 ///
 /// # Errors
-/// An invalid setting or fact; [`Error::Cancelled`] when `watch` asks for it; [`Error::OutOfMemory`]
-/// when even a single row does not fit; [`Error::NotFinite`] when the model overflows, [`Error::CorruptedNotFinite`] when it
-/// does so with the noise.
+/// An invalid setting or fact; [`Error::Cancelled`] when `watch` asks for it;
+/// [`Error::OutOfMemory`] when even a single row does not fit; [`Error::NotFinite`] when the model
+/// overflows, [`Error::CorruptedNotFinite`] when it does so with the noise.
 pub fn trace(
     model: &Model,
     fact: &Fact,

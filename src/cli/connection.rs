@@ -35,8 +35,8 @@ struct ConnectionArgs {
     memory: Option<String>,
 }
 
-/// Gives a command, or its subcommands if it has some, the flags of the connection. `worker` alone runs a worker; a
-/// command that also has subcommands, as `edit`, takes them itself too.
+/// Gives a command, or its subcommands if it has some, the flags of the connection. `worker` alone
+/// runs a worker; a command that also has subcommands, as `edit`, takes them itself too.
 pub fn with_flags(command: clap::Command) -> clap::Command {
     let itself = !command.has_subcommands() || command.get_name() == "edit";
     let command = command.mut_subcommands(with_flags);

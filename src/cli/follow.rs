@@ -71,8 +71,8 @@ pub async fn follow(client: &Client, name: &str) -> anyhow::Result<v1::Job> {
     }
 }
 
-/// Follows a job that may go on without its user; none when the user leaves, who is told how it does. A coordinator
-/// inside the command goes with it.
+/// Follows a job that may go on without its user; none when the user leaves, who is told how it
+/// does. A coordinator inside the command goes with it.
 ///
 /// # Errors
 /// As [`follow`].

@@ -11,7 +11,8 @@ use crate::proto::v1;
 /// Tokens of a piece that is drawn from the model.
 const PIECE_TOKENS: u64 = 8192;
 
-/// Collects statistics of some layers over text drawn from the model: what an edit that needs them asks for.
+/// Collects statistics of some layers over text drawn from the model: what an edit that needs them
+/// asks for.
 async fn self_sample(client: &Client, model: &str, layer: u32, tokens: u64) -> anyhow::Result<()> {
     let spec = v1::StatsSpec {
         pieces: drawn(tokens, 1),
@@ -68,7 +69,8 @@ pub fn drawn(tokens: u64, seed: u64) -> Vec<v1::StatsUnit> {
         .collect()
 }
 
-/// Creates a job; where its edits lack key statistics and `may_collect` is set, collects those first.
+/// Creates a job; where its edits lack key statistics and `may_collect` is set, collects those
+/// first.
 ///
 /// # Errors
 /// The coordinator's refusal.

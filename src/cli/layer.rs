@@ -11,7 +11,8 @@ use crate::datasets::facts;
 use crate::proto::v1::{self, JobState, Kind};
 use crate::work;
 
-/// Facts that a sweep must have an effect of before an edit goes by it: the peak of a few is chance.
+/// Facts that a sweep must have an effect of before an edit goes by it: the peak of a few is
+/// chance.
 const ENOUGH: u64 = 10;
 
 /// A layer as flags name it.
@@ -104,9 +105,9 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    /// The layer for a fact. `auto` goes by the newest sweep of the model that succeeded and has the
-    /// MLPs of at least ten facts that the model knows; where there is none, by a trace of the fact
-    /// itself, which it runs; and by the family where that shows nothing. It says which.
+    /// The layer for a fact. `auto` goes by the newest sweep of the model that succeeded and has
+    /// the MLPs of at least ten facts that the model knows; where there is none, by a trace of the
+    /// fact itself, which it runs; and by the family where that shows nothing. It says which.
     ///
     /// # Errors
     /// When the trace cannot be run, or was cancelled.
@@ -122,8 +123,8 @@ impl<'a> Chooser<'a> {
         Ok(choice)
     }
 
-    /// One layer for many facts: of `auto` what the newest sweep says, since no fact of them can stand
-    /// for the others.
+    /// One layer for many facts: of `auto` what the newest sweep says, since no fact of them can
+    /// stand for the others.
     ///
     /// # Errors
     /// When there is no such sweep, or the coordinator cannot be asked.

@@ -1,6 +1,6 @@
-//! The command line, in three layers: `commands/`, one file a subcommand; what they share, from flags to following a
-//! job (`submit.rs`, `follow.rs`, ..); and `results/`, which shows what each kind of job gave. Data go to standard
-//! output, everything else to standard error.
+//! The command line, in three layers: `commands/`, one file a subcommand; what they share, from
+//! flags to following a job (`submit.rs`, `follow.rs`, ..); and `results/`, which shows what each
+//! kind of job gave. Data go to standard output, everything else to standard error.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)] // output.rs prints
 

@@ -1,5 +1,5 @@
-//! What a file or folder that somebody names as a model must be before it is read: what lies there instead is said with
-//! what helps, and nothing outside the folder is taken for a part of it.
+//! What a file or folder that somebody names as a model must be before it is read: what lies there
+//! instead is said with what helps, and nothing outside the folder is taken for a part of it.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -64,8 +64,9 @@ pub fn check(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sees to it that no file of a folder is a link to something outside it: a folder from elsewhere could make others'
-/// secrets an object that everybody reads. The snapshots of Hugging Face's own cache link to its blobs.
+/// Sees to it that no file of a folder is a link to something outside it: a folder from elsewhere
+/// could make others' secrets an object that everybody reads. The snapshots of Hugging Face's own
+/// cache link to its blobs.
 ///
 /// # Errors
 /// The file, and where it leads.

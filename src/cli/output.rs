@@ -1,11 +1,14 @@
-//! All that commands print goes through here: data to standard output, everything else to standard error.
+//! All that commands print goes through here: data to standard output, everything else to standard
+//! error.
 //!
-//! What others wrote (why, authors, display names, prompts, failures, errors of a server) must not steer a terminal or
-//! pass for a line of this program. So a line is made visible whole: [`show!`] and [`say!`] format it, and every
-//! control character in it becomes its picture. Text with colours and several lines of its own ([`styled`]) is made of
-//! parts that were made visible; bytes as they are ([`raw`]) are for files and programs.
+//! What others wrote (why, authors, display names, prompts, failures, errors of a server) must not
+//! steer a terminal or pass for a line of this program. So a line is made visible whole: [`show!`]
+//! and [`say!`] format it, and every control character in it becomes its picture. Text with colours
+//! and several lines of its own ([`styled`]) is made of parts that were made visible; bytes as they
+//! are ([`raw`]) are for files and programs.
 //!
-//! A full disk is an error in a line. A closed pipe, which `head` leaves behind, ends a command quietly.
+//! A full disk is an error in a line. A closed pipe, which `head` leaves behind, ends a command
+//! quietly.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -95,8 +98,8 @@ pub fn raw(bytes: &[u8]) -> Result<(), Error> {
     Ok(io::stdout().write_all(bytes)?)
 }
 
-/// Prints a value as JSON in a line. Characters that are hidden or steer a terminal are escaped, which changes nothing
-/// for a program.
+/// Prints a value as JSON in a line. Characters that are hidden or steer a terminal are escaped,
+/// which changes nothing for a program.
 ///
 /// # Errors
 /// [`Error`].
@@ -169,7 +172,8 @@ pub fn brief_error(error: &anyhow::Error) -> String {
     explain(error).join("; ")
 }
 
-/// An error as a person reads it: what happened, then the fields it names and what helps, a line each.
+/// An error as a person reads it: what happened, then the fields it names and what helps, a line
+/// each.
 fn explain(error: &anyhow::Error) -> Vec<String> {
     let causes: Vec<&(dyn std::error::Error + 'static)> = error.chain().collect();
     let answer = causes.iter().enumerate().find_map(|(at, cause)| {

@@ -1,5 +1,5 @@
-//! What every job needs on its way to the coordinator: its flags, objects for what does not fit a request, and its
-//! creation.
+//! What every job needs on its way to the coordinator: its flags, objects for what does not fit a
+//! request, and its creation.
 
 use std::io::Write;
 
@@ -108,7 +108,8 @@ pub fn check_detach(detach: bool, config: &ClientConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The priority of a sweep: one that is waited for in its own process goes before what an earlier process left.
+/// The priority of a sweep: one that is waited for in its own process goes before what an earlier
+/// process left.
 pub fn sweep_priority(connection: &Connection) -> i32 {
     match connection.is_embedded() {
         true => ATTENDED,
@@ -141,7 +142,8 @@ pub async fn create(
     Ok(created.job.unwrap_or_default())
 }
 
-/// Creates a job that is of no use to anybody else, and follows it to its end: it is cancelled when its user leaves.
+/// Creates a job that is of no use to anybody else, and follows it to its end: it is cancelled when
+/// its user leaves.
 ///
 /// # Errors
 /// The coordinator's refusal, and that it was cancelled.

@@ -8,8 +8,9 @@ use crate::proto::v1;
 /// Items of a page where the server's own number is too few: the most that it gives.
 const LARGE: u32 = 1000;
 
-/// Hands the items of a list to `take`, page by page, until it wants no more or there are none. `page` asks for the
-/// page of a token, the first one being empty, and gives its items and the next one's token.
+/// Hands the items of a list to `take`, page by page, until it wants no more or there are none.
+/// `page` asks for the page of a token, the first one being empty, and gives its items and the next
+/// one's token.
 ///
 /// # Errors
 /// What `page` gives, and a server that repeats a page.
@@ -161,7 +162,8 @@ impl Client {
         .await
     }
 
-    /// Hands the versions of a model, `models/{model}`, to `take`, the newest first, until it wants no more.
+    /// Hands the versions of a model, `models/{model}`, to `take`, the newest first, until it wants
+    /// no more.
     ///
     /// # Errors
     /// The server's.
@@ -182,7 +184,8 @@ impl Client {
         each(page, take).await
     }
 
-    /// Hands the audit entries that `wanted` selects to `take`, the oldest first, until it wants no more.
+    /// Hands the audit entries that `wanted` selects to `take`, the oldest first, until it wants no
+    /// more.
     ///
     /// # Errors
     /// The server's.

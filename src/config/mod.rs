@@ -10,7 +10,8 @@
 //! 4. the variable `PALIMPSEST__SECTION__NAME`;
 //! 5. a flag.
 //!
-//! What the environment says of terminals is read here too ([`terminal_convention`]), but is no setting.
+//! What the environment says of terminals is read here too ([`terminal_convention`]), but is no
+//! setting.
 //!
 //! A key that does not exist and a value that cannot be are errors, wherever they stand. An empty
 //! value of an optional setting leaves it unset.
@@ -156,8 +157,8 @@ settings! {
         lease_duration: Duration = "30s",
         /// Counted failures (transient, out of memory) after which a task has failed. At least 1.
         max_attempts: u32 = "4",
-        /// Distinct workers lost on a task, each before it had any result of it, after which the task
-        /// is poison and held in quarantine. At least 1.
+        /// Distinct workers lost on a task, each before it had any result of it, after which the
+        /// task is poison and held in quarantine. At least 1.
         poison_workers: u32 = "3",
         /// How long a task should run on the worker that gets it: jobs are cut by the speed that
         /// was measured of the workers. Duration, 1 s to 1 h.
@@ -257,20 +258,21 @@ settings! {
         /// Who asks, for the audit log; the user of the system where it is unset.
         user: Option<String> = "",
     }
-    /// What edits must pass before a branch takes them: an edit that fails is kept in the history as
-    /// rejected, with its figures. Flags of `palimpsest edit` go before the settings of the command,
-    /// and those before the settings of the coordinator.
+    /// What edits must pass before a branch takes them: an edit that fails is kept in the history
+    /// as rejected, with its figures. Flags of `palimpsest edit` go before the settings of the
+    /// command, and those before the settings of the coordinator.
     edit: EditConfig {
-        /// Least margin of the new answer's probability over the true one's, a token. -1 to 1; unset,
-        /// there is no such gate.
+        /// Least margin of the new answer's probability over the true one's, a token. -1 to 1;
+        /// unset, there is no such gate.
         min_efficacy: Option<f64> = "",
         /// Most drift of what follows the neighbouring prompts: the mean KL divergence of the next
         /// token, in nats. 0 or more; unset, there is no such gate.
         max_drift: Option<f64> = "",
-        /// Most norm of the change, in norms of the matrix. 0 or more; unset, there is no such gate.
+        /// Most norm of the change, in norms of the matrix. 0 or more; unset, there is no such
+        /// gate.
         max_norm: Option<f64> = "",
-        /// A change of more of the matrix's norm is taken with a warning, which the edit keeps. 0 or
-        /// more; 0.5 where neither the command nor the coordinator sets it.
+        /// A change of more of the matrix's norm is taken with a warning, which the edit keeps. 0
+        /// or more; 0.5 where neither the command nor the coordinator sets it.
         warn_norm: Option<f64> = "",
     }
     /// Settings of the coordinator's store, also of one inside a command.
@@ -389,9 +391,9 @@ impl Config {
         self.values.get(key).map(|(_, origin)| origin)
     }
 
-    /// The value of a setting as one would write it, with the user's folders in place of what stands
-    /// for them, and without what is secret in it; empty when it is unset or there is none of this
-    /// key.
+    /// The value of a setting as one would write it, with the user's folders in place of what
+    /// stands for them, and without what is secret in it; empty when it is unset or there is none
+    /// of this key.
     pub fn shown(&self, key: &str) -> String {
         self.values
             .get(key)
@@ -400,8 +402,8 @@ impl Config {
     }
 }
 
-/// A variable by which the environment says how terminals are to be written to, whatever the program:
-/// `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `COLORTERM` or `TERM`. They are no settings.
+/// A variable by which the environment says how terminals are to be written to, whatever the
+/// program: `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `COLORTERM` or `TERM`. They are no settings.
 pub fn terminal_convention(name: &str) -> Option<std::ffi::OsString> {
     let known = [
         "NO_COLOR",

@@ -38,8 +38,8 @@ pub struct Setting {
     pub doc: &'static str,
 }
 
-/// A value without what lets somebody in: the password of an address, and a token or key that stands
-/// where the name of its file should. Every other secret is in a file of its own.
+/// A value without what lets somebody in: the password of an address, and a token or key that
+/// stands where the name of its file should. Every other secret is in a file of its own.
 pub(super) fn redacted(text: &str) -> String {
     const HIDDEN: &str = "(hidden)";
     if let Some((scheme, rest)) = text.split_once("://") {

@@ -6,7 +6,8 @@ use super::job::is_terminal;
 use crate::proto::v1::{self, FailureClass};
 
 impl Core {
-    /// Jobs, tasks and workers in numbers. Takes time for every open job and worker, not for every task.
+    /// Jobs, tasks and workers in numbers. Takes time for every open job and worker, not for every
+    /// task.
     pub fn census(&self) -> v1::SchedulerStatus {
         let mut jobs = self.ended.states.clone();
         let mut counts = self.ended.counts;

@@ -53,8 +53,8 @@ pub enum Disk {
 
 impl Surroundings {
     /// The system's clock as it is now, counted on by the runtime, and a thread for the disk. When
-    /// the machine's clock is set, time does not leap: that would lose every worker at once. What is
-    /// dated for people follows the machine's clock.
+    /// the machine's clock is set, time does not leap: that would lose every worker at once. What
+    /// is dated for people follows the machine's clock.
     #[allow(clippy::disallowed_methods)]
     pub fn real() -> Self {
         let (start, started) = (now(), Instant::now());

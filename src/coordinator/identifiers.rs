@@ -1,5 +1,6 @@
 //! Identifiers of new jobs: of the time at which they are made, and after all that there are. Lists
-//! show the newest first by the identifier alone, and a clock may have been set back since the last.
+//! show the newest first by the identifier alone, and a clock may have been set back since the
+//! last.
 
 use std::sync::{Mutex, PoisonError};
 

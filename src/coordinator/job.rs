@@ -83,8 +83,8 @@ pub(super) struct Job {
     pub(super) created: Millis,
     pub(super) started: Option<Millis>,
     pub(super) ended: Option<Millis>,
-    /// The newest date of all that happened to it: what comes later is not dated earlier, though the
-    /// machine's clock was set back.
+    /// The newest date of all that happened to it: what comes later is not dated earlier, though
+    /// the machine's clock was set back.
     pub(super) newest: Millis,
     pub(super) sequence: u64,
     /// When a worker last took a task of it. Not kept: it only orders what comes next.
@@ -475,8 +475,8 @@ impl Job {
         }
     }
 
-    /// The date of what happens to it now: by the machine's clock, and not before what happened to it
-    /// already.
+    /// The date of what happens to it now: by the machine's clock, and not before what happened to
+    /// it already.
     fn dated(&mut self, effects: &Effects) -> Millis {
         self.newest = self.newest.max(effects.date);
         self.newest

@@ -1,6 +1,6 @@
-//! Edits that end with their version: the result of the unit, the edit as the coordinator judges it,
-//! the version, the movement of the ref and the audit entry are written in one step. A client that
-//! has gone away loses nothing, and what it would have said of the edit is not asked for.
+//! Edits that end with their version: the result of the unit, the edit as the coordinator judges
+//! it, the version, the movement of the ref and the audit entry are written in one step. A client
+//! that has gone away loses nothing, and what it would have said of the edit is not asked for.
 
 use prost::Message as _;
 use uuid::Uuid;
@@ -161,7 +161,8 @@ impl Coordinator {
                     .map_err(|_| Error::Stopped)?,
             };
             return match missing {
-                // The next stage could only fail on it, again and again: another worker may do better.
+                // The next stage could only fail on it, again and again: another worker may do
+                // better.
                 Some(what) => self.tell(commit.given_back(what)).await,
                 None => self.tell(commit.event()).await,
             };
@@ -207,8 +208,8 @@ impl Due {
     }
 }
 
-/// What is wrong with the first of these objects that is not stored, or not with the size it is said to
-/// have. A digest that is none is left to the check of the result.
+/// What is wrong with the first of these objects that is not stored, or not with the size it is
+/// said to have. A digest that is none is left to the check of the result.
 fn missing_sum(store: &Store, sums: &[(String, u64)]) -> Option<String> {
     sums.iter().find_map(|(name, size)| {
         let digest = name.parse().ok()?;

@@ -14,7 +14,8 @@ pub struct Limits {
     pub worker_timeout: Millis,
     /// Counted failures of a task before it has failed for good.
     pub attempts: u32,
-    /// Distinct workers lost on a task, each before it had committed a unit of it, before it is poison.
+    /// Distinct workers lost on a task, each before it had committed a unit of it, before it is
+    /// poison.
     pub poison: usize,
     /// The age that makes up for one step of priority, among the jobs of one owner; 0 for none.
     pub ageing: Millis,

@@ -1,5 +1,5 @@
-//! What the coordinator reads of jobs from the store: all that is open, when it starts, and one that
-//! has ended, when somebody asks.
+//! What the coordinator reads of jobs from the store: all that is open, when it starts, and one
+//! that has ended, when somebody asks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -71,7 +71,8 @@ impl Core {
     }
 
     /// The worker with room on which a task is best placed: one that was not lost on it before,
-    /// that has the model loaded, and the emptiest of those, so that a short job is spread over all.
+    /// that has the model loaded, and the emptiest of those, so that a short job is spread over
+    /// all.
     fn best_worker(&self, job: &Job, n: u32, now: Millis) -> Option<(Arc<str>, Fit)> {
         let task = &job.tasks[n as usize];
         let mut best: Option<(Arc<str>, Fit)> = None;

@@ -15,8 +15,9 @@ use crate::proto::v1::{self, TaskState};
 use crate::store::{CommittedUnit, JobRecord, SpecRecord, TaskRecord};
 use crate::work::{self, Found, Items};
 
-/// A scheduler that is being put together from records: of each job that is open first its own, then
-/// the tasks that have one, in order, then the committed units; of each that has ended its own.
+/// A scheduler that is being put together from records: of each job that is open first its own,
+/// then the tasks that have one, in order, then the committed units; of each that has ended its
+/// own.
 #[derive(Debug)]
 pub struct Restoring {
     core: Core,

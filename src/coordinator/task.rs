@@ -41,7 +41,8 @@ pub(super) struct Trouble {
     /// Ended attempts by class of failure.
     pub(super) failures: BTreeMap<i32, u32>,
     pub(super) last_failure: String,
-    /// The distinct workers that were lost while they ran it, before they had committed a unit of it.
+    /// The distinct workers that were lost while they ran it, before they had committed a unit of
+    /// it.
     pub(super) lost_workers: BTreeSet<String>,
     /// When its next attempt may begin.
     pub(super) delayed_until: Option<Millis>,

@@ -39,8 +39,8 @@ impl Core {
         Some(full)
     }
 
-    /// Jobs before one, the newest first: at most `limit`, and none behind the first that exceeds `bytes`
-    /// bytes of them together.
+    /// Jobs before one, the newest first: at most `limit`, and none behind the first that exceeds
+    /// `bytes` bytes of them together.
     pub fn jobs_before(
         &self,
         before: Option<Uuid>,

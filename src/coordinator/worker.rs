@@ -134,8 +134,8 @@ impl Worker {
     }
 
     /// Whether a stream of this principal may be this worker's. While the worker is there, or has
-    /// leases, the stream must be of its principal; while it is there, of its process: that comes back
-    /// on a new stream before the coordinator has seen the old one break.
+    /// leases, the stream must be of its principal; while it is there, of its process: that comes
+    /// back on a new stream before the coordinator has seen the old one break.
     pub(super) fn may_be(&self, hello: &v1::Hello, principal: &str) -> bool {
         let told = hello.capabilities.clone().unwrap_or_default();
         let process = |it: &v1::Capabilities| (it.host.clone(), it.pid);
@@ -176,9 +176,9 @@ impl Worker {
         keys.collect()
     }
 
-    /// The lease that it works on: the one that it has told steps or results of, or else the oldest,
-    /// because it works on one at a time and in order. The others wait, and are not to blame when it
-    /// is lost.
+    /// The lease that it works on: the one that it has told steps or results of, or else the
+    /// oldest, because it works on one at a time and in order. The others wait, and are not to
+    /// blame when it is lost.
     pub(super) fn running(&self) -> Option<LeaseKey> {
         let told = |key: &LeaseKey| {
             let held = self.leases.get(&(key.job, key.task));

@@ -1,7 +1,7 @@
 //! Texts that an edit's key is averaged over, each with `{}` for the sentence.
 //!
-//! A file is a JSON list of texts or JSON lines, where the first character says so and all of it is JSON; otherwise a text
-//! a line. So a text with a line break can be said.
+//! A file is a JSON list of texts or JSON lines, where the first character says so and all of it is
+//! JSON; otherwise a text a line. So a text with a line break can be said.
 
 use std::path::Path;
 

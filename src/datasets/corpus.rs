@@ -1,8 +1,8 @@
 //! Corpora: lists of texts, for statistics of a model over ordinary language.
 //!
 //! A user's file may be a JSON list, JSON lines, or plain text with a text a line; a record is a
-//! text, or an object with the text under `text` (capitals do not matter). Kept, a corpus has one form
-//! whatever it was read from: a JSON string a line. So its digest says what the texts are.
+//! text, or an object with the text under `text` (capitals do not matter). Kept, a corpus has one
+//! form whatever it was read from: a JSON string a line. So its digest says what the texts are.
 
 use std::fmt;
 use std::fs::File;
@@ -132,9 +132,10 @@ fn some(file: &str, mut texts: Vec<String>) -> Result<Vec<String>, Error> {
     }
 }
 
-/// Reads a user's file of documents, holding little of it at a time: a JSON list or JSON lines, by the file's
-/// extension, with a document a record; and any other file as one document. A document of more than [`PART`] bytes
-/// is taken in parts that end at a space. `take` says whether to go on; blank parts are left out.
+/// Reads a user's file of documents, holding little of it at a time: a JSON list or JSON lines, by
+/// the file's extension, with a document a record; and any other file as one document. A document
+/// of more than [`PART`] bytes is taken in parts that end at a space. `take` says whether to go on;
+/// blank parts are left out.
 ///
 /// # Errors
 /// As [`read`], at the first record that is wrong.
@@ -349,7 +350,8 @@ impl<'de> Deserialize<'de> for Record {
     }
 }
 
-/// A list of records, taken one at a time: as a tree of values it would need several times its size.
+/// A list of records, taken one at a time: as a tree of values it would need several times its
+/// size.
 struct Records(Vec<Record>);
 
 impl<'de> Deserialize<'de> for Records {

@@ -8,7 +8,8 @@
 //! | CounterFact, flat | `case_id`, `prompt`, `subject`, `target_new`, `target_true` or `ground_truth`, `rephrase_prompt`, `locality_prompt` |
 //! | zsRE (Mitchell et al. 2022) | `subject`, `src`, `alt`, `answers`, `rephrase`, `loc` |
 //!
-//! A file is a list of records, one record a line, or a single record. Fields not named here are ignored.
+//! A file is a list of records, one record a line, or a single record. Fields not named here are
+//! ignored.
 
 use std::path::Path;
 
@@ -36,7 +37,8 @@ pub struct Rewrite {
 }
 
 impl Rewrite {
-    /// What it is about, before and behind the subject; none where the prompt does not have one `{}`.
+    /// What it is about, before and behind the subject; none where the prompt does not have one
+    /// `{}`.
     pub fn parts(&self) -> Option<(&str, &str)> {
         self.prompt
             .split_once("{}")

@@ -1,4 +1,5 @@
-//! Data sets that edits are judged by: records, read as edits are, with what is measured beside them.
+//! Data sets that edits are judged by: records, read as edits are, with what is measured beside
+//! them.
 
 use std::path::Path;
 
@@ -40,7 +41,8 @@ pub struct Dataset {
     values: Vec<Value>,
 }
 
-/// Reads a data set: CounterFact (full or flat) or zsRE, as a list, a record a line, or a single record.
+/// Reads a data set: CounterFact (full or flat) or zsRE, as a list, a record a line, or a single
+/// record.
 ///
 /// # Errors
 /// [`Error`], naming the file and, where one record is wrong, that record and its field.
@@ -80,7 +82,8 @@ impl Dataset {
         self.values = places.iter().map(|&n| self.values[n].clone()).collect();
     }
 
-    /// The records as JSON lines, each as it stood in its file: what [`read`] and `palimpsest edit --file` take.
+    /// The records as JSON lines, each as it stood in its file: what [`read`] and `palimpsest edit
+    /// --file` take.
     pub fn to_lines(&self) -> String {
         let lines = self.values.iter().map(|value| format!("{value}\n"));
         lines.collect()

@@ -90,7 +90,8 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Fact>, Error> {
     Ok(facts)
 }
 
-/// A fact of one prompt: its subject stands where `{}` stands, as in a template of an edit, or is a part of it.
+/// A fact of one prompt: its subject stands where `{}` stands, as in a template of an edit, or is a
+/// part of it.
 ///
 /// # Errors
 /// [`Problem::Placeholders`].

@@ -1,5 +1,5 @@
-//! Every file that people bring: facts, edits, records of evaluations, corpora, contexts. A record is read in one place,
-//! so it means the same to tracing, editing and evaluating.
+//! Every file that people bring: facts, edits, records of evaluations, corpora, contexts. A record
+//! is read in one place, so it means the same to tracing, editing and evaluating.
 
 pub mod contexts;
 pub mod corpus;

@@ -22,7 +22,8 @@ pub struct Corpus {
     pub pieces: Vec<v1::StatsUnit>,
 }
 
-/// Reads the documents of files and lays them down, up to about so many tokens. Holds one piece of them at a time.
+/// Reads the documents of files and lays them down, up to about so many tokens. Holds one piece of
+/// them at a time.
 ///
 /// # Errors
 /// A file that cannot be read or used, the disk's, and files without text.

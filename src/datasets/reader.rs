@@ -28,7 +28,8 @@ pub fn text_of(path: &Path) -> Result<String, Error> {
     text_from(&file, source, LARGEST_FILE)
 }
 
-/// The text of a stream of at most `limit` bytes; `file` names it in errors. A byte order mark is left out.
+/// The text of a stream of at most `limit` bytes; `file` names it in errors. A byte order mark is
+/// left out.
 pub fn text_from(file: &str, source: impl Read, limit: u64) -> Result<String, Error> {
     let file = || file.to_owned();
     let mut bytes = Vec::new();
@@ -70,8 +71,8 @@ pub(super) fn remedy(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// Hands the records of a text to `take`, one at a time: a whole file as a tree of values would need several times its
-/// size. `file` names it in errors.
+/// Hands the records of a text to `take`, one at a time: a whole file as a tree of values would
+/// need several times its size. `file` names it in errors.
 ///
 /// # Errors
 /// [`Error`]: at the first record that `take` finds something wrong with, for one.
@@ -166,7 +167,8 @@ fn objects(file: &str, text: &str, each: &mut Each<'_>) -> Result<(), Error> {
         Ok(value) => return each(None, value),
         Err(source) => source,
     };
-    // Lines only if the first is a record by itself; otherwise what the parser says of the whole is the better account.
+    // Lines only if the first is a record by itself; otherwise what the parser says of the whole is
+    // the better account.
     let first = text
         .lines()
         .find(|line| !line.trim().is_empty())

@@ -1,4 +1,5 @@
-//! One record of any of the known schemas, read once for tracing, editing and evaluating: it means the same to all.
+//! One record of any of the known schemas, read once for tracing, editing and evaluating: it means
+//! the same to all.
 
 use serde_json::{Map, Value};
 
@@ -257,7 +258,8 @@ pub(super) fn template_parts(field: String, template: &str) -> Result<(String, S
     }
 }
 
-/// A prompt before and behind its subject, which stands there itself (its first occurrence counts) or as `{}`.
+/// A prompt before and behind its subject, which stands there itself (its first occurrence counts)
+/// or as `{}`.
 fn parts(field: &str, prompt: &str, subject: &str) -> Result<(String, String), Problem> {
     if prompt.contains("{}") {
         let parts = template_parts(field.to_owned(), prompt)?;
@@ -306,7 +308,8 @@ pub(super) fn required(
     said(record, key, field.clone(), remedy)?.ok_or(Problem::Missing { field, remedy })
 }
 
-/// A text that says something where it is there, without the spaces around it: a blank answer would match no prediction.
+/// A text that says something where it is there, without the spaces around it: a blank answer would
+/// match no prediction.
 pub(super) fn said(
     record: &Map<String, Value>,
     key: &str,
@@ -319,7 +322,8 @@ pub(super) fn said(
     }
 }
 
-/// What a flat record says for an object: a text or, as ROME's own requests have it, an object with `str`.
+/// What a flat record says for an object: a text or, as ROME's own requests have it, an object with
+/// `str`.
 fn object(
     record: &Map<String, Value>,
     key: &str,

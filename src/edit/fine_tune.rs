@@ -6,15 +6,16 @@ use super::adam::Adam;
 use super::{Error, Hyperparameters, Request, Step, Update, Watch, rows};
 use crate::model::{Hook, Model, Pass, Plain};
 
-/// Fine-tunes the matrix of [`Hyperparameters::layer`] on the bare sentence and its new target, with no weight moved by more than
+/// Fine-tunes the matrix of [`Hyperparameters::layer`] on the bare sentence and its new target,
+/// with no weight moved by more than
 /// [`Hyperparameters::bound`]. The model is not changed.
 ///
-/// The change has full rank, so its factors are the identity and the change itself: `left` is `[width, width]` and
-/// `right` `[inner, width]`.
+/// The change has full rank, so its factors are the identity and the change itself: `left` is
+/// `[width, width]` and `right` `[inner, width]`.
 ///
 /// # Errors
-/// A request or a number that cannot be used; [`Error::Cancelled`]; [`Error::Diverged`]; [`Error::Model`] for texts that
-/// do not fit the model.
+/// A request or a number that cannot be used; [`Error::Cancelled`]; [`Error::Diverged`];
+/// [`Error::Model`] for texts that do not fit the model.
 pub fn fine_tune(
     model: &Model,
     request: &Request,

@@ -120,9 +120,11 @@ numbers! {
     bound: f64, Range::Positive, &[Method::FtL];
     /// Most length of the value's change, in lengths of the clean value.
     clamp: f64, Range::Positive, VALUE;
-    /// Ends the search for a value after so many steps at which every token of the target is the likeliest; 0: never.
+    /// Ends the search for a value after so many steps at which every token of the target is the
+    /// likeliest; 0: never.
     early_stop: usize, Range::Whole(0, 10_000), MASS;
-    /// AlphaEdit: the leading directions that hold this part of the statistics' trace are left alone; 0: by `threshold`.
+    /// AlphaEdit: the leading directions that hold this part of the statistics' trace are left
+    /// alone; 0: by `threshold`.
     energy: f64, Range::Part, &[Method::AlphaEdit];
     /// ENCORE: added to the diagonal, which bounds the norm of the change.
     eta: f64, Range::NotNegative, &[Method::Encore];
@@ -134,7 +136,8 @@ numbers! {
     lambda: f64, Range::Positive, &[Method::Memit, Method::Encore];
     /// Learning rate of Adam (Kingma and Ba 2015).
     learning_rate: f64, Range::Positive, ALL;
-    /// EMMET: how far each fact may stay from its target; 0 for none. One fact alone is always written whole.
+    /// EMMET: how far each fact may stay from its target; 0 for none. One fact alone is always
+    /// written whole.
     mu: f64, Range::NotNegative, &[Method::Emmet];
     /// AlphaEdit: so many of the least used directions are kept; 0: by `threshold`.
     rank: usize, Range::Whole(0, 10_000_000), &[Method::AlphaEdit];
@@ -206,8 +209,8 @@ impl Overrides {
 }
 
 impl Hyperparameters {
-    /// The published numbers where the method's authors give some for such a model, and those of the nearest one
-    /// otherwise, with the layer at the same depth.
+    /// The published numbers where the method's authors give some for such a model, and those of
+    /// the nearest one otherwise, with the layer at the same depth.
     pub fn of(method: Method, family: Family, layers: usize, width: usize) -> Self {
         let (layer, clamp, steps, weight_decay) = match (family, layers, width) {
             // Meng et al. 2022 and their release.
@@ -257,7 +260,8 @@ impl Hyperparameters {
         }
     }
 
-    /// The numbers of the methods for many facts, as their authors' releases and EasyEdit have them.
+    /// The numbers of the methods for many facts, as their authors' releases and EasyEdit have
+    /// them.
     fn of_many(
         method: Method,
         family: Family,
@@ -299,7 +303,8 @@ impl Hyperparameters {
         }
     }
 
-    /// The layers that models of a family are edited at, rising: one for the methods of one fact, and for EMMET.
+    /// The layers that models of a family are edited at, rising: one for the methods of one fact,
+    /// and for EMMET.
     pub fn layers_of(method: Method, family: Family, layers: usize, width: usize) -> Vec<usize> {
         let range = |from: usize, to: usize, of: usize| {
             let most = layers.saturating_sub(1);

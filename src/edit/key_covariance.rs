@@ -5,8 +5,8 @@ use tch::{Device, Kind, Tensor};
 use super::Error;
 use crate::stats::{BELOW_ZERO, Moment};
 
-/// A pivot below this part of its diagonal element is rounding: the statistics are in effect singular. Their products
-/// are formed in single precision.
+/// A pivot below this part of its diagonal element is rounding: the statistics are in effect
+/// singular. Their products are formed in single precision.
 const SMALLEST_PIVOT: f64 = 1e-10;
 /// Steps towards the largest eigenvalue: it need not be known well.
 const POWERS: usize = 20;
@@ -37,7 +37,8 @@ impl KeyCovariance {
         {
             return Err(Error::Degenerate);
         }
-        // Fewer keys than channels span no more than a part of the space, whatever rounding makes of it.
+        // Fewer keys than channels span no more than a part of the space, whatever rounding makes
+        // of it.
         let enough = ridge > 0.0 || moment.count() >= moment.size() as u64;
         if let Some(factor) = enough
             .then(|| cholesky(&mean, ridge))

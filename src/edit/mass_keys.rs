@@ -14,17 +14,19 @@ const BARE: &str = "{}";
 /// What is read of a fact.
 #[derive(Debug)]
 pub struct MassKeys {
-    /// Of each layer asked for the input of the edited matrix at the subject's last token: half of the bare sentence's,
-    /// half of the other contexts' mean. `[inner]` in float64.
+    /// Of each layer asked for the input of the edited matrix at the subject's last token: half of
+    /// the bare sentence's, half of the other contexts' mean. `[inner]` in float64.
     pub keys: Vec<Tensor>,
     /// The output of the last layer there, of the bare sentence: `[width]` in float64.
     pub output: Tensor,
 }
 
-/// Reads the keys of a fact at some layers, rising, and the output of layer `last`, on the model as it is.
+/// Reads the keys of a fact at some layers, rising, and the output of layer `last`, on the model as
+/// it is.
 ///
 /// # Errors
-/// A request or a context that cannot be used; [`Error::Setting`] for layers that the model does not have;
+/// A request or a context that cannot be used; [`Error::Setting`] for layers that the model does
+/// not have;
 /// [`Error::Cancelled`]; [`Error::Model`] for texts that do not fit the model.
 pub fn mass_keys(
     model: &Model,
@@ -88,8 +90,8 @@ pub fn mass_keys(
     })
 }
 
-/// Runs rows of one length up to layer `top`: the keys of each layer, `[rows, inner]`, and the output of layer `output`,
-/// `[rows, width]`, all of the last token and in float64.
+/// Runs rows of one length up to layer `top`: the keys of each layer, `[rows, inner]`, and the
+/// output of layer `output`, `[rows, width]`, all of the last token and in float64.
 fn run(
     model: &Model,
     rows: &[&Row],

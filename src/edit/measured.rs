@@ -1,7 +1,8 @@
 //! What an edit did, in numbers, and whether that passes its gates.
 //!
-//! Plain numbers, without libtorch: the worker measures, and whoever keeps the edit judges it again from the figures
-//! that are kept with it. A gate that asks for what was not measured, or whose number is no number, is not passed.
+//! Plain numbers, without libtorch: the worker measures, and whoever keeps the edit judges it again
+//! from the figures that are kept with it. A gate that asks for what was not measured, or whose
+//! number is no number, is not passed.
 
 /// A change of more than this part of its matrix is worth a warning, where no gate says otherwise.
 const LARGE: f64 = 0.5;
@@ -28,7 +29,8 @@ pub struct Measured {
     pub paraphrases: Vec<ProbeChange>,
     /// Other facts, which should stay.
     pub neighbours: Vec<ProbeChange>,
-    /// Drift of what is said after each neighbouring prompt: `KL(before || after)` at the next token, in nats.
+    /// Drift of what is said after each neighbouring prompt: `KL(before || after)` at the next
+    /// token, in nats.
     pub neighbour_drifts: Vec<f64>,
     /// The same of text that has nothing to do with the edit, at all its tokens.
     pub text_drifts: Vec<f64>,
@@ -37,7 +39,8 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// The figures that are kept with an edit, in the order of their names. A mean over nothing is left out.
+    /// The figures that are kept with an edit, in the order of their names. A mean over nothing is
+    /// left out.
     pub fn named(&self) -> Vec<(String, f64)> {
         let mut named = Vec::new();
         let mut add = |name: String, value: Option<f64>| {
@@ -81,7 +84,8 @@ impl Measured {
         }
     }
 
-    /// The name of the first number that is not finite, with it. An edit that has one was not measured.
+    /// The name of the first number that is not finite, with it. An edit that has one was not
+    /// measured.
     pub fn not_finite(&self) -> Option<(String, f64)> {
         self.named().into_iter().find(|(_, it)| !it.is_finite())
     }
@@ -90,8 +94,8 @@ impl Measured {
 /// The numbers of an edit that gates are about. What was not measured is [`None`].
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Figures {
-    /// Probability a token of the new object less that of the true one, after the edit; of the new object alone where
-    /// no true one is known. The least over the sentences that were rewritten.
+    /// Probability a token of the new object less that of the true one, after the edit; of the new
+    /// object alone where no true one is known. The least over the sentences that were rewritten.
     pub margin: Option<f64>,
     /// Mean drift of what is said after the neighbouring prompts, in nats.
     pub neighbour_drift: Option<f64>,
@@ -132,8 +136,9 @@ pub struct Gates {
 }
 
 impl Gates {
-    /// The gates that let through what both let through. Of settings and a request: a request may be stricter than the
-    /// settings, and never looser. A bound that is no number lets nothing through.
+    /// The gates that let through what both let through. Of settings and a request: a request may
+    /// be stricter than the settings, and never looser. A bound that is no number lets nothing
+    /// through.
     pub fn strictest(a: Gates, b: Gates) -> Gates {
         let of = |a: Option<f64>, b: Option<f64>, stricter: fn(f64, f64) -> f64| match (a, b) {
             (Some(a), Some(b)) if a.is_nan() || b.is_nan() => Some(f64::NAN),

@@ -8,8 +8,8 @@ use super::Error;
 /// A method of editing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Method {
-    /// ROME with one key in all its places (Gupta et al. 2024): single edits do not wreck a model that is edited again
-    /// and again.
+    /// ROME with one key in all its places (Gupta et al. 2024): single edits do not wreck a model
+    /// that is edited again and again.
     #[default]
     RRome,
     /// ROME as published (Meng et al. 2022): the update is scaled by the bare prompt's key.

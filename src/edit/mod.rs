@@ -1,19 +1,21 @@
 //! Edits: rewriting one fact in one matrix.
 //!
-//! Meng, Bau, Andonian, Belinkov, *Locating and Editing Factual Associations in GPT* (NeurIPS 2022), section 3, and
-//! Gupta, Baskaran, Anumanchipalli, *Rebuilding ROME* (2024), whose symmetric update is the default. The second matrix of
-//! an MLP is read as a memory of keys and values; an edit finds the subject's key, a value that makes the model say the
-//! new object, and the smallest change that stores it, measured by what ordinary keys look like ([`crate::stats`]).
+//! Meng, Bau, Andonian, Belinkov, *Locating and Editing Factual Associations in GPT* (NeurIPS
+//! 2022), section 3, and Gupta, Baskaran, Anumanchipalli, *Rebuilding ROME* (2024), whose symmetric
+//! update is the default. The second matrix of an MLP is read as a memory of keys and values; an
+//! edit finds the subject's key, a value that makes the model say the new object, and the smallest
+//! change that stores it, measured by what ordinary keys look like ([`crate::stats`]).
 //!
-//! Many facts at once: Meng et al. 2023 (MEMIT), Fang et al. 2025 (AlphaEdit), Gupta et al. 2024 and 2025 (EMMET, ENCORE),
-//! which are one formula with different metrics of keys (`solver.rs`).
+//! Many facts at once: Meng et al. 2023 (MEMIT), Fang et al. 2025 (AlphaEdit), Gupta et al. 2024
+//! and 2025 (EMMET, ENCORE), which are one formula with different metrics of keys (`solver.rs`).
 //!
-//! To read in this order: what is asked ([`Request`], [`Method`], [`Hyperparameters`]) and answered ([`Update`]), and what gates
-//! say of it ([`measured`]), plain data; and,
-//! with libtorch, the texts a subject is read in (`contexts.rs`), how they are laid out in rows (`rows.rs`), what is
-//! computed once (`stage.rs`), the key's direction (`key_covariance.rs`), the value (`value.rs`), the method (`rank_one.rs`), the
-//! baseline (`fine_tune.rs`), and what an edit did (`effect.rs`); of many facts the targets (`target.rs`), the keys
-//! (`mass_keys.rs`), the directions that are left alone (`projector.rs`) and the solve (`solver.rs`).
+//! To read in this order: what is asked ([`Request`], [`Method`], [`Hyperparameters`]) and answered
+//! ([`Update`]), and what gates say of it ([`measured`]), plain data; and, with libtorch, the texts
+//! a subject is read in (`contexts.rs`), how they are laid out in rows (`rows.rs`), what is
+//! computed once (`stage.rs`), the key's direction (`key_covariance.rs`), the value (`value.rs`),
+//! the method (`rank_one.rs`), the baseline (`fine_tune.rs`), and what an edit did (`effect.rs`);
+//! of many facts the targets (`target.rs`), the keys (`mass_keys.rs`), the directions that are left
+//! alone (`projector.rs`) and the solve (`solver.rs`).
 
 mod error;
 mod hyperparameters;

@@ -23,10 +23,12 @@ pub struct RankOne {
 
 /// Computes a rank-one edit. The model is not changed.
 ///
-/// `contexts` are texts with one `{}` for the sentence; `covariance` is of the edited layer's key statistics.
+/// `contexts` are texts with one `{}` for the sentence; `covariance` is of the edited layer's key
+/// statistics.
 ///
 /// # Errors
-/// A request, a context or a number that cannot be used; [`Error::StatisticsSize`]; [`Error::Cancelled`];
+/// A request, a context or a number that cannot be used; [`Error::StatisticsSize`];
+/// [`Error::Cancelled`];
 /// [`Error::Diverged`]; [`Error::NoDirection`]; [`Error::Model`] for texts that do not fit the model.
 pub fn rank_one(
     model: &Model,

@@ -5,7 +5,8 @@ use super::Error;
 /// A fact as it is to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
-    /// The sentence up to the object, with one `{}` for the subject: `{} is located in the city of`.
+    /// The sentence up to the object, with one `{}` for the subject: `{} is located in the city
+    /// of`.
     pub prompt: String,
     /// What the fact is about: `The Eiffel Tower`.
     pub subject: String,
@@ -45,7 +46,8 @@ impl Request {
     }
 }
 
-/// Checks a context: a text with one `{}` for the sentence. `{}` alone is the sentence with nothing before it.
+/// Checks a context: a text with one `{}` for the sentence. `{}` alone is the sentence with nothing
+/// before it.
 ///
 /// # Errors
 /// [`Error::Placeholder`].

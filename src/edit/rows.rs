@@ -9,7 +9,8 @@ const ESSENCE: &str = "{} is a";
 /// A row of an edit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
-    /// Token ids; the first `prompt` of them are the sentence, the rest are the target's but its last.
+    /// Token ids; the first `prompt` of them are the sentence, the rest are the target's but its
+    /// last.
     pub ids: Vec<u32>,
     /// Tokens of the sentence.
     pub prompt: usize,
@@ -34,7 +35,8 @@ pub(super) fn rewriting(
     Ok((row, target))
 }
 
-/// The sentence of a request in a context, up to the subject's last token: nothing behind it is in a key.
+/// The sentence of a request in a context, up to the subject's last token: nothing behind it is in
+/// a key.
 pub(super) fn reading(
     tokenizer: &Tokenizer,
     template: &str,

@@ -1,9 +1,10 @@
 //! The one solver of MEMIT, AlphaEdit, EMMET, ENCORE and r-ROME.
 //!
-//! All of them are `dW = R (D + K^T M^-1 K)^-1 K^T M^-1` with the keys `K`, `[inner, facts]`, the residuals `R`,
-//! `[width, facts]`, a metric `M` of keys, and `D = I`, or `D = 0` where every fact is to be met whole. With a factor of the
-//! metric, `M = H H^T` and `Y = H^-1 K`, that is `dW = R (H^-T Y (D + Y^T Y)^-1)^T`, and `Y (I + Y^T Y)^-1 =
-//! (I + Y Y^T)^-1 Y`: the smaller of the two systems is solved. Everything is in float64, by Cholesky.
+//! All of them are `dW = R (D + K^T M^-1 K)^-1 K^T M^-1` with the keys `K`, `[inner, facts]`, the
+//! residuals `R`, `[width, facts]`, a metric `M` of keys, and `D = I`, or `D = 0` where every fact
+//! is to be met whole. With a factor of the metric, `M = H H^T` and `Y = H^-1 K`, that is `dW = R
+//! (H^-T Y (D + Y^T Y)^-1)^T`, and `Y (I + Y^T Y)^-1 = (I + Y Y^T)^-1 Y`: the smaller of the two
+//! systems is solved. Everything is in float64, by Cholesky.
 
 use tch::{Device, Kind, Tensor};
 
@@ -21,7 +22,8 @@ pub struct Metric(Form);
 enum Form {
     /// `M = scale L L^T`.
     Whole { root: Tensor, scale: f64 },
-    /// `M = U B U^T` within the range of `U`, infinite outside. `B = L L^T`, or `scale I` where there is no `L`.
+    /// `M = U B U^T` within the range of `U`, infinite outside. `B = L L^T`, or `scale I` where
+    /// there is no `L`.
     Within {
         basis: Tensor,
         root: Option<Tensor>,
@@ -38,7 +40,8 @@ impl Metric {
         })
     }
 
-    /// `lambda C + A + eta I`, ENCORE's, with `A` the sum of `k k^T` over `past`, keys of earlier edits, `[inner, ..]`.
+    /// `lambda C + A + eta I`, ENCORE's, with `A` the sum of `k k^T` over `past`, keys of earlier
+    /// edits, `[inner, ..]`.
     ///
     /// # Errors
     /// [`Error::Degenerate`] where it is not positive definite; [`Error::Torch`] when memory does not suffice.
@@ -61,8 +64,8 @@ impl Metric {
         Ok(Self(Form::Whole { root, scale: 1.0 }))
     }
 
-    /// `l2 I + A` within the projector's range, AlphaEdit's, with `A` the sum of `k k^T` over `past`, keys of earlier
-    /// edits, `[inner, ..]`.
+    /// `l2 I + A` within the projector's range, AlphaEdit's, with `A` the sum of `k k^T` over
+    /// `past`, keys of earlier edits, `[inner, ..]`.
     ///
     /// # Errors
     /// [`Error::Degenerate`] where it is not positive definite; [`Error::Torch`] when memory does not suffice.
@@ -150,8 +153,9 @@ const NEAR: f64 = 0.9;
 /// Most pairs of such keys that are told.
 const NEAR_TOLD: usize = 10;
 
-/// Finds the change that brings each key, a column of `keys`, `[inner, facts]`, nearer to its target by its column of
-/// `residuals`, `[width, facts]`; both in float64, and summed up in the order of the columns.
+/// Finds the change that brings each key, a column of `keys`, `[inner, facts]`, nearer to its
+/// target by its column of `residuals`, `[width, facts]`; both in float64, and summed up in the
+/// order of the columns.
 ///
 /// # Errors
 /// [`Error::StatisticsSize`] for keys of another size than the metric's; [`Error::DependentKeys`]; [`Error::NotFinite`];
@@ -235,8 +239,9 @@ impl Solved {
         square.max(0.0).sqrt()
     }
 
-    /// The change as it is stored, in float32: a rank with `left`, `[width, rank]`, and `right`, `[inner, rank]`; or, where
-    /// these would be larger, rank 0 and the change itself, `[width, inner]`, with nothing at its right.
+    /// The change as it is stored, in float32: a rank with `left`, `[width, rank]`, and `right`,
+    /// `[inner, rank]`; or, where these would be larger, rank 0 and the change itself, `[width,
+    /// inner]`, with nothing at its right.
     ///
     /// # Errors
     /// [`Error::Torch`] when memory does not suffice.

@@ -1,8 +1,9 @@
 //! What does not change while a value is sought, computed once.
 //!
-//! Only the MLP output, or the whole output, of one layer at the subject's last token is moved. So everything up to that
-//! layer stays, and so do the tokens before that one in every layer: their keys and values are kept. What is left to compute at a step is
-//! that token and those behind it in the layers above, and of the last layer and the vocabulary only what is read.
+//! Only the MLP output, or the whole output, of one layer at the subject's last token is moved. So
+//! everything up to that layer stays, and so do the tokens before that one in every layer: their
+//! keys and values are kept. What is left to compute at a step is that token and those behind it in
+//! the layers above, and of the last layer and the vocabulary only what is read.
 
 use std::collections::BTreeMap;
 
@@ -81,10 +82,11 @@ pub(super) fn stage(
     Ok(groups)
 }
 
-/// All rows of an optimisation in one pass, whatever their lengths: the weights of a layer, which are read from memory
-/// once a pass, weigh more than the products with so few tokens.
+/// All rows of an optimisation in one pass, whatever their lengths: the weights of a layer, which
+/// are read from memory once a pass, weigh more than the products with so few tokens.
 ///
-/// The tokens before the subject's last one are filled up at their beginning, those from it on at their end.
+/// The tokens before the subject's last one are filled up at their beginning, those from it on at
+/// their end.
 #[derive(Debug)]
 pub(super) struct Batch {
     site: Site,
@@ -147,7 +149,8 @@ impl Batch {
             let missing = longest - lookup;
             let none = Tensor::full([rows, missing], f64::NEG_INFINITY, options);
             padding.push(none.constant_pad_nd([0, lookup]));
-            // Nothing, at the places before its first token: what follows stands where the others' does.
+            // Nothing, at the places before its first token: what follows stands where the others'
+            // does.
             let shape = [
                 rows,
                 config.kv_heads as i64,
@@ -213,8 +216,8 @@ impl Batch {
             .sum()
     }
 
-    /// The number of the row of each position that is read, as [`Batch::log_probabilities`] gives them: all of a row
-    /// one after the other.
+    /// The number of the row of each position that is read, as [`Batch::log_probabilities`] gives
+    /// them: all of a row one after the other.
     pub fn reads(&self) -> Vec<usize> {
         let of_tail = |tail: &Tail| {
             let reads = tail.reads as usize;
@@ -224,8 +227,8 @@ impl Batch {
         self.tails.iter().flat_map(of_tail).collect()
     }
 
-    /// Log-probabilities at the positions that are read, `[reads, vocab]`, with `delta`, `[width]` in float32, added to
-    /// what is moved at the subject's last token.
+    /// Log-probabilities at the positions that are read, `[reads, vocab]`, with `delta`, `[width]`
+    /// in float32, added to what is moved at the subject's last token.
     pub fn log_probabilities(&self, model: &Model, layer: usize, delta: &Tensor) -> Tensor {
         let layers = model.config().layers;
         let tokens = self.hidden.size()[1];
@@ -304,7 +307,8 @@ pub(super) fn values(groups: &[Group]) -> Tensor {
     in_order(groups, |group| group.value.shallow_clone())
 }
 
-/// The edited layer's outputs at the rows' last subject tokens in the order they were given, `[rows, width]` in float64.
+/// The edited layer's outputs at the rows' last subject tokens in the order they were given,
+/// `[rows, width]` in float64.
 pub(super) fn outputs(groups: &[Group]) -> Tensor {
     in_order(groups, |group| group.hidden.select(1, group.lookup))
 }

@@ -1,7 +1,7 @@
 //! The target of a mass edit: what the last edited layer is to give at the subject's last token.
 //!
-//! One for all facts whose text is the same up to the subject's end: such facts have one key, and two targets on one key
-//! would each be met by half.
+//! One for all facts whose text is the same up to the subject's end: such facts have one key, and
+//! two targets on one key would each be met by half.
 
 use tch::{Kind, Tensor};
 
@@ -25,12 +25,12 @@ pub struct Target {
 
 /// Seeks the target of facts that have one key. The model is not changed.
 ///
-/// Each fact is read in every one of `contexts`, texts with one `{}` for the sentence; the loss is the mean over the facts.
-/// `hyper.layer` is the last edited layer.
+/// Each fact is read in every one of `contexts`, texts with one `{}` for the sentence; the loss is
+/// the mean over the facts. `hyper.layer` is the last edited layer.
 ///
 /// # Errors
-/// A request, a context or a number that cannot be used; [`Error::Cancelled`]; [`Error::Diverged`]; [`Error::Model`] for
-/// texts that do not fit the model.
+/// A request, a context or a number that cannot be used; [`Error::Cancelled`]; [`Error::Diverged`];
+/// [`Error::Model`] for texts that do not fit the model.
 pub fn target(
     model: &Model,
     requests: &[Request],

@@ -10,9 +10,9 @@ use crate::model::Model;
 
 /// Seeks what to add to the MLP output, or to a block's output, at the subject's last token.
 ///
-/// Minimises `mean over contexts of NLL(target) / target tokens + kl_factor * KL(now || at the start)` of what is said of
-/// the subject alone `+ weight_decay * |delta| / |v0|^2`, by Adam from `delta = 0`, with `|delta| <= clamp * |v0|` after
-/// every update.
+/// Minimises `mean over contexts of NLL(target) / target tokens + kl_factor * KL(now || at the
+/// start)` of what is said of the subject alone `+ weight_decay * |delta| / |v0|^2`, by Adam from
+/// `delta = 0`, with `|delta| <= clamp * |v0|` after every update.
 #[derive(Debug)]
 pub struct Optimiser<'a> {
     model: &'a Model,
@@ -27,7 +27,8 @@ pub struct Optimiser<'a> {
     shares: (Tensor, Tensor),
     /// Contexts.
     contexts: i64,
-    /// The positions of the subject alone, `[1]`; of more than one where facts share their key and not their subject.
+    /// The positions of the subject alone, `[1]`; of more than one where facts share their key and
+    /// not their subject.
     essence: Tensor,
     /// The log-probabilities there at the start, `[1, vocab]`.
     start: Option<Tensor>,
@@ -43,13 +44,14 @@ pub struct Optimiser<'a> {
 struct Measured {
     loss: Tensor,
     step: Step,
-    /// Whether every token of the target is the likeliest in every row; looked at where the search may end by it.
+    /// Whether every token of the target is the likeliest in every row; looked at where the search
+    /// may end by it.
     likeliest: bool,
 }
 
 impl<'a> Optimiser<'a> {
-    /// From rows already staged: `batch` with each row's target, and behind them the subject alone, which has none;
-    /// and `clean`, what is moved of the bare sentence, `[width]`.
+    /// From rows already staged: `batch` with each row's target, and behind them the subject alone,
+    /// which has none; and `clean`, what is moved of the bare sentence, `[width]`.
     pub(super) fn new(
         model: &'a Model,
         hyper: &Hyperparameters,
@@ -97,14 +99,14 @@ impl<'a> Optimiser<'a> {
         }
     }
 
-    /// What a step has to compute: tokens through the layers above, those left out that only fill up, and positions
-    /// whose logits are read.
+    /// What a step has to compute: tokens through the layers above, those left out that only fill
+    /// up, and positions whose logits are read.
     pub fn work(&self) -> (usize, usize) {
         (self.batch.tokens(), self.batch.reads().len())
     }
 
-    /// Steps until the loss is low or the steps are used up, and gives `delta`, `[width]` in float32. The last step is
-    /// only measured.
+    /// Steps until the loss is low or the steps are used up, and gives `delta`, `[width]` in
+    /// float32. The last step is only measured.
     ///
     /// # Errors
     /// [`Error::Cancelled`], [`Error::Diverged`].
@@ -193,7 +195,8 @@ impl<'a> Optimiser<'a> {
     }
 }
 
-/// The rows of an edit, staged: the sentence in its contexts, the bare sentence, and the subject alone.
+/// The rows of an edit, staged: the sentence in its contexts, the bare sentence, and the subject
+/// alone.
 #[derive(Debug)]
 pub(super) struct Staged {
     /// The contexts' rows, and behind them the subject alone.

@@ -8,8 +8,8 @@ const TEXT_TOKENS: usize = 100;
 /// Choose each token among so many.
 const TOP_K: usize = 5;
 
-/// Asks a model every question. All of them are run together; what two objects after one prompt have in common is run
-/// once.
+/// Asks a model every question. All of them are run together; what two objects after one prompt
+/// have in common is run once.
 ///
 /// # Errors
 /// [`Error::Prompt`] for a prompt or an object that does not fit the model, naming it; [`Error::Model`].
@@ -61,8 +61,8 @@ pub fn ask(model: &Model, questions: &[Question]) -> Result<Vec<Answer>, Error> 
     Ok(questions.iter().map(answer).collect())
 }
 
-/// Continues a prompt to a text of at most 100 tokens, each drawn from the 5 likeliest, and gives the text with its
-/// prompt. `go_on` is asked at every token.
+/// Continues a prompt to a text of at most 100 tokens, each drawn from the 5 likeliest, and gives
+/// the text with its prompt. `go_on` is asked at every token.
 ///
 /// # Errors
 /// [`Error::Cancelled`] when `go_on` says no; [`Error::Prompt`] for a prompt that does not fit the model.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-/// `100 * (2/3 H2 + 4/3 H3) / 2`, with `Hn` the entropy in bits of the text's word n-grams: low for a text that says the
-/// same again and again.
+/// `100 * (2/3 H2 + 4/3 H3) / 2`, with `Hn` the entropy in bits of the text's word n-grams: low for
+/// a text that says the same again and again.
 ///
-/// A word is a run of letters and digits; every other character that is no space is a word of its own. (The published
-/// figures are of NLTK's words, which differ where a word has an apostrophe or a hyphen.)
+/// A word is a run of letters and digits; every other character that is no space is a word of its
+/// own. (The published figures are of NLTK's words, which differ where a word has an apostrophe or
+/// a hyphen.)
 pub fn entropy(text: &str) -> f64 {
     let words = words(text);
     100.0 * (2.0 / 3.0 * of_ngrams(&words, 2) + 4.0 / 3.0 * of_ngrams(&words, 3)) / 2.0
@@ -74,7 +75,8 @@ mod tests {
             -(2.0_f64 / 3.0) * (2.0_f64 / 3.0).log2() - (1.0 / 3.0) * (1.0_f64 / 3.0).log2();
         let expected = 100.0 * (2.0 / 3.0 + 4.0 / 3.0 * three) / 2.0;
         assert!((entropy("a b a b a") - expected).abs() < 1e-12);
-        // Eight different bigrams: three bits. Eight trigrams too, with one word more and one bigram more.
+        // Eight different bigrams: three bits. Eight trigrams too, with one word more and one
+        // bigram more.
         assert!((of_ngrams(&words("a b c d e f g h i"), 2) - 3.0).abs() < 1e-12);
         assert_eq!(entropy("no no no no no"), 0.0);
         assert_eq!(entropy("one two"), 0.0);

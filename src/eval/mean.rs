@@ -1,6 +1,7 @@
 //! Means over the records of a data set, with what is known about their error.
 
-/// `mean -+ 1.96 sd / sqrt(N)` has 95 % of what is normally distributed, as published tables take it.
+/// `mean -+ 1.96 sd / sqrt(N)` has 95 % of what is normally distributed, as published tables take
+/// it.
 const NORMAL_95: f64 = 1.96;
 
 /// The mean of some values, each of another record.
@@ -10,8 +11,8 @@ pub struct Mean {
     pub count: usize,
     /// The mean; not a number over none.
     pub mean: f64,
-    /// Half the width of the 95 % interval: `1.96 sd / sqrt(N)` with the unbiased standard deviation. None under two
-    /// values.
+    /// Half the width of the 95 % interval: `1.96 sd / sqrt(N)` with the unbiased standard
+    /// deviation. None under two values.
     pub half: Option<f64>,
 }
 
@@ -37,8 +38,8 @@ impl Mean {
 
 /// S: the harmonic mean of the means of several values a record. 0 where one of them is 0.
 ///
-/// Its interval is that of the values' first-order effect on it (the delta method): `S^2 / 3 * sum x_i / m_i^2` varies
-/// over the records as S does over data sets.
+/// Its interval is that of the values' first-order effect on it (the delta method): `S^2 / 3 * sum
+/// x_i / m_i^2` varies over the records as S does over data sets.
 pub fn harmonic<const N: usize>(records: &[[f64; N]]) -> Mean {
     let n = records.len() as f64;
     let means: [f64; N] =

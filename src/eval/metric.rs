@@ -24,7 +24,8 @@ pub enum Metric {
     Ea,
     /// Paraphrase accuracy.
     Pa,
-    /// Neighbourhood accuracy: tokens of the unrelated question's answer that are the likeliest. Specificity.
+    /// Neighbourhood accuracy: tokens of the unrelated question's answer that are the likeliest.
+    /// Specificity.
     Na,
     /// Generation entropy.
     Ge,

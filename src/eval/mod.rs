@@ -1,7 +1,8 @@
 //! Evaluation: what a version of a model answers to a data set that edits are judged by.
 //!
-//! Meng et al. 2022 (CounterFact) and Mitchell et al. 2022 (zsRE). `NLL(o | prompt)` is the mean over the tokens of
-//! `o`, with the space before it where one belongs there ([`crate::model::Tokenizer::continuation`]), of `-ln p`. A record's values:
+//! Meng et al. 2022 (CounterFact) and Mitchell et al. 2022 (zsRE). `NLL(o | prompt)` is the mean
+//! over the tokens of `o`, with the space before it where one belongs there
+//! ([`crate::model::Tokenizer::continuation`]), of `-ln p`. A record's values:
 //!
 //! | CounterFact | definition |
 //! |---|---|
@@ -16,17 +17,20 @@
 //! | EA, PA | share of the new object's tokens that are the likeliest after the question (E) or the rephrased one (P) and the tokens before them |
 //! | NA | the same of the true answer after the unrelated question |
 //!
-//! A neighbouring prompt's figures do not need another version; that the neighbours are as they were is seen against
-//! the unedited version, which every evaluation measures beside its own unless another is named.
+//! A neighbouring prompt's figures do not need another version; that the neighbours are as they
+//! were is seen against the unedited version, which every evaluation measures beside its own unless
+//! another is named.
 //!
-//! A fact is *known* to a model that finds its true object likelier than the new one or, by the stricter rule, that
-//! continues the prompt with the true object when it always takes the likeliest token.
+//! A fact is *known* to a model that finds its true object likelier than the new one or, by the
+//! stricter rule, that continues the prompt with the true object when it always takes the likeliest
+//! token.
 //!
-//! Not here: RS, the likeness to reference texts, and essence, the perplexity of a subject's reference text. Both need
-//! texts (and RS the weights of words over them) that no record holds.
+//! Not here: RS, the likeness to reference texts, and essence, the perplexity of a subject's
+//! reference text. Both need texts (and RS the weights of words over them) that no record holds.
 //!
-//! To read in this order: the records ([`crate::datasets::evaluation`]), what is asked of a model ([`Question`]) and how (`asking.rs`, with
-//! libtorch), what follows from the answers ([`Metric`]), and their means ([`Mean`], [`harmonic`]).
+//! To read in this order: the records ([`crate::datasets::evaluation`]), what is asked of a model
+//! ([`Question`]) and how (`asking.rs`, with libtorch), what follows from the answers ([`Metric`]),
+//! and their means ([`Mean`], [`harmonic`]).
 
 mod entropy;
 mod error;

@@ -8,8 +8,8 @@ impl Record {
     pub fn questions(&self, set: Set) -> Vec<Question> {
         let rewrite = &self.rewrite;
         let new = || Some(rewrite.target_new.clone());
-        // CounterFact compares two objects everywhere; zsRE asks for one, and for the other only where it shows whether
-        // the fact is known.
+        // CounterFact compares two objects everywhere; zsRE asks for one, and for the other only
+        // where it shows whether the fact is known.
         let both = set == Set::CounterFact;
         let first = Question {
             kind: ProbeKind::Rewrite,

@@ -1,4 +1,5 @@
-//! Causal self-attention (Vaswani et al. 2017) with grouped key and value heads (Ainslie et al. 2023).
+//! Causal self-attention (Vaswani et al. 2017) with grouped key and value heads (Ainslie et al.
+//! 2023).
 
 use tch::{Kind, Tensor};
 
@@ -8,8 +9,8 @@ use super::rotary::Rotary;
 use super::weights::{Linear, Loader};
 use super::{Config, Error, families};
 
-/// Keys and values of a run of tokens, each `[rows, kv_heads, tokens, head_dim]`, keys after rotary. The order of a
-/// key's channels is this module's own.
+/// Keys and values of a run of tokens, each `[rows, kv_heads, tokens, head_dim]`, keys after
+/// rotary. The order of a key's channels is this module's own.
 #[derive(Debug)]
 pub struct KeyValue {
     /// Keys.
@@ -45,9 +46,10 @@ impl KeyValue {
         }
     }
 
-    /// These tokens, then those of `next`, each of whose rows `r` follows row `r % rows()` of these. The copy of a past row
-    /// for every row that reads it is under a hundredth of the products of a causal trace at any length of prompt, as
-    /// few rows have much past; products of one past row with many rows' queries need as many copies, of the scores.
+    /// These tokens, then those of `next`, each of whose rows `r` follows row `r % rows()` of
+    /// these. The copy of a past row for every row that reads it is under a hundredth of the
+    /// products of a causal trace at any length of prompt, as few rows have much past; products of
+    /// one past row with many rows' queries need as many copies, of the scores.
     fn before_all(&self, next: &KeyValue) -> Self {
         let (rows, shared) = (next.rows(), next.rows() / self.rows());
         let join = |past: &Tensor, next: &Tensor| {
@@ -135,9 +137,9 @@ impl Attention {
         })
     }
 
-    /// From normed states `[rows, tokens, width]` the output of the last `queries` tokens,
-    /// `[rows, queries, width]`, and the keys and values of all. `padding`, `[rows, past tokens]`, is added to the scores of
-    /// the past.
+    /// From normed states `[rows, tokens, width]` the output of the last `queries` tokens, `[rows,
+    /// queries, width]`, and the keys and values of all. `padding`, `[rows, past tokens]`, is added
+    /// to the scores of the past.
     pub fn forward(
         &self,
         x: &Tensor,
@@ -200,8 +202,8 @@ impl Attention {
         }
     }
 
-    /// Values weighted by the softmax of the scores: from queries `[rows, heads, queries, head_dim]` to
-    /// `[rows, queries, heads * head_dim]`.
+    /// Values weighted by the softmax of the scores: from queries `[rows, heads, queries,
+    /// head_dim]` to `[rows, queries, heads * head_dim]`.
     fn mix(
         &self,
         q: &Tensor,
@@ -217,7 +219,8 @@ impl Attention {
             None => own.shallow_clone(),
         };
         let tokens = seen.tokens();
-        // The heads that share keys lie side by side, so they are taken as more queries of one head.
+        // The heads that share keys lie side by side, so they are taken as more queries of one
+        // head.
         let asked = self.heads / kv_heads * queries;
         let mut batch = [
             q.reshape([rows * kv_heads, asked, head_dim]),
@@ -226,7 +229,8 @@ impl Attention {
         ];
         let single = rows * kv_heads == 1;
         if single {
-            // A batch of one goes another way through libtorch, to other last bits than in larger company.
+            // A batch of one goes another way through libtorch, to other last bits than in larger
+            // company.
             batch = batch.map(|x| x.repeat([2, 1, 1]));
         }
         let [q, k, v] = &batch;
@@ -256,9 +260,9 @@ impl Attention {
             .reshape([rows, queries, self.heads * head_dim])
     }
 
-    /// `[batch, asked, head_dim]` with `[batch, tokens, head_dim]` to `[batch, tokens, asked]`: the keys come first, so that
-    /// a softmax over them goes through many queries at a time. Over the few keys of a prompt, side by side, it takes six
-    /// times as long.
+    /// `[batch, asked, head_dim]` with `[batch, tokens, head_dim]` to `[batch, tokens, asked]`: the
+    /// keys come first, so that a softmax over them goes through many queries at a time. Over the
+    /// few keys of a prompt, side by side, it takes six times as long.
     fn scores(&self, q: &Tensor, k: &Tensor, mask: Option<Tensor>) -> Tensor {
         let q = q.transpose(1, 2);
         match (self.cap, mask) {
@@ -279,8 +283,9 @@ impl Attention {
         scores.softmax(1, Kind::Float).to_kind(scores.kind())
     }
 
-    /// Zero where query `i`, standing `first + i` tokens after key 0, sees key `j`, and minus infinity where it does
-    /// not; `[keys, heads of a group * queries]`, for scores like `like`. `None` where all is seen.
+    /// Zero where query `i`, standing `first + i` tokens after key 0, sees key `j`, and minus
+    /// infinity where it does not; `[keys, heads of a group * queries]`, for scores like `like`.
+    /// `None` where all is seen.
     fn mask(&self, like: &Tensor, queries: i64, keys: i64, first: i64) -> Option<Tensor> {
         let ahead = first + 1 < keys;
         let behind = self.window.is_some_and(|window| first + queries > window);

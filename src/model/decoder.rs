@@ -13,8 +13,9 @@ const SLICE: i64 = 8192;
 
 /// A model on a device.
 ///
-/// Gradients flow through every method; who needs none wraps calls in [`tch::no_grad`]. Rows of one call have the same
-/// number of tokens: there is no padding anywhere, so no row's result depends on its neighbours' lengths.
+/// Gradients flow through every method; who needs none wraps calls in [`tch::no_grad`]. Rows of one
+/// call have the same number of tokens: there is no padding anywhere, so no row's result depends on
+/// its neighbours' lengths.
 #[derive(Debug)]
 pub struct Model {
     config: Config,
@@ -111,8 +112,9 @@ impl Model {
         Ok(Tensor::from_slice(&ids).unsqueeze(0).to_device(self.device))
     }
 
-    /// The token embedding: ids `[rows, tokens]` to `[rows, tokens, width]`, before any position embedding. This is
-    /// what the family's embedding module gives, so Gemma's scale is in it; noise is added here.
+    /// The token embedding: ids `[rows, tokens]` to `[rows, tokens, width]`, before any position
+    /// embedding. This is what the family's embedding module gives, so Gemma's scale is in it;
+    /// noise is added here.
     pub fn embed(&self, ids: &Tensor) -> Tensor {
         let embeddings = Tensor::embedding(&self.embedding, ids, -1, false, false);
         match self.config.embedding_scale {
@@ -127,8 +129,8 @@ impl Model {
         }
     }
 
-    /// The input of block 0: embeddings `[rows, tokens, width]` with learned positions added, if the family has any,
-    /// from position `offset` on.
+    /// The input of block 0: embeddings `[rows, tokens, width]` with learned positions added, if
+    /// the family has any, from position `offset` on.
     pub fn add_positions(&self, embeddings: &Tensor, offset: i64) -> Tensor {
         match &self.positions {
             Some(positions) => embeddings + positions.narrow(0, offset, embeddings.size()[1]),
@@ -136,8 +138,8 @@ impl Model {
         }
     }
 
-    /// One block on the tokens of `x`, `[rows, tokens, width]`, which stand at the positions after those of
-    /// `pass.past`.
+    /// One block on the tokens of `x`, `[rows, tokens, width]`, which stand at the positions after
+    /// those of `pass.past`.
     pub fn block(
         &self,
         layer: usize,
@@ -149,9 +151,9 @@ impl Model {
     }
 
     /// [`Model::block`] for rows with pasts of different lengths, each filled up at its beginning. `padding`,
-    /// `[rows, tokens of the past]` in the model's type, is 0 where a row has a token and minus infinity where it was
-    /// filled up. A row's tokens stand so much later, which no family minds behind block 0: positions are either in the
-    /// embeddings or relative.
+    /// `[rows, tokens of the past]` in the model's type, is 0 where a row has a token and minus
+    /// infinity where it was filled up. A row's tokens stand so much later, which no family minds
+    /// behind block 0: positions are either in the embeddings or relative.
     pub fn block_padded(
         &self,
         layer: usize,
@@ -163,13 +165,14 @@ impl Model {
         self.blocks[layer].forward(layer, x, pass, Some(padding), hook)
     }
 
-    /// What a block adds to the residual stream for an MLP output, `[.., width]`: the output itself, or its post-norm in
-    /// the families that have one.
+    /// What a block adds to the residual stream for an MLP output, `[.., width]`: the output
+    /// itself, or its post-norm in the families that have one.
     pub fn mlp_contribution(&self, layer: usize, out: &Tensor) -> Tensor {
         self.blocks[layer].mlp_contribution(out)
     }
 
-    /// The MLP output of a layer for keys `[.., inner]`: `[.., width]`, bias included, computed in float32.
+    /// The MLP output of a layer for keys `[.., inner]`: `[.., width]`, bias included, computed in
+    /// float32.
     pub fn mlp_output(&self, layer: usize, key: &Tensor) -> Tensor {
         let down = &self.blocks[layer].mlp.down;
         let bias = down.bias.as_ref().map(|bias| bias.to_kind(Kind::Float));
@@ -182,7 +185,8 @@ impl Model {
         self.cap(self.head.forward(&self.final_norm.forward(hidden)))
     }
 
-    /// Refuses what is read from logits that are no numbers: `values` made from them, after a text of `tokens`.
+    /// Refuses what is read from logits that are no numbers: `values` made from them, after a text
+    /// of `tokens`.
     ///
     /// # Errors
     /// [`Error::Overflow`].
@@ -205,9 +209,10 @@ impl Model {
         }
     }
 
-    /// The probability of one token of the vocabulary to come next: hidden states `[rows, width]` behind the last block
-    /// to `[rows]` in float32. The logits, by far the widest of all states, are made and summed up in slices of the
-    /// vocabulary that stay in the processor's cache; they are never held together.
+    /// The probability of one token of the vocabulary to come next: hidden states `[rows, width]`
+    /// behind the last block to `[rows]` in float32. The logits, by far the widest of all states,
+    /// are made and summed up in slices of the vocabulary that stay in the processor's cache; they
+    /// are never held together.
     pub fn probability(&self, hidden: &Tensor, token: i64) -> Tensor {
         let normed = self.final_norm.forward(hidden);
         let (vocab, mut logit, mut sums) = (self.config.vocab as i64, None, Vec::new());
@@ -235,13 +240,14 @@ impl Model {
         self.logits(&hidden)
     }
 
-    /// The MLP's second matrix of a layer, which edits change: `[width, inner]` in the model's type, whatever the
-    /// orientation in the checkpoint.
+    /// The MLP's second matrix of a layer, which edits change: `[width, inner]` in the model's
+    /// type, whatever the orientation in the checkpoint.
     pub fn down_projection(&self, layer: usize) -> &Tensor {
         &self.blocks[layer].mlp.down.weight
     }
 
-    /// Puts another matrix in that place, `[width, inner]`; it is copied to the model's device and type if need be.
+    /// Puts another matrix in that place, `[width, inner]`; it is copied to the model's device and
+    /// type if need be.
     ///
     /// # Errors
     /// [`Error::Argument`] for another shape, [`Error::Torch`] when memory does not suffice.

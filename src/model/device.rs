@@ -4,7 +4,8 @@ use tch::{Cuda, Device, Kind};
 
 use super::Error;
 
-/// `cpu`, `cuda` (the first GPU), `cuda:N`, or `auto`: the first GPU where there is one, else the CPU.
+/// `cpu`, `cuda` (the first GPU), `cuda:N`, or `auto`: the first GPU where there is one, else the
+/// CPU.
 ///
 /// # Errors
 /// [`Error::Argument`] for another name, or for a GPU that is not there.

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-/// Errors of loading and running a model. Every message names the thing at fault and what would be accepted.
+/// Errors of loading and running a model. Every message names the thing at fault and what would be
+/// accepted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -48,7 +49,8 @@ pub enum Error {
         /// The model family.
         family: &'static str,
     },
-    /// A configuration has a field nobody here knows: it might change the computation, so it is not passed over.
+    /// A configuration has a field nobody here knows: it might change the computation, so it is not
+    /// passed over.
     #[error(
         "config: `{field}` = {found} is not a known field of a {family} model; \
          remove it if it does not change inference"
@@ -77,7 +79,8 @@ pub enum Error {
         /// The name asked for.
         name: String,
     },
-    /// The checkpoint has a tensor its configuration has no place for: the two do not belong together.
+    /// The checkpoint has a tensor its configuration has no place for: the two do not belong
+    /// together.
     #[error("{}: tensor `{name}` has no place in a {family} model of this configuration", path.display())]
     UnexpectedTensor {
         /// The checkpoint.

@@ -42,11 +42,13 @@ pub struct Generated {
     pub stop: Stop,
 }
 
-/// Continues `ids`. Every added token is handed to `on_token` as it comes; `false` from there ends the text.
+/// Continues `ids`. Every added token is handed to `on_token` as it comes; `false` from there ends
+/// the text.
 ///
 /// # Errors
-/// Before any work: [`Error::Context`] for a prompt that leaves no room, [`Error::TokenId`], and [`Error::Argument`]
-/// for an empty prompt, a negative temperature or a `top_k` of 0. [`Error::Overflow`] where logits are no numbers.
+/// Before any work: [`Error::Context`] for a prompt that leaves no room, [`Error::TokenId`], and
+/// [`Error::Argument`] for an empty prompt, a negative temperature or a `top_k` of 0.
+/// [`Error::Overflow`] where logits are no numbers.
 pub fn generate(
     model: &Model,
     ids: &[u32],
@@ -100,7 +102,8 @@ pub fn generate(
     })
 }
 
-/// Runs the tokens `[1, tokens]` after those of `past`, adds theirs to it, and gives the last one's logits, `[vocab]`.
+/// Runs the tokens `[1, tokens]` after those of `past`, adds theirs to it, and gives the last one's
+/// logits, `[vocab]`.
 fn extend(model: &Model, ids: &Tensor, past: &mut Vec<KeyValue>) -> Tensor {
     let before = past.first().map_or(0, KeyValue::tokens);
     let layers = model.config().layers;
@@ -125,7 +128,8 @@ fn extend(model: &Model, ids: &Tensor, past: &mut Vec<KeyValue>) -> Tensor {
 struct Sampler {
     temperature: f64,
     top_k: Option<usize>,
-    /// State of SplitMix64 (Steele, Lea and Flood 2014): short, well tested, and the same everywhere.
+    /// State of SplitMix64 (Steele, Lea and Flood 2014): short, well tested, and the same
+    /// everywhere.
     state: u64,
 }
 

@@ -7,10 +7,11 @@ use super::attention::KeyValue;
 /// What one call of [`super::Model::block`] is to do. The default: all tokens, nothing before them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pass<'a> {
-    /// Keys and values of the tokens before `x`'s. Its rows divide `x`'s: row `r` of `x` attends to past row
-    /// `r % past.rows()`.
+    /// Keys and values of the tokens before `x`'s. Its rows divide `x`'s: row `r` of `x` attends to
+    /// past row `r % past.rows()`.
     pub past: Option<&'a KeyValue>,
-    /// Compute outputs only for the last so many tokens of `x`, 1 or more; keys and values are made for all.
+    /// Compute outputs only for the last so many tokens of `x`, 1 or more; keys and values are made
+    /// for all.
     pub queries: Option<i64>,
 }
 
@@ -23,9 +24,11 @@ pub struct BlockOutput {
     pub kv: KeyValue,
 }
 
-/// Sees, and may replace, what a block computes. Everything passes through unless a method is overridden.
+/// Sees, and may replace, what a block computes. Everything passes through unless a method is
+/// overridden.
 pub trait Hook {
-    /// Output of the attention, before any post-norm and the residual sum: `[rows, queries, width]`.
+    /// Output of the attention, before any post-norm and the residual sum: `[rows, queries,
+    /// width]`.
     fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
         out
     }

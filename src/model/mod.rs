@@ -1,6 +1,8 @@
-//! Language models: what their files say, and running them with a view of, and a hand in, what each block computes.
+//! Language models: what their files say, and running them with a view of, and a hand in, what each
+//! block computes.
 //!
-//! Without libtorch (always compiled): [`Checkpoint`], a model's files checked against each other, with its
+//! Without libtorch (always compiled): [`Checkpoint`], a model's files checked against each other,
+//! with its
 //! [`Config`], [`Tokenizer`] and [`Layout`]. With libtorch (feature `torch`): `Model`, which runs a checkpoint block
 //! by block, `Hook`, which sees and replaces what a block computes, and `generate`.
 

@@ -1,4 +1,5 @@
-//! Layer norm (Ba et al. 2016) and root-mean-square norm (Zhang and Sennrich 2019) over the last dimension.
+//! Layer norm (Ba et al. 2016) and root-mean-square norm (Zhang and Sennrich 2019) over the last
+//! dimension.
 
 use tch::{Kind, Tensor};
 

@@ -1,14 +1,15 @@
 //! Matrix products on a processor.
 //!
-//! libtorch multiplies float32 with MKL, which on processors of other makers than its own leaves their widest vectors
-//! unused: on a Zen 5 it reaches 55 GMAC/s a core, where oneDNN, which libtorch holds too, reaches 125 on the same
-//! matrices (`benches/causal.rs` measures both). oneDNN's product is an operator without a function in tch, so it
-//! is called by name, from a module of three lines of TorchScript that is put together here. It has no gradient: where
-//! one is asked for, and everywhere but on a CPU with AVX-512, libtorch's own product is used.
+//! libtorch multiplies float32 with MKL, which on processors of other makers than its own leaves
+//! their widest vectors unused: on a Zen 5 it reaches 55 GMAC/s a core, where oneDNN, which
+//! libtorch holds too, reaches 125 on the same matrices (`benches/causal.rs` measures both).
+//! oneDNN's product is an operator without a function in tch, so it is called by name, from a
+//! module of three lines of TorchScript that is put together here. It has no gradient: where one is
+//! asked for, and everywhere but on a CPU with AVX-512, libtorch's own product is used.
 //!
-//! A row of oneDNN's product does not depend on how many rows it is computed with, from two on: a single row
-//! goes another way through it and is therefore doubled. So results do not depend on how rows are cut into batches.
-//! bfloat16 is multiplied by oneDNN either way.
+//! A row of oneDNN's product does not depend on how many rows it is computed with, from two on: a
+//! single row goes another way through it and is therefore doubled. So results do not depend on how
+//! rows are cut into batches. bfloat16 is multiplied by oneDNN either way.
 
 use std::cell::Cell;
 use std::io::{Cursor, Write};
@@ -46,7 +47,8 @@ impl Products {
     }
 }
 
-/// `x`, `[.., in]`, times the transpose of `weight`, `[out, in]`, plus `bias`; then the activation, if any.
+/// `x`, `[.., in]`, times the transpose of `weight`, `[out, in]`, plus `bias`; then the activation,
+/// if any.
 pub fn linear(
     x: &Tensor,
     weight: &Tensor,
@@ -68,7 +70,8 @@ pub fn linear(
         };
     };
     if x.kind() == Kind::Half && !half_is_native() {
-        // Products of halves are emulated one by one: in float32 they are exact and ten times as fast.
+        // Products of halves are emulated one by one: in float32 they are exact and ten times as
+        // fast.
         let wide = |t: &Tensor| t.to_kind(Kind::Float);
         let bias = bias.map(wide);
         let product = linear(&wide(x), &wide(weight), bias.as_ref(), activation);
@@ -92,7 +95,8 @@ pub fn linear(
         ),
         None => onednn.method_ts(method, &[doubled.as_ref().unwrap_or(x), weight]),
     };
-    // As tch does with the errors of its own functions; out of memory is told apart by whoever can do with less.
+    // As tch does with the errors of its own functions; out of memory is told apart by whoever can
+    // do with less.
     let product = call.unwrap_or_else(|error| panic!("{error}"));
     match single {
         true => {

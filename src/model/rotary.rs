@@ -9,11 +9,13 @@ use super::config::Rope;
 /// The rotations of one layer, for heads whose channels are in the order of [`Rope::channels`].
 #[derive(Debug)]
 pub struct Rotary {
-    /// Radians a token of channel `i`, and of its partner `i + head_dim / 2`; zero where nothing turns.
+    /// Radians a token of channel `i`, and of its partner `i + head_dim / 2`; zero where nothing
+    /// turns.
     frequencies: Vec<f32>,
     device: Device,
     kind: Kind,
-    /// Cosines and signed sines of positions `0 .. n`, `[n, 1, head_dim]` each; grown when a longer text comes.
+    /// Cosines and signed sines of positions `0 .. n`, `[n, 1, head_dim]` each; grown when a longer
+    /// text comes.
     table: RefCell<Option<(Tensor, Tensor)>>,
 }
 
@@ -29,11 +31,13 @@ impl Rotary {
         }
     }
 
-    /// Turns the heads of `x`, `[rows, tokens, heads, head_dim]`, whose first token stands at `position`.
+    /// Turns the heads of `x`, `[rows, tokens, heads, head_dim]`, whose first token stands at
+    /// `position`.
     pub fn forward(&self, x: &Tensor, position: i64) -> Tensor {
         let (_, tokens, _, head_dim) = x.size4().unwrap_or_default();
         let (cos, sin) = self.rows(position, tokens);
-        // Channel i of the first half pairs with channel i of the second: (a, b) -> (a cos - b sin, b cos + a sin).
+        // Channel i of the first half pairs with channel i of the second: (a, b) -> (a cos - b sin,
+        // b cos + a sin).
         let partners = x.roll([head_dim / 2], [3]);
         (x * cos).addcmul(&partners, &sin)
     }

@@ -1,8 +1,8 @@
 //! Drawing many texts at once, of one length, from nothing but a model.
 //!
 //! [`super::generate`] continues one text and ends where the model ends it. Here the rows of a batch go on in lockstep,
-//! through an end of text into the next, as the model's training texts did: that is what statistics over a model's own
-//! text want, and what makes drawing them affordable.
+//! through an end of text into the next, as the model's training texts did: that is what statistics
+//! over a model's own text want, and what makes drawing them affordable.
 
 use tch::{Kind, Tensor};
 
@@ -26,9 +26,9 @@ pub struct Draw {
 }
 
 impl Tokenizer {
-    /// The token that a text begins with when there is nothing before it: what the tokenizer itself puts there, else
-    /// `<|endoftext|>`, which stood between training texts, else one that ends a text. `None` where there is none of
-    /// these.
+    /// The token that a text begins with when there is nothing before it: what the tokenizer itself
+    /// puts there, else `<|endoftext|>`, which stood between training texts, else one that ends a
+    /// text. `None` where there is none of these.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
@@ -39,8 +39,9 @@ impl Tokenizer {
     }
 }
 
-/// Draws texts from the model, each as its token ids after the start token. Each row depends on its own seed alone, up
-/// to the last bits of a batch of another size. `go_on` is asked before every token; `false` ends with what there is.
+/// Draws texts from the model, each as its token ids after the start token. Each row depends on its
+/// own seed alone, up to the last bits of a batch of another size. `go_on` is asked before every
+/// token; `false` ends with what there is.
 ///
 /// # Errors
 /// [`Error::Argument`] for a length of 0, a `top_k` of 0, or a tokenizer without any token to start from;

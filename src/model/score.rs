@@ -37,10 +37,12 @@ impl Score {
 }
 
 impl Tokenizer {
-    /// A prompt and its continuation as tokens, with a space between them where a person would write one: see
+    /// A prompt and its continuation as tokens, with a space between them where a person would
+    /// write one: see
     /// [`space_between`].
     ///
-    /// The two are read as one text, so that a tokenizer which marks the beginning of a text does so once.
+    /// The two are read as one text, so that a tokenizer which marks the beginning of a text does
+    /// so once.
     ///
     /// # Errors
     /// [`Error::Argument`] for an empty prompt or target, for a prompt that ends in a space, which belongs to the
@@ -78,9 +80,9 @@ impl Tokenizer {
     }
 }
 
-/// What stands between a prompt and its continuation: a space, but nothing where the target brings its own, at a line's
-/// beginning, behind an opening quote or bracket, before a closing sign, and in a script that is written without spaces
-/// between words.
+/// What stands between a prompt and its continuation: a space, but nothing where the target brings
+/// its own, at a line's beginning, behind an opening quote or bracket, before a closing sign, and
+/// in a script that is written without spaces between words.
 pub fn space_between(prompt: &str, target: &str) -> &'static str {
     let (Some(last), Some(first)) = (prompt.chars().next_back(), target.chars().next()) else {
         return "";
@@ -101,8 +103,8 @@ pub fn space_between(prompt: &str, target: &str) -> &'static str {
     if none { "" } else { " " }
 }
 
-/// Whether a character is of a script that puts no spaces between words: Han and its punctuation, kana, Thai, Lao,
-/// Tibetan, Myanmar, Khmer.
+/// Whether a character is of a script that puts no spaces between words: Han and its punctuation,
+/// kana, Thai, Lao, Tibetan, Myanmar, Khmer.
 fn without_spaces(c: char) -> bool {
     matches!(u32::from(c),
         0x0E00..=0x0EFF | 0x0F00..=0x0FFF | 0x1000..=0x109F | 0x1780..=0x17FF
@@ -110,8 +112,8 @@ fn without_spaces(c: char) -> bool {
         | 0xF900..=0xFAFF | 0xFF00..=0xFFEF | 0x20000..=0x3FFFF)
 }
 
-/// Scores continuations, each alone. Rows of one shape share a batch, and continuations of one prompt of which one's
-/// tokens begin the other's share a row: all that have one token do.
+/// Scores continuations, each alone. Rows of one shape share a batch, and continuations of one
+/// prompt of which one's tokens begin the other's share a row: all that have one token do.
 ///
 /// # Errors
 /// [`Error::Argument`] for an empty prompt or target, [`Error::TokenId`], [`Error::Context`], [`Error::Overflow`].
@@ -193,8 +195,8 @@ fn rows(continuations: &[Continuation]) -> Vec<Row> {
     rows
 }
 
-/// Log-probabilities of the next token after each of the last `queries` tokens of `ids`, `[rows, tokens]`:
-/// `[rows, queries, vocab]` in float32.
+/// Log-probabilities of the next token after each of the last `queries` tokens of `ids`, `[rows,
+/// tokens]`: `[rows, queries, vocab]` in float32.
 ///
 /// # Errors
 /// [`Error::Overflow`] where they are no numbers.

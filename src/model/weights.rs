@@ -93,8 +93,8 @@ impl Loader<'_> {
         norm.map(|norm| self.norm(norm)).transpose()
     }
 
-    /// Query, key and value as one map: all queries, all keys, all values, the channels of each query and key head
-    /// in the order `channels`.
+    /// Query, key and value as one map: all queries, all keys, all values, the channels of each
+    /// query and key head in the order `channels`.
     pub fn qkv(&self, qkv: &Qkv, channels: &[usize]) -> Result<Linear, Error> {
         let (heads, kv_heads) = (self.config().heads, self.config().kv_heads);
         let head_dim = self.config().head_dim;

@@ -6,7 +6,8 @@ use std::io::{Read, Seek};
 
 use zip::ZipArchive;
 
-/// The most bytes one array may claim to have: 16 GiB, twice the key statistics of the largest GPT-J layer in float64.
+/// The most bytes one array may claim to have: 16 GiB, twice the key statistics of the largest
+/// GPT-J layer in float64.
 const LARGEST: u64 = 16 << 30;
 
 /// A file that cannot be read.
@@ -84,8 +85,8 @@ impl<R: Read + Seek> Reader<R> {
         self.read(name, |mut entry| Ok(header(&mut entry)?.shape))
     }
 
-    /// Gives the rows of a matrix one by one, from the first, to `take`, which may say what is wrong
-    /// with one. No more than a row is in memory.
+    /// Gives the rows of a matrix one by one, from the first, to `take`, which may say what is
+    /// wrong with one. No more than a row is in memory.
     ///
     /// # Errors
     /// As [`Reader::numbers`], and for an array that is no matrix; what `take` gives, as

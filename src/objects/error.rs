@@ -246,8 +246,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether this process, or the machine, has no file descriptor left: the same succeeds when one
-    /// is free again.
+    /// Whether this process, or the machine, has no file descriptor left: the same succeeds when
+    /// one is free again.
     pub fn is_no_descriptor(&self) -> bool {
         matches!(self, Self::Io { source, .. } if Self::lacks_descriptor(source))
     }

@@ -41,8 +41,8 @@ fn open(path: &Path, take: impl Fn(&File) -> Result<bool, Error>) -> Result<Opti
         if !take(&file)? {
             return Ok(None);
         }
-        // Between opening and locking, who had it may have renamed or removed the file: what is locked
-        // then is a finished object, and must not be written, or nothing that others see.
+        // Between opening and locking, who had it may have renamed or removed the file: what is
+        // locked then is a finished object, and must not be written, or nothing that others see.
         if is_at(&file, path)? {
             return Ok(Some(file));
         }

@@ -19,10 +19,11 @@
 //! once, each its own copy, both succeed: the second rename replaces equal bytes.
 //!
 //! With a bucket the folder is a copy of some of it. An object goes there first and appears under
-//! its name in the folder when the bucket has it: what has a name here is in the bucket, and what is
-//! removed goes from here first. What is not here is fetched when it is needed. The folder of such
-//! a store is used by one process at a time. It can be bounded, as a worker's folder can, whose
-//! objects the coordinator has; while nobody has the store, it may be removed to free the space.
+//! its name in the folder when the bucket has it: what has a name here is in the bucket, and what
+//! is removed goes from here first. What is not here is fetched when it is needed. The folder of
+//! such a store is used by one process at a time. It can be bounded, as a worker's folder can,
+//! whose objects the coordinator has; while nobody has the store, it may be removed to free the
+//! space.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
@@ -246,8 +247,8 @@ impl ObjectStore {
         }
     }
 
-    /// Whether the object's file, which is there, has its bytes: it is read once by this process, and
-    /// again when it was written to.
+    /// Whether the object's file, which is there, has its bytes: it is read once by this process,
+    /// and again when it was written to.
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be read.
@@ -271,8 +272,8 @@ impl ObjectStore {
         Ok(true)
     }
 
-    /// Says that an object was found now, in the folder; false if it is not there any more. What was
-    /// known of its file stays known, though its times are others.
+    /// Says that an object was found now, in the folder; false if it is not there any more. What
+    /// was known of its file stays known, though its times are others.
     fn touch_known(&self, digest: &Digest) -> Result<bool, Error> {
         if !self.touch(digest)? {
             return Ok(false);
@@ -290,9 +291,9 @@ impl ObjectStore {
     }
 
     /// Like [`ObjectStore::size`], and what it finds is durable, and has the object's bytes: a file
-    /// that was damaged counts for none, so that it is uploaded again. (Another process may have renamed the object
-    /// into place and not yet flushed the folder.) To be asked before something durable
-    /// refers to the object; it counts as touched now, and is not collected for a while.
+    /// that was damaged counts for none, so that it is uploaded again. (Another process may have
+    /// renamed the object into place and not yet flushed the folder.) To be asked before something
+    /// durable refers to the object; it counts as touched now, and is not collected for a while.
     ///
     /// # Errors
     /// [`Error::Io`] when the folder cannot be read or flushed; those of the bucket.
@@ -375,8 +376,8 @@ impl ObjectStore {
         self.open_here(digest)?.ok_or(missing)
     }
 
-    /// Reads the whole object to see that it still holds the bytes of its name: in the folder, if it
-    /// is there, and in the bucket, where there is one.
+    /// Reads the whole object to see that it still holds the bytes of its name: in the folder, if
+    /// it is there, and in the bucket, where there is one.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Corrupt`] when the file holds other bytes, and

@@ -41,8 +41,8 @@ impl Scale {
     }
 }
 
-/// Round values inside `low..=high`, parted into about `count` intervals, with their labels. The step is
-/// 1, 2 or 5 times a power of ten. A span of nothing gives that one value.
+/// Round values inside `low..=high`, parted into about `count` intervals, with their labels. The
+/// step is 1, 2 or 5 times a power of ten. A span of nothing gives that one value.
 pub fn ticks(low: f64, high: f64, count: usize) -> Vec<(f64, String)> {
     let span = high - low;
     if span.is_nan() || span <= 0.0 || !span.is_finite() {

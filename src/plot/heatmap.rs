@@ -29,8 +29,8 @@ impl HeatMap {
         self.draw("", 96.0).map(Svg::finish)
     }
 
-    /// The figure with `suffix` on every name that it refers to itself by, and a grid that is at least
-    /// `least` pixels high.
+    /// The figure with `suffix` on every name that it refers to itself by, and a grid that is at
+    /// least `least` pixels high.
     pub(super) fn draw(&self, suffix: &str, least: f32) -> Result<Svg, Error> {
         self.validate()?;
         let (hatch, gradient) = (format!("hatch{suffix}"), format!("scale{suffix}"));

@@ -5,9 +5,9 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 /// A token, answer or name as one visible line.
 ///
 /// Newlines and tabs become `⏎` and `⇥`; other controls, and characters that reorder or hide text
-/// (bidirectional overrides, zero-width spaces), become their code points: a prompt must not be able
-/// to steer the terminal or to make a label read differently from what the model saw. Unicode's
-/// control pictures are not used, because few typefaces have them.
+/// (bidirectional overrides, zero-width spaces), become their code points: a prompt must not be
+/// able to steer the terminal or to make a label read differently from what the model saw.
+/// Unicode's control pictures are not used, because few typefaces have them.
 pub fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -70,7 +70,8 @@ fn cut(text: &str, limit: f32, ellipsis: f32, measure: impl Fn(&str) -> f32) -> 
     if limit < ellipsis {
         return String::new();
     }
-    // Measured as a whole prefix each time: the width of a joined emoji is not the sum of its parts.
+    // Measured as a whole prefix each time: the width of a joined emoji is not the sum of its
+    // parts.
     let mut end = 0;
     for (at, c) in text.char_indices() {
         let next = at + c.len_utf8();

@@ -10,8 +10,9 @@ const BATCH_TOKENS: usize = 2048;
 
 /// Sums up keys of some layers.
 ///
-/// A pass has rows of one length and adds one matrix product in single precision a layer; passes are added up in double
-/// precision. Every row is a text alone: what a key is does not depend on the texts beside it.
+/// A pass has rows of one length and adds one matrix product in single precision a layer; passes
+/// are added up in double precision. Every row is a text alone: what a key is does not depend on
+/// the texts beside it.
 #[derive(Debug)]
 pub struct Collector<'a> {
     model: &'a Model,
@@ -157,8 +158,8 @@ pub fn pieces(model: &Model, document: &str, length: usize) -> Result<Vec<Vec<u3
     Ok(ids.chunks(length).map(<[u32]>::to_vec).collect())
 }
 
-/// Texts drawn from the model itself: at least `tokens` tokens in rows of at most `length`, the start token not
-/// counted. The same seed gives the same texts on the same machine.
+/// Texts drawn from the model itself: at least `tokens` tokens in rows of at most `length`, the
+/// start token not counted. The same seed gives the same texts on the same machine.
 ///
 /// # Errors
 /// [`Error::Length`], [`Error::TooMany`], [`Error::Cancelled`] when `go_on` says no; [`Error::Model`] for a tokenizer without a start token.

@@ -1,8 +1,9 @@
-//! Looking at a file of key statistics that came from elsewhere, before anything is computed with it.
+//! Looking at a file of key statistics that came from elsewhere, before anything is computed with
+//! it.
 //!
-//! A sum of `k k^T` has no direction below 0. Whether that is so takes a factorisation: of a matrix of
-//! moderate size it is made here, in the room that the matrix has; a larger one is read row by row, and
-//! is factorised where it is used, by a worker.
+//! A sum of `k k^T` has no direction below 0. Whether that is so takes a factorisation: of a matrix
+//! of moderate size it is made here, in the room that the matrix has; a larger one is read row by
+//! row, and is factorised where it is used, by a worker.
 
 use std::io::{Read, Seek};
 
@@ -28,8 +29,8 @@ pub struct Examined {
     pub tokens: u64,
 }
 
-/// Looks at a file of key statistics for keys of so many channels, or of any number where that is not
-/// known. It takes memory of at most 128 MiB.
+/// Looks at a file of key statistics for keys of so many channels, or of any number where that is
+/// not known. It takes memory of at most 128 MiB.
 ///
 /// # Errors
 /// As [`Moment::from_npz`], but for symmetry in matrices of more than 4,096 channels; and
@@ -77,8 +78,8 @@ fn examine_up_to(
     })
 }
 
-/// What can be said of a matrix row by row: its numbers are finite, its squares are not below 0 and not
-/// all 0, and bound the other sums.
+/// What can be said of a matrix row by row: its numbers are finite, its squares are not below 0 and
+/// not all 0, and bound the other sums.
 fn look_through(file: &mut Reader<impl Read + Seek>, size: usize) -> Result<(), Error> {
     let mut squares = Vec::with_capacity(size);
     file.rows("mom2.mom2", |at, row| {
@@ -196,7 +197,8 @@ mod tests {
         Cursor::new(npz.to_bytes().unwrap())
     }
 
-    /// The sum over `keys` keys of numbers of a fixed sequence, with one channel far above the others.
+    /// The sum over `keys` keys of numbers of a fixed sequence, with one channel far above the
+    /// others.
     fn sum(size: usize, keys: usize) -> Vec<f64> {
         let mut state = 1_u32;
         let mut next = || {
@@ -236,7 +238,8 @@ mod tests {
         for at in [0, 30, size - 3] {
             let mut sum = vec![0.0; size * size];
             sum.iter_mut().step_by(size + 1).for_each(|x| *x = 1.0);
-            // Cosines of 0.9, 0.9 and -0.9 between three directions: any two can be, all three cannot.
+            // Cosines of 0.9, 0.9 and -0.9 between three directions: any two can be, all three
+            // cannot.
             for (i, j, cosine) in [(0, 1, 0.9), (0, 2, 0.9), (1, 2, -0.9)] {
                 sum[(at + i) * size + at + j] = cosine;
                 sum[(at + j) * size + at + i] = cosine;

@@ -133,11 +133,13 @@ impl Moment {
         Ok(())
     }
 
-    /// Adds up moments in their order, in float64: the same bits for the same moments, whoever adds them up. One
-    /// is held at a time besides the sum: that of a large model takes gigabytes. [`None`] for no moments.
+    /// Adds up moments in their order, in float64: the same bits for the same moments, whoever adds
+    /// them up. One is held at a time besides the sum: that of a large model takes gigabytes.
+    /// [`None`] for no moments.
     ///
     /// # Errors
-    /// The first one of the moments; [`Error::Size`], and [`Error::Malformed`] when the sum leaves the finite numbers.
+    /// The first one of the moments; [`Error::Size`], and [`Error::Malformed`] when the sum leaves
+    /// the finite numbers.
     pub fn merged<E: From<Error>>(
         moments: impl IntoIterator<Item = Result<Moment, E>>,
     ) -> Result<Option<Moment>, E> {
@@ -152,8 +154,8 @@ impl Moment {
         Ok(Some(Moment::new(total.size, total.sum, total.count)?))
     }
 
-    /// The file of the ROME release, readable by `numpy.load`: `mom2.mom2`, here the *sum* in float64, and `mom2.count`;
-    /// the release divides when it reads.
+    /// The file of the ROME release, readable by `numpy.load`: `mom2.mom2`, here the *sum* in
+    /// float64, and `mom2.count`; the release divides when it reads.
     ///
     /// # Errors
     /// When it exceeds what a zip archive holds.

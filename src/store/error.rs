@@ -295,8 +295,8 @@ impl Error {
         }
     }
 
-    /// Whether this process, or the machine, has no file descriptor left: the same succeeds when one
-    /// is free again.
+    /// Whether this process, or the machine, has no file descriptor left: the same succeeds when
+    /// one is free again.
     pub fn is_no_descriptor(&self) -> bool {
         match self {
             Self::Object(error) => error.is_no_descriptor(),

@@ -174,8 +174,9 @@ impl Store {
 
 /// Gives the digests that stand in bytes as text: at the beginning and at the end of every run of
 /// digits that is long enough. In a record a digest stands behind its field's length, which is no
-/// digit ('@' is 64), or behind a '/' or another mark; what follows it may look like a digit, as the
-/// next field's key may. A run that is longer is a text, and what it costs does not depend on it.
+/// digit ('@' is 64), or behind a '/' or another mark; what follows it may look like a digit, as
+/// the next field's key may. A run that is longer is a text, and what it costs does not depend on
+/// it.
 pub(super) fn mentions(bytes: &[u8], reach: &mut impl FnMut(Reach)) {
     const DIGITS: usize = 64;
     let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');

@@ -1,9 +1,9 @@
 //! Collects objects that nothing reaches.
 //!
-//! An object is kept as long as a record has its digest in it, in whatever field, or an object
-//! that holds a record. What no record names is kept for a grace period after it was last stored,
-//! asked for or found stored already: a client uploads a model's files before it creates the model, and a large
-//! value is stored before the batch that refers to it.
+//! An object is kept as long as a record has its digest in it, in whatever field, or an object that
+//! holds a record. What no record names is kept for a grace period after it was last stored, asked
+//! for or found stored already: a client uploads a model's files before it creates the model, and a
+//! large value is stored before the batch that refers to it.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -41,8 +41,8 @@ pub struct Collected {
     pub partial_bytes: u64,
 }
 
-/// What nothing reaches and nobody touched lately, found and not removed yet. No backup begins while
-/// it is there.
+/// What nothing reaches and nobody touched lately, found and not removed yet. No backup begins
+/// while it is there.
 #[derive(Debug)]
 pub struct Garbage {
     grace: Grace,

@@ -46,9 +46,9 @@ impl Store {
     /// format, [`Error::Unfinished`] and [`Error::IsBackup`] when it is a part or a copy of one,
     /// [`Error::DamagedLog`], [`Error::DamagedIndex`] and [`Error::OtherLog`] when it cannot be read,
     /// [`Error::Elsewhere`] and [`Error::OnlyInFolder`] when its objects are elsewhere than the
-    /// options say, [`Error::OtherOwner`] and [`Error::BucketEmptied`] when the bucket does not have
-    /// them, [`Error::NoSpace`], [`Error::ReadOnly`], [`Error::Io`]. The log and the objects are
-    /// left as they were.
+    /// options say, [`Error::OtherOwner`] and [`Error::BucketEmptied`] when the bucket does not
+    /// have them, [`Error::NoSpace`], [`Error::ReadOnly`], [`Error::Io`]. The log and the objects
+    /// are left as they were.
     pub fn open(path: &Path) -> Result<Self, Error> {
         Self::open_with(path, Options::default())
     }
@@ -140,8 +140,8 @@ impl Store {
     }
 
     /// Begins a checkpoint before batch `next`, which begins a file of the log and comes after the
-    /// batch with the mark `before`, on a thread of its own, unless the log is still short or one is
-    /// being written.
+    /// batch with the mark `before`, on a thread of its own, unless the log is still short or one
+    /// is being written.
     fn checkpoint_if_long(&self, next: u64, before: Option<Mark>) -> Result<(), Error> {
         let folder = self.path.join("log");
         let files = Files::list(&folder)?;
@@ -190,8 +190,8 @@ impl Drop for Store {
     }
 }
 
-/// Does a step of a commit, again and again while there is no file descriptor for it: that passes when
-/// clients let theirs go, and is no reason to stop.
+/// Does a step of a commit, again and again while there is no file descriptor for it: that passes
+/// when clients let theirs go, and is no reason to stop.
 fn patient<T>(mut step: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     let mut waits = 0_u64;
     loop {

@@ -211,7 +211,8 @@ fn is_about_content(error: &io::Error) -> bool {
 }
 
 /// Opens the database. Nobody else has the store, for its lock is ours; but sled's threads hold
-/// sled's own lock for a moment after the database they served was dropped, so that one is waited for.
+/// sled's own lock for a moment after the database they served was dropped, so that one is waited
+/// for.
 fn open_database(path: &Path) -> Result<sled::Db, sled::Error> {
     let mut waited = Duration::ZERO;
     loop {

@@ -82,8 +82,8 @@ pub fn of_model(letter: u8, model: &str, rest: &[u8]) -> Vec<u8> {
     [&[letter], model.as_bytes(), &[0], rest].concat()
 }
 
-/// Key statistics of a layer; with an empty digest, what their keys begin with. The layer too: equal
-/// sums of two layers are two artefacts.
+/// Key statistics of a layer; with an empty digest, what their keys begin with. The layer too:
+/// equal sums of two layers are two artefacts.
 pub fn statistics(model: &str, layer: u32, digest: &str) -> Vec<u8> {
     of_model(STATISTICS, model, format!("{layer:06}/{digest}").as_bytes())
 }

@@ -1,5 +1,5 @@
-//! A look at a store from outside, which changes nothing in it, and the note that such looks find of the
-//! last time that somebody verified it.
+//! A look at a store from outside, which changes nothing in it, and the note that such looks find
+//! of the last time that somebody verified it.
 
 use std::fs::File;
 use std::io;

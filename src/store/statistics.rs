@@ -1,5 +1,5 @@
-//! Records of key statistics: what there is, under the model, the layer and the digest of the object
-//! that holds it.
+//! Records of key statistics: what there is, under the model, the layer and the digest of the
+//! object that holds it.
 
 use super::values::decode;
 use super::{Error, Store, keys};

@@ -83,10 +83,10 @@ impl Report {
     }
 }
 
-/// Verifies the store, or the backup, in a folder, which nobody may have open: the log is whole and gives the
-/// index, every record decodes and fits the others, every object that is reached is there and has
-/// its digest; where there is a bucket, there, and the copy in the folder too. `progress` is told what is looked at, how much of it was, and how much there is
-/// where that is known.
+/// Verifies the store, or the backup, in a folder, which nobody may have open: the log is whole and
+/// gives the index, every record decodes and fits the others, every object that is reached is there
+/// and has its digest; where there is a bucket, there, and the copy in the folder too. `progress`
+/// is told what is looked at, how much of it was, and how much there is where that is known.
 ///
 /// # Errors
 /// [`Error::Busy`], [`Error::NotAStore`], [`Error::Format`], and whatever keeps the store from

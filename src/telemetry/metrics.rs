@@ -1,7 +1,7 @@
 //! What is counted and measured: one table, which `/metrics` shows as it is.
 //!
-//! Units are base units. Labels take their values from short lists that the program knows; no name of
-//! a job, a task, a worker or a caller is one, for each new value is a series that stays.
+//! Units are base units. Labels take their values from short lists that the program knows; no name
+//! of a job, a task, a worker or a caller is one, for each new value is a series that stays.
 //!
 //! Until [`install`] is called nothing is kept, and every call returns at once.
 
@@ -198,9 +198,11 @@ metrics! {
     WORKER_CONNECTED = "worker_connected", Worker, Gauge, [];
     /// Streams to the coordinator that were opened after the first.
     WORKER_RECONNECTS = "worker_reconnects_total", Worker, Counter, [];
-    /// Bytes of the objects in the worker's cache. Looked up once a minute, and when some were evicted.
+    /// Bytes of the objects in the worker's cache. Looked up once a minute, and when some were
+    /// evicted.
     WORKER_CACHE_BYTES = "worker_cache_bytes", Worker, Gauge, [];
-    /// Bytes of objects that this worker evicted from its cache, to stay within `worker.cache_size`.
+    /// Bytes of objects that this worker evicted from its cache, to stay within
+    /// `worker.cache_size`.
     WORKER_CACHE_EVICTED = "worker_cache_evicted_bytes_total", Worker, Counter, [];
 }
 

@@ -1,5 +1,5 @@
-//! What a program tells of its own running: its log here, its numbers in [`metrics`], what follows from
-//! what in [`traces`].
+//! What a program tells of its own running: its log here, its numbers in [`metrics`], what follows
+//! from what in [`traces`].
 
 pub mod exposition;
 pub mod metrics;
@@ -40,9 +40,9 @@ pub enum Error {
     },
 }
 
-/// Sends the log to standard error, from now on and for the whole process, and the traces to where the
-/// settings say: `program` is what they are told to be of. Standard output is for results. A log that is
-/// set up already stays as it is. Called inside the runtime.
+/// Sends the log to standard error, from now on and for the whole process, and the traces to where
+/// the settings say: `program` is what they are told to be of. Standard output is for results. A
+/// log that is set up already stays as it is. Called inside the runtime.
 ///
 /// # Errors
 /// [`Error`] when the filter, or the collector's address, cannot be understood.

@@ -1,10 +1,10 @@
-//! Traces: what a command set in motion, from the command to the coordinator to the workers and back,
-//! sent to an OpenTelemetry collector (OTLP over gRPC) that the settings name.
+//! Traces: what a command set in motion, from the command to the coordinator to the workers and
+//! back, sent to an OpenTelemetry collector (OTLP over gRPC) that the settings name.
 //!
 //! A span's context travels as W3C's `traceparent`: in the metadata of a call, with a job and its
 //! leases, and back with the end of a lease. Until they are started there are no spans, and
-//! everything here returns at once. What the collector does not take is dropped: nothing waits for it
-//! but the end of a program, and that not for long.
+//! everything here returns at once. What the collector does not take is dropped: nothing waits for
+//! it but the end of a program, and that not for long.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -57,8 +57,8 @@ impl Traces {
 }
 
 /// Begins to send spans to a collector. `part` is this of new traces; a trace that others began is
-/// followed as they decided. `authorities` are those that vouch for a collector with TLS, as PEM; the
-/// system's where there are none. Called inside the runtime on which it is sent.
+/// followed as they decided. `authorities` are those that vouch for a collector with TLS, as PEM;
+/// the system's where there are none. Called inside the runtime on which it is sent.
 ///
 /// # Errors
 /// When the address is none, or nobody vouches for it.

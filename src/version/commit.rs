@@ -170,8 +170,8 @@ impl VersionDraft {
     }
 }
 
-/// The warning that edits were computed on top of one that was reverted, in few words whatever their
-/// number: every version keeps its own.
+/// The warning that edits were computed on top of one that was reverted, in few words whatever
+/// their number: every version keeps its own.
 fn built_on(reverted: &str, later: &[String]) -> Vec<String> {
     const NAMED: usize = 3;
     let reverted = short(reverted);

@@ -191,7 +191,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Names the ref that was found elsewhere than expected, where all that was known is its version.
+    /// Names the ref that was found elsewhere than expected, where all that was known is its
+    /// version.
     pub fn of(self, reference: &v1::Ref) -> Self {
         match self {
             Error::Moved {

@@ -4,8 +4,8 @@ use super::Error;
 use crate::objects::Digest;
 use crate::proto::v1;
 
-/// What an edit adds to a matrix that maps `inner` numbers to `width`: `left right^T`, or a difference that is stored
-/// whole.
+/// What an edit adds to a matrix that maps `inner` numbers to `width`: `left right^T`, or a
+/// difference that is stored whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Factor {
     /// Canonical name of the matrix.
@@ -18,7 +18,8 @@ pub struct Factor {
     pub inner: usize,
     /// Columns of both; 0 for a difference that is stored whole.
     pub rank: usize,
-    /// `[width, rank]`, row-major; of a difference that is stored whole the difference, `[width, inner]`.
+    /// `[width, rank]`, row-major; of a difference that is stored whole the difference, `[width,
+    /// inner]`.
     pub left: Vec<f32>,
     /// `[inner, rank]`, row-major; of a difference that is stored whole nothing.
     pub right: Vec<f32>,
@@ -110,7 +111,8 @@ impl Factor {
         }
     }
 
-    /// Bytes of the numbers of a factor that the contract describes; none for more than there can be.
+    /// Bytes of the numbers of a factor that the contract describes; none for more than there can
+    /// be.
     pub fn bytes(described: &v1::LowRankFactor) -> Option<u64> {
         let numbers = match u64::from(described.rank) {
             0 => described.width.checked_mul(described.inner),
@@ -169,7 +171,8 @@ impl Factor {
         Ok(factor)
     }
 
-    /// Frobenius norm of the difference; of `left right^T` from the two Gram matrices: `sum (L^T L) * (R^T R)`.
+    /// Frobenius norm of the difference; of `left right^T` from the two Gram matrices: `sum (L^T L)
+    /// * (R^T R)`.
     pub fn norm(&self) -> f64 {
         if self.is_whole() {
             let squares = self.left.iter().map(|&x| f64::from(x).powi(2));

@@ -1,10 +1,10 @@
 //! Versions of an edited model: what an edit adds to its matrices, which edits a version has, and
 //! the bytes that come of them.
 //!
-//! A matrix of a version is always rebuilt from the base: `W = base + sum over the version's
-//! edits, in order, of left right^T`, in one fixed order of single-precision operations, rounded
-//! once to the type in which the base stores it ([`materialise()`]). So taking an edit back is
-//! exact, and the digest of every matrix says so. A [`VersionDraft`] is a version that was computed, a
+//! A matrix of a version is always rebuilt from the base: `W = base + sum over the version's edits,
+//! in order, of left right^T`, in one fixed order of single-precision operations, rounded once to
+//! the type in which the base stores it ([`materialise()`]). So taking an edit back is exact, and
+//! the digest of every matrix says so. A [`VersionDraft`] is a version that was computed, a
 //! [`RefMovement`] makes a ref point at it; [`History`] reads what there is. Nothing here needs
 //! libtorch.
 

@@ -108,12 +108,12 @@ pub fn engine(engine: v1::Engine) -> Engine {
     }
 }
 
-/// A grid, and what of its sweep it does not say itself: with both, [`v1::Grid`] is the same thing in another form, and
-/// either way leads back.
+/// A grid, and what of its sweep it does not say itself: with both, [`v1::Grid`] is the same thing
+/// in another form, and either way leads back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SweptGrid {
-    /// The grid. Its noise has every number known; its window is 1 where a state is restored that has none, and it has no
-    /// layers where nothing was traced.
+    /// The grid. Its noise has every number known; its window is 1 where a state is restored that
+    /// has none, and it has no layers where nothing was traced.
     pub grid: Grid,
     /// The rule of the noise as it was asked.
     pub rule: String,

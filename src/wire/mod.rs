@@ -1,5 +1,5 @@
-//! Between the contract and the rest: messages and the types that the code computes with, the words for
-//! the contract's enums, and the names of its resources.
+//! Between the contract and the rest: messages and the types that the code computes with, the words
+//! for the contract's enums, and the names of its resources.
 //!
 //! [`crate::causal`], [`crate::edit`] and [`crate::eval`] know nothing of the contract and the contract
 //! nothing of them; this is the one place that knows both.

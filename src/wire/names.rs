@@ -1,8 +1,8 @@
 //! Names of resources: printed in one spelling, and read in that spelling only.
 //!
-//! A name is what the audit log, links and other programs find a resource by. If a second spelling were
-//! understood, what was done under it would not be found under the first. So a name that is not spelled
-//! as it is printed here names nothing.
+//! A name is what the audit log, links and other programs find a resource by. If a second spelling
+//! were understood, what was done under it would not be found under the first. So a name that is
+//! not spelled as it is printed here names nothing.
 //!
 //! | resource | name |
 //! |---|---|
@@ -17,8 +17,8 @@
 //! | worker | `workers/{worker}`, an identifier |
 //! | object | `objects/{digest}` |
 //!
-//! Requests may name a version by a word that stands for it at the time (`v3`, `main~2`, the beginning
-//! of a digest): what stands behind `versions/` and `edits/` is given as a text, for
+//! Requests may name a version by a word that stands for it at the time (`v3`, `main~2`, the
+//! beginning of a digest): what stands behind `versions/` and `edits/` is given as a text, for
 //! [`crate::version::History`] to look up.
 
 use std::fmt::Display;
@@ -28,8 +28,8 @@ use uuid::Uuid;
 /// Most bytes of an identifier that a user chooses.
 pub const LONGEST_IDENTIFIER: usize = 100;
 
-/// Whether a text is an identifier: up to 100 lower-case letters, digits, '.', '_' and '-', a letter or
-/// digit first.
+/// Whether a text is an identifier: up to 100 lower-case letters, digits, '.', '_' and '-', a
+/// letter or digit first.
 pub fn is_identifier(text: &str) -> bool {
     let first = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let allowed = |c: char| first(c) || matches!(c, '.' | '_' | '-');

@@ -3,8 +3,8 @@
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{EditProbe, EditStep, EvalMeasure, NamedNumber, model};
 
-/// The first number of a result that is none, by its field: an infinity or NaN. Such a number cannot be
-/// averaged, drawn or written as JSON, and says only that the arithmetic left its range.
+/// The first number of a result that is none, by its field: an infinity or NaN. Such a number
+/// cannot be averaged, drawn or written as JSON, and says only that the arithmetic left its range.
 pub fn not_finite(outcome: &Outcome) -> Option<(String, f64)> {
     let found: Vec<(String, f64)> = match outcome {
         Outcome::Grid(grid) => {
@@ -67,8 +67,8 @@ pub fn not_finite(outcome: &Outcome) -> Option<(String, f64)> {
 /// What a probability may be beyond 0 and 1: a softmax in half precision does not sum to 1 exactly.
 const SLACK: f64 = 0.01;
 
-/// What of a result cannot be of a model of this shape, in words: a probability that is none, a token
-/// that is not in the vocabulary. A shape that says nothing (zeroes) bounds nothing.
+/// What of a result cannot be of a model of this shape, in words: a probability that is none, a
+/// token that is not in the vocabulary. A shape that says nothing (zeroes) bounds nothing.
 pub fn out_of_range(outcome: &Outcome, shape: &model::Shape) -> Option<String> {
     let token = |field: &str, ids: &[u32]| {
         let wrong = |&&id: &&u32| shape.vocabulary > 0 && id >= shape.vocabulary;

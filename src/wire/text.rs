@@ -5,8 +5,8 @@ use std::borrow::Cow;
 /// Most bytes of a failure's message. It is kept once for every unit of a task, and shown in lists.
 pub const LONGEST_MESSAGE: usize = 4096;
 
-/// A text of at most `limit` bytes: of a longer one the beginning and the end, where messages name what
-/// is wrong and what helps, and how much is left out between them.
+/// A text of at most `limit` bytes: of a longer one the beginning and the end, where messages name
+/// what is wrong and what helps, and how much is left out between them.
 pub fn shortened(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit {
         return Cow::Borrowed(text);

@@ -34,8 +34,8 @@ use prost::Message as _;
 
 use crate::proto::v1::{self, job::Spec, leased_unit::Spec as Unit, unit_result::Outcome};
 
-/// Most bytes of a job as lists show it, without its parts and contexts: a page of them fits a message,
-/// and every job that there ever was is remembered so.
+/// Most bytes of a job as lists show it, without its parts and contexts: a page of them fits a
+/// message, and every job that there ever was is remembered so.
 const SUMMARY_LIMIT: usize = 64 << 10;
 
 /// The object in which a job's many parts lie, when they do not lie in the job.
@@ -72,8 +72,8 @@ pub fn spec<K: Kind>(job: &v1::Job) -> Option<&K> {
     K::of(job.spec.as_ref()?)
 }
 
-/// A kind of work, as the spec of a job of that kind says it. `items` are the job's many parts (facts,
-/// prompts), which were taken out of it by [`pack`].
+/// A kind of work, as the spec of a job of that kind says it. `items` are the job's many parts
+/// (facts, prompts), which were taken out of it by [`pack`].
 pub trait Work: Kind + fmt::Debug {
     /// Its units, as people count them.
     fn units_word(&self) -> &'static str;
@@ -121,7 +121,8 @@ pub trait Work: Kind + fmt::Debug {
     fn asked_gates(&mut self) -> Option<&mut Option<v1::EditGates>> {
         None
     }
-    /// The edits of many facts that the job computes, whose layers and statistics the server chooses.
+    /// The edits of many facts that the job computes, whose layers and statistics the server
+    /// chooses.
     fn mass_edit(&mut self) -> Option<&mut v1::MassEditSpec> {
         None
     }
@@ -147,8 +148,8 @@ pub trait Work: Kind + fmt::Debug {
 
     // --- What comes back -------------------------------------------------------------------------
 
-    /// Whether an outcome is one of this unit: of its kind, its fact and its shape. A failure is one of
-    /// any unit.
+    /// Whether an outcome is one of this unit: of its kind, its fact and its shape. A failure is
+    /// one of any unit.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -159,8 +160,8 @@ pub trait Work: Kind + fmt::Debug {
     fn leaves_out_failures(&self) -> bool {
         false
     }
-    /// Bytes that decide every unit's value besides the model, the version and the unit itself. None
-    /// for kinds whose results answer no other job.
+    /// Bytes that decide every unit's value besides the model, the version and the unit itself.
+    /// None for kinds whose results answer no other job.
     fn reuse_settings(&self) -> Option<Vec<u8>> {
         None
     }

@@ -48,7 +48,8 @@ pub struct Found {
     pub version: Option<String>,
     /// The etag of the ref that moved there.
     pub etag: Option<String>,
-    /// The texts that the job's first edit drew to average its key over: the next ones use them too.
+    /// The texts that the job's first edit drew to average its key over: the next ones use them
+    /// too.
     pub contexts: Vec<String>,
 }
 

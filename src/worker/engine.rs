@@ -60,8 +60,8 @@ pub trait Sink {
     fn put(&mut self, bytes: &[u8]) -> Result<String, v1::Failure>;
 }
 
-/// A failure of a class. Its message is cut to [`LONGEST_MESSAGE`]: an error may repeat a prompt of a
-/// mebibyte, and is the result of every unit that it keeps from having one.
+/// A failure of a class. Its message is cut to [`LONGEST_MESSAGE`]: an error may repeat a prompt of
+/// a mebibyte, and is the result of every unit that it keeps from having one.
 pub fn failure(class: v1::FailureClass, message: impl AsRef<str>) -> v1::Failure {
     v1::Failure {
         failure_class: class as i32,

@@ -197,8 +197,9 @@ impl Fetcher {
         Ok(edits)
     }
 
-    /// Lays a model out as a checkpoint and gives the path to open. A file that is seen where it was imported from is
-    /// used from there if its digest fits; others are fetched, and stay as long as the pins.
+    /// Lays a model out as a checkpoint and gives the path to open. A file that is seen where it
+    /// was imported from is used from there if its digest fits; others are fetched, and stay as
+    /// long as the pins.
     ///
     /// # Errors
     /// When a file can be had from neither place, or the folder cannot be written.
@@ -275,10 +276,10 @@ async fn shared(
         .ok()?
 }
 
-/// Whether a path is a regular file of these bytes. Whoever imported the model chose the path: a device, a pipe or a
-/// file of the kernel's may never come to an end, or wait in being opened. So nothing is opened that is not a regular
-/// file of the very size, which those of the kernel's do not have, and no more of it is read; and nothing once the
-/// lease is taken back.
+/// Whether a path is a regular file of these bytes. Whoever imported the model chose the path: a
+/// device, a pipe or a file of the kernel's may never come to an end, or wait in being opened. So
+/// nothing is opened that is not a regular file of the very size, which those of the kernel's do
+/// not have, and no more of it is read; and nothing once the lease is taken back.
 fn holds(path: &Path, size: u64, digest: &Digest, cancelled: &AtomicBool) -> bool {
     let fits = |found: &fs::Metadata| found.is_file() && found.len() == size;
     if size == 0 || !fs::metadata(path).is_ok_and(|found| fits(&found)) {

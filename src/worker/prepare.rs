@@ -1,4 +1,5 @@
-//! A lease made ready: all that it names is on this machine, in types of the worker's own. The lease stays as it came.
+//! A lease made ready: all that it names is on this machine, in types of the worker's own. The
+//! lease stays as it came.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,7 +30,8 @@ pub struct Prepared {
     pub version: LeasedVersion,
     /// The corpus that the settings name, if they name one (see [`crate::datasets::corpus`]).
     pub corpus: Option<PathBuf>,
-    /// The key statistics that the settings name, if they name some; of a mass edit those of the layer that is solved.
+    /// The key statistics that the settings name, if they name some; of a mass edit those of the
+    /// layer that is solved.
     pub statistics: Option<PathBuf>,
     /// What the units of a mass edit need of earlier stages.
     pub mass: MassInputs,
@@ -60,7 +62,8 @@ pub struct MassInputs {
     pub results: BTreeMap<u64, Outcome>,
     /// The changes that were found so far in the batch, by layer.
     pub added: Vec<Factor>,
-    /// The keys of the version's edits at the layer that is solved, `[keys, inner]` row by row as little-endian singles.
+    /// The keys of the version's edits at the layer that is solved, `[keys, inner]` row by row as
+    /// little-endian singles.
     pub past: Vec<u8>,
     /// Edits of the version that keep no keys, though they change that layer's matrix.
     pub without_keys: usize,
@@ -77,8 +80,8 @@ pub struct LeasedVersion {
     pub factors: Vec<Factor>,
 }
 
-/// Fetches what a lease names. What is fetched stays until the answer is dropped. `cancelled` ends what waits for the
-/// disk; dropping the future ends the rest.
+/// Fetches what a lease names. What is fetched stays until the answer is dropped. `cancelled` ends
+/// what waits for the disk; dropping the future ends the rest.
 ///
 /// # Errors
 /// When a part of it cannot be had.

@@ -139,7 +139,8 @@ pub fn write_key(site: &Site, id: &str, secret: &str) {
     fs::write(site.path("key"), key).unwrap();
 }
 
-/// Stands before the S3 server: counts the bytes that come through, holds them up, or swallows them.
+/// Stands before the S3 server: counts the bytes that come through, holds them up, or swallows
+/// them.
 pub struct Proxy {
     pub address: SocketAddr,
     pub up: Arc<AtomicU64>,

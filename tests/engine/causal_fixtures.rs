@@ -1,5 +1,5 @@
-//! Causal tracing on tiny models of every family: both engines give what transformers gives, and what
-//! must be equal by definition is.
+//! Causal tracing on tiny models of every family: both engines give what transformers gives, and
+//! what must be equal by definition is.
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 

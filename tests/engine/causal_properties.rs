@@ -1,5 +1,5 @@
-//! What holds of any trace by definition, tried on random prompts, subjects, windows, samples, memory budgets and
-//! number formats, on tiny models of several families.
+//! What holds of any trace by definition, tried on random prompts, subjects, windows, samples,
+//! memory budgets and number formats, on tiny models of several families.
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 
@@ -14,8 +14,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tch::{Device, Kind as Dtype};
 
-/// Serial and parallel blocks, gated and plain MLPs, learned and rotary positions, grouped keys, head norms, post-norms
-/// with soft caps, sliding windows.
+/// Serial and parallel blocks, gated and plain MLPs, learned and rotary positions, grouped keys,
+/// head norms, post-norms with soft caps, sliding windows.
 const FAMILIES: [&str; 8] = [
     "gpt2",
     "gptj",
@@ -168,7 +168,8 @@ fn what_must_be_equal_is_equal() {
             let last = grid.tokens.len() - 1;
             let severed = case.settings.compat == Compat::PaperCode && grid.severed.is_some();
             for token in 0..grid.subject.start {
-                // Never corrupted; under the published code's severed paths, in a run of other noise.
+                // Never corrupted; under the published code's severed paths, in a run of other
+                // noise.
                 let row = grid.row(token).unwrap();
                 prop_assert!(row.iter().all(|&score| score == row[0]));
                 prop_assert!(severed || row[0] == low);
@@ -305,7 +306,8 @@ fn running_out_of_memory_on_the_way_changes_nothing() {
 #[test]
 fn half_the_bits_give_the_same_picture() {
     let wide = models(Dtype::Float);
-    // Random weights make these models touchier than trained ones: `benches/causal.rs` has a real one's differences.
+    // Random weights make these models touchier than trained ones: `benches/causal.rs` has a real
+    // one's differences.
     for (dtype, within) in [(Dtype::BFloat16, 0.1), (Dtype::Half, 0.03)] {
         let models = models(dtype);
         let most = Cell::new(0.0_f64);

@@ -1,5 +1,5 @@
-//! Editing on tiny models gives what PyTorch's own autograd and optimiser and NumPy's solver give for the same
-//! definitions, and on a real model too.
+//! Editing on tiny models gives what PyTorch's own autograd and optimiser and NumPy's solver give
+//! for the same definitions, and on a real model too.
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 

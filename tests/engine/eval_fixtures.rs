@@ -1,4 +1,5 @@
-//! What a model answers to a record, and what follows from it, is what PyTorch gives for the same definitions.
+//! What a model answers to a record, and what follows from it, is what PyTorch gives for the same
+//! definitions.
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 

@@ -1,5 +1,6 @@
-//! Edits of many facts on tiny models give what PyTorch and NumPy give for the published definitions: targets, keys,
-//! residuals and the change of every layer, over two batches where the second one protects the first.
+//! Edits of many facts on tiny models give what PyTorch and NumPy give for the published
+//! definitions: targets, keys, residuals and the change of every layer, over two batches where the
+//! second one protects the first.
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 
@@ -135,7 +136,8 @@ fn alike(what: &str, found: &Tensor, expected: &[f64]) {
     assert!(apart < 1e-3, "{what}: relative distance {apart}");
 }
 
-/// Writes a batch into the model, layer by layer, and compares all that is found. Gives the keys that were solved for.
+/// Writes a batch into the model, layer by layer, and compares all that is found. Gives the keys
+/// that were solved for.
 fn write(
     what: &str,
     (model, expected): (&mut Model, &Expected),

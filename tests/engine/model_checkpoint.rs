@@ -555,8 +555,9 @@ fn gguf_frequency_tensors_are_read_as_the_rule_they_came_from() {
         let tensor = QTensor::quantize(&tensor, GgmlDType::F32).unwrap();
         gguf(|_, tensors| tensors.push(("rope_freqs.weight".into(), tensor)))
     };
-    // Llama 3.1's rule (factor 8, 1 to 4 turns in 8192 tokens) on this model's four frequencies, base 10,000:
-    // wavelengths 6.3, 63, 628 and 6283 tokens, of which the last turns 1.3 times and so lies on the ramp.
+    // Llama 3.1's rule (factor 8, 1 to 4 turns in 8192 tokens) on this model's four frequencies,
+    // base 10,000: wavelengths 6.3, 63, 628 and 6283 tokens, of which the last turns 1.3 times and
+    // so lies on the ramp.
     let smooth: f32 = (8192.0 / (std::f32::consts::TAU * 1000.0) - 1.0) / 3.0;
     let ramp = 1.0 / ((1.0 - smooth) / 8.0 + smooth);
     let file = with(vec![1.0, 1.0, 1.0, ramp]);

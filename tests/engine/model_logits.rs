@@ -138,7 +138,8 @@ fn gguf_gives_the_same_model_as_safetensors() {
     }
 }
 
-/// Runs tokens `cut ..` on the keys and values of tokens `.. cut`, the last layer for its last token only.
+/// Runs tokens `cut ..` on the keys and values of tokens `.. cut`, the last layer for its last
+/// token only.
 fn split_run(model: &Model, ids: &Tensor, cut: i64) -> Tensor {
     let tokens = ids.size()[1];
     let head = ids.narrow(1, 0, cut);
@@ -531,7 +532,8 @@ fn smollm2_in_half_precision_stays_close() {
     }
 }
 
-/// Seconds this thread has spent on a CPU: with one thread of libtorch a measure that other load does not disturb.
+/// Seconds this thread has spent on a CPU: with one thread of libtorch a measure that other load
+/// does not disturb.
 fn cpu_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     let spent: f64 = text.split(' ').next().unwrap().parse().unwrap();

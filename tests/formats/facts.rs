@@ -1,8 +1,8 @@
 //! Fact files as they were published.
 //!
 //! Set `PALIMPSEST_TEST_DATA` to a folder with `known_1000.json`, `counterfact_flat_1k.json`,
-//! `counterfact_full_schema_examples.json`, `zsre_1k.json` and `relations/`; what is not there is skipped with a
-//! message.
+//! `counterfact_full_schema_examples.json`, `zsre_1k.json` and `relations/`; what is not there is
+//! skipped with a message.
 
 #![allow(clippy::unwrap_used)]
 

@@ -33,8 +33,8 @@ pub const TARGETS: &[Target] = &[
     ("tokens", tokens),
 ];
 
-/// Lets panics in a library's files be caught by who calls it: libFuzzer's own hook ends the process
-/// at each.
+/// Lets panics in a library's files be caught by who calls it: libFuzzer's own hook ends the
+/// process at each.
 #[allow(dead_code)] // The gate has no such hook.
 pub fn pass_over(library: &'static str) {
     let abort = std::panic::take_hook();

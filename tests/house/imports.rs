@@ -170,8 +170,8 @@ impl Crate {
 }
 
 impl Source {
-    /// The paths that the file names: in its own `use` lines, and in its code. What a `mod.rs` passes
-    /// on without a use of its own is not among them.
+    /// The paths that the file names: in its own `use` lines, and in its code. What a `mod.rs`
+    /// passes on without a use of its own is not among them.
     fn paths(&self) -> Vec<Vec<String>> {
         let mut paths: Vec<Vec<String>> = Vec::new();
         let mut n = 0;

@@ -1,5 +1,6 @@
-//! The house keeps its plan: no circle of imports between files or folders, no arrow up the table of
-//! rooms, and nothing in a room that must not be there. Read from the sources, by nothing but this.
+//! The house keeps its plan: no circle of imports between files or folders, no arrow up the table
+//! of rooms, and nothing in a room that must not be there. Read from the sources, by nothing but
+//! this.
 #![allow(clippy::unwrap_used)]
 
 mod imports;

@@ -10,7 +10,8 @@ use crate::common::{PATIENCE, Site, no_secret, wait};
 use palimpsest::config::{SECTIONS, SETTINGS};
 use serde_json::Value;
 
-/// Runs a command and gives whether it succeeded, and what it said on standard output and beside it.
+/// Runs a command and gives whether it succeeded, and what it said on standard output and beside
+/// it.
 fn say(site: &Site, args: &[&str]) -> (bool, String, String) {
     let out = site.command(args).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

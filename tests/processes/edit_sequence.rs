@@ -1,4 +1,5 @@
-//! A hundred edits, each computed on the one before it; then one of them taken out, then all taken back.
+//! A hundred edits, each computed on the one before it; then one of them taken out, then all taken
+//! back.
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 
@@ -145,8 +146,8 @@ fn a_hundred_edits_of_a_tiny_model_come_out_in_any_order_to_the_last_bit() {
     a_hundred_edits(&fixture("llama"), &facts(100), &statistics, &flags, LONG);
 }
 
-/// With `COUNTERFACT` set to a file of CounterFact's flat form its first facts are edited, otherwise made-up ones; as many
-/// as `EDITS` says, otherwise a hundred.
+/// With `COUNTERFACT` set to a file of CounterFact's flat form its first facts are edited,
+/// otherwise made-up ones; as many as `EDITS` says, otherwise a hundred.
 #[test]
 #[ignore = "a hundred real edits take a quarter of an hour of one core"]
 fn a_hundred_edits_of_smollm2_come_out_in_any_order_to_the_last_bit() {

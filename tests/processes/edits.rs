@@ -165,7 +165,8 @@ fn an_edit_is_measured_taken_and_taken_back() {
     );
     assert!(done(&site, &["log"]).contains("v1"));
 
-    // What is measured is what a worker has of the version: the same prompt gives the same number before another edit.
+    // What is measured is what a worker has of the version: the same prompt gives the same number
+    // before another edit.
     let again: Value = serde_json::from_str(&done(&site, &edit(&more))).unwrap();
     let (was, is) = (
         number(&line, "rewrite.new.after"),

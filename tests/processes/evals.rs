@@ -1,4 +1,5 @@
-//! Evaluations as users have them: over processes that are killed, with edits of each record and of all in sequence.
+//! Evaluations as users have them: over processes that are killed, with edits of each record and of
+//! all in sequence.
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 

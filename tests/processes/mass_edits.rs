@@ -1,4 +1,5 @@
-//! Many facts in one edit, from a file to a version, whoever computes it and whatever happens meanwhile.
+//! Many facts in one edit, from a file to a version, whoever computes it and whatever happens
+//! meanwhile.
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 #![allow(clippy::disallowed_methods)] // a test owns its time

@@ -287,8 +287,8 @@ const SERVICES: [&str; 3] = [
     "palimpsest.v1.WorkerService",
 ];
 
-/// The token file is a pipe that nobody has written to yet: the start gets as far as there, which is
-/// behind the store, and no further.
+/// The token file is a pipe that nobody has written to yet: the start gets as far as there, which
+/// is behind the store, and no further.
 #[test]
 fn a_coordinator_that_starts_says_that_it_does_not_serve_until_it_does() {
     let site = measured_site();

@@ -49,7 +49,8 @@ fn a_stranger_can_copy_the_commands() {
         symlink(root.join(name), site.path(name)).unwrap();
     }
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    // What was started in the background ends with the script, the clients of the coordinators first.
+    // What was started in the background ends with the script, the clients of the coordinators
+    // first.
     let mut script = "set -euo pipefail\ntrap 'kill $(jobs -p | tac); wait' EXIT\n".to_owned();
     let mut count = 0;
     for section in ["Running it for real", "From Python"] {

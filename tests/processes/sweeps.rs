@@ -1,5 +1,5 @@
-//! What a sweep can be asked for, through the program and on a tiny real model: the noise rules, the
-//! reading of severed paths, and the averages of what came out.
+//! What a sweep can be asked for, through the program and on a tiny real model: the noise rules,
+//! the reading of severed paths, and the averages of what came out.
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)]
 

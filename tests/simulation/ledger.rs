@@ -265,8 +265,8 @@ impl Ledger {
             });
             self.must(gapless, || format!("{name} has a gap in its events"));
             let diverged = store.divergences(id).expect("divergences");
-            // Whole machines compute the same bytes: what diverges was forged, under a lease that was
-            // live. What comes under none writes nothing.
+            // Whole machines compute the same bytes: what diverges was forged, under a lease that
+            // was live. What comes under none writes nothing.
             let unforged = diverged.into_iter().find(|(unit, record)| {
                 let forged = self.forged.get(&(name.clone(), *unit));
                 let digest = |(bytes, _): &Forged| Digest::of(bytes).to_string();

@@ -17,8 +17,8 @@ mod convert;
 /// The `domain` of every `ErrorInfo` that Palimpsest sends.
 pub const DOMAIN: &str = "palimpsest";
 
-/// Most bytes of a message, of each value in the details, and of all violations that are listed: they
-/// travel in trailers, of which clients take 8 KiB or 16 KiB.
+/// Most bytes of a message, of each value in the details, and of all violations that are listed:
+/// they travel in trailers, of which clients take 8 KiB or 16 KiB.
 const MESSAGE_LIMIT: usize = 1 << 10;
 const VALUE_LIMIT: usize = 400;
 const VIOLATIONS: usize = 2 << 10;

@@ -19,7 +19,8 @@ use crate::store;
 /// Free bytes of a disk under which little more can be done, and under which nothing can.
 const LITTLE: u64 = 5 << 30;
 const NOTHING: u64 = 256 << 20;
-/// How far clocks may differ: certificates and tokens end by them, and people compare times of logs.
+/// How far clocks may differ: certificates and tokens end by them, and people compare times of
+/// logs.
 const CLOCKS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// How long a coordinator may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -102,7 +103,8 @@ impl Findings {
     }
 }
 
-/// Looks at everything that can be looked at, and prints how it is. Succeeds unless something fails.
+/// Looks at everything that can be looked at, and prints how it is. Succeeds unless something
+/// fails.
 pub async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let mut findings = Findings::default();
     findings.ok("configuration", sources(config));

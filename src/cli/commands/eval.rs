@@ -36,18 +36,20 @@ pub struct Args {
     /// Take at most N records; with --known-only, N that are known
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Take only records whose fact the version of --against (of --ref with --edit-each) knows. likelier: it finds
-    /// the true object likelier than the new one; greedy: it continues the prompt with the true object when it
-    /// always takes the likeliest token
+    /// Take only records whose fact the version of --against (of --ref with --edit-each) knows.
+    /// likelier: it finds the true object likelier than the new one; greedy: it continues the
+    /// prompt with the true object when it always takes the likeliest token
     #[arg(long, value_name = "RULE", num_args = 0..=1, default_missing_value = "likelier")]
     known_only: Option<Known>,
-    /// Write the records that are taken to a file, for 'palimpsest edit --file' and other evaluations
+    /// Write the records that are taken to a file, for 'palimpsest edit --file' and other
+    /// evaluations
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
     /// Leave generation prompts, and with them GE, out
     #[arg(long)]
     no_generation: bool,
-    /// Seed of the texts that are drawn: after generation prompts, and before the sentences of edits
+    /// Seed of the texts that are drawn: after generation prompts, and before the sentences of
+    /// edits
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
@@ -68,14 +70,16 @@ struct Each {
     /// r-rome, rome or ft-l
     #[arg(long, default_value = "r-rome", requires = "edit_each")]
     method: String,
-    /// The layer, from 0; family: the one at which models of the family are edited, by what was published; or auto:
-    /// where the newest sweep of at least ten known facts says that they are
+    /// The layer, from 0; family: the one at which models of the family are edited, by what was
+    /// published; or auto: where the newest sweep of at least ten known facts says that they are
     #[arg(long, default_value = "family", value_parser = layer::parse, requires = "edit_each")]
     layer: Layer,
-    /// Another number than the family's: steps, learning_rate, clamp, weight_decay, kl_factor, stop_loss, ridge, bound
+    /// Another number than the family's: steps, learning_rate, clamp, weight_decay, kl_factor,
+    /// stop_loss, ridge, bound
     #[arg(long = "set", value_name = "NAME=NUMBER", value_parser = parse_number, requires = "edit_each")]
     numbers: Vec<v1::NamedNumber>,
-    /// Texts to average the key over, one a line, each with {} for the sentence; drawn from the model otherwise
+    /// Texts to average the key over, one a line, each with {} for the sentence; drawn from the
+    /// model otherwise
     #[arg(long, value_name = "FILE", requires = "edit_each")]
     contexts: Option<PathBuf>,
     /// Collect key statistics from text drawn from the model, if there are none
@@ -188,8 +192,8 @@ async fn with_object(mut spec: v1::EvalSpec, client: &Client) -> anyhow::Result<
     Ok(spec)
 }
 
-/// Keeps the records whose fact the unedited version knows, as many as are wanted, and says how many of those that were
-/// looked at are left out. Only the facts themselves are asked for it.
+/// Keeps the records whose fact the unedited version knows, as many as are wanted, and says how
+/// many of those that were looked at are left out. Only the facts themselves are asked for it.
 async fn keep_known(
     args: &Args,
     rule: Known,

@@ -164,8 +164,9 @@ async fn fetch(
     Ok(())
 }
 
-/// What another program finds the base by: its folder, where it was imported from one. A GGUF file is none that PEFT
-/// loads a base from; then the model's own name, which its user puts the base's in place of.
+/// What another program finds the base by: its folder, where it was imported from one. A GGUF file
+/// is none that PEFT loads a base from; then the model's own name, which its user puts the base's
+/// in place of.
 fn base_name(model: &v1::Model) -> String {
     let first = model.files.first().map(|file| Path::new(&file.source_path));
     let folder = match model.files.len() {

@@ -115,7 +115,8 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A line a version, with its edits, as the version itself has them, and what its own edit asks for.
+/// A line a version, with its edits, as the version itself has them, and what its own edit asks
+/// for.
 async fn print_json(
     client: &Client,
     model: &str,

@@ -37,7 +37,8 @@ pub enum Command {
 /// Flags of `stats collect`.
 #[derive(Debug, clap::Args)]
 pub struct CollectArgs {
-    /// Texts: plain text (one document a file), JSON lines or a JSON list of strings or of objects with 'text'
+    /// Texts: plain text (one document a file), JSON lines or a JSON list of strings or of objects
+    /// with 'text'
     #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "self_sample")]
     corpus: Vec<PathBuf>,
     /// Draw so many tokens from the model itself instead

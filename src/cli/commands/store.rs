@@ -51,8 +51,8 @@ pub enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Put a store's objects into the bucket of store.bucket, which has them from then on; also looks
-    /// whether a bucket that was copied has them all
+    /// Put a store's objects into the bucket of store.bucket, which has them from then on; also
+    /// looks whether a bucket that was copied has them all
     Push {
         #[command(flatten)]
         place: Place,

@@ -75,7 +75,8 @@ impl Known {
 }
 
 impl<'a> Evaluation<'a> {
-    /// Takes the results of `job`, which must have its records. `label` says what people call a version.
+    /// Takes the results of `job`, which must have its records. `label` says what people call a
+    /// version.
     ///
     /// # Errors
     /// [`Error::NotEvaluating`] for another kind of job; [`Error::Unit`] for a result that does not fit it.
@@ -158,7 +159,8 @@ impl<'a> Evaluation<'a> {
         })
     }
 
-    /// What was measured in a sentence, the records unless they are left out, and the means. `width` is the terminal's.
+    /// What was measured in a sentence, the records unless they are left out, and the means.
+    /// `width` is the terminal's.
     ///
     /// # Errors
     /// [`Error::Output`].
@@ -365,7 +367,8 @@ impl<'a> Evaluation<'a> {
         sentences
     }
 
-    /// A JSON object a line, one a record: its figures by column, and every prompt's answers in each.
+    /// A JSON object a line, one a record: its figures by column, and every prompt's answers in
+    /// each.
     ///
     /// # Errors
     /// [`Error::Output`].
@@ -395,9 +398,9 @@ impl<'a> Evaluation<'a> {
         Ok(())
     }
 
-    /// The means, a JSON object a line for every measure: by column `mean`, `interval` (95 %, null where it is not
-    /// known) and `version`; `change` from the first column to the second; and the `records` that they are over. GE is in
-    /// hundredths of bits, all others from 0 to 1.
+    /// The means, a JSON object a line for every measure: by column `mean`, `interval` (95 %, null
+    /// where it is not known) and `version`; `change` from the first column to the second; and the
+    /// `records` that they are over. GE is in hundredths of bits, all others from 0 to 1.
     ///
     /// # Errors
     /// [`Error::Output`].

@@ -13,9 +13,9 @@ pub fn map(path: &Path) -> Result<Mmap, Error> {
         source,
     };
     let file = std::fs::File::open(path).map_err(io)?;
-    // SAFETY: the map is only ever read, as plain bytes, and every offset into it is checked against its length.
-    // What remains is the caveat of all mapped files: whoever truncates a checkpoint in use gets this process a
-    // SIGBUS. Checkpoints are immutable once imported.
+    // SAFETY: the map is only ever read, as plain bytes, and every offset into it is checked
+    // against its length. What remains is the caveat of all mapped files: whoever truncates a
+    // checkpoint in use gets this process a SIGBUS. Checkpoints are immutable once imported.
     #[allow(unsafe_code)]
     unsafe { Mmap::map(&file) }.map_err(io)
 }

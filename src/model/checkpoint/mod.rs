@@ -1,8 +1,9 @@
-//! A model's files: its configuration, its tokenizer and its tensors by canonical name, checked against each other
-//! when they are opened.
+//! A model's files: its configuration, its tokenizer and its tensors by canonical name, checked
+//! against each other when they are opened.
 //!
-//! Two sources are read: a folder as transformers writes it (`config.json`, `tokenizer.json`, safetensors in one
-//! file or in shards) and a single GGUF file. Both give the same names and orientations, those of transformers.
+//! Two sources are read: a folder as transformers writes it (`config.json`, `tokenizer.json`,
+//! safetensors in one file or in shards) and a single GGUF file. Both give the same names and
+//! orientations, those of transformers.
 
 mod gguf;
 mod mmap;
@@ -39,8 +40,8 @@ enum Source {
 }
 
 impl Checkpoint {
-    /// Opens a folder as transformers writes it, or a GGUF file, and checks every tensor's presence, type and shape
-    /// against the configuration. Weights are mapped, not read.
+    /// Opens a folder as transformers writes it, or a GGUF file, and checks every tensor's
+    /// presence, type and shape against the configuration. Weights are mapped, not read.
     ///
     /// # Errors
     /// Anything missing, malformed or not supported, by name.
@@ -168,8 +169,9 @@ impl Checkpoint {
     }
 }
 
-/// Whether a configuration says that the vocabulary projection is the token embedding, and the file holds another one.
-/// The stored one counts then, as in transformers 5 (transformers#42612) and vLLM.
+/// Whether a configuration says that the vocabulary projection is the token embedding, and the file
+/// holds another one. The stored one counts then, as in transformers 5 (transformers#42612) and
+/// vLLM.
 fn has_its_own_head(
     path: &Path,
     config: &Config,

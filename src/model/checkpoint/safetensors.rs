@@ -1,4 +1,5 @@
-//! A folder as transformers writes it: configuration, tokenizer, and weights in one safetensors file or in shards.
+//! A folder as transformers writes it: configuration, tokenizer, and weights in one safetensors
+//! file or in shards.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,8 +14,9 @@ use super::super::{Error, families};
 use super::mmap;
 use super::tensor::{DType, TensorData, TensorInfo};
 
-/// Files that describe a model beside its weights, in the order of [`Folder::files`]. Only the first must exist to
-/// open a checkpoint's weights; the rest is carried along for those who export it.
+/// Files that describe a model beside its weights, in the order of [`Folder::files`]. Only the
+/// first must exist to open a checkpoint's weights; the rest is carried along for those who export
+/// it.
 const DESCRIPTIONS: &[&str] = &[
     "config.json",
     "generation_config.json",
@@ -60,7 +62,8 @@ impl Folder {
             shards: Vec::new(),
             entries: BTreeMap::new(),
         };
-        // The single file first, as transformers: an index beside it was left by an earlier model in the same folder.
+        // The single file first, as transformers: an index beside it was left by an earlier model
+        // in the same folder.
         if path.join(SINGLE).is_file() {
             folder.add(path.join(SINGLE))?;
         } else if path.join(INDEX).is_file() {
@@ -260,7 +263,8 @@ fn without_nan(text: &str) -> String {
         if n > 0 {
             out.push('"');
         }
-        // A quote behind a backslash parts a text once more, which at worst changes a word inside it.
+        // A quote behind a backslash parts a text once more, which at worst changes a word inside
+        // it.
         match n % 2 {
             0 => {
                 out += &part

@@ -111,7 +111,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Another family's names of what was read already: written down beside it, they must say the same.
+    /// Another family's names of what was read already: written down beside it, they must say the
+    /// same.
     pub fn same(&self, names: &[(&str, usize)]) -> Result<(), Error> {
         for (field, read) in names {
             if let Some(found) = self.maybe_size(field)?.filter(|found| found != read) {
@@ -153,8 +154,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// `eos_token_id`: one id, a list, or none. A file that does not name it means the family's own, as in
-    /// transformers; `null` means none.
+    /// `eos_token_id`: one id, a list, or none. A file that does not name it means the family's
+    /// own, as in transformers; `null` means none.
     pub fn eos(&self, family: Family) -> Result<Vec<u32>, Error> {
         let field = "eos_token_id";
         match self.get(field) {

@@ -1,9 +1,9 @@
 //! `generation_config.json`: what of it is used, and why the rest changes nothing here.
 //!
-//! The file holds the settings of transformers' `generate`. Ours takes the likeliest token, without penalties, beams or
-//! filters, whatever the file says: a trace and an edit ask the model, and so does a completion beside them. So of its
-//! fields the end-of-text ids are used, and no other. Collected from transformers' `GenerationConfig` (4.26 to 5.23)
-//! and from published files.
+//! The file holds the settings of transformers' `generate`. Ours takes the likeliest token, without
+//! penalties, beams or filters, whatever the file says: a trace and an edit ask the model, and so
+//! does a completion beside them. So of its fields the end-of-text ids are used, and no other.
+//! Collected from transformers' `GenerationConfig` (4.26 to 5.23) and from published files.
 
 use serde_json::{Map, Value};
 
@@ -120,15 +120,16 @@ const UNUSED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Why a field of a `generation_config.json` changes nothing here; [`None`] for the one that is used, and for one that
-/// nobody knows, which `generate` does not read either.
+/// Why a field of a `generation_config.json` changes nothing here; [`None`] for the one that is
+/// used, and for one that nobody knows, which `generate` does not read either.
 pub fn unused_by_generate(field: &str) -> Option<&'static str> {
     let row = UNUSED.iter().find(|(_, fields)| fields.contains(&field));
     row.map(|(because, _)| *because)
 }
 
-/// The end-of-text ids that the file names; [`None`] where it names none: then the configuration's hold. (transformers
-/// would then end no text. What a text of the model ends with is the same all the same.)
+/// The end-of-text ids that the file names; [`None`] where it names none: then the configuration's
+/// hold. (transformers would then end no text. What a text of the model ends with is the same all
+/// the same.)
 ///
 /// # Errors
 /// [`Error::UnsupportedValue`].
@@ -176,7 +177,8 @@ mod tests {
         );
     }
 
-    /// As in copies of the files of GPT-2, Llama 2 and 3.1, Atom, Phi-3, and tuned Gemma 2 and Qwen 2.5.
+    /// As in copies of the files of GPT-2, Llama 2 and 3.1, Atom, Phi-3, and tuned Gemma 2 and Qwen
+    /// 2.5.
     #[test]
     fn every_field_of_published_files_is_used_or_has_a_reason() {
         for (file, ends) in [

@@ -1,9 +1,10 @@
 //! A model's shape and options, read from the `config.json` that transformers writes.
 //!
-//! Nothing in that file is passed over: a field is used, or it is in the table of those that cannot change
-//! inference (`unused.rs`), or it is an error; `generation.rs` is the same for
-//! `generation_config.json`. A wrong guess here would give a model that runs and is subtly another one.
-//! What an absent field means, and which of two counts, is as in transformers' configuration classes (version 5.23).
+//! Nothing in that file is passed over: a field is used, or it is in the table of those that cannot
+//! change inference (`unused.rs`), or it is an error; `generation.rs` is the same for
+//! `generation_config.json`. A wrong guess here would give a model that runs and is subtly another
+//! one. What an absent field means, and which of two counts, is as in transformers' configuration
+//! classes (version 5.23).
 
 mod fields;
 mod generation;

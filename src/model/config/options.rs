@@ -72,7 +72,8 @@ impl Family {
         }
     }
 
-    /// The end-of-text id of a configuration that does not name one: what the family's configuration class has there.
+    /// The end-of-text id of a configuration that does not name one: what the family's
+    /// configuration class has there.
     pub(super) fn eos(self) -> Option<u32> {
         match self {
             Family::Gpt2 | Family::GptJ => Some(50_256),

@@ -1,5 +1,5 @@
-//! The configurations of published models, as fields and values (`tests/fixtures/published.txt`): each is understood, or
-//! refused by the name of what changes its numbers.
+//! The configurations of published models, as fields and values (`tests/fixtures/published.txt`):
+//! each is understood, or refused by the name of what changes its numbers.
 
 use std::path::Path;
 

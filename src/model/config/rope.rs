@@ -1,7 +1,7 @@
 //! Rotary position embedding: its parameters and its table of frequencies.
 //!
-//! Su et al. 2021, *RoFormer*. Frequencies are computed in float32, as transformers does: models were trained with
-//! those roundings.
+//! Su et al. 2021, *RoFormer*. Frequencies are computed in float32, as transformers does: models
+//! were trained with those roundings.
 
 use serde_json::Value;
 
@@ -38,8 +38,8 @@ pub(crate) struct Around {
 /// How the frequencies were changed for contexts longer than those first trained on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
-    /// Not at all. `dynamic` scaling too is read as this: it differs only beyond the model's context,
-    /// where nothing here goes.
+    /// Not at all. `dynamic` scaling too is read as this: it differs only beyond the model's
+    /// context, where nothing here goes.
     None,
     /// Every frequency divided by the factor.
     Linear {
@@ -61,8 +61,8 @@ pub enum RopeScaling {
 
 impl Rope {
     /// Reads `rope_parameters` (transformers 5) or `rope_theta` with `rope_scaling` (4 and before).
-    /// `theta` and `partial`, the rotated part of a head, hold where the file says nothing. Where the parameters
-    /// differ by kind of layer (Gemma 3), `kind` says which to read.
+    /// `theta` and `partial`, the rotated part of a head, hold where the file says nothing. Where
+    /// the parameters differ by kind of layer (Gemma 3), `kind` says which to read.
     pub(crate) fn read(
         fields: &Fields<'_>,
         theta: f64,
@@ -77,8 +77,9 @@ impl Rope {
             original: fields.maybe_number("original_max_position_embeddings")?,
             context: fields.maybe_number("max_position_embeddings")?,
         };
-        // Where a file has both, the old name counts, as in every transformers: 4 reads nothing else, and 5 puts
-        // it in the place of the new one (`convert_rope_params_to_dict`). An empty object is none.
+        // Where a file has both, the old name counts, as in every transformers: 4 reads nothing
+        // else, and 5 puts it in the place of the new one (`convert_rope_params_to_dict`). An empty
+        // object is none.
         let given = |name| {
             let object = fields.get(name)?;
             let empty = object.as_object().is_some_and(|map| map.is_empty());
@@ -153,7 +154,8 @@ impl Rope {
                 factor: required(name, &fields, "factor")?,
                 low: required(name, &fields, "low_freq_factor")?,
                 high: required(name, &fields, "high_freq_factor")?,
-                // The outer field first, then the object's, then the context (`standardize_rope_params`).
+                // The outer field first, then the object's, then the context
+                // (`standardize_rope_params`).
                 original: match (around.original, around.context) {
                     (Some(outer), _) => {
                         fields.get("original_max_position_embeddings");
@@ -198,9 +200,9 @@ impl Rope {
         Ok(())
     }
 
-    /// The order of a head's channels in which every family's rotation is the same: channel `i` turns with channel
-    /// `i + head_dim / 2`, and pairs that do not turn come last in each half. Queries and keys reordered alike have
-    /// the same scores.
+    /// The order of a head's channels in which every family's rotation is the same: channel `i`
+    /// turns with channel `i + head_dim / 2`, and pairs that do not turn come last in each half.
+    /// Queries and keys reordered alike have the same scores.
     pub fn channels(&self, head_dim: usize) -> Vec<usize> {
         let rotated = (0..self.dims / 2).map(|i| match self.interleaved {
             true => (2 * i, 2 * i + 1),

@@ -1,8 +1,10 @@
-//! The fields of a `config.json` that are not used, and why: because they change nothing that is computed, or because
-//! the one value they may have says what is so anyway. Every other field is used by its family, or refused.
+//! The fields of a `config.json` that are not used, and why: because they change nothing that is
+//! computed, or because the one value they may have says what is so anyway. Every other field is
+//! used by its family, or refused.
 //!
-//! Collected from what transformers' configuration classes write and have written (2019 to version 5.23) and from
-//! published models. Where a family uses a field, its own reading counts and this table is not asked.
+//! Collected from what transformers' configuration classes write and have written (2019 to version
+//! 5.23) and from published models. Where a family uses a field, its own reading counts and this
+//! table is not asked.
 
 use serde_json::Value;
 
@@ -245,7 +247,8 @@ const UNUSED: &[Unused] = &[
     },
 ];
 
-/// Why a field of a `config.json` that is not used changes no number; [`None`] for one that is used or refused.
+/// Why a field of a `config.json` that is not used changes no number; [`None`] for one that is used
+/// or refused.
 pub fn reason(field: &str) -> Option<&'static str> {
     let row = UNUSED.iter().find(|row| row.fields.contains(&field));
     row.map(|row| row.because)

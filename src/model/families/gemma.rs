@@ -1,5 +1,5 @@
-//! Gemma 2 and 3, text (Gemma Team 2024, 2025): norms before and after each half of a block, scaled embeddings,
-//! alternating windows; soft caps (2) or head norms and two rotary bases (3).
+//! Gemma 2 and 3, text (Gemma Team 2024, 2025): norms before and after each half of a block, scaled
+//! embeddings, alternating windows; soft caps (2) or head norms and two rotary bases (3).
 
 use serde_json::Value;
 

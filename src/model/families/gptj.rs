@@ -1,4 +1,5 @@
-//! GPT-J (Wang and Komatsuzaki 2021): attention and MLP side by side behind one norm, interleaved partial rotary.
+//! GPT-J (Wang and Komatsuzaki 2021): attention and MLP side by side behind one norm, interleaved
+//! partial rotary.
 
 use serde_json::{Map, Value};
 

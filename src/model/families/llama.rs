@@ -1,5 +1,6 @@
-//! Llama (Touvron et al. 2023) and Mistral (Jiang et al. 2023): RMS norm, rotary, grouped queries, gated MLP.
-//! Most later families are this one with options, so its reading of the common fields is theirs too.
+//! Llama (Touvron et al. 2023) and Mistral (Jiang et al. 2023): RMS norm, rotary, grouped queries,
+//! gated MLP. Most later families are this one with options, so its reading of the common fields is
+//! theirs too.
 
 use serde_json::Map;
 
@@ -14,8 +15,8 @@ pub struct Defaults {
     pub family: Family,
     /// The `head_dim` where the file has none: `None` for `hidden_size / num_attention_heads`.
     pub head_dim: Option<usize>,
-    /// The key and value heads where the file does not name them: `None` for as many as there are query heads, which
-    /// is also what `null` means.
+    /// The key and value heads where the file does not name them: `None` for as many as there are
+    /// query heads, which is also what `null` means.
     pub kv_heads: Option<usize>,
     pub norm_eps: f64,
     pub theta: f64,

@@ -1,8 +1,8 @@
 //! One file a family: which fields its configuration has, and what its tensors are called.
 //!
-//! All families are decoders that differ in the options of [`Config`] and in the names and the packing of their
-//! weights; the arithmetic is shared (`block.rs`). Names and shapes are known without libtorch, so that a checkpoint
-//! can be checked before anything is computed.
+//! All families are decoders that differ in the options of [`Config`] and in the names and the
+//! packing of their weights; the arithmetic is shared (`block.rs`). Names and shapes are known
+//! without libtorch, so that a checkpoint can be checked before anything is computed.
 
 mod gemma;
 mod gpt2;
@@ -45,7 +45,8 @@ impl Config {
         let (by, found): (fn(Family) -> &'static str, _) = match json.get("model_type") {
             Some(Value::String(name)) => (Family::model_type, name.as_str()),
             Some(other) => return Err(unsupported("model_type", other, "a string")),
-            // Files of 2019 have no such field (distilgpt2's first one): the class says what the model is.
+            // Files of 2019 have no such field (distilgpt2's first one): the class says what the
+            // model is.
             None => {
                 let class = json.get("architectures").and_then(|list| list[0].as_str());
                 (Family::architecture, class.unwrap_or_default())

@@ -1,5 +1,5 @@
-//! GPT-NeoX and Pythia (Black et al. 2022; Biderman et al. 2023): partial rotary, query, key and value packed head
-//! by head, serial or parallel residual.
+//! GPT-NeoX and Pythia (Black et al. 2022; Biderman et al. 2023): partial rotary, query, key and
+//! value packed head by head, serial or parallel residual.
 
 use serde_json::Map;
 

@@ -1,4 +1,5 @@
-//! Phi-3 and Phi-4 mini (Abdin et al. 2024): Llama with query, key and value in one matrix, and gate and up in one.
+//! Phi-3 and Phi-4 mini (Abdin et al. 2024): Llama with query, key and value in one matrix, and
+//! gate and up in one.
 
 use super::super::Error;
 use super::super::config::{Config, Family, Fields};

@@ -1,5 +1,5 @@
-//! Qwen 2, 2.5 and 3 (Yang et al. 2024, 2025): Llama with biases on query, key and value (2), or with a norm on
-//! every query and key head and an explicit head width (3).
+//! Qwen 2, 2.5 and 3 (Yang et al. 2024, 2025): Llama with biases on query, key and value (2), or
+//! with a norm on every query and key head and an explicit head width (3).
 
 use super::super::Error;
 use super::super::config::{Config, Family, Fields};
@@ -44,7 +44,8 @@ pub fn qwen3(fields: &Fields<'_>) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// `use_sliding_window` gives the layers from `max_window_layers` up a window, unless `layer_types` says which.
+/// `use_sliding_window` gives the layers from `max_window_layers` up a window, unless `layer_types`
+/// says which.
 fn windows(fields: &Fields<'_>, config: &mut Config) -> Result<(), Error> {
     let on = fields.flag("use_sliding_window", false)?;
     let window = fields.size_or("sliding_window", Some(4096))?;

@@ -38,7 +38,8 @@ pub struct GgufVocabulary {
     pub chat_template: Option<String>,
     /// Further templates with their names.
     pub named_templates: Vec<(String, String)>,
-    /// Whether a text starts with `bos`; what the kind of tokenizer does by itself where the file does not say.
+    /// Whether a text starts with `bos`; what the kind of tokenizer does by itself where the file
+    /// does not say.
     pub add_bos: Option<bool>,
     /// Whether a text ends with `eos`.
     pub add_eos: bool,
@@ -128,8 +129,8 @@ impl GgufVocabulary {
         }))
     }
 
-    /// SentencePiece's BPE joins the neighbours whose union has the best score. As a list of merges that is: every
-    /// way to cut a token in two tokens, best score of the whole first.
+    /// SentencePiece's BPE joins the neighbours whose union has the best score. As a list of merges
+    /// that is: every way to cut a token in two tokens, best score of the whole first.
     fn sentence_piece(&self) -> Result<Value, Error> {
         if self.scores.is_empty() {
             return Err(refused(

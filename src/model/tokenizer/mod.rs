@@ -23,7 +23,8 @@ use pieces::Pieces;
 pub struct Encoding {
     /// Token ids, special tokens included where the model's own tokenizer adds them.
     pub ids: Vec<u32>,
-    /// For each token the range of bytes of the text it stands for, leading space included; empty for added tokens.
+    /// For each token the range of bytes of the text it stands for, leading space included; empty
+    /// for added tokens.
     pub offsets: Vec<(usize, usize)>,
 }
 
@@ -40,7 +41,8 @@ pub struct Tokenizer {
     kept: Kept,
 }
 
-/// What the metadata of a GGUF file say beside the tokenizer itself: not used here, and kept for exports.
+/// What the metadata of a GGUF file say beside the tokenizer itself: not used here, and kept for
+/// exports.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
     /// `<unk>`.
@@ -54,8 +56,8 @@ pub struct Kept {
 }
 
 impl Tokenizer {
-    /// Reads the `tokenizer.json` of a folder, with what its `tokenizer_config.json`, or the files that stood in its
-    /// place before, lay over it.
+    /// Reads the `tokenizer.json` of a folder, with what its `tokenizer_config.json`, or the files
+    /// that stood in its place before, lay over it.
     ///
     /// # Errors
     /// [`Error::Io`], and [`Error::Tokenizer`] where the tokenizers library refuses the file or the two disagree.
@@ -203,8 +205,9 @@ impl Tokenizer {
         Ok(Encoding { ids, offsets })
     }
 
-    /// Decodes ids to text, special tokens included; bytes that are not whole characters become U+FFFD. An id without a
-    /// token is no text, as in transformers: embeddings are padded to rows that no token has.
+    /// Decodes ids to text, special tokens included; bytes that are not whole characters become
+    /// U+FFFD. An id without a token is no text, as in transformers: embeddings are padded to rows
+    /// that no token has.
     ///
     /// # Errors
     /// [`Error::Tokenizer`].
@@ -213,23 +216,24 @@ impl Tokenizer {
             .map_err(|source| Error::Tokenizer(format!("cannot decode {ids:?}: {source}")))
     }
 
-    /// The text that `ids` add to the text of `before`. Some tokenizers take away the space before a text's first
-    /// token: so what is continued is decoded with what comes before it.
+    /// The text that `ids` add to the text of `before`. Some tokenizers take away the space before
+    /// a text's first token: so what is continued is decoded with what comes before it.
     ///
     /// # Errors
     /// [`Error::Tokenizer`].
     pub fn decode_after(&self, before: &[u32], ids: &[u32]) -> Result<String, Error> {
         let first = self.decode(before)?;
         let mut whole = self.decode(&[before, ids].concat())?;
-        // They part before the end of the first where it ends inside a character that the ids complete.
+        // They part before the end of the first where it ends inside a character that the ids
+        // complete.
         let pairs = first.char_indices().zip(whole.chars());
         let parted = pairs.into_iter().find(|((_, a), b)| a != b);
         let from = parted.map_or(first.len(), |((at, _), _)| at);
         Ok(whole.split_off(from.min(whole.len())))
     }
 
-    /// The text of one token, with its leading space; bytes that are not whole characters become U+FFFD.
-    /// Empty for an id that is no token.
+    /// The text of one token, with its leading space; bytes that are not whole characters become
+    /// U+FFFD. Empty for an id that is no token.
     pub fn piece(&self, id: u32) -> String {
         String::from_utf8_lossy(&self.bytes(id)).into_owned()
     }
@@ -285,7 +289,8 @@ fn unusable(problem: impl std::fmt::Display) -> Error {
     Error::Tokenizer(format!("tokenizer.json is not usable: {problem}"))
 }
 
-/// Makes a post-processor report offsets with the spaces a token covers, so that ranges tile the text.
+/// Makes a post-processor report offsets with the spaces a token covers, so that ranges tile the
+/// text.
 fn keep_spaces(processor: &mut Value) {
     match processor {
         Value::Object(map) => {
@@ -299,8 +304,8 @@ fn keep_spaces(processor: &mut Value) {
     }
 }
 
-/// The token that the template puts behind every text, if it does: what is traced or continued then stands
-/// behind an end.
+/// The token that the template puts behind every text, if it does: what is traced or continued then
+/// stands behind an end.
 fn ends_texts(tokenizer: &tokenizers::Tokenizer) -> Option<String> {
     let text = tokenizers::Token::new(0, "x".to_owned(), (0, 1));
     let text = tokenizers::Encoding::from_tokens(vec![text], 0);
@@ -310,8 +315,8 @@ fn ends_texts(tokenizer: &tokenizers::Tokenizer) -> Option<String> {
     encoding.get_tokens().get(text + 1).cloned()
 }
 
-/// Calls the tokenizers library, which takes much of a file on trust, and panics over some that make no
-/// sense: merges that are shorter than the prefix they should have, say.
+/// Calls the tokenizers library, which takes much of a file on trust, and panics over some that
+/// make no sense: merges that are shorter than the prefix they should have, say.
 fn library<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match caught(call) {
         Some(result) => result.map_err(|error| error.to_string()),
@@ -323,8 +328,8 @@ fn library<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String>
     }
 }
 
-/// The tokenizers library gives every token that holds part of a character the range of the whole character.
-/// Divides such shared ranges by the tokens' own lengths where these add up.
+/// The tokenizers library gives every token that holds part of a character the range of the whole
+/// character. Divides such shared ranges by the tokens' own lengths where these add up.
 fn split_shared(offsets: &mut [(usize, usize)], lengths: &[usize]) {
     let mut from = 0;
     while from < offsets.len() {

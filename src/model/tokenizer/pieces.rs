@@ -53,7 +53,8 @@ impl Pieces {
     }
 }
 
-/// GPT-2's table: printable Latin-1 bytes are themselves, the other 68 are the characters from U+0100 on, in order.
+/// GPT-2's table: printable Latin-1 bytes are themselves, the other 68 are the characters from
+/// U+0100 on, in order.
 fn byte_characters() -> HashMap<char, u8> {
     let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let mut others = ('\u{100}'..).take(256);

@@ -1,12 +1,13 @@
 //! `tokenizer_config.json`: what it says otherwise than `tokenizer.json`.
 //!
-//! transformers lays it over the tokenizer. What it does so with is done here: tokens that are added, their flags, and
-//! the space before a byte-level text. What cannot be told for sure (its versions 4 and 5 differ) is refused where the
-//! two files disagree. Of all other fields [`unused_setting`] says why they change no token of a prompt; one that
-//! nobody knows is an attribute of the Python object and no more (`PreTrainedTokenizerBase`, 4.0 to 5.23).
+//! transformers lays it over the tokenizer. What it does so with is done here: tokens that are
+//! added, their flags, and the space before a byte-level text. What cannot be told for sure (its
+//! versions 4 and 5 differ) is refused where the two files disagree. Of all other fields
+//! [`unused_setting`] says why they change no token of a prompt; one that nobody knows is an
+//! attribute of the Python object and no more (`PreTrainedTokenizerBase`, 4.0 to 5.23).
 //!
-//! Before 2023 the same stood in `special_tokens_map.json` and `added_tokens.json`. They count where
-//! `tokenizer_config.json` has no `added_tokens_decoder`, as in transformers.
+//! Before 2023 the same stood in `special_tokens_map.json` and `added_tokens.json`. They count
+//! where `tokenizer_config.json` has no `added_tokens_decoder`, as in transformers.
 
 use serde_json::{Map, Value, json};
 
@@ -23,7 +24,8 @@ const SPECIAL: [&str; 7] = [
     "mask_token",
 ];
 
-/// Classes of tokenizers that put the space before a text where their settings say so, in every version.
+/// Classes of tokenizers that put the space before a text where their settings say so, in every
+/// version.
 const BYTE_LEVEL: [&str; 4] = [
     "GPT2Tokenizer",
     "GPT2TokenizerFast",
@@ -112,15 +114,15 @@ const UNUSED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Why a field of a `tokenizer_config.json` changes no token of a prompt; [`None`] for one that is used, and for one
-/// that no tokenizer reads.
+/// Why a field of a `tokenizer_config.json` changes no token of a prompt; [`None`] for one that is
+/// used, and for one that no tokenizer reads.
 pub fn unused_setting(field: &str) -> Option<&'static str> {
     let row = UNUSED.iter().find(|(_, fields)| fields.contains(&field));
     row.map(|(because, _)| *because)
 }
 
-/// What the files of before 2023 say, as settings: `special_tokens_map.json` over the settings, and the tokens of
-/// `added_tokens.json` that the tokenizer.json does not add itself.
+/// What the files of before 2023 say, as settings: `special_tokens_map.json` over the settings, and
+/// the tokens of `added_tokens.json` that the tokenizer.json does not add itself.
 pub(super) fn with_legacy(
     mut settings: Map<String, Value>,
     special: Map<String, Value>,
@@ -216,8 +218,8 @@ pub(super) fn apply(
     prefix_space(tokenizer, settings)
 }
 
-/// Makes a token one that is matched in the text as it stands. `id` is what the settings say; `field` names a special
-/// token, which has only its text.
+/// Makes a token one that is matched in the text as it stands. `id` is what the settings say;
+/// `field` names a special token, which has only its text.
 fn add(
     tokenizer: &mut Map<String, Value>,
     token: &Value,

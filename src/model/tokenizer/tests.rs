@@ -148,7 +148,8 @@ fn tokens_of_the_files_of_before_2023_count_where_the_settings_name_none() {
     assert!(said.contains("\"<s>\" token 3"), "{said}");
 }
 
-/// As in a copy of Mistral-7B-Instruct-v0.2's file, and the short ones of GPT-2's and Pythia's families.
+/// As in a copy of Mistral-7B-Instruct-v0.2's file, and the short ones of GPT-2's and Pythia's
+/// families.
 #[test]
 fn every_field_of_published_settings_is_used_or_has_a_reason() {
     let flags = ["lstrip", "normalized", "rstrip", "single_word"];

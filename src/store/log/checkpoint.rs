@@ -18,9 +18,9 @@ pub fn path(folder: &Path, sequence: u64) -> PathBuf {
     folder.join(format!("{sequence:020}.checkpoint"))
 }
 
-/// Writes the records as the checkpoint before batch `sequence`, and gives their number. `before` is
-/// the mark of the batch before that one, where it is known. Durable, and seen under its name, when
-/// it returns.
+/// Writes the records as the checkpoint before batch `sequence`, and gives their number. `before`
+/// is the mark of the batch before that one, where it is known. Durable, and seen under its name,
+/// when it returns.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::NoSpace`], and what the records fail with. Nothing is left behind then.

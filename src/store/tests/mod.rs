@@ -492,7 +492,8 @@ fn completion(n: u64) -> Vec<Change> {
     ]
 }
 
-/// How much is made durable in a second: `cargo test --release --lib measured -- --ignored --nocapture`.
+/// How much is made durable in a second: `cargo test --release --lib measured -- --ignored
+/// --nocapture`.
 #[test]
 #[ignore = "measures"]
 fn measured_group_commits() {

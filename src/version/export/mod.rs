@@ -1,7 +1,8 @@
 //! Versions as files that other programs load.
 //!
-//! Every form is written into a folder beside its destination, made for it under a name that nothing
-//! has, and renamed when it is whole. What is there already, at the destination or beside it, stays.
+//! Every form is written into a folder beside its destination, made for it under a name that
+//! nothing has, and renamed when it is whole. What is there already, at the destination or beside
+//! it, stays.
 
 mod adapter;
 mod checkpoint;

@@ -50,7 +50,8 @@ impl v1::MassEditSpec {
         self.tasks = arranged;
     }
 
-    /// Says which facts cannot be written, by their names: a batch has them in another order than the request.
+    /// Says which facts cannot be written, by their names: a batch has them in another order than
+    /// the request.
     pub(in crate::work) fn check_facts(&self, items: &Items, wrong: &mut Wrong) {
         let (mut ids, mut said) = (HashMap::new(), HashMap::new());
         let plan = self.plan(items);

@@ -1,11 +1,12 @@
-//! Mass edits: the facts of a batch are written together, over several layers. A batch is computed on
-//! the version that the one before made.
+//! Mass edits: the facts of a batch are written together, over several layers. A batch is computed
+//! on the version that the one before made.
 //!
 //! Stages: the contexts, where none are given; then of every batch the targets of its groups; for
-//! each layer the keys of its groups and the solve; for AlphaEdit the keys of its groups on the edited
-//! model; its facts, measured; and its edit, which ends in a version. A group are the facts of a
-//! batch whose text is the same up to the subject's end: they have one key, and so one target. Groups
-//! and their facts are in the order of their digests, so that the order of a request decides nothing.
+//! each layer the keys of its groups and the solve; for AlphaEdit the keys of its groups on the
+//! edited model; its facts, measured; and its edit, which ends in a version. A group are the facts
+//! of a batch whose text is the same up to the subject's end: they have one key, and so one target.
+//! Groups and their facts are in the order of their digests, so that the order of a request decides
+//! nothing.
 
 mod facts;
 mod plan;

@@ -1,4 +1,5 @@
-//! How the units of a mass edit are numbered, which stage each is of, and what it needs of the stages before.
+//! How the units of a mass edit are numbered, which stage each is of, and what it needs of the
+//! stages before.
 
 use std::ops::Range;
 

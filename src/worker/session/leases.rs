@@ -199,7 +199,8 @@ fn end(key: &Key, failure: Option<v1::Failure>) -> Request {
     })
 }
 
-/// The span of a lease on this worker, from when it was taken to its end, below that of the coordinator.
+/// The span of a lease on this worker, from when it was taken to its end, below that of the
+/// coordinator.
 fn lease_span(lease: &v1::Lease) -> Span {
     if !traces::are_on() || lease.trace_parent.is_empty() {
         return Span::none();

@@ -1,4 +1,5 @@
-//! How a worker leaves: it takes no more work, hands back what has not begun, and what is not done in time.
+//! How a worker leaves: it takes no more work, hands back what has not begun, and what is not done
+//! in time.
 #![allow(clippy::disallowed_methods)] // as in the file above
 
 use std::sync::atomic::Ordering;

@@ -27,8 +27,8 @@ pub(super) const HAND_BACK: Duration = Duration::from_secs(5);
 /// How a worker is to behave.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Its identifier: new for every process. Where another process goes by it too, the one that said
-    /// so later has it, and this worker goes on as `{id}.2`.
+    /// Its identifier: new for every process. Where another process goes by it too, the one that
+    /// said so later has it, and this worker goes on as `{id}.2`.
     pub id: String,
     /// Leases to hold at a time: one that runs, the others so that the engine never waits.
     pub credits: u32,

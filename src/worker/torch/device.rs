@@ -4,9 +4,9 @@ use tch::Device;
 
 use crate::proto::v1;
 
-/// What the activations of a batch may take if nothing is said: little on a CPU, which is not faster
-/// with more, and enough on a GPU to keep it busy. One number for every device of a kind: where
-/// products are not oneDNN's, the rows of a batch decide the last bits of its results.
+/// What the activations of a batch may take if nothing is said: little on a CPU, which is not
+/// faster with more, and enough on a GPU to keep it busy. One number for every device of a kind:
+/// where products are not oneDNN's, the rows of a batch decide the last bits of its results.
 pub(super) fn batch_memory(device: Device) -> u64 {
     match device {
         Device::Cpu => 256 << 20,

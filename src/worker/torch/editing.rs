@@ -1,5 +1,5 @@
-//! What edits of a lease have in common: their numbers, contexts and statistics, and how a change is found, made into a
-//! matrix as a version would have it, and taken out again.
+//! What edits of a lease have in common: their numbers, contexts and statistics, and how a change
+//! is found, made into a matrix as a version would have it, and taken out again.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -36,7 +36,8 @@ pub(super) struct Editing<'a> {
     pub ready: &'a Prepared,
     pub spec: &'a v1::EditSpec,
     pub factorised: &'a mut Option<Factorised>,
-    /// What is the same for all of them, once the first has asked for it; or what is wrong with all of them.
+    /// What is the same for all of them, once the first has asked for it; or what is wrong with all
+    /// of them.
     pub plan: Option<Result<Arc<Plan>, String>>,
 }
 
@@ -106,7 +107,8 @@ impl Editing<'_> {
         })
     }
 
-    /// Contexts drawn from the version by the seed of the lease, unless they are those of the last one.
+    /// Contexts drawn from the version by the seed of the lease, unless they are those of the last
+    /// one.
     fn drawn_contexts(&mut self, sink: &mut dyn Sink) -> Result<Vec<String>, Stopped> {
         let (version, seed) = (&self.ready.lease.version, self.spec.seed);
         if let Some((of, by, contexts)) = &self.loaded.contexts
@@ -204,8 +206,8 @@ impl Editing<'_> {
         update.norm() / weight.norm().double_value(&[])
     }
 
-    /// Runs something on what the version would be with an edit, whose matrix is made as any worker or export makes it.
-    /// The model has the version's matrices again afterwards.
+    /// Runs something on what the version would be with an edit, whose matrix is made as any worker
+    /// or export makes it. The model has the version's matrices again afterwards.
     pub fn with<T>(
         &mut self,
         update: &Update,

@@ -1,4 +1,5 @@
-//! Evaluating units: records measured on a version as it is, or each with an edit of its own that is then discarded.
+//! Evaluating units: records measured on a version as it is, or each with an edit of its own that
+//! is then discarded.
 
 use super::super::engine::Sink;
 use super::editing::{Editing, Plan};

@@ -28,7 +28,8 @@ pub struct Loaded {
     pub(super) digest: String,
     pub(super) dtype: v1::Dtype,
     pub(super) model: Model,
-    /// Mean and covariance of its embeddings over the corpus of this digest, the last one asked for.
+    /// Mean and covariance of its embeddings over the corpus of this digest, the last one asked
+    /// for.
     gaussian: Option<(String, Arc<EmbeddingGaussian>)>,
     /// What its matrices are made again from.
     pub(super) base: Base,
@@ -99,8 +100,9 @@ impl Loaded {
         Ok(())
     }
 
-    /// Marks a matrix as another than the version's, until what comes back is given back. Where that does
-    /// not come to be, because putting it back fails or what runs meanwhile ends in a panic, the next
+    /// Marks a matrix as another than the version's, until what comes back is given back. Where
+    /// that does not come to be, because putting it back fails or what runs meanwhile ends in a
+    /// panic, the next
     /// [`Loaded::switch`] makes it again.
     pub(super) fn lend(&mut self, layer: usize, tensor: &str) -> Lent {
         self.edited.push((layer, tensor.to_owned()));
@@ -139,8 +141,8 @@ impl Loaded {
         self.model.set_down_projection(layer, &weight)
     }
 
-    /// Mean and covariance of the embeddings over a corpus. Every worker finds them for itself from the
-    /// same texts: they are larger than a message may be, and quickly found.
+    /// Mean and covariance of the embeddings over a corpus. Every worker finds them for itself from
+    /// the same texts: they are larger than a message may be, and quickly found.
     pub(super) fn gaussian(
         &mut self,
         named: &v1::Corpus,

@@ -1,4 +1,5 @@
-//! Units of a mass edit: contexts, targets, keys, solves, measures, and the edit that is made of them.
+//! Units of a mass edit: contexts, targets, keys, solves, measures, and the edit that is made of
+//! them.
 
 use tch::{Device, Tensor};
 
@@ -34,8 +35,8 @@ pub(super) struct MassEdits<'a> {
     hyper: Hyperparameters,
     /// Texts with one `{}` for the sentence, the bare one first.
     contexts: Vec<String>,
-    /// The layers that are written so far in the batch, with their matrices before and after; none before they are
-    /// asked for.
+    /// The layers that are written so far in the batch, with their matrices before and after; none
+    /// before they are asked for.
     written: Option<Vec<Written>>,
 }
 
@@ -82,8 +83,8 @@ impl<'a> MassEdits<'a> {
         })
     }
 
-    /// Runs something on the version with what the batch has written so far. The model has the version's matrices again
-    /// afterwards.
+    /// Runs something on the version with what the batch has written so far. The model has the
+    /// version's matrices again afterwards.
     fn on_written<T>(&mut self, run: impl FnOnce(&Self) -> T) -> Result<T, Stopped> {
         self.prepare_written()?;
         let written = self.written.take().unwrap_or_default();
@@ -196,7 +197,8 @@ impl<'a> MassEdits<'a> {
         Ok(*layer as usize)
     }
 
-    /// The keys of a group at some layers, and what the last edited layer gives, with what is written so far.
+    /// The keys of a group at some layers, and what the last edited layer gives, with what is
+    /// written so far.
     fn read(
         &mut self,
         asked: &v1::MassEditUnit,
@@ -246,7 +248,8 @@ impl<'a> MassEdits<'a> {
         })
     }
 
-    /// The keys that units of a range have of a layer, and their residuals, one a column and in their order.
+    /// The keys that units of a range have of a layer, and their residuals, one a column and in
+    /// their order.
     fn columns(&self, range: &v1::UnitRange, layer: usize) -> Result<(Tensor, Tensor), Stopped> {
         let (mut keys, mut residuals) = (Vec::new(), Vec::new());
         for unit in range.first_unit..range.first_unit + range.units {
@@ -323,7 +326,8 @@ impl<'a> MassEdits<'a> {
         })
     }
 
-    /// The metric of the method, how it damps, and what makes a leverage of a key's share of its weight.
+    /// The metric of the method, how it damps, and what makes a leverage of a key's share of its
+    /// weight.
     fn metric(
         &self,
         moment: &Moment,

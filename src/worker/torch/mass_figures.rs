@@ -90,8 +90,9 @@ pub(super) fn first_tokens(targets: &[&v1::MassEditTarget]) -> Option<String> {
     })
 }
 
-/// ES, PS and NS, before and after: the mean over the facts of the part of their prompts after which the new target is
-/// likelier than the true one, of neighbours the other way round. What no fact has prompts of is left out.
+/// ES, PS and NS, before and after: the mean over the facts of the part of their prompts after
+/// which the new target is likelier than the true one, of neighbours the other way round. What no
+/// fact has prompts of is left out.
 pub(super) fn scores(facts: &[&v1::MassEditFact]) -> Vec<(&'static str, f64)> {
     let kinds = [
         (v1::EditProbeKind::Rewrite, ["es.before", "es.after"]),

@@ -1,5 +1,5 @@
-//! The engine on libtorch: loads a model and runs the units of a lease on it, each kind in a file of its own over the one
-//! loop of `units.rs`.
+//! The engine on libtorch: loads a model and runs the units of a lease on it, each kind in a file
+//! of its own over the one loop of `units.rs`.
 
 mod device;
 mod edit;

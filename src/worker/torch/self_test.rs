@@ -1,5 +1,5 @@
-//! Whether libtorch computes here, and how fast: a product on every device, checked against one that
-//! needs no library.
+//! Whether libtorch computes here, and how fast: a product on every device, checked against one
+//! that needs no library.
 #![allow(clippy::disallowed_methods)] // the time that a product takes
 
 use std::time::Instant;

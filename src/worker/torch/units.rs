@@ -78,9 +78,9 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Runs the work of a lease. Where libtorch finds no memory for it, that is the lease's failure and not the
-/// end of the worker: tch turns libtorch's exceptions into panics unless every call is the checked one.
-/// All other panics go on.
+/// Runs the work of a lease. Where libtorch finds no memory for it, that is the lease's failure and
+/// not the end of the worker: tch turns libtorch's exceptions into panics unless every call is the
+/// checked one. All other panics go on.
 pub(super) fn within_memory(
     work: impl FnOnce() -> Result<(), v1::Failure>,
 ) -> Result<(), v1::Failure> {
@@ -106,8 +106,8 @@ pub(super) fn mixed(unit: &v1::LeasedUnit) -> Stopped {
     Stopped::Here(failure(FailureClass::Invalid, what))
 }
 
-/// What goes out of an outcome: a result with a number that is none is a failure of its unit, here for
-/// every kind of work, whatever the code behind it looks for itself.
+/// What goes out of an outcome: a result with a number that is none is a failure of its unit, here
+/// for every kind of work, whatever the code behind it looks for itself.
 fn finite(outcome: Outcome) -> Outcome {
     match wire::not_finite(&outcome) {
         None => outcome,
@@ -141,8 +141,8 @@ mod tests {
         }
     }
 
-    /// Two units at a time: those from 10 on cannot be done, those from 20 on give NaN, those from 30 on
-    /// stop the worker.
+    /// Two units at a time: those from 10 on cannot be done, those from 20 on give NaN, those from
+    /// 30 on stop the worker.
     struct Pairs;
 
     impl Kind for Pairs {

@@ -39,28 +39,32 @@ pub struct Args {
     /// The branch that takes the edit
     #[arg(long = "ref", value_name = "REF", default_value = "main")]
     pub(super) reference: String,
-    /// r-rome, rome or ft-l, a fact at a time; memit, alphaedit, emmet or encore, all facts of a batch at once
+    /// r-rome, rome or ft-l, a fact at a time; memit, alphaedit, emmet or encore, all facts of a
+    /// batch at once
     #[arg(long, default_value = "r-rome")]
     pub(super) method: String,
-    /// The layer, from 0; family: the one at which models of the family are edited, by what was published; or auto:
-    /// where the newest sweep over at least ten facts that the model knows locates them or, without one, a trace of the
-    /// fact itself, which is run first
+    /// The layer, from 0; family: the one at which models of the family are edited, by what was
+    /// published; or auto: where the newest sweep over at least ten facts that the model knows
+    /// locates them or, without one, a trace of the fact itself, which is run first
     #[arg(long, default_value = "family", value_parser = layer::parse)]
     pub(super) layer: Layer,
     /// The layers of a method for many facts, such as 4-8 or 3,5,6; those of the family otherwise
     #[arg(long, value_parser = layers::parse)]
     pub(super) layers: Option<Layers>,
-    /// Facts that a method for many facts writes at once, each batch on the version of the one before; all in one otherwise
+    /// Facts that a method for many facts writes at once, each batch on the version of the one
+    /// before; all in one otherwise
     #[arg(long, value_name = "N")]
     pub(super) batch: Option<u32>,
     /// Look at the facts for a method for many facts, and say what would be done
     #[arg(long)]
     pub(super) check: bool,
-    /// Another number than the family's: steps, learning_rate, clamp, weight_decay, kl_factor, stop_loss, ridge, bound; of
-    /// methods for many facts also lambda, l2, threshold, rank, energy, mu, statistics_weight, eta, early_stop
+    /// Another number than the family's: steps, learning_rate, clamp, weight_decay, kl_factor,
+    /// stop_loss, ridge, bound; of methods for many facts also lambda, l2, threshold, rank, energy,
+    /// mu, statistics_weight, eta, early_stop
     #[arg(long = "set", value_name = "NAME=NUMBER", value_parser = parse_number)]
     pub(super) numbers: Vec<v1::NamedNumber>,
-    /// Texts to average the key over, one a line, each with {} for the sentence; drawn from the model otherwise
+    /// Texts to average the key over, one a line, each with {} for the sentence; drawn from the
+    /// model otherwise
     #[arg(long, value_name = "FILE")]
     pub(super) contexts: Option<PathBuf>,
     /// Seed of the texts that are drawn
@@ -96,7 +100,8 @@ pub struct Args {
     /// f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     pub(super) dtype: String,
-    /// Submit and print the job's name, without following it: the coordinator ends it with its versions
+    /// Submit and print the job's name, without following it: the coordinator ends it with its
+    /// versions
     #[arg(long)]
     pub(super) detach: bool,
     /// One JSON object an edit

@@ -106,9 +106,9 @@ pub(super) fn print(
     Ok(())
 }
 
-/// The averages of all kinds in one figure, a row each: the indirect effect by role of token as a heat
-/// map (paper, figure 2) and as curves with their 95 % bands; and, where paths were severed, the effect
-/// with and without them (figure 3).
+/// The averages of all kinds in one figure, a row each: the indirect effect by role of token as a
+/// heat map (paper, figure 2) and as curves with their 95 % bands; and, where paths were severed,
+/// the effect with and without them (figure 3).
 pub(super) fn panels(model: &str, kinds: &[(v1::Kind, Averages)]) -> Panels {
     let whole = kinds
         .iter()

@@ -15,7 +15,8 @@ impl Results<'_> {
     /// Draws a heat map of every traced fact and kind into `folder`, and, of more than one traced
     /// fact, the averages, as [`Results::svg_averages`] does. Gives the files in that order.
     ///
-    /// The folder is made where it is missing. Files of the same names are overwritten, others stay.
+    /// The folder is made where it is missing. Files of the same names are overwritten, others
+    /// stay.
     ///
     /// # Errors
     /// [`Error::File`], [`Error::Averages`] and [`Error::Plot`].
@@ -33,9 +34,9 @@ impl Results<'_> {
         Ok(files)
     }
 
-    /// Draws the averages into `folder`: all kinds in one figure; of every kind a heat map by role of
-    /// token and the same as curves; and the curves of severed paths where they were traced. Gives the
-    /// files in that order: none when no fact was traced.
+    /// Draws the averages into `folder`: all kinds in one figure; of every kind a heat map by role
+    /// of token and the same as curves; and the curves of severed paths where they were traced.
+    /// Gives the files in that order: none when no fact was traced.
     ///
     /// # Errors
     /// As [`Results::svg`].
@@ -65,8 +66,8 @@ impl Results<'_> {
         Ok(files)
     }
 
-    /// Draws into `folder` of every kind a heat map of its effect by relation and layer, at the token
-    /// where the paper found it. Gives the files.
+    /// Draws into `folder` of every kind a heat map of its effect by relation and layer, at the
+    /// token where the paper found it. Gives the files.
     ///
     /// # Errors
     /// As [`Results::svg`].
@@ -83,7 +84,8 @@ impl Results<'_> {
     /// [`npz::Trace`]); severed kinds stand in its `kind` by their names. Failed units have none.
     /// Gives the files in the order of the units.
     ///
-    /// The folder is made where it is missing. Files of the same names are overwritten, others stay.
+    /// The folder is made where it is missing. Files of the same names are overwritten, others
+    /// stay.
     ///
     /// # Errors
     /// [`Error::File`] and [`Error::Npz`].

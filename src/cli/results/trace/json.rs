@@ -64,9 +64,10 @@ impl Results<'_> {
     /// The averages, a JSON object a line for every kind: over all facts, or, `by_relation`, over
     /// those of every relation.
     ///
-    /// A mean is an object with `mean`, `standard_error`, `interval` (95 %: both null under two rows)
-    /// and `rows`. `clean` and `corrupted` are probabilities of the answer, `total_effect` their difference
-    /// (ATE); `indirect_effect` has by role one mean a layer (AIE), null for a role that no token has.
+    /// A mean is an object with `mean`, `standard_error`, `interval` (95 %: both null under two
+    /// rows) and `rows`. `clean` and `corrupted` are probabilities of the answer, `total_effect`
+    /// their difference (ATE); `indirect_effect` has by role one mean a layer (AIE), null for a
+    /// role that no token has.
     ///
     /// # Errors
     /// [`Error::Output`] and [`Error::Averages`].

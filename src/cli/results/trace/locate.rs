@@ -49,8 +49,8 @@ impl Results<'_> {
 }
 
 impl Sites {
-    /// For a reader: of every kind the role and layer where its effect is highest, and the layer of an
-    /// edit. `width` is the terminal's.
+    /// For a reader: of every kind the role and layer where its effect is highest, and the layer of
+    /// an edit. `width` is the terminal's.
     ///
     /// # Errors
     /// [`Error::Output`].
@@ -109,8 +109,8 @@ impl Sites {
         Ok(())
     }
 
-    /// For a program, one JSON object: of every kind the site where its effect is highest, and under
-    /// `edit` the default site of an edit, null when no MLPs were traced.
+    /// For a program, one JSON object: of every kind the site where its effect is highest, and
+    /// under `edit` the default site of an edit, null when no MLPs were traced.
     ///
     /// # Errors
     /// [`Error::Output`].

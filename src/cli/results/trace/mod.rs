@@ -1,6 +1,6 @@
 //! Shows what a tracing job gave: as tables and heat maps in the terminal, as JSON lines, as SVG
-//! figures, as `.npz` files, and in words; fact by fact, averaged over all facts, or over the facts of
-//! each relation.
+//! figures, as `.npz` files, and in words; fact by fact, averaged over all facts, or over the facts
+//! of each relation.
 
 mod averages;
 mod figures;

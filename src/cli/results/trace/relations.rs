@@ -71,9 +71,9 @@ impl Results<'_> {
         Ok(relations)
     }
 
-    /// The averages of each relation for a reader: a line each, with the total effect and of every kind
-    /// the highest indirect effect at the token where the paper found it, and a heat map of each
-    /// kind. `width` is the terminal's.
+    /// The averages of each relation for a reader: a line each, with the total effect and of every
+    /// kind the highest indirect effect at the token where the paper found it, and a heat map of
+    /// each kind. `width` is the terminal's.
     ///
     /// # Errors
     /// [`Error::Output`], [`Error::Averages`] and [`Error::Plot`].

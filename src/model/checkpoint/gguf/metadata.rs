@@ -1,9 +1,11 @@
-//! The metadata of a GGUF file that are not used, and the values under which they change nothing: the same for a file as
-//! `config/unused.rs` is for a `config.json`. What llama.cpp's converter writes is the source.
+//! The metadata of a GGUF file that are not used, and the values under which they change nothing:
+//! the same for a file as `config/unused.rs` is for a `config.json`. What llama.cpp's converter
+//! writes is the source.
 
 use candle_core::quantized::gguf_file::Value;
 
-/// What a field that is used must hold. Another kind of value would be read over, and a default taken.
+/// What a field that is used must hold. Another kind of value would be read over, and a default
+/// taken.
 #[derive(Clone, Copy)]
 enum Kind {
     /// What its reader looks at itself.

@@ -1,7 +1,8 @@
 //! A GGUF file, llama.cpp's format: metadata, tokenizer and weights in one.
 //!
-//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Names, orientations and row orders are turned
-//! into those of transformers here, so that nothing further on knows where a model came from.
+//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Names, orientations and row
+//! orders are turned into those of transformers here, so that nothing further on knows where a
+//! model came from.
 
 mod metadata;
 mod names;
@@ -261,7 +262,8 @@ impl File {
         }))
     }
 
-    /// `rope_scaling` as transformers writes it, from metadata or from the frequency tensor of Llama 3.
+    /// `rope_scaling` as transformers writes it, from metadata or from the frequency tensor of
+    /// Llama 3.
     fn rope_scaling(
         &self,
         theta: f64,
@@ -293,8 +295,9 @@ impl File {
         }
     }
 
-    /// Finds which of Llama 3's published scalings the file's frequency divisors are. The file keeps the divisors
-    /// only, while transformers, and so an export, wants the rule they came from.
+    /// Finds which of Llama 3's published scalings the file's frequency divisors are. The file
+    /// keeps the divisors only, while transformers, and so an export, wants the rule they came
+    /// from.
     fn llama3(
         &self,
         theta: f64,
@@ -408,7 +411,8 @@ impl File {
     /// The tensors by canonical name and in transformers' orientation.
     pub fn tensors(&self, config: &Config) -> Result<Vec<TensorInfo>, Error> {
         let infos = self.content.tensor_infos.iter();
-        // Read as the rule that they came from; a family that has no such rule has no place for them.
+        // Read as the rule that they came from; a family that has no such rule has no place for
+        // them.
         let rotary = |name: &String| self.family == Family::Llama && name == ROPE_FREQS;
         let infos = infos.filter(|(name, _)| !rotary(name));
         Ok(infos
@@ -451,7 +455,8 @@ impl File {
             let columns = info.shape[0] * info.dtype.size();
             bytes = transposed(&bytes, columns, info.dtype.size()).into();
         } else if config.family == Family::Llama {
-            // Rows of query and key: pairs of channels lie side by side in GGUF and half a head apart in transformers.
+            // Rows of query and key: pairs of channels lie side by side in GGUF and half a head
+            // apart in transformers.
             let part = name.rsplit('.').nth(1);
             let heads = match part {
                 Some("attn_q") => Some(config.heads),
