@@ -128,6 +128,10 @@ fn grid(
         0 => 4,
         layers => u64::from(layers),
     };
+    let vocabulary = match shape.vocabulary {
+        0 => u32::MAX,
+        vocabulary => vocabulary,
+    };
     let seed = fact
         .prompt
         .bytes()
@@ -135,7 +139,7 @@ fn grid(
     let scores = (0..tokens.len() as u64 * layers).map(|i| (seed + i * 7) as f64 % 97.0 / 97.0);
     v1::Grid {
         kind: unit.kind,
-        token_ids: (0..tokens.len() as u32).collect(),
+        token_ids: (0..tokens.len() as u32).map(|n| n % vocabulary).collect(),
         subject_begin: 0,
         subject_end: fact.subject.split(' ').count() as u32,
         answer: "fake".to_owned(),

@@ -8,7 +8,7 @@ use palimpsest::worker::{Engine, Fake, Prepared, Sink};
 use prost::Message;
 
 use super::dice::Dice;
-use super::site::Site;
+use super::site::{SHAPE, Site};
 
 const FAKE: Fake = Fake {
     unit_time: Duration::ZERO,
@@ -93,7 +93,13 @@ pub fn results(lease: &v1::Lease) -> Vec<v1::UnitResult> {
 
 /// The bytes that a unit of a job must have as its result.
 pub fn expected(job: &v1::Job, unit: u64) -> Vec<u8> {
-    let mut lease = v1::Lease::default();
+    let mut lease = v1::Lease {
+        model: Some(v1::Model {
+            shape: Some(SHAPE),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
     let spec = match &job.spec {
         Some(Spec::Trace(trace)) => {
             let kinds = trace.kinds.len() as u64;

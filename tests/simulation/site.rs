@@ -16,6 +16,17 @@ use super::dice::Dice;
 use super::ledger::Ledger;
 use super::plan::Theme;
 
+/// The model's shape. Large in name, so that a sweep of a few facts is cut into as many tasks.
+pub const SHAPE: v1::model::Shape = v1::model::Shape {
+    layers: 30,
+    width: 8192,
+    heads: 64,
+    vocabulary: 50_000,
+    context: 1024,
+    parameters: 7_000_000_000,
+    block_parameters: 2_000_000_000,
+};
+
 /// What all machines of a simulation share.
 pub struct Site {
     pub theme: Theme,
@@ -63,16 +74,7 @@ impl Site {
         let model = v1::Model {
             name: "models/tiny".to_owned(),
             family: "llama".to_owned(),
-            // Large in name, so that a sweep of a few facts is cut into as many tasks.
-            shape: Some(v1::model::Shape {
-                layers: 30,
-                width: 8192,
-                heads: 64,
-                vocabulary: 50_000,
-                context: 1024,
-                parameters: 7_000_000_000,
-                block_parameters: 2_000_000_000,
-            }),
+            shape: Some(SHAPE),
             files: vec![file],
             digest: "0".repeat(64),
             ..Default::default()
