@@ -45,7 +45,7 @@ impl std::fmt::Display for DType {
 pub struct TensorInfo {
     /// Canonical name.
     pub name: String,
-    /// Element type of [`Checkpoint::tensor`]; `F32` for the quantised types of GGUF.
+    /// Element type of [`Checkpoint::tensor`](super::Checkpoint::tensor); `F32` for the quantised types of GGUF.
     pub dtype: DType,
     /// Sizes, outermost first.
     pub shape: Vec<usize>,
