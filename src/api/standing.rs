@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -70,12 +71,18 @@ pub struct Right {
     /// The token that was shown and the file that must have it; none with a certificate, which was
     /// verified when the connection was opened.
     token: Option<(TokenHash, Arc<Tokens>)>,
+    /// Whether a half of the call was ended, because it is over.
+    over: AtomicBool,
 }
 
 impl Right {
     /// The right of a caller.
     pub fn new(caller: Caller, token: Option<(TokenHash, Arc<Tokens>)>) -> Self {
-        Self { caller, token }
+        Self {
+            caller,
+            token,
+            over: AtomicBool::new(false),
+        }
     }
 
     fn check(&self) -> Result<(), Status> {
@@ -140,6 +147,12 @@ impl Watched {
         }
     }
 
+    /// Whether the other half was ended.
+    fn is_over(&self) -> bool {
+        let right = self.right.as_ref();
+        right.is_some_and(|right| right.over.load(Ordering::Acquire))
+    }
+
     /// The frame with which the body ends, if its right is over.
     fn look(&mut self) -> Option<Result<Frame<Bytes>, Status>> {
         self.looked = Instant::now();
@@ -147,6 +160,7 @@ impl Watched {
         let status = right.check().err()?;
         let principal = right.caller.principal.clone();
         self.over = true;
+        right.over.store(true, Ordering::Release);
         // What the service had behind it is let go at once.
         self.body = Body::empty();
         if let Half::Request = self.half {
@@ -185,6 +199,14 @@ impl http_body::Body for Watched {
             return Poll::Ready(Some(end));
         }
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            let ends = !matches!(&frame, Some(Ok(frame)) if frame.is_data());
+            // A service whose request was ended ends its answer, and may say that all went well.
+            if ends
+                && this.is_over()
+                && let Some(end) = this.look()
+            {
+                return Poll::Ready(Some(end));
+            }
             return Poll::Ready(frame);
         }
         loop {
@@ -250,7 +272,7 @@ mod tests {
         };
         let mut request = Watched::request(silent(), right.clone());
         let place = holders.take("bob", 1).unwrap();
-        let mut answer = Watched::answer(silent(), Some(right), place);
+        let mut answer = Watched::answer(silent(), Some(Arc::clone(&right)), place);
         let quiet = tokio::time::timeout(Duration::from_secs(10), answer.frame()).await;
         assert!(quiet.is_err(), "a right that stands ends nothing");
         std::fs::write(&path, "").unwrap();
@@ -261,6 +283,14 @@ mod tests {
         let error = request.frame().await.unwrap().unwrap_err();
         assert_eq!(error.code(), tonic::Code::Unauthenticated);
         drop(answer);
-        assert!(holders.take("bob", 1).is_some());
+        // The service ends its answer well, because its request was ended: its caller is told all the
+        // same.
+        let well = Frame::trailers(HeaderMap::new());
+        let well = futures::stream::iter([Ok::<Frame<Bytes>, Status>(well)]);
+        let well = Body::new(http_body_util::StreamBody::new(well));
+        let place = holders.take("bob", 1).unwrap();
+        let mut answer = Watched::answer(well, Some(right), place);
+        let last = answer.frame().await.unwrap().unwrap();
+        assert_eq!(last.into_trailers().unwrap()["grpc-status"], "16");
     }
 }

@@ -276,8 +276,9 @@ fn streams_end_soon_after_their_token_was_revoked() {
         let end = runtime.block_on(async {
             let patience = tokio::time::timeout(PATIENCE, async {
                 loop {
-                    if let Err(end) = watching.message().await {
-                        break end;
+                    match watching.message().await {
+                        Err(end) => break end,
+                        Ok(said) => assert!(said.is_some(), "it ended without a word"),
                     }
                 }
             });
@@ -289,8 +290,9 @@ fn streams_end_soon_after_their_token_was_revoked() {
     let end = runtime.block_on(async {
         let patience = tokio::time::timeout(PATIENCE, async {
             loop {
-                if let Err(end) = stream.message().await {
-                    break end;
+                match stream.message().await {
+                    Err(end) => break end,
+                    Ok(said) => assert!(said.is_some(), "it ended without a word"),
                 }
             }
         });
