@@ -138,7 +138,7 @@ impl Connection {
             biased;
             done = done => done,
             why = embedded.worker_failed() => Err(anyhow::anyhow!(why))
-                .context("the worker inside this command stopped; the job goes on with another one"),
+                .context("the worker inside this command stopped; 'palimpsest job watch latest' goes on with its job"),
         }
     }
 

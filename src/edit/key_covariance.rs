@@ -116,13 +116,19 @@ fn cholesky(mean: &Tensor, ridge: f64) -> Result<Option<Tensor>, Error> {
         true => mean + Tensor::eye(size, (Kind::Double, mean.device())) * ridge,
         false => mean.shallow_clone(),
     };
-    let (factor, info) = sum.f_linalg_cholesky_ex(false, false)?;
+    factor_of(&sum, SMALLEST_PIVOT)
+}
+
+/// `L` of a symmetric matrix `L L^T`, where there is one: no pivot is below `least`, a part of its
+/// diagonal element, as rounding makes them.
+pub(super) fn factor_of(matrix: &Tensor, least: f64) -> Result<Option<Tensor>, Error> {
+    let (factor, info) = matrix.f_linalg_cholesky_ex(false, false)?;
     if info.int64_value(&[]) != 0 {
         return Ok(None);
     }
-    let pivots = factor.diagonal(0, 0, 1).square() / sum.diagonal(0, 0, 1);
+    let pivots = factor.diagonal(0, 0, 1).square() / matrix.diagonal(0, 0, 1);
     let smallest = pivots.min().double_value(&[]);
-    Ok((smallest > SMALLEST_PIVOT).then_some(factor))
+    Ok((smallest > least).then_some(factor))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::key_covariance::factor_of;
 use super::{Error, KeyCovariance, Projector};
 use crate::stats::Moment;
 
@@ -283,13 +284,7 @@ fn nearest(gram: &Tensor, leverage: &[f64]) -> Result<Vec<(usize, usize, f64)>, 
 
 /// The factor, where there is one that rounding did not make.
 fn cholesky(sum: &Tensor) -> Result<Option<Tensor>, Error> {
-    let (factor, info) = sum.f_linalg_cholesky_ex(false, false)?;
-    if info.int64_value(&[]) != 0 {
-        return Ok(None);
-    }
-    let pivots = factor.diagonal(0, 0, 1).square() / sum.diagonal(0, 0, 1);
-    let smallest = pivots.min().double_value(&[]);
-    Ok((smallest > SMALLEST_PIVOT).then_some(factor))
+    factor_of(sum, SMALLEST_PIVOT)
 }
 
 #[cfg(test)]

@@ -76,6 +76,11 @@ pub fn out_of_range(outcome: &Outcome, shape: &model::Shape) -> Option<String> {
         let of = shape.vocabulary;
         Some(format!("{field} has token {id}, the vocabulary has {of}"))
     };
+    let wide = |field: &str, singles: &[u8]| {
+        let (width, found) = (shape.width, singles.len() / 4);
+        let wrong = width > 0 && found != width as usize;
+        wrong.then(|| format!("its {field} has {found} numbers, the model's width is {width}"))
+    };
     match outcome {
         Outcome::Grid(grid) => {
             let numbers = [("high", grid.high), ("low", grid.low)].into_iter();
@@ -94,18 +99,11 @@ pub fn out_of_range(outcome: &Outcome, shape: &model::Shape) -> Option<String> {
                 .chain(steps)
                 .find_map(|(field, value)| improbable((&field, value)))
         }
-        Outcome::MassEditTarget(target) => improbable(("probability", target.probability)),
-        Outcome::MassEditKeys(read) => {
-            let width = shape.width as usize * 4;
-            let sized = width == 0 || read.residual.is_empty() || read.residual.len() == width;
-            let found = read.residual.len() / 4;
-            (!sized).then(|| {
-                format!(
-                    "its residual has {found} numbers, the model {}",
-                    shape.width
-                )
-            })
-        }
+        Outcome::MassEditTarget(target) => wide("target", &target.value)
+            .or_else(|| improbable(("probability", target.probability))),
+        // Keys that are read after the edit have no residual.
+        Outcome::MassEditKeys(read) if read.residual.is_empty() => None,
+        Outcome::MassEditKeys(read) => wide("residual", &read.residual),
         Outcome::MassEditFact(fact) => {
             let mut probes = fact.probes.iter().enumerate().flat_map(probe);
             probes.find_map(|(field, value)| improbable((&field, value)))
@@ -231,6 +229,28 @@ mod tests {
         assert_eq!(out_of_range(&edit(0.9, 0.1), &shape), None);
         assert!(out_of_range(&edit(7.0, 0.1), &shape).is_some());
         assert!(out_of_range(&edit(0.9, -3.0), &shape).is_some());
+
+        // What a mass edit's later steps compute with has the model's width.
+        let wide = model::Shape { width: 2, ..shape };
+        let target = |numbers: usize| {
+            Outcome::MassEditTarget(v1::MassEditTarget {
+                value: vec![0; 4 * numbers],
+                ..Default::default()
+            })
+        };
+        let keys = |numbers: usize| {
+            Outcome::MassEditKeys(v1::MassEditKeys {
+                residual: vec![0; 4 * numbers],
+                ..Default::default()
+            })
+        };
+        for outcome in [target(2), keys(2), keys(0)] {
+            assert_eq!(out_of_range(&outcome, &wide), None);
+        }
+        for outcome in [target(0), target(3), keys(3)] {
+            let found = out_of_range(&outcome, &wide).unwrap();
+            assert!(found.contains("the model's width is 2"), "{found}");
+        }
     }
 
     #[test]

@@ -250,6 +250,15 @@ impl Work for v1::MassEditSpec {
         let plan = self.plan(items);
         match (plan.place(unit), outcome) {
             (Some(Place::Contexts), Outcome::MassEditContexts(drawn)) => {
+                // Every later lease carries them.
+                let bytes: usize = drawn.contexts.iter().map(String::len).sum();
+                if drawn.contexts.len() > CONTEXTS_LIMIT || bytes > CONTEXTS_BYTES {
+                    return Err(format!(
+                        "it has {} contexts of {bytes} bytes, {CONTEXTS_LIMIT} of {CONTEXTS_BYTES} \
+                         at most",
+                        drawn.contexts.len()
+                    ));
+                }
                 match drawn
                     .contexts
                     .iter()

@@ -168,3 +168,20 @@ fn a_later_batch_may_write_a_fact_again() {
     });
     work::check(&mut job, &items).unwrap();
 }
+
+#[test]
+fn contexts_that_every_later_lease_would_carry_have_a_bound() {
+    let (job, items) = job(spec(facts()));
+    let work = work::of(&job).unwrap();
+    let unit = work.stages("", &items)[0].first_unit;
+    let drawn = |contexts: Vec<String>| {
+        let outcome = Outcome::MassEditContexts(v1::MassEditContexts { contexts });
+        work.accept(&items, unit, &outcome)
+    };
+    drawn(vec!["{}".to_owned(), "It is. {}".to_owned()]).unwrap();
+    let long = format!("{} {{}}", "a".repeat(CONTEXTS_BYTES));
+    for contexts in [vec!["{}".to_owned(); CONTEXTS_LIMIT + 1], vec![long]] {
+        let said = drawn(contexts).unwrap_err();
+        assert!(said.contains("at most"), "{said}");
+    }
+}

@@ -102,8 +102,7 @@ impl Loaded {
 
     /// Marks a matrix as another than the version's, until what comes back is given back. Where
     /// that does not come to be, because putting it back fails or what runs meanwhile ends in a
-    /// panic, the next
-    /// [`Loaded::switch`] makes it again.
+    /// panic, the next [`Loaded::switch`] makes it again.
     pub(super) fn lend(&mut self, layer: usize, tensor: &str) -> Lent {
         self.edited.push((layer, tensor.to_owned()));
         Lent(std::mem::replace(&mut self.version, UNKNOWN.to_owned()))

@@ -251,14 +251,23 @@ impl<'a> MassEdits<'a> {
     /// The keys that units of a range have of a layer, and their residuals, one a column and in
     /// their order.
     fn columns(&self, range: &v1::UnitRange, layer: usize) -> Result<(Tensor, Tensor), Stopped> {
+        let inner = self.model().down_projection(layer).size()[1];
         let (mut keys, mut residuals) = (Vec::new(), Vec::new());
         for unit in range.first_unit..range.first_unit + range.units {
             let read = match self.ready.mass.results.get(&unit) {
                 Some(Outcome::MassEditKeys(read)) => read,
                 _ => return Err(Stopped::transient(format!("unit {unit} has no keys"))),
             };
-            let key = read.keys.get(layer).or(read.keys.first());
-            keys.push(tensor(key.map_or(&[][..], Vec::as_slice)));
+            let key = tensor(read.keys.first().map_or(&[][..], Vec::as_slice));
+            // The coordinator knows the model's width, and not how long a key is.
+            if key.size() != [inner] {
+                let found = key.size()[0];
+                return Err(Stopped::Unit(format!(
+                    "the key of unit {unit} has {found} numbers, those of layer {layer} have {inner}: \
+                     edit these facts in another job"
+                )));
+            }
+            keys.push(key);
             residuals.push(tensor(&read.residual));
         }
         let stack = |columns: &[Tensor]| Tensor::stack(columns, 1).to_device(self.device);
@@ -273,7 +282,7 @@ impl<'a> MassEdits<'a> {
         let _no_grad = tch::no_grad_guard();
         let layer = self.layer(asked)?;
         let range = asked.keys.first().copied().unwrap_or_default();
-        let (keys, missing) = self.columns(&range, 0)?;
+        let (keys, missing) = self.columns(&range, layer)?;
         let left = self.spec.layers.len() - asked.layer_index as usize;
         let moment = moment(self.ready.statistics.as_deref())?;
         let inner = keys.size()[0];

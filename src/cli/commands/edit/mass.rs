@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
+use super::landed;
 use super::rewrite::{Args, Asked, gates, task};
-use crate::cli::change;
 use crate::cli::connection::{Connection, Need};
 use crate::cli::layer::Layer;
 use crate::cli::{follow, key_statistics, names, results, submit};
@@ -177,30 +177,7 @@ async fn show(client: &Client, args: &Args, job: &v1::Job) -> anyhow::Result<Exi
             }
             _ => continue,
         };
-        let edit = outcome
-            .edit
-            .as_ref()
-            .context("an edit came without what it is")?;
-        let brief = names::brief(&edit.name);
-        if outcome.version.is_empty() {
-            all_taken = false;
-            say!(
-                "edit {brief} is rejected, {} stays where it was:",
-                args.reference
-            );
-            for gate in &edit.failed_gates {
-                say!("  {gate}");
-            }
-            continue;
-        }
-        say!("edit {brief}");
-        if !args.json {
-            let request = v1::GetVersionRequest {
-                name: outcome.version.clone(),
-            };
-            let version = client.versions().get_version(request).await?.into_inner();
-            change::say(&version.version.unwrap_or_default(), &args.reference)?;
-        }
+        all_taken &= landed::say(client, outcome, &args.reference, args.json).await?;
     }
     Ok(match all_taken && job.state() == v1::JobState::Succeeded {
         true => ExitCode::SUCCESS,

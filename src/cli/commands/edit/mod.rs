@@ -1,6 +1,7 @@
 //! `palimpsest edit`: change what a model knows.
 
 mod import;
+mod landed;
 mod mass;
 mod rewrite;
 

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
-use crate::cli::change::{self, ChangeArgs};
+use super::landed;
+use crate::cli::change::ChangeArgs;
 use crate::cli::connection::{Connection, Need};
 use crate::cli::layer::{self, Choice, Chooser, Layer};
 use crate::cli::layers::{self, Layers};
@@ -353,25 +354,7 @@ async fn show(client: &Client, args: &Args, job: &v1::Job) -> anyhow::Result<boo
             all_taken = false;
             continue;
         };
-        let edit = outcome.edit.clone().unwrap_or_default();
-        let brief = names::brief(&edit.name);
-        if outcome.version.is_empty() {
-            all_taken = false;
-            let branch = &args.reference;
-            say!("edit {brief} is rejected, {branch} stays where it was:");
-            for gate in &edit.failed_gates {
-                say!("  {gate}");
-            }
-            continue;
-        }
-        say!("edit {brief}");
-        if !args.json {
-            let request = v1::GetVersionRequest {
-                name: outcome.version.clone(),
-            };
-            let version = client.versions().get_version(request).await?.into_inner();
-            change::say(&version.version.unwrap_or_default(), &args.reference)?;
-        }
+        all_taken &= landed::say(client, outcome, &args.reference, args.json).await?;
     }
     Ok(all_taken)
 }
