@@ -548,7 +548,10 @@ pub(super) fn resolve_mass(
         let what = format!("{layer} is not one of the model's {layers}, which begin at 0");
         return Err(wrong("layers", what));
     }
-    if let Some(layer) = spec.loss_layer.filter(|layer| layer.checked_add(1) != Some(layers)) {
+    if let Some(layer) = spec
+        .loss_layer
+        .filter(|layer| layer.checked_add(1) != Some(layers))
+    {
         let what = format!(
             "{layer} is not the model's last block, which is {}: a loss that is read from an earlier \
              one knows nothing of the blocks above; leave it out",

@@ -17,7 +17,7 @@ use crate::store::{Change, Landed, Store};
 use crate::version::{
     self, Authorship, Bases, Expected, History, RefMovement, VersionDraft, digest_of,
 };
-use crate::work;
+use crate::{wire, work};
 
 /// A result that a worker hands in.
 #[derive(Clone, Debug)]
@@ -69,18 +69,6 @@ impl Commit {
                 failure_class: FailureClass::Transient as i32,
                 message,
             }),
-        }
-    }
-
-    /// The objects that the result is nothing without, and the sizes that it says they have.
-    fn sums(&self) -> Vec<(String, u64)> {
-        match self.result.outcome.as_deref() {
-            Some(Outcome::StatsShard(shard)) => {
-                let sums = shard.sums.iter();
-                sums.map(|sum| (sum.digest.clone(), sum.size)).collect()
-            }
-            Some(Outcome::StatsSum(sum)) => vec![(sum.digest.clone(), sum.size)],
-            _ => Vec::new(),
         }
     }
 
@@ -152,11 +140,12 @@ impl Coordinator {
     /// [`Error::Stopped`], [`Error::Audit`].
     pub async fn commit(&self, commit: Commit) -> Result<(), Error> {
         if commit.edit().is_none() {
-            let sums = commit.sums();
+            let outcome = commit.result.outcome.as_deref();
+            let objects = outcome.map_or_else(Vec::new, wire::objects_of);
             let store = self.store().clone();
-            let missing = match sums.is_empty() {
+            let missing = match objects.is_empty() {
                 true => None,
-                false => blocking(move || missing_sum(&store, &sums))
+                false => blocking(move || missing_object(&store, &objects))
                     .await
                     .map_err(|_| Error::Stopped)?,
             };
@@ -210,18 +199,20 @@ impl Due {
 
 /// What is wrong with the first of these objects that is not stored, or not with the size it is
 /// said to have. A digest that is none is left to the check of the result.
-fn missing_sum(store: &Store, sums: &[(String, u64)]) -> Option<String> {
-    sums.iter().find_map(|(name, size)| {
+fn missing_object(store: &Store, objects: &[(String, u64)]) -> Option<String> {
+    objects.iter().find_map(|(name, size)| {
         let digest = name.parse().ok()?;
         match store.objects().size(&digest) {
             Ok(Some(found)) if found == *size => None,
             Ok(Some(found)) => Some(format!(
-                "the sum of key statistics in object {name} has {found} bytes, {size} were said"
+                "the result's object {name} has {found} bytes, {size} were said"
             )),
             Ok(None) => Some(format!(
-                "the sum of key statistics in object {name} is not stored: upload it first"
+                "the result's object {name} is not stored: upload it first"
             )),
-            Err(error) => Some(format!("the sum of key statistics cannot be seen: {error}")),
+            Err(error) => Some(format!(
+                "the result's object {name} cannot be seen: {error}"
+            )),
         }
     })
 }
@@ -380,11 +371,11 @@ mod tests {
     use crate::store::Options;
 
     #[test]
-    fn a_sum_that_is_not_stored_or_has_another_size_is_named() {
+    fn an_object_that_is_not_stored_or_has_another_size_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open_with(folder.path(), Options::default()).unwrap();
         let digest = store.objects().put(b"a sum").unwrap().to_string();
-        let said = |name: &str, size| missing_sum(&store, &[(name.to_owned(), size)]);
+        let said = |name: &str, size| missing_object(&store, &[(name.to_owned(), size)]);
         assert_eq!(said(&digest, 5), None);
         assert!(
             said(&digest, 1)

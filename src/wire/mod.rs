@@ -15,6 +15,6 @@ mod words;
 pub use edit::{describe, gates, parameters, step_to_proto};
 pub use eval::{answer_to_proto, record, set as eval_set};
 pub use grid::{Error, SweptGrid, compat, compat_to_proto, engine, kind, kind_to_proto};
-pub use outcome::{not_finite, out_of_range};
+pub use outcome::{not_finite, objects_of, out_of_range};
 pub use text::{LONGEST_MESSAGE, shortened};
 pub use words::{KINDS, class_name, kind_name, named_kind};

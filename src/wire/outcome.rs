@@ -2,6 +2,7 @@
 
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{EditProbe, EditStep, EvalMeasure, NamedNumber, model};
+use crate::version::Factor;
 
 /// The first number of a result that is none, by its field: an infinity or NaN. Such a number
 /// cannot be averaged, drawn or written as JSON, and says only that the arithmetic left its range.
@@ -115,6 +116,26 @@ pub fn out_of_range(outcome: &Outcome, shape: &model::Shape) -> Option<String> {
         | Outcome::MassEditContexts(_)
         | Outcome::MassEditSolved(_)
         | Outcome::Failure(_) => None,
+    }
+}
+
+/// The objects that an outcome is nothing without, with the sizes that it says they have.
+pub fn objects_of(outcome: &Outcome) -> Vec<(String, u64)> {
+    match outcome {
+        Outcome::StatsShard(shard) => {
+            let sums = shard.sums.iter();
+            sums.map(|sum| (sum.digest.clone(), sum.size)).collect()
+        }
+        Outcome::StatsSum(sum) => vec![(sum.digest.clone(), sum.size)],
+        Outcome::MassEditSolved(solved) => {
+            let size = |factor| Factor::bytes(factor).unwrap_or(u64::MAX);
+            let change = solved.factor.iter();
+            change
+                .map(|factor| (factor.digest.clone(), size(factor)))
+                .collect()
+        }
+        // What an edit is made of is looked at where it becomes a version.
+        _ => Vec::new(),
     }
 }
 
@@ -251,6 +272,34 @@ mod tests {
             let found = out_of_range(&outcome, &wide).unwrap();
             assert!(found.contains("the model's width is 2"), "{found}");
         }
+    }
+
+    #[test]
+    fn the_objects_of_a_result_are_told_with_their_sizes() {
+        let digest = "ab".repeat(32);
+        let solved = |width| {
+            let factor = v1::LowRankFactor {
+                digest: digest.clone(),
+                rank: 2,
+                width,
+                inner: 5,
+                ..Default::default()
+            };
+            Outcome::MassEditSolved(v1::MassEditSolved {
+                factor: Some(factor),
+                ..Default::default()
+            })
+        };
+        assert_eq!(objects_of(&solved(3)), [(digest.clone(), 4 * 2 * 8)]);
+        // No object has the bytes of numbers that cannot be counted.
+        assert_eq!(objects_of(&solved(u64::MAX)), [(digest.clone(), u64::MAX)]);
+        let sum = Outcome::StatsSum(v1::StatsSum {
+            digest: digest.clone(),
+            size: 7,
+            ..Default::default()
+        });
+        assert_eq!(objects_of(&sum), [(digest, 7)]);
+        assert_eq!(objects_of(&Outcome::Grid(v1::Grid::default())), []);
     }
 
     #[test]
