@@ -1,6 +1,7 @@
 //! Data sets that edits are judged by: records, read as edits are, with what is measured beside
 //! them.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::Value;
@@ -82,12 +83,56 @@ impl Dataset {
         self.values = places.iter().map(|&n| self.values[n].clone()).collect();
     }
 
+    /// Leaves out the neighbours that speak of another record's subject, and says how many: where
+    /// all records are edited together they are no neighbours, but facts that were to change.
+    pub fn leave_out_spoiled(&mut self) -> u64 {
+        let subjects: HashSet<String> = (self.records.iter())
+            .map(|record| record.rewrite.subject.clone())
+            .collect();
+        let longest = subjects.iter().map(String::len).max().unwrap_or(0);
+        let mut spoiled = 0;
+        for record in &mut self.records {
+            let own = &record.rewrite.subject;
+            let kept = record
+                .rewrite
+                .neighbours
+                .iter()
+                .map(|prompt| !mentions(prompt, &subjects, longest, own))
+                .collect::<Vec<_>>();
+            let mut keep = kept.iter();
+            (record.rewrite.neighbours).retain(|_| keep.next().copied().unwrap_or(true));
+            let mut keep = kept.iter();
+            (record.neighbour_answers).retain(|_| keep.next().copied().unwrap_or(true));
+            spoiled += kept.iter().filter(|kept| !**kept).count() as u64;
+        }
+        spoiled
+    }
+
     /// The records as JSON lines, each as it stood in its file: what [`read`] and `palimpsest edit
     /// --file` take.
     pub fn to_lines(&self) -> String {
         let lines = self.values.iter().map(|value| format!("{value}\n"));
         lines.collect()
     }
+}
+
+/// Whether a text has one of some subjects in it, from the beginning of a word to the end of one,
+/// other than `own`.
+fn mentions(text: &str, subjects: &HashSet<String>, longest: usize, own: &str) -> bool {
+    let word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    let edges: Vec<usize> = (text.char_indices().map(|(at, _)| at))
+        .chain([text.len()])
+        .filter(|&at| word(text[..at].chars().next_back()) != word(text[at..].chars().next()))
+        .collect();
+    edges.iter().enumerate().any(|(n, &from)| {
+        let ends = edges[n + 1..]
+            .iter()
+            .take_while(|&&to| to - from <= longest);
+        ends.clone().any(|&to| {
+            let part = &text[from..to];
+            part != own && subjects.contains(part)
+        })
+    })
 }
 
 fn set_of(entry: &Entry) -> Result<Set, Problem> {
@@ -134,4 +179,58 @@ fn record(entry: Entry, set: Set) -> Result<Record, Problem> {
         neighbour_answers,
         generation_prompts: entry.generation_prompts,
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn record(subject: &str, neighbours: &[&str]) -> Value {
+        serde_json::json!({"requested_rewrite": {"prompt": "{} is in", "subject": subject,
+            "target_new": {"str": "Rome"}, "target_true": {"str": "Paris"}},
+            "neighborhood_prompts": neighbours})
+    }
+
+    #[test]
+    fn a_neighbour_that_speaks_of_another_records_subject_is_left_out_and_counted() {
+        let records = [
+            record(
+                "The Louvre",
+                &[
+                    "Orsay lies in",
+                    "Is Ada Lovelace's house in",
+                    "Adamant is in",
+                ],
+            ),
+            record(
+                "Ada",
+                &[
+                    "The Louvre is in",
+                    "Ada's sister lives in",
+                    "The Louvres are in",
+                ],
+            ),
+            record("Ada Lovelace", &[]),
+            record("Île", &["L'Île is in", "The Îles are in"]),
+        ];
+        let mut data = parse("f", &Value::from(records.to_vec()).to_string()).unwrap();
+        // Of the first that of Ada Lovelace, of the second that of the Louvre.
+        assert_eq!(data.leave_out_spoiled(), 2);
+        let left: Vec<_> = data
+            .records
+            .iter()
+            .map(|it| &it.rewrite.neighbours)
+            .collect();
+        assert_eq!(*left[0], ["Orsay lies in", "Adamant is in"]);
+        assert_eq!(*left[1], ["Ada's sister lives in", "The Louvres are in"]);
+        assert_eq!(left[3].len(), 2);
+        for record in &data.records {
+            assert_eq!(
+                record.neighbour_answers.len(),
+                record.rewrite.neighbours.len()
+            );
+        }
+        assert_eq!(data.leave_out_spoiled(), 0);
+    }
 }

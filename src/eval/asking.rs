@@ -1,7 +1,7 @@
 //! Asking a model.
 
 use super::{Answer, Error, ProbeKind, Question, Scored};
-use crate::model::{self, Model, Sampling, score};
+use crate::model::{self, Continuation, Model, Sampling, score};
 
 /// Tokens of a text that is drawn, with its prompt.
 const TEXT_TOKENS: usize = 100;
@@ -41,24 +41,53 @@ pub fn ask(model: &Model, questions: &[Question]) -> Result<Vec<Answer>, Error> 
             asked.push(continuation);
         }
     }
-    let mut scores = score(model, &asked)?.into_iter();
-    let mut next = || {
-        scores.next().map(|score| Scored {
-            nll: score.nll(),
-            tokens: score.likeliest.len(),
-            likeliest: score
-                .likeliest
-                .iter()
-                .filter(|&&likeliest| likeliest)
-                .count(),
-        })
-    };
+    let scores = score(model, &asked)?;
+    let mut scores = scores.iter();
+    let mut next = || scores.next().map(scored_as);
     let answer = |question: &Question| Answer {
         kind: question.kind,
         new: question.new.as_ref().and_then(|_| next()),
         old: question.old.as_ref().and_then(|_| next()),
     };
     Ok(questions.iter().map(answer).collect())
+}
+
+fn scored_as(score: &model::Score) -> Scored {
+    let likeliest = score.likeliest.iter();
+    Scored {
+        nll: score.nll(),
+        tokens: score.likeliest.len(),
+        likeliest: likeliest.filter(|&&likeliest| likeliest).count(),
+    }
+}
+
+/// Reads a text: every token after the first, which nothing comes before.
+///
+/// # Errors
+/// [`Error::Text`] for a text that does not fit the model; [`Error::Model`].
+pub fn read(model: &Model, text: &str) -> Result<Scored, Error> {
+    let wrong = |source: model::Error| Error::Text {
+        source: Box::new(source),
+    };
+    let mut ids = model.tokenizer().encode(text).map_err(wrong)?.ids;
+    let context = model.config().context;
+    if ids.len() > context {
+        let tokens = ids.len();
+        return Err(wrong(model::Error::Context { tokens, context }));
+    }
+    if ids.len() < 2 {
+        return Err(Error::Short { tokens: ids.len() });
+    }
+    let target = ids.split_off(1);
+    let scored = score(
+        model,
+        &[Continuation {
+            prompt: ids,
+            target,
+        }],
+    )?;
+    // One was asked for.
+    scored.first().map(scored_as).ok_or(Error::Cancelled)
 }
 
 /// Continues a prompt to a text of at most 100 tokens, each drawn from the 5 likeliest, and gives

@@ -14,6 +14,18 @@ pub enum Error {
         /// What is wrong with it, and what would be right.
         source: Box<crate::model::Error>,
     },
+    /// A text does not fit the model.
+    #[error("the text: {source}")]
+    Text {
+        /// What is wrong with it, and what would be right.
+        source: Box<crate::model::Error>,
+    },
+    /// A text of which nothing can be foretold.
+    #[error("the text has {tokens} tokens, of which none follows another: give one of two or more")]
+    Short {
+        /// Its tokens.
+        tokens: usize,
+    },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,

@@ -25,6 +25,9 @@
 //! stricter rule, that continues the prompt with the true object when it always takes the likeliest
 //! token.
 //!
+//! Texts that say nothing of the facts show what else an edit did: their perplexity, and its ratio
+//! to that of the unedited version ([`perplexity_ratio`]).
+//!
 //! Not here: RS, the likeness to reference texts, and essence, the perplexity of a subject's
 //! reference text. Both need texts (and RS the weights of words over them) that no record holds.
 //!
@@ -36,6 +39,7 @@ mod entropy;
 mod error;
 mod mean;
 mod metric;
+mod perplexity;
 mod record;
 
 #[cfg(feature = "torch")]
@@ -45,10 +49,11 @@ pub use entropy::entropy;
 pub use error::Error;
 pub use mean::{Mean, harmonic};
 pub use metric::{Metric, figures};
+pub use perplexity::{median_perplexity, perplexity, perplexity_ratio};
 pub use record::{Record, Set};
 
 #[cfg(feature = "torch")]
-pub use asking::{ask, continue_freely};
+pub use asking::{ask, continue_freely, read};
 
 /// What a prompt is to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +79,7 @@ pub struct Question {
     pub old: Option<String>,
 }
 
-/// What a model thinks of an object after a prompt.
+/// What a model thinks of an object after a prompt, or of a text after its first token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scored {
     /// Mean of `-ln p` over its tokens, in nats.

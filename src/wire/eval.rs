@@ -4,11 +4,13 @@ use crate::datasets::edits::Rewrite;
 use crate::eval::{Answer, ProbeKind, Record, Scored, Set};
 use crate::proto::v1;
 
-/// The data set whose measures are asked for.
+/// The data set whose measures are asked for; texts have none but their own.
 pub fn set(set: v1::EvalSet) -> Set {
     match set {
         v1::EvalSet::Zsre => Set::ZsRe,
-        v1::EvalSet::Counterfact | v1::EvalSet::Unspecified => Set::CounterFact,
+        v1::EvalSet::Counterfact | v1::EvalSet::Texts | v1::EvalSet::Unspecified => {
+            Set::CounterFact
+        }
     }
 }
 
@@ -42,14 +44,27 @@ fn probe_kind(kind: ProbeKind) -> v1::EditProbeKind {
 
 /// An answer as it travels.
 pub fn answer_to_proto(answer: &Answer) -> v1::EvalAnswer {
-    let score = |scored: Scored| v1::EvalScore {
+    v1::EvalAnswer {
+        kind: probe_kind(answer.kind) as i32,
+        new_object: answer.new.map(score_to_proto),
+        true_object: answer.old.map(score_to_proto),
+    }
+}
+
+/// A score as it travels.
+pub fn score_to_proto(scored: Scored) -> v1::EvalScore {
+    v1::EvalScore {
         nll: scored.nll,
         tokens: scored.tokens as u32,
         likeliest: scored.likeliest as u32,
-    };
-    v1::EvalAnswer {
-        kind: probe_kind(answer.kind) as i32,
-        new_object: answer.new.map(score),
-        true_object: answer.old.map(score),
+    }
+}
+
+/// A score as it came.
+pub fn score(sent: &v1::EvalScore) -> Scored {
+    Scored {
+        nll: sent.nll,
+        tokens: sent.tokens as usize,
+        likeliest: sent.likeliest as usize,
     }
 }

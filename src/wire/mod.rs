@@ -13,7 +13,7 @@ mod text;
 mod words;
 
 pub use edit::{describe, gates, parameters, step_to_proto};
-pub use eval::{answer_to_proto, record, set as eval_set};
+pub use eval::{answer_to_proto, record, score, score_to_proto, set as eval_set};
 pub use grid::{Error, SweptGrid, compat, compat_to_proto, engine, kind, kind_to_proto};
 pub use outcome::{not_finite, objects_of, out_of_range};
 pub use text::{LONGEST_MESSAGE, shortened};

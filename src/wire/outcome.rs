@@ -183,7 +183,9 @@ fn measure(measure: &EvalMeasure) -> Vec<(String, f64)> {
             Some((format!("answers[{n}].{field}.nll"), score.as_ref()?.nll))
         })
     });
-    figures.chain(scores).collect()
+    let text = measure.text.iter();
+    let text = text.map(|read| ("text.nll".to_owned(), read.nll));
+    figures.chain(scores).chain(text).collect()
 }
 
 #[cfg(test)]

@@ -58,13 +58,14 @@ impl Work for v1::EvalSpec {
         }
         if !matches!(v1::EvalSet::try_from(self.set), Ok(set) if set != v1::EvalSet::Unspecified) {
             let what = format_args!(
-                "{} is no data set: use EVAL_SET_COUNTERFACT or EVAL_SET_ZSRE",
+                "{} is no data set: use EVAL_SET_COUNTERFACT, EVAL_SET_ZSRE or EVAL_SET_TEXTS",
                 self.set
             );
             wrong.say("job.eval.set", what);
         }
         for n in 0..items.len() {
             match items.message(n) {
+                Some(record) if self.set() == v1::EvalSet::Texts => check_text(n, &record, wrong),
                 Some(record) => check_record(n, &record, self.set(), wrong),
                 None => wrong.say(
                     format_args!("job.eval.records[{n}]"),
@@ -132,14 +133,30 @@ impl Work for v1::EvalSpec {
         })
     }
 
-    fn accept(&self, _items: &Items, _unit: u64, outcome: &Outcome) -> Result<(), String> {
+    fn accept(&self, items: &Items, unit: u64, outcome: &Outcome) -> Result<(), String> {
         let Outcome::Eval(outcome) = outcome else {
             return Err("it is no record's measure".to_owned());
         };
-        if outcome.measured.is_none() || outcome.edit.is_some() != self.edit_each.is_some() {
-            return Err("its measure is not of what was asked".to_owned());
+        let of_a_text = self.set() == v1::EvalSet::Texts;
+        match &outcome.measured {
+            Some(measured)
+                if outcome.edit.is_some() == self.edit_each.is_some()
+                    && measured.text.is_some() == of_a_text =>
+            {
+                // A token of a text is a byte of it at least, but for those that a model puts
+                // before every text.
+                let bytes = self.size(items, unit) as u64;
+                match measured.text {
+                    Some(read) if read.nll < 0.0 || u64::from(read.tokens) > bytes => Err(format!(
+                        "its text of {bytes} bytes has {} tokens, with {} nats each",
+                        read.tokens, read.nll
+                    )),
+                    Some(read) if read.tokens == 0 => Err("it read no token".to_owned()),
+                    _ => Ok(()),
+                }
+            }
+            _ => Err("its measure is not of what was asked".to_owned()),
         }
-        Ok(())
     }
 
     fn reuse_settings(&self) -> Option<Vec<u8>> {
@@ -147,6 +164,7 @@ impl Work for v1::EvalSpec {
             records: Vec::new(),
             against: String::new(),
             left_out: 0,
+            spoiled: 0,
             records_object: String::new(),
             record_count: 0,
             // Why a layer was chosen decides nothing.
@@ -183,6 +201,10 @@ impl v1::EvalSpec {
                         leave out 'tasks', 'gates', 'ref_id', 'etag', 'rebase' and 'why'";
             wrong.say("job.eval.edit_each", what);
         }
+        if self.set == v1::EvalSet::Texts as i32 {
+            let what = "a text has no fact to edit: leave it out, or give records of facts";
+            wrong.say("job.eval.edit_each", what);
+        }
         if !self.against.is_empty() {
             let what = format_args!(
                 "'{}': each record is measured before and after its own edit; leave it out",
@@ -197,6 +219,9 @@ impl v1::EvalSpec {
     /// Passes of one token that a record costs: each prompt with either object, texts of a hundred
     /// tokens, and the edit where each record is edited and measured again.
     fn tokens(&self, record: &v1::EvalRecord) -> f64 {
+        if self.set() == v1::EvalSet::Texts {
+            return estimated_tokens(&record.text);
+        }
         let request = record.request.clone().unwrap_or_default();
         let rewritten = estimated_tokens(&request.prompt) + estimated_tokens(&request.subject);
         let others = record.paraphrases.iter();
@@ -215,8 +240,26 @@ fn place(items: &Items, unit: u64) -> usize {
     unit as usize % items.len().max(1)
 }
 
+fn check_text(n: usize, record: &v1::EvalRecord, wrong: &mut Wrong) {
+    let of = format_args!("job.eval.records[{n}]");
+    let text = &record.text;
+    prompt(format_args!("{of}.text"), text, wrong);
+    let only = v1::EvalRecord {
+        text: text.clone(),
+        ..Default::default()
+    };
+    if *record != only {
+        let what = "it has more than its text: of EVAL_SET_TEXTS give the text only";
+        wrong.say(of, what);
+    }
+}
+
 fn check_record(n: usize, record: &v1::EvalRecord, set: v1::EvalSet, wrong: &mut Wrong) {
     let of = format_args!("job.eval.records[{n}]");
+    if !record.text.is_empty() {
+        let what = "a record of a fact has none: leave it out, or ask for EVAL_SET_TEXTS";
+        wrong.say(format_args!("{of}.text"), what);
+    }
     let request = edit::Request::from(record.request.clone().unwrap_or_default());
     if let Err(error) = request.check() {
         wrong.say(format_args!("{of}.request"), error);

@@ -94,6 +94,35 @@ fn answers_and_measures_of_both_data_sets_are_pytorchs() {
 }
 
 #[test]
+fn what_a_model_thinks_of_texts_is_pytorchs_loss() {
+    let expected = expected();
+    for name in MODELS {
+        let model = model(name);
+        let mut scores = Vec::new();
+        for case in expected[name]["texts"].as_array().unwrap() {
+            let read = eval::read(&model, case["text"].as_str().unwrap()).unwrap();
+            let nll = case["nll"].as_f64().unwrap();
+            assert!((read.nll - nll).abs() < 1e-4, "{name}: {read:?} {nll}");
+            assert_eq!(read.tokens as u64, case["tokens"], "{name}");
+            scores.push(read);
+        }
+        let wanted = expected[name]["perplexity"].as_f64().unwrap();
+        let found = eval::perplexity(&scores).mean;
+        assert!((found / wanted - 1.0).abs() < 1e-4, "{name}: {found}");
+        for (text, words) in [
+            ("very ".repeat(2000), "do not fit the model's context"),
+            (String::new(), "give one of two or more"),
+        ] {
+            let said = eval::read(&model, &text).unwrap_err().to_string();
+            assert!(
+                said.starts_with("the text") && said.contains(words),
+                "{said}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_entropy_of_a_text_is_that_of_an_independent_count() {
     let expected = &expected()["entropy"];
     let found = eval::entropy(expected["text"].as_str().unwrap());

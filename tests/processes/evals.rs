@@ -253,6 +253,90 @@ fn texts_are_drawn_where_a_record_has_prompts_for_them() {
 }
 
 #[test]
+fn texts_are_measured_by_their_perplexity_against_another_version() {
+    let site = Site::new();
+    tiny(&site);
+    write_records(&site, 2);
+    fs::write(
+        site.path("texts.txt"),
+        "The cat sat on the mat.\nAda plays the oboe.\n\nIt rains.\n",
+    )
+    .unwrap();
+    let edit = [
+        "edit",
+        "--file",
+        "records.jsonl",
+        "--method",
+        "ft-l",
+        "--layer",
+        "1",
+        "--set",
+        "bound=0.05",
+        "--set",
+        "learning_rate=0.01",
+    ];
+    site.run(&[&edit[..], &ENGINE].concat(), LONG);
+    let eval = ["eval", "--texts", "texts.txt", "--json"];
+    let asked = [&eval[..], &["--ref", "main", "--averages"], &ENGINE].concat();
+    let means = lines(&site.run(&asked, LONG));
+    assert_eq!(means[0]["measure"], "PPL");
+    assert_eq!(
+        (&means[0]["records"], &means[1]["records"]),
+        (&json!(3), &json!(3))
+    );
+    let number = |value: &Value| value["mean"].as_f64().unwrap();
+    let ratio = number(&means[0]["measured"]) / number(&means[0]["against"]);
+    assert!(
+        (ratio - number(&means[0]["ratio"])).abs() < 1e-9,
+        "{means:?}"
+    );
+    assert!(
+        (ratio - 1.0).abs() > 1e-6,
+        "the edit changed nothing: {means:?}"
+    );
+    let texts = lines(&site.run(&[&eval[..], &["--ref", "v0"], &ENGINE].concat(), LONG));
+    let total: f64 = texts
+        .iter()
+        .map(|it| number_of(it, "nll") * number_of(it, "tokens"))
+        .sum();
+    let tokens: f64 = texts.iter().map(|it| number_of(it, "tokens")).sum();
+    let whole = number(&means[0]["against"]);
+    assert!(
+        ((total / tokens).exp() / whole - 1.0).abs() < 1e-9,
+        "{texts:?} {whole}"
+    );
+    assert_eq!(texts[1]["text"], "Ada plays the oboe.");
+    // A text that does not fit is its own failure.
+    fs::write(
+        site.path("texts.txt"),
+        format!("Fine it is.\n{}\n", "very ".repeat(3000)),
+    )
+    .unwrap();
+    let said = refused(
+        &site,
+        &[&["eval", "--texts", "texts.txt"][..], &ENGINE].concat(),
+    );
+    for word in ["record 2 failed (invalid)", "the text", "1 texts on"] {
+        assert!(said.contains(word), "{word:?} in {said}");
+    }
+    for more in [
+        &["--edit-each"][..],
+        &["--known-only"],
+        &["--dataset", "records.jsonl"],
+    ] {
+        let said = refused(
+            &site,
+            &[&["eval", "--texts", "texts.txt"][..], more].concat(),
+        );
+        assert!(said.contains("cannot be used with"), "{said}");
+    }
+}
+
+fn number_of(line: &Value, field: &str) -> f64 {
+    line["measured"][field].as_f64().unwrap()
+}
+
+#[test]
 fn more_records_than_a_request_carries_travel_as_an_object() {
     let site = Site::new();
     let server = site.serve("127.0.0.1:0");

@@ -1,6 +1,6 @@
 //! `palimpsest eval`: measure what a version answers to the records of a data set.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -15,6 +15,7 @@ use crate::cli::{follow, key_statistics, names};
 use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::datasets::contexts::contexts;
+use crate::datasets::corpus;
 use crate::datasets::evaluation::{self, Dataset, Record, Set};
 use crate::proto::v1;
 
@@ -25,8 +26,11 @@ const LOOK_AT: usize = 50;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The records: CounterFact's full or flat form, or zsRE's, as a JSON list or one a line
-    #[arg(long, value_name = "FILE")]
-    dataset: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "texts")]
+    dataset: Option<PathBuf>,
+    /// Texts whose perplexity is measured in place of records: one a line, or a JSON list
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dataset", "edit_each", "known_only", "save"])]
+    texts: Option<PathBuf>,
     /// The version to compare with; the unedited model if none is given
     #[arg(long, value_name = "VERSION", conflicts_with = "edit_each")]
     against: Option<String>,
@@ -92,25 +96,47 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
     args.format.check_evaluation()?;
     args.job.check(config)?;
     // Files that cannot be read are said before a store is opened.
-    let mut data = evaluation::read(&args.dataset)?;
+    let mut data = Data::read(&args)?;
     let spec = spec(&args)?;
-    let all = data.records.len();
+    let (all, file) = match &data {
+        Data::Facts(data) => (data.records.len(), &args.dataset),
+        Data::Texts(texts) => (texts.len(), &args.texts),
+    };
     if args.skip >= all {
         bail!(
             "--skip {}: {} has {all} records, so none is left",
             args.skip,
-            args.dataset.display()
+            file.as_deref().unwrap_or(Path::new("-")).display()
         );
     }
     let most = args.limit.filter(|_| args.known_only.is_none());
     let end = most.map_or(all, |most| all.min(args.skip + most as usize));
-    data.keep(&(args.skip..end).collect::<Vec<_>>());
+    match &mut data {
+        Data::Facts(data) => data.keep(&(args.skip..end).collect::<Vec<_>>()),
+        Data::Texts(texts) => *texts = texts.drain(args.skip..end).collect(),
+    }
     let connection = Connection::open(config, Need::Work).await?;
     let done = connection
         .wait(evaluate(&args, spec, data, &connection))
         .await;
     connection.close().await;
     done
+}
+
+/// What is measured.
+enum Data {
+    Facts(Dataset),
+    Texts(Vec<String>),
+}
+
+impl Data {
+    fn read(args: &Args) -> anyhow::Result<Self> {
+        Ok(match (&args.dataset, &args.texts) {
+            (Some(dataset), _) => Self::Facts(evaluation::read(dataset)?),
+            (None, Some(texts)) => Self::Texts(corpus::read(texts)?),
+            (None, None) => bail!("--dataset or --texts is missing: name a file"),
+        })
+    }
 }
 
 fn spec(args: &Args) -> anyhow::Result<v1::EvalSpec> {
@@ -135,38 +161,22 @@ fn spec(args: &Args) -> anyhow::Result<v1::EvalSpec> {
 async fn evaluate(
     args: &Args,
     mut spec: v1::EvalSpec,
-    mut data: Dataset,
+    data: Data,
     connection: &Connection,
 ) -> anyhow::Result<ExitCode> {
     let client = connection.client();
     let model = args.job.model(client).await?;
-    spec.set = match data.set {
-        Set::CounterFact => v1::EvalSet::Counterfact,
-        Set::ZsRe => v1::EvalSet::Zsre,
-    } as i32;
-    if let Some(edit) = &mut spec.edit_each {
-        let dtype = args.job.dtype()?;
-        let mut chooser = Chooser::new(client, &model, &args.job.version, dtype, args.each.layer);
-        let choice = chooser.common().await?;
-        (edit.layer, edit.layer_choice) = (choice.layer, choice.reason);
-    }
-    if let Some(rule) = args.known_only {
-        spec.left_out = keep_known(args, rule, &spec, &mut data, &model, connection).await?;
-    }
-    if let Some(path) = &args.save {
-        std::fs::write(path, data.to_lines())
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        let count = data.records.len();
-        say!("{count} records in {}", path.display());
-    }
-    let records = data.records.iter().map(|record| {
-        let mut record = record_to_proto(record);
-        if args.no_generation {
-            record.generation_prompts.clear();
+    match data {
+        Data::Facts(data) => facts(args, &mut spec, data, &model, connection).await?,
+        Data::Texts(texts) => {
+            spec.set = v1::EvalSet::Texts as i32;
+            let record = |text| v1::EvalRecord {
+                text,
+                ..Default::default()
+            };
+            spec.records = texts.into_iter().map(record).collect();
         }
-        record
-    });
-    spec.records = records.collect();
+    }
     if let Some(against) = &args.against {
         spec.against = names::version(&model, against);
     }
@@ -180,6 +190,49 @@ async fn evaluate(
     }
     say!("{} accepted", job.name);
     results::follow(client, &job, connection, &args.format).await
+}
+
+/// Puts the records of facts into what is asked, those that are taken.
+async fn facts(
+    args: &Args,
+    spec: &mut v1::EvalSpec,
+    mut data: Dataset,
+    model: &str,
+    connection: &Connection,
+) -> anyhow::Result<()> {
+    let client = connection.client();
+    spec.set = match data.set {
+        Set::CounterFact => v1::EvalSet::Counterfact,
+        Set::ZsRe => v1::EvalSet::Zsre,
+    } as i32;
+    if let Some(edit) = &mut spec.edit_each {
+        let dtype = args.job.dtype()?;
+        let mut chooser = Chooser::new(client, model, &args.job.version, dtype, args.each.layer);
+        let choice = chooser.common().await?;
+        (edit.layer, edit.layer_choice) = (choice.layer, choice.reason);
+    }
+    if let Some(rule) = args.known_only {
+        spec.left_out = keep_known(args, rule, spec, &mut data, model, connection).await?;
+    }
+    if let Some(path) = &args.save {
+        std::fs::write(path, data.to_lines())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        let count = data.records.len();
+        say!("{count} records in {}", path.display());
+    }
+    // An edit of one record alone leaves the others' subjects as they are.
+    if spec.edit_each.is_none() {
+        spec.spoiled = data.leave_out_spoiled();
+    }
+    let records = data.records.iter().map(|record| {
+        let mut record = record_to_proto(record);
+        if args.no_generation {
+            record.generation_prompts.clear();
+        }
+        record
+    });
+    spec.records = records.collect();
+    Ok(())
 }
 
 /// An evaluation whose records are an object where they are too many for a request.
@@ -290,5 +343,6 @@ fn record_to_proto(record: &Record) -> v1::EvalRecord {
             })
             .collect(),
         generation_prompts: record.generation_prompts.clone(),
+        text: String::new(),
     }
 }

@@ -36,6 +36,17 @@ impl Kind for Evaluation<'_> {
         let Some(Unit::Eval(record)) = &units[0].spec else {
             return Err(mixed(&units[0]));
         };
+        if self.spec.set() == v1::EvalSet::Texts {
+            let read = eval::read(&self.editing.loaded.model, &record.text)?;
+            sink.advance(1);
+            return Ok(vec![Outcome::Eval(v1::EvalOutcome {
+                measured: Some(v1::EvalMeasure {
+                    text: Some(wire::score_to_proto(read)),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            })]);
+        }
         let asked = Asked {
             set: wire::eval_set(self.spec.set()),
             record: wire::record(record),
@@ -111,6 +122,7 @@ impl Asked {
                 .collect(),
             answers: answers.iter().map(wire::answer_to_proto).collect(),
             texts,
+            text: None,
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Shows what an evaluation gave: a line a record, and the means over them with their intervals.
 
+mod texts;
+
 use std::io::Write;
 
 use serde_json::{Map, Value, json};
@@ -172,7 +174,11 @@ impl<'a> Evaluation<'a> {
         colour: Colour,
     ) -> Result<(), Error> {
         if with_records {
-            out.write_all(self.records().render(width, colour).as_bytes())?;
+            let records = match self.of_texts() {
+                true => self.texts(),
+                false => self.records(),
+            };
+            out.write_all(records.render(width, colour).as_bytes())?;
             writeln!(out)?;
         }
         out.write_all(self.means().render(width, colour).as_bytes())?;
@@ -180,6 +186,18 @@ impl<'a> Evaluation<'a> {
             paragraph(out, &sentence, width)?;
         }
         Ok(())
+    }
+
+    fn of_texts(&self) -> bool {
+        self.spec.set() == v1::EvalSet::Texts
+    }
+
+    /// How the last column is compared with the first: in a table's head, and in JSON.
+    fn compared(&self) -> (&'static str, &'static str) {
+        match self.of_texts() {
+            true => ("RATIO", "ratio"),
+            false => ("CHANGE", "change"),
+        }
     }
 
     /// The records with a measurement in every column.
@@ -237,18 +255,20 @@ impl<'a> Evaluation<'a> {
             head.extend([(column.head.as_str(), Align::Right), ("95 %", Align::Right)]);
         }
         if self.columns.len() > 1 {
-            head.extend([("CHANGE", Align::Right), ("95 %", Align::Right)]);
+            head.extend([(self.compared().0, Align::Right), ("95 %", Align::Right)]);
         }
         let mut table = Table::new(&head);
         for line in self.lines() {
             let count = line.means.first().map_or(0, |mean| mean.count);
             let mut cells = vec![line.name, count.to_string()];
-            for mean in line.means.iter().chain(&line.change) {
-                cells.push(format!("{:.1}", mean.mean * line.scale));
+            // A ratio near 1 is told by its thousandths.
+            let of_change = if self.of_texts() { 3 } else { 1 };
+            let means = line.means.iter().map(|mean| (mean, 1));
+            for (mean, digits) in means.chain(line.change.iter().map(|it| (it, of_change))) {
+                let number = |number: f64| format!("{:.digits$}", number * line.scale);
+                cells.push(number(mean.mean));
                 cells.push(match mean.interval() {
-                    Some((from, to)) => {
-                        format!("{:.1} to {:.1}", from * line.scale, to * line.scale)
-                    }
+                    Some((from, to)) => format!("{} to {}", number(from), number(to)),
                     None => String::new(),
                 });
             }
@@ -258,6 +278,9 @@ impl<'a> Evaluation<'a> {
     }
 
     fn lines(&self) -> Vec<Line> {
+        if self.of_texts() {
+            return self.perplexities();
+        }
         let mut lines = Vec::new();
         for metric in self.metrics() {
             // A record has a figure in all columns or in none: it has the prompts for it or not.
@@ -317,10 +340,15 @@ impl<'a> Evaluation<'a> {
     fn sentences(&self) -> Vec<String> {
         let set = match self.spec.set() {
             v1::EvalSet::Zsre => "zsRE",
-            v1::EvalSet::Counterfact | v1::EvalSet::Unspecified => "CounterFact",
+            v1::EvalSet::Counterfact | v1::EvalSet::Texts | v1::EvalSet::Unspecified => {
+                "CounterFact"
+            }
         };
         let measured = self.whole().count();
-        let mut first = format!("{measured} records of {set} on {}", self.job.version);
+        let mut first = match self.of_texts() {
+            true => format!("{measured} texts on {}", self.job.version),
+            false => format!("{measured} records of {set} on {}", self.job.version),
+        };
         if let Some(each) = &self.spec.edit_each {
             let layer = each
                 .layer
@@ -354,6 +382,12 @@ impl<'a> Evaluation<'a> {
                 self.spec.left_out
             ));
         }
+        if self.spec.spoiled > 0 {
+            sentences.push(format!(
+                "{} neighbours were left out: they speak of the subject of another record.",
+                self.spec.spoiled
+            ));
+        }
         for (n, row) in self.rows.iter().enumerate() {
             for failure in &row.failures {
                 sentences.push(format!(
@@ -375,10 +409,13 @@ impl<'a> Evaluation<'a> {
     pub fn json_lines(&self, out: &mut dyn Write) -> Result<(), Error> {
         for (n, row) in self.rows.iter().enumerate() {
             let fact = row.record.request.clone().unwrap_or_default();
-            let mut object = json!({
-                "record": n + 1, "id": fact.id, "prompt": fact.prompt, "subject": fact.subject,
-                "target_new": fact.target_new, "target_true": fact.target_true,
-            });
+            let mut object = match self.of_texts() {
+                true => json!({"record": n + 1, "text": row.record.text}),
+                false => json!({
+                    "record": n + 1, "id": fact.id, "prompt": fact.prompt, "subject": fact.subject,
+                    "target_new": fact.target_new, "target_true": fact.target_true,
+                }),
+            };
             for (column, measured) in self.columns.iter().zip(&row.measured) {
                 object[column.name] = match measured {
                     Some(measured) => measure(row.record, measured, &column.version),
@@ -399,8 +436,9 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The means, a JSON object a line for every measure: by column `mean`, `interval` (95 %, null
-    /// where it is not known) and `version`; `change` from the first column to the second; and the
-    /// `records` that they are over. GE is in hundredths of bits, all others from 0 to 1.
+    /// where it is not known) and `version`; `change` from the first column to the second, of a
+    /// perplexity the `ratio`; and the `records` that they are over. GE is in hundredths of bits,
+    /// scores are from 0 to 1.
     ///
     /// # Errors
     /// [`Error::Output`].
@@ -410,13 +448,14 @@ impl<'a> Evaluation<'a> {
             object.insert("measure".into(), line.name.into());
             object.insert("records".into(), line.means[0].count.into());
             object.insert("left_out".into(), self.spec.left_out.into());
+            object.insert("spoiled".into(), self.spec.spoiled.into());
             for (column, mean) in self.columns.iter().zip(&line.means) {
                 let mut found = mean_json(mean);
                 found["version"] = column.version.as_str().into();
                 object.insert(column.name.into(), found);
             }
             if let Some(change) = &line.change {
-                object.insert("change".into(), mean_json(change));
+                object.insert(self.compared().1.into(), mean_json(change));
             }
             writeln!(out, "{}", Value::Object(object))?;
         }
@@ -453,6 +492,9 @@ fn mean_json(mean: &Mean) -> Value {
 }
 
 fn measure(record: &v1::EvalRecord, measured: &v1::EvalMeasure, version: &str) -> Value {
+    if let Some(text) = &measured.text {
+        return json!({"version": version, "nll": text.nll, "tokens": text.tokens, "likeliest": text.likeliest});
+    }
     let figures: Map<String, Value> = measured
         .figures
         .iter()
@@ -488,110 +530,4 @@ fn measure(record: &v1::EvalRecord, measured: &v1::EvalMeasure, version: &str) -
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn job(against: &str) -> v1::Job {
-        let record = |n: usize| v1::EvalRecord {
-            request: Some(v1::EditRequest {
-                prompt: "{} is in".to_owned(),
-                subject: format!("Tower {n}"),
-                target_new: "Rome".to_owned(),
-                target_true: Some("Paris".to_owned()),
-                id: Some(format!("{}", 70 + n)),
-            }),
-            ..Default::default()
-        };
-        v1::Job {
-            name: "jobs/j".to_owned(),
-            version: "models/m/versions/b".to_owned(),
-            spec: Some(v1::job::Spec::Eval(v1::EvalSpec {
-                records: (1..4).map(record).collect(),
-                set: v1::EvalSet::Counterfact as i32,
-                against: against.to_owned(),
-                left_out: 5,
-                ..Default::default()
-            })),
-            ..Default::default()
-        }
-    }
-
-    fn measured(unit: u64, scores: [f64; 3]) -> v1::UnitResult {
-        let figures = Metric::SCORES.iter().zip(scores);
-        let measure = v1::EvalMeasure {
-            figures: figures
-                .map(|(metric, value)| v1::NamedNumber {
-                    key: metric.to_string(),
-                    value,
-                })
-                .collect(),
-            ..Default::default()
-        };
-        v1::UnitResult {
-            unit,
-            outcome: Some(Outcome::Eval(v1::EvalOutcome {
-                measured: Some(measure),
-                ..Default::default()
-            })),
-        }
-    }
-
-    fn failed(unit: u64) -> v1::UnitResult {
-        let failure = v1::Failure {
-            failure_class: v1::FailureClass::Invalid as i32,
-            message: "the prompt is too long: shorten it".to_owned(),
-        };
-        v1::UnitResult {
-            unit,
-            outcome: Some(Outcome::Failure(failure)),
-        }
-    }
-
-    fn told(job: &v1::Job, results: &[v1::UnitResult]) -> String {
-        let label = |name: &str| name.rsplit('/').next().unwrap().to_owned();
-        let evaluation = Evaluation::new(job, results, label).unwrap();
-        let mut out = Vec::new();
-        evaluation
-            .report(&mut out, false, None, Colour::Never)
-            .unwrap();
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn two_versions_stand_side_by_side_over_the_records_that_both_have() {
-        let job = job("models/m/versions/a");
-        let results = [
-            measured(0, [1.0, 1.0, 0.5]),
-            measured(1, [1.0, 0.0, 1.0]),
-            failed(2),
-            measured(3, [0.0, 0.5, 0.5]),
-            measured(4, [0.0, 0.0, 1.0]),
-            failed(5),
-        ];
-        assert_eq!(
-            told(&job, &results),
-            "MEASURE  N     a           95 %      b            95 %  CHANGE            95 %\n\
-             ES       2   0.0     0.0 to 0.0  100.0  100.0 to 100.0   100.0  100.0 to 100.0\n\
-             PS       2  25.0  -24.0 to 74.0   50.0  -48.0 to 148.0    25.0   -24.0 to 74.0\n\
-             NS       2  75.0  26.0 to 124.0   75.0   26.0 to 124.0     0.0      0.0 to 0.0\n\
-             S        2   0.0                  69.2   20.5 to 117.9    69.2\n\
-             2 records of CounterFact on models/m/versions/b, against models/m/versions/a.\n\
-             5 records were left out: the unedited model does not know their facts.\n\
-             record 3 (case_id 73) failed (invalid): the prompt is too long: shorten it\n"
-        );
-    }
-
-    #[test]
-    fn results_so_far_say_what_is_missing_and_foreign_ones_are_refused() {
-        let job = job("models/m/versions/b");
-        let said = told(&job, &[measured(0, [1.0, 1.0, 1.0])]);
-        assert!(said.contains("2 records are not measured."), "{said}");
-        assert!(!said.contains("CHANGE"), "{said}");
-        let label = |_: &str| String::new();
-        for unit in [3, 6] {
-            let foreign = [measured(unit, [1.0; 3])];
-            assert!(Evaluation::new(&job, &foreign, label).is_err());
-        }
-    }
-}
+mod tests;
