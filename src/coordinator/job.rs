@@ -316,9 +316,10 @@ impl Job {
                 continue;
             };
             self.count_unit(n, unit, answer.digest.prefix(), false);
-            self.cached += u64::from(unit < self.units);
-            // The scale of the noise; no other unit has one.
-            self.found.noise_scale = answer.noise_scale.or(self.found.noise_scale);
+            self.count_cached(unit);
+            if let (Some(work), Some(told)) = (work::of(&self.spec), &answer.told) {
+                work.note(told, &mut self.found);
+            }
             let (job, of) = answer.source;
             let record = ResultRecord {
                 value: Some(Value {
@@ -348,6 +349,12 @@ impl Job {
         if self.tally.waiting == 0 {
             self.started = Some(self.dated(effects));
         }
+    }
+
+    /// Counts a unit whose result is that of a unit of an earlier job.
+    pub(super) fn count_cached(&mut self, unit: u64) {
+        self.cached += u64::from(unit < self.units);
+        self.stages.count_cached(unit);
     }
 
     /// The task of a unit, as the job was cut when it was accepted: those of a stage are in the

@@ -148,7 +148,9 @@ impl Restoring {
         let after = order.partition_point(|(first, _)| *first <= unit.unit);
         if let Some(&(_, n)) = after.checked_sub(1).and_then(|at| order.get(at)) {
             job.count_unit(n, unit.unit, unit.digest, unit.failed);
-            job.cached += u64::from(unit.cached && unit.unit < job.units);
+            if unit.cached {
+                job.count_cached(unit.unit);
+            }
         }
     }
 

@@ -46,6 +46,7 @@ pub(super) fn find(store: &Store, new: &NewJob) -> Result<Vec<(u64, CachedResult
     let Some(keys) = keys(&new.job, &new.model) else {
         return Ok(earlier);
     };
+    let work = work::of(&new.job);
     let mut found = Found::default();
     for stage in work::stages(&new.job, &new.items) {
         let before = earlier.len() as u64;
@@ -54,7 +55,9 @@ pub(super) fn find(store: &Store, new: &NewJob) -> Result<Vec<(u64, CachedResult
                 continue;
             };
             if let Some(result) = store.answer(&key, unit)? {
-                found.noise_scale = result.noise_scale.or(found.noise_scale);
+                if let (Some(work), Some(told)) = (work, &result.told) {
+                    work.note(told, &mut found);
+                }
                 earlier.push((unit, result));
             }
         }

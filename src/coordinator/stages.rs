@@ -28,6 +28,8 @@ pub(super) struct Progress {
     ended: u64,
     pub(super) units_done: u64,
     pub(super) failed: u64,
+    /// Units whose result is that of a unit of an earlier job.
+    cached: u64,
 }
 
 impl Progress {
@@ -61,6 +63,7 @@ impl Stages {
             ended: 0,
             units_done: 0,
             failed: 0,
+            cached: 0,
         });
         let mut made = Self {
             stages: progress.collect(),
@@ -124,6 +127,14 @@ impl Stages {
         }
     }
 
+    /// A unit's result is that of a unit of an earlier job.
+    pub(super) fn count_cached(&mut self, unit: u64) {
+        let stage = self.of_unit(unit);
+        if let Some(stage) = self.stages.get_mut(stage as usize) {
+            stage.cached += 1;
+        }
+    }
+
     /// A task was cut off another.
     pub(super) fn add_task(&mut self, unit: u64) {
         let stage = self.of_unit(unit);
@@ -155,6 +166,7 @@ impl Stages {
             units_failed: it.failed,
             tasks: it.tasks,
             tasks_ended: it.ended,
+            units_cached: it.cached,
         })
     }
 

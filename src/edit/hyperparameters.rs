@@ -93,6 +93,17 @@ const MASS: &[Method] = &Method::MASS;
 /// Those that factorise the key statistics as they are.
 const RIDGE: &[Method] = &[Method::RRome, Method::Rome, Method::Memit, Method::Emmet];
 
+/// The numbers that decide the target of a mass edit, of those that a request may set.
+pub const TARGET_NUMBERS: [&str; 7] = [
+    "clamp",
+    "early_stop",
+    "kl_factor",
+    "learning_rate",
+    "steps",
+    "stop_loss",
+    "weight_decay",
+];
+
 /// The one list of them: each number's name, type, range and methods.
 macro_rules! numbers {
     ($($(#[$doc:meta])* $name:ident: $type:ty, $range:expr, $methods:expr;)*) => {

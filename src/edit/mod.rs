@@ -53,7 +53,7 @@ mod target;
 mod value;
 
 pub use error::Error;
-pub use hyperparameters::{Hyperparameters, NUMBERS, Number, Overrides, Range};
+pub use hyperparameters::{Hyperparameters, NUMBERS, Number, Overrides, Range, TARGET_NUMBERS};
 pub use method::Method;
 pub use request::{Request, check_context};
 pub use update::Update;

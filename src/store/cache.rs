@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::values::{decode, renumbered, unit_of};
 use super::{Error, ResultRecord, Store, UnitRef, keys};
 use crate::objects::Digest;
-use crate::proto::v1;
+use crate::proto::v1::{self, unit_result::Outcome};
 
 /// A result that answers a unit.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,8 +17,9 @@ pub struct CachedResult {
     pub source: (Uuid, u64),
     /// The digest of its serialised result under the asked unit's number.
     pub digest: Digest,
-    /// The scale that it found, when it is the preparatory unit of a sweep.
-    pub noise_scale: Option<f64>,
+    /// What it came to, where it prepares the units after it and is small: the scale of a sweep's
+    /// noise, the contexts of a mass edit.
+    pub told: Option<Outcome>,
     /// The worker that computed it.
     pub worker: String,
     /// What decided its last bits.
@@ -60,10 +61,12 @@ impl Store {
         Ok(CachedResult {
             source,
             digest: Digest::of(&bytes),
-            noise_scale: match result.outcome {
-                Some(v1::unit_result::Outcome::NoiseLevel(level)) => Some(level.scale),
-                _ => None,
-            },
+            told: result.outcome.filter(|outcome| {
+                matches!(
+                    outcome,
+                    Outcome::NoiseLevel(_) | Outcome::MassEditContexts(_)
+                )
+            }),
             worker: record.worker,
             fingerprint: record.fingerprint,
         })

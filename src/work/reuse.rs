@@ -64,6 +64,14 @@ impl Keys {
         key
     }
 
+    /// A key that follows from a version of the model, the kind and its settings.
+    pub fn of_kind(&self, version: &str) -> Key {
+        let mut key = self.model(version);
+        key.part(self.word.as_bytes());
+        key.part(&self.settings);
+        key
+    }
+
     /// The key of a unit that follows from all settings, what it is, and what was found before it.
     pub fn usual(&self, unit: Unit, version: &str, found: &Found) -> Option<Key> {
         let mut key = match self.version_last {

@@ -232,3 +232,43 @@ fn a_check_says_what_would_be_done_and_does_nothing() {
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["number"], 1);
 }
+
+/// How many units of each stage the newest job has, and how many of them were answered from the
+/// store.
+fn cached(cluster: &Cluster) -> Vec<(String, u64, u64)> {
+    let shown: Value =
+        serde_json::from_str(&cluster.run(&["job", "show", "latest", "--json"])).unwrap();
+    let stages = shown["stages"].as_array().unwrap().iter().map(|stage| {
+        let number = |key: &str| stage[key].as_u64().unwrap();
+        let title = stage["title"].as_str().unwrap().to_owned();
+        (title, number("units"), number("units_cached"))
+    });
+    stages.collect()
+}
+
+#[test]
+fn targets_that_were_found_before_answer_a_job_that_asks_for_the_same_search() {
+    let cluster = Cluster::new();
+    let _worker = cluster.worker("one");
+    let run = |more: &[&str]| {
+        cluster.run(&["rollback", "--to", "v0", "--why", "again"]);
+        edits(&cluster, &facts(), &[&MEMIT[..], more].concat());
+        let stages = cached(&cluster);
+        let of = |title: &str| stages.iter().find(|it| it.0 == title).unwrap();
+        let (contexts, targets, keys) = (of("contexts"), of("targets"), of("keys"));
+        assert_eq!((targets.1, keys.2), (4, 0));
+        (contexts.2, targets.2)
+    };
+    edits(&cluster, &facts(), &MEMIT);
+    let first = matrices(&cluster);
+    assert!(cached(&cluster).iter().all(|stage| stage.2 == 0));
+    assert_eq!(run(&[]), (1, 4));
+    assert_eq!(matrices(&cluster), first);
+    assert_eq!(run(&["--set", "lambda=3"]), (1, 4));
+    assert_ne!(matrices(&cluster), first);
+    assert_eq!(run(&["--set", "learning_rate=0.3"]), (1, 0));
+    assert_eq!(run(&["--seed", "9"]), (0, 0));
+    // On another version the same search is another one.
+    edits(&cluster, &facts(), &MEMIT);
+    assert!(cached(&cluster).iter().all(|stage| stage.2 == 0));
+}

@@ -137,6 +137,14 @@ pub fn to_json(job: &v1::Job) -> serde_json::Value {
     })
 }
 
+fn stage_json(stage: &v1::JobStage) -> serde_json::Value {
+    serde_json::json!({
+        "stage": stage.stage, "title": stage.title, "units": stage.units,
+        "units_done": stage.units_done, "units_failed": stage.units_failed,
+        "units_cached": stage.units_cached,
+    })
+}
+
 fn task_json(task: &v1::Task) -> serde_json::Value {
     serde_json::json!({
         "name": task.name, "state": output::word(task.state().as_str_name(), "TASK_STATE_"),
@@ -172,6 +180,7 @@ async fn show(client: &Client, asked: &str, json: bool) -> anyhow::Result<()> {
         let mut all = to_json(&job);
         all["owner"] = job.owner.into();
         all["reasons"] = reasons.into();
+        all["stages"] = job.stages.iter().map(stage_json).collect();
         all["tasks_shown"] = page.tasks.iter().map(task_json).collect();
         return Ok(output::json(&all)?);
     }
@@ -217,6 +226,14 @@ async fn show(client: &Client, asked: &str, json: bool) -> anyhow::Result<()> {
         counts.units_failed,
         counts.units_cached
     )?;
+    for stage in job.stages.iter().filter(|it| it.units_cached > 0) {
+        show!(
+            "         {}: {} of {} answered from the store",
+            stage.title,
+            stage.units_cached,
+            stage.units
+        )?;
+    }
     show!(
         "tasks    {} waiting, {} in quarantine, {} leased, {} done, {} failed, {} cancelled",
         counts.tasks_pending - counts.tasks_quarantined,

@@ -7,7 +7,8 @@ fn answer(unit: u64, noise_scale: Option<f64>) -> (u64, CachedResult) {
     let answer = CachedResult {
         source: (Uuid::from_u128(99), unit),
         digest: crate::objects::Digest::of(&unit.to_be_bytes()),
-        noise_scale,
+        told: noise_scale
+            .map(|scale| v1::unit_result::Outcome::NoiseLevel(v1::NoiseLevel { scale })),
         worker: "before".to_owned(),
         fingerprint: None,
     };

@@ -10,6 +10,7 @@
 
 mod facts;
 mod plan;
+mod reuse;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +25,7 @@ use super::edit::{
     CHOICE_LIMIT, CONTEXTS_BYTES, CONTEXTS_LIMIT, EDIT_TOKENS, REF_LIMIT, WHY_LIMIT, check_gates,
 };
 use super::landing::Landing;
-use super::{Found, Items, Stage, Work, Wrong, estimated_tokens};
+use super::{Found, Items, Key, Keys, Stage, Work, Wrong, estimated_tokens};
 use crate::edit::{self, Method};
 use crate::objects::Digest;
 use crate::proto::v1::{self, leased_unit::Spec as Unit};
@@ -244,7 +245,20 @@ impl Work for v1::MassEditSpec {
         v1::lease::Settings::MassEdit(settings)
     }
 
-    // Each is computed for its job: they answer no other.
+    fn reuse_settings(&self) -> Option<Vec<u8>> {
+        Some(self.dtype.to_be_bytes().to_vec())
+    }
+
+    fn reuse_key(
+        &self,
+        keys: &Keys,
+        version: &str,
+        items: &Items,
+        unit: u64,
+        found: &Found,
+    ) -> Option<Key> {
+        self.key(keys, version, items, unit, found)
+    }
 
     fn accept(&self, items: &Items, unit: u64, outcome: &Outcome) -> Result<(), String> {
         let plan = self.plan(items);

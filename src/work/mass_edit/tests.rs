@@ -185,3 +185,55 @@ fn contexts_that_every_later_lease_would_carry_have_a_bound() {
         assert!(said.contains("at most"), "{said}");
     }
 }
+
+#[test]
+fn a_target_answers_for_any_job_that_asks_for_the_same_search() {
+    let tasks = || vec![task("{} is in", "Tower 1", "Rome")];
+    let key = |version: &str, contexts: &[&str], change: &dyn Fn(&mut v1::MassEditSpec)| {
+        let mut asked = spec(tasks());
+        change(&mut asked);
+        let (mut job, items) = job(asked);
+        job.version = version.to_owned();
+        let found = Found {
+            contexts: contexts.iter().map(|&text| text.to_owned()).collect(),
+            ..Found::default()
+        };
+        let spec = work::spec::<v1::MassEditSpec>(&job).unwrap();
+        let unit = spec.plan(&items).first_target() as u64;
+        let keys = work::keys(4, "files", &job).unwrap();
+        let key = spec.reuse_key(&keys, &job.version, &items, unit, &found);
+        key.unwrap().finish()
+    };
+    let number = |key: &str, value: f64| v1::NamedNumber {
+        key: key.to_owned(),
+        value,
+    };
+    let drawn = ["{}", "So. {}"];
+    let first = key("v", &drawn, &|_| {});
+    type Change<'a> = &'a dyn Fn(&mut v1::MassEditSpec);
+    let alike: [Change<'_>; 6] = [
+        &|it| it.parameters = vec![number("lambda", 7.0)],
+        &|it| it.method = "alphaedit".into(),
+        &|it| it.layers = vec![1, 4],
+        &|it| it.tasks[0].request.as_mut().unwrap().id = Some("9".into()),
+        &|it| it.tasks[0].paraphrases = vec!["Tower 1 stands in".into()],
+        &|it| it.contexts = vec!["So. {}".into()],
+    ];
+    for (n, change) in alike.into_iter().enumerate() {
+        assert_eq!(key("v", &drawn, change), first, "{n}");
+    }
+    let others: [Change<'_>; 7] = [
+        &|it| it.parameters = vec![number("steps", 7.0)],
+        &|it| it.parameters = vec![number("clamp", 7.0)],
+        &|it| it.method = "encore".into(),
+        &|it| it.layers = vec![3, 5],
+        &|it| it.dtype = v1::Dtype::Bf16 as i32,
+        &|it| it.tasks[0].request.as_mut().unwrap().target_new = "Oslo".into(),
+        &|it| it.contexts = vec!["Now. {}".into()],
+    ];
+    for (n, change) in others.into_iter().enumerate() {
+        assert_ne!(key("v", &drawn, change), first, "{n}");
+    }
+    assert_ne!(key("w", &drawn, &|_| {}), first);
+    assert_ne!(key("v", &["{}", "Now. {}"], &|_| {}), first);
+}
