@@ -8,37 +8,25 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::asked::Asked;
 use super::caller::{CREATE_EDIT, answered, check_may, check_owner, draft};
-use super::status::{
-    Reason, data_loss, failed_precondition, invalid_argument, invalid_fields, not_found,
-};
-use super::{check, models, pages, statistics, versions};
+use super::status::{invalid_argument, not_found};
+use super::{check, models, pages, results};
 use crate::audit;
-use crate::coordinator::{self, Coordinator, Done, Event, NewJob};
-use crate::objects::Digest;
+use crate::coordinator::{self, Coordinator, Done, Event};
 use crate::proto::v1::job_service_server::JobService;
-use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{
-    CancelJobRequest, CancelJobResponse, CreateJobRequest, CreateJobResponse, EditGates,
-    ExplainJobRequest, ExplainJobResponse, GetJobRequest, GetJobResponse, Job, JobCounts, JobState,
-    ListJobsRequest, ListJobsResponse, ListResultsRequest, ListResultsResponse, ListTasksRequest,
-    ListTasksResponse, Model, RefKind, RequeueQuarantinedRequest, RequeueQuarantinedResponse,
-    UnitResult, WatchJobRequest, WatchJobResponse,
+    CancelJobRequest, CancelJobResponse, CreateJobRequest, CreateJobResponse, ExplainJobRequest,
+    ExplainJobResponse, GetJobRequest, GetJobResponse, Job, JobCounts, JobState, ListJobsRequest,
+    ListJobsResponse, ListResultsRequest, ListResultsResponse, ListTasksRequest, ListTasksResponse,
+    RequeueQuarantinedRequest, RequeueQuarantinedResponse, WatchJobRequest, WatchJobResponse,
 };
-use crate::store::{ResultRecord, Store};
 use crate::telemetry::traces;
-use crate::version::{self, History, MAIN, digest_of, short};
 use crate::wire::names;
-use crate::work::{self, Items, Landing, Work};
+use crate::work::{self, Work};
 
-/// The model as it was imported, as `VersionService` takes it.
-const BASE: &str = "v0";
-/// Facts of more bytes lie in an object, so that a job is never too large for a message.
-const INLINE_BYTES: usize = 1 << 20;
 /// Most events in one message of a watch.
 const EVENTS: usize = 1000;
-/// Most bytes of results in one page: a message stays under 4 MiB with room to spare.
-const RESULT_BYTES: usize = 3 << 20;
 /// A watch says how the job goes at least this often, so that both ends notice a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// And no more often than this: a fast job would drown its watchers.
@@ -225,7 +213,7 @@ impl JobService for Jobs {
     ) -> Result<Response<ListJobsResponse>, Status> {
         let request = request.into_inner();
         let size = pages::size(request.page_size)?;
-        let before = page_number::<Uuid>("jobs", &request.page_token)?;
+        let before = pages::number::<Uuid>("jobs", &request.page_token)?;
         let mut jobs = self
             .coordinator
             .inspect(move |core| core.jobs_before(before, size + 1, pages::BYTES))
@@ -322,7 +310,7 @@ impl JobService for Jobs {
         let request = request.into_inner();
         let id = job_id(&request.parent)?;
         let size = pages::size(request.page_size)?;
-        let from: u32 = page_number("tasks", &request.page_token)?.unwrap_or_default();
+        let from: u32 = pages::number("tasks", &request.page_token)?.unwrap_or_default();
         let mut tasks = self
             .coordinator
             .inspect_job(id, move |core| core.tasks(id, from, size + 1))
@@ -360,262 +348,8 @@ impl JobService for Jobs {
         request: Request<ListResultsRequest>,
     ) -> Result<Response<ListResultsResponse>, Status> {
         let request = request.into_inner();
-        let id = job_id(&request.parent)?;
-        let size = pages::size(request.page_size)?;
-        let from: u64 = page_number("results", &request.page_token)?.unwrap_or_default();
-        let mut job = self.job(id).await?;
-        let units = job.counts.unwrap_or_default().units;
-        let model = models::model_id(&job.model)?.to_owned();
-        let gates = work::of_mut(&mut job).and_then(|work| *work.asked_gates()?);
-        let gates = gates.unwrap_or_default();
-        let store = self.coordinator.store().clone();
-        let (results, next) = super::blocking(move || {
-            let mut results = Vec::new();
-            let mut next = from;
-            for (unit, record, bytes) in store.results(id, from, size, RESULT_BYTES)? {
-                next = unit + 1;
-                // Units that only prepare results have the numbers after those that are.
-                if unit < units {
-                    let mut result =
-                        UnitResult::decode(bytes.as_slice()).map_err(|e| data_loss(&e))?;
-                    as_kept(&store, &model, &gates, &mut result, &record)?;
-                    results.push(result);
-                }
-            }
-            Ok((results, next))
-        })
-        .await?;
-        let next_page_token = if next == from || next >= units {
-            String::new()
-        } else {
-            pages::token("results", &next.to_string())
-        };
-        Ok(Response::new(ListResultsResponse {
-            results,
-            next_page_token,
-        }))
+        let job = self.job(job_id(&request.parent)?).await?;
+        let answer = results::list(self.coordinator.store().clone(), job, request).await?;
+        Ok(Response::new(answer))
     }
-}
-
-/// A job as it was asked for, checked, with its many parts taken out.
-struct Asked {
-    job: Job,
-    items: Items,
-    /// Of what was asked, not of what `main` points at now: the same request may come again.
-    digest: String,
-}
-
-impl Asked {
-    fn read(store: &Store, mut job: Job) -> Result<Self, Status> {
-        let object = work::of(&job).and_then(Work::parts_object);
-        let object = object.filter(|object| !object.digest.is_empty());
-        let items = match object {
-            Some(object) if work::of(&job).is_some_and(Work::has_parts) => {
-                let what =
-                    "what is asked is given twice: in the request and as an object; leave one out";
-                return Err(invalid_argument(object.field, what));
-            }
-            Some(object) => read_object(store, object.field, object.digest)?,
-            None => work::pack(&mut job),
-        };
-        work::check(&mut job, &items).map_err(invalid_fields)?;
-        let mut whole = job.clone();
-        if items.bytes().len() > INLINE_BYTES && work::parts_object(&job).is_none() {
-            name_object(&mut whole, &Digest::of(items.bytes()).to_string());
-        }
-        work::unpack(&mut whole, &items);
-        let digest = Digest::of(&whole.encode_to_vec()).to_string();
-        Ok(Self { job, items, digest })
-    }
-
-    /// Fills in what the store and the settings say, and cuts the job. Its parts go to an object
-    /// when they are many.
-    fn complete(
-        self,
-        store: &Store,
-        model: Model,
-        gates: &EditGates,
-        task_cost: f64,
-        validate_only: bool,
-    ) -> Result<NewJob, Status> {
-        let Self {
-            mut job,
-            items,
-            digest,
-        } = self;
-        stored_corpus(&job, store)?;
-        let many = items.bytes().len() > INLINE_BYTES && work::parts_object(&job).is_none();
-        if many && !validate_only {
-            let object = store.objects().put(items.bytes());
-            let object = object?;
-            name_object(&mut job, &object.to_string());
-        }
-        let id = models::model_id(&job.model)?.to_owned();
-        let history = History::new(store, &id, &model.digest);
-        let usual = work::of(&job).and_then(Work::landing);
-        let usual = usual.map_or(MAIN, |landing| landing.ref_id);
-        job.version = version(history, "job.version", &job.version, usual)?;
-        let name = job.model.clone();
-        let asked_version = job.version.clone();
-        if let Some(work) = work::of_mut(&mut job) {
-            if let Some((field, spec)) = work.edits() {
-                statistics::resolve(store, &model, &name, field, spec)?;
-                if spec.gates.is_some() || field == "job.edit" {
-                    let asked = spec.gates.get_or_insert_default();
-                    *asked = work::strictest(asked, gates);
-                }
-            }
-            if let Some(spec) = work.mass_edit() {
-                statistics::resolve_mass(store, &model, &name, spec)?;
-                let asked = spec.gates.get_or_insert_default();
-                *asked = work::strictest(asked, gates);
-            }
-            if let Some((field, compared)) = work.compared_version() {
-                *compared = version(history, field, compared, BASE)?;
-            }
-            if let Some(landing) = work.landing() {
-                check_landing(history, &landing, &asked_version)?;
-            }
-        }
-        let shape = model.shape.unwrap_or_default();
-        let tasks = coordinator::tasks(&job, &items, &shape, task_cost);
-        Ok(NewJob {
-            id: Uuid::nil(),
-            request_digest: digest,
-            job,
-            items,
-            model,
-            tasks,
-            request_id: String::new(),
-            principal: String::new(),
-            earlier: Vec::new(),
-        })
-    }
-}
-
-/// An edit as it is kept, with its name, where its job made a version of it; and as its job's gates
-/// judge it in any case, whatever the worker found.
-fn as_kept(
-    store: &Store,
-    model: &str,
-    gates: &EditGates,
-    result: &mut UnitResult,
-    record: &ResultRecord,
-) -> Result<(), Status> {
-    let Some(Outcome::Edit(outcome)) = &mut result.outcome else {
-        return Ok(());
-    };
-    let computed = outcome.edit.take().unwrap_or_default();
-    let kept = match &record.landed {
-        Some(landed) => {
-            outcome.version.clone_from(&landed.version);
-            store.edit(model, &landed.edit)?
-        }
-        None => None,
-    };
-    outcome.edit = kept.or_else(|| Some(coordinator::judged(computed, gates)));
-    Ok(())
-}
-
-/// Says that a job's parts lie in an object. Kinds that have them in the request keep them there.
-fn name_object(job: &mut Job, digest: &str) {
-    if let Some(work) = work::of_mut(job) {
-        work.name_parts_object(digest);
-    }
-}
-
-/// The corpus that a checked job names is stored, so that no worker looks for it in vain.
-fn stored_corpus(job: &Job, store: &Store) -> Result<(), Status> {
-    let Some((field, named)) = work::of(job).and_then(Work::corpus) else {
-        return Ok(());
-    };
-    let stored = store.objects();
-    let found = named
-        .digest
-        .parse()
-        .and_then(|digest| stored.durable_size(&digest));
-    let what = match found {
-        Ok(Some(size)) if size == named.size => return Ok(()),
-        Ok(Some(size)) => format!("the corpus has {size} bytes, not {}", named.size),
-        Ok(None) => format!(
-            "there is no object {}: write it with ObjectService first",
-            named.digest
-        ),
-        Err(error) => error.to_string(),
-    };
-    Err(invalid_argument(field, what))
-}
-
-/// The branch of a job that ends in versions is one, is where the job's version is, and has the
-/// etag that the request names.
-fn check_landing(history: History<'_>, landing: &Landing<'_>, version: &str) -> Result<(), Status> {
-    let reference = history.reference(landing.ref_id)?;
-    let at = |expected: String| version::Error::Moved {
-        name: reference.name.clone(),
-        expected,
-        actual: short(digest_of(&reference.version)).to_owned(),
-        etag: reference.etag.clone(),
-        author: reference.author.clone(),
-    };
-    if reference.kind() == RefKind::Tag {
-        let tag = version::Error::Tag {
-            name: reference.name,
-        };
-        return Err(tag.into());
-    }
-    if !landing.etag.is_empty() && landing.etag != reference.etag {
-        return Err(at(format!("etag {}", landing.etag)).into());
-    }
-    if reference.version != version {
-        return Err(at(format!("version {}", short(digest_of(version)))).into());
-    }
-    Ok(())
-}
-
-/// A version that a job names in a field, by its digest; `usual` is meant where it names none.
-fn version(history: History<'_>, field: &str, name: &str, usual: &str) -> Result<String, Status> {
-    let asked = match name {
-        "" => usual.to_owned(),
-        name => versions::version_of(history.model(), field, name)?,
-    };
-    let version = history.resolve(&asked)?;
-    Ok(version.name)
-}
-
-fn read_object(store: &Store, field: &str, digest: &str) -> Result<Items, Status> {
-    let parsed: Digest = digest
-        .parse()
-        .map_err(|error: crate::objects::Error| invalid_argument(field, error.to_string()))?;
-    let objects = store.objects();
-    let size = objects.durable_size(&parsed)?;
-    let largest = crate::datasets::LARGEST_FILE;
-    match size {
-        None => Err(failed_precondition(
-            Reason::ObjectMissing,
-            format!("{field}: the object {digest} is not stored: upload it first"),
-        )),
-        Some(size) if size > largest => Err(invalid_argument(
-            field,
-            format!("it has {size} bytes: {largest} at most"),
-        )),
-        Some(_) => {
-            let bytes = objects.read(&parsed)?;
-            let items = Items::parse(bytes.into())
-                .map_err(|malformed| invalid_argument(field, malformed.to_string()))?;
-            if items.is_empty() {
-                let what = "it holds no facts or records: give at least one";
-                return Err(invalid_argument(field, what));
-            }
-            Ok(items)
-        }
-    }
-}
-
-fn page_number<T: std::str::FromStr>(list: &str, token: &str) -> Result<Option<T>, Status> {
-    pages::after(list, token)?
-        .map(|text| {
-            text.parse()
-                .map_err(|_| super::status::invalid_page_token(token))
-        })
-        .transpose()
 }

@@ -1,6 +1,7 @@
 //! The gRPC services: they check and translate requests, call what does the work, and translate
 //! what comes back. No logic and no state of their own.
 
+mod asked;
 mod audit;
 pub mod caller;
 mod changes;
@@ -16,6 +17,7 @@ mod models;
 pub mod objects;
 pub mod overview;
 mod pages;
+mod results;
 pub mod server;
 mod standing;
 mod statistics;

@@ -109,6 +109,13 @@ pub fn after(list: &str, token: &str) -> Result<Option<String>, Status> {
         .ok_or_else(|| invalid_page_token(token))
 }
 
+/// What the token of a list was made from, where that is a number or the like.
+pub fn number<T: std::str::FromStr>(list: &str, token: &str) -> Result<Option<T>, Status> {
+    after(list, token)?
+        .map(|text| text.parse().map_err(|_| invalid_page_token(token)))
+        .transpose()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
