@@ -44,6 +44,12 @@ struct Args {
     /// Versions of a tiny model that are made before a ref is moved over all of them
     #[arg(long, default_value_t = 1000)]
     versions: usize,
+    /// Single edits on one ref of a tiny model
+    #[arg(long, default_value_t = 10_000)]
+    grow: usize,
+    /// Nothing but that
+    #[arg(long)]
+    only_grow: bool,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -51,9 +57,14 @@ struct Args {
 
 fn main() {
     let args = Args::parse();
+    if args.only_grow {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        return runtime.block_on(growing(&args));
+    }
     materialising(&args);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(moving(&args));
+    runtime.block_on(growing(&args));
     #[cfg(feature = "torch")]
     switching(&args);
 }
@@ -178,54 +189,79 @@ fn materialising(args: &Args) {
     }
 }
 
-/// A rollback over many versions, as a client sees it.
-async fn moving(args: &Args) {
-    let folder = tempfile::tempdir().unwrap();
-    let embedded = Embedded::start(folder.path(), palimpsest::store::Options::default()).unwrap();
-    let client = embedded.client().clone();
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
-    let checkpoint = Checkpoint::open(&fixture).unwrap();
-    let mut files = Vec::new();
-    for path in checkpoint.files() {
-        let digest = Digest::of_file(path).unwrap();
-        upload(client.objects(), &digest, path, |_| {})
-            .await
-            .unwrap();
-        files.push(v1::model::File {
-            file_name: path.file_name().unwrap().to_str().unwrap().to_owned(),
-            digest: digest.to_string(),
-            size: std::fs::metadata(path).unwrap().len(),
-            source_path: String::new(),
-        });
-    }
-    let down = checkpoint.layout().layers[0].down.weight.clone();
-    let model = v1::Model {
-        family: "llama".to_owned(),
-        shape: Some(v1::model::Shape {
-            layers: 1,
-            width: 1,
-            vocabulary: 1,
-            context: 1,
-            block_parameters: 1,
+/// A tiny model in a store of its own.
+struct Site {
+    _folder: tempfile::TempDir,
+    store: std::path::PathBuf,
+    embedded: Embedded,
+    /// The matrix that is edited, and its sizes.
+    down: (String, Vec<usize>),
+    sequence: Sequence,
+}
+
+impl Site {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().to_owned();
+        let embedded = Embedded::start(&store, palimpsest::store::Options::default()).unwrap();
+        let client = embedded.client().clone();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+        let checkpoint = Checkpoint::open(&fixture).unwrap();
+        let mut files = Vec::new();
+        for path in checkpoint.files() {
+            let digest = Digest::of_file(path).unwrap();
+            upload(client.objects(), &digest, path, |_| {})
+                .await
+                .unwrap();
+            files.push(v1::model::File {
+                file_name: path.file_name().unwrap().to_str().unwrap().to_owned(),
+                digest: digest.to_string(),
+                size: std::fs::metadata(path).unwrap().len(),
+                source_path: String::new(),
+            });
+        }
+        let weight = &checkpoint.layout().layers[0].down.weight;
+        let down = (weight.name.clone(), weight.shape.clone());
+        let model = v1::Model {
+            family: "llama".to_owned(),
+            shape: Some(v1::model::Shape {
+                layers: 1,
+                width: 1,
+                vocabulary: 1,
+                context: 1,
+                block_parameters: 1,
+                ..Default::default()
+            }),
+            files,
             ..Default::default()
-        }),
-        files,
-        ..Default::default()
-    };
-    let request = v1::CreateModelRequest {
-        model_id: "m".to_owned(),
-        model: Some(model),
-    };
-    client.models().create_model(request).await.unwrap();
-    let mut sequence = Sequence(2);
-    let start = Instant::now();
-    let mut last = v1::Version::default();
-    for _ in 0..args.versions {
-        let left = sequence.take(down.shape[0], 1e-3);
-        let right = sequence.take(down.shape[1], 1e-3);
+        };
+        let request = v1::CreateModelRequest {
+            model_id: "m".to_owned(),
+            model: Some(model),
+        };
+        client.models().create_model(request).await.unwrap();
+        Self {
+            _folder: folder,
+            store,
+            embedded,
+            down,
+            sequence: Sequence(2),
+        }
+    }
+
+    /// One more edit of rank one on main, of one fact.
+    async fn edit(&mut self) -> v1::Version {
+        let left = self.sequence.take(self.down.1[0], 1e-3);
+        let right = self.sequence.take(self.down.1[1], 1e-3);
         let edit = v1::Edit {
             method: "import".to_owned(),
-            factors: vec![Factor::rank_one(&down.name, 0, left, right).to_proto()],
+            requests: vec![v1::EditRequest {
+                prompt: "{} is located in the city of".to_owned(),
+                subject: format!("Tower {:08}", self.sequence.0),
+                target_new: " Rome".to_owned(),
+                ..Default::default()
+            }],
+            factors: vec![Factor::rank_one(&self.down.0, 0, left, right).to_proto()],
             ..Default::default()
         };
         let request = v1::CreateEditRequest {
@@ -234,8 +270,106 @@ async fn moving(args: &Args) {
             why: String::new(),
             ..Default::default()
         };
-        let made = client.versions().create_edit(request).await.unwrap();
-        last = made.into_inner().version.unwrap();
+        let made = self.embedded.client().versions().create_edit(request).await;
+        made.unwrap().into_inner().version.unwrap()
+    }
+
+    /// Bytes of the files of the store: of all of it, and of its log alone.
+    fn bytes(&self) -> (u64, u64) {
+        fn of(folder: &Path) -> u64 {
+            let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+            let bytes = entries.map(|entry| match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => of(&entry.path()),
+                Ok(metadata) => metadata.len(),
+                Err(_) => 0,
+            });
+            bytes.sum()
+        }
+        (of(&self.store), of(&self.store.join("log")))
+    }
+}
+
+/// Single edits on one ref, one after another: what each costs and what they cost together.
+async fn growing(args: &Args) {
+    let mut site = Site::new().await;
+    let (before, _) = site.bytes();
+    println!("\nsingle edits on one ref, of a tiny model");
+    let client = site.embedded.client().clone();
+    let mut took = Vec::new();
+    for count in 1..=args.grow {
+        let start = Instant::now();
+        site.edit().await;
+        took.push(start.elapsed());
+        if ![100, 1000, 3000, 10_000].contains(&count) && count != args.grow {
+            continue;
+        }
+        let mut last = took.split_off(took.len().saturating_sub(100));
+        last.sort();
+        took.clear();
+        let (bytes, log) = site.bytes();
+        let bytes = bytes - before;
+        println!(
+            "{count:>6} edits: store {:.1} MB, its log {:.1} MB; CreateEdit {:.1} ms, the median of the last",
+            bytes as f64 / 1e6,
+            log as f64 / 1e6,
+            last[last.len() / 2].as_secs_f64() * 1e3
+        );
+        let ms = |start: Instant| start.elapsed().as_secs_f64() * 1e3;
+        let start = Instant::now();
+        let mut listed = 0;
+        client
+            .each_version("models/m", |_| {
+                listed += 1;
+                true
+            })
+            .await
+            .unwrap();
+        let log = ms(start);
+        assert_eq!(listed, count + 1);
+        let start = Instant::now();
+        let (mut compared, mut page_token) = (0, String::new());
+        loop {
+            let request = v1::CompareVersionsRequest {
+                left: "models/m/versions/v0".to_owned(),
+                right: "models/m/versions/main".to_owned(),
+                page_token,
+                ..Default::default()
+            };
+            let page = client.versions().compare_versions(request).await.unwrap();
+            let page = page.into_inner();
+            compared += page.right_edits.len();
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        let diff = ms(start);
+        assert_eq!(compared, count);
+        let start = Instant::now();
+        client.all_refs("models/m").await.unwrap();
+        let refs = ms(start);
+        let start = Instant::now();
+        let request = v1::GetVersionRequest {
+            name: "models/m/versions/main".to_owned(),
+            without_edits: false,
+        };
+        client.versions().get_version(request).await.unwrap();
+        let shown = ms(start);
+        println!(
+            "               log of all of them {log:.0} ms, diff v0 main with all of them {diff:.0} ms, refs {refs:.1} ms, GetVersion {shown:.1} ms"
+        );
+    }
+    site.embedded.stop().await;
+}
+
+/// A rollback over many versions, as a client sees it.
+async fn moving(args: &Args) {
+    let mut site = Site::new().await;
+    let client = site.embedded.client().clone();
+    let start = Instant::now();
+    let mut last = v1::Version::default();
+    for _ in 0..args.versions {
+        last = site.edit().await;
     }
     println!(
         "\n{} edits of a tiny model, one after another, each a durable version: {:.1} ms each",
@@ -266,5 +400,5 @@ async fn moving(args: &Args) {
             best.as_secs_f64() * 1e3
         );
     }
-    embedded.stop().await;
+    site.embedded.stop().await;
 }

@@ -179,7 +179,7 @@ fn version(history: History<'_>, field: &str, name: &str, usual: &str) -> Result
         "" => usual.to_owned(),
         name => versions::version_of(history.model(), field, name)?,
     };
-    let version = history.resolve(&asked)?;
+    let version = history.find(&asked)?;
     Ok(version.name)
 }
 

@@ -6,7 +6,7 @@ use tonic::Status;
 
 use super::caller::{authorship, check_why};
 use super::status::{Reason, data_loss, failed_precondition, invalid_argument, not_found};
-use super::versions::{Versions, split, version_of};
+use super::versions::{NAMED_OF_A_CHANGE, Versions, split, version_of};
 use super::{check, models};
 use crate::audit;
 use crate::coordinator::{Transaction, judged};
@@ -55,16 +55,16 @@ impl Versions {
                         name: reference.name,
                     });
                 }
-                let parent = history.version(digest_of(&reference.version))?;
+                let parent = history.manifest(digest_of(&reference.version))?;
                 let base = bases.open(model)?;
                 let draft = compute(history, &base, &parent, &author)
                     .map_err(|error| error.of(&reference))?;
                 Ok((draft, parent.name, model.digest.clone()))
             })
             .await?;
-        let edit = draft.edit.clone();
+        let (edit, content) = (draft.edit.clone(), draft.content.clone());
         let model = model.to_owned();
-        let moved = self
+        let mut moved = self
             .coordinator
             .transact(move |turn| {
                 let history = History::new(turn.store(), &model, &base);
@@ -82,6 +82,8 @@ impl Versions {
                 done(turn, entry, moved)
             })
             .await??;
+        let made = moved.version.take();
+        moved.version = made.map(|version| content.fill(version, NAMED_OF_A_CHANGE));
         Ok((moved, edit))
     }
 
@@ -234,8 +236,8 @@ impl Versions {
         let (mut edit, norm) = self
             .with_model(model, move |history, model| {
                 let parent = match edit.based_on.as_str() {
-                    "" => history.resolve(MAIN)?,
-                    name => history.version(digest_of(name))?,
+                    "" => history.find(MAIN)?,
+                    name => history.manifest(digest_of(name))?,
                 };
                 let base = bases.open(model)?;
                 let norm = version::relative_norm(history, &base, &parent, &edit)?;
@@ -261,8 +263,8 @@ impl Versions {
         let (edit, base) = self
             .with_model(model, move |history, model| {
                 let parent = match edit.based_on.as_str() {
-                    "" => history.resolve(MAIN)?,
-                    name => history.version(digest_of(name))?,
+                    "" => history.find(MAIN)?,
+                    name => history.manifest(digest_of(name))?,
                 };
                 let edit = version::rejected(history, &*bases.open(model)?, &parent, edit, &by)?;
                 Ok((edit, model.digest.clone()))
@@ -332,7 +334,7 @@ impl Versions {
     async fn whole(&self, model: &str, version: String) -> Result<(Whole, String), Status> {
         let seen = self.whole_versions.clone();
         self.with_model(model, move |history, model| {
-            let version = history.resolve(&version)?;
+            let version = history.find(&version)?;
             Ok((seen.check(history, &version)?, model.digest.clone()))
         })
         .await

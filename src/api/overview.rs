@@ -15,7 +15,7 @@ use crate::coordinator::Coordinator;
 use crate::invariants::violations;
 use crate::proto::v1::status_service_server::StatusService;
 use crate::proto::v1::{self, GetStatusRequest, GetStatusResponse, JobState};
-use crate::store::{FORMAT, Usage};
+use crate::store::Usage;
 use crate::telemetry::exposition::Sample;
 use crate::telemetry::metrics;
 use crate::wire::class_name;
@@ -106,7 +106,7 @@ impl Overview {
         let scheduler = self.coordinator.inspect(|core| core.census()).await?;
         let Known { usage, problem, .. } = self.usage(age).await;
         let store = v1::StoreStatus {
-            format: FORMAT,
+            format: self.coordinator.store().format(),
             record_bytes: usage.record_bytes,
             objects: usage.objects,
             object_bytes: usage.object_bytes,

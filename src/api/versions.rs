@@ -61,6 +61,54 @@ impl Versions {
         Ok(Response::new(answer))
     }
 
+    /// A page of the edits of a version, in its order. The token names the version itself, wherever
+    /// a ref points by then.
+    async fn edits_of(
+        &self,
+        model: &str,
+        version: &str,
+        size: usize,
+        token: &str,
+    ) -> Result<Response<ListEditsResponse>, Status> {
+        let goes_on = match pages::after("edits of", token)? {
+            None => None,
+            Some(text) => {
+                let parts = text.split_once('/');
+                let at = parts.and_then(|(at, of)| Some((at.parse::<usize>().ok()?, of)));
+                let (at, of) = at.ok_or_else(|| super::status::invalid_page_token(token))?;
+                Some((at, of.to_owned()))
+            }
+        };
+        let version = version.to_owned();
+        let (edits, next_page_token) = self
+            .read(model, move |history| {
+                let (from, version) = match &goes_on {
+                    Some((from, of)) => (*from, history.manifest(of)?),
+                    None => (0, history.find(&version)?),
+                };
+                let content = history.content(&version)?;
+                let mut page = pages::Page::new(size);
+                let mut edits = Vec::new();
+                for (at, edit) in content.edits.iter().enumerate().skip(from) {
+                    let edit = v1::Edit {
+                        contexts: Vec::new(),
+                        ..history.edit_of(edit)?
+                    };
+                    if !page.takes(edit.encoded_len()) {
+                        let next = format!("{at}/{}", digest_of(&version.name));
+                        return Ok((edits, pages::token("edits of", &next)));
+                    }
+                    edits.push(edit);
+                }
+                Ok((edits, String::new()))
+            })
+            .await?;
+        Ok(Response::new(ListEditsResponse {
+            edits,
+            next_page_token,
+        }))
+    }
+
     pub(super) async fn with_model<T: Send + 'static>(
         &self,
         model: &str,
@@ -106,9 +154,18 @@ pub(super) fn version_of(model: &str, field: &str, name: &str) -> Result<String,
 const WARNINGS: usize = 4;
 const WARNING_LETTERS: usize = 300;
 
+/// Edits that an answer names of one version, at most: one that was asked for, and one that a
+/// change made.
+const NAMED: usize = 16_384;
+pub(super) const NAMED_OF_A_CHANGE: usize = 1000;
+
 /// A version as lists have it: without what grows with its history.
 fn listed(mut version: v1::Version) -> v1::Version {
+    if version.edits_digest.is_empty() {
+        version.edit_count = version.edits.len() as u64;
+    }
     version.edits.clear();
+    version.edit_lists.clear();
     version.matrices.clear();
     for warning in &mut version.warnings {
         if let Some((at, _)) = warning.char_indices().nth(WARNING_LETTERS) {
@@ -133,14 +190,15 @@ fn compared(
     from: usize,
     size: usize,
 ) -> Result<CompareVersionsResponse, Error> {
-    let of_left = difference::edits_only_in(left, right);
-    let of_right = difference::edits_only_in(right, left);
+    let (has_left, has_right) = (history.content(left)?, history.content(right)?);
+    let of_left = difference::edits_only_in(&has_left, &has_right);
+    let of_right = difference::edits_only_in(&has_right, &has_left);
     let mut page = pages::Page::new(size.saturating_add(1));
     if from == 0 {
         // What the first page has beside the edits takes its room first.
         page.takes(response.encoded_len());
     }
-    let all = of_left.iter().chain(&of_right).copied();
+    let all = of_left.iter().chain(&of_right);
     let mut edits = Vec::new();
     for id in all.skip(from) {
         if edits.len() >= size {
@@ -148,7 +206,7 @@ fn compared(
         }
         let edit = v1::Edit {
             factors: Vec::new(),
-            ..history.edit(id)?
+            ..history.edit_of(id)?
         };
         if !page.takes(edit.encoded_len()) {
             break;
@@ -193,11 +251,14 @@ impl VersionService for Versions {
         &self,
         request: Request<GetVersionRequest>,
     ) -> Result<Response<GetVersionResponse>, Status> {
-        let name = request.into_inner().name;
-        let (model, id) = split(&name, "versions")?;
-        let id = id.to_owned();
+        let asked = request.into_inner();
+        let (model, id) = split(&asked.name, "versions")?;
+        let (id, most) = (id.to_owned(), if asked.without_edits { 0 } else { NAMED });
         let version = self
-            .read(model, move |history| history.resolve(&id))
+            .read(model, move |history| {
+                let version = history.find(&id)?;
+                Ok(history.content(&version)?.fill(version, most))
+            })
             .await?;
         Ok(Response::new(GetVersionResponse {
             version: Some(version),
@@ -219,7 +280,7 @@ impl VersionService for Versions {
                     .store()
                     .version_digests(history.model(), before, size + 1)?;
                 for (_, digest) in found {
-                    versions.push(listed(history.version(&digest)?));
+                    versions.push(listed(history.manifest(&digest)?));
                 }
                 // The base is number 0 and has no record.
                 if versions.len() <= size && before != Some(0) {
@@ -248,13 +309,13 @@ impl VersionService for Versions {
         let id = id.to_owned();
         let (factors, next) = self
             .read(model, move |history| {
-                let version = history.resolve(&id)?;
+                let content = history.content(&history.find(&id)?)?;
                 let mut factors = Vec::new();
-                for (at, edit) in version.edits.iter().enumerate().skip(from) {
+                for (at, edit) in content.edits.iter().enumerate().skip(from) {
                     if factors.len() >= size {
                         return Ok((factors, Some(at)));
                     }
-                    factors.extend(history.edit(edit)?.factors);
+                    factors.extend(history.edit_of(edit)?.factors);
                 }
                 Ok((factors, None))
             })
@@ -287,17 +348,21 @@ impl VersionService for Versions {
         let response = self
             .with_model(model, move |history, model| match goes_on {
                 Some((from, left, right)) => {
-                    let (left, right) = (history.version(&left)?, history.version(&right)?);
+                    let (left, right) = (history.manifest(&left)?, history.manifest(&right)?);
                     let response = CompareVersionsResponse::default();
                     compared(history, response, (&left, &right), from, size)
                 }
                 None => {
-                    let (left, right) = (history.resolve(&left)?, history.resolve(&right)?);
+                    let (left, right) = (history.find(&left)?, history.find(&right)?);
                     let base = bases.open(model)?;
+                    let named = |version: &v1::Version| {
+                        let content = history.content(version)?;
+                        Ok::<_, Error>(Some(content.fill(version.clone(), NAMED)))
+                    };
                     let response = CompareVersionsResponse {
                         matrices: difference::matrices(history, &base, &left, &right)?,
-                        left: Some(left.clone()),
-                        right: Some(right.clone()),
+                        left: named(&left)?,
+                        right: named(&right)?,
                         ..Default::default()
                     };
                     compared(history, response, (&left, &right), 0, size)
@@ -324,6 +389,9 @@ impl VersionService for Versions {
     ) -> Result<Response<ListEditsResponse>, Status> {
         let request = request.into_inner();
         let size = pages::size(request.page_size)?;
+        if let Some((model, of)) = names::of_model(&request.parent, "versions") {
+            return self.edits_of(model, of, size, &request.page_token).await;
+        }
         let before = page_number("edits", &request.page_token)?;
         let model = models::model_id(&request.parent)?;
         let mut edits = self
@@ -454,7 +522,7 @@ impl VersionService for Versions {
 mod tests {
     use super::*;
     use crate::store::{Change, Record};
-    use crate::version::{edit_id, edit_name};
+    use crate::version::{edit_id, edit_name, version_id, version_name};
 
     /// Edits that are stored, each with a context of so many bytes, by their digests.
     fn edits(store: &Store, count: u64, bytes: usize) -> Vec<String> {
@@ -471,12 +539,17 @@ mod tests {
         (1..=count).map(make).collect()
     }
 
-    fn version(edits: &[String]) -> v1::Version {
-        v1::Version {
-            name: format!("models/m/versions/{}", edits.len()),
+    /// A stored version that says all of its edits itself.
+    fn version(store: &Store, number: u64, edits: &[String]) -> v1::Version {
+        let mut version = v1::Version {
+            parent: "p".to_owned(),
             edits: edits.to_vec(),
             ..Default::default()
-        }
+        };
+        version.name = version_name("m", &version_id(&version).to_string());
+        let records = Record::version("m", number, &version).map(Change::Record);
+        store.commit(&records).unwrap();
+        version
     }
 
     #[test]
@@ -486,7 +559,8 @@ mod tests {
         let history = History::new(&store, "m", "base");
         let all = edits(&store, 60, 200_000);
         // Some that both have, and some of each alone.
-        let (left, right) = (version(&all[..25]), version(&all[10..]));
+        let left = version(&store, 1, &all[..25]);
+        let right = version(&store, 2, &all[10..]);
         for size in [usize::MAX, 7] {
             let (mut lefts, mut rights, mut pages) = (Vec::new(), Vec::new(), 0);
             let mut from = 0;
@@ -504,7 +578,8 @@ mod tests {
                 let Some((at, of_left, of_right)) = going_on(&page.next_page_token).unwrap() else {
                     break;
                 };
-                assert_eq!((of_left.as_str(), of_right.as_str()), ("25", "50"));
+                let named = [&left, &right].map(|it| digest_of(&it.name));
+                assert_eq!([of_left.as_str(), of_right.as_str()], named);
                 from = at;
             }
             let names = |edits: &[v1::Edit]| -> Vec<String> {
@@ -535,6 +610,7 @@ mod tests {
         let short = listed(long);
         assert!(short.encoded_len() < 2000);
         assert_eq!(short.warnings.last().unwrap(), "and 996 more");
+        assert_eq!(short.edit_count, 1000);
         let one = v1::Version {
             warnings: vec!["only".to_owned()],
             ..Default::default()

@@ -22,7 +22,7 @@ pub fn say(made: &v1::Version, branch: &str) -> Result<(), output::Error> {
     for warning in &made.warnings {
         say!("warning: {warning}");
     }
-    let edits = match made.edits.len() {
+    let edits = match made.edit_count {
         1 => "1 edit".to_owned(),
         count => format!("{count} edits"),
     };

@@ -17,13 +17,34 @@ pub fn version(model: &str, text: &str) -> String {
     }
 }
 
-/// A version by what a user calls it.
+/// A version by what a user calls it, without its list of edits.
 pub async fn get_version(client: &Client, model: &str, text: &str) -> anyhow::Result<v1::Version> {
     let request = v1::GetVersionRequest {
         name: version(model, text),
+        without_edits: true,
     };
     let response = client.versions().get_version(request).await?.into_inner();
     Ok(response.version.unwrap_or_default())
+}
+
+/// A version by its name, with its edits, however many they are.
+pub async fn whole_version(client: &Client, name: &str) -> anyhow::Result<v1::Version> {
+    let request = v1::GetVersionRequest {
+        name: name.to_owned(),
+        without_edits: false,
+    };
+    let response = client.versions().get_version(request).await?.into_inner();
+    let mut version = response.version.unwrap_or_default();
+    if (version.edits.len() as u64) < version.edit_count {
+        let edits = &mut version.edits;
+        client
+            .each_edit(name, |edit| {
+                edits.push(digest_of(&edit.name).to_owned());
+                true
+            })
+            .await?;
+    }
+    Ok(version)
 }
 
 /// An edit by its digest or the beginning of it.
@@ -43,16 +64,15 @@ pub fn brief(name: &str) -> &str {
     short(digest_of(name))
 }
 
+/// A fact that an edit writes, in a line.
+pub fn request(request: &v1::EditRequest) -> String {
+    let prompt = request.prompt.replacen("{}", &request.subject, 1);
+    format!("{} -> {}", prompt.trim(), request.target_new.trim())
+}
+
 /// What an edit writes, in a line.
 pub fn fact(edit: &v1::Edit) -> String {
-    let facts: Vec<String> = edit
-        .requests
-        .iter()
-        .map(|request| {
-            let prompt = request.prompt.replacen("{}", &request.subject, 1);
-            format!("{} -> {}", prompt.trim(), request.target_new.trim())
-        })
-        .collect();
+    let facts: Vec<String> = edit.requests.iter().map(request).collect();
     match facts.as_slice() {
         [] if edit.why.is_empty() => edit.method.clone(),
         [] => format!("{}: {}", edit.method, edit.why),
@@ -76,6 +96,7 @@ pub fn to_json(version: &v1::Version) -> serde_json::Value {
         "kind": kind(version),
         "edit": version.subject_edit,
         "edits": version.edits,
+        "edit_count": version.edit_count,
         "matrices": version.matrices.iter().map(|matrix| serde_json::json!({
             "tensor": matrix.tensor_name, "layer": matrix.layer, "dtype": matrix.dtype,
             "digest": matrix.digest,

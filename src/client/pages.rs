@@ -107,21 +107,41 @@ impl Client {
         .await
     }
 
-    /// The edits of a model, `models/{model}`, without their contexts.
+    /// The edits of a version, `models/{model}/versions/{version}`, in its order, without their
+    /// contexts.
     ///
     /// # Errors
     /// The server's.
-    pub async fn all_edits(&self, model: &str) -> Result<Vec<v1::Edit>, Status> {
-        all(|page_token| async {
+    pub async fn all_edits(&self, version: &str) -> Result<Vec<v1::Edit>, Status> {
+        let mut edits = Vec::new();
+        self.each_edit(version, |edit| {
+            edits.push(edit);
+            true
+        })
+        .await?;
+        Ok(edits)
+    }
+
+    /// Hands the edits of a model, `models/{model}`, the newest first, or of a version, in its
+    /// order, to `take`, without their contexts, until it wants no more.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn each_edit(
+        &self,
+        parent: &str,
+        take: impl FnMut(v1::Edit) -> bool,
+    ) -> Result<(), Status> {
+        let page = |page_token| async {
             let request = v1::ListEditsRequest {
-                parent: model.to_owned(),
+                parent: parent.to_owned(),
                 page_size: LARGE,
                 page_token,
             };
             let page = self.versions().list_edits(request).await?.into_inner();
             Ok((page.edits, page.next_page_token))
-        })
-        .await
+        };
+        each(page, take).await
     }
 
     /// The key statistics of a model, `models/{model}`, by layer, the newest first.

@@ -227,7 +227,7 @@ fn due_to_judged(
 ) -> Result<Judged, version::Error> {
     let model = store.model(due.model_id())?.unwrap_or_default();
     let history = History::new(store, due.model_id(), &model.digest);
-    let parent = history.version(digest_of(&due.parent))?;
+    let parent = history.manifest(digest_of(&due.parent))?;
     let base = bases.open(&model)?;
     let mut edit = judged(edit, &due.gates);
     edit.job = format!("jobs/{}", due.job);

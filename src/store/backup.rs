@@ -72,7 +72,7 @@ pub fn backup(
         fs::rename(&old, &log).map_err(Error::io("rename", &old))?;
     }
     let mut made = Backup {
-        format: FORMAT,
+        format: format::number(path)?,
         ..Backup::default()
     };
     let readable = !earlier || lineage::check(path, to)?;
@@ -101,7 +101,9 @@ pub fn backup(
     }
     sync_folder(to)?;
     remove_folder(&old)?;
-    format::write(to)?;
+    // The store may have got a newer one meanwhile, before the first batch that needs it.
+    made.format = format::number(path)?;
+    format::write(to, made.format)?;
     write_manifest(to, &made)?;
     Ok(made)
 }
@@ -142,7 +144,7 @@ pub fn restore(
     // What an earlier call has copied of it, and nobody has opened.
     remove_folder(&log)?;
     let mut made = Backup {
-        format: FORMAT,
+        format: format::number(from)?,
         ..Backup::default()
     };
     copy_log(from, &log, &mut made, &mut progress)?;
@@ -150,7 +152,7 @@ pub fn restore(
     copy_key(from, to)?;
     copy_place(from, to)?;
     // Last: without it the folder is no store.
-    format::write(to)?;
+    format::write(to, made.format)?;
     fs::remove_file(&mark).map_err(Error::io("remove", &mark))?;
     if options.bucket.is_some() {
         drop(lock);

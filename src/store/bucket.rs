@@ -67,7 +67,14 @@ pub fn push(
     moved.objects = there.len() as u64;
     moved.object_bytes = there.values().sum();
 
-    let store = Store::assemble(path, lock, index, log, objects.with_bucket(bucket)?);
+    let store = Store::assemble(
+        path,
+        lock,
+        index,
+        log,
+        objects.with_bucket(bucket)?,
+        format::number(path)?,
+    );
     store.check_whole(&there)?;
     Place::new(owner, settings, true).write(path)?;
     Ok(moved)

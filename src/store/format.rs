@@ -1,6 +1,8 @@
 //! What is in a store's folder, and which format it has.
 //!
-//! 1 had the records in the database alone. 2 has the log beside it.
+//! 1 had the records in the database alone. 2 has the log beside it. 3 has versions that are stored as
+//! what they add to their parents: a store is of format 2 until the first of them is written, and
+//! older programs, which would take such a version for one without edits, open it until then.
 
 use std::fs;
 use std::io;
@@ -10,8 +12,10 @@ use super::Error;
 use super::folder::{AUDIT_KEY, sync_folder, write_whole};
 use super::log::{Files, size};
 
-/// The format that this program writes.
-pub const FORMAT: u32 = 2;
+/// The newest format that this program writes.
+pub const FORMAT: u32 = 3;
+/// The format of a store that has no version that stands on its parent.
+pub const WITH_LOG: u32 = 2;
 /// The format without a log.
 const WITHOUT_LOG: u32 = 1;
 
@@ -28,9 +32,9 @@ pub enum Found {
     Nothing,
     /// A store of format 1.
     WithoutLog,
-    /// A store of today's format.
+    /// A store that this program works in.
     Current,
-    /// A backup of today's format: read, and never worked in.
+    /// A backup of one: read, and never worked in.
     Backup,
 }
 
@@ -67,8 +71,8 @@ pub fn find(path: &Path) -> Result<Found, Error> {
         Err(error) => return Err(Error::io("read", &format_path)(error)),
     };
     match text.trim().parse() {
-        Ok(FORMAT) if path.join(BACKUP).exists() => Ok(Found::Backup),
-        Ok(FORMAT) => Ok(Found::Current),
+        Ok(WITH_LOG | FORMAT) if path.join(BACKUP).exists() => Ok(Found::Backup),
+        Ok(WITH_LOG | FORMAT) => Ok(Found::Current),
         Ok(WITHOUT_LOG) => Ok(Found::WithoutLog),
         Ok(newer) => Err(Error::Format {
             path: path.to_owned(),
@@ -99,11 +103,25 @@ fn is_untouched(path: &Path) -> Result<bool, Error> {
     Ok(files.checkpoint.is_none() && files.obsolete.is_empty() && bytes == 0)
 }
 
-/// Says that the store in a folder has today's format. Durable when it returns.
+/// The format of a store that this program works in, or of its backup. One that is about to become a
+/// store has that of a new one.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn number(path: &Path) -> Result<u32, Error> {
+    let format_path = path.join("FORMAT");
+    match fs::read_to_string(&format_path) {
+        Ok(text) => Ok(text.trim().parse().unwrap_or(WITH_LOG)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(WITH_LOG),
+        Err(error) => Err(Error::io("read", &format_path)(error)),
+    }
+}
+
+/// Says that the store in a folder has a format. Durable when it returns.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::NoSpace`].
-pub fn write(path: &Path) -> Result<(), Error> {
-    write_whole(&path.join("FORMAT"), format!("{FORMAT}\n").as_bytes())?;
+pub fn write(path: &Path, format: u32) -> Result<(), Error> {
+    write_whole(&path.join("FORMAT"), format!("{format}\n").as_bytes())?;
     sync_folder(path)
 }

@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::content::Contents;
 use super::folder::set_aside;
-use super::format::{self, Found};
+use super::format::{self, Found, WITH_LOG};
 use super::index::{Index, Position};
 use super::lock::{lock, occupy};
 use super::log::entry::Mark;
@@ -31,6 +32,10 @@ pub struct Store {
     /// batches before a checkpoint that begins.
     log: Mutex<Log>,
     flushes: AtomicU64,
+    /// Its format, which a record may raise.
+    format: AtomicU32,
+    /// What the versions that were asked for last have.
+    pub(super) contents: Contents,
     /// A checkpoint that is being written, and whether it is to be left.
     checkpoint: Mutex<Option<JoinHandle<()>>>,
     closing: Arc<AtomicBool>,
@@ -60,7 +65,8 @@ impl Store {
     pub fn open_with(path: &Path, options: Options) -> Result<Self, Error> {
         let (lock, index, log) = open_records(path)?;
         let objects = place::open(path, &options)?;
-        Ok(Self::assemble(path, lock, index, log, objects))
+        let format = format::number(path)?;
+        Ok(Self::assemble(path, lock, index, log, objects, format))
     }
 
     pub(super) fn assemble(
@@ -69,6 +75,7 @@ impl Store {
         index: Index,
         log: Log,
         objects: ObjectStore,
+        format: u32,
     ) -> Self {
         Self {
             path: path.to_owned(),
@@ -76,6 +83,8 @@ impl Store {
             objects,
             log: Mutex::new(log),
             flushes: AtomicU64::new(0),
+            format: AtomicU32::new(format),
+            contents: Contents::default(),
             checkpoint: Mutex::new(None),
             closing: Arc::default(),
             _lock: lock,
@@ -102,6 +111,11 @@ impl Store {
         &self.objects
     }
 
+    /// Its format, as `FORMAT` says it.
+    pub fn format(&self) -> u32 {
+        self.format.load(Ordering::Relaxed)
+    }
+
     /// Flushes of the log since the store was opened.
     pub fn flushes(&self) -> u64 {
         self.flushes.load(Ordering::Relaxed)
@@ -123,6 +137,12 @@ impl Store {
             ..Batch::default()
         };
         let mut log = self.log();
+        let needed = changes.iter().map(Change::format).max();
+        if let Some(needed) = needed.filter(|&needed| needed > self.format()) {
+            // Before the first record that an older program would read wrongly.
+            patient(|| format::write(&self.path, needed))?;
+            self.format.store(needed, Ordering::Relaxed);
+        }
         let place = log.append(&batch)?;
         self.flushes.fetch_add(1, Ordering::Relaxed);
         self.index.apply(batch.writes, Position::behind(place))?;
@@ -219,7 +239,7 @@ pub(super) fn open_records(path: &Path) -> Result<(File, Index, Log), Error> {
         Found::Current => {}
         Found::Nothing => {
             Log::create(&folder, 1)?;
-            format::write(path)?;
+            format::write(path, WITH_LOG)?;
         }
         Found::Backup => {
             return Err(Error::IsBackup {
@@ -234,7 +254,7 @@ pub(super) fn open_records(path: &Path) -> Result<(File, Index, Log), Error> {
                 mark: None,
             };
             rebuild::log_from_index(&folder, &index, begin)?;
-            format::write(path)?;
+            format::write(path, WITH_LOG)?;
         }
     }
     let index = Index::open(&path.join("records"))?;

@@ -22,13 +22,18 @@ pub fn edit_id(edit: &v1::Edit) -> Digest {
     Digest::of(&edit_bytes(edit))
 }
 
-/// The bytes that a version is named after: all of it but its name and its number.
+/// The bytes that a version is named after, of a version as it is stored: all of it but its name
+/// and its number. One that says all of its edits itself, as versions did before there were others,
+/// does not count them: a later field does not rename it.
 pub fn version_bytes(version: &v1::Version) -> Vec<u8> {
-    let version = v1::Version {
+    let mut version = v1::Version {
         name: String::new(),
         number: 0,
         ..version.clone()
     };
+    if version.edits_digest.is_empty() {
+        version.edit_count = 0;
+    }
     version.encode_to_vec()
 }
 

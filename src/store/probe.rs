@@ -8,8 +8,8 @@ use std::path::Path;
 use fs2::FileExt;
 use jiff::Timestamp;
 
+use super::Error;
 use super::format::{self, Found};
-use super::{Error, FORMAT};
 
 /// The file of that note.
 const NOTE: &str = "VERIFIED";
@@ -69,7 +69,7 @@ pub fn probe(path: &Path) -> Result<Probe, Error> {
     let format = match format::find(path)? {
         Found::Nothing => None,
         Found::WithoutLog => Some(1),
-        Found::Current | Found::Backup => Some(FORMAT),
+        Found::Current | Found::Backup => Some(format::number(path)?),
     };
     let lock_path = path.join("LOCK");
     let open = match File::options().write(true).open(&lock_path) {

@@ -1,5 +1,6 @@
 //! Records of edits, versions, refs, statistics and the audit log, on their way into the store.
 
+use super::format::{FORMAT, WITH_LOG};
 use super::keys;
 use super::manifest::{edit_bytes, version_bytes};
 use crate::objects::Digest;
@@ -11,6 +12,8 @@ pub struct Record {
     pub(super) key: Vec<u8>,
     pub(super) number: u64,
     pub(super) bytes: Vec<u8>,
+    /// The oldest format of a store whose programs know it.
+    pub(super) format: u32,
 }
 
 /// Where a record lies that may go.
@@ -41,7 +44,12 @@ impl Record {
     /// A version with its number, and the index by it.
     pub fn version(model: &str, number: u64, version: &v1::Version) -> [Self; 2] {
         let bytes = version_bytes(version);
-        numbered(keys::VERSION, keys::VERSION_NUMBER, model, number, bytes)
+        let mut records = numbered(keys::VERSION, keys::VERSION_NUMBER, model, number, bytes);
+        if !version.edits_digest.is_empty() {
+            // An older program would take it for one without edits.
+            records[0].format = FORMAT;
+        }
+        records
     }
 
     /// Where a ref points.
@@ -50,6 +58,7 @@ impl Record {
             key: keys::of_model(keys::REF, model, id.as_bytes()),
             number: 0,
             bytes: prost::Message::encode_to_vec(reference),
+            format: WITH_LOG,
         }
     }
 
@@ -59,6 +68,7 @@ impl Record {
             key: RecordKey::statistics(model, statistics).0,
             number: 0,
             bytes: prost::Message::encode_to_vec(statistics),
+            format: WITH_LOG,
         }
     }
 
@@ -68,6 +78,7 @@ impl Record {
             key: keys::audit_entry(sequence),
             number: sequence,
             bytes: leaf,
+            format: WITH_LOG,
         }
     }
 
@@ -77,6 +88,7 @@ impl Record {
             key: keys::AUDIT_HEAD.to_vec(),
             number: 0,
             bytes: head,
+            format: WITH_LOG,
         }
     }
 }
@@ -88,11 +100,13 @@ fn numbered(letter: u8, index: u8, model: &str, number: u64, bytes: Vec<u8>) -> 
             key: keys::of_model(letter, model, digest.as_bytes()),
             number,
             bytes,
+            format: WITH_LOG,
         },
         Record {
             key: keys::of_model(index, model, &number.to_be_bytes()),
             number,
             bytes: digest.into_bytes(),
+            format: WITH_LOG,
         },
     ]
 }

@@ -3,6 +3,7 @@
 
 use uuid::Uuid;
 
+use super::format::WITH_LOG;
 use super::{Record, RecordKey};
 use crate::objects::Digest;
 use crate::proto::v1;
@@ -246,4 +247,14 @@ pub enum Change {
     Record(Record),
     /// Such a record goes.
     Removed(RecordKey),
+}
+
+impl Change {
+    /// The oldest format of a store whose programs know it.
+    pub(super) fn format(&self) -> u32 {
+        match self {
+            Self::Record(record) => record.format,
+            _ => WITH_LOG,
+        }
+    }
 }

@@ -64,7 +64,12 @@ pub struct Report {
 }
 
 impl Report {
-    fn problem(&mut self, place: impl Into<String>, what: impl Into<String>) {
+    /// Whether something is told of a place.
+    pub(super) fn tells_of(&self, place: &str) -> bool {
+        self.problems.iter().any(|problem| problem.place == place)
+    }
+
+    pub(super) fn problem(&mut self, place: impl Into<String>, what: impl Into<String>) {
         self.problem_count += 1;
         if self.problems.len() < TOLD {
             self.problems.push(Problem {
@@ -132,7 +137,8 @@ fn open_backup(path: &Path, scratch: &Path) -> Result<Store, Error> {
     let end = read_into(&index, &files, |_| ())?;
     let log = Log::resume(&folder, &files, end)?;
     let objects = ObjectStore::open(path.join("objects"))?;
-    Ok(Store::assemble(path, lock, index, log, objects))
+    let format = format::number(path)?;
+    Ok(Store::assemble(path, lock, index, log, objects, format))
 }
 
 fn verify_store(
@@ -148,6 +154,7 @@ fn verify_store(
     let listed = store.objects.list()?;
     let there = listed.iter().map(|object| object.digest).collect();
     let reached = store.verify_records(expected, &there, &mut report, progress)?;
+    store.verify_histories(&mut report, progress)?;
     store.verify_objects(listed, &there, &reached, &mut report, progress)?;
     Ok(report)
 }

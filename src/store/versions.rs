@@ -281,6 +281,14 @@ impl Store {
                 )));
             }
         }
+        if key[0] == keys::VERSION {
+            for list in decode::<v1::Version>(key, &bytes)?.edit_lists {
+                reach(Reach::Needed(
+                    list.parse()
+                        .map_err(|_| damaged(format!("'{list}' is not a digest")))?,
+                ));
+            }
+        }
         if key[0] == keys::EDIT {
             for object in objects_of(decode::<v1::Edit>(key, &bytes)?) {
                 reach(Reach::Needed(object.parse().map_err(|_| {

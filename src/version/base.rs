@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::materialise::Sum;
+use super::sums::Sums;
 use super::{Error, Factor, Matrix, materialise};
 use crate::model::Checkpoint;
 use crate::objects::{Digest, ObjectStore, Pin};
@@ -14,6 +16,8 @@ use crate::proto::v1;
 pub struct Base {
     checkpoint: Checkpoint,
     threads: usize,
+    /// Matrices of versions, for the next edit on them.
+    pub(super) sums: Sums,
     /// Keep its files: they are mapped, and take their space for as long, whether they have a name
     /// or not.
     _pins: Vec<Pin>,
@@ -26,6 +30,7 @@ impl Base {
         Self {
             checkpoint,
             threads: threads.map_or(1, |n| n.get()),
+            sums: Sums::default(),
             _pins: Vec::new(),
         }
     }
@@ -101,6 +106,23 @@ impl Base {
         materialise(tensor, &data, transposed, factors, self.threads)
     }
 
+    /// The base's own matrix, to add factors to.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`]; [`Error::Model`] when the base's elements cannot be read.
+    pub(super) fn sum(&self, tensor: &str) -> Result<Sum, Error> {
+        let (_, transposed) = self.down_projection(tensor)?;
+        Sum::of(tensor, &self.checkpoint.tensor(tensor)?, transposed)
+    }
+
+    /// Adds factors to a matrix.
+    ///
+    /// # Errors
+    /// [`Error::Factor`].
+    pub(super) fn add(&self, sum: &mut Sum, factors: &[&Factor]) -> Result<(), Error> {
+        sum.add(factors, self.threads)
+    }
+
     /// Every matrix that the factors touch, by name, as a version lists them.
     ///
     /// # Errors
@@ -119,6 +141,24 @@ impl Base {
         Ok(described)
     }
 
+    /// A matrix as a version lists it.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`].
+    pub(super) fn described(
+        &self,
+        tensor: &str,
+        matrix: &Matrix,
+    ) -> Result<v1::version::Matrix, Error> {
+        let (layer, _) = self.down_projection(tensor)?;
+        Ok(v1::version::Matrix {
+            tensor_name: tensor.to_owned(),
+            digest: matrix.digest.to_string(),
+            dtype: matrix.dtype.name().to_owned(),
+            layer: layer as u32,
+        })
+    }
+
     /// A matrix of a version, held against the digest that the version has of it (I11).
     ///
     /// # Errors
@@ -128,7 +168,17 @@ impl Base {
         described: &v1::version::Matrix,
         factors: &[&Factor],
     ) -> Result<Matrix, Error> {
-        let matrix = self.matrix(&described.tensor_name, factors)?;
+        Self::held_against(described, self.matrix(&described.tensor_name, factors)?)
+    }
+
+    /// A matrix, if it has the digest that its version has of it (I11).
+    ///
+    /// # Errors
+    /// [`Error::Materialised`].
+    pub(super) fn held_against(
+        described: &v1::version::Matrix,
+        matrix: Matrix,
+    ) -> Result<Matrix, Error> {
         if matrix.digest.to_string() == described.digest {
             return Ok(matrix);
         }

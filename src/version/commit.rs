@@ -5,14 +5,17 @@
 //! [`RefMovement::records`] is the short part: whoever serialises changes calls it when nothing else
 //! can move, and writes what it gives in one batch.
 
+use std::sync::Arc;
+
 use prost_types::Timestamp;
 
 use super::history::{digest_of, etag, is_digest_like, movements, number_of, short};
 use super::whole::Whole;
-use super::{Base, Error, Factor, History, edit_id, edit_name, ref_name, version_id, version_name};
+use super::{Base, Error, Factor, History, built_on, sums};
+use super::{edit_id, edit_name, ref_name, version_id, version_name};
 use crate::objects::Digest;
 use crate::proto::v1::{self, RefKind, VersionKind};
-use crate::store::{Change, Record, Store};
+use crate::store::{Change, Content, Record, Store};
 
 /// Who makes a version, when and why.
 #[derive(Clone, Debug, Default)]
@@ -30,8 +33,10 @@ pub struct Authorship {
 /// A version that nothing points at yet.
 #[derive(Clone, Debug)]
 pub struct VersionDraft {
-    /// The version, complete.
+    /// The version, as it is stored: its parent, and what it adds to it.
     pub version: v1::Version,
+    /// What it has.
+    pub content: Arc<Content>,
     /// The edit that came with it; none when its edits are stored already.
     pub edit: Option<v1::Edit>,
 }
@@ -53,28 +58,9 @@ impl VersionDraft {
         complete(history, base, parent, &mut edit, by)?;
         edit.state = v1::EditState::Accepted as i32;
         edit.failed_gates.clear();
-        let id = edit_id(&edit).to_string();
-        edit.name = edit_name(history.model(), &id);
-        if parent.edits.contains(&id) {
-            return Err(Error::AlreadyThere {
-                edit: short(&id).to_owned(),
-                version: short(digest_of(&parent.name)).to_owned(),
-            });
-        }
-        let mut edits = parent.edits.clone();
-        edits.push(id.clone());
-        let mut factors = factors(history, &parent.edits)?;
-        factors.extend(factors_of(history.store(), &edit)?);
-        let draft = version(
-            history,
-            base,
-            parent,
-            VersionKind::Edit,
-            &id,
-            edits,
-            &factors,
-            by,
-        )?;
+        let id = edit_id(&edit);
+        edit.name = edit_name(history.model(), &id.to_string());
+        let draft = Made::by(history, base, parent, VersionKind::Edit, by)?.with(id, &edit)?;
         Ok(Self {
             edit: Some(edit),
             ..draft
@@ -92,30 +78,16 @@ impl VersionDraft {
         edit: &v1::Edit,
         by: &Authorship,
     ) -> Result<Self, Error> {
-        let id = digest_of(&edit.name);
-        let at = parent.edits.iter().position(|other| other == id);
+        let made = Made::by(history, base, parent, VersionKind::Revert, by)?;
+        let id: Digest = digest_of(&edit.name).parse()?;
+        let at = made.before.edits.iter().position(|other| *other == id);
         let at = at.ok_or_else(|| Error::NotThere {
-            edit: short(id).to_owned(),
+            edit: short(digest_of(&edit.name)).to_owned(),
             version: short(digest_of(&parent.name)).to_owned(),
         })?;
-        let mut edits = parent.edits.clone();
-        edits.remove(at);
-        let mut on_top_of_it = Vec::new();
-        for later in &edits[at..] {
-            let later_edit = history.edit(later)?;
-            let on_top = match history.version(digest_of(&later_edit.based_on)) {
-                Ok(version) => version.edits.iter().any(|other| other == id),
-                // Computed on a version that this store does not know.
-                Err(_) => true,
-            };
-            if on_top {
-                on_top_of_it.push(short(later).to_owned());
-            }
-        }
-        let factors = factors(history, &edits)?;
-        let kind = VersionKind::Revert;
-        let mut draft = version(history, base, parent, kind, id, edits, &factors, by)?;
-        draft.version.warnings = built_on(id, &on_top_of_it);
+        let later = built_on::later(history, &made.before, at)?;
+        let mut draft = made.without(at, edit)?;
+        draft.version.warnings = built_on::warnings(digest_of(&edit.name), &later);
         draft.name(history);
         Ok(draft)
     }
@@ -139,53 +111,27 @@ impl VersionDraft {
                 gates: edit.failed_gates.join("; "),
             });
         }
-        if parent.edits.iter().any(|other| other == id) {
-            return Err(Error::AlreadyThere {
-                edit: short(id).to_owned(),
-                version: short(digest_of(&parent.name)).to_owned(),
-            });
-        }
-        let same_ground = history
-            .version(digest_of(&edit.based_on))
-            .is_ok_and(|version| version.edits == parent.edits);
-        let mut edits = parent.edits.clone();
-        edits.push(id.to_owned());
-        let factors = factors(history, &edits)?;
-        let kind = VersionKind::CherryPick;
-        let mut draft = version(history, base, parent, kind, id, edits, &factors, by)?;
+        let made = Made::by(history, base, parent, VersionKind::CherryPick, by)?;
+        let ground = history.manifest(digest_of(&edit.based_on));
+        let ground = ground.and_then(|ground| history.content(&ground));
+        let same_ground = ground.is_ok_and(|ground| ground.list == made.before.list);
+        let mut draft = made.with(id.parse()?, edit)?;
         if !same_ground {
             draft.version.warnings = vec![format!(
                 "edit {} was computed on version {}, which has other edits",
                 short(id),
                 short(digest_of(&edit.based_on))
             )];
-            draft.name(history);
         }
+        draft.name(history);
         Ok(draft)
     }
 
     fn name(&mut self, history: History<'_>) {
         let id = version_id(&self.version).to_string();
         self.version.name = version_name(history.model(), &id);
+        history.store().remember(&id, &self.content);
     }
-}
-
-/// The warning that edits were computed on top of one that was reverted, in few words whatever
-/// their number: every version keeps its own.
-fn built_on(reverted: &str, later: &[String]) -> Vec<String> {
-    const NAMED: usize = 3;
-    let reverted = short(reverted);
-    if later.len() <= NAMED {
-        let warn =
-            |edit| format!("edit {edit} was computed on top of {reverted}, which was reverted");
-        return later.iter().map(warn).collect();
-    }
-    vec![format!(
-        "{} later edits were computed on top of {reverted}, which was reverted: {} and {} more",
-        later.len(),
-        later[..NAMED].join(", "),
-        later.len() - NAMED
-    )]
 }
 
 /// Completes an edit and stores its factors' numbers as objects.
@@ -294,36 +240,114 @@ pub fn rejected(
     Ok(edit)
 }
 
-#[allow(clippy::too_many_arguments)]
-fn version(
-    history: History<'_>,
-    base: &Base,
-    parent: &v1::Version,
+/// A version that is being made.
+struct Made<'a> {
+    history: History<'a>,
+    base: &'a Base,
+    parent: &'a v1::Version,
+    /// What the parent has.
+    before: Arc<Content>,
     kind: VersionKind,
-    subject: &str,
-    edits: Vec<String>,
-    factors: &[Factor],
-    by: &Authorship,
-) -> Result<VersionDraft, Error> {
-    let version = v1::Version {
-        base: history.base_digest().to_owned(),
-        parent: digest_of(&parent.name).to_owned(),
-        edits,
-        matrices: base.matrices(factors)?,
-        author: by.author.clone(),
-        create_time: by.time,
-        request_digest: by.request_digest.clone(),
-        kind: kind as i32,
-        subject_edit: subject.to_owned(),
-        why: by.why.clone(),
-        ..Default::default()
-    };
-    let mut draft = VersionDraft {
-        version,
-        edit: None,
-    };
-    draft.name(history);
-    Ok(draft)
+    by: &'a Authorship,
+}
+
+impl<'a> Made<'a> {
+    fn by(
+        history: History<'a>,
+        base: &'a Base,
+        parent: &'a v1::Version,
+        kind: VersionKind,
+        by: &'a Authorship,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            before: history.content(parent)?,
+            history,
+            base,
+            parent,
+            kind,
+            by,
+        })
+    }
+
+    /// With an edit more: what it touches is its parent's, with its factors on it.
+    fn with(self, id: Digest, edit: &v1::Edit) -> Result<VersionDraft, Error> {
+        if self.before.edits.contains(&id) {
+            return Err(Error::AlreadyThere {
+                edit: short(&id.to_string()).to_owned(),
+                version: short(digest_of(&self.parent.name)).to_owned(),
+            });
+        }
+        let added = factors_of(self.history.store(), edit)?;
+        let touched = sums::with_factors(self.history, self.base, &self.before, &added)?;
+        let mut changed = Vec::with_capacity(touched.len());
+        for (tensor, sum) in &touched {
+            changed.push(self.base.described(tensor, &sum.matrix()?)?);
+        }
+        let content = self.before.with(id, &changed);
+        self.draft(id, content, changed, touched)
+    }
+
+    /// Without the edit in this place: what it touches is made again from the base.
+    fn without(self, at: usize, edit: &v1::Edit) -> Result<VersionDraft, Error> {
+        let (id, all) = (self.before.edits[at], &self.before.matrices);
+        let mut tensors: Vec<&str> = edit
+            .factors
+            .iter()
+            .map(|it| it.tensor_name.as_str())
+            .collect();
+        tensors.sort_unstable();
+        let mut content = self.before.without(at, &[]);
+        let (mut changed, mut touched) = (Vec::new(), sums::ByName::new());
+        let mut left = sums::touched(self.history, &content, &tensors)?;
+        for tensor in tensors {
+            let gone = all.get(tensor).map(|matrix| v1::version::Matrix {
+                digest: String::new(),
+                ..matrix.clone()
+            });
+            let Some(described) = left.remove(tensor) else {
+                // It is the base's own again.
+                changed.extend(gone);
+                continue;
+            };
+            let sum = sums::stacked(self.history, self.base, tensor, &described)?;
+            changed.push(self.base.described(tensor, &sum.matrix()?)?);
+            touched.insert(tensor.to_owned(), Arc::new(sum));
+        }
+        content.change(&changed);
+        self.draft(id, content, changed, touched)
+    }
+
+    fn draft(
+        self,
+        subject: Digest,
+        content: Content,
+        changed: Vec<v1::version::Matrix>,
+        touched: sums::ByName,
+    ) -> Result<VersionDraft, Error> {
+        let (history, by) = (self.history, self.by);
+        let gone = changed.iter().filter(|it| it.digest.is_empty());
+        let gone: Vec<String> = gone.map(|it| it.tensor_name.clone()).collect();
+        sums::carry_on(self.base, &self.before, content.list, touched, &gone);
+        let version = v1::Version {
+            base: history.base_digest().to_owned(),
+            parent: digest_of(&self.parent.name).to_owned(),
+            author: by.author.clone(),
+            create_time: by.time,
+            request_digest: by.request_digest.clone(),
+            kind: self.kind as i32,
+            subject_edit: subject.to_string(),
+            why: by.why.clone(),
+            ..Default::default()
+        };
+        let store = history.store();
+        let mut draft = VersionDraft {
+            version: store.formed(history.model(), version, &content, changed)?,
+            content: Arc::new(content),
+            edit: None,
+        };
+        draft.name(history);
+        Ok(draft)
+    }
 }
 
 /// The factors of edits, in order.
@@ -345,7 +369,7 @@ fn factors_of(store: &Store, edit: &v1::Edit) -> Result<Vec<Factor>, Error> {
         .collect()
 }
 
-fn factor(store: &Store, described: &v1::LowRankFactor) -> Result<Factor, Error> {
+pub(super) fn factor(store: &Store, described: &v1::LowRankFactor) -> Result<Factor, Error> {
     let digest: Digest = described.digest.parse()?;
     Factor::from_proto(described, &store.objects().read(&digest)?)
 }
@@ -392,7 +416,7 @@ pub struct MovedRef {
     pub reference: v1::Ref,
     /// The version it pointed at before, by its digest.
     pub before: String,
-    /// The version, if it is new, with its number.
+    /// The version, if it is new, as it is stored, with its number.
     pub version: Option<v1::Version>,
     /// To be written in one batch.
     pub changes: Vec<Change>,
@@ -529,24 +553,4 @@ pub fn edit_changes(history: History<'_>, edit: &v1::Edit) -> Result<Vec<Change>
     let number = last.first().map_or(0, |(number, _)| *number) + 1;
     let records = Record::edit(model, number, edit);
     Ok(records.into_iter().map(Change::Record).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_revert_warns_in_few_words_however_many_edits_were_built_on_it() {
-        let later: Vec<String> = (0..5000).map(|n| format!("edit{n}")).collect();
-        assert_eq!(built_on("reverted", &[]), Vec::<String>::new());
-        assert_eq!(built_on("reverted", &later[..3]).len(), 3);
-        let [warning] = &built_on("reverted", &later)[..] else {
-            panic!("more than one");
-        };
-        assert!(warning.starts_with("5000 later edits"), "{warning}");
-        assert!(
-            warning.len() < 200 && warning.contains("and 4997 more"),
-            "{warning}"
-        );
-    }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{Base, Error, Factor, History, Matrix, by_tensor, factors};
+use super::{Base, Error, Factor, History, Matrix, by_tensor, sums};
 use crate::model::TensorData;
 use crate::objects::Digest;
 use crate::proto::v1;
+use crate::store::Content;
 
 /// Every matrix that is not the same in both versions, by layer, with the norms of the base's and
 /// of the difference. All of them are materialised and held against their digests.
@@ -19,44 +20,43 @@ pub fn matrices(
     left: &v1::Version,
     right: &v1::Version,
 ) -> Result<Vec<v1::MatrixDifference>, Error> {
-    let sides = [
-        (left, factors(history, &left.edits)?),
-        (right, factors(history, &right.edits)?),
-    ];
+    let sides = [history.content(left)?, history.content(right)?];
     let touched: BTreeSet<(u32, &str)> = sides
         .iter()
-        .flat_map(|(version, _)| &version.matrices)
+        .flat_map(|content| content.matrices.values())
         .map(|matrix| (matrix.layer, matrix.tensor_name.as_str()))
         .collect();
+    let described = |tensor: &str| sides.each_ref().map(|content| content.matrices.get(tensor));
+    let differing: Vec<(u32, &str)> = touched
+        .into_iter()
+        .filter(|(_, tensor)| match described(tensor) {
+            [Some(left), Some(right)] => left.digest != right.digest,
+            _ => true,
+        })
+        .collect();
     let mut differences = Vec::new();
-    for (layer, tensor) in touched {
-        let described = sides.each_ref().map(|(version, _)| {
-            let mut matrices = version.matrices.iter();
-            matrices.find(|matrix| matrix.tensor_name == tensor)
-        });
-        if let [Some(left), Some(right)] = described
-            && left.digest == right.digest
-        {
-            continue;
-        }
+    for (layer, tensor) in differing {
         let pristine = base.matrix(tensor, &[])?;
         let mut made = Vec::with_capacity(2);
-        for ((_, factors), described) in sides.iter().zip(described) {
-            made.push(match described {
-                Some(described) => {
-                    let factors: Vec<&Factor> =
-                        factors.iter().filter(|f| f.tensor == tensor).collect();
-                    base.verified(described, &factors)?
-                }
+        for (content, described) in sides.iter().zip(described(tensor)) {
+            let Some(described) = described else {
+                made.push((elements(&pristine), pristine.digest.to_string()));
+                continue;
+            };
+            let sums = sums::sums(history, base, content, [tensor].into_iter())?;
+            let matrix = match sums.get(tensor) {
+                Some(sum) => sum.matrix()?,
                 None => pristine.clone(),
-            });
+            };
+            let matrix = Base::held_against(described, matrix)?;
+            made.push((elements(&matrix), described.digest.clone()));
         }
-        let [left, right] = [elements(&made[0]), elements(&made[1])];
+        let [(left, left_digest), (right, right_digest)] = [made.remove(0), made.remove(0)];
         differences.push(v1::MatrixDifference {
             tensor_name: tensor.to_owned(),
             layer,
-            left_digest: made[0].digest.to_string(),
-            right_digest: made[1].digest.to_string(),
+            left_digest,
+            right_digest,
             difference_norm: norm(left.iter().zip(&right).map(|(a, b)| b - a)),
             base_norm: norm(elements(&pristine).into_iter()),
         });
@@ -75,19 +75,24 @@ pub fn relative_norm(
     parent: &v1::Version,
     edit: &v1::Edit,
 ) -> Result<f64, Error> {
-    let before = factors(history, &parent.edits)?;
+    let content = history.content(parent)?;
     let added = edit.factors.iter().map(|it| added(history, it));
     let added = added.collect::<Result<Vec<Factor>, Error>>()?;
     for factor in &added {
         base.check(factor)?;
     }
+    let grouped = by_tensor(&added);
+    let before = sums::sums(history, base, &content, grouped.keys().copied())?;
     let mut largest = 0.0_f64;
     // Of a matrix all together: each of many may be small, and their sum is not.
-    for (tensor, added) in by_tensor(&added) {
-        let mut all: Vec<&Factor> = before.iter().filter(|it| it.tensor == tensor).collect();
-        let parent = elements(&base.matrix(tensor, &all)?);
-        all.extend(added);
-        let edited = elements(&base.matrix(tensor, &all)?);
+    for (tensor, added) in grouped {
+        let mut sum = match before.get(tensor) {
+            Some(sum) => (**sum).clone(),
+            None => base.sum(tensor)?,
+        };
+        let parent = sum.stored()?;
+        base.add(&mut sum, &added)?;
+        let edited = sum.stored()?;
         let change = norm(parent.iter().zip(&edited).map(|(a, b)| b - a));
         // What is not a number is kept: no gate lets it through.
         let relative = change / norm(parent.iter().copied());
@@ -115,9 +120,9 @@ fn added(history: History<'_>, described: &v1::LowRankFactor) -> Result<Factor, 
 }
 
 /// The edits of one version that another has not, in order, by their digests.
-pub fn edits_only_in<'a>(version: &'a v1::Version, other: &v1::Version) -> Vec<&'a str> {
-    let others: HashSet<&str> = other.edits.iter().map(String::as_str).collect();
-    let edits = version.edits.iter().map(String::as_str);
+pub fn edits_only_in(version: &Content, other: &Content) -> Vec<Digest> {
+    let others: HashSet<&Digest> = other.edits.iter().collect();
+    let edits = version.edits.iter().copied();
     edits.filter(|edit| !others.contains(edit)).collect()
 }
 

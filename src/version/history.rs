@@ -1,8 +1,11 @@
 //! Reading the versions, edits and refs of a model.
 
+use std::sync::Arc;
+
 use super::{Error, base_version, ref_name};
+use crate::objects::Digest;
 use crate::proto::v1;
-use crate::store::Store;
+use crate::store::{Content, Store};
 
 /// The branch that every model has.
 pub const MAIN: &str = "main";
@@ -45,11 +48,40 @@ impl<'a> History<'a> {
         base_version(self.model, self.base)
     }
 
-    /// A version by its whole digest.
+    /// A version by its whole digest, with all of its edits and matrices.
     ///
     /// # Errors
     /// [`Error::Unknown`]; [`Error::Store`] when its record is damaged.
     pub fn version(&self, digest: &str) -> Result<v1::Version, Error> {
+        self.filled(self.manifest(digest)?)
+    }
+
+    /// A version with all of its edits and matrices.
+    ///
+    /// # Errors
+    /// Those of [`History::content`].
+    pub fn filled(&self, version: v1::Version) -> Result<v1::Version, Error> {
+        Ok(self.content(&version)?.fill(version, usize::MAX))
+    }
+
+    /// What a version has. It takes its length the first time, not its history's.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`]; [`Error::Store`] when the record of one that it stands on is damaged.
+    pub fn content(&self, version: &v1::Version) -> Result<Arc<Content>, Error> {
+        if version.parent.is_empty() {
+            return Ok(Arc::default());
+        }
+        let digest = digest_of(&version.name);
+        let found = self.store.content(self.model, digest)?;
+        found.ok_or_else(|| self.unknown("version", digest))
+    }
+
+    /// A version as it is stored, by its whole digest: its parent, and what it adds to it.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`]; [`Error::Store`] when its record is damaged.
+    pub fn manifest(&self, digest: &str) -> Result<v1::Version, Error> {
         let base = self.base();
         if digest_of(&base.name) == digest {
             return Ok(base);
@@ -57,6 +89,16 @@ impl<'a> History<'a> {
         self.store
             .version(self.model, digest)?
             .ok_or_else(|| self.unknown("version", digest))
+    }
+
+    /// An edit of a version.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`]; [`Error::Store`] when its record is damaged.
+    pub fn edit_of(&self, digest: &Digest) -> Result<v1::Edit, Error> {
+        let digest = digest.to_string();
+        let found = self.store.edit(self.model, &digest)?;
+        found.ok_or_else(|| self.unknown("edit", &digest))
     }
 
     /// An edit by its digest or the beginning of it.
@@ -102,12 +144,20 @@ impl<'a> History<'a> {
         Ok(references)
     }
 
-    /// The version that a text means: a ref, `v3`, a digest or its beginning, with `~N` behind it
+    /// [`History::find`], with all of its edits and matrices.
+    ///
+    /// # Errors
+    /// Those of [`History::find`].
+    pub fn resolve(&self, text: &str) -> Result<v1::Version, Error> {
+        self.filled(self.find(text)?)
+    }
+
+    /// The version that a text means, as it is stored: a ref, `v3`, a digest or its beginning, with `~N` behind it
     /// for an ancestor.
     ///
     /// # Errors
     /// [`Error::Unknown`], [`Error::Ambiguous`]; [`Error::Store`] when a record is damaged.
-    pub fn resolve(&self, text: &str) -> Result<v1::Version, Error> {
+    pub fn find(&self, text: &str) -> Result<v1::Version, Error> {
         let (name, back) = match text.split_once('~') {
             Some((name, "")) => (name, 1),
             Some((name, count)) => {
@@ -121,14 +171,14 @@ impl<'a> History<'a> {
             if version.parent.is_empty() {
                 return Err(self.unknown("version", text));
             }
-            version = self.version(&version.parent)?;
+            version = self.manifest(&version.parent)?;
         }
         Ok(version)
     }
 
     fn named(&self, name: &str) -> Result<v1::Version, Error> {
         if name == MAIN || self.store.reference(self.model, name)?.is_some() {
-            return self.version(digest_of(&self.reference(name)?.version));
+            return self.manifest(digest_of(&self.reference(name)?.version));
         }
         if let Some(number) = number_of(name) {
             if number == 0 {
@@ -136,7 +186,7 @@ impl<'a> History<'a> {
             }
             let before = number.checked_add(1);
             return match self.store.version_digests(self.model, before, 1)?.first() {
-                Some((found, digest)) if *found == number => self.version(digest),
+                Some((found, digest)) if *found == number => self.manifest(digest),
                 _ => Err(self.unknown("version", name)),
             };
         }
@@ -149,7 +199,7 @@ impl<'a> History<'a> {
             found.push(base);
         }
         match found.as_slice() {
-            [only] => self.version(only),
+            [only] => self.manifest(only),
             [] => Err(self.unknown("version", name)),
             several => Err(ambiguous(name, several)),
         }

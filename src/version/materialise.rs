@@ -29,8 +29,6 @@ const COLUMNS: usize = 8;
 
 /// Adds the factors, in order, to a base matrix and rounds once to its stored type.
 ///
-/// A factor that is a whole difference is added element by element, in its place among the others.
-///
 /// `base` is `[width, inner]`, or `[inner, width]` where `transposed` (GPT-2's orientation); the
 /// factors must be of this matrix. `threads` share the work and do not change a bit of it.
 ///
@@ -43,30 +41,7 @@ pub fn materialise(
     factors: &[&Factor],
     threads: usize,
 ) -> Result<Matrix, Error> {
-    let &[rows, columns] = base.shape.as_slice() else {
-        return Err(Error::Factor {
-            tensor: tensor.to_owned(),
-            field: "the base",
-            found: format!("of {} dimensions", base.shape.len()),
-            expected: "a matrix".to_owned(),
-        });
-    };
-    let (width, inner) = if transposed {
-        (columns, rows)
-    } else {
-        (rows, columns)
-    };
-    for factor in factors {
-        factor.check()?;
-        if (factor.width, factor.inner) != (width, inner) {
-            return Err(Error::Factor {
-                tensor: tensor.to_owned(),
-                field: "its shape",
-                found: format!("{} x {}", factor.width, factor.inner),
-                expected: format!("{width} x {inner}, as the matrix has"),
-            });
-        }
-    }
+    let mut sum = Sum::of(tensor, base, transposed)?;
     if factors.is_empty() {
         let bytes = base.bytes.to_vec();
         return Ok(Matrix {
@@ -75,26 +50,121 @@ pub fn materialise(
             bytes,
         });
     }
-    let mut elements = base.to_f32();
-    for run in factors.chunk_by(|one, next| !one.is_whole() && !next.is_whole()) {
-        match run {
-            [whole] if whole.is_whole() => add_whole(&mut elements, columns, whole, transposed),
-            thin => add_thin(&mut elements, (rows, columns), thin, transposed, threads),
-        }
-    }
-    if let Some((index, value)) = stored_overflow(&elements, base.dtype) {
-        return Err(Error::NotFinite {
+    sum.add(factors, threads)?;
+    sum.matrix()
+}
+
+/// A base matrix with factors on it, before it is rounded to its stored type. Single-precision
+/// numbers lose nothing by being kept, so that factors which are added later, to one that was kept,
+/// give the bits that all of them at once give.
+#[derive(Clone, Debug)]
+pub struct Sum {
+    tensor: String,
+    elements: Vec<f32>,
+    rows: usize,
+    columns: usize,
+    transposed: bool,
+    dtype: DType,
+}
+
+impl Sum {
+    /// The base's elements, without a factor.
+    ///
+    /// # Errors
+    /// [`Error::Factor`] when it is no matrix.
+    pub fn of(tensor: &str, base: &TensorData<'_>, transposed: bool) -> Result<Self, Error> {
+        let &[rows, columns] = base.shape.as_slice() else {
+            return Err(Error::Factor {
+                tensor: tensor.to_owned(),
+                field: "the base",
+                found: format!("of {} dimensions", base.shape.len()),
+                expected: "a matrix".to_owned(),
+            });
+        };
+        Ok(Self {
             tensor: tensor.to_owned(),
-            index,
-            value,
-        });
+            elements: base.to_f32(),
+            rows,
+            columns,
+            transposed,
+            dtype: base.dtype,
+        })
     }
-    let bytes = round(&elements, base.dtype);
-    Ok(Matrix {
-        digest: Digest::of(&bytes),
-        dtype: base.dtype,
-        bytes,
-    })
+
+    /// Adds factors, in order. One that is a whole difference is added element by element, in its
+    /// place among the others.
+    ///
+    /// # Errors
+    /// [`Error::Factor`] when one has another shape; nothing is added then.
+    pub fn add(&mut self, factors: &[&Factor], threads: usize) -> Result<(), Error> {
+        let (width, inner) = match self.transposed {
+            true => (self.columns, self.rows),
+            false => (self.rows, self.columns),
+        };
+        for factor in factors {
+            factor.check()?;
+            if (factor.width, factor.inner) != (width, inner) {
+                return Err(Error::Factor {
+                    tensor: self.tensor.clone(),
+                    field: "its shape",
+                    found: format!("{} x {}", factor.width, factor.inner),
+                    expected: format!("{width} x {inner}, as the matrix has"),
+                });
+            }
+        }
+        let (shape, transposed) = ((self.rows, self.columns), self.transposed);
+        for run in factors.chunk_by(|one, next| !one.is_whole() && !next.is_whole()) {
+            match run {
+                [whole] if whole.is_whole() => {
+                    add_whole(&mut self.elements, self.columns, whole, transposed);
+                }
+                thin => add_thin(&mut self.elements, shape, thin, transposed, threads),
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that it takes in memory.
+    pub fn size(&self) -> usize {
+        self.elements.len() * size_of::<f32>()
+    }
+
+    /// The elements as they are stored, rounded, again in single precision.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] for what the stored type cannot hold.
+    pub fn stored(&self) -> Result<Vec<f32>, Error> {
+        let rounded = TensorData {
+            dtype: self.dtype,
+            shape: Vec::new(),
+            bytes: self.rounded()?.into(),
+        };
+        Ok(rounded.to_f32())
+    }
+
+    /// The matrix.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] for what the stored type cannot hold.
+    pub fn matrix(&self) -> Result<Matrix, Error> {
+        let bytes = self.rounded()?;
+        Ok(Matrix {
+            digest: Digest::of(&bytes),
+            dtype: self.dtype,
+            bytes,
+        })
+    }
+
+    fn rounded(&self) -> Result<Vec<u8>, Error> {
+        if let Some((index, value)) = stored_overflow(&self.elements, self.dtype) {
+            return Err(Error::NotFinite {
+                tensor: self.tensor.clone(),
+                index,
+                value,
+            });
+        }
+        Ok(round(&self.elements, self.dtype))
+    }
 }
 
 /// Adds a difference.
@@ -355,6 +425,24 @@ mod tests {
         };
         back.push(&opposite);
         assert!(defined(&base, false, &[all[9].clone(), opposite.clone()]) != base.to_f32());
+    }
+
+    #[test]
+    fn factors_that_are_added_later_give_the_bits_of_all_of_them_at_once() {
+        let mut sequence = Sequence(11);
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            let base = base(&sequence.take(13 * 30), [13, 30], dtype);
+            let factors = factors(&mut sequence, 13, 30, &[1, 2, 1, 3, 1]);
+            let listed: Vec<&Factor> = factors.iter().collect();
+            let at_once = materialise("w", &base, false, &listed, 2).unwrap();
+            for split in 0..=factors.len() {
+                let mut sum = Sum::of("w", &base, false).unwrap();
+                sum.add(&listed[..split], 1).unwrap();
+                let mut kept = sum.clone();
+                kept.add(&listed[split..], 3).unwrap();
+                assert_eq!(kept.matrix().unwrap(), at_once, "{dtype} {split}");
+            }
+        }
     }
 
     #[test]

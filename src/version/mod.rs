@@ -10,6 +10,7 @@
 
 mod base;
 mod bases;
+mod built_on;
 mod commit;
 pub mod difference;
 mod error;
@@ -17,6 +18,10 @@ pub mod export;
 mod factor;
 mod history;
 mod materialise;
+mod sums;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod whole;
 
 pub use crate::store::manifest::{

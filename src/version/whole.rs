@@ -4,40 +4,45 @@ use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::history::{digest_of, short};
-use super::{Error, History};
+use super::{Error, Factor, History};
 use crate::objects::Digest;
 use crate::proto::v1;
 
-/// Versions that are remembered, at most: half a megabyte.
-const REMEMBERED: usize = 4096;
+/// Edits that are remembered, at most: some ten megabytes.
+const REMEMBERED: usize = 1 << 18;
 
-/// The versions that were seen to be whole since the program began: each is looked through once.
+/// The edits that were seen to be whole since the program began: each is looked through once,
+/// however many versions have it.
 #[derive(Debug, Default)]
 pub struct WholeVersions {
-    names: Mutex<HashSet<String>>,
+    edits: Mutex<HashSet<Digest>>,
 }
 
 impl WholeVersions {
-    /// [`check_whole`], if it was not seen before.
+    /// [`check_whole`] of those edits that were not seen before.
     ///
     /// # Errors
     /// Those of [`check_whole`].
     pub fn check(&self, history: History<'_>, version: &v1::Version) -> Result<Whole, Error> {
-        let name = version.name.clone();
-        if self.names().contains(&name) {
-            return Ok(Whole { name });
+        let content = history.content(version)?;
+        let unseen: Vec<Digest> = {
+            let seen = self.edits();
+            let all = content.edits.iter().copied();
+            all.filter(|edit| !seen.contains(edit)).collect()
+        };
+        check_edits(history, version, &unseen)?;
+        let mut edits = self.edits();
+        if edits.len() + unseen.len() > REMEMBERED {
+            edits.clear();
         }
-        let whole = check_whole(history, version)?;
-        let mut names = self.names();
-        if names.len() >= REMEMBERED {
-            names.clear();
-        }
-        names.insert(name);
-        Ok(whole)
+        edits.extend(unseen.into_iter().take(REMEMBERED));
+        Ok(Whole {
+            name: version.name.clone(),
+        })
     }
 
-    fn names(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    fn edits(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.edits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -56,59 +61,86 @@ pub struct Whole {
 /// # Errors
 /// [`Error::Missing`]; [`Error::Store`] when a record is damaged.
 pub fn check_whole(history: History<'_>, version: &v1::Version) -> Result<Whole, Error> {
+    check_edits(history, version, &history.content(version)?.edits)?;
+    Ok(Whole {
+        name: version.name.clone(),
+    })
+}
+
+fn check_edits(history: History<'_>, version: &v1::Version, edits: &[Digest]) -> Result<(), Error> {
     let missing = |what, digest: &str| Error::Missing {
         what,
         digest: digest.to_owned(),
         version: short(digest_of(&version.name)).to_owned(),
     };
-    for id in &version.edits {
-        let edit = history.store().edit(history.model(), id)?;
-        let edit = edit.ok_or_else(|| missing("the edit", id))?;
+    for id in edits {
+        let id = id.to_string();
+        let edit = history.store().edit(history.model(), &id)?;
+        let edit = edit.ok_or_else(|| missing("the edit", &id))?;
         for described in &edit.factors {
             let digest: Digest = described.digest.parse()?;
-            let rows = described.width + described.inner;
-            let bytes = rows * u64::from(described.rank) * 4;
-            if history.store().objects().size(&digest)? != Some(bytes) {
+            let size = history.store().objects().size(&digest)?;
+            if size.is_none() || size != Factor::bytes(described) {
                 return Err(missing("the factor", &described.digest));
             }
         }
     }
-    Ok(Whole {
-        name: version.name.clone(),
-    })
+    Ok(())
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::store::Store;
+    use crate::store::{Change, Record, Store};
+    use crate::version::{edit_id, version_id, version_name};
 
     #[test]
-    fn a_version_is_looked_through_before_a_turn_and_once() {
+    fn an_edit_is_looked_through_once_however_many_versions_have_it() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let history = History::new(&store, "m", "base");
         let seen = WholeVersions::default();
-        let version = |edits: &[&str]| v1::Version {
-            name: "models/m/versions/v".to_owned(),
-            edits: edits.iter().map(|&edit| edit.to_owned()).collect(),
+        let put = |edits: &[&v1::Edit], number: u64| {
+            let mut version = v1::Version {
+                parent: "p".to_owned(),
+                edits: edits.iter().map(|it| edit_id(it).to_string()).collect(),
+                ..Default::default()
+            };
+            version.name = version_name("m", &version_id(&version).to_string());
+            let records = Record::version("m", number, &version).map(Change::Record);
+            store.commit(&records).unwrap();
+            version
+        };
+        let numbers = store.objects().put(&[0; 24]).unwrap();
+        let edit = |why: &str, digest: &str| v1::Edit {
+            why: why.to_owned(),
+            factors: vec![v1::LowRankFactor {
+                // Stored whole: its size is that of the matrix.
+                width: 2,
+                inner: 3,
+                rank: 0,
+                digest: digest.to_owned(),
+                ..Default::default()
+            }],
             ..Default::default()
         };
-        let lost = ["a"; 10_000];
-        let refused = seen.check(history, &version(&lost)).unwrap_err();
+        let (kept, lost) = (
+            edit("kept", &numbers.to_string()),
+            edit("lost", &"ab".repeat(32)),
+        );
+        for (n, edit) in [&kept, &lost].into_iter().enumerate() {
+            let records = Record::edit("m", n as u64 + 1, edit).map(Change::Record);
+            store.commit(&records).unwrap();
+        }
+        let refused = seen.check(history, &put(&[&kept, &lost], 1)).unwrap_err();
         assert!(
-            matches!(
-                refused,
-                Error::Missing {
-                    what: "the edit",
-                    ..
-                }
-            ),
+            matches!(&refused, Error::Missing { what: "the factor", digest, .. } if digest.starts_with("abab")),
             "{refused}"
         );
-        seen.check(history, &version(&[])).unwrap();
-        // Seen to be whole, it is not read again however many edits it has.
-        seen.check(history, &version(&lost)).unwrap();
+        seen.check(history, &put(&[&kept], 2)).unwrap();
+        // Seen to be whole, it is not looked at again in another version.
+        std::fs::remove_file(store.objects().path(&numbers)).unwrap();
+        seen.check(history, &put(&[&kept, &kept], 3)).unwrap();
     }
 }

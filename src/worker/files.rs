@@ -159,6 +159,7 @@ impl Fetcher {
     ) -> Result<(v1::Version, Vec<v1::LowRankFactor>), Status> {
         let request = v1::GetVersionRequest {
             name: name.to_owned(),
+            without_edits: true,
         };
         let mut versions = self.client.versions();
         let version = versions.get_version(request).await?.into_inner().version;
@@ -179,22 +180,9 @@ impl Fetcher {
         }
     }
 
-    /// The edits of a version of a model, in order.
-    pub async fn edits(&self, version: &str, model: &str) -> Result<Vec<v1::Edit>, Status> {
-        let mut versions = self.client.versions();
-        let request = v1::GetVersionRequest {
-            name: version.to_owned(),
-        };
-        let version = versions.get_version(request).await?.into_inner().version;
-        let mut edits = Vec::new();
-        for digest in version.unwrap_or_default().edits {
-            let request = v1::GetEditRequest {
-                name: format!("{model}/edits/{digest}"),
-            };
-            let edit = versions.get_edit(request).await?.into_inner().edit;
-            edits.extend(edit);
-        }
-        Ok(edits)
+    /// The edits of a version, in order, without their contexts.
+    pub async fn edits(&self, version: &str) -> Result<Vec<v1::Edit>, Status> {
+        self.client.all_edits(version).await
     }
 
     /// Lays a model out as a checkpoint and gives the path to open. A file that is seen where it

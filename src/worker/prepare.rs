@@ -312,8 +312,7 @@ async fn past_keys(
     if lease.version.is_empty() {
         return Ok(());
     }
-    let model = lease.model.as_ref().map_or("", |model| model.name.as_str());
-    for edit in fetcher.edits(&lease.version, model).await.map_err(told)? {
+    for edit in fetcher.edits(&lease.version).await.map_err(told)? {
         let touches = edit.factors.iter().any(|factor| factor.layer == layer);
         let keys = edit.keys.iter().find(|keys| keys.layer == layer);
         inputs.without_keys += usize::from(touches && keys.is_none());

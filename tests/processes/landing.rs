@@ -90,6 +90,7 @@ fn a_file_of_edits_is_one_job_and_each_is_computed_on_the_version_before() {
         }
         let request = v1::GetVersionRequest {
             name: "models/tiny/versions/main".to_owned(),
+            without_edits: false,
         };
         let version = client.versions().get_version(request).await.unwrap();
         let version = version.into_inner().version.unwrap();
@@ -134,6 +135,7 @@ fn of_two_jobs_on_one_version_one_moves_the_ref_and_the_other_fails_or_is_comput
             }
             let request = v1::GetVersionRequest {
                 name: "models/tiny/versions/main".to_owned(),
+                without_edits: true,
             };
             let version = client.versions().get_version(request).await.unwrap();
             let number = version.into_inner().version.unwrap().number;

@@ -491,7 +491,7 @@ fn after_a_hundred_edits_the_fiftieth_comes_out_and_all_digests_are_those_of_the
         };
         let moved = movement.to_draft(history, draft).unwrap();
         store.commit(&moved.changes).unwrap();
-        moved.version.unwrap()
+        history.filled(moved.version.unwrap()).unwrap()
     };
     let pristine = history.base();
     let mut parent = pristine.clone();

@@ -133,7 +133,14 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
         show!("{sign} v{} {}", found.number, names::brief(&found.name))?;
         for edit in edits {
             let id = names::brief(&edit.name);
-            show!("{sign}   edit {id}: {}", names::fact(edit))?;
+            if edit.requests.len() < 2 {
+                show!("{sign}   edit {id}: {}", names::fact(edit))?;
+                continue;
+            }
+            show!("{sign}   edit {id}: {} facts", edit.requests.len())?;
+            for request in &edit.requests {
+                show!("{sign}     {}", names::request(request))?;
+            }
         }
     }
     for (prompt, (left, right)) in &probes {

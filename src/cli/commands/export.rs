@@ -88,15 +88,14 @@ async fn write(args: &Args, format: Format, connection: &Connection) -> anyhow::
         .iter()
         .map(|file| (file.digest.clone(), file.size))
         .collect();
-    let mut edits = Vec::with_capacity(found.edits.len());
-    for id in &found.edits {
-        let edit = names::edit(client, &model.name, id).await?;
+    let mut edits = Vec::new();
+    for edit in client.all_edits(&found.name).await? {
         for factor in &edit.factors {
             let bytes = Factor::bytes(factor);
             let bytes = bytes.with_context(|| format!("{} has no size", factor.tensor_name))?;
             wanted.push((factor.digest.clone(), bytes));
         }
-        edits.push((id.clone(), edit.factors));
+        edits.push((names::full(&edit.name).to_owned(), edit.factors));
     }
     fetch(client, &objects, &wanted).await?;
     let (out, layout) = (args.out.clone(), folder.path().join("checkpoint"));

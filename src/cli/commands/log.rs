@@ -1,6 +1,6 @@
 //! `palimpsest log`: the versions of a model as a graph.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -25,7 +25,7 @@ pub struct Args {
     /// Most versions to show
     #[arg(short = 'n', long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// One JSON object a version, the newest first
+    /// One JSON object a version, the newest first; of more than 1,000 edits their number alone
     #[arg(long)]
     json: bool,
 }
@@ -46,7 +46,7 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
         None => None,
     };
     let versions = versions(client, &model, start.as_deref(), args.limit as usize).await?;
-    let edits = client.all_edits(&model).await?;
+    let edits = edits_of(client, &model, &versions).await?;
     if args.json {
         return print_json(client, &model, &versions, &edits).await;
     }
@@ -71,6 +71,12 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
         .iter()
         .map(|edit| (digest_of(&edit.name), names::fact(edit)))
         .collect();
+    let mut rejected: HashMap<&str, Vec<&v1::Edit>> = HashMap::new();
+    for edit in &edits {
+        if edit.state() == v1::EditState::Rejected {
+            rejected.entry(&edit.based_on).or_default().push(edit);
+        }
+    }
     for (found, lead) in versions.iter().zip(leads(&nodes, colour)) {
         let fact = facts
             .get(found.subject_edit.as_str())
@@ -100,9 +106,7 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
         }
         notes.extend(found.warnings.iter().map(|warning| format!("! {warning}")));
         // What was computed on this version, and taken by none.
-        let rejected = edits
-            .iter()
-            .filter(|edit| edit.state() == v1::EditState::Rejected && edit.based_on == found.name);
+        let rejected = rejected.get(found.name.as_str()).into_iter().flatten();
         notes.extend(rejected.map(|edit| {
             let id = names::brief(&edit.name);
             let gates = edit.failed_gates.join("; ");
@@ -113,6 +117,44 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Edits that a line of JSON names, at most: more are counted, for every version has them again.
+const NAMED: u64 = 1000;
+
+/// The edits that made these versions, and those that were computed on one of them and rejected.
+/// As both come the newest first, what is older than all of the versions is not read.
+async fn edits_of(
+    client: &Client,
+    model: &str,
+    versions: &[v1::Version],
+) -> anyhow::Result<Vec<v1::Edit>> {
+    /// So few that are older, such as reverted ones, are asked for one by one.
+    const FEW: usize = 100;
+    let when = |time: Option<&prost_types::Timestamp>| time.map(|it| (it.seconds, it.nanos));
+    let oldest = versions
+        .iter()
+        .map(|it| when(it.create_time.as_ref()))
+        .min();
+    let shown: HashSet<&str> = versions.iter().map(|it| it.name.as_str()).collect();
+    let made_by = versions.iter().map(|it| it.subject_edit.as_str());
+    let mut wanted: HashSet<&str> = made_by.filter(|edit| !edit.is_empty()).collect();
+    let mut edits = Vec::new();
+    let take = |edit: v1::Edit| {
+        let older = Some(when(edit.create_time.as_ref())) < oldest;
+        let rejected = edit.state() == v1::EditState::Rejected;
+        if wanted.remove(digest_of(&edit.name))
+            || (rejected && shown.contains(edit.based_on.as_str()))
+        {
+            edits.push(edit);
+        }
+        !older || wanted.len() > FEW
+    };
+    client.each_edit(model, take).await?;
+    for edit in wanted {
+        edits.push(names::edit(client, model, edit).await?);
+    }
+    Ok(edits)
 }
 
 /// A line a version, with its edits, as the version itself has them, and what its own edit asks
@@ -129,7 +171,10 @@ async fn print_json(
         .collect();
     for listed in versions {
         // A list leaves out what a version is made of.
-        let version = names::get_version(client, model, &listed.name).await?;
+        let version = match listed.edit_count {
+            0..=NAMED => names::whole_version(client, &listed.name).await?,
+            _ => names::get_version(client, model, &listed.name).await?,
+        };
         let mut line = names::to_json(&version);
         let edit = by_digest.get(version.subject_edit.as_str());
         line["requests"] = edit.map_or_else(|| json!([]), |edit| names::requests_to_json(edit));

@@ -50,8 +50,11 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
         }
     };
     match found {
-        Some(version) if args.json => output::json(&names::to_json(&version))?,
-        Some(version) => version_text(client, &model, &version).await?,
+        Some(version) if args.json => {
+            let version = names::whole_version(client, &version.name).await?;
+            output::json(&names::to_json(&version))?;
+        }
+        Some(version) => version_text(client, &version).await?,
         None => {
             let edit = names::edit(client, &model, &args.what).await?;
             edit_text(&edit, args.json)?;
@@ -77,7 +80,7 @@ fn line(name: &str, value: &str) -> Result<(), output::Error> {
     show!("{name:<12}{value}")
 }
 
-async fn version_text(client: &Client, model: &str, found: &v1::Version) -> anyhow::Result<()> {
+async fn version_text(client: &Client, found: &v1::Version) -> anyhow::Result<()> {
     line("version", names::full(&found.name))?;
     line("number", &format!("v{}", found.number))?;
     line("made by", &names::kind(found))?;
@@ -98,17 +101,17 @@ async fn version_text(client: &Client, model: &str, found: &v1::Version) -> anyh
         ("LAYERS", Align::Left),
         ("FACT", Align::Left),
     ]);
-    for id in &found.edits {
-        let edit = names::edit(client, model, id).await?;
+    let listed = client.all_edits(&found.name).await?;
+    for edit in &listed {
         let layers: Vec<String> = edit.factors.iter().map(|f| f.layer.to_string()).collect();
         edits.row([
-            names::brief(id).to_owned(),
+            names::brief(&edit.name).to_owned(),
             edit.method.clone(),
             layers.join(","),
-            names::fact(&edit),
+            names::fact(edit),
         ]);
     }
-    if !found.edits.is_empty() {
+    if !listed.is_empty() {
         show!("")?;
         output::print_table(&edits)?;
     }

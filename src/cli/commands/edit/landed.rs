@@ -25,6 +25,7 @@ pub(super) async fn say(
     if !json {
         let request = v1::GetVersionRequest {
             name: outcome.version.clone(),
+            without_edits: true,
         };
         let version = client.versions().get_version(request).await?.into_inner();
         change::say(&version.version.unwrap_or_default(), branch)?;
