@@ -260,6 +260,8 @@ proptest! {
         let stray = Digest::of(b"nothing names it");
         let store = bench.store.as_ref().unwrap();
         store.objects().put(b"nothing names it").unwrap();
+        // A grace period that is over for everything.
+        #[allow(clippy::disallowed_methods)]
         let later = SystemTime::now() + Duration::from_secs(3600);
         let garbage = store.garbage(Grace { before: later }).unwrap();
         store.sweep(garbage).unwrap();
