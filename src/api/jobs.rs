@@ -1,5 +1,6 @@
 //! `JobService`: accepts jobs and tells how they go.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -10,19 +11,22 @@ use uuid::Uuid;
 
 use super::asked::Asked;
 use super::caller::{CREATE_EDIT, answered, check_may, check_owner, draft};
+use super::results::{self, Summaries};
 use super::status::{invalid_argument, not_found};
-use super::{check, models, pages, results};
+use super::{check, models, pages};
 use crate::audit;
-use crate::coordinator::{self, Coordinator, Done, Event};
+use crate::coordinator::{self, Coordinator, Done, Event, JobFilter};
 use crate::proto::v1::job_service_server::JobService;
 use crate::proto::v1::{
     CancelJobRequest, CancelJobResponse, CreateJobRequest, CreateJobResponse, ExplainJobRequest,
-    ExplainJobResponse, GetJobRequest, GetJobResponse, Job, JobCounts, JobState, ListJobsRequest,
-    ListJobsResponse, ListResultsRequest, ListResultsResponse, ListTasksRequest, ListTasksResponse,
-    RequeueQuarantinedRequest, RequeueQuarantinedResponse, WatchJobRequest, WatchJobResponse,
+    ExplainJobResponse, GetJobRequest, GetJobResponse, GetSweepSummaryRequest,
+    GetSweepSummaryResponse, Job, JobCounts, JobKind, JobState, ListJobsRequest, ListJobsResponse,
+    ListResultsRequest, ListResultsResponse, ListTasksRequest, ListTasksResponse,
+    RequeueQuarantinedRequest, RequeueQuarantinedResponse, TaskState, WatchJobRequest,
+    WatchJobResponse,
 };
 use crate::telemetry::traces;
-use crate::wire::names;
+use crate::wire::{self, names};
 use crate::work::{self, Work};
 
 /// Most events in one message of a watch.
@@ -36,12 +40,16 @@ const PACE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Jobs {
     coordinator: Coordinator,
+    summaries: Summaries,
 }
 
 impl Jobs {
     /// Serves the jobs of this coordinator.
     pub fn new(coordinator: Coordinator) -> Self {
-        Self { coordinator }
+        Self {
+            coordinator,
+            summaries: Summaries::default(),
+        }
     }
 
     async fn create(
@@ -164,6 +172,33 @@ impl Jobs {
     }
 }
 
+/// Which jobs a list is of.
+fn filter(request: ListJobsRequest) -> Result<JobFilter, Status> {
+    let mut states = BTreeSet::new();
+    for &state in &request.states {
+        let known = JobState::try_from(state).ok();
+        let known = known.filter(|&it| it != JobState::Unspecified);
+        let known = known
+            .ok_or_else(|| invalid_argument("states", format!("{state} is no state of a job")))?;
+        states.insert(known as i32);
+    }
+    let kind = match JobKind::try_from(request.kind) {
+        Ok(JobKind::Unspecified) => None,
+        Ok(kind) => Some(wire::job_kind(kind)),
+        Err(_) => {
+            let what = format!("{} is no kind of job", request.kind);
+            return Err(invalid_argument("kind", what));
+        }
+    };
+    Ok(JobFilter {
+        states,
+        owner: request.owner,
+        model: request.model,
+        kind,
+        text: request.text.to_lowercase(),
+    })
+}
+
 fn job_id(name: &str) -> Result<Uuid, Status> {
     names::parse_job(name).ok_or_else(|| not_found(name))
 }
@@ -214,9 +249,13 @@ impl JobService for Jobs {
         let request = request.into_inner();
         let size = pages::size(request.page_size)?;
         let before = pages::number::<Uuid>("jobs", &request.page_token)?;
-        let mut jobs = self
+        let filter = filter(request)?;
+        let (mut jobs, total) = self
             .coordinator
-            .inspect(move |core| core.jobs_before(before, size + 1, pages::BYTES))
+            .inspect(move |core| {
+                let jobs = core.jobs_before(before, size + 1, pages::BYTES, &filter);
+                (jobs, core.count_jobs(&filter))
+            })
             .await?;
         let bytes = |(_, job): &(Uuid, Job)| job.encoded_len();
         let key = |(id, _): &(Uuid, Job)| id.to_string();
@@ -225,6 +264,7 @@ impl JobService for Jobs {
         Ok(Response::new(ListJobsResponse {
             jobs,
             next_page_token,
+            total_size: total,
         }))
     }
 
@@ -311,18 +351,27 @@ impl JobService for Jobs {
         let id = job_id(&request.parent)?;
         let size = pages::size(request.page_size)?;
         let from: u32 = pages::number("tasks", &request.page_token)?.unwrap_or_default();
+        let mut states = BTreeSet::new();
+        for &state in &request.states {
+            let known = TaskState::try_from(state).ok();
+            let known = known.filter(|&it| it != TaskState::Unspecified);
+            let known = known.ok_or_else(|| {
+                invalid_argument("states", format!("{state} is no state of a task"))
+            })?;
+            states.insert(known as i32);
+        }
         let mut tasks = self
             .coordinator
-            .inspect_job(id, move |core| core.tasks(id, from, size + 1))
+            .inspect_job(id, move |core| core.tasks(id, from, size + 1, &states))
             .await?
             .ok_or_else(|| not_found(&request.parent))?;
-        let more = tasks.len() > size;
-        tasks.truncate(size);
-        let next = if more {
-            pages::token("tasks", &(from as usize + size).to_string())
-        } else {
-            String::new()
+        // The first of the next page is where that begins.
+        let next = match tasks.len() > size {
+            true => tasks.pop().map(|(number, _)| number),
+            false => None,
         };
+        let next = next.map_or_else(String::new, |it| pages::token("tasks", &it.to_string()));
+        let tasks = tasks.into_iter().map(|(_, task)| task).collect();
         Ok(Response::new(ListTasksResponse {
             tasks,
             next_page_token: next,
@@ -350,6 +399,17 @@ impl JobService for Jobs {
         let request = request.into_inner();
         let job = self.job(job_id(&request.parent)?).await?;
         let answer = results::list(self.coordinator.store().clone(), job, request).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn get_sweep_summary(
+        &self,
+        request: Request<GetSweepSummaryRequest>,
+    ) -> Result<Response<GetSweepSummaryResponse>, Status> {
+        let request = request.into_inner();
+        let job = self.job(job_id(&request.name)?).await?;
+        let store = self.coordinator.store().clone();
+        let answer = self.summaries.of(store, job, request).await?;
         Ok(Response::new(answer))
     }
 }

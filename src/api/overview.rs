@@ -232,6 +232,7 @@ impl StatusService for Overview {
             role: known
                 .map(|caller| caller.role.to_string())
                 .unwrap_or_default(),
+            methods: auth::methods_of(known.map(|caller| caller.role)),
         };
         let status = self.status(caller, FRESH).await?;
         Ok(Response::new(GetStatusResponse {

@@ -105,6 +105,7 @@ pub const METHODS: &[(&str, Who)] = &[
     ("palimpsest.v1.JobService/CreateJob", SUBMIT),
     ("palimpsest.v1.JobService/ExplainJob", READ),
     ("palimpsest.v1.JobService/GetJob", READ),
+    ("palimpsest.v1.JobService/GetSweepSummary", READ),
     ("palimpsest.v1.JobService/ListJobs", READ),
     ("palimpsest.v1.JobService/ListResults", READ),
     ("palimpsest.v1.JobService/ListTasks", READ),
@@ -159,6 +160,17 @@ fn row(path: &str) -> Option<(&'static str, Who)> {
     TABLE.get(path.strip_prefix('/')?).map(|row| **row)
 }
 
+/// The methods that a role may call, in order; without sign-in all but the workers' own.
+pub fn methods_of(role: Option<Role>) -> Vec<String> {
+    let may = |who: &Who| match (role, who) {
+        (Some(role), who) => who.includes(role),
+        (None, Who::Anybody) => true,
+        (None, Who::Roles(roles)) => roles.iter().any(|&role| role != Role::Worker),
+    };
+    let rows = METHODS.iter().filter(|(_, who)| may(who));
+    rows.map(|(name, _)| (*name).to_owned()).collect()
+}
+
 impl Who {
     /// Whether this role is among them.
     pub fn includes(self, role: Role) -> bool {
@@ -206,6 +218,19 @@ mod tests {
         assert!(missing.is_empty(), "no role may call {missing:?}: add rows");
         let stale: Vec<_> = rows.difference(&served).collect();
         assert!(stale.is_empty(), "there is no {stale:?}");
+    }
+
+    #[test]
+    fn a_caller_is_told_the_methods_that_the_table_gives_them() {
+        for role in [Viewer, Submitter, Editor, Admin, Worker].map(Some) {
+            let told: BTreeSet<String> = methods_of(role).into_iter().collect();
+            for (name, who) in METHODS {
+                assert_eq!(told.contains(*name), who.includes(role.unwrap()), "{name}");
+            }
+        }
+        let open = methods_of(None);
+        assert!(!open.contains(&CONNECT.to_owned()));
+        assert!(open.iter().any(|it| it.ends_with("/CreateEdit")));
     }
 
     /// What a method does is in its name, by the conventions of the contract: who may call it

@@ -42,6 +42,21 @@ impl Role {
         Role::Last,
     ];
 
+    /// What a token is to the subject of `grid`: of more than one role the subject's last token
+    /// before its first, and both before what the token is to the prompt.
+    pub fn of(grid: &Grid, token: usize) -> Option<Self> {
+        let order = [
+            Role::LastSubject,
+            Role::FirstSubject,
+            Role::MiddleSubject,
+            Role::Last,
+            Role::FirstSubsequent,
+            Role::Further,
+        ];
+        let mut roles = order.into_iter();
+        roles.find(|role| role.tokens(grid).contains(&token))
+    }
+
     /// The tokens of `grid` that have this role.
     pub fn tokens(self, grid: &Grid) -> std::ops::Range<usize> {
         let (b, e, tokens) = (grid.subject.start, grid.subject.end, grid.tokens.len());
@@ -80,7 +95,26 @@ pub struct Mean {
     squares: f64,
 }
 
+/// Half the width of a 95 % interval, in standard errors.
+const NORMAL_95: f64 = 1.959_963_984_540_054;
+
 impl Mean {
+    /// A mean that is known with half the width of its interval.
+    pub fn known(rows: u64, mean: f64, half_width: Option<f64>) -> Self {
+        let n = rows as f64;
+        let squares = half_width.map_or(0.0, |half| (half / NORMAL_95).powi(2) * n * (n - 1.0));
+        Self {
+            rows,
+            mean,
+            squares,
+        }
+    }
+
+    /// Half the width of the 95 % interval; [`None`] under two rows.
+    pub fn half_width(&self) -> Option<f64> {
+        Some(NORMAL_95 * self.standard_error()?)
+    }
+
     /// Takes one more row in.
     pub fn add(&mut self, value: f64) {
         self.rows += 1;
@@ -101,7 +135,7 @@ impl Mean {
     /// The 95 % interval `mean -+ 1.96` standard errors (rows taken as independent and many);
     /// [`None`] under two rows.
     pub fn interval(&self) -> Option<(f64, f64)> {
-        let half = 1.959_963_984_540_054 * self.standard_error()?;
+        let half = self.half_width()?;
         Some((self.mean - half, self.mean + half))
     }
 }

@@ -64,10 +64,18 @@ impl Client {
     /// # Errors
     /// The server's.
     pub async fn all_jobs(&self) -> Result<Vec<v1::Job>, Status> {
+        self.jobs_like(&v1::ListJobsRequest::default()).await
+    }
+
+    /// All jobs that pass the filters of a request, the newest first.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn jobs_like(&self, filters: &v1::ListJobsRequest) -> Result<Vec<v1::Job>, Status> {
         all(|page_token| async {
             let request = v1::ListJobsRequest {
-                page_size: 0,
                 page_token,
+                ..filters.clone()
             };
             let page = self.jobs().list_jobs(request).await?.into_inner();
             Ok((page.jobs, page.next_page_token))
@@ -239,6 +247,7 @@ impl Client {
             parent: job.to_owned(),
             page_size: LARGE,
             page_token,
+            ..Default::default()
         };
         let page = self.jobs().list_results(request).await?.into_inner();
         Ok((page.results, page.next_page_token))

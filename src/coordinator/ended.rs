@@ -36,6 +36,10 @@ impl EndedJobs {
     }
 
     /// Those in a range of identifiers, in order.
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
     pub(super) fn range(
         &self,
         range: impl std::ops::RangeBounds<Uuid>,

@@ -45,3 +45,4 @@ pub use landing::{Commit, judged};
 pub use limits::Limits;
 pub use restore::Restoring;
 pub use transaction::Transaction;
+pub use views::JobFilter;

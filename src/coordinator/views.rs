@@ -1,5 +1,6 @@
 //! The core's state as others see it: jobs, tasks and workers.
 
+use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use prost::Message as _;
@@ -10,6 +11,45 @@ use super::event::LeaseKey;
 use super::job::timestamp;
 use crate::proto::v1;
 use crate::work;
+
+/// Which jobs a list is of: those that pass all of it. What is empty passes every job.
+#[derive(Clone, Debug, Default)]
+pub struct JobFilter {
+    /// States of the contract.
+    pub states: BTreeSet<i32>,
+    /// The owner.
+    pub owner: String,
+    /// The model's resource name.
+    pub model: String,
+    /// The word of the kind of work.
+    pub kind: Option<String>,
+    /// In small letters: in the job's display name, or the end of its own.
+    pub text: String,
+}
+
+impl JobFilter {
+    fn is_empty(&self) -> bool {
+        let Self {
+            states,
+            owner,
+            model,
+            kind,
+            text,
+        } = self;
+        let named = [owner, model, text].into_iter().any(|it| !it.is_empty());
+        states.is_empty() && !named && kind.is_none()
+    }
+
+    fn passes(&self, job: &v1::Job) -> bool {
+        (self.states.is_empty() || self.states.contains(&job.state))
+            && (self.owner.is_empty() || self.owner == job.owner)
+            && (self.model.is_empty() || self.model == job.model)
+            && (self.kind.as_deref()).is_none_or(|it| work::of(job).is_some_and(|w| w.word() == it))
+            && (self.text.is_empty()
+                || job.name.ends_with(&self.text)
+                || job.display_name.to_lowercase().contains(&self.text))
+    }
+}
 
 impl Core {
     /// Whether a job has ended and nothing but what lists show of it is in memory.
@@ -39,13 +79,27 @@ impl Core {
         Some(full)
     }
 
-    /// Jobs before one, the newest first: at most `limit`, and none behind the first that exceeds
-    /// `bytes` bytes of them together.
+    /// How many jobs pass a filter.
+    pub fn count_jobs(&self, filter: &JobFilter) -> u64 {
+        let all = self.jobs.len() + self.ended.len();
+        if filter.is_empty() {
+            return all as u64;
+        }
+        let open = self.jobs.values().map(|job| job.summary());
+        let open = open.filter(|job| filter.passes(job)).count();
+        let ended = self.ended.range(..);
+        let ended = ended.filter(|(_, job)| filter.passes(&job.summary)).count();
+        (open + ended) as u64
+    }
+
+    /// Jobs before one that pass a filter, the newest first: at most `limit`, and none behind the
+    /// first that exceeds `bytes` bytes of them together.
     pub fn jobs_before(
         &self,
         before: Option<Uuid>,
         limit: usize,
         bytes: usize,
+        filter: &JobFilter,
     ) -> Vec<(Uuid, v1::Job)> {
         let range = (Unbounded, before.map_or(Unbounded, Excluded));
         let mut open = self.jobs.range(range).rev().peekable();
@@ -59,11 +113,16 @@ impl Core {
                 (None, _) => None,
             };
             let next = match next {
-                Some((&id, job)) => Some((id, job.summary())),
-                None => ended.next().map(|(&id, job)| (id, job.summary.clone())),
+                Some((&id, job)) => Some((id, job.summary())).filter(|it| filter.passes(&it.1)),
+                None => match ended.next() {
+                    Some((&id, job)) => filter
+                        .passes(&job.summary)
+                        .then(|| (id, job.summary.clone())),
+                    None => break,
+                },
             };
             let Some(next) = next else {
-                break;
+                continue;
             };
             total += next.1.encoded_len();
             found.push(next);
@@ -71,11 +130,19 @@ impl Core {
         found
     }
 
-    /// Tasks of a job in memory from one on.
-    pub fn tasks(&self, id: Uuid, from: u32, limit: usize) -> Option<Vec<v1::Task>> {
+    /// Tasks of a job in memory from one on, with their numbers: at most `limit`, in one of these
+    /// states of the contract, or in any where there are none.
+    pub fn tasks(
+        &self,
+        id: Uuid,
+        from: u32,
+        limit: usize,
+        states: &BTreeSet<i32>,
+    ) -> Option<Vec<(u32, v1::Task)>> {
         let job = self.jobs.get(&id)?;
-        let last = job.tasks.len().min((from as usize).saturating_add(limit));
-        Some((from as usize..last).map(|n| job.task(n as u32)).collect())
+        let tasks = (from..job.tasks.len() as u32).map(|n| (n, job.task(n)));
+        let wanted = |it: &(u32, v1::Task)| states.is_empty() || states.contains(&it.1.state);
+        Some(tasks.filter(wanted).take(limit).collect())
     }
 
     /// How a job's running tasks go.

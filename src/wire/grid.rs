@@ -265,6 +265,7 @@ impl From<SweptGrid> for v1::Grid {
             seed: grid.seed,
             noise_corpus: swept.corpus.unwrap_or_default(),
             compat: compat_to_proto(swept.compat).into(),
+            peak: None,
         }
     }
 }
@@ -294,6 +295,7 @@ mod tests {
 
     fn sent() -> v1::Grid {
         v1::Grid {
+            peak: None,
             fact: Some(v1::Fact {
                 subject_start: None,
                 prompt: "The Louvre is in".into(),
@@ -344,6 +346,7 @@ mod tests {
             let (token_ids, tokens): (Vec<u32>, Vec<String>) = tokens.into_iter().unzip();
             let windowed = matches!(kind, v1::Kind::Mlp | v1::Kind::Attn);
             v1::Grid {
+                peak: None,
                 fact: Some(v1::Fact {
                     subject_start: None,
                     prompt: texts.0.clone(),

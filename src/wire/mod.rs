@@ -4,6 +4,7 @@
 //! [`crate::causal`], [`crate::edit`] and [`crate::eval`] know nothing of the contract and the contract
 //! nothing of them; this is the one place that knows both.
 
+mod averages;
 mod edit;
 mod eval;
 mod grid;
@@ -12,9 +13,10 @@ mod outcome;
 mod text;
 mod words;
 
+pub use averages::{averages, averages_to_proto, peak};
 pub use edit::{describe, gates, parameters, step_to_proto};
 pub use eval::{answer_to_proto, record, score, score_to_proto, set as eval_set};
 pub use grid::{Error, SweptGrid, compat, compat_to_proto, engine, kind, kind_to_proto};
 pub use outcome::{not_finite, objects_of, out_of_range};
 pub use text::{LONGEST_MESSAGE, shortened};
-pub use words::{KINDS, class_name, kind_name, named_kind};
+pub use words::{KINDS, class_name, job_kind, kind_name, named_kind};

@@ -28,6 +28,12 @@ pub fn named_kind(name: &str) -> Option<v1::Kind> {
     KINDS.into_iter().find(|&kind| kind_name(kind) == name)
 }
 
+/// What users call a kind of work: `trace`, `mass_edit`.
+pub fn job_kind(kind: v1::JobKind) -> String {
+    let name = kind.as_str_name().to_lowercase();
+    name.trim_start_matches("job_kind_").to_owned()
+}
+
 /// What people, JSON and metrics call a class of failures: `worker_lost`.
 pub fn class_name(class: v1::FailureClass) -> &'static str {
     match class {
@@ -45,6 +51,15 @@ pub fn class_name(class: v1::FailureClass) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_kind_of_work_can_be_listed() {
+        let named = (1..)
+            .map_while(|n| v1::JobKind::try_from(n).ok())
+            .map(job_kind);
+        let named: Vec<String> = named.collect();
+        assert_eq!(named, crate::work::WORDS);
+    }
 
     #[test]
     fn names_of_kinds_read_back_and_the_unspecified_one_has_none() {

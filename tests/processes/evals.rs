@@ -373,6 +373,21 @@ fn more_records_than_a_request_carries_travel_as_an_object() {
     // The records that lie in an object are read again with the job.
     let jobs = site.run(&["job", "list", "--json", "--server", &url], PATIENCE);
     assert_eq!(lines(&jobs)[0]["units"], 2000);
+    for (filters, count) in [
+        (
+            &["--kind", "eval", "--model", "tiny", "--state", "succeeded"][..],
+            1,
+        ),
+        (&["--kind", "mass_edit"], 0),
+        (&["--text", "no such job"], 0),
+    ] {
+        let list = [&["job", "list", "--json", "--server", &url][..], filters].concat();
+        assert_eq!(
+            lines(&site.run(&list, PATIENCE)).len(),
+            count,
+            "{filters:?}"
+        );
+    }
 }
 
 #[test]

@@ -296,7 +296,7 @@ impl Caller {
         let mut request = ListResultsRequest {
             parent: job.to_owned(),
             page_size,
-            page_token: String::new(),
+            ..Default::default()
         };
         let (mut count, mut last) = (0, None);
         loop {

@@ -2,6 +2,7 @@
 //! the fake engine, all in this process.
 #![allow(clippy::disallowed_methods)] // a test owns its tasks
 
+mod lists;
 mod statistics;
 
 use std::sync::Arc;

@@ -19,6 +19,8 @@ use crate::work;
 pub enum Command {
     /// List the jobs, the newest first
     List {
+        #[command(flatten)]
+        wanted: Wanted,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -55,6 +57,47 @@ pub enum Command {
     },
 }
 
+/// Which jobs are listed.
+#[derive(Debug, clap::Args)]
+pub struct Wanted {
+    /// Those in this state: queued, running, held, succeeded, failed or cancelled; may be repeated
+    #[arg(long, value_parser = parse_state)]
+    state: Vec<v1::JobState>,
+    /// Those of this kind: trace, generate, stats, edit, eval or mass_edit
+    #[arg(long, value_parser = parse_kind)]
+    kind: Option<v1::JobKind>,
+    /// Those of this owner
+    #[arg(long)]
+    owner: Option<String>,
+    /// Those on this model
+    #[arg(long)]
+    model: Option<String>,
+    /// Those with this text in their display name, or at the end of their own
+    #[arg(long)]
+    text: Option<String>,
+}
+
+fn parse_state(text: &str) -> Result<v1::JobState, String> {
+    let name = format!("JOB_STATE_{}", text.to_uppercase());
+    let known = v1::JobState::from_str_name(&name);
+    let known = known.filter(|&it| it != v1::JobState::Unspecified);
+    known.ok_or_else(|| {
+        format!("{text:?} is no state: use queued, running, held, succeeded, failed or cancelled")
+    })
+}
+
+fn parse_kind(text: &str) -> Result<v1::JobKind, String> {
+    let name = format!("JOB_KIND_{}", text.to_uppercase());
+    let known = v1::JobKind::from_str_name(&name);
+    let known = known.filter(|&it| it != v1::JobKind::Unspecified);
+    known.ok_or_else(|| format!("{text:?} is no kind: use {}", work::WORDS.join(", ")))
+}
+
+/// A model's resource name, of what users call it.
+fn named(model: String) -> String {
+    format!("models/{}", model.trim_start_matches("models/"))
+}
+
 /// Runs a subcommand.
 pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<ExitCode> {
     let need = match &command {
@@ -64,7 +107,9 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
     let connection = Connection::open(config, need).await?;
     let client = connection.client().clone();
     let done = match command {
-        Command::List { json, .. } => list(&client, json).await.map(|()| ExitCode::SUCCESS),
+        Command::List { wanted, json } => list(&client, wanted, json)
+            .await
+            .map(|()| ExitCode::SUCCESS),
         Command::Show { job, json, .. } => {
             (show(&client, &job, json).await).map(|()| ExitCode::SUCCESS)
         }
@@ -115,8 +160,16 @@ fn what(job: &v1::Job) -> String {
     }
 }
 
-async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
-    let jobs = client.all_jobs().await?;
+async fn list(client: &Client, wanted: Wanted, json: bool) -> anyhow::Result<()> {
+    let filters = v1::ListJobsRequest {
+        states: wanted.state.iter().map(|&state| state as i32).collect(),
+        owner: wanted.owner.unwrap_or_default(),
+        model: wanted.model.map(named).unwrap_or_default(),
+        kind: wanted.kind.unwrap_or_default() as i32,
+        text: wanted.text.unwrap_or_default(),
+        ..Default::default()
+    };
+    let jobs = client.jobs_like(&filters).await?;
     if !json {
         return Ok(output::print_table(&table(&jobs))?);
     }

@@ -197,18 +197,8 @@ pub async fn results(
     client: &Client,
     name: &str,
 ) -> anyhow::Result<(v1::Job, Vec<v1::UnitResult>)> {
-    let get = || async {
-        let request = v1::GetJobRequest {
-            name: name.to_owned(),
-        };
-        client.jobs().get_job(request).await
-    };
-    let job = patiently(get).await?.into_inner().job;
-    let mut job = job.unwrap_or_default();
+    let mut job = job(client, name).await?;
     fetch_parts(client, &mut job).await?;
-    if !is_terminal(job.state()) {
-        say!("the job is {}: these are the results so far", state(&job));
-    }
     let page = |token: String| {
         let name = &job.name;
         patiently(move || client.page_of_results(name, token.clone()))
@@ -219,8 +209,36 @@ pub async fn results(
 
 /// Where the effects of a job peak, over all its facts or over those of one relation.
 pub async fn sites(client: &Client, name: &str, relation: Option<&str>) -> anyhow::Result<Sites> {
-    let (job, found) = results(client, name).await?;
-    Ok(Results::new(&job, &found)?.locate(relation)?)
+    let job = job(client, name).await?;
+    if work::spec::<v1::TraceSpec>(&job).is_none() {
+        return Err(Error::NotTracing { job: job.name }.into());
+    }
+    let ask = || async {
+        let request = v1::GetSweepSummaryRequest {
+            name: job.name.clone(),
+            relation: relation.map(str::to_owned),
+            ..Default::default()
+        };
+        client.jobs().get_sweep_summary(request).await
+    };
+    let summary = patiently(ask).await?.into_inner();
+    Ok(Sites::of(&job, relation, &summary)?)
+}
+
+/// A job; says so where it still runs.
+async fn job(client: &Client, name: &str) -> anyhow::Result<v1::Job> {
+    let get = || async {
+        let request = v1::GetJobRequest {
+            name: name.to_owned(),
+        };
+        client.jobs().get_job(request).await
+    };
+    let job = patiently(get).await?.into_inner().job;
+    let job = job.unwrap_or_default();
+    if !is_terminal(job.state()) {
+        say!("the job is {}: these are the results so far", state(&job));
+    }
+    Ok(job)
 }
 
 /// Fetches the facts or records of a job that lie in an object of their own.

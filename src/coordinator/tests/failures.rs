@@ -200,7 +200,11 @@ fn a_request_repeated_with_its_id_makes_one_job() {
         submit(&mut core, 3, "b"),
         Err(Refusal::RequestIdReused { .. })
     ));
-    assert_eq!(core.jobs_before(None, 10, 1 << 20).len(), 1);
+    assert_eq!(
+        core.jobs_before(None, 10, 1 << 20, &JobFilter::default())
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -267,21 +271,37 @@ fn of_an_ended_job_what_lists_show_is_remembered_and_the_rest_is_in_the_store() 
     world.run(Step::Cancel(1));
     let counts = world.core.census().counts.unwrap();
     assert!(!world.core.has_ended(ids[0]) && world.core.has_ended(ids[1]));
-    assert!(world.core.tasks(ids[1], 0, 1).is_none());
+    assert!(world.core.tasks(ids[1], 0, 1, &BTreeSet::new()).is_none());
     assert_eq!(world.task(ids[1], 0).state(), v1::TaskState::Cancelled);
     for _ in 0..2 {
         // Beside those that are open, and in their order.
-        let listed = world.core.jobs_before(None, 2, 1 << 20);
+        let listed = world
+            .core
+            .jobs_before(None, 2, 1 << 20, &JobFilter::default());
         assert_eq!(
             listed.iter().map(|it| it.0).collect::<Vec<_>>(),
             [ids[2], ids[1]]
         );
         assert_eq!(listed[1].1.state(), JobState::Cancelled);
-        let listed = world.core.jobs_before(Some(ids[1]), 2, 1 << 20);
+        let listed = world
+            .core
+            .jobs_before(Some(ids[1]), 2, 1 << 20, &JobFilter::default());
         assert_eq!(listed.len(), 1);
         // Nothing is looked at that no page has room for.
-        assert_eq!(world.core.jobs_before(None, 3, 1 << 20).len(), 3);
-        assert_eq!(world.core.jobs_before(None, 3, 1).len(), 1);
+        assert_eq!(
+            world
+                .core
+                .jobs_before(None, 3, 1 << 20, &JobFilter::default())
+                .len(),
+            3
+        );
+        assert_eq!(
+            world
+                .core
+                .jobs_before(None, 3, 1, &JobFilter::default())
+                .len(),
+            1
+        );
         assert_eq!(world.core.census().counts.unwrap(), counts);
         // What is asked of it changes nothing.
         assert_eq!(world.apply(Event::Cancel(ids[1])), Ok(Done::Asked));

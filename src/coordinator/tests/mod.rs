@@ -375,7 +375,7 @@ impl World {
     }
 
     fn task(&self, id: Uuid, n: u32) -> v1::Task {
-        let task = |core: &Core| core.tasks(id, n, 1).unwrap().remove(0);
+        let task = |core: &Core| core.tasks(id, n, 1, &BTreeSet::new()).unwrap().remove(0).1;
         match self.core.has_ended(id) {
             true => task(&self.shadow.one(id)),
             false => task(&self.core),

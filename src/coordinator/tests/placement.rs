@@ -13,8 +13,14 @@ pub(super) fn stragglers(world: &mut World, id: Uuid) -> usize {
         world.run(Step::Heartbeat(0));
         world.run(Step::Heartbeat(1));
     }
-    let tasks = world.core.tasks(id, 0, usize::MAX).unwrap();
-    tasks.iter().filter(|task| task.second_epoch > 0).count()
+    let tasks = world
+        .core
+        .tasks(id, 0, usize::MAX, &BTreeSet::new())
+        .unwrap();
+    tasks
+        .iter()
+        .filter(|(_, task)| task.second_epoch > 0)
+        .count()
 }
 
 fn sweep(world: &World, facts: u8, owner: &str, priority: i32) -> NewJob {
@@ -293,7 +299,7 @@ fn a_second_lease_goes_on_when_the_first_is_lost() {
         world.run(Step::Wait(500));
         world.run(Step::Heartbeat(1));
     }
-    let task = world.core.tasks(id, 0, 1).unwrap().remove(0);
+    let task = world.task(id, 0);
     assert_eq!(
         (task.state(), task.worker.as_str()),
         (v1::TaskState::Leased, "workers/w1")

@@ -4,7 +4,6 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::Results;
 use super::averages::edit;
 use super::json::site;
 use crate::causal::Averages;
@@ -15,7 +14,7 @@ use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};
 use crate::plot::text::visible;
 use crate::proto::v1;
-use crate::wire::kind_name;
+use crate::wire::{self, kind_name};
 
 /// The sites of a job's facts.
 pub struct Sites {
@@ -25,30 +24,33 @@ pub struct Sites {
     kinds: Vec<(v1::Kind, Averages)>,
 }
 
-impl Results<'_> {
-    /// Where the effects peak over all facts, or over those of one relation.
+impl Sites {
+    /// What a server found over a sweep's grids.
     ///
     /// # Errors
-    /// [`Error::NothingTraced`] when there is no such fact, and [`Error::Averages`].
-    pub fn locate(&self, relation: Option<&str>) -> Result<Sites, Error> {
-        let wanted = |fact: &v1::Fact| relation.is_none() || fact.relation.as_deref() == relation;
-        let kinds = self.averages_of(wanted)?;
+    /// [`Error::NothingTraced`] when there is no such fact.
+    pub fn of(
+        job: &v1::Job,
+        relation: Option<&str>,
+        summary: &v1::GetSweepSummaryResponse,
+    ) -> Result<Self, Error> {
+        let sent = summary.averages.iter();
+        let kinds = sent.filter_map(|it| Some((it.kind(), wire::averages(it)?)));
+        let kinds: Vec<(v1::Kind, Averages)> = kinds.collect();
         if kinds.is_empty() {
             return Err(Error::NothingTraced {
-                job: self.job.to_owned(),
+                job: job.name.clone(),
                 relation: relation.map(str::to_owned),
             });
         }
-        Ok(Sites {
-            job: self.job.to_owned(),
-            model: self.model.to_owned(),
+        Ok(Self {
+            job: job.name.clone(),
+            model: job.model.trim_start_matches("models/").to_owned(),
             relation: relation.map(str::to_owned),
             kinds,
         })
     }
-}
 
-impl Sites {
     /// For a reader: of every kind the role and layer where its effect is highest, and the layer of
     /// an edit. `width` is the terminal's.
     ///

@@ -32,8 +32,6 @@ const WIDTH: usize = 100;
 
 /// The results of a tracing job, in the order of its units.
 pub struct Results<'a> {
-    /// The job, `jobs/{job}`.
-    job: &'a str,
     /// The model without `models/`.
     model: &'a str,
     /// Facts of the job. Decides how many digits a fact's number has in file names.
@@ -128,7 +126,6 @@ impl<'a> Results<'a> {
         units.sort_by_key(|unit| unit.number);
         units.dedup_by_key(|unit| unit.number);
         Ok(Self {
-            job: &job.name,
             model: job.model.strip_prefix("models/").unwrap_or(&job.model),
             facts: spec.facts.len(),
             missing: total - units.len(),

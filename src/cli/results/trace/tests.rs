@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::proto::v1::job::Spec;
+use crate::wire;
 
 const TOKENS: [&str; 5] = ["The", " Eiffel", " Tower", " is", " in"];
 const LAYERS: usize = 12;
@@ -37,6 +38,7 @@ fn grid(n: usize, kind: v1::Kind) -> v1::Grid {
     };
     let cells = (0..TOKENS.len()).flat_map(|token| (0..LAYERS).map(move |layer| (token, layer)));
     v1::Grid {
+        peak: None,
         fact: Some(fact(n)),
         kind: kind.into(),
         token_ids: (10..10 + TOKENS.len() as u32).collect(),
@@ -68,6 +70,7 @@ fn grid(n: usize, kind: v1::Kind) -> v1::Grid {
 
 fn untraced(n: usize, kind: v1::Kind) -> v1::Grid {
     v1::Grid {
+        peak: None,
         answer: " Rome".into(),
         correct_prediction: false,
         low: 0.0,
@@ -507,11 +510,29 @@ fn averages_as_json_are_those_of_the_grids_with_their_intervals() {
     );
 }
 
+/// Where the effects peak, as a server answers it.
+fn located(
+    job: &v1::Job,
+    results: &Results<'_>,
+    relation: Option<&str>,
+) -> Result<locate::Sites, Error> {
+    let of = |fact: &v1::Fact| relation.is_none() || fact.relation.as_deref() == relation;
+    let averages = results.averages_of(of)?;
+    let sent = averages.iter();
+    let summary = v1::GetSweepSummaryResponse {
+        averages: sent
+            .map(|(_, it)| wire::averages_to_proto(it, None))
+            .collect(),
+        ..Default::default()
+    };
+    locate::Sites::of(job, relation, &summary)
+}
+
 #[test]
 fn a_sweep_says_where_its_effects_peak_and_an_edit_goes() {
     let (job, grids) = relations();
     let results = Results::new(&job, &grids).unwrap();
-    let sites = results.locate(None).unwrap();
+    let sites = located(&job, &results, None).unwrap();
     insta::assert_snapshot!(printed(|out| sites.report(out, None, Colour::Never)));
     let object = |sites: locate::Sites| -> Value {
         serde_json::from_str(&printed(|out| sites.json(out))).unwrap()
@@ -531,12 +552,15 @@ fn a_sweep_says_where_its_effects_peak_and_an_edit_goes() {
             .contains("An edit of these facts belongs in the MLP of layer 4")
     );
 
-    let one = object(results.locate(Some("P131")).unwrap());
+    let one = object(located(&job, &results, Some("P131")).unwrap());
     assert_eq!(
         (&one["relation"], &one["edit"]["effect"]["rows"]),
         (&json!("P131"), &json!(2))
     );
-    let error = results.locate(Some("P9")).err().unwrap().to_string();
+    let error = located(&job, &results, Some("P9"))
+        .err()
+        .unwrap()
+        .to_string();
     assert!(
         error.contains("jobs/j has no traced fact of relation \"P9\""),
         "{error}"
@@ -547,7 +571,8 @@ fn a_sweep_says_where_its_effects_peak_and_an_edit_goes() {
 fn without_mlps_no_edit_is_placed() {
     let job = job(2, &[v1::Kind::Attn]);
     let grids = results(&job, |n, kind| Some(Sent::Grid(grid(n, kind))));
-    let sites = Results::new(&job, &grids).unwrap().locate(None).unwrap();
+    let results = Results::new(&job, &grids).unwrap();
+    let sites = located(&job, &results, None).unwrap();
     let text = printed(|out| sites.report(out, None, Colour::Never));
     assert!(text.contains("--kinds mlp"), "{text}");
 }

@@ -1,0 +1,138 @@
+//! Averages of a sweep between the contract and the code that averages.
+
+use super::{kind, kind_to_proto};
+use crate::causal::{Averages, Grid, Mean, Role};
+use crate::proto::v1;
+
+fn role_to_proto(role: Role) -> v1::TokenRole {
+    match role {
+        Role::FirstSubject => v1::TokenRole::FirstSubject,
+        Role::MiddleSubject => v1::TokenRole::MiddleSubject,
+        Role::LastSubject => v1::TokenRole::LastSubject,
+        Role::FirstSubsequent => v1::TokenRole::FirstSubsequent,
+        Role::Further => v1::TokenRole::Further,
+        Role::Last => v1::TokenRole::Last,
+    }
+}
+
+fn mean_to_proto(mean: &Mean) -> v1::Mean {
+    v1::Mean {
+        rows: mean.rows,
+        mean: mean.mean,
+        half_width: mean.half_width(),
+    }
+}
+
+fn mean(sent: Option<&v1::Mean>) -> Mean {
+    sent.map_or_else(Mean::default, |sent| {
+        Mean::known(sent.rows, sent.mean, sent.half_width)
+    })
+}
+
+/// Averages as they travel; `relation` is the one that they are of, if they are of one.
+pub fn averages_to_proto(averages: &Averages, relation: Option<String>) -> v1::KindAverages {
+    let by_role = |(role, means): (Role, &Vec<Mean>)| v1::RoleEffects {
+        role: role_to_proto(role) as i32,
+        by_layer: means.iter().map(mean_to_proto).collect(),
+    };
+    v1::KindAverages {
+        kind: kind_to_proto(averages.kind, averages.severed) as i32,
+        relation,
+        layers: averages.layers as u32,
+        wrong: averages.wrong,
+        clean: Some(mean_to_proto(&averages.high)),
+        corrupted: Some(mean_to_proto(&averages.low)),
+        total_effect: Some(mean_to_proto(&averages.total_effect)),
+        roles: (Role::ALL.into_iter().zip(&averages.indirect_effect))
+            .map(by_role)
+            .collect(),
+    }
+}
+
+/// Averages as they came; none of a kind, a role or a number of layers that there is not.
+pub fn averages(sent: &v1::KindAverages) -> Option<Averages> {
+    let (kind, severed) = kind(sent.kind())?;
+    let layers = sent.layers as usize;
+    let in_order = Role::ALL.iter().zip(&sent.roles);
+    let fits = sent.roles.len() == Role::ALL.len()
+        && in_order.into_iter().all(|(&role, sent)| {
+            sent.role() == role_to_proto(role) && sent.by_layer.len() == layers
+        });
+    let of_role = |role: &v1::RoleEffects| role.by_layer.iter().map(|it| mean(Some(it))).collect();
+    fits.then(|| Averages {
+        kind,
+        severed,
+        layers,
+        wrong: sent.wrong,
+        high: mean(sent.clean.as_ref()),
+        low: mean(sent.corrupted.as_ref()),
+        total_effect: mean(sent.total_effect.as_ref()),
+        indirect_effect: sent.roles.iter().map(of_role).collect(),
+    })
+}
+
+/// Where a grid's effect is highest; none where nothing was traced.
+pub fn peak(grid: &Grid) -> Option<v1::GridPeak> {
+    let low = grid.low?;
+    let (token, layer, score) = grid.peak()?;
+    Some(v1::GridPeak {
+        token: token as u32,
+        layer: layer as u32,
+        effect: score - low,
+        role: Role::of(grid, token).map_or(0, |role| role_to_proto(role) as i32),
+        text: grid.tokens.get(token)?.text.clone(),
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::causal::grid::tests::grid;
+
+    #[test]
+    fn averages_come_back_with_their_intervals() {
+        let rows: Vec<&[f64]> = vec![&[0.5, 0.2], &[0.3, 0.1], &[0.9, 0.4], &[0.2, 0.2]];
+        let grids = [grid(0..2, 0.9, 0.1, &rows), grid(1..3, 0.7, 0.15, &rows)];
+        let made = Averages::over(&grids).unwrap().unwrap();
+        let sent = averages_to_proto(&made, Some("P17".to_owned()));
+        let back = averages(&sent).unwrap();
+        assert_eq!((back.kind, back.layers), (made.kind, made.layers));
+        for role in Role::ALL {
+            for (back, made) in back.role(role).iter().zip(made.role(role)) {
+                assert_eq!((back.rows, back.mean), (made.rows, made.mean));
+                let halves = back.half_width().zip(made.half_width());
+                if let Some((one, other)) = halves {
+                    assert!((one - other).abs() < 1e-12, "{one} {other}");
+                }
+            }
+        }
+        assert_eq!(back.locate().unwrap().layer, made.locate().unwrap().layer);
+        // What fits no table of averages is none.
+        let mut short = sent.clone();
+        short.roles.pop();
+        assert!(averages(&short).is_none());
+        let mut uneven = sent;
+        uneven.roles[2].by_layer.pop();
+        assert!(averages(&uneven).is_none());
+    }
+
+    #[test]
+    fn a_peak_says_what_its_token_is_to_the_subject() {
+        let of = |subject, at: usize| {
+            let rows: Vec<Vec<f64>> = (0..5).map(|n| vec![0.1, f64::from(n == at)]).collect();
+            let rows: Vec<&[f64]> = rows.iter().map(Vec::as_slice).collect();
+            let peak = peak(&grid(subject, 0.9, 0.1, &rows)).unwrap();
+            assert_eq!((peak.token as usize, peak.layer), (at, 1));
+            assert!((peak.effect - 0.9).abs() < 1e-12);
+            peak.role()
+        };
+        assert_eq!(of(1..2, 1), v1::TokenRole::LastSubject);
+        assert_eq!(of(0..3, 0), v1::TokenRole::FirstSubject);
+        assert_eq!(of(0..3, 1), v1::TokenRole::MiddleSubject);
+        assert_eq!(of(2..5, 4), v1::TokenRole::LastSubject);
+        assert_eq!(of(0..2, 4), v1::TokenRole::Last);
+        assert_eq!(of(0..2, 2), v1::TokenRole::FirstSubsequent);
+        assert_eq!(of(0..1, 2), v1::TokenRole::Further);
+    }
+}
