@@ -22,8 +22,8 @@ use futures::StreamExt;
 use palimpsest::api::server;
 use palimpsest::client::Client;
 use palimpsest::coordinator::{
-    CommittedResult, Coordinator, Done, Event, LeaseKey, Limits, NewJob, Session, is_terminal,
-    tasks,
+    CommittedResult, Coordinator, Done, Event, JobFilter, LeaseKey, Limits, NewJob, Session,
+    is_terminal, tasks,
 };
 use palimpsest::proto::v1::connect_request::Message as Request;
 use palimpsest::proto::v1::connect_response::Message as Response;
@@ -269,7 +269,7 @@ async fn restart(folder: &Path) -> Result<()> {
     let opened = start.elapsed().as_secs_f64();
     let (coordinator, _actor) = Coordinator::start(store, Limits::default())?;
     let newest = coordinator
-        .inspect(|core| core.jobs_before(None, 1, 0))
+        .inspect(|core| core.jobs_before(None, 1, 0, &JobFilter::default()))
         .await?;
     let seconds = start.elapsed().as_secs_f64();
     let counts = newest.first().and_then(|(_, job)| job.counts);
