@@ -125,6 +125,9 @@ if [ $transformers = yes ]; then
 fi
 
 if [ $build = no ]; then
+  # For the tests of the Python package: what it makes frames of, and what checks its types.
+  venv "$cache/package" grpcio==1.80.0 protobuf==6.33.6 numpy==2.2.6 pandas==2.3.3 xarray==2025.6.1 mypy==1.19.1
+  link package "$cache/package" || true
   # For the tests with objects in a bucket: an S3 server.
   venv "$cache/moto" 'moto[s3]==5.1.22' flask==3.1.3 flask-cors==6.0.5
   link moto "$cache/moto" || true

@@ -32,6 +32,11 @@ RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 stage "examples in the documentation"
 cargo test --locked --doc
 
+# Its tests start the program themselves: a coordinator, a worker, and a tiny model.
+stage "the Python package"
+cargo build --locked
+(cd src/python && ../../.deps/package/bin/mypy --no-incremental && ../../.deps/package/bin/python -m unittest)
+
 # Last, so that the run closes on how many tests there were. All of them run, so that one run
 # names all that fails.
 stage tests

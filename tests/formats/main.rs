@@ -5,3 +5,4 @@ mod facts;
 mod npz;
 mod plot_svg;
 mod plot_terminal;
+mod python_package;

@@ -1,0 +1,57 @@
+"""What differs between the two clients beyond the words async and await: written twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from ..settings import Settings
+
+OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_receive_message_length", 8 << 20),
+    ("grpc.max_send_message_length", 8 << 20),
+    # The command line takes no proxy either: a coordinator is a machine of one's own.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+]
+
+
+def open_channel(settings: Settings) -> Any:
+    """A channel to a coordinator."""
+    if not settings.is_secure:
+        return grpc.aio.insecure_channel(settings.target, options=OPTIONS)
+    credentials = grpc.ssl_channel_credentials(*settings.tls())
+    return grpc.aio.secure_channel(settings.target, credentials, options=OPTIONS)
+
+
+async def sleep(seconds: float) -> None:
+    """Waits."""
+    await asyncio.sleep(seconds)
+
+
+async def run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Runs a program: its status, and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode(errors="replace")
+
+
+def feed(messages: Iterable[Any]) -> Any:
+    """Messages as a call that takes a stream wants them."""
+
+    async def give() -> Any:
+        for message in messages:
+            yield message
+
+    return give()

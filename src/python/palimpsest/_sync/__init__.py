@@ -1,0 +1,1 @@
+"""The client whose calls block. Made from ``_async`` by ``unasync.py``."""

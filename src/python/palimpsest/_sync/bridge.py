@@ -1,0 +1,43 @@
+"""What differs between the two clients beyond the words async and await: written twice."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+
+from .._async.bridge import OPTIONS
+from ..settings import Settings
+
+
+def open_channel(settings: Settings) -> Any:
+    """A channel to a coordinator."""
+    if not settings.is_secure:
+        return grpc.insecure_channel(settings.target, options=OPTIONS)
+    credentials = grpc.ssl_channel_credentials(*settings.tls())
+    return grpc.secure_channel(settings.target, credentials, options=OPTIONS)
+
+
+def sleep(seconds: float) -> None:
+    """Waits."""
+    time.sleep(seconds)
+
+
+def run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Runs a program: its status, and what it said."""
+    done = subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+def feed(messages: Iterable[Any]) -> Any:
+    """Messages as a call that takes a stream wants them."""
+    return iter(messages)

@@ -1,0 +1,204 @@
+# Made from _async/client.py by unasync.py: change that one.
+"""A connection to a coordinator."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from .. import errors, wire
+from ..settings import Settings
+from ..values import JobSummary, ModelInfo, Status, Worker, last
+from ..wire import v1
+from . import bridge
+from .audit import Audit
+from .jobs import handle
+from .model import Model
+from .transport import Transport
+
+
+class Client:
+    """A connection to a coordinator, and what one does with it.
+
+    Args:
+        settings: where it is, and what it is shown.
+        patience: seconds that a coordinator which does not answer is waited for, by calls that
+            may be repeated and while a job is watched.
+    """
+
+    def __init__(self, settings: Settings, *, patience: float = 60.0) -> None:
+        self.settings = settings.check()
+        self._transport = Transport(self.settings, patience)
+        #: The audit log.
+        self.audit = Audit(self._transport)
+
+    def open(self) -> None:
+        """Connects, so that what is wrong with the address or the credentials shows at once.
+
+        Raises:
+            NoServer: nobody answers.
+            Unauthenticated: the coordinator does not know who calls.
+        """
+        self._transport.open()
+        try:
+            self.status(timeout=10.0, patience=0.0)
+        except (errors.Unavailable, errors.Timeout) as error:
+            self.close()
+            raise errors.NoServer(
+                f"no coordinator answers at {self.settings.server} ({error.message}): is "
+                "'palimpsest serve' running there?"
+            ) from error
+
+    def close(self) -> None:
+        """Ends the connection. Jobs go on."""
+        self._transport.close()
+
+    def __enter__(self) -> Client:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def status(self, timeout: float = 30.0, patience: float | None = None) -> Status:
+        """How the coordinator is, and who it takes the caller for: a line, when printed."""
+        request = v1.GetStatusRequest()
+        told = self._transport.call(
+            "StatusService/GetStatus", request, timeout=timeout, patience=patience
+        )
+        return Status.of(told.status)
+
+    def whoami(self) -> str:
+        """The caller's name, as the audit log has it."""
+        return (self.status()).principal
+
+    def models(self) -> list[ModelInfo]:
+        """The models, by name."""
+        pages = self._transport.pages("ModelService/ListModels", v1.ListModelsRequest(), "models")
+        return [ModelInfo.of(it) for it in pages]
+
+    def model(self, name: str, ref: str = "main") -> Model:
+        """A model at a ref or a version; nothing is asked yet."""
+        return Model(self, name, ref)
+
+    def import_model(self, source: str, name: str | None = None) -> Model:
+        """Imports a checkpoint: a folder or a file that ``palimpsest model import`` takes. That
+        program does it: it reads and digests every tensor.
+
+        Raises:
+            NoServer: the program is not found (``PALIMPSEST_BINARY``, or in ``PATH``).
+            Error: it failed; the message is its own.
+        """
+        known = {it.id for it in self.models()} if name is None else set()
+        program = os.environ.get("PALIMPSEST_BINARY") or shutil.which("palimpsest")
+        if program is None:
+            raise errors.NoServer(
+                "models are imported by the program 'palimpsest', which is not in PATH: put it "
+                "there, name it in PALIMPSEST_BINARY, or run 'palimpsest model import' elsewhere"
+            )
+        if self.settings.token is not None:
+            raise errors.NoServer("give the token as token_file: the program reads it from there")
+        environment = dict(os.environ)
+        for key in ("server", "ca", "certificate", "key", "token_file", "insecure", "user"):
+            value = getattr(self.settings, key)
+            if value:
+                said = str(value).lower() if value is True else str(value)
+                environment[f"PALIMPSEST__CLIENT__{key.upper()}"] = said
+        command = [program, "model", "import", source]
+        command += ["--name", name] if name is not None else []
+        status, said = bridge.run(command, environment)
+        if status != 0:
+            raise errors.Error(said.strip() or f"'palimpsest model import' ended with {status}")
+        if name is None:
+            new = [it.id for it in self.models() if it.id not in known]
+            if len(new) != 1:
+                raise errors.Error(f"which model it is cannot be told: give a name\n{said}")
+            name = new[0]
+        return self.model(name)
+
+    def jobs(
+        self,
+        *,
+        state: str | Sequence[str] = (),
+        owner: str = "",
+        kind: str = "",
+        model: str = "",
+        text: str = "",
+        limit: int | None = 100,
+    ) -> list[JobSummary]:
+        """Jobs, the newest first, that pass all filters.
+
+        Args:
+            text: what is in the display name, or ends the job's name.
+            limit: how many at most; None for all.
+        """
+        states = (state,) if isinstance(state, str) else tuple(state)
+        request = v1.ListJobsRequest(page_size=min(limit or 1000, 1000))
+        # A coordinator that is older gives all: they are filtered here, too.
+        if wire.has_field("ListJobsRequest", "states"):
+            request.states.extend(wire.number("JobState", it) for it in states)
+            request.owner, request.text = owner, text
+            request.model = f"models/{last(model)}" if model else ""
+            request.kind = wire.number("JobKind", kind or None)
+        found: list[JobSummary] = []
+        for message in self._transport.pages("JobService/ListJobs", request, "jobs"):
+            it = JobSummary.of(message)
+            if states and it.state not in states or owner and it.owner != owner:
+                continue
+            if kind and it.kind != kind or model and it.model != last(model):
+                continue
+            if text and text.lower() not in it.display_name.lower() and not it.id.endswith(text):
+                continue
+            found.append(it)
+            if limit is not None and len(found) >= limit:
+                break
+        return found
+
+    def job(self, job: str) -> Any:
+        """A job by its identifier, or the newest: ``job("latest")``. Its class is that of its
+        kind: a ``Sweep``, an ``Evaluation``, ..."""
+        if job == "latest":
+            newest = self.jobs(limit=1)
+            if not newest:
+                raise errors.NotFound("there is no job yet")
+            job = newest[0].id
+        request = v1.GetJobRequest(name=f"jobs/{last(job)}")
+        found = self._transport.call("JobService/GetJob", request)
+        return handle(self, found.job)
+
+    def workers(self) -> list[Worker]:
+        """The workers, and what each does."""
+        request = v1.ListWorkersRequest()
+        pages = self._transport.pages("WorkerService/ListWorkers", request, "workers")
+        found: list[Worker] = []
+        for it in pages:
+            if it.excluded:
+                state = "excluded"
+            elif not it.connected:
+                state = "away"
+            elif it.draining:
+                state = "draining"
+            else:
+                state = "busy" if it.leases else "idle"
+            able = it.capabilities
+            found.append(Worker(last(it.name), state, able.host, able.device, len(it.leases)))
+        return found
+
+    def raw(self, method: str, request: Any) -> Any:
+        """Calls a method of the contract with its own messages:
+        ``raw("JobService/GetJob", wire.v1.GetJobRequest(name=...))``."""
+        return self._transport.call(method, request)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.settings.server}>"
+
+
+

@@ -1,0 +1,225 @@
+"""Averages over facts by the role of a token: the same numbers as the command line's, to the bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from .results import Grid
+    from .svg import Svg
+
+Role: TypeAlias = Literal[
+    "first subject", "middle subject", "last subject", "first subsequent", "further", "last"
+]
+#: All roles, in the order of a prompt.
+ROLES: tuple[Role, ...] = (
+    "first subject",
+    "middle subject",
+    "last subject",
+    "first subsequent",
+    "further",
+    "last",
+)
+_NORMAL = 1.959963984540054
+
+
+def role_tokens(role: Role, subject: slice, tokens: int) -> range:
+    """The tokens of a prompt that have a role; a token may have two."""
+    b, e = subject.start, subject.stop
+    return {
+        "first subject": range(b, b + 1),
+        "middle subject": range(b + 1, max(e - 1, b + 1)),
+        "last subject": range(e - 1, e),
+        "first subsequent": range(e, min(tokens, e + 1)),
+        "further": range(e + 1, max(tokens - 1, e + 1)),
+        "last": range(tokens - 1, tokens),
+    }[role]
+
+
+class Mean(NamedTuple):
+    """A mean with what is known of its error."""
+
+    rows: int
+    mean: float
+    #: Half of the 95 % interval, rows taken as independent; None under two rows.
+    half_width: float | None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval."""
+        if self.half_width is None:
+            return None
+        return self.mean - self.half_width, self.mean + self.half_width
+
+    def __repr__(self) -> str:
+        band = "" if self.half_width is None else f" ± {self.half_width:.3g}"
+        return f"{self.mean:.3g}{band} ({self.rows} rows)"
+
+
+class _Welford:
+    """Means over rows of numbers: sums of squares would cancel."""
+
+    def __init__(self, width: int) -> None:
+        self.rows = 0
+        self.mean: npt.NDArray[np.float64] = np.zeros(width)
+        self.squares: npt.NDArray[np.float64] = np.zeros(width)
+
+    def add(self, row: npt.NDArray[np.float64] | float) -> None:
+        self.rows += 1
+        delta = row - self.mean
+        self.mean = self.mean + delta / self.rows
+        self.squares = self.squares + delta * (row - self.mean)
+
+    def half_width(self) -> npt.NDArray[np.float64] | None:
+        if self.rows < 2:
+            return None
+        half: npt.NDArray[np.float64] = _NORMAL * np.sqrt(
+            self.squares / (self.rows - 1.0) / self.rows
+        )
+        return half
+
+    def at(self, place: int = 0) -> Mean:
+        half = self.half_width()
+        return Mean(
+            self.rows, float(self.mean[place]), None if half is None else float(half[place])
+        )
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an effect peaks."""
+
+    role: Role
+    layer: int
+    effect: Mean
+    #: The layers around whose mean effect lies in the peak's interval.
+    within: range
+
+    def __str__(self) -> str:
+        return f"{self.role} token, layer {self.layer}: {self.effect}"
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Averages of one kind over the facts that the model answered as expected."""
+
+    kind: str
+    relation: str | None
+    layers: int
+    #: Facts that were answered otherwise, and so not taken in.
+    wrong: int
+    clean: Mean
+    corrupted: Mean
+    total_effect: Mean
+    #: Rows of each role, in the order of ``ROLES``.
+    rows: tuple[int, ...]
+    #: Average indirect effects, [role, layer]; NaN for a role that no token had.
+    effect: npt.NDArray[np.float64]
+    #: Half widths of their 95 % intervals, [role, layer]; NaN under two rows.
+    half_width: npt.NDArray[np.float64]
+
+    @classmethod
+    def over(cls, grids: Iterable[Grid], relation: str | None = None) -> Averages | None:
+        """The averages over grids of one kind, in their order; None over none."""
+        made: _Sums | None = None
+        for grid in grids:
+            made = made or _Sums(grid)
+            made.add(grid)
+        return None if made is None else made.averages(relation)
+
+    def mean(self, role: Role, layer: int) -> Mean:
+        """The average indirect effect of a role at a layer."""
+        at = ROLES.index(role)
+        half = float(self.half_width[at, layer])
+        return Mean(
+            self.rows[at], float(self.effect[at, layer]), None if math.isnan(half) else half
+        )
+
+    def peak(self, role: Role) -> Site | None:
+        """The layer where a role's effect is highest, the first of equals."""
+        at = ROLES.index(role)
+        if self.rows[at] == 0 or self.layers == 0:
+            return None
+        layer = int(np.argmax(self.effect[at]))
+        effect = self.mean(role, layer)
+        first = last = layer
+        if effect.interval is not None:
+            least = effect.interval[0]
+            while first > 0 and self.effect[at, first - 1] >= least:
+                first -= 1
+            while last + 1 < self.layers and self.effect[at, last + 1] >= least:
+                last += 1
+        return Site(role, layer, effect, range(first, last + 1))
+
+    def locate(self) -> Site | None:
+        """The role and layer with the highest effect; None when no fact was taken in."""
+        best: Site | None = None
+        for role in ROLES:
+            site = self.peak(role)
+            if site is not None and (best is None or site.effect.mean > best.effect.mean):
+                best = site
+        return best
+
+    def plot(self) -> Svg:
+        """Curves over layers with their 95 % bands, one a role: figure 2 of the paper."""
+        from .svg import curves_of_averages
+
+        return curves_of_averages(self)
+
+    def __repr__(self) -> str:
+        of = f", {self.relation}" if self.relation else ""
+        site = self.locate()
+        peak = f"; peaks at the {site}" if site else ""
+        return f"<{self.kind}{of}: total effect {self.total_effect}{peak}>"
+
+    def _repr_svg_(self) -> str:
+        return str(self.plot())
+
+
+class _Sums:
+    def __init__(self, like: Grid) -> None:
+        self.kind, self.layers, self.wrong = like.kind, like.layers, 0
+        self.runs = [_Welford(1) for _ in range(3)]
+        self.roles = [_Welford(self.layers) for _ in ROLES]
+
+    def add(self, grid: Grid) -> None:
+        if not grid.correct:
+            self.wrong += 1
+            return
+        if self.layers == 0:  # the first grids were of facts that were not traced
+            self.layers = grid.layers
+            self.roles = [_Welford(self.layers) for _ in ROLES]
+        if (grid.kind, grid.layers) != (self.kind, self.layers):
+            raise ValueError(
+                f"{grid.prompt!r} is of {grid.kind} in {grid.layers} layers, others are of "
+                f"{self.kind} in {self.layers}: average them apart"
+            )
+        for mean, value in zip(
+            self.runs, (grid.clean, grid.corrupted, grid.clean - grid.corrupted)
+        ):
+            mean.add(value)
+        for role, sums in zip(ROLES, self.roles):
+            for token in role_tokens(role, grid.subject, len(grid.tokens)):
+                sums.add(grid.scores[token] - grid.corrupted)
+
+    def averages(self, relation: str | None) -> Averages:
+        nothing = np.full(self.layers, np.nan)
+        halves = [it.half_width() for it in self.roles]
+        return Averages(
+            kind=self.kind,
+            relation=relation,
+            layers=self.layers,
+            wrong=self.wrong,
+            clean=self.runs[0].at(),
+            corrupted=self.runs[1].at(),
+            total_effect=self.runs[2].at(),
+            rows=tuple(it.rows for it in self.roles),
+            effect=np.stack([it.mean if it.rows else nothing for it in self.roles]),
+            half_width=np.stack([nothing if it is None else it for it in halves]),
+        )

@@ -1,0 +1,335 @@
+"""What comes out of jobs: grids as arrays, completions, edits with their probes, measures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from . import wire
+from .averages import ROLES, Role, role_tokens
+from .facts import Rewrite
+
+if TYPE_CHECKING:
+    from .svg import Svg
+
+Kind: TypeAlias = Literal["hidden", "mlp", "attn", "hidden_severed_mlp", "hidden_severed_attn"]
+Array: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a unit has no result."""
+
+    unit: int
+    #: "transient", "worker_lost", "out_of_memory", "invalid", "poison", ...
+    failure_class: str
+    message: str
+
+
+class Peak(NamedTuple):
+    """The cell of a grid with the highest effect."""
+
+    token: str
+    #: Its token's place in the prompt.
+    at: int
+    layer: int
+    effect: float
+    role: Role | None
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """One fact and one kind of state: p(answer) with each state restored, by token and layer."""
+
+    unit: int
+    prompt: str
+    #: The subject as it was asked; ``subject`` says which tokens it is.
+    subject_text: str
+    attribute: str | None
+    relation: str | None
+    id: str | None
+    kind: str
+    tokens: tuple[str, ...]
+    token_ids: tuple[int, ...]
+    #: The subject's tokens.
+    subject: slice
+    answer: str
+    answer_id: int
+    #: False when another answer was expected: then the fact was not traced.
+    correct: bool
+    #: p(answer) in the clean run, and its mean over the corrupted run (NaN when not traced).
+    clean: float
+    corrupted: float
+    layers: int
+    #: p(answer) with the cell restored, [token, layer]; empty when not traced. Read-only.
+    scores: Array = field(repr=False)
+    window: int
+    samples: int
+    noise: str
+    noise_scale: float
+    seed: int
+    model: str = ""
+    _peak: Peak | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, unit: int, message: Any, model: str = "") -> Grid:
+        """A grid from the contract's."""
+        fact, layers = message.fact, message.layers
+        scores = np.array(message.scores, dtype=np.float64).reshape(
+            (-1, layers) if len(message.scores) else (0, layers)
+        )
+        scores.flags.writeable = False
+        tokens = tuple(message.tokens)
+        peak = None
+        if wire.has_field("Grid", "peak") and message.HasField("peak"):
+            it = message.peak
+            subject = slice(message.subject_begin, message.subject_end)
+            text = tokens[it.token] if it.token < len(tokens) else getattr(it, "text", "")
+            role = _role_of(it.token, subject, len(tokens)) if tokens else _role_word(it)
+            peak = Peak(text, it.token, it.layer, it.effect, role)
+        return cls(
+            unit=unit,
+            prompt=fact.prompt,
+            subject_text=fact.subject,
+            attribute=wire.optional(fact, "attribute"),
+            relation=wire.optional(fact, "relation"),
+            id=wire.optional(fact, "id"),
+            kind=wire.word(message, "kind"),
+            tokens=tokens,
+            token_ids=tuple(message.token_ids),
+            subject=slice(message.subject_begin, message.subject_end),
+            answer=message.answer,
+            answer_id=message.answer_id,
+            correct=message.correct_prediction,
+            clean=message.high,
+            corrupted=message.low if message.correct_prediction else math.nan,
+            layers=layers,
+            scores=scores,
+            window=message.window,
+            samples=message.samples,
+            noise=message.noise,
+            noise_scale=message.noise_scale,
+            seed=message.seed,
+            model=model,
+            _peak=peak,
+        )
+
+    @property
+    def effect(self) -> Array:
+        """What restoring each cell brings back, p - corrupted: [token, layer]."""
+        made: Array = self.scores - self.corrupted
+        made.flags.writeable = False
+        return made
+
+    @property
+    def roles(self) -> tuple[tuple[Role, ...], ...]:
+        """What each token is to the subject; a token may be two things."""
+        return tuple(
+            tuple(role for role in ROLES if at in role_tokens(role, self.subject, len(self.tokens)))
+            for at in range(len(self.tokens))
+        )
+
+    @property
+    def peak(self) -> Peak | None:
+        """The cell with the highest effect, the first of equals; None when not traced."""
+        if self._peak is not None or self.scores.size == 0:
+            return self._peak
+        token, layer = np.unravel_index(int(np.nanargmax(self.scores)), self.scores.shape)
+        role = _role_of(int(token), self.subject, len(self.tokens))
+        effect = float(self.scores[token, layer] - self.corrupted)
+        return Peak(self.tokens[token], int(token), int(layer), effect, role)
+
+    def svg(self, ceiling: float | None = None) -> Svg:
+        """The heat map, as the command line draws it. ``ceiling``: the top of its scale."""
+        from .svg import map_of_grid
+
+        return map_of_grid(self, ceiling)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        bundle = {"text/plain": str(self)}
+        if self.scores.size:
+            bundle["text/html"] = str(self.svg())
+        return bundle
+
+    def __str__(self) -> str:
+        peak = self.peak
+        said = f"{self.kind}: {self.answer!r} {self.clean:.3f} clean"
+        if peak is None:
+            return f"<{said}; not traced: {self.attribute!r} was expected>"
+        return (
+            f"<{said}, {self.corrupted:.3f} corrupted; peaks at {peak.token!r}, layer {peak.layer}: "
+            f"{peak.effect:.3f}>"
+        )
+
+
+#: Where a token has two roles, the one that says more of it.
+_FIRST_SAID: tuple[Role, ...] = (
+    "last subject",
+    "first subject",
+    "middle subject",
+    "last",
+    "first subsequent",
+    "further",
+)
+
+
+def _role_of(token: int, subject: slice, tokens: int) -> Role | None:
+    return next((it for it in _FIRST_SAID if token in role_tokens(it, subject, tokens)), None)
+
+
+def _role_word(peak: Any) -> Role | None:
+    said = wire.word(peak, "role").replace("_", " ") if hasattr(peak, "role") else ""
+    return next((role for role in ROLES if role == said), None)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model adds to a prompt."""
+
+    prompt: str
+    text: str
+    token_ids: tuple[int, ...]
+    #: Whether the model ended the text itself.
+    ended: bool
+
+    def __str__(self) -> str:
+        return self.prompt + self.text
+
+
+class Probe(NamedTuple):
+    """What a prompt gave before and after an edit: probabilities a token."""
+
+    #: "rewrite", "paraphrase" or "neighbour".
+    kind: str
+    prompt: str
+    new_before: float
+    new_after: float
+    true_before: float | None
+    true_after: float | None
+
+    @classmethod
+    def of(cls, message: Any) -> Probe:
+        """A probe from the contract's."""
+        return cls(
+            wire.word(message, "kind"),
+            message.prompt,
+            message.new_before,
+            message.new_after,
+            wire.optional(message, "true_before"),
+            wire.optional(message, "true_after"),
+        )
+
+
+class Step(NamedTuple):
+    """A step of an edit's optimisation, before its update."""
+
+    loss: float
+    #: The new target's negative log-probability, nats a token, and its probability.
+    nll: float
+    probability: float
+    drift: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A fact of an edit of many, measured before and after."""
+
+    unit: int
+    rewrite: Rewrite
+    probes: tuple[Probe, ...]
+    #: How far what is said after each neighbour has moved, in nats.
+    neighbour_drifts: tuple[float, ...]
+
+    @classmethod
+    def of(cls, unit: int, message: Any) -> Measured:
+        """A measured fact from the contract's."""
+        return cls(
+            unit,
+            rewrite_of(message.request),
+            tuple(Probe.of(it) for it in message.probes),
+            tuple(message.neighbour_drifts),
+        )
+
+
+class Score(NamedTuple):
+    """What a version thinks of an object, or of a text."""
+
+    #: Mean negative log-probability, nats a token.
+    nll: float
+    tokens: int
+    #: Tokens that are the likeliest where they stand.
+    likeliest: int
+
+
+class Answer(NamedTuple):
+    """What a prompt of an evaluation gave."""
+
+    kind: str
+    new: Score | None
+    true: Score | None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a version answers to a record."""
+
+    #: ES, EM, PS, PM, NS, NM and GE of CounterFact; EA, PA, NA and GE of zsRE.
+    figures: dict[str, float]
+    answers: tuple[Answer, ...]
+    texts: tuple[str, ...]
+    #: Of a text: what it thinks of every token after the first.
+    text: Score | None
+
+    @classmethod
+    def of(cls, message: Any) -> Measure:
+        """A measure from the contract's."""
+        return cls(
+            {it.key: it.value for it in message.figures},
+            tuple(
+                Answer(wire.word(it, "kind"), _score(it, "new_object"), _score(it, "true_object"))
+                for it in message.answers
+            ),
+            tuple(message.texts),
+            _score(message, "text"),
+        )
+
+
+def _score(message: Any, name: str) -> Score | None:
+    found = wire.optional(message, name)
+    return None if found is None else Score(found.nll, found.tokens, found.likeliest)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A record on a version."""
+
+    unit: int
+    measured: Measure
+    #: With an edit for each record: what the version answers without it.
+    before: Measure | None
+
+    @classmethod
+    def of(cls, unit: int, message: Any) -> Evaluated:
+        """An evaluated record from the contract's."""
+        before = Measure.of(message.before) if message.HasField("before") else None
+        return cls(unit, Measure.of(message.measured), before)
+
+
+def rewrite_of(message: Any) -> Rewrite:
+    """A fact to rewrite from the contract's."""
+    return Rewrite(
+        prompt=message.prompt,
+        subject=message.subject,
+        target=message.target_new,
+        true=wire.optional(message, "target_true"),
+        id=wire.optional(message, "id"),
+    )
+
+
+def failure_of(unit: int, message: Any) -> Failure:
+    """A failure from the contract's."""
+    return Failure(unit, wire.word(message, "failure_class"), message.message)

@@ -1,0 +1,398 @@
+"""Against a coordinator and a worker: what a researcher does in a day."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+import unittest
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+import palimpsest as pal
+from palimpsest._sync.job import Job
+from palimpsest._sync.transport import Transport
+from palimpsest.svg import map_of_averages
+
+from .site import FIXTURES, Site, program, site
+
+PROMPT, SUBJECT = "The Castle of Aster stands in the city of", "Castle of Aster"
+SETTINGS: dict[str, Any] = {"noise": 0.5, "samples": 4, "window": 3}
+FACTS = [
+    {"id": "aster", "prompt": PROMPT, "subject": SUBJECT, "relation": "P131"},
+    {"id": "brume", "prompt": "The Tower of Brume lies in the town of", "subject": "Tower of Brume"},
+    {"id": "wrong", "prompt": PROMPT, "subject": SUBJECT, "attribute": "Nowhere"},
+]
+
+
+class WithServer(unittest.TestCase):
+    site: Site
+    client: pal.Client
+    model: pal.Model
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.site = site()
+        cls.client = pal.connect(cls.site.url, user="ada")
+        cls.addClassCleanup(cls.client.close)
+        cls.model = cls.client.model("llama")
+
+    def cli(self, *arguments: str) -> str:
+        return self.site.run(*arguments, "--server", self.site.url)
+
+
+class Traces(WithServer):
+    def test_a_trace_gives_the_grids_that_transformers_gives(self) -> None:
+        import json
+
+        kinds = ["hidden", "mlp", "attn", "hidden_severed_mlp"]
+        sweep = self.model.trace(PROMPT, subject=SUBJECT, kinds=kinds, **SETTINGS)
+        expected = json.loads((FIXTURES / "llama/causal.json").read_text())
+        theirs = expected["scores"]
+        for kind, name in zip(kinds, ["hidden", "mlp", "attn", "hidden_mlp_severed"]):
+            grid = sweep.grid(kind=kind)
+            self.assertEqual(list(grid.token_ids), expected["token_ids"])
+            self.assertEqual([grid.subject.start, grid.subject.stop], expected["subject_span"])
+            np.testing.assert_allclose(grid.scores, theirs[name], atol=1e-5)
+            np.testing.assert_array_equal(grid.effect, grid.scores - grid.corrupted)
+            peak = grid.peak
+            assert peak is not None
+            self.assertEqual(peak.effect, grid.effect.max())
+        shown = sweep._repr_mimebundle_()["text/html"]
+        self.assertEqual(shown.count("<svg"), 4)
+        self.assertNotIn("<script", shown)
+        with self.assertRaisesRegex(LookupError, "hidden_severed_attn was not traced"):
+            sweep.grid(kind="hidden_severed_attn")
+
+    def test_figures_and_averages_are_those_of_the_command_line(self) -> None:
+        one = self.model.trace(PROMPT, subject=SUBJECT, **SETTINGS)
+        self.cli("job", "results", one.id, "--svg", "one")
+        for kind in ("hidden", "mlp", "attn"):
+            [file] = (self.site.folder / "one").glob(f"*_{kind}.svg")
+            self.assertEqual(file.read_text(), one.grid(kind=kind).svg(), kind)
+        several = self.model.trace(FACTS, **SETTINGS)
+        self.cli("job", "results", several.id, "--averages", "--svg", "several")
+        for made in several.averages():
+            folder = self.site.folder / "several"
+            file = folder / f"averages_{made.kind}.svg"
+            self.assertEqual(file.read_text(), map_of_averages(made), made.kind)
+            file = folder / f"averages_{made.kind}_curves.svg"
+            self.assertEqual(file.read_text(), made.plot(), made.kind)
+        located = several.locate()
+        self.assertEqual(located.role, "last subject")
+        relations = several.averages(by="relation")
+        self.assertEqual(relations.of("mlp", "P131").total_effect.rows, 1)
+        if "JobService/GetSweepSummary" in pal.wire.METHODS:
+            self.compare_summary(several)
+
+    def compare_summary(self, sweep: pal.Sweep) -> None:
+        try:
+            told = sweep.summary()
+        except pal.Error as error:
+            if error.code == "UNIMPLEMENTED":
+                self.skipTest("the program is older than the package")
+            raise
+        for theirs, ours in zip(told.averages, sweep.averages(), strict=True):
+            self.assertEqual((theirs.kind, theirs.wrong), (ours.kind, ours.wrong))
+            self.assertEqual(theirs.total_effect, ours.total_effect)
+            np.testing.assert_array_equal(theirs.effect, ours.effect)
+            np.testing.assert_array_equal(theirs.half_width, ours.half_width)
+
+    def test_results_can_be_had_in_part(self) -> None:
+        sweep = self.model.trace(FACTS, kinds=["mlp", "attn"], **SETTINGS)
+        self.assertEqual([g.unit for g in sweep.grids(kind="attn")], [1, 3, 5])
+        self.assertEqual([g.unit for g in sweep.grids(correct=False)], [4, 5])
+        self.assertEqual([g.unit for g in sweep.grids(relation="P131")], [0, 1])
+        whole = sweep.grids(kind="mlp")
+        peaks = sweep.peaks(kind="mlp")
+        self.assertEqual([g.peak for g in peaks], [g.peak for g in whole])
+        self.assertEqual(sweep.failures(), [])
+        self.assertEqual(sum(task.units for task in sweep.tasks(["done"])), 6)
+        again = self.client.job(sweep.id)
+        self.assertIsInstance(again, pal.Sweep)
+        self.assertEqual(len(again.grids()), 6)
+        listed = self.client.jobs(kind="trace", state="succeeded", model="llama", owner="ada")
+        self.assertIn(sweep.id, [job.id for job in listed])
+        self.assertEqual(self.client.jobs(kind="eval", text="no such"), [])
+
+    def test_frames_have_what_grids_have(self) -> None:
+        try:
+            import pandas  # noqa: F401
+            import xarray  # noqa: F401
+        except ImportError:
+            self.skipTest("no pandas, or no xarray")
+        sweep = self.model.trace(FACTS, kinds=["mlp", "attn"], **SETTINGS)
+        frame = sweep.to_pandas()
+        self.assertEqual(list(frame.query("correct and kind == 'mlp'").unit), [0, 2])
+        grid = sweep.grid(0, "attn")
+        long = sweep.to_pandas(long=True)
+        cell = long[(long.unit == 1) & (long.token == 3) & (long.layer == 2)]
+        self.assertEqual(cell.effect.item(), grid.effect[3, 2])
+        data = sweep.to_xarray()
+        self.assertEqual(dict(data.sizes), {"fact": 3, "kind": 2, "role": 6, "layer": 3})
+        last = data.effect.sel(fact=0, kind="attn", role="last")
+        np.testing.assert_array_equal(last, grid.effect[-1])
+        padded = sweep.to_xarray(align="pad")
+        np.testing.assert_array_equal(
+            padded.effect.sel(fact=0, kind="attn")[: len(grid.tokens)], grid.effect
+        )
+
+    def test_many_facts_travel_as_an_object(self) -> None:
+        fact = pal.Fact(PROMPT, SUBJECT, attribute="Nowhere")
+        padded = [
+            pal.Fact(PROMPT, SUBJECT, attribute=f"Nowhere {n} {'x' * 2000}") for n in range(600)
+        ]
+        sweep = self.model.trace([fact, *padded], kinds=["mlp"], **SETTINGS)
+        self.assertEqual(len(sweep.spec.facts), 0)
+        self.assertEqual(sweep.spec.fact_count, 601)
+        self.assertEqual(sweep.counts.done, 601)
+
+
+class Edits(WithServer):
+    def edit(self, **more: Any) -> pal.Draft:
+        return self.model.edit(
+            "{} is in",
+            subject="The Eiffel Tower",
+            target="Rome",
+            true="Paris",
+            paraphrases=["Where is the Eiffel Tower? In"],
+            neighbours=["The Louvre is in"],
+            layer=1,
+            **more,
+        )
+
+    def test_an_edit_is_looked_at_committed_and_taken_back(self) -> None:
+        draft = self.edit(collect=True)
+        self.assertTrue(draft.accepted, draft.gates)
+        kinds = [probe.kind for probe in draft.probes]
+        self.assertEqual(kinds, ["rewrite", "paraphrase", "neighbour"])
+        self.assertIn("p(true) before", draft._repr_html_())
+        self.assertGreater(len(draft.steps), 1)
+        before = self.model.ref("main").get()
+        version = draft.commit(why="a try")
+        self.assertEqual(self.model.version().digest, version.digest)
+        said = self.model.complete(["The Eiffel Tower is in"], on=["v0", version], max_tokens=4)
+        self.assertEqual((len(said.texts[0]), said.versions), (2, ("v0", str(version))))
+        diff = self.model.diff("v0", "main")
+        self.assertEqual([it.layer for it in diff.matrices], [1])
+        self.assertEqual(diff.right_edits[-1].facts[0].target.strip(), "Rome")
+
+        # Somebody else was faster: it says so, and can be computed anew.
+        with self.assertRaisesRegex(pal.RefMoved, "moved by ada"):
+            draft.commit(why="late")
+        second = draft.rebase()
+        self.assertEqual(second.edit.based_on, version.digest)
+        newer = second.commit(why="again")
+        self.model.revert(newer.subject_edit, why="once is enough")
+
+        moved = self.model.ref("main").rollback(before.version, why="it was a try")
+        self.assertEqual((moved.version, moved.why), (before.version, "it was a try"))
+        history = self.model.ref("main").history()
+        self.assertEqual(history[-1].why, "it was a try")
+        tried = draft.try_on("The Eiffel Tower is in", max_tokens=2)
+        self.assertEqual(len(tried.columns), 2)
+        self.assertEqual(self.model.ref("main").get().version, before.version)
+        tag = self.model.tag("kept", version, why="to keep")
+        self.assertEqual((tag.kind, tag.version), ("tag", version.digest))
+        with self.assertRaises(pal.FailedPrecondition):
+            self.model.ref("kept").move("v0")
+
+    def test_an_edit_that_fails_a_gate_is_not_taken(self) -> None:
+        draft = self.edit(collect=True, gates={"efficacy": 0.99})
+        self.assertFalse(draft.accepted)
+        self.assertTrue(draft.gates)
+        with self.assertRaises(pal.EditRejected):
+            draft.commit()
+
+    def test_many_facts_are_planned_and_written_at_once(self) -> None:
+        self.model.branch("many", "v0", why="of its own")
+        model = self.model.at("many")
+        facts = [
+            {"prompt": "{} is in", "subject": "The tower", "target_new": "Rome"},
+            {"prompt": "See {} at", "subject": "a river", "target_new": "Oslo"},
+            {"prompt": "{} can", "subject": "A model", "target_new": "sing"},
+        ]
+        model.collect_statistics([0, 1], self_sample=4000)
+        plan = model.plan_many(facts, layers=[0, 1], batch=2)
+        self.assertEqual((plan.method, plan.layers), ("memit", (0, 1)))
+        self.assertEqual((plan.facts, plan.batches, plan.branch), (3, 2, "many"))
+        job = model.edit_many(facts, layers=[0, 1], batch=2, why="all at once")
+        self.assertEqual([len(edit.facts) for edit, _ in job.edits()], [2, 1])
+        self.assertEqual({it.rewrite.subject for it in job.facts()}, {it["subject"] for it in facts})
+        self.assertEqual(model.version().digest, job.edits()[-1][1])
+
+    def test_an_edit_without_statistics_says_so(self) -> None:
+        with self.assertRaises(pal.StatisticsMissing) as caught:
+            self.model.edit("{} is in", subject="The tower", target="Rome", layer=2)
+        self.assertEqual(caught.exception.layer, 2)
+        self.assertIn("stats collect", str(caught.exception))
+
+    def test_versions_are_evaluated(self) -> None:
+        record = {
+            "requested_rewrite": {
+                "prompt": "{} is in",
+                "subject": "The tower",
+                "target_new": {"str": "Rome"},
+                "target_true": {"str": "Paris"},
+            },
+            "paraphrase_prompts": ["Where is the tower? In"],
+            "neighborhood_prompts": ["The Louvre is in"],
+        }
+        job = self.model.evaluate([record, record])
+        measures = job.measures()
+        self.assertEqual(measures["ES"].rows, 2)
+        self.assertEqual(set(measures), {"ES", "EM", "PS", "PM", "NS", "NM"})
+        self.assertEqual(dict(job.before()), dict(measures))
+        texts = self.model.evaluate(["The tower stands in the city.", "A river runs by it."])
+        perplexity = texts.measures().perplexity
+        assert perplexity is not None
+        self.assertGreater(perplexity, 1.0)
+
+
+class Errors(WithServer):
+    def test_errors_have_their_class_and_remedy(self) -> None:
+        with self.assertRaises(pal.NotFound) as missing:
+            self.client.model("no-such").info()
+        self.assertEqual(missing.exception.reason, "NOT_FOUND")
+        self.assertIn("create the resource first", str(missing.exception))
+        self.assertIsInstance(missing.exception, LookupError)
+        with self.assertRaises(pal.InvalidArgument) as wrong:
+            self.model.trace(PROMPT, subject=SUBJECT, samples=10**8)
+        self.assertEqual(wrong.exception.fields[0].name, "job.trace.samples")
+        with self.assertRaises(pal.JobFailed) as failed:
+            self.model.trace([{"prompt": "a " * 200 + "b", "subject": "b"}], **SETTINGS)
+        self.assertEqual(failed.exception.failures[0].failure_class, "invalid")
+        with self.assertRaisesRegex(TypeError, "no such option"):
+            self.model.trace(PROMPT, subject=SUBJECT, shade="blue")
+        with self.assertRaisesRegex(pal.NoServer, "is 'palimpsest serve' running there"):
+            pal.connect("http://127.0.0.1:9", patience=0.1)
+
+    def test_a_status_says_who_one_is(self) -> None:
+        status = self.client.status()
+        self.assertEqual(status.principal, "ada")
+        self.assertIn("you are ada", str(status))
+        self.assertEqual(status.violations, {})
+        self.assertEqual([it.device for it in self.client.workers()], ["cpu"])
+        if status.methods:
+            self.assertTrue(status.may("VersionService/UpdateRef"))
+            self.assertFalse(status.may("WorkerService/Connect"))
+
+
+class Audit(WithServer):
+    def test_the_log_is_proved_here_and_damage_is_named(self) -> None:
+        self.model.tag("audited", "v0")
+        first = self.client.audit.verify()
+        self.assertTrue(first.entries > 1)
+        kept = self.client.audit.checkpoint().note
+        self.model.tag("audited-2", "v0")
+        second = self.client.audit.verify()
+        self.assertEqual((second.entries, second.since), (first.entries + 1, first.entries))
+        self.assertFalse(second.first_seen)
+        self.assertEqual(self.client.audit.verify(since=kept).entries, second.entries)
+        proof = self.client.audit.prove(2)
+        self.assertEqual(proof.check(second.key).size, second.entries)
+        self.assertEqual(self.cli("audit", "key").strip(), second.key)
+
+        pages = Transport.pages
+
+        def altered(transport: Any, method: str, request: Any, field: str) -> Any:
+            for n, leaf in enumerate(pages(transport, method, request, field)):
+                if n == 1:
+                    leaf.leaf = leaf.leaf.replace(b"ada", b"eve")
+                yield leaf
+
+        with mock.patch.object(Transport, "pages", altered):
+            with self.assertRaisesRegex(pal.AuditBroken, "entry 2 or one before it was altered"):
+                self.client.audit.verify()
+        with self.assertRaisesRegex(pal.AuditBroken, "does not fit: it was altered"):
+            lied = kept.replace(f"\n{first.entries}\n", f"\n{first.entries + 1}\n")
+            self.client.audit.verify(since=lied)
+
+    def test_entries_are_filtered(self) -> None:
+        self.model.tag("filtered", "v0", why="for a test")
+        [entry] = self.client.audit.entries(resource="models/llama/refs/filtered")
+        self.assertEqual((entry.action, entry.outcome, entry.why), ("refs.create", "ok", "for a test"))
+
+
+class Awaited(unittest.TestCase):
+    def test_the_same_names_are_awaited(self) -> None:
+        async def act() -> None:
+            async with pal.aconnect(site().url, user="ada") as client:
+                model = client.model("llama")
+                sweep = await model.trace(PROMPT, subject=SUBJECT, wait=False, **SETTINGS)
+                seen = [now async for now in sweep.watch()]
+                self.assertEqual((seen[-1].state, seen[-1].done), ("succeeded", 3))
+                grid = await sweep.grid(kind="mlp")
+                self.assertEqual(grid.effect.shape, (len(grid.tokens), 3))
+                said = await model.complete(["a", "b"], max_tokens=1)
+                self.assertEqual(len(said), 2)
+                report = await client.audit.verify()
+                self.assertGreater(report.entries, 0)
+                with self.assertRaises(pal.NotFound):
+                    await client.job("no-such")
+                facts = [pal.Fact(PROMPT, SUBJECT, attribute="x" * 3000 + str(n)) for n in range(400)]
+                many = await model.trace(facts, kinds=["mlp"], **SETTINGS)
+                self.assertEqual(many.spec.fact_count, 400)
+
+        asyncio.run(act())
+
+
+class Restarts(unittest.TestCase):
+    def test_a_coordinator_that_is_killed_under_watch_loses_and_repeats_nothing(self) -> None:
+        own = Site()
+        self.addCleanup(own.close)
+        coordinator = own.serve()
+        model = str(FIXTURES / "llama")
+        own.run("model", "import", model, "--name", "llama", "--server", own.url)
+        with pal.connect(own.url, user="ada") as client:
+            facts = [pal.Fact(PROMPT, SUBJECT)] * 12
+            job: Job = client.model("llama").trace(facts, kinds=["mlp"], wait=False, **SETTINGS)
+            seen: list[int] = []
+
+            def watch() -> None:
+                for now in job.watch(after=0):
+                    seen.extend(now.committed)
+
+            watching = threading.Thread(target=watch)
+            watching.start()
+            own.work()
+            limit = time.monotonic() + 60
+            while not seen and time.monotonic() < limit:
+                time.sleep(0.02)
+            coordinator.send_signal(signal.SIGKILL)
+            coordinator.wait()
+            time.sleep(0.5)
+            own.serve()
+            watching.join(90)
+            self.assertFalse(watching.is_alive())
+            cached = job.counts.cached
+            self.assertEqual(len(seen) + cached, 12)
+            self.assertEqual(sorted(set(seen)), sorted(seen))
+            self.assertEqual(job.state, "succeeded")
+
+
+class Secured(unittest.TestCase):
+    def test_a_certificate_signs_in_and_a_role_is_held_to(self) -> None:
+        own = Site()
+        self.addCleanup(own.close)
+        own.run("auth", "init", "certs", "--for", "editor/ada", "--for", "viewer/bob")
+        own.start("--config", "certs/server.toml", "serve", "--listen", own.address)
+        own.wait_for_port()
+        url = f"https://localhost:{own.port}"
+        ada = pal.connect(config=own.folder / "certs/editor-ada.toml", server=url)
+        self.assertEqual((ada.status().principal, ada.status().role), ("ada", "editor"))
+        with pal.connect(config=own.folder / "certs/viewer-bob.toml", server=url) as bob:
+            with self.assertRaises(pal.PermissionDenied) as refused:
+                bob.model("m").ref("main").move("v0", etag="x")
+        self.assertIn("editor", refused.exception.roles)
+        ada.close()
+        with self.assertRaises(pal.Unauthenticated):
+            pal.connect(url, ca=own.folder / "certs/ca.pem")
+
+
+def load_tests(loader: Any, tests: Any, pattern: Any) -> Any:
+    program()  # without it there is nothing to talk to
+    return tests
