@@ -35,8 +35,7 @@ fn descriptors() -> Vec<u8> {
 
 #[test]
 fn the_python_package_has_the_contract_of_this_program() {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("src/python/palimpsest/contract.bin");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/python/palimpsest/contract.bin");
     let now = descriptors();
     if std::env::var_os("PALIMPSEST_RENEW_CONTRACT").is_some() {
         std::fs::write(&path, &now).unwrap();
