@@ -45,7 +45,7 @@ fn a_stranger_can_copy_the_commands() {
     }
     let slurm = Slurm::start();
     let site = Site::new();
-    for name in ["proto", "deploy", ".deps"] {
+    for name in ["proto", "deploy", "src", ".deps"] {
         symlink(root.join(name), site.path(name)).unwrap();
     }
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
@@ -70,7 +70,7 @@ fn a_stranger_can_copy_the_commands() {
             }
         }
     }
-    assert_eq!(count, 7, "{script}");
+    assert_eq!(count, 8, "{script}");
     fs::write(site.path("script.sh"), &script).unwrap();
 
     let program = site.command(&[]);
@@ -110,6 +110,9 @@ fn a_stranger_can_copy_the_commands() {
         "\n Paris, France",
         "\n Rome, Italy",
         "with the MLPs around layer",
+        "The Eiffel Tower is located in the city of Rome; layer 5; accepted",
+        "entries holds",
+        "5 jobs by raw stubs",
     ] {
         assert!(said.contains(expected), "no {expected:?} in what it said");
     }
