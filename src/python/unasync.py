@@ -1,7 +1,7 @@
 """Makes ``palimpsest/_sync`` from ``palimpsest/_async``: one source, two clients.
 
-    python unasync.py            writes it
-    python unasync.py --check    fails where it is not what is written
+python unasync.py            writes it
+python unasync.py --check    fails where it is not what is written
 """
 
 import re

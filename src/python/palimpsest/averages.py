@@ -1,4 +1,4 @@
-"""Averages over facts by the role of a token: the same numbers as the command line's, to the bit."""
+"""Averages over facts by the role of a token: the command line's numbers, to the bit."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class Facts(Sequence[Fact]):
 
 
 FactsLike: TypeAlias = Union[
-    Facts, Fact, str, "os.PathLike[str]", Iterable[Union[Fact, Mapping[str, Any]]], Any
+    Facts, Fact, str, "os.PathLike[str]", Iterable[Fact | Mapping[str, Any]], Any
 ]
 
 

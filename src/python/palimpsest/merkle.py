@@ -50,7 +50,7 @@ class Frontier:
 
 
 def is_included(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> bool:
-    """Whether ``path`` proves a leaf's hash to be number ``index`` of the tree (RFC 9162, 2.1.3.2)."""
+    """Whether ``path`` proves a leaf to be number ``index`` of the tree (RFC 9162, 2.1.3.2)."""
     if not 0 <= index < size:
         return False
     at, last, value = index, size - 1, leaf

@@ -161,8 +161,8 @@ class Grid:
         if peak is None:
             return f"<{said}; not traced: {self.attribute!r} was expected>"
         return (
-            f"<{said}, {self.corrupted:.3f} corrupted; peaks at {peak.token!r}, layer {peak.layer}: "
-            f"{peak.effect:.3f}>"
+            f"<{said}, {self.corrupted:.3f} corrupted; peaks at {peak.token!r}, "
+            f"layer {peak.layer}: {peak.effect:.3f}>"
         )
 
 

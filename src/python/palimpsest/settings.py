@@ -81,8 +81,8 @@ class Settings:
         """
         if not self.server:
             raise NoServer(
-                "no server is named: connect('http://HOST:PORT'), client.server in palimpsest.toml, "
-                "or PALIMPSEST__CLIENT__SERVER; 'palimpsest serve' starts one"
+                "no server is named: connect('http://HOST:PORT'), client.server in "
+                "palimpsest.toml, or PALIMPSEST__CLIENT__SERVER; 'palimpsest serve' starts one"
             )
         parts = urlsplit(self.server)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -92,7 +92,11 @@ class Settings:
         if self.is_secure and self.ca is None:
             raise NoServer("name in ca the authority that vouches for the coordinator")
         shows = self.token is not None or self.token_file is not None
-        if shows and not self.is_secure and not (self.insecure and _is_this_machine(parts.hostname)):
+        if (
+            shows
+            and not self.is_secure
+            and not (self.insecure and _is_this_machine(parts.hostname))
+        ):
             raise NoServer(
                 f"the token is not shown to {self.server}, which is called without TLS, where "
                 "others read it: call it as https://HOST:PORT, with the authority in ca; on this "

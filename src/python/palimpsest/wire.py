@@ -153,8 +153,6 @@ def stamp(moment: datetime) -> Any:
     """A moment as the contract has it; one without a zone is taken for local time."""
     since = moment.astimezone(timezone.utc) - _EPOCH
     whole = since // timedelta(seconds=1)
-    made = message_factory.GetMessageClass(
-        _POOL.FindMessageTypeByName("google.protobuf.Timestamp")
-    )
+    made = message_factory.GetMessageClass(_POOL.FindMessageTypeByName("google.protobuf.Timestamp"))
     rest = (since - timedelta(seconds=whole)) // timedelta(microseconds=1)
     return made(seconds=whole, nanos=rest * 1000)

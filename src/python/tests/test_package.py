@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
 import unittest
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -14,6 +16,7 @@ import palimpsest as pal
 from palimpsest import blake3, errors, merkle, wire
 from palimpsest.averages import ROLES, role_tokens
 from palimpsest.facts import fact_of, records_of, rewrites_of
+from palimpsest.progress import Bar
 
 from .site import ROOT
 
@@ -90,6 +93,24 @@ class Package(unittest.TestCase):
         self.assertEqual(error.retry_after, 2.5)
         self.assertEqual(error.metadata, {"owner": "ada"})
         self.assertEqual(error.fields[0].name, "job.trace")
+
+
+class Bars(unittest.TestCase):
+    def test_a_bar_says_how_a_job_goes_and_nothing_where_nobody_looks(self) -> None:
+        now = pal.Progress("running", 10, 4, 1, 2, 8.0, 3, "grids", "", 7)
+        said = io.StringIO()
+        with mock.patch("sys.stderr", said):
+            quiet = Bar("01a2", None)
+            quiet.show(now)
+            quiet.close()
+            self.assertEqual(said.getvalue(), "")
+            with mock.patch.dict("sys.modules", {"tqdm": None, "tqdm.auto": None}):
+                bar = Bar("01a2", True)
+                bar.show(now)
+                bar.show(now)
+                bar.close()
+        line = "job 01a2: 4 of 10 units, running, 1 failed, 2 cached, 8/s on 3\n"
+        self.assertEqual(said.getvalue(), line)
 
 
 class Digests(unittest.TestCase):
@@ -199,7 +220,9 @@ class Data(unittest.TestCase):
         expected = pal.Fact("The Louvre is in", "The Louvre", "Paris", "P131", "7")
         self.assertEqual(fact, expected)
         [rewrite] = rewrites_of([full])
-        self.assertEqual((rewrite.prompt, rewrite.target, rewrite.true), ("{} is in", "Rome", "Paris"))
+        self.assertEqual(
+            (rewrite.prompt, rewrite.target, rewrite.true), ("{} is in", "Rome", "Paris")
+        )
         kind, [record] = records_of([full])
         self.assertEqual((kind, record.neighbour_answers), ("counterfact", ("Paris", "Paris")))
         zsre = {

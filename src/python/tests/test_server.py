@@ -23,7 +23,11 @@ PROMPT, SUBJECT = "The Castle of Aster stands in the city of", "Castle of Aster"
 SETTINGS: dict[str, Any] = {"noise": 0.5, "samples": 4, "window": 3}
 FACTS = [
     {"id": "aster", "prompt": PROMPT, "subject": SUBJECT, "relation": "P131"},
-    {"id": "brume", "prompt": "The Tower of Brume lies in the town of", "subject": "Tower of Brume"},
+    {
+        "id": "brume",
+        "prompt": "The Tower of Brume lies in the town of",
+        "subject": "Tower of Brume",
+    },
     {"id": "wrong", "prompt": PROMPT, "subject": SUBJECT, "attribute": "Nowhere"},
 ]
 
@@ -120,7 +124,7 @@ class Traces(WithServer):
 
     def test_frames_have_what_grids_have(self) -> None:
         try:
-            import pandas  # noqa: F401
+            import pandas
             import xarray  # noqa: F401
         except ImportError:
             self.skipTest("no pandas, or no xarray")
@@ -135,6 +139,8 @@ class Traces(WithServer):
         self.assertEqual(dict(data.sizes), {"fact": 3, "kind": 2, "role": 6, "layer": 3})
         last = data.effect.sel(fact=0, kind="attn", role="last")
         np.testing.assert_array_equal(last, grid.effect[-1])
+        again = self.model.trace(pandas.DataFrame(FACTS), kinds=["mlp", "attn"], **SETTINGS)
+        self.assertEqual(again.counts.cached, 6)
         padded = sweep.to_xarray(align="pad")
         np.testing.assert_array_equal(
             padded.effect.sel(fact=0, kind="attn")[: len(grid.tokens)], grid.effect
@@ -221,7 +227,9 @@ class Edits(WithServer):
         self.assertEqual((plan.facts, plan.batches, plan.branch), (3, 2, "many"))
         job = model.edit_many(facts, layers=[0, 1], batch=2, why="all at once")
         self.assertEqual([len(edit.facts) for edit, _ in job.edits()], [2, 1])
-        self.assertEqual({it.rewrite.subject for it in job.facts()}, {it["subject"] for it in facts})
+        self.assertEqual(
+            {it.rewrite.subject for it in job.facts()}, {it["subject"] for it in facts}
+        )
         self.assertEqual(model.version().digest, job.edits()[-1][1])
 
     def test_an_edit_without_statistics_says_so(self) -> None:
@@ -270,6 +278,13 @@ class Errors(WithServer):
         with self.assertRaisesRegex(pal.NoServer, "is 'palimpsest serve' running there"):
             pal.connect("http://127.0.0.1:9", patience=0.1)
 
+    def test_a_model_is_imported_by_the_program(self) -> None:
+        with mock.patch.dict("os.environ", {"PALIMPSEST_BINARY": str(self.site.program)}):
+            model = self.client.import_model(str(FIXTURES / "gpt2"), "gpt2")
+            self.assertEqual(model.info().family, "gpt2")
+            with self.assertRaisesRegex(pal.Error, "no/such"):
+                self.client.import_model("/no/such/folder", "x")
+
     def test_a_status_says_who_one_is(self) -> None:
         status = self.client.status()
         self.assertEqual(status.principal, "ada")
@@ -314,7 +329,9 @@ class Audit(WithServer):
     def test_entries_are_filtered(self) -> None:
         self.model.tag("filtered", "v0", why="for a test")
         [entry] = self.client.audit.entries(resource="models/llama/refs/filtered")
-        self.assertEqual((entry.action, entry.outcome, entry.why), ("refs.create", "ok", "for a test"))
+        self.assertEqual(
+            (entry.action, entry.outcome, entry.why), ("refs.create", "ok", "for a test")
+        )
 
 
 class Awaited(unittest.TestCase):
@@ -333,7 +350,9 @@ class Awaited(unittest.TestCase):
                 self.assertGreater(report.entries, 0)
                 with self.assertRaises(pal.NotFound):
                     await client.job("no-such")
-                facts = [pal.Fact(PROMPT, SUBJECT, attribute="x" * 3000 + str(n)) for n in range(400)]
+                facts = [
+                    pal.Fact(PROMPT, SUBJECT, attribute="x" * 3000 + str(n)) for n in range(400)
+                ]
                 many = await model.trace(facts, kinds=["mlp"], **SETTINGS)
                 self.assertEqual(many.spec.fact_count, 400)
 
@@ -358,6 +377,8 @@ class Restarts(unittest.TestCase):
 
             watching = threading.Thread(target=watch)
             watching.start()
+            with self.assertRaisesRegex(pal.Timeout, "goes on: .*worker"):
+                client.job(job.id).wait(timeout=0.3)
             own.work()
             limit = time.monotonic() + 60
             while not seen and time.monotonic() < limit:

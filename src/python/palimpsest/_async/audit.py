@@ -142,8 +142,8 @@ class AsyncAudit:
             raise errors.AuditBroken(
                 (
                     "the log is signed by another key than the one that is known: "
-                    f"{checkpoint.verifier_key} in place of {trusted}; if the store is another one, "
-                    f"remove the line of {address} from {known_logs.path()}",
+                    f"{checkpoint.verifier_key} in place of {trusted}; if the store is another "
+                    f"one, remove the line of {address} from {known_logs.path()}",
                 )
             )
         problems: list[str] = []

@@ -198,6 +198,3 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.settings.server}>"
-
-
-

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from .client import AsyncClient
 
 
-
 class AsyncHistory:
     """What a model is, was, and how it came to be that."""
 
@@ -34,7 +33,7 @@ class AsyncHistory:
         return type(self)(self._client, self.name, self._word(ref))
 
     def version_name(self, version: str | Version) -> str:
-        """A version's resource name: of a version, its digest, its beginning, ``v3``, ``main~1``."""
+        """A version's resource name, by its digest or the beginning of it, ``v3``, ``main~1``."""
         word = self._word(version)
         return word if word.startswith("models/") else f"{self.name}/versions/{word}"
 
@@ -197,9 +196,7 @@ class AsyncRef:
             RefMoved: it has another etag.
         """
         known = (await self.get()).etag if etag is None else etag
-        ref = v1.Ref(
-            name=self.name, version=self._model.version_name(to), etag=known, why=why
-        )
+        ref = v1.Ref(name=self.name, version=self._model.version_name(to), etag=known, why=why)
         request = v1.UpdateRefRequest(ref=ref, force=force)
         return Ref.of((await self._model._call("VersionService/UpdateRef", request)).ref)
 

@@ -77,14 +77,18 @@ class AsyncJob:
         self._message = (await self._client._transport.call("JobService/GetJob", request)).job
         return self.state
 
-    async def watch(self, after: int | None = None) -> AsyncIterator[Progress]:
+    async def watch(
+        self, after: int | None = None, timeout: float | None = None
+    ) -> AsyncIterator[Progress]:
         """How the job goes, until it has ended. A coordinator that is restarted meanwhile is
         waited for, and nothing is lost or told twice.
 
         Args:
             after: the sequence of the last event that was seen; 0 for all of them. By default
                 what happens from now on.
+            timeout: seconds after which it ends in ``Timeout``.
         """
+        until = None if timeout is None else time.monotonic() + timeout
         transport = self._client._transport
         await self.refresh()
         sequence = self._message.last_sequence if after is None else after
@@ -98,7 +102,8 @@ class AsyncJob:
             failed: errors.Error | None = None
             state = ""
             try:
-                async for update in transport.stream("JobService/WatchJob", request):
+                left = None if until is None else max(until - time.monotonic(), 0.0)
+                async for update in transport.stream("JobService/WatchJob", request, left):
                     away_since, turn = None, 0
                     if update.events:
                         sequence = update.events[-1].sequence
@@ -118,6 +123,8 @@ class AsyncJob:
             away_since = now if away_since is None else away_since
             if failed is not None and now - away_since > transport.patience:
                 raise failed
+            if until is not None and now > until:
+                raise errors.Timeout(f"job {self.id} was watched for {timeout} s")
             await bridge.sleep(min(0.1 * 2.0**turn, 2.0))
             turn += 1
             if failed is None and await self.refresh() in ENDED:
@@ -125,15 +132,15 @@ class AsyncJob:
                 return
 
     @staticmethod
-    def _progress(
-        job: Any, progress: Any, sequence: int, committed: tuple[int, ...]
-    ) -> Progress:
+    def _progress(job: Any, progress: Any, sequence: int, committed: tuple[int, ...]) -> Progress:
         counts = job.counts
         step = ""
         if progress is not None and progress.edits and progress.edits[-1].steps:
             edit = progress.edits[-1]
             it = edit.steps[-1]
-            step = f"step {it.number + 1}/{edit.most_steps} loss {it.loss:.2f} p {it.probability:.2f}"
+            step = (
+                f"step {it.number + 1}/{edit.most_steps} loss {it.loss:.2f} p {it.probability:.2f}"
+            )
         return Progress(
             state=wire.word(job, "state"),
             units=counts.units,
@@ -159,15 +166,17 @@ class AsyncJob:
             JobFailed: it ended without all its results, or is held.
             Timeout: it has not ended by then.
         """
-        start = time.monotonic()
         bar = Bar(self.id, progress)
         try:
-            async for now in self.watch():
+            async for now in self.watch(timeout=timeout):
                 bar.show(now)
                 if now.state == "held":
                     break
-                if timeout is not None and time.monotonic() - start > timeout:
-                    raise errors.Timeout(f"job {self.id} is {now.state} after {timeout:g} s")
+        except errors.Timeout:
+            why = await self.explain()
+            raise errors.Timeout(
+                f"job {self.id} has not ended after {timeout or 0:g} s, and goes on: {why}"
+            ) from None
         except KeyboardInterrupt:
             print(f"job {self.id} goes on: client.job({self.id!r}) is it", file=sys.stderr)
             raise

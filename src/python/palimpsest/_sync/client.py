@@ -199,6 +199,3 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.settings.server}>"
-
-
-

@@ -41,9 +41,7 @@ class Draft:
         self.job = job
         self.edit = Edit.of(outcome.edit)
         self.probes = tuple(Probe.of(it) for it in outcome.probes)
-        self.steps = tuple(
-            Step(it.loss, it.nll, it.probability, it.drift) for it in outcome.steps
-        )
+        self.steps = tuple(Step(it.loss, it.nll, it.probability, it.drift) for it in outcome.steps)
 
     @property
     def accepted(self) -> bool:
@@ -69,8 +67,9 @@ class Draft:
         try:
             edit, version = self._model.commit(result, ref_id=branch, etag=etag, why=why)
             if edit.state == "rejected":
+                gates = "; ".join(self.gates)
                 raise errors.EditRejected(
-                    f"the edit is kept as rejected, and no branch takes it: {'; '.join(self.gates)}",
+                    f"the edit is kept as rejected, and no branch takes it: {gates}",
                     reason="EDIT_REJECTED",
                 )
         except errors.Unavailable:

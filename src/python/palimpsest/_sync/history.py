@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from .client import Client
 
 
-
 class History:
     """What a model is, was, and how it came to be that."""
 
@@ -35,7 +34,7 @@ class History:
         return type(self)(self._client, self.name, self._word(ref))
 
     def version_name(self, version: str | Version) -> str:
-        """A version's resource name: of a version, its digest, its beginning, ``v3``, ``main~1``."""
+        """A version's resource name, by its digest or the beginning of it, ``v3``, ``main~1``."""
         word = self._word(version)
         return word if word.startswith("models/") else f"{self.name}/versions/{word}"
 
@@ -198,9 +197,7 @@ class RefHandle:
             RefMoved: it has another etag.
         """
         known = (self.get()).etag if etag is None else etag
-        ref = v1.Ref(
-            name=self.name, version=self._model.version_name(to), etag=known, why=why
-        )
+        ref = v1.Ref(name=self.name, version=self._model.version_name(to), etag=known, why=why)
         request = v1.UpdateRefRequest(ref=ref, force=force)
         return Ref.of((self._model._call("VersionService/UpdateRef", request)).ref)
 

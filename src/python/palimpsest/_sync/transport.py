@@ -103,10 +103,12 @@ class Transport:
         away = isinstance(failed, errors.Unavailable)
         return min(0.1 * 2.0**turn, 2.0) * jitter if away and _may_repeat(method) else None
 
-    def stream(self, method: str, request: Any) -> Iterator[Any]:
+    def stream(
+        self, method: str, request: Any, timeout: float | None = None
+    ) -> Iterator[Any]:
         """The messages of a call that gives a stream. It ends when it is no more iterated over."""
         call, _ = self._callable(method)
-        running = call(request, metadata=self._metadata)
+        running = call(request, metadata=self._metadata, timeout=timeout)
         try:
             for message in running:
                 yield message
