@@ -40,7 +40,10 @@ impl Asked {
                     "what is asked is given twice: in the request and as an object; leave one out";
                 return Err(invalid_argument(object.field, what));
             }
-            Some(object) => read_object(store, object.field, object.digest)?,
+            Some(object) => {
+                let read = read_object(store, object.field, object.digest)?;
+                work::of_mut(&mut job).map_or_else(Items::default, |work| work.take_object(read))
+            }
             None => work::pack(&mut job),
         };
         work::check(&mut job, &items).map_err(invalid_fields)?;
@@ -77,8 +80,7 @@ impl Asked {
         }
         let id = models::model_id(&job.model)?.to_owned();
         let history = History::new(store, &id, &model.digest);
-        let usual = work::of(&job).and_then(Work::landing);
-        let usual = usual.map_or(MAIN, |landing| landing.ref_id);
+        let usual = work::of(&job).and_then(Work::usual_ref).unwrap_or(MAIN);
         job.version = version(history, "job.version", &job.version, usual)?;
         let name = job.model.clone();
         let asked_version = job.version.clone();
@@ -91,7 +93,7 @@ impl Asked {
                 }
             }
             if let Some(spec) = work.mass_edit() {
-                statistics::resolve_mass(store, &model, &name, spec)?;
+                statistics::resolve_mass(store, &model, &name, &asked_version, spec)?;
                 let asked = spec.gates.get_or_insert_default();
                 *asked = work::strictest(asked, gates);
             }

@@ -28,7 +28,7 @@ use crate::proto::v1::{
 };
 use crate::stats::examine;
 use crate::store::{Change, Record, RecordKey, Store};
-use crate::version::{base_version, digest_of};
+use crate::version::{base_version, digest_of, short};
 use crate::wire::names;
 use crate::work;
 
@@ -513,16 +513,64 @@ fn missing(name: &str, shape: &v1::model::Shape, layer: u32) -> Status {
     status(Reason::StatisticsMissing, message, metadata)
 }
 
+/// The key statistics that a request names, one a layer at most.
+fn named(
+    store: &Store,
+    name: &str,
+    id: &str,
+    known: &[&str],
+    spec: &v1::MassEditSpec,
+) -> Result<Vec<v1::Statistics>, Status> {
+    let mut named: Vec<v1::Statistics> = Vec::new();
+    for (n, asked) in spec.statistics_names.iter().enumerate() {
+        let wrong =
+            |what: String| invalid_argument(format!("job.mass_edit.statistics_names[{n}]"), what);
+        let mut found = None;
+        for &layer in &spec.layers {
+            found = store.statistics(id, layer, digest_of(asked))?;
+            if found.as_ref().is_some_and(|one| one.name == *asked) {
+                break;
+            }
+            found = None;
+        }
+        let found = found.ok_or_else(|| {
+            wrong(format!(
+                "{name} has no key statistics '{asked}' of an edited layer: 'palimpsest stats list' \
+                 shows those there are"
+            ))
+        })?;
+        if !known.contains(&found.version.as_str()) {
+            let what = format!(
+                "'{asked}' is of version {}, and the edit is of {}: name some of that version, or of \
+                 the model as it was imported",
+                short(&found.version),
+                short(known[1])
+            );
+            return Err(wrong(what));
+        }
+        if let Some(other) = named.iter().find(|one| one.layer == found.layer) {
+            let what = format!(
+                "'{asked}' and '{}' are both of layer {}: name one a layer",
+                other.name, found.layer
+            );
+            return Err(wrong(what));
+        }
+        named.push(found);
+    }
+    Ok(named)
+}
+
 /// Gives a job that edits many facts at once the layers and the key statistics that it left open.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for layers that the model does not have, or a loss that is read before its
-/// last; `FAILED_PRECONDITION` when there are no statistics of a layer, with the command that makes
+/// `INVALID_ARGUMENT` for layers that the model does not have, a loss that is read before its last,
+/// or key statistics that are none of these layers or of another version; `FAILED_PRECONDITION` when there are no statistics of a layer, with the command that makes
 /// them.
 pub(super) fn resolve_mass(
     store: &Store,
     model: &v1::Model,
     name: &str,
+    version: &str,
     spec: &mut v1::MassEditSpec,
 ) -> Result<(), Status> {
     let wrong =
@@ -562,10 +610,34 @@ pub(super) fn resolve_mass(
     let id = models::model_id(name)?;
     check::identifier("job.model", id).map_err(|(field, what)| invalid_argument(field, what))?;
     spec.statistics.clear();
+    // The methods take those of the model as it was imported; those of the version know its keys.
+    let base = base_version(id, &model.digest).name;
+    let known = [digest_of(&base), digest_of(version)];
+    let named = named(store, name, id, &known, spec)?;
     for &layer in &spec.layers {
         let all = store.statistics_of_layer(id, layer)?;
-        let all = all.into_iter().filter(|one| !one.submitted);
-        let best = all.max_by_key(|one| one.tokens);
+        let fits = |one: &&v1::Statistics| known.contains(&one.version.as_str());
+        let best = match (named.iter().find(|one| one.layer == layer), named.first()) {
+            (Some(one), _) => Some(one),
+            (None, Some(first)) => {
+                let alike = all.iter().filter(fits).filter(|one| {
+                    one.corpus == first.corpus && (first.submitted || !one.submitted)
+                });
+                let found = alike.max_by_key(|one| one.tokens);
+                Some(found.ok_or_else(|| {
+                    let what = format!(
+                        "{name} has no key statistics of layer {layer} over the same text as '{}': name \
+                         those of that layer too, or collect some",
+                        first.name
+                    );
+                    wrong("statistics_names", what)
+                })?)
+            }
+            (None, None) => {
+                let trusted = all.iter().filter(fits).filter(|one| !one.submitted);
+                trusted.max_by_key(|one| one.tokens)
+            }
+        };
         let best = best.ok_or_else(|| missing(name, &shape, layer))?;
         spec.statistics.push(v1::mass_edit_spec::Statistics {
             layer,

@@ -177,6 +177,8 @@ struct View {
     last_line: Option<Instant>,
     /// The newest step of an edit that was printed: its unit and its number.
     told: Option<(u64, u32)>,
+    /// The stage that was printed last, by its name.
+    stage: String,
 }
 
 impl View {
@@ -191,6 +193,7 @@ impl View {
             first_done: None,
             last_line: None,
             told: None,
+            stage: String::new(),
         }
     }
 
@@ -222,9 +225,18 @@ impl View {
             _ => String::new(),
         };
         let steps: String = progress.edits.iter().map(step).collect();
-        let message = format!("{}{failed}{cells}{left}, {workers}{steps}", unit_word(job));
+        let at = stage(&counts, progress);
+        let message = format!(
+            "{}{failed}{cells}{left}, {workers}{at}{steps}",
+            unit_word(job)
+        );
         if !self.drawn {
             self.steps(progress);
+        }
+        let title = progress.stage.as_ref().map_or("", |stage| &stage.title);
+        if !self.drawn && counts.stages > 1 && self.stage != title {
+            title.clone_into(&mut self.stage);
+            say!("{}", at.trim_start_matches("; "));
         }
         if self.drawn {
             self.bar.set_length(counts.units);
@@ -261,6 +273,22 @@ impl View {
 
     fn clear(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// The stage that is open of a job that has several, behind what else is said: its name and how far
+/// it is.
+fn stage(counts: &v1::JobCounts, progress: &v1::JobProgress) -> String {
+    match &progress.stage {
+        Some(stage) if counts.stages > 1 => format!(
+            "; stage {} of {}: {}, {} of {} done",
+            stage.stage + 1,
+            counts.stages,
+            stage.title,
+            stage.units_done,
+            stage.units
+        ),
+        _ => String::new(),
     }
 }
 

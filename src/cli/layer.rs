@@ -3,7 +3,7 @@
 use anyhow::bail;
 
 use super::results::{self, Sites};
-use super::{names, submit};
+use super::{layers, names, submit};
 use crate::client::Client;
 use crate::coordinator::is_terminal;
 use crate::datasets::edits::Rewrite;
@@ -48,6 +48,8 @@ pub struct Choice {
     pub layer: Option<u32>,
     /// Why, in words; empty where the coordinator knows it as well.
     pub reason: String,
+    /// Of a sweep, the last layer after it whose effect its facts cannot tell from that there.
+    pub last_alike: Option<u32>,
 }
 
 impl Layer {
@@ -57,7 +59,7 @@ impl Layer {
             Layer::Family => Some(Choice::default()),
             Layer::Number(layer) => Some(Choice {
                 layer: Some(layer),
-                reason: String::new(),
+                ..Choice::default()
             }),
             Layer::Located => None,
         }
@@ -134,13 +136,51 @@ impl<'a> Chooser<'a> {
         }
         let Some(choice) = self.sweep().await? else {
             bail!(
-                "--layer auto: no sweep of {} has the MLPs of {ENOUGH} facts that it knows: 'palimpsest trace \
-                 --facts FILE --kinds mlp' makes one; or give family or a number",
-                self.model
+                "--layer auto: {}; or give family or a number",
+                self.no_sweep()
             );
         };
         choice.tell();
         Ok(choice)
+    }
+
+    /// `count` layers of a model of `layers` for many facts, and why these: around the place where
+    /// the newest sweep says that facts are.
+    ///
+    /// # Errors
+    /// As [`Chooser::common`].
+    pub async fn range(&mut self, count: u32, layers: u32) -> anyhow::Result<(Vec<u32>, String)> {
+        let Some((choice, peak)) = self
+            .sweep()
+            .await?
+            .and_then(|it| Some((it.clone(), it.layer?)))
+        else {
+            bail!(
+                "--layers auto: {}; or give the layers, such as 4-8",
+                self.no_sweep()
+            );
+        };
+        let range = layers::around(peak, choice.last_alike.unwrap_or(peak), count, layers);
+        let (first, last) = (range.first().copied(), range.last().copied());
+        let mut reason = format!(
+            "{} to {}, around layer {peak}, {}",
+            first.unwrap_or(peak),
+            last.unwrap_or(peak),
+            choice.reason
+        );
+        while reason.len() > 500 {
+            reason.pop();
+        }
+        say!("layers {reason}");
+        Ok((range, reason))
+    }
+
+    fn no_sweep(&self) -> String {
+        format!(
+            "no sweep of {} has the MLPs of {ENOUGH} facts that it knows: 'palimpsest trace --facts FILE --kinds mlp' \
+             makes one",
+            self.model
+        )
     }
 
     /// What the newest sweep over enough facts says.
@@ -176,6 +216,7 @@ impl<'a> Chooser<'a> {
                         swept.name,
                         100.0 * site.effect.mean
                     ),
+                    last_alike: Some(*averages.plateau(&site).end() as u32),
                 });
                 break;
             }
@@ -227,6 +268,7 @@ impl<'a> Chooser<'a> {
                             ended.name,
                             100.0 * site.effect.mean
                         ),
+                        last_alike: None,
                     });
                 }
                 _ => "no MLP brings anything back".to_owned(),
@@ -241,8 +283,8 @@ impl<'a> Chooser<'a> {
             reason.pop();
         }
         Ok(Choice {
-            layer: None,
             reason,
+            ..Choice::default()
         })
     }
 }

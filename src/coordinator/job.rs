@@ -40,6 +40,9 @@ impl Effects {
     }
 }
 
+/// Most bytes of why a stage failed in what the units of the later ones say.
+const FAILURE_BYTES: usize = 500;
+
 /// A job in memory.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -68,6 +71,8 @@ pub(super) struct Job {
     units_done: u64,
     /// The committed units whose result is a failure.
     pub(super) failed: BTreeSet<u64>,
+    /// The first failure since the last start of the newest stage that has one: its unit and why.
+    first_failure: Option<(u64, String)>,
     /// Units that are results: the first ones. What only prepares them has numbers after that.
     pub(super) units: u64,
     /// Units whose result is that of a unit of an earlier job.
@@ -136,6 +141,7 @@ impl Job {
             committed: vec![0; stages.units() as usize],
             units_done: 0,
             failed: BTreeSet::new(),
+            first_failure: None,
             units: stages.results(),
             stages,
             found: Found::default(),
@@ -208,7 +214,8 @@ impl Job {
             && open.is_over()
             && self.stages.open() + 1 < self.stages.len()
         {
-            let needed = work::of(&self.spec).is_some_and(|it| !it.leaves_out_failures());
+            let work = work::of(&self.spec);
+            let needed = work.is_some_and(|it| !it.leaves_out_failures(&open.stage));
             if open.failed > 0 && needed {
                 if let Some(effects) = told {
                     self.fail_later_stages(effects);
@@ -236,10 +243,15 @@ impl Job {
             return;
         };
         let unit = self.failed.range(stage.range()).next();
+        let unit = unit.copied().unwrap_or(stage.first_unit);
+        // A unit that only prepares results has none that can be looked at.
+        let why = match &self.first_failure {
+            Some((failed, why)) if stage.range().contains(failed) => why.clone(),
+            _ => format!("see unit {unit}"),
+        };
         let what = format!(
-            "stage {open} ({}) has a unit that failed, and this one needs it: see unit {}",
-            stage.name,
-            unit.copied().unwrap_or(stage.first_unit)
+            "stage {open} ({}) has a unit that failed, and this one needs it: {why}",
+            stage.name
         );
         for n in 0..self.tasks.len() as u32 {
             if self.tasks[n as usize].state == TaskState::Blocked {
@@ -377,9 +389,26 @@ impl Job {
         effects: &mut Effects,
     ) {
         self.count_unit(n, unit, digest, record.failed);
+        if record.failed {
+            self.note_failure(unit, &bytes);
+        }
         let change = Change::Result(self.id, unit, record, bytes);
         effects.push(Effect::Change(change));
         self.event(v1::job_event::Event::UnitCommitted(unit), effects);
+    }
+
+    /// Notes why a unit failed, where it is the first of its stage.
+    fn note_failure(&mut self, unit: u64, bytes: &[u8]) {
+        let noted = self.first_failure.as_ref().map(|(unit, _)| *unit);
+        let stage = self.stages.of_unit(unit);
+        if noted.is_some_and(|noted| self.stages.of_unit(noted) >= stage) {
+            return;
+        }
+        let result = v1::UnitResult::decode(bytes).unwrap_or_default();
+        if let Some(v1::unit_result::Outcome::Failure(failure)) = result.outcome {
+            let why = wire::shortened(&failure.message, FAILURE_BYTES);
+            self.first_failure = Some((unit, why.into_owned()));
+        }
     }
 
     /// Whether an outcome is one of this unit.

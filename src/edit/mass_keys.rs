@@ -19,6 +19,8 @@ pub struct MassKeys {
     pub keys: Vec<Tensor>,
     /// The output of the last layer there, of the bare sentence: `[width]` in float64.
     pub output: Tensor,
+    /// Whether that is the text's first token, which sees nothing but itself.
+    pub at_first_token: bool,
 }
 
 /// Reads the keys of a fact at some layers, rising, and the output of layer `last`, on the model as
@@ -51,9 +53,11 @@ pub fn mass_keys(
         rows::reading(tokenizer, &request.prompt, &request.subject, context)
     };
     let _no_grad = tch::no_grad_guard();
+    let bare_row = row(BARE)?;
+    let at_first_token = bare_row.lookup == 0;
     let (bare, output) = run(
         model,
-        &[&row(BARE)?],
+        &[&bare_row],
         layers,
         top.max(last),
         Some(last),
@@ -87,6 +91,7 @@ pub fn mass_keys(
             Some(output) => output.select(0, 0),
             None => return Err(Error::NoDirection), // it was asked for
         },
+        at_first_token,
     })
 }
 

@@ -38,6 +38,8 @@ mod key_covariance;
 #[cfg(feature = "torch")]
 mod mass_keys;
 #[cfg(feature = "torch")]
+mod preflight;
+#[cfg(feature = "torch")]
 mod projector;
 #[cfg(feature = "torch")]
 mod rank_one;
@@ -55,7 +57,7 @@ mod value;
 pub use error::Error;
 pub use hyperparameters::{Hyperparameters, NUMBERS, Number, Overrides, Range, TARGET_NUMBERS};
 pub use method::Method;
-pub use request::{Request, check_context};
+pub use request::{Request, TARGET_TOKENS, check_context};
 pub use update::Update;
 pub use watch::{Step, Unwatched, Watch};
 
@@ -69,6 +71,8 @@ pub use fine_tune::fine_tune;
 pub use key_covariance::KeyCovariance;
 #[cfg(feature = "torch")]
 pub use mass_keys::{MassKeys, mass_keys};
+#[cfg(feature = "torch")]
+pub use preflight::{Near, Preflight, preflight};
 #[cfg(feature = "torch")]
 pub use projector::{Keep, Projector};
 #[cfg(feature = "torch")]

@@ -2,6 +2,9 @@
 
 use super::Error;
 
+/// Most tokens of a new target where many facts are written at once.
+pub const TARGET_TOKENS: usize = 32;
+
 /// A fact as it is to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
@@ -38,6 +41,12 @@ impl Request {
             return empty("true target", "leave it out, or say what the model answers");
         }
         Ok(())
+    }
+
+    /// The text up to the subject's end: what decides the key.
+    pub fn head(&self) -> String {
+        let before = self.prompt.split_once("{}");
+        format!("{}{}", before.map_or("", |(head, _)| head), self.subject)
     }
 
     /// The sentence with its subject.

@@ -90,7 +90,7 @@ impl Metric {
     }
 
     /// `H^-1 K`, with `M = H H^T`.
-    fn whitened(&self, keys: &Tensor) -> Result<Tensor, Error> {
+    pub(super) fn whitened(&self, keys: &Tensor) -> Result<Tensor, Error> {
         Ok(match &self.0 {
             Form::Whole { root, scale } => {
                 root.f_linalg_solve_triangular(keys, false, true, false)? / scale.sqrt()
@@ -150,7 +150,7 @@ pub struct Solved {
 }
 
 /// Whitened keys with a larger cosine are nearly one key.
-const NEAR: f64 = 0.9;
+pub(super) const NEAR: f64 = 0.9;
 /// Most pairs of such keys that are told.
 const NEAR_TOLD: usize = 10;
 

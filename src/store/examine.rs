@@ -113,6 +113,9 @@ impl Store {
                     Some(v1::job::Spec::Eval(eval)) => {
                         vec![("records_object", Some(eval.records_object.clone()))]
                     }
+                    Some(v1::job::Spec::MassEdit(mass)) => {
+                        vec![("tasks_object", Some(mass.tasks_object.clone()))]
+                    }
                     _ => Vec::new(),
                 };
                 for (field, digest) in named {

@@ -53,6 +53,22 @@ pub fn not_finite(outcome: &Outcome) -> Option<(String, f64)> {
                 .chain(fact.probes.iter().enumerate().flat_map(probe))
                 .collect()
         }
+        Outcome::MassEditChecked(checked) => {
+            let layers = checked.layers.iter().flat_map(|layer| &layer.figures);
+            let keys = checked.worst.iter();
+            let keys = keys.flat_map(|key| key.leverage.iter().chain(&key.share));
+            let cosines = checked.near.iter().map(|pair| ("near.cosine", pair.cosine));
+            let others = checked.overwritten.iter();
+            let others = others.map(|fact| ("overwritten.cosine", fact.cosine));
+            (layers.map(named))
+                .chain(keys.map(|&value| ("worst".to_owned(), value)))
+                .chain(
+                    cosines
+                        .chain(others)
+                        .map(|(field, value)| (field.to_owned(), value)),
+                )
+                .collect()
+        }
         // Keys are looked at where they are accepted.
         // Texts, and names of objects whose numbers are looked at where they are made.
         Outcome::Completion(_)
@@ -115,6 +131,7 @@ pub fn out_of_range(outcome: &Outcome, shape: &model::Shape) -> Option<String> {
         | Outcome::Eval(_)
         | Outcome::MassEditContexts(_)
         | Outcome::MassEditSolved(_)
+        | Outcome::MassEditChecked(_)
         | Outcome::Failure(_) => None,
     }
 }

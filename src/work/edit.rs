@@ -150,7 +150,7 @@ impl Work for v1::EditSpec {
         }
     }
 
-    fn leaves_out_failures(&self) -> bool {
+    fn leaves_out_failures(&self, _stage: &Stage) -> bool {
         self.keep_going
     }
 

@@ -94,6 +94,10 @@ pub trait Work: Kind + fmt::Debug {
     fn parts_object(&self) -> Option<PartsObject<'_>> {
         None
     }
+    /// Takes the parts that were read from an object, in the order in which they are kept.
+    fn take_object(&mut self, items: Items) -> Items {
+        items
+    }
     /// Says that the parts lie in an object.
     fn name_parts_object(&mut self, _digest: &str) {}
     /// Says how many parts there are, where lists show it.
@@ -156,8 +160,9 @@ pub trait Work: Kind + fmt::Debug {
     fn accept(&self, items: &Items, unit: u64, outcome: &Outcome) -> Result<(), String>;
     /// Notes what an outcome tells later stages.
     fn note(&self, _outcome: &Outcome, _found: &mut Found) {}
-    /// Whether a unit that failed is left out by the stages after it. Otherwise they fail with it.
-    fn leaves_out_failures(&self) -> bool {
+    /// Whether a unit of a stage that failed is left out by the stages after it. Otherwise they fail
+    /// with it.
+    fn leaves_out_failures(&self, _stage: &Stage) -> bool {
         false
     }
     /// Bytes that decide every unit's value besides the model, the version and the unit itself.
@@ -181,6 +186,10 @@ pub trait Work: Kind + fmt::Debug {
     ) -> Option<Key> {
         let of = self.version_of(version, items, unit).unwrap_or(version);
         keys.usual(self.unit(version, items, unit)?, of, found)
+    }
+    /// The ref whose version the job runs on where it names none; none for the usual one.
+    fn usual_ref(&self) -> Option<&str> {
+        Some(self.landing()?.ref_id)
     }
     /// The version and the ref movement in which a unit's result ends; none where it ends as a
     /// result alone.

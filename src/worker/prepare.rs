@@ -67,6 +67,24 @@ pub struct MassInputs {
     pub past: Vec<u8>,
     /// Edits of the version that keep no keys, though they change that layer's matrix.
     pub without_keys: usize,
+    /// Of a pre-flight, the key statistics of every layer.
+    pub statistics: BTreeMap<u32, PathBuf>,
+    /// The edits of the version, in order, without their factors.
+    pub earlier: Vec<v1::Edit>,
+    /// The keys that they keep.
+    pub kept: Vec<KeptKeys>,
+}
+
+/// Keys of an edit at a layer.
+#[derive(Debug)]
+pub struct KeptKeys {
+    /// Its place among the edits.
+    pub edit: usize,
+    pub layer: u32,
+    /// `[columns, inner]`, row by row as little-endian singles.
+    pub file: PathBuf,
+    pub inner: u64,
+    pub columns: u32,
 }
 
 /// What a version adds to the model as it was imported: nothing, for that model itself.
@@ -223,20 +241,18 @@ async fn mass_inputs(
             continue;
         };
         let more = asked.targets.iter().chain(&asked.keys);
-        wanted.extend(more.chain(&asked.measured).copied());
+        wanted.extend(more.chain(&asked.measured).chain(&asked.checked).copied());
         for range in &asked.solved {
             if !solved.contains(range) {
                 solved.push(*range);
             }
         }
+        if asked.step() == v1::MassEditStep::Check {
+            checked(fetcher, lease, spec, ready).await?;
+        }
         if asked.step() == v1::MassEditStep::Solve {
             let layer = spec.layers.get(asked.layer_index as usize).copied();
-            let of_layer = spec.statistics.iter().find(|one| Some(one.layer) == layer);
-            let named = of_layer.ok_or_else(|| failed("it names no key statistics".to_owned()))?;
-            let named = v1::edit_spec::Statistics {
-                digest: named.digest.clone(),
-                size: named.size,
-            };
+            let named = statistics_of_layer(spec, layer)?;
             ready.statistics = Some(statistics(fetcher, &named, &mut ready.pins).await?);
             let keeps = spec.method.parse::<Method>().is_ok_and(Method::keeps_keys);
             if let Some(layer) = layer.filter(|_| keeps) {
@@ -263,6 +279,68 @@ async fn mass_inputs(
             .mass
             .added
             .push(factor_of(fetcher, &factor).await.map_err(failed)?);
+    }
+    Ok(())
+}
+
+/// The key statistics of an edited layer.
+fn statistics_of_layer(
+    spec: &v1::MassEditSpec,
+    layer: Option<u32>,
+) -> Result<v1::edit_spec::Statistics, Error> {
+    let of_layer = spec.statistics.iter().find(|one| Some(one.layer) == layer);
+    let named = of_layer.ok_or_else(|| Error::Earlier {
+        problem: "it names no key statistics".to_owned(),
+    })?;
+    Ok(v1::edit_spec::Statistics {
+        digest: named.digest.clone(),
+        size: named.size,
+    })
+}
+
+/// What a pre-flight needs: the key statistics of every layer, and what the edits of the version
+/// wrote, with the keys that they keep of these layers.
+async fn checked(
+    fetcher: &Fetcher,
+    lease: &v1::Lease,
+    spec: &v1::MassEditSpec,
+    ready: &mut Prepared,
+) -> Result<(), Error> {
+    let failed = |problem: String| Error::Earlier { problem };
+    let object = |error: objects::Error| failed(error.to_string());
+    for &layer in &spec.layers {
+        let named = statistics_of_layer(spec, Some(layer))?;
+        let path = statistics(fetcher, &named, &mut ready.pins).await?;
+        ready.mass.statistics.insert(layer, path);
+    }
+    if lease.version.is_empty() {
+        return Ok(());
+    }
+    let edits = fetcher.edits(&lease.version).await;
+    for mut edit in edits.map_err(|status| failed(status.message().to_owned()))? {
+        let place = ready.mass.earlier.len();
+        for keys in edit
+            .keys
+            .iter()
+            .filter(|keys| spec.layers.contains(&keys.layer))
+        {
+            let digest: Digest = keys.digest.parse().map_err(object)?;
+            let size = keys.inner.checked_mul(u64::from(keys.columns));
+            let size = size.and_then(|numbers| numbers.checked_mul(4));
+            let size = size.ok_or_else(|| failed("the keys of an edit have no size".to_owned()))?;
+            ready
+                .pins
+                .push(fetcher.object(digest, size).await.map_err(object)?);
+            ready.mass.kept.push(KeptKeys {
+                edit: place,
+                layer: keys.layer,
+                file: fetcher.objects.path(&digest),
+                inner: keys.inner,
+                columns: keys.columns,
+            });
+        }
+        edit.factors.clear();
+        ready.mass.earlier.push(edit);
     }
     Ok(())
 }

@@ -218,19 +218,199 @@ fn what_cannot_be_written_is_refused_before_anything_is_computed() {
     }
 }
 
+/// The pre-flights of a check, as JSON.
+fn checks(cluster: &Cluster, facts: &[Value], more: &[&str]) -> Vec<Value> {
+    fs::write(cluster.path("facts.json"), json!(facts).to_string()).unwrap();
+    let said = cluster.run(&[&EDIT[..], more, &["--check", "--json"]].concat());
+    let lines = said.lines().map(|line| serde_json::from_str(line).unwrap());
+    lines
+        .filter(|it: &Value| it["checked_batch"].is_u64())
+        .collect()
+}
+
+fn version_number(cluster: &Cluster) -> Value {
+    let shown: Value = serde_json::from_str(&cluster.run(&["show", "--json"])).unwrap();
+    shown["number"].clone()
+}
+
 #[test]
 fn a_check_says_what_would_be_done_and_does_nothing() {
     let cluster = Cluster::new();
     let _worker = cluster.worker("one");
-    edits(&cluster, &facts(), &MEMIT);
+    let made = edits(&cluster, &facts(), &MEMIT);
     let said = cluster.run(&[&EDIT[..], &MEMIT, &["--check", "--batch", "2"]].concat());
-    assert!(
-        said.contains("5 facts by memit in 3 batches at layers 0, 1"),
-        "{said}"
+    for what in [
+        "5 facts by memit in 3 batches at layers 0, 1, given in the request; nothing was written",
+        "SHARE REACHED",
+        "LEAST SHARE",
+        "batch 3: 1 facts, 1 keys",
+    ] {
+        assert!(said.contains(what), "{what}: {said}");
+    }
+    assert_eq!(version_number(&cluster), 1);
+
+    // What the version has of it is overwritten, as is what has the same key; a key that sees
+    // nothing before it and the facts of one key are told.
+    let mut others = facts();
+    others.truncate(4);
+    others[3]["requested_rewrite"]["prompt"] = json!("{} is in");
+    others[3]["requested_rewrite"]["subject"] = json!("A");
+    let checked = checks(&cluster, &others, &MEMIT);
+    assert_eq!(checked.len(), 1);
+    let checked = &checked[0];
+    assert_eq!(
+        (&checked["fact_count"], &checked["keys"]),
+        (&json!(4), &json!(3))
     );
-    let shown = cluster.run(&["show", "--json"]);
-    let shown: Value = serde_json::from_str(&shown).unwrap();
-    assert_eq!(shown["number"], 1);
+    assert_eq!(checked["shared"][0]["text"], "Look: The Eiffel Tower");
+    assert_eq!(checked["shared"][0]["facts"].as_array().unwrap().len(), 2);
+    assert_eq!(checked["overwritten_count"], 3, "{checked}");
+    for fact in checked["overwritten"].as_array().unwrap() {
+        assert!(
+            fact["edit"]
+                .as_str()
+                .unwrap()
+                .ends_with(made[0]["edit"].as_str().unwrap())
+        );
+        assert_eq!(fact["cosine"], 1.0);
+    }
+    for key in checked["worst"].as_array().unwrap() {
+        let pairs = key["leverage"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .zip(key["share"].as_array().unwrap());
+        for (leverage, share) in pairs {
+            // s / (lambda + s), with the lambda of the family.
+            let (s, share) = (leverage.as_f64().unwrap(), share.as_f64().unwrap());
+            let lambda = s * (1.0 - share) / share;
+            assert!(
+                (lambda / lambda.round() - 1.0).abs() < 1e-6 && lambda > 1000.0,
+                "{lambda}"
+            );
+        }
+    }
+    let warnings = checked["warnings"].to_string();
+    for what in [
+        "earlier edits wrote are overwritten",
+        "text's first token",
+        "A is in",
+    ] {
+        assert!(warnings.contains(what), "{what}: {warnings}");
+    }
+    assert_eq!(version_number(&cluster), 1);
+    // Of the same subject as the first of the others, and so the same key for a method that keeps it.
+    let kept = edits(
+        &cluster,
+        &facts(),
+        &["--method", "encore", "--layers", "0-1", "--set", "steps=2"],
+    );
+    let figures = &kept[0]["figures"];
+    assert_eq!(figures["overwritten"], 5.0);
+    assert_eq!(
+        (&figures["batch.number"], &figures["batch.of"]),
+        (&json!(1.0), &json!(1.0))
+    );
+    let overwritten = kept[0]["overwritten"].as_array().unwrap();
+    assert_eq!(overwritten.len(), 5);
+    assert!(
+        overwritten
+            .iter()
+            .all(|it| it["before"].is_f64() && it["after"].is_f64())
+    );
+    assert!(
+        kept[0]["warnings"].to_string().contains("overwrites"),
+        "{}",
+        kept[0]
+    );
+}
+
+#[test]
+fn a_fact_that_cannot_be_written_fails_the_job_by_its_name_or_is_left_out_where_that_is_asked() {
+    let cluster = Cluster::new();
+    let _worker = cluster.worker("one");
+    let mut facts = facts();
+    facts[2]["requested_rewrite"]["prompt"] =
+        json!(format!("{}{{}} is in", "Look, look: ".repeat(2000)));
+    facts[2]["case_id"] = json!(77);
+    // Many tokens in one word.
+    facts[3]["requested_rewrite"]["target_new"]["str"] = json!("q.".repeat(70));
+    fs::write(cluster.path("facts.json"), json!(facts).to_string()).unwrap();
+    let said = |name: &str, more: &[&str]| {
+        let mut edit = cluster.start(name, &[&EDIT[..], &MEMIT, more].concat());
+        assert!(!edit.wait(LONG).success());
+        edit.said()
+    };
+    let failed = said("failed", &[]);
+    assert!(
+        failed.contains("record 77") || failed.contains("32 at most"),
+        "{failed}"
+    );
+    assert!(
+        failed.contains("(check keys) has a unit that failed"),
+        "{failed}"
+    );
+    assert_eq!(version_number(&cluster), 0);
+
+    for (method, layers) in [("memit", 0), ("alphaedit", 2)] {
+        let more = [
+            "--keep-going",
+            "--method",
+            method,
+            "--layers",
+            "0-1",
+            "--set",
+            "steps=2",
+        ];
+        let rank = ["--set", "rank=20"];
+        let more = [&more[..], &rank[..layers]].concat();
+        let mut edit = cluster.start(method, &[&EDIT[..], &more].concat());
+        assert!(!edit.wait(LONG).success());
+        let left_out = edit.said();
+        for what in [
+            "record 77",
+            "tokens, 32 at most",
+            "3 facts by",
+            "2 of 5 facts were left out",
+        ] {
+            assert!(left_out.contains(what), "{what}: {left_out}");
+        }
+    }
+    assert_eq!(version_number(&cluster), 2);
+    cluster.run(&["audit", "verify"]);
+    cluster.run(&["export", "out", "--format", "factors"]);
+}
+
+#[test]
+fn facts_of_more_bytes_than_a_message_travel_as_an_object() {
+    let cluster = Cluster::new();
+    let _worker = cluster.worker("one");
+    let mut facts = facts();
+    for fact in &mut facts {
+        let long = "It stands and stands. ".repeat(100);
+        fact["paraphrase_prompts"] = json!(vec![long; 600]);
+    }
+    let checked = checks(&cluster, &facts, &[&MEMIT[..], &["--batch", "2"]].concat());
+    assert_eq!(checked.len(), 3);
+    cluster.run(&["store", "verify"]);
+}
+
+#[test]
+fn layers_are_located_by_a_sweep_or_the_command_that_makes_one_is_named() {
+    let cluster = Cluster::new();
+    fs::write(cluster.path("facts.json"), json!(facts()).to_string()).unwrap();
+    let mut edit = cluster.start(
+        "auto",
+        &[&EDIT[..], &["--method", "memit", "--layers", "auto"]].concat(),
+    );
+    assert!(!edit.wait(LONG).success());
+    let said = edit.said();
+    for what in [
+        "--layers auto: no sweep of models/tiny",
+        "palimpsest trace --facts FILE --kinds mlp",
+    ] {
+        assert!(said.contains(what), "{said}");
+    }
 }
 
 /// How many units of each stage the newest job has, and how many of them were answered from the

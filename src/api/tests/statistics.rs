@@ -118,6 +118,40 @@ impl Kept {
         Ok(made.into_inner().job.unwrap())
     }
 
+    /// The digests of the statistics that an editor's job of many facts is computed with.
+    async fn used_by_many(&self, layers: &[u32], named: &[&str]) -> Result<Vec<String>, Status> {
+        let request = v1::EditRequest {
+            prompt: "{} is in".to_owned(),
+            subject: "The Eiffel Tower".to_owned(),
+            target_new: "Rome".to_owned(),
+            ..Default::default()
+        };
+        let spec = v1::MassEditSpec {
+            tasks: vec![v1::EditTask {
+                request: Some(request),
+                ..Default::default()
+            }],
+            layers: layers.to_vec(),
+            statistics_names: named.iter().map(|name| (*name).to_owned()).collect(),
+            ..Default::default()
+        };
+        let request = v1::CreateJobRequest {
+            job: Some(v1::Job {
+                model: MODEL.to_owned(),
+                spec: Some(spec.into()),
+                ..Default::default()
+            }),
+            validate_only: true,
+            ..Default::default()
+        };
+        let made = self.jobs.create_job(asked(Role::Editor, request)).await?;
+        let Some(Spec::MassEdit(spec)) = made.into_inner().job.unwrap().spec else {
+            panic!("no edit of many facts");
+        };
+        let used = spec.statistics.into_iter();
+        Ok(used.map(|one| one.digest).collect())
+    }
+
     async fn page(&self, size: u32, token: &str) -> Result<v1::ListStatisticsResponse, Status> {
         let request = v1::ListStatisticsRequest {
             parent: MODEL.to_owned(),
@@ -355,4 +389,61 @@ async fn a_request_that_is_repeated_gets_its_job_whatever_statistics_came_or_wen
     kept.import(Role::Editor, 1, 1000).await.unwrap();
     let reused = kept.edit(1, &first, "once").await.unwrap_err();
     assert_eq!(reason(&reused), "REQUEST_ID_REUSED");
+}
+
+#[tokio::test]
+async fn an_edit_of_many_facts_takes_the_statistics_that_it_names_and_those_of_the_same_text() {
+    let kept = Kept::new();
+    let mut names = Vec::new();
+    for (layer, tokens) in [(0, 100), (0, 200), (1, 100), (1, 300)] {
+        names.push(kept.import(Role::Editor, layer, tokens).await.unwrap());
+    }
+    let digests: Vec<&str> = names.iter().map(|name| digest_of(name)).collect();
+    let used = kept.used_by_many(&[0, 1], &[]).await.unwrap();
+    assert_eq!(used, [digests[1], digests[3]], "those of the most tokens");
+    let both = [names[0].as_str(), names[3].as_str()];
+    // The same file is of both layers: it is known by its digest there too.
+    assert_eq!(names[0], names[2]);
+    let used = kept.used_by_many(&[0, 1], &both[..1]).await.unwrap();
+    assert_eq!(used, [digests[0], digests[2]], "those of the same text");
+    let used = kept.used_by_many(&[0, 1], &both).await.unwrap();
+    assert_eq!(used, [digests[0], digests[3]]);
+
+    // A submitter's statistics are used where they are named, and only there.
+    let theirs = kept.import(Role::Submitter, 0, 900).await.unwrap();
+    let used = kept.used_by_many(&[0], &[]).await.unwrap();
+    assert_eq!(used, [digests[1]]);
+    let used = kept.used_by_many(&[0], &[&theirs]).await.unwrap();
+    assert_eq!(used, [digest_of(&theirs)]);
+    for (named, what) in [
+        (
+            vec![theirs.as_str()],
+            "no key statistics of layer 1 over the same text",
+        ),
+        (
+            vec![names[1].as_str(), names[0].as_str()],
+            "name one a layer",
+        ),
+        (
+            vec!["models/tiny/statistics/none"],
+            "'palimpsest stats list'",
+        ),
+    ] {
+        let refused = kept.used_by_many(&[0, 1], &named).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        let said = format!("{refused:?}");
+        assert!(said.contains(what), "{said}");
+    }
+
+    // What was collected on another version knows other keys.
+    let store = kept.coordinator.store();
+    let mut other = store.statistics("tiny", 0, digests[1]).unwrap().unwrap();
+    other.version = "cd".repeat(32);
+    let record = crate::store::Record::statistics("tiny", &other);
+    store.commit(&[Change::Record(record)]).unwrap();
+    let used = kept.used_by_many(&[0], &[]).await.unwrap();
+    assert_eq!(used, [digests[0]], "not those of another version");
+    let refused = kept.used_by_many(&[0], &[&names[1]]).await.unwrap_err();
+    let said = format!("{refused:?}");
+    assert!(said.contains("is of version cdcdcdcdcdcd"), "{said}");
 }

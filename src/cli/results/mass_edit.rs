@@ -2,23 +2,50 @@
 
 use serde_json::json;
 
-use crate::cli::output;
+use super::mass_check;
+
+use crate::cli::{names, output};
 use crate::plot::table::{Align, Table};
 use crate::proto::v1::{self, EditProbeKind, unit_result::Outcome};
+
+/// Most failures that are told, and most facts of a list.
+const FAILURES: usize = 20;
+const LISTED: usize = 10;
 
 /// Prints the results of a mass edit: its edits, and as JSON its facts too.
 ///
 /// # Errors
 /// That nothing more can be printed.
 pub fn print(results: &[v1::UnitResult], as_json: bool) -> anyhow::Result<()> {
+    // What an edit has among its warnings is not said twice.
+    let mut checks_only = true;
+    let (mut failed, mut last) = (0, "");
     for result in results {
         match &result.outcome {
-            Some(Outcome::Edit(outcome)) if as_json => output::json(&edit_json(outcome))?,
-            Some(Outcome::Edit(outcome)) => print_edit(outcome)?,
+            Some(Outcome::Edit(outcome)) => {
+                checks_only = false;
+                match as_json {
+                    true => output::json(&edit_json(outcome))?,
+                    false => print_edit(outcome)?,
+                }
+            }
             Some(Outcome::MassEditFact(fact)) if as_json => output::json(&fact_json(fact))?,
-            Some(Outcome::Failure(failure)) => say!("unit {}: {}", result.unit, failure.message),
+            Some(Outcome::MassEditChecked(checked)) if as_json => {
+                output::json(&mass_check::json(checked))?;
+            }
+            Some(Outcome::MassEditChecked(checked)) if checks_only => mass_check::print(checked)?,
+            Some(Outcome::Failure(failure)) => {
+                failed += 1;
+                if failed <= FAILURES && last != failure.message {
+                    say!("unit {}: {}", result.unit, failure.message);
+                    last = &failure.message;
+                }
+            }
             _ => {}
         }
+    }
+    if failed > FAILURES {
+        say!("{} more units failed", failed - FAILURES);
     }
     Ok(())
 }
@@ -31,7 +58,14 @@ fn print_edit(outcome: &v1::EditOutcome) -> anyhow::Result<()> {
             .find(|it| it.key == key)
             .map(|it| it.value)
     };
-    show!("{} facts by {}", edit.requests.len(), edit.method)?;
+    let number = figure("batch.number").zip(figure("batch.of"));
+    let batch = number.map_or(String::new(), |(number, of)| {
+        let size = figure("batch.size").unwrap_or_default();
+        format!(
+            ": batch {number:.0} of {of:.0}, in the order of the request, {size:.0} facts a batch"
+        )
+    });
+    show!("{} facts by {}{batch}", edit.requests.len(), edit.method)?;
     let mut scores = Table::new(&[
         ("", Align::Left),
         ("BEFORE", Align::Right),
@@ -46,10 +80,14 @@ fn print_edit(outcome: &v1::EditOutcome) -> anyhow::Result<()> {
     ] {
         let [before, after] = ["before", "after"].map(|when| figure(&format!("{key}.{when}")));
         if let (Some(before), Some(after)) = (before, after) {
+            let with_half = |value: f64, when: &str| match figure(&format!("{key}.{when}.half")) {
+                Some(half) => format!("{value:.3} ± {half:.3}"),
+                None => format!("{value:.3}"),
+            };
             scores.row([
                 what.to_owned(),
-                format!("{before:.3}"),
-                format!("{after:.3}"),
+                with_half(before, "before"),
+                with_half(after, "after"),
             ]);
         }
     }
@@ -102,8 +140,41 @@ fn print_edit(outcome: &v1::EditOutcome) -> anyhow::Result<()> {
     if let Some(drift) = figure("text.drift") {
         show!("other text drifts by {drift:.4} nats a token")?;
     }
+    print_overwritten(
+        &outcome.overwritten,
+        figure("overwritten").unwrap_or_default(),
+    )?;
     for warning in &edit.warnings {
         say!("warning: {warning}");
+    }
+    Ok(())
+}
+
+/// The facts of earlier edits that an edit overwrites, `all` of them.
+fn print_overwritten(overwritten: &[v1::OverwrittenFact], all: f64) -> anyhow::Result<()> {
+    if overwritten.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        ("OVERWRITTEN", Align::Left),
+        ("EDIT", Align::Left),
+        ("BEFORE", Align::Right),
+        ("AFTER", Align::Right),
+    ]);
+    for fact in overwritten.iter().take(LISTED) {
+        let number = |value: Option<f64>| value.map_or("-".to_owned(), |it| format!("{it:.3}"));
+        table.row([
+            mass_check::fact(fact),
+            names::brief(&fact.edit).to_owned(),
+            number(fact.before),
+            number(fact.after),
+        ]);
+    }
+    show!("")?;
+    output::print_table(&table)?;
+    let rest = all as usize - overwritten.len().min(LISTED).min(all as usize);
+    if rest > 0 {
+        show!("and {rest} more; --json has up to {}", overwritten.len())?;
     }
     Ok(())
 }
@@ -122,6 +193,7 @@ fn edit_json(outcome: &v1::EditOutcome) -> serde_json::Value {
         "layer_choice": edit.layer_choice, "parameters": numbers(&edit.parameters),
         "accepted": edit.failed_gates.is_empty(), "failed_gates": edit.failed_gates, "warnings": edit.warnings,
         "edit": some(&edit.name), "version": some(&outcome.version), "figures": numbers(&edit.figures),
+        "overwritten": outcome.overwritten.iter().map(mass_check::overwritten_json).collect::<Vec<_>>(),
     })
 }
 
@@ -142,6 +214,6 @@ fn fact_json(fact: &v1::MassEditFact) -> serde_json::Value {
     json!({
         "subject": request.subject, "prompt": request.prompt, "target_new": request.target_new,
         "target_true": request.target_true, "id": request.id, "probes": probes.collect::<Vec<_>>(),
-        "neighbour_drifts": fact.neighbour_drifts,
+        "neighbour_drifts": fact.neighbour_drifts, "batch": fact.batch + 1,
     })
 }

@@ -4,6 +4,7 @@ pub mod edit;
 mod error;
 mod evaluation;
 mod generate;
+mod mass_check;
 pub mod mass_edit;
 mod stats;
 mod trace;

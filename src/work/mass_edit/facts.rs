@@ -7,11 +7,12 @@ use prost::Message as _;
 
 use super::super::check::{prompt, shorten};
 use super::super::{Items, Wrong};
-use crate::edit;
+use crate::edit::{self, TARGET_TOKENS};
 use crate::objects::Digest;
 use crate::proto::v1;
 
-/// Longest new target: some 40 tokens, more than any method writes well.
+/// Longest new target in bytes and in words, more than any method writes well. A worker counts its
+/// tokens.
 const TARGET_LIMIT: usize = 160;
 
 impl v1::MassEditSpec {
@@ -53,6 +54,12 @@ impl v1::MassEditSpec {
     /// Says which facts cannot be written, by their names: a batch has them in another order than
     /// the request.
     pub(in crate::work) fn check_facts(&self, items: &Items, wrong: &mut Wrong) {
+        for n in 0..items.len() {
+            if items.message::<v1::EditTask>(n).is_none() {
+                let field = format_args!("job.mass_edit.tasks[{n}]").to_string();
+                wrong.say(field, "it is not a serialised EditTask");
+            }
+        }
         let (mut ids, mut said) = (HashMap::new(), HashMap::new());
         let plan = self.plan(items);
         for batch in 0..plan.batches() {
@@ -107,8 +114,7 @@ fn named(request: &v1::EditRequest) -> String {
 
 /// What decides a fact's key: its text up to the subject's end.
 pub fn text_of_key(request: &v1::EditRequest) -> String {
-    let before = request.prompt.split_once("{}");
-    format!("{}{}", before.map_or("", |(head, _)| head), request.subject)
+    edit::Request::from(request.clone()).head()
 }
 
 fn check_task(field: &str, task: &v1::EditTask, wrong: &mut Wrong) {
@@ -118,10 +124,16 @@ fn check_task(field: &str, task: &v1::EditTask, wrong: &mut Wrong) {
         wrong.say(field, error);
     }
     let target = request.target_new.trim();
-    if target.len() > TARGET_LIMIT {
+    let words = target.split_whitespace().count();
+    if words > TARGET_TOKENS {
         let what = format_args!(
-            "its new target has {} bytes: {TARGET_LIMIT} at most, some forty tokens; give the object \
-             alone",
+            "its new target has {words} words, and so more than {TARGET_TOKENS} tokens, the most that \
+             are written well: give the object alone"
+        );
+        wrong.say(field, what);
+    } else if target.len() > TARGET_LIMIT {
+        let what = format_args!(
+            "its new target has {} bytes: {TARGET_LIMIT} at most; give the object alone",
             target.len()
         );
         wrong.say(field, what);

@@ -1,8 +1,8 @@
 //! Mass edits: the facts of a batch are written together, over several layers. A batch is computed
 //! on the version that the one before made.
 //!
-//! Stages: the contexts, where none are given; then of every batch the targets of its groups; for
-//! each layer the keys of its groups and the solve; for AlphaEdit the keys of its groups on the
+//! Stages: the contexts, where none are given; then of every batch the keys of its groups on the
+//! version as it is and what is to be expected of it; the targets of its groups; for each layer the keys of its groups and the solve; for AlphaEdit the keys of its groups on the
 //! edited model; its facts, measured; and its edit, which ends in a version. A group are the facts
 //! of a batch whose text is the same up to the subject's end: they have one key, and so one target.
 //! Groups and their facts are in the order of their digests, so that the order of a request decides
@@ -20,12 +20,14 @@ use std::ops::Range;
 use facts::text_of_key;
 use plan::Place;
 
+use prost::Message as _;
+
 use super::check::{dtype, short_text};
 use super::edit::{
     CHOICE_LIMIT, CONTEXTS_BYTES, CONTEXTS_LIMIT, EDIT_TOKENS, REF_LIMIT, WHY_LIMIT, check_gates,
 };
 use super::landing::Landing;
-use super::{Found, Items, Key, Keys, Stage, Work, Wrong, estimated_tokens};
+use super::{Found, Items, Key, Keys, PartsObject, Stage, Work, Wrong, estimated_tokens};
 use crate::edit::{self, Method};
 use crate::objects::Digest;
 use crate::proto::v1::{self, leased_unit::Spec as Unit};
@@ -33,6 +35,8 @@ use v1::unit_result::Outcome;
 
 /// Most stages of a job: as many batches as go into it.
 const STAGES_LIMIT: usize = 100_000;
+/// Most bytes of the facts of a batch, without what is watched: its edit is one message.
+const BATCH_BYTES: usize = 2 << 20;
 /// Most layers of one edit.
 const LAYERS_LIMIT: usize = 100;
 /// The branch that moves where none is named.
@@ -103,6 +107,29 @@ impl Work for v1::MassEditSpec {
         !self.tasks.is_empty()
     }
 
+    fn parts_object(&self) -> Option<PartsObject<'_>> {
+        Some(PartsObject {
+            field: "job.mass_edit.tasks_object",
+            digest: &self.tasks_object,
+        })
+    }
+
+    fn name_parts_object(&mut self, digest: &str) {
+        digest.clone_into(&mut self.tasks_object);
+    }
+
+    fn take_object(&mut self, items: Items) -> Items {
+        // In the order of the request; from here on they are kept in that of their digests.
+        self.put_parts(&items);
+        if self.tasks.len() != items.len() {
+            // Some are no facts, which is said where they are checked.
+            self.tasks.clear();
+            return items;
+        }
+        self.tasks_object.clear();
+        self.take_parts()
+    }
+
     fn count_parts(&mut self, count: u64) {
         self.fact_count = count;
         self.group_count = self.groups.len() as u64;
@@ -127,8 +154,20 @@ impl Work for v1::MassEditSpec {
                 "0 facts of a batch are none: give 1 or more, or leave it out for all in one";
             wrong.say("job.mass_edit.batch", what);
         }
+        let plan = self.plan(items);
+        let largest = (0..plan.batches()).map(|batch| {
+            let facts = plan.facts_of(plan.groups_of(batch));
+            let requests = facts.filter_map(|n| items.message::<v1::EditTask>(n)?.request);
+            requests.map(|it| it.encoded_len()).sum::<usize>()
+        });
+        if let Some(bytes) = largest.max().filter(|bytes| *bytes > BATCH_BYTES) {
+            let what = format_args!(
+                "the facts of a batch have {bytes} bytes, {BATCH_BYTES} at most: give smaller batches"
+            );
+            wrong.say("job.mass_edit.batch", what);
+        }
         let layers = self.layers.len().max(1);
-        if self.batches.len() > STAGES_LIMIT / (4 + 2 * layers) {
+        if self.batches.len() > STAGES_LIMIT / (6 + 2 * layers) {
             let what = format_args!(
                 "{} batches of {layers} layers are too many for one job: give larger batches, or \
                  several jobs",
@@ -159,6 +198,11 @@ impl Work for v1::MassEditSpec {
         short_text("job.mass_edit.layer_choice", choice, CHOICE_LIMIT, wrong);
         check_gates(&self.gates.unwrap_or_default(), "job.mass_edit", wrong);
         dtype(&mut self.dtype, wrong);
+        if self.statistics_names.len() > LAYERS_LIMIT {
+            let count = self.statistics_names.len();
+            let what = format_args!("there are {count}: {LAYERS_LIMIT} at most, one a layer");
+            wrong.say("job.mass_edit.statistics_names", what);
+        }
         // Ours to say.
         self.statistics.clear();
         (self.fact_count, self.group_count, self.batch_count) = (0, 0, 0);
@@ -189,7 +233,7 @@ impl Work for v1::MassEditSpec {
             Some(Place::Target(group)) => {
                 EDIT_TOKENS / 2.0 * parameters * plan.facts_of(group..group + 1).len() as f64
             }
-            Some(Place::Keys(_, group) | Place::KeysAfter(group)) => {
+            Some(Place::Keys(_, group) | Place::KeysAfter(group) | Place::CheckKeys(group)) => {
                 let fact = plan.facts_of(group..group + 1).start;
                 let request = items.message::<v1::EditTask>(fact).unwrap_or_default();
                 let text = text_of_key(&request.request.unwrap_or_default());
@@ -200,6 +244,11 @@ impl Work for v1::MassEditSpec {
             Some(Place::Solve(batch, _)) => {
                 let groups = plan.groups_of(batch).len() as f64;
                 inner * inner * (inner / 3.0 + 2.0 * groups)
+            }
+            Some(Place::Check(batch)) => {
+                let groups = plan.groups_of(batch).len() as f64;
+                let layers = self.layers.len() as f64;
+                layers * inner * (inner * inner / 3.0 + inner * groups + groups * groups)
             }
             // Before and after, for either target.
             Some(Place::Fact(fact)) => bytes(fact..fact + 1) * parameters,
@@ -213,11 +262,14 @@ impl Work for v1::MassEditSpec {
             facts.map(|n| items.get(n).map_or(0, <[u8]>::len)).sum()
         };
         match plan.place(unit) {
-            Some(Place::Target(group) | Place::Keys(_, group) | Place::KeysAfter(group)) => {
-                bytes(plan.facts_of(group..group + 1))
-            }
+            Some(
+                Place::Target(group)
+                | Place::Keys(_, group)
+                | Place::KeysAfter(group)
+                | Place::CheckKeys(group),
+            ) => bytes(plan.facts_of(group..group + 1)),
             Some(Place::Fact(fact)) => bytes(fact..fact + 1),
-            Some(Place::Solve(batch, _) | Place::Edit(batch)) => {
+            Some(Place::Solve(batch, _) | Place::Edit(batch) | Place::Check(batch)) => {
                 bytes(plan.facts_of(plan.groups_of(batch)))
             }
             Some(Place::Contexts) | None => 0,
@@ -237,6 +289,7 @@ impl Work for v1::MassEditSpec {
             tasks: Vec::new(),
             groups: Vec::new(),
             batches: Vec::new(),
+            statistics_names: Vec::new(),
             ..self.clone()
         };
         if settings.contexts.is_empty() {
@@ -290,7 +343,7 @@ impl Work for v1::MassEditSpec {
                 singles("its key", &read.keys[0])?;
                 singles("its residual", &read.residual)
             }
-            (Some(Place::KeysAfter(_)), Outcome::MassEditKeys(read))
+            (Some(Place::KeysAfter(_) | Place::CheckKeys(_)), Outcome::MassEditKeys(read))
                 if read.keys.len() == plan.layers() =>
             {
                 read.keys.iter().try_for_each(|key| singles("its key", key))
@@ -310,14 +363,24 @@ impl Work for v1::MassEditSpec {
                     false => Err("it is of another fact".to_owned()),
                 }
             }
+            (Some(Place::Check(batch)), Outcome::MassEditChecked(checked)) => {
+                let groups = plan.groups_of(batch);
+                let of = (groups.len() as u64, plan.facts_of(groups).len() as u64);
+                if (checked.keys, checked.facts) != of {
+                    return Err("it is of other facts".to_owned());
+                }
+                let layers = checked.layers.iter().map(|it| it.layer);
+                match layers.eq(self.layers.iter().copied()) {
+                    true => Ok(()),
+                    false => Err("it is of other layers than those of the job".to_owned()),
+                }
+            }
             (Some(Place::Edit(batch)), Outcome::Edit(made)) => {
                 let edit = made.edit.clone().unwrap_or_default();
                 let facts = plan.facts_of(plan.groups_of(batch));
-                let tasks = facts.filter_map(|n| items.message::<v1::EditTask>(n));
-                if !tasks
-                    .map(|task| task.request)
-                    .eq(edit.requests.into_iter().map(Some))
-                {
+                let tasks = facts.filter_map(|n| items.message::<v1::EditTask>(n)?.request);
+                let all = facts_left(tasks, &edit.requests, self.keep_going);
+                if !all || edit.requests.is_empty() {
                     return Err("its edit is of other facts".to_owned());
                 }
                 let layers = edit.factors.iter().map(|factor| factor.layer);
@@ -338,8 +401,17 @@ impl Work for v1::MassEditSpec {
         }
     }
 
+    fn leaves_out_failures(&self, stage: &Stage) -> bool {
+        // A fact, and not what is made of all of them.
+        self.keep_going && !matches!(stage.name, "contexts" | "check" | "solve" | "edit")
+    }
+
+    fn usual_ref(&self) -> Option<&str> {
+        Some(&self.ref_id)
+    }
+
     fn landing(&self) -> Option<Landing<'_>> {
-        Some(Landing {
+        (!self.check_only).then_some(Landing {
             ref_id: &self.ref_id,
             etag: &self.etag,
             rebase: false,
@@ -347,6 +419,19 @@ impl Work for v1::MassEditSpec {
             gates: self.gates.unwrap_or_default(),
         })
     }
+}
+
+/// Whether the facts of an edit are those of its batch, in their order; all of them, or those that
+/// were not left out.
+fn facts_left(
+    mut asked: impl Iterator<Item = v1::EditRequest>,
+    written: &[v1::EditRequest],
+    some: bool,
+) -> bool {
+    if !some {
+        return asked.eq(written.iter().cloned());
+    }
+    written.iter().all(|fact| asked.any(|it| it == *fact))
 }
 
 /// Bytes that are numbers, some and finite ones.

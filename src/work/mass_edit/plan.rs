@@ -7,12 +7,18 @@ use super::super::{Items, Stage};
 use crate::edit::Method;
 use crate::proto::v1::{self, MassEditStep as Step};
 
+/// Stages of a batch before its targets: its keys on the version as it is, and what is to be
+/// expected of it.
+const CHECKS: usize = 2;
+
 /// What a unit is of: its batch, group, fact or place of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Edit(usize),
     Fact(usize),
+    Check(usize),
     Contexts,
+    CheckKeys(usize),
     Target(usize),
     Keys(usize, usize),
     Solve(usize, usize),
@@ -48,16 +54,31 @@ impl Plan<'_> {
         self.spec.method() == Method::AlphaEdit
     }
 
+    /// What is only checked has neither edits nor measured facts.
     pub fn first_fact(&self) -> usize {
-        self.batches()
+        match self.spec.check_only {
+            true => 0,
+            false => self.batches(),
+        }
+    }
+
+    pub fn first_check(&self) -> usize {
+        match self.spec.check_only {
+            true => 0,
+            false => self.first_fact() + self.facts,
+        }
     }
 
     pub fn contexts(&self) -> usize {
-        self.first_fact() + self.facts
+        self.first_check() + self.batches()
+    }
+
+    pub fn first_check_keys(&self) -> usize {
+        self.contexts() + usize::from(self.draws_contexts())
     }
 
     pub fn first_target(&self) -> usize {
-        self.contexts() + usize::from(self.draws_contexts())
+        self.first_check_keys() + self.groups()
     }
 
     pub fn first_keys(&self, layer: usize) -> usize {
@@ -73,7 +94,10 @@ impl Plan<'_> {
     }
 
     pub fn units(&self) -> usize {
-        self.first_keys_after() + self.groups() * usize::from(self.reads_keys_after())
+        match self.spec.check_only {
+            true => self.first_target(),
+            false => self.first_keys_after() + self.groups() * usize::from(self.reads_keys_after()),
+        }
     }
 
     /// The groups of a batch.
@@ -96,12 +120,19 @@ impl Plan<'_> {
     pub fn place(&self, unit: u64) -> Option<Place> {
         let unit = usize::try_from(unit).ok()?;
         let (layers, groups) = (self.layers(), self.groups());
+        if unit >= self.units() {
+            return None;
+        }
         Some(if unit < self.first_fact() {
             Place::Edit(unit)
-        } else if unit < self.contexts() {
+        } else if unit < self.first_check() {
             Place::Fact(unit - self.first_fact())
-        } else if unit < self.first_target() {
+        } else if unit < self.contexts() {
+            Place::Check(unit - self.first_check())
+        } else if unit < self.first_check_keys() {
             Place::Contexts
+        } else if unit < self.first_target() {
+            Place::CheckKeys(unit - self.first_check_keys())
         } else if unit < self.first_keys(0) {
             Place::Target(unit - self.first_target())
         } else if unit < self.first_solve() {
@@ -110,16 +141,17 @@ impl Plan<'_> {
         } else if unit < self.first_keys_after() {
             let n = unit - self.first_solve();
             Place::Solve(n / layers, n % layers)
-        } else if unit < self.units() {
-            Place::KeysAfter(unit - self.first_keys_after())
         } else {
-            return None;
+            Place::KeysAfter(unit - self.first_keys_after())
         })
     }
 
     /// The number of the first stage of a batch, and how many a batch has.
     pub fn first_stage(&self, batch: usize) -> usize {
-        let of_batch = 3 + 2 * self.layers() + usize::from(self.reads_keys_after());
+        let of_batch = match self.spec.check_only {
+            true => CHECKS,
+            false => CHECKS + 3 + 2 * self.layers() + usize::from(self.reads_keys_after()),
+        };
         usize::from(self.draws_contexts()) + batch * of_batch
     }
 
@@ -136,6 +168,13 @@ impl Plan<'_> {
         }
         for batch in 0..self.batches() {
             let groups = self.groups_of(batch);
+            let check_keys = from(self.first_check_keys(), &groups);
+            stages.push(stage("check keys", check_keys, true));
+            let check = self.first_check() + batch;
+            stages.push(stage("check", check..check + 1, false));
+            if self.spec.check_only {
+                continue;
+            }
             stages.push(stage("targets", from(self.first_target(), &groups), true));
             for layer in 0..self.layers() {
                 stages.push(stage("keys", from(self.first_keys(layer), &groups), true));
@@ -156,29 +195,47 @@ impl Plan<'_> {
     /// The targets of some groups of a batch.
     pub fn targets(&self, batch: usize, groups: &Range<usize>) -> v1::UnitRange {
         self.range(
-            self.first_stage(batch),
+            self.first_stage(batch) + CHECKS,
             self.first_target() + groups.start,
             groups.len(),
         )
     }
 
+    /// The target of a group, for steps that do nothing where it was left out.
+    fn left_out_by(&self, batch: usize, group: usize) -> Option<v1::UnitRange> {
+        let targets = || self.targets(batch, &(group..group + 1));
+        self.spec.keep_going.then(targets)
+    }
+
+    /// The keys of a batch's groups on the version as it is.
+    pub fn check_keys(&self, batch: usize) -> v1::UnitRange {
+        let groups = self.groups_of(batch);
+        let stage = self.first_stage(batch);
+        self.range(stage, self.first_check_keys() + groups.start, groups.len())
+    }
+
+    /// What was said of a batch before it was computed.
+    pub fn checked(&self, batch: usize) -> v1::UnitRange {
+        self.range(self.first_stage(batch) + 1, self.first_check() + batch, 1)
+    }
+
     /// The keys of a batch's groups at a layer.
     pub fn keys(&self, batch: usize, layer: usize) -> v1::UnitRange {
         let groups = self.groups_of(batch);
-        let stage = self.first_stage(batch) + 1 + 2 * layer;
+        let stage = self.first_stage(batch) + CHECKS + 1 + 2 * layer;
         self.range(stage, self.first_keys(layer) + groups.start, groups.len())
     }
 
     pub fn keys_after(&self, batch: usize) -> v1::UnitRange {
         let groups = self.groups_of(batch);
-        let stage = self.first_stage(batch) + 1 + 2 * self.layers();
+        let stage = self.first_stage(batch) + CHECKS + 1 + 2 * self.layers();
         self.range(stage, self.first_keys_after() + groups.start, groups.len())
     }
 
     /// The first `layers` solves of a batch, each a stage of its own.
     pub fn solved(&self, batch: usize, layers: usize) -> Vec<v1::UnitRange> {
         let first = self.first_solve() + batch * self.layers();
-        let stage = self.first_stage(batch) + 2;
+        let stage = self.first_stage(batch) + CHECKS + 2;
         (0..layers)
             .map(|layer| self.range(stage + 2 * layer, first + layer, 1))
             .collect()
@@ -218,6 +275,19 @@ impl Plan<'_> {
                 step: Step::Contexts as i32,
                 ..Default::default()
             },
+            Place::CheckKeys(group) => v1::MassEditUnit {
+                step: Step::CheckKeys as i32,
+                tasks: requests(of_group(group)),
+                ..Default::default()
+            },
+            Place::Check(batch) => v1::MassEditUnit {
+                step: Step::Check as i32,
+                tasks: requests(self.facts_of(self.groups_of(batch))),
+                keys: vec![self.check_keys(batch)],
+                batch: batch as u32,
+                batches: self.batches() as u32,
+                ..Default::default()
+            },
             Place::Target(group) => v1::MassEditUnit {
                 step: Step::Target as i32,
                 tasks: requests(of_group(group)),
@@ -236,24 +306,30 @@ impl Plan<'_> {
             }
             Place::Solve(batch, layer) => v1::MassEditUnit {
                 step: Step::Solve as i32,
-                tasks: self.groups_of(batch).flat_map(first_of).collect(),
                 layer_index: layer as u32,
                 keys: vec![self.keys(batch, layer)],
                 ..Default::default()
             },
-            Place::KeysAfter(group) => v1::MassEditUnit {
-                step: Step::KeysAfter as i32,
-                tasks: first_of(group),
-                solved: self.solved(self.batch_of_group(group), layers),
-                ..Default::default()
-            },
+            Place::KeysAfter(group) => {
+                let batch = self.batch_of_group(group);
+                v1::MassEditUnit {
+                    step: Step::KeysAfter as i32,
+                    tasks: first_of(group),
+                    targets: self.left_out_by(batch, group),
+                    solved: self.solved(batch, layers),
+                    ..Default::default()
+                }
+            }
             Place::Fact(fact) => {
                 let after = |&first: &u32| first as usize <= fact;
                 let group = self.spec.groups.partition_point(after).saturating_sub(1);
+                let batch = self.batch_of_group(group);
                 v1::MassEditUnit {
                     step: Step::Measure as i32,
                     tasks: tasks(fact..fact + 1),
-                    solved: self.solved(self.batch_of_group(group), layers),
+                    targets: self.left_out_by(batch, group),
+                    solved: self.solved(batch, layers),
+                    batch: batch as u32,
                     ..Default::default()
                 }
             }
@@ -270,6 +346,9 @@ impl Plan<'_> {
                 targets: Some(self.targets(batch, &self.groups_of(batch))),
                 solved: self.solved(batch, layers),
                 measured: Some(self.measured(batch)),
+                checked: Some(self.checked(batch)),
+                batch: batch as u32,
+                batches: self.batches() as u32,
                 ..Default::default()
             },
         })

@@ -56,15 +56,18 @@ fn the_order_of_a_request_decides_no_unit_of_a_batch() {
 
 #[test]
 fn every_unit_is_of_one_stage_and_needs_units_of_stages_before_its_own() {
-    for (method, batch, contexts) in [
-        ("memit", None, vec![]),
-        ("alphaedit", Some(3), vec!["{}".to_owned()]),
-        ("encore", Some(1), vec![]),
+    for (method, batch, contexts, check_only) in [
+        ("memit", None, vec![], false),
+        ("alphaedit", Some(3), vec!["{}".to_owned()], false),
+        ("encore", Some(1), vec![], false),
+        ("alphaedit", Some(3), vec![], true),
     ] {
         let (job, items) = job(v1::MassEditSpec {
             method: method.to_owned(),
             batch,
             contexts,
+            check_only,
+            keep_going: true,
             ..spec(facts())
         });
         let spec = work::spec::<v1::MassEditSpec>(&job).unwrap();
@@ -76,7 +79,7 @@ fn every_unit_is_of_one_stage_and_needs_units_of_stages_before_its_own() {
                 let Some(Unit::MassEdit(asked)) = spec.unit("", &items, unit) else {
                     panic!("{unit} is no unit");
                 };
-                let needs = asked.keys.iter().chain(&asked.solved);
+                let needs = asked.keys.iter().chain(&asked.solved).chain(&asked.checked);
                 for range in needs.chain(&asked.targets).chain(&asked.measured) {
                     let of = &stages[range.stage as usize];
                     assert!((range.stage as usize) < number, "{method} {unit} {asked:?}");
@@ -92,7 +95,14 @@ fn every_unit_is_of_one_stage_and_needs_units_of_stages_before_its_own() {
         assert_eq!(seen, (0..units).collect::<Vec<_>>(), "{method}");
         let results = stages.iter().filter(|stage| !stage.hidden);
         let results: u64 = results.map(|stage| stage.units).sum();
-        assert_eq!(results as usize, spec.batches.len() + facts().len());
+        let (batches, facts) = (spec.batches.len(), facts().len());
+        // What is only checked makes no version, and measures nothing.
+        let expected = match check_only {
+            true => batches,
+            false => 2 * batches + facts,
+        };
+        assert_eq!(results as usize, expected);
+        assert_eq!(spec.landing().is_none(), check_only);
     }
 }
 
@@ -109,7 +119,7 @@ fn what_cannot_be_written_is_refused_with_the_records_that_it_is_of() {
     };
     assert_eq!(said(&|_| {}), "");
     type Change<'a> = &'a dyn Fn(&mut v1::MassEditSpec);
-    let cases: [(Change<'_>, &[&str]); 13] = [
+    let cases: [(Change<'_>, &[&str]); 17] = [
         (&|it| it.tasks.clear(), &["there are none"]),
         (&|it| it.batch = Some(0), &["0 facts of a batch"]),
         (&|it| it.layers = vec![4, 3], &["4 comes before 3"]),
@@ -133,12 +143,31 @@ fn what_cannot_be_written_is_refused_with_the_records_that_it_is_of() {
             &["Tower 0 is in", "new target is empty"],
         ),
         (
-            &|it| it.tasks[0].request.as_mut().unwrap().target_new = "a ".repeat(90),
+            &|it| it.tasks[0].request.as_mut().unwrap().target_new = "a".repeat(170),
             &["Tower 0 is in", "bytes: 160 at most"],
         ),
         (
             &|it| it.tasks[0].request.as_mut().unwrap().prompt = "It is in".into(),
             &["has 0 `{}`"],
+        ),
+        (
+            &|it| it.tasks[0].request.as_mut().unwrap().prompt = "{} is {} in".into(),
+            &["Tower 0 is {} in", "has 2 `{}`"],
+        ),
+        (
+            &|it| it.tasks[0].request.as_mut().unwrap().target_new = "a ".repeat(33),
+            &["Tower 0 is in", "has 33 words", "32 tokens"],
+        ),
+        (
+            &|it| it.statistics_names = vec!["models/m/statistics/a".into(); 101],
+            &["statistics_names", "100 at most"],
+        ),
+        (
+            &|it| {
+                let far = |n| task("{} is in", &format!("{n} {}", "a".repeat(5000)), "Rome");
+                it.tasks = (0..500).map(far).collect();
+            },
+            &["the facts of a batch have", "give smaller batches"],
         ),
         (
             &|it| {
@@ -155,6 +184,82 @@ fn what_cannot_be_written_is_refused_with_the_records_that_it_is_of() {
             what.iter().all(|part| said.contains(part)),
             "{said} {what:?}"
         );
+    }
+}
+
+#[test]
+fn facts_in_an_object_are_those_of_the_request() {
+    let (first, items) = job(spec(facts()));
+    let mut asked = v1::MassEditSpec {
+        tasks_object: "ab".repeat(32),
+        ..spec(Vec::new())
+    };
+    let list = v1::MassEditSpec {
+        tasks: facts(),
+        ..Default::default()
+    };
+    let taken = asked.take_object(Items::parse(list.encode_to_vec().into()).unwrap());
+    assert_eq!(taken, items);
+    assert_eq!(Some(&asked), work::spec(&first));
+
+    let mut bytes = list.encode_to_vec();
+    bytes.extend([1 << 3 | 2, 1, 0xff]);
+    let taken = asked.take_object(Items::parse(bytes.into()).unwrap());
+    let mut wrong = Wrong::default();
+    asked.check(&taken, &mut wrong);
+    let said = format!("{:?}", wrong.into_result());
+    assert!(
+        said.contains("tasks[8]") && said.contains("no serialised")
+            || said.contains("not a serialised"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_edit_that_may_leave_facts_out_has_the_others_in_their_order() {
+    let (job, items) = job(v1::MassEditSpec {
+        keep_going: true,
+        ..spec(facts())
+    });
+    let spec = work::spec::<v1::MassEditSpec>(&job).unwrap();
+    let requests: Vec<v1::EditRequest> = items
+        .messages::<v1::EditTask>()
+        .filter_map(|task| task.request)
+        .collect();
+    let said = |keep_going, requests: &[v1::EditRequest]| {
+        let spec = v1::MassEditSpec {
+            keep_going,
+            ..spec.clone()
+        };
+        let factor = |layer| v1::LowRankFactor {
+            layer,
+            ..Default::default()
+        };
+        let edit = v1::Edit {
+            requests: requests.to_vec(),
+            factors: vec![factor(3), factor(4)],
+            ..Default::default()
+        };
+        let outcome = Outcome::Edit(v1::EditOutcome {
+            edit: Some(edit),
+            ..Default::default()
+        });
+        spec.accept(&items, 0, &outcome)
+    };
+    let mut turned = requests.clone();
+    turned.swap(0, 1);
+    for (keep_going, requests, fits) in [
+        (false, &requests[..], true),
+        (false, &requests[1..], false),
+        (true, &requests[1..], true),
+        (true, &requests[..0], false),
+        (true, &turned, false),
+    ] {
+        assert_eq!(said(keep_going, requests).is_ok(), fits, "{keep_going}");
+    }
+    for stage in work::stages(&job, &items) {
+        let left_out = matches!(stage.name, "check keys" | "targets" | "keys" | "measure");
+        assert_eq!(spec.leaves_out_failures(&stage), left_out, "{}", stage.name);
     }
 }
 

@@ -105,7 +105,7 @@ impl Edits<'_> {
             edit: Some(edit),
             probes,
             steps: steps.iter().map(wire::step_to_proto).collect(),
-            version: String::new(),
+            ..Default::default()
         })
     }
 

@@ -7,32 +7,27 @@ use super::super::engine::Sink;
 use super::super::prepare::Prepared;
 use super::edit::{Asked, job_of};
 use super::loaded::Loaded;
-use super::mass_figures::{first_tokens, largest, named, of_targets, scores, spread, summed_up};
-use super::mass_parts::{
-    Watched, bytes, first_request, moment, near, of_fact, requests, statistics_warnings, tensor,
-};
+use super::mass_check::in_words;
+use super::mass_figures::{largest, named, of_batch, of_targets, scores, share, spread, summed_up};
+use super::mass_parts::{NAMED, Watched, bytes, first_request, moment, of_fact, requests, tensor};
 use super::units::{Kind, Stopped, mixed};
 use crate::edit::measured;
-use crate::edit::{
-    self, Damping, Error, Hyperparameters, Keep, KeyCovariance, Method, Metric, NextTokens,
-    Overrides, Projector, Request, Solved,
-};
+use crate::edit::{self, Error, Hyperparameters, Method, NextTokens, Overrides, Request, Solved};
 use crate::model::Model;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, MassEditStep, leased_unit::Spec as Unit};
-use crate::stats::Moment;
 use crate::version::Factor;
 use crate::wire;
 
 /// The units of a lease.
 pub(super) struct MassEdits<'a> {
     loaded: &'a mut Loaded,
-    device: Device,
-    ready: &'a Prepared,
-    spec: &'a v1::MassEditSpec,
+    pub(super) device: Device,
+    pub(super) ready: &'a Prepared,
+    pub(super) spec: &'a v1::MassEditSpec,
     fingerprint: v1::Fingerprint,
-    method: Method,
-    hyper: Hyperparameters,
+    pub(super) method: Method,
+    pub(super) hyper: Hyperparameters,
     /// Texts with one `{}` for the sentence, the bare one first.
     contexts: Vec<String>,
     /// The layers that are written so far in the batch, with their matrices before and after; none
@@ -85,7 +80,7 @@ impl<'a> MassEdits<'a> {
 
     /// Runs something on the version with what the batch has written so far. The model has the
     /// version's matrices again afterwards.
-    fn on_written<T>(&mut self, run: impl FnOnce(&Self) -> T) -> Result<T, Stopped> {
+    pub(super) fn on_written<T>(&mut self, run: impl FnOnce(&Self) -> T) -> Result<T, Stopped> {
         self.prepare_written()?;
         let written = self.written.take().unwrap_or_default();
         let mut lent = Vec::with_capacity(written.len());
@@ -151,7 +146,7 @@ impl<'a> MassEdits<'a> {
         Ok(())
     }
 
-    fn model(&self) -> &Model {
+    pub(super) fn model(&self) -> &Model {
         &self.loaded.model
     }
 
@@ -183,7 +178,7 @@ impl<'a> MassEdits<'a> {
         })
     }
 
-    fn layers(&self) -> Vec<usize> {
+    pub(super) fn layers(&self) -> Vec<usize> {
         self.spec
             .layers
             .iter()
@@ -199,7 +194,7 @@ impl<'a> MassEdits<'a> {
 
     /// The keys of a group at some layers, and what the last edited layer gives, with what is
     /// written so far.
-    fn read(
+    pub(super) fn read(
         &mut self,
         asked: &v1::MassEditUnit,
         layers: &[usize],
@@ -220,10 +215,7 @@ impl<'a> MassEdits<'a> {
         sink: &mut dyn Sink,
     ) -> Result<v1::MassEditKeys, Stopped> {
         let layer = self.layer(asked)?;
-        let unit = asked.targets.map_or(0, |range| range.first_unit);
-        let Some(Outcome::MassEditTarget(target)) = self.ready.mass.results.get(&unit) else {
-            return Err(Stopped::transient(format!("unit {unit} is no target")));
-        };
+        let target = self.target_of(asked)?;
         let read = self.read(asked, &[layer], sink)?;
         sink.advance(1);
         let _no_grad = tch::no_grad_guard();
@@ -231,7 +223,18 @@ impl<'a> MassEdits<'a> {
         Ok(v1::MassEditKeys {
             keys: read.keys.iter().map(bytes).collect::<Result<_, _>>()?,
             residual: bytes(&(wanted - read.output))?,
+            at_first_token: read.at_first_token,
         })
+    }
+
+    /// The target of a unit's group. A group whose target was not found is left out.
+    fn target_of(&self, asked: &v1::MassEditUnit) -> Result<&'a v1::MassEditTarget, Stopped> {
+        let unit = asked.targets.map_or(0, |range| range.first_unit);
+        match self.ready.mass.results.get(&unit) {
+            Some(Outcome::MassEditTarget(target)) => Ok(target),
+            Some(Outcome::Failure(failure)) => Err(Stopped::Unit(failure.message.clone())),
+            _ => Err(Stopped::transient(format!("unit {unit} is no target"))),
+        }
     }
 
     fn keys_after(
@@ -239,23 +242,28 @@ impl<'a> MassEdits<'a> {
         asked: &v1::MassEditUnit,
         sink: &mut dyn Sink,
     ) -> Result<v1::MassEditKeys, Stopped> {
+        if asked.targets.is_some() {
+            self.target_of(asked)?;
+        }
         let layers = self.layers();
         let read = self.read(asked, &layers, sink)?;
         sink.advance(1);
         Ok(v1::MassEditKeys {
             keys: read.keys.iter().map(bytes).collect::<Result<_, _>>()?,
             residual: Vec::new(),
+            at_first_token: read.at_first_token,
         })
     }
 
     /// The keys that units of a range have of a layer, and their residuals, one a column and in
-    /// their order.
+    /// their order; without those of groups that were left out.
     fn columns(&self, range: &v1::UnitRange, layer: usize) -> Result<(Tensor, Tensor), Stopped> {
         let inner = self.model().down_projection(layer).size()[1];
         let (mut keys, mut residuals) = (Vec::new(), Vec::new());
         for unit in range.first_unit..range.first_unit + range.units {
             let read = match self.ready.mass.results.get(&unit) {
                 Some(Outcome::MassEditKeys(read)) => read,
+                Some(Outcome::Failure(_)) => continue,
                 _ => return Err(Stopped::transient(format!("unit {unit} has no keys"))),
             };
             let key = tensor(read.keys.first().map_or(&[][..], Vec::as_slice));
@@ -269,6 +277,11 @@ impl<'a> MassEdits<'a> {
             }
             keys.push(key);
             residuals.push(tensor(&read.residual));
+        }
+        if keys.is_empty() {
+            return Err(Stopped::Unit(
+                "every fact of the batch was left out: the job's results say why".to_owned(),
+            ));
         }
         let stack = |columns: &[Tensor]| Tensor::stack(columns, 1).to_device(self.device);
         Ok((stack(&keys), stack(&residuals)))
@@ -293,7 +306,7 @@ impl<'a> MassEdits<'a> {
             }));
         }
         let mut figures: Vec<(&'static str, f64)> = Vec::new();
-        let mut warnings = statistics_warnings(layer, &moment);
+        let mut warnings = Vec::new();
         if self.ready.mass.without_keys > 0 {
             warnings.push(format!(
                 "{} earlier edits of layer {layer} keep no keys, and are not protected by {}",
@@ -303,16 +316,13 @@ impl<'a> MassEdits<'a> {
         let past = (!self.ready.mass.past.is_empty())
             .then(|| tensor(&self.ready.mass.past).view([-1, inner]).tr())
             .map(|past| past.to_device(self.device));
-        let (metric, damping, weight) =
-            self.metric(&moment, past.as_ref(), range.units, &mut figures)?;
+        let facts = keys.size()[1] as u64;
+        let (metric, damping, weight) = self.metric(&moment, past.as_ref(), facts, &mut figures)?;
         drop(moment);
         let residuals = &missing / left as f64;
         let solved = edit::solve(&metric, &keys, &residuals, damping)?;
-        sink.advance(range.units);
-        let shares = solved.leverage.iter().map(|it| match damping {
-            Damping::Unit => it / (1.0 + it),
-            Damping::None => 1.0,
-        });
+        sink.advance(facts);
+        let shares = solved.leverage.iter().map(|it| share(damping, *it));
         let leverage = solved.leverage.iter().map(|it| it * weight);
         spread(&mut figures, ["leverage.least", "leverage.mean"], leverage);
         spread(&mut figures, ["share.least", "share.mean"], shares);
@@ -327,58 +337,10 @@ impl<'a> MassEdits<'a> {
         let weight = self.model().down_projection(layer).norm().double_value(&[]);
         figures.extend([("norm", norm), ("relative_norm", norm / weight)]);
         figures.sort_by_key(|(key, _)| *key);
-        warnings.extend(near(&solved, asked));
         Ok(v1::MassEditSolved {
             factor: Some(self.stored(layer, &solved, sink)?),
             figures: figures.into_iter().map(named).collect(),
             warnings,
-        })
-    }
-
-    /// The metric of the method, how it damps, and what makes a leverage of a key's share of its
-    /// weight.
-    fn metric(
-        &self,
-        moment: &Moment,
-        past: Option<&Tensor>,
-        facts: u64,
-        figures: &mut Vec<(&'static str, f64)>,
-    ) -> Result<(Metric, Damping, f64), Stopped> {
-        let hyper = &self.hyper;
-        let covariance = || KeyCovariance::new(moment, hyper.ridge, self.device);
-        Ok(match self.method {
-            Method::AlphaEdit => {
-                let projector = Projector::new(moment, Keep::of(hyper), self.device)?;
-                figures.extend([
-                    ("kept_rank", projector.kept() as f64),
-                    ("kept_trace", projector.trace()),
-                ]);
-                (
-                    Metric::projected(&projector, hyper.l2, past)?,
-                    Damping::Unit,
-                    1.0,
-                )
-            }
-            Method::Encore => {
-                let (lambda, eta) = (hyper.lambda, hyper.eta);
-                let metric = Metric::guarded(moment, lambda, eta, past, self.device)?;
-                (metric, Damping::Unit, lambda)
-            }
-            Method::Emmet if facts == 1 || hyper.mu == 0.0 => {
-                (Metric::weighted(&covariance()?, 1.0), Damping::None, 1.0)
-            }
-            Method::Emmet => {
-                let weight = hyper.mu * hyper.statistics_weight;
-                (
-                    Metric::weighted(&covariance()?, weight),
-                    Damping::Unit,
-                    weight,
-                )
-            }
-            _ => {
-                let metric = Metric::weighted(&covariance()?, hyper.lambda);
-                (metric, Damping::Unit, hyper.lambda)
-            }
         })
     }
 
@@ -411,6 +373,9 @@ impl<'a> MassEdits<'a> {
         asked: &v1::MassEditUnit,
         sink: &mut dyn Sink,
     ) -> Result<v1::MassEditFact, Stopped> {
+        if asked.targets.is_some() {
+            self.target_of(asked)?;
+        }
         let task = asked.tasks.first().cloned().unwrap_or_default();
         let fact = task.request.clone().unwrap_or_default();
         let of_prompts = Asked::new(&Request::from(fact.clone()), &task, false);
@@ -424,6 +389,7 @@ impl<'a> MassEdits<'a> {
             request: Some(fact),
             probes: of_prompts.probes(&measured),
             neighbour_drifts: measured.neighbour_drifts,
+            batch: asked.batch,
         })
     }
 
@@ -445,15 +411,24 @@ impl<'a> MassEdits<'a> {
             );
         let solved: Vec<&v1::MassEditSolved> = solved.collect::<Result<_, _>>()?;
         let range = asked.measured.unwrap_or_default();
-        let facts = (range.first_unit..range.first_unit + range.units).map(|unit| {
+        let mut facts: Vec<&v1::MassEditFact> = Vec::new();
+        for unit in range.first_unit..range.first_unit + range.units {
             match self.ready.mass.results.get(&unit) {
-                Some(Outcome::MassEditFact(fact)) => Ok(fact),
-                _ => Err(Stopped::transient(format!(
-                    "unit {unit} is no measured fact"
-                ))),
+                Some(Outcome::MassEditFact(fact)) => facts.push(fact),
+                Some(Outcome::Failure(_)) if self.spec.keep_going => {}
+                _ => {
+                    let what = format!("unit {unit} is no measured fact");
+                    return Err(Stopped::transient(what));
+                }
             }
-        });
-        let facts: Vec<&v1::MassEditFact> = facts.collect::<Result<_, _>>()?;
+        }
+        let left_out = asked.tasks.len() - facts.len().min(asked.tasks.len());
+        let checked = asked.checked.map_or(0, |range| range.first_unit);
+        let checked = match self.ready.mass.results.get(&checked) {
+            Some(Outcome::MassEditChecked(checked)) => checked,
+            _ => return Err(Stopped::transient(format!("unit {checked} is no check"))),
+        };
+        let overwritten = self.overwritten(checked)?;
         let mut measured = summed_up(&facts);
         measured.update_norm = largest(&solved, "relative_norm");
         let generic = Asked::generic(self.model());
@@ -470,6 +445,8 @@ impl<'a> MassEdits<'a> {
         let mut figures: Vec<v1::NamedNumber> = (measured.named().into_iter())
             .map(|(key, value)| v1::NamedNumber { key, value })
             .chain(scores(&facts).into_iter().map(named))
+            .chain(of_batch(self.spec, asked, facts.len()).map(named))
+            .chain([named(("overwritten", checked.overwritten_count as f64))])
             .collect();
         for solved in &solved {
             let layer = solved.factor.as_ref().map_or(0, |factor| factor.layer);
@@ -494,19 +471,19 @@ impl<'a> MassEdits<'a> {
         let mut parameters = wire::parameters(self.method, &self.hyper);
         // All of them are in the factors.
         parameters.retain(|number| number.key != "layer");
-        let mut warnings: Vec<String> = solved
-            .iter()
-            .flat_map(|solved| solved.warnings.clone())
-            .collect();
-        warnings.extend(first_tokens(&targets));
+        let mut warnings = checked.warnings.clone();
+        warnings.extend(solved.iter().flat_map(|solved| solved.warnings.clone()));
+        warnings.extend(overwritten.iter().take(NAMED).filter_map(in_words));
+        if left_out > 0 {
+            warnings.push(format!(
+                "{left_out} of {} facts were left out: the job's results say why",
+                asked.tasks.len()
+            ));
+        }
         warnings.extend(verdict.warnings);
         let lease = &self.ready.lease;
         let edit = v1::Edit {
-            requests: asked
-                .tasks
-                .iter()
-                .filter_map(|task| task.request.clone())
-                .collect(),
+            requests: facts.iter().filter_map(|it| it.request.clone()).collect(),
             method: self.method.to_string(),
             parameters,
             contexts: self.contexts.clone(),
@@ -537,6 +514,7 @@ impl<'a> MassEdits<'a> {
         };
         Ok(v1::EditOutcome {
             edit: Some(edit),
+            overwritten,
             ..Default::default()
         })
     }
@@ -560,11 +538,14 @@ impl<'a> MassEdits<'a> {
                 .or(asked.keys.first())
                 .copied()
                 .unwrap_or_default();
-            let mut all = Vec::new();
+            let (mut all, mut columns) = (Vec::new(), 0);
             for unit in range.first_unit..range.first_unit + range.units {
-                let Some(Outcome::MassEditKeys(read)) = self.ready.mass.results.get(&unit) else {
-                    return Err(Stopped::transient(format!("unit {unit} has no keys")));
+                let read = match self.ready.mass.results.get(&unit) {
+                    Some(Outcome::MassEditKeys(read)) => read,
+                    Some(Outcome::Failure(_)) => continue,
+                    _ => return Err(Stopped::transient(format!("unit {unit} has no keys"))),
                 };
+                columns += 1;
                 let key = read.keys.get(at).or(read.keys.first());
                 all.extend_from_slice(key.map_or(&[][..], Vec::as_slice));
             }
@@ -574,7 +555,7 @@ impl<'a> MassEdits<'a> {
                 tensor_name: factor.tensor_name,
                 layer: factor.layer,
                 inner: factor.inner,
-                columns: range.units as u32,
+                columns,
             });
         }
         Ok(kept)
@@ -592,6 +573,8 @@ impl Kind for MassEdits<'_> {
         };
         let outcome = match asked.step() {
             MassEditStep::Contexts => Outcome::MassEditContexts(self.contexts(sink)?),
+            MassEditStep::CheckKeys => Outcome::MassEditKeys(self.check_keys(asked, sink)?),
+            MassEditStep::Check => Outcome::MassEditChecked(self.check(asked, sink)?),
             MassEditStep::Target => Outcome::MassEditTarget(self.target(asked, sink)?),
             MassEditStep::Keys => Outcome::MassEditKeys(self.keys(asked, sink)?),
             MassEditStep::Solve => Outcome::MassEditSolved(self.solve(asked, sink)?),

@@ -1,6 +1,8 @@
 //! Figures of a mass edit: what was measured of its facts, targets and layers, summed up.
 
+use crate::edit::Damping;
 use crate::edit::measured::{Measured, ProbeChange};
+use crate::eval::Mean;
 use crate::proto::v1;
 
 /// A figure as it is kept.
@@ -75,29 +77,57 @@ pub(super) fn of_targets(targets: &[&v1::MassEditTarget]) -> Vec<(&'static str, 
     figures
 }
 
-/// A warning where keys see nothing but the subject's only token.
-pub(super) fn first_tokens(targets: &[&v1::MassEditTarget]) -> Option<String> {
-    let first = targets
-        .iter()
-        .filter(|target| target.at_first_token)
-        .count();
-    (first > 0).then(|| {
-        format!(
-            "{first} of {} keys are read at a text's first token, which sees nothing before it: what such a key is \
-             given holds for every text that begins so; put a word before the subject",
-            targets.len()
-        )
-    })
+/// The part of its residual that a key which stands alone is moved by.
+pub(super) fn share(damping: Damping, leverage: f64) -> f64 {
+    match damping {
+        Damping::Unit => leverage / (1.0 + leverage),
+        Damping::None => 1.0,
+    }
+}
+
+/// Which batch of which size an edit is: two jobs that write the same facts in other batches write
+/// something else. `facts` were written.
+pub(super) fn of_batch(
+    spec: &v1::MassEditSpec,
+    asked: &v1::MassEditUnit,
+    facts: usize,
+) -> impl Iterator<Item = (&'static str, f64)> {
+    let size = spec.batch.map_or(asked.tasks.len() as f64, f64::from);
+    [
+        ("batch.number", f64::from(asked.batch) + 1.0),
+        ("batch.of", f64::from(asked.batches)),
+        ("batch.size", size),
+        ("batch.written", facts as f64),
+    ]
+    .into_iter()
 }
 
 /// ES, PS and NS, before and after: the mean over the facts of the part of their prompts after
-/// which the new target is likelier than the true one, of neighbours the other way round. What no
-/// fact has prompts of is left out.
+/// which the new target is likelier than the true one, of neighbours the other way round; and half
+/// the width of its 95 % interval. What no fact has prompts of is left out.
 pub(super) fn scores(facts: &[&v1::MassEditFact]) -> Vec<(&'static str, f64)> {
     let kinds = [
-        (v1::EditProbeKind::Rewrite, ["es.before", "es.after"]),
-        (v1::EditProbeKind::Paraphrase, ["ps.before", "ps.after"]),
-        (v1::EditProbeKind::Neighbour, ["ns.before", "ns.after"]),
+        (
+            v1::EditProbeKind::Rewrite,
+            [
+                ["es.before", "es.before.half"],
+                ["es.after", "es.after.half"],
+            ],
+        ),
+        (
+            v1::EditProbeKind::Paraphrase,
+            [
+                ["ps.before", "ps.before.half"],
+                ["ps.after", "ps.after.half"],
+            ],
+        ),
+        (
+            v1::EditProbeKind::Neighbour,
+            [
+                ["ns.before", "ns.before.half"],
+                ["ns.after", "ns.after.half"],
+            ],
+        ),
     ];
     let mut scores = Vec::new();
     for (kind, names) in kinds {
@@ -120,8 +150,9 @@ pub(super) fn scores(facts: &[&v1::MassEditFact]) -> Vec<(&'static str, f64)> {
             });
             let of_fact: Vec<f64> = of_fact.collect();
             if !of_fact.is_empty() {
-                let sum: f64 = of_fact.iter().sum();
-                scores.push((name, sum / of_fact.len() as f64));
+                let mean = Mean::over(&of_fact);
+                scores.push((name[0], mean.mean));
+                scores.extend(mean.half.map(|half| (name[1], half)));
             }
         }
     }

@@ -9,15 +9,12 @@ use tch::{Device, Kind as Dtype, Tensor};
 
 use super::super::engine::Sink;
 use super::units::Stopped;
-use crate::edit::{self, Error, Request, Solved, Step};
+use crate::edit::{self, Error, Request, Step};
 use crate::proto::v1;
 use crate::stats::Moment;
 
-/// Statistics of fewer tokens a channel are told of.
-const FEW: u64 = 10;
-
-/// Most pairs of facts that warnings name.
-const NAMED: usize = 3;
+/// Most facts, or pairs of them, that warnings name.
+pub(super) const NAMED: usize = 3;
 
 /// The facts of a unit.
 pub(super) fn requests(asked: &v1::MassEditUnit) -> impl Iterator<Item = Request> {
@@ -48,19 +45,6 @@ pub(super) fn of_fact(error: Error, asked: &v1::MassEditUnit) -> Stopped {
     }
 }
 
-/// Facts whose keys are nearly one, in words.
-pub(super) fn near(solved: &Solved, asked: &v1::MassEditUnit) -> Vec<String> {
-    let name = |n: usize| asked.tasks.get(n).map_or(String::new(), name_of);
-    let named = solved.near.iter().take(NAMED).map(|&(one, other, cosine)| {
-        format!(
-            "{} and {} have nearly one key (cosine {cosine:.3}): each gets a part of the other's target",
-            name(one),
-            name(other)
-        )
-    });
-    named.collect()
-}
-
 /// Numbers as they travel: little-endian singles.
 pub(super) fn bytes(numbers: &Tensor) -> Result<Vec<u8>, Stopped> {
     let numbers = numbers.to_kind(Dtype::Float).to_device(Device::Cpu);
@@ -86,19 +70,6 @@ pub(super) fn moment(path: Option<&Path>) -> Result<Moment, Stopped> {
     let path = path.ok_or_else(|| unreadable("the lease names none".to_owned()))?;
     let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
     Moment::from_npz(BufReader::new(file)).map_err(|error| unreadable(error.to_string()))
-}
-
-/// What is unusual about the key statistics of a layer, in words.
-pub(super) fn statistics_warnings(layer: usize, moment: &Moment) -> Vec<String> {
-    let (tokens, channels) = (moment.count(), moment.size() as u64);
-    let few = tokens < FEW * channels;
-    let warning = few.then(|| {
-        format!(
-            "the key statistics of layer {layer} are of {tokens} tokens, for {channels} channels: collect at least {}",
-            FEW * channels
-        )
-    });
-    warning.into_iter().collect()
 }
 
 /// Tells a sink of an optimisation's steps.

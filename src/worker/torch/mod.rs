@@ -7,6 +7,7 @@ mod editing;
 mod eval;
 mod generate;
 mod loaded;
+mod mass_check;
 mod mass_edit;
 mod mass_figures;
 mod mass_parts;

@@ -3,17 +3,21 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
+use prost::Message as _;
 
 use super::landed;
 use super::rewrite::{Args, Asked, gates, task};
 use crate::cli::connection::{Connection, Need};
-use crate::cli::layer::Layer;
+use crate::cli::layer::{Chooser, Layer};
+use crate::cli::layers::Edited;
 use crate::cli::{follow, key_statistics, names, results, submit};
 use crate::client::{Client, pages};
 use crate::config::{ClientConfig, EditConfig};
 use crate::datasets::edits::Rewrite;
-use crate::edit::Method;
+use crate::edit::{Hyperparameters, Method};
+use crate::model::Family;
 use crate::proto::v1::{self, unit_result::Outcome};
+use crate::work;
 
 /// Whether a method writes many facts at once.
 pub fn is_mass(method: &str) -> bool {
@@ -33,11 +37,6 @@ fn check(args: &Args) -> anyhow::Result<()> {
         bail!(
             "--rebase: {method} computes its targets on the version that the branch had; leave it out, and start the job \
              again if the branch moved"
-        );
-    }
-    if args.statistics.is_some() {
-        bail!(
-            "--statistics names those of one layer: {method} takes those of the most tokens of each of its layers"
         );
     }
     Ok(())
@@ -73,13 +72,8 @@ async fn edit_all(
     embedded: bool,
 ) -> anyhow::Result<ExitCode> {
     let model = names::model(client, args.common.model.as_deref()).await?;
-    let job = job(args, &model, rewrites, contexts)?;
-    let mut request = submit::request(job);
-    if args.check {
-        request.validate_only = true;
-        let checked = submit::create(client, request).await?;
-        return show_plan(&checked);
-    }
+    let job = job(client, args, &model, rewrites, contexts).await?;
+    let request = submit::request(job);
     let job = key_statistics::create_with(client, &model, request, args.auto_stats).await?;
     if args.detach {
         show!("{}", job.name)?;
@@ -91,20 +85,26 @@ async fn edit_all(
     show(client, args, &job).await
 }
 
-fn job(
+async fn job(
+    client: &Client,
     args: &Args,
     model: &str,
     rewrites: &[Rewrite],
     contexts: Vec<String>,
 ) -> anyhow::Result<v1::Job> {
-    let spec = v1::MassEditSpec {
+    let (layers, layer_choice) = match &args.layers {
+        None => (Vec::new(), String::new()),
+        Some(Edited::Given(layers)) => (layers.0.clone(), String::new()),
+        Some(Edited::Located) => located(client, args, model).await?,
+    };
+    let mut spec = v1::MassEditSpec {
         tasks: rewrites.iter().map(task).collect(),
         method: args.method.clone(),
-        layers: args
-            .layers
-            .clone()
-            .map(|layers| layers.0)
-            .unwrap_or_default(),
+        layers,
+        layer_choice,
+        keep_going: args.keep_going,
+        check_only: args.check,
+        statistics_names: args.statistics.clone(),
         parameters: args.numbers.clone(),
         contexts,
         seed: args.seed,
@@ -115,6 +115,14 @@ fn job(
         batch: args.batch,
         ..Default::default()
     };
+    if submit::is_large(&spec) {
+        let list = v1::MassEditSpec {
+            tasks: std::mem::take(&mut spec.tasks),
+            ..Default::default()
+        };
+        let stored = submit::store(client, &list.encode_to_vec(), "facts").await?;
+        spec.tasks_object = stored.to_string();
+    }
     Ok(v1::Job {
         version: names::version(model, &args.reference),
         model: model.to_owned(),
@@ -125,33 +133,43 @@ fn job(
     })
 }
 
-/// Says what a job would do.
-fn show_plan(job: &v1::Job) -> anyhow::Result<ExitCode> {
-    let Some(v1::job::Spec::MassEdit(spec)) = &job.spec else {
+/// The layers around the place where facts are: as many as models of the family are edited at.
+async fn located(client: &Client, args: &Args, model: &str) -> anyhow::Result<(Vec<u32>, String)> {
+    let request = v1::GetModelRequest {
+        name: model.to_owned(),
+    };
+    let found = client.models().get_model(request).await?.into_inner();
+    let found = found.model.unwrap_or_default();
+    let shape = found.shape.unwrap_or_default();
+    let family = Family::ALL
+        .into_iter()
+        .find(|it| it.model_type() == found.family);
+    let usual = Hyperparameters::layers_of(
+        args.method.parse()?,
+        family.unwrap_or(Family::Llama),
+        shape.layers as usize,
+        shape.width as usize,
+    );
+    let dtype = submit::parse_dtype(&args.dtype)?;
+    let mut chooser = Chooser::new(client, model, &args.reference, dtype, Layer::Located);
+    chooser.range(usual.len() as u32, shape.layers).await
+}
+
+/// Says what the job would have been.
+fn say_plan(job: &v1::Job) -> anyhow::Result<ExitCode> {
+    let Some(spec) = work::spec::<v1::MassEditSpec>(job) else {
         bail!("the coordinator answered with another job: upgrade the older side");
     };
-    let shared = spec.fact_count.saturating_sub(spec.group_count);
+    let layers: Vec<String> = spec.layers.iter().map(u32::to_string).collect();
     show!(
-        "{} facts by {} in {} batches at layers {}, {}",
+        "{} facts by {} in {} batches at layers {}, {}; nothing was written",
         spec.fact_count,
         spec.method,
         spec.batch_count,
-        names_of(&spec.layers),
+        layers.join(", "),
         spec.layer_choice
     )?;
-    if shared > 0 {
-        show!(
-            "{} keys: {shared} facts share theirs with another of the same text up to the subject's end, and its target",
-            spec.group_count
-        )?;
-    }
-    show!("nothing was found that keeps them from being written")?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn names_of(layers: &[u32]) -> String {
-    let names: Vec<String> = layers.iter().map(u32::to_string).collect();
-    names.join(", ")
+    Ok(follow::exit_code(job))
 }
 
 /// Shows what a job came to. Fails where the branch did not take all of it.
@@ -167,6 +185,9 @@ async fn show(client: &Client, args: &Args, job: &v1::Job) -> anyhow::Result<Exi
         job.name
     );
     results::mass_edit::print(&found, args.json)?;
+    if args.check && !args.json {
+        return say_plan(job);
+    }
     let mut all_taken = true;
     for result in &found {
         let outcome = match &result.outcome {

@@ -9,7 +9,7 @@ use super::landed;
 use crate::cli::change::ChangeArgs;
 use crate::cli::connection::{Connection, Need};
 use crate::cli::layer::{self, Choice, Chooser, Layer};
-use crate::cli::layers::{self, Layers};
+use crate::cli::layers::{self, Edited};
 use crate::cli::submit::parse_dtype;
 use crate::cli::{follow, key_statistics, names, results, submit};
 use crate::client::{Client, pages};
@@ -49,16 +49,22 @@ pub struct Args {
     /// locates them or, without one, a trace of the fact itself, which is run first
     #[arg(long, default_value = "family", value_parser = layer::parse)]
     pub(super) layer: Layer,
-    /// The layers of a method for many facts, such as 4-8 or 3,5,6; those of the family otherwise
-    #[arg(long, value_parser = layers::parse)]
-    pub(super) layers: Option<Layers>,
+    /// The layers of a method for many facts, such as 4-8 or 3,5,6; or auto: as many as are usual,
+    /// around the one where the newest sweep over at least ten facts that the model knows locates
+    /// them, up to the last that the sweep cannot tell from it; those of the family otherwise
+    #[arg(long, value_parser = layers::parse_edited)]
+    pub(super) layers: Option<Edited>,
     /// Facts that a method for many facts writes at once, each batch on the version of the one
     /// before; all in one otherwise
     #[arg(long, value_name = "N")]
     pub(super) batch: Option<u32>,
-    /// Look at the facts for a method for many facts, and say what would be done
+    /// Only say what a method for many facts would come to: how far each fact is moved, which keys
+    /// collide, which earlier edits are overwritten
     #[arg(long)]
     pub(super) check: bool,
+    /// Leave out a fact that a method for many facts cannot write, instead of failing with it
+    #[arg(long)]
+    pub(super) keep_going: bool,
     /// Another number than the family's: steps, learning_rate, clamp, weight_decay, kl_factor,
     /// stop_loss, ridge, bound; of methods for many facts also lambda, l2, threshold, rank, energy,
     /// mu, statistics_weight, eta, early_stop
@@ -74,9 +80,10 @@ pub struct Args {
     /// Collect key statistics from text drawn from the model, if there are none
     #[arg(long)]
     pub(super) auto_stats: bool,
-    /// The key statistics to compute with, by their name; those of the most tokens otherwise
+    /// The key statistics to compute with, by their name; those of the most tokens otherwise. For
+    /// several layers once a layer, or once for all of the same text
     #[arg(long, value_name = "NAME")]
-    pub(super) statistics: Option<String>,
+    pub(super) statistics: Vec<String>,
     /// A prompt that says the same in other words, and should follow
     #[arg(long, value_name = "PROMPT")]
     pub(super) paraphrase: Vec<String>,
@@ -184,6 +191,7 @@ fn check_single(args: &Args) -> anyhow::Result<()> {
         ("--layers", args.layers.is_some()),
         ("--batch", args.batch.is_some()),
         ("--check", args.check),
+        ("--keep-going", args.keep_going),
     ] {
         if given {
             bail!(
@@ -191,6 +199,13 @@ fn check_single(args: &Args) -> anyhow::Result<()> {
                  leave it out"
             );
         }
+    }
+    if args.statistics.len() > 1 {
+        bail!(
+            "--statistics is given {} times: {} edits one layer, give it once",
+            args.statistics.len(),
+            args.method
+        );
     }
     Ok(())
 }
@@ -325,7 +340,7 @@ fn job(
         rebase: args.rebase,
         why: args.common.why.clone().unwrap_or_default(),
         keep_going: true,
-        statistics_name: args.statistics.clone().unwrap_or_default(),
+        statistics_name: args.statistics.first().cloned().unwrap_or_default(),
         ..Default::default()
     };
     let first = rewrites.first().map_or("", |rewrite| &rewrite.subject);
