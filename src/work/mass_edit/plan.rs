@@ -291,6 +291,15 @@ impl Plan<'_> {
             Place::Target(group) => v1::MassEditUnit {
                 step: Step::Target as i32,
                 tasks: requests(of_group(group)),
+                // What could not even be read is left out of all that follows.
+                keys: match self.spec.keep_going {
+                    true => {
+                        let all = self.check_keys(self.batch_of_group(group));
+                        let unit = self.first_check_keys() + group;
+                        vec![self.range(all.stage as usize, unit, 1)]
+                    }
+                    false => Vec::new(),
+                },
                 ..Default::default()
             },
             Place::Keys(layer, group) => {

@@ -163,6 +163,10 @@ impl<'a> MassEdits<'a> {
         asked: &v1::MassEditUnit,
         sink: &mut dyn Sink,
     ) -> Result<v1::MassEditTarget, Stopped> {
+        let read = asked.keys.first().map_or(0, |range| range.first_unit);
+        if let Some(Outcome::Failure(failure)) = self.ready.mass.results.get(&read) {
+            return Err(Stopped::Unit(failure.message.clone()));
+        }
         let requests: Vec<Request> = requests(asked).collect();
         let watch = Watched::new(sink);
         let found = edit::target(self.model(), &requests, &self.contexts, &self.hyper, &watch);

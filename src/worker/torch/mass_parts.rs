@@ -12,6 +12,10 @@ use super::units::Stopped;
 use crate::edit::{self, Error, Request, Step};
 use crate::proto::v1;
 use crate::stats::Moment;
+use crate::wire::shortened;
+
+/// Most bytes of a fact's text in a message.
+const NAME_BYTES: usize = 160;
 
 /// Most facts, or pairs of them, that warnings name.
 pub(super) const NAMED: usize = 3;
@@ -30,11 +34,11 @@ pub(super) fn first_request(asked: &v1::MassEditUnit) -> Result<Request, Stopped
 /// A fact as messages name it.
 pub(super) fn name_of(task: &v1::EditTask) -> String {
     let request = task.request.clone().unwrap_or_default();
-    let id = request
-        .id
-        .clone()
-        .map_or(String::new(), |id| format!("record {id}, "));
-    format!("{id}{:?}", Request::from(request).text())
+    let id = request.id.clone().map_or(String::new(), |id| {
+        format!("record {}, ", shortened(&id, NAME_BYTES))
+    });
+    let text = Request::from(request).text();
+    format!("{id}{:?}", shortened(&text, NAME_BYTES))
 }
 
 /// An error with the fact that it is of.
