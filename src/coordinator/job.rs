@@ -246,7 +246,9 @@ impl Job {
         let unit = unit.copied().unwrap_or(stage.first_unit);
         // A unit that only prepares results has none that can be looked at.
         let why = match &self.first_failure {
-            Some((failed, why)) if stage.range().contains(failed) => why.clone(),
+            Some((failed, why)) if stage.range().contains(failed) => {
+                format!("unit {failed}: {why}")
+            }
             _ => format!("see unit {unit}"),
         };
         let what = format!(

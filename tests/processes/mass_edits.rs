@@ -383,7 +383,7 @@ fn a_fact_that_cannot_be_written_fails_the_job_by_its_name_or_is_left_out_where_
 
 #[test]
 fn facts_of_more_bytes_than_a_message_travel_as_an_object() {
-    let cluster = Cluster::new();
+    let mut cluster = Cluster::new();
     let _worker = cluster.worker("one");
     let mut facts = facts();
     for fact in &mut facts {
@@ -392,7 +392,14 @@ fn facts_of_more_bytes_than_a_message_travel_as_an_object() {
     }
     let checked = checks(&cluster, &facts, &[&MEMIT[..], &["--batch", "2"]].concat());
     assert_eq!(checked.len(), 3);
-    cluster.run(&["store", "verify"]);
+    // The job is there again after a restart, and says the same.
+    cluster.restart();
+    let again = cluster.run(&["job", "results", "latest", "--json"]);
+    let again: Vec<Value> = again
+        .lines()
+        .map(|it| serde_json::from_str(it).unwrap())
+        .collect();
+    assert_eq!(again, checked);
 }
 
 #[test]

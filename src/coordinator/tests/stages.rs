@@ -56,7 +56,10 @@ fn a_failed_unit_that_later_stages_need_fails_them_with_its_number() {
     world.run(failure(0, FailureClass::Invalid));
     assert_eq!(world.state(id), JobState::Failed);
     let last = world.task(id, 2);
-    assert!(last.last_failure.contains("see unit 1"), "{last:?}");
+    assert!(
+        last.last_failure.contains("this one needs it: unit 1: "),
+        "{last:?}"
+    );
     assert_eq!(counts(&world, id).units_failed, 2);
 }
 
