@@ -226,7 +226,17 @@ impl Job {
             let number = self.stages.open();
             let next = self.stages.get(number);
             for n in next.map_or(0..0, |stage| stage.tasks()) {
-                if self.tasks[n as usize].state == TaskState::Blocked {
+                let task = &self.tasks[n as usize];
+                if task.state != TaskState::Blocked {
+                    continue;
+                }
+                // All of its units were answered by earlier jobs.
+                if task.units_done == task.units {
+                    self.set_state(n, TaskState::Done);
+                    if let Some(effects) = told.as_deref_mut() {
+                        self.tell(n, effects);
+                    }
+                } else {
                     self.set_state(n, TaskState::Pending);
                 }
             }
@@ -354,7 +364,8 @@ impl Job {
         self.event(v1::job_event::Event::UnitsCached(self.cached), effects);
         for n in 0..self.tasks.len() as u32 {
             let task = &self.tasks[n as usize];
-            if task.units_done == task.units {
+            // Those of a later stage end when it is opened.
+            if task.units_done == task.units && task.stage <= self.stages.open() {
                 self.set_state(n, TaskState::Done);
                 self.tell(n, effects);
             }

@@ -37,7 +37,7 @@ pub(super) fn may_answer(fingerprint: Option<&v1::Fingerprint>) -> bool {
 }
 
 /// The units of a new job that the store has results for, stage by stage: a stage is looked at when
-/// all units of the one before have theirs.
+/// all units of those before that decide its keys have theirs.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -61,7 +61,8 @@ pub(super) fn find(store: &Store, new: &NewJob) -> Result<Vec<(u64, CachedResult
                 earlier.push((unit, result));
             }
         }
-        if earlier.len() as u64 - before < stage.units {
+        let whole = earlier.len() as u64 - before == stage.units;
+        if !whole && work.is_none_or(|work| work.decides_later_keys(&stage)) {
             break;
         }
     }

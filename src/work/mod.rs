@@ -170,6 +170,10 @@ pub trait Work: Kind + fmt::Debug {
     fn reuse_settings(&self) -> Option<Vec<u8>> {
         None
     }
+    /// Whether the keys of later stages follow from what this one finds.
+    fn decides_later_keys(&self, _stage: &Stage) -> bool {
+        true
+    }
     /// Whether a unit's version is decided by the unit and not by the job.
     fn has_versions(&self) -> bool {
         false

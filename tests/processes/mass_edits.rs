@@ -8,7 +8,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::common::LONG;
+use crate::common::{LONG, PATIENCE, wait};
 use crate::edit_cluster::Cluster;
 
 /// Facts about towers, two of which have one key, with a paraphrase and a neighbour each.
@@ -394,11 +394,12 @@ fn facts_of_more_bytes_than_a_message_travel_as_an_object() {
     assert_eq!(checked.len(), 3);
     // The job is there again after a restart, and says the same.
     cluster.restart();
-    let again = cluster.run(&["job", "results", "latest", "--json"]);
-    let again: Vec<Value> = again
-        .lines()
-        .map(|it| serde_json::from_str(it).unwrap())
-        .collect();
+    let again = wait("the results after a restart", PATIENCE, || {
+        let mut results = cluster.start("results", &["job", "results", "latest", "--json"]);
+        results.wait(LONG).success().then(|| results.said())
+    });
+    let again = again.lines().filter(|line| line.starts_with('{'));
+    let again: Vec<Value> = again.map(|it| serde_json::from_str(it).unwrap()).collect();
     assert_eq!(again, checked);
 }
 

@@ -298,6 +298,10 @@ impl Work for v1::MassEditSpec {
         v1::lease::Settings::MassEdit(settings)
     }
 
+    fn decides_later_keys(&self, stage: &Stage) -> bool {
+        !matches!(stage.name, "check keys" | "check")
+    }
+
     fn reuse_settings(&self) -> Option<Vec<u8>> {
         Some(self.dtype.to_be_bytes().to_vec())
     }

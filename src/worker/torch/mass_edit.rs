@@ -7,9 +7,10 @@ use super::super::engine::Sink;
 use super::super::prepare::Prepared;
 use super::edit::{Asked, job_of};
 use super::loaded::Loaded;
-use super::mass_check::in_words;
 use super::mass_figures::{largest, named, of_batch, of_targets, scores, share, spread, summed_up};
-use super::mass_parts::{NAMED, Watched, bytes, first_request, moment, of_fact, requests, tensor};
+use super::mass_parts::{
+    NAMED, Watched, bytes, first_request, in_words, moment, of_fact, requests, tensor,
+};
 use super::units::{Kind, Stopped, mixed};
 use crate::edit::measured;
 use crate::edit::{self, Error, Hyperparameters, Method, NextTokens, Overrides, Request, Solved};

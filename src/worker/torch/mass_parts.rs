@@ -41,6 +41,23 @@ pub(super) fn name_of(task: &v1::EditTask) -> String {
     format!("{id}{:?}", shortened(&text, NAME_BYTES))
 }
 
+/// What became of a fact of an earlier edit, in words.
+pub(super) fn in_words(fact: &v1::OverwrittenFact) -> Option<String> {
+    let task = v1::EditTask {
+        request: fact.request.clone(),
+        ..Default::default()
+    };
+    let (before, after) = fact.before.zip(fact.after)?;
+    let brief = fact.edit.rsplit('/').next().unwrap_or_default();
+    let target = task.request.as_ref().map_or("", |it| &it.target_new).trim();
+    Some(format!(
+        "{} overwrites {} of edit {}: the probability of {target:?} goes from {before:.3} to {after:.3}",
+        fact.by,
+        name_of(&task),
+        brief.get(..12).unwrap_or(brief)
+    ))
+}
+
 /// An error with the fact that it is of.
 pub(super) fn of_fact(error: Error, asked: &v1::MassEditUnit) -> Stopped {
     match (Stopped::from(error), asked.tasks.first()) {
