@@ -101,11 +101,9 @@ fn switching(args: &Args) {
                 Factor::rank_one(&down.name, 5, left, sequence.take(down.shape[1], 1e-3))
             })
             .collect();
-        let there = LeasedVersion {
-            name: format!("models/m/versions/{edits}"),
-            matrices: base.matrices(&factors).unwrap(),
-            factors,
-        };
+        let matrices = base.matrices(&factors).unwrap();
+        let name = format!("models/m/versions/{edits}");
+        let there = LeasedVersion::new(name, matrices, factors);
         let (mut forth, mut back) = (Duration::MAX, Duration::MAX);
         for _ in 0..args.runs {
             let start = Instant::now();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::materialise::Sum;
 use super::sums::Sums;
@@ -169,6 +170,49 @@ impl Base {
         factors: &[&Factor],
     ) -> Result<Matrix, Error> {
         Self::held_against(described, self.matrix(&described.tensor_name, factors)?)
+    }
+
+    /// [`Base::verified`], as [`Base::grow`] makes it.
+    ///
+    /// # Errors
+    /// Those of [`Base::verified`].
+    pub fn grown(
+        &self,
+        described: &v1::version::Matrix,
+        factors: &[(Digest, &Factor)],
+    ) -> Result<Matrix, Error> {
+        Self::held_against(described, self.grow(&described.tensor_name, factors)?)
+    }
+
+    /// [`Base::matrix`], of factors with the digests of their numbers. What was made here of the
+    /// first of them is gone on with, so that a version that adds to one before takes what it
+    /// adds.
+    ///
+    /// # Errors
+    /// Those of [`Base::matrix`].
+    pub fn grow(&self, tensor: &str, factors: &[(Digest, &Factor)]) -> Result<Matrix, Error> {
+        if factors.is_empty() {
+            return self.matrix(tensor, &[]);
+        }
+        // What each beginning of the list comes to, the empty one first.
+        let mut lists = vec![Digest::of(tensor.as_bytes())];
+        for (digest, factor) in factors {
+            let before = lists[lists.len() - 1];
+            let rank = (factor.rank as u64).to_le_bytes();
+            let one = [&before.as_bytes()[..], digest.as_bytes(), &rank].concat();
+            lists.push(Digest::of(&one));
+        }
+        let kept = self.sums.longest(&lists, tensor);
+        let (known, mut sum) = match kept {
+            Some((known, sum)) => (known, (*sum).clone()),
+            None => (0, self.sum(tensor)?),
+        };
+        let added: Vec<&Factor> = factors[known..].iter().map(|(_, factor)| *factor).collect();
+        self.add(&mut sum, &added)?;
+        let made = sum.matrix()?;
+        let kept = [(tensor.to_owned(), Arc::new(sum))];
+        self.sums.keep(lists[factors.len()], kept.into());
+        Ok(made)
     }
 
     /// A matrix, if it has the digest that its version has of it (I11).

@@ -41,6 +41,16 @@ impl Sums {
         sums
     }
 
+    /// The last of some lists of which a matrix is kept, and the matrix.
+    pub fn longest(&self, lists: &[Digest], tensor: &str) -> Option<(usize, Arc<Sum>)> {
+        let all = self.all();
+        let place = |list: &Digest| lists.iter().rposition(|other| other == list);
+        let found = all
+            .iter()
+            .filter_map(|(list, sums)| Some((place(list)?, sums.get(tensor)?.clone())));
+        found.max_by_key(|(place, _)| *place)
+    }
+
     /// Keeps matrices of a list, and lets those go that were not asked for longest.
     pub fn keep(&self, list: Digest, sums: ByName) {
         let mut all = self.all();

@@ -350,3 +350,39 @@ fn a_version_that_stands_on_nothing_is_named_by_a_verification() {
     assert!(report.problems[0].what.contains("its parent 0000"));
     assert!(report.problems[1].what.contains("it says 1 with cdcd"));
 }
+
+#[test]
+fn what_a_worker_grows_from_a_version_before_is_what_it_makes_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(folder.path());
+    let mut all = Vec::new();
+    for n in 0..12 {
+        let (_, factor) = bench.edit(0);
+        bench.made.push((n.to_string(), Vec::new()));
+        all.push(factor);
+    }
+    let tensor = all[0].tensor.clone();
+    let named = |factors: &[&Factor]| -> Vec<Digest> {
+        let named = factors.iter().map(|factor| Digest::of(&factor.data()));
+        named.collect()
+    };
+    let lists: [&[usize]; 6] = [
+        &[0, 1, 2, 3],
+        &[0, 1, 2, 3, 4],
+        &[0, 1, 3, 4],
+        &[],
+        &[4, 1],
+        &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+    ];
+    for list in lists {
+        let factors: Vec<&Factor> = list.iter().map(|&n| &all[n]).collect();
+        let pairs: Vec<(Digest, &Factor)> =
+            named(&factors).into_iter().zip(factors.clone()).collect();
+        let grown = bench.base.grow(&tensor, &pairs).unwrap();
+        assert_eq!(
+            grown,
+            bench.base.matrix(&tensor, &factors).unwrap(),
+            "{list:?}"
+        );
+    }
+}

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tonic::Status;
 
+use super::leased::LastVersion;
 use crate::blocking::blocking;
 use crate::client::{self, Client};
 use crate::objects::{self, Digest, ObjectStore, Pin};
@@ -91,6 +92,8 @@ pub(super) struct Fetcher {
     pub objects: ObjectStore,
     /// The folder of laid-out checkpoints.
     pub cache: PathBuf,
+    /// The version that was fetched last.
+    pub last: LastVersion,
 }
 
 impl Fetcher {

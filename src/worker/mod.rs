@@ -8,6 +8,7 @@ mod computing;
 mod engine;
 mod fake;
 mod files;
+mod leased;
 #[cfg(feature = "torch")]
 mod openmp;
 mod prepare;
@@ -18,9 +19,10 @@ mod work;
 
 pub use engine::{Engine, Sink};
 pub use fake::Fake;
+pub use leased::{LeasedFactor, LeasedVersion};
 #[cfg(feature = "torch")]
 pub use openmp::wait_asleep;
-pub use prepare::{LeasedVersion, Prepared};
+pub use prepare::Prepared;
 pub use session::{Options, run};
 #[cfg(feature = "torch")]
 pub use torch::{Loaded, SelfTest, Torch, self_test};

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use prost::Message as _;
 
 use super::files::{Error, Fetcher};
+use super::leased::{LeasedFactor, LeasedVersion};
 use crate::edit::Method;
 use crate::objects::{self, Digest, Pin};
 use crate::proto::v1::unit_result::Outcome;
@@ -19,6 +20,10 @@ use crate::wire::names;
 /// Most bytes of a part of a corpus, as the contract says.
 const LONGEST_PART: u64 = 16 << 20;
 
+/// Factors of the version before that are looked through for the next one: those of an edit that
+/// was taken out.
+const NEAR: usize = 64;
+
 /// A lease, and what it names.
 #[derive(Debug, Default)]
 pub struct Prepared {
@@ -27,7 +32,7 @@ pub struct Prepared {
     /// The model's folder or file.
     pub checkpoint: PathBuf,
     /// What the version is made of.
-    pub version: LeasedVersion,
+    pub version: Arc<LeasedVersion>,
     /// The corpus that the settings name, if they name one (see [`crate::datasets::corpus`]).
     pub corpus: Option<PathBuf>,
     /// The key statistics that the settings name, if they name some; of a mass edit those of the
@@ -85,17 +90,6 @@ pub struct KeptKeys {
     pub file: PathBuf,
     pub inner: u64,
     pub columns: u32,
-}
-
-/// What a version adds to the model as it was imported: nothing, for that model itself.
-#[derive(Debug, Default)]
-pub struct LeasedVersion {
-    /// Its name, `models/{model}/versions/{digest}`; empty for the model as it was imported.
-    pub name: String,
-    /// The matrices that differ.
-    pub matrices: Vec<v1::version::Matrix>,
-    /// What is added to them, in order.
-    pub factors: Vec<Factor>,
 }
 
 /// Fetches what a lease names. What is fetched stays until the answer is dropped. `cancelled` ends
@@ -452,13 +446,18 @@ async fn documents(
     crate::datasets::corpus::parse("the part", text).map_err(|error| failed(error.to_string()))
 }
 
-/// What the version of a lease is made of, with the numbers.
-async fn version(fetcher: &Fetcher, lease: &v1::Lease) -> Result<LeasedVersion, Error> {
+/// What the version of a lease is made of, with the numbers. What the version before it has in
+/// the same place is not read again.
+async fn version(fetcher: &Fetcher, lease: &v1::Lease) -> Result<Arc<LeasedVersion>, Error> {
     let model = lease.model.as_ref();
     let (name, digest) = model.map_or(("", ""), |model| (&model.name, &model.digest));
     let base = base_version(names::last(name), digest);
     if lease.version.is_empty() || lease.version == base.name {
-        return Ok(LeasedVersion::default());
+        return Ok(Arc::default());
+    }
+    let last = fetcher.last.get();
+    if last.name == lease.version {
+        return Ok(last);
     }
     let failed = |problem: String| Error::Version {
         version: lease.version.clone(),
@@ -470,17 +469,30 @@ async fn version(fetcher: &Fetcher, lease: &v1::Lease) -> Result<LeasedVersion, 
         .map_err(|status| failed(status.message().to_owned()))?;
     let object = |error: objects::Error| failed(error.to_string());
     let mut factors = Vec::with_capacity(described.len());
-    for factor in &described {
-        let digest: Digest = factor.digest.parse().map_err(object)?;
-        let size = Factor::bytes(factor)
-            .ok_or_else(|| failed(format!("a factor of {} has no size", factor.tensor_name)))?;
+    // Places move by one where an edit was taken out: both are gone on with from there.
+    let mut before = last.factors.iter();
+    for described in &described {
+        let digest: Digest = described.digest.parse().map_err(object)?;
+        let mut rest = before.clone();
+        let same =
+            |it: &&LeasedFactor| it.digest == digest && it.factor.tensor == described.tensor_name;
+        if let Some(known) = rest.by_ref().take(NEAR).find(same) {
+            factors.push(known.clone());
+            before = rest;
+            continue;
+        }
+        let size = Factor::bytes(described)
+            .ok_or_else(|| failed(format!("a factor of {} has no size", described.tensor_name)))?;
         let data = fetcher.read(digest, size).await.map_err(object)?;
-        let factor = Factor::from_proto(factor, &data).map_err(|e| failed(e.to_string()))?;
-        factors.push(factor);
+        let factor = Factor::from_proto(described, &data).map_err(|e| failed(e.to_string()))?;
+        let factor = Arc::new(factor);
+        factors.push(LeasedFactor { digest, factor });
     }
-    Ok(LeasedVersion {
+    let version = Arc::new(LeasedVersion {
         name: lease.version.clone(),
         matrices: version.matrices,
         factors,
-    })
+    });
+    fetcher.last.keep(&version);
+    Ok(version)
 }

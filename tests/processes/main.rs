@@ -13,6 +13,7 @@ mod edit_sequence;
 mod edits;
 mod evals;
 mod exports;
+mod histories;
 mod hostile;
 mod kills;
 mod landing;

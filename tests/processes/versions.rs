@@ -629,11 +629,8 @@ fn a_worker_that_comes_back_from_a_version_gives_the_very_same_logits() {
                     Factor::rank_one(&down.weight.name, layer, numbers(width), numbers(inner))
                 })
                 .collect();
-            LeasedVersion {
-                name: format!("models/m/versions/{layers:?}"),
-                matrices: base.matrices(&factors).unwrap(),
-                factors,
-            }
+            let matrices = base.matrices(&factors).unwrap();
+            LeasedVersion::new(format!("models/m/versions/{layers:?}"), matrices, factors)
         };
         // Over two versions, of which the second has other matrices than the first.
         loaded.switch(&version(&[0, 1])).unwrap();

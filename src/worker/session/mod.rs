@@ -24,6 +24,7 @@ use self::state::{HAND_BACK, Outbox, Session};
 use super::computing::Computing;
 use super::engine::Engine;
 use super::files::Fetcher;
+use super::leased::LastVersion;
 use super::work::Error;
 use crate::client::Client;
 use crate::objects::ObjectStore;
@@ -57,6 +58,7 @@ pub async fn run(
             client,
             objects,
             cache: options.cache.clone(),
+            last: LastVersion::default(),
         },
         options,
         renamed: 0,

@@ -17,6 +17,7 @@ use crate::edit::{
     Update,
 };
 use crate::model;
+use crate::objects::Digest;
 use crate::proto::v1;
 use crate::stats::{self, Moment};
 use crate::version::{self, Factor, Matrix};
@@ -214,13 +215,10 @@ impl Editing<'_> {
         run: impl FnOnce(&model::Model) -> T,
     ) -> Result<T, Stopped> {
         let factor = self.factor(update);
-        let before = self.ready.version.factors.iter();
-        let mut with: Vec<&Factor> = before
-            .filter(|other| other.tensor == factor.tensor)
-            .collect();
-        let pristine = self.loaded.base.matrix(&factor.tensor, &with)?;
-        with.push(&factor);
-        let edited = self.loaded.base.matrix(&factor.tensor, &with)?;
+        let mut with = self.ready.version.on(&factor.tensor);
+        let pristine = self.loaded.base.grow(&factor.tensor, &with)?;
+        with.push((Digest::of(&factor.data()), &factor));
+        let edited = self.loaded.base.grow(&factor.tensor, &with)?;
         let lent = self.loaded.lend(update.layer, &factor.tensor);
         let put = |loaded: &mut Loaded, matrix: &Matrix| {
             let put = loaded.put(update.layer, &factor.tensor, matrix);

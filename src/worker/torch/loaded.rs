@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tch::{Device, Kind as Dtype, Tensor};
 
 use super::super::engine::failure;
-use super::super::prepare::LeasedVersion;
+use super::super::leased::LeasedVersion;
 use crate::causal::{self, EmbeddingGaussian};
 use crate::datasets::corpus;
 use crate::model::{self, Checkpoint, Model};
@@ -80,7 +80,6 @@ impl Loaded {
         if self.version == wanted.name {
             return Ok(());
         }
-        let grouped = version::by_tensor(&wanted.factors);
         let wanted_again = |name: &str| wanted.matrices.iter().any(|m| m.tensor_name == name);
         for (layer, tensor) in std::mem::take(&mut self.edited) {
             if !wanted_again(&tensor) {
@@ -90,8 +89,7 @@ impl Loaded {
         }
         for matrix in &wanted.matrices {
             let name = matrix.tensor_name.as_str();
-            let factors = grouped.get(name).map_or(&[][..], Vec::as_slice);
-            let made = self.base.verified(matrix, factors)?;
+            let made = self.base.grown(matrix, &wanted.on(name))?;
             self.put(matrix.layer as usize, name, &made)?;
             self.edited.push((matrix.layer as usize, name.to_owned()));
         }

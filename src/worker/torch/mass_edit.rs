@@ -15,6 +15,7 @@ use super::units::{Kind, Stopped, mixed};
 use crate::edit::measured;
 use crate::edit::{self, Error, Hyperparameters, Method, NextTokens, Overrides, Request, Solved};
 use crate::model::Model;
+use crate::objects::Digest;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, MassEditStep, leased_unit::Spec as Unit};
 use crate::version::Factor;
@@ -114,12 +115,9 @@ impl<'a> MassEdits<'a> {
         }
         let mut written = Vec::with_capacity(self.ready.mass.added.len());
         for factor in &self.ready.mass.added {
-            let before = self.ready.version.factors.iter();
-            let mut with: Vec<&Factor> = before
-                .filter(|other| other.tensor == factor.tensor)
-                .collect();
-            with.push(factor);
-            let matrix = self.loaded.base.matrix(&factor.tensor, &with)?;
+            let mut with = self.ready.version.on(&factor.tensor);
+            with.push((Digest::of(&factor.data()), factor));
+            let matrix = self.loaded.base.grow(&factor.tensor, &with)?;
             let lent = self.loaded.lend(factor.layer, &factor.tensor);
             let before = self
                 .loaded
