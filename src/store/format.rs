@@ -1,8 +1,4 @@
 //! What is in a store's folder, and which format it has.
-//!
-//! 1 had the records in the database alone. 2 has the log beside it. 3 has versions that are stored as
-//! what they add to their parents: a store is of format 2 until the first of them is written, and
-//! older programs, which would take such a version for one without edits, open it until then.
 
 use std::fs;
 use std::io;
@@ -10,14 +6,8 @@ use std::path::Path;
 
 use super::Error;
 use super::folder::{AUDIT_KEY, sync_folder, write_whole};
+use super::formats::{FORMAT, WITH_LOG, WITHOUT_LOG};
 use super::log::{Files, size};
-
-/// The newest format that this program writes.
-pub const FORMAT: u32 = 3;
-/// The format of a store that has no version that stands on its parent.
-pub const WITH_LOG: u32 = 2;
-/// The format without a log.
-const WITHOUT_LOG: u32 = 1;
 
 /// The file that says that a folder holds a backup, and of what.
 pub const BACKUP: &str = "BACKUP";

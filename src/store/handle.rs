@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::content::Contents;
 use super::folder::set_aside;
-use super::format::{self, Found, WITH_LOG};
+use super::format::{self, Found};
+use super::formats::WITH_LOG;
 use super::index::{Index, Position};
 use super::lock::{lock, occupy};
 use super::log::entry::Mark;

@@ -1,6 +1,6 @@
 //! Records of edits, versions, refs, statistics and the audit log, on their way into the store.
 
-use super::format::{FORMAT, WITH_LOG};
+use super::formats::{FORMAT, WITH_LOG};
 use super::keys;
 use super::manifest::{edit_bytes, version_bytes};
 use crate::objects::Digest;

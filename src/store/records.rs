@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::format::WITH_LOG;
+use super::formats::WITH_LOG;
 use super::{Record, RecordKey};
 use crate::objects::Digest;
 use crate::proto::v1;

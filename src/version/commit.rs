@@ -10,12 +10,14 @@ use std::sync::Arc;
 use prost_types::Timestamp;
 
 use super::history::{digest_of, etag, is_digest_like, movements, number_of, short};
+use super::stacked::{factor, factors_of};
+use super::sums::ByName;
 use super::whole::Whole;
-use super::{Base, Error, Factor, History, built_on, sums};
+use super::{Base, Error, Factor, History, built_on, stacked};
 use super::{edit_id, edit_name, ref_name, version_id, version_name};
 use crate::objects::Digest;
 use crate::proto::v1::{self, RefKind, VersionKind};
-use crate::store::{Change, Content, Record, Store};
+use crate::store::{Change, Content, Record};
 
 /// Who makes a version, when and why.
 #[derive(Clone, Debug, Default)]
@@ -278,7 +280,7 @@ impl<'a> Made<'a> {
             });
         }
         let added = factors_of(self.history.store(), edit)?;
-        let touched = sums::with_factors(self.history, self.base, &self.before, &added)?;
+        let touched = stacked::with_factors(self.history, self.base, &self.before, &added)?;
         let mut changed = Vec::with_capacity(touched.len());
         for (tensor, sum) in &touched {
             changed.push(self.base.described(tensor, &sum.matrix()?)?);
@@ -297,8 +299,8 @@ impl<'a> Made<'a> {
             .collect();
         tensors.sort_unstable();
         let mut content = self.before.without(at, &[]);
-        let (mut changed, mut touched) = (Vec::new(), sums::ByName::new());
-        let mut left = sums::touched(self.history, &content, &tensors)?;
+        let (mut changed, mut touched) = (Vec::new(), ByName::new());
+        let mut left = stacked::touched(self.history, &content, &tensors)?;
         for tensor in tensors {
             let gone = all.get(tensor).map(|matrix| v1::version::Matrix {
                 digest: String::new(),
@@ -309,7 +311,7 @@ impl<'a> Made<'a> {
                 changed.extend(gone);
                 continue;
             };
-            let sum = sums::stacked(self.history, self.base, tensor, &described)?;
+            let sum = stacked::stacked(self.history, self.base, tensor, &described)?;
             changed.push(self.base.described(tensor, &sum.matrix()?)?);
             touched.insert(tensor.to_owned(), Arc::new(sum));
         }
@@ -322,12 +324,12 @@ impl<'a> Made<'a> {
         subject: Digest,
         content: Content,
         changed: Vec<v1::version::Matrix>,
-        touched: sums::ByName,
+        touched: ByName,
     ) -> Result<VersionDraft, Error> {
         let (history, by) = (self.history, self.by);
         let gone = changed.iter().filter(|it| it.digest.is_empty());
         let gone: Vec<String> = gone.map(|it| it.tensor_name.clone()).collect();
-        sums::carry_on(self.base, &self.before, content.list, touched, &gone);
+        stacked::carry_on(self.base, &self.before, content.list, touched, &gone);
         let version = v1::Version {
             base: history.base_digest().to_owned(),
             parent: digest_of(&self.parent.name).to_owned(),
@@ -348,30 +350,6 @@ impl<'a> Made<'a> {
         draft.name(history);
         Ok(draft)
     }
-}
-
-/// The factors of edits, in order.
-///
-/// # Errors
-/// [`Error::Unknown`] for an edit that is not stored; [`Error::Object`] for a factor's numbers.
-pub fn factors(history: History<'_>, edits: &[String]) -> Result<Vec<Factor>, Error> {
-    let mut all = Vec::new();
-    for id in edits {
-        all.extend(factors_of(history.store(), &history.edit(id)?)?);
-    }
-    Ok(all)
-}
-
-fn factors_of(store: &Store, edit: &v1::Edit) -> Result<Vec<Factor>, Error> {
-    let described = edit.factors.iter();
-    described
-        .map(|described| factor(store, described))
-        .collect()
-}
-
-pub(super) fn factor(store: &Store, described: &v1::LowRankFactor) -> Result<Factor, Error> {
-    let digest: Digest = described.digest.parse()?;
-    Factor::from_proto(described, &store.objects().read(&digest)?)
 }
 
 /// Where a ref is expected before it moves.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{Base, Error, Factor, History, Matrix, by_tensor, sums};
+use super::{Base, Error, Factor, History, Matrix, by_tensor, stacked};
 use crate::model::TensorData;
 use crate::objects::Digest;
 use crate::proto::v1;
@@ -43,7 +43,7 @@ pub fn matrices(
                 made.push((elements(&pristine), pristine.digest.to_string()));
                 continue;
             };
-            let sums = sums::sums(history, base, content, [tensor].into_iter())?;
+            let sums = stacked::sums(history, base, content, [tensor].into_iter())?;
             let matrix = match sums.get(tensor) {
                 Some(sum) => sum.matrix()?,
                 None => pristine.clone(),
@@ -82,7 +82,7 @@ pub fn relative_norm(
         base.check(factor)?;
     }
     let grouped = by_tensor(&added);
-    let before = sums::sums(history, base, &content, grouped.keys().copied())?;
+    let before = stacked::sums(history, base, &content, grouped.keys().copied())?;
     let mut largest = 0.0_f64;
     // Of a matrix all together: each of many may be small, and their sum is not.
     for (tensor, added) in grouped {

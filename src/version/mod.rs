@@ -18,6 +18,7 @@ pub mod export;
 mod factor;
 mod history;
 mod materialise;
+mod stacked;
 mod sums;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -30,12 +31,12 @@ pub use crate::store::manifest::{
 pub use base::{Base, by_tensor};
 pub use bases::Bases;
 pub use commit::{
-    Authorship, Expected, MovedRef, RefMovement, VersionDraft, create_ref, edit_changes, factors,
-    rejected,
+    Authorship, Expected, MovedRef, RefMovement, VersionDraft, create_ref, edit_changes, rejected,
 };
 pub use difference::relative_norm;
 pub use error::Error;
 pub use factor::Factor;
 pub use history::{History, MAIN, digest_of, short};
 pub use materialise::{Matrix, materialise};
+pub use stacked::factors;
 pub use whole::{Whole, WholeVersions, check_whole};
