@@ -232,6 +232,27 @@ class Edits(WithServer):
         )
         self.assertEqual(model.version().digest, job.edits()[-1][1])
 
+    def test_facts_are_written_one_after_the_other_and_picked(self) -> None:
+        self.model.branch("sequence", "v0")
+        self.model.branch("picked", "v0")
+        facts = [
+            pal.Rewrite("{} is in", "The tower", "Rome"),
+            pal.Rewrite("See {} at", "a river", "Oslo"),
+        ]
+        job = self.model.edit_sequence(
+            facts, ref="sequence", layer=1, why="two", collect=True, progress=False
+        )
+        made = job.edits()
+        self.assertEqual(
+            [str(edit) for edit, _ in made], ["The tower is in Rome", "See a river at Oslo"]
+        )
+        self.assertEqual(self.model.version("sequence").digest, made[1][1])
+        self.assertEqual(self.model.version("sequence~1").digest, made[0][1])
+        version = self.model.cherry_pick(made[1][0], ref="picked", why="this one alone")
+        self.assertEqual((version.kind, len(version.edits)), ("cherry_pick", 1))
+        self.assertIn(made[0][0].digest, [edit.digest for edit in self.model.edits()])
+        self.assertEqual(self.model.get_edit(made[0][0].digest[:12]).why, "two")
+
     def test_an_edit_without_statistics_says_so(self) -> None:
         with self.assertRaises(pal.StatisticsMissing) as caught:
             self.model.edit("{} is in", subject="The tower", target="Rome", layer=2)
@@ -359,6 +380,20 @@ class Awaited(unittest.TestCase):
         asyncio.run(act())
 
 
+class Calls(unittest.TestCase):
+    def test_what_may_be_repeated_is_and_nothing_else(self) -> None:
+        away = pal.Unavailable("away")
+        self.assertIsNotNone(Transport._pause(away, "JobService/GetJob", 0))
+        self.assertIsNotNone(Transport._pause(away, "JobService/CreateJob", 0))
+        for method in ("VersionService/CreateEdit", "VersionService/UpdateRef"):
+            self.assertIsNone(Transport._pause(away, method, 0))
+            # What was refused was not done.
+            pause = Transport._pause(pal.TooMany("later", retry_after=1.0), method, 0)
+            assert pause is not None
+            self.assertTrue(1.0 <= pause <= 1.25)
+        self.assertIsNone(Transport._pause(pal.NotFound("no"), "JobService/GetJob", 0))
+
+
 class Restarts(unittest.TestCase):
     def test_a_coordinator_that_is_killed_under_watch_loses_and_repeats_nothing(self) -> None:
         own = Site()
@@ -412,6 +447,23 @@ class Secured(unittest.TestCase):
         ada.close()
         with self.assertRaises(pal.Unauthenticated):
             pal.connect(url, ca=own.folder / "certs/ca.pem")
+
+    def test_a_token_signs_in_and_stands_nowhere(self) -> None:
+        own = Site()
+        self.addCleanup(own.close)
+        token = own.run("auth", "token", "tokens", "--role", "editor", "--principal", "eve").strip()
+        (own.folder / "own.toml").write_text('[serve]\ntokens = "tokens"\nstore = "store"\n')
+        own.start("--config", "own.toml", "serve", "--listen", own.address)
+        own.wait_for_port()
+        with pal.connect(own.url, token=token, insecure=True) as client:
+            self.assertEqual(client.status().principal, "eve")
+            self.assertNotIn(token, f"{client!r} {client.settings!r}")
+        (own.folder / "token").write_text(token + "\n")
+        with pal.connect(own.url, token_file=own.folder / "token", insecure=True) as client:
+            self.assertEqual(client.whoami(), "eve")
+        with self.assertRaises(pal.Unauthenticated) as refused:
+            pal.connect(own.url, token=token[:-1] + "_", insecure=True)
+        self.assertNotIn(token[:-1], str(refused.exception))
 
 
 def load_tests(loader: Any, tests: Any, pattern: Any) -> Any:

@@ -145,13 +145,13 @@ class AsyncHistory:
     ) -> Any:
         """Creates a job on this ref, or on the version that the options name."""
         rest = dict(options)
-        on = rest.pop("on", None) or self.ref_id
+        on = rest.pop("on", self.ref_id)
         known = ("display_name", "priority", "no_cache", "owner")
         unknown = [name for name in rest if name not in known]
         if unknown:
             raise TypeError(f"{', '.join(unknown)}: no such option; {', '.join(known)} and on are")
-        # main is what the server takes where none is named: then an edit may name its branch.
-        version = "" if on == "main" else self.version_name(on)
+        # Where none is named, the server takes that of the branch which an edit names, or main's.
+        version = "" if on in ("", "main") else self.version_name(on)
         job = v1.Job(model=self.name, version=version, **rest, **spec)
         request = v1.CreateJobRequest(
             job=job, request_id=str(uuid.uuid4()), validate_only=validate_only

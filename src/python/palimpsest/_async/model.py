@@ -264,6 +264,7 @@ class AsyncModel(AsyncHistory):
         spec, options = _edit_spec(facts.rewrites_of(facts_), layer, settings)
         spec.ref_id, spec.why = ref or self.ref_id, why
         spec.rebase, spec.keep_going = rebase, keep_going
+        options.setdefault("on", "")
         job: AsyncEditJob = await self._submit_edit(options, collect, edit=spec)
         if wait:
             await job.wait(progress=progress)
@@ -290,6 +291,7 @@ class AsyncModel(AsyncHistory):
             StatisticsMissing: a layer has no key statistics, and ``collect`` is not set.
         """
         spec, options = self._mass_spec(facts_, method, layers, ref, batch, why, settings)
+        options.setdefault("on", "")
         job: AsyncMassEditJob = await self._submit_edit(options, collect, mass_edit=spec)
         if wait:
             await job.wait(progress=progress)
@@ -307,6 +309,7 @@ class AsyncModel(AsyncHistory):
     ) -> Plan:
         """What ``edit_many`` would do, with everything checked and nothing accepted."""
         spec, options = self._mass_spec(facts_, method, layers, ref, batch, "", settings)
+        options.setdefault("on", "")
         job = await self._create(options, validate_only=True, mass_edit=spec)
         return Plan.of(job.mass_edit)
 

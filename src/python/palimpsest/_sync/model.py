@@ -265,6 +265,7 @@ class Model(History):
         spec, options = _edit_spec(facts.rewrites_of(facts_), layer, settings)
         spec.ref_id, spec.why = ref or self.ref_id, why
         spec.rebase, spec.keep_going = rebase, keep_going
+        options.setdefault("on", "")
         job: EditJob = self._submit_edit(options, collect, edit=spec)
         if wait:
             job.wait(progress=progress)
@@ -291,6 +292,7 @@ class Model(History):
             StatisticsMissing: a layer has no key statistics, and ``collect`` is not set.
         """
         spec, options = self._mass_spec(facts_, method, layers, ref, batch, why, settings)
+        options.setdefault("on", "")
         job: MassEditJob = self._submit_edit(options, collect, mass_edit=spec)
         if wait:
             job.wait(progress=progress)
@@ -308,6 +310,7 @@ class Model(History):
     ) -> Plan:
         """What ``edit_many`` would do, with everything checked and nothing accepted."""
         spec, options = self._mass_spec(facts_, method, layers, ref, batch, "", settings)
+        options.setdefault("on", "")
         job = self._create(options, validate_only=True, mass_edit=spec)
         return Plan.of(job.mass_edit)
 
