@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench version
 //! cargo bench --bench version -- --edits 1000 --width 1600 --inner 6400 --threads 2
+//! cargo bench --bench version -- --only-grow --grow 10000
 //! ```
 //!
 //! The matrix is of GPT-2 XL's shape, in its orientation. Every run is materialised twice and the
@@ -95,17 +96,18 @@ fn switching(args: &Args) {
     println!("\nSmolLM2-135M loaded anew: {:.3} s", loading.as_secs_f64());
     let mut loaded = load();
     for edits in [1, 100] {
-        let factors: Vec<Factor> = (0..edits)
-            .map(|_| {
-                let left = sequence.take(down.shape[0], 1e-3);
-                Factor::rank_one(&down.name, 5, left, sequence.take(down.shape[1], 1e-3))
-            })
-            .collect();
-        let matrices = base.matrices(&factors).unwrap();
-        let name = format!("models/m/versions/{edits}");
-        let there = LeasedVersion::new(name, matrices, factors);
         let (mut forth, mut back) = (Duration::MAX, Duration::MAX);
         for _ in 0..args.runs {
+            // Others every time: what was made of these would be gone on with.
+            let factors: Vec<Factor> = (0..edits)
+                .map(|_| {
+                    let left = sequence.take(down.shape[0], 1e-3);
+                    Factor::rank_one(&down.name, 5, left, sequence.take(down.shape[1], 1e-3))
+                })
+                .collect();
+            let matrices = base.matrices(&factors).unwrap();
+            let name = format!("models/m/versions/{edits}");
+            let there = LeasedVersion::new(name, matrices, factors);
             let start = Instant::now();
             loaded.switch(&there).unwrap();
             forth = forth.min(start.elapsed());

@@ -6,6 +6,7 @@ mod audit;
 pub mod caller;
 mod changes;
 mod check;
+mod comparison;
 pub mod descriptors;
 pub mod error;
 pub mod gate;
