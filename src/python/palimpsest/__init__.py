@@ -69,7 +69,7 @@ from .errors import (
 )
 from .evaluation import Measures
 from .facts import Fact, Facts, Record, Rewrite, read_records, read_rewrites
-from .results import Completion, Evaluated, Failure, Grid, Measured, Peak, Probe
+from .results import Checked, Completion, Evaluated, Failure, Grid, Measured, Peak, Probe
 from .settings import Settings
 from .settings import read as _settings
 from .summary import SweepSummary
@@ -167,6 +167,7 @@ __all__ = [
     "AuditBroken",
     "AuditEntry",
     "Averages",
+    "Checked",
     "Checkpoint",
     "Client",
     "Completion",

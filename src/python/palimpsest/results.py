@@ -255,6 +255,44 @@ class Measured:
         )
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What is to be expected of a batch of an edit of many, before any target is computed."""
+
+    batch: int
+    facts: int
+    #: Facts with the same text up to the subject's end have one key.
+    keys: int
+    #: What is unusual, in words.
+    warnings: tuple[str, ...]
+    #: Of each layer: the tokens of its key statistics, and figures over its keys, by name.
+    layers: dict[int, tuple[int, dict[str, float]]]
+    #: Pairs of keys that are nearly one, keys that are shared, and facts of earlier edits that
+    #: would be overwritten: how many there are.
+    near: int
+    shared: int
+    overwritten: int
+    #: Keys that could not be read.
+    left_out: int
+
+    @classmethod
+    def of(cls, it: Any) -> Checked:
+        """What was found, from the contract's."""
+        return cls(
+            batch=it.batch,
+            facts=it.facts,
+            keys=it.keys,
+            warnings=tuple(it.warnings),
+            layers={
+                one.layer: (one.tokens, {n.key: n.value for n in one.figures}) for one in it.layers
+            },
+            near=it.near_count,
+            shared=it.shared_count,
+            overwritten=it.overwritten_count,
+            left_out=it.left_out,
+        )
+
+
 class Score(NamedTuple):
     """What a version thinks of an object, or of a text."""
 

@@ -225,6 +225,11 @@ class Edits(WithServer):
         plan = model.plan_many(facts, layers=[0, 1], batch=2)
         self.assertEqual((plan.method, plan.layers), ("memit", (0, 1)))
         self.assertEqual((plan.facts, plan.batches, plan.branch), (3, 2, "many"))
+        before = model.version().digest
+        checks = model.check_many(facts, layers=[0, 1], batch=2)
+        self.assertEqual([(it.facts, it.keys) for it in checks], [(2, 2), (1, 1)])
+        self.assertEqual(list(checks[0].layers), [0, 1])
+        self.assertEqual(model.version().digest, before)
         job = model.edit_many(facts, layers=[0, 1], batch=2, why="all at once")
         self.assertEqual([len(edit.facts) for edit, _ in job.edits()], [2, 1])
         self.assertEqual(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from .. import blake3, corpus, errors, facts, wire
 from ..completions import Completions
 from ..facts import EvalSet, FactsLike
-from ..results import Kind
+from ..results import Checked, Kind
 from ..values import Edit, Plan, Statistics, Version
 from ..wire import v1
 from .draft import AsyncDraft
@@ -285,7 +285,12 @@ class AsyncModel(AsyncHistory):
         **settings: Any,
     ) -> AsyncMassEditJob:
         """Writes many facts at once: an edit, a version and a movement of the branch for each
-        batch; all facts are one where none is given. ``plan_many`` says before what that is.
+        batch; all facts are one where none is given. ``plan_many`` says before what that is, and
+        ``check_many`` what is to be expected of it.
+
+        Args:
+            settings: those of ``edit`` except ``layer``; ``keep_going`` leaves out a fact that
+                cannot be written, ``statistics_names`` says which key statistics are used.
 
         Raises:
             StatisticsMissing: a layer has no key statistics, and ``collect`` is not set.
@@ -296,6 +301,33 @@ class AsyncModel(AsyncHistory):
         if wait:
             await job.wait(progress=progress)
         return job
+
+    async def check_many(
+        self,
+        facts_: Any,
+        *,
+        method: MassMethod = "memit",
+        layers: Sequence[int] = (),
+        ref: str | None = None,
+        batch: int | None = None,
+        collect: bool = False,
+        progress: bool | None = None,
+        **settings: Any,
+    ) -> list[Checked]:
+        """The pre-flight of ``edit_many``: reads the keys of all facts and says what is to be
+        expected of each batch. No target is computed, and no version is made."""
+        asked = {**settings, "check_only": True}
+        job: AsyncMassEditJob = await self.edit_many(
+            facts_,
+            method=method,
+            layers=layers,
+            ref=ref,
+            batch=batch,
+            collect=collect,
+            progress=progress,
+            **asked,
+        )
+        return await job.checks()
 
     async def plan_many(
         self,
@@ -324,6 +356,9 @@ class AsyncModel(AsyncHistory):
         settings: dict[str, Any],
     ) -> tuple[Any, dict[str, Any]]:
         common, options = _common(settings)
+        for name in ("keep_going", "check_only", "statistics_names"):
+            if name in options:
+                common[name] = options.pop(name)
         spec = v1.MassEditSpec(
             tasks=[it.task() for it in facts.rewrites_of(facts_)],
             method=method,

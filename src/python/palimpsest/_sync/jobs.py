@@ -9,7 +9,7 @@ from .. import frames, wire
 from ..averages import Averages, Mean, Site
 from ..evaluation import Measures
 from ..notebook import Html, sweep_html
-from ..results import Completion, Evaluated, Failure, Grid, Measured, failure_of
+from ..results import Checked, Completion, Evaluated, Failure, Grid, Measured, failure_of
 from ..summary import SweepSummary
 from ..values import Edit, Plan
 from ..wire import v1
@@ -186,6 +186,14 @@ class MassEditJob(EditJob):
     def plan(self) -> Plan:
         """What it does: its layers, groups and batches."""
         return Plan.of(self.spec)
+
+    def checks(self) -> list[Checked]:
+        """What was to be expected of each batch, found before its targets: see ``check_many``."""
+        return [
+            Checked.of(it.mass_edit_checked)
+            for it in self._all_results()
+            if it.WhichOneof("outcome") == "mass_edit_checked"
+        ]
 
     def facts(self) -> list[Measured]:
         """Its facts as they were measured, before and after."""
