@@ -1,6 +1,7 @@
 //! Edits of many facts on tiny models give what PyTorch and NumPy give for the published
 //! definitions: targets, keys, residuals and the change of every layer, over two batches where the
-//! second one protects the first.
+//! second one protects the first; over three of which the first is reverted; of a batch without one
+//! of its facts; and of three facts on a real model.
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 
@@ -18,7 +19,8 @@ use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
 /// What `make_mass_edits.py` writes.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct Expected {
     requests: Vec<Fact>,
     groups: Vec<Vec<usize>>,
@@ -30,6 +32,13 @@ struct Expected {
     hyper: BTreeMap<String, f64>,
     numbers: BTreeMap<String, f64>,
     methods: BTreeMap<String, Vec<Batch>>,
+    /// By method, `adj` of every layer of the first batch without the group `left_out`.
+    without: BTreeMap<String, Vec<Vec<f64>>>,
+    left_out: usize,
+    third: Vec<Fact>,
+    /// AlphaEdit's batch of `third`, when the first of the two before it was reverted.
+    reverted: Option<Batch>,
+    steps: Vec<Vec<f64>>,
 }
 
 #[derive(Deserialize, Clone)]
@@ -54,6 +63,7 @@ struct Layer {
     adj: Vec<f64>,
 }
 
+const FILE: &str = ".deps/SmolLM2-135M-Instruct.Q4_1.gguf";
 const TINY: [&str; 5] = ["gpt2", "gptj", "llama", "qwen2", "gemma2"];
 
 impl Fact {
@@ -260,4 +270,168 @@ fn targets_keys_residuals_and_changes_are_those_of_the_published_solves() {
             );
         }
     }
+}
+
+/// The keys of facts at each edited layer, on a model as it is: `[inner, facts]` each.
+fn keys_now(model: &Model, expected: &Expected, facts: &[Request]) -> Vec<Tensor> {
+    let of_layer = |&layer: &usize| {
+        let keys = facts.iter().map(|fact| {
+            let (contexts, layers) = (&expected.contexts, [layer]);
+            let read = mass_keys(model, fact, contexts, &layers, layer, &Unwatched);
+            read.unwrap().keys.remove(0)
+        });
+        Tensor::stack(&keys.collect::<Vec<_>>(), 1)
+    };
+    expected.layers.iter().map(of_layer).collect()
+}
+
+#[test]
+fn what_alphaedit_protects_after_a_revert_is_what_the_edits_that_stay_keep() {
+    for name in TINY {
+        let (mut model, expected) = load(name);
+        let moments = moments(&model, &expected);
+        let metrics = |past: Option<&[Tensor]>| -> Vec<Metric> {
+            let of = |(n, moment)| expected.metric("alphaedit", moment, past.map(|past| &past[n]));
+            moments.iter().enumerate().map(of).collect()
+        };
+        let groups: Vec<Vec<Request>> = (expected.groups.iter())
+            .map(|group| {
+                group
+                    .iter()
+                    .map(|&n| expected.requests[n].request())
+                    .collect()
+            })
+            .collect();
+        let first: Vec<Request> = groups.iter().map(|group| group[0].clone()).collect();
+        let alone = |facts: &[Fact]| -> Vec<Vec<Request>> {
+            facts.iter().map(|fact| vec![fact.request()]).collect()
+        };
+        let weights = |model: &Model| -> Vec<Tensor> {
+            let of = |&layer: &usize| model.down_projection(layer).copy();
+            expected.layers.iter().map(of).collect()
+        };
+        let batches = &expected.methods["alphaedit"];
+        let before = weights(&model);
+        let what = format!("{name} first");
+        let both = (&mut model, &expected);
+        write(&what, both, &groups, &batches[0], &metrics(None));
+        let after = weights(&model);
+        let past = keys_now(&model, &expected, &first);
+        let later = alone(&expected.later);
+        let what = format!("{name} second");
+        let both = (&mut model, &expected);
+        write(&what, both, &later, &batches[1], &metrics(Some(&past)));
+        let later: Vec<Request> = later.into_iter().flatten().collect();
+        let past = keys_now(&model, &expected, &later);
+        for (n, &layer) in expected.layers.iter().enumerate() {
+            let left = model.down_projection(layer) - (&after[n] - &before[n]);
+            model.set_down_projection(layer, &left).unwrap();
+        }
+        let third = alone(&expected.third);
+        let batch = expected.reverted.as_ref().unwrap();
+        let what = format!("{name} third, the first reverted");
+        let both = (&mut model, &expected);
+        write(&what, both, &third, batch, &metrics(Some(&past)));
+    }
+}
+
+#[test]
+fn a_batch_without_one_of_its_facts_is_solved_from_the_keys_and_residuals_of_the_others() {
+    for name in TINY {
+        let (model, expected) = load(name);
+        let moments = moments(&model, &expected);
+        let facts = expected.groups.len() as i64;
+        let kept: Vec<i64> = (0..facts)
+            .filter(|&group| group != expected.left_out as i64)
+            .collect();
+        let kept = Tensor::from_slice(&kept);
+        for (method, adjs) in &expected.without {
+            let layers = &expected.methods[method][0].layers;
+            for (at, (layer, adj)) in layers.iter().zip(adjs).enumerate() {
+                let columns = |numbers: &[f64]| {
+                    let rows = Tensor::from_slice(numbers).view([facts, -1]);
+                    rows.index_select(0, &kept).tr()
+                };
+                let metric = expected.metric(method, &moments[at], None);
+                let residuals = columns(&layer.residuals);
+                let (keys, damping) = (columns(&layer.keys), Damping::Unit);
+                let solved = solve(&metric, &keys, &residuals, damping).unwrap();
+                let what = format!("{name} {method} layer {at} without a fact");
+                alike(&format!("{what}, adj"), &solved.right.tr(), adj);
+                let theirs = Tensor::from_slice(adj).view([facts - 1, -1]);
+                let change = residuals.matmul(&theirs);
+                let change = Vec::<f64>::try_from(&change.contiguous().view([-1])).unwrap();
+                alike(&format!("{what}, dW"), &solved.change(), &change);
+            }
+        }
+    }
+}
+
+/// A mean of keys that is the same wherever it is computed: a diagonal and a few directions.
+fn mean_by_formula(size: usize) -> Moment {
+    let direction = |k: usize, n: usize| (0.37 * (k + 1) as f64 * (n + 1) as f64).sin();
+    let directions: Vec<Vec<f64>> = (0..8)
+        .map(|k| (0..size).map(|n| direction(k, n)).collect())
+        .collect();
+    let mut sum = vec![0.0; size * size];
+    for (i, row) in sum.chunks_exact_mut(size).enumerate() {
+        for direction in &directions {
+            for (j, number) in row.iter_mut().enumerate() {
+                *number += 1e-4 * direction[i] * direction[j];
+            }
+        }
+        row[i] += 1e-3 * (1 + i % 7) as f64;
+    }
+    // As of so many keys as there are channels: fewer would not span them.
+    sum.iter_mut().for_each(|number| *number *= size as f64);
+    Moment::new(size, sum, size as u64).unwrap()
+}
+
+#[test]
+fn three_facts_on_a_real_model_are_those_of_the_published_solve() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let path = root.join(FILE);
+    if !path.exists() {
+        crate::require::skip("model", format!("no {FILE}: run deploy/setup.sh"));
+        return;
+    }
+    // More threads wait for each other where other tests keep the cores busy.
+    tch::set_num_threads(1);
+    let fixtures = root.join("tests/fixtures");
+    let said = fs::read_to_string(fixtures.join("smollm2_mass_edit.json")).unwrap();
+    let expected: Expected = serde_json::from_str(&said).unwrap();
+    let bytes = fs::read(fixtures.join("smollm2_mass_edit.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let numbers = |name: &str| -> Vec<f64> {
+        let data = tensors.tensor(name).unwrap();
+        let singles = data.data().as_chunks::<4>().0.iter();
+        singles
+            .map(|it| f64::from(f32::from_le_bytes(*it)))
+            .collect()
+    };
+    let batch = Batch {
+        targets: numbers("targets"),
+        steps: expected.steps.clone(),
+        layers: (expected.layers.iter())
+            .map(|layer| Layer {
+                keys: numbers(&format!("{layer}.keys")),
+                residuals: numbers(&format!("{layer}.residuals")),
+                adj: numbers(&format!("{layer}.adj")),
+            })
+            .collect(),
+    };
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let mut model = Model::load(&checkpoint, Device::Cpu, Kind::Float).unwrap();
+    let moment = mean_by_formula(model.down_projection(0).size()[1] as usize);
+    let metric = |_: &usize| expected.metric("memit", &moment, None);
+    let metrics: Vec<Metric> = expected.layers.iter().map(metric).collect();
+    let facts = expected.requests.iter();
+    let groups: Vec<Vec<Request>> = facts.map(|fact| vec![fact.request()]).collect();
+    write(
+        "SmolLM2",
+        (&mut model, &expected),
+        &groups,
+        &batch,
+        &metrics,
+    );
 }
