@@ -320,6 +320,47 @@ pub(crate) mod tests {
         Ok(response.into_inner().committed_size)
     }
 
+    /// Open files of this process below a folder.
+    fn open_below(folder: &std::path::Path) -> usize {
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        let named = open.filter_map(|it| std::fs::read_link(it.ok()?.path()).ok());
+        named.filter(|path| path.starts_with(folder)).count()
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_nobody_reads_holds_no_open_file() {
+        use futures::StreamExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let store = ObjectStore::open(folder.path()).unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let objects = Objects::new(store.clone());
+        let bytes = vec![7; 20 * PIECE];
+        let digest = Digest::of(&bytes);
+        let mut partial = store.partial(&digest).unwrap();
+        partial.append(0, &bytes).unwrap();
+        partial.finish().unwrap();
+        let idle = open_below(&root);
+        let mut held = Vec::new();
+        for n in 0..300 {
+            let request = Request::new(ReadObjectRequest {
+                digest: digest.to_string(),
+                offset: 0,
+            });
+            let stream = ObjectService::read_object(&objects, request).await.unwrap();
+            let mut stream = stream.into_inner();
+            // Some have given a piece, as a window lets them, and then nobody comes.
+            if n % 2 == 0 {
+                let piece = stream.next().await.unwrap().unwrap();
+                assert_eq!(piece.data.len(), PIECE);
+            }
+            held.push(stream);
+        }
+        assert_eq!(open_below(&root), idle);
+        // Each goes on where it was.
+        let last: Vec<_> = held.pop().unwrap().collect().await;
+        assert_eq!(last.len(), 20);
+    }
+
     fn reason(status: &Status) -> String {
         status
             .get_error_details()

@@ -157,7 +157,7 @@ fn hash(token: &str) -> blake3::Hash {
 }
 
 fn read(path: &Path) -> Result<Vec<Grant>, Error> {
-    let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
+    let text = crate::text::utf8::read(path).map_err(Error::file("read", path))?;
     let mut grants = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();

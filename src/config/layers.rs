@@ -74,7 +74,7 @@ impl Layers {
             origin: format!("the file {}", path.display()),
             problem,
         };
-        let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+        let text = crate::text::utf8::read(path).map_err(|error| unreadable(error.to_string()))?;
         let table = File::from_str(&text, FileFormat::Toml)
             .collect()
             .map_err(|error| unreadable(error.to_string()))?;

@@ -440,7 +440,7 @@ impl Job {
                 if let Some(what) = wire::out_of_range(outcome, &shape) {
                     return Err(format!("its {what}"));
                 }
-                work.accept(&self.items, unit, outcome)
+                work.accept(&self.items, unit, outcome, &shape)
             }
             _ => Err("it says nothing".to_owned()),
         }

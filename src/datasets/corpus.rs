@@ -6,20 +6,17 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use serde::de::{DeserializeSeed, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::reader::remedy;
+use crate::text::utf8::{self, MARK, NotText};
 
 /// Largest corpus file read: 1 GiB.
 pub const LARGEST_FILE: u64 = 1 << 30;
-
-/// The byte order mark that some editors write before a text.
-const MARK: &str = "\u{feff}";
 
 /// Largest part of a document that [`documents`] gives at a time, bytes.
 pub const PART: usize = 64 << 10;
@@ -95,19 +92,31 @@ pub fn read(path: &Path) -> Result<Vec<String>, Error> {
     if size > LARGEST_FILE {
         return Err(Error::TooLarge { file, size });
     }
-    let bytes = std::fs::read(path).map_err(unread)?;
-    let text = match std::str::from_utf8(&bytes) {
-        Ok(text) => text,
-        Err(error) => {
-            let at = error.valid_up_to();
-            let remedy = remedy(&bytes);
-            return Err(Error::NotUtf8 { file, at, remedy });
-        }
-    };
+    let text = utf8::text(std::fs::read(path).map_err(unread)?);
+    let text = &text.map_err(|found| not_text(&file, found))?;
     // By its name, as documents are: prose may begin with a quotation mark or a bracket.
     match path.extension().is_some() && !is_json(path) {
         true => some(&file, lines_of(text)),
         false => parse(&file, text),
+    }
+}
+
+fn not_text(file: &str, NotText { at, remedy }: NotText) -> Error {
+    Error::NotUtf8 {
+        file: file.into(),
+        at,
+        remedy,
+    }
+}
+
+/// A file that is not read to its end: by what it is, or by the system.
+fn broken_off(file: &str, source: io::Error) -> Error {
+    match NotText::of(&source) {
+        Some(found) => not_text(file, found),
+        None => Error::Read {
+            file: file.into(),
+            source,
+        },
     }
 }
 
@@ -141,16 +150,13 @@ fn some(file: &str, mut texts: Vec<String>) -> Result<Vec<String>, Error> {
 /// As [`read`], at the first record that is wrong.
 pub fn documents(path: &Path, mut take: impl FnMut(&str) -> bool) -> Result<(), Error> {
     let file = path.display().to_string();
-    let unread = |source| Error::Read {
-        file: file.clone(),
-        source,
-    };
+    let unread = |source| broken_off(&file, source);
     let opened = File::open(path).map_err(unread)?;
     let size = opened.metadata().map_err(unread)?.len();
     if size > LARGEST_FILE {
         return Err(Error::TooLarge { file, size });
     }
-    let mut input = BufReader::with_capacity(1 << 20, opened);
+    let mut input = BufReader::with_capacity(1 << 20, utf8::Checked::new(opened));
     // A byte order mark is no text.
     let marked = input
         .fill_buf()
@@ -160,8 +166,7 @@ pub fn documents(path: &Path, mut take: impl FnMut(&str) -> bool) -> Result<(), 
         input.consume(MARK.len());
     }
     if !is_json(path) {
-        let begin = if marked { MARK.len() } else { 0 };
-        return prose(&file, begin, &mut input, &mut take);
+        return prose(&file, &mut input, &mut take);
     }
     let first = loop {
         let buffer = input.fill_buf().map_err(unread)?;
@@ -176,10 +181,13 @@ pub fn documents(path: &Path, mut take: impl FnMut(&str) -> bool) -> Result<(), 
         let text = text(&file, || format!("record {records}"), record)?;
         Ok(parts(&text, &mut take))
     };
-    let not_json = |source| Error::NotJson {
-        file: file.clone(),
-        place: "the file".into(),
-        source,
+    let not_json = |source: serde_json::Error| match source.is_io() {
+        true => broken_off(&file, source.into()),
+        false => Error::NotJson {
+            file: file.clone(),
+            place: "the file".into(),
+            source,
+        },
     };
     let mut from = serde_json::Deserializer::from_reader(input);
     if first != Some(b'[') {
@@ -203,35 +211,25 @@ pub fn documents(path: &Path, mut take: impl FnMut(&str) -> bool) -> Result<(), 
     }
 }
 
-/// One document, read by lines; `begin` is where its text begins in the file, in bytes.
+/// One document, read by lines.
 fn prose(
     file: &str,
-    begin: usize,
     input: &mut impl BufRead,
     take: &mut impl FnMut(&str) -> bool,
 ) -> Result<(), Error> {
-    let (mut line, mut held, mut at) = (Vec::new(), String::new(), begin);
+    let (mut line, mut held) = (String::new(), String::new());
     loop {
         line.clear();
         let read = input
-            .read_until(b'\n', &mut line)
-            .map_err(|source| Error::Read {
-                file: file.into(),
-                source,
-            })?;
-        let text = std::str::from_utf8(&line).map_err(|error| Error::NotUtf8 {
-            file: file.into(),
-            at: at + error.valid_up_to(),
-            remedy: remedy(&line),
-        })?;
-        at += read;
+            .read_line(&mut line)
+            .map_err(|source| broken_off(file, source))?;
         if read == 0 || held.len() + read > PART {
             if !parts(&held, take) || read == 0 {
                 return Ok(());
             }
             held.clear();
         }
-        held.push_str(text);
+        held.push_str(&line);
     }
 }
 
@@ -468,6 +466,32 @@ mod tests {
         assert_eq!(taken("m.txt", &marked, 9).unwrap(), [quote]);
         assert_eq!(taken("m.json", "\u{feff}[\"One.\"]", 9).unwrap(), ["One."]);
         assert!(read(&written("q.json", quote)).is_err());
+    }
+
+    #[test]
+    fn a_corpus_that_is_no_text_is_named_whatever_it_is_said_to_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let wide =
+            |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+        let latin = |text: &str| -> Vec<u8> { text.chars().map(|it| it as u8).collect() };
+        let text = "[\"Zo\u{eb} is in Rome.\"]";
+        for (bytes, said) in [
+            (
+                wide(&format!("\u{feff}{text}")),
+                "byte 0: it is UTF-16, save it as UTF-8",
+            ),
+            (wide(text), "byte 0: it is UTF-16, save it as UTF-8"),
+            (latin(text), "byte 4: save it as UTF-8"),
+        ] {
+            for name in ["a.json", "a.jsonl", "a.txt"] {
+                let path = folder.path().join(name);
+                std::fs::write(&path, &bytes).unwrap();
+                let expected = format!("{}: is not UTF-8 at {said}", path.display());
+                let found = documents(&path, |_| true).unwrap_err().to_string();
+                assert_eq!(found, expected);
+                assert_eq!(read(&path).unwrap_err().to_string(), expected);
+            }
+        }
     }
 
     #[test]

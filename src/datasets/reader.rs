@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::error::{Error, Problem};
 use super::record::described;
+use crate::text::utf8::{self, NotText};
 
 /// Largest file of records that is read: 256 MiB, five times the whole of CounterFact.
 pub const LARGEST_FILE: u64 = 256 << 20;
@@ -48,27 +49,11 @@ pub fn text_from(file: &str, source: impl Read, limit: u64) -> Result<String, Er
             limit,
         });
     }
-    let text = String::from_utf8(bytes).map_err(|error| Error::NotUtf8 {
+    utf8::text(bytes).map_err(|NotText { at, remedy }| Error::NotUtf8 {
         file: file(),
-        at: error.utf8_error().valid_up_to(),
-        remedy: remedy(error.as_bytes()),
-    })?;
-    Ok(match text.strip_prefix('\u{feff}') {
-        Some(text) => text.to_owned(),
-        None => text,
+        at,
+        remedy,
     })
-}
-
-/// What makes a text of a file that is none, by its first bytes.
-pub(super) fn remedy(bytes: &[u8]) -> &'static str {
-    match bytes {
-        [0x1f, 0x8b, ..] => "it is compressed by gzip, unpack it with gunzip first",
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => "it is compressed by zstd, unpack it with unzstd first",
-        [b'P', b'K', ..] => "it is a zip archive, unpack it first",
-        [b'P', b'A', b'R', b'1', ..] => "it is a Parquet file, write it as JSON lines",
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it is UTF-16, save it as UTF-8",
-        _ => "save it as UTF-8",
-    }
 }
 
 /// Hands the records of a text to `take`, one at a time: a whole file as a tree of values would
@@ -220,15 +205,12 @@ mod tests {
             error.to_string(),
             "bad.json: is not UTF-8 at byte 2: save it as UTF-8"
         );
-        for (bytes, remedy) in [
-            (&b"\x1f\x8b\x08\x00\xff"[..], "gunzip"),
-            (&b"\xff\xfe[\x00"[..], "UTF-16"),
-            (&b"PK\x03\x04\xff"[..], "zip"),
-            (&b"PAR1\x15\x80"[..], "Parquet"),
-        ] {
-            let said = text_from("f", bytes, 99).unwrap_err().to_string();
-            assert!(said.contains(remedy), "{said}");
-        }
+        let wide: Vec<u8> = "[1]".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let error = text_from("wide.json", &wide[..], 99).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "wide.json: is not UTF-8 at byte 0: it is UTF-16, save it as UTF-8"
+        );
         let error = text_of(Path::new("/nowhere/facts.json")).unwrap_err();
         assert!(
             error

@@ -1,10 +1,8 @@
 //! Asking a model.
 
-use super::{Answer, Error, ProbeKind, Question, Scored};
+use super::{Answer, Error, ProbeKind, Question, Scored, TEXT_TOKENS};
 use crate::model::{self, Continuation, Model, Sampling, score};
 
-/// Tokens of a text that is drawn, with its prompt.
-const TEXT_TOKENS: usize = 100;
 /// Choose each token among so many.
 const TOP_K: usize = 5;
 

@@ -55,6 +55,9 @@ pub use record::{Record, Set};
 #[cfg(feature = "torch")]
 pub use asking::{ask, continue_freely, read};
 
+/// Most tokens of a text that is drawn, with its prompt.
+pub const TEXT_TOKENS: usize = 100;
+
 /// What a prompt is to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeKind {

@@ -50,6 +50,9 @@ impl Position {
 pub struct Index {
     database: sled::Db,
     path: PathBuf,
+    /// Records that were read: tests hold the cost of a call by it.
+    #[cfg(test)]
+    reads: std::sync::Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Index {
@@ -77,11 +80,27 @@ impl Index {
         Ok(Self {
             database,
             path: path.to_owned(),
+            #[cfg(test)]
+            reads: std::sync::Arc::default(),
         })
+    }
+
+    /// Records that were read so far.
+    #[cfg(test)]
+    pub fn reads(&self) -> u64 {
+        self.reads.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Notes that a record is read.
+    fn note_read(&self) {
+        #[cfg(test)]
+        self.reads
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// The record of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, Error> {
+        self.note_read();
         self.database.get(key).map_err(|e| self.error(e))
     }
 
@@ -92,6 +111,7 @@ impl Index {
     ) -> impl DoubleEndedIterator<Item = Result<(sled::IVec, sled::IVec), Error>> + '_ {
         self.database
             .range(range)
+            .inspect(|_| self.note_read())
             .filter(|entry| {
                 entry
                     .as_ref()
@@ -107,6 +127,7 @@ impl Index {
     ) -> impl DoubleEndedIterator<Item = Result<(sled::IVec, sled::IVec), Error>> + '_ {
         self.database
             .scan_prefix(prefix)
+            .inspect(|_| self.note_read())
             .map(|entry| entry.map_err(|e| self.error(e)))
     }
 

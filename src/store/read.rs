@@ -24,6 +24,12 @@ pub struct CommittedUnit {
 }
 
 impl Store {
+    /// Records that were read out of the index since the store was opened.
+    #[cfg(test)]
+    pub fn reads(&self) -> u64 {
+        self.index.reads()
+    }
+
     /// Gives every job, in the order of their creation.
     ///
     /// # Errors

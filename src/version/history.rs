@@ -277,6 +277,36 @@ mod tests {
     use crate::store::{Change, Record};
 
     #[test]
+    fn a_page_of_refs_reads_what_it_shows_however_many_refs_there_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let history = History::new(&store, "m", "base");
+        let put = |numbers: std::ops::Range<u32>| {
+            let refs = numbers.map(|n| {
+                let id = format!("r{n:05}");
+                let reference = v1::Ref {
+                    name: ref_name("m", &id),
+                    ..Default::default()
+                };
+                Change::Record(Record::reference("m", &id, &reference))
+            });
+            store.commit(&refs.collect::<Vec<_>>()).unwrap();
+        };
+        let cost = |after: &str| {
+            let before = store.reads();
+            assert_eq!(history.references(after, 10).unwrap().len(), 10);
+            store.reads() - before
+        };
+        put(0..50);
+        let few = ["", "a", "r00020"].map(cost);
+        put(50..3000);
+        assert_eq!(["", "a", "r00020"].map(cost), few);
+        assert_eq!(cost("r02900"), few[2], "a page near the end");
+        // The refs of a page, the one behind it, and main.
+        assert!(few.iter().all(|reads| *reads <= 10 + 2), "{few:?}");
+    }
+
+    #[test]
     fn refs_come_page_by_page_with_main_in_its_place_whether_it_moved_or_not() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();

@@ -93,7 +93,58 @@ fn check_edits(history: History<'_>, version: &v1::Version, edits: &[Digest]) ->
 mod tests {
     use super::*;
     use crate::store::{Change, Record, Store};
-    use crate::version::{edit_id, version_id, version_name};
+    use crate::version::{Authorship, RefMovement, edit_id, version_id, version_name};
+
+    #[test]
+    fn a_ref_moves_to_a_version_of_any_number_of_edits_by_reading_the_ref_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let history = History::new(&store, "m", "base");
+        let mut changes = Vec::new();
+        let mut ids = Vec::new();
+        for n in 0..400 {
+            let edit = v1::Edit {
+                method: format!("try {n}"),
+                ..Default::default()
+            };
+            ids.push(edit_id(&edit).to_string());
+            let records = Record::edit("m", n + 1, &edit);
+            changes.extend(records.into_iter().map(Change::Record));
+        }
+        let mut version = v1::Version {
+            parent: "p".to_owned(),
+            edits: ids,
+            ..Default::default()
+        };
+        version.name = version_name("m", &version_id(&version).to_string());
+        let records = Record::version("m", 1, &version).map(Change::Record);
+        changes.extend(records);
+        store.commit(&changes).unwrap();
+        let seen = WholeVersions::default();
+        let reads = |what: &dyn Fn()| {
+            let before = store.reads();
+            what();
+            store.reads() - before
+        };
+        // Before a turn, and once: every edit.
+        let first = reads(&|| drop(seen.check(history, &version).unwrap()));
+        assert!(first >= 400, "{first}");
+        let again = reads(&|| drop(seen.check(history, &version).unwrap()));
+        assert!(again < 20, "{again}");
+        // In the turn, while everybody waits.
+        let whole = seen.check(history, &version).unwrap();
+        let by = Authorship::default();
+        let moved = reads(&|| {
+            let movement = RefMovement {
+                ref_id: "main",
+                expected: Vec::new(),
+                force: false,
+                by: &by,
+            };
+            movement.to_stored(history, &whole).unwrap();
+        });
+        assert_eq!(moved, 1, "the ref");
+    }
 
     #[test]
     fn an_edit_is_looked_through_once_however_many_versions_have_it() {

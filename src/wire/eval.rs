@@ -42,6 +42,20 @@ fn probe_kind(kind: ProbeKind) -> v1::EditProbeKind {
     }
 }
 
+/// An answer as it came; none where it does not say to what.
+pub fn answer(sent: &v1::EvalAnswer) -> Option<Answer> {
+    Some(Answer {
+        kind: match sent.kind() {
+            v1::EditProbeKind::Unspecified => return None,
+            v1::EditProbeKind::Rewrite => ProbeKind::Rewrite,
+            v1::EditProbeKind::Paraphrase => ProbeKind::Paraphrase,
+            v1::EditProbeKind::Neighbour => ProbeKind::Neighbour,
+        },
+        new: sent.new_object.as_ref().map(score),
+        old: sent.true_object.as_ref().map(score),
+    })
+}
+
 /// An answer as it travels.
 pub fn answer_to_proto(answer: &Answer) -> v1::EvalAnswer {
     v1::EvalAnswer {

@@ -15,7 +15,7 @@ mod words;
 
 pub use averages::{averages, averages_to_proto, peak};
 pub use edit::{describe, gates, parameters, step_to_proto};
-pub use eval::{answer_to_proto, record, score, score_to_proto, set as eval_set};
+pub use eval::{answer, answer_to_proto, record, score, score_to_proto, set as eval_set};
 pub use grid::{Error, SweptGrid, compat, compat_to_proto, engine, kind, kind_to_proto};
 pub use outcome::{not_finite, objects_of, out_of_range};
 pub use text::{LONGEST_MESSAGE, shortened};

@@ -6,6 +6,7 @@ use std::mem::take;
 
 use super::check::{dtype, prompt, short_text};
 use super::landing::Landing;
+use super::measured;
 use super::{Found, Items, Stage, Work, Wrong};
 use crate::edit::{self, measured::Gates};
 use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
@@ -112,7 +113,13 @@ impl Work for v1::EditSpec {
 
     // Each is computed for its job: they answer no other.
 
-    fn accept(&self, items: &Items, unit: u64, outcome: &Outcome) -> Result<(), String> {
+    fn accept(
+        &self,
+        items: &Items,
+        unit: u64,
+        outcome: &Outcome,
+        _shape: &v1::model::Shape,
+    ) -> Result<(), String> {
         let Outcome::Edit(outcome) = outcome else {
             return Err("it is no edit".to_owned());
         };
@@ -130,13 +137,21 @@ impl Work for v1::EditSpec {
                 edit.method, self.method
             ));
         }
+        let bytes: usize = edit.contexts.iter().map(String::len).sum();
+        if edit.contexts.len() > CONTEXTS_LIMIT || bytes > CONTEXTS_BYTES {
+            return Err(format!(
+                "its edit has {} contexts of {bytes} bytes: {CONTEXTS_LIMIT} of {CONTEXTS_BYTES} bytes \
+                 at most",
+                edit.contexts.len()
+            ));
+        }
         let elsewhere = |factor: &&v1::LowRankFactor| Some(factor.layer) != self.layer;
         match edit.factors.iter().find(elsewhere) {
             Some(factor) if self.layer.is_some() => Err(format!(
                 "its edit changes layer {}, which is not the one that was asked for",
                 factor.layer
             )),
-            _ => Ok(()),
+            _ => measured::check_edit(outcome, &edit, &task),
         }
     }
 
@@ -335,6 +350,12 @@ mod tests {
             let edit = v1::Edit {
                 requests: task.request.clone().into_iter().collect(),
                 method: method.into(),
+                figures: ["rewrite.new.after", "rewrite.new.before"]
+                    .map(|key| v1::NamedNumber {
+                        key: key.into(),
+                        value: 0.0,
+                    })
+                    .to_vec(),
                 factors: vec![v1::LowRankFactor {
                     layer,
                     ..Default::default()
@@ -343,9 +364,13 @@ mod tests {
             };
             let outcome = v1::EditOutcome {
                 edit: Some(edit),
+                probes: vec![v1::EditProbe {
+                    kind: v1::EditProbeKind::Rewrite as i32,
+                    ..Default::default()
+                }],
                 ..Default::default()
             };
-            spec.accept(&items, 0, &Outcome::Edit(outcome))
+            spec.accept(&items, 0, &Outcome::Edit(outcome), &Default::default())
         };
         assert_eq!(said("r-rome", 1), Ok(()));
         assert!(said("ft-l", 1).unwrap_err().contains("'ft-l'"));

@@ -7,6 +7,7 @@ use prost::Message as _;
 
 use super::check::{dtype, prompt, shorten};
 use super::edit::{EDIT_TOKENS, check_method};
+use super::measured;
 use super::{Found, Items, PartsObject, Stage, Work, Wrong, estimated_tokens};
 use crate::edit;
 use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
@@ -133,7 +134,13 @@ impl Work for v1::EvalSpec {
         })
     }
 
-    fn accept(&self, items: &Items, unit: u64, outcome: &Outcome) -> Result<(), String> {
+    fn accept(
+        &self,
+        items: &Items,
+        unit: u64,
+        outcome: &Outcome,
+        _shape: &v1::model::Shape,
+    ) -> Result<(), String> {
         let Outcome::Eval(outcome) = outcome else {
             return Err("it is no record's measure".to_owned());
         };
@@ -152,7 +159,8 @@ impl Work for v1::EvalSpec {
                         read.tokens, read.nll
                     )),
                     Some(read) if read.tokens == 0 => Err("it read no token".to_owned()),
-                    _ => Ok(()),
+                    Some(_) => Ok(()),
+                    None => self.check_measures(items, unit, outcome),
                 }
             }
             _ => Err("its measure is not of what was asked".to_owned()),
@@ -183,6 +191,23 @@ impl Work for v1::EvalSpec {
 }
 
 impl v1::EvalSpec {
+    /// The answers and figures of a record, before its own edit as well where it has one.
+    fn check_measures(
+        &self,
+        items: &Items,
+        unit: u64,
+        outcome: &v1::EvalOutcome,
+    ) -> Result<(), String> {
+        if outcome.before.is_some() != self.edit_each.is_some() {
+            return Err(
+                "it is measured before an edit where none was asked for, or not".to_owned(),
+            );
+        }
+        let record: v1::EvalRecord = items.message(place(items, unit)).unwrap_or_default();
+        let mut measures = outcome.before.iter().chain(&outcome.measured);
+        measures.try_for_each(|measure| measured::check(measure, &record, self.set()))
+    }
+
     /// How often a job goes through its records: once a version.
     fn passes(&self, version: &str) -> u64 {
         match !self.against.is_empty() && self.against != version {

@@ -5,6 +5,7 @@ use std::mem::take;
 use prost::Message as _;
 
 use super::check::{dtype, prompt};
+use super::extent::{self, most_tokens};
 use super::{Found, Items, Stage, Work, Wrong, estimated_tokens};
 use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
 
@@ -79,7 +80,13 @@ impl Work for v1::GenerateSpec {
         })
     }
 
-    fn accept(&self, items: &Items, unit: u64, outcome: &Outcome) -> Result<(), String> {
+    fn accept(
+        &self,
+        items: &Items,
+        unit: u64,
+        outcome: &Outcome,
+        shape: &v1::model::Shape,
+    ) -> Result<(), String> {
         let Outcome::Completion(completion) = outcome else {
             return Err("it is no completion".to_owned());
         };
@@ -94,7 +101,11 @@ impl Work for v1::GenerateSpec {
                 self.max_tokens
             ));
         }
-        Ok(())
+        let prompt = items.text(unit as usize).unwrap_or_default();
+        self.check_end(completion, prompt, shape)?;
+        extent::text_of(completion.token_ids.len(), &completion.text)
+            .and_then(|()| extent::in_context(completion.token_ids.len(), shape))
+            .map_err(|what| format!("its completion {what}"))
     }
 
     fn reuse_settings(&self) -> Option<Vec<u8>> {
@@ -103,5 +114,81 @@ impl Work for v1::GenerateSpec {
             ..self.clone()
         };
         Some(asked.encode_to_vec())
+    }
+}
+
+impl v1::GenerateSpec {
+    /// Whether a completion ended for a cause: the model ended the text, or as many tokens were
+    /// added as were asked for, or the context is full.
+    fn check_end(
+        &self,
+        completion: &v1::Completion,
+        prompt: &str,
+        shape: &v1::model::Shape,
+    ) -> Result<(), String> {
+        let tokens = completion.token_ids.len();
+        let all = tokens == self.max_tokens as usize;
+        if completion.ended && all {
+            return Err(format!(
+                "its completion says that the model ended it, and has all {tokens} tokens that were \
+                 asked for"
+            ));
+        }
+        let context = shape.context as usize;
+        if !completion.ended && !all && most_tokens(prompt) + tokens < context {
+            return Err(format!(
+                "its completion has {tokens} of {} tokens, the model did not end it, and its context \
+                 of {context} is not full",
+                self.max_tokens
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_completion_ends_for_a_cause_and_has_no_more_text_than_its_tokens_can_give() {
+        let spec = v1::GenerateSpec {
+            max_tokens: 4,
+            ..Default::default()
+        };
+        let items = Items::of(&v1::GenerateSpec {
+            prompts: vec!["The Louvre is in".into()],
+            ..Default::default()
+        });
+        let shape = |context| v1::model::Shape {
+            context,
+            ..Default::default()
+        };
+        let said = |context, tokens: usize, ended, text: &str| {
+            let completion = v1::Completion {
+                prompt: "The Louvre is in".into(),
+                token_ids: vec![7; tokens],
+                ended,
+                text: text.into(),
+            };
+            spec.accept(&items, 0, &Outcome::Completion(completion), &shape(context))
+        };
+        assert_eq!(said(2048, 4, false, " Paris."), Ok(()));
+        assert_eq!(said(2048, 2, true, " Paris"), Ok(()));
+        assert_eq!(said(2048, 0, true, ""), Ok(()));
+        // The prompt may have filled the context.
+        assert_eq!(said(20, 2, false, " Paris"), Ok(()));
+        assert_eq!(said(0, 5, false, "").unwrap_err().matches('4').count(), 1);
+        for (found, what) in [
+            (said(2048, 2, false, " Paris"), "2 of 4 tokens"),
+            (said(2048, 0, false, ""), "0 of 4 tokens"),
+            (said(2048, 4, true, " Paris."), "all 4 tokens"),
+            (said(2048, 0, true, "Paris"), "5 bytes of text"),
+            (said(2048, 1, true, &"a".repeat(100_000)), "100000 bytes"),
+            (said(3, 4, false, " Paris"), "context"),
+        ] {
+            let found = found.unwrap_err();
+            assert!(found.contains(what), "{found}");
+        }
     }
 }

@@ -11,10 +11,12 @@
 mod check;
 mod edit;
 mod eval;
+mod extent;
 mod generate;
 mod items;
 mod landing;
 mod mass_edit;
+mod measured;
 mod reuse;
 mod stage;
 mod stats;
@@ -152,12 +154,18 @@ pub trait Work: Kind + fmt::Debug {
 
     // --- What comes back -------------------------------------------------------------------------
 
-    /// Whether an outcome is one of this unit: of its kind, its fact and its shape. A failure is
-    /// one of any unit.
+    /// Whether an outcome is one of this unit: of its kind, its fact and its shape, and one that a
+    /// model of that shape can give. A failure is one of any unit.
     ///
     /// # Errors
     /// What is wrong with it.
-    fn accept(&self, items: &Items, unit: u64, outcome: &Outcome) -> Result<(), String>;
+    fn accept(
+        &self,
+        items: &Items,
+        unit: u64,
+        outcome: &Outcome,
+        shape: &v1::model::Shape,
+    ) -> Result<(), String>;
     /// Notes what an outcome tells later stages.
     fn note(&self, _outcome: &Outcome, _found: &mut Found) {}
     /// Whether a unit of a stage that failed is left out by the stages after it. Otherwise they fail

@@ -126,7 +126,13 @@ impl Work for v1::StatsSpec {
 
     // What they hold lies in objects that nothing else keeps: they answer no other job.
 
-    fn accept(&self, items: &Items, unit: u64, outcome: &Outcome) -> Result<(), String> {
+    fn accept(
+        &self,
+        items: &Items,
+        unit: u64,
+        outcome: &Outcome,
+        _shape: &v1::model::Shape,
+    ) -> Result<(), String> {
         let stored = |digest: &str| match digest.parse::<Digest>() {
             Ok(_) => Ok(()),
             Err(error) => Err(format!("its sum lies in no object: {error}")),

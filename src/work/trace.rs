@@ -6,6 +6,7 @@ use std::mem::take;
 use prost::Message as _;
 
 use super::check::{corpus, dtype, prompt, shorten};
+use super::extent::{self, most_tokens};
 use super::{Found, Items, Key, Keys, PartsObject, Stage, Work, Wrong, estimated_tokens};
 use crate::causal::noise::{Law, Rule};
 use crate::causal::{Kind, cost};
@@ -158,7 +159,13 @@ impl Work for v1::TraceSpec {
         })
     }
 
-    fn accept(&self, items: &Items, unit: u64, outcome: &Outcome) -> Result<(), String> {
+    fn accept(
+        &self,
+        items: &Items,
+        unit: u64,
+        outcome: &Outcome,
+        shape: &v1::model::Shape,
+    ) -> Result<(), String> {
         let kinds = self.grain();
         let Some(fact) = items.message::<v1::Fact>((unit / kinds) as usize) else {
             return match outcome {
@@ -178,7 +185,9 @@ impl Work for v1::TraceSpec {
         if self.kinds.get((unit % kinds) as usize) != Some(&grid.kind) {
             return Err("its grid is of another kind".to_owned());
         }
-        check_grid(grid)
+        self.check_settings(grid)?;
+        check_answer(grid, &fact)?;
+        check_grid(grid, &fact, shape)
     }
 
     fn note(&self, outcome: &Outcome, found: &mut Found) {
@@ -227,6 +236,23 @@ impl Work for v1::TraceSpec {
 }
 
 impl v1::TraceSpec {
+    /// A grid that repeats what was asked. It need not say how, but not otherwise.
+    fn check_settings(&self, grid: &v1::Grid) -> Result<(), String> {
+        let corpus = self.noise_corpus.as_ref();
+        let corpus = corpus.map_or("", |corpus| corpus.digest.as_str());
+        let said = |text: &str, asked: &str| text.is_empty() || text == asked;
+        let asked = [
+            ("noise", said(&grid.noise, &self.noise)),
+            ("noise_corpus", said(&grid.noise_corpus, corpus)),
+            ("samples", [0, self.samples].contains(&grid.samples)),
+            ("seed", [0, self.seed()].contains(&grid.seed)),
+        ];
+        match asked.into_iter().find(|(_, same)| !same) {
+            Some((field, _)) => Err(format!("its {field} is not the one that was asked for")),
+            None => Ok(()),
+        }
+    }
+
     /// Kinds of a fact, which share runs of the model.
     fn grain(&self) -> u64 {
         self.kinds.len().max(1) as u64
@@ -396,9 +422,43 @@ fn check_fact(n: usize, fact: &v1::Fact, wrong: &mut Wrong) {
     }
 }
 
-/// A grid of its own size.
-fn check_grid(grid: &v1::Grid) -> Result<(), String> {
+/// A fact is traced where the model answers with its attribute, or it has none.
+fn check_answer(grid: &v1::Grid, fact: &v1::Fact) -> Result<(), String> {
+    extent::text_of(1, &grid.answer).map_err(|what| format!("its answer {what}"))?;
+    let attribute = fact.attribute.as_deref();
+    let right = attribute.is_none_or(|attribute| attribute.trim() == grid.answer.trim());
+    match (right == grid.correct_prediction, right) {
+        (true, _) => Ok(()),
+        (false, true) => Err("it is not traced, and its answer is right".to_owned()),
+        (false, false) => Err("it is traced, and its answer is not the attribute".to_owned()),
+    }
+}
+
+/// A grid of its own size, of a model of this shape.
+fn check_grid(grid: &v1::Grid, fact: &v1::Fact, shape: &v1::model::Shape) -> Result<(), String> {
     let tokens = grid.token_ids.len();
+    extent::in_context(tokens, shape).map_err(|what| format!("its grid {what}"))?;
+    if tokens > most_tokens(&fact.prompt) {
+        return Err(format!(
+            "its grid has {tokens} tokens, more than its prompt can have"
+        ));
+    }
+    let texts = grid.tokens.iter();
+    texts
+        .map(|text| extent::text_of(1, text))
+        .collect::<Result<(), _>>()
+        .map_err(|what| format!("one of its tokens {what}"))?;
+    let layers = match grid.correct_prediction {
+        true if shape.layers > 0 => shape.layers,
+        true => grid.layers.max(1),
+        false => 0,
+    };
+    if grid.layers != layers {
+        return Err(format!(
+            "its grid has {} layers, {layers} are needed",
+            grid.layers
+        ));
+    }
     if grid.tokens.len() != tokens {
         return Err(format!(
             "its grid has {tokens} tokens and {} texts of them",

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::engine::{Engine, Sink, failure, result};
 use super::prepare::Prepared;
+use crate::eval::{self, Answer, Scored};
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, leased_unit::Spec as Unit};
+use crate::wire;
 
 /// The fake engine.
 #[derive(Clone, Copy, Debug)]
@@ -55,11 +57,7 @@ impl Engine for Fake {
                 Some(Unit::Noise(noise)) => Outcome::NoiseLevel(v1::NoiseLevel {
                     scale: noise.factor / 8.0,
                 }),
-                Some(Unit::Generate(unit)) => Outcome::Completion(v1::Completion {
-                    text: unit.prompt.chars().rev().collect(),
-                    prompt: unit.prompt.clone(),
-                    ..Default::default()
-                }),
+                Some(Unit::Generate(unit)) => Outcome::Completion(completion(unit, lease)),
                 Some(Unit::Eval(record)) => Outcome::Eval(answers(record, lease)),
                 Some(Unit::Stats(_) | Unit::StatsSum(_) | Unit::Edit(_) | Unit::MassEdit(_)) => {
                     Outcome::Failure(failure(
@@ -82,31 +80,74 @@ impl Engine for Fake {
     }
 }
 
+/// The prompt's characters from the last on, a token each.
+fn completion(unit: &v1::GenerateUnit, lease: &v1::Lease) -> v1::Completion {
+    let most = match &lease.settings {
+        Some(v1::lease::Settings::Generate(asked)) => asked.max_tokens as usize,
+        _ => 0,
+    };
+    let shape = lease.model.as_ref().and_then(|model| model.shape);
+    let most = match shape.unwrap_or_default().context {
+        0 => most,
+        context => most.min(context as usize),
+    };
+    let text: String = unit.prompt.chars().rev().take(most).collect();
+    let tokens = text.chars().count();
+    v1::Completion {
+        prompt: unit.prompt.clone(),
+        token_ids: vec![0; tokens],
+        ended: tokens < most,
+        text,
+    }
+}
+
 /// Answers that depend on the record, the version and how it is edited.
 fn answers(record: &v1::EvalRecord, lease: &v1::Lease) -> v1::EvalOutcome {
-    let each = match &lease.settings {
-        Some(v1::lease::Settings::Eval(eval)) => eval.edit_each.clone(),
-        _ => None,
+    let asked = match &lease.settings {
+        Some(v1::lease::Settings::Eval(eval)) => eval.clone(),
+        _ => v1::EvalSpec::default(),
     };
-    let asked = record.request.clone().unwrap_or_default();
+    let set = wire::eval_set(asked.set());
+    let record = wire::record(record);
     let measure = |after: &str| {
-        let text = format!("{} {} {after}", asked.subject, lease.version);
+        let text = format!("{} {} {after}", record.rewrite.subject, lease.version);
         let seed = text
             .bytes()
-            .fold(7_u64, |h, b| h.wrapping_mul(31) + u64::from(b));
-        let figure = |(n, key): (u64, &str)| v1::NamedNumber {
-            key: key.to_owned(),
-            value: (seed % 89 + n * 7) as f64 % 97.0 / 97.0,
+            .fold(7_u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
+        let scored = |n: u64| Scored {
+            nll: (seed % 89 + n * 7) as f64 % 97.0 / 9.7,
+            tokens: 1,
+            likeliest: (seed.wrapping_add(n) % 2) as usize,
         };
+        let questions = (0..).step_by(2).zip(record.questions(set));
+        let answers: Vec<Answer> = questions
+            .map(|(n, question)| Answer {
+                kind: question.kind,
+                new: question.new.map(|_| scored(n)),
+                old: question.old.map(|_| scored(n + 1)),
+            })
+            .collect();
+        let prompts = record.generation_prompts.iter();
+        let texts: Vec<String> = prompts.map(|it| format!("{it} and {seed}")).collect();
+        let entropies: Vec<f64> = texts.iter().map(|text| eval::entropy(text)).collect();
+        let figures = eval::figures(set, &answers, &entropies).into_iter();
         v1::EvalMeasure {
-            figures: (0..).zip(["ES", "PS", "NS"]).map(figure).collect(),
-            ..Default::default()
+            figures: figures
+                .map(|(metric, value)| v1::NamedNumber {
+                    key: metric.to_string(),
+                    value,
+                })
+                .collect(),
+            answers: answers.iter().map(wire::answer_to_proto).collect(),
+            texts,
+            text: None,
         }
     };
+    let each = asked.edit_each.as_ref();
     v1::EvalOutcome {
-        before: each.is_some().then(|| measure("")),
-        measured: Some(measure(&each.map_or(String::new(), |each| each.method))),
-        edit: None,
+        before: each.map(|_| measure("")),
+        measured: Some(measure(each.map_or("", |each| &each.method))),
+        edit: each.map(|_| v1::EvalEdit::default()),
     }
 }
 
@@ -142,7 +183,7 @@ fn grid(
         token_ids: (0..tokens.len() as u32).map(|n| n % vocabulary).collect(),
         subject_begin: 0,
         subject_end: fact.subject.split(' ').count() as u32,
-        answer: "fake".to_owned(),
+        answer: fact.attribute.clone().unwrap_or_else(|| "fake".to_owned()),
         correct_prediction: true,
         high: 0.9,
         low: 0.1,

@@ -570,6 +570,25 @@ fn gguf_frequency_tensors_are_read_as_the_rule_they_came_from() {
     );
 }
 
+#[test]
+fn every_end_that_a_gguf_file_names_ends_a_continuation() {
+    let file = gguf(|metadata, _| {
+        set(metadata, "tokenizer.ggml.eos_token_id", Gguf::U32(7));
+        set(metadata, "tokenizer.ggml.eot_token_id", Gguf::U32(8));
+        set(metadata, "tokenizer.ggml.eom_token_id", Gguf::U32(9));
+        set(metadata, "tokenizer.ggml.fim_pad_token_id", Gguf::U32(10));
+        // These only name what a prompt may have in it.
+        set(metadata, "tokenizer.ggml.fim_pre_token_id", Gguf::U32(11));
+        set(metadata, "tokenizer.ggml.padding_token_id", Gguf::U32(12));
+    });
+    let checkpoint = Checkpoint::open(file.path()).unwrap();
+    let ends = checkpoint.tokenizer().eos();
+    assert_eq!(ends[..4], [7, 8, 9, 10]);
+    for other in [11, 12] {
+        assert!(!ends.contains(&other), "{ends:?}");
+    }
+}
+
 fn sentence_piece() -> GgufVocabulary {
     let tokens = [
         "<unk>", "<s>", "</s>", "<0xE2>", "<0x82>", "<0xAC>", "▁", "a", "b", "c", "ab", "bc", "▁a",

@@ -386,7 +386,7 @@ fn report(
 /// A checkpoint that was kept in a file.
 fn kept(file: &Path, key: &str) -> anyhow::Result<v1::AuditCheckpoint> {
     let note =
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        crate::text::utf8::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let read = Checkpoint::verify(&note, key).with_context(|| file.display().to_string())?;
     Ok(v1::AuditCheckpoint {
         note,

@@ -627,6 +627,8 @@ fn outcome(unit: &v1::LeasedUnit) -> v1::unit_result::Outcome {
         Unit::Trace(asked) => Outcome::Grid(v1::Grid {
             fact: asked.fact,
             kind: asked.kind,
+            correct_prediction: true,
+            layers: 1,
             ..Default::default()
         }),
         Unit::Stats(_) => Outcome::StatsShard(v1::StatsShard {
@@ -645,7 +647,19 @@ fn outcome(unit: &v1::LeasedUnit) -> v1::unit_result::Outcome {
             ..Default::default()
         }),
         Unit::Edit(asked) => Outcome::Edit(v1::EditOutcome {
+            probes: vec![v1::EditProbe {
+                kind: v1::EditProbeKind::Rewrite as i32,
+                prompt: crate::edit::Request::from(asked.request.clone().unwrap_or_default())
+                    .text(),
+                ..Default::default()
+            }],
             edit: Some(v1::Edit {
+                figures: ["rewrite.new.after", "rewrite.new.before"]
+                    .map(|key| v1::NamedNumber {
+                        key: key.into(),
+                        value: 0.0,
+                    })
+                    .to_vec(),
                 requests: asked.request.into_iter().collect(),
                 factors: vec![v1::LowRankFactor::default()],
                 ..Default::default()

@@ -13,6 +13,7 @@ use super::super::config::{Config, generation_eos};
 use super::super::{Error, families};
 use super::mmap;
 use super::tensor::{DType, TensorData, TensorInfo};
+use crate::text::utf8;
 
 /// Files that describe a model beside its weights, in the order of [`Folder::files`]. Only the
 /// first must exist to open a checkpoint's weights; the rest is carried along for those who export
@@ -250,10 +251,11 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 fn parse(path: &Path, text: &[u8]) -> Result<Map<String, Value>, Error> {
-    serde_json::from_slice(text).map_err(|source| {
-        let problem = || format!("not a JSON object: {source}");
-        malformed(path, impostor(text).unwrap_or_else(problem))
-    })
+    let found = utf8::text(text.to_vec()).map_err(|found| found.to_string());
+    let object = found.and_then(|found| {
+        serde_json::from_str(&found).map_err(|source| format!("not a JSON object: {source}"))
+    });
+    object.map_err(|problem| malformed(path, impostor(text).unwrap_or(problem)))
 }
 
 /// A JSON text whose numbers that are none are `null`; texts in quotes stay.

@@ -26,7 +26,7 @@ use serde_json::{Map, Value};
 use super::Error;
 use fields::LARGEST;
 pub(crate) use fields::{Fields, unsupported};
-pub(crate) use rope::Around;
+pub(crate) use rope::{Around, Part};
 
 /// What differs between the attention of one layer and another.
 #[derive(Debug, Clone, PartialEq)]

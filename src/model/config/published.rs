@@ -177,6 +177,61 @@ fn of_two_objects_of_rotary_parameters_the_old_name_counts() {
     assert_eq!(rope(both(Value::Null).unwrap()), rope(of(name)));
 }
 
+/// As transformers 5.23 computes it: seen in the logits of small models of each family, with and
+/// without the field.
+#[test]
+fn which_part_of_a_head_turns_is_the_familys_business() {
+    let dims = |name: &str, changes: &[(&str, Option<Value>)]| {
+        with(name, changes).map(|config| {
+            let rope = config.attention[0].rope.clone().unwrap();
+            (rope.dims * 100 / config.head_dim, rope.theta)
+        })
+    };
+    let half = json!(0.5);
+    let object = |extra: Value| {
+        let mut object = json!({"rope_type": "default", "rope_theta": 10000.0});
+        let (map, Value::Object(extra)) = (object.as_object_mut().unwrap(), extra) else {
+            unreachable!()
+        };
+        map.extend(extra);
+        ("rope_parameters", Some(object))
+    };
+    let beside = ("partial_rotary_factor", Some(half.clone()));
+    let inside = object(json!({"partial_rotary_factor": 0.5}));
+    for name in [
+        "Llama-2-7b-hf",
+        "Mistral-7B-v0.1",
+        "Qwen2.5-0.5B",
+        "Qwen3-0.6B",
+        "gemma-2-2b",
+        "gemma-3-1b-it",
+    ] {
+        // The frequencies are those of the whole head.
+        for change in [&beside, &inside] {
+            let found = dims(name, std::slice::from_ref(change)).unwrap();
+            assert_eq!(found.0, 100, "{name}");
+        }
+        // Those of a stretched embedding are of a part, and transformers then fails.
+        let linear = json!({"rope_type": "linear", "factor": 2.0});
+        let stretched = ("rope_scaling", Some(linear));
+        let refused = dims(name, &[stretched, beside.clone()]).unwrap_err();
+        assert!(refused.contains("partial_rotary_factor"), "{refused}");
+    }
+    // The object's first, then the one beside it.
+    let phi = "Phi-3-mini-4k-instruct";
+    let whole = ("partial_rotary_factor", Some(json!(1.0)));
+    assert_eq!(dims(phi, &[beside.clone()]).unwrap().0, 50);
+    assert_eq!(dims(phi, &[inside.clone(), whole]).unwrap().0, 50);
+    let linear = json!({"rope_type": "linear", "factor": 2.0});
+    let refused = dims(phi, &[("rope_scaling", Some(linear))]).unwrap_err();
+    assert!(refused.contains("rope_scaling"), "{refused}");
+    // GPT-NeoX has names of its own, and reads no others.
+    let pythia = "pythia-70m";
+    let base = ("rope_theta", Some(json!(500.0)));
+    assert_eq!(dims(pythia, &[beside, base]).unwrap(), (25, 10_000.0));
+    assert_eq!(dims(pythia, &[inside]).unwrap().0, 50);
+}
+
 #[test]
 fn the_length_before_stretching_is_that_beside_the_object_first() {
     let scaling = |original: Option<u32>| {

@@ -25,14 +25,42 @@ pub struct Rope {
 pub(crate) struct Around {
     /// Base of the wavelengths where the object names none.
     pub theta: f64,
-    /// The rotated part of a head where the object names none.
-    pub partial: f64,
+    /// Which part of a head is turned.
+    pub part: Part,
+    /// `partial_rotary_factor` beside the object.
+    pub factor: f64,
     /// Width of a head.
     pub head_dim: usize,
     /// Tokens of context before stretching: counts before the object's.
     pub original: Option<f64>,
     /// The model's context, where nothing says how long it was.
     pub context: Option<f64>,
+}
+
+/// Which part of every head a family turns, as transformers (5.23) computes it. What the file says
+/// of `partial_rotary_factor` counts for the families that look at it, and for no other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Part {
+    /// All of it, whatever the file says: the frequencies of Llama and its kin are those of the
+    /// whole head. Those of a stretched embedding would be of a part, and the model then stops at
+    /// its first text with shapes that do not fit: so that is refused.
+    Whole,
+    /// What the object of rotary parameters says; else this, which stands under a name of the
+    /// family's own (GPT-NeoX).
+    Own(f64),
+    /// What the object says; else the field of that name beside it; else all (Phi-3).
+    Either,
+}
+
+impl Around {
+    /// The part of a head that is turned, where the object says `factor`.
+    fn of_a_head(&self, factor: Option<f64>) -> f64 {
+        match self.part {
+            Part::Whole => 1.0,
+            Part::Own(own) => factor.unwrap_or(own),
+            Part::Either => factor.unwrap_or(self.factor),
+        }
+    }
 }
 
 /// How the frequencies were changed for contexts longer than those first trained on.
@@ -61,18 +89,25 @@ pub enum RopeScaling {
 
 impl Rope {
     /// Reads `rope_parameters` (transformers 5) or `rope_theta` with `rope_scaling` (4 and before).
-    /// `theta` and `partial`, the rotated part of a head, hold where the file says nothing. Where
-    /// the parameters differ by kind of layer (Gemma 3), `kind` says which to read.
+    /// `theta` holds where the file says nothing. Where the parameters differ by kind of layer
+    /// (Gemma 3), `kind` says which to read.
     pub(crate) fn read(
         fields: &Fields<'_>,
         theta: f64,
         head_dim: usize,
-        partial: f64,
+        part: Part,
         kind: Option<&str>,
     ) -> Result<Self, Error> {
+        let named = fields.positive("rope_theta", theta)?;
+        let factor = fields.positive("partial_rotary_factor", 1.0)?;
         let around = Around {
-            theta: fields.positive("rope_theta", theta)?,
-            partial: fields.positive("partial_rotary_factor", partial)?,
+            // GPT-NeoX has names of its own for both, and reads no others.
+            theta: match part {
+                Part::Own(_) => theta,
+                Part::Whole | Part::Either => named,
+            },
+            part,
+            factor,
             head_dim,
             original: fields.maybe_number("original_max_position_embeddings")?,
             context: fields.maybe_number("max_position_embeddings")?,
@@ -103,7 +138,7 @@ impl Rope {
                 }
                 Self::from_object(name, &value, &around)
             }
-            None => Ok(Self::plain(around.theta, head_dim, around.partial)),
+            None => Ok(Self::plain(around.theta, head_dim, around.of_a_head(None))),
         }
     }
 
@@ -127,8 +162,11 @@ impl Rope {
         let old_kind = fields.get("type");
         let kind = fields.get("rope_type").or(old_kind);
         let theta = fields.positive("rope_theta", around.theta)?;
-        let partial = fields.positive("partial_rotary_factor", around.partial)?;
-        let mut rope = Self::plain(theta, around.head_dim, partial);
+        let factor = fields.get("partial_rotary_factor");
+        let factor = factor
+            .map(|_| fields.positive("partial_rotary_factor", 1.0))
+            .transpose()?;
+        let mut rope = Self::plain(theta, around.head_dim, around.of_a_head(factor));
         rope.scaling = match kind.map(|kind| kind.as_str()) {
             None | Some(Some("default")) => {
                 // What it would be of another kind: a factor of 1 stretches nothing.
@@ -176,6 +214,18 @@ impl Rope {
             }
         };
         fields.finish()?;
+        // `rope_type` may be there and name no scaling.
+        let stretched = !matches!(kind.and_then(Value::as_str), None | Some("default"));
+        if let (Part::Whole, true) = (around.part, stretched)
+            && let Some(factor) = factor.or(Some(around.factor)).filter(|it| *it != 1.0)
+        {
+            return Err(unsupported(
+                "partial_rotary_factor",
+                &factor.into(),
+                "1 where positions are stretched: this family turns whole heads, and transformers \
+                 cannot run anything else",
+            ));
+        }
         Ok(rope)
     }
 

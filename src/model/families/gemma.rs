@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::super::Error;
 use super::super::config::{
-    Activation, Around, Config, Family, Fields, NormKind, Rope, unsupported,
+    Activation, Around, Config, Family, Fields, NormKind, Part, Rope, unsupported,
 };
 use super::layout::{Layout, Norm};
 use super::llama::{self, Defaults, common};
@@ -46,7 +46,9 @@ pub fn gemma3(fields: &Fields<'_>) -> Result<Config, Error> {
             object,
             &Around {
                 theta: local,
-                partial: 1.0,
+                part: Part::Whole,
+                // Where the kinds of layer have objects of their own, what stands beside is read by none.
+                factor: 1.0,
                 head_dim: config.head_dim,
                 original: None,
                 context: Some(config.context as f64),
@@ -73,6 +75,7 @@ fn gemma(fields: &Fields<'_>, family: Family, theta: f64) -> Result<Config, Erro
         norm_eps: 1e-6,
         theta,
         rope_kind: Some("full_attention"),
+        part: Part::Whole,
         tied: true,
     };
     let mut config = common(fields, &defaults)?;

@@ -6,7 +6,8 @@ use serde_json::Map;
 
 use super::super::Error;
 use super::super::config::{
-    self, Activation, Biases, Config, Family, Fields, LayerAttention, NormKind, Residual, Rope,
+    self, Activation, Biases, Config, Family, Fields, LayerAttention, NormKind, Part, Residual,
+    Rope,
 };
 use super::layout::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
 
@@ -22,6 +23,8 @@ pub struct Defaults {
     pub theta: f64,
     /// Which entry of `rope_parameters` to read, where it has one for each kind of layer.
     pub rope_kind: Option<&'static str>,
+    /// Which part of every head is turned.
+    pub part: Part,
     /// Whether the vocabulary projection is the token embedding unless the file says otherwise.
     pub tied: bool,
 }
@@ -35,7 +38,13 @@ pub fn common(fields: &Fields<'_>, defaults: &Defaults) -> Result<Config, Error>
         Some(head_dim) => head_dim,
         None => config::head_dim(width, heads, "num_attention_heads")?,
     };
-    let rope = Rope::read(fields, defaults.theta, head_dim, 1.0, defaults.rope_kind)?;
+    let rope = Rope::read(
+        fields,
+        defaults.theta,
+        head_dim,
+        defaults.part,
+        defaults.rope_kind,
+    )?;
     Ok(Config {
         family: defaults.family,
         layers,
@@ -86,6 +95,7 @@ pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
             norm_eps: 1e-6,
             theta: 10_000.0,
             rope_kind: None,
+            part: Part::Whole,
             tied: false,
         },
     )?;
@@ -106,6 +116,7 @@ pub fn mistral(fields: &Fields<'_>) -> Result<Config, Error> {
             norm_eps: 1e-6,
             theta: 10_000.0,
             rope_kind: None,
+            part: Part::Whole,
             tied: false,
         },
     )?;

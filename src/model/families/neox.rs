@@ -5,7 +5,8 @@ use serde_json::Map;
 
 use super::super::Error;
 use super::super::config::{
-    Activation, Biases, Config, Family, Fields, LayerAttention, NormKind, Residual, Rope, head_dim,
+    Activation, Biases, Config, Family, Fields, LayerAttention, NormKind, Part, Residual, Rope,
+    head_dim,
 };
 use super::layout::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
 
@@ -17,7 +18,7 @@ pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     let attention_bias = fields.flag("attention_bias", true)?;
     let theta = fields.positive("rotary_emb_base", 10_000.0)?;
     let partial = fields.positive("rotary_pct", 0.25)?;
-    let rope = Rope::read(fields, theta, head_dim, partial, None)?;
+    let rope = Rope::read(fields, theta, head_dim, Part::Own(partial), None)?;
     let residual = if fields.flag("use_parallel_residual", true)? {
         Residual::Parallel
     } else {

@@ -2,7 +2,7 @@
 //! gate and up in one.
 
 use super::super::Error;
-use super::super::config::{Config, Family, Fields};
+use super::super::config::{Config, Family, Fields, Part, RopeScaling, unsupported};
 use super::layout::{Layout, Linear, Qkv, Up};
 use super::llama::{self, Defaults, common};
 
@@ -16,9 +16,21 @@ pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
             norm_eps: 1e-5,
             theta: 10_000.0,
             rope_kind: None,
+            part: Part::Either,
             tied: false,
         },
     )?;
+    // Its configuration class knows longrope and no other, which is not computed here.
+    let rope = config
+        .attention
+        .first()
+        .and_then(|layer| layer.rope.as_ref());
+    if rope.is_some_and(|rope| rope.scaling != RopeScaling::None) {
+        let field = ["rope_scaling", "rope_parameters"].map(|name| fields.get(name));
+        let found = field.into_iter().flatten().next();
+        let found = found.unwrap_or(&serde_json::Value::Null);
+        return Err(unsupported("rope_scaling", found, "none"));
+    }
     let window = fields.maybe_size("sliding_window")?;
     for layer in &mut config.attention {
         layer.window = window;

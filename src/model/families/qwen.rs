@@ -2,7 +2,7 @@
 //! with a norm on every query and key head and an explicit head width (3).
 
 use super::super::Error;
-use super::super::config::{Config, Family, Fields};
+use super::super::config::{Config, Family, Fields, Part};
 use super::llama::{Defaults, common};
 
 pub fn qwen2(fields: &Fields<'_>) -> Result<Config, Error> {
@@ -15,6 +15,7 @@ pub fn qwen2(fields: &Fields<'_>) -> Result<Config, Error> {
             norm_eps: 1e-6,
             theta: 10_000.0,
             rope_kind: None,
+            part: Part::Whole,
             tied: false,
         },
     )?;
@@ -33,6 +34,7 @@ pub fn qwen3(fields: &Fields<'_>) -> Result<Config, Error> {
             norm_eps: 1e-6,
             theta: 10_000.0,
             rope_kind: None,
+            part: Part::Whole,
             tied: false,
         },
     )?;

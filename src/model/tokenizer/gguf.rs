@@ -11,6 +11,25 @@ const USER_DEFINED: i64 = 4;
 /// SentencePiece's `<unk>`.
 const UNKNOWN: i64 = 2;
 
+/// Texts of tokens that end a continuation, as in llama.cpp's list (`special_eog_ids`), without
+/// those of architectures that are not read here.
+const ENDS: &[&str] = &[
+    "</s>",
+    "<EOT>",
+    "<end_of_turn>",
+    "<end_of_utterance>",
+    "<eos>",
+    "<|end_of_text|>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|eom_id|>",
+    "<|eot_id|>",
+    "<|im_end|>",
+    "[EOS]",
+    "[EOT]",
+    "_<EOT>",
+];
+
 /// `tokenizer.ggml.*` of a GGUF file.
 #[derive(Debug, Clone, Default)]
 pub struct GgufVocabulary {
@@ -28,7 +47,7 @@ pub struct GgufVocabulary {
     pub scores: Vec<f32>,
     /// Start-of-text id.
     pub bos: Option<u32>,
-    /// End-of-text ids.
+    /// Ids that the file names as ends of a text, of a turn and of a message.
     pub eos: Vec<u32>,
     /// `<unk>`.
     pub unknown: Option<u32>,
@@ -59,6 +78,23 @@ struct Cut {
 }
 
 impl GgufVocabulary {
+    /// The ids that end a continuation: those that the file names, then those of tokens whose text
+    /// is an end. So does llama.cpp: many files name one end where their model has several (a turn
+    /// of a chat, a message to a tool, a document).
+    pub(super) fn ends(&self) -> Vec<u32> {
+        let texts = (0..).zip(&self.tokens);
+        let by_text = texts
+            .filter(|(_, text)| ENDS.contains(&text.as_str()))
+            .map(|(id, _)| id);
+        let mut ends: Vec<u32> = Vec::new();
+        for id in self.eos.iter().copied().chain(by_text) {
+            if !ends.contains(&id) {
+                ends.push(id);
+            }
+        }
+        ends
+    }
+
     /// The `tokenizer.json` that does the same.
     pub(super) fn to_json(&self) -> Result<Value, Error> {
         let tokens = self.tokens.len();

@@ -16,7 +16,12 @@ use serde_json::{Map, Value};
 
 use super::Error;
 use crate::caught::caught;
+use crate::text::utf8;
 use pieces::Pieces;
+
+/// Longest token of a vocabulary, bytes as it stands there; thirty times those of any model that
+/// there is. What workers say of texts is held against it.
+pub const LONGEST_TOKEN: usize = 4096;
 
 /// A text as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +69,7 @@ impl Tokenizer {
     pub fn from_folder(folder: &Path, eos: Vec<u32>) -> Result<Self, Error> {
         let read = |name: &str| {
             let path = folder.join(name);
-            std::fs::read_to_string(&path).map_err(|source| Error::Io { path, source })
+            utf8::read(&path).map_err(|source| Error::Io { path, source })
         };
         if !folder.join("tokenizer.json").is_file() {
             return Err(Error::Malformed {
@@ -121,7 +126,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] naming a kind of tokenizer that cannot be rebuilt exactly.
     pub fn from_gguf(vocabulary: GgufVocabulary) -> Result<Self, Error> {
-        let eos = vocabulary.eos.clone();
+        let eos = vocabulary.ends();
         let mut tokenizer = Self::from_json(vocabulary.to_json()?.to_string(), eos)?;
         tokenizer.kept = Kept {
             unknown: vocabulary.unknown,
@@ -159,6 +164,14 @@ impl Tokenizer {
         fields.insert("padding".into(), Value::Null);
         if let Some(processor) = fields.get_mut("post_processor") {
             keep_spaces(processor);
+        }
+        if let Some(token) = too_long(&fields) {
+            let start: String = token.chars().take(20).collect();
+            let problem = format!(
+                "token {start:?}... has {} bytes, {LONGEST_TOKEN} are the most",
+                token.len()
+            );
+            return Err(unusable(problem + ": leave it out of the vocabulary"));
         }
         let value = Value::Object(fields);
         let inner =
@@ -302,6 +315,21 @@ fn keep_spaces(processor: &mut Value) {
         Value::Array(list) => list.iter_mut().for_each(keep_spaces),
         _ => {}
     }
+}
+
+/// A token that is longer than any of a real vocabulary, if there is one.
+fn too_long(fields: &Map<String, Value>) -> Option<String> {
+    let model = fields.get("model").map(|model| &model["vocab"]);
+    let long = |text: &&str| text.len() > LONGEST_TOKEN;
+    let of_model = match model {
+        Some(Value::Object(tokens)) => tokens.keys().map(String::as_str).find(long),
+        Some(Value::Array(tokens)) => tokens.iter().filter_map(|it| it[0].as_str()).find(long),
+        _ => None,
+    };
+    let added = fields.get("added_tokens").and_then(Value::as_array);
+    let mut added = added.into_iter().flatten();
+    let of_added = || added.find_map(|it| it["content"].as_str().filter(long));
+    of_model.or_else(of_added).map(str::to_owned)
 }
 
 /// The token that the template puts behind every text, if it does: what is traced or continued then

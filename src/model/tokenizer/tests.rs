@@ -25,6 +25,33 @@ fn sentence_piece() -> Tokenizer {
 }
 
 #[test]
+fn a_gguf_files_continuations_end_where_llama_cpps_do() {
+    let tokens = [
+        "<s>",
+        "a",
+        "</s>",
+        "<|eot_id|>",
+        "<|im_end|>",
+        "<|im_start|>",
+    ];
+    let ends = |eos: &[u32]| {
+        let vocabulary = GgufVocabulary {
+            model: "llama".into(),
+            tokens: tokens.map(String::from).to_vec(),
+            scores: vec![0.0; tokens.len()],
+            types: vec![3, 1, 3, 3, 4, 3],
+            eos: eos.to_vec(),
+            add_bos: Some(false),
+            ..GgufVocabulary::default()
+        };
+        Tokenizer::from_gguf(vocabulary).unwrap().eos().to_vec()
+    };
+    // What the file names comes first: it is the token that an export calls the end.
+    assert_eq!(ends(&[4, 1]), [4, 1, 2, 3]);
+    assert_eq!(ends(&[]), [2, 3, 4]);
+}
+
+#[test]
 fn what_is_continued_keeps_the_space_of_its_first_token() {
     let tokenizer = sentence_piece();
     let prompt = tokenizer.encode("a b").unwrap().ids;

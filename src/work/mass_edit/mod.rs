@@ -317,7 +317,13 @@ impl Work for v1::MassEditSpec {
         self.key(keys, version, items, unit, found)
     }
 
-    fn accept(&self, items: &Items, unit: u64, outcome: &Outcome) -> Result<(), String> {
+    fn accept(
+        &self,
+        items: &Items,
+        unit: u64,
+        outcome: &Outcome,
+        _shape: &v1::model::Shape,
+    ) -> Result<(), String> {
         let plan = self.plan(items);
         match (plan.place(unit), outcome) {
             (Some(Place::Contexts), Outcome::MassEditContexts(drawn)) => {

@@ -281,7 +281,7 @@ fn contexts_that_every_later_lease_would_carry_have_a_bound() {
     let unit = work.stages("", &items)[0].first_unit;
     let drawn = |contexts: Vec<String>| {
         let outcome = Outcome::MassEditContexts(v1::MassEditContexts { contexts });
-        work.accept(&items, unit, &outcome)
+        work.accept(&items, unit, &outcome, &Default::default())
     };
     drawn(vec!["{}".to_owned(), "It is. {}".to_owned()]).unwrap();
     let long = format!("{} {{}}", "a".repeat(CONTEXTS_BYTES));

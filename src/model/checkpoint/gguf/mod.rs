@@ -30,6 +30,10 @@ use names::{canonical, halves, is_transposed, transposed};
 /// Frequency divisors some Llama files carry as a tensor instead of metadata.
 const ROPE_FREQS: &str = "rope_freqs.weight";
 
+/// Names of the tokens that end a continuation, the end of a text first: what tokens fill up a gap
+/// in a file of code, or come between files, end it as well for llama.cpp.
+const ENDS: [&str; 6] = ["eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep"];
+
 /// [`READABLE`] for messages, as llama.cpp writes them.
 const TYPES: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K";
 
@@ -393,7 +397,10 @@ impl File {
             types: types.collect::<Result<_, _>>()?,
             scores: scores.collect::<Result<_, _>>()?,
             bos: id("bos")?,
-            eos: id("eos")?.into_iter().chain(id("eot")?).collect(),
+            eos: ENDS
+                .iter()
+                .filter_map(|name| id(name).transpose())
+                .collect::<Result<_, _>>()?,
             unknown: id("unknown")?,
             pad: id("padding")?,
             chat_template: match self.content.metadata.get("tokenizer.chat_template") {

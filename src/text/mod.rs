@@ -1,4 +1,6 @@
-//! Texts of others, kept short.
+//! Texts of others, kept short; and bytes that should be texts.
+
+pub mod utf8;
 
 /// A text, or its beginning where it is longer than `most` bytes, with its length. What comes back
 /// has at most `most` bytes and some 30 more.
