@@ -506,8 +506,11 @@ fn answer(message: Response, scores: usize, held: &mut Held, counted: &Counted) 
                     // One token, so that any number of scores is a grid.
                     token_ids: vec![0],
                     tokens: vec![String::new()],
-                    layers: scores as u32,
-                    scores: (0..scores).map(|n| (unit.unit + n as u64) as f64).collect(),
+                    correct_prediction: true,
+                    layers: scores.max(1) as u32,
+                    scores: (0..scores.max(1))
+                        .map(|n| ((unit.unit + n as u64) % 997) as f64 / 997.0)
+                        .collect(),
                     ..Default::default()
                 };
                 let result = v1::UnitResult {
