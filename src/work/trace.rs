@@ -443,10 +443,9 @@ fn check_grid(grid: &v1::Grid, fact: &v1::Fact, shape: &v1::model::Shape) -> Res
             "its grid has {tokens} tokens, more than its prompt can have"
         ));
     }
-    let texts = grid.tokens.iter();
+    let mut texts = grid.tokens.iter();
     texts
-        .map(|text| extent::text_of(1, text))
-        .collect::<Result<(), _>>()
+        .try_for_each(|text| extent::text_of(1, text))
         .map_err(|what| format!("one of its tokens {what}"))?;
     let layers = match grid.correct_prediction {
         true if shape.layers > 0 => shape.layers,

@@ -244,7 +244,7 @@ fn an_edit_that_may_leave_facts_out_has_the_others_in_their_order() {
             edit: Some(edit),
             ..Default::default()
         });
-        spec.accept(&items, 0, &outcome)
+        spec.accept(&items, 0, &outcome, &Default::default())
     };
     let mut turned = requests.clone();
     turned.swap(0, 1);
