@@ -220,7 +220,7 @@ fn which_part_of_a_head_turns_is_the_familys_business() {
     // The object's first, then the one beside it.
     let phi = "Phi-3-mini-4k-instruct";
     let whole = ("partial_rotary_factor", Some(json!(1.0)));
-    assert_eq!(dims(phi, &[beside.clone()]).unwrap().0, 50);
+    assert_eq!(dims(phi, std::slice::from_ref(&beside)).unwrap().0, 50);
     assert_eq!(dims(phi, &[inside.clone(), whole]).unwrap().0, 50);
     let linear = json!({"rope_type": "linear", "factor": 2.0});
     let refused = dims(phi, &[("rope_scaling", Some(linear))]).unwrap_err();
