@@ -1,10 +1,12 @@
 //! Key statistics, which edits need: collected by a job, and made of its results.
 
-use anyhow::Context;
+use std::collections::BTreeSet;
+
+use anyhow::{Context, bail};
 use tonic::Status;
 use tonic_types::StatusExt;
 
-use super::{follow, results, submit};
+use super::{follow, names, results, submit};
 use crate::client::Client;
 use crate::proto::v1;
 
@@ -67,6 +69,42 @@ pub fn drawn(tokens: u64, seed: u64) -> Vec<v1::StatsUnit> {
             ..Default::default()
         })
         .collect()
+}
+
+/// The full names of key statistics that are named so, or by the beginning of their digest.
+///
+/// # Errors
+/// When there are none that begin so, or several.
+pub async fn full_names(
+    client: &Client,
+    model: &str,
+    asked: &[String],
+) -> anyhow::Result<Vec<String>> {
+    if asked.iter().all(|name| name.contains('/')) {
+        return Ok(asked.to_vec());
+    }
+    let all = client.all_statistics(model).await?;
+    let full = |name: &String| match name.contains('/') {
+        true => Ok(name.clone()),
+        false => named(&all, model, name),
+    };
+    asked.iter().map(full).collect()
+}
+
+/// The name of the only statistics whose digest begins so.
+fn named(all: &[v1::Statistics], model: &str, digest: &str) -> anyhow::Result<String> {
+    let begins = |one: &&v1::Statistics| names::full(&one.name).starts_with(digest);
+    let found: BTreeSet<&str> = all.iter().filter(begins).map(|one| &*one.name).collect();
+    match found.iter().next() {
+        Some(only) if found.len() == 1 => Ok((*only).to_owned()),
+        Some(_) => bail!(
+            "{} key statistics of {model} begin with '{digest}': give more digits",
+            found.len()
+        ),
+        None => bail!(
+            "{model} has no key statistics '{digest}': 'palimpsest stats list' shows those there are"
+        ),
+    }
 }
 
 /// Creates a job; where its edits lack key statistics and `may_collect` is set, collects those

@@ -460,3 +460,30 @@ fn targets_that_were_found_before_answer_a_job_that_asks_for_the_same_search() {
     edits(&cluster, &facts(), &MEMIT);
     assert!(cached(&cluster).iter().all(|stage| stage.2 == 0));
 }
+
+#[test]
+fn statistics_are_named_by_the_beginning_of_their_digest_and_stand_for_their_text_at_every_layer() {
+    let cluster = Cluster::new();
+    let _worker = cluster.worker("one");
+    for tokens in ["1200", "2400"] {
+        cluster.run(&[
+            "stats",
+            "collect",
+            "--self-sample",
+            tokens,
+            "--layers",
+            "0,1",
+        ]);
+    }
+    let listed = cluster.run(&["stats", "list"]);
+    let smaller = listed.lines().find(|line| line.contains("1200 tokens"));
+    let digest = smaller.unwrap().split_whitespace().last().unwrap();
+    let tokens = |more: &[&str]| -> Vec<Value> {
+        let checked = checks(&cluster, &facts(), &[&MEMIT[..], more].concat());
+        let layers = checked[0]["layers"].as_array().unwrap().iter();
+        layers.map(|layer| layer["tokens"].clone()).collect()
+    };
+    let (most, named) = (tokens(&[]), tokens(&["--statistics", digest]));
+    assert!(named[0].as_u64() < most[0].as_u64(), "{named:?} {most:?}");
+    assert_eq!(named[0], named[1], "of the same text at both layers");
+}

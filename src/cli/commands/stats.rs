@@ -1,6 +1,5 @@
 //! `palimpsest stats`: what the inputs of the edited matrices look like over ordinary text.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -223,36 +222,15 @@ async fn list(client: &Client, args: &ListArgs) -> anyhow::Result<()> {
 
 async fn delete(client: &Client, args: &DeleteArgs) -> anyhow::Result<()> {
     let model = names::model(client, args.model.as_deref()).await?;
-    let name = match args.statistics.contains('/') {
-        true => args.statistics.clone(),
-        false => named(
-            &client.all_statistics(&model).await?,
-            &model,
-            &args.statistics,
-        )?,
-    };
+    let asked = std::slice::from_ref(&args.statistics);
+    let found = key_statistics::full_names(client, &model, asked).await?;
+    let name = found.into_iter().next().unwrap_or_default();
     let request = v1::DeleteStatisticsRequest {
         name,
         why: args.why.clone(),
     };
     let gone = client.statistics().delete_statistics(request).await?;
     show(&gone.into_inner().statistics)
-}
-
-/// The name of the only statistics whose digest begins so.
-fn named(all: &[v1::Statistics], model: &str, digest: &str) -> anyhow::Result<String> {
-    let begins = |one: &&v1::Statistics| names::full(&one.name).starts_with(digest);
-    let found: BTreeSet<&str> = all.iter().filter(begins).map(|one| &*one.name).collect();
-    match found.iter().next() {
-        Some(only) if found.len() == 1 => Ok((*only).to_owned()),
-        Some(_) => bail!(
-            "{} key statistics of {model} begin with '{digest}': give more digits",
-            found.len()
-        ),
-        None => bail!(
-            "{model} has no key statistics '{digest}': 'palimpsest stats list' shows those there are"
-        ),
-    }
 }
 
 fn show(statistics: &[v1::Statistics]) -> anyhow::Result<()> {

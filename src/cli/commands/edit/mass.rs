@@ -104,7 +104,7 @@ async fn job(
         layer_choice,
         keep_going: args.keep_going,
         check_only: args.check,
-        statistics_names: args.statistics.clone(),
+        statistics_names: key_statistics::full_names(client, model, &args.statistics).await?,
         parameters: args.numbers.clone(),
         contexts,
         seed: args.seed,

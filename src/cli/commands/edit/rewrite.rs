@@ -254,9 +254,10 @@ async fn edit_all(
     contexts: Vec<String>,
 ) -> anyhow::Result<ExitCode> {
     let model = names::model(client, args.common.model.as_deref()).await?;
+    let statistics = key_statistics::full_names(client, &model, &args.statistics).await?;
     let mut all_taken = true;
     for (choice, rewrites) in by_layer(client, args, &model, rewrites).await? {
-        let job = job(args, &model, &rewrites, &choice, &contexts)?;
+        let job = job(args, &model, &rewrites, &choice, &contexts, &statistics)?;
         let request = submit::request(job);
         let job = key_statistics::create_with(client, &model, request, args.auto_stats).await?;
         if args.detach {
@@ -325,6 +326,7 @@ fn job(
     rewrites: &[Rewrite],
     choice: &Choice,
     contexts: &[String],
+    statistics: &[String],
 ) -> anyhow::Result<v1::Job> {
     let spec = v1::EditSpec {
         tasks: rewrites.iter().map(task).collect(),
@@ -340,7 +342,7 @@ fn job(
         rebase: args.rebase,
         why: args.common.why.clone().unwrap_or_default(),
         keep_going: true,
-        statistics_name: args.statistics.first().cloned().unwrap_or_default(),
+        statistics_name: statistics.first().cloned().unwrap_or_default(),
         ..Default::default()
     };
     let first = rewrites.first().map_or("", |rewrite| &rewrite.subject);
