@@ -289,25 +289,3 @@ fn text(args: &CollectArgs) -> anyhow::Result<Text> {
         None => Ok(Text::Corpus(pieces::lay_down(&args.corpus, args.tokens)?)),
     }
 }
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statistics_are_named_by_the_beginning_of_one_digest() {
-        let one = |digest: &str, layer| v1::Statistics {
-            name: format!("models/m/statistics/{digest}"),
-            layer,
-            ..Default::default()
-        };
-        let all = [one("ab12", 0), one("ab12", 1), one("ab34", 1)];
-        let name = named(&all, "models/m", "ab1").unwrap();
-        assert_eq!(name, "models/m/statistics/ab12");
-        for (digest, what) in [("ab", "2 key statistics"), ("cd", "no key statistics")] {
-            let said = named(&all, "models/m", digest).unwrap_err().to_string();
-            assert!(said.contains(what), "{said}");
-        }
-    }
-}
