@@ -130,7 +130,7 @@ pub enum Error {
         /// Directions in all.
         channels: usize,
         /// What helps.
-        remedy: &'static str,
+        remedy: String,
     },
     /// The key has no part along its own direction.
     #[error("the subject's key has no component along the edit's direction: use another layer")]

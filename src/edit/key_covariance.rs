@@ -8,6 +8,8 @@ use crate::stats::{BELOW_ZERO, Moment};
 /// A pivot below this part of its diagonal element is rounding: the statistics are in effect
 /// singular. Their products are formed in single precision.
 const SMALLEST_PIVOT: f64 = 1e-10;
+/// Numbers that move from one place of memory to another at a time.
+const PIECE: usize = 1 << 23;
 /// Steps towards the largest eigenvalue: it need not be known well.
 const POWERS: usize = 20;
 
@@ -65,13 +67,36 @@ impl KeyCovariance {
         })
     }
 
+    /// The same in the memory of the statistics, which are gone then; [`None`] where there is no
+    /// such factor: [`KeyCovariance::new`] says why.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when memory does not suffice.
+    pub fn in_place(moment: Moment, ridge: f64, device: Device) -> Result<Option<Self>, Error> {
+        let _no_grad = tch::no_grad_guard();
+        if ridge <= 0.0 && moment.count() < moment.size() as u64 {
+            return Ok(None);
+        }
+        let mean = mean_of(moment, device)?;
+        if ridge > 0.0 {
+            let _ = mean.diagonal(0, 0, 1).g_add_scalar_(ridge);
+        }
+        let factor = factorised(mean, SMALLEST_PIVOT)?;
+        Ok(factor.map(|factor| Self { factor, ridge }))
+    }
+
+    /// From a factor that was made before, with the ridge that was added.
+    pub(crate) fn of_factor(factor: Tensor, ridge: f64) -> Self {
+        Self { factor, ridge }
+    }
+
     /// Channels of a key.
     pub fn size(&self) -> usize {
         self.factor.size()[0] as usize
     }
 
     /// `L` of `C + ridge I = L L^T`, `[inner, inner]` in float64.
-    pub(super) fn factor(&self) -> &Tensor {
+    pub(crate) fn factor(&self) -> &Tensor {
         &self.factor
     }
 
@@ -116,19 +141,47 @@ fn cholesky(mean: &Tensor, ridge: f64) -> Result<Option<Tensor>, Error> {
         true => mean + Tensor::eye(size, (Kind::Double, mean.device())) * ridge,
         false => mean.shallow_clone(),
     };
-    factor_of(&sum, SMALLEST_PIVOT)
+    let (factor, info) = sum.f_linalg_cholesky_ex(false, false)?;
+    let found = info.int64_value(&[]) == 0;
+    Ok((found && sound(&factor, &sum.diagonal(0, 0, 1), SMALLEST_PIVOT)).then_some(factor))
 }
 
-/// `L` of a symmetric matrix `L L^T`, where there is one: no pivot is below `least`, a part of its
-/// diagonal element, as rounding makes them.
-pub(super) fn factor_of(matrix: &Tensor, least: f64) -> Result<Option<Tensor>, Error> {
-    let (factor, info) = matrix.f_linalg_cholesky_ex(false, false)?;
-    if info.int64_value(&[]) != 0 {
-        return Ok(None);
+/// `L` of a symmetric matrix `L L^T`, in its place, where there is one: no pivot is below `least`,
+/// a part of its diagonal element, as rounding makes them.
+pub(super) fn factorised(matrix: Tensor, least: f64) -> Result<Option<Tensor>, Error> {
+    let diagonal = matrix.diagonal(0, 0, 1).copy();
+    // The same matrix, as it is symmetric, in the order that LAPACK factorises in place.
+    let factor = matrix.tr();
+    let info = Tensor::zeros([0i64; 0], (Kind::Int, matrix.device()));
+    let _ = factor.f_linalg_cholesky_ex_l(&factor, &info, false, false)?;
+    let found = info.int64_value(&[]) == 0;
+    Ok((found && sound(&factor, &diagonal, least)).then_some(factor))
+}
+
+/// Whether no pivot of a factor is what rounding makes.
+fn sound(factor: &Tensor, diagonal: &Tensor, least: f64) -> bool {
+    let pivots = factor.diagonal(0, 0, 1).square() / diagonal;
+    pivots.min().double_value(&[]) > least
+}
+
+/// The mean of statistics, `[inner, inner]` in float64. Their sum goes as it comes: there is never
+/// much more than one of both in memory.
+pub(super) fn mean_of(moment: Moment, device: Device) -> Result<Tensor, Error> {
+    let (size, count) = (moment.size(), moment.count().max(1));
+    let mut sum = moment.into_sum();
+    let mean = Tensor::f_empty([size as i64, size as i64], (Kind::Double, device))?;
+    let (some, mut rows) = ((PIECE / size).max(1), size);
+    while rows > 0 {
+        let from = rows.saturating_sub(some);
+        let shape = [(rows - from) as i64, size as i64];
+        let piece = Tensor::f_from_slice(&sum[from * size..])?.view(shape);
+        mean.narrow(0, from as i64, shape[0]).copy_(&piece);
+        sum.truncate(from * size);
+        sum.shrink_to_fit();
+        rows = from;
     }
-    let pivots = factor.diagonal(0, 0, 1).square() / matrix.diagonal(0, 0, 1);
-    let smallest = pivots.min().double_value(&[]);
-    Ok((smallest > least).then_some(factor))
+    let _ = mean.shallow_clone().g_div_scalar_(count as f64);
+    Ok(mean)
 }
 
 #[cfg(test)]
@@ -150,6 +203,32 @@ mod tests {
         let length = 10.0_f64.sqrt();
         assert!((found[0] - 3.0 / length).abs() < 1e-12, "{found:?}");
         assert!((found[1] + 1.0 / length).abs() < 1e-12, "{found:?}");
+    }
+
+    #[test]
+    fn in_its_own_memory_the_factor_is_the_same() {
+        tch::manual_seed(3);
+        let keys = Tensor::randn([400, 90], (Kind::Double, Device::Cpu));
+        let sum = Vec::<f64>::try_from(&keys.tr().matmul(&keys).contiguous().view([-1])).unwrap();
+        let moment = Moment::new(90, sum, 400).unwrap();
+        for ridge in [0.0, 0.5] {
+            let one = KeyCovariance::new(&moment, ridge, Device::Cpu).unwrap();
+            let other = KeyCovariance::in_place(moment.clone(), ridge, Device::Cpu).unwrap();
+            let apart = (one.factor() - other.unwrap().factor()).abs().max();
+            assert!(apart.double_value(&[]) < 1e-12);
+        }
+        let few = Moment::new(2, vec![2.0, 1.0, 1.0, 2.0], 1).unwrap();
+        assert!(
+            KeyCovariance::in_place(few, 0.0, Device::Cpu)
+                .unwrap()
+                .is_none()
+        );
+        let singular = Moment::new(2, vec![1.0; 4], 10).unwrap();
+        assert!(
+            KeyCovariance::in_place(singular, 0.0, Device::Cpu)
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]

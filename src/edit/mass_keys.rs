@@ -1,12 +1,10 @@
 //! Keys of a mass edit, and what the last edited layer gives.
 
-use std::collections::BTreeMap;
-
 use tch::{Kind, Tensor};
 
-use super::rows::{self, Row};
-use super::{Error, Request, Watch};
-use crate::model::{Hook, Model, Pass};
+use super::prefix::Reading;
+use super::{Contexts, Error, Request, Watch, rows};
+use crate::model::{Hook, Model};
 
 /// The sentence with nothing before it.
 const BARE: &str = "{}";
@@ -24,7 +22,8 @@ pub struct MassKeys {
 }
 
 /// Reads the keys of a fact at some layers, rising, and the output of layer `last`, on the model as
-/// it is.
+/// it is, on which the contexts were read too, up to the highest of these layers. All rows go up to
+/// there in one pass, and the bare sentence on to `last` alone.
 ///
 /// # Errors
 /// A request or a context that cannot be used; [`Error::Setting`] for layers that the model does
@@ -33,7 +32,7 @@ pub struct MassKeys {
 pub fn mass_keys(
     model: &Model,
     request: &Request,
-    contexts: &[String],
+    contexts: &Contexts,
     layers: &[usize],
     last: usize,
     watch: &dyn Watch,
@@ -47,94 +46,71 @@ pub fn mass_keys(
             remedy: format!("the model has layers 0 to {}", model.config().layers - 1),
         });
     }
+    contexts.covers(top + 1)?;
     let tokenizer = model.tokenizer();
-    let row = |context: &str| {
-        super::check_context(context)?;
-        rows::reading(tokenizer, &request.prompt, &request.subject, context)
-    };
     let _no_grad = tch::no_grad_guard();
-    let bare_row = row(BARE)?;
-    let at_first_token = bare_row.lookup == 0;
-    let (bare, output) = run(
-        model,
-        &[&bare_row],
-        layers,
-        top.max(last),
-        Some(last),
-        watch,
-    )?;
-    let mut by_length: BTreeMap<usize, Vec<Row>> = BTreeMap::new();
-    for context in contexts.iter().filter(|context| *context != BARE) {
-        let row = row(context)?;
-        by_length.entry(row.ids.len()).or_default().push(row);
+    let of = |context: &str| rows::reading(tokenizer, &request.prompt, &request.subject, context);
+    let bare = of(BARE)?;
+    let at_first_token = bare.lookup == 0;
+    let mut all = vec![(bare, None)];
+    for (n, context) in contexts.texts().iter().enumerate() {
+        if context != BARE {
+            all.push((of(context)?, Some(n)));
+        }
     }
-    let mut others: Vec<Vec<Tensor>> = layers.iter().map(|_| Vec::new()).collect();
-    for rows in by_length.values() {
-        let rows: Vec<&Row> = rows.iter().collect();
-        let (keys, _) = run(model, &rows, layers, top, None, watch)?;
-        for (all, keys) in others.iter_mut().zip(keys) {
-            all.push(keys);
+    let mut reading = Reading::new(model, contexts, &all)?;
+    let mut found = Keys {
+        layers,
+        lookups: reading.lookups(),
+        keys: Vec::new(),
+    };
+    let mut output = None;
+    for layer in 0..=top.max(last) {
+        if layer == top + 1 {
+            // Only what the bare sentence gives is wanted of the layers above.
+            reading.only_first();
+        }
+        reading.next(&mut found, watch)?;
+        if layer == last {
+            output = Some(reading.at_lookups(reading.output()).select(0, 0));
         }
     }
     let first = [0i64];
-    let mean = |keys: Tensor| keys.mean_dim(first.as_slice(), false, Kind::Double);
-    let keys = bare.into_iter().zip(others).map(|(bare, others)| {
-        let bare = mean(bare);
-        match others.is_empty() {
-            true => bare,
-            false => bare * 0.5 + mean(Tensor::cat(&others, 0)) * 0.5,
+    let others = all.len() as i64 - 1;
+    let keys = found.keys.iter().map(|keys| {
+        let bare = keys.select(0, 0);
+        match others {
+            0 => bare,
+            _ => {
+                let others = keys.narrow(0, 1, others);
+                bare * 0.5 + others.mean_dim(first.as_slice(), false, Kind::Double) * 0.5
+            }
         }
     });
     Ok(MassKeys {
         keys: keys.collect(),
-        output: match output {
-            Some(output) => output.select(0, 0),
-            None => return Err(Error::NoDirection), // it was asked for
-        },
+        output: output.ok_or(Error::NoDirection)?, // the layer was run
         at_first_token,
     })
-}
-
-/// Runs rows of one length up to layer `top`: the keys of each layer, `[rows, inner]`, and the
-/// output of layer `output`, `[rows, width]`, all of the last token and in float64.
-fn run(
-    model: &Model,
-    rows: &[&Row],
-    layers: &[usize],
-    top: usize,
-    output: Option<usize>,
-    watch: &dyn Watch,
-) -> Result<(Vec<Tensor>, Option<Tensor>), Error> {
-    let ids = rows.iter().map(|row| model.ids(&row.ids));
-    let ids: Vec<Tensor> = ids.collect::<Result<_, _>>()?;
-    let mut x = model.add_positions(&model.embed(&Tensor::cat(&ids, 0)), 0);
-    let mut found = Keys {
-        layers,
-        keys: Vec::new(),
-    };
-    let mut given = None;
-    for layer in 0..=top {
-        if watch.cancelled() {
-            return Err(Error::Cancelled);
-        }
-        x = model.block(layer, &x, Pass::default(), &mut found).hidden;
-        if output == Some(layer) {
-            given = Some(x.select(1, -1).to_kind(Kind::Double));
-        }
-    }
-    Ok((found.keys, given))
 }
 
 /// Takes what the edited layers' MLPs read at the last token.
 struct Keys<'a> {
     layers: &'a [usize],
+    /// Where each row's subject ends.
+    lookups: Vec<i64>,
+    /// `[rows, inner]` in float64 of each layer.
     keys: Vec<Tensor>,
 }
 
 impl Hook for Keys<'_> {
     fn key(&mut self, layer: usize, key: &Tensor) {
         if self.layers.contains(&layer) {
-            self.keys.push(key.select(1, -1).to_kind(Kind::Double));
+            let each = (0..).zip(&self.lookups);
+            let each = each.map(|(n, &lookup)| key.select(0, n).select(0, lookup));
+            let each: Vec<Tensor> = each.collect();
+            self.keys
+                .push(Tensor::stack(&each, 0).to_kind(Kind::Double));
         }
     }
 }

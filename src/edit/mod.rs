@@ -14,8 +14,8 @@
 //! a subject is read in (`contexts.rs`), how they are laid out in rows (`rows.rs`), what is
 //! computed once (`stage.rs`), the key's direction (`key_covariance.rs`), the value (`value.rs`),
 //! the method (`rank_one.rs`), the baseline (`fine_tune.rs`), and what an edit did (`effect.rs`);
-//! of many facts the targets (`target.rs`), the keys (`mass_keys.rs`), the directions that are left
-//! alone (`projector.rs`) and the solve (`solver.rs`).
+//! of many facts what they share (`prefix.rs`), the targets (`target.rs`), the keys (`mass_keys.rs`),
+//! the directions that are left alone (`projector.rs`) and the solve (`solver.rs`).
 
 mod error;
 mod hyperparameters;
@@ -37,6 +37,8 @@ mod fine_tune;
 mod key_covariance;
 #[cfg(feature = "torch")]
 mod mass_keys;
+#[cfg(feature = "torch")]
+mod prefix;
 #[cfg(feature = "torch")]
 mod preflight;
 #[cfg(feature = "torch")]
@@ -71,6 +73,8 @@ pub use fine_tune::fine_tune;
 pub use key_covariance::KeyCovariance;
 #[cfg(feature = "torch")]
 pub use mass_keys::{MassKeys, mass_keys};
+#[cfg(feature = "torch")]
+pub use prefix::Contexts;
 #[cfg(feature = "torch")]
 pub use preflight::{Near, Preflight, preflight};
 #[cfg(feature = "torch")]

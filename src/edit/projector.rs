@@ -2,6 +2,7 @@
 
 use tch::{Device, Tensor};
 
+use super::key_covariance::mean_of;
 use super::{Error, Hyperparameters};
 use crate::stats::Moment;
 
@@ -37,20 +38,31 @@ pub struct Projector {
 }
 
 impl Projector {
-    /// From the mean of key statistics: its eigenvectors with the smallest eigenvalues.
+    /// From key statistics.
     ///
     /// # Errors
-    /// [`Error::Projector`] where no direction is kept; [`Error::Torch`] when memory does not suffice.
+    /// Those of [`Projector::directions`] and [`Projector::of`].
     pub fn new(moment: &Moment, keep: Keep, device: Device) -> Result<Self, Error> {
+        let (values, vectors) = Self::directions(moment.clone(), device)?;
+        Self::of(&values, &vectors, keep)
+    }
+
+    /// The eigenvalues of the statistics' mean in rising order, `[inner]`, and its eigenvectors,
+    /// the columns of `[inner, inner]`; in float64.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when memory does not suffice.
+    pub fn directions(moment: Moment, device: Device) -> Result<(Tensor, Tensor), Error> {
         let _no_grad = tch::no_grad_guard();
-        let size = moment.size() as i64;
-        let mean = Tensor::f_from_slice(moment.sum())?
-            .f_to_device(device)?
-            .view([size, size])
-            / moment.count().max(1) as f64;
-        // In rising order.
-        let (values, vectors) = mean.f_linalg_eigh("L")?;
-        drop(mean);
+        Ok(mean_of(moment, device)?.f_linalg_eigh("L")?)
+    }
+
+    /// From these: the eigenvectors with the smallest eigenvalues.
+    ///
+    /// # Errors
+    /// [`Error::Projector`] where no direction is kept.
+    pub fn of(values: &Tensor, vectors: &Tensor, keep: Keep) -> Result<Self, Error> {
+        let _no_grad = tch::no_grad_guard();
         let eigenvalues = Vec::<f64>::try_from(&values.to_device(Device::Cpu))?;
         let total: f64 = eigenvalues.iter().sum();
         let kept = match keep {
@@ -70,8 +82,11 @@ impl Projector {
             return Err(Error::Projector {
                 kept,
                 channels: eigenvalues.len(),
-                remedy: "every direction is used by ordinary text: give a larger `threshold`, or a `rank` or an \
-                         `energy` instead of it",
+                remedy: format!(
+                    "ordinary text uses every one, the least of them with an eigenvalue of {:.3e}: give a larger \
+                     `threshold`, or a `rank` or an `energy` instead of it",
+                    eigenvalues.first().copied().unwrap_or_default()
+                ),
             });
         }
         Ok(Self {
@@ -88,6 +103,11 @@ impl Projector {
     /// Directions that are kept.
     pub fn kept(&self) -> usize {
         self.basis.size()[1] as usize
+    }
+
+    /// Whether these are all there are, so that nothing is left alone.
+    pub fn keeps_all(&self) -> bool {
+        self.kept() as i64 == self.basis.size()[0]
     }
 
     /// Part of the statistics' trace in them.
@@ -129,6 +149,7 @@ mod tests {
             let projector = Projector::new(&moment(), keep, Device::Cpu).unwrap();
             assert_eq!(projector.kept(), kept, "{keep:?}");
             assert!((projector.trace() - trace).abs() < 1e-12, "{keep:?}");
+            assert_eq!(projector.keeps_all(), kept == 4);
             // The axis with the smallest eigenvalue stays whole, that with the largest goes.
             let axes = Tensor::eye(4, (Kind::Double, Device::Cpu));
             let projected = projector.project(&axes);
@@ -137,6 +158,8 @@ mod tests {
             assert!((leading - f64::from(u8::from(kept == 4))).abs() < 1e-12);
         }
         let none = Projector::new(&moment(), Keep::Below(0.1), Device::Cpu).unwrap_err();
-        assert!(none.to_string().contains("keeps 0 of 4"), "{none}");
+        for part in ["keeps 0 of 4", "5.000e-1", "threshold"] {
+            assert!(none.to_string().contains(part), "{none}");
+        }
     }
 }

@@ -8,7 +8,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::key_covariance::factor_of;
+use super::key_covariance::{factorised, mean_of};
 use super::{Error, KeyCovariance, Projector};
 use crate::stats::Moment;
 
@@ -42,26 +42,25 @@ impl Metric {
     }
 
     /// `lambda C + A + eta I`, ENCORE's, with `A` the sum of `k k^T` over `past`, keys of earlier
-    /// edits, `[inner, ..]`.
+    /// edits, `[inner, ..]`. Made in the memory of the statistics.
     ///
     /// # Errors
     /// [`Error::Degenerate`] where it is not positive definite; [`Error::Torch`] when memory does not suffice.
     pub fn guarded(
-        moment: &Moment,
+        moment: Moment,
         lambda: f64,
         eta: f64,
         past: Option<&Tensor>,
         device: Device,
     ) -> Result<Self, Error> {
         let _no_grad = tch::no_grad_guard();
-        let size = moment.size() as i64;
-        let sum = Tensor::f_from_slice(moment.sum())?.f_to_device(device)?;
-        let mut sum = sum.view([size, size]) * (lambda / moment.count().max(1) as f64);
+        let mut sum = mean_of(moment, device)?;
+        let _ = sum.g_mul_scalar_(lambda);
         let _ = sum.diagonal(0, 0, 1).g_add_scalar_(eta);
         if let Some(past) = past {
-            sum = sum.f_addmm(past, &past.tr())?;
+            let _ = sum.f_addmm_(past, &past.tr())?;
         }
-        let root = cholesky(&sum)?.ok_or(Error::Degenerate)?;
+        let root = cholesky(sum)?.ok_or(Error::Degenerate)?;
         Ok(Self(Form::Whole { root, scale: 1.0 }))
     }
 
@@ -79,7 +78,7 @@ impl Metric {
                 let within = basis.tr().f_matmul(past)?;
                 let sum = within.f_matmul(&within.tr())?;
                 let _ = sum.diagonal(0, 0, 1).g_add_scalar_(l2);
-                Some(cholesky(&sum)?.ok_or(Error::Degenerate)?)
+                Some(cholesky(sum)?.ok_or(Error::Degenerate)?)
             }
         };
         Ok(Self(Form::Within {
@@ -193,13 +192,13 @@ pub fn solve(
             }
             Damping::None => gram,
         };
-        let root = cholesky(&system)?.ok_or_else(dependent)?;
+        let root = cholesky(system)?.ok_or_else(dependent)?;
         whitened.tr().f_cholesky_solve(&root, false)?.tr()
     } else {
         drop(gram);
         let system = whitened.f_matmul(&whitened.tr())?;
         let _ = system.diagonal(0, 0, 1).g_add_scalar_(1.0);
-        let root = cholesky(&system)?.ok_or_else(dependent)?;
+        let root = cholesky(system)?.ok_or_else(dependent)?;
         whitened.f_cholesky_solve(&root, false)?
     };
     let right = metric.back(&scaled)?;
@@ -283,8 +282,8 @@ fn nearest(gram: &Tensor, leverage: &[f64]) -> Result<Vec<(usize, usize, f64)>, 
 }
 
 /// The factor, where there is one that rounding did not make.
-fn cholesky(sum: &Tensor) -> Result<Option<Tensor>, Error> {
-    factor_of(sum, SMALLEST_PIVOT)
+fn cholesky(sum: Tensor) -> Result<Option<Tensor>, Error> {
+    factorised(sum, SMALLEST_PIVOT)
 }
 
 #[cfg(test)]
@@ -476,7 +475,7 @@ mod tests {
         let (lambda, eta) = (5.0, 2.0);
         let past = random(INNER, 3, 8);
         let (keys, residuals) = batch(4);
-        let metric = Metric::guarded(&moment(), lambda, eta, Some(&past), Device::Cpu).unwrap();
+        let metric = Metric::guarded(moment(), lambda, eta, Some(&past), Device::Cpu).unwrap();
         let found = solve(&metric, &keys, &residuals, Damping::Unit).unwrap();
         let system = mean() * lambda
             + past.matmul(&past.tr())

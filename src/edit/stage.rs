@@ -9,15 +9,16 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
+use super::prefix::Tails;
 use super::rows::Row;
 use super::{Error, Watch};
 use crate::model::{Hook, KeyValue, Model, Pass, Plain};
 
 /// What is moved, at the subject's last token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Site {
-    /// The MLP's output.
-    Mlp,
+#[derive(Debug)]
+enum Site {
+    /// The MLP's output, which is this before, `[rows, width]`.
+    Mlp(Tensor),
     /// The output of the whole block.
     Block,
 }
@@ -91,8 +92,6 @@ pub(super) fn stage(
 pub(super) struct Batch {
     site: Site,
     tails: Vec<Tail>,
-    /// Clean MLP output at the subject's last token, `[rows, width]`.
-    value: Tensor,
     /// Output of the edited layer from that token on, `[rows, tokens, width]`.
     hidden: Tensor,
     /// Keys and values of the tokens before it in each layer above; none when no row has any.
@@ -117,7 +116,6 @@ impl Batch {
     pub fn new(
         model: &Model,
         layer: usize,
-        site: Site,
         mut groups: Vec<Group>,
         watch: &dyn Watch,
     ) -> Result<Self, Error> {
@@ -199,13 +197,36 @@ impl Batch {
         };
         let layers = past.first().map_or(0, Vec::len);
         Ok(Self {
-            site,
+            site: Site::Mlp(Tensor::cat(&values, 0)),
             tails,
-            value: Tensor::cat(&values, 0),
             hidden: Tensor::cat(&hidden, 0),
             past: (0..layers).map(of_layer).collect(),
             padding: Tensor::cat(&padding, 0),
         })
+    }
+
+    /// Of rows whose block is moved.
+    pub fn of_blocks(rows: Tails) -> Self {
+        let mut tails: Vec<Tail> = Vec::new();
+        for (number, tokens, reads) in rows.order {
+            match tails.last_mut() {
+                Some(tail) if (tail.tokens, tail.reads) == (tokens, reads) => {
+                    tail.numbers.push(number);
+                }
+                _ => tails.push(Tail {
+                    numbers: vec![number],
+                    tokens,
+                    reads,
+                }),
+            }
+        }
+        Self {
+            site: Site::Block,
+            tails,
+            hidden: rows.hidden,
+            past: rows.past,
+            padding: rows.padding,
+        }
     }
 
     /// Tokens of the rows from the subject's last on.
@@ -233,11 +254,11 @@ impl Batch {
         let layers = model.config().layers;
         let tokens = self.hidden.size()[1];
         let first = self.hidden.narrow(1, 0, 1);
-        let first = match self.site {
-            Site::Mlp => {
-                let moved = (&self.value.to_kind(Kind::Float) + delta).to_kind(model.dtype());
-                let moved = model.mlp_contribution(layer, &moved)
-                    - model.mlp_contribution(layer, &self.value);
+        let first = match &self.site {
+            Site::Mlp(value) => {
+                let moved = (value.to_kind(Kind::Float) + delta).to_kind(model.dtype());
+                let moved =
+                    model.mlp_contribution(layer, &moved) - model.mlp_contribution(layer, value);
                 first + moved.unsqueeze(1)
             }
             Site::Block => (first.to_kind(Kind::Float) + delta).to_kind(model.dtype()),
@@ -305,12 +326,6 @@ pub(super) fn keys(groups: &[Group]) -> Tensor {
 /// The rows' values in the order they were given, `[rows, width]` in float64.
 pub(super) fn values(groups: &[Group]) -> Tensor {
     in_order(groups, |group| group.value.shallow_clone())
-}
-
-/// The edited layer's outputs at the rows' last subject tokens in the order they were given,
-/// `[rows, width]` in float64.
-pub(super) fn outputs(groups: &[Group]) -> Tensor {
-    in_order(groups, |group| group.hidden.select(1, group.lookup))
 }
 
 fn in_order(groups: &[Group], part: impl Fn(&Group) -> Tensor) -> Tensor {

@@ -5,10 +5,12 @@
 
 use tch::{Kind, Tensor};
 
-use super::stage::{self, Batch, Site, stage};
+use super::prefix::{Reading, Tails};
+use super::rows::{self, Row};
+use super::stage::Batch;
 use super::value::Optimiser;
-use super::{Error, Hyperparameters, Request, Step, Watch, rows};
-use crate::model::Model;
+use super::{Contexts, Error, Hyperparameters, Request, Step, Watch};
+use crate::model::{Model, Plain};
 
 /// A target and how it came about.
 #[derive(Debug)]
@@ -25,8 +27,9 @@ pub struct Target {
 
 /// Seeks the target of facts that have one key. The model is not changed.
 ///
-/// Each fact is read in every one of `contexts`, texts with one `{}` for the sentence; the loss is
-/// the mean over the facts. `hyper.layer` is the last edited layer.
+/// Each fact is read in every one of `contexts`, which were read on the same model and in all its
+/// layers; the loss is the mean over the facts. `hyper.layer` is the last edited layer. The same
+/// facts have the same target to the bit, whatever else is computed beside them.
 ///
 /// # Errors
 /// A request, a context or a number that cannot be used; [`Error::Cancelled`]; [`Error::Diverged`];
@@ -34,7 +37,7 @@ pub struct Target {
 pub fn target(
     model: &Model,
     requests: &[Request],
-    contexts: &[String],
+    contexts: &Contexts,
     hyper: &Hyperparameters,
     watch: &dyn Watch,
 ) -> Result<Target, Error> {
@@ -43,18 +46,18 @@ pub fn target(
     let Some(first) = requests.first() else {
         return none("list of facts", "give at least one");
     };
-    if contexts.is_empty() {
+    if contexts.texts().is_empty() {
         let remedy = "give at least one; `{}` alone is the bare sentence";
         return none("list of contexts", remedy);
     }
+    contexts.covers(model.config().layers)?;
     let tokenizer = model.tokenizer();
     let (mut all, mut targets) = (Vec::new(), Vec::new());
     for request in requests {
         request.check()?;
-        for context in contexts {
-            super::check_context(context)?;
+        for (n, context) in contexts.texts().iter().enumerate() {
             let (row, target) = rows::rewriting(tokenizer, request, context)?;
-            all.push(row);
+            all.push((row, Some(n)));
             targets.push(target);
         }
     }
@@ -62,16 +65,31 @@ pub fn target(
     for request in requests {
         if !subjects.contains(&request.subject.as_str()) {
             subjects.push(&request.subject);
-            all.push(rows::essence(tokenizer, &request.subject)?);
+            all.push((rows::essence(tokenizer, &request.subject)?, None));
         }
     }
     let bare = rows::reading(tokenizer, &first.prompt, &first.subject, "{}")?;
     let at_first_token = bare.lookup == 0;
-    let layer = hyper.layer;
-    let groups = stage(model, layer, &all, watch)?;
-    let bare = stage(model, layer, std::slice::from_ref(&bare), watch)?;
-    let clean = stage::outputs(&bare).select(0, 0);
-    let batch = Batch::new(model, layer, Site::Block, groups, watch)?;
+    let up_to_layer = |rows: &[(Row, Option<usize>)]| {
+        let mut reading = Reading::new(model, contexts, rows)?;
+        for _ in 0..=hyper.layer {
+            reading.next(&mut Plain, watch)?;
+        }
+        Ok::<_, Error>(reading)
+    };
+    let reading = up_to_layer(&all)?;
+    let is_bare = |(row, context): &(Row, Option<usize>)| {
+        context.is_some() && row.ids.starts_with(&bare.ids) && row.lookup == bare.lookup
+    };
+    let clean = match all.iter().position(is_bare) {
+        Some(at) => reading.at_lookups(reading.output()).select(0, at as i64),
+        None => {
+            let alone = up_to_layer(&[(bare, None)])?;
+            alone.at_lookups(alone.output()).select(0, 0)
+        }
+    };
+    let batch = Batch::of_blocks(Tails::new(&reading, watch)?);
+    drop(reading);
     let (delta, steps) = Optimiser::new(model, hyper, batch, &targets, &clean).run(watch)?;
 
     let _no_grad = tch::no_grad_guard();

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::adam::Adam;
 use super::rows::Row;
-use super::stage::{Batch, Site, stage, values};
+use super::stage::{Batch, stage, values};
 use super::{Error, Hyperparameters, Step, Watch};
 use crate::model::Model;
 
@@ -226,7 +226,7 @@ pub(super) fn staged(
     let bare = stage(model, layer, std::slice::from_ref(bare), watch)?;
     Ok(Staged {
         keys: super::stage::keys(&groups).narrow(0, 0, targets.len() as i64),
-        batch: Batch::new(model, layer, Site::Mlp, groups, watch)?,
+        batch: Batch::new(model, layer, groups, watch)?,
         bare_key: super::stage::keys(&bare).select(0, 0),
         bare_value: values(&bare).select(0, 0),
         targets,

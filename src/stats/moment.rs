@@ -100,7 +100,7 @@ impl Moment {
     }
 
     /// The sum alone, as it was.
-    pub(super) fn into_sum(self) -> Vec<f64> {
+    pub(crate) fn into_sum(self) -> Vec<f64> {
         self.sum
     }
 
@@ -189,6 +189,21 @@ impl Moment {
             shape => Err(malformed(format!(
                 "mom2.mom2 has the shape {shape:?}: it must be a square matrix"
             ))),
+        }
+    }
+
+    /// Channels and keys that such a file says it is of, without its sums.
+    ///
+    /// # Errors
+    /// As [`Moment::from_npz`].
+    pub fn measure(file: impl Read + Seek) -> Result<(usize, u64), Error> {
+        let mut file = npz::read::Reader::open(file)?;
+        let count = count_of(&mut file)?;
+        match file.shape("mom2.mom2")?.as_slice() {
+            [rows, columns] if rows == columns => Ok((*rows, count)),
+            shape => Err(Error::Malformed {
+                problem: format!("mom2.mom2 has the shape {shape:?}: it must be a square matrix"),
+            }),
         }
     }
 

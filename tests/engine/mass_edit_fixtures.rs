@@ -10,10 +10,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use palimpsest::edit::{
-    Damping, Hyperparameters, Keep, KeyCovariance, Method, Metric, Projector, Request, Unwatched,
-    mass_keys, solve, target,
+    Contexts, Damping, Hyperparameters, Keep, KeyCovariance, Method, Metric, Projector, Request,
+    Unwatched, mass_keys, solve, target,
 };
-use palimpsest::model::{Checkpoint, Family, Model};
+use palimpsest::model::{Checkpoint, Family, Hook, Model};
 use palimpsest::stats::{Collector, Moment, pieces};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
@@ -99,6 +99,7 @@ impl Expected {
             "memit" => Metric::weighted(&covariance(), of("lambda")),
             "emmet" => Metric::weighted(&covariance(), of("mu") * of("statistics_weight")),
             "encore" => {
+                let moment = moment.clone();
                 Metric::guarded(moment, of("lambda"), of("eta"), past, Device::Cpu).unwrap()
             }
             _ => {
@@ -132,6 +133,11 @@ fn moments(model: &Model, expected: &Expected) -> Vec<Moment> {
     collector.finish().unwrap()
 }
 
+/// What the facts share, on the model as it is.
+fn shared(model: &Model, expected: &Expected) -> Contexts {
+    Contexts::read(model, &expected.contexts, usize::MAX, &Unwatched).unwrap()
+}
+
 /// Cosine above 0.9999, and the values to a thousandth of the length.
 fn alike(what: &str, found: &Tensor, expected: &[f64]) {
     let found = Vec::<f64>::try_from(&found.contiguous().view([-1])).unwrap();
@@ -155,9 +161,10 @@ fn write(
     batch: &Batch,
     metrics: &[Metric],
 ) -> Vec<Tensor> {
-    let (contexts, layers) = (&expected.contexts, &expected.layers);
+    let layers = &expected.layers;
     let hyper = expected.hyper();
     let last = hyper.layer;
+    let contexts = &shared(model, expected);
     let found = groups
         .iter()
         .map(|group| target(model, group, contexts, &hyper, &Unwatched).unwrap());
@@ -176,6 +183,7 @@ fn write(
     alike(&format!("{what} z"), &targets, &batch.targets);
     let mut all = Vec::new();
     for (at, &layer) in layers.iter().enumerate() {
+        let contexts = &shared(model, expected);
         let read = groups.iter().map(|group| {
             mass_keys(model, &group[0], contexts, &[layer], last, &Unwatched).unwrap()
         });
@@ -245,8 +253,9 @@ fn targets_keys_residuals_and_changes_are_those_of_the_published_solves() {
                 "encore" => solved_for,
                 _ => (expected.layers.iter())
                     .map(|&layer| {
+                        let contexts = &shared(&model, &expected);
                         let keys = groups.iter().map(|group| {
-                            let (contexts, last) = (&expected.contexts, layer);
+                            let last = layer;
                             let read =
                                 mass_keys(&model, &group[0], contexts, &[layer], last, &Unwatched);
                             read.unwrap().keys.remove(0)
@@ -274,9 +283,10 @@ fn targets_keys_residuals_and_changes_are_those_of_the_published_solves() {
 
 /// The keys of facts at each edited layer, on a model as it is: `[inner, facts]` each.
 fn keys_now(model: &Model, expected: &Expected, facts: &[Request]) -> Vec<Tensor> {
+    let contexts = &shared(model, expected);
     let of_layer = |&layer: &usize| {
         let keys = facts.iter().map(|fact| {
-            let (contexts, layers) = (&expected.contexts, [layer]);
+            let layers = [layer];
             let read = mass_keys(model, fact, contexts, &layers, layer, &Unwatched);
             read.unwrap().keys.remove(0)
         });
@@ -434,4 +444,96 @@ fn three_facts_on_a_real_model_are_those_of_the_published_solve() {
         &batch,
         &metrics,
     );
+}
+
+/// What every row reads at its subject's last token, row by row and from its first token on.
+struct Plainly {
+    layer: usize,
+    at: i64,
+    key: Option<Tensor>,
+}
+
+impl Hook for Plainly {
+    fn key(&mut self, layer: usize, key: &Tensor) {
+        if layer == self.layer {
+            self.key = Some(key.select(1, self.at).select(0, 0).to_kind(Kind::Double));
+        }
+    }
+}
+
+#[test]
+fn what_stands_before_the_sentence_is_computed_once_and_changes_nothing() {
+    for name in TINY {
+        let (model, expected) = load(name);
+        let contexts = shared(&model, &expected);
+        let last = *expected.layers.last().unwrap();
+        for fact in &expected.requests {
+            let plainly = |context: &str| -> Tensor {
+                let text = fact.prompt.replace("{}", &fact.subject);
+                let text = context.replace("{}", &text);
+                let end = text.rfind(&fact.subject).unwrap() + fact.subject.len();
+                let encoded = model.tokenizer().encode(&text).unwrap();
+                let before = |&(from, to): &(usize, usize)| from < end && from < to;
+                let mut hook = Plainly {
+                    layer: last,
+                    at: encoded.offsets.iter().rposition(before).unwrap() as i64,
+                    key: None,
+                };
+                model.forward(&model.ids(&encoded.ids).unwrap(), &mut hook);
+                hook.key.unwrap()
+            };
+            let (bare, others) = expected.contexts.split_first().unwrap();
+            assert_eq!(bare, "{}");
+            let others: Vec<Tensor> = others.iter().map(|context| plainly(context)).collect();
+            let others = Tensor::stack(&others, 0);
+            let first = [0i64];
+            let mean = others.mean_dim(first.as_slice(), false, Kind::Double);
+            let wanted = plainly(bare) * 0.5 + mean * 0.5;
+            let request = fact.request();
+            let found = mass_keys(&model, &request, &contexts, &[last], last, &Unwatched).unwrap();
+            let apart = (&found.keys[0] - &wanted).norm().double_value(&[]);
+            let apart = apart / wanted.norm().double_value(&[]);
+            assert!(apart < 1e-5, "{name}, {}: {apart}", fact.subject);
+        }
+    }
+}
+
+#[test]
+fn a_fact_has_the_same_target_and_keys_to_the_bit_alone_and_beside_others() {
+    for name in TINY {
+        let (model, expected) = load(name);
+        let hyper = expected.hyper();
+        let facts = [&expected.requests[..], &expected.later].concat();
+        let requests: Vec<Request> = facts.iter().map(Fact::request).collect();
+        let read = |request: &Request, contexts: &Contexts| -> (Tensor, Tensor) {
+            let one = std::slice::from_ref(request);
+            let target = target(&model, one, contexts, &hyper, &Unwatched).unwrap();
+            let layers = [hyper.layer];
+            let keys = mass_keys(&model, request, contexts, &layers, hyper.layer, &Unwatched);
+            (target.value, keys.unwrap().keys.remove(0))
+        };
+        let alone = requests
+            .iter()
+            .map(|it| read(it, &shared(&model, &expected)));
+        let alone: Vec<(Tensor, Tensor)> = alone.collect();
+        // One after another, the last first, with what they share.
+        let contexts = shared(&model, &expected);
+        for (request, (value, key)) in requests.iter().zip(&alone).rev() {
+            let beside = read(request, &contexts);
+            assert!(beside.0.equal(value), "{name}: the target of {request:?}");
+            assert!(beside.1.equal(key), "{name}: the key of {request:?}");
+        }
+    }
+}
+
+#[test]
+fn contexts_that_were_read_in_too_few_layers_are_refused() {
+    let (model, expected) = load("gpt2");
+    let contexts = Contexts::read(&model, &expected.contexts, 1, &Unwatched).unwrap();
+    let request = expected.requests[0].request();
+    let one = std::slice::from_ref(&request);
+    let refused = target(&model, one, &contexts, &expected.hyper(), &Unwatched);
+    assert!(refused.unwrap_err().to_string().contains("layers"));
+    let refused = mass_keys(&model, &request, &contexts, &[1], 1, &Unwatched);
+    assert!(refused.unwrap_err().to_string().contains("layers"));
 }

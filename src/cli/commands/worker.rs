@@ -173,12 +173,12 @@ async fn say(command: Command, client: &Client) -> anyhow::Result<()> {
 }
 
 async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode> {
-    let engine = engine(&args, &settings)?;
     let bound = settings.cache_size.map(|size| Bound {
         bytes: size.bytes(),
         setting: "worker.cache_size",
     });
     let objects = ObjectStore::open(&settings.cache)?.as_cache(bound)?;
+    let engine = engine(&args, &settings, &objects)?;
     if let Some(address) = settings.metrics_listen {
         metrics::install(metrics::Program::Worker);
         serve::expose(address, sample(objects.clone())).await?;
@@ -262,27 +262,31 @@ fn sample(objects: ObjectStore) -> Sample {
     })
 }
 
-fn engine(args: &WorkArgs, settings: &WorkerConfig) -> anyhow::Result<Box<dyn Engine>> {
+fn engine(
+    args: &WorkArgs,
+    settings: &WorkerConfig,
+    objects: &ObjectStore,
+) -> anyhow::Result<Box<dyn Engine>> {
     if let Some(milliseconds) = args.fake {
         return Ok(Box::new(worker::Fake {
             unit_time: Duration::from_millis(milliseconds),
         }));
     }
-    real_engine(settings)
+    real_engine(settings, objects)
 }
 
 #[cfg(feature = "torch")]
-fn real_engine(settings: &WorkerConfig) -> anyhow::Result<Box<dyn Engine>> {
+fn real_engine(settings: &WorkerConfig, objects: &ObjectStore) -> anyhow::Result<Box<dyn Engine>> {
     let memory = settings.memory.bytes();
-    Ok(Box::new(worker::Torch::new(
-        settings.device.as_str(),
-        settings.threads,
-        memory,
-    )?))
+    let engine = worker::Torch::new(settings.device.as_str(), settings.threads, memory)?;
+    Ok(Box::new(engine.keeping_in(objects)))
 }
 
 #[cfg(not(feature = "torch"))]
-fn real_engine(_settings: &WorkerConfig) -> anyhow::Result<Box<dyn Engine>> {
+fn real_engine(
+    _settings: &WorkerConfig,
+    _objects: &ObjectStore,
+) -> anyhow::Result<Box<dyn Engine>> {
     Err(anyhow::anyhow!("build it with the feature 'torch'"))
         .context("this palimpsest was built without an engine")
 }

@@ -11,14 +11,11 @@ use super::super::engine::Sink;
 use super::edit::Asked;
 use super::mass_edit::MassEdits;
 use super::mass_figures::{named, share, spread};
-use super::mass_parts::{NAMED, bytes, moment, name_of, of_fact, tensor};
+use super::mass_metric::Made;
+use super::mass_parts::{NAMED, Statistics, bytes, name_of, of_fact, tensor};
 use super::units::Stopped;
-use crate::edit::{
-    self, Damping, Error, Keep, KeyCovariance, Method, Metric, Near, Projector, Request,
-    TARGET_TOKENS,
-};
+use crate::edit::{self, Error, Near, Request, TARGET_TOKENS};
 use crate::proto::v1::{self, unit_result::Outcome};
-use crate::stats::Moment;
 
 /// Most keys, pairs, and facts that a pre-flight lists; the others are counted.
 const LISTED: usize = 500;
@@ -198,26 +195,32 @@ impl MassEdits<'_> {
         let keys = Tensor::stack(&columns, 1).to_device(self.device);
         drop(columns);
         let named_file = self.ready.mass.statistics.get(&(layer as u32));
-        let moment = moment(named_file.map(|path| path.as_path()))?;
-        if moment.size() as i64 != inner {
+        let path = named_file.map(|path| path.as_path());
+        let statistics = Statistics::of(path, self.spec, layer)?;
+        if statistics.channels as i64 != inner {
             return Err(Stopped::from(Error::StatisticsSize {
-                found: moment.size(),
+                found: statistics.channels,
                 expected: inner as usize,
             }));
         }
-        warnings.extend(too_few(layer, &moment));
+        warnings.extend(too_few(&statistics));
         let (past, of) = self.past_keys(layer as u32, inner)?;
-        let mut figures: Vec<(&'static str, f64)> = Vec::new();
         let facts = keys.size()[1] as u64;
         let protects = past.as_ref().filter(|_| self.method.keeps_keys());
-        let (metric, damping, weight) = self.metric(&moment, protects, facts, &mut figures)?;
+        let making = self.making(&statistics);
+        let Made {
+            metric,
+            damping,
+            weight,
+            mut figures,
+            warning,
+        } = making.metric(protects, facts)?;
+        warnings.extend(warning);
         // Cosines are of what the keys are, not of what is left of them beside earlier ones.
         let plain = match protects {
-            Some(_) => Some(self.metric(&moment, None, facts, &mut Vec::new())?.0),
+            Some(_) => Some(making.metric(None, facts)?.metric),
             None => None,
         };
-        let tokens = moment.count();
-        drop(moment);
         let plain = plain.as_ref().unwrap_or(&metric);
         let found = edit::preflight(&metric, plain, &keys, past.as_ref(), LISTED)?;
         let leverage = found.leverage.iter().map(|it| it * weight);
@@ -249,7 +252,7 @@ impl MassEdits<'_> {
         figures.sort_by_key(|(key, _)| *key);
         Ok(v1::mass_edit_checked::Layer {
             layer: layer as u32,
-            tokens,
+            tokens: statistics.tokens,
             figures: figures.into_iter().map(named).collect(),
         })
     }
@@ -326,53 +329,6 @@ impl MassEdits<'_> {
             });
         }
         Ok(measured)
-    }
-
-    /// The metric of the method, how it damps, and what makes a leverage of a key's share of its
-    /// weight.
-    pub(super) fn metric(
-        &self,
-        moment: &Moment,
-        past: Option<&Tensor>,
-        facts: u64,
-        figures: &mut Vec<(&'static str, f64)>,
-    ) -> Result<(Metric, Damping, f64), Stopped> {
-        let hyper = &self.hyper;
-        let covariance = || KeyCovariance::new(moment, hyper.ridge, self.device);
-        Ok(match self.method {
-            Method::AlphaEdit => {
-                let projector = Projector::new(moment, Keep::of(hyper), self.device)?;
-                figures.extend([
-                    ("kept_rank", projector.kept() as f64),
-                    ("kept_trace", projector.trace()),
-                ]);
-                (
-                    Metric::projected(&projector, hyper.l2, past)?,
-                    Damping::Unit,
-                    1.0,
-                )
-            }
-            Method::Encore => {
-                let (lambda, eta) = (hyper.lambda, hyper.eta);
-                let metric = Metric::guarded(moment, lambda, eta, past, self.device)?;
-                (metric, Damping::Unit, lambda)
-            }
-            Method::Emmet if facts == 1 || hyper.mu == 0.0 => {
-                (Metric::weighted(&covariance()?, 1.0), Damping::None, 1.0)
-            }
-            Method::Emmet => {
-                let weight = hyper.mu * hyper.statistics_weight;
-                (
-                    Metric::weighted(&covariance()?, weight),
-                    Damping::Unit,
-                    weight,
-                )
-            }
-            _ => {
-                let metric = Metric::weighted(&covariance()?, hyper.lambda);
-                (metric, Damping::Unit, hyper.lambda)
-            }
-        })
     }
 }
 
@@ -515,13 +471,13 @@ fn warn(made: &mut v1::MassEditChecked) {
 }
 
 /// Key statistics of too few tokens, in words.
-fn too_few(layer: usize, moment: &Moment) -> Option<String> {
-    let (tokens, least) = (moment.count(), FEW * moment.size() as u64);
+fn too_few(statistics: &Statistics<'_>) -> Option<String> {
+    let (tokens, channels) = (statistics.tokens, statistics.channels as u64);
+    let (layer, least) = (statistics.layer, FEW * channels);
     (tokens < least).then(|| {
         format!(
-            "the key statistics of layer {layer} are of {tokens} tokens, for {} channels: collect at \
-             least {least}",
-            moment.size()
+            "the key statistics of layer {layer} are of {tokens} tokens, for {channels} channels: collect at \
+             least {least}"
         )
     })
 }

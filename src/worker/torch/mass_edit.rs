@@ -6,14 +6,18 @@ use tch::{Device, Tensor};
 use super::super::engine::Sink;
 use super::super::prepare::Prepared;
 use super::edit::{Asked, job_of};
+use super::kept::Kept;
 use super::loaded::Loaded;
 use super::mass_figures::{largest, named, of_batch, of_targets, scores, share, spread, summed_up};
+use super::mass_metric::{Made, Making};
 use super::mass_parts::{
-    NAMED, Watched, bytes, first_request, in_words, moment, of_fact, requests, tensor,
+    NAMED, Statistics, Watched, bytes, first_request, in_words, of_fact, requests, tensor,
 };
 use super::units::{Kind, Stopped, mixed};
 use crate::edit::measured;
-use crate::edit::{self, Error, Hyperparameters, Method, NextTokens, Overrides, Request, Solved};
+use crate::edit::{
+    self, Contexts, Error, Hyperparameters, Method, NextTokens, Overrides, Request, Solved,
+};
 use crate::model::Model;
 use crate::objects::Digest;
 use crate::proto::v1::unit_result::Outcome;
@@ -25,6 +29,7 @@ use crate::wire;
 pub(super) struct MassEdits<'a> {
     loaded: &'a mut Loaded,
     pub(super) device: Device,
+    kept: Kept,
     pub(super) ready: &'a Prepared,
     pub(super) spec: &'a v1::MassEditSpec,
     fingerprint: v1::Fingerprint,
@@ -32,6 +37,8 @@ pub(super) struct MassEdits<'a> {
     pub(super) hyper: Hyperparameters,
     /// Texts with one `{}` for the sentence, the bare one first.
     contexts: Vec<String>,
+    /// What stands before the sentence in them, on the model as the lease's step has it.
+    shared: Option<Contexts>,
     /// The layers that are written so far in the batch, with their matrices before and after; none
     /// before they are asked for.
     written: Option<Vec<Written>>,
@@ -52,7 +59,7 @@ impl<'a> MassEdits<'a> {
     /// [`Stopped::Unit`] for numbers that the model cannot be edited with.
     pub fn new(
         loaded: &'a mut Loaded,
-        device: Device,
+        (device, kept): (Device, Kept),
         ready: &'a Prepared,
         spec: &'a v1::MassEditSpec,
         fingerprint: v1::Fingerprint,
@@ -71,11 +78,13 @@ impl<'a> MassEdits<'a> {
                 .collect(),
             loaded,
             device,
+            kept,
             ready,
             spec,
             fingerprint,
             method,
             hyper,
+            shared: None,
             written: None,
         })
     }
@@ -157,8 +166,22 @@ impl<'a> MassEdits<'a> {
         Ok(v1::MassEditContexts { contexts })
     }
 
+    /// The contexts as the model reads them in its first `layers` layers, with what is written so
+    /// far: once a lease, whose units are all of one step.
+    fn shared(&mut self, layers: usize, sink: &mut dyn Sink) -> Result<Contexts, Stopped> {
+        match self.shared.take() {
+            Some(shared) if shared.layers() == layers => Ok(shared),
+            _ => {
+                let watch = Watched::new(sink);
+                let read =
+                    self.on_written(|it| Contexts::read(it.model(), &it.contexts, layers, &watch))?;
+                Ok(read?)
+            }
+        }
+    }
+
     fn target(
-        &self,
+        &mut self,
         asked: &v1::MassEditUnit,
         sink: &mut dyn Sink,
     ) -> Result<v1::MassEditTarget, Stopped> {
@@ -167,8 +190,10 @@ impl<'a> MassEdits<'a> {
             return Err(Stopped::Unit(failure.message.clone()));
         }
         let requests: Vec<Request> = requests(asked).collect();
+        let shared = self.shared(self.model().config().layers, sink)?;
         let watch = Watched::new(sink);
-        let found = edit::target(self.model(), &requests, &self.contexts, &self.hyper, &watch);
+        let found = edit::target(self.model(), &requests, &shared, &self.hyper, &watch);
+        self.shared = Some(shared);
         let found = found.map_err(|error| of_fact(error, asked))?;
         let last = found.steps.last();
         Ok(v1::MassEditTarget {
@@ -204,11 +229,14 @@ impl<'a> MassEdits<'a> {
         sink: &mut dyn Sink,
     ) -> Result<edit::MassKeys, Stopped> {
         let request = first_request(asked)?;
+        let top = layers.iter().copied().max().unwrap_or(0);
+        let shared = self.shared(top + 1, sink)?;
         let watch = Watched::new(sink);
         let last = self.hyper.layer;
         let read = self.on_written(|it| {
-            edit::mass_keys(it.model(), &request, &it.contexts, layers, last, &watch)
+            edit::mass_keys(it.model(), &request, &shared, layers, last, &watch)
         })?;
+        self.shared = Some(shared);
         read.map_err(|error| of_fact(error, asked))
     }
 
@@ -300,11 +328,11 @@ impl<'a> MassEdits<'a> {
         let range = asked.keys.first().copied().unwrap_or_default();
         let (keys, missing) = self.columns(&range, layer)?;
         let left = self.spec.layers.len() - asked.layer_index as usize;
-        let moment = moment(self.ready.statistics.as_deref())?;
+        let statistics = Statistics::of(self.ready.statistics.as_deref(), self.spec, layer)?;
         let inner = keys.size()[0];
-        if moment.size() as i64 != inner {
+        if statistics.channels as i64 != inner {
             return Err(Stopped::from(Error::StatisticsSize {
-                found: moment.size(),
+                found: statistics.channels,
                 expected: inner as usize,
             }));
         }
@@ -320,8 +348,15 @@ impl<'a> MassEdits<'a> {
             .then(|| tensor(&self.ready.mass.past).view([-1, inner]).tr())
             .map(|past| past.to_device(self.device));
         let facts = keys.size()[1] as u64;
-        let (metric, damping, weight) = self.metric(&moment, past.as_ref(), facts, &mut figures)?;
-        drop(moment);
+        let Made {
+            metric,
+            damping,
+            weight,
+            figures: of_metric,
+            warning,
+        } = self.making(&statistics).metric(past.as_ref(), facts)?;
+        figures.extend(of_metric);
+        warnings.extend(warning);
         let residuals = &missing / left as f64;
         let solved = edit::solve(&metric, &keys, &residuals, damping)?;
         sink.advance(facts);
@@ -345,6 +380,18 @@ impl<'a> MassEdits<'a> {
             figures: figures.into_iter().map(named).collect(),
             warnings,
         })
+    }
+
+    /// What the metric of a layer is made of.
+    pub(super) fn making<'b>(&'b self, statistics: &'b Statistics<'b>) -> Making<'b> {
+        Making {
+            method: self.method,
+            hyper: &self.hyper,
+            device: self.device,
+            kept: &self.kept,
+            made_by: &self.fingerprint,
+            statistics,
+        }
     }
 
     /// A change as versions keep it, with its numbers in an object.

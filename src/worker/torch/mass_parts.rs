@@ -84,13 +84,61 @@ pub(super) fn tensor(bytes: &[u8]) -> Tensor {
     Tensor::from_slice(&numbers).to_kind(Dtype::Double)
 }
 
-/// The key statistics that lie in a file.
-pub(super) fn moment(path: Option<&Path>) -> Result<Moment, Stopped> {
-    let unreadable =
-        |what: String| Stopped::transient(format!("the key statistics cannot be read: {what}"));
-    let path = path.ok_or_else(|| unreadable("the lease names none".to_owned()))?;
-    let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
-    Moment::from_npz(BufReader::new(file)).map_err(|error| unreadable(error.to_string()))
+/// The key statistics of a layer that a lease names, in a file on this machine.
+pub(super) struct Statistics<'a> {
+    path: &'a Path,
+    digest: &'a str,
+    pub layer: usize,
+    /// Channels of a key.
+    pub channels: usize,
+    /// Keys that they are of.
+    pub tokens: u64,
+}
+
+impl<'a> Statistics<'a> {
+    pub fn of(
+        path: Option<&'a Path>,
+        spec: &'a v1::MassEditSpec,
+        layer: usize,
+    ) -> Result<Self, Stopped> {
+        let none = || unreadable("the lease names none");
+        let path = path.ok_or_else(none)?;
+        let mut named = spec.statistics.iter();
+        let named = named.find(|one| one.layer as usize == layer);
+        let file = File::open(path).map_err(unreadable)?;
+        let (channels, tokens) = Moment::measure(BufReader::new(file)).map_err(unreadable)?;
+        Ok(Self {
+            path,
+            digest: named.map_or("", |named| named.digest.as_str()),
+            layer,
+            channels,
+            tokens,
+        })
+    }
+
+    /// Reads them.
+    pub fn moment(&self) -> Result<Moment, Stopped> {
+        let file = File::open(self.path).map_err(unreadable)?;
+        Moment::from_npz(BufReader::new(file)).map_err(unreadable)
+    }
+
+    /// The name under which something that is made of them is kept. The number of threads and the
+    /// library decide the last bits.
+    pub fn name(&self, what: &str, made_by: &v1::Fingerprint) -> String {
+        let v1::Fingerprint {
+            device,
+            threads,
+            libtorch,
+            ..
+        } = made_by;
+        let digest = self.digest;
+        format!("{what} of the mean of {digest}; {device}, {threads} threads, libtorch {libtorch}")
+    }
+}
+
+fn unreadable(what: impl ToString) -> Stopped {
+    let what = what.to_string();
+    Stopped::transient(format!("the key statistics cannot be read: {what}"))
 }
 
 /// Tells a sink of an optimisation's steps.

@@ -6,10 +6,12 @@ mod edit;
 mod editing;
 mod eval;
 mod generate;
+mod kept;
 mod loaded;
 mod mass_check;
 mod mass_edit;
 mod mass_figures;
+mod mass_metric;
 mod mass_parts;
 mod self_test;
 mod stats;
@@ -26,6 +28,7 @@ use super::engine::{Engine, Sink, failure};
 use super::prepare::Prepared;
 use crate::causal;
 use crate::model;
+use crate::objects::ObjectStore;
 use crate::proto::v1::{self, FailureClass, lease::Settings};
 
 /// The engine on libtorch.
@@ -37,6 +40,8 @@ pub struct Torch {
     loaded: Option<Loaded>,
     /// The key statistics of the last edit.
     factorised: Option<editing::Factorised>,
+    /// What was made of key statistics for mass edits.
+    kept: kept::Kept,
 }
 
 impl Torch {
@@ -64,7 +69,18 @@ impl Torch {
             batch_memory: batch_memory.unwrap_or_else(|| device::batch_memory(device)),
             loaded: None,
             factorised: None,
+            kept: kept::Kept::default(),
         })
+    }
+
+    /// Keeps what takes long to make of key statistics among these objects, and finds it there
+    /// again.
+    #[must_use]
+    pub fn keeping_in(self, objects: &ObjectStore) -> Self {
+        Self {
+            kept: kept::Kept::at(objects),
+            ..self
+        }
     }
 
     fn fingerprint(&self, dtype: v1::Dtype) -> v1::Fingerprint {
@@ -202,10 +218,15 @@ impl Torch {
             }
             Some(Settings::MassEdit(spec)) => {
                 let fingerprint = self.fingerprint(spec.dtype());
-                let device = self.device;
+                let (device, kept) = (self.device, self.kept.clone());
                 let loaded = self.model(ready, spec.dtype())?;
-                let edits =
-                    mass_edit::MassEdits::new(loaded, device, ready, spec, fingerprint.clone());
+                let edits = mass_edit::MassEdits::new(
+                    loaded,
+                    (device, kept),
+                    ready,
+                    spec,
+                    fingerprint.clone(),
+                );
                 let mut edits =
                     edits.map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
                 units::run(&mut edits, units, &fingerprint, sink)
