@@ -87,9 +87,29 @@ impl Contexts {
             let ids: Vec<Tensor> = ids.collect::<Result<_, _>>()?;
             let (from, tokens) = ((longest - tokens) as i64, tokens as i64);
             let mut x = model.add_positions(&model.embed(&Tensor::cat(&ids, 0)), 0);
+            // Behind places where nothing stands: all end at one place.
+            let options = (model.dtype(), model.device());
+            let none = (from > 0).then(|| {
+                let shape = [ids.len() as i64, shape[1], from, shape[3]];
+                let nothing = KeyValue {
+                    k: Tensor::zeros(shape, options),
+                    v: Tensor::zeros(shape, options),
+                };
+                let padding = Tensor::full([shape[0], from], f64::NEG_INFINITY, options);
+                (nothing, padding)
+            });
             for (layer, past) in self.past.iter().enumerate() {
                 go_on(watch)?;
-                let step = model.block(layer, &x, Pass::default(), &mut Plain);
+                let step = match &none {
+                    None => model.block(layer, &x, Pass::default(), &mut Plain),
+                    Some((nothing, padding)) => {
+                        let pass = Pass {
+                            past: Some(nothing),
+                            queries: None,
+                        };
+                        model.block_padded(layer, &x, pass, padding, &mut Plain)
+                    }
+                };
                 for (n, &row) in (0..).zip(&rows) {
                     let place = |all: &Tensor, own: &Tensor| {
                         let mut place = all.select(0, row as i64).narrow(1, from, tokens);
@@ -341,8 +361,10 @@ impl Tails {
                 step.kv
             });
             past.extend(match (held, own) {
-                (Some((held, _)), Some(own)) => Some(aligned.place(&held.then(&own))),
-                (Some((one, _)), None) | (None, Some(one)) => Some(aligned.place(&one)),
+                (Some((held, _)), Some(own)) => Some(aligned.place(model, above, &held.then(&own))),
+                (Some((one, _)), None) | (None, Some(one)) => {
+                    Some(aligned.place(model, above, &one))
+                }
                 (None, None) => None,
             });
         }
@@ -365,6 +387,8 @@ struct Aligned {
     own: i64,
     /// Most tokens.
     tokens: i64,
+    /// How many places later each row's tokens stand than they were read.
+    later: Vec<i64>,
     /// Which token of a row stands at each place, `[rows, 1, tokens, 1]`.
     from: Tensor,
     padding: Tensor,
@@ -378,15 +402,17 @@ impl Aligned {
             false => reading.contexts.padding.size()[1],
         };
         let own = rows().map(|row| row.lookup).max().unwrap_or(0);
-        let tokens = rows().map(|row| row.before + row.lookup).max().unwrap_or(0);
+        let tokens = match rows().any(|row| row.before + row.lookup > 0) {
+            true => held + own,
+            false => 0,
+        };
         let (mut from, mut padding) = (Vec::new(), Vec::new());
         for row in rows() {
             for place in 0..tokens {
                 let token = held + row.lookup - (tokens - place);
                 let first = held - row.before;
                 // What fills up is never seen; it is a token of the row, so that it is a number.
-                let within = (held + own - 1).max(0);
-                from.push(token.max(first).min(within));
+                from.push(token.max(first).min(tokens - 1));
                 padding.push(if token < first {
                     f32::NEG_INFINITY
                 } else {
@@ -401,19 +427,28 @@ impl Aligned {
         Self {
             own,
             tokens,
+            later: rows().map(|row| own - row.lookup).collect(),
             from: from.to_device(model.device()),
             padding: padding.to_kind(model.dtype()).to_device(model.device()),
         }
     }
 
-    fn place(&self, all: &KeyValue) -> KeyValue {
+    fn place(&self, model: &Model, layer: usize, all: &KeyValue) -> KeyValue {
         let place = |x: &Tensor| {
             let (rows, heads, _, size) = x.size4().unwrap_or_default();
             let from = self.from.expand([rows, heads, self.tokens, size], false);
             x.gather(2, &from, false)
         };
+        let k = place(&all.k);
+        let turned = (0..).zip(&self.later).map(|(n, &by)| {
+            let row = k.narrow(0, n, 1);
+            match by {
+                0 => row,
+                by => model.keys_later(layer, &row, by),
+            }
+        });
         KeyValue {
-            k: place(&all.k),
+            k: Tensor::cat(&turned.collect::<Vec<_>>(), 0),
             v: place(&all.v),
         }
     }

@@ -193,6 +193,17 @@ impl Attention {
         (self.o.forward(&mixed), kv)
     }
 
+    /// Keys, `[rows, kv_heads, tokens, head_dim]`, as if their tokens stood `by` places later.
+    pub fn later(&self, keys: &Tensor, by: i64) -> Tensor {
+        match &self.rotary {
+            Some(rotary) => {
+                let turned = rotary.later(&keys.transpose(1, 2), by);
+                turned.transpose(1, 2).contiguous()
+            }
+            None => keys.shallow_clone(),
+        }
+    }
+
     /// Norm and rotary of query or key heads, `[rows, tokens, heads, head_dim]`.
     fn place(&self, x: Tensor, norm: Option<&Norm>, position: i64) -> Tensor {
         let x = norm.map_or(x.shallow_clone(), |norm| norm.forward(&x));

@@ -74,6 +74,10 @@ impl Block {
         }
     }
 
+    pub fn keys_later(&self, keys: &Tensor, by: i64) -> Tensor {
+        self.attention.later(keys, by)
+    }
+
     pub fn mlp_contribution(&self, out: &Tensor) -> Tensor {
         after(self.mlp_post_norm.as_ref(), out.shallow_clone())
     }

@@ -165,6 +165,12 @@ impl Model {
         self.blocks[layer].forward(layer, x, pass, Some(padding), hook)
     }
 
+    /// Attention keys of a layer, `[rows, kv_heads, tokens, head_dim]`, as if their tokens stood
+    /// `by` places later.
+    pub fn keys_later(&self, layer: usize, keys: &Tensor, by: i64) -> Tensor {
+        self.blocks[layer].keys_later(keys, by)
+    }
+
     /// What a block adds to the residual stream for an MLP output, `[.., width]`: the output
     /// itself, or its post-norm in the families that have one.
     pub fn mlp_contribution(&self, layer: usize, out: &Tensor) -> Tensor {

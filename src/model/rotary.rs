@@ -42,6 +42,14 @@ impl Rotary {
         (x * cos).addcmul(&partners, &sin)
     }
 
+    /// Turns heads that were turned already, `[rows, tokens, heads, head_dim]`, as if all their
+    /// tokens stood `by` places later.
+    pub fn later(&self, x: &Tensor, by: i64) -> Tensor {
+        let (cos, sin) = self.rows(by, 1);
+        let half = x.size().last().map_or(0, |head_dim| head_dim / 2);
+        (x * cos).addcmul(&x.roll([half], [3]), &sin)
+    }
+
     fn rows(&self, position: i64, tokens: i64) -> (Tensor, Tensor) {
         let mut table = self.table.borrow_mut();
         let end = position + tokens;
