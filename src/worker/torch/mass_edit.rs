@@ -353,10 +353,9 @@ impl<'a> MassEdits<'a> {
             damping,
             weight,
             figures: of_metric,
-            warning,
+            .. // the pre-flight said what is unusual
         } = self.making(&statistics).metric(past.as_ref(), facts)?;
         figures.extend(of_metric);
-        warnings.extend(warning);
         let residuals = &missing / left as f64;
         let solved = edit::solve(&metric, &keys, &residuals, damping)?;
         sink.advance(facts);
