@@ -479,7 +479,7 @@ fn what_stands_before_the_sentence_is_computed_once_and_changes_nothing() {
                     at: encoded.offsets.iter().rposition(before).unwrap() as i64,
                     key: None,
                 };
-                model.forward(&model.ids(&encoded.ids).unwrap(), &mut hook);
+                let _ = model.forward(&model.ids(&encoded.ids).unwrap(), &mut hook);
                 hook.key.unwrap()
             };
             let (bare, others) = expected.contexts.split_first().unwrap();
