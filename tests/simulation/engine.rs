@@ -118,7 +118,10 @@ pub fn expected(job: &v1::Job, unit: u64) -> Vec<u8> {
             })
         }
         Some(Spec::Generate(generate)) => {
-            lease.settings = Some(v1::lease::Settings::Generate(v1::GenerateSpec::default()));
+            lease.settings = Some(v1::lease::Settings::Generate(v1::GenerateSpec {
+                prompts: Vec::new(),
+                ..generate.clone()
+            }));
             leased_unit::Spec::Generate(v1::GenerateUnit {
                 prompt: generate.prompts[unit as usize].clone(),
             })
