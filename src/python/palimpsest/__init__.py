@@ -43,7 +43,7 @@ from ._sync.jobs import (
     Sweep,
 )
 from ._sync.model import Model
-from .averages import ROLES, Averages, Mean, Site
+from .averages import Averages, Mean, Site
 from .completions import Completions
 from .errors import (
     Aborted,
@@ -70,6 +70,7 @@ from .errors import (
 from .evaluation import Measures
 from .facts import Fact, Facts, Record, Rewrite, read_records, read_rewrites
 from .results import Checked, Completion, Evaluated, Failure, Grid, Measured, Peak, Probe
+from .roles import ROLES
 from .settings import Settings
 from .settings import read as _settings
 from .summary import SweepSummary

@@ -5,41 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from .results import Grid
-    from .svg import Svg
+from .results import Grid
+from .roles import ROLES, Role, role_tokens
+from .svg import Svg, curves_of_averages, map_of_averages
 
-Role: TypeAlias = Literal[
-    "first subject", "middle subject", "last subject", "first subsequent", "further", "last"
-]
-#: All roles, in the order of a prompt.
-ROLES: tuple[Role, ...] = (
-    "first subject",
-    "middle subject",
-    "last subject",
-    "first subsequent",
-    "further",
-    "last",
-)
 _NORMAL = 1.959963984540054
-
-
-def role_tokens(role: Role, subject: slice, tokens: int) -> range:
-    """The tokens of a prompt that have a role; a token may have two."""
-    b, e = subject.start, subject.stop
-    return {
-        "first subject": range(b, b + 1),
-        "middle subject": range(b + 1, max(e - 1, b + 1)),
-        "last subject": range(e - 1, e),
-        "first subsequent": range(e, min(tokens, e + 1)),
-        "further": range(e + 1, max(tokens - 1, e + 1)),
-        "last": range(tokens - 1, tokens),
-    }[role]
 
 
 class Mean(NamedTuple):
@@ -168,9 +143,15 @@ class Averages:
 
     def plot(self) -> Svg:
         """Curves over layers with their 95 % bands, one a role: figure 2 of the paper."""
-        from .svg import curves_of_averages
+        return curves_of_averages(self.kind, self._roles(), self.effect, self.half_width)
 
-        return curves_of_averages(self)
+    def map(self) -> Svg:
+        """A heat map by role and layer (figure 2)."""
+        return map_of_averages(self.kind, self._roles(), self.effect)
+
+    def _roles(self) -> list[Role | None]:
+        """The role of each row; None for one that no token had."""
+        return [role if rows else None for role, rows in zip(ROLES, self.rows)]
 
     def __repr__(self) -> str:
         of = f", {self.relation}" if self.relation else ""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .averages import ROLES, role_tokens
+from .roles import ROLES, role_tokens
 from .results import Grid
 
 

@@ -7,7 +7,7 @@ from html import escape
 
 from .averages import Averages
 from .results import Grid, Probe, Step
-from .svg import map_of_averages, number
+from .svg import number
 from .values import Edit
 
 #: Grids up to which each has its map: a map is 34 kB.
@@ -29,7 +29,7 @@ def sweep_html(said: str, grids: Sequence[Grid]) -> str:
     else:
         kinds = dict.fromkeys(grid.kind for grid in traced)
         averages = [Averages.over(g for g in grids if g.kind == kind) for kind in kinds]
-        pictures = [str(map_of_averages(it)) for it in averages if it is not None]
+        pictures = [str(it.map()) for it in averages if it is not None]
     return f"<div>{escape(said)}</div>" + "".join(f"<div>{it}</div>" for it in pictures)
 
 

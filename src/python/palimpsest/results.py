@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from . import wire
-from .averages import ROLES, Role, role_tokens
 from .facts import Rewrite
-
-if TYPE_CHECKING:
-    from .svg import Svg
+from .roles import ROLES, Role, role_tokens
+from .svg import Svg, map_of_grid
 
 Kind: TypeAlias = Literal["hidden", "mlp", "attn", "hidden_severed_mlp", "hidden_severed_attn"]
 Array: TypeAlias = npt.NDArray[np.float64]
@@ -145,9 +143,20 @@ class Grid:
 
     def svg(self, ceiling: float | None = None) -> Svg:
         """The heat map, as the command line draws it. ``ceiling``: the top of its scale."""
-        from .svg import map_of_grid
-
-        return map_of_grid(self, ceiling)
+        if not self.scores.size:
+            raise ValueError(f"{self.prompt!r} was not traced: there is nothing to draw")
+        return map_of_grid(
+            kind=self.kind,
+            model=self.model,
+            window=self.window,
+            tokens=self.tokens,
+            subject=self.subject,
+            answer=self.answer,
+            scores=self.scores,
+            corrupted=self.corrupted,
+            clean=self.clean,
+            ceiling=ceiling,
+        )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         bundle = {"text/plain": str(self)}

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from . import wire
-from .averages import ROLES, Averages, Mean
+from .averages import Averages, Mean
+from .roles import ROLES
 
 
 @dataclass(frozen=True)

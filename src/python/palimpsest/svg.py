@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -44,9 +44,7 @@ from .drawing import (
     widest,
 )
 
-if TYPE_CHECKING:
-    from .averages import Averages
-    from .results import Grid
+from .roles import Role
 
 __all__ = ["Svg", "curves_of_averages", "map_of_averages", "map_of_grid", "number"]
 
@@ -207,26 +205,36 @@ def _bar_labels(low: float, high: float, height: Any) -> list[tuple[np.float32, 
     ]
 
 
-def map_of_grid(grid: Grid, ceiling: float | None = None) -> Svg:
-    """The heat map of a grid (figure 1 of the paper)."""
-    if not grid.scores.size:
-        raise ValueError(f"{grid.prompt!r} was not traced: there is nothing to draw")
-    kind = grid.kind if grid.kind in RAMPS else "hidden"
-    title = f"Impact of restoring {NAMES[kind]} after corrupted input"
-    if grid.kind in SEVERED:
-        title = f"Impact of restoring state with {SEVERED[grid.kind]} severed"
+def map_of_grid(
+    *,
+    kind: str,
+    model: str,
+    window: int,
+    tokens: Sequence[str],
+    subject: slice,
+    answer: str,
+    scores: Any,
+    corrupted: float,
+    clean: float,
+    ceiling: float | None = None,
+) -> Svg:
+    """The heat map of a grid, ``scores[token, layer]`` (figure 1 of the paper)."""
+    drawn = kind if kind in RAMPS else "hidden"
+    title = f"Impact of restoring {NAMES[drawn]} after corrupted input"
+    if kind in SEVERED:
+        title = f"Impact of restoring state with {SEVERED[kind]} severed"
     return _heat_map(
         title=title,
-        x_label=f"single restored layer within {grid.model}"
-        if kind == "hidden"
-        else f"center of interval of {grid.window} restored {NAMES[kind]} layers",
-        value_label=f"p({grid.answer.strip()})",
-        rows=grid.tokens,
-        starred=range(grid.subject.start, grid.subject.stop),
-        scores=grid.scores,
-        kind=kind,
-        low=grid.corrupted,
-        high=grid.clean,
+        x_label=f"single restored layer within {model}"
+        if drawn == "hidden"
+        else f"center of interval of {window} restored {NAMES[drawn]} layers",
+        value_label=f"p({answer.strip()})",
+        rows=tokens,
+        starred=range(subject.start, subject.stop),
+        scores=scores,
+        kind=drawn,
+        low=corrupted,
+        high=clean,
         ceiling=ceiling,
     )
 
@@ -245,38 +253,33 @@ def _titles_of(kind: str) -> tuple[str, str, str]:
     return drawn, title, below
 
 
-def map_of_averages(averages: Averages) -> Svg:
-    """Average indirect effects by role and layer as a heat map (figure 2)."""
-    from .averages import ROLES
-
-    drawn, title, below = _titles_of(averages.kind)
-    there = [at for at, rows in enumerate(averages.rows) if rows]
+def map_of_averages(kind: str, roles: Sequence[Role | None], effect: Any) -> Svg:
+    """Average indirect effects, ``effect[role, layer]``, as a heat map (figure 2). A role that is
+    None is left out."""
+    drawn, title, below = _titles_of(kind)
+    there = [at for at, role in enumerate(roles) if role is not None]
     return _heat_map(
         title=title,
         x_label=below,
         value_label="AIE",
-        rows=[ROLE_NAMES[ROLES[at]] for at in there],
+        rows=[ROLE_NAMES[role] for role in roles if role is not None],
         starred=range(0),
-        scores=averages.effect[there],
+        scores=effect[there],
         kind=drawn,
         low=0.0,
         high=None,
     )
 
 
-def curves_of_averages(averages: Averages) -> Svg:
+def curves_of_averages(
+    kind: str, roles: Sequence[Role | None], effect: Any, half_width: Any
+) -> Svg:
     """Average indirect effects by layer with their 95 % bands, a curve a role."""
-    from .averages import ROLES
-
-    _, title, below = _titles_of(averages.kind)
+    _, title, below = _titles_of(kind)
     series = [
-        (
-            ROLE_NAMES[ROLES[at]],
-            averages.effect[at].astype(np.float32),
-            averages.half_width[at].astype(np.float32),
-        )
-        for at, rows in enumerate(averages.rows)
-        if rows
+        (ROLE_NAMES[role], effect[at].astype(np.float32), half_width[at].astype(np.float32))
+        for at, role in enumerate(roles)
+        if role is not None
     ]
     return _curves(title, below, "AIE", series)
 

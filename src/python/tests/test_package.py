@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 import subprocess
 import sys
 import unittest
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -14,9 +16,9 @@ import numpy as np
 
 import palimpsest as pal
 from palimpsest import blake3, errors, merkle, wire
-from palimpsest.averages import ROLES, role_tokens
 from palimpsest.facts import fact_of, records_of, rewrites_of
 from palimpsest.progress import Bar
+from palimpsest.roles import ROLES, role_tokens
 
 from .site import ROOT
 
@@ -256,6 +258,27 @@ class Data(unittest.TestCase):
         self.assertEqual(found, [[1], [2, 3], [4], [5], [6, 7], [8]])
         short = [list(role_tokens(role, slice(0, 1), 4)) for role in ROLES]
         self.assertEqual(short, [[0], [], [0], [1], [2], [3]])
+
+    def test_modules_import_each_other_in_one_direction(self) -> None:
+        root = Path(pal.__file__).parent
+        modules = {
+            ".".join(file.relative_to(root).with_suffix("").parts): file
+            for file in root.rglob("*.py")
+            if file.name != "__init__.py"
+        }
+        imports: dict[str, set[str]] = {}
+        for name, file in modules.items():
+            imports[name] = set()
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.level:
+                    above = name.split(".")[: -node.level]
+                    base = above + (node.module.split(".") if node.module else [])
+                    named = [".".join(base)] + [".".join([*base, it.name]) for it in node.names]
+                    imports[name].update(it for it in named if it in modules)
+        self.assertGreater(sum(map(len, imports.values())), 50)
+        while free := {it for it, used in imports.items() if not used & imports.keys()}:
+            imports = {it: used for it, used in imports.items() if it not in free}
+        self.assertEqual(imports, {}, "in a circle, or above one")
 
     def test_averages_have_their_errors_and_leave_wrong_answers_out(self) -> None:
         def grid(clean: float, low: float, scores: list[list[float]], correct: bool = True) -> Any:

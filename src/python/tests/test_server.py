@@ -15,7 +15,6 @@ import numpy as np
 import palimpsest as pal
 from palimpsest._sync.job import Job
 from palimpsest._sync.transport import Transport
-from palimpsest.svg import map_of_averages
 
 from .site import FIXTURES, Site, program, site
 
@@ -82,7 +81,7 @@ class Traces(WithServer):
         for made in several.averages():
             folder = self.site.folder / "several"
             file = folder / f"averages_{made.kind}.svg"
-            self.assertEqual(file.read_text(), map_of_averages(made), made.kind)
+            self.assertEqual(file.read_text(), made.map(), made.kind)
             file = folder / f"averages_{made.kind}_curves.svg"
             self.assertEqual(file.read_text(), made.plot(), made.kind)
         located = several.locate()

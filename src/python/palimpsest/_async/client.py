@@ -86,7 +86,7 @@ class AsyncClient:
 
     def model(self, name: str, ref: str = "main") -> AsyncModel:
         """A model at a ref or a version; nothing is asked yet."""
-        return AsyncModel(self, name, ref)
+        return AsyncModel(self._transport, name, ref)
 
     async def import_model(self, source: str, name: str | None = None) -> AsyncModel:
         """Imports a checkpoint: a folder or a file that ``palimpsest model import`` takes. That
@@ -171,7 +171,7 @@ class AsyncClient:
             job = newest[0].id
         request = v1.GetJobRequest(name=f"jobs/{last(job)}")
         found = await self._transport.call("JobService/GetJob", request)
-        return handle(self, found.job)
+        return handle(self._transport, found.job)
 
     async def workers(self) -> list[Worker]:
         """The workers, and what each does."""

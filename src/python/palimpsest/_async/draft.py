@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import errors
 from ..completions import Completions
@@ -11,11 +11,11 @@ from ..facts import Rewrite
 from ..notebook import draft_html
 from ..results import Probe, Step
 from ..svg import number
-from ..values import Edit, Version
+from ..values import Edit, Status, Version
+from ..wire import v1
+from .asking import AsyncAsking, edit_spec
+from .jobs import AsyncEditJob
 
-if TYPE_CHECKING:
-    from .jobs import AsyncEditJob
-    from .model import AsyncModel
 
 
 class AsyncDraft:
@@ -23,7 +23,7 @@ class AsyncDraft:
 
     def __init__(
         self,
-        model: AsyncModel,
+        model: AsyncAsking,
         fact: Rewrite,
         layer: int | None,
         settings: dict[str, Any],
@@ -41,6 +41,29 @@ class AsyncDraft:
         self.edit = Edit.of(outcome.edit)
         self.probes = tuple(Probe.of(it) for it in outcome.probes)
         self.steps = tuple(Step(it.loss, it.nll, it.probability, it.drift) for it in outcome.steps)
+
+    @classmethod
+    async def computed(
+        cls,
+        model: AsyncAsking,
+        fact: Rewrite,
+        layer: int | None,
+        collect: bool,
+        progress: bool | None,
+        settings: dict[str, Any],
+    ) -> AsyncDraft:
+        """Computes an edit, and measures it."""
+        asked = dict(settings)
+        etag = ""
+        if "on" not in asked:
+            # What the branch was when the edit was computed: a commit is held against it.
+            ref = next((it for it in await model.refs() if it.id == model.ref_id), None)
+            if ref is not None:
+                etag, asked["on"] = ref.etag, ref.version
+        spec, options = edit_spec([fact], layer, asked)
+        job: AsyncEditJob = await model._submit_edit(options, collect, edit=spec)
+        await job.wait(progress=progress)
+        return cls(model, fact, layer, settings, job, (await job.results())[0].edit, etag)
 
     @property
     def accepted(self) -> bool:
@@ -82,13 +105,16 @@ class AsyncDraft:
 
     async def rebase(self, progress: bool | None = None) -> AsyncDraft:
         """The same edit, computed again on the version that the branch has now."""
-        return await self._model._draft(self.fact, self._layer, False, progress, self._settings)
+        return await self.computed(
+            self._model, self.fact, self._layer, False, progress, self._settings
+        )
 
     async def try_on(self, prompts: str | Sequence[str], **settings: Any) -> Completions:
         """What the model says with the edit, beside what it says without it. The edit goes to a
         branch of one's own, ``scratch-NAME``; no other moves."""
         base = self.job.version
-        user = (await self._model._client.status()).principal
+        told = await self._model._call("StatusService/GetStatus", v1.GetStatusRequest())
+        user = Status.of(told.status).principal
         plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in user.lower())
         scratch = f"scratch-{plain.strip('-') or 'me'}"
         if any(it.id == scratch for it in await self._model.refs()):

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..values import Diff, Edit, MatrixDifference, ModelInfo, Ref, Version, last
 from ..wire import v1
+from .audit import AsyncAudit
 from .jobs import handle
-
-if TYPE_CHECKING:
-    from .client import AsyncClient
+from .transport import AsyncTransport
 
 
 class AsyncHistory:
     """What a model is, was, and how it came to be that."""
 
-    def __init__(self, client: AsyncClient, name: str, ref: str) -> None:
-        self._client = client
+    def __init__(self, transport: AsyncTransport, name: str, ref: str) -> None:
+        self._transport = transport
         self.id = last(name)
         #: The ref or version that jobs run on where they name no other.
         self.ref_id = ref
@@ -30,7 +29,7 @@ class AsyncHistory:
 
     def at(self, ref: str | Version) -> Any:
         """The same model at another ref or version."""
-        return type(self)(self._client, self.name, self._word(ref))
+        return type(self)(self._transport, self.name, self._word(ref))
 
     def version_name(self, version: str | Version) -> str:
         """A version's resource name, by its digest or the beginning of it, ``v3``, ``main~1``."""
@@ -49,7 +48,7 @@ class AsyncHistory:
     async def versions(self) -> list[Version]:
         """Its versions, the newest first; the base is the last."""
         request = v1.ListVersionsRequest(parent=self.name)
-        pages = self._client._transport.pages("VersionService/ListVersions", request, "versions")
+        pages = self._transport.pages("VersionService/ListVersions", request, "versions")
         return [Version.of(it) async for it in pages]
 
     async def version(self, version: str | Version = "") -> Version:
@@ -61,7 +60,7 @@ class AsyncHistory:
     async def edits(self) -> list[Edit]:
         """Its edits, rejected ones too, the newest first."""
         request = v1.ListEditsRequest(parent=self.name)
-        pages = self._client._transport.pages("VersionService/ListEdits", request, "edits")
+        pages = self._transport.pages("VersionService/ListEdits", request, "edits")
         return [Edit.of(it) async for it in pages]
 
     async def get_edit(self, digest: str) -> Edit:
@@ -89,7 +88,7 @@ class AsyncHistory:
     async def refs(self) -> list[Ref]:
         """Its refs, by name."""
         request = v1.ListRefsRequest(parent=self.name)
-        pages = self._client._transport.pages("VersionService/ListRefs", request, "refs")
+        pages = self._transport.pages("VersionService/ListRefs", request, "refs")
         return [Ref.of(it) async for it in pages]
 
     def ref(self, ref: str | None = None) -> AsyncRef:
@@ -132,13 +131,23 @@ class AsyncHistory:
             tuple(Edit.of(it) for it in theirs),
         )
 
+    async def commit(self, edit: Any, **fields: Any) -> tuple[Edit, Version]:
+        """Makes a version of an edit's result; see ``Draft.commit``."""
+        request = v1.CreateEditRequest(parent=self.name, **fields)
+        if isinstance(edit, str):
+            request.result = edit
+        else:
+            request.edit.CopyFrom(edit)
+        made = await self._call("VersionService/CreateEdit", request)
+        return Edit.of(made.edit), Version.of(made.version)
+
     def _edit_name(self, edit: str | Edit) -> str:
         if isinstance(edit, Edit):
             return edit.name
         return edit if edit.startswith("models/") else f"{self.name}/edits/{edit}"
 
     async def _call(self, method: str, request: Any) -> Any:
-        return await self._client._transport.call(method, request)
+        return await self._transport.call(method, request)
 
     async def _create(
         self, options: dict[str, Any], validate_only: bool = False, **spec: Any
@@ -159,7 +168,7 @@ class AsyncHistory:
         return (await self._call("JobService/CreateJob", request)).job
 
     async def _submit(self, options: dict[str, Any], **spec: Any) -> Any:
-        return handle(self._client, await self._create(options, **spec))
+        return handle(self._transport, await self._create(options, **spec))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} at {self.ref_id}>"
@@ -206,7 +215,7 @@ class AsyncRef:
 
     async def history(self) -> Sequence[Any]:
         """Its movements, from the audit log, the oldest first: who, when and why."""
-        return await self._model._client.audit.entries(resource=self.name)
+        return await AsyncAudit(self._model._transport).entries(resource=self.name)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import errors, wire
 from ..progress import Bar
@@ -13,16 +13,15 @@ from ..results import Failure, failure_of
 from ..values import ENDED, Counts, JobSummary, Progress, Task, last
 from ..wire import v1
 from . import bridge
+from .transport import AsyncTransport
 
-if TYPE_CHECKING:
-    from .client import AsyncClient
 
 
 class AsyncJob:
     """A job by its name. ``client.job(id)`` gives it again, in any process."""
 
-    def __init__(self, client: AsyncClient, message: Any) -> None:
-        self._client = client
+    def __init__(self, transport: AsyncTransport, message: Any) -> None:
+        self._transport = transport
         self._message = message
         self._results: list[Any] | None = None
 
@@ -74,7 +73,7 @@ class AsyncJob:
     async def refresh(self) -> str:
         """Looks at the job again, and gives its state."""
         request = v1.GetJobRequest(name=self.name)
-        self._message = (await self._client._transport.call("JobService/GetJob", request)).job
+        self._message = (await self._transport.call("JobService/GetJob", request)).job
         return self.state
 
     async def watch(
@@ -89,7 +88,7 @@ class AsyncJob:
             timeout: seconds after which it ends in ``Timeout``.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        transport = self._client._transport
+        transport = self._transport
         await self.refresh()
         sequence = self._message.last_sequence if after is None else after
         yield self._progress(self._message, None, sequence, ())
@@ -201,19 +200,19 @@ class AsyncJob:
     async def cancel(self) -> str:
         """Cancels the job; what was committed stays readable. Gives its state."""
         request = v1.CancelJobRequest(name=self.name)
-        await self._client._transport.call("JobService/CancelJob", request)
+        await self._transport.call("JobService/CancelJob", request)
         return await self.refresh()
 
     async def requeue(self) -> int:
         """Gives its tasks in quarantine another round, and says how many there were."""
         request = v1.RequeueQuarantinedRequest(name=self.name)
-        done = await self._client._transport.call("JobService/RequeueQuarantined", request)
+        done = await self._transport.call("JobService/RequeueQuarantined", request)
         return int(done.tasks_requeued)
 
     async def explain(self) -> str:
         """Says in words why its tasks are not running."""
         request = v1.ExplainJobRequest(name=self.name)
-        told = await self._client._transport.call("JobService/ExplainJob", request)
+        told = await self._transport.call("JobService/ExplainJob", request)
         return "\n".join(told.reasons)
 
     async def tasks(self, states: Sequence[str] = ()) -> list[Task]:
@@ -221,7 +220,7 @@ class AsyncJob:
         request = v1.ListTasksRequest(parent=self.name)
         if states and wire.has_field("ListTasksRequest", "states"):
             request.states.extend(wire.number("TaskState", state) for state in states)
-        pages = self._client._transport.pages("JobService/ListTasks", request, "tasks")
+        pages = self._transport.pages("JobService/ListTasks", request, "tasks")
         found = [Task.of(it) async for it in pages]
         return [it for it in found if not states or it.state in states]
 
@@ -256,7 +255,7 @@ class AsyncJob:
                 request.relation = relation
             if correct is not None:
                 request.correct = correct
-        pages = self._client._transport.pages("JobService/ListResults", request, "results")
+        pages = self._transport.pages("JobService/ListResults", request, "results")
         async for it in pages:
             outcome = it.WhichOneof("outcome")
             if failures_only:

@@ -13,6 +13,7 @@ from ..summary import SweepSummary
 from ..values import Edit, Plan
 from ..wire import v1
 from .job import AsyncJob
+from .transport import AsyncTransport
 
 #: Facts up to which a sweep's grids are read when it has been waited for, to be shown.
 SHOWN = 4
@@ -85,7 +86,7 @@ class AsyncSweep(AsyncJob):
         request = v1.GetSweepSummaryRequest(name=self.name)
         request.kinds.extend(wire.number("Kind", kind) for kind in kinds)
         request.by_relation = by == "relation"
-        told = await self._client._transport.call("JobService/GetSweepSummary", request)
+        told = await self._transport.call("JobService/GetSweepSummary", request)
         return SweepSummary.of(told)
 
     async def locate(self) -> Site:
@@ -255,9 +256,9 @@ HANDLES: dict[str, type[AsyncJob]] = {
 }
 
 
-def handle(client: Any, message: Any) -> Any:
+def handle(transport: AsyncTransport, message: Any) -> Any:
     """The handle of a job."""
-    return HANDLES.get(message.WhichOneof("spec") or "", AsyncJob)(client, message)
+    return HANDLES.get(message.WhichOneof("spec") or "", AsyncJob)(transport, message)
 
 
 __all__ = [

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from .. import blake3, corpus, errors, facts, wire
-from ..completions import Completions
+from .. import corpus, facts, wire
 from ..facts import EvalSet, FactsLike
 from ..results import Checked, Kind
-from ..values import Edit, Plan, Statistics, Version
+from ..values import Plan, Version
 from ..wire import v1
+from .asking import AsyncAsking, Dtype, edit_settings, edit_spec
 from .draft import AsyncDraft
-from .history import AsyncHistory
 from .jobs import (
     SHOWN,
-    AsyncCompletionJob,
     AsyncEditJob,
     AsyncEvaluation,
     AsyncMassEditJob,
-    AsyncStatisticsJob,
     AsyncSweep,
 )
 
-if TYPE_CHECKING:
-    from .client import AsyncClient
-
-Dtype: TypeAlias = Literal["f32", "bf16", "f16"]
 Engine: TypeAlias = Literal["exact", "plain"]
 Compat: TypeAlias = Literal["none", "paper-code"]
 Method: TypeAlias = Literal["r-rome", "rome", "ft-l"]
@@ -36,11 +29,8 @@ MassMethod: TypeAlias = Literal["memit", "alphaedit", "emmet", "encore"]
 INLINE = 1 << 20
 
 
-class AsyncModel(AsyncHistory):
+class AsyncModel(AsyncAsking):
     """A model by its name, at a ref or version: ``client.model("gpt2", ref="main")``."""
-
-    def __init__(self, client: AsyncClient, name: str, ref: str) -> None:
-        super().__init__(client, name, ref)
 
     async def trace(
         self,
@@ -93,12 +83,12 @@ class AsyncModel(AsyncHistory):
         messages = [it.message() for it in listed]
         if sum(it.ByteSize() + 4 for it in messages) > INLINE:
             whole = v1.FactList(facts=messages).SerializeToString()
-            spec.facts_object = await self._client._transport.upload(whole)
+            spec.facts_object = await self._transport.upload(whole)
         else:
             spec.facts.extend(messages)
         if noise_corpus is not None:
             text = corpus.lines(noise_corpus)
-            spec.noise_corpus.digest = await self._client._transport.upload(text)
+            spec.noise_corpus.digest = await self._transport.upload(text)
             spec.noise_corpus.size = len(text)
         sweep: AsyncSweep = await self._submit(options, trace=spec)
         if wait:
@@ -106,91 +96,6 @@ class AsyncModel(AsyncHistory):
             if len(listed) <= SHOWN:
                 await sweep.results()
         return sweep
-
-    async def complete(
-        self,
-        prompts: str | Sequence[str],
-        *,
-        on: Sequence[str | Version] | str | Version | None = None,
-        max_tokens: int = 32,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        seed: int = 0,
-        dtype: Dtype | None = None,
-        progress: bool | None = None,
-        **options: Any,
-    ) -> Completions:
-        """Completes prompts, on this ref or on several versions: a table, a column a version."""
-        asked = [prompts] if isinstance(prompts, str) else list(prompts)
-        versions: list[str | Version] = (
-            [self.ref_id] if on is None else [on] if isinstance(on, (str, Version)) else list(on)
-        )
-        spec = v1.GenerateSpec(
-            prompts=asked,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            seed=seed,
-            dtype=wire.number("Dtype", dtype),
-        )
-        jobs: list[AsyncCompletionJob] = []
-        for version in versions:
-            jobs.append(await self._submit({**options, "on": version}, generate=spec))
-        columns = []
-        for job in jobs:
-            await job.wait(progress=progress)
-            columns.append(tuple(await job.completions()))
-        names = tuple(str(version) for version in versions)
-        return Completions(tuple(asked), names, tuple(columns))
-
-    async def collect_statistics(
-        self,
-        layers: Sequence[int],
-        *,
-        self_sample: int | None = None,
-        texts: Sequence[str] | None = None,
-        length: int = 0,
-        seed: int = 1,
-        source: str = "",
-        dtype: Dtype | None = None,
-        progress: bool | None = None,
-        **options: Any,
-    ) -> list[Statistics]:
-        """Collects the key statistics of layers, which edits need: over tokens drawn from the
-        model itself (``self_sample``: some ten a channel of the edited matrix), or over texts."""
-        if (self_sample is None) == (texts is None):
-            raise ValueError("give self_sample, a number of tokens, or texts")
-        spec = v1.StatsSpec(
-            layers=layers, length=length, dtype=wire.number("Dtype", dtype), source=source
-        )
-        if self_sample is not None:
-            spec.source = source or f"{self_sample} tokens drawn from the model, seed {seed}"
-            for drawn, first in corpus.draws(self_sample, seed):
-                spec.pieces.add(self_sample=drawn, seed=first)
-        elif texts is not None:
-            spec.source = source or f"{len(texts)} texts"
-            whole = corpus.lines(texts)
-            spec.corpus.digest = await self._client._transport.upload(whole)
-            spec.corpus.size = len(whole)
-            for start, size in corpus.ranges(whole):
-                part = whole[start : start + size]
-                spec.pieces.add().range.MergeFrom(
-                    v1.StatsUnit.Range(offset=start, length=size, digest=blake3.digest(part))
-                )
-        job: AsyncStatisticsJob = await self._submit(options, stats=spec)
-        await job.wait(progress=progress)
-        made = await self._client._transport.call(
-            "StatisticsService/CreateStatistics", v1.CreateStatisticsRequest(job=job.name)
-        )
-        return [Statistics.of(it) for it in made.statistics]
-
-    async def statistics(self) -> list[Statistics]:
-        """The key statistics of the model, by layer, the newest first."""
-        request = v1.ListStatisticsRequest(parent=self.name)
-        pages = self._client._transport.pages(
-            "StatisticsService/ListStatistics", request, "statistics"
-        )
-        return [Statistics.of(it) async for it in pages]
 
     async def edit(
         self,
@@ -223,27 +128,7 @@ class AsyncModel(AsyncHistory):
             JobFailed: it could not be computed.
         """
         fact = facts.Rewrite(prompt, subject, target, true, tuple(paraphrases), tuple(neighbours))
-        return await self._draft(fact, layer, collect, progress, settings)
-
-    async def _draft(
-        self,
-        fact: facts.Rewrite,
-        layer: int | None,
-        collect: bool,
-        progress: bool | None,
-        settings: dict[str, Any],
-    ) -> AsyncDraft:
-        asked = dict(settings)
-        etag = ""
-        if "on" not in asked:
-            # What the branch was when the edit was computed: a commit is held against it.
-            ref = next((it for it in await self.refs() if it.id == self.ref_id), None)
-            if ref is not None:
-                etag, asked["on"] = ref.etag, ref.version
-        spec, options = _edit_spec([fact], layer, asked)
-        job: AsyncEditJob = await self._submit_edit(options, collect, edit=spec)
-        await job.wait(progress=progress)
-        return AsyncDraft(self, fact, layer, settings, job, (await job.results())[0].edit, etag)
+        return await AsyncDraft.computed(self, fact, layer, collect, progress, settings)
 
     async def edit_sequence(
         self,
@@ -261,7 +146,7 @@ class AsyncModel(AsyncHistory):
     ) -> AsyncEditJob:
         """Writes facts one after the other, each on the version that the one before made; the
         branch (by default this model's ref) moves with every one that passes its gates."""
-        spec, options = _edit_spec(facts.rewrites_of(facts_), layer, settings)
+        spec, options = edit_spec(facts.rewrites_of(facts_), layer, settings)
         spec.ref_id, spec.why = ref or self.ref_id, why
         spec.rebase, spec.keep_going = rebase, keep_going
         options.setdefault("on", "")
@@ -355,7 +240,7 @@ class AsyncModel(AsyncHistory):
         why: str,
         settings: dict[str, Any],
     ) -> tuple[Any, dict[str, Any]]:
-        common, options = _common(settings)
+        common, options = edit_settings(settings)
         for name in ("keep_going", "check_only", "statistics_names"):
             if name in options:
                 common[name] = options.pop(name)
@@ -398,7 +283,7 @@ class AsyncModel(AsyncHistory):
         messages = [it.message() for it in listed]
         if sum(it.ByteSize() + 4 for it in messages) > INLINE:
             whole = v1.EvalRecordList(records=messages).SerializeToString()
-            spec.records_object = await self._client._transport.upload(whole)
+            spec.records_object = await self._transport.upload(whole)
         else:
             spec.records.extend(messages)
         if against is not None:
@@ -406,63 +291,10 @@ class AsyncModel(AsyncHistory):
         if edit_each is not None:
             asked = dict(edit_each)
             layer = asked.pop("layer", None)
-            each, more = _edit_spec([], layer, asked)
+            each, more = edit_spec([], layer, asked)
             options = {**more, **options}
             spec.edit_each.CopyFrom(each)
         job: AsyncEvaluation = await self._submit(options, eval=spec)
         if wait:
             await job.wait(progress=progress)
         return job
-
-    async def _submit_edit(self, options: dict[str, Any], collect: bool, **spec: Any) -> Any:
-        """Creates a job; collects the key statistics that it lacks, where that is wanted."""
-        before: tuple[int | None, int | None] | None = None
-        while True:
-            try:
-                return await self._submit(options, **spec)
-            except errors.StatisticsMissing as missing:
-                lacking = (missing.layer, missing.tokens)
-                if not collect or missing.layer is None or lacking == before:
-                    raise
-                before = lacking
-            await self.collect_statistics([lacking[0] or 0], self_sample=lacking[1], length=256)
-
-    async def commit(self, edit: Any, **fields: Any) -> tuple[Edit, Version]:
-        """Makes a version of an edit's result; see ``Draft.commit``."""
-        request = v1.CreateEditRequest(parent=self.name, **fields)
-        if isinstance(edit, str):
-            request.result = edit
-        else:
-            request.edit.CopyFrom(edit)
-        made = await self._client._transport.call("VersionService/CreateEdit", request)
-        return Edit.of(made.edit), Version.of(made.version)
-
-
-#: Settings that all edits have.
-_COMMON = ("method", "parameters", "contexts", "seed", "gates", "dtype", "layer_choice")
-
-
-def _common(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What of the settings belongs to edits, as the contract has it, and the rest: options."""
-    rest = dict(settings)
-    made: dict[str, Any] = {name: rest.pop(name) for name in _COMMON if name in rest}
-    if "dtype" in made:
-        made["dtype"] = wire.number("Dtype", made["dtype"])
-    if "parameters" in made:
-        made["parameters"] = [
-            v1.NamedNumber(key=key, value=value) for key, value in made["parameters"].items()
-        ]
-    if "gates" in made:
-        made["gates"] = v1.EditGates(**made["gates"])
-    return made, rest
-
-
-def _edit_spec(
-    tasks: Sequence[facts.Rewrite], layer: int | None, settings: dict[str, Any]
-) -> tuple[Any, dict[str, Any]]:
-    common, options = _common(settings)
-    name = options.pop("statistics_name", "")
-    spec = v1.EditSpec(
-        tasks=[it.task() for it in tasks], layer=layer, statistics_name=name, **common
-    )
-    return spec, options

@@ -87,7 +87,7 @@ class Client:
 
     def model(self, name: str, ref: str = "main") -> Model:
         """A model at a ref or a version; nothing is asked yet."""
-        return Model(self, name, ref)
+        return Model(self._transport, name, ref)
 
     def import_model(self, source: str, name: str | None = None) -> Model:
         """Imports a checkpoint: a folder or a file that ``palimpsest model import`` takes. That
@@ -172,7 +172,7 @@ class Client:
             job = newest[0].id
         request = v1.GetJobRequest(name=f"jobs/{last(job)}")
         found = self._transport.call("JobService/GetJob", request)
-        return handle(self, found.job)
+        return handle(self._transport, found.job)
 
     def workers(self) -> list[Worker]:
         """The workers, and what each does."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import errors
 from ..completions import Completions
@@ -12,11 +12,11 @@ from ..facts import Rewrite
 from ..notebook import draft_html
 from ..results import Probe, Step
 from ..svg import number
-from ..values import Edit, Version
+from ..values import Edit, Status, Version
+from ..wire import v1
+from .asking import Asking, edit_spec
+from .jobs import EditJob
 
-if TYPE_CHECKING:
-    from .jobs import EditJob
-    from .model import Model
 
 
 class Draft:
@@ -24,7 +24,7 @@ class Draft:
 
     def __init__(
         self,
-        model: Model,
+        model: Asking,
         fact: Rewrite,
         layer: int | None,
         settings: dict[str, Any],
@@ -42,6 +42,29 @@ class Draft:
         self.edit = Edit.of(outcome.edit)
         self.probes = tuple(Probe.of(it) for it in outcome.probes)
         self.steps = tuple(Step(it.loss, it.nll, it.probability, it.drift) for it in outcome.steps)
+
+    @classmethod
+    def computed(
+        cls,
+        model: Asking,
+        fact: Rewrite,
+        layer: int | None,
+        collect: bool,
+        progress: bool | None,
+        settings: dict[str, Any],
+    ) -> Draft:
+        """Computes an edit, and measures it."""
+        asked = dict(settings)
+        etag = ""
+        if "on" not in asked:
+            # What the branch was when the edit was computed: a commit is held against it.
+            ref = next((it for it in model.refs() if it.id == model.ref_id), None)
+            if ref is not None:
+                etag, asked["on"] = ref.etag, ref.version
+        spec, options = edit_spec([fact], layer, asked)
+        job: EditJob = model._submit_edit(options, collect, edit=spec)
+        job.wait(progress=progress)
+        return cls(model, fact, layer, settings, job, (job.results())[0].edit, etag)
 
     @property
     def accepted(self) -> bool:
@@ -83,13 +106,16 @@ class Draft:
 
     def rebase(self, progress: bool | None = None) -> Draft:
         """The same edit, computed again on the version that the branch has now."""
-        return self._model._draft(self.fact, self._layer, False, progress, self._settings)
+        return self.computed(
+            self._model, self.fact, self._layer, False, progress, self._settings
+        )
 
     def try_on(self, prompts: str | Sequence[str], **settings: Any) -> Completions:
         """What the model says with the edit, beside what it says without it. The edit goes to a
         branch of one's own, ``scratch-NAME``; no other moves."""
         base = self.job.version
-        user = (self._model._client.status()).principal
+        told = self._model._call("StatusService/GetStatus", v1.GetStatusRequest())
+        user = Status.of(told.status).principal
         plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in user.lower())
         scratch = f"scratch-{plain.strip('-') or 'me'}"
         if any(it.id == scratch for it in self._model.refs()):

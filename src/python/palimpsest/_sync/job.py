@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import errors, wire
 from ..progress import Bar
@@ -14,16 +14,15 @@ from ..results import Failure, failure_of
 from ..values import ENDED, Counts, JobSummary, Progress, Task, last
 from ..wire import v1
 from . import bridge
+from .transport import Transport
 
-if TYPE_CHECKING:
-    from .client import Client
 
 
 class Job:
     """A job by its name. ``client.job(id)`` gives it again, in any process."""
 
-    def __init__(self, client: Client, message: Any) -> None:
-        self._client = client
+    def __init__(self, transport: Transport, message: Any) -> None:
+        self._transport = transport
         self._message = message
         self._results: list[Any] | None = None
 
@@ -75,7 +74,7 @@ class Job:
     def refresh(self) -> str:
         """Looks at the job again, and gives its state."""
         request = v1.GetJobRequest(name=self.name)
-        self._message = (self._client._transport.call("JobService/GetJob", request)).job
+        self._message = (self._transport.call("JobService/GetJob", request)).job
         return self.state
 
     def watch(
@@ -90,7 +89,7 @@ class Job:
             timeout: seconds after which it ends in ``Timeout``.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        transport = self._client._transport
+        transport = self._transport
         self.refresh()
         sequence = self._message.last_sequence if after is None else after
         yield self._progress(self._message, None, sequence, ())
@@ -202,19 +201,19 @@ class Job:
     def cancel(self) -> str:
         """Cancels the job; what was committed stays readable. Gives its state."""
         request = v1.CancelJobRequest(name=self.name)
-        self._client._transport.call("JobService/CancelJob", request)
+        self._transport.call("JobService/CancelJob", request)
         return self.refresh()
 
     def requeue(self) -> int:
         """Gives its tasks in quarantine another round, and says how many there were."""
         request = v1.RequeueQuarantinedRequest(name=self.name)
-        done = self._client._transport.call("JobService/RequeueQuarantined", request)
+        done = self._transport.call("JobService/RequeueQuarantined", request)
         return int(done.tasks_requeued)
 
     def explain(self) -> str:
         """Says in words why its tasks are not running."""
         request = v1.ExplainJobRequest(name=self.name)
-        told = self._client._transport.call("JobService/ExplainJob", request)
+        told = self._transport.call("JobService/ExplainJob", request)
         return "\n".join(told.reasons)
 
     def tasks(self, states: Sequence[str] = ()) -> list[Task]:
@@ -222,7 +221,7 @@ class Job:
         request = v1.ListTasksRequest(parent=self.name)
         if states and wire.has_field("ListTasksRequest", "states"):
             request.states.extend(wire.number("TaskState", state) for state in states)
-        pages = self._client._transport.pages("JobService/ListTasks", request, "tasks")
+        pages = self._transport.pages("JobService/ListTasks", request, "tasks")
         found = [Task.of(it) for it in pages]
         return [it for it in found if not states or it.state in states]
 
@@ -257,7 +256,7 @@ class Job:
                 request.relation = relation
             if correct is not None:
                 request.correct = correct
-        pages = self._client._transport.pages("JobService/ListResults", request, "results")
+        pages = self._transport.pages("JobService/ListResults", request, "results")
         for it in pages:
             outcome = it.WhichOneof("outcome")
             if failures_only:

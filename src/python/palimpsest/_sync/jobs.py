@@ -14,6 +14,7 @@ from ..summary import SweepSummary
 from ..values import Edit, Plan
 from ..wire import v1
 from .job import Job
+from .transport import Transport
 
 #: Facts up to which a sweep's grids are read when it has been waited for, to be shown.
 SHOWN = 4
@@ -86,7 +87,7 @@ class Sweep(Job):
         request = v1.GetSweepSummaryRequest(name=self.name)
         request.kinds.extend(wire.number("Kind", kind) for kind in kinds)
         request.by_relation = by == "relation"
-        told = self._client._transport.call("JobService/GetSweepSummary", request)
+        told = self._transport.call("JobService/GetSweepSummary", request)
         return SweepSummary.of(told)
 
     def locate(self) -> Site:
@@ -256,9 +257,9 @@ HANDLES: dict[str, type[Job]] = {
 }
 
 
-def handle(client: Any, message: Any) -> Any:
+def handle(transport: Transport, message: Any) -> Any:
     """The handle of a job."""
-    return HANDLES.get(message.WhichOneof("spec") or "", Job)(client, message)
+    return HANDLES.get(message.WhichOneof("spec") or "", Job)(transport, message)
 
 
 __all__ = [
