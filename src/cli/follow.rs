@@ -171,14 +171,21 @@ pub fn exit_code(job: &v1::Job) -> ExitCode {
 struct View {
     bar: ProgressBar,
     drawn: bool,
-    started: Instant,
-    /// Units that were done when following began: no rate follows from them.
-    first_done: Option<u64>,
+    /// When the open stage was seen first, and how many of its units were done then: no rate follows
+    /// from those.
+    seen: Option<Seen>,
     last_line: Option<Instant>,
     /// The newest step of an edit that was printed: its unit and its number.
     told: Option<(u64, u32)>,
     /// The stage that was printed last, by its name.
     stage: String,
+}
+
+/// A stage when it was seen first.
+struct Seen {
+    stage: u32,
+    done: u64,
+    at: Instant,
 }
 
 impl View {
@@ -189,8 +196,7 @@ impl View {
         Self {
             bar,
             drawn: std::io::stderr().is_terminal(),
-            started: Instant::now(),
-            first_done: None,
+            seen: None,
             last_line: None,
             told: None,
             stage: String::new(),
@@ -199,16 +205,7 @@ impl View {
 
     fn show(&mut self, job: &v1::Job, progress: &v1::JobProgress) {
         let counts = job.counts.unwrap_or_default();
-        let first = *self.first_done.get_or_insert(counts.units_done);
-        let elapsed = self.started.elapsed().as_secs_f64();
-        let rate = (counts.units_done - first) as f64 / elapsed.max(0.1);
-        let left = match rate > 0.0 {
-            true => {
-                let seconds = (counts.units - counts.units_done) as f64 / rate;
-                format!(", {} left", rough(seconds))
-            }
-            false => String::new(),
-        };
+        let left = self.left(&counts, progress);
         let failed = match counts.units_failed {
             0 => String::new(),
             n => format!(", {n} failed"),
@@ -227,7 +224,7 @@ impl View {
         let steps: String = progress.edits.iter().map(step).collect();
         let at = stage(&counts, progress);
         let message = format!(
-            "{}{failed}{cells}{left}, {workers}{at}{steps}",
+            "{}{failed}{cells}, {workers}{at}{left}{steps}",
             unit_word(job)
         );
         if !self.drawn {
@@ -249,6 +246,22 @@ impl View {
             self.last_line = Some(Instant::now());
             say!("{}/{} {message}", counts.units_done, counts.units);
         }
+    }
+
+    /// How long the open stage goes on, at the rate that was seen of it. Units of other stages take
+    /// other times, and those of hidden ones are not among the job's own.
+    fn left(&mut self, counts: &v1::JobCounts, progress: &v1::JobProgress) -> String {
+        let (stage, done, units) = match &progress.stage {
+            Some(open) if counts.stages > 1 => (open.stage, open.units_done, open.units),
+            _ => (0, counts.units_done, counts.units),
+        };
+        if self.seen.as_ref().is_none_or(|seen| seen.stage != stage) {
+            let at = Instant::now();
+            self.seen = Some(Seen { stage, done, at });
+        }
+        let seen = self.seen.iter();
+        seen.map(|it| time_left(it.done, done, units, it.at.elapsed()))
+            .collect()
     }
 
     /// A line for every step of an edit that was not told yet.
@@ -309,11 +322,63 @@ fn words(edit: &v1::EditProgress, made: &v1::edit_progress::Step) -> String {
     )
 }
 
+/// The time that the rest of some units takes, behind what else is said; nothing before one more is
+/// done.
+fn time_left(first: u64, done: u64, units: u64, elapsed: Duration) -> String {
+    match done.saturating_sub(first) {
+        0 => String::new(),
+        new => {
+            let rate = new as f64 / elapsed.as_secs_f64().max(0.1);
+            let left = units.saturating_sub(done) as f64 / rate;
+            format!(", {} left", rough(left))
+        }
+    }
+}
+
 /// A time to go, to the precision that a guess has.
 fn rough(seconds: f64) -> String {
     match seconds {
         s if s < 100.0 => format!("{s:.0} s"),
         s if s < 6000.0 => format!("{:.0} min", s / 60.0),
         s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_follows_from_what_was_done_while_it_was_watched() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(time_left(10, 10, 100, minute), "");
+        assert_eq!(time_left(10, 40, 100, minute), ", 2 min left");
+        assert_eq!(time_left(0, 100, 100, minute), ", 0 s left");
+        // A stage that a coordinator counts anew is no fault of its follower.
+        assert_eq!(time_left(10, 5, 100, minute), "");
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_open_stage() {
+        let counts = v1::JobCounts {
+            units: 2,
+            stages: 2,
+            ..Default::default()
+        };
+        let at = |stage, units_done| v1::JobProgress {
+            stage: Some(v1::JobStage {
+                stage,
+                units_done,
+                units: 600,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let mut view = View::new();
+        assert_eq!(view.left(&counts, &at(0, 30)), "");
+        let said = view.left(&counts, &at(0, 60));
+        assert!(said.ends_with(" left"), "{said}");
+        // Nothing is known of the next one yet.
+        assert_eq!(view.left(&counts, &at(1, 500)), "");
     }
 }

@@ -192,7 +192,9 @@ fn each_piece(
     let columns = numbers.matrix.tr();
     let mut give = |piece: &Tensor| {
         let piece = piece.to_device(Device::Cpu).contiguous().view([-1]);
-        let piece = Vec::<f64>::try_from(&piece).unwrap_or_default();
+        let piece = Vec::<f64>::try_from(&piece);
+        let piece = piece
+            .map_err(|error| Error::io("write", FOLDER)(io::Error::other(error.to_string())))?;
         let bytes: Vec<u8> = piece.iter().flat_map(|it| it.to_le_bytes()).collect();
         take(&bytes)
     };
