@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Endpoint;
 
+use crate::api::listener::Listener;
 use crate::api::server;
 use crate::client::Client;
 use crate::coordinator::{self, Coordinator, Limits};
@@ -108,6 +109,18 @@ impl Embedded {
         self.worker.spawn(async move {
             if let Err(error) = worker::run(client, objects, engine, options, shutdown).await {
                 failed.send_replace(Some(error.to_string()));
+            }
+        });
+    }
+
+    /// Serves connections from outside this process, too.
+    pub fn listen(&self, listener: Listener) {
+        let serving = self.coordinator.clone();
+        let stopped = self.server_shutdown.clone();
+        self.server.spawn(async move {
+            let incoming = listener.incoming();
+            if let Err(error) = server::serve(serving, incoming, stopped.cancelled_owned()).await {
+                tracing::error!(%error, "connections are not served any more");
             }
         });
     }

@@ -1,6 +1,7 @@
 //! Why the server does not serve.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Why the server does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -10,6 +11,14 @@ pub enum Error {
     Bind {
         /// The address.
         address: SocketAddr,
+        /// Why not.
+        reason: String,
+    },
+    /// The socket cannot be listened on.
+    #[error("cannot listen on {}: {reason}; choose another with --listen unix:PATH", path.display())]
+    Socket {
+        /// Where it would be.
+        path: PathBuf,
         /// Why not.
         reason: String,
     },

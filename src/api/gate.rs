@@ -175,7 +175,10 @@ impl Gate {
         let Some(peer) = request.extensions().get::<Peer>() else {
             return Ok(None);
         };
-        let address = peer.address.ip().to_string();
+        let address = match peer.address {
+            Some(address) => address.ip().to_string(),
+            None => "a socket".to_owned(),
+        };
         let (streams, most) = (
             self.bounds.streams(Role::Worker),
             self.bounds.connections(Role::Worker),
@@ -548,7 +551,7 @@ mod tests {
         let through = |audience: Audience, path: &str| {
             let mut request = request(path, None);
             request.extensions_mut().insert(Peer {
-                address: ([127, 0, 0, 1], 1).into(),
+                address: Some(([127, 0, 0, 1], 1).into()),
                 certificate: None,
                 audience,
                 link: Arc::default(),
@@ -579,7 +582,7 @@ mod tests {
         let call = |path: &str, host: u8, link: &Arc<Link>| {
             let mut request = request(path, None);
             request.extensions_mut().insert(Peer {
-                address: ([10, 0, 0, host], 1).into(),
+                address: Some(([10, 0, 0, host], 1).into()),
                 certificate: None,
                 audience: Audience::Any,
                 link: Arc::clone(link),

@@ -1,16 +1,17 @@
-//! The coordinator's port: connections with or without TLS, not more than it can bear, and none
-//! that keeps it waiting.
+//! The coordinator's port, or its socket: connections with or without TLS, not more than it can
+//! bear, and none that keeps it waiting.
 #![allow(clippy::disallowed_methods)] // a connection has a task of its own, which ends with it
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Sleep;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -19,6 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use super::error::Error;
+use super::socket::Socket;
 use super::standing::Place as Held;
 use crate::auth::ServerTls;
 use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED};
@@ -30,7 +32,8 @@ const PREFACE: usize = 24;
 /// How long a connection may take to show who it is for, where callers have to show that. Longer
 /// than a client's first call takes; a place in the table is not held without.
 const ADMISSION: Duration = Duration::from_secs(60);
-/// How long to wait after the system had no descriptor for a connection.
+/// How long to wait after the system had no descriptor for a connection, and between two looks at
+/// whether one is open.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// For whom a port is.
@@ -44,13 +47,20 @@ pub enum Audience {
     People,
 }
 
-/// A port that is listened on.
+#[derive(Debug)]
+enum Port {
+    Tcp(TcpListener),
+    Socket(Socket),
+}
+
+/// A port or a socket that is listened on.
 #[derive(Debug)]
 pub struct Listener {
-    listener: TcpListener,
+    port: Port,
     audience: Audience,
     tls: Option<Arc<ServerTls>>,
     limit: usize,
+    places: Arc<Semaphore>,
     /// How long a connection may stay on which nobody has shown who they are; for ever if not set.
     admission: Option<Duration>,
 }
@@ -72,13 +82,27 @@ impl Listener {
                 address,
                 reason: error.to_string(),
             })?;
-        Ok(Self {
-            listener,
+        Ok(Self::new(Port::Tcp(listener), tls, limit))
+    }
+
+    /// Listens on a socket of the file system, for the user of this process alone; otherwise as
+    /// [`Listener::bind`].
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn bind_socket(path: &Path, limit: usize) -> Result<Self, Error> {
+        Ok(Self::new(Port::Socket(Socket::bind(path)?), None, limit))
+    }
+
+    fn new(port: Port, tls: Option<Arc<ServerTls>>, limit: usize) -> Self {
+        Self {
+            port,
             audience: Audience::Any,
             tls,
             limit,
+            places: Arc::new(Semaphore::new(limit)),
             admission: None,
-        })
+        }
     }
 
     /// The same port, for callers who show who they are: connections on which none has done so for
@@ -93,12 +117,23 @@ impl Listener {
         Self { audience, ..self }
     }
 
-    /// The address.
+    /// The address, as clients name it: `127.0.0.1:7461`, `unix:/run/palimpsest`.
     ///
     /// # Errors
     /// The system's.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    pub fn address(&self) -> io::Result<String> {
+        Ok(match &self.port {
+            Port::Tcp(listener) => listener.local_addr()?.to_string(),
+            Port::Socket(socket) => format!("unix:{}", socket.path().display()),
+        })
+    }
+
+    /// The connections that are open, to be waited for.
+    pub fn connections(&self) -> Connections {
+        Connections {
+            places: Arc::clone(&self.places),
+            limit: self.limit,
+        }
     }
 
     /// The connections as they come, until the stream is dropped.
@@ -109,12 +144,11 @@ impl Listener {
     }
 
     async fn accept(self, opened: mpsc::Sender<io::Result<Connection>>) {
-        let places = Arc::new(Semaphore::new(self.limit));
         let mut refused = 0_u64;
         loop {
             let accepted = tokio::select! {
                 () = opened.closed() => return,
-                accepted = self.listener.accept() => accepted,
+                accepted = self.port.accept() => accepted,
             };
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
@@ -124,7 +158,7 @@ impl Listener {
                     continue;
                 }
             };
-            let Ok(place) = places.clone().try_acquire_owned() else {
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
                 refused += 1;
                 CONNECTIONS_REFUSED.add([], 1);
                 // One line for many: a flood does not fill the disk as well.
@@ -140,27 +174,73 @@ impl Listener {
                 match open(stream, address, audience, tls, place, admission).await {
                     // Nobody takes it when the server has stopped.
                     Ok(connection) => drop(opened.send(Ok(connection)).await),
-                    Err(error) => tracing::debug!(%address, %error, "no connection came about"),
+                    Err(error) => tracing::debug!(?address, %error, "no connection came about"),
                 }
             });
         }
     }
 }
 
+impl Port {
+    /// The next connection, and where it comes from.
+    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((Stream::Tcp(stream), Some(address)))
+            }
+            Self::Socket(socket) => {
+                let (stream, _) = socket.listener.accept().await?;
+                Ok((Stream::Socket(stream), None))
+            }
+        }
+    }
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Socket(UnixStream),
+}
+
+/// Connections of a listener.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    places: Arc<Semaphore>,
+    limit: usize,
+}
+
+impl Connections {
+    /// Waits for a moment in which none is open; none is taken any more from then on.
+    pub async fn none(&self) {
+        let all = u32::try_from(self.limit).unwrap_or(u32::MAX);
+        // Not by waiting for all places: who waits takes those that are free from others.
+        loop {
+            if let Ok(all) = self.places.try_acquire_many(all) {
+                all.forget();
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
 async fn open(
-    stream: TcpStream,
-    address: SocketAddr,
+    stream: Stream,
+    address: Option<SocketAddr>,
     audience: Audience,
     tls: Option<Arc<ServerTls>>,
     place: Place,
     admission: Option<Duration>,
 ) -> io::Result<Connection> {
     let opening = Box::pin(tokio::time::sleep(OPENING));
-    // Nagle's algorithm would hold up small messages: 23 calls a second instead of 35,000.
-    stream.set_nodelay(true)?;
-    let (io, certificate) = match tls {
-        None => (Io::Plain(stream), None),
-        Some(tls) => {
+    if let Stream::Tcp(stream) = &stream {
+        // Nagle's algorithm would hold up small messages: 23 calls a second instead of 35,000.
+        stream.set_nodelay(true)?;
+    }
+    let (io, certificate) = match (stream, tls) {
+        (Stream::Socket(stream), _) => (Io::Socket(stream), None),
+        (Stream::Tcp(stream), None) => (Io::Plain(stream), None),
+        (Stream::Tcp(stream), Some(tls)) => {
             let accepting = tls.acceptor().accept(stream);
             let stream = tokio::time::timeout(OPENING, accepting)
                 .await
@@ -188,8 +268,8 @@ async fn open(
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Their address.
-    pub address: SocketAddr,
+    /// Their address; none at a socket of the file system.
+    pub address: Option<SocketAddr>,
     /// Their certificate, verified, if they showed one.
     pub certificate: Option<CertificateDer<'static>>,
     /// Through which port they came.
@@ -238,6 +318,7 @@ impl Drop for Place {
 #[derive(Debug)]
 enum Io {
     Plain(TcpStream),
+    Socket(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -281,6 +362,7 @@ impl AsyncRead for Connection {
         let before = buffer.filled().len();
         let read = match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Io::Socket(stream) => Pin::new(stream).poll_read(context, buffer),
             Io::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
         };
         ready!(read)?;
@@ -308,6 +390,7 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Io::Socket(stream) => Pin::new(stream).poll_write(context, bytes),
             Io::Tls(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
         }
     }
@@ -315,6 +398,7 @@ impl AsyncWrite for Connection {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Io::Socket(stream) => Pin::new(stream).poll_flush(context),
             Io::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(context),
         }
     }
@@ -322,6 +406,7 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Io::Socket(stream) => Pin::new(stream).poll_shutdown(context),
             Io::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
         }
     }

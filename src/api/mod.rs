@@ -20,6 +20,7 @@ pub mod overview;
 mod pages;
 mod results;
 pub mod server;
+mod socket;
 mod standing;
 mod statistics;
 pub mod status;

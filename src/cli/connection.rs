@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::{ArgMatches, Args, FromArgMatches};
 
 use super::flags::{Flags, flag};
+use super::joined;
 use crate::client::{Client, Credentials};
 use crate::config::ClientConfig;
 use crate::embedded::Embedded;
@@ -91,14 +92,23 @@ pub enum Need {
 }
 
 impl Connection {
-    /// Connects to the configured server, or starts one inside this process, with a worker if
-    /// there will be work.
+    /// Connects to the configured server or to the `palimpsest local` that has the store, or starts
+    /// one inside this process, with a worker if there will be work.
     pub async fn open(config: &ClientConfig, need: Need) -> anyhow::Result<Self> {
         if let Some(server) = &config.server {
             let client = Client::connect_with(server.as_str(), &credentials(config)).await?;
             let client = client.with_user(config.user.as_deref());
             return Ok(Self {
                 client,
+                embedded: None,
+            });
+        }
+        // A server of one's own has the store: a notebook's.
+        if let Some(address) = joined::address(&config.store)
+            && let Ok(client) = Client::connect(&address).await
+        {
+            return Ok(Self {
+                client: client.with_user(config.user.as_deref()),
                 embedded: None,
             });
         }
@@ -178,8 +188,9 @@ pub fn credentials(config: &ClientConfig) -> Credentials<'_> {
     }
 }
 
+/// The engine of a worker inside this process.
 #[cfg(feature = "torch")]
-fn engine(config: &ClientConfig) -> anyhow::Result<Box<dyn crate::worker::Engine>> {
+pub fn engine(config: &ClientConfig) -> anyhow::Result<Box<dyn crate::worker::Engine>> {
     let engine = crate::worker::Torch::new(
         config.device.as_str(),
         config.threads,
@@ -189,8 +200,9 @@ fn engine(config: &ClientConfig) -> anyhow::Result<Box<dyn crate::worker::Engine
     Ok(Box::new(engine))
 }
 
+/// The engine of a worker inside this process.
 #[cfg(not(feature = "torch"))]
-fn engine(_config: &ClientConfig) -> anyhow::Result<Box<dyn crate::worker::Engine>> {
+pub fn engine(_config: &ClientConfig) -> anyhow::Result<Box<dyn crate::worker::Engine>> {
     let built = "this palimpsest was built without an engine";
     Err(anyhow::anyhow!(
         "give --server ADDRESS of a coordinator with workers"

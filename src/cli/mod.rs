@@ -13,6 +13,7 @@ mod commands;
 mod connection;
 mod flags;
 mod follow;
+mod joined;
 mod key_statistics;
 mod layer;
 mod layers;
@@ -31,8 +32,8 @@ use tracing::Instrument;
 
 use commands::{
     audit, auth, branch, cherry_pick, completions, config, diff, doctor, edit, eval, export,
-    generate, job, locate, log, man, model, refs, revert, rollback, serve, show, stats, status,
-    store, tag, trace, worker,
+    generate, job, local, locate, log, man, model, refs, revert, rollback, serve, show, stats,
+    status, store, tag, trace, worker,
 };
 use flags::{Flags, flag};
 
@@ -59,6 +60,8 @@ enum Command {
     Serve(serve::Args),
     /// Run a worker for a coordinator; list, drain or readmit workers
     Worker(worker::Args),
+    /// Run a coordinator and a worker for the programs of one user on this machine
+    Local(local::Args),
     /// Make certificates and tokens
     #[command(subcommand)]
     Auth(auth::Command),
@@ -128,7 +131,11 @@ pub fn main() -> ExitCode {
     };
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     #[cfg(feature = "torch")]
-    if matches!(&cli.command, Command::Worker(args) if args.works()) {
+    if match &cli.command {
+        Command::Local(_) => true,
+        Command::Worker(args) => args.works(),
+        _ => false,
+    } {
         // Comes back only where it cannot be done, and then other workers wait longer, no more.
         let _ = crate::worker::wait_asleep();
     }
@@ -172,7 +179,15 @@ fn words(matches: &ArgMatches) -> String {
 fn command() -> clap::Command {
     Cli::command().mut_subcommands(|of| {
         // These run one, or need none.
-        let alone = ["serve", "auth", "config", "completions", "man", "store"];
+        let alone = [
+            "serve",
+            "local",
+            "auth",
+            "config",
+            "completions",
+            "man",
+            "store",
+        ];
         match alone.contains(&of.get_name()) {
             true => of,
             false => connection::with_flags(of),
@@ -185,7 +200,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let name = words(matches);
     let mut flags = Flags::new();
     let is_server = match &cli.command {
-        Command::Serve(_) => true,
+        Command::Serve(_) | Command::Local(_) => true,
         Command::Worker(args) => args.works(),
         _ => false,
     };
@@ -193,6 +208,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     connection::flags(matches, &mut flags)?;
     match &cli.command {
         Command::Serve(args) => args.flags(&mut flags),
+        Command::Local(args) => args.flags(&mut flags),
         Command::Worker(args) => args.flags(&mut flags),
         Command::Store(command) => command.flags(&mut flags),
         // These need no settings: they are to work where the settings do not.
@@ -216,7 +232,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     let program = match &cli.command {
-        Command::Serve(_) => "coordinator",
+        Command::Serve(_) | Command::Local(_) => "coordinator",
         Command::Worker(args) if args.works() => "worker",
         _ => "client",
     };
@@ -240,6 +256,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         async {
             match cli.command {
                 Command::Serve(args) => serve::run(args, config).await,
+                Command::Local(args) => local::run(args, config).await,
                 Command::Worker(args) => worker::run(args, config).await,
                 Command::Auth(command) => auth::run(command),
                 Command::Model(command) => model::run(command, &config.client).await,
@@ -352,7 +369,15 @@ mod tests {
         for of in command.get_subcommands() {
             look(of, "", &mut without);
         }
-        let alone = ["serve", "auth", "config", "completions", "man", "store"];
+        let alone = [
+            "serve",
+            "local",
+            "auth",
+            "config",
+            "completions",
+            "man",
+            "store",
+        ];
         // What has subcommands and does nothing itself has none either.
         let groups = ["worker", "model", "stats", "audit", "job"];
         without.retain(|path| {

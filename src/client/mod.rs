@@ -38,7 +38,7 @@ pub const PRINCIPAL: &str = "palimpsest-principal";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address is malformed.
-    #[error("'{address}' is not an address: write it as http://HOST:PORT")]
+    #[error("'{address}' is not an address: write it as http://HOST:PORT or unix:PATH")]
     Address {
         /// The address.
         address: String,
@@ -104,7 +104,8 @@ impl Credentials<'_> {
         let Some(path) = self.token_file else {
             return Ok(None);
         };
-        let by_choice = self.insecure && is_this_machine(address);
+        // A socket is its owner's: nobody else reads what goes through it.
+        let by_choice = is_socket(address) || self.insecure && is_this_machine(address);
         if !address.starts_with("https:") && !by_choice {
             return Err(Error::TokenInTheClear {
                 address: address.to_owned(),
@@ -132,6 +133,11 @@ impl Credentials<'_> {
         value.set_sensitive(true); // left out of what is printed for debugging
         Ok(Some(value))
     }
+}
+
+/// Whether an address is a socket of the file system.
+fn is_socket(address: &str) -> bool {
+    address.starts_with("unix:")
 }
 
 /// Whether an address is of this machine, by its own words: no name is looked up.
@@ -204,7 +210,7 @@ pub fn endpoint(address: &str) -> Result<Endpoint, Error> {
     let malformed = || Error::Address {
         address: address.to_owned(),
     };
-    let with_scheme = if address.contains("://") {
+    let with_scheme = if address.contains("://") || is_socket(address) {
         address.to_owned()
     } else {
         format!("http://{address}")
@@ -397,5 +403,6 @@ mod tests {
             assert!(!shown(there, true), "{there}");
             assert!(shown("https://head:1", false));
         }
+        assert!(shown("unix:/run/palimpsest", false));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::layers::Layers;
-use super::{Address, Config, Error, ServeConfig};
+use super::{Address, Config, Error, Listen, ServeConfig};
 
 impl Config {
     /// What no value can be checked for alone.
@@ -149,11 +149,19 @@ impl Config {
             ));
         }
         let guarded = serve.client_ca.is_some() || serve.tokens.is_some();
+        let is_socket = matches!(serve.listen, Listen::Socket(_));
+        if is_socket && serve.client_ca.is_some() && serve.tokens.is_none() {
+            return Err(layers.invalid(
+                "serve.listen",
+                "a socket is called without TLS, where nobody can show a certificate: give an address and a port, or serve.tokens",
+            ));
+        }
+        let workers = serve.worker_listen.map(Listen::Address);
         for (key, address) in [
-            ("serve.listen", Some(serve.listen)),
-            ("serve.worker_listen", serve.worker_listen),
+            ("serve.listen", Some(&serve.listen)),
+            ("serve.worker_listen", workers.as_ref()),
         ] {
-            let inside = address.is_none_or(|address| address.ip().is_loopback());
+            let inside = address.is_none_or(Listen::is_inside);
             if inside || (tls && guarded) || serve.insecure {
                 continue;
             }

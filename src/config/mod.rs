@@ -20,6 +20,7 @@ mod check;
 mod error;
 mod folders;
 mod layers;
+mod listen;
 mod setting;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use self::layers::Layers;
 use self::setting::redacted;
 
 pub use self::error::Error;
+pub use self::listen::Listen;
 pub use self::setting::{Origin, Setting};
 pub use self::value::{
     Address, BucketUrl, Color, Device, LogFormat, Memory, Size, Weights, WorkerId, parse_duration,
@@ -108,8 +110,9 @@ settings! {
     /// Settings of the coordinator, `palimpsest serve`.
     serve: ServeConfig {
         /// The address and port that the coordinator listens on. Beyond this machine it needs TLS
-        /// (`serve.tls_certificate`), or `serve.insecure`.
-        listen: SocketAddr = "127.0.0.1:7461",
+        /// (`serve.tls_certificate`), or `serve.insecure`. Or a socket, as `unix:PATH`: on this
+        /// machine, for the user of the coordinator alone, and without TLS.
+        listen: Listen = "127.0.0.1:7461",
         /// The coordinator's certificate, with those between it and the authority: a PEM file.
         /// Read again on SIGHUP.
         tls_certificate: Option<PathBuf> = "",
@@ -184,7 +187,7 @@ settings! {
     }
     /// Settings of a worker, `palimpsest worker`.
     worker: WorkerConfig {
-        /// The coordinator's address; `https://` for TLS.
+        /// The coordinator's address; `https://` for TLS, `unix:PATH` for a socket.
         coordinator: Address = "http://127.0.0.1:7461",
         /// The authority that vouches for the coordinator: a PEM file, needed with `https://`.
         ca: Option<PathBuf> = "",
@@ -233,8 +236,9 @@ settings! {
     }
     /// Settings of the commands that ask for work.
     client: ClientConfig {
-        /// The coordinator's address. Unset, the command runs a coordinator and a worker inside
-        /// itself.
+        /// The coordinator's address; `https://` for TLS, `unix:PATH` for a socket. Unset, the
+        /// command runs a coordinator and a worker inside itself, or joins a `palimpsest local`
+        /// that has the store.
         server: Option<Address> = "",
         /// The authority that vouches for the coordinator: a PEM file, needed with `https://`.
         ca: Option<PathBuf> = "",

@@ -412,3 +412,36 @@ fn what_is_secret_in_a_value_is_not_shown() {
     // Without a certificate it is refused; what is refused is not shown either.
     assert!(!message(key).contains("BEGIN"));
 }
+
+#[test]
+fn sockets_have_paths_that_the_system_takes() {
+    let listen = |text: &str| load("", &[("PALIMPSEST__SERVE__LISTEN", text)], &[]);
+    for (text, path) in [
+        ("unix:/run/p", "unix:/run/p"),
+        ("unix:///run/p", "unix:/run/p"),
+        ("unix:~/p", "unix:/home/ada/p"),
+    ] {
+        assert_eq!(listen(text).unwrap().serve.listen.to_string(), path);
+        let server = load("", &[("PALIMPSEST__CLIENT__SERVER", text)], &[]).unwrap();
+        assert_eq!(server.client.server.unwrap().as_str(), path);
+    }
+    for key in ["PALIMPSEST__SERVE__LISTEN", "PALIMPSEST__CLIENT__SERVER"] {
+        let long = format!("unix:/{}", "x".repeat(107));
+        let said = message(load("", &[(key, &long)], &[]));
+        assert!(
+            said.contains("at most 107 bytes and this one 108"),
+            "{said}"
+        );
+        let said = message(load("", &[(key, "unix:")], &[]));
+        assert!(said.contains("give the path of a socket"), "{said}");
+    }
+    let tls = r#"
+        [serve]
+        listen = "unix:/run/p"
+        tls_certificate = "a"
+        tls_key = "b"
+        client_ca = "c"
+    "#;
+    let said = message(load(tls, &[], &[]));
+    assert!(said.contains("nobody can show a certificate"), "{said}");
+}

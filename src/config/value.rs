@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::folders::Folders;
+use super::listen::{self, Listen};
 
 /// A type of setting. The error is the remedy: what should be written instead.
 pub(super) trait FromSetting: Sized {
@@ -45,6 +46,36 @@ impl FromSetting for PathBuf {
     }
 }
 
+/// The path of a socket, as a whole one.
+fn socket(text: &str, folders: &Folders) -> Option<Result<PathBuf, String>> {
+    let path = listen::path_of(text)?;
+    if path.is_empty() {
+        return Some(Err(
+            "give the path of a socket, as unix:/run/palimpsest".into()
+        ));
+    }
+    let path = PathBuf::from_setting(path, folders);
+    Some(path.and_then(|path| listen::check(&path).map(|()| path)))
+}
+
+impl FromSetting for Listen {
+    fn from_setting(text: &str, folders: &Folders) -> Result<Self, String> {
+        match socket(text, folders) {
+            Some(path) => Self::socket(path?),
+            None => text.parse(),
+        }
+    }
+}
+
+impl FromSetting for Address {
+    fn from_setting(text: &str, folders: &Folders) -> Result<Self, String> {
+        match socket(text, folders) {
+            Some(path) => Ok(Self(format!("{}{}", listen::SCHEME, path?.display()))),
+            None => text.parse(),
+        }
+    }
+}
+
 /// Types whose text alone says what they are.
 macro_rules! from_text {
     ($($type:ty: $parse:expr;)+) => {
@@ -72,7 +103,6 @@ from_text! {
     Memory: str::parse;
     Size: str::parse;
     Device: str::parse;
-    Address: str::parse;
     BucketUrl: str::parse;
     WorkerId: str::parse;
     jiff::Timestamp: |text| match text.parse::<i64>() {
@@ -286,7 +316,7 @@ impl fmt::Display for BucketUrl {
 pub struct Address(String);
 
 impl Address {
-    /// `http://host:port`.
+    /// `http://host:port`, or `unix:path`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -302,6 +332,10 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let remedy = || "give an address, as http://127.0.0.1:7461".to_owned();
+        if let Some(path) = listen::path_of(text).filter(|path| !path.is_empty()) {
+            listen::check(path.as_ref())?;
+            return Ok(Self(format!("{}{path}", listen::SCHEME)));
+        }
         let uri: tonic::transport::Uri = text.parse().map_err(|_| remedy())?;
         match (uri.scheme_str(), uri.host()) {
             (Some("http" | "https"), Some(host)) if !host.is_empty() => {}

@@ -17,6 +17,7 @@ mod histories;
 mod hostile;
 mod kills;
 mod landing;
+mod local;
 mod mass_edits;
 mod operation;
 mod python_client;

@@ -13,6 +13,7 @@ pub mod eval;
 pub mod export;
 pub mod generate;
 pub mod job;
+pub mod local;
 pub mod locate;
 pub mod log;
 pub mod man;

@@ -20,7 +20,7 @@ use crate::auth::{ServerFiles, ServerTls, Tokens};
 use crate::cli::commands::store::options;
 use crate::cli::flags::{Flags, flag};
 use crate::cli::signals::asked_to_stop;
-use crate::config::{Config, EditConfig, ServeConfig};
+use crate::config::{Config, EditConfig, Listen, ServeConfig};
 use crate::coordinator::{Coordinator, Limits};
 use crate::proto::v1;
 use crate::store::Store;
@@ -30,7 +30,7 @@ use crate::telemetry::metrics;
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Address and port to listen on; port 0 takes a free one
+    /// Address and port to listen on, port 0 for a free one; or a socket, as unix:PATH
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
     /// The folder of everything that is kept
@@ -94,22 +94,26 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     let places = places(&settings);
     let gate = gate(&settings, places)?;
     let guarded = gate.is_guarded();
-    let bind = async |address| -> anyhow::Result<Listener> {
-        let listener = Listener::bind(address, tls.clone(), places).await?;
+    let bind = async |listen: &Listen| -> anyhow::Result<Listener> {
+        let listener = match listen {
+            Listen::Address(address) => Listener::bind(*address, tls.clone(), places).await?,
+            Listen::Socket(path) => Listener::bind_socket(path, places)?,
+        };
         Ok(if guarded {
             listener.guarded()
         } else {
             listener
         })
     };
-    let mut listener = bind(settings.listen).await?;
-    let address = listener.local_addr()?;
+    let mut listener = bind(&settings.listen).await?;
+    let address = listener.address()?;
     let workers = match settings.worker_listen {
         None => futures::stream::empty().left_stream(),
         Some(address) => {
             listener = listener.audience(Audience::People);
-            let workers = bind(address).await?.audience(Audience::Workers);
-            tracing::info!(address = %workers.local_addr()?, "serving workers");
+            let workers = bind(&Listen::Address(address)).await?;
+            let workers = workers.audience(Audience::Workers);
+            tracing::info!(address = %workers.address()?, "serving workers");
             workers.incoming().right_stream()
         }
     };
@@ -117,7 +121,7 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     health.serves().await;
     tracing::info!(%address, store = %settings.store.display(), "serving");
     if let Some(file) = &args.port_file {
-        write_whole(file, &address.to_string())?;
+        write_whole(file, &address)?;
     }
     let stop = CancellationToken::new();
     let stopped = || stop.clone().cancelled_owned();
@@ -251,7 +255,7 @@ async fn reload(tls: Arc<ServerTls>, stopped: impl Future<Output = ()>) {
 }
 
 /// Writes a file so that a reader sees all of it or nothing.
-fn write_whole(file: &Path, text: &str) -> anyhow::Result<()> {
+pub fn write_whole(file: &Path, text: &str) -> anyhow::Result<()> {
     let temporary = file.with_extension("new");
     std::fs::write(&temporary, text)
         .and_then(|()| std::fs::rename(&temporary, file))
