@@ -2,11 +2,12 @@
 
     import palimpsest as pal
 
-    with pal.connect("http://127.0.0.1:7461") as p:
+    with pal.connect() as p:                 # a server of one's own, or of palimpsest.toml
         sweep = p.model("gpt2").trace("The Eiffel Tower is in", subject="The Eiffel Tower")
         sweep.grid(kind="mlp").peak
 
-``aconnect`` gives the same names, to be awaited. The coordinator is ``palimpsest serve``.
+``aconnect`` gives the same names, to be awaited. ``connect("http://HOST:PORT")`` is the coordinator
+of a cluster, ``palimpsest serve``.
 """
 
 from __future__ import annotations
@@ -103,24 +104,29 @@ def connect(
     key: str | os.PathLike[str] | None = None,
     user: str | None = None,
     insecure: bool | None = None,
+    store: str | os.PathLike[str] | None = None,
     config: str | os.PathLike[str] | None = None,
     patience: float = 60.0,
 ) -> Client:
-    """Connects to a coordinator.
+    """Connects to a coordinator. Where none is named, to a server of one's own: ``palimpsest
+    local`` is joined where it has the store, or started, and ends with this process.
 
     What is not given is read as the command line reads it: from ``palimpsest.toml`` and
     ``PALIMPSEST__CLIENT__*``.
 
     Args:
-        server: its address: ``http://HOST:PORT``, ``https://HOST:PORT``.
+        server: its address: ``http://HOST:PORT``, ``https://HOST:PORT``, ``unix:PATH``.
         token, token_file: what it is shown; over TLS, or with ``insecure`` on this machine alone.
         ca: the authority that vouches for it, a PEM file.
         certificate, key: what is shown in place of a token, PEM files.
         user: who asks, where the coordinator does not ask who calls.
+        store: the folder of everything that a server of one's own keeps; by default that of the
+            command line.
+        config: the file of settings, in place of ``palimpsest.toml``.
         patience: seconds that a coordinator that does not answer is waited for.
 
     Raises:
-        NoServer: no address is known, or nobody answers.
+        NoServer: nobody answers, or there is no program to start one by.
         Unauthenticated: the coordinator does not know who calls.
     """
     given: dict[str, Any] = {
@@ -132,6 +138,7 @@ def connect(
         "key": key,
         "user": user,
         "insecure": insecure,
+        "store": store,
     }
     client = Client(_settings(config=config, **given), patience=patience)
     client.open()

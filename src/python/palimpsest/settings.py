@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from .errors import NoServer
 
@@ -23,7 +23,18 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_NAMES = ("server", "ca", "certificate", "key", "token_file", "insecure", "user")
+_NAMES = ("server", "ca", "certificate", "key", "token_file", "insecure", "user", "store")
+
+#: The longest path of a socket that Linux takes, in bytes.
+_LONGEST = 107
+
+
+def socket_path(address: str) -> str | None:
+    """The path of ``unix:PATH``; None of other addresses."""
+    if not address.startswith("unix:"):
+        return None
+    path = address.removeprefix("unix:")
+    return path.removeprefix("//")
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,10 @@ class Settings:
     token: str | None = field(default=None, repr=False)
     insecure: bool = False
     user: str | None = None
+    #: The folder of everything that a server of one's own keeps.
+    store: Path | None = None
+    #: The file that was named, for a server that is started.
+    config: Path | None = None
 
     @property
     def is_secure(self) -> bool:
@@ -47,6 +62,9 @@ class Settings:
     @property
     def target(self) -> str:
         """The address as gRPC takes it."""
+        path = socket_path(self.server or "")
+        if path is not None:
+            return f"unix:{quote(path)}"
         parts = urlsplit(self.server or "")
         host = parts.hostname or ""
         host = f"[{host}]" if ":" in host else host
@@ -84,9 +102,18 @@ class Settings:
                 "no server is named: connect('http://HOST:PORT'), client.server in "
                 "palimpsest.toml, or PALIMPSEST__CLIENT__SERVER; 'palimpsest serve' starts one"
             )
+        path = socket_path(self.server)
+        if path is not None:
+            bytes_ = len(os.fsencode(path))
+            if not 0 < bytes_ <= _LONGEST:
+                raise NoServer(
+                    f"{self.server!r} is not an address: the path of a socket has 1 to {_LONGEST} "
+                    f"bytes, and this one {bytes_}"
+                )
+            return self
         parts = urlsplit(self.server)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise NoServer(f"{self.server!r} is not an address: write it as http://HOST:PORT")
+            raise NoServer(f"{self.server!r} is not an address: http://HOST:PORT is one, or unix:PATH")
         if (self.certificate is None) != (self.key is None):
             raise NoServer("give certificate and key, or neither")
         if self.is_secure and self.ca is None:
@@ -160,8 +187,22 @@ def read(
     if given.get("token") is not None and given.get("token_file") is None:
         values.pop("token_file", None)
     home = environment.get("HOME", "")
+    server = _text(values.get("server"))
+    where = socket_path(server or "")
+    if where:
+        server = f"unix:{_path(where, home)}"
+    data = environment.get("XDG_DATA_HOME", "")
+    if not data.startswith("/"):
+        data = f"{home}/.local/share" if home else ""
+    store = _text(values.get("store"))
+    if store is not None and store.startswith("$XDG_DATA_HOME/") and data:
+        store = data + store.removeprefix("$XDG_DATA_HOME")
+    elif store is None and data:
+        store = f"{data}/palimpsest"
     made = Settings(
-        server=_text(values.get("server")),
+        server=server,
+        store=_path(store, home),
+        config=None if config is None else Path(config),
         insecure=str(values.get("insecure", False)).lower() == "true",
         user=_text(values.get("user")),
         token=values.get("token"),
@@ -170,7 +211,10 @@ def read(
             for name in ("ca", "certificate", "key", "token_file")
         },
     )
-    if made.server and "://" not in made.server:
+    if given.get("store") is not None and given.get("server") is None:
+        # Whoever names a store means the server of that.
+        made = replace(made, server=None)
+    if made.server and "://" not in made.server and socket_path(made.server) is None:
         made = replace(made, server=f"http://{made.server}")
     return made
 

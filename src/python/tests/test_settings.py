@@ -14,7 +14,7 @@ from palimpsest.settings import read
 
 from .site import program
 
-NAMES = ("server", "ca", "certificate", "key", "token_file", "insecure", "user")
+NAMES = ("server", "ca", "certificate", "key", "token_file", "insecure", "user", "store")
 
 
 class Settings(unittest.TestCase):

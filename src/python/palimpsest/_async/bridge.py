@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
-from ..settings import Settings
+from ..settings import Settings, socket_path
+
+T = TypeVar("T")
 
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", 8 << 20),
@@ -20,18 +22,35 @@ OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_timeout_ms", 10_000),
 ]
 
+def options(settings: Settings) -> list[tuple[str, Any]]:
+    """The options of a channel."""
+    if socket_path(settings.server or "") is None:
+        return OPTIONS
+    return [
+        *OPTIONS,
+        # gRPC names a socket by its path, which HTTP/2 servers in Rust do not take for a host.
+        ("grpc.default_authority", "localhost"),
+        # A server of one's own stays as long as somebody is connected: also by what is not used.
+        ("grpc.client_idle_timeout_ms", 2**31 - 1),
+    ]
+
 
 def open_channel(settings: Settings) -> Any:
     """A channel to a coordinator."""
     if not settings.is_secure:
-        return grpc.aio.insecure_channel(settings.target, options=OPTIONS)
+        return grpc.aio.insecure_channel(settings.target, options=options(settings))
     credentials = grpc.ssl_channel_credentials(*settings.tls())
-    return grpc.aio.secure_channel(settings.target, credentials, options=OPTIONS)
+    return grpc.aio.secure_channel(settings.target, credentials, options=options(settings))
 
 
 async def sleep(seconds: float) -> None:
     """Waits."""
     await asyncio.sleep(seconds)
+
+
+async def aside(act: Callable[..., T], *arguments: Any) -> T:
+    """Does what waits where it holds up nobody."""
+    return await asyncio.to_thread(act, *arguments)
 
 
 async def run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:

@@ -45,6 +45,7 @@ class AsyncTransport:
     def open(self) -> None:
         """Makes the channel, once."""
         if self._channel is None:
+            self.settings.check()
             self._channel = bridge.open_channel(self.settings)
 
     async def close(self) -> None:

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import os
-import shutil
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from .. import errors, wire
+from .. import errors, local, wire
 from ..settings import Settings
 from ..values import JobSummary, ModelInfo, Status, Worker, last
+from ..version import __version__
 from ..wire import v1
 from . import bridge
 from .audit import Audit
@@ -30,7 +32,9 @@ class Client:
     """
 
     def __init__(self, settings: Settings, *, patience: float = 60.0) -> None:
-        self.settings = settings.check()
+        # Without an address it is a server of one's own, which open() starts or joins.
+        self.settings = settings.check() if settings.server else settings
+        self._own: local.Own | None = None
         self._transport = Transport(self.settings, patience)
         #: The audit log.
         self.audit = Audit(self._transport)
@@ -39,12 +43,21 @@ class Client:
         """Connects, so that what is wrong with the address or the credentials shows at once.
 
         Raises:
-            NoServer: nobody answers.
+            NoServer: nobody answers; or there is no server, and none can be started.
             Unauthenticated: the coordinator does not know who calls.
         """
+        if self.settings.server is None:
+            self._own = bridge.aside(local.join_or_start, self.settings)
+            self.settings = replace(self.settings, server=self._own.address).check()
+            self._transport.settings = self.settings
         self._transport.open()
         try:
-            self.status(timeout=10.0, patience=0.0)
+            told = self.status(timeout=10.0, patience=0.0)
+            if self._own is not None and told.version != __version__:
+                warnings.warn(
+                    f"the program is version {told.version}, this package {__version__}",
+                    stacklevel=2,
+                )
         except (errors.Unavailable, errors.Timeout) as error:
             self.close()
             raise errors.NoServer(
@@ -53,8 +66,14 @@ class Client:
             ) from error
 
     def close(self) -> None:
-        """Ends the connection. Jobs go on."""
+        """Ends the connection. Jobs go on; those of a server of one's own when it is there again,
+        for it leaves with the last who is connected."""
         self._transport.close()
+        if self._own is not None:
+            own, self._own = self._own, None
+            bridge.aside(own.leave)
+            self.settings = replace(self.settings, server=None)
+            self._transport.settings = self.settings
 
     def __enter__(self) -> Client:
         self.open()
@@ -94,16 +113,11 @@ class Client:
         program does it: it reads and digests every tensor.
 
         Raises:
-            NoServer: the program is not found (``PALIMPSEST_BINARY``, or in ``PATH``).
+            NoServer: the program is not found.
             Error: it failed; the message is its own.
         """
         known = {it.id for it in self.models()} if name is None else set()
-        program = os.environ.get("PALIMPSEST_BINARY") or shutil.which("palimpsest")
-        if program is None:
-            raise errors.NoServer(
-                "models are imported by the program 'palimpsest', which is not in PATH: put it "
-                "there, name it in PALIMPSEST_BINARY, or run 'palimpsest model import' elsewhere"
-            )
+        program = local.find_program()
         if self.settings.token is not None:
             raise errors.NoServer("give the token as token_file: the program reads it from there")
         environment = dict(os.environ)

@@ -46,6 +46,7 @@ class Transport:
     def open(self) -> None:
         """Makes the channel, once."""
         if self._channel is None:
+            self.settings.check()
             self._channel = bridge.open_channel(self.settings)
 
     def close(self) -> None:
