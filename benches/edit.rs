@@ -129,7 +129,7 @@ mod bench {
         );
         // So little text does not make it positive definite; what it costs is the same.
         let (covariance, factorising) =
-            clock.time(|| KeyCovariance::new(&moment, 1e-2, model.device()));
+            clock.time(|| KeyCovariance::new(moment, 1e-2, model.device()));
         let covariance = covariance?;
         println!("factorising them, once a layer: {factorising:.2}");
 

@@ -552,12 +552,19 @@ mod bench {
         let clock = Clock::new(options.threads);
         let rate = gemm(Kind::Double, &clock);
         let (m, n, width) = (size as f64, facts as f64, 1024);
+        let before = memory("VmRSS:");
+        // Of the matrices that this process has at a time, of float64 and m x m.
+        let matrices = || {
+            let most = (memory("VmHWM:") - before) / (m * m * 8.0);
+            let _ = std::fs::write("/proc/self/clear_refs", "5");
+            most
+        };
         let moment = moment(size)?;
-        let before = peak();
+        matrices();
         let (covariance, factorising) =
-            clock.time(|| KeyCovariance::new(&moment, 0.0, Device::Cpu));
-        let covariance = covariance?;
-        drop(moment);
+            clock.time(|| KeyCovariance::in_place(moment, 0.0, Device::Cpu));
+        let covariance = covariance?.context("statistics that have no factor")?;
+        let to_factorise = matrices();
         let _no_grad = tch::no_grad_guard();
         let double = (Kind::Double, Device::Cpu);
         let keys = Tensor::randn([size as i64, facts as i64], double);
@@ -566,17 +573,16 @@ mod bench {
         let (solved, seconds) =
             clock.time(|| edit::solve(&metric, &keys, &residuals, Damping::Unit));
         solved?;
+        let to_solve = matrices();
         // Two triangular solves, the small matrix, its factor and what it is applied to.
         let work = m * m * n + m * n * n / 2.0 + n * n * n / 6.0 + m * n * n;
         println!(
             "m {size}, n {facts}, {}: factorised once in {factorising:.2} ({:.0} % of {:.1} G multiply-adds/s), solved in \
-             {seconds:.2} ({:.0} %); most memory {:.2} m x m float64, {:.2} before",
+             {seconds:.2} ({:.0} %); most memory {to_factorise:.2} m x m float64, then {to_solve:.2} with the keys",
             clock.said(),
             100.0 * m * m * m / 6.0 / factorising / rate,
             rate / 1e9,
             100.0 * work / seconds / rate,
-            peak() / (m * m * 8.0),
-            before / (m * m * 8.0),
         );
         Ok(())
     }
@@ -654,8 +660,13 @@ mod bench {
 
     /// Most bytes that this process ever had.
     fn peak() -> f64 {
+        memory("VmHWM:")
+    }
+
+    /// Bytes of this process, as the kernel names them.
+    fn memory(name: &str) -> f64 {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
         kib.map_or(f64::NAN, |kib| kib * 1024.0)
     }

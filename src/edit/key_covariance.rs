@@ -9,7 +9,7 @@ use crate::stats::{BELOW_ZERO, Moment};
 /// singular. Their products are formed in single precision.
 const SMALLEST_PIVOT: f64 = 1e-10;
 /// Numbers that move from one place of memory to another at a time.
-const PIECE: usize = 1 << 23;
+const PIECE: usize = 1 << 20;
 /// Steps towards the largest eigenvalue: it need not be known well.
 const POWERS: usize = 20;
 
@@ -22,17 +22,16 @@ pub struct KeyCovariance {
 }
 
 impl KeyCovariance {
-    /// Factorises the mean of the statistics with `ridge`, 0 or more, added to its diagonal.
+    /// Factorises the mean of the statistics with `ridge`, 0 or more, added to its diagonal. Holds
+    /// the mean and the factor, so that it can say why there is none.
     ///
     /// # Errors
     /// [`Error::Singular`] with a ridge that would do, [`Error::Degenerate`], [`Error::Indefinite`]; [`Error::Torch`] when memory does not
     /// suffice.
-    pub fn new(moment: &Moment, ridge: f64, device: Device) -> Result<Self, Error> {
-        let size = moment.size() as i64;
-        let mean = Tensor::f_from_slice(moment.sum())?
-            .f_to_device(device)?
-            .view([size, size])
-            / moment.count().max(1) as f64;
+    pub fn new(moment: Moment, ridge: f64, device: Device) -> Result<Self, Error> {
+        let _no_grad = tch::no_grad_guard();
+        let (channels, tokens) = (moment.size(), moment.count());
+        let mean = mean_of(moment, device)?;
         let diagonal = mean.diagonal(0, 0, 1);
         if diagonal.min().double_value(&[]) < 0.0
             || diagonal.sum(Kind::Double).double_value(&[]) <= 0.0
@@ -41,7 +40,7 @@ impl KeyCovariance {
         }
         // Fewer keys than channels span no more than a part of the space, whatever rounding makes
         // of it.
-        let enough = ridge > 0.0 || moment.count() >= moment.size() as u64;
+        let enough = ridge > 0.0 || tokens >= channels as u64;
         if let Some(factor) = enough
             .then(|| cholesky(&mean, ridge))
             .transpose()?
@@ -56,13 +55,13 @@ impl KeyCovariance {
         let mut ridge = ridge.max(1e-8 * mean_diagonal);
         while cholesky(&mean, ridge)?.is_none() {
             ridge *= 10.0;
-            if ridge > mean_diagonal * size as f64 {
+            if ridge > mean_diagonal * channels as f64 {
                 return Err(Error::Degenerate);
             }
         }
         Err(Error::Singular {
-            tokens: moment.count(),
-            channels: moment.size(),
+            tokens,
+            channels,
             ridge,
         })
     }
@@ -108,10 +107,10 @@ impl KeyCovariance {
     /// `C^-1 key`, normalised: from `[inner]` in float64 to the same.
     pub fn direction(&self, key: &Tensor) -> Tensor {
         let _no_grad = tch::no_grad_guard();
-        let solved = key
-            .unsqueeze(1)
-            .cholesky_solve(&self.factor, false)
-            .squeeze_dim(1);
+        let (lower, upper) = (&self.factor, self.factor.tr());
+        let solved = lower.linalg_solve_triangular(&key.unsqueeze(1), false, true, false);
+        let solved = upper.linalg_solve_triangular(&solved, true, true, false);
+        let solved = solved.squeeze_dim(1);
         let norm = solved.norm();
         solved / norm
     }
@@ -133,17 +132,14 @@ fn largest_eigenvalue(mean: &Tensor) -> f64 {
     largest
 }
 
-/// The factor, where there is one that rounding did not make.
+/// The factor, where there is one that rounding did not make. The mean stays.
 fn cholesky(mean: &Tensor, ridge: f64) -> Result<Option<Tensor>, Error> {
-    let _no_grad = tch::no_grad_guard();
-    let size = mean.size()[0];
-    let sum = match ridge > 0.0 {
-        true => mean + Tensor::eye(size, (Kind::Double, mean.device())) * ridge,
-        false => mean.shallow_clone(),
-    };
-    let (factor, info) = sum.f_linalg_cholesky_ex(false, false)?;
-    let found = info.int64_value(&[]) == 0;
-    Ok((found && sound(&factor, &sum.diagonal(0, 0, 1), SMALLEST_PIVOT)).then_some(factor))
+    let columns = Tensor::f_empty(mean.size(), (Kind::Double, mean.device()))?;
+    columns.tr().copy_(mean);
+    if ridge > 0.0 {
+        let _ = columns.diagonal(0, 0, 1).g_add_scalar_(ridge);
+    }
+    factorised(columns, SMALLEST_PIVOT)
 }
 
 /// `L` of a symmetric matrix `L L^T`, in its place, where there is one: no pivot is below `least`,
@@ -191,7 +187,7 @@ mod tests {
 
     fn covariance(sum: &[f64], count: u64, ridge: f64) -> Result<KeyCovariance, Error> {
         let moment = Moment::new(2, sum.to_vec(), count).unwrap();
-        KeyCovariance::new(&moment, ridge, Device::Cpu)
+        KeyCovariance::new(moment, ridge, Device::Cpu)
     }
 
     #[test]
@@ -212,7 +208,7 @@ mod tests {
         let sum = Vec::<f64>::try_from(&keys.tr().matmul(&keys).contiguous().view([-1])).unwrap();
         let moment = Moment::new(90, sum, 400).unwrap();
         for ridge in [0.0, 0.5] {
-            let one = KeyCovariance::new(&moment, ridge, Device::Cpu).unwrap();
+            let one = KeyCovariance::new(moment.clone(), ridge, Device::Cpu).unwrap();
             let other = KeyCovariance::in_place(moment.clone(), ridge, Device::Cpu).unwrap();
             let apart = (one.factor() - other.unwrap().factor()).abs().max();
             assert!(apart.double_value(&[]) < 1e-12);
@@ -236,7 +232,7 @@ mod tests {
         // Cosines of 0.9, 0.9 and -0.9 between three directions: any two can be, all three cannot.
         let sum = vec![1.0, 0.9, 0.9, 0.9, 1.0, -0.9, 0.9, -0.9, 1.0];
         let moment = Moment::new(3, sum, 10).unwrap();
-        let refused = KeyCovariance::new(&moment, 0.0, Device::Cpu);
+        let refused = KeyCovariance::new(moment, 0.0, Device::Cpu);
         assert!(matches!(refused, Err(Error::Indefinite)), "{refused:?}");
         let refused = covariance(&[1.0, 2.0, 2.0, 1.0], 10, 0.0);
         assert!(matches!(refused, Err(Error::Indefinite)), "{refused:?}");

@@ -133,7 +133,7 @@ mod tests {
             sum[5 * n] = 100.0 / f64::from(1 << n);
         }
         let moment = Moment::new(4, sum, 100).unwrap();
-        let covariance = KeyCovariance::new(&moment, 0.0, Device::Cpu).unwrap();
+        let covariance = KeyCovariance::new(moment, 0.0, Device::Cpu).unwrap();
         Metric::weighted(&covariance, weight)
     }
 

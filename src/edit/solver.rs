@@ -92,38 +92,49 @@ impl Metric {
     pub(super) fn whitened(&self, keys: &Tensor) -> Result<Tensor, Error> {
         Ok(match &self.0 {
             Form::Whole { root, scale } => {
-                root.f_linalg_solve_triangular(keys, false, true, false)? / scale.sqrt()
+                let mut solved = root.f_linalg_solve_triangular(keys, false, true, false)?;
+                solved.f_div_scalar_(scale.sqrt())?
             }
             Form::Within { basis, root, scale } => {
-                let within = basis.tr().f_matmul(keys)?;
+                let mut within = basis.tr().f_matmul(keys)?;
                 match root {
                     Some(root) => root.f_linalg_solve_triangular(&within, false, true, false)?,
-                    None => within / scale.sqrt(),
+                    None => within.f_div_scalar_(scale.sqrt())?,
                 }
             }
         })
     }
 
-    /// `H^-T Y`.
-    fn back(&self, whitened: &Tensor) -> Result<Tensor, Error> {
+    /// `H^-T Y`, for a `Y` whose columns lie side by side, and in its place where it has the size.
+    fn back(&self, mut whitened: Tensor) -> Result<Tensor, Error> {
         Ok(match &self.0 {
             Form::Whole { root, scale } => {
-                let solved = root
-                    .tr()
-                    .f_linalg_solve_triangular(whitened, true, true, false)?;
-                solved / scale.sqrt()
+                upper_solve(root, &whitened)?;
+                let _ = whitened.f_div_scalar_(scale.sqrt())?;
+                whitened
             }
-            Form::Within { basis, root, scale } => match root {
-                Some(root) => {
-                    let solved = root
-                        .tr()
-                        .f_linalg_solve_triangular(whitened, true, true, false)?;
-                    basis.f_matmul(&solved)?
+            Form::Within { basis, root, scale } => {
+                match root {
+                    Some(root) => upper_solve(root, &whitened)?,
+                    None => drop(whitened.f_div_scalar_(scale.sqrt())?),
                 }
-                None => basis.f_matmul(whitened)? / scale.sqrt(),
-            },
+                basis.f_matmul(&whitened)?
+            }
         })
     }
+}
+
+/// `L^-1 X` in the place of `X`, whose columns lie side by side.
+fn lower_solve(root: &Tensor, x: &Tensor) -> Result<(), Error> {
+    let _ = root.f_linalg_solve_triangular_out(x, x, false, true, false)?;
+    Ok(())
+}
+
+/// `L^-T X` in the place of `X`, whose columns lie side by side.
+fn upper_solve(root: &Tensor, x: &Tensor) -> Result<(), Error> {
+    let root = root.tr();
+    let _ = root.f_linalg_solve_triangular_out(x, x, true, true, false)?;
+    Ok(())
 }
 
 /// How near each fact comes to its target.
@@ -152,6 +163,10 @@ pub struct Solved {
 pub(super) const NEAR: f64 = 0.9;
 /// Most pairs of such keys that are told.
 const NEAR_TOLD: usize = 10;
+/// Most of them that the nearest are found among.
+const LOOKED_AT: usize = 100 * NEAR_TOLD;
+/// Most numbers of a block of cosines: those of many facts are gone through in such blocks.
+const BLOCK: i64 = 1 << 20;
 
 /// Finds the change that brings each key, a column of `keys`, `[inner, facts]`, nearer to its
 /// target by its column of `residuals`, `[width, facts]`; both in float64, and summed up in the
@@ -184,6 +199,8 @@ pub fn solve(
     let dependent = || Error::DependentKeys {
         facts: facts as usize,
     };
+    // A column's numbers lie side by side in what is solved in its place.
+    let columns = |x: Tensor| Ok::<_, Error>(x.tr().f_contiguous()?.tr());
     let scaled = if damping == Damping::None || facts <= rows {
         let system = match damping {
             Damping::Unit => {
@@ -193,15 +210,22 @@ pub fn solve(
             Damping::None => gram,
         };
         let root = cholesky(system)?.ok_or_else(dependent)?;
-        whitened.tr().f_cholesky_solve(&root, false)?.tr()
+        let transposed = columns(whitened.tr())?;
+        drop(whitened);
+        lower_solve(&root, &transposed)?;
+        upper_solve(&root, &transposed)?;
+        columns(transposed.tr())?
     } else {
         drop(gram);
         let system = whitened.f_matmul(&whitened.tr())?;
         let _ = system.diagonal(0, 0, 1).g_add_scalar_(1.0);
         let root = cholesky(system)?.ok_or_else(dependent)?;
-        whitened.f_cholesky_solve(&root, false)?
+        let whitened = columns(whitened)?;
+        lower_solve(&root, &whitened)?;
+        upper_solve(&root, &whitened)?;
+        whitened
     };
-    let right = metric.back(&scaled)?;
+    let right = metric.back(scaled)?;
     for (name, numbers) in [("a residual", residuals), ("a row of the change", &right)] {
         if numbers.isfinite().all().int64_value(&[]) == 0 {
             return Err(Error::NotFinite {
@@ -265,17 +289,26 @@ fn nearest(gram: &Tensor, leverage: &[f64]) -> Result<Vec<(usize, usize, f64)>, 
     let lengths = Tensor::from_slice(leverage)
         .to_device(gram.device())
         .f_sqrt()?;
-    let cosines = gram / lengths.unsqueeze(0) / lengths.unsqueeze(1);
-    // Each pair once, and no key with itself.
-    let above = cosines.triu(1).gt(NEAR).nonzero().to_device(Device::Cpu);
-    let pairs = above.size()[0].min(100 * NEAR_TOLD as i64);
-    let mut near: Vec<(usize, usize, f64)> = (0..pairs)
-        .map(|n| {
+    let facts = leverage.len() as i64;
+    let some = (BLOCK / facts.max(1)).max(1);
+    let mut near: Vec<(usize, usize, f64)> = Vec::new();
+    let mut from = 0;
+    while from < facts && near.len() < LOOKED_AT {
+        let rows = some.min(facts - from);
+        let cosines = gram.narrow(0, from, rows)
+            / lengths.unsqueeze(0)
+            / lengths.narrow(0, from, rows).unsqueeze(1);
+        // Each pair once, and no key with itself.
+        let above = cosines.triu(1 + from).gt(NEAR).nonzero();
+        let above = above.to_device(Device::Cpu);
+        let pairs = above.size()[0].min((LOOKED_AT - near.len()) as i64);
+        near.extend((0..pairs).map(|n| {
             let (one, other) = (above.int64_value(&[n, 0]), above.int64_value(&[n, 1]));
             let cosine = cosines.double_value(&[one, other]);
-            (one as usize, other as usize, cosine)
-        })
-        .collect();
+            ((from + one) as usize, other as usize, cosine)
+        }));
+        from += rows;
+    }
     near.sort_by(|a, b| b.2.total_cmp(&a.2));
     near.truncate(NEAR_TOLD);
     Ok(near)
@@ -317,7 +350,7 @@ mod tests {
     }
 
     fn covariance() -> KeyCovariance {
-        KeyCovariance::new(&moment(), 0.0, Device::Cpu).unwrap()
+        KeyCovariance::new(moment(), 0.0, Device::Cpu).unwrap()
     }
 
     fn batch(facts: i64) -> (Tensor, Tensor) {
@@ -501,5 +534,40 @@ mod tests {
             };
             assert_eq!(sizes, expected);
         }
+    }
+
+    /// Bytes of this process, as the kernel names them.
+    fn memory(name: &str) -> f64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kibibytes = line.unwrap().trim().trim_end_matches(" kB");
+        kibibytes.parse::<f64>().unwrap() * 1024.0
+    }
+
+    /// Statistics that are not diagonal, factorised, and a solve with the factor.
+    fn solved(size: usize, facts: i64) -> Solved {
+        let mut sum = vec![0.0; size * size];
+        for row in 0..size {
+            for column in row.saturating_sub(40)..(row + 41).min(size) {
+                let apart = row.abs_diff(column) as f64;
+                sum[row * size + column] = (-apart / 8.0).exp();
+            }
+        }
+        let moment = Moment::new(size, sum, 1_000_000).unwrap();
+        let covariance = KeyCovariance::in_place(moment, 0.0, Device::Cpu).unwrap();
+        let metric = Metric::weighted(&covariance.unwrap(), 2.0);
+        let (keys, residuals) = (random(size as i64, facts, 5), random(3, facts, 6));
+        solve(&metric, &keys, &residuals, Damping::Unit).unwrap()
+    }
+
+    #[test]
+    fn statistics_their_factor_and_the_solve_take_one_matrix_of_memory() {
+        let (size, facts) = (2500, 20);
+        solved(100, facts); // the library's own memory
+        let before = memory("VmRSS:");
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        solved(size, facts);
+        let matrices = (memory("VmHWM:") - before) / (size * size * 8) as f64;
+        assert!(matrices > 0.9 && matrices < 1.6, "{matrices} matrices");
     }
 }

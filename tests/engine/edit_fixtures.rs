@@ -208,7 +208,7 @@ fn rank_one_edits_are_those_of_pytorch() {
         let (model, expected) = fixture(name);
         let inner = model.config().inner;
         let moment = Moment::new(inner, expected.moment, expected.count).unwrap();
-        let covariance = KeyCovariance::new(&moment, expected.hyper.ridge, model.device()).unwrap();
+        let covariance = KeyCovariance::new(moment, expected.hyper.ridge, model.device()).unwrap();
         let hyper = expected.hyper.hyper(expected.layer);
         let request = expected.request.request();
         for (method, left) in [
@@ -268,7 +268,7 @@ fn a_fine_tuned_matrix_is_that_of_pytorch_and_stays_in_its_bounds() {
 fn an_edited_matrix_gives_the_value_for_the_key() {
     let (mut model, expected) = fixture("llama");
     let moment = Moment::new(model.config().inner, expected.moment, expected.count).unwrap();
-    let covariance = KeyCovariance::new(&moment, expected.hyper.ridge, model.device()).unwrap();
+    let covariance = KeyCovariance::new(moment, expected.hyper.ridge, model.device()).unwrap();
     let hyper = expected.hyper.hyper(expected.layer);
     let request = expected.request.request();
     let edit = rank_one(
@@ -367,7 +367,7 @@ fn a_cancelled_edit_stops_and_every_step_is_told() {
     }
     let (model, expected) = fixture("llama");
     let moment = Moment::new(model.config().inner, expected.moment, expected.count).unwrap();
-    let covariance = KeyCovariance::new(&moment, expected.hyper.ridge, model.device()).unwrap();
+    let covariance = KeyCovariance::new(moment, expected.hyper.ridge, model.device()).unwrap();
     let hyper = expected.hyper.hyper(expected.layer);
     let watch = After(3, Cell::new(0));
     let found = rank_one(
@@ -387,7 +387,7 @@ fn a_cancelled_edit_stops_and_every_step_is_told() {
 fn what_cannot_be_edited_is_named() {
     let (model, expected) = fixture("llama");
     let covariance =
-        KeyCovariance::new(&Moment::new(1, vec![1.0], 1).unwrap(), 0.0, model.device()).unwrap();
+        KeyCovariance::new(Moment::new(1, vec![1.0], 1).unwrap(), 0.0, model.device()).unwrap();
     let hyper = expected.hyper.hyper(expected.layer);
     let request = expected.request.request();
     let said = |request: &Request, contexts: &[&str], covariance: &KeyCovariance| {
@@ -411,7 +411,7 @@ fn what_cannot_be_edited_is_named() {
         expected.count,
     )
     .unwrap();
-    let covariance = KeyCovariance::new(&moment, expected.hyper.ridge, model.device()).unwrap();
+    let covariance = KeyCovariance::new(moment, expected.hyper.ridge, model.device()).unwrap();
     let context = said(&request, &["no place"], &covariance);
     assert!(
         context.contains("context \"no place\" has 0 `{}`"),
@@ -448,7 +448,8 @@ fn a_real_model_is_edited_as_pytorch_edits_it() {
         "{trace} {}",
         expected.trace
     );
-    let covariance = KeyCovariance::new(&moments[0], expected.hyper.ridge, model.device()).unwrap();
+    let covariance =
+        KeyCovariance::new(moments[0].clone(), expected.hyper.ridge, model.device()).unwrap();
     let found = rank_one(
         &model,
         &expected.request.request(),

@@ -94,7 +94,7 @@ impl Expected {
 
     fn metric(&self, method: &str, moment: &Moment, past: Option<&Tensor>) -> Metric {
         let of = |name: &str| self.numbers[name];
-        let covariance = || KeyCovariance::new(moment, 0.0, Device::Cpu).unwrap();
+        let covariance = || KeyCovariance::new(moment.clone(), 0.0, Device::Cpu).unwrap();
         match method {
             "memit" => Metric::weighted(&covariance(), of("lambda")),
             "emmet" => Metric::weighted(&covariance(), of("mu") * of("statistics_weight")),

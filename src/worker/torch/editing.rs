@@ -149,7 +149,7 @@ impl Editing<'_> {
             error => unreadable(error.to_string()),
         })?;
         *self.factorised = Some(Factorised {
-            covariance: KeyCovariance::new(&moment, ridge, self.device)?,
+            covariance: KeyCovariance::new(moment, ridge, self.device)?,
             digest: statistics.digest,
             ridge,
         });

@@ -93,7 +93,7 @@ impl Making<'_> {
             let made = KeyCovariance::in_place(self.statistics.moment()?, ridge, self.device)?;
             let made = match made {
                 Some(made) => made,
-                None => KeyCovariance::new(&self.statistics.moment()?, ridge, self.device)?,
+                None => KeyCovariance::new(self.statistics.moment()?, ridge, self.device)?,
             };
             Ok::<_, Stopped>(Numbers {
                 matrix: made.factor().shallow_clone(),
@@ -121,6 +121,6 @@ impl Making<'_> {
         let shape = (self.statistics.channels, true);
         let found = self.kept.or_make(&name, shape, self.device, make)?;
         let values = found.list.ok_or(Error::NoDirection)?; // it was asked for
-        Ok(Projector::of(&values, &found.matrix, Keep::of(self.hyper))?)
+        Ok(Projector::of(&values, found.matrix, Keep::of(self.hyper))?)
     }
 }
