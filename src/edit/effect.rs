@@ -1,9 +1,11 @@
 //! What an edit did, by running the model before and after it.
 
+use std::collections::BTreeMap;
+
 use tch::{Kind, Tensor};
 
 use super::Error;
-use crate::model::{Continuation, Model, last_log_probabilities, score};
+use crate::model::{Continuation, Model, Text, next_tokens, score_seen};
 
 /// A sentence and the answers whose probability is asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,43 +27,55 @@ pub struct Effect {
     pub old: Option<f64>,
 }
 
-/// Measures probes on a model as it is.
+/// Measures probes on a model as it is: their effects, and what the model says next after those
+/// that `followed` names by their number, in their order.
 ///
 /// # Errors
 /// [`Error::Model`] for texts that do not fit the model.
-pub fn probe(model: &Model, probes: &[Probe]) -> Result<Vec<Effect>, Error> {
+pub fn probe(
+    model: &Model,
+    probes: &[Probe],
+    followed: impl Fn(usize) -> bool,
+) -> Result<(Vec<Effect>, NextTokens), Error> {
     let tokenizer = model.tokenizer();
     let mut asked: Vec<Continuation> = Vec::new();
-    for probe in probes {
+    // The probe whose next token is read with a continuation, the one of its new object.
+    let mut next_of = BTreeMap::new();
+    for (n, probe) in probes.iter().enumerate() {
+        if followed(n) {
+            next_of.insert(asked.len(), n);
+        }
         asked.push(tokenizer.continuation(&probe.prompt, &probe.target_new)?);
         if let Some(old) = &probe.target_true {
             asked.push(tokenizer.continuation(&probe.prompt, old)?);
         }
     }
-    let mut scores = score(model, &asked)?
-        .into_iter()
-        .map(|score| (-score.nll()).exp());
-    let mut next = || scores.next().unwrap_or(f64::NAN);
-    Ok(probes
-        .iter()
-        .map(|probe| Effect {
-            new: next(),
-            old: probe.target_true.as_ref().map(|_| next()),
-        })
-        .collect())
+    let mut next = BTreeMap::new();
+    let scores = score_seen(model, &asked, |index, log| {
+        if let Some(&n) = next_of.get(&index) {
+            next.insert(n, log.narrow(0, 0, 1).copy());
+        }
+    })?;
+    let mut scores = scores.into_iter().map(|score| (-score.nll()).exp());
+    let mut score = || scores.next().unwrap_or(f64::NAN);
+    let effects = probes.iter().map(|probe| Effect {
+        new: score(),
+        old: probe.target_true.as_ref().map(|_| score()),
+    });
+    Ok((effects.collect(), NextTokens(next.into_values().collect())))
 }
 
-/// What a model says next: log-probabilities after texts, to be compared with another version's.
+/// What a model says next: log-probabilities after texts, `[positions, vocab]` each, to be compared
+/// with another version's.
 #[derive(Debug)]
 pub struct NextTokens(Vec<Tensor>);
 
 impl NextTokens {
-    /// After each text, at its last token or, with `everywhere`, at all of them.
+    /// After every token of each text.
     ///
     /// # Errors
     /// [`Error::Model`] for texts that do not fit the model.
-    pub fn of(model: &Model, texts: &[String], everywhere: bool) -> Result<Self, Error> {
-        let _no_grad = tch::no_grad_guard();
+    pub fn of(model: &Model, texts: &[String]) -> Result<Self, Error> {
         let mut all = Vec::with_capacity(texts.len());
         for text in texts {
             let ids = model.tokenizer().encode(text)?.ids;
@@ -72,10 +86,15 @@ impl NextTokens {
                     remedy,
                 });
             }
-            let queries = if everywhere { ids.len() as i64 } else { 1 };
-            all.push(last_log_probabilities(model, &model.ids(&ids)?, queries)?);
+            let reads = ids.len();
+            all.push(Text { ids, reads });
         }
-        Ok(Self(all))
+        let mut next = BTreeMap::new();
+        next_tokens(model, &all, |n, log| {
+            next.insert(n, log.copy());
+            Ok(())
+        })?;
+        Ok(Self(next.into_values().collect()))
     }
 
     /// `KL(self || other)` of each text in nats, mean over its positions.

@@ -58,4 +58,4 @@ pub use product::{Products, with_libtorch_products};
 #[cfg(feature = "torch")]
 pub use sample::{Draw, sample};
 #[cfg(feature = "torch")]
-pub use score::{Continuation, Score, last_log_probabilities, score, space_between};
+pub use score::{Continuation, Score, Text, next_tokens, score, score_seen, space_between};

@@ -1,7 +1,5 @@
 //! How probable a model finds given continuations.
 
-use std::collections::BTreeMap;
-
 use tch::{Kind, Tensor};
 
 use super::decoder::Model;
@@ -10,6 +8,10 @@ use super::{Error, Tokenizer};
 
 /// Most tokens of one batch: what keeps the activations of a batch small on every device.
 const BATCH_TOKENS: usize = 2048;
+
+/// Most tokens that a batch is filled up with: a pass reads every weight, which costs about as much
+/// as so many tokens.
+const FILL_TOKENS: usize = 64;
 
 /// A prompt and what comes after it, as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,12 +114,25 @@ fn without_spaces(c: char) -> bool {
         | 0xF900..=0xFAFF | 0xFF00..=0xFFEF | 0x20000..=0x3FFFF)
 }
 
-/// Scores continuations, each alone. Rows of one shape share a batch, and continuations of one
-/// prompt of which one's tokens begin the other's share a row: all that have one token do.
+/// Scores continuations, each alone. Rows of about one length share a batch, and continuations of
+/// one prompt of which one's tokens begin the other's share a row: all that have one token do.
 ///
 /// # Errors
 /// [`Error::Argument`] for an empty prompt or target, [`Error::TokenId`], [`Error::Context`], [`Error::Overflow`].
 pub fn score(model: &Model, continuations: &[Continuation]) -> Result<Vec<Score>, Error> {
+    score_seen(model, continuations, |_, _| ())
+}
+
+/// As [`score`], and shows what the scores were read from: the number of a continuation and the
+/// log-probabilities of its tokens, `[tokens, vocab]` in float32, in no certain order.
+///
+/// # Errors
+/// Those of [`score`].
+pub fn score_seen(
+    model: &Model,
+    continuations: &[Continuation],
+    mut seen: impl FnMut(usize, &Tensor),
+) -> Result<Vec<Score>, Error> {
     for continuation in continuations {
         let shape = (continuation.prompt.len(), continuation.target.len());
         if shape.0 == 0 || shape.1 == 0 {
@@ -128,91 +143,138 @@ pub fn score(model: &Model, continuations: &[Continuation]) -> Result<Vec<Score>
             });
         }
     }
-    let mut shapes: BTreeMap<(usize, usize), Vec<Row>> = BTreeMap::new();
-    for row in rows(continuations) {
-        let shape = (row.ids.len(), row.prompt);
-        shapes.entry(shape).or_default().push(row);
-    }
+    let (texts, of): (Vec<Text>, Vec<Vec<usize>>) = rows(continuations).into_iter().unzip();
     let mut scores: Vec<Option<Score>> = vec![None; continuations.len()];
-    let _no_grad = tch::no_grad_guard();
-    for ((tokens, prompt), rows) in shapes {
-        for rows in rows.chunks((BATCH_TOKENS / tokens).max(1)) {
-            let ids = rows.iter().map(|row| model.ids(&row.ids));
-            let ids: Vec<Tensor> = ids.collect::<Result<_, _>>()?;
-            let reads = tokens - prompt + 1;
-            let log = last_log_probabilities(model, &Tensor::cat(&ids, 0), reads as i64)?;
-            let top: Vec<f64> = numbers(&log.argmax(2, false))?;
-            for (n, row) in rows.iter().enumerate() {
-                for &index in &row.continuations {
-                    let target = &continuations[index].target;
-                    // Its last token was not run: it may be one that the model does not have.
-                    let _checked = model.ids(target)?;
-                    let wanted: Vec<i64> = target.iter().map(|&id| i64::from(id)).collect();
-                    let wanted = Tensor::from_slice(&wanted)
-                        .unsqueeze(1)
-                        .to_device(model.device());
-                    let read = log.select(0, n as i64).narrow(0, 0, target.len() as i64);
-                    let top = &top[n * reads..][..target.len()];
-                    let same = |(&id, &top): (&u32, &f64)| f64::from(id) == top;
-                    scores[index] = Some(Score {
-                        losses: numbers(&read.gather(1, &wanted, false).neg())?,
-                        likeliest: target.iter().zip(top).map(same).collect(),
-                    });
-                }
-            }
+    next_tokens(model, &texts, |row, log| {
+        let top: Vec<f64> = numbers(&log.argmax(1, false))?;
+        for &index in &of[row] {
+            let target = &continuations[index].target;
+            // Its last token was not run: it may be one that the model does not have.
+            let _checked = model.ids(target)?;
+            let wanted: Vec<i64> = target.iter().map(|&id| i64::from(id)).collect();
+            let wanted = Tensor::from_slice(&wanted)
+                .unsqueeze(1)
+                .to_device(model.device());
+            let read = log.narrow(0, 0, target.len() as i64);
+            let same = |(&id, &top): (&u32, &f64)| f64::from(id) == top;
+            scores[index] = Some(Score {
+                losses: numbers(&read.gather(1, &wanted, false).neg())?,
+                likeliest: target.iter().zip(&top).map(same).collect(),
+            });
+            seen(index, &read);
         }
-    }
+        Ok(())
+    })?;
     Ok(scores.into_iter().flatten().collect())
 }
 
-/// Tokens to run, and the continuations that are read from them.
-struct Row {
-    /// A prompt and all tokens of a target but the last, behind which nothing is read.
-    ids: Vec<u32>,
-    /// Tokens of the prompt.
-    prompt: usize,
-    continuations: Vec<usize>,
+/// Tokens to run, and from how many of the last of them the next token is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    /// The tokens. At least 1.
+    pub ids: Vec<u32>,
+    /// The last so many are read. At least 1.
+    pub reads: usize,
 }
 
-fn rows(continuations: &[Continuation]) -> Vec<Row> {
+/// Rows to run, each with the continuations that are read from it. A row is a prompt and all tokens
+/// of a target but the last, behind which nothing is read.
+fn rows(continuations: &[Continuation]) -> Vec<(Text, Vec<usize>)> {
     let mut order: Vec<usize> = (0..continuations.len()).collect();
     // The longer first: the shorter may be part of it.
     order.sort_by_key(|&index| std::cmp::Reverse(continuations[index].target.len()));
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows: Vec<(Text, Vec<usize>)> = Vec::new();
     for index in order {
         let Continuation { prompt, target } = &continuations[index];
         let ids = [prompt, &target[..target.len() - 1]].concat();
-        let holds = |row: &&mut Row| row.prompt == prompt.len() && row.ids.starts_with(&ids);
+        let holds = |(row, _): &&mut (Text, Vec<usize>)| {
+            row.ids.len() - row.reads + 1 == prompt.len() && row.ids.starts_with(&ids)
+        };
         match rows.iter_mut().find(holds) {
-            Some(row) => row.continuations.push(index),
-            None => rows.push(Row {
-                ids,
-                prompt: prompt.len(),
-                continuations: vec![index],
-            }),
+            Some((_, of)) => of.push(index),
+            None => {
+                let reads = target.len();
+                rows.push((Text { ids, reads }, vec![index]));
+            }
         }
     }
     rows
 }
 
-/// Log-probabilities of the next token after each of the last `queries` tokens of `ids`, `[rows,
-/// tokens]`: `[rows, queries, vocab]` in float32.
+/// Runs texts, each alone, and shows the number of each with the log-probabilities of the next
+/// token after each of its last [`Text::reads`] tokens, `[reads, vocab]` in float32; in no certain
+/// order. Texts of about one length are run at once, filled up at their end, which no token before
+/// it sees.
 ///
 /// # Errors
-/// [`Error::Overflow`] where they are no numbers.
-pub fn last_log_probabilities(model: &Model, ids: &Tensor, queries: i64) -> Result<Tensor, Error> {
-    let layers = model.config().layers;
-    let mut x = model.add_positions(&model.embed(ids), 0);
-    for layer in 0..layers {
-        let pass = Pass {
-            past: None,
-            queries: (layer + 1 == layers).then_some(queries),
-        };
-        x = model.block(layer, &x, pass, &mut Plain).hidden;
+/// [`Error::TokenId`]; [`Error::Context`]; [`Error::Overflow`] where they are no numbers; what
+/// `seen` gives.
+pub fn next_tokens(
+    model: &Model,
+    texts: &[Text],
+    mut seen: impl FnMut(usize, &Tensor) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let _no_grad = tch::no_grad_guard();
+    let mut order: Vec<usize> = (0..texts.len()).collect();
+    order.sort_by_key(|&index| std::cmp::Reverse(texts[index].ids.len()));
+    for batch in batches(&order, |index| texts[index].ids.len()) {
+        let longest = texts[batch[0]].ids.len();
+        let begins = |index: usize| texts[index].ids.len() - texts[index].reads;
+        let first = batch.iter().map(|&index| begins(index)).min().unwrap_or(0);
+        let mut ids = Vec::with_capacity(batch.len());
+        for &index in batch {
+            let mut filled = texts[index].ids.clone();
+            // By a token that is there already, which stays a number in any type.
+            let last = filled.last().copied().unwrap_or_default();
+            filled.resize(longest, last);
+            ids.push(model.ids(&filled)?);
+        }
+        let layers = model.config().layers;
+        let mut x = model.add_positions(&model.embed(&Tensor::cat(&ids, 0)), 0);
+        for layer in 0..layers {
+            let pass = Pass {
+                past: None,
+                queries: (layer + 1 == layers).then_some((longest - first) as i64),
+            };
+            x = model.block(layer, &x, pass, &mut Plain).hidden;
+        }
+        let read = (0..).zip(batch).map(|(row, &index)| {
+            let from = (begins(index) - first) as i64;
+            let own = x.select(0, row).narrow(0, from, texts[index].reads as i64);
+            (index, own)
+        });
+        let (of, read): (Vec<usize>, Vec<Tensor>) = read.unzip();
+        let log = model.logits(&Tensor::cat(&read, 0));
+        let log = log.log_softmax(-1, Kind::Float);
+        model.check_finite(&log, longest)?;
+        let mut from = 0;
+        for (index, own) in of.into_iter().zip(read) {
+            let reads = own.size()[0];
+            seen(index, &log.narrow(0, from, reads))?;
+            from += reads;
+        }
     }
-    let log = model.logits(&x).log_softmax(-1, Kind::Float);
-    model.check_finite(&log, ids.size()[1] as usize)?;
-    Ok(log)
+    Ok(())
+}
+
+/// Parts texts, the longest first, into batches.
+fn batches(order: &[usize], tokens: impl Fn(usize) -> usize) -> Vec<&[usize]> {
+    let (mut batches, mut from, mut filled) = (Vec::new(), 0, 0);
+    for at in 0..order.len() {
+        let longest = tokens(order[from]);
+        let fill = longest - tokens(order[at]);
+        let full = longest * (at + 1 - from) > BATCH_TOKENS || filled + fill > FILL_TOKENS;
+        if at > from && full {
+            batches.push(&order[from..at]);
+            (from, filled) = (at, 0);
+        } else {
+            filled += fill;
+        }
+    }
+    if from < order.len() {
+        batches.push(&order[from..]);
+    }
+    batches
 }
 
 fn numbers(values: &Tensor) -> Result<Vec<f64>, Error> {
@@ -227,6 +289,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::model::Checkpoint;
 
     #[test]
     fn a_space_stands_between_where_a_person_would_write_one() {
@@ -287,15 +350,67 @@ mod tests {
         ];
         let found: Vec<(Vec<u32>, usize, Vec<usize>)> = rows(&asked)
             .into_iter()
-            .map(|row| (row.ids, row.prompt, row.continuations))
+            .map(|(row, of)| (row.ids, row.reads, of))
             .collect();
         assert_eq!(
             found,
             [
-                (vec![1, 2, 4, 5], 2, vec![1, 2, 0]),
+                (vec![1, 2, 4, 5], 3, vec![1, 2, 0]),
                 (vec![1, 2, 8], 2, vec![3]),
-                (vec![1, 2], 1, vec![4]),
+                (vec![1, 2], 2, vec![4]),
             ]
         );
+    }
+
+    #[test]
+    fn a_batch_is_filled_up_by_few_tokens_and_has_few() {
+        let parted = |lengths: &[usize]| -> Vec<Vec<usize>> {
+            let order: Vec<usize> = (0..lengths.len()).collect();
+            let batches = batches(&order, |index| lengths[index]);
+            (batches.into_iter())
+                .map(|batch| batch.iter().map(|&index| lengths[index]).collect())
+                .collect()
+        };
+        assert_eq!(parted(&[]), Vec::<Vec<usize>>::new());
+        assert_eq!(parted(&[9, 8, 7, 1]), [[9, 8, 7, 1]]);
+        assert_eq!(parted(&[70, 6, 5, 1]), [vec![70, 6], vec![5, 1]]);
+        assert_eq!(parted(&[3000, 2999]), [[3000], [2999]]);
+        let many = parted(&[20; 200]);
+        assert_eq!(many[0].len(), BATCH_TOKENS / 20);
+        assert_eq!(many.iter().map(Vec::len).sum::<usize>(), 200);
+    }
+
+    #[test]
+    fn texts_in_one_pass_say_what_each_says_alone() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+        let model = Model::load(
+            &Checkpoint::open(&folder).unwrap(),
+            tch::Device::Cpu,
+            Kind::Float,
+        )
+        .unwrap();
+        let texts: Vec<Text> = [(1, 1), (9, 4), (3, 3), (6, 1), (6, 6)]
+            .into_iter()
+            .map(|(tokens, reads)| Text {
+                ids: (0..tokens).map(|n| 3 + n * 5 % 40).collect(),
+                reads,
+            })
+            .collect();
+        let mut together = Vec::new();
+        next_tokens(&model, &texts, |index, log| {
+            together.push((index, log.copy()));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(together.len(), texts.len());
+        for (index, log) in together {
+            let text = &texts[index];
+            let alone = next_tokens(&model, std::slice::from_ref(text), |_, own| {
+                assert_eq!(own.size()[0], text.reads as i64);
+                assert!((own - &log).abs().max().double_value(&[]) < 1e-5);
+                Ok(())
+            });
+            alone.unwrap();
+        }
     }
 }

@@ -655,7 +655,7 @@ fn speed_on_a_shared_past() {
 
 #[test]
 fn logits_that_are_no_numbers_are_an_error_wherever_they_are_read() {
-    use palimpsest::model::{Draw, last_log_probabilities, sample, score};
+    use palimpsest::model::{Draw, Text, next_tokens, sample, score};
     let mut model = load(&fixtures().join("llama"));
     let huge = model.down_projection(1).full_like(1e38);
     model.set_down_projection(1, &huge).unwrap();
@@ -673,7 +673,10 @@ fn logits_that_are_no_numbers_are_an_error_wherever_they_are_read() {
         seed: 1,
     };
     let continuation = model.tokenizer().continuation("the cat", "sat").unwrap();
-    let all = model.ids(&ids).unwrap();
+    let text = Text {
+        ids: ids.clone(),
+        reads: 1,
+    };
     for (what, said) in [
         (
             "generate",
@@ -681,7 +684,7 @@ fn logits_that_are_no_numbers_are_an_error_wherever_they_are_read() {
         ),
         ("sample", sample(&model, &draw, || true).err()),
         ("score", score(&model, &[continuation]).err()),
-        ("read", last_log_probabilities(&model, &all, 1).err()),
+        ("read", next_tokens(&model, &[text], |_, _| Ok(())).err()),
     ] {
         let said = said.map(|error| error.to_string()).unwrap_or_default();
         assert!(said.contains("not finite"), "{what}: {said}");

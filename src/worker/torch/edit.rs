@@ -137,7 +137,6 @@ pub(super) fn job_of(lease: &v1::Lease) -> String {
 pub(super) struct Asked {
     kinds: Vec<v1::EditProbeKind>,
     probes: Vec<Probe>,
-    neighbours: Vec<String>,
     generic: bool,
 }
 
@@ -167,7 +166,6 @@ impl Asked {
         Self {
             kinds,
             probes: prompts.into_iter().map(probe).collect(),
-            neighbours: task.neighbours.clone(),
             generic,
         }
     }
@@ -191,10 +189,12 @@ impl Asked {
             true => Self::generic(model),
             false => Vec::new(),
         };
+        let neighbour = |n: usize| self.kinds[n] == v1::EditProbeKind::Neighbour;
+        let (effects, neighbours) = edit::probe(model, &self.probes, neighbour)?;
         Ok(Answers {
-            effects: edit::probe(model, &self.probes)?,
-            neighbours: NextTokens::of(model, &self.neighbours, false)?,
-            generic: NextTokens::of(model, &generic, true)?,
+            effects,
+            neighbours,
+            generic: NextTokens::of(model, &generic)?,
         })
     }
 }

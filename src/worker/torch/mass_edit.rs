@@ -481,7 +481,7 @@ impl<'a> MassEdits<'a> {
         let mut measured = summed_up(&facts);
         measured.update_norm = largest(&solved, "relative_norm");
         let generic = Asked::generic(self.model());
-        let drift = |model: &Model| NextTokens::of(model, &generic, true);
+        let drift = |model: &Model| NextTokens::of(model, &generic);
         let before = drift(self.model())?;
         let after = self.on_written(|it| drift(it.model()))??;
         measured.text_drifts = before.drift(&after);
