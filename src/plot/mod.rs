@@ -231,20 +231,46 @@ impl HeatMap {
     }
 }
 
-/// Curves over layers.
+/// Curves over layers, or over what else is counted in equal steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curves {
     /// The line above the plot.
     pub title: String,
-    /// The line below the layer numbers.
+    /// What is counted from left to right.
+    pub across: Across,
+    /// The line below its numbers.
     pub x_label: String,
     /// What the curves measure.
     pub y_label: String,
-    /// The curves, in the legend's order. All have as many layers as the first.
+    /// The curves, in the legend's order. All have as many points as the first.
     pub series: Vec<Series>,
 }
 
-/// One curve over layers.
+/// What curves run over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Across {
+    /// One of them, in a word.
+    pub what: &'static str,
+    /// How many there are at the first point.
+    pub first: usize,
+    /// How many more at each point than at the one before.
+    pub step: usize,
+}
+
+impl Across {
+    /// Layers, from 0.
+    pub const LAYERS: Self = Self {
+        what: "layer",
+        first: 0,
+        step: 1,
+    };
+
+    fn number(&self, point: usize) -> usize {
+        self.first + point * self.step
+    }
+}
+
+/// One curve: a mean at every layer, or at every point of what else is counted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
     /// Name in the legend.

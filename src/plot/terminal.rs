@@ -140,15 +140,15 @@ impl Fold {
         })
     }
 
-    /// The line of layer numbers.
-    fn axis(self, layers: usize) -> String {
+    /// The line of layer numbers, or of what else is counted.
+    fn axis(self, layers: usize, number: impl Fn(usize) -> usize) -> String {
         let mut line = String::new();
         let spacing = 5usize.div_ceil(self.cell) * self.layers;
         for layer in layer_ticks(layers, spacing) {
             let at = layer / self.layers * self.cell;
             if at >= line.len() {
                 line.push_str(&" ".repeat(at - line.len()));
-                let _ = write!(line, "{layer}");
+                let _ = write!(line, "{}", number(layer));
             }
         }
         line
@@ -189,7 +189,10 @@ impl HeatMap {
             let cells = self.cells(fold.values(scores), fold.cell, scale, colour);
             line(&format!("{} │{cells}│", pad_left(label, gutter)));
         }
-        line(&format!("{indent}{}", fold.axis(self.layers)));
+        line(&format!(
+            "{indent}{}",
+            fold.axis(self.layers, |layer| layer)
+        ));
         let room = width - gutter - 2;
         line(&format!(
             "{indent}{}",
@@ -316,8 +319,9 @@ impl Curves {
             .map(|s| truncate(&visible(&s.name), (width / 3).min(28)))
             .collect();
         let gutter = names.iter().map(|n| columns(n)).max().unwrap_or(0);
-        let peaks: Vec<[String; 3]> = self.series.iter().map(peak).collect();
-        let heads = ["highest", "±95 %", "layer"].map(str::to_owned);
+        let peaks = self.series.iter().map(|series| self.peak(series));
+        let peaks: Vec<[String; 3]> = peaks.collect();
+        let heads = ["highest", "±95 %", self.across.what].map(str::to_owned);
         let widths: [usize; 3] = std::array::from_fn(|i| {
             peaks
                 .iter()
@@ -370,7 +374,10 @@ impl Curves {
             ));
         }
         let indent = " ".repeat(gutter + 1);
-        line(&format!("{indent}{}", fold.axis(layers)));
+        line(&format!(
+            "{indent}{}",
+            fold.axis(layers, |at| self.across.number(at))
+        ));
         line(&format!(
             "{indent}{}",
             truncate(&visible(&self.x_label), room)
@@ -395,22 +402,23 @@ impl Curves {
         }
         Ok(out)
     }
-}
 
-/// The highest mean, its half width and its layer; blanks where there is none.
-fn peak(series: &super::Series) -> [String; 3] {
-    let finite = series
-        .mean
-        .iter()
-        .enumerate()
-        .filter(|(_, v)| v.is_finite());
-    match finite.reduce(|best, next| if next.1 > best.1 { next } else { best }) {
-        Some((layer, &mean)) => {
-            let half = series.half_width.get(layer);
-            let half = half.map_or(String::new(), |&h| number(f64::from(h)));
-            [number(f64::from(mean)), half, layer.to_string()]
+    /// The highest mean of a curve, its half width and where it is; blanks where there is none.
+    fn peak(&self, series: &super::Series) -> [String; 3] {
+        let finite = series
+            .mean
+            .iter()
+            .enumerate()
+            .filter(|(_, v)| v.is_finite());
+        match finite.reduce(|best, next| if next.1 > best.1 { next } else { best }) {
+            Some((at, &mean)) => {
+                let half = series.half_width.get(at);
+                let half = half.map_or(String::new(), |&h| number(f64::from(h)));
+                let at = self.across.number(at).to_string();
+                [number(f64::from(mean)), half, at]
+            }
+            None => std::array::from_fn(|_| String::new()),
         }
-        None => std::array::from_fn(|_| String::new()),
     }
 }
 
@@ -474,7 +482,7 @@ mod tests {
             }
         );
         assert_eq!(
-            Fold::new(30, 70, 2).axis(30),
+            Fold::new(30, 70, 2).axis(30, |layer| layer),
             "0         5         10        15        20        25"
         );
     }

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use palimpsest::plot::{Curves, Error, HeatMap, Kind, Series, Trace};
+use palimpsest::plot::{Across, Curves, Error, HeatMap, Kind, Series, Trace};
 
 /// A trace with an early site at the last subject token and a late one at the last token.
 fn space_needle(kind: Kind) -> HeatMap {
@@ -329,6 +329,7 @@ fn averages_are_drawn_by_role_from_zero() {
 fn by_role() -> Curves {
     Curves {
         title: "Average indirect effect of a single hidden state".into(),
+        across: Across::LAYERS,
         x_label: "restored layer".into(),
         y_label: "average indirect effect".into(),
         series: ROLES

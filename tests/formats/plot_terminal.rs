@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use palimpsest::plot::{Colour, Curves, HeatMap, Kind, Series};
+use palimpsest::plot::{Across, Colour, Curves, HeatMap, Kind, Series};
 use unicode_width::UnicodeWidthStr;
 
 fn map(layers: usize) -> HeatMap {
@@ -147,6 +147,7 @@ fn curves() -> Curves {
         kind: None,
     };
     Curves {
+        across: Across::LAYERS,
         title: "Average indirect effect of a single hidden state".into(),
         x_label: "restored layer".into(),
         y_label: "AIE".into(),

@@ -1,5 +1,7 @@
 //! The results of a job: fetched, and given in the form that was asked for.
 
+mod batches;
+mod drawn;
 pub mod edit;
 mod error;
 mod evaluation;
@@ -36,13 +38,13 @@ pub struct Format {
     /// One JSON object a line, for every fact and kind; of averages for every kind
     #[arg(long)]
     pub json: bool,
-    /// Give the averages over facts alone, without the single facts
+    /// Give the averages over facts alone, without the single facts; of a mass edit a row a batch
     #[arg(long)]
     pub averages: bool,
     /// Give the averages of each relation
     #[arg(long)]
     pub by_relation: bool,
-    /// Draw heat maps and curves as SVG into this folder
+    /// Draw heat maps and curves as SVG into this folder; of a mass edit what its batches did
     #[arg(long, value_name = "FOLDER")]
     pub svg: Option<PathBuf>,
     /// Write NumPy .npz files into this folder
@@ -112,7 +114,19 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
         return Ok(job);
     }
     if work::spec::<v1::MassEditSpec>(&job).is_some() {
-        mass_edit::print(&found, format.json)?;
+        let batches = batches::Batches::of(&found);
+        if let Some(folder) = &format.svg {
+            let files = batches.svg(folder)?;
+            say!("{} figures in {}", files.len(), folder.display());
+        }
+        let table = batches.count() > 1 && !format.json;
+        if !(table && format.averages) {
+            mass_edit::print(&found, format.json)?;
+        }
+        if table {
+            show!("")?;
+            batches.print()?;
+        }
         return Ok(job);
     }
     if work::spec::<v1::EvalSpec>(&job).is_some() {

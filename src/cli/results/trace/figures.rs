@@ -7,7 +7,7 @@ use crate::causal::{Averages, Grid, Mean, Role};
 use crate::cli::results::Error;
 use crate::plot::axis::number;
 use crate::plot::text::visible;
-use crate::plot::{self, Colour, Curves, HeatMap, Panel, Panels, Series};
+use crate::plot::{self, Across, Colour, Curves, HeatMap, Panel, Panels, Series};
 use crate::proto::v1;
 
 impl Results<'_> {
@@ -176,6 +176,7 @@ pub(super) fn average_curves(kind: v1::Kind, averages: &Averages) -> Curves {
     let map = average_map(kind, averages);
     Curves {
         title: map.title,
+        across: Across::LAYERS,
         x_label: map.x_label,
         y_label: map.value_label,
         series: roles(averages)
@@ -205,6 +206,7 @@ pub(super) fn severed_curves(kinds: &[(v1::Kind, Averages)]) -> Option<Curves> {
         .collect();
     (series.len() > 1).then(|| Curves {
         title: "Effect of a state at the last subject token".into(),
+        across: Across::LAYERS,
         x_label: "restored layer".into(),
         y_label: "AIE".into(),
         series,

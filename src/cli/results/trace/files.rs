@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::figures::{average_curves, average_map, panels, scores, severed_curves};
 use super::{Outcome, Results, Unit};
 use crate::cli::results::Error;
+use crate::cli::results::drawn::{make, write};
 use crate::npz;
-use crate::plot;
 use crate::proto::v1;
 use crate::wire::kind_name;
 
@@ -145,30 +145,6 @@ impl Results<'_> {
 }
 
 /// Writes a figure and gives its file.
-fn write(
-    folder: &Path,
-    name: String,
-    drawn: Result<String, plot::Error>,
-) -> Result<PathBuf, Error> {
-    let file = folder.join(&name);
-    let svg = drawn.map_err(|source| Error::Plot {
-        figure: name,
-        source,
-    })?;
-    fs::write(&file, svg).map_err(|source| Error::File {
-        path: file.clone(),
-        source,
-    })?;
-    Ok(file)
-}
-
-fn make(folder: &Path) -> Result<(), Error> {
-    fs::create_dir_all(folder).map_err(|source| Error::File {
-        path: folder.to_owned(),
-        source,
-    })
-}
-
 /// A subject as a part of a file name: letters and digits in lower case, everything else a hyphen.
 /// At most 40 characters, which in any script stay under the 255 bytes that file systems allow.
 fn readable(subject: &str) -> String {
