@@ -47,6 +47,29 @@ pub async fn whole_version(client: &Client, name: &str) -> anyhow::Result<v1::Ve
     Ok(version)
 }
 
+/// Versions, the newest first; with `start`, only that one and its ancestors.
+pub async fn versions(
+    client: &Client,
+    model: &str,
+    start: Option<&str>,
+    limit: usize,
+) -> anyhow::Result<Vec<v1::Version>> {
+    let mut versions = Vec::new();
+    let mut wanted = start.map(|start| digest_of(start).to_owned());
+    let take = |version: v1::Version| {
+        if let Some(next) = &mut wanted {
+            if digest_of(&version.name) != *next {
+                return true;
+            }
+            next.clone_from(&version.parent);
+        }
+        versions.push(version);
+        versions.len() < limit
+    };
+    client.each_version(model, take).await?;
+    Ok(versions)
+}
+
 /// An edit by its digest or the beginning of it.
 pub async fn edit(client: &Client, model: &str, text: &str) -> anyhow::Result<v1::Edit> {
     let name = if text.starts_with("models/") {

@@ -45,7 +45,7 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
         Some(text) => Some(names::get_version(client, &model, text).await?.name),
         None => None,
     };
-    let versions = versions(client, &model, start.as_deref(), args.limit as usize).await?;
+    let versions = names::versions(client, &model, start.as_deref(), args.limit as usize).await?;
     let edits = edits_of(client, &model, &versions).await?;
     if args.json {
         return print_json(client, &model, &versions, &edits).await;
@@ -181,27 +181,4 @@ async fn print_json(
         output::json(&line)?;
     }
     Ok(())
-}
-
-/// Versions, the newest first; with `start`, only that one and its ancestors.
-async fn versions(
-    client: &Client,
-    model: &str,
-    start: Option<&str>,
-    limit: usize,
-) -> anyhow::Result<Vec<v1::Version>> {
-    let mut versions = Vec::new();
-    let mut wanted = start.map(|start| digest_of(start).to_owned());
-    let take = |version: v1::Version| {
-        if let Some(next) = &mut wanted {
-            if digest_of(&version.name) != *next {
-                return true;
-            }
-            next.clone_from(&version.parent);
-        }
-        versions.push(version);
-        versions.len() < limit
-    };
-    client.each_version(model, take).await?;
-    Ok(versions)
 }

@@ -14,8 +14,9 @@ mod trace;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use drawn::{make, write};
 pub use error::Error;
-pub use evaluation::{Evaluation, Known};
+pub use evaluation::{Evaluation, Known, Line};
 pub use trace::{Results, Sites};
 
 use anyhow::bail;

@@ -277,7 +277,8 @@ impl<'a> Evaluation<'a> {
         table
     }
 
-    fn lines(&self) -> Vec<Line> {
+    /// The means, with what they are called and how they are told.
+    pub fn lines(&self) -> Vec<Line> {
         if self.of_texts() {
             return self.perplexities();
         }
@@ -464,12 +465,15 @@ impl<'a> Evaluation<'a> {
 }
 
 /// A line of the table of means.
-struct Line {
-    name: String,
+pub struct Line {
+    /// The measure: `ES`, `PPL`.
+    pub name: String,
     /// What values are multiplied by.
-    scale: f64,
-    means: Vec<Mean>,
-    change: Option<Mean>,
+    pub scale: f64,
+    /// A mean a column: the version's own is the last.
+    pub means: Vec<Mean>,
+    /// The last column beside the first: the difference, of a perplexity the ratio.
+    pub change: Option<Mean>,
 }
 
 fn value(measured: &v1::EvalMeasure, metric: Metric) -> Option<f64> {

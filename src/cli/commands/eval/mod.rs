@@ -1,5 +1,7 @@
 //! `palimpsest eval`: measure what a version answers to the records of a data set.
 
+mod along;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -34,10 +36,17 @@ pub struct Args {
     /// The version to compare with; the unedited model if none is given
     #[arg(long, value_name = "VERSION", conflicts_with = "edit_each")]
     against: Option<String>,
+    /// Measure the versions on the way to --ref, the first after every N facts that were written:
+    /// of the records those that were written so far, of texts all
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "100",
+          conflicts_with_all = ["edit_each", "known_only", "save"],
+          value_parser = clap::value_parser!(u64).range(1..))]
+    along: Option<u64>,
     /// Leave out the first N records
     #[arg(long, value_name = "N", default_value_t = 0)]
     skip: usize,
-    /// Take at most N records; with --known-only, N that are known
+    /// Take at most N records; with --known-only, N that are known; with --along, N of those that
+    /// were written so far, spread over all of them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Take only records whose fact the version of --against (of --ref with --edit-each) knows.
@@ -93,7 +102,10 @@ struct Each {
 
 /// Submits an evaluation, follows it and presents its results.
 pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> {
-    args.format.check_evaluation()?;
+    match args.along {
+        Some(_) => along::check(&args)?,
+        None => args.format.check_evaluation()?,
+    }
     args.job.check(config)?;
     // Files that cannot be read are said before a store is opened.
     let mut data = Data::read(&args)?;
@@ -109,16 +121,24 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
             file.as_deref().unwrap_or(Path::new("-")).display()
         );
     }
-    let most = args.limit.filter(|_| args.known_only.is_none());
+    let later = args.known_only.is_some() || (args.along.is_some() && args.texts.is_none());
+    let most = args.limit.filter(|_| !later);
     let end = most.map_or(all, |most| all.min(args.skip + most as usize));
     match &mut data {
         Data::Facts(data) => data.keep(&(args.skip..end).collect::<Vec<_>>()),
         Data::Texts(texts) => *texts = texts.drain(args.skip..end).collect(),
     }
     let connection = Connection::open(config, Need::Work).await?;
-    let done = connection
-        .wait(evaluate(&args, spec, data, &connection))
-        .await;
+    let done = match args.along {
+        Some(every) => {
+            let along = along::measure(&args, every, spec, data, &connection);
+            connection.wait(along).await
+        }
+        None => {
+            let once = evaluate(&args, spec, data, &connection);
+            connection.wait(once).await
+        }
+    };
     connection.close().await;
     done
 }
@@ -168,14 +188,7 @@ async fn evaluate(
     let model = args.job.model(client).await?;
     match data {
         Data::Facts(data) => facts(args, &mut spec, data, &model, connection).await?,
-        Data::Texts(texts) => {
-            spec.set = v1::EvalSet::Texts as i32;
-            let record = |text| v1::EvalRecord {
-                text,
-                ..Default::default()
-            };
-            spec.records = texts.into_iter().map(record).collect();
-        }
+        Data::Texts(texts) => of_texts(&mut spec, texts),
     }
     if let Some(against) = &args.against {
         spec.against = names::version(&model, against);
@@ -201,10 +214,7 @@ async fn facts(
     connection: &Connection,
 ) -> anyhow::Result<()> {
     let client = connection.client();
-    spec.set = match data.set {
-        Set::CounterFact => v1::EvalSet::Counterfact,
-        Set::ZsRe => v1::EvalSet::Zsre,
-    } as i32;
+    spec.set = set_of(&data) as i32;
     if let Some(edit) = &mut spec.edit_each {
         let dtype = args.job.dtype()?;
         let mut chooser = Chooser::new(client, model, &args.job.version, dtype, args.each.layer);
@@ -224,15 +234,37 @@ async fn facts(
     if spec.edit_each.is_none() {
         spec.spoiled = data.leave_out_spoiled();
     }
-    let records = data.records.iter().map(|record| {
+    spec.records = records(args, &data.records);
+    Ok(())
+}
+
+fn set_of(data: &Dataset) -> v1::EvalSet {
+    match data.set {
+        Set::CounterFact => v1::EvalSet::Counterfact,
+        Set::ZsRe => v1::EvalSet::Zsre,
+    }
+}
+
+/// Records as they are asked for, with their generation prompts or without.
+fn records<'a>(args: &Args, records: impl IntoIterator<Item = &'a Record>) -> Vec<v1::EvalRecord> {
+    let records = records.into_iter().map(|record| {
         let mut record = record_to_proto(record);
         if args.no_generation {
             record.generation_prompts.clear();
         }
         record
     });
-    spec.records = records.collect();
-    Ok(())
+    records.collect()
+}
+
+/// Puts texts into what is asked.
+fn of_texts(spec: &mut v1::EvalSpec, texts: Vec<String>) {
+    spec.set = v1::EvalSet::Texts as i32;
+    let record = |text| v1::EvalRecord {
+        text,
+        ..Default::default()
+    };
+    spec.records = texts.into_iter().map(record).collect();
 }
 
 /// An evaluation whose records are an object where they are too many for a request.
