@@ -4,7 +4,11 @@
 //! ```text
 //! cargo bench --bench scheduler
 //! cargo bench --bench scheduler -- --tasks 100000 --workers 200 --scores 300 --grpc
+//! cargo bench --bench scheduler -- --jobs 100000
 //! ```
+//!
+//! With `--jobs` it makes so many small jobs instead, and times how long lists of them take that
+//! filter.
 //!
 //! Every figure is for the whole process, simulated workers included. On a machine that is busy
 //! with other things the CPU time says more than the clock does: 10,000 completions a second on
@@ -51,6 +55,8 @@ struct Options {
     folder: PathBuf,
     /// Only open the store in this folder, and say how long that took.
     restart: Option<PathBuf>,
+    /// Jobs to list.
+    jobs: Option<usize>,
 }
 
 impl Options {
@@ -63,6 +69,7 @@ impl Options {
             grpc: false,
             folder: std::env::temp_dir(),
             restart: None,
+            jobs: None,
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
@@ -84,6 +91,7 @@ impl Options {
                 "--scores" => options.scores = value.parse()?,
                 "--folder" => options.folder = value.into(),
                 "--restart" => options.restart = Some(value.into()),
+                "--jobs" => options.jobs = Some(value.parse()?),
                 _ => bail!("unknown option {name}"),
             }
         }
@@ -97,9 +105,10 @@ fn main() -> Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        match &options.restart {
-            Some(folder) => restart(folder).await,
-            None => bench(&options).await,
+        match (&options.restart, options.jobs) {
+            (Some(folder), _) => restart(folder).await,
+            (None, Some(jobs)) => lists(&options, jobs).await,
+            (None, None) => bench(&options).await,
         }
     })
 }
@@ -159,6 +168,94 @@ async fn bench(options: &Options) -> Result<()> {
         .status()?;
     if !status.success() {
         bail!("the restart failed: {status}");
+    }
+    Ok(())
+}
+
+/// Times lists of many jobs that filter: while the jobs are open, and once they have ended.
+async fn lists(options: &Options, jobs: usize) -> Result<()> {
+    let folder = tempfile::Builder::new()
+        .prefix("palimpsest-bench-")
+        .tempdir_in(&options.folder)?;
+    let store = Arc::new(Store::open(folder.path())?);
+    let limits = Limits {
+        jobs_per_owner: jobs as u64 + 1,
+        units_per_owner: jobs as u64 + 1,
+        ..limits(options)
+    };
+    let (coordinator, _actor) = Coordinator::start(store, limits)?;
+    let fact = facts(1).encode_to_vec();
+    let start = Instant::now();
+    let made = futures::stream::iter(0..jobs).map(|n| {
+        let (coordinator, fact) = (coordinator.clone(), fact.clone());
+        async move {
+            let mut new = job(Items::parse(fact.into())?, "", n);
+            new.job.owner = format!("owner-{}", n % 100);
+            new.job.display_name = format!("sweep number {n}");
+            submit(&coordinator, new).await
+        }
+    });
+    let ids: Vec<Result<Uuid>> = made.buffer_unordered(512).collect().await;
+    println!("{jobs} jobs submitted in {:.1?}", start.elapsed());
+    measure(&coordinator, "open").await?;
+    let ended = futures::stream::iter(ids).map(|id| {
+        let coordinator = coordinator.clone();
+        async move { Ok(coordinator.ask(Event::Cancel(id?)).await?) }
+    });
+    let ended: Vec<Result<Done>> = ended.buffer_unordered(512).collect().await;
+    for one in ended {
+        one?;
+    }
+    measure(&coordinator, "ended").await
+}
+
+/// What `ListJobs` asks of the scheduler, for filters that pass nothing, one job, and one in a
+/// hundred.
+async fn measure(coordinator: &Coordinator, what: &str) -> Result<()> {
+    let filters = [
+        (
+            "of no owner",
+            JobFilter {
+                owner: "nobody".to_owned(),
+                ..JobFilter::default()
+            },
+        ),
+        (
+            "of one name",
+            JobFilter {
+                text: "number 7777".to_owned(),
+                ..JobFilter::default()
+            },
+        ),
+        (
+            "of one owner",
+            JobFilter {
+                owner: "owner-7".to_owned(),
+                ..JobFilter::default()
+            },
+        ),
+    ];
+    for (name, filter) in filters {
+        let mut times = Vec::new();
+        let mut passed = 0;
+        for _ in 0..11 {
+            let filter = filter.clone();
+            let start = Instant::now();
+            let (found, all) = coordinator
+                .inspect(move |core| {
+                    let found = core.jobs_before(None, 101, 1 << 20, &filter);
+                    (found.len(), core.count_jobs(&filter))
+                })
+                .await?;
+            times.push(start.elapsed());
+            passed = all;
+            assert!(found as u64 <= all);
+        }
+        times.sort();
+        println!(
+            "{what} jobs {name}: {passed} pass, {:.1?} (median of 11)",
+            times[5]
+        );
     }
     Ok(())
 }

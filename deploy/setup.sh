@@ -128,6 +128,13 @@ if [ $build = no ]; then
   # For the tests of the Python package: what it makes frames of, and what checks its types.
   venv "$cache/package" grpcio==1.80.0 protobuf==6.33.6 numpy==2.2.6 pandas==2.3.3 xarray==2025.6.1 mypy==1.19.1
   link package "$cache/package" || true
+  # For the notebooks, whose tests are skipped where this cannot be had.
+  if (venv "$cache/notebook" grpcio==1.80.0 protobuf==6.33.6 numpy==2.2.6 pandas==2.3.3 \
+    xarray==2025.6.1 tqdm==4.70.1 nbclient==0.11.0 ipykernel==7.4.0); then
+    link notebook "$cache/notebook" || true
+  else
+    say "the notebooks are not tried: Jupyter could not be installed"
+  fi
   # For the tests with objects in a bucket: an S3 server.
   venv "$cache/moto" 'moto[s3]==5.1.22' flask==3.1.3 flask-cors==6.0.5
   link moto "$cache/moto" || true

@@ -243,10 +243,25 @@ impl Client {
         job: &str,
         page_token: String,
     ) -> Result<(Vec<v1::UnitResult>, String), Status> {
+        let view = v1::ResultView::Full;
+        self.page_of_results_as(job, view, page_token).await
+    }
+
+    /// [`Client::page_of_results`], and what of each result it has.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn page_of_results_as(
+        &self,
+        job: &str,
+        view: v1::ResultView,
+        page_token: String,
+    ) -> Result<(Vec<v1::UnitResult>, String), Status> {
         let request = v1::ListResultsRequest {
             parent: job.to_owned(),
             page_size: LARGE,
             page_token,
+            view: view as i32,
             ..Default::default()
         };
         let page = self.jobs().list_results(request).await?.into_inner();

@@ -1,8 +1,9 @@
 //! Devices and element types by name.
 
-use tch::{Cuda, Device, Kind};
+use tch::{Device, Kind};
 
 use super::Error;
+use super::cuda::gpus;
 
 /// `cpu`, `cuda` (the first GPU), `cuda:N`, or `auto`: the first GPU where there is one, else the
 /// CPU.
@@ -10,11 +11,10 @@ use super::Error;
 /// # Errors
 /// [`Error::Argument`] for another name, or for a GPU that is not there.
 pub fn device(name: &str) -> Result<Device, Error> {
-    let count = || Cuda::device_count().max(0) as usize;
     let index = match name {
         "cpu" => return Ok(Device::Cpu),
         "auto" => {
-            return Ok(if count() > 0 {
+            return Ok(if gpus() > 0 {
                 Device::Cuda(0)
             } else {
                 Device::Cpu
@@ -30,7 +30,7 @@ pub fn device(name: &str) -> Result<Device, Error> {
                 remedy: "use cpu, cuda, cuda:N or auto".into(),
             })?,
     };
-    match count() {
+    match gpus() {
         0 => Err(Error::Argument {
             argument: "device",
             found: format!("`{name}`"),

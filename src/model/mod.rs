@@ -23,6 +23,8 @@ mod attention;
 #[cfg(feature = "torch")]
 mod block;
 #[cfg(feature = "torch")]
+pub mod cuda;
+#[cfg(feature = "torch")]
 mod decoder;
 #[cfg(feature = "torch")]
 pub mod device;

@@ -149,6 +149,35 @@ impl SweptGrid {
     }
 }
 
+/// A grid of `RESULT_VIEW_PEAKS`, which came without its tokens and scores: so has this one none.
+///
+/// # Errors
+/// [`Error::Kind`] and [`Error::NoFact`].
+pub fn without_scores(sent: &v1::Grid) -> Result<Grid, Error> {
+    let known = v1::Kind::try_from(sent.kind).ok().and_then(kind);
+    let (kind, severed) = known.ok_or(Error::Kind { value: sent.kind })?;
+    Ok(Grid {
+        fact: sent.fact.clone().ok_or(Error::NoFact)?.into(),
+        kind,
+        severed,
+        window: sent.window as usize,
+        noise: resolved(&sent.noise, sent.noise_scale),
+        samples: sent.samples as usize,
+        seed: sent.seed,
+        layers: sent.layers as usize,
+        tokens: Vec::new(),
+        subject: sent.subject_begin as usize..sent.subject_end as usize,
+        answer: Token {
+            id: sent.answer_id,
+            text: sent.answer.clone(),
+        },
+        correct_prediction: sent.correct_prediction,
+        high: sent.high,
+        low: sent.correct_prediction.then_some(sent.low),
+        scores: Vec::new(),
+    })
+}
+
 impl TryFrom<&v1::Grid> for SweptGrid {
     type Error = Error;
 

@@ -103,7 +103,16 @@ pub async fn follow(
 /// Reads the results of a job, gives them in the form that was asked for, and says how the job
 /// stands.
 pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Result<v1::Job> {
-    let (job, found) = results(client, name).await?;
+    let mut job = job(client, name).await?;
+    fetch_parts(client, &mut job).await?;
+    let is_sweep = work::spec::<v1::TraceSpec>(&job).is_some();
+    let over_facts = format.averages || format.by_relation;
+    // The server averages: the grids themselves stay there where nobody asks for single facts.
+    let view = match is_sweep && over_facts && format.npz.is_none() {
+        true => v1::ResultView::Peaks,
+        false => v1::ResultView::Full,
+    };
+    let found = read(client, &job.name, view).await?;
     if work::spec::<v1::GenerateSpec>(&job).is_some() {
         generate::print(&found, format.json)?;
         return Ok(job);
@@ -140,8 +149,11 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
         }
         return Ok(job);
     }
-    let results = Results::new(&job, &found)?;
-    let over_facts = format.averages || format.by_relation;
+    let averages = averages(client, &job.name, format.by_relation).await?;
+    let results = match view {
+        v1::ResultView::Peaks => Results::summed(&job, &found, averages)?,
+        _ => Results::new(&job, &found)?.with_averages(averages),
+    };
     if format.json {
         match over_facts {
             true => results.averages_json(&mut output::JsonLines, format.by_relation)?,
@@ -215,12 +227,39 @@ pub async fn results(
 ) -> anyhow::Result<(v1::Job, Vec<v1::UnitResult>)> {
     let mut job = job(client, name).await?;
     fetch_parts(client, &mut job).await?;
-    let page = |token: String| {
-        let name = &job.name;
-        patiently(move || client.page_of_results(name, token.clone()))
-    };
-    let found = pages::all(page).await?;
+    let found = read(client, &job.name, v1::ResultView::Full).await?;
     Ok((job, found))
+}
+
+async fn read(
+    client: &Client,
+    job: &str,
+    view: v1::ResultView,
+) -> anyhow::Result<Vec<v1::UnitResult>> {
+    let page =
+        |token: String| patiently(move || client.page_of_results_as(job, view, token.clone()));
+    Ok(pages::all(page).await?)
+}
+
+/// The averages of a sweep's grids over all facts and, if wanted, over those of each relation.
+async fn averages(
+    client: &Client,
+    job: &str,
+    by_relation: bool,
+) -> anyhow::Result<Vec<v1::KindAverages>> {
+    let mut found = Vec::new();
+    for by_relation in [false, true].into_iter().take(1 + usize::from(by_relation)) {
+        let ask = || async {
+            let request = v1::GetSweepSummaryRequest {
+                name: job.to_owned(),
+                by_relation,
+                ..Default::default()
+            };
+            client.jobs().get_sweep_summary(request).await
+        };
+        found.extend(patiently(ask).await?.into_inner().averages);
+    }
+    Ok(found)
 }
 
 /// Where the effects of a job peak, over all its facts or over those of one relation.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .roles import ROLES, role_tokens
-from .results import Grid
+from .results import Grid, Measured, Probe
 
 
 def to_pandas(grids: Sequence[Grid], long: bool) -> Any:
@@ -89,3 +89,28 @@ def to_xarray(grids: Sequence[Grid], kinds: Sequence[str], align: Literal["role"
             "prompt": ("fact", [it.prompt for it in first]),
         },
     )
+
+
+def of_probes(probes: Sequence[Probe]) -> Any:
+    """A DataFrame: a row a prompt, before and after an edit."""
+    import pandas
+
+    return pandas.DataFrame(probes, columns=list(Probe._fields))
+
+
+def of_measured(facts: Sequence[Measured]) -> Any:
+    """A DataFrame: a row a prompt of each fact, before and after."""
+    import pandas
+
+    rows = [
+        {
+            "unit": it.unit,
+            "id": it.rewrite.id,
+            "subject": it.rewrite.subject,
+            "target": it.rewrite.target,
+            **probe._asdict(),
+        }
+        for it in facts
+        for probe in it.probes
+    ]
+    return pandas.DataFrame(rows)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import tempfile
 import threading
 import time
 import unittest
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -145,6 +147,20 @@ class Traces(WithServer):
             padded.effect.sel(fact=0, kind="attn")[: len(grid.tokens)], grid.effect
         )
 
+    def test_numpy_files_are_those_of_the_command_line(self) -> None:
+        sweep = self.model.trace(FACTS, kinds=["hidden", "mlp"], **SETTINGS)
+        self.cli("job", "results", sweep.id, "--npz", "npz")
+        with tempfile.TemporaryDirectory() as folder:
+            made = sweep.to_npz(Path(folder) / "new")
+            theirs = sorted((self.site.folder / "npz").glob("*.npz"))
+            self.assertEqual([it.name for it in made], [it.name for it in theirs])
+            for ours, other in zip(made, theirs, strict=True):
+                with np.load(ours) as a, np.load(other) as b:
+                    self.assertEqual(list(a), list(b))
+                    for name in a:
+                        self.assertEqual(a[name].dtype, b[name].dtype, name)
+                        np.testing.assert_array_equal(a[name], b[name], name)
+
     def test_many_facts_travel_as_an_object(self) -> None:
         fact = pal.Fact(PROMPT, SUBJECT, attribute="Nowhere")
         padded = [
@@ -188,6 +204,19 @@ class Edits(WithServer):
         # Somebody else was faster: it says so, and can be computed anew.
         with self.assertRaisesRegex(pal.RefMoved, "moved by ada"):
             draft.commit(why="late")
+        frame = draft.to_pandas()
+        self.assertEqual(list(frame.kind), kinds)
+        self.assertEqual(frame.new_after[0], draft.probes[0].new_after)
+        # What is too much for an answer is read page by page.
+        listed = self.model.version(version)
+        short = self.model._call(
+            "VersionService/GetVersion", pal.wire.v1.GetVersionRequest(name=listed.name)
+        ).version
+        del short.edits[:]
+        self.assertEqual(self.model._whole(short).edits, listed.edits)
+        of_it = [edit.digest for edit in self.model.edits(version)]
+        self.assertEqual(tuple(of_it), listed.edits)
+
         second = draft.rebase()
         self.assertEqual(second.edit.based_on, version.digest)
         newer = second.commit(why="again")
@@ -235,6 +264,23 @@ class Edits(WithServer):
             {it.rewrite.subject for it in job.facts()}, {it["subject"] for it in facts}
         )
         self.assertEqual(model.version().digest, job.edits()[-1][1])
+        frame = job.to_pandas()
+        self.assertEqual(list(frame.kind), ["rewrite"] * 3)
+        # Facts that are too many for a request travel as an object.
+        model.ref("many").rollback("v0", why="once more")
+        with mock.patch("palimpsest._sync.model.INLINE", 10):
+            again = model.edit_many(facts, layers=[0, 1], batch=2, why="as an object")
+        self.assertEqual(again.plan.facts, 3)
+        ours, theirs = again.edits()[0][0], job.edits()[0][0]
+        self.assertEqual((ours.facts, ours.figures), (theirs.facts, theirs.figures))
+
+    def test_a_version_is_exported_by_the_program(self) -> None:
+        with mock.patch.dict("os.environ", {"PALIMPSEST_BINARY": str(self.site.program)}):
+            with tempfile.TemporaryDirectory() as folder:
+                made = self.model.export(Path(folder) / "out", version="v0")
+                self.assertTrue((made / "model.safetensors").exists())
+                with self.assertRaisesRegex(pal.Error, "is there already"):
+                    self.model.export(made, version="v0")
 
     def test_facts_are_written_one_after_the_other_and_picked(self) -> None:
         self.model.branch("sequence", "v0")

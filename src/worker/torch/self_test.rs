@@ -8,6 +8,7 @@ use tch::{Cuda, Device, Kind, Tensor};
 
 use super::device::{LIBTORCH, device_name};
 use crate::model;
+use crate::model::cuda::gpus;
 
 /// Rows and columns of the factors.
 const SIZE: i64 = 1024;
@@ -30,7 +31,7 @@ pub struct SelfTest {
 
 /// Tries every device that libtorch sees.
 pub fn self_test() -> SelfTest {
-    let gpus = usize::try_from(Cuda::device_count()).unwrap_or_default();
+    let gpus = gpus();
     let devices = [Device::Cpu].into_iter().chain((0..gpus).map(Device::Cuda));
     SelfTest {
         libtorch: LIBTORCH,

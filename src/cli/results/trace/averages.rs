@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{Outcome, Results, Unit};
+use super::{Outcome, Over, Results, Unit};
 use crate::causal::{Averages, Mean, Role, Site};
 use crate::cli::results::Error;
 use crate::plot::Colour;
@@ -129,7 +129,7 @@ impl Results<'_> {
 
     /// How many facts the numbers are from, and which are not among them.
     fn extent(&self) -> String {
-        let otherwise = self.left_out(|_| true);
+        let otherwise = self.left_out(Over::All);
         let failed = self
             .units
             .iter()

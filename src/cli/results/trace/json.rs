@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::{Outcome, Results};
+use super::{Outcome, Over, Results};
 use crate::causal::{Averages, Mean, Role, Site};
 use crate::cli::results::Error;
 use crate::proto::v1;
@@ -74,7 +74,7 @@ impl Results<'_> {
     pub fn averages_json(&self, out: &mut dyn Write, by_relation: bool) -> Result<(), Error> {
         if !by_relation {
             for (kind, averages) in &self.by_kind()? {
-                let object = self.averages_object(*kind, averages, self.left_out(|_| true));
+                let object = self.averages_object(*kind, averages, self.left_out(Over::All));
                 writeln!(out, "{}", Value::Object(object))?;
             }
             return Ok(());

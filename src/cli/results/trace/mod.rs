@@ -24,7 +24,7 @@ use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};
 use crate::plot::text::{label, truncate, visible};
 use crate::proto::v1::{self, unit_result::Outcome as Sent};
-use crate::wire::{KINDS, SweptGrid, class_name, kind_name};
+use crate::wire::{self, KINDS, SweptGrid, class_name, kind_name};
 use crate::work;
 
 /// Columns of a text that goes to no terminal, where it has to have some width.
@@ -39,6 +39,36 @@ pub struct Results<'a> {
     /// Units without a result: the job runs still, was cancelled, or its tasks failed.
     missing: usize,
     units: Vec<Unit<'a>>,
+    /// The averages as the server computed them; without them they are computed here.
+    summed: Vec<v1::KindAverages>,
+}
+
+/// Which grids are averaged.
+#[derive(Clone, Copy)]
+enum Over<'a> {
+    /// Those of all facts.
+    All,
+    /// Those of the facts of one relation, or of those without one.
+    Relation(&'a Option<String>),
+}
+
+impl Over<'_> {
+    fn has(self, fact: &v1::Fact) -> bool {
+        match self {
+            Self::All => true,
+            Self::Relation(name) => fact.relation == *name,
+        }
+    }
+
+    /// Whether averages of a server are over these: facts without a relation have an empty one there.
+    fn is_of(self, sent: &v1::KindAverages) -> bool {
+        match self {
+            Self::All => sent.relation.is_none(),
+            Self::Relation(name) => {
+                sent.relation.as_deref() == Some(name.as_deref().unwrap_or_default())
+            }
+        }
+    }
 }
 
 /// The result of one fact and kind.
@@ -78,6 +108,34 @@ impl<'a> Results<'a> {
     /// [`Error::NotTracing`] for another kind of job; [`Error::Unit`] and [`Error::Grid`] for a
     /// result that does not fit the job or itself.
     pub fn new(job: &'a v1::Job, results: &'a [v1::UnitResult]) -> Result<Self, Error> {
+        Self::read(job, results, |sent| Ok(SweptGrid::try_from(sent)?.grid))
+    }
+
+    /// Takes results without tokens and scores, as `RESULT_VIEW_PEAKS` gives them, and the averages
+    /// that the server computed over the grids. There is nothing of single facts then.
+    ///
+    /// # Errors
+    /// As [`Results::new`].
+    pub fn summed(
+        job: &'a v1::Job,
+        peaks: &'a [v1::UnitResult],
+        averages: Vec<v1::KindAverages>,
+    ) -> Result<Self, Error> {
+        let read = Self::read(job, peaks, wire::without_scores)?;
+        Ok(read.with_averages(averages))
+    }
+
+    /// The same with the averages that the server computed.
+    pub fn with_averages(mut self, averages: Vec<v1::KindAverages>) -> Self {
+        self.summed = averages;
+        self
+    }
+
+    fn read(
+        job: &'a v1::Job,
+        results: &'a [v1::UnitResult],
+        grid: impl Fn(&v1::Grid) -> Result<Grid, wire::Error>,
+    ) -> Result<Self, Error> {
         let Some(spec) = work::spec::<v1::TraceSpec>(job) else {
             return Err(Error::NotTracing {
                 job: job.name.clone(),
@@ -103,13 +161,13 @@ impl<'a> Results<'a> {
                     if sent.fact.as_ref() != Some(fact) || sent.kind() != kind {
                         return Err(wrong("of another fact or kind than its number says"));
                     }
-                    let swept = SweptGrid::try_from(sent).map_err(|source| Error::Grid {
+                    let grid = grid(sent).map_err(|source| Error::Grid {
                         unit: result.unit,
                         source,
                     })?;
                     Outcome::Grid {
                         sent,
-                        grid: Box::new(swept.grid),
+                        grid: Box::new(grid),
                     }
                 }
                 Some(Sent::Failure(failure)) => Outcome::Failure(failure),
@@ -130,6 +188,7 @@ impl<'a> Results<'a> {
             facts: spec.facts.len(),
             missing: total - units.len(),
             units,
+            summed: Vec::new(),
         })
     }
 
@@ -278,31 +337,33 @@ impl<'a> Results<'a> {
 
     /// The averages of every kind that has a traced fact.
     fn by_kind(&self) -> Result<Vec<(v1::Kind, Averages)>, Error> {
-        self.averages_of(|_| true)
+        self.averages_of(Over::All)
     }
 
-    /// The same over the facts that `wanted` picks.
-    fn averages_of(
-        &self,
-        wanted: impl Fn(&v1::Fact) -> bool,
-    ) -> Result<Vec<(v1::Kind, Averages)>, Error> {
+    /// The same over some facts.
+    fn averages_of(&self, over: Over<'_>) -> Result<Vec<(v1::Kind, Averages)>, Error> {
         let mut all = Vec::new();
         for kind in KINDS {
-            let units = self.units.iter();
-            let units = units.filter(|unit| unit.kind == kind && wanted(unit.fact));
-            if let Some(averages) = Averages::over(units.filter_map(Unit::traced))? {
-                all.push((kind, averages));
-            }
+            let mut sent = self.summed.iter();
+            let averages = if self.summed.is_empty() {
+                let units = self.units.iter();
+                let units = units.filter(|unit| unit.kind == kind && over.has(unit.fact));
+                Averages::over(units.filter_map(Unit::traced))?
+            } else {
+                let sent = sent.find(|it| it.kind() == kind && over.is_of(it));
+                sent.and_then(wire::averages)
+            };
+            all.extend(averages.map(|averages| (kind, averages)));
         }
         Ok(all)
     }
 
-    /// Facts among those that `wanted` picks that the model answers otherwise than expected.
-    fn left_out(&self, wanted: impl Fn(&v1::Fact) -> bool) -> usize {
+    /// Facts among some that the model answers otherwise than expected.
+    fn left_out(&self, over: Over<'_>) -> usize {
         let untraced = |outcome: &Outcome<'_>| matches!(outcome, Outcome::Grid { grid, .. } if !grid.correct_prediction);
         let units = self.units.iter();
         units
-            .filter(|unit| wanted(unit.fact) && untraced(&unit.outcome))
+            .filter(|unit| over.has(unit.fact) && untraced(&unit.outcome))
             .map(|unit| unit.position)
             .collect::<BTreeSet<_>>()
             .len()

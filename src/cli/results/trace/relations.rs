@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::averages::{EARLY, LATE};
-use super::{Results, WIDTH, figures};
+use super::{Over, Results, WIDTH, figures};
 use crate::causal::{Averages, Mean, Role};
 use crate::cli::output::paragraph;
 use crate::cli::results::Error;
@@ -60,7 +60,7 @@ impl Results<'_> {
         }
         let mut relations = Vec::new();
         for &name in names.keys() {
-            let of = |fact: &v1::Fact| fact.relation == *name;
+            let of = Over::Relation(name);
             relations.push(Relation {
                 name: name.clone(),
                 left_out: self.left_out(of),

@@ -510,14 +510,49 @@ fn averages_as_json_are_those_of_the_grids_with_their_intervals() {
     );
 }
 
+#[test]
+fn averages_of_the_server_are_shown_as_those_of_the_grids() {
+    let (job, grids) = relations();
+    let results = Results::new(&job, &grids).unwrap();
+    let mut sent: Vec<v1::KindAverages> = Vec::new();
+    for (_, it) in results.by_kind().unwrap() {
+        sent.push(wire::averages_to_proto(&it, None));
+    }
+    for relation in results.relations().unwrap() {
+        let name = relation.name.unwrap_or_default();
+        for (_, it) in &relation.kinds {
+            sent.push(wire::averages_to_proto(it, Some(name.clone())));
+        }
+    }
+    let mut peaks = grids.clone();
+    for result in &mut peaks {
+        if let Some(Sent::Grid(grid)) = &mut result.outcome {
+            grid.scores.clear();
+            grid.tokens.clear();
+            grid.token_ids.clear();
+        }
+    }
+    let summed = Results::summed(&job, &peaks, sent).unwrap();
+    let shown = |results: &Results<'_>| {
+        printed(|out| {
+            results.report_averages(out, Some(100), Colour::Never)?;
+            results.report_relations(out, Some(100), Colour::Never)
+        })
+    };
+    assert_eq!(shown(&summed), shown(&results));
+}
+
 /// Where the effects peak, as a server answers it.
 fn located(
     job: &v1::Job,
     results: &Results<'_>,
     relation: Option<&str>,
 ) -> Result<locate::Sites, Error> {
-    let of = |fact: &v1::Fact| relation.is_none() || fact.relation.as_deref() == relation;
-    let averages = results.averages_of(of)?;
+    let named = relation.map(str::to_owned);
+    let averages = results.averages_of(match relation {
+        None => Over::All,
+        Some(_) => Over::Relation(&named),
+    })?;
     let sent = averages.iter();
     let summary = v1::GetSweepSummaryResponse {
         averages: sent

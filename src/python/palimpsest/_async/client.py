@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from ..settings import Settings
 from ..values import JobSummary, ModelInfo, Status, Worker, last
 from ..version import __version__
 from ..wire import v1
-from . import bridge
+from . import bridge, program
 from .audit import AsyncAudit
 from .jobs import handle
 from .model import AsyncModel
@@ -116,20 +115,10 @@ class AsyncClient:
             Error: it failed; the message is its own.
         """
         known = {it.id for it in await self.models()} if name is None else set()
-        program = local.find_program()
-        if self.settings.token is not None:
-            raise errors.NoServer("give the token as token_file: the program reads it from there")
-        environment = dict(os.environ)
-        for key in ("server", "ca", "certificate", "key", "token_file", "insecure", "user"):
-            value = getattr(self.settings, key)
-            if value:
-                said = str(value).lower() if value is True else str(value)
-                environment[f"PALIMPSEST__CLIENT__{key.upper()}"] = said
-        command = [program, "model", "import", source]
-        command += ["--name", name] if name is not None else []
-        status, said = await bridge.run(command, environment)
-        if status != 0:
-            raise errors.Error(said.strip() or f"'palimpsest model import' ended with {status}")
+        named = ["--name", name] if name is not None else []
+        said = await program.run(
+            self.settings, ["model", "import", source, *named], "model import"
+        )
         if name is None:
             new = [it.id for it in await self.models() if it.id not in known]
             if len(new) != 1:

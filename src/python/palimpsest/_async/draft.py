@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .. import errors
+from .. import errors, frames
 from ..completions import Completions
 from ..facts import Rewrite
 from ..notebook import draft_html
@@ -15,7 +15,6 @@ from ..values import Edit, Status, Version
 from ..wire import v1
 from .asking import AsyncAsking, edit_spec
 from .jobs import AsyncEditJob
-
 
 
 class AsyncDraft:
@@ -123,6 +122,10 @@ class AsyncDraft:
             await self._model.branch(scratch, base, why="to try edits")
         version = await self.commit(scratch, why="to try it")
         return await self._model.complete(prompts, on=[base, version], **settings)
+
+    def to_pandas(self) -> Any:
+        """A DataFrame: a row a prompt, with its probabilities before and after."""
+        return frames.of_probes(self.probes)
 
     def __repr__(self) -> str:
         state = "accepted" if self.accepted else f"rejected: {'; '.join(self.gates)}"

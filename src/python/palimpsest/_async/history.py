@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 from ..values import Diff, Edit, MatrixDifference, ModelInfo, Ref, Version, last
 from ..wire import v1
+from . import program
 from .audit import AsyncAudit
 from .jobs import handle
 from .transport import AsyncTransport
+
+ExportFormat: TypeAlias = Literal["safetensors", "peft", "gguf-lora", "factors"]
 
 
 class AsyncHistory:
@@ -55,11 +60,24 @@ class AsyncHistory:
         """A version, with its edits and matrices; by default the one of this ref."""
         name = self.version_name(version or self.ref_id)
         found = await self._call("VersionService/GetVersion", v1.GetVersionRequest(name=name))
-        return Version.of(found.version)
+        return await self._whole(found.version)
 
-    async def edits(self) -> list[Edit]:
-        """Its edits, rejected ones too, the newest first."""
-        request = v1.ListEditsRequest(parent=self.name)
+    async def _whole(self, message: Any) -> Version:
+        """A version with all its edits, which are left out where they are too many for an
+        answer."""
+        if len(message.edits) < message.edit_count:
+            request = v1.ListEditsRequest(parent=message.name, page_size=1000)
+            pages = self._transport.pages("VersionService/ListEdits", request, "edits")
+            digests = [last(it.name) async for it in pages]
+            del message.edits[:]
+            message.edits.extend(digests)
+        return Version.of(message)
+
+    async def edits(self, version: str | Version | None = None) -> list[Edit]:
+        """Its edits, rejected ones too, the newest first; or those of a version, in the order in
+        which they are added."""
+        parent = self.name if version is None else self.version_name(version)
+        request = v1.ListEditsRequest(parent=parent, page_size=1000)
         pages = self._transport.pages("VersionService/ListEdits", request, "edits")
         return [Edit.of(it) async for it in pages]
 
@@ -74,7 +92,8 @@ class AsyncHistory:
         request = v1.RevertEditRequest(
             name=self._edit_name(edit), ref_id=ref or self.ref_id, why=why
         )
-        return Version.of((await self._call("VersionService/RevertEdit", request)).version)
+        made = await self._call("VersionService/RevertEdit", request)
+        return await self._whole(made.version)
 
     async def cherry_pick(
         self, edit: str | Edit, *, ref: str | None = None, why: str = ""
@@ -83,7 +102,8 @@ class AsyncHistory:
         request = v1.CherryPickEditRequest(
             name=self._edit_name(edit), ref_id=ref or self.ref_id, why=why
         )
-        return Version.of((await self._call("VersionService/CherryPickEdit", request)).version)
+        made = await self._call("VersionService/CherryPickEdit", request)
+        return await self._whole(made.version)
 
     async def refs(self) -> list[Ref]:
         """Its refs, by name."""
@@ -131,6 +151,28 @@ class AsyncHistory:
             tuple(Edit.of(it) for it in theirs),
         )
 
+    async def export(
+        self,
+        out: str | os.PathLike[str],
+        format: ExportFormat = "safetensors",  # noqa: A002
+        *,
+        version: str | Version | None = None,
+    ) -> Path:
+        """Writes a version, by default that of this ref, as files that other programs load: the
+        whole model (``safetensors``), a LoRA adapter (``peft``, ``gguf-lora``), or the ``factors``
+        alone. The program does it, which must be here.
+
+        Raises:
+            NoServer: the program is not here.
+            Error: it cannot be written; ``out`` must not be there yet.
+        """
+        place = Path(out).absolute()
+        asked = self._word(version or self.ref_id)
+        arguments = ["export", str(place), "--format", format]
+        arguments += ["--ref", last(asked), "--model", self.name]
+        await program.run(self._transport.settings, arguments, "export")
+        return place
+
     async def commit(self, edit: Any, **fields: Any) -> tuple[Edit, Version]:
         """Makes a version of an edit's result; see ``Draft.commit``."""
         request = v1.CreateEditRequest(parent=self.name, **fields)
@@ -139,7 +181,7 @@ class AsyncHistory:
         else:
             request.edit.CopyFrom(edit)
         made = await self._call("VersionService/CreateEdit", request)
-        return Edit.of(made.edit), Version.of(made.version)
+        return Edit.of(made.edit), await self._whole(made.version)
 
     def _edit_name(self, edit: str | Edit) -> str:
         if isinstance(edit, Edit):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, Literal
 
-from .. import frames, wire
+from .. import frames, npz, wire
 from ..averages import Averages, Mean, Site
 from ..evaluation import Measures
 from ..notebook import Html, sweep_html
@@ -113,6 +115,13 @@ class AsyncSweep(AsyncJob):
         kinds = wire.words_of(self.spec, "kinds")
         return frames.to_xarray(await self.grids(), kinds, align)
 
+    async def to_npz(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Writes a NumPy file a fact and kind into a folder, in the form of the published code and
+        under the names that the command line gives; facts that failed have none."""
+        kinds = len(self.spec.kinds)
+        facts = self.counts.units // max(kinds, 1)
+        return npz.write(await self.grids(), kinds, facts, folder)
+
     def _grids_of(self, results: list[Any]) -> list[Grid]:
         return [
             Grid.of(it.unit, it.grid, self.model)
@@ -202,6 +211,10 @@ class AsyncMassEditJob(AsyncEditJob):
             for it in await self._all_results()
             if it.WhichOneof("outcome") == "mass_edit_fact"
         ]
+
+    async def to_pandas(self) -> Any:
+        """A DataFrame: a row a prompt of each fact, with its probabilities before and after."""
+        return frames.of_measured(await self.facts())
 
 
 class AsyncEvaluation(AsyncJob):

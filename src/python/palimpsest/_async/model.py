@@ -180,7 +180,7 @@ class AsyncModel(AsyncAsking):
         Raises:
             StatisticsMissing: a layer has no key statistics, and ``collect`` is not set.
         """
-        spec, options = self._mass_spec(facts_, method, layers, ref, batch, why, settings)
+        spec, options = await self._mass_spec(facts_, method, layers, ref, batch, why, settings)
         options.setdefault("on", "")
         job: AsyncMassEditJob = await self._submit_edit(options, collect, mass_edit=spec)
         if wait:
@@ -225,12 +225,12 @@ class AsyncModel(AsyncAsking):
         **settings: Any,
     ) -> Plan:
         """What ``edit_many`` would do, with everything checked and nothing accepted."""
-        spec, options = self._mass_spec(facts_, method, layers, ref, batch, "", settings)
+        spec, options = await self._mass_spec(facts_, method, layers, ref, batch, "", settings)
         options.setdefault("on", "")
         job = await self._create(options, validate_only=True, mass_edit=spec)
         return Plan.of(job.mass_edit)
 
-    def _mass_spec(
+    async def _mass_spec(
         self,
         facts_: Any,
         method: str,
@@ -244,8 +244,13 @@ class AsyncModel(AsyncAsking):
         for name in ("keep_going", "check_only", "statistics_names"):
             if name in options:
                 common[name] = options.pop(name)
+        tasks = [it.task() for it in facts.rewrites_of(facts_)]
+        alone = v1.MassEditSpec(tasks=tasks)
+        if alone.ByteSize() > INLINE:
+            common["tasks_object"] = await self._transport.upload(alone.SerializeToString())
+            tasks = []
         spec = v1.MassEditSpec(
-            tasks=[it.task() for it in facts.rewrites_of(facts_)],
+            tasks=tasks,
             method=method,
             layers=layers,
             ref_id=ref or self.ref_id,

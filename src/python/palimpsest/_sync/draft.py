@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .. import errors
+from .. import errors, frames
 from ..completions import Completions
 from ..facts import Rewrite
 from ..notebook import draft_html
@@ -16,7 +16,6 @@ from ..values import Edit, Status, Version
 from ..wire import v1
 from .asking import Asking, edit_spec
 from .jobs import EditJob
-
 
 
 class Draft:
@@ -124,6 +123,10 @@ class Draft:
             self._model.branch(scratch, base, why="to try edits")
         version = self.commit(scratch, why="to try it")
         return self._model.complete(prompts, on=[base, version], **settings)
+
+    def to_pandas(self) -> Any:
+        """A DataFrame: a row a prompt, with its probabilities before and after."""
+        return frames.of_probes(self.probes)
 
     def __repr__(self) -> str:
         state = "accepted" if self.accepted else f"rejected: {'; '.join(self.gates)}"

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, Literal
 
-from .. import frames, wire
+from .. import frames, npz, wire
 from ..averages import Averages, Mean, Site
 from ..evaluation import Measures
 from ..notebook import Html, sweep_html
@@ -114,6 +116,13 @@ class Sweep(Job):
         kinds = wire.words_of(self.spec, "kinds")
         return frames.to_xarray(self.grids(), kinds, align)
 
+    def to_npz(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Writes a NumPy file a fact and kind into a folder, in the form of the published code and
+        under the names that the command line gives; facts that failed have none."""
+        kinds = len(self.spec.kinds)
+        facts = self.counts.units // max(kinds, 1)
+        return npz.write(self.grids(), kinds, facts, folder)
+
     def _grids_of(self, results: list[Any]) -> list[Grid]:
         return [
             Grid.of(it.unit, it.grid, self.model)
@@ -203,6 +212,10 @@ class MassEditJob(EditJob):
             for it in self._all_results()
             if it.WhichOneof("outcome") == "mass_edit_fact"
         ]
+
+    def to_pandas(self) -> Any:
+        """A DataFrame: a row a prompt of each fact, with its probabilities before and after."""
+        return frames.of_measured(self.facts())
 
 
 class Evaluation(Job):

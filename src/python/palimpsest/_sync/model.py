@@ -245,8 +245,13 @@ class Model(Asking):
         for name in ("keep_going", "check_only", "statistics_names"):
             if name in options:
                 common[name] = options.pop(name)
+        tasks = [it.task() for it in facts.rewrites_of(facts_)]
+        alone = v1.MassEditSpec(tasks=tasks)
+        if alone.ByteSize() > INLINE:
+            common["tasks_object"] = self._transport.upload(alone.SerializeToString())
+            tasks = []
         spec = v1.MassEditSpec(
-            tasks=[it.task() for it in facts.rewrites_of(facts_)],
+            tasks=tasks,
             method=method,
             layers=layers,
             ref_id=ref or self.ref_id,

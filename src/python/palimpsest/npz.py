@@ -1,0 +1,56 @@
+"""Grids as NumPy files, in the form of the published causal tracing code: one a fact and kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .results import Grid
+
+#: Most characters of a subject in a file's name.
+_LONGEST = 40
+
+
+def write(
+    grids: Sequence[Grid], kinds: int, facts: int, folder: str | os.PathLike[str]
+) -> list[Path]:
+    """Writes them, and gives the files. The folder is made where it is missing; files of the same
+    names are overwritten, others stay."""
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    digits = max(len(str(facts)), 3)
+    made: list[Path] = []
+    for grid in grids:
+        number = grid.unit // max(kinds, 1) + 1
+        file = place / f"{number:0{digits}}_{_readable(grid.subject_text)}_{grid.kind}.npz"
+        np.savez(file, **arrays(grid))
+        made.append(file)
+    return made
+
+
+def arrays(grid: Grid) -> dict[str, Any]:
+    """The arrays of a grid's file, by name."""
+    if not grid.scores.size:
+        return {"correct_prediction": np.array(False)}
+    return {
+        "scores": grid.scores.astype(np.float32),
+        "low_score": np.float64(grid.corrupted),
+        "high_score": np.float64(grid.clean),
+        "input_ids": np.array(grid.token_ids, dtype=np.int64),
+        "input_tokens": np.array(grid.tokens, dtype=np.str_),
+        "subject_range": np.array([grid.subject.start, grid.subject.stop], dtype=np.int64),
+        "answer": np.array(grid.answer, dtype=np.str_),
+        "window": np.int64(grid.window),
+        "correct_prediction": np.array(True),
+        "kind": np.array("" if grid.kind == "hidden" else grid.kind, dtype=np.str_),
+    }
+
+
+def _readable(subject: str) -> str:
+    """A subject as a part of a file's name: letters and digits in lower case."""
+    words = "".join(c if c.isalnum() else " " for c in subject.lower()).split()
+    return "-".join(words)[:_LONGEST].rstrip("-") or "fact"
