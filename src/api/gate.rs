@@ -411,6 +411,11 @@ where
                     ..audit::EntryDraft::default()
                 });
                 let coordinator = self.gate.coordinator.clone();
+                if let Some(coordinator) = &coordinator
+                    && role::method(request.uri().path()) == Some(role::CONNECT)
+                {
+                    coordinator.refused().note("", status.message());
+                }
                 Either::Left(Box::pin(async move {
                     if let (Some(coordinator), Some(entry)) = (coordinator, entry) {
                         record_refusal(&coordinator, entry, &status).await;

@@ -384,11 +384,14 @@ impl JobService for Jobs {
     ) -> Result<Response<ExplainJobResponse>, Status> {
         let name = request.into_inner().name;
         let id = job_id(&name)?;
-        let reasons = self
+        let explained = self
             .coordinator
-            .inspect_job(id, move |core| core.explain(id))
-            .await?
-            .ok_or_else(|| not_found(&name))?;
+            .inspect_job(id, move |core| Some((core.explain(id)?, core.lacks_workers(id))))
+            .await?;
+        let (mut reasons, alone) = explained.ok_or_else(|| not_found(&name))?;
+        if alone && let Some(refused) = self.coordinator.refused().said() {
+            reasons.insert(1.min(reasons.len()), refused);
+        }
         Ok(Response::new(ExplainJobResponse { reasons }))
     }
 

@@ -96,7 +96,10 @@ impl WorkerService for Workers {
                 ));
             }
         };
-        let held = check_hello(&hello)?;
+        let held = check_hello(&hello).inspect_err(|status| {
+            let refused = self.coordinator.refused();
+            refused.note(&hello.worker_id, status.message());
+        })?;
         let worker = hello.worker_id.clone();
         note_version(&hello);
         let (session, outbox) = self.coordinator.open_session().await?;
@@ -107,6 +110,7 @@ impl WorkerService for Workers {
             principal,
         };
         self.coordinator.tell(event).await?;
+        self.coordinator.refused().forget();
         tracing::info!(worker, "worker connected");
 
         let coordinator = self.coordinator.clone();

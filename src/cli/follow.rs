@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(300);
 /// How often progress is printed where there is no terminal to draw a bar on.
 const LINE_EVERY: Duration = Duration::from_secs(20);
+/// How long a job may be without a worker before its follower asks why, and how often then.
+const ALONE: Duration = Duration::from_secs(10);
 
 /// Follows a job until it has ended, or is held and will not go on by itself. A coordinator that
 /// restarts meanwhile is waited for.
@@ -41,7 +43,13 @@ pub async fn follow(client: &Client, name: &str) -> anyhow::Result<v1::Job> {
             Ok(stream) => {
                 let mut stream = stream.into_inner();
                 loop {
-                    match stream.message().await {
+                    let message = loop {
+                        match tokio::time::timeout(ALONE, stream.message()).await {
+                            Ok(message) => break message,
+                            Err(_) => view.ask_why_alone(client, name).await,
+                        }
+                    };
+                    match message {
                         Ok(Some(message)) => {
                             away_since = None;
                             if let Some(event) = message.events.last() {
@@ -49,6 +57,7 @@ pub async fn follow(client: &Client, name: &str) -> anyhow::Result<v1::Job> {
                             }
                             let job = message.job.unwrap_or_default();
                             view.show(&job, &message.progress.unwrap_or_default());
+                            view.ask_why_alone(client, name).await;
                             let stands = is_terminal(job.state()) || job.state() == JobState::Held;
                             if stands && after_sequence >= job.last_sequence {
                                 view.clear();
@@ -179,6 +188,11 @@ struct View {
     told: Option<(u64, u32)>,
     /// The stage that was printed last, by its name.
     stage: String,
+    /// Since when no worker has been at it, and when it was asked why.
+    alone: Option<Instant>,
+    asked: Option<Instant>,
+    /// What was said of that.
+    why: String,
 }
 
 /// A stage when it was seen first.
@@ -200,11 +214,39 @@ impl View {
             last_line: None,
             told: None,
             stage: String::new(),
+            alone: None,
+            asked: None,
+            why: String::new(),
+        }
+    }
+
+    /// Says why no worker has been at it for a while, as the coordinator explains it, once.
+    async fn ask_why_alone(&mut self, client: &Client, name: &str) {
+        let waits = |since: Option<Instant>| since.is_some_and(|since| since.elapsed() >= ALONE);
+        if !waits(self.alone) || self.asked.is_some() && !waits(self.asked) {
+            return;
+        }
+        self.asked = Some(Instant::now());
+        let request = v1::ExplainJobRequest {
+            name: name.to_owned(),
+        };
+        let Ok(explained) = client.jobs().explain_job(request).await else {
+            return; // that it is away is told by who follows it
+        };
+        let reasons = explained.into_inner().reasons;
+        let why = reasons.into_iter().take(2).collect::<Vec<_>>().join(" ");
+        if why != self.why {
+            self.bar.suspend(|| say!("{why}"));
+            self.why = why;
         }
     }
 
     fn show(&mut self, job: &v1::Job, progress: &v1::JobProgress) {
         let counts = job.counts.unwrap_or_default();
+        self.alone = match progress.workers == 0 && !is_terminal(job.state()) {
+            true => self.alone.or_else(|| Some(Instant::now())),
+            false => None,
+        };
         let left = self.left(&counts, progress);
         let failed = match counts.units_failed {
             0 => String::new(),

@@ -83,12 +83,13 @@ impl Core {
         for (id, job) in &self.jobs {
             let _ = writeln!(
                 text,
-                "{:?} found {:?} request {:?} {:?} failed {:?}",
+                "{:?} found {:?} request {:?} {:?} failed {:?} first {:?}",
                 job.summary(),
                 job.found,
                 job.request_id,
                 job.request_digest,
                 job.failed,
+                job.first_failure,
             );
             for n in 0..job.tasks.len() as u32 {
                 let task = &job.tasks[n as usize];

@@ -247,7 +247,10 @@ impl Actor {
             tokio::select! {
                 // Ticks first: they are few, and a flood of events must not keep time from passing.
                 biased;
-                _ = ticks.tick(), if room > 0 => commands.push(Command::Event(Event::Tick, None)),
+                _ = ticks.tick(), if room > 0 => {
+                    self.store.settle()?;
+                    commands.push(Command::Event(Event::Tick, None));
+                }
                 written = written(&mut writing), if writing.is_some() => {
                     written?;
                     if let Some(done) = writing.take() {

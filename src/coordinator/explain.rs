@@ -44,6 +44,13 @@ impl Core {
         Some(reasons)
     }
 
+    /// Whether a job in memory is open and there is no worker for it.
+    pub fn lacks_workers(&self, id: Uuid) -> bool {
+        let open = |job: &Job| !is_terminal(job.state);
+        let mut workers = self.workers.values();
+        self.jobs.get(&id).is_some_and(open) && !workers.any(|worker| worker.session.is_some())
+    }
+
     fn explain_open(&self, job: &Job, reasons: &mut Vec<String>) {
         let tally = job.tally;
         let connected: Vec<(&str, &Worker)> = self

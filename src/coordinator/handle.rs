@@ -15,6 +15,7 @@ use super::identifiers::Identifiers;
 use super::job::timestamp;
 use super::limits::Limits;
 use super::load::LastLooked;
+use super::refused::LastRefused;
 use super::reuse;
 use super::transaction::Transaction;
 use crate::audit::{self, EntryDraft};
@@ -50,6 +51,7 @@ pub struct Coordinator {
     audited: watch::Receiver<u64>,
     pub(super) bases: Arc<Bases>,
     pub(super) last_looked: LastLooked,
+    refused: LastRefused,
     surroundings: Surroundings,
 }
 
@@ -85,6 +87,7 @@ impl Coordinator {
             identifiers: Arc::new(Identifiers::after(started.newest)),
             audited: started.audited,
             last_looked: LastLooked::default(),
+            refused: LastRefused::default(),
             surroundings,
         };
         Ok((coordinator, started.ended))
@@ -93,6 +96,11 @@ impl Coordinator {
     /// The opened bases of the store's models.
     pub fn bases(&self) -> &Arc<Bases> {
         &self.bases
+    }
+
+    /// The worker that was refused last.
+    pub fn refused(&self) -> &LastRefused {
+        &self.refused
     }
 
     /// The store, for reading.

@@ -13,7 +13,8 @@ use super::task::{Holder, Tally, Task, is_over};
 use crate::invariants::Invariant;
 use crate::objects::Digest;
 use crate::proto::v1::{self, FailureClass, JobState, TaskState};
-use crate::store::{CachedResult, Change, JobRecord, ResultRecord, UnitRef, Value};
+use crate::store::{CachedResult, Change, FailedUnit, JobRecord, ResultRecord, UnitRef, Value};
+use crate::text;
 use crate::wire;
 use crate::work::{self, Found, Items, Keys, Needs};
 
@@ -71,8 +72,8 @@ pub(super) struct Job {
     units_done: u64,
     /// The committed units whose result is a failure.
     pub(super) failed: BTreeSet<u64>,
-    /// The first failure since the last start of the newest stage that has one: its unit and why.
-    first_failure: Option<(u64, String)>,
+    /// The first failure of the newest stage that has one.
+    pub(super) first_failure: Option<FailedUnit>,
     /// Units that are results: the first ones. What only prepares them has numbers after that.
     pub(super) units: u64,
     /// Units whose result is that of a unit of an earlier job.
@@ -256,8 +257,8 @@ impl Job {
         let unit = unit.copied().unwrap_or(stage.first_unit);
         // A unit that only prepares results has none that can be looked at.
         let why = match &self.first_failure {
-            Some((failed, why)) if stage.range().contains(failed) => {
-                format!("unit {failed}: {why}")
+            Some(first) if stage.range().contains(&first.unit) => {
+                format!("unit {}: {}", first.unit, first.why)
             }
             _ => format!("see unit {unit}"),
         };
@@ -412,15 +413,15 @@ impl Job {
 
     /// Notes why a unit failed, where it is the first of its stage.
     fn note_failure(&mut self, unit: u64, bytes: &[u8]) {
-        let noted = self.first_failure.as_ref().map(|(unit, _)| *unit);
+        let noted = self.first_failure.as_ref().map(|first| first.unit);
         let stage = self.stages.of_unit(unit);
         if noted.is_some_and(|noted| self.stages.of_unit(noted) >= stage) {
             return;
         }
         let result = v1::UnitResult::decode(bytes).unwrap_or_default();
         if let Some(v1::unit_result::Outcome::Failure(failure)) = result.outcome {
-            let why = wire::shortened(&failure.message, FAILURE_BYTES);
-            self.first_failure = Some((unit, why.into_owned()));
+            let why = text::cut(&failure.message, FAILURE_BYTES);
+            self.first_failure = Some(FailedUnit { unit, why });
         }
     }
 
@@ -567,6 +568,7 @@ impl Job {
             contexts: self.found.contexts.clone(),
             principal: self.principal.clone(),
             newest: self.newest,
+            first_failure: self.first_failure.clone(),
         };
         changes.push(Change::Job(self.id, record));
     }

@@ -91,6 +91,7 @@ impl Restoring {
         ];
         job.newest = dates.into_iter().max().unwrap_or(created);
         job.sequence = summary.last_sequence;
+        job.first_failure = record.first_failure;
         job.found = Found {
             noise_scale: record.noise_scale,
             version: record.version,

@@ -180,7 +180,8 @@ pub fn judge(figures: &Figures, gates: &Gates) -> Verdict {
             "efficacy: no sentence was measured after the edit, the gate asks for a margin of {least}"
         )),
         (Some(least), Some(margin)) if fails(margin, least) => failed.push(format!(
-            "efficacy: the new target's margin is {margin:.3}, the gate asks for {least}"
+            "efficacy: the new target's margin is {}, the gate asks for {least}",
+            beside(margin, least)
         )),
         _ => {}
     }
@@ -190,7 +191,8 @@ pub fn judge(figures: &Figures, gates: &Gates) -> Verdict {
              such gate"
         )),
         (Some(most), Some(drift)) if fails(most, drift) => failed.push(format!(
-            "neighbours: they drift by {drift:.3} nats, the gate allows {most}"
+            "neighbours: they drift by {} nats, the gate allows {most}",
+            beside(drift, most)
         )),
         _ => {}
     }
@@ -199,7 +201,8 @@ pub fn judge(figures: &Figures, gates: &Gates) -> Verdict {
             "norm: the norm of the change was not measured, the gate allows {most}"
         )),
         (Some(most), Some(norm)) if fails(most, norm) => failed.push(format!(
-            "norm: the change has {norm:.3} of the matrix's norm, the gate allows {most}"
+            "norm: the change has {} of the matrix's norm, the gate allows {most}",
+            beside(norm, most)
         )),
         _ => {}
     }
@@ -207,14 +210,30 @@ pub fn judge(figures: &Figures, gates: &Gates) -> Verdict {
     let large = |norm: &f64| fails(most, *norm);
     let warnings = figures.update_norm.filter(large).map(|norm| {
         format!(
-            "the change has {norm:.3} of the matrix's norm, more than {most}: so large a change may wreck the model; try \
-             another layer, more key statistics, or a lower clamp"
+            "the change has {} of the matrix's norm, more than {most}: so large a change may wreck the model; try \
+             another layer, more key statistics, or a lower clamp",
+            beside(norm, most)
         )
     });
     Verdict {
         failed,
         warnings: warnings.into_iter().collect(),
     }
+}
+
+/// A number with three places behind the point, or with as many more digits as show on which side
+/// of a bound it lies.
+fn beside(number: f64, bound: f64) -> String {
+    let shows = |text: &String| {
+        let read: Result<f64, _> = text.parse();
+        let small = number != 0.0 && number.abs() < 1e-3;
+        read.is_ok_and(|read| read.partial_cmp(&bound) == number.partial_cmp(&bound))
+            && (!small || text.contains('e'))
+    };
+    let fixed = (3..=6).map(|places| format!("{number:.places$}"));
+    let digits = (2..=16).map(|places| format!("{number:.places$e}"));
+    let found = fixed.chain(digits).find(shows);
+    found.unwrap_or_else(|| number.to_string())
 }
 
 /// The mean, where there is anything to take it of.
@@ -307,6 +326,32 @@ mod tests {
             ..Gates::default()
         };
         assert!(!judge(&measured().figures(), &no_number).accepted());
+    }
+
+    #[test]
+    fn a_number_is_told_with_digits_that_show_on_which_side_of_its_bound_it_lies() {
+        for (number, bound, told) in [
+            (0.79, 0.8, "0.790"),
+            (1.2345e-6, 1e-7, "1.23e-6"),
+            (0.49996, 0.5, "0.49996"),
+            (0.050_000_000_1, 0.05, "5.00000000100e-2"),
+            (0.0, 0.5, "0.000"),
+            (-0.25, 0.1, "-0.250"),
+            (f64::NAN, 0.1, "NaN"),
+            (f64::INFINITY, 0.1, "inf"),
+        ] {
+            assert_eq!(beside(number, bound), told);
+        }
+        let figures = Figures {
+            neighbour_drift: Some(3.4e-5),
+            ..Figures::default()
+        };
+        let gates = Gates {
+            neighbour_drift: Some(1e-7),
+            ..Gates::default()
+        };
+        let failed = judge(&figures, &gates).failed;
+        assert!(failed[0].contains("drift by 3.40e-5 nats"), "{failed:?}");
     }
 
     #[test]

@@ -61,8 +61,8 @@ pub fn find(path: &Path) -> Result<Found, Error> {
         Err(error) => return Err(Error::io("read", &format_path)(error)),
     };
     match text.trim().parse() {
-        Ok(WITH_LOG | FORMAT) if path.join(BACKUP).exists() => Ok(Found::Backup),
-        Ok(WITH_LOG | FORMAT) => Ok(Found::Current),
+        Ok(WITH_LOG..=FORMAT) if path.join(BACKUP).exists() => Ok(Found::Backup),
+        Ok(WITH_LOG..=FORMAT) => Ok(Found::Current),
         Ok(WITHOUT_LOG) => Ok(Found::WithoutLog),
         Ok(newer) => Err(Error::Format {
             path: path.to_owned(),

@@ -2,10 +2,12 @@
 //!
 //! 1 had the records in the database alone. 2 has the log beside it. 3 has versions that are stored as
 //! what they add to their parents: a store is of format 2 until the first of them is written, and
-//! older programs, which would take such a version for one without edits, open it until then.
+//! older programs, which would take such a version for one without edits, open it until then. 4 has
+//! the records of edits, versions, refs and the audit log packed: a store becomes one of format 4
+//! with its next such version, and what was written before stays as it is.
 
 /// The newest format that this program writes.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 /// The format of a store that has no version that stands on its parent.
 pub const WITH_LOG: u32 = 2;
 /// The format without a log.

@@ -154,6 +154,15 @@ impl Store {
         Ok(())
     }
 
+    /// Gives the index's database what it does not have yet. To be called now and then, so that a
+    /// store that rests has an index that is whole, whatever becomes of the log.
+    ///
+    /// # Errors
+    /// [`Error::Database`], [`Error::Io`].
+    pub fn settle(&self) -> Result<(), Error> {
+        self.index.settle()
+    }
+
     pub(super) fn log(&self) -> MutexGuard<'_, Log> {
         // A panic in between leaves a batch in the log that the index may lack, as a crash does;
         // the log itself refuses to go on after a failed write.

@@ -1,14 +1,17 @@
-//! The index: every record by its key, in sled, and up to which batch of the log it goes. It is
-//! flushed now and then; what a crash takes from it is applied again from the log.
+//! The index: every record by its key, in sled, and up to which batch of the log it goes. The last
+//! batches are gathered in memory first, and it is flushed now and then; what a crash takes from it
+//! is applied again from the log.
 
 use std::fs;
 use std::io;
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::log::Place;
 use super::log::entry::Mark;
+use super::recent::{self, Bounds, Recent};
 use super::{Error, Write, keys, sled_memory};
 use crate::caught::caught;
 
@@ -49,10 +52,12 @@ impl Position {
 #[derive(Clone, Debug)]
 pub struct Index {
     database: sled::Db,
+    /// Of batches that sled does not have yet.
+    recent: Arc<Mutex<Recent>>,
     path: PathBuf,
     /// Records that were read: tests hold the cost of a call by it.
     #[cfg(test)]
-    reads: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    reads: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Index {
@@ -79,9 +84,10 @@ impl Index {
         };
         Ok(Self {
             database,
+            recent: Arc::default(),
             path: path.to_owned(),
             #[cfg(test)]
-            reads: std::sync::Arc::default(),
+            reads: Arc::default(),
         })
     }
 
@@ -98,9 +104,16 @@ impl Index {
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The record of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, Error> {
         self.note_read();
+        if let Some(known) = self.recent().get(key) {
+            return Ok(known);
+        }
         self.database.get(key).map_err(|e| self.error(e))
     }
 
@@ -108,26 +121,30 @@ impl Index {
     pub fn range(
         &self,
         range: impl RangeBounds<Vec<u8>>,
-    ) -> impl DoubleEndedIterator<Item = Result<(sled::IVec, sled::IVec), Error>> + '_ {
-        self.database
-            .range(range)
-            .inspect(|_| self.note_read())
-            .filter(|entry| {
-                entry
-                    .as_ref()
-                    .map_or(true, |(key, _)| key.as_ref() != keys::POSITION)
-            })
-            .map(|entry| entry.map_err(|e| self.error(e)))
+    ) -> impl DoubleEndedIterator<Item = Result<recent::Entry, Error>> + '_ {
+        self.within(recent::bounds(&range))
     }
 
     /// Records whose keys begin so.
     pub fn prefix(
         &self,
         prefix: &[u8],
-    ) -> impl DoubleEndedIterator<Item = Result<(sled::IVec, sled::IVec), Error>> + '_ {
-        self.database
-            .scan_prefix(prefix)
+    ) -> impl DoubleEndedIterator<Item = Result<recent::Entry, Error>> + '_ {
+        self.within(recent::beginning_with(prefix))
+    }
+
+    fn within(
+        &self,
+        bounds: Bounds,
+    ) -> impl DoubleEndedIterator<Item = Result<recent::Entry, Error>> + '_ {
+        self.recent()
+            .over(&bounds, self.database.range(bounds.clone()))
             .inspect(|_| self.note_read())
+            .filter(|entry| {
+                entry
+                    .as_ref()
+                    .map_or(true, |(key, _)| key.as_ref() != keys::POSITION)
+            })
             .map(|entry| entry.map_err(|e| self.error(e)))
     }
 
@@ -163,21 +180,36 @@ impl Index {
     /// # Errors
     /// [`Error::Database`], [`Error::Io`].
     pub fn apply(&self, writes: Vec<Write>, position: Position) -> Result<(), Error> {
-        let count = writes.len();
-        let mut batch = sled::Batch::default();
-        for write in writes {
-            match write.value {
-                Some(value) => batch.insert(write.key, value),
-                None => batch.remove(write.key),
-            }
-        }
         let mut bytes = position.next.to_be_bytes().to_vec();
         bytes.extend(position.mark.into_iter().flatten());
-        batch.insert(&keys::POSITION, bytes);
-        self.database
-            .apply_batch(batch)
-            .map_err(|e| self.error(e))?;
-        sled_memory::free(count);
+        let mut recent = self.recent();
+        for write in writes {
+            recent.set(write.key, write.value);
+        }
+        recent.set(keys::POSITION.to_vec(), Some(bytes));
+        match recent.end_batch() {
+            true => self.give(&mut recent),
+            false => Ok(()),
+        }
+    }
+
+    /// Gives sled what it does not have yet, so that its own flushes take it.
+    ///
+    /// # Errors
+    /// [`Error::Database`], [`Error::Io`].
+    pub fn settle(&self) -> Result<(), Error> {
+        self.give(&mut self.recent())
+    }
+
+    fn give(&self, recent: &mut Recent) -> Result<(), Error> {
+        let (batch, count) = recent.batch();
+        if count > 0 {
+            self.database
+                .apply_batch(batch)
+                .map_err(|e| self.error(e))?;
+            recent.clear();
+            sled_memory::free(count);
+        }
         Ok(())
     }
 
@@ -203,11 +235,14 @@ impl Index {
 
     /// Removes everything.
     pub fn clear(&self) -> Result<(), Error> {
+        let mut recent = self.recent();
+        recent.clear();
         self.database.clear().map_err(|e| self.error(e))
     }
 
     /// Makes what was applied durable.
     pub fn flush(&self) -> Result<(), Error> {
+        self.settle()?;
         self.database.flush().map_err(|e| self.error(e))?;
         Ok(())
     }
@@ -299,10 +334,9 @@ mod tests {
             key: b"key".to_vec(),
             value: Some(b"kept".to_vec()),
         };
-        Index::open(folder.path())
-            .unwrap()
-            .apply(vec![write], Position::UNFINISHED)
-            .unwrap();
+        let index = Index::open(folder.path()).unwrap();
+        index.apply(vec![write], Position::UNFINISHED).unwrap();
+        index.close().unwrap();
         let leftover = folder.path().join("snap.0000000000000BAD.generating");
         fs::write(&leftover, b"half").unwrap();
         let index = Index::open(folder.path()).unwrap();

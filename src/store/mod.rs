@@ -37,9 +37,11 @@ mod lock;
 mod log;
 pub mod manifest;
 mod options;
+mod packed;
 mod place;
 mod probe;
 mod read;
+mod recent;
 mod rebuild;
 mod record;
 mod records;
@@ -68,7 +70,7 @@ pub use read::CommittedUnit;
 pub use rebuild::{From, Rebuilt, rebuild};
 pub use record::{Record, RecordKey};
 pub use records::{
-    Batch, Change, DivergenceRecord, JobRecord, Landed, ResultRecord, SpecRecord, TaskPlan,
+    Batch, Change, DivergenceRecord, FailedUnit, JobRecord, Landed, ResultRecord, SpecRecord, TaskPlan,
     TaskRecord, UnitRef, Value, Write,
 };
 pub use usage::Usage;

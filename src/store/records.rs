@@ -27,6 +27,12 @@ pub(super) struct Numbered {
     pub(super) value: Option<Value>,
     #[prost(uint64, tag = "2")]
     pub(super) number: u64,
+    /// The bytes, packed (`packed.rs`), instead of `value`. Stores of format 4 have this.
+    #[prost(bytes = "vec", optional, tag = "3")]
+    pub(super) packed: Option<Vec<u8>>,
+    /// Of packed ones: the first eight bytes of the bytes' digest.
+    #[prost(fixed64, tag = "4")]
+    pub(super) check: u64,
 }
 
 /// What never changes of a job, and is large.
@@ -71,6 +77,20 @@ pub struct JobRecord {
     /// The newest date of all that happened to it, in milliseconds since the Unix epoch.
     #[prost(uint64, tag = "10")]
     pub newest: u64,
+    /// The first failure of the newest stage that has one.
+    #[prost(message, optional, tag = "11")]
+    pub first_failure: Option<FailedUnit>,
+}
+
+/// Why a unit failed, for what is said of those that need it.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct FailedUnit {
+    /// The unit.
+    #[prost(uint64, tag = "1")]
+    pub unit: u64,
+    /// What its failure says, shortened.
+    #[prost(string, tag = "2")]
+    pub why: String,
 }
 
 /// A task as it was planned.

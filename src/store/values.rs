@@ -6,8 +6,10 @@ use std::time::Duration;
 use prost::Message;
 use uuid::Uuid;
 
+use super::formats::FORMAT;
+use super::packed::{pack, unpack};
 use super::records::Numbered;
-use super::{Change, Error, ResultRecord, Store, UnitRef, Value, Write, keys};
+use super::{Change, Error, Record, ResultRecord, Store, UnitRef, Value, Write, keys};
 use crate::objects::Digest;
 use crate::proto::v1;
 
@@ -63,11 +65,7 @@ impl Store {
             Change::Event(_, event) => event.encode_to_vec(),
             Change::Epoch(epoch) => epoch.to_be_bytes().to_vec(),
             Change::Model(_, model) => self.keep(&model.encode_to_vec())?.encode_to_vec(),
-            Change::Record(record) => Numbered {
-                value: Some(self.keep(&record.bytes)?),
-                number: record.number,
-            }
-            .encode_to_vec(),
+            Change::Record(record) => self.numbered_record(record)?.encode_to_vec(),
             Change::Removed(_) => return Ok(None),
         }))
     }
@@ -113,6 +111,36 @@ impl Store {
         Ok(Value {
             inline: None,
             digest: digest.to_string(),
+        })
+    }
+
+    /// Small bytes are packed in a store that has others' so already.
+    fn numbered_record(&self, record: &Record) -> Result<Numbered, Error> {
+        let (bytes, number) = (&record.bytes, record.number);
+        if self.format() < FORMAT || bytes.len() > INLINE_LIMIT {
+            return Ok(Numbered {
+                value: Some(self.keep(bytes)?),
+                number,
+                ..Numbered::default()
+            });
+        }
+        Ok(Numbered {
+            number,
+            packed: Some(pack(bytes)),
+            check: Digest::of(bytes).prefix(),
+            ..Numbered::default()
+        })
+    }
+
+    /// The bytes of a numbered record `key`, whose digest is checked.
+    pub(super) fn numbered_bytes(&self, key: &[u8], record: Numbered) -> Result<Vec<u8>, Error> {
+        let Some(packed) = record.packed else {
+            return self.value(key, record.value.unwrap_or_default());
+        };
+        let bytes = unpack(&packed).filter(|bytes| Digest::of(bytes).prefix() == record.check);
+        bytes.ok_or_else(|| Error::Damaged {
+            key: keys::printable(key),
+            what: "its bytes do not have its check: it was altered".to_owned(),
         })
     }
 

@@ -237,10 +237,7 @@ impl Store {
 
     pub(super) fn numbered(&self, key: &[u8], value: &[u8]) -> Result<(u64, Vec<u8>), Error> {
         let record: Numbered = decode(key, value)?;
-        Ok((
-            record.number,
-            self.value(key, record.value.unwrap_or_default())?,
-        ))
+        Ok((record.number, self.numbered_bytes(key, record)?))
     }
 
     /// Decodes a record of this file's kinds, gives the objects that it reaches to `reach`, and
@@ -266,11 +263,13 @@ impl Store {
             what,
         };
         let record: Numbered = decode(key, bytes)?;
-        let value = record.value.unwrap_or_default();
-        if value.inline.is_none() {
-            reach(Reach::Needed(digest_of(key, &value)?));
+        if record.packed.is_none() {
+            let value = record.value.clone().unwrap_or_default();
+            if value.inline.is_none() {
+                reach(Reach::Needed(digest_of(key, &value)?));
+            }
         }
-        let bytes = self.value(key, value)?;
+        let bytes = self.numbered_bytes(key, record)?;
         mentions(&bytes, &mut reach);
         // Edits and versions lie under the digest of their own bytes, behind the model's name.
         if matches!(key[0], keys::EDIT | keys::VERSION) {

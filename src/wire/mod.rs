@@ -10,7 +10,6 @@ mod eval;
 mod grid;
 pub mod names;
 mod outcome;
-mod text;
 mod words;
 
 pub use averages::{averages, averages_to_proto, peak};
@@ -20,5 +19,4 @@ pub use grid::{
     Error, SweptGrid, compat, compat_to_proto, engine, kind, kind_to_proto, without_scores,
 };
 pub use outcome::{not_finite, objects_of, out_of_range};
-pub use text::{LONGEST_MESSAGE, shortened};
 pub use words::{KINDS, class_name, job_kind, kind_name, named_kind};

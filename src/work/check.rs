@@ -7,10 +7,13 @@ use std::fmt::Display;
 use crate::datasets::corpus::LARGEST_FILE;
 use crate::objects::Digest;
 use crate::proto::v1;
+use crate::text;
 
 /// A field and what is wrong with it.
 pub type Violation = (String, String);
 
+/// Most bytes of a text of a request in a message.
+const TEXT: usize = 160;
 /// Most violations that one answer lists.
 pub const SHOWN: usize = 20;
 /// Longest prompt in bytes. No tokenizer makes fewer than one token of 64 bytes of text.
@@ -103,11 +106,7 @@ pub(super) fn corpus(field: &str, named: &v1::Corpus, wrong: &mut Wrong) {
     }
 }
 
-/// The beginning of a text, for a message.
+/// A text of a request, for a message.
 pub(super) fn shorten(text: &str) -> String {
-    let mut short: String = text.chars().take(80).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
+    text::cut(text, TEXT)
 }

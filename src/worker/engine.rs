@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::prepare::Prepared;
 use crate::proto::v1;
-use crate::wire::{LONGEST_MESSAGE, shortened};
+use crate::text;
 
 /// Computes the units of a lease.
 pub trait Engine: Send + 'static {
@@ -60,12 +60,15 @@ pub trait Sink {
     fn put(&mut self, bytes: &[u8]) -> Result<String, v1::Failure>;
 }
 
+/// Most bytes of a failure's message. It is kept once for every unit of a task, and shown in lists.
+const LONGEST_MESSAGE: usize = 4096;
+
 /// A failure of a class. Its message is cut to [`LONGEST_MESSAGE`]: an error may repeat a prompt of
 /// a mebibyte, and is the result of every unit that it keeps from having one.
 pub fn failure(class: v1::FailureClass, message: impl AsRef<str>) -> v1::Failure {
     v1::Failure {
         failure_class: class as i32,
-        message: shortened(message.as_ref(), LONGEST_MESSAGE).into_owned(),
+        message: text::cut(message.as_ref(), LONGEST_MESSAGE),
     }
 }
 

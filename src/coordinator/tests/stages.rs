@@ -163,3 +163,20 @@ fn a_result_of_another_fact_kind_or_shape_ends_the_stream_and_is_not_kept() {
         assert_eq!(counts(&world, id).units_done, 0);
     }
 }
+
+#[test]
+fn why_a_unit_failed_is_said_of_later_stages_also_after_a_restart() {
+    let (mut world, id) = submitted(Sort::Stats);
+    world.run(hello(0, 8));
+    world.commit(0, 0, true, false);
+    world.run(Step::End {
+        worker: 0,
+        failure: None,
+    });
+    world.restart();
+    world.finish();
+    assert_eq!(world.state(id), JobState::Failed);
+    let sum = world.task(id, 3);
+    let said = &sum.last_failure;
+    assert!(said.contains("this one needs it: unit "), "{said}");
+}

@@ -12,7 +12,7 @@ use super::units::Stopped;
 use crate::edit::{self, Error, Request, Step};
 use crate::proto::v1;
 use crate::stats::Moment;
-use crate::wire::shortened;
+use crate::text::cut;
 
 /// Most bytes of a fact's text in a message.
 const NAME_BYTES: usize = 160;
@@ -35,10 +35,10 @@ pub(super) fn first_request(asked: &v1::MassEditUnit) -> Result<Request, Stopped
 pub(super) fn name_of(task: &v1::EditTask) -> String {
     let request = task.request.clone().unwrap_or_default();
     let id = request.id.clone().map_or(String::new(), |id| {
-        format!("record {}, ", shortened(&id, NAME_BYTES))
+        format!("record {}, ", cut(&id, NAME_BYTES))
     });
     let text = Request::from(request).text();
-    format!("{id}{:?}", shortened(&text, NAME_BYTES))
+    format!("{id}{:?}", cut(&text, NAME_BYTES))
 }
 
 /// What became of a fact of an earlier edit, in words.
