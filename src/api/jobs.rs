@@ -386,7 +386,9 @@ impl JobService for Jobs {
         let id = job_id(&name)?;
         let explained = self
             .coordinator
-            .inspect_job(id, move |core| Some((core.explain(id)?, core.lacks_workers(id))))
+            .inspect_job(id, move |core| {
+                Some((core.explain(id)?, core.lacks_workers(id)))
+            })
             .await?;
         let (mut reasons, alone) = explained.ok_or_else(|| not_found(&name))?;
         if alone && let Some(refused) = self.coordinator.refused().said() {

@@ -24,7 +24,9 @@ impl LastRefused {
             text::cut(why, WHY).trim_end_matches('.')
         );
         // It is printed on terminals.
-        let printable = said.chars().map(|it| if it.is_control() { ' ' } else { it });
+        let printable = said
+            .chars()
+            .map(|it| if it.is_control() { ' ' } else { it });
         self.set(Some(printable.collect()));
     }
 

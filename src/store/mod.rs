@@ -41,8 +41,8 @@ mod packed;
 mod place;
 mod probe;
 mod read;
-mod recent;
 mod rebuild;
+mod recent;
 mod record;
 mod records;
 mod sled_memory;
@@ -70,8 +70,8 @@ pub use read::CommittedUnit;
 pub use rebuild::{From, Rebuilt, rebuild};
 pub use record::{Record, RecordKey};
 pub use records::{
-    Batch, Change, DivergenceRecord, FailedUnit, JobRecord, Landed, ResultRecord, SpecRecord, TaskPlan,
-    TaskRecord, UnitRef, Value, Write,
+    Batch, Change, DivergenceRecord, FailedUnit, JobRecord, Landed, ResultRecord, SpecRecord,
+    TaskPlan, TaskRecord, UnitRef, Value, Write,
 };
 pub use usage::Usage;
 pub use verify::{Problem, Report, verify};
