@@ -53,11 +53,19 @@ if [ $try = yes ]; then
   mkdir -p "$site/torch" "$site/torch-2.13.0.dist-info"
   ln -s "$(readlink -f .deps/libtorch/lib)" "$site/torch/lib"
   printf 'Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0\n' >"$site/torch-2.13.0.dist-info/METADATA"
-  echo stand-in >"$site/torch-2.13.0.dist-info/INSTALLER"
+  : >"$site/torch-2.13.0.dist-info/RECORD"
   "${pip[@]}" --find-links "$wheels" "palimpsest-lm[server]==$version"
   export HOME=$room PATH=$room/venv/bin:$PATH
   cd "$room"
   palimpsest --version
   palimpsest doctor
-  python "$OLDPWD/src/python/tests/first_trace.py" "$OLDPWD/tests/fixtures/llama"
+  python - "$OLDPWD/tests/fixtures/llama" <<'EOF'
+import sys
+import palimpsest as pal
+
+with pal.connect() as p:
+    prompt, subject = "The Eiffel Tower is located in the city of", "The Eiffel Tower"
+    sweep = p.import_model(sys.argv[1], "tiny").trace(prompt, subject=subject, samples=2)
+    print(sweep.grid(kind="mlp"))
+EOF
 fi

@@ -32,6 +32,12 @@ class Package(unittest.TestCase):
         )
         self.assertEqual(done.returncode, 0, done.stdout)
 
+    def test_the_types_of_messages_are_made_from_the_contract(self) -> None:
+        done = subprocess.run(
+            [sys.executable, PACKAGE / "stubs.py", "--check"], capture_output=True, text=True
+        )
+        self.assertEqual(done.returncode, 0, done.stdout)
+
     def test_the_version_is_the_programs(self) -> None:
         cargo = (ROOT / "Cargo.toml").read_text()
         found = re.search(r'^version = "(.*)"', cargo, re.MULTILINE)

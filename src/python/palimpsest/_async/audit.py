@@ -221,7 +221,7 @@ def _leaf(entry: AuditEntry) -> bytes:
 
 
 def _previous(entry: AuditEntry) -> bytes:
-    return bytes(v1.AuditEntry.FromString(entry.leaf).previous_root)
+    return bytes(v1.AuditEntry.FromString(entry.leaf or b"").previous_root)
 
 
 def _checkpoint(message: Any) -> Checkpoint:

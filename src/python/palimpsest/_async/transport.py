@@ -153,5 +153,5 @@ class AsyncTransport:
 def _pieces(digest: str, data: bytes, start: int) -> Any:
     places = range(start, len(data), PIECE) or (start,)
     for n, at in enumerate(places):
-        first = {"digest": digest, "size": len(data)} if n == 0 else {}
+        first: dict[str, Any] = {"digest": digest, "size": len(data)} if n == 0 else {}
         yield v1.WriteObjectRequest(offset=at, data=data[at : at + PIECE], **first)
