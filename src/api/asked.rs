@@ -5,7 +5,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::status::{Reason, failed_precondition, invalid_argument, invalid_fields};
-use super::{models, statistics, versions};
+use super::{models, statistics, versions, without};
 use crate::coordinator::{self, NewJob};
 use crate::objects::Digest;
 use crate::proto::v1::{EditGates, Job, Model, RefKind};
@@ -68,7 +68,7 @@ impl Asked {
     ) -> Result<NewJob, Status> {
         let Self {
             mut job,
-            items,
+            mut items,
             digest,
         } = self;
         stored_corpus(&job, store)?;
@@ -93,7 +93,12 @@ impl Asked {
                 }
             }
             if let Some(spec) = work.mass_edit() {
-                statistics::resolve_mass(store, &model, &name, &asked_version, spec)?;
+                match spec.without.is_some() {
+                    true => items = without::resolve(history, &asked_version, spec)?,
+                    false => {
+                        statistics::resolve_mass(store, &model, &name, &asked_version, spec)?;
+                    }
+                }
                 let asked = spec.gates.get_or_insert_default();
                 *asked = work::strictest(asked, gates);
             }

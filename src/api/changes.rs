@@ -266,7 +266,8 @@ impl Versions {
                     "" => history.find(MAIN)?,
                     name => history.manifest(digest_of(name))?,
                 };
-                let edit = version::rejected(history, &*bases.open(model)?, &parent, edit, &by)?;
+                let edit =
+                    version::rejected(history, &*bases.open(model)?, &parent, None, edit, &by)?;
                 Ok((edit, model.digest.clone()))
             })
             .await?;

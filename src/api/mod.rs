@@ -29,6 +29,7 @@ mod store;
 #[allow(clippy::unwrap_used)]
 mod tests;
 mod versions;
+mod without;
 mod workers;
 
 /// Runs what waits for the disk where it holds up nobody.

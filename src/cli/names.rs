@@ -170,6 +170,8 @@ pub fn edit_to_json(edit: &v1::Edit) -> serde_json::Value {
         })).collect::<Vec<_>>(),
         "base": edit.base,
         "based_on": edit.based_on,
+        "replaces": edit.replaces,
+        "left_out": edit.left_out.iter().map(request).collect::<Vec<_>>(),
         "author": edit.author,
         "time": timestamp(edit.create_time.as_ref()),
         "why": edit.why,

@@ -91,6 +91,8 @@ struct Due {
     etag: String,
     rebase: bool,
     gates: v1::EditGates,
+    /// The edit in whose place it stands, by its digest; empty where it is one more.
+    replaces: String,
     why: String,
     principal: String,
     request_digest: String,
@@ -125,6 +127,7 @@ impl Core {
             etag: first.to_owned(),
             rebase: landing.rebase,
             gates: work::strictest(&landing.gates, &self.limits.gates),
+            replaces: digest_of(landing.replaces).to_owned(),
             why: landing.why.to_owned(),
             principal: job.principal.clone(),
             request_digest: job.request_digest.clone(),
@@ -231,13 +234,20 @@ fn due_to_judged(
     let base = bases.open(&model)?;
     let mut edit = judged(edit, &due.gates);
     edit.job = format!("jobs/{}", due.job);
+    let replaced = match due.replaces.as_str() {
+        "" => None,
+        id => Some(history.edit(id)?),
+    };
     Ok(match edit.state() {
         v1::EditState::Rejected => {
-            let kept = version::rejected(history, &base, &parent, edit, by)?;
+            let kept = version::rejected(history, &base, &parent, replaced.as_ref(), edit, by)?;
             Judged::Rejected(Box::new(kept))
         }
         _ => {
-            let draft = VersionDraft::edit(history, &base, &parent, edit, by)?;
+            let draft = match &replaced {
+                None => VersionDraft::edit(history, &base, &parent, edit, by)?,
+                Some(old) => VersionDraft::replace(history, &base, &parent, old, edit, by)?,
+            };
             Judged::Accepted(Box::new(draft))
         }
     })
@@ -277,12 +287,18 @@ fn land(
     let history = History::new(turn.store(), due.model_id(), &due.model.digest);
     let mut entry = EntryDraft {
         principal: due.principal.clone(),
-        action: "edits.create".to_owned(),
+        action: match due.replaces.is_empty() {
+            true => "edits.create".to_owned(),
+            false => "edits.revert".to_owned(),
+        },
         request_digest: due.request_digest.clone(),
         why: due.why.clone(),
         detail: format!("jobs/{} unit {}", due.job, commit.unit),
         ..EntryDraft::default()
     };
+    if !due.replaces.is_empty() {
+        entry.detail += &format!(", facts of edit {}", due.replaces);
+    }
     let (landed, changes) = match judged {
         Judged::Rejected(edit) => {
             entry.resource.clone_from(&edit.name);

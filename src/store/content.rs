@@ -60,6 +60,15 @@ impl Content {
         made
     }
 
+    /// With another edit in this place.
+    pub fn replaced(&self, place: usize, edit: Digest, changed: &[v1::version::Matrix]) -> Self {
+        let mut made = self.clone();
+        made.edits[place] = edit;
+        made.list = come_to(&made.edits);
+        made.change(changed);
+        made
+    }
+
     /// A version that has this, with its edits and matrices, as answers have it. More than so many
     /// edits are only counted.
     pub fn fill(&self, version: v1::Version, most: usize) -> v1::Version {
@@ -112,6 +121,14 @@ impl Content {
             (VersionKind::Edit | VersionKind::CherryPick, None) => self.edits.push(edit),
             (VersionKind::Revert, Some(place)) => {
                 self.edits.remove(place);
+            }
+            (VersionKind::Replace, None) => {
+                let replaced = parsed(&version.replaced_edit)?;
+                let place = self.edits.iter().position(|other| *other == replaced);
+                let place = place.ok_or_else(|| {
+                    format!("{edit} replaces {replaced}, which its parent does not have")
+                })?;
+                self.edits[place] = edit;
             }
             (kind, _) => {
                 let what = format!("{} of {edit} does not fit its parent", kind.as_str_name());

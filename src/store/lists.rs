@@ -55,9 +55,11 @@ impl Store {
                 .apply(version)
                 .map_err(|what| damaged(version, what))?;
         }
-        content.list = match steps.iter().any(|it| it.kind() == VersionKind::Revert) {
-            true => come_to(&content.edits),
-            false => {
+        let only_adds =
+            |it: &v1::Version| matches!(it.kind(), VersionKind::Edit | VersionKind::CherryPick);
+        content.list = match steps.iter().all(only_adds) {
+            false => come_to(&content.edits),
+            true => {
                 let added = content.edits[before..].iter();
                 added.fold(content.list, |list, edit| one_more(&list, edit))
             }

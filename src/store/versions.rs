@@ -309,5 +309,9 @@ impl Store {
 /// The digests of the objects that an edit is made of.
 fn objects_of(edit: v1::Edit) -> impl Iterator<Item = String> {
     let factors = edit.factors.into_iter().map(|factor| factor.digest);
-    factors.chain(edit.keys.into_iter().map(|keys| keys.digest))
+    let keys = edit.keys.into_iter().map(|keys| keys.digest);
+    let solves = edit.solves.into_iter();
+    factors
+        .chain(keys)
+        .chain(solves.flat_map(|solve| [solve.keys, solve.residuals]))
 }

@@ -5,43 +5,16 @@
 //! [`RefMovement::records`] is the short part: whoever serialises changes calls it when nothing else
 //! can move, and writes what it gives in one batch.
 
-use std::sync::Arc;
-
-use prost_types::Timestamp;
-
 use super::history::{digest_of, etag, is_digest_like, movements, number_of, short};
-use super::stacked::{factor, factors_of};
-use super::sums::ByName;
+use super::kept::rows_of;
+use super::made::{Authorship, Made, VersionDraft};
+use super::stacked::factor;
 use super::whole::Whole;
-use super::{Base, Error, Factor, History, built_on, stacked};
-use super::{edit_id, edit_name, ref_name, version_id, version_name};
+use super::{Base, Error, Factor, History, built_on};
+use super::{edit_id, edit_name, ref_name};
 use crate::objects::Digest;
 use crate::proto::v1::{self, RefKind, VersionKind};
-use crate::store::{Change, Content, Record};
-
-/// Who makes a version, when and why.
-#[derive(Clone, Debug, Default)]
-pub struct Authorship {
-    /// Who.
-    pub author: String,
-    /// When.
-    pub time: Option<Timestamp>,
-    /// Why, in their words.
-    pub why: String,
-    /// BLAKE3 of the request.
-    pub request_digest: String,
-}
-
-/// A version that nothing points at yet.
-#[derive(Clone, Debug)]
-pub struct VersionDraft {
-    /// The version, as it is stored: its parent, and what it adds to it.
-    pub version: v1::Version,
-    /// What it has.
-    pub content: Arc<Content>,
-    /// The edit that came with it; none when its edits are stored already.
-    pub edit: Option<v1::Edit>,
-}
+use crate::store::{Change, Record};
 
 impl VersionDraft {
     /// The version with an edit more, which is completed here: base, author, identity. Its
@@ -57,7 +30,7 @@ impl VersionDraft {
         mut edit: v1::Edit,
         by: &Authorship,
     ) -> Result<Self, Error> {
-        complete(history, base, parent, &mut edit, by)?;
+        complete(history, base, parent, None, &mut edit, by)?;
         edit.state = v1::EditState::Accepted as i32;
         edit.failed_gates.clear();
         let id = edit_id(&edit);
@@ -81,17 +54,46 @@ impl VersionDraft {
         by: &Authorship,
     ) -> Result<Self, Error> {
         let made = Made::by(history, base, parent, VersionKind::Revert, by)?;
-        let id: Digest = digest_of(&edit.name).parse()?;
-        let at = made.before.edits.iter().position(|other| *other == id);
-        let at = at.ok_or_else(|| Error::NotThere {
-            edit: short(digest_of(&edit.name)).to_owned(),
-            version: short(digest_of(&parent.name)).to_owned(),
-        })?;
-        let later = built_on::later(history, &made.before, at)?;
+        let at = place(&made, digest_of(&edit.name), parent)?;
+        let later = built_on::later(history, &made.before, at, edit)?;
         let mut draft = made.without(at, edit)?;
-        draft.version.warnings = built_on::warnings(digest_of(&edit.name), &later);
+        let id = digest_of(&edit.name);
+        draft.version.warnings = built_on::warnings(id, "was reverted", &later);
         draft.name(history);
         Ok(draft)
+    }
+
+    /// The version with an edit in the place of one of its edits, of which it has some facts. It is
+    /// of the version that the first one was computed on. It is completed here, as by
+    /// [`VersionDraft::edit`].
+    ///
+    /// # Errors
+    /// [`Error::NotThere`]; those of [`VersionDraft::edit`].
+    pub fn replace(
+        history: History<'_>,
+        base: &Base,
+        parent: &v1::Version,
+        old: &v1::Edit,
+        mut edit: v1::Edit,
+        by: &Authorship,
+    ) -> Result<Self, Error> {
+        let made = Made::by(history, base, parent, VersionKind::Replace, by)?;
+        let before = digest_of(&old.name);
+        let at = place(&made, before, parent)?;
+        complete(history, base, parent, Some(old), &mut edit, by)?;
+        edit.state = v1::EditState::Accepted as i32;
+        edit.failed_gates.clear();
+        let id = edit_id(&edit);
+        edit.name = edit_name(history.model(), &id.to_string());
+        let later = built_on::later(history, &made.before, at, old)?;
+        let mut draft = made.replaced(at, old, id, &edit)?;
+        let how = "was computed again without some of its facts";
+        draft.version.warnings = built_on::warnings(before, how, &later);
+        draft.name(history);
+        Ok(Self {
+            edit: Some(edit),
+            ..draft
+        })
     }
 
     /// The version with an edit of another line more.
@@ -128,19 +130,36 @@ impl VersionDraft {
         draft.name(history);
         Ok(draft)
     }
-
-    fn name(&mut self, history: History<'_>) {
-        let id = version_id(&self.version).to_string();
-        self.version.name = version_name(history.model(), &id);
-        history.store().remember(&id, &self.content);
-    }
 }
 
-/// Completes an edit and stores its factors' numbers as objects.
+/// Where an edit stands in the version that another one is made of.
+fn place(made: &Made<'_>, edit: &str, parent: &v1::Version) -> Result<usize, Error> {
+    let id: Digest = edit.parse()?;
+    let at = made.before.edits.iter().position(|other| *other == id);
+    at.ok_or_else(|| Error::NotThere {
+        edit: short(edit).to_owned(),
+        version: short(digest_of(&parent.name)).to_owned(),
+    })
+}
+
+/// Says of an edit in whose place it stands, and without which of its facts.
+fn stands_for(edit: &mut v1::Edit, old: &v1::Edit) {
+    digest_of(&old.name).clone_into(&mut edit.replaces);
+    edit.based_on.clone_from(&old.based_on);
+    // What it has is in the order of the first one.
+    let mut kept = edit.requests.iter().peekable();
+    let facts = old.requests.iter();
+    let left_out = facts.filter(|fact| kept.next_if_eq(fact).is_none());
+    edit.left_out = left_out.cloned().collect();
+}
+
+/// Completes an edit, which stands in the place of another or of none, and stores its factors'
+/// numbers as objects.
 fn complete(
     history: History<'_>,
     base: &Base,
     parent: &v1::Version,
+    old: Option<&v1::Edit>,
     edit: &mut v1::Edit,
     by: &Authorship,
 ) -> Result<(), Error> {
@@ -209,23 +228,29 @@ fn complete(
         base.check(&Factor::from_proto(described, &data)?)?;
         history.store().objects().put(&data)?;
     }
-    for keys in &edit.keys {
-        let size = keys.inner.checked_mul(u64::from(keys.columns));
-        let size = size.and_then(|numbers| numbers.checked_mul(4));
-        let digest: Digest = keys.digest.parse()?;
+    for rows in rows_of(edit) {
+        let digest: Digest = rows.digest.parse()?;
         let found = history.store().objects().durable_size(&digest)?;
-        if found.is_none() || found != size {
+        if found.is_none() || found != rows.bytes() {
             let problem = format!(
-                "the object {digest} is not stored with {} keys of {} numbers",
-                keys.columns, keys.inner
+                "the object {digest} is not stored with {} rows of {} numbers",
+                rows.rows, rows.numbers
             );
-            return Err(field("edit.keys", problem));
+            return Err(field(rows.field, problem));
+        }
+    }
+    match old {
+        Some(old) => stands_for(edit, old),
+        None => {
+            edit.replaces.clear();
+            edit.left_out.clear();
         }
     }
     Ok(())
 }
 
-/// A rejected edit, complete, with the record that keeps it: no ref moves.
+/// A rejected edit, complete, with the record that keeps it: no ref moves. `old` is the edit in whose
+/// place it would have stood.
 ///
 /// # Errors
 /// As [`VersionDraft::edit`].
@@ -233,123 +258,14 @@ pub fn rejected(
     history: History<'_>,
     base: &Base,
     parent: &v1::Version,
+    old: Option<&v1::Edit>,
     mut edit: v1::Edit,
     by: &Authorship,
 ) -> Result<v1::Edit, Error> {
-    complete(history, base, parent, &mut edit, by)?;
+    complete(history, base, parent, old, &mut edit, by)?;
     edit.state = v1::EditState::Rejected as i32;
     edit.name = edit_name(history.model(), &edit_id(&edit).to_string());
     Ok(edit)
-}
-
-/// A version that is being made.
-struct Made<'a> {
-    history: History<'a>,
-    base: &'a Base,
-    parent: &'a v1::Version,
-    /// What the parent has.
-    before: Arc<Content>,
-    kind: VersionKind,
-    by: &'a Authorship,
-}
-
-impl<'a> Made<'a> {
-    fn by(
-        history: History<'a>,
-        base: &'a Base,
-        parent: &'a v1::Version,
-        kind: VersionKind,
-        by: &'a Authorship,
-    ) -> Result<Self, Error> {
-        Ok(Self {
-            before: history.content(parent)?,
-            history,
-            base,
-            parent,
-            kind,
-            by,
-        })
-    }
-
-    /// With an edit more: what it touches is its parent's, with its factors on it.
-    fn with(self, id: Digest, edit: &v1::Edit) -> Result<VersionDraft, Error> {
-        if self.before.edits.contains(&id) {
-            return Err(Error::AlreadyThere {
-                edit: short(&id.to_string()).to_owned(),
-                version: short(digest_of(&self.parent.name)).to_owned(),
-            });
-        }
-        let added = factors_of(self.history.store(), edit)?;
-        let touched = stacked::with_factors(self.history, self.base, &self.before, &added)?;
-        let mut changed = Vec::with_capacity(touched.len());
-        for (tensor, sum) in &touched {
-            changed.push(self.base.described(tensor, &sum.matrix()?)?);
-        }
-        let content = self.before.with(id, &changed);
-        self.draft(id, content, changed, touched)
-    }
-
-    /// Without the edit in this place: what it touches is made again from the base.
-    fn without(self, at: usize, edit: &v1::Edit) -> Result<VersionDraft, Error> {
-        let (id, all) = (self.before.edits[at], &self.before.matrices);
-        let mut tensors: Vec<&str> = edit
-            .factors
-            .iter()
-            .map(|it| it.tensor_name.as_str())
-            .collect();
-        tensors.sort_unstable();
-        let mut content = self.before.without(at, &[]);
-        let (mut changed, mut touched) = (Vec::new(), ByName::new());
-        let mut left = stacked::touched(self.history, &content, &tensors)?;
-        for tensor in tensors {
-            let gone = all.get(tensor).map(|matrix| v1::version::Matrix {
-                digest: String::new(),
-                ..matrix.clone()
-            });
-            let Some(described) = left.remove(tensor) else {
-                // It is the base's own again.
-                changed.extend(gone);
-                continue;
-            };
-            let sum = stacked::stacked(self.history, self.base, tensor, &described)?;
-            changed.push(self.base.described(tensor, &sum.matrix()?)?);
-            touched.insert(tensor.to_owned(), Arc::new(sum));
-        }
-        content.change(&changed);
-        self.draft(id, content, changed, touched)
-    }
-
-    fn draft(
-        self,
-        subject: Digest,
-        content: Content,
-        changed: Vec<v1::version::Matrix>,
-        touched: ByName,
-    ) -> Result<VersionDraft, Error> {
-        let (history, by) = (self.history, self.by);
-        let gone = changed.iter().filter(|it| it.digest.is_empty());
-        let gone: Vec<String> = gone.map(|it| it.tensor_name.clone()).collect();
-        stacked::carry_on(self.base, &self.before, content.list, touched, &gone);
-        let version = v1::Version {
-            base: history.base_digest().to_owned(),
-            parent: digest_of(&self.parent.name).to_owned(),
-            author: by.author.clone(),
-            create_time: by.time,
-            request_digest: by.request_digest.clone(),
-            kind: self.kind as i32,
-            subject_edit: subject.to_string(),
-            why: by.why.clone(),
-            ..Default::default()
-        };
-        let store = history.store();
-        let mut draft = VersionDraft {
-            version: store.formed(history.model(), version, &content, changed)?,
-            content: Arc::new(content),
-            edit: None,
-        };
-        draft.name(history);
-        Ok(draft)
-    }
 }
 
 /// Where a ref is expected before it moves.

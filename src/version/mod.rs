@@ -17,6 +17,8 @@ mod error;
 pub mod export;
 mod factor;
 mod history;
+mod kept;
+mod made;
 mod materialise;
 mod stacked;
 mod sums;
@@ -30,13 +32,13 @@ pub use crate::store::manifest::{
 };
 pub use base::{Base, by_tensor};
 pub use bases::Bases;
-pub use commit::{
-    Authorship, Expected, MovedRef, RefMovement, VersionDraft, create_ref, edit_changes, rejected,
-};
+pub use commit::{Expected, MovedRef, RefMovement, create_ref, edit_changes, rejected};
 pub use difference::relative_norm;
 pub use error::Error;
 pub use factor::Factor;
 pub use history::{History, MAIN, digest_of, short};
+pub use kept::{Rows, keys_of, rows_of, rows_of_solve};
+pub use made::{Authorship, VersionDraft};
 pub use materialise::{Matrix, materialise};
 pub use stacked::factors;
 pub use whole::{Whole, WholeVersions, check_whole};

@@ -43,7 +43,7 @@ pub(super) fn sums<'a>(
     }
     // One that no edit touches is the base's own.
     let mut described = match wanted.iter().any(|&it| content.matrices.contains_key(it)) {
-        true => touched(history, content, &wanted)?,
+        true => touched(history, &content.edits, &wanted)?,
         false => BTreeMap::new(),
     };
     let mut made = ByName::new();
@@ -61,11 +61,11 @@ pub(super) fn sums<'a>(
 /// touches are left out.
 pub(super) fn touched<'a>(
     history: History<'_>,
-    content: &Content,
+    edits: &[Digest],
     tensors: &[&'a str],
 ) -> Result<BTreeMap<&'a str, Vec<v1::LowRankFactor>>, Error> {
     let mut found: BTreeMap<&str, Vec<v1::LowRankFactor>> = BTreeMap::new();
-    for edit in &content.edits {
+    for edit in edits {
         for described in history.edit_of(edit)?.factors {
             let tensor = tensors.iter().find(|&&it| it == described.tensor_name);
             if let Some(tensor) = tensor {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::history::{digest_of, short};
+use super::kept::rows_of;
 use super::{Error, Factor, History};
 use crate::objects::Digest;
 use crate::proto::v1;
@@ -82,6 +83,13 @@ fn check_edits(history: History<'_>, version: &v1::Version, edits: &[Digest]) ->
             let size = history.store().objects().size(&digest)?;
             if size.is_none() || size != Factor::bytes(described) {
                 return Err(missing("the factor", &described.digest));
+            }
+        }
+        for rows in rows_of(&edit) {
+            let digest: Digest = rows.digest.parse()?;
+            let size = history.store().objects().size(&digest)?;
+            if size.is_none() || size != rows.bytes() {
+                return Err(missing("what an edit keeps,", rows.digest));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{EditProbe, EditStep, EvalMeasure, NamedNumber, model};
-use crate::version::Factor;
+use crate::version::{Factor, keys_of, rows_of_solve};
 
 /// The first number of a result that is none, by its field: an infinity or NaN. Such a number
 /// cannot be averaged, drawn or written as JSON, and says only that the arithmetic left its range.
@@ -147,9 +147,11 @@ pub fn objects_of(outcome: &Outcome) -> Vec<(String, u64)> {
         Outcome::MassEditSolved(solved) => {
             let size = |factor| Factor::bytes(factor).unwrap_or(u64::MAX);
             let change = solved.factor.iter();
-            change
-                .map(|factor| (factor.digest.clone(), size(factor)))
-                .collect()
+            let change = change.map(|factor| (factor.digest.clone(), size(factor)));
+            let rows = solved.solve.iter().flat_map(rows_of_solve);
+            let rows = rows.chain(solved.keys.iter().map(keys_of));
+            let rows = rows.map(|it| (it.digest.to_owned(), it.bytes().unwrap_or(u64::MAX)));
+            change.chain(rows).collect()
         }
         // What an edit is made of is looked at where it becomes a version.
         _ => Vec::new(),

@@ -176,6 +176,7 @@ impl Work for v1::EditSpec {
             rebase: self.rebase,
             why: &self.why,
             gates: self.gates.unwrap_or_default(),
+            replaces: "",
         })
     }
 }

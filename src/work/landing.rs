@@ -15,4 +15,6 @@ pub struct Landing<'a> {
     pub why: &'a str,
     /// What it must pass.
     pub gates: v1::EditGates,
+    /// The edit of the version in whose place it stands, by its name; empty where it is one more.
+    pub replaces: &'a str,
 }

@@ -14,7 +14,7 @@ use crate::edit::Method;
 use crate::objects::{self, Digest, Pin};
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, lease::Settings, leased_unit::Spec as Unit};
-use crate::version::{Factor, base_version};
+use crate::version::{Factor, Rows, base_version, keys_of, rows_of_solve};
 use crate::wire::names;
 
 /// Most bytes of a part of a corpus, as the contract says.
@@ -78,6 +78,19 @@ pub struct MassInputs {
     pub earlier: Vec<v1::Edit>,
     /// The keys that they keep.
     pub kept: Vec<KeptKeys>,
+    /// What an edit keeps of the layer that is solved, of whose facts some are taken out.
+    pub replaced: KeptRows,
+}
+
+/// What an edit keeps of a layer, row by row as little-endian singles.
+#[derive(Debug, Default)]
+pub struct KeptRows {
+    /// `[columns, inner]`.
+    pub keys: Vec<u8>,
+    /// `[columns, width]`.
+    pub residuals: Vec<u8>,
+    /// The keys that later edits leave alone, `[columns, inner]`; none where it keeps none.
+    pub protected: Option<Vec<u8>>,
 }
 
 /// Keys of an edit at a layer.
@@ -249,8 +262,15 @@ async fn mass_inputs(
             let named = statistics_of_layer(spec, layer)?;
             ready.statistics = Some(statistics(fetcher, &named, &mut ready.pins).await?);
             let keeps = spec.method.parse::<Method>().is_ok_and(Method::keeps_keys);
+            let replaced = spec.without.as_ref();
             if let Some(layer) = layer.filter(|_| keeps) {
-                past_keys(fetcher, lease, layer, &mut ready.mass).await?;
+                // Of the version that the facts were, or are, written on.
+                let version = replaced.map_or(&lease.version, |it| &it.based_on);
+                past_keys(fetcher, version, layer, &mut ready.mass).await?;
+            }
+            if let (Some(layer), Some(replaced)) = (layer, replaced) {
+                let kept = kept_rows(fetcher, replaced, layer).await;
+                ready.mass.replaced = kept.map_err(failed)?;
             }
         }
     }
@@ -371,20 +391,46 @@ async fn factor_of(fetcher: &Fetcher, described: &v1::LowRankFactor) -> Result<F
     Factor::from_proto(described, &data).map_err(|error| error.to_string())
 }
 
-/// The keys that the edits of a lease's version keep of a layer, in the order of the edits.
+/// What an edit keeps of a layer, of whose facts some are taken out.
+async fn kept_rows(
+    fetcher: &Fetcher,
+    replaced: &v1::mass_edit_spec::Without,
+    layer: u32,
+) -> Result<KeptRows, String> {
+    let read = async |rows: Rows<'_>| {
+        let digest: Digest = (rows.digest.parse()).map_err(|e: objects::Error| e.to_string())?;
+        let size = rows.bytes().ok_or("what an edit keeps has no size")?;
+        let read = fetcher.read(digest, size).await;
+        read.map_err(|error| error.to_string())
+    };
+    let solve = replaced.solves.iter().find(|solve| solve.layer == layer);
+    let solve = solve.ok_or_else(|| format!("the edit keeps nothing of layer {layer}"))?;
+    let [keys, residuals] = rows_of_solve(solve);
+    let protected = replaced.keys.iter().find(|keys| keys.layer == layer);
+    Ok(KeptRows {
+        keys: read(keys).await?,
+        residuals: read(residuals).await?,
+        protected: match protected {
+            Some(keys) => Some(read(keys_of(keys)).await?),
+            None => None,
+        },
+    })
+}
+
+/// The keys that the edits of a version keep of a layer, in the order of the edits.
 async fn past_keys(
     fetcher: &Fetcher,
-    lease: &v1::Lease,
+    version: &str,
     layer: u32,
     inputs: &mut MassInputs,
 ) -> Result<(), Error> {
     let failed = |problem: String| Error::Earlier { problem };
     let object = |error: objects::Error| failed(error.to_string());
     let told = |status: tonic::Status| failed(status.message().to_owned());
-    if lease.version.is_empty() {
+    if version.is_empty() {
         return Ok(());
     }
-    for edit in fetcher.edits(&lease.version).await.map_err(told)? {
+    for edit in fetcher.edits(version).await.map_err(told)? {
         let touches = edit.factors.iter().any(|factor| factor.layer == layer);
         let keys = edit.keys.iter().find(|keys| keys.layer == layer);
         inputs.without_keys += usize::from(touches && keys.is_none());

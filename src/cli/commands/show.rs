@@ -143,7 +143,11 @@ fn edit_text(edit: &v1::Edit, json: bool) -> anyhow::Result<()> {
     for gate in &edit.failed_gates {
         line("failed", gate)?;
     }
-    for request in &edit.requests {
+    for (n, request) in edit.requests.iter().enumerate() {
+        if edit.requests.len() > 1 {
+            let id = request.id.as_deref().map(|id| format!(", id {id}"));
+            line("fact", &format!("#{n}{}", id.unwrap_or_default()))?;
+        }
         line("prompt", &request.prompt)?;
         line("subject", &request.subject)?;
         line("new answer", request.target_new.trim())?;
@@ -158,6 +162,10 @@ fn edit_text(edit: &v1::Edit, json: bool) -> anyhow::Result<()> {
     line("method", &edit.method)?;
     line("layer", &edit.layer_choice)?;
     line("based on", names::full(&edit.based_on))?;
+    line("stands for", &edit.replaces)?;
+    for fact in &edit.left_out {
+        line("without", &names::request(fact))?;
+    }
     line("author", &edit.author)?;
     line("time", &output::time(edit.create_time.as_ref()))?;
     line("why", &edit.why)?;

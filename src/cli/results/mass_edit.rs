@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::mass_check;
+use super::{mass_check, mass_without};
 
 use crate::cli::{names, output};
 use crate::plot::table::{Align, Table};
@@ -20,13 +20,20 @@ pub fn print(results: &[v1::UnitResult], as_json: bool) -> anyhow::Result<()> {
     // What an edit has among its warnings is not said twice.
     let mut checks_only = true;
     let (mut failed, mut last) = (0, "");
+    let facts = || {
+        let outcomes = results.iter().map(|result| &result.outcome);
+        outcomes.filter_map(|outcome| match outcome {
+            Some(Outcome::MassEditFact(fact)) => Some(fact),
+            _ => None,
+        })
+    };
     for result in results {
         match &result.outcome {
             Some(Outcome::Edit(outcome)) => {
                 checks_only = false;
                 match as_json {
                     true => output::json(&edit_json(outcome))?,
-                    false => print_edit(outcome)?,
+                    false => print_edit(outcome, facts())?,
                 }
             }
             Some(Outcome::MassEditFact(fact)) if as_json => output::json(&fact_json(fact))?,
@@ -50,7 +57,10 @@ pub fn print(results: &[v1::UnitResult], as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_edit(outcome: &v1::EditOutcome) -> anyhow::Result<()> {
+fn print_edit<'a>(
+    outcome: &v1::EditOutcome,
+    facts: impl Iterator<Item = &'a v1::MassEditFact>,
+) -> anyhow::Result<()> {
     let edit = outcome.edit.clone().unwrap_or_default();
     let figure = |key: &str| {
         edit.figures
@@ -66,6 +76,7 @@ fn print_edit(outcome: &v1::EditOutcome) -> anyhow::Result<()> {
         )
     });
     show!("{} facts by {}{batch}", edit.requests.len(), edit.method)?;
+    mass_without::print(&edit, facts)?;
     let mut scores = Table::new(&[
         ("", Align::Left),
         ("BEFORE", Align::Right),
@@ -111,7 +122,10 @@ fn print_edit(outcome: &v1::EditOutcome) -> anyhow::Result<()> {
                 0 => "whole".to_owned(),
                 rank => rank.to_string(),
             },
-            number("norm"),
+            match of("norm.before") {
+                Some(before) => format!("{}, {before:.3} before", number("norm")),
+                None => number("norm"),
+            },
             number("relative_norm"),
             number("share.mean"),
             number("share.least"),
@@ -194,6 +208,7 @@ fn edit_json(outcome: &v1::EditOutcome) -> serde_json::Value {
         "accepted": edit.failed_gates.is_empty(), "failed_gates": edit.failed_gates, "warnings": edit.warnings,
         "edit": some(&edit.name), "version": some(&outcome.version), "figures": numbers(&edit.figures),
         "overwritten": outcome.overwritten.iter().map(mass_check::overwritten_json).collect::<Vec<_>>(),
+        "replaces": some(&edit.replaces), "left_out": edit.left_out.len(),
     })
 }
 

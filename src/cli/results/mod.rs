@@ -8,6 +8,7 @@ mod evaluation;
 mod generate;
 mod mass_check;
 pub mod mass_edit;
+mod mass_without;
 mod stats;
 mod trace;
 

@@ -17,7 +17,12 @@ const TARGET_LIMIT: usize = 160;
 
 impl v1::MassEditSpec {
     /// Puts the facts of each batch in order, and says where groups and batches begin.
+    ///
+    /// Where facts are taken out of an edit, they are in its order.
     pub(in crate::work) fn arrange(&mut self) {
+        if self.without.is_some() {
+            return;
+        }
         let size = match self.batch {
             Some(size) if size > 0 => size as usize,
             _ => self.tasks.len().max(1),
@@ -99,7 +104,7 @@ impl v1::MassEditSpec {
 }
 
 /// A fact as messages name it.
-fn named(request: &v1::EditRequest) -> String {
+pub(super) fn named(request: &v1::EditRequest) -> String {
     let text = request.prompt.replacen("{}", &request.subject, 1);
     let text = format!(
         "{:?} -> {:?}",

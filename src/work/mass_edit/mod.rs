@@ -7,12 +7,18 @@
 //! of a batch whose text is the same up to the subject's end: they have one key, and so one target.
 //! Groups and their facts are in the order of their digests, so that the order of a request decides
 //! nothing.
+//!
+//! Facts are taken out of an edit that keeps what it was solved from in three stages: every layer is
+//! solved without them; all facts are measured; and the edit, which stands in the place of the
+//! first.
 
+mod chosen;
 mod facts;
 mod plan;
 mod reuse;
 #[cfg(test)]
 mod tests;
+mod without;
 
 use std::mem::take;
 use std::ops::Range;
@@ -140,13 +146,21 @@ impl Work for v1::MassEditSpec {
         self.contexts.clear();
         self.groups.clear();
         self.batches.clear();
+        if let Some(without) = &mut self.without {
+            without.shorten();
+        }
     }
 
     fn check(&mut self, items: &Items, wrong: &mut Wrong) {
-        if items.is_empty() {
-            wrong.say("job.mass_edit.tasks", "there are none: give at least one");
+        match self.without.is_some() {
+            true => self.check_without(items, wrong),
+            false => {
+                if items.is_empty() {
+                    wrong.say("job.mass_edit.tasks", "there are none: give at least one");
+                }
+                self.check_method(wrong);
+            }
         }
-        self.check_method(wrong);
         self.check_layers(wrong);
         self.check_facts(items, wrong);
         if self.batch == Some(0) {
@@ -358,8 +372,18 @@ impl Work for v1::MassEditSpec {
             {
                 read.keys.iter().try_for_each(|key| singles("its key", key))
             }
-            (Some(Place::Solve(_, layer)), Outcome::MassEditSolved(solved)) => {
+            (Some(Place::Solve(batch, layer)), Outcome::MassEditSolved(solved)) => {
                 let factor = solved.factor.clone().unwrap_or_default();
+                if let Some(kept) = &solved.solve {
+                    let columns = plan.kept_groups(batch).count();
+                    let all = kept.columns as usize == columns || self.keep_going;
+                    if !all || kept.layer != factor.layer || solved.groups.len() > columns {
+                        return Err(format!(
+                            "it keeps {} columns of layer {}, the batch has {columns}",
+                            kept.columns, kept.layer
+                        ));
+                    }
+                }
                 match factor.digest.parse::<Digest>() {
                     Ok(_) if self.layers.get(layer) == Some(&factor.layer) => Ok(()),
                     Ok(_) => Err(format!("layer {} is not the one it is of", factor.layer)),
@@ -387,7 +411,7 @@ impl Work for v1::MassEditSpec {
             }
             (Some(Place::Edit(batch)), Outcome::Edit(made)) => {
                 let edit = made.edit.clone().unwrap_or_default();
-                let facts = plan.facts_of(plan.groups_of(batch));
+                let facts = plan.kept_facts(batch);
                 let tasks = facts.filter_map(|n| items.message::<v1::EditTask>(n)?.request);
                 let all = facts_left(tasks, &edit.requests, self.keep_going);
                 if !all || edit.requests.is_empty() {
@@ -427,6 +451,7 @@ impl Work for v1::MassEditSpec {
             rebase: false,
             why: &self.why,
             gates: self.gates.unwrap_or_default(),
+            replaces: self.without.as_ref().map_or("", |it| it.edit.as_str()),
         })
     }
 }

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::super::{Items, Stage};
+use super::without;
 use crate::edit::Method;
 use crate::proto::v1::{self, MassEditStep as Step};
 
@@ -28,7 +29,7 @@ pub enum Place {
 /// How the units of a job are numbered.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'a> {
-    spec: &'a v1::MassEditSpec,
+    pub(super) spec: &'a v1::MassEditSpec,
     facts: usize,
 }
 
@@ -45,13 +46,26 @@ impl Plan<'_> {
         self.spec.batches.len()
     }
 
+    /// Whether facts are written, and not taken out of an edit that keeps what it was solved from.
+    pub fn writes(&self) -> bool {
+        self.spec.without.is_none()
+    }
+
     pub fn draws_contexts(&self) -> bool {
-        self.spec.contexts.is_empty()
+        self.writes() && self.spec.contexts.is_empty()
     }
 
     /// Whether the keys are read again when all layers are written.
     pub fn reads_keys_after(&self) -> bool {
-        self.spec.method() == Method::AlphaEdit
+        self.writes() && self.spec.method() == Method::AlphaEdit
+    }
+
+    /// Groups whose keys and targets are units.
+    fn sought(&self) -> usize {
+        match self.writes() {
+            true => self.groups(),
+            false => 0,
+        }
     }
 
     /// What is only checked has neither edits nor measured facts.
@@ -70,7 +84,11 @@ impl Plan<'_> {
     }
 
     pub fn contexts(&self) -> usize {
-        self.first_check() + self.batches()
+        let checks = match self.writes() {
+            true => self.batches(),
+            false => 0,
+        };
+        self.first_check() + checks
     }
 
     pub fn first_check_keys(&self) -> usize {
@@ -78,11 +96,11 @@ impl Plan<'_> {
     }
 
     pub fn first_target(&self) -> usize {
-        self.first_check_keys() + self.groups()
+        self.first_check_keys() + self.sought()
     }
 
     pub fn first_keys(&self, layer: usize) -> usize {
-        self.first_target() + self.groups() * (1 + layer)
+        self.first_target() + self.sought() * (1 + layer)
     }
 
     pub fn first_solve(&self) -> usize {
@@ -149,6 +167,7 @@ impl Plan<'_> {
     /// The number of the first stage of a batch, and how many a batch has.
     pub fn first_stage(&self, batch: usize) -> usize {
         let of_batch = match self.spec.check_only {
+            _ if !self.writes() => without::STAGES,
             true => CHECKS,
             false => CHECKS + 3 + 2 * self.layers() + usize::from(self.reads_keys_after()),
         };
@@ -162,6 +181,18 @@ impl Plan<'_> {
         };
         let from = |first: usize, groups: &Range<usize>| first + groups.start..first + groups.end;
         let mut stages = Vec::new();
+        if !self.writes() {
+            let solves = self.first_solve()..self.units();
+            stages.push(Stage {
+                // A worker holds the statistics of one layer at a time.
+                run: 1,
+                ..stage("solve", solves, true)
+            });
+            let facts = self.first_fact()..self.first_check();
+            stages.push(stage("measure", facts, false));
+            stages.push(stage("edit", 0..1, false));
+            return stages;
+        }
         if self.draws_contexts() {
             let first = self.contexts();
             stages.push(stage("contexts", first..first + 1, true));
@@ -235,9 +266,13 @@ impl Plan<'_> {
     /// The first `layers` solves of a batch, each a stage of its own.
     pub fn solved(&self, batch: usize, layers: usize) -> Vec<v1::UnitRange> {
         let first = self.first_solve() + batch * self.layers();
-        let stage = self.first_stage(batch) + CHECKS + 2;
+        let stage = |layer: usize| match self.writes() {
+            true => self.first_stage(batch) + CHECKS + 2 + 2 * layer,
+            // Of one stage: what each is solved from is there.
+            false => 0,
+        };
         (0..layers)
-            .map(|layer| self.range(stage + 2 * layer, first + layer, 1))
+            .map(|layer| self.range(stage(layer), first + layer, 1))
             .collect()
     }
 
@@ -316,7 +351,14 @@ impl Plan<'_> {
             Place::Solve(batch, layer) => v1::MassEditUnit {
                 step: Step::Solve as i32,
                 layer_index: layer as u32,
-                keys: vec![self.keys(batch, layer)],
+                keys: match self.writes() {
+                    true => vec![self.keys(batch, layer)],
+                    false => Vec::new(),
+                },
+                columns: match self.writes() {
+                    true => Vec::new(),
+                    false => self.kept_groups(batch).map(|group| group as u32).collect(),
+                },
                 ..Default::default()
             },
             Place::KeysAfter(group) => {
@@ -344,18 +386,24 @@ impl Plan<'_> {
             }
             Place::Edit(batch) => v1::MassEditUnit {
                 step: Step::Edit as i32,
-                tasks: requests(self.facts_of(self.groups_of(batch))),
+                tasks: self
+                    .kept_facts(batch)
+                    .flat_map(|fact| requests(fact..fact + 1))
+                    .collect(),
                 keys: match self.spec.method() {
+                    // They are of the solves.
+                    _ if !self.writes() => Vec::new(),
                     Method::AlphaEdit => vec![self.keys_after(batch)],
                     method if method.keeps_keys() => {
                         (0..layers).map(|layer| self.keys(batch, layer)).collect()
                     }
                     _ => Vec::new(),
                 },
-                targets: Some(self.targets(batch, &self.groups_of(batch))),
+                targets: (self.writes()).then(|| self.targets(batch, &self.groups_of(batch))),
+                columns: self.first_kept(batch),
                 solved: self.solved(batch, layers),
                 measured: Some(self.measured(batch)),
-                checked: Some(self.checked(batch)),
+                checked: self.writes().then(|| self.checked(batch)),
                 batch: batch as u32,
                 batches: self.batches() as u32,
                 ..Default::default()

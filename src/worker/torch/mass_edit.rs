@@ -13,13 +13,13 @@ use super::mass_metric::{Made, Making};
 use super::mass_parts::{
     NAMED, Statistics, Watched, bytes, first_request, in_words, of_fact, requests, tensor,
 };
+use super::mass_without::{of_left_out, parted};
 use super::units::{Kind, Stopped, mixed};
 use crate::edit::measured;
 use crate::edit::{
     self, Contexts, Error, Hyperparameters, Method, NextTokens, Overrides, Request, Solved,
 };
 use crate::model::Model;
-use crate::objects::Digest;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, MassEditStep, leased_unit::Spec as Unit};
 use crate::version::Factor;
@@ -124,8 +124,7 @@ impl<'a> MassEdits<'a> {
         }
         let mut written = Vec::with_capacity(self.ready.mass.added.len());
         for factor in &self.ready.mass.added {
-            let mut with = self.ready.version.on(&factor.tensor);
-            with.push((Digest::of(&factor.data()), factor));
+            let with = self.with_change(factor)?;
             let matrix = self.loaded.base.grow(&factor.tensor, &with)?;
             let lent = self.loaded.lend(factor.layer, &factor.tensor);
             let before = self
@@ -325,8 +324,11 @@ impl<'a> MassEdits<'a> {
     ) -> Result<v1::MassEditSolved, Stopped> {
         let _no_grad = tch::no_grad_guard();
         let layer = self.layer(asked)?;
-        let range = asked.keys.first().copied().unwrap_or_default();
-        let (keys, missing) = self.columns(&range, layer)?;
+        let (groups, (keys, missing)) = match asked.keys.first() {
+            Some(range) => (self.read_places(range), self.columns(range, layer)?),
+            // Facts are taken out: the others' are kept.
+            None => (Vec::new(), self.kept_columns(asked, layer)?),
+        };
         let left = self.spec.layers.len() - asked.layer_index as usize;
         let statistics = Statistics::of(self.ready.statistics.as_deref(), self.spec, layer)?;
         let inner = keys.size()[0];
@@ -374,10 +376,19 @@ impl<'a> MassEdits<'a> {
         let weight = self.model().down_projection(layer).norm().double_value(&[]);
         figures.extend([("norm", norm), ("relative_norm", norm / weight)]);
         figures.sort_by_key(|(key, _)| *key);
+        let factor = self.stored(layer, &solved, sink)?;
+        let (solve, protected) = self.kept(asked, &factor, (&keys, &missing), sink)?;
+        let all = asked.keys.first().map_or(0, |range| range.units);
         Ok(v1::MassEditSolved {
-            factor: Some(self.stored(layer, &solved, sink)?),
+            factor: Some(factor),
             figures: figures.into_iter().map(named).collect(),
             warnings,
+            solve,
+            keys: protected,
+            groups: match groups.len() as u64 == all {
+                true => Vec::new(),
+                false => groups,
+            },
         })
     }
 
@@ -460,9 +471,11 @@ impl<'a> MassEdits<'a> {
             );
         let solved: Vec<&v1::MassEditSolved> = solved.collect::<Result<_, _>>()?;
         let range = asked.measured.unwrap_or_default();
-        let mut facts: Vec<&v1::MassEditFact> = Vec::new();
+        let (mut facts, mut has) = (Vec::<&v1::MassEditFact>::new(), Vec::new());
         for unit in range.first_unit..range.first_unit + range.units {
-            match self.ready.mass.results.get(&unit) {
+            let result = self.ready.mass.results.get(&unit);
+            has.push(matches!(result, Some(Outcome::MassEditFact(_))));
+            match result {
                 Some(Outcome::MassEditFact(fact)) => facts.push(fact),
                 Some(Outcome::Failure(_)) if self.spec.keep_going => {}
                 _ => {
@@ -471,11 +484,21 @@ impl<'a> MassEdits<'a> {
                 }
             }
         }
+        let without = self.spec.without.as_ref();
+        let (facts, taken_out) = parted(facts, without);
+        has.truncate(asked.tasks.len());
         let left_out = asked.tasks.len() - facts.len().min(asked.tasks.len());
-        let checked = asked.checked.map_or(0, |range| range.first_unit);
-        let checked = match self.ready.mass.results.get(&checked) {
-            Some(Outcome::MassEditChecked(checked)) => checked,
-            _ => return Err(Stopped::transient(format!("unit {checked} is no check"))),
+        let none = v1::MassEditChecked::default();
+        let checked = match asked.checked {
+            Some(range) => match self.ready.mass.results.get(&range.first_unit) {
+                Some(Outcome::MassEditChecked(checked)) => checked,
+                _ => {
+                    let what = format!("unit {} is no check", range.first_unit);
+                    return Err(Stopped::transient(what));
+                }
+            },
+            // What facts are taken out of was checked when it was written.
+            None => &none,
         };
         let overwritten = self.overwritten(checked)?;
         let mut measured = summed_up(&facts);
@@ -489,14 +512,22 @@ impl<'a> MassEdits<'a> {
             return Err(Stopped::from(Error::NotFinite { name, value }));
         }
         let keys = self.kept_keys(asked, &solved, sink)?;
+        let mut columns = self.facts_of_columns(asked, &solved, &has);
+        if keys.iter().any(|it| it.columns as usize != columns.len()) {
+            columns.clear();
+        }
         let gates = wire::gates(&self.spec.gates.unwrap_or_default());
         let verdict = measured::judge(&measured.figures(), &gates);
         let mut figures: Vec<v1::NamedNumber> = (measured.named().into_iter())
             .map(|(key, value)| v1::NamedNumber { key, value })
             .chain(scores(&facts).into_iter().map(named))
-            .chain(of_batch(self.spec, asked, facts.len()).map(named))
-            .chain([named(("overwritten", checked.overwritten_count as f64))])
+            .chain(of_left_out(&taken_out, without))
             .collect();
+        if without.is_none() {
+            let count = checked.overwritten_count as f64;
+            figures.extend(of_batch(self.spec, asked, facts.len()).map(named));
+            figures.push(named(("overwritten", count)));
+        }
         for solved in &solved {
             let layer = solved.factor.as_ref().map_or(0, |factor| factor.layer);
             figures.extend(solved.figures.iter().map(|figure| v1::NamedNumber {
@@ -559,6 +590,11 @@ impl<'a> MassEdits<'a> {
             layer_choice: self.spec.layer_choice.clone(),
             warnings,
             keys,
+            solves: match columns.is_empty() || solved.iter().any(|it| it.solve.is_none()) {
+                true => Vec::new(),
+                false => solved.iter().filter_map(|it| it.solve.clone()).collect(),
+            },
+            columns,
             ..Default::default()
         };
         Ok(v1::EditOutcome {
@@ -568,7 +604,8 @@ impl<'a> MassEdits<'a> {
         })
     }
 
-    /// The keys that the edit keeps for later ones, each layer's an object.
+    /// The keys that the edit keeps for later ones, each layer's an object. Where facts are taken out
+    /// they are of the solves.
     fn kept_keys(
         &self,
         asked: &v1::MassEditUnit,
@@ -577,6 +614,7 @@ impl<'a> MassEdits<'a> {
     ) -> Result<Vec<v1::EditKeys>, Stopped> {
         let mut kept = Vec::new();
         if asked.keys.is_empty() {
+            kept.extend(solved.iter().filter_map(|solved| solved.keys.clone()));
             return Ok(kept);
         }
         for (at, solved) in solved.iter().enumerate() {

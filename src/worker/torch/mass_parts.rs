@@ -84,6 +84,23 @@ pub(super) fn tensor(bytes: &[u8]) -> Tensor {
     Tensor::from_slice(&numbers).to_kind(Dtype::Double)
 }
 
+/// Some rows of numbers that are stored row by row, `[rows, numbers]` in float64.
+pub(super) fn rows(bytes: &[u8], numbers: i64, which: &[u32]) -> Result<Tensor, Stopped> {
+    let all = tensor(bytes);
+    let count = all.size()[0].checked_div(numbers).unwrap_or_default();
+    let wrong = which.iter().any(|&row| i64::from(row) >= count);
+    if all.size()[0] != count * numbers || wrong {
+        return Err(Stopped::Unit(format!(
+            "what the edit keeps has {} numbers: no rows of {numbers}, or too few of them",
+            all.size()[0]
+        )));
+    }
+    let which: Vec<i64> = which.iter().map(|&row| i64::from(row)).collect();
+    Ok(all
+        .view([count, numbers])
+        .index_select(0, &Tensor::from_slice(&which)))
+}
+
 /// The key statistics of a layer that a lease names, in a file on this machine.
 pub(super) struct Statistics<'a> {
     path: &'a Path,

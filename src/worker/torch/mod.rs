@@ -13,6 +13,7 @@ mod mass_edit;
 mod mass_figures;
 mod mass_metric;
 mod mass_parts;
+mod mass_without;
 mod self_test;
 mod stats;
 mod trace;

@@ -82,7 +82,7 @@ async fn edit_all(
     let Some(job) = follow::to_end(client, &job.name, embedded).await? else {
         return Ok(ExitCode::from(130));
     };
-    show(client, args, &job).await
+    show(client, &args.reference, args.json, &job).await
 }
 
 async fn job(
@@ -173,7 +173,12 @@ fn say_plan(job: &v1::Job) -> anyhow::Result<ExitCode> {
 }
 
 /// Shows what a job came to. Fails where the branch did not take all of it.
-async fn show(client: &Client, args: &Args, job: &v1::Job) -> anyhow::Result<ExitCode> {
+pub(in crate::cli) async fn show(
+    client: &Client,
+    branch: &str,
+    json: bool,
+    job: &v1::Job,
+) -> anyhow::Result<ExitCode> {
     let page = |token: String| {
         let name = &job.name;
         follow::patiently(move || client.page_of_results(name, token.clone()))
@@ -184,8 +189,9 @@ async fn show(client: &Client, args: &Args, job: &v1::Job) -> anyhow::Result<Exi
         "{} came to nothing: 'palimpsest job show' says why",
         job.name
     );
-    results::mass_edit::print(&found, args.json)?;
-    if args.check && !args.json {
+    results::mass_edit::print(&found, json)?;
+    let spec = work::spec::<v1::MassEditSpec>(job);
+    if spec.is_some_and(|spec| spec.check_only) && !json {
         return say_plan(job);
     }
     let mut all_taken = true;
@@ -198,7 +204,7 @@ async fn show(client: &Client, args: &Args, job: &v1::Job) -> anyhow::Result<Exi
             }
             _ => continue,
         };
-        all_taken &= landed::say(client, outcome, &args.reference, args.json).await?;
+        all_taken &= landed::say(client, outcome, branch, json).await?;
     }
     Ok(match all_taken && job.state() == v1::JobState::Succeeded {
         true => ExitCode::SUCCESS,

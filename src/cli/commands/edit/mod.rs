@@ -2,7 +2,7 @@
 
 mod import;
 mod landed;
-mod mass;
+pub(in crate::cli) mod mass;
 mod rewrite;
 
 use std::process::ExitCode;
