@@ -13,6 +13,7 @@ mod edit_sequence;
 mod edits;
 mod evals;
 mod exports;
+mod facts_out;
 mod histories;
 mod hostile;
 mod kills;

@@ -1,8 +1,10 @@
 //! `palimpsest diff`: what differs between two versions.
 
+use std::collections::HashSet;
 use std::process::ExitCode;
 
 use anyhow::bail;
+use prost::Message as _;
 
 use crate::cli::connection::{Connection, Need};
 use crate::cli::submit::parse_dtype;
@@ -126,10 +128,14 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
         output::json(&object)?;
         return Ok(());
     }
-    for (sign, found, edits) in [
-        ('-', &left, &found.left_edits),
-        ('+', &right, &found.right_edits),
+    for (sign, found, edits, others) in [
+        ('-', &left, &found.left_edits, &found.right_edits),
+        ('+', &right, &found.right_edits, &found.left_edits),
     ] {
+        // An edit that stands for another has most of its facts.
+        let others: HashSet<Vec<u8>> = (others.iter().flat_map(|edit| &edit.requests))
+            .map(v1::EditRequest::encode_to_vec)
+            .collect();
         show!("{sign} v{} {}", found.number, names::brief(&found.name))?;
         for edit in edits {
             let id = names::brief(&edit.name);
@@ -138,8 +144,14 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
                 continue;
             }
             show!("{sign}   edit {id}: {} facts", edit.requests.len())?;
-            for request in &edit.requests {
+            let is_own = |it: &&v1::EditRequest| !others.contains(&it.encode_to_vec());
+            let own: Vec<&v1::EditRequest> = edit.requests.iter().filter(is_own).collect();
+            for request in &own {
                 show!("{sign}     {}", names::request(request))?;
+            }
+            if own.len() < edit.requests.len() {
+                let both = edit.requests.len() - own.len();
+                show!("{sign}     {both} facts that both versions have")?;
             }
         }
     }

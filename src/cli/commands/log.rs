@@ -85,6 +85,11 @@ async fn print(args: &Args, client: &Client) -> anyhow::Result<()> {
         let what = match found.kind() {
             v1::VersionKind::Base => "the model as it was imported".to_owned(),
             v1::VersionKind::Edit => format!("edit {edit}: {fact}"),
+            v1::VersionKind::Replace => format!(
+                "edit {edit} in the place of {}, {}: {fact}",
+                names::brief(&found.replaced_edit),
+                without(&edits, &found.subject_edit)
+            ),
             _ => format!("{} {edit}: {fact}", names::kind(found)),
         };
         let refs = named.get(&found.name).map_or(String::new(), |refs| {
@@ -181,4 +186,18 @@ async fn print_json(
         output::json(&line)?;
     }
     Ok(())
+}
+
+/// Which facts of the edit for which one stands it does not have.
+fn without(edits: &[v1::Edit], digest: &str) -> String {
+    let edit = edits.iter().find(|it| digest_of(&it.name) == digest);
+    let left_out = edit.map_or(&[][..], |edit| edit.left_out.as_slice());
+    match left_out {
+        [] => "without some of its facts".to_owned(),
+        [only] => format!("without '{}'", names::request(only)),
+        [first, rest @ ..] => {
+            let first = names::request(first);
+            format!("without '{first}' and {} more", rest.len())
+        }
+    }
 }

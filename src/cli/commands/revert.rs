@@ -18,10 +18,10 @@ pub struct Args {
     /// The branch that it is taken out of
     #[arg(long = "ref", value_name = "REF", default_value = "main")]
     reference: String,
-    /// A fact that is taken out of an edit of many, by its case id or as #N, its place in the edit
-    /// as `show` gives it; may be given again. The edit is computed again without it, from what it
-    /// keeps, and stands where it stood
-    #[arg(long = "fact", value_name = "FACT")]
+    /// A fact that is taken out of an edit of many: its case id, its subject, or #N, its place in
+    /// the edit as `show` gives it; may be given again. The edit is computed again without it, from
+    /// the keys and residuals that it keeps, and stands where it stood
+    #[arg(long = "fact", value_name = "CASE_OR_SUBJECT")]
     facts: Vec<String>,
     /// With --fact: what came of it as JSON, one object a line
     #[arg(long, requires = "facts")]

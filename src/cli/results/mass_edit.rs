@@ -208,7 +208,7 @@ fn edit_json(outcome: &v1::EditOutcome) -> serde_json::Value {
         "accepted": edit.failed_gates.is_empty(), "failed_gates": edit.failed_gates, "warnings": edit.warnings,
         "edit": some(&edit.name), "version": some(&outcome.version), "figures": numbers(&edit.figures),
         "overwritten": outcome.overwritten.iter().map(mass_check::overwritten_json).collect::<Vec<_>>(),
-        "replaces": some(&edit.replaces), "left_out": edit.left_out.len(),
+        "replaces": some(&edit.replaces), "left_out": edit.left_out.iter().map(names::request).collect::<Vec<_>>(),
     })
 }
 
