@@ -19,6 +19,8 @@ enum Step {
     Edit(usize),
     /// The edit in this place goes, of as many as there are.
     Revert(usize),
+    /// Another edit stands in the place of this one.
+    Replace(usize, usize),
     /// An edit that was made on any branch.
     Pick(usize),
     /// A branch begins, or goes on, at any version.
@@ -35,6 +37,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         8 => (0..2_usize).prop_map(Step::Edit),
         3 => (0..1000_usize).prop_map(Step::Revert),
+        3 => (0..1000_usize, 0..2_usize).prop_map(|(at, layer)| Step::Replace(at, layer)),
         2 => (0..1000_usize).prop_map(Step::Pick),
         1 => (0..1000_usize).prop_map(Step::Back),
         1 => Just(Step::Other),
@@ -105,7 +108,22 @@ impl Bench {
             numbers(weight.shape[0], 0.0).collect(),
             numbers(weight.shape[1], 0.5).collect(),
         );
+        // What it was solved from is kept with it.
+        let mut put = |more: u8| {
+            let bytes: Vec<u8> = (0..8).map(|n| n + more + self.made.len() as u8).collect();
+            self.store.as_ref().unwrap().objects().put(&bytes).unwrap()
+        };
+        let solve = v1::EditSolve {
+            tensor_name: weight.name.clone(),
+            width: 1,
+            inner: 1,
+            columns: 2,
+            keys: put(1).to_string(),
+            residuals: put(2).to_string(),
+            ..Default::default()
+        };
         let edit = v1::Edit {
+            solves: vec![solve],
             method: "import".to_owned(),
             why: format!("edit {}", self.made.len()),
             factors: vec![factor.to_proto()],
@@ -190,6 +208,24 @@ impl Bench {
                 let draft =
                     VersionDraft::revert(self.history(), &self.base, &parent, &edit, &self.by);
                 Some(self.take(&draft.unwrap(), list))
+            }
+            Step::Replace(..) if list.is_empty() => None,
+            Step::Replace(place, layer) => {
+                let (history, place) = (self.history(), place % list.len());
+                let old = history.edit(&list[place]).unwrap();
+                // Some edits have it of one layer, some of the other.
+                let (edit, factor) = self.edit(*layer);
+                let history = self.history();
+                let draft =
+                    VersionDraft::replace(history, &self.base, &parent, &old, edit, &self.by);
+                let draft = draft.unwrap();
+                let made = draft.edit.as_ref().unwrap();
+                assert_eq!(made.replaces, list[place]);
+                assert_eq!(made.left_out.len(), old.requests.len());
+                assert_eq!(draft.version.replaced_edit, list[place]);
+                list[place] = digest_of(&made.name).to_owned();
+                self.factors.insert(list[place].clone(), factor);
+                Some(self.take(&draft, list))
             }
             Step::Pick(_) if self.factors.is_empty() => None,
             Step::Pick(which) => {

@@ -273,6 +273,13 @@ class Edits(WithServer):
         self.assertEqual(again.plan.facts, 3)
         ours, theirs = again.edits()[0][0], job.edits()[0][0]
         self.assertEqual((ours.facts, ours.figures), (theirs.facts, theirs.figures))
+        first, other = (edit for edit, _ in again.edits())
+        out = first.facts[0]
+        version = model.revert(first, fact=out.subject, why="not this one")
+        self.assertEqual((version.kind, version.edits[1]), ("replace", other.digest))
+        self.assertEqual(model.get_edit(version.subject_edit).facts, first.facts[1:])
+        with self.assertRaisesRegex(pal.InvalidArgument, "is of one fact"):
+            model.revert(version.subject_edit, fact="#0")
 
     def test_a_version_is_exported_by_the_program(self) -> None:
         with mock.patch.dict("os.environ", {"PALIMPSEST_BINARY": str(self.site.program)}):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from .. import errors
 from ..values import Diff, Edit, MatrixDifference, ModelInfo, Ref, Version, last
 from ..wire import v1
 from . import program
@@ -87,9 +88,40 @@ class History:
         request = v1.GetEditRequest(name=self._edit_name(digest))
         return Edit.of((self._call("VersionService/GetEdit", request)).edit)
 
-    def revert(self, edit: str | Edit, *, ref: str | None = None, why: str = "") -> Version:
+    def revert(
+        self,
+        edit: str | Edit,
+        *,
+        fact: str | Sequence[str] = (),
+        ref: str | None = None,
+        why: str = "",
+    ) -> Version:
         """Takes an edit out of a branch, wherever it stands. The version's warnings name the edits
-        that were computed on top of it."""
+        that were computed on top of it.
+
+        Args:
+            fact: a fact, or several, of an edit of many, each by its case id, its subject or as
+                ``#7``: only these are taken out. A job computes the edit again without them, from
+                the keys and residuals that it keeps, and is waited for.
+
+        Raises:
+            JobFailed: the branch moved meanwhile, or the facts could not be taken out.
+            EditRejected: without them it fails its gates.
+        """
+        if fact:
+            facts = [fact] if isinstance(fact, str) else list(fact)
+            without = v1.MassEditSpec.Without(edit=self._edit_name(edit), facts=facts)
+            spec = v1.MassEditSpec(without=without, ref_id=ref or self.ref_id, why=why)
+            job = self._submit({"on": ""}, mass_edit=spec)
+            job.wait()
+            [(made, version)] = job.edits()
+            if not version:
+                gates = "; ".join(made.failed_gates)
+                raise errors.EditRejected(
+                    f"the edit is kept as rejected, and no branch takes it: {gates}",
+                    reason="EDIT_REJECTED",
+                )
+            return self.version(version)
         request = v1.RevertEditRequest(
             name=self._edit_name(edit), ref_id=ref or self.ref_id, why=why
         )
