@@ -109,7 +109,7 @@ impl Bench {
             numbers(weight.shape[1], 0.5).collect(),
         );
         // What it was solved from is kept with it.
-        let mut put = |more: u8| {
+        let put = |more: u8| {
             let bytes: Vec<u8> = (0..8).map(|n| n + more + self.made.len() as u8).collect();
             self.store.as_ref().unwrap().objects().put(&bytes).unwrap()
         };
