@@ -8,7 +8,7 @@ use crate::proto::v1;
 use crate::version::{digest_of, short};
 
 /// Facts that are named where one is not found, or several are.
-const NAMED: usize = 5;
+const NAMED: usize = 3;
 
 /// The places of the facts that are meant, rising. Facts of one key are taken out together: their
 /// numbers a column are those of the edit.
@@ -129,7 +129,7 @@ impl<'a> Names<'a> {
         let near: Vec<usize> = near.into_iter().take(NAMED).map(|(_, n)| n).collect();
         format!(
             "'{}' is no fact of edit {id}, which has {}: give the id, the subject or the place of one, \
-             such as {}; 'palimpsest show {id}' lists them",
+             which 'palimpsest show {id}' lists; such as {}",
             shorten(text),
             facts.len(),
             self.list(&near)

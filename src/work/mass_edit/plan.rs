@@ -4,13 +4,14 @@
 use std::ops::Range;
 
 use super::super::{Items, Stage};
-use super::without;
 use crate::edit::Method;
 use crate::proto::v1::{self, MassEditStep as Step};
 
 /// Stages of a batch before its targets: its keys on the version as it is, and what is to be
 /// expected of it.
 const CHECKS: usize = 2;
+/// Stages where facts are taken out: the solves, the facts, measured, and the edit.
+const WITHOUT_STAGES: usize = 3;
 
 /// What a unit is of: its batch, group, fact or place of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub enum Place {
 /// How the units of a job are numbered.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'a> {
-    pub(super) spec: &'a v1::MassEditSpec,
+    spec: &'a v1::MassEditSpec,
     facts: usize,
 }
 
@@ -130,6 +131,35 @@ impl Plan<'_> {
         at(groups.start).unwrap_or(0)..at(groups.end).unwrap_or(self.facts)
     }
 
+    /// Whether a fact is taken out.
+    fn is_left_out(&self, fact: usize) -> bool {
+        let without = self.spec.without.as_ref();
+        without.is_some_and(|it| it.left_out.binary_search(&(fact as u32)).is_ok())
+    }
+
+    /// The groups of a batch that are solved for. Facts of one group are taken out together.
+    pub fn kept_groups(&self, batch: usize) -> impl Iterator<Item = usize> {
+        self.groups_of(batch).filter(|&group| {
+            let mut facts = self.facts_of(group..group + 1);
+            // One that has no facts has none that are taken out.
+            !facts.next().is_some_and(|first| self.is_left_out(first))
+        })
+    }
+
+    /// The facts of a batch that its edit has.
+    pub fn kept_facts(&self, batch: usize) -> impl Iterator<Item = usize> {
+        let facts = self.facts_of(self.groups_of(batch));
+        facts.filter(|&fact| !self.is_left_out(fact))
+    }
+
+    /// Where the facts of each group that is solved for begin among those that its edit has.
+    pub fn first_kept(&self, batch: usize) -> Vec<u32> {
+        let groups = self.kept_groups(batch);
+        let sizes = groups.map(|group| self.facts_of(group..group + 1).len() as u32);
+        let before = sizes.scan(0, |next, size| Some(std::mem::replace(next, *next + size)));
+        before.collect()
+    }
+
     pub fn batch_of_group(&self, group: usize) -> usize {
         let after = |&first: &u32| first as usize <= group;
         self.spec.batches.partition_point(after).saturating_sub(1)
@@ -167,7 +197,7 @@ impl Plan<'_> {
     /// The number of the first stage of a batch, and how many a batch has.
     pub fn first_stage(&self, batch: usize) -> usize {
         let of_batch = match self.spec.check_only {
-            _ if !self.writes() => without::STAGES,
+            _ if !self.writes() => WITHOUT_STAGES,
             true => CHECKS,
             false => CHECKS + 3 + 2 * self.layers() + usize::from(self.reads_keys_after()),
         };

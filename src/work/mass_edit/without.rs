@@ -3,48 +3,14 @@
 
 use super::super::{Items, Wrong};
 use super::chosen::left_out;
-use super::plan::Plan;
 use crate::edit::Method;
 use crate::proto::v1;
 use crate::version::{digest_of, short};
 
-pub(super) const FIELD: &str = "job.mass_edit.without";
+const FIELD: &str = "job.mass_edit.without";
 /// Most facts that are named, and bytes of a name.
 const FACTS_LIMIT: usize = 100_000;
 const NAME_BYTES: usize = 1000;
-/// Stages of such a job: its solves, its facts, measured, and its edit.
-pub(super) const STAGES: usize = 3;
-
-impl Plan<'_> {
-    /// Whether a fact is taken out.
-    fn is_left_out(&self, fact: usize) -> bool {
-        let without = self.spec.without.as_ref();
-        without.is_some_and(|it| it.left_out.binary_search(&(fact as u32)).is_ok())
-    }
-
-    /// The groups of a batch that are solved for. Facts of one group are taken out together.
-    pub fn kept_groups(&self, batch: usize) -> impl Iterator<Item = usize> {
-        self.groups_of(batch).filter(|&group| {
-            let mut facts = self.facts_of(group..group + 1);
-            // One that has no facts has none that are taken out.
-            !facts.next().is_some_and(|first| self.is_left_out(first))
-        })
-    }
-
-    /// The facts of a batch that its edit has.
-    pub fn kept_facts(&self, batch: usize) -> impl Iterator<Item = usize> {
-        let facts = self.facts_of(self.groups_of(batch));
-        facts.filter(|&fact| !self.is_left_out(fact))
-    }
-
-    /// Where the facts of each group that is solved for begin among those that its edit has.
-    pub fn first_kept(&self, batch: usize) -> Vec<u32> {
-        let groups = self.kept_groups(batch);
-        let sizes = groups.map(|group| self.facts_of(group..group + 1).len() as u32);
-        let before = sizes.scan(0, |next, size| Some(std::mem::replace(next, *next + size)));
-        before.collect()
-    }
-}
 
 impl v1::MassEditSpec {
     /// Checks a request that takes facts out: what the edit says already may not be said again.

@@ -8,12 +8,13 @@ use super::super::prepare::Prepared;
 use super::edit::{Asked, job_of};
 use super::kept::Kept;
 use super::loaded::Loaded;
-use super::mass_figures::{largest, named, of_batch, of_targets, scores, share, spread, summed_up};
+use super::mass_figures::{
+    largest, named, of_batch, of_left_out, of_targets, parted, scores, share, spread, summed_up,
+};
 use super::mass_metric::{Made, Making};
 use super::mass_parts::{
     NAMED, Statistics, Watched, bytes, first_request, in_words, of_fact, requests, tensor,
 };
-use super::mass_without::{of_left_out, parted};
 use super::units::{Kind, Stopped, mixed};
 use crate::edit::measured;
 use crate::edit::{

@@ -4,13 +4,12 @@ use tch::Tensor;
 
 use super::super::engine::Sink;
 use super::mass_edit::MassEdits;
-use super::mass_figures::named;
 use super::mass_parts::{bytes, rows};
 use super::units::Stopped;
 use crate::edit::Method;
 use crate::objects::Digest;
+use crate::proto::v1;
 use crate::proto::v1::unit_result::Outcome;
-use crate::proto::v1::{self, mass_edit_spec::Without};
 use crate::version::Factor;
 
 impl MassEdits<'_> {
@@ -146,58 +145,4 @@ impl MassEdits<'_> {
                 .collect(),
         }
     }
-}
-
-/// The measured facts that an edit has, and those that are taken out of it.
-pub(super) fn parted<'a>(
-    facts: Vec<&'a v1::MassEditFact>,
-    without: Option<&Without>,
-) -> (Vec<&'a v1::MassEditFact>, Vec<&'a v1::MassEditFact>) {
-    let is_out = |n: u32| without.is_some_and(|it| it.left_out.binary_search(&n).is_ok());
-    let (mut kept, mut left_out) = (Vec::with_capacity(facts.len()), Vec::new());
-    for (n, fact) in (0..).zip(facts) {
-        match is_out(n) {
-            true => left_out.push(fact),
-            false => kept.push(fact),
-        }
-    }
-    (kept, left_out)
-}
-
-/// What became of the facts that are taken out: the mean probabilities of their targets after the
-/// rewritten prompts. And how long the changes of the layers were before.
-pub(super) fn of_left_out(
-    facts: &[&v1::MassEditFact],
-    without: Option<&Without>,
-) -> Vec<v1::NamedNumber> {
-    let mut figures = Vec::new();
-    let Some(without) = without else {
-        return figures;
-    };
-    figures.push(named(("left_out.facts", facts.len() as f64)));
-    type Number = fn(&v1::EditProbe) -> Option<f64>;
-    let numbers: [(&str, Number); 4] = [
-        ("left_out.new.before", |it| Some(it.new_before)),
-        ("left_out.new.after", |it| Some(it.new_after)),
-        ("left_out.true.before", |it| it.true_before),
-        ("left_out.true.after", |it| it.true_after),
-    ];
-    for (name, number) in numbers {
-        let probes = facts.iter().flat_map(|fact| &fact.probes);
-        let rewrites = probes.filter(|probe| probe.kind() == v1::EditProbeKind::Rewrite);
-        let found: Vec<f64> = rewrites.filter_map(number).collect();
-        if !found.is_empty() {
-            figures.push(named((
-                name,
-                found.iter().sum::<f64>() / found.len() as f64,
-            )));
-        }
-    }
-    let norms = without.figures.iter();
-    let norms = norms.filter(|it| it.key.ends_with(".norm") || it.key.ends_with(".relative_norm"));
-    figures.extend(norms.map(|it| v1::NamedNumber {
-        key: format!("{}.before", it.key),
-        value: it.value,
-    }));
-    figures
 }
