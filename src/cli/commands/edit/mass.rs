@@ -173,7 +173,7 @@ fn say_plan(job: &v1::Job) -> anyhow::Result<ExitCode> {
 }
 
 /// Shows what a job came to. Fails where the branch did not take all of it.
-pub(in crate::cli) async fn show(
+pub async fn show(
     client: &Client,
     branch: &str,
     json: bool,

@@ -2,7 +2,7 @@
 
 mod import;
 mod landed;
-pub(in crate::cli) mod mass;
+pub mod mass;
 mod rewrite;
 
 use std::process::ExitCode;
