@@ -106,7 +106,7 @@ fn refused(cluster: &Cluster, args: &[&str]) -> String {
 /// An object of the coordinator's store.
 fn object(cluster: &Cluster, digest: &str) -> Vec<u8> {
     let parsed: Digest = digest.parse().unwrap();
-    let objects = palimpsest::objects::ObjectStore::open(&cluster.path("store/objects")).unwrap();
+    let objects = palimpsest::objects::ObjectStore::open(cluster.path("store/objects")).unwrap();
     objects.read(&parsed).unwrap()
 }
 
@@ -250,7 +250,7 @@ fn an_edit_without_a_fact_is_what_its_keys_and_targets_give_without_it() {
         assert_eq!((&after[0], &after[2]), (&before[0], &before[2]));
         let new = &after[1];
         assert_eq!(new.replaces, digest(old));
-        assert_eq!(new.left_out, [out.clone()]);
+        assert_eq!(new.left_out, std::slice::from_ref(out));
         assert_eq!(
             new.requests,
             [old.requests[0].clone(), old.requests[2].clone()]
