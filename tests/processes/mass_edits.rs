@@ -118,6 +118,87 @@ fn each_batch_is_computed_on_the_version_before_and_protects_what_it_wrote() {
 }
 
 #[test]
+fn what_holds_while_more_is_written_is_measured_along_the_way_and_drawn() {
+    let cluster = Cluster::new();
+    let _worker = cluster.worker("one");
+    let batches = [&MEMIT[..], &["--batch", "2"]].concat();
+    let made = edits(&cluster, &facts(), &batches);
+    assert_eq!(made.len(), 3);
+    let told = cluster.run(&["job", "results", "latest", "--averages", "--svg", "figures"]);
+    assert!(
+        told.contains("BATCH") && told.contains("LARGEST NORM"),
+        "{told}"
+    );
+    let drawn = fs::read_to_string(cluster.path("figures/batches.svg")).unwrap();
+    assert!(drawn.contains("facts written so far"), "{drawn}");
+
+    let along = [
+        "eval",
+        "--dataset",
+        "facts.json",
+        "--along",
+        "2",
+        "--no-generation",
+    ];
+    let lines = cluster.run(&[&along[..], &["--json", "--svg", "figures"]].concat());
+    let lines = lines.lines().filter(|line| line.starts_with('{'));
+    let lines: Vec<Value> = lines.map(|it| serde_json::from_str(it).unwrap()).collect();
+    let es: Vec<&Value> = lines.iter().filter(|it| it["measure"] == "ES").collect();
+    let points: Vec<(u64, u64)> = es
+        .iter()
+        .map(|it| {
+            (
+                it["facts"].as_u64().unwrap(),
+                it["records"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    // Two facts of one key are written together, whatever the size of a batch.
+    assert_eq!(points.len(), 2, "{points:?}");
+    assert!(
+        points.iter().all(|(facts, records)| facts == records),
+        "{points:?}"
+    );
+    let version = made[0]["version"].as_str().unwrap();
+    assert!(
+        es[0]["version"]
+            .as_str()
+            .unwrap()
+            .ends_with(version.rsplit('/').next().unwrap())
+    );
+    // What it says of a version is what an evaluation of that version says.
+    let alone = cluster.run(&[
+        "eval",
+        "--dataset",
+        "facts.json",
+        "--limit",
+        "2",
+        "--ref",
+        version,
+        "--averages",
+        "--no-generation",
+        "--json",
+    ]);
+    let alone: Value = alone
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .find(|it| it["measure"] == "ES")
+        .unwrap();
+    assert_eq!(es[0]["measured"]["mean"], alone["measured"]["mean"]);
+    assert!(cluster.path("figures/along.svg").exists());
+
+    for (flags, remedy) in [
+        (&["--ref", "v0"][..], "has no edits"),
+        (&["--npz", "figures"], "leave --npz"),
+        (&["--detach"], "leave --detach"),
+    ] {
+        let mut refused = cluster.start("refused", &[&along[..], flags].concat());
+        assert!(!refused.wait(LONG).success());
+        assert!(refused.said().contains(remedy), "{}", refused.said());
+    }
+}
+
+#[test]
 fn workers_and_a_coordinator_that_die_change_no_byte() {
     let calm = Cluster::new();
     let _worker = calm.worker("calm");
