@@ -699,3 +699,34 @@ fn workers_may_have_a_port_of_their_own() {
         "{said}"
     );
 }
+
+#[test]
+fn who_waits_for_workers_reads_why_the_last_one_was_refused() {
+    let site = Site::new();
+    init(&site, "certs", "127.0.0.1", &["admin/ada"]);
+    configure(&site, "");
+    let server = site.serve("127.0.0.1:0");
+    fs::write(
+        site.path("none.toml"),
+        "[worker]\nca = \"certs/ca.pem\"\n[client]\nca = \"certs/ca.pem\"\n",
+    )
+    .unwrap();
+    let url = url(&server);
+    let worker = ["worker", "--coordinator", &url, "--config", "none.toml"];
+    let (done, said) = say(&site, &worker);
+    assert!(!done && said.contains("refused this worker"), "{said}");
+    let model = fixture("llama");
+    let import = ["model", "import", model.to_str().unwrap(), "--name", "m"];
+    let (done, said) = ask(&site, &server, "certs/admin-ada.toml", &import);
+    assert!(done, "{said}");
+    write_fact(&site);
+    let trace = ["trace", "--facts", "facts.jsonl", "--detach"];
+    let trace = [&trace[..], &["--noise", "0.1", "--samples", "2"]].concat();
+    let (done, said) = ask(&site, &server, "certs/admin-ada.toml", &trace);
+    assert!(done, "{said}");
+    let job = said.lines().last().unwrap().trim();
+    let show = ["job", "show", job];
+    let (done, said) = ask(&site, &server, "certs/admin-ada.toml", &show);
+    let expected = "The last worker that tried was refused: who asks is not known";
+    assert!(done && said.contains(expected), "{said}");
+}
