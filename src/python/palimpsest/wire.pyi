@@ -296,7 +296,11 @@ class v1:
         layer_choice: str
         warnings: Repeated[str]
         keys: Repeated[v1.EditKeys]
-        def __init__(self, *, name: str | None = ..., base: str | None = ..., requests: Iterable[v1.EditRequest] | None = ..., method: str | None = ..., parameters: Iterable[v1.NamedNumber] | None = ..., contexts: Iterable[str] | None = ..., seed: int | None = ..., statistics: Iterable[str] | None = ..., factors: Iterable[v1.LowRankFactor] | None = ..., figures: Iterable[v1.NamedNumber] | None = ..., author: str | None = ..., create_time: Any | None = ..., why: str | None = ..., based_on: str | None = ..., state: int | None = ..., failed_gates: Iterable[str] | None = ..., request_digest: str | None = ..., job: str | None = ..., fingerprint: str | None = ..., layer_choice: str | None = ..., warnings: Iterable[str] | None = ..., keys: Iterable[v1.EditKeys] | None = ...) -> None: ...
+        solves: Repeated[v1.EditSolve]
+        columns: Repeated[int]
+        replaces: str
+        left_out: Repeated[v1.EditRequest]
+        def __init__(self, *, name: str | None = ..., base: str | None = ..., requests: Iterable[v1.EditRequest] | None = ..., method: str | None = ..., parameters: Iterable[v1.NamedNumber] | None = ..., contexts: Iterable[str] | None = ..., seed: int | None = ..., statistics: Iterable[str] | None = ..., factors: Iterable[v1.LowRankFactor] | None = ..., figures: Iterable[v1.NamedNumber] | None = ..., author: str | None = ..., create_time: Any | None = ..., why: str | None = ..., based_on: str | None = ..., state: int | None = ..., failed_gates: Iterable[str] | None = ..., request_digest: str | None = ..., job: str | None = ..., fingerprint: str | None = ..., layer_choice: str | None = ..., warnings: Iterable[str] | None = ..., keys: Iterable[v1.EditKeys] | None = ..., solves: Iterable[v1.EditSolve] | None = ..., columns: Iterable[int] | None = ..., replaces: str | None = ..., left_out: Iterable[v1.EditRequest] | None = ...) -> None: ...
     class EditKeys(Message):
         tensor_name: str
         layer: int
@@ -304,6 +308,15 @@ class v1:
         columns: int
         digest: str
         def __init__(self, *, tensor_name: str | None = ..., layer: int | None = ..., inner: int | None = ..., columns: int | None = ..., digest: str | None = ...) -> None: ...
+    class EditSolve(Message):
+        tensor_name: str
+        layer: int
+        width: int
+        inner: int
+        columns: int
+        keys: str
+        residuals: str
+        def __init__(self, *, tensor_name: str | None = ..., layer: int | None = ..., width: int | None = ..., inner: int | None = ..., columns: int | None = ..., keys: str | None = ..., residuals: str | None = ...) -> None: ...
     class EditRequest(Message):
         prompt: str
         subject: str
@@ -348,7 +361,8 @@ class v1:
         edits_digest: str
         edit_lists: Repeated[str]
         depth: int
-        def __init__(self, *, name: str | None = ..., base: str | None = ..., parent: str | None = ..., edits: Iterable[str] | None = ..., matrices: Iterable[v1.Version.Matrix] | None = ..., author: str | None = ..., create_time: Any | None = ..., request_digest: str | None = ..., kind: int | None = ..., subject_edit: str | None = ..., warnings: Iterable[str] | None = ..., why: str | None = ..., number: int | None = ..., edit_count: int | None = ..., edits_digest: str | None = ..., edit_lists: Iterable[str] | None = ..., depth: int | None = ...) -> None: ...
+        replaced_edit: str
+        def __init__(self, *, name: str | None = ..., base: str | None = ..., parent: str | None = ..., edits: Iterable[str] | None = ..., matrices: Iterable[v1.Version.Matrix] | None = ..., author: str | None = ..., create_time: Any | None = ..., request_digest: str | None = ..., kind: int | None = ..., subject_edit: str | None = ..., warnings: Iterable[str] | None = ..., why: str | None = ..., number: int | None = ..., edit_count: int | None = ..., edits_digest: str | None = ..., edit_lists: Iterable[str] | None = ..., depth: int | None = ..., replaced_edit: str | None = ...) -> None: ...
     class Ref(Message):
         name: str
         version: str
@@ -724,6 +738,16 @@ class v1:
         statistics: Repeated[v1.Statistics]
         def __init__(self, *, statistics: Iterable[v1.Statistics] | None = ...) -> None: ...
     class MassEditSpec(Message):
+        class Without(Message):
+            edit: str
+            facts: Repeated[str]
+            left_out: Repeated[int]
+            solves: Repeated[v1.EditSolve]
+            keys: Repeated[v1.EditKeys]
+            factors: Repeated[v1.LowRankFactor]
+            based_on: str
+            figures: Repeated[v1.NamedNumber]
+            def __init__(self, *, edit: str | None = ..., facts: Iterable[str] | None = ..., left_out: Iterable[int] | None = ..., solves: Iterable[v1.EditSolve] | None = ..., keys: Iterable[v1.EditKeys] | None = ..., factors: Iterable[v1.LowRankFactor] | None = ..., based_on: str | None = ..., figures: Iterable[v1.NamedNumber] | None = ...) -> None: ...
         class Statistics(Message):
             layer: int
             digest: str
@@ -753,7 +777,8 @@ class v1:
         check_only: bool
         statistics_names: Repeated[str]
         tasks_object: str
-        def __init__(self, *, tasks: Iterable[v1.EditTask] | None = ..., method: str | None = ..., layers: Iterable[int] | None = ..., parameters: Iterable[v1.NamedNumber] | None = ..., contexts: Iterable[str] | None = ..., seed: int | None = ..., gates: v1.EditGates | None = ..., dtype: int | None = ..., statistics: Iterable[v1.MassEditSpec.Statistics] | None = ..., layer_choice: str | None = ..., ref_id: str | None = ..., etag: str | None = ..., why: str | None = ..., batch: int | None = ..., loss_layer: int | None = ..., groups: Iterable[int] | None = ..., batches: Iterable[int] | None = ..., fact_count: int | None = ..., group_count: int | None = ..., batch_count: int | None = ..., keep_going: bool | None = ..., check_only: bool | None = ..., statistics_names: Iterable[str] | None = ..., tasks_object: str | None = ...) -> None: ...
+        without: v1.MassEditSpec.Without
+        def __init__(self, *, tasks: Iterable[v1.EditTask] | None = ..., method: str | None = ..., layers: Iterable[int] | None = ..., parameters: Iterable[v1.NamedNumber] | None = ..., contexts: Iterable[str] | None = ..., seed: int | None = ..., gates: v1.EditGates | None = ..., dtype: int | None = ..., statistics: Iterable[v1.MassEditSpec.Statistics] | None = ..., layer_choice: str | None = ..., ref_id: str | None = ..., etag: str | None = ..., why: str | None = ..., batch: int | None = ..., loss_layer: int | None = ..., groups: Iterable[int] | None = ..., batches: Iterable[int] | None = ..., fact_count: int | None = ..., group_count: int | None = ..., batch_count: int | None = ..., keep_going: bool | None = ..., check_only: bool | None = ..., statistics_names: Iterable[str] | None = ..., tasks_object: str | None = ..., without: v1.MassEditSpec.Without | None = ...) -> None: ...
     class MassEditUnit(Message):
         step: int
         tasks: Repeated[v1.EditTask]
@@ -765,7 +790,8 @@ class v1:
         checked: v1.UnitRange
         batch: int
         batches: int
-        def __init__(self, *, step: int | None = ..., tasks: Iterable[v1.EditTask] | None = ..., layer_index: int | None = ..., targets: v1.UnitRange | None = ..., keys: Iterable[v1.UnitRange] | None = ..., solved: Iterable[v1.UnitRange] | None = ..., measured: v1.UnitRange | None = ..., checked: v1.UnitRange | None = ..., batch: int | None = ..., batches: int | None = ...) -> None: ...
+        columns: Repeated[int]
+        def __init__(self, *, step: int | None = ..., tasks: Iterable[v1.EditTask] | None = ..., layer_index: int | None = ..., targets: v1.UnitRange | None = ..., keys: Iterable[v1.UnitRange] | None = ..., solved: Iterable[v1.UnitRange] | None = ..., measured: v1.UnitRange | None = ..., checked: v1.UnitRange | None = ..., batch: int | None = ..., batches: int | None = ..., columns: Iterable[int] | None = ...) -> None: ...
     class MassEditContexts(Message):
         contexts: Repeated[str]
         def __init__(self, *, contexts: Iterable[str] | None = ...) -> None: ...
@@ -786,7 +812,10 @@ class v1:
         factor: v1.LowRankFactor
         figures: Repeated[v1.NamedNumber]
         warnings: Repeated[str]
-        def __init__(self, *, factor: v1.LowRankFactor | None = ..., figures: Iterable[v1.NamedNumber] | None = ..., warnings: Iterable[str] | None = ...) -> None: ...
+        solve: v1.EditSolve
+        keys: v1.EditKeys
+        groups: Repeated[int]
+        def __init__(self, *, factor: v1.LowRankFactor | None = ..., figures: Iterable[v1.NamedNumber] | None = ..., warnings: Iterable[str] | None = ..., solve: v1.EditSolve | None = ..., keys: v1.EditKeys | None = ..., groups: Iterable[int] | None = ...) -> None: ...
     class MassEditFact(Message):
         request: v1.EditRequest
         probes: Repeated[v1.EditProbe]
