@@ -7,8 +7,10 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
+use super::corruption::Direction;
 use super::grid::Grid;
 use super::kind::{Kind, Severed};
+use super::metric::Metric;
 
 /// What a token is to the subject. `[b, e)` are the subject's tokens, `T` all of them.
 ///
@@ -147,32 +149,46 @@ pub struct Site {
     pub role: Role,
     /// The restored layer, or the middle of the restored window.
     pub layer: usize,
-    /// The average indirect effect, a difference of probabilities.
+    /// The average indirect effect, a difference of the metric.
     pub effect: Mean,
 }
 
 /// Averages of one kind of grid over facts that the model answered correctly.
 ///
-/// Effects are differences of probabilities.
+/// Effects are differences of the metric towards what is looked for: [`Grid::effect`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Averages {
     /// The restored state.
     pub kind: Kind,
     /// The sub-module that could not react, if any.
     pub severed: Option<Severed>,
+    /// What was read.
+    #[serde(default)]
+    pub metric: Metric,
+    /// Which run was patched.
+    #[serde(default)]
+    pub direction: Direction,
     /// Blocks of the model.
     pub layers: usize,
-    /// Facts that were answered otherwise than expected, and so not taken in.
+    /// Facts that were answered otherwise than expected, or had nothing to be corrupted with, and
+    /// so not taken in.
     pub wrong: u64,
-    /// Probability of the answer in the clean run, one row a fact.
+    /// The metric in the clean run, one row a fact.
     pub high: Mean,
-    /// Probability of the answer in the corrupted run, one row a fact.
+    /// The metric in the corrupted run, one row a fact.
     pub low: Mean,
-    /// ATE: the average of `high - low`, one row a fact.
+    /// ATE: the average of [`Grid::total_effect`], one row a fact.
     pub total_effect: Mean,
-    /// AIE: the average of `score - low`, `[role][layer]` in the order of [`Role::ALL`], one row a
-    /// token.
+    /// AIE: the average of [`Grid::effect`], `[role][layer]` in the order of [`Role::ALL`], one row
+    /// a token.
     pub indirect_effect: Vec<Vec<Mean>>,
+    /// The average of the effects' shares of their fact's total effect, likewise, over the facts
+    /// that have them ([`Grid::share`]).
+    #[serde(default)]
+    pub share: Vec<Vec<Mean>>,
+    /// Facts whose total effect is too small to divide by.
+    #[serde(default)]
+    pub without_share: u64,
 }
 
 impl Averages {
@@ -181,12 +197,16 @@ impl Averages {
         Self {
             kind: grid.kind,
             severed: grid.severed,
+            metric: grid.metric,
+            direction: grid.direction,
             layers: grid.layers,
             wrong: 0,
             high: Mean::default(),
             low: Mean::default(),
             total_effect: Mean::default(),
             indirect_effect: vec![vec![Mean::default(); grid.layers]; Role::ALL.len()],
+            share: vec![vec![Mean::default(); grid.layers]; Role::ALL.len()],
+            without_share: 0,
         }
     }
 
@@ -224,10 +244,14 @@ impl Averages {
     /// # Errors
     /// A grid of another kind, or of a model with another number of layers.
     pub fn add(&mut self, grid: &Grid) -> Result<(), Error> {
-        if (grid.kind, grid.severed) != (self.kind, self.severed) {
+        let same = |grid: &Grid| (grid.kind, grid.severed, grid.metric, grid.direction);
+        let expected = (self.kind, self.severed, self.metric, self.direction);
+        if same(grid) != expected {
             let expected = Grid {
                 kind: self.kind,
                 severed: self.severed,
+                metric: self.metric,
+                direction: self.direction,
                 ..grid.clone()
             };
             return Err(Error::Kinds {
@@ -243,17 +267,24 @@ impl Averages {
                 expected: self.layers,
             });
         }
-        let (true, Some(low)) = (grid.correct_prediction, grid.low) else {
+        let (true, Some(low), Some(total)) = (grid.traced(), grid.low, grid.total_effect()) else {
             self.wrong += 1;
             return Ok(());
         };
         self.high.add(grid.high);
         self.low.add(low);
-        self.total_effect.add(grid.high - low);
-        for (role, means) in Role::ALL.iter().zip(&mut self.indirect_effect) {
+        self.total_effect.add(total);
+        self.without_share += u64::from(grid.share(total).is_none());
+        let means = self.indirect_effect.iter_mut().zip(&mut self.share);
+        for (role, (effects, shares)) in Role::ALL.iter().zip(means) {
             for token in role.tokens(grid) {
-                for (mean, score) in means.iter_mut().zip(grid.row(token).unwrap_or_default()) {
-                    mean.add(score - low);
+                let row = grid.row(token).unwrap_or_default();
+                let row = row.iter().filter_map(|&score| grid.effect(score));
+                for ((mean, share), effect) in effects.iter_mut().zip(&mut *shares).zip(row) {
+                    mean.add(effect);
+                    if let Some(of_total) = grid.share(effect) {
+                        share.add(of_total);
+                    }
                 }
             }
         }

@@ -30,6 +30,63 @@ pub enum Error {
         /// The text as given.
         text: String,
     },
+    /// A metric that does not exist.
+    #[error(
+        "unknown metric `{text}`: use probability, log_probability, logit_difference, kl or rank"
+    )]
+    Metric {
+        /// The text as given.
+        text: String,
+    },
+    /// A direction that does not exist.
+    #[error("unknown direction `{text}`: use denoising or noising")]
+    Direction {
+        /// The text as given.
+        text: String,
+    },
+    /// A corrupted prompt whose tokens do not correspond to the prompt's.
+    #[error(
+        "corrupted `{corrupted}` has {found} tokens, prompt `{prompt}` has {expected}: give one of as many tokens"
+    )]
+    CorruptedTokens {
+        /// The prompt.
+        prompt: String,
+        /// The corrupted prompt.
+        corrupted: String,
+        /// Its tokens.
+        found: usize,
+        /// Those of the prompt.
+        expected: usize,
+    },
+    /// A corrupted prompt that differs in nothing.
+    #[error("corrupted `{prompt}` is the prompt itself: give another subject or another prompt")]
+    SamePrompt {
+        /// The prompt.
+        prompt: String,
+    },
+    /// A foil that is the answer.
+    #[error(
+        "foil `{foil}` of prompt `{prompt}` is the model's answer, token `{token}`: give another answer"
+    )]
+    FoilIsAnswer {
+        /// The prompt.
+        prompt: String,
+        /// The foil as given.
+        foil: String,
+        /// The token that both begin with.
+        token: String,
+    },
+    /// A metric that compares with a foil where there is none.
+    #[error(
+        "metric {metric} needs a foil, and prompt `{prompt}` has none: give the fact a foil, or corrupt by a counterfactual prompt, \
+         whose answer is one"
+    )]
+    NoFoil {
+        /// The metric.
+        metric: String,
+        /// The prompt.
+        prompt: String,
+    },
     /// A noise rule that cannot be read.
     #[error(
         "noise rule `{text}`: {problem}. Allowed: a standard deviation such as 0.1, s<factor> such as s3, \
@@ -183,6 +240,21 @@ pub enum Error {
     NotFinite {
         /// The prompt.
         prompt: String,
+        /// The value.
+        value: f64,
+    },
+    /// A corrupted run by another prompt whose numbers are none.
+    #[error(
+        "prompt `{prompt}`: patched, its {metric} is {value}: the model's numbers overflow in {dtype}, use bf16 or f32, or other \
+         weights"
+    )]
+    PatchedNotFinite {
+        /// The prompt.
+        prompt: String,
+        /// The metric.
+        metric: String,
+        /// The number format.
+        dtype: String,
         /// The value.
         value: f64,
     },

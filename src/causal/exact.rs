@@ -1,7 +1,7 @@
 //! The exact engine: only what a cell can change is computed.
 //!
 //! With token `t` restored in layer `l`, nothing below block `l + 1` and nothing at the tokens
-//! before `t` differs from the corrupted run, and only the last token's logits count. So the cells
+//! before `t` differs from the run that is patched (the corrupted one, or in noising the clean one), and only the last token's logits count. So the cells
 //! of one token are rows of one batch that grows as the layers go by, a staircase: in at the layer
 //! that is restored, up through the blocks above it with the tokens `t ..`, on the keys and values
 //! that the corrupted run left for the tokens before. The first token of the subject need not even
@@ -15,65 +15,55 @@ use tch::{Device, Tensor};
 
 use super::kind::Kind;
 use super::memory::{Budget, Failure, Piece};
-use super::runs::{Clean, Hold, Run, before, corrupted, held, part, probabilities, row_bytes};
+use super::noise::Noise;
+use super::runs::{Hold, Run, Source, base, before, held, part, row_bytes};
 use super::settings::Compat;
 use super::stairs::{Entry, Window, entries, windows};
-use super::task::{Measure, Scores, Task, mean};
+use super::task::{Measure, Scores, Task, means};
 use crate::model::Pass;
 
 /// Tokens of all rows together that a processor computes at a time: enough for its matrix products
 /// to reach their full rate, and few enough for what lies between them to stay in its cache.
 const TOKENS_AT_ONCE: usize = 512;
 
-pub(super) fn scores(task: &Task<'_>, clean: &Clean) -> Result<Scores, Failure> {
+pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure> {
     let (tokens, layers, settings) = (task.prompt.len(), task.layers(), task.settings);
-    let high = clean.as_ref().high;
-    if settings.noise.is_none() {
+    let count = task.readout.count();
+    if task.noise.is_some_and(Noise::is_none) {
         // The corrupted run is the clean one, and so is every run with something restored.
         task.progress.add(task.measures.len() * tokens * layers);
         return Ok(Scores {
-            low: high,
-            grids: vec![vec![high; tokens * layers]; task.measures.len()],
+            base: task.source.clone(),
+            grids: vec![task.source.repeat(tokens * layers); task.measures.len()],
         });
     }
     let budget = &Budget::new(settings.memory_bytes);
-    let mut draws = settings.noise.draws(settings.seed);
-    let embeddings = task.prompt.corrupted(task.model, settings, &mut draws);
-    let run = corrupted(task, clean, &embeddings, budget)?;
+    let mut draws = task.draws();
+    let run = base(task, source, &task.embeddings(draws.as_mut()), budget)?;
     let second = match settings.compat {
         Compat::PaperCode if !settings.severed.is_empty() => {
-            let embeddings = task.prompt.corrupted(task.model, settings, &mut draws);
-            let second = corrupted(task, clean, &embeddings, budget)?;
+            let embeddings = task.embeddings(draws.as_mut());
+            let second = base(task, source, &embeddings, budget)?;
             Some((embeddings, second))
         }
         _ => None,
     };
     let mut grids = Vec::new();
     for measure in task.measures {
-        let mut scores = Vec::with_capacity(tokens * layers);
+        let mut scores = Vec::with_capacity(tokens * layers * count);
         for token in 0..tokens {
             let row = match (&second, measure.severed) {
-                (Some((embeddings, second)), Some(severed))
-                    if token >= task.prompt.subject.start =>
-                {
+                (Some((embeddings, second)), Some(severed)) if token >= task.first => {
                     let frozen = (severed, run.of(severed));
-                    let base = held(
-                        task,
-                        clean,
-                        second,
-                        embeddings,
-                        frozen,
-                        token as i64,
-                        budget,
-                    )?;
+                    let base = held(task, second, embeddings, frozen, token as i64, budget)?;
                     let baseline = Baseline {
                         run: second,
                         frozen: Some(run.of(severed)),
                         hidden: base.hidden,
-                        clean: false,
-                        probability: mean(&base.probability),
+                        settled: false,
+                        values: means(&base.values, count),
                     };
-                    row(task, clean, measure, token, &baseline, budget)?
+                    row(task, source, measure, token, &baseline, budget)?
                 }
                 (second, severed) => {
                     let run = match (second, severed) {
@@ -89,12 +79,12 @@ pub(super) fn scores(task: &Task<'_>, clean: &Clean) -> Result<Scores, Failure> 
                             .iter()
                             .map(|hidden| hidden.narrow(1, token as i64, rest as i64))
                             .collect(),
-                        clean: measure.kind == Kind::Hidden
+                        settled: measure.kind == Kind::Hidden
                             && severed.is_none()
-                            && token == task.prompt.subject.start,
-                        probability: mean(&run.probability),
+                            && token == task.first,
+                        values: means(&run.values, count),
                     };
-                    row(task, clean, measure, token, &baseline, budget)?
+                    row(task, source, measure, token, &baseline, budget)?
                 }
             };
             scores.extend(row);
@@ -103,12 +93,12 @@ pub(super) fn scores(task: &Task<'_>, clean: &Clean) -> Result<Scores, Failure> 
         grids.push(scores);
     }
     Ok(Scores {
-        low: mean(&run.probability),
+        base: means(&run.values, count),
         grids,
     })
 }
 
-/// What the cells of one token stand on: the corrupted run.
+/// What the cells of one token stand on: the run that is patched.
 struct Baseline<'a> {
     /// Keys and values of the tokens before, and restored states.
     run: &'a Run,
@@ -116,31 +106,37 @@ struct Baseline<'a> {
     frozen: Option<&'a [Tensor]>,
     /// Output of every block at the cells' token and those behind it, `[samples, tokens, width]`.
     hidden: Vec<Tensor>,
-    /// Whether the restored token goes on as in the clean run: nothing corrupted is before it, and
-    /// nothing holds it back. Its states need not be computed then, and its keys and values are the
-    /// clean ones.
-    clean: bool,
-    /// Mean probability of the answer with nothing restored.
-    probability: f64,
+    /// Whether the restored token goes on as in the source: nothing other is before it, and nothing
+    /// holds it back. Its states need not be computed then, and its keys and values are the
+    /// source's.
+    settled: bool,
+    /// The mean metrics with nothing restored.
+    values: Vec<f64>,
 }
 
-/// The scores of one token, one a layer.
+/// The metrics of one token's cells, layer by layer.
 fn row(
     task: &Task<'_>,
-    clean: &Clean,
+    source: &Source,
     measure: &Measure,
     token: usize,
     baseline: &Baseline<'_>,
     budget: &Budget,
 ) -> Result<Vec<f64>, Failure> {
-    let (tokens, layers, samples) = (task.prompt.len(), task.layers(), task.settings.samples);
-    let mut scores = vec![baseline.probability; layers];
-    if token < task.prompt.subject.start {
-        return Ok(scores); // never corrupted, so putting it back changes nothing
+    let (tokens, layers, samples) = (task.prompt.len(), task.layers(), task.rows());
+    let count = task.readout.count();
+    let mut scores = baseline.values.repeat(layers);
+    let mut fill = |columns: &Range<usize>, values: &[f64]| {
+        for cell in scores[columns.start * count..columns.end * count].chunks_mut(count) {
+            cell.copy_from_slice(values);
+        }
+    };
+    if token < task.first {
+        return Ok(scores); // the same in both runs, so putting it in changes nothing
     }
     let last = token + 1 == tokens;
-    if last && baseline.clean {
-        scores.fill(clean.as_ref().high);
+    if last && baseline.settled {
+        fill(&(0..layers), &task.source);
         return Ok(scores);
     }
     let mut windows = windows(measure.kind, layers, task.settings.window);
@@ -149,38 +145,39 @@ fn row(
             return true;
         }
         if last && measure.kind == Kind::Hidden {
-            // All that the answer is read from is clean.
-            scores[window.columns.clone()].fill(clean.as_ref().high);
+            // All that the answer is read from is the source's.
+            fill(&window.columns, &task.source);
             return false;
         }
         // In the last block a token only changes itself, and the answer is read at the last one.
         last
     });
-    let mut found = vec![0.0; windows.len() * samples];
+    let mut found = vec![0.0; windows.len() * samples * count];
     let all = Piece {
         cells: 0..windows.len(),
         samples: 0..samples,
     };
-    let computed = tokens - token - usize::from(baseline.clean);
+    let computed = tokens - token - usize::from(baseline.settled);
     budget.spend(row_bytes(task.model, computed, tokens), all, |piece| {
         let cells = &windows[piece.cells.clone()];
-        let rows = run(task, clean, measure, token, baseline, cells, &piece.samples)?;
-        for (cell, row) in piece.cells.clone().zip(rows.chunks(piece.samples.len())) {
-            let at = cell * samples + piece.samples.start;
+        let rows = run(task, source, measure, token, baseline, cells, &piece.samples)?;
+        let each = piece.samples.len() * count;
+        for (cell, row) in piece.cells.clone().zip(rows.chunks(each)) {
+            let at = (cell * samples + piece.samples.start) * count;
             found[at..at + row.len()].copy_from_slice(row);
         }
         Ok(())
     })?;
-    for (window, found) in windows.iter().zip(found.chunks(samples)) {
-        scores[window.columns.clone()].fill(mean(found));
+    for (window, found) in windows.iter().zip(found.chunks(samples * count)) {
+        fill(&window.columns, &means(found, count));
     }
     Ok(scores)
 }
 
-/// The staircase: the probabilities of `windows`' rows, `[windows][samples]`.
+/// The staircase: the metrics of `windows`' rows, `[windows][samples][metrics]`.
 fn run(
     task: &Task<'_>,
-    clean: &Clean,
+    source: &Source,
     measure: &Measure,
     token: usize,
     baseline: &Baseline<'_>,
@@ -196,7 +193,7 @@ fn run(
         rows: count,
         most: match task.model.device() {
             Device::Cpu => {
-                let tokens = behind as usize + usize::from(!baseline.clean);
+                let tokens = behind as usize + usize::from(!baseline.settled);
                 (TOKENS_AT_ONCE / (samples.len() * tokens)).max(1)
             }
             _ => usize::MAX, // what the memory budget lets through
@@ -212,8 +209,8 @@ fn run(
                 batches.admit(window, rows);
             }
         }
-        let past = match baseline.clean {
-            true => Some(clean.kv[layer].narrow(0, at + 1)),
+        let past = match baseline.settled {
+            true => Some(source.kv[layer].narrow(0, at + 1)),
             false => before(&baseline.run.kv[layer], at, samples),
         };
         let top = layer + 1 == layers;
@@ -240,7 +237,7 @@ fn run(
                     .map(|&window| windows[window].layers.contains(&layer));
                 let ranges = ranges(held, count);
                 if measure.kind != Kind::Hidden && !ranges.is_empty() {
-                    let state = clean.of(measure.kind)[layer].select(1, at).squeeze_dim(0);
+                    let state = source.of(measure.kind)[layer].select(1, at).squeeze_dim(0);
                     hold.restored = Some((measure.kind, state, ranges));
                 }
             }
@@ -250,13 +247,13 @@ fn run(
         for (window, entry) in entries.iter().enumerate() {
             if *entry == Entry::Behind(layer) {
                 let rest = part(&baseline.hidden[layer], samples).narrow(1, 1, behind);
-                let rows = match baseline.clean {
+                let rows = match baseline.settled {
                     true => rest,
                     false => {
                         let width = task.model.config().width as i64;
                         let restored = baseline
                             .run
-                            .restored(clean, measure.kind, layer, at, samples)
+                            .restored(source, measure.kind, layer, at, samples)
                             .expand([count, 1, width], false);
                         Tensor::cat(&[restored, rest], 1)
                     }
@@ -274,12 +271,12 @@ fn run(
     if last.is_empty() {
         return Ok(Vec::new());
     }
-    let found = probabilities(task.model, &Tensor::cat(&last, 0), clean.as_ref().id);
+    let found = task.readout.read(task.model, &Tensor::cat(&last, 0));
     // Back from the order of the rows to that of the windows.
-    let samples = samples.len();
+    let each = samples.len() * task.readout.count();
     let mut ordered = vec![0.0; found.len()];
-    for (window, found) in inside.iter().zip(found.chunks(samples)) {
-        ordered[window * samples..(window + 1) * samples].copy_from_slice(found);
+    for (window, found) in inside.iter().zip(found.chunks(each)) {
+        ordered[window * each..(window + 1) * each].copy_from_slice(found);
     }
     Ok(ordered)
 }

@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::corruption::Direction;
 use super::kind::{Kind, Severed};
+use super::metric::Metric;
 use crate::datasets::facts::Fact;
 
 /// A token and its text.
@@ -16,9 +18,33 @@ pub struct Token {
     pub text: String,
 }
 
-/// How far each state of the corrupted run brings the answer back when it is restored.
+/// A prompt in the place of noise: what a fact was corrupted with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counterpart {
+    /// The prompt.
+    pub prompt: String,
+    /// Its tokens, as many as the fact's.
+    pub tokens: Vec<Token>,
+}
+
+/// One metric of a grid.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// The metric.
+    pub metric: Metric,
+    /// Its value in the clean run.
+    pub high: f64,
+    /// Its mean over the corrupted rows.
+    pub low: f64,
+    /// Its mean over the rows of each cell, `[tokens, layers]` row-major.
+    pub scores: Vec<f64>,
+}
+
+/// How far each state of the corrupted run brings the answer back when it is restored; or, in the
+/// other [`Direction`], how far each corrupted state takes it from the clean run.
 ///
-/// All scores are probabilities of [`Grid::answer`], in `[0, 1]`.
+/// As a trace gives it, scores are probabilities of [`Grid::answer`], in `[0, 1]`;
+/// [`Grid::in_metric`] shows it in another metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
     /// What was traced.
@@ -30,8 +56,15 @@ pub struct Grid {
     pub severed: Option<Severed>,
     /// Layers in a window of MLP or attention outputs.
     pub window: usize,
-    /// The noise as a rule with every number known, such as `0.13462981581687927`.
+    /// The noise as a rule with every number known, such as `0.13462981581687927`; empty where
+    /// another prompt corrupts.
     pub noise: String,
+    /// That prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrupted: Option<Counterpart>,
+    /// Which run was patched.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub direction: Direction,
     /// Noise samples behind each corrupted number.
     pub samples: usize,
     /// Seed of the noise.
@@ -47,15 +80,81 @@ pub struct Grid {
     /// Whether the answer is the fact's attribute; true for a fact without one. If not, nothing was
     /// traced: `low` is [`None`] and `scores` is empty.
     pub correct_prediction: bool,
-    /// Probability of the answer in the clean run.
+    /// Why nothing was traced although the answer is the right one; none where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untraced: Option<String>,
+    /// The token that the answer is compared with, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foil: Option<Token>,
+    /// What `high`, `low` and `scores` are.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub metric: Metric,
+    /// The metric in the clean run.
     pub high: f64,
-    /// Mean probability of the answer over the corrupted rows.
+    /// Its mean over the corrupted rows.
     pub low: Option<f64>,
-    /// Mean probability of the answer over the rows of each cell, `[tokens, layers]` row-major.
+    /// Its mean over the rows of each cell, `[tokens, layers]` row-major.
     pub scores: Vec<f64>,
+    /// The other metrics that were asked for, of the same cells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readings: Vec<Reading>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Grid {
+    /// Whether it has scores.
+    pub fn traced(&self) -> bool {
+        self.correct_prediction && self.untraced.is_none()
+    }
+
+    /// The grid with this metric in the place of its own; none where it has no such reading. An
+    /// untraced grid is the same in all.
+    pub fn in_metric(&self, metric: Metric) -> Option<Self> {
+        if metric == self.metric || !self.traced() {
+            return Some(self.clone());
+        }
+        let mut readings = self.readings.iter();
+        let reading = readings.find(|reading| reading.metric == metric)?.clone();
+        Some(Self {
+            metric,
+            high: reading.high,
+            low: Some(reading.low),
+            scores: reading.scores,
+            readings: Vec::new(),
+            ..self.clone()
+        })
+    }
+
+    /// What a score is ordered by: how much of the effect that is looked for it shows.
+    fn order(&self) -> f64 {
+        match self.direction {
+            Direction::Denoising => self.metric.sign(),
+            Direction::Noising => -self.metric.sign(),
+        }
+    }
+
+    /// The effect behind a score: how much of the answer restoring brings back, `score - low`, or
+    /// in noising takes away, `high - score`; the other way round in a metric that falls as the
+    /// answer comes back. [`None`] when nothing was traced.
+    pub fn effect(&self, score: f64) -> Option<f64> {
+        let from = match self.direction {
+            Direction::Denoising => self.low?,
+            Direction::Noising => self.low.map(|_| self.high)?,
+        };
+        Some(self.order() * (score - from))
+    }
+
+    /// An effect as a share of the total effect: in denoising the recovery, 0 for corrupted and 1
+    /// for clean; in noising 1 less it. [`None`] where the total effect is under
+    /// [`Metric::least_total_effect`], and when nothing was traced.
+    pub fn share(&self, effect: f64) -> Option<f64> {
+        let total = self.total_effect()?;
+        (total.abs() >= self.metric.least_total_effect()).then(|| effect / total)
+    }
+
     /// The score of restoring `layer` at `token`; [`None`] outside the grid or when nothing was
     /// traced.
     pub fn score(&self, token: usize, layer: usize) -> Option<f64> {
@@ -71,28 +170,37 @@ impl Grid {
             .get(token * self.layers..(token + 1) * self.layers)
     }
 
-    /// `high - low`: how much of the answer's probability the corruption takes away.
+    /// `high - low`: how much of the answer the corruption takes away; `low - high` in a metric that
+    /// falls as the answer comes back.
     pub fn total_effect(&self) -> Option<f64> {
-        self.low.map(|low| self.high - low)
+        self.low.map(|low| self.metric.sign() * (self.high - low))
     }
 
-    /// The cell with the highest score, `(token, layer, score)`: the first one of equals.
+    /// The cell with the highest effect, `(token, layer, score)`: the first one of equals.
     pub fn peak(&self) -> Option<(usize, usize, f64)> {
-        let mut best: Option<(usize, f64)> = None;
+        let (mut best, order): (Option<(usize, f64)>, f64) = (None, self.order());
         for (cell, &score) in self.scores.iter().enumerate() {
-            if best.is_none_or(|(_, highest)| score > highest) {
+            if best.is_none_or(|(_, highest)| order * score > order * highest) {
                 best = Some((cell, score));
             }
         }
         best.map(|(cell, score)| (cell / self.layers, cell % self.layers, score))
     }
 
-    /// Kind and severed path, as messages name them: `mlp`, `hidden with mlp severed`.
+    /// Kind, severed path, metric and direction, as messages name them: `mlp`,
+    /// `hidden with mlp severed`, `mlp, rank, noising`.
     pub fn measure(&self) -> String {
-        match self.severed {
+        let mut text = match self.severed {
             Some(severed) => format!("{} with {severed} severed", self.kind),
             None => self.kind.to_string(),
+        };
+        if self.metric != Metric::Probability {
+            text += &format!(", {}", self.metric);
         }
+        if self.direction != Direction::Denoising {
+            text += &format!(", {}", self.direction);
+        }
+        text
     }
 }
 
@@ -112,6 +220,8 @@ pub(crate) mod tests {
             severed: None,
             window: 10,
             noise: "0.1".into(),
+            corrupted: None,
+            direction: Direction::Denoising,
             samples: 10,
             seed: 1,
             layers: scores[0].len(),
@@ -127,9 +237,13 @@ pub(crate) mod tests {
                 text: " a".into(),
             },
             correct_prediction: true,
+            untraced: None,
+            foil: None,
+            metric: Metric::Probability,
             high,
             low: Some(low),
             scores: scores.concat(),
+            readings: Vec::new(),
         }
     }
 
@@ -142,6 +256,39 @@ pub(crate) mod tests {
         assert_eq!(grid.row(2), Some([0.7, 0.5].as_slice()));
         assert_eq!(grid.peak(), Some((1, 1, 0.7)));
         assert_eq!(grid.total_effect(), Some(0.9 - 0.1));
+    }
+
+    #[test]
+    fn effects_point_to_what_is_looked_for_in_every_metric_and_direction() {
+        let probability = grid(0..1, 0.9, 0.1, &[&[0.1, 0.5], &[0.9, 0.3]]);
+        assert_eq!(probability.effect(0.5), Some(0.4));
+        assert_eq!(probability.share(0.4), Some(0.5));
+        let whole = Grid {
+            readings: vec![Reading {
+                metric: Metric::Kl,
+                high: 0.0,
+                low: 2.0,
+                scores: vec![2.0, 0.5, 1.0, 3.0],
+            }],
+            ..probability
+        };
+        let kl = whole.in_metric(Metric::Kl).unwrap();
+        assert_eq!(kl.total_effect(), Some(2.0));
+        assert_eq!(kl.peak(), Some((0, 1, 0.5)));
+        assert_eq!(kl.effect(0.5), Some(1.5));
+        let noising = Grid {
+            direction: Direction::Noising,
+            ..kl
+        };
+        assert_eq!(noising.peak(), Some((1, 1, 3.0)));
+        assert_eq!(noising.effect(3.0), Some(3.0));
+        assert!(whole.in_metric(Metric::Rank).is_none());
+    }
+
+    #[test]
+    fn a_share_of_a_small_total_effect_is_not_defined() {
+        let small = grid(0..1, 0.14, 0.1, &[&[0.12]]);
+        assert_eq!(small.share(0.02), None);
     }
 
     #[test]

@@ -5,16 +5,22 @@
 //! subject, then corrupted again with one state put back to its clean value: how much of the
 //! answer's probability comes back says what that state carries.
 //!
+//! Activation patching is the same with another prompt in the place of noise, with more metrics
+//! than the probability, and in both directions: one engine does it all.
+//!
 //! To read in this order: what is asked ([`Fact`], [`Settings`]) and answered ([`Grid`],
-//! [`Averages`]); the parts that decide the numbers ([`noise`], [`rng`], [`span`], [`kind`]); and,
+//! [`Averages`]); the parts that decide the numbers ([`corruption`], [`noise`], [`rng`], [`span`],
+//! [`kind`], [`metric`]); and,
 //! with libtorch, the way in (`trace`), the oracle (`plain.rs`) and the engine that is used
 //! (`exact.rs`). All but the last is plain data, also without libtorch.
 
 pub mod averages;
+pub mod corruption;
 pub mod cost;
 pub mod error;
 pub mod grid;
 pub mod kind;
+pub mod metric;
 pub mod noise;
 pub mod rng;
 pub mod settings;
@@ -28,9 +34,13 @@ mod exact;
 #[cfg(feature = "torch")]
 mod memory;
 #[cfg(feature = "torch")]
+mod pair;
+#[cfg(feature = "torch")]
 mod plain;
 #[cfg(feature = "torch")]
 mod prompt;
+#[cfg(feature = "torch")]
+mod readout;
 #[cfg(feature = "torch")]
 mod runs;
 #[cfg(feature = "torch")]
@@ -44,10 +54,12 @@ pub const ENGINE_REVISION: u32 = 4;
 
 pub use crate::datasets::facts::Fact;
 pub use averages::{Averages, Mean, Role, Site};
+pub use corruption::{Corruption, Direction};
 pub use cost::Shape;
 pub use error::Error;
-pub use grid::{Grid, Token};
+pub use grid::{Counterpart, Grid, Reading, Token};
 pub use kind::{Kind, Severed};
+pub use metric::Metric;
 pub use noise::{EmbeddingGaussian, Noise, Rule};
 pub use settings::{Compat, Engine, Settings};
 pub use span::subject_span;

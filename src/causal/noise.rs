@@ -278,6 +278,11 @@ pub struct Draws<'a> {
 }
 
 impl Draws<'_> {
+    /// Whether they take the place of the embeddings instead of being added.
+    pub fn replace(&self) -> bool {
+        self.noise.replace
+    }
+
     /// Scaled draws `[samples, tokens, width]`, row-major, so that fewer samples are a prefix of
     /// more.
     ///

@@ -2,16 +2,17 @@
 //!
 //! Nothing here is clever, and it stays that way: the exact engine is measured against it. The
 //! clean run too has one row a sample, so that every pass has the same shape and what must be equal
-//! is. Matrices are multiplied by libtorch's own products, as in any other program on it: an error
-//! in the exact engine's would show.
+//! is. Its caller has matrices multiplied by libtorch's own products, as in any other program on it:
+//! an error in the exact engine's would show.
 
-use tch::{Kind as Dtype, Tensor};
+use tch::Tensor;
 
 use super::kind::{Kind, Severed};
 use super::memory::Failure;
 use super::settings::Compat;
-use super::task::{Answer, Measure, Scores, Task, answer, mean, to_f64};
-use crate::model::{Hook, Pass, with_libtorch_products};
+use super::prompt::Prompt;
+use super::task::{Measure, Progress, Scores, Task, means};
+use crate::model::{Hook, Model, Pass};
 
 /// The output of every sub-module in a run, `[rows, tokens, width]` a layer.
 #[derive(Default)]
@@ -48,24 +49,25 @@ impl Hook for States {
     }
 }
 
-/// The clean run.
-pub(super) struct Clean {
+/// The run whose states are put in.
+pub(super) struct Source {
     states: States,
-    answer: Answer,
+    /// The last token's state behind the last block, `[rows, width]`.
+    last: Tensor,
 }
 
-impl AsRef<Answer> for Clean {
-    fn as_ref(&self) -> &Answer {
-        &self.answer
+impl AsRef<Tensor> for Source {
+    fn as_ref(&self) -> &Tensor {
+        &self.last
     }
 }
 
 /// Puts recorded states in the place of computed ones, at one token.
 struct Replace<'a> {
     token: i64,
-    /// Clean states, in the layers of a window.
+    /// States of the source, in the layers of a window.
     restore: (Kind, std::ops::Range<usize>, &'a States),
-    /// Corrupted states, in every layer.
+    /// States of the patched run, in every layer.
     freeze: Option<(Severed, &'a States)>,
 }
 
@@ -102,27 +104,30 @@ impl Hook for Replace<'_> {
     }
 }
 
-pub(super) fn clean(task: &Task<'_>) -> Result<Clean, Failure> {
-    let embeddings = task.prompt.embeddings(task.model);
-    let rows = embeddings.repeat([task.settings.samples as i64, 1, 1]);
+/// Runs a prompt as it is, in as many rows as the patched run has.
+pub(super) fn source(
+    model: &Model,
+    prompt: &Prompt,
+    rows: usize,
+    progress: &Progress<'_>,
+) -> Result<Source, Failure> {
+    let rows = prompt.embeddings(model).repeat([rows as i64, 1, 1]);
     let mut states = States::default();
-    let last = forward(task, &rows, &mut states)?;
-    Ok(Clean {
-        states,
-        answer: with_libtorch_products(|| answer(task.model, &last)),
-    })
+    let last = forward(model, progress, &rows, &mut states)?;
+    Ok(Source { states, last })
 }
 
-pub(super) fn scores(task: &Task<'_>, clean: &Clean) -> Result<Scores, Failure> {
+pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure> {
     let settings = task.settings;
-    let mut draws = settings.noise.draws(settings.seed);
-    let rows = task.prompt.corrupted(task.model, settings, &mut draws);
-    let mut corrupted = States::default();
-    let last = forward(task, &rows, &mut corrupted)?;
-    let low = probability(task, &last, clean.answer.id);
+    let read = |last: &Tensor| means(&task.readout.read(task.model, last), task.readout.count());
+    let mut draws = task.draws();
+    let rows = task.embeddings(draws.as_mut());
+    let mut base = States::default();
+    let last = forward(task.model, task.progress, &rows, &mut base)?;
+    let values = read(&last);
     let second = match settings.compat {
         Compat::None => None,
-        Compat::PaperCode => Some(task.prompt.corrupted(task.model, settings, &mut draws)),
+        Compat::PaperCode => Some(task.embeddings(draws.as_mut())),
     };
     let mut grids = Vec::new();
     for measure in task.measures {
@@ -130,18 +135,21 @@ pub(super) fn scores(task: &Task<'_>, clean: &Clean) -> Result<Scores, Failure> 
             (Some(second), Some(_)) => second,
             _ => &rows,
         };
-        let mut scores = Vec::with_capacity(task.prompt.len() * task.layers());
+        let mut scores = Vec::new();
         for token in 0..task.prompt.len() {
             for layer in 0..task.layers() {
-                let mut replace = restoration(task, measure, token, layer, clean, &corrupted);
-                let last = forward(task, rows, &mut replace)?;
-                scores.push(probability(task, &last, clean.answer.id));
+                let mut replace = restoration(task, measure, token, layer, source, &base);
+                let last = forward(task.model, task.progress, rows, &mut replace)?;
+                scores.extend(read(&last));
                 task.progress.add(1);
             }
         }
         grids.push(scores);
     }
-    Ok(Scores { low, grids })
+    Ok(Scores {
+        base: values,
+        grids,
+    })
 }
 
 /// What one cell puts back.
@@ -150,34 +158,30 @@ fn restoration<'a>(
     measure: &Measure,
     token: usize,
     layer: usize,
-    clean: &'a Clean,
-    corrupted: &'a States,
+    source: &'a Source,
+    base: &'a States,
 ) -> Replace<'a> {
     let window = measure
         .kind
         .window(layer, task.layers(), task.settings.window);
     Replace {
         token: token as i64,
-        restore: (measure.kind, window, &clean.states),
-        freeze: measure.severed.map(|severed| (severed, corrupted)),
+        restore: (measure.kind, window, &source.states),
+        freeze: measure.severed.map(|severed| (severed, base)),
     }
 }
 
 /// The last token's state behind the last block, `[rows, width]`.
-fn forward(task: &Task<'_>, embeddings: &Tensor, hook: &mut dyn Hook) -> Result<Tensor, Failure> {
-    with_libtorch_products(|| {
-        let mut x = task.model.add_positions(embeddings, 0);
-        for layer in 0..task.layers() {
-            task.progress.go_on()?;
-            x = task.model.block(layer, &x, Pass::default(), hook).hidden;
-        }
-        Ok(x.select(1, task.prompt.len() as i64 - 1))
-    })
-}
-
-fn probability(task: &Task<'_>, hidden: &Tensor, answer: i64) -> f64 {
-    let logits = with_libtorch_products(|| task.model.logits(hidden));
-    mean(&to_f64(
-        &logits.softmax(-1, Dtype::Float).select(-1, answer),
-    ))
+fn forward(
+    model: &Model,
+    progress: &Progress<'_>,
+    embeddings: &Tensor,
+    hook: &mut dyn Hook,
+) -> Result<Tensor, Failure> {
+    let mut x = model.add_positions(embeddings, 0);
+    for layer in 0..model.config().layers {
+        progress.go_on()?;
+        x = model.block(layer, &x, Pass::default(), hook).hidden;
+    }
+    Ok(x.select(1, -1))
 }

@@ -7,7 +7,6 @@ use tch::{Kind as Dtype, Tensor};
 use super::error::Error;
 use super::grid::Token;
 use super::noise::Draws;
-use super::settings::Settings;
 use super::span::subject_span;
 use crate::datasets::facts::Fact;
 use crate::model::Model;
@@ -22,23 +21,34 @@ pub(super) struct Prompt {
 
 impl Prompt {
     pub fn read(model: &Model, fact: &Fact) -> Result<Self, Error> {
+        let subject = |offsets: &[(usize, usize)]| {
+            subject_span(&fact.prompt, &fact.subject, fact.subject_start, offsets)
+        };
+        Self::tokens(model, &fact.prompt, subject)
+    }
+
+    /// A prompt that corrupts another, whose subject stands at the same tokens.
+    pub fn other(model: &Model, prompt: &str, subject: &Range<usize>) -> Result<Self, Error> {
+        Self::tokens(model, prompt, |_| Ok(subject.clone()))
+    }
+
+    fn tokens(
+        model: &Model,
+        prompt: &str,
+        subject: impl Fn(&[(usize, usize)]) -> Result<Range<usize>, Error>,
+    ) -> Result<Self, Error> {
         let tokenizer = model.tokenizer();
-        let encoding = tokenizer.encode(&fact.prompt)?;
+        let encoding = tokenizer.encode(prompt)?;
         let context = model.config().context;
         if encoding.ids.len() > context {
             return Err(Error::PromptTooLong {
-                prompt: fact.prompt.clone(),
+                prompt: prompt.to_owned(),
                 tokens: encoding.ids.len(),
                 context,
             });
         }
-        let subject = subject_span(
-            &fact.prompt,
-            &fact.subject,
-            fact.subject_start,
-            &encoding.offsets,
-        )?;
         Ok(Self {
+            subject: subject(&encoding.offsets)?,
             tokens: encoding
                 .ids
                 .iter()
@@ -47,7 +57,6 @@ impl Prompt {
                     text: tokenizer.piece(id),
                 })
                 .collect(),
-            subject,
             ids: model.ids(&encoding.ids)?,
         })
     }
@@ -69,22 +78,16 @@ impl Prompt {
     /// The same with the next draws on the subject's tokens, `[samples, tokens, width]`.
     ///
     /// The sum is formed in float64 and rounded once to the model's dtype.
-    pub fn corrupted(&self, model: &Model, settings: &Settings, draws: &mut Draws<'_>) -> Tensor {
+    pub fn noisy(&self, model: &Model, samples: usize, draws: &mut Draws<'_>) -> Tensor {
         let width = model.config().width;
-        let noise = draws.next(settings.samples, self.subject.len(), width);
-        let shape = [
-            settings.samples as i64,
-            self.subject.len() as i64,
-            width as i64,
-        ];
+        let noise = draws.next(samples, self.subject.len(), width);
+        let shape = [samples as i64, self.subject.len() as i64, width as i64];
         let noise = Tensor::from_slice(&noise)
             .view(shape)
             .to_device(model.device());
-        let rows = self
-            .embeddings(model)
-            .repeat([settings.samples as i64, 1, 1]);
+        let rows = self.embeddings(model).repeat([samples as i64, 1, 1]);
         let subject = rows.narrow(1, self.subject.start as i64, self.subject.len() as i64);
-        let noisy = match settings.noise.replaces() {
+        let noisy = match draws.replace() {
             true => noise,
             false => subject.to_kind(Dtype::Double) + noise,
         };

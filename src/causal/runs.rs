@@ -1,4 +1,5 @@
-//! The clean and the corrupted run of the exact engine, with the states that the cells start from.
+//! The two runs of the exact engine: the one whose states are put in, and the one that is patched,
+//! with the states that the cells start from.
 
 use std::ops::Range;
 
@@ -6,12 +7,12 @@ use tch::Tensor;
 
 use super::kind::{Kind, Severed};
 use super::memory::{Budget, Failure, Piece};
-use super::task::{Answer, Task, answer, to_f64};
+use super::prompt::Prompt;
+use super::task::{Progress, Task};
 use crate::model::{Hook, KeyValue, Model, Pass};
 
-/// The clean run, one row.
-pub(super) struct Clean {
-    answer: Answer,
+/// The run whose states are put in, one row: in denoising the clean one.
+pub(super) struct Source {
     /// Keys and values of every block.
     pub kv: Vec<KeyValue>,
     /// Output of every block, `[1, tokens, width]`.
@@ -20,15 +21,17 @@ pub(super) struct Clean {
     pub attn: Vec<Tensor>,
     /// Output of every MLP, likewise.
     pub mlp: Vec<Tensor>,
+    /// The last token's state behind the last block, `[1, width]`.
+    last: Tensor,
 }
 
-impl AsRef<Answer> for Clean {
-    fn as_ref(&self) -> &Answer {
-        &self.answer
+impl AsRef<Tensor> for Source {
+    fn as_ref(&self) -> &Tensor {
+        &self.last
     }
 }
 
-impl Clean {
+impl Source {
     pub fn of(&self, kind: Kind) -> &[Tensor] {
         match kind {
             Kind::Hidden => &self.hidden,
@@ -38,25 +41,28 @@ impl Clean {
     }
 }
 
-pub(super) fn clean(task: &Task<'_>) -> Result<Clean, Failure> {
+/// Runs a prompt as it is. It is one row, however many the patched run has.
+pub(super) fn source(
+    model: &Model,
+    prompt: &Prompt,
+    _rows: usize,
+    progress: &Progress<'_>,
+) -> Result<Source, Failure> {
     let (mut kv, mut hidden) = (Vec::new(), Vec::new());
     let (mut attn, mut mlp) = (Vec::new(), Vec::new());
-    let mut x = task
-        .model
-        .add_positions(&task.prompt.embeddings(task.model), 0);
-    for layer in 0..task.layers() {
-        task.progress.go_on()?;
+    let mut x = model.add_positions(&prompt.embeddings(model), 0);
+    for layer in 0..model.config().layers {
+        progress.go_on()?;
         let mut record = Record::default();
-        let step = task.model.block(layer, &x, Pass::default(), &mut record);
+        let step = model.block(layer, &x, Pass::default(), &mut record);
         x = step.hidden;
         kv.push(step.kv);
         hidden.push(x.shallow_clone());
         attn.extend(record.attn);
         mlp.extend(record.mlp);
     }
-    let last = x.select(1, task.prompt.len() as i64 - 1);
-    Ok(Clean {
-        answer: answer(task.model, &last),
+    Ok(Source {
+        last: x.select(1, prompt.len() as i64 - 1),
         kv,
         hidden,
         attn,
@@ -64,11 +70,12 @@ pub(super) fn clean(task: &Task<'_>) -> Result<Clean, Failure> {
     })
 }
 
-/// A corrupted run with one row a sample, from some token on.
+/// A run that is patched, one row a noise sample, from some token on: in denoising the corrupted
+/// one.
 #[derive(Default)]
 pub(super) struct Run {
-    /// Probability of the answer, one a row.
-    pub probability: Vec<f64>,
+    /// The metrics of the readout, one row after another.
+    pub values: Vec<f64>,
     /// Keys and values of every block.
     pub kv: Vec<KeyValue>,
     /// Output of every block, `[samples, tokens, width]`.
@@ -77,7 +84,7 @@ pub(super) struct Run {
     pub attn: Vec<Tensor>,
     /// Output of every MLP, kept when a grid severs it.
     pub mlp: Vec<Tensor>,
-    /// What every block would give if its attention gave the clean output at every token, kept when
+    /// What every block would give if its attention gave the source's output at every token, kept when
     /// a grid restores it. What a block makes of one token's sub-module output stays at that token,
     /// so column `t` is the state of the cells whose window begins here with token `t` restored.
     restored_attn: Vec<Tensor>,
@@ -98,7 +105,7 @@ impl Run {
     /// `[1 or samples, 1, width]`.
     pub fn restored(
         &self,
-        clean: &Clean,
+        source: &Source,
         kind: Kind,
         layer: usize,
         token: i64,
@@ -106,7 +113,7 @@ impl Run {
     ) -> Tensor {
         let of_samples = |states: &[Tensor]| part(&states[layer], samples).narrow(1, token, 1);
         match kind {
-            Kind::Hidden => clean.hidden[layer].narrow(1, token, 1),
+            Kind::Hidden => source.hidden[layer].narrow(1, token, 1),
             Kind::Attn => of_samples(&self.restored_attn),
             Kind::Mlp => of_samples(&self.restored_mlp),
         }
@@ -122,9 +129,9 @@ impl Run {
                 .collect()
         };
         Run {
-            probability: parts
+            values: parts
                 .iter()
-                .flat_map(|part| part.probability.iter().copied())
+                .flat_map(|part| part.values.iter().copied())
                 .collect(),
             kv: (0..parts[0].kv.len())
                 .map(|layer| {
@@ -159,10 +166,11 @@ pub(super) fn before(kv: &KeyValue, token: i64, samples: &Range<usize>) -> Optio
     })
 }
 
-/// The corrupted run of all tokens. `embeddings` are `[samples, tokens, width]`.
-pub(super) fn corrupted(
+/// The patched run of all tokens, before anything is put in. `embeddings` are
+/// `[samples, tokens, width]`.
+pub(super) fn base(
     task: &Task<'_>,
-    clean: &Clean,
+    source: &Source,
     embeddings: &Tensor,
     budget: &Budget,
 ) -> Result<Run, Failure> {
@@ -180,7 +188,7 @@ pub(super) fn corrupted(
                 if task.restores(kind) {
                     let mut restore = Everywhere {
                         kind,
-                        state: &clean.of(kind)[layer],
+                        state: &source.of(kind)[layer],
                     };
                     let restored = task.model.block(layer, &x, Pass::default(), &mut restore);
                     states.push(restored.hidden);
@@ -197,7 +205,7 @@ pub(super) fn corrupted(
             x = step.hidden;
         }
         let last = x.select(1, task.prompt.len() as i64 - 1);
-        run.probability = probabilities(task.model, &last, clean.answer.id);
+        run.values = task.readout.read(task.model, &last);
         Ok(run)
     })
 }
@@ -206,7 +214,6 @@ pub(super) fn corrupted(
 /// severed sub-module held at `frozen` in every block. The tokens before it are those of `run`.
 pub(super) fn held(
     task: &Task<'_>,
-    clean: &Clean,
     run: &Run,
     embeddings: &Tensor,
     (severed, frozen): (Severed, &[Tensor]),
@@ -232,7 +239,7 @@ pub(super) fn held(
             x = task.model.block(layer, &x, pass, &mut hold).hidden;
             held.hidden.push(x.shallow_clone());
         }
-        held.probability = probabilities(task.model, &x.select(1, tokens - 1), clean.answer.id);
+        held.values = task.readout.read(task.model, &x.select(1, tokens - 1));
         Ok(held)
     })
 }
@@ -247,7 +254,7 @@ fn in_samples(
     let mut parts = Vec::new();
     let all = Piece {
         cells: 0..1,
-        samples: 0..task.settings.samples,
+        samples: 0..task.rows(),
     };
     budget.spend(
         row_bytes(task.model, tokens, task.prompt.len()),
@@ -284,11 +291,6 @@ pub(super) fn row_bytes(model: &Model, tokens: usize, context: usize) -> u64 {
     scalar * (tokens * states + keys) + scores
 }
 
-/// Probability of `answer`, one a row of `[rows, width]` states of the last token.
-pub(super) fn probabilities(model: &Model, hidden: &Tensor, answer: i64) -> Vec<f64> {
-    to_f64(&model.probability(hidden, answer))
-}
-
 /// Keeps what the sub-modules gave.
 #[derive(Default)]
 struct Record {
@@ -308,7 +310,7 @@ impl Hook for Record {
     }
 }
 
-/// Gives the clean output of one sub-module for every token and row.
+/// Gives the source's output of one sub-module for every token and row.
 struct Everywhere<'a> {
     kind: Kind,
     state: &'a Tensor,
@@ -332,9 +334,9 @@ impl Hook for Everywhere<'_> {
 
 /// Overwrites sub-module outputs at the first token of the rows.
 pub(super) struct Hold {
-    /// Corrupted outputs of a severed sub-module, `[samples, width]`, put into every cell's rows.
+    /// The patched run's outputs of a severed sub-module, `[samples, width]`, put into every cell's rows.
     pub frozen: Option<(Severed, Tensor)>,
-    /// The clean output of a sub-module, `[width]`, put into these ranges of rows.
+    /// The source's output of a sub-module, `[width]`, put into these ranges of rows.
     pub restored: Option<(Kind, Tensor, Vec<Range<i64>>)>,
 }
 

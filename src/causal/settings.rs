@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::corruption::{Corruption, Direction};
 use super::error::Error;
 use super::kind::{Kind, Severed};
-use super::noise::Noise;
+use super::metric::Metric;
 
 /// How the numbers are computed. Both engines give the same ones within 1e-5 in f32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -87,9 +88,14 @@ pub struct Settings {
     pub severed: Vec<Severed>,
     /// Whose reading of severed paths to follow.
     pub compat: Compat,
-    /// The noise, with its statistics known: the same for every fact of a sweep.
-    pub noise: Noise,
-    /// Noise samples a cell is averaged over. At least 1.
+    /// What the corrupted run differs in; noise with its statistics known, the same for every fact
+    /// of a sweep.
+    pub corruption: Corruption,
+    /// Which run is patched with states of the other.
+    pub direction: Direction,
+    /// What is read in every cell besides the answer's probability, one each.
+    pub metrics: Vec<Metric>,
+    /// Noise samples a cell is averaged over. At least 1; another prompt has one row.
     pub samples: usize,
     /// Seed of the noise.
     pub seed: u32,
@@ -106,21 +112,39 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The published settings with this noise: three kinds, 10 samples, seed 1, windows of 10
-    /// layers, in batches of 256 MiB. A CPU computes far fewer rows at a time anyway, so that they
+    /// The published settings with this corruption: three kinds, 10 samples, seed 1, windows of 10
+    /// layers, the answer's probability, in batches of 256 MiB. A CPU computes far fewer rows at a time anyway, so that they
     /// stay in its cache.
-    pub fn new(noise: Noise) -> Self {
+    pub fn new(corruption: impl Into<Corruption>) -> Self {
         Self {
             kinds: Kind::ALL.to_vec(),
             severed: Vec::new(),
             compat: Compat::None,
-            noise,
+            corruption: corruption.into(),
+            direction: Direction::Denoising,
+            metrics: Vec::new(),
             samples: 10,
             seed: 1,
             window: 10,
             engine: Engine::Exact,
             memory_bytes: 256 << 20,
         }
+    }
+
+    /// Rows of a corrupted run.
+    pub fn rows(&self) -> usize {
+        match self.corruption {
+            Corruption::Noise(_) => self.samples,
+            Corruption::Counterfactual(_) => 1,
+        }
+    }
+
+    /// The metrics that are read: the probability first, then [`Settings::metrics`].
+    pub fn read(&self) -> Vec<Metric> {
+        let more = self.metrics.iter().copied();
+        std::iter::once(Metric::Probability)
+            .chain(more.filter(|&metric| metric != Metric::Probability))
+            .collect()
     }
 
     /// # Errors
@@ -143,13 +167,28 @@ impl Settings {
                 remedy: "name at least one of hidden, mlp, attn or a severed path",
             });
         }
-        Ok(())
+        match &self.corruption {
+            Corruption::Noise(_) if self.direction == Direction::Noising => Err(Error::Setting {
+                field: "direction",
+                value: self.direction.to_string(),
+                remedy: "noising patches states of another prompt: corrupt by a counterfactual",
+            }),
+            Corruption::Counterfactual(_) if self.compat == Compat::PaperCode => {
+                Err(Error::Setting {
+                    field: "compat",
+                    value: self.compat.to_string(),
+                    remedy: "the published code severs paths with a second draw of noise: use none",
+                })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::causal::Noise;
 
     #[test]
     fn a_setting_out_of_range_is_named_with_its_remedy() {

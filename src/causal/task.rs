@@ -7,7 +7,9 @@ use tch::{Kind as Dtype, Tensor};
 use super::error::Error;
 use super::kind::{Kind, Severed};
 use super::memory::Failure;
+use super::noise::{Draws, Noise};
 use super::prompt::Prompt;
+use super::readout::Readout;
 use super::settings::Settings;
 use crate::model::Model;
 
@@ -36,25 +38,29 @@ pub(super) struct Measure {
     pub severed: Option<Severed>,
 }
 
-/// What an engine finds: the corrupted probability, and `[tokens][layers]` scores a measure.
+/// What an engine finds, the metrics of [`Readout`] one after another for each: of the run that is
+/// patched, and `[tokens][layers]` of every measure.
 pub(super) struct Scores {
-    pub low: f64,
+    pub base: Vec<f64>,
     pub grids: Vec<Vec<f64>>,
-}
-
-/// The most probable token after the clean prompt, and its probability.
-pub(super) struct Answer {
-    pub id: i64,
-    pub high: f64,
 }
 
 /// Everything that an engine works on.
 pub(super) struct Task<'a> {
     pub model: &'a Model,
     pub settings: &'a Settings,
-    pub prompt: &'a Prompt,
     pub measures: &'a [Measure],
-    pub progress: Progress<'a>,
+    pub progress: &'a Progress<'a>,
+    /// The prompt that is patched.
+    pub prompt: &'a Prompt,
+    /// Noise on its embeddings; none where it is corrupted by being another prompt.
+    pub noise: Option<&'a Noise>,
+    /// The first token at which its embeddings are not those of the other run.
+    pub first: usize,
+    /// What is read of every cell.
+    pub readout: &'a Readout,
+    /// That of the run whose states are put in, as it is.
+    pub source: Vec<f64>,
 }
 
 impl Task<'_> {
@@ -62,12 +68,30 @@ impl Task<'_> {
         self.model.config().layers
     }
 
+    /// Rows of the run that is patched.
+    pub fn rows(&self) -> usize {
+        self.settings.rows()
+    }
+
+    /// The noise that is to be drawn.
+    pub fn draws(&self) -> Option<Draws<'_>> {
+        self.noise.map(|noise| noise.draws(self.settings.seed))
+    }
+
+    /// Embeddings of the run that is patched, `[rows, tokens, width]`, with the next draws.
+    pub fn embeddings(&self, draws: Option<&mut Draws<'_>>) -> Tensor {
+        match draws {
+            Some(draws) => self.prompt.noisy(self.model, self.rows(), draws),
+            None => self.prompt.embeddings(self.model),
+        }
+    }
+
     /// Whether any grid restores states of `kind`.
     pub fn restores(&self, kind: Kind) -> bool {
         self.measures.iter().any(|measure| measure.kind == kind)
     }
 
-    /// Whether any grid holds `severed` at its corrupted values.
+    /// Whether any grid holds `severed` at its values in the patched run.
     pub fn severs(&self, severed: Severed) -> bool {
         self.measures
             .iter()
@@ -105,14 +129,6 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// The answer of `[rows, width]` equal clean states of the last token.
-pub(super) fn answer(model: &Model, hidden: &Tensor) -> Answer {
-    let probabilities = model.logits(hidden).softmax(-1, Dtype::Float);
-    let id = probabilities.get(0).argmax(-1, false).int64_value(&[]);
-    let high = mean(&to_f64(&probabilities.select(-1, id)));
-    Answer { id, high }
-}
-
 /// A one-dimensional tensor as plain numbers.
 pub(super) fn to_f64(values: &Tensor) -> Vec<f64> {
     let values = values
@@ -125,7 +141,15 @@ pub(super) fn to_f64(values: &Tensor) -> Vec<f64> {
     out
 }
 
-/// Mean of the probabilities of the rows of one cell.
+/// Mean of one number a row.
 pub(super) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Means over rows of `each` numbers.
+pub(super) fn means(values: &[f64], each: usize) -> Vec<f64> {
+    let column = |n: usize| values.iter().skip(n).step_by(each).copied();
+    (0..each)
+        .map(|n| mean(&column(n).collect::<Vec<_>>()))
+        .collect()
 }

@@ -1,15 +1,21 @@
 //! The way in: one fact, all the grids asked for.
 
+use tch::Tensor;
+
+use super::corruption::{Corruption, Direction};
 use super::error::Error;
-use super::grid::{Grid, Token};
+use super::grid::{Counterpart, Grid, Reading, Token};
 use super::kind::Kind;
 use super::memory::{self, Failure};
+use super::metric::Metric;
+use super::pair::{Clean, Pair, token_text};
 use super::prompt::Prompt;
+use super::readout::{Answer, Readout};
 use super::settings::{Engine, Settings};
-use super::task::{Answer, Measure, Progress, Scores, Task, Watch};
+use super::task::{Measure, Progress, Scores, Task, Watch, means};
 use super::{exact, plain, runs};
 use crate::datasets::facts::Fact;
-use crate::model::Model;
+use crate::model::{Model, with_libtorch_products};
 
 /// Most numbers of one fact's noise: 8 GiB of them.
 const MOST_DRAWS: usize = 1 << 30;
@@ -19,13 +25,14 @@ const MOST_DRAWS: usize = 1 << 30;
 ///
 /// Probabilities are a softmax in f32; means over noise samples are taken in f64. A fact with an
 /// attribute that the model answers otherwise comes back untraced (see
-/// [`Grid::correct_prediction`]). A grid's numbers do not depend on which other grids are asked
-/// for.
+/// [`Grid::correct_prediction`]), and so does one for which there is no other prompt (see
+/// [`Grid::untraced`]). A grid's numbers do not depend on which other grids are asked for.
 ///
 /// # Errors
 /// An invalid setting or fact; [`Error::Cancelled`] when `watch` asks for it;
 /// [`Error::OutOfMemory`] when even a single row does not fit; [`Error::NotFinite`] when the model
-/// overflows, [`Error::CorruptedNotFinite`] when it does so with the noise.
+/// overflows, [`Error::CorruptedNotFinite`] and [`Error::PatchedNotFinite`] when it does so
+/// corrupted.
 pub fn trace(
     model: &Model,
     fact: &Fact,
@@ -33,8 +40,11 @@ pub fn trace(
     watch: &dyn Watch,
 ) -> Result<Vec<Grid>, Error> {
     settings.check()?;
-    settings.noise.check_width(model.config().width)?;
+    if let Some(noise) = settings.corruption.noise() {
+        noise.check_width(model.config().width)?;
+    }
     let prompt = Prompt::read(model, fact)?;
+    let layers = model.config().layers;
     let measures: Vec<Measure> = settings
         .kinds
         .iter()
@@ -47,39 +57,38 @@ pub fn trace(
             severed: Some(severed),
         }))
         .collect();
-    let task = Task {
+    let cells = measures.len() * prompt.len() * layers;
+    let job = Job {
         model,
+        fact,
         settings,
         prompt: &prompt,
         measures: &measures,
-        progress: Progress::new(
-            watch,
-            (measures.len() * prompt.len() * model.config().layers) as u64,
-        ),
+        progress: &Progress::new(watch, cells as u64),
     };
     let out_of_memory = || Error::OutOfMemory {
         device: format!("{:?}", model.device()),
         rows: match settings.engine {
-            Engine::Plain => settings.samples,
+            Engine::Plain => settings.rows(),
             Engine::Exact => 1,
         },
         tokens: prompt.len(),
-        layers: task.layers(),
+        layers,
         width: model.config().width,
         dtype: format!("{:?}", model.dtype()),
-        samples: settings.samples,
+        samples: settings.rows(),
     };
     // The draws are made on the host, where an allocation that fails ends the process.
     let draws = settings
-        .samples
+        .rows()
         .checked_mul(prompt.subject.len() * model.config().width);
     if draws.is_none_or(|draws| draws > MOST_DRAWS) {
         return Err(out_of_memory());
     }
     let _no_grad = tch::no_grad_guard();
     let found = memory::attempt(|| match settings.engine {
-        Engine::Plain => grids(&task, fact, &plain::clean(&task)?, plain::scores),
-        Engine::Exact => grids(&task, fact, &runs::clean(&task)?, exact::scores),
+        Engine::Plain => with_libtorch_products(|| job.grids(plain::source, plain::scores)),
+        Engine::Exact => job.grids(runs::source, exact::scores),
     });
     match found {
         Ok(grids) => Ok(grids),
@@ -88,67 +97,196 @@ pub fn trace(
     }
 }
 
-/// From an engine's clean run to the grids, by way of its scores when the answer is the right one.
-fn grids<C: AsRef<Answer>>(
-    task: &Task<'_>,
-    fact: &Fact,
-    clean: &C,
-    scores: fn(&Task<'_>, &C) -> Result<Scores, Failure>,
-) -> Result<Vec<Grid>, Failure> {
-    let &Answer { id, high } = clean.as_ref();
-    if !high.is_finite() {
-        return Err(Failure::Error(Error::NotFinite {
-            prompt: fact.prompt.clone(),
-            value: high,
-        }));
-    }
-    let answer = Token {
-        id: id as u32,
-        text: task
-            .model
-            .tokenizer()
-            .decode_after(&task.prompt.ids(), &[id as u32])
-            .map_err(|error| Failure::Error(error.into()))?,
-    };
-    let correct_prediction = fact
-        .attribute
-        .as_ref()
-        .is_none_or(|attribute| attribute.trim() == answer.text.trim());
-    let untraced = |measure: &Measure| Grid {
-        fact: fact.clone(),
-        kind: measure.kind,
-        severed: measure.severed,
-        window: task.settings.window,
-        noise: task.settings.noise.rule().to_string(),
-        samples: task.settings.samples,
-        seed: task.settings.seed,
-        layers: task.layers(),
-        tokens: task.prompt.tokens.clone(),
-        subject: task.prompt.subject.clone(),
-        answer: answer.clone(),
-        correct_prediction,
-        high,
-        low: None,
-        scores: Vec::new(),
-    };
-    let mut grids: Vec<Grid> = task.measures.iter().map(untraced).collect();
-    if correct_prediction {
-        let found = scores(task, clean)?;
-        let all = [found.low]
-            .into_iter()
-            .chain(found.grids.iter().flatten().copied());
-        if let Some(value) = all.into_iter().find(|score| !score.is_finite()) {
-            return Err(Failure::Error(Error::CorruptedNotFinite {
-                prompt: fact.prompt.clone(),
-                noise: task.settings.noise.rule().to_string(),
-                dtype: format!("{:?}", task.model.dtype()),
-                value,
+/// A fact and how it is traced.
+struct Job<'a> {
+    model: &'a Model,
+    fact: &'a Fact,
+    settings: &'a Settings,
+    prompt: &'a Prompt,
+    measures: &'a [Measure],
+    progress: &'a Progress<'a>,
+}
+
+/// How an engine runs a prompt as it is.
+type Source<S> = fn(&Model, &Prompt, usize, &Progress<'_>) -> Result<S, Failure>;
+/// How an engine patches another run with the states of that one.
+type Patched<S> = fn(&Task<'_>, &S) -> Result<Scores, Failure>;
+
+impl Job<'_> {
+    /// From an engine's clean run to the grids, by way of its scores when the answer is the right
+    /// one and there is something to corrupt with.
+    fn grids<S: AsRef<Tensor>>(
+        &self,
+        source: Source<S>,
+        scores: Patched<S>,
+    ) -> Result<Vec<Grid>, Failure> {
+        let (model, settings) = (self.model, self.settings);
+        let rows = settings.rows();
+        let clean = source(model, self.prompt, rows, self.progress)?;
+        let Answer { id, high } = Answer::of(model, clean.as_ref());
+        if !high.is_finite() {
+            return Err(Failure::Error(Error::NotFinite {
+                prompt: self.fact.prompt.clone(),
+                value: high,
             }));
         }
-        for (grid, scores) in grids.iter_mut().zip(found.grids) {
-            grid.low = Some(found.low);
-            grid.scores = scores;
+        let answer = Token {
+            id: id as u32,
+            text: token_text(model, self.prompt, id as u32)?,
+        };
+        let mut grid = self.untraced(answer.clone(), high);
+        if !grid.correct_prediction {
+            return Ok(self.of_each(&grid));
+        }
+        let metrics = settings.read();
+        let asked = Clean {
+            model,
+            fact: self.fact,
+            prompt: self.prompt,
+            answer: &answer,
+            progress: self.progress,
+        };
+        let pair = match &settings.corruption {
+            Corruption::Noise(_) => {
+                grid.foil = asked.own_foil(&metrics)?;
+                None
+            }
+            Corruption::Counterfactual(partners) => match asked.pair(partners)? {
+                Ok(pair) => {
+                    grid.foil = Some(pair.foil.clone());
+                    grid.corrupted = Some(Counterpart {
+                        prompt: pair.text.clone(),
+                        tokens: pair.prompt.tokens.clone(),
+                    });
+                    Some(pair)
+                }
+                Err(reason) => {
+                    grid.untraced = Some(reason);
+                    return Ok(self.of_each(&grid));
+                }
+            },
+        };
+        let foil = grid.foil.as_ref().map(|foil| i64::from(foil.id));
+        let readout = Readout::new(model, clean.as_ref(), id, foil, metrics.clone());
+        let mut task = Task {
+            model,
+            settings,
+            measures: self.measures,
+            progress: self.progress,
+            prompt: self.prompt,
+            noise: settings.corruption.noise(),
+            first: self.prompt.subject.start,
+            source: means(&readout.read(model, clean.as_ref()), readout.count()),
+            readout: &readout,
+        };
+        // The clean run's own number, as it was found with the answer.
+        task.source[0] = high;
+        if let Some(pair) = &pair {
+            task.first = pair.first;
+        }
+        let (found, clean, corrupted) = match (&pair, settings.direction) {
+            (Some(Pair { prompt, .. }), Direction::Noising) => {
+                let other = source(model, prompt, rows, self.progress)?;
+                task.source = means(&readout.read(model, other.as_ref()), readout.count());
+                let found = scores(&task, &other)?;
+                let base = found.base.clone();
+                (found, base, task.source)
+            }
+            (pair, _) => {
+                if let Some(pair) = pair {
+                    task.prompt = &pair.prompt;
+                }
+                let found = scores(&task, &clean)?;
+                let base = found.base.clone();
+                (found, task.source, base)
+            }
+        };
+        self.check(&found, &metrics)?;
+        let traced = |(grid, scores): (&mut Grid, &Vec<f64>)| {
+            let mut readings = metrics.iter().enumerate().map(|(n, &metric)| Reading {
+                metric,
+                high: clean[n],
+                low: corrupted[n],
+                scores: scores.iter().skip(n).step_by(metrics.len()).copied().collect(),
+            });
+            if let Some(probability) = readings.next() {
+                grid.high = probability.high;
+                grid.low = Some(probability.low);
+                grid.scores = probability.scores;
+            }
+            grid.readings = readings.collect();
+        };
+        let mut grids = self.of_each(&grid);
+        grids.iter_mut().zip(&found.grids).for_each(traced);
+        Ok(grids)
+    }
+
+    /// The grid of no kind yet, without any scores.
+    fn untraced(&self, answer: Token, high: f64) -> Grid {
+        let attribute = self.fact.attribute.as_ref();
+        Grid {
+            fact: self.fact.clone(),
+            kind: Kind::Hidden,
+            severed: None,
+            window: self.settings.window,
+            noise: match &self.settings.corruption {
+                Corruption::Noise(noise) => noise.rule().to_string(),
+                Corruption::Counterfactual(_) => String::new(),
+            },
+            corrupted: None,
+            direction: self.settings.direction,
+            samples: self.settings.rows(),
+            seed: self.settings.seed,
+            layers: self.model.config().layers,
+            tokens: self.prompt.tokens.clone(),
+            subject: self.prompt.subject.clone(),
+            correct_prediction: attribute.is_none_or(|it| it.trim() == answer.text.trim()),
+            untraced: None,
+            answer,
+            foil: None,
+            metric: Metric::Probability,
+            high,
+            low: None,
+            scores: Vec::new(),
+            readings: Vec::new(),
         }
     }
-    Ok(grids)
+
+    /// That grid for every measure.
+    fn of_each(&self, grid: &Grid) -> Vec<Grid> {
+        let of = |measure: &Measure| Grid {
+            kind: measure.kind,
+            severed: measure.severed,
+            ..grid.clone()
+        };
+        self.measures.iter().map(of).collect()
+    }
+
+    /// Every number of every cell must be one.
+    fn check(&self, found: &Scores, metrics: &[Metric]) -> Result<(), Error> {
+        let cells = found.grids.iter().flat_map(|grid| grid.chunks(metrics.len()));
+        let all = std::iter::once(found.base.as_slice()).chain(cells);
+        let mut values = all.flat_map(|cell| metrics.iter().zip(cell));
+        let Some((metric, &value)) = values.find(|(_, value)| !value.is_finite()) else {
+            return Ok(());
+        };
+        let dtype = format!("{:?}", self.model.dtype());
+        let prompt = self.fact.prompt.clone();
+        Err(match &self.settings.corruption {
+            Corruption::Noise(noise) if *metric == Metric::Probability => {
+                Error::CorruptedNotFinite {
+                    prompt,
+                    noise: noise.rule().to_string(),
+                    dtype,
+                    value,
+                }
+            }
+            _ => Error::PatchedNotFinite {
+                prompt,
+                metric: metric.words().to_owned(),
+                dtype,
+                value,
+            },
+        })
+    }
 }

@@ -46,6 +46,13 @@ pub struct Fact {
     /// The number or name of the fact in its data set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// The prompt that it is corrupted with, of as many tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrupted: Option<String>,
+    /// The answer that its own is compared with, by its first token; without it, the model's answer
+    /// to the corrupted prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foil: Option<String>,
 }
 
 /// Reads a fact file.
@@ -216,7 +223,7 @@ mod tests {
             subject: "Vinson Massif".into(),
             attribute: Some("Antarctica".into()),
             relation: Some("P30".into()),
-            subject_start: None,
+            ..Fact::default()
         };
         assert_eq!(parse("f", known).unwrap(), std::slice::from_ref(&fact));
         assert_eq!(parse("f", lines).unwrap(), std::slice::from_ref(&fact));

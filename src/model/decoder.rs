@@ -1,5 +1,7 @@
 //! A model on a device, run block by block.
 
+use std::ops::Range;
+
 use tch::{Device, Kind, Tensor};
 
 use super::block::Block;
@@ -220,13 +222,12 @@ impl Model {
     /// are made and summed up in slices of the vocabulary that stay in the processor's cache; they
     /// are never held together.
     pub fn probability(&self, hidden: &Tensor, token: i64) -> Tensor {
-        let normed = self.final_norm.forward(hidden);
-        let (vocab, mut logit, mut sums) = (self.config.vocab as i64, None, Vec::new());
-        for from in (0..vocab).step_by(SLICE as usize) {
-            let length = SLICE.min(vocab - from);
-            let logits = self.cap(self.head.rows(from, length).forward(&normed));
-            if (from..from + length).contains(&token) {
-                logit = Some(logits.select(1, token - from));
+        let normed = self.normed(hidden);
+        let (mut logit, mut sums) = (None, Vec::new());
+        for slice in self.logit_slices() {
+            let logits = self.logits_in(&normed, &slice);
+            if slice.contains(&token) {
+                logit = Some(logits.select(1, token - slice.start));
             }
             sums.push(logits.logsumexp([-1i64].as_slice(), false));
         }
@@ -235,6 +236,26 @@ impl Model {
             Some(logit) => (logit - sum).exp(),
             None => sum.zeros_like(),
         }
+    }
+
+    /// The slices of the vocabulary in which [`Model::probability`] makes its logits, in order.
+    pub fn logit_slices(&self) -> impl Iterator<Item = Range<i64>> + use<> {
+        let vocab = self.config.vocab as i64;
+        let starts = (0..vocab).step_by(SLICE as usize);
+        starts.map(move |from| from..vocab.min(from + SLICE))
+    }
+
+    /// Hidden states `[rows, width]` behind the last block, as the vocabulary projection takes
+    /// them.
+    pub fn normed(&self, hidden: &Tensor) -> Tensor {
+        self.final_norm.forward(hidden)
+    }
+
+    /// The logits of one slice of the vocabulary, `[rows, slice]` in float32, of what
+    /// [`Model::normed`] gave.
+    pub fn logits_in(&self, normed: &Tensor, slice: &Range<i64>) -> Tensor {
+        let length = slice.end - slice.start;
+        self.cap(self.head.rows(slice.start, length).forward(normed))
     }
 
     /// The whole computation: ids `[rows, tokens]` to logits `[rows, tokens, vocab]` in float32.

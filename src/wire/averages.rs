@@ -1,6 +1,6 @@
 //! Averages of a sweep between the contract and the code that averages.
 
-use super::{kind, kind_to_proto};
+use super::{direction, direction_to_proto, kind, kind_to_proto, metric, metric_to_proto};
 use crate::causal::{Averages, Grid, Mean, Role};
 use crate::proto::v1;
 
@@ -31,10 +31,12 @@ fn mean(sent: Option<&v1::Mean>) -> Mean {
 
 /// Averages as they travel; `relation` is the one that they are of, if they are of one.
 pub fn averages_to_proto(averages: &Averages, relation: Option<String>) -> v1::KindAverages {
-    let by_role = |(role, means): (Role, &Vec<Mean>)| v1::RoleEffects {
+    let by_role = |(role, (means, shares)): (Role, (&Vec<Mean>, &Vec<Mean>))| v1::RoleEffects {
         role: role_to_proto(role) as i32,
         by_layer: means.iter().map(mean_to_proto).collect(),
+        share: shares.iter().map(mean_to_proto).collect(),
     };
+    let effects = averages.indirect_effect.iter().zip(&averages.share);
     v1::KindAverages {
         kind: kind_to_proto(averages.kind, averages.severed) as i32,
         relation,
@@ -43,9 +45,10 @@ pub fn averages_to_proto(averages: &Averages, relation: Option<String>) -> v1::K
         clean: Some(mean_to_proto(&averages.high)),
         corrupted: Some(mean_to_proto(&averages.low)),
         total_effect: Some(mean_to_proto(&averages.total_effect)),
-        roles: (Role::ALL.into_iter().zip(&averages.indirect_effect))
-            .map(by_role)
-            .collect(),
+        roles: Role::ALL.into_iter().zip(effects).map(by_role).collect(),
+        metric: metric_to_proto(averages.metric) as i32,
+        direction: direction_to_proto(averages.direction) as i32,
+        without_share: averages.without_share,
     }
 }
 
@@ -59,15 +62,24 @@ pub fn averages(sent: &v1::KindAverages) -> Option<Averages> {
             sent.role() == role_to_proto(role) && sent.by_layer.len() == layers
         });
     let of_role = |role: &v1::RoleEffects| role.by_layer.iter().map(|it| mean(Some(it))).collect();
+    let share = |role: &v1::RoleEffects| {
+        let mut means: Vec<Mean> = role.share.iter().map(|it| mean(Some(it))).collect();
+        means.resize(layers, Mean::default()); // an older server sends none
+        means
+    };
     fits.then(|| Averages {
         kind,
         severed,
+        metric: metric(sent.metric()).unwrap_or_default(),
+        direction: direction(sent.direction()),
         layers,
         wrong: sent.wrong,
         high: mean(sent.clean.as_ref()),
         low: mean(sent.corrupted.as_ref()),
         total_effect: mean(sent.total_effect.as_ref()),
         indirect_effect: sent.roles.iter().map(of_role).collect(),
+        share: sent.roles.iter().map(share).collect(),
+        without_share: sent.without_share,
     })
 }
 

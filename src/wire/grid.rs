@@ -1,7 +1,9 @@
 //! Facts, kinds and grids between the contract and the code that traces.
 
 use crate::causal::noise::{Law, Rule};
-use crate::causal::{Compat, Engine, Fact, Grid, Kind, Severed, Token};
+use crate::causal::{
+    Compat, Counterpart, Direction, Engine, Fact, Grid, Kind, Metric, Reading, Severed, Token,
+};
 use crate::proto::v1;
 
 /// A message of the contract that says what cannot be.
@@ -10,6 +12,12 @@ pub enum Error {
     /// A number that is no kind.
     #[error("{value} is not a kind of grid that this version knows: upgrade the older side")]
     Kind {
+        /// The number.
+        value: i32,
+    },
+    /// A number that is no metric.
+    #[error("{value} is not a metric that this version knows: upgrade the older side")]
+    Metric {
         /// The number.
         value: i32,
     },
@@ -41,6 +49,8 @@ impl From<v1::Fact> for Fact {
             relation: fact.relation,
             id: fact.id,
             subject_start: fact.subject_start.map(|start| start as usize),
+            corrupted: fact.corrupted,
+            foil: fact.foil,
         }
     }
 }
@@ -55,6 +65,8 @@ impl From<Fact> for v1::Fact {
             id: fact.id,
             // A prompt is shorter than a request.
             subject_start: fact.subject_start.and_then(|start| start.try_into().ok()),
+            corrupted: fact.corrupted,
+            foil: fact.foil,
         }
     }
 }
@@ -108,6 +120,59 @@ pub fn engine(engine: v1::Engine) -> Engine {
     }
 }
 
+/// The metric of the contract; [`None`] for the unspecified one.
+pub fn metric(metric: v1::Metric) -> Option<Metric> {
+    match metric {
+        v1::Metric::Unspecified => None,
+        v1::Metric::Probability => Some(Metric::Probability),
+        v1::Metric::LogProbability => Some(Metric::LogProbability),
+        v1::Metric::LogitDifference => Some(Metric::LogitDifference),
+        v1::Metric::Kl => Some(Metric::Kl),
+        v1::Metric::Rank => Some(Metric::Rank),
+    }
+}
+
+/// The other way.
+pub fn metric_to_proto(metric: Metric) -> v1::Metric {
+    match metric {
+        Metric::Probability => v1::Metric::Probability,
+        Metric::LogProbability => v1::Metric::LogProbability,
+        Metric::LogitDifference => v1::Metric::LogitDifference,
+        Metric::Kl => v1::Metric::Kl,
+        Metric::Rank => v1::Metric::Rank,
+    }
+}
+
+/// The metrics that a sweep shows, each once.
+pub fn shown(sweep: &v1::TraceSpec) -> Vec<Metric> {
+    let mut metrics: Vec<Metric> = Vec::new();
+    for metric in sweep.metrics().filter_map(metric) {
+        if !metrics.contains(&metric) {
+            metrics.push(metric);
+        }
+    }
+    if metrics.is_empty() {
+        metrics.push(Metric::Probability);
+    }
+    metrics
+}
+
+/// Which run is patched; what is not said is the default.
+pub fn direction(direction: v1::Direction) -> Direction {
+    match direction {
+        v1::Direction::Unspecified | v1::Direction::Denoising => Direction::Denoising,
+        v1::Direction::Noising => Direction::Noising,
+    }
+}
+
+/// The other way; the default is not said.
+pub fn direction_to_proto(direction: Direction) -> v1::Direction {
+    match direction {
+        Direction::Denoising => v1::Direction::Unspecified,
+        Direction::Noising => v1::Direction::Noising,
+    }
+}
+
 /// A grid, and what of its sweep it does not say itself: with both, [`v1::Grid`] is the same thing
 /// in another form, and either way leads back.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,7 +196,7 @@ impl SweptGrid {
         if grid.kind == Kind::Hidden {
             grid.window = 1;
         }
-        if !grid.correct_prediction {
+        if !grid.traced() {
             grid.layers = 0;
             grid.low = None;
         }
@@ -212,7 +277,8 @@ impl TryFrom<&v1::Grid> for SweptGrid {
             format!("one or more of {tokens} tokens"),
         )?;
         let layers = sent.layers as usize;
-        let cells = if sent.correct_prediction {
+        let traced = sent.correct_prediction && sent.untraced.is_empty();
+        let cells = if traced {
             check(
                 layers > 0,
                 "layers",
@@ -230,7 +296,39 @@ impl TryFrom<&v1::Grid> for SweptGrid {
             format!("{cells}, one a token and layer"),
         )?;
 
+        for reading in &sent.readings {
+            check(
+                reading.scores.len() == cells,
+                "the number of scores of a metric",
+                reading.scores.len().to_string(),
+                format!("{cells}, one a token and layer"),
+            )?;
+        }
+        let readings = sent.readings.iter().map(|reading| {
+            let unknown = Error::Metric {
+                value: reading.metric,
+            };
+            Ok(Reading {
+                metric: metric(reading.metric()).ok_or(unknown)?,
+                high: reading.clean,
+                low: reading.corrupted,
+                scores: reading.scores.clone(),
+            })
+        });
+        let token = |sent: &v1::Token| Token {
+            id: sent.id,
+            text: sent.text.clone(),
+        };
         let grid = Grid {
+            readings: readings.collect::<Result<_, Error>>()?,
+            metric: Metric::Probability,
+            direction: direction(sent.direction()),
+            untraced: (!sent.untraced.is_empty()).then(|| sent.untraced.clone()),
+            foil: sent.foil.as_ref().map(token),
+            corrupted: sent.corrupted.as_ref().map(|it| Counterpart {
+                prompt: it.prompt.clone(),
+                tokens: it.tokens.iter().map(token).collect(),
+            }),
             kind,
             severed,
             window: sent.window as usize,
@@ -251,7 +349,7 @@ impl TryFrom<&v1::Grid> for SweptGrid {
             },
             correct_prediction: sent.correct_prediction,
             high: sent.high,
-            low: sent.correct_prediction.then_some(sent.low),
+            low: traced.then_some(sent.low),
             scores: sent.scores.clone(),
             fact,
         };
@@ -267,6 +365,16 @@ impl TryFrom<&v1::Grid> for SweptGrid {
 
 impl From<SweptGrid> for v1::Grid {
     fn from(swept: SweptGrid) -> Self {
+        let token = |token: Token| v1::Token {
+            id: token.id,
+            text: token.text,
+        };
+        let reading = |reading: Reading| v1::MetricReading {
+            metric: metric_to_proto(reading.metric).into(),
+            clean: reading.high,
+            corrupted: reading.low,
+            scores: reading.scores,
+        };
         let grid = swept.grid;
         let (token_ids, tokens) = grid
             .tokens
@@ -295,6 +403,14 @@ impl From<SweptGrid> for v1::Grid {
             noise_corpus: swept.corpus.unwrap_or_default(),
             compat: compat_to_proto(swept.compat).into(),
             peak: None,
+            corrupted: grid.corrupted.map(|it| v1::CorruptedPrompt {
+                prompt: it.prompt,
+                tokens: it.tokens.into_iter().map(token).collect(),
+            }),
+            foil: grid.foil.map(token),
+            direction: direction_to_proto(grid.direction).into(),
+            readings: grid.readings.into_iter().map(reading).collect(),
+            untraced: grid.untraced.unwrap_or_default(),
         }
     }
 }
@@ -324,14 +440,13 @@ mod tests {
 
     fn sent() -> v1::Grid {
         v1::Grid {
-            peak: None,
             fact: Some(v1::Fact {
-                subject_start: None,
                 prompt: "The Louvre is in".into(),
                 subject: "The Louvre".into(),
                 attribute: Some("Paris".into()),
                 relation: Some("P131".into()),
                 id: Some("7".into()),
+                ..Default::default()
             }),
             kind: v1::Kind::Mlp.into(),
             token_ids: vec![1, 2, 3, 4],
@@ -350,8 +465,8 @@ mod tests {
             noise: "s3".into(),
             noise_scale: 0.25,
             seed: 1,
-            noise_corpus: String::new(),
             compat: v1::Compat::None.into(),
+            ..Default::default()
         }
     }
 
@@ -370,14 +485,43 @@ mod tests {
             compat in prop::sample::select(vec![v1::Compat::None, v1::Compat::PaperCode]),
             texts in (".{0,9}", ".{0,9}", prop::option::of(".{0,9}"), prop::option::of(".{0,9}")),
             (samples, seed, id) in any::<(u32, u32, u32)>(),
+            (counterfactual, noising, reason) in any::<(bool, bool, bool)>(),
         ) -> v1::Grid {
             let cells = tokens.len() * layers as usize;
             let (token_ids, tokens): (Vec<u32>, Vec<String>) = tokens.into_iter().unzip();
+            let answered = traced;
+            let traced = traced && !reason;
+            let token = |id: u32| v1::Token { id, text: format!("t{id}") };
+            let reading = |metric: v1::Metric| v1::MetricReading {
+                metric: metric.into(),
+                clean: numbers[0],
+                corrupted: numbers[1],
+                scores: numbers[..if traced { cells } else { 0 }].to_vec(),
+            };
             let windowed = matches!(kind, v1::Kind::Mlp | v1::Kind::Attn);
             v1::Grid {
                 peak: None,
+                corrupted: counterfactual.then(|| v1::CorruptedPrompt {
+                    prompt: texts.0.clone(),
+                    tokens: token_ids.iter().map(|&id| token(id)).collect(),
+                }),
+                foil: counterfactual.then(|| token(id)),
+                direction: match noising {
+                    true => v1::Direction::Noising.into(),
+                    false => v1::Direction::Unspecified.into(),
+                },
+                readings: match counterfactual {
+                    true => vec![reading(v1::Metric::Kl), reading(v1::Metric::LogitDifference)],
+                    false => Vec::new(),
+                },
+                untraced: match reason {
+                    true => "no partner".to_owned(),
+                    false => String::new(),
+                },
                 fact: Some(v1::Fact {
                     subject_start: None,
+                    corrupted: texts.3.clone(),
+                    foil: texts.2.clone(),
                     prompt: texts.0.clone(),
                     subject: texts.1,
                     attribute: texts.2.clone(),
@@ -391,7 +535,7 @@ mod tests {
                 tokens,
                 answer_id: id,
                 answer: texts.0,
-                correct_prediction: traced,
+                correct_prediction: answered,
                 high: numbers[15],
                 low: if traced { numbers[16] } else { 0.0 },
                 layers: if traced { layers } else { 0 },

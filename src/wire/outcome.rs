@@ -1,7 +1,7 @@
 //! Results of units, looked at as a whole.
 
 use crate::proto::v1::unit_result::Outcome;
-use crate::proto::v1::{EditProbe, EditStep, EvalMeasure, NamedNumber, model};
+use crate::proto::v1::{EditProbe, EditStep, EvalMeasure, MetricReading, NamedNumber, model};
 use crate::version::{Factor, keys_of, rows_of_solve};
 
 /// The first number of a result that is none, by its field: an infinity or NaN. Such a number
@@ -12,6 +12,13 @@ pub fn not_finite(outcome: &Outcome) -> Option<(String, f64)> {
             let scores = grid.scores.iter().copied();
             let layers = (grid.layers as usize).max(1);
             let cell = |(n, score)| (format!("scores[{}][{}]", n / layers, n % layers), score);
+            let reading = |reading: &MetricReading| {
+                let name = reading.metric().as_str_name();
+                let ends = [reading.clean, reading.corrupted];
+                let all = ends.into_iter().chain(reading.scores.iter().copied());
+                let mut wrong = all.filter(|value| !value.is_finite());
+                wrong.next().map(|value| (name.to_owned(), value))
+            };
             return [
                 ("high", grid.high),
                 ("low", grid.low),
@@ -20,6 +27,7 @@ pub fn not_finite(outcome: &Outcome) -> Option<(String, f64)> {
             .into_iter()
             .map(|(field, value)| (field.to_owned(), value))
             .chain(scores.enumerate().map(cell))
+            .chain(grid.readings.iter().filter_map(reading))
             .find(|(_, value)| !value.is_finite());
         }
         Outcome::NoiseLevel(level) => vec![("scale".to_owned(), level.scale)],
@@ -105,7 +113,11 @@ pub fn out_of_range(outcome: &Outcome, shape: &model::Shape) -> Option<String> {
             if let Some(what) = numbers.chain(scores).find_map(improbable) {
                 return Some(what);
             }
-            token("grid", &grid.token_ids).or_else(|| token("answer", &[grid.answer_id]))
+            let other = grid.corrupted.iter().flat_map(|it| &it.tokens);
+            let other: Vec<u32> = other.chain(&grid.foil).map(|token| token.id).collect();
+            token("grid", &grid.token_ids)
+                .or_else(|| token("answer", &[grid.answer_id]))
+                .or_else(|| token("corrupted prompt or foil", &other))
         }
         Outcome::Completion(completion) => token("completion", &completion.token_ids),
         Outcome::Edit(made) => {

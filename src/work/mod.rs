@@ -17,6 +17,8 @@ mod items;
 mod landing;
 mod mass_edit;
 mod measured;
+mod partners;
+mod patching;
 mod reuse;
 mod stage;
 mod stats;

@@ -7,6 +7,7 @@ use prost::Message as _;
 
 use super::check::{corpus, dtype, prompt, shorten};
 use super::extent::{self, most_tokens};
+use super::partners::{self, partners};
 use super::{Found, Items, Key, Keys, PartsObject, Stage, Work, Wrong, estimated_tokens};
 use crate::causal::noise::{Law, Rule};
 use crate::causal::{Kind, cost};
@@ -60,7 +61,10 @@ impl Work for v1::TraceSpec {
         }
         for n in 0..items.len() {
             match items.message::<v1::Fact>(n) {
-                Some(fact) => check_fact(n, &fact, wrong),
+                Some(fact) => {
+                    check_fact(n, &fact, wrong);
+                    self.check_pair(n, &fact, wrong);
+                }
                 None => wrong.say(
                     format_args!("job.trace.facts[{n}]"),
                     "it is not a serialised Fact",
@@ -68,12 +72,10 @@ impl Work for v1::TraceSpec {
             }
         }
         self.check_kinds(wrong);
-        self.check_noise(wrong);
-        if self.samples == 0 {
-            self.samples = 10;
-        } else if self.samples > SAMPLES_LIMIT {
-            let what = format_args!("{} is too many: {SAMPLES_LIMIT} at most", self.samples);
-            wrong.say("job.trace.samples", what);
+        self.check_patching(wrong);
+        match self.is_noisy() {
+            true => self.check_noise(wrong),
+            false => self.check_no_noise(wrong),
         }
         self.seed.get_or_insert(1);
         if self.window == 0 {
@@ -133,7 +135,11 @@ impl Work for v1::TraceSpec {
 
     fn size(&self, items: &Items, unit: u64) -> usize {
         let fact = items.get((unit / self.grain()) as usize);
-        fact.map_or(0, <[u8]>::len)
+        let partners = match self.corruption() {
+            v1::Corruption::Counterfactual => partners::MOST,
+            _ => 0,
+        };
+        fact.map_or(0, <[u8]>::len) * (1 + partners)
     }
 
     fn dtype(&self) -> v1::Dtype {
@@ -142,9 +148,16 @@ impl Work for v1::TraceSpec {
 
     fn unit(&self, _version: &str, items: &Items, unit: u64) -> Option<Unit> {
         let kinds = self.grain();
-        let fact = items.message((unit / kinds) as usize);
+        let n = (unit / kinds) as usize;
+        let fact = items.message::<v1::Fact>(n);
         Some(match fact {
             Some(fact) => Unit::Trace(v1::TraceUnit {
+                partners: match self.corruption() {
+                    v1::Corruption::Counterfactual if fact.corrupted.is_none() => {
+                        partners(items, n, &fact, self.seed())
+                    }
+                    _ => Vec::new(),
+                },
                 fact: Some(fact),
                 kind: *self.kinds.get((unit % kinds) as usize)?,
             }),
@@ -186,6 +199,7 @@ impl Work for v1::TraceSpec {
             return Err("its grid is of another kind".to_owned());
         }
         self.check_settings(grid)?;
+        self.check_readings(grid)?;
         check_answer(grid, &fact)?;
         check_grid(grid, &fact, shape)
     }
@@ -246,6 +260,7 @@ impl v1::TraceSpec {
             ("noise_corpus", said(&grid.noise_corpus, corpus)),
             ("samples", [0, self.samples].contains(&grid.samples)),
             ("seed", [0, self.seed()].contains(&grid.seed)),
+            ("direction", grid.direction == self.direction),
         ];
         match asked.into_iter().find(|(_, same)| !same) {
             Some((field, _)) => Err(format!("its {field} is not the one that was asked for")),
@@ -286,6 +301,12 @@ impl v1::TraceSpec {
     }
 
     fn check_noise(&mut self, wrong: &mut Wrong) {
+        if self.samples == 0 {
+            self.samples = 10;
+        } else if self.samples > SAMPLES_LIMIT {
+            let what = format_args!("{} is too many: {SAMPLES_LIMIT} at most", self.samples);
+            wrong.say("job.trace.samples", what);
+        }
         if self.noise.is_empty() {
             self.noise = Rule::default().to_string();
         }
@@ -447,7 +468,7 @@ fn check_grid(grid: &v1::Grid, fact: &v1::Fact, shape: &v1::model::Shape) -> Res
     texts
         .try_for_each(|text| extent::text_of(1, text))
         .map_err(|what| format!("one of its tokens {what}"))?;
-    let layers = match grid.correct_prediction {
+    let layers = match grid.correct_prediction && grid.untraced.is_empty() {
         true if shape.layers > 0 => shape.layers,
         true => grid.layers.max(1),
         false => 0,

@@ -178,7 +178,30 @@ fn grid(
         .bytes()
         .fold(unit.kind as u64, |h, b| h.wrapping_mul(31) + u64::from(b));
     let scores = (0..tokens.len() as u64 * layers).map(|i| (seed + i * 7) as f64 % 97.0 / 97.0);
+    let scores: Vec<f64> = scores.collect();
+    let asked = trace.metrics().filter(|&it| it != v1::Metric::Probability);
+    let reading = |metric: v1::Metric| v1::MetricReading {
+        metric: metric as i32,
+        clean: 1.0,
+        corrupted: 0.0,
+        scores: scores.clone(),
+    };
+    let other = matches!(
+        trace.corruption(),
+        v1::Corruption::Counterfactual | v1::Corruption::Pairs
+    );
+    let other = other.then(|| v1::CorruptedPrompt {
+        prompt: match (&fact.corrupted, unit.partners.first()) {
+            (Some(prompt), _) => prompt.clone(),
+            (None, Some(partner)) => partner.prompt.clone(),
+            (None, None) => fact.prompt.chars().rev().collect(),
+        },
+        tokens: tokens.iter().map(|_| v1::Token::default()).collect(),
+    });
     v1::Grid {
+        readings: asked.map(reading).collect(),
+        direction: trace.direction,
+        corrupted: other,
         kind: unit.kind,
         token_ids: (0..tokens.len() as u32).map(|n| n % vocabulary).collect(),
         subject_begin: 0,
@@ -188,7 +211,7 @@ fn grid(
         high: 0.9,
         low: 0.1,
         layers: layers as u32,
-        scores: scores.collect(),
+        scores,
         window: trace.window,
         samples: trace.samples,
         noise: trace.noise.clone(),

@@ -233,7 +233,7 @@ fn without_noise_every_score_is_the_clean_one() {
     for fixture in fixtures() {
         for engine in [Engine::Plain, Engine::Exact] {
             let mut settings = fixture.settings(engine);
-            settings.noise = Noise::gaussian(0.0);
+            settings.corruption = Noise::gaussian(0.0).into();
             for grid in fixture.trace(&settings) {
                 assert_eq!(grid.low, Some(grid.high), "{} {engine}", fixture.name);
                 for &score in &grid.scores {
@@ -241,7 +241,7 @@ fn without_noise_every_score_is_the_clean_one() {
                 }
             }
             // Too little to move a float32: computed in full, and the same up to the order of sums.
-            settings.noise = Noise::gaussian(1e-30);
+            settings.corruption = Noise::gaussian(1e-30).into();
             for grid in fixture.trace(&settings) {
                 for &score in &grid.scores {
                     assert!(
@@ -319,7 +319,7 @@ fn every_noise_rule_traces_alike_in_both_engines() {
         let rule: Rule = rule.parse().unwrap();
         let noise = resolve_noise(&fixture.model, &rule, &subjects, &corpus).unwrap();
         let mut settings = fixture.settings(Engine::Plain);
-        settings.noise = noise;
+        settings.corruption = noise.into();
         let plain = fixture.trace(&settings);
         settings.engine = Engine::Exact;
         let exact = fixture.trace(&settings);
@@ -487,7 +487,7 @@ fn noise_that_the_models_numbers_do_not_hold_is_an_error_of_the_fact() {
         (Engine::Exact, 1e308),
     ] {
         let settings = Settings {
-            noise: Noise::gaussian(deviation),
+            corruption: Noise::gaussian(deviation).into(),
             ..fixture.settings(engine)
         };
         let error = trace(&fixture.model, &fixture.fact(), &settings, &Unwatched).unwrap_err();

@@ -8,7 +8,7 @@ use super::super::prepare::Prepared;
 use super::loaded::Loaded;
 use super::units::{Kind, Stopped, mixed};
 use crate::causal::noise::{Law, Rule};
-use crate::causal::{self, EmbeddingGaussian, Error, Settings};
+use crate::causal::{self, Corruption, EmbeddingGaussian, Error, Metric, Settings};
 use crate::model::Model;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, FailureClass, leased_unit::Spec as Unit};
@@ -31,7 +31,8 @@ pub(super) struct Sweep<'a> {
     model: &'a Model,
     spec: &'a v1::TraceSpec,
     ready: &'a Prepared,
-    rule: Rule,
+    /// How noise is drawn; none where another prompt corrupts.
+    rule: Option<Rule>,
     /// What the rules over a corpus draw from.
     gaussian: Option<Arc<EmbeddingGaussian>>,
     memory: u64,
@@ -44,10 +45,16 @@ impl<'a> Sweep<'a> {
         ready: &'a Prepared,
         memory: u64,
     ) -> Result<Self, v1::Failure> {
-        let rule: Rule = (spec.noise.parse())
-            .map_err(|error: Error| failure(FailureClass::Invalid, error.to_string()))?;
+        let rule: Option<Rule> = match spec.corruption() {
+            v1::Corruption::Unspecified | v1::Corruption::Noise => Some(spec.noise.parse()),
+            v1::Corruption::Counterfactual | v1::Corruption::Pairs => None,
+        }
+        .transpose()
+        .map_err(|error: Error| failure(FailureClass::Invalid, error.to_string()))?;
         let gaussian = match (&spec.noise_corpus, &ready.corpus) {
-            (Some(named), Some(path)) if rule.needs_corpus() => Some(loaded.gaussian(named, path)?),
+            (Some(named), Some(path)) if rule.is_some_and(|it| it.needs_corpus()) => {
+                Some(loaded.gaussian(named, path)?)
+            }
             _ => None,
         };
         Ok(Self {
@@ -70,24 +77,47 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// The grids of one fact, in the order of the kinds.
-    fn fact(
-        &self,
-        fact: &v1::Fact,
-        kinds: &[v1::Kind],
-        sink: &mut dyn Sink,
-    ) -> Result<Vec<Outcome>, Stopped> {
-        let (scale, law) = match (self.rule.law, self.ready.lease.noise_scale) {
+    /// The noise of every fact, and its scale.
+    fn noise(&self, rule: Rule) -> Result<(Corruption, f64), Error> {
+        let (scale, law) = match (rule.law, self.ready.lease.noise_scale) {
             (Law::Spread(_), Some(scale)) => (scale, Law::Gaussian(scale)),
-            (Law::Gaussian(scale) | Law::Uniform(scale), _) => (scale, self.rule.law),
+            (Law::Gaussian(scale) | Law::Uniform(scale), _) => (scale, rule.law),
             (law, scale) => (scale.unwrap_or_default(), law),
         };
         let noise = Rule {
             law,
-            replace: self.rule.replace,
+            replace: rule.replace,
+        };
+        let noise = noise.resolve(None, self.gaussian.clone())?;
+        Ok((noise.into(), scale))
+    }
+
+    /// The grids of one fact, in the order of the kinds.
+    fn fact(
+        &self,
+        fact: &v1::Fact,
+        partners: &[v1::Fact],
+        kinds: &[v1::Kind],
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<Outcome>, Stopped> {
+        let (corruption, scale) = match self.rule {
+            Some(rule) => self.noise(rule)?,
+            None => {
+                let partners = partners.iter().cloned().map(Into::into).collect();
+                (Corruption::Counterfactual(partners), 0.0)
+            }
+        };
+        let mut settings = Settings::new(corruption);
+        settings.direction = wire::direction(self.spec.direction());
+        for metric in self.spec.metrics() {
+            let known = wire::metric(metric).ok_or_else(|| {
+                let what = format!("metric {} is not known here", metric as i32);
+                Stopped::Unit(format!("{what}: upgrade the worker"))
+            })?;
+            if known != Metric::Probability {
+                settings.metrics.push(known);
+            }
         }
-        .resolve(None, self.gaussian.clone())?;
-        let mut settings = Settings::new(noise);
         settings.kinds.clear();
         for &kind in kinds {
             match wire::kind(kind) {
@@ -159,7 +189,8 @@ impl Kind for Sweep<'_> {
                         _ => None,
                     })
                     .collect();
-                self.fact(&first.fact.clone().unwrap_or_default(), &kinds, sink)
+                let fact = first.fact.clone().unwrap_or_default();
+                self.fact(&fact, &first.partners, &kinds, sink)
             }
             _ => Err(mixed(&units[0])),
         }

@@ -1,0 +1,168 @@
+//! All metrics of a row, from one computation of its logits.
+
+use std::ops::Range;
+
+use tch::{Kind as Dtype, Tensor};
+
+use super::metric::Metric;
+use super::task::{mean, to_f64};
+use crate::model::Model;
+
+/// The most probable token after a prompt, and its probability.
+pub(super) struct Answer {
+    pub id: i64,
+    pub high: f64,
+}
+
+impl Answer {
+    /// Of `[rows, width]` equal states of the last token.
+    pub fn of(model: &Model, hidden: &Tensor) -> Self {
+        let probabilities = model.logits(hidden).softmax(-1, Dtype::Float);
+        let id = probabilities.get(0).argmax(-1, false).int64_value(&[]);
+        let high = mean(&to_f64(&probabilities.select(-1, id)));
+        Self { id, high }
+    }
+}
+
+/// What is read of the last token's state behind the last block.
+pub(super) struct Readout {
+    answer: i64,
+    /// The token that the answer is compared with; the answer itself where nothing compares.
+    foil: i64,
+    metrics: Vec<Metric>,
+    /// The logarithm of the sum of the clean run's exponentials, `[1, 1]`, and its logits,
+    /// `[1, vocabulary]`, both in float64, where a metric compares with its distribution.
+    clean: Option<(Tensor, Tensor)>,
+}
+
+impl Readout {
+    /// Of `metrics`, the first of which is the probability. `clean` are `[rows, width]` equal
+    /// states of the clean run.
+    pub fn new(
+        model: &Model,
+        clean: &Tensor,
+        answer: i64,
+        foil: Option<i64>,
+        metrics: Vec<Metric>,
+    ) -> Self {
+        let clean = metrics.contains(&Metric::Kl).then(|| {
+            let normed = model.normed(&clean.narrow(0, 0, 1));
+            let slices = model.logit_slices();
+            let slices: Vec<Tensor> = slices.map(|it| model.logits_in(&normed, &it)).collect();
+            let logits = Tensor::cat(&slices, 1).to_kind(Dtype::Double);
+            (log_sum(&logits), logits)
+        });
+        Self {
+            answer,
+            foil: foil.unwrap_or(answer),
+            clean,
+            metrics,
+        }
+    }
+
+    /// Metrics of a row.
+    pub fn count(&self) -> usize {
+        self.metrics.len()
+    }
+
+    /// The metrics of `[rows, width]` states, one row after another.
+    pub fn read(&self, model: &Model, hidden: &Tensor) -> Vec<f64> {
+        if self.count() == 1 {
+            return to_f64(&model.probability(hidden, self.answer));
+        }
+        let normed = model.normed(hidden);
+        // The rank takes the answer's logit before all others; what is made for it is kept.
+        let mut made: Vec<(Range<i64>, Tensor)> = Vec::new();
+        let mut logit = |token: i64| {
+            let known = made.iter().find(|(slice, _)| slice.contains(&token));
+            let (from, logits) = match known {
+                Some((slice, logits)) => (slice.start, logits.shallow_clone()),
+                None => {
+                    let mut slices = model.logit_slices();
+                    let slice = slices.find(|it| it.contains(&token)).unwrap_or(0..1);
+                    let logits = model.logits_in(&normed, &slice);
+                    made.push((slice.clone(), logits.shallow_clone()));
+                    (slice.start, logits)
+                }
+            };
+            logits.select(1, token - from)
+        };
+        let (answer, foil) = (logit(self.answer), logit(self.foil));
+        let along = [-1i64];
+        let (mut sums, mut divergence) = (Vec::new(), Divergence::default());
+        let mut above = answer.zeros_like().to_kind(Dtype::Int64);
+        for slice in model.logit_slices() {
+            let known = made.iter().find(|(known, _)| *known == slice);
+            let logits = match known {
+                Some((_, logits)) => logits.shallow_clone(),
+                None => model.logits_in(&normed, &slice),
+            };
+            sums.push(logits.logsumexp(along.as_slice(), false));
+            if self.metrics.contains(&Metric::Rank) {
+                let higher = logits.greater_tensor(&answer.unsqueeze(1));
+                above += higher.sum_dim_intlist(along.as_slice(), false, Dtype::Int64);
+            }
+            if let Some((sum, clean)) = &self.clean {
+                divergence.add(sum, &clean.narrow(1, slice.start, logits.size()[1]), &logits);
+            }
+        }
+        // As in `Model::probability`, to the bit.
+        let sum = Tensor::stack(&sums, 1).logsumexp(along.as_slice(), false);
+        let columns: Vec<Vec<f64>> = self
+            .metrics
+            .iter()
+            .map(|metric| match metric {
+                Metric::Probability => to_f64(&(&answer - &sum).exp()),
+                Metric::LogProbability => to_f64(&(&answer - &sum)),
+                Metric::LogitDifference => to_f64(&(&answer - &foil)),
+                Metric::Kl => divergence.value(self.clean.as_ref().map(|(sum, _)| sum)),
+                Metric::Rank => to_f64(&(&above + 1)),
+            })
+            .collect();
+        let rows = hidden.size()[0] as usize;
+        (0..rows)
+            .flat_map(|row| columns.iter().map(move |column| column[row]))
+            .collect()
+    }
+}
+
+/// `KL(clean || row)` in nats, slice by slice: the mean under the clean distribution of the logits'
+/// difference, in float64, so that equal logits give 0.
+#[derive(Default)]
+struct Divergence {
+    /// Logarithms of the rows' sums of exponentials.
+    sums: Vec<Tensor>,
+    /// The mean difference so far, `[rows]`.
+    difference: Option<Tensor>,
+}
+
+impl Divergence {
+    fn add(&mut self, clean_sum: &Tensor, clean: &Tensor, logits: &Tensor) {
+        let logits = logits.to_kind(Dtype::Double);
+        let weights = (clean - clean_sum).exp();
+        let part = ((clean - &logits) * weights).sum_dim_intlist(
+            [-1i64].as_slice(),
+            false,
+            Dtype::Double,
+        );
+        self.sums.push(log_sum(&logits));
+        self.difference = Some(match self.difference.take() {
+            Some(before) => before + part,
+            None => part,
+        });
+    }
+
+    /// One a row; rounding alone would be below 0.
+    fn value(&self, clean_sum: Option<&Tensor>) -> Vec<f64> {
+        let (Some(difference), Some(clean)) = (&self.difference, clean_sum) else {
+            return Vec::new();
+        };
+        let sum = log_sum(&Tensor::cat(&self.sums, 1)).squeeze_dim(1);
+        to_f64(&(difference + sum - clean.squeeze_dim(1)).clamp_min(0.0))
+    }
+}
+
+/// The logarithm of the sum of exponentials, `[rows, 1]`.
+fn log_sum(logits: &Tensor) -> Tensor {
+    logits.logsumexp([-1i64].as_slice(), true)
+}

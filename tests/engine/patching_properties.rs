@@ -1,0 +1,450 @@
+//! What holds of activation patching between two prompts by definition, tried on random prompts,
+//! windows, memory budgets and number formats, on tiny models of several families.
+#![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used)] // a failed test says why by panicking
+
+use std::path::PathBuf;
+
+use palimpsest::causal::{
+    Compat, Corruption, Direction, Engine, Error, Fact, Grid, Kind, Metric, Noise, Settings,
+    Severed, Unwatched, trace,
+};
+use palimpsest::model::{Checkpoint, Hook, Model, Pass};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use tch::{Device, Kind as Dtype, Tensor};
+
+/// Serial and parallel blocks, gated and plain MLPs, learned and rotary positions, grouped keys,
+/// head norms, post-norms with soft caps, sliding windows.
+const FAMILIES: [&str; 8] = [
+    "gpt2",
+    "gptj",
+    "gpt-neox-parallel",
+    "llama",
+    "mistral",
+    "qwen3",
+    "gemma2",
+    "phi3",
+];
+
+const WORDS: [&str; 12] = [
+    "The", "Castle", "of", "Aster", "stands", "in", "the", "city", "a", "hill", "on", "land",
+];
+
+fn models(dtype: Dtype) -> Vec<Model> {
+    // Such small tensors are not worth dividing.
+    tch::set_num_threads(1);
+    let load = |name: &&str| {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures")
+            .join(name);
+        Model::load(&Checkpoint::open(&folder).unwrap(), Device::Cpu, dtype).unwrap()
+    };
+    FAMILIES.iter().map(load).collect()
+}
+
+/// Two prompts and how to patch one with states of the other.
+#[derive(Debug, Clone)]
+struct Case {
+    model: usize,
+    fact: Fact,
+    settings: Settings,
+}
+
+impl Case {
+    fn ids(&self, models: &[Model], prompt: &str) -> Vec<u32> {
+        let tokenizer = models[self.model].tokenizer();
+        tokenizer.encode(prompt).unwrap().ids
+    }
+
+    fn other(&self) -> &str {
+        self.fact.corrupted.as_deref().unwrap()
+    }
+
+    /// The first token at which the two differ; none where they cannot be patched.
+    fn first(&self, models: &[Model]) -> Option<usize> {
+        let [x, y] = [&self.fact.prompt, self.other()].map(|prompt| self.ids(models, prompt));
+        let fits = x.len() == y.len() && x.len() <= models[self.model].config().context;
+        fits.then(|| x.iter().zip(&y).position(|(x, y)| x != y))?
+    }
+
+    /// None where the model answers both alike, or answers with the foil.
+    fn trace(&self, models: &[Model], change: impl FnOnce(&mut Settings)) -> Option<Vec<Grid>> {
+        let mut settings = self.settings.clone();
+        change(&mut settings);
+        let grids = trace(&models[self.model], &self.fact, &settings, &Unwatched).unwrap();
+        grids.iter().all(Grid::traced).then_some(grids)
+    }
+
+    /// With the two prompts in each other's place.
+    fn swapped(&self) -> Self {
+        let mut case = self.clone();
+        case.fact.prompt = self.other().to_owned();
+        case.fact.corrupted = Some(self.fact.prompt.clone());
+        let first = self.other().split(' ').next().unwrap();
+        case.fact.subject = first.to_owned();
+        case
+    }
+}
+
+/// Sentences of up to 5 words, of which some are others in the second.
+fn cases() -> impl Strategy<Value = Case> {
+    let words = prop::collection::vec((0..WORDS.len(), 0..WORDS.len(), any::<bool>()), 1..6);
+    let settings = (1..6_usize, any::<bool>(), 12..24_u32);
+    (0..FAMILIES.len(), words, settings).prop_map(|(model, words, (window, noising, budget))| {
+        let text = |of: fn(&(usize, usize, bool)) -> usize| {
+            let words: Vec<&str> = words.iter().map(|word| WORDS[of(word)]).collect();
+            words.join(" ")
+        };
+        let prompt = text(|word| word.0);
+        Case {
+            model,
+            fact: Fact {
+                subject: prompt.split(' ').next().unwrap().to_owned(),
+                corrupted: Some(text(|&(one, other, same)| if same { one } else { other })),
+                prompt,
+                ..Fact::default()
+            },
+            settings: Settings {
+                severed: vec![Severed::Mlp, Severed::Attn],
+                metrics: Metric::ALL.to_vec(),
+                window,
+                direction: match noising {
+                    true => Direction::Noising,
+                    false => Direction::Denoising,
+                },
+                memory_bytes: 1 << budget,
+                ..Settings::new(Corruption::Counterfactual(Vec::new()))
+            },
+        }
+    })
+}
+
+/// Tries `count` random values, the same ones in every run.
+fn check<S: Strategy>(
+    count: u32,
+    strategy: S,
+    test: impl Fn(S::Value) -> Result<(), TestCaseError>,
+) {
+    let config = Config {
+        cases: count,
+        failure_persistence: None,
+        max_shrink_iters: 64,
+        ..Config::default()
+    };
+    let rng = proptest::test_runner::TestRng::deterministic_rng(config.rng_algorithm);
+    TestRunner::new_with_rng(config, rng)
+        .run(&strategy, test)
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// The largest difference between the numbers of two traces in one metric.
+fn distance(a: &[Grid], b: &[Grid], metric: Metric) -> f64 {
+    let numbers = |grids: &[Grid]| -> Vec<f64> {
+        let one = |grid: &Grid| {
+            let grid = grid.in_metric(metric).unwrap();
+            [vec![grid.high, grid.low.unwrap()], grid.scores].concat()
+        };
+        grids.iter().flat_map(one).collect()
+    };
+    let (a, b) = (numbers(a), numbers(b));
+    assert_eq!(a.len(), b.len());
+    let differences = a.iter().zip(&b).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, f64::max)
+}
+
+#[test]
+fn the_exact_engine_gives_every_metric_of_one_full_pass_a_cell() {
+    let models = models(Dtype::Float);
+    check(48, cases(), |case| {
+        prop_assume!(case.first(&models).is_some());
+        let exact = case.trace(&models, |_| ());
+        let plain = case.trace(&models, |settings| settings.engine = Engine::Plain);
+        prop_assert_eq!(exact.is_some(), plain.is_some());
+        let Some((exact, plain)) = exact.zip(plain) else {
+            return Ok(());
+        };
+        for metric in Metric::ALL {
+            let distance = distance(&exact, &plain, metric);
+            let family = FAMILIES[case.model];
+            prop_assert!(distance < 1e-5, "{family}, {metric}: {distance}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn what_must_be_equal_is_equal_in_every_metric_and_both_directions() {
+    for dtype in [Dtype::Float, Dtype::BFloat16] {
+        let models = models(dtype);
+        check(24, cases(), |case| {
+            let Some(first) = case.first(&models) else {
+                return Err(TestCaseError::reject("the tokens do not correspond"));
+            };
+            let Some(grids) = case.trace(&models, |_| ()) else {
+                return Ok(());
+            };
+            for (grid, metric) in grids.iter().flat_map(|grid| Metric::ALL.map(|it| (grid, it))) {
+                let grid = grid.in_metric(metric).unwrap();
+                let (last, layers) = (grid.tokens.len() - 1, grid.layers);
+                let (patched, from) = match grid.direction {
+                    Direction::Denoising => (grid.low.unwrap(), grid.high),
+                    Direction::Noising => (grid.high, grid.low.unwrap()),
+                };
+                for token in 0..first {
+                    // The two prompts are one up to there.
+                    prop_assert!(grid.row(token).unwrap().iter().all(|&it| it == patched));
+                }
+                if grid.kind == Kind::Hidden {
+                    prop_assert_eq!(grid.score(last, layers - 1), Some(from));
+                    for token in 0..last {
+                        prop_assert_eq!(grid.score(token, layers - 1), Some(patched));
+                    }
+                }
+                if grid.kind == Kind::Hidden && grid.severed.is_none() && first == last {
+                    // With the only other token put in, the whole run is that one.
+                    prop_assert!(grid.row(last).unwrap().iter().all(|&it| it == from));
+                }
+                if metric == Metric::Kl {
+                    prop_assert!(grid.scores.iter().all(|&it| it >= 0.0));
+                    prop_assert!(grid.high.abs() < 1e-12, "{}", grid.high);
+                }
+                if metric == Metric::Rank {
+                    prop_assert_eq!(grid.high, 1.0);
+                    prop_assert!(grid.scores.iter().all(|&it| it >= 1.0 && it.fract() == 0.0));
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn noising_is_denoising_of_the_swapped_pair_to_the_byte() {
+    let models = models(Dtype::Float);
+    check(32, cases(), |case| {
+        prop_assume!(case.first(&models).is_some());
+        let noising = |settings: &mut Settings| settings.direction = Direction::Noising;
+        let denoising = |settings: &mut Settings| settings.direction = Direction::Denoising;
+        let Some(one) = case.trace(&models, noising) else {
+            return Ok(());
+        };
+        let other = case.swapped().trace(&models, denoising).unwrap();
+        for (one, other) in one.iter().zip(&other) {
+            // The other run's answer is this one's foil, which turns the difference around.
+            prop_assert_eq!(one.foil.as_ref().unwrap().id, other.answer.id);
+            prop_assert_eq!(other.foil.as_ref().unwrap().id, one.answer.id);
+            let one = one.in_metric(Metric::LogitDifference).unwrap();
+            let other = other.in_metric(Metric::LogitDifference).unwrap();
+            prop_assert_eq!(one.high, -other.low.unwrap());
+            prop_assert_eq!(one.low.unwrap(), -other.high);
+            prop_assert!(one.scores.iter().zip(&other.scores).all(|(a, b)| *a == -b));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_metric_is_the_same_whichever_others_are_asked_for_and_whatever_fits() {
+    let models = models(Dtype::Float);
+    check(16, cases(), |case| {
+        prop_assume!(case.first(&models).is_some());
+        let Some(all) = case.trace(&models, |_| ()) else {
+            return Ok(());
+        };
+        for metric in Metric::ALL {
+            let alone = case.trace(&models, |settings| settings.metrics = vec![metric]);
+            prop_assert_eq!(distance(&alone.unwrap(), &all, metric), 0.0);
+        }
+        let roomy = case.trace(&models, |settings| settings.memory_bytes = 1 << 30);
+        for metric in Metric::ALL {
+            prop_assert!(distance(&all, roomy.as_ref().unwrap(), metric) < 1e-5);
+        }
+        Ok(())
+    });
+}
+
+/// The residual of one run in another, at one token behind one block.
+struct Put<'a> {
+    states: &'a [Tensor],
+    token: i64,
+    layer: usize,
+}
+
+impl Hook for Put<'_> {
+    fn hidden(&mut self, layer: usize, out: Tensor) -> Tensor {
+        if layer == self.layer {
+            let state = self.states[layer].narrow(1, self.token, 1);
+            out.narrow(1, self.token, 1).copy_(&state);
+        }
+        out
+    }
+}
+
+/// Keeps the residual behind every block.
+#[derive(Default)]
+struct Keep(Vec<Tensor>);
+
+impl Hook for Keep {
+    fn hidden(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        self.0.push(out.copy());
+        out
+    }
+}
+
+/// The logits at the last token, in float64.
+fn logits(model: &Model, embeddings: &Tensor, hook: &mut dyn Hook) -> Tensor {
+    let mut x = model.add_positions(embeddings, 0);
+    for layer in 0..model.config().layers {
+        x = model.block(layer, &x, Pass::default(), hook).hidden;
+    }
+    let last = model.logits(&x.select(1, -1)).squeeze_dim(0);
+    last.to_kind(Dtype::Double)
+}
+
+#[test]
+fn a_counterfactual_prompt_is_a_replacement_of_the_embeddings_where_it_differs() {
+    let models = models(Dtype::Float);
+    check(24, cases(), |case| {
+        prop_assume!(case.first(&models).is_some());
+        let denoising = |settings: &mut Settings| {
+            settings.direction = Direction::Denoising;
+            settings.kinds = vec![Kind::Hidden];
+            settings.severed.clear();
+        };
+        let Some(grids) = case.trace(&models, denoising) else {
+            return Ok(());
+        };
+        let _no_grad = tch::no_grad_guard();
+        let model = &models[case.model];
+        let [x, y] = [&case.fact.prompt, case.other()].map(|prompt| case.ids(&models, prompt));
+        let clean = model.embed(&model.ids(&x).unwrap());
+        // One sample of the corrupted run: clean, but at the tokens that differ.
+        let rows = clean.copy();
+        let other = model.embed(&model.ids(&y).unwrap());
+        for token in (0..x.len()).filter(|&token| x[token] != y[token]) {
+            let state = other.narrow(1, token as i64, 1);
+            rows.narrow(1, token as i64, 1).copy_(&state);
+        }
+        let mut kept = Keep::default();
+        let of_clean = logits(model, &clean, &mut kept).log_softmax(-1, Dtype::Double);
+        let grid = &grids[0];
+        let (a, f) = (i64::from(grid.answer.id), i64::from(grid.foil.as_ref().unwrap().id));
+        for (token, layer) in (0..x.len()).flat_map(|t| (0..grid.layers).map(move |l| (t, l))) {
+            let mut put = Put {
+                states: &kept.0,
+                token: token as i64,
+                layer,
+            };
+            let raw = logits(model, &rows, &mut put);
+            let log = raw.log_softmax(-1, Dtype::Double);
+            let at = |values: &Tensor, token: i64| values.double_value(&[token]);
+            let divergence = (of_clean.exp() * (&of_clean - &log)).sum(Dtype::Double);
+            for (metric, expected) in [
+                (Metric::Probability, at(&log, a).exp()),
+                (Metric::LogProbability, at(&log, a)),
+                (Metric::LogitDifference, at(&raw, a) - at(&raw, f)),
+                (Metric::Kl, divergence.double_value(&[])),
+            ] {
+                let found = grid.in_metric(metric).unwrap().score(token, layer).unwrap();
+                prop_assert!((found - expected).abs() < 1e-5, "{metric}: {found} {expected}");
+            }
+        }
+        Ok(())
+    });
+}
+
+/// A prompt that the tiny GPT-2 can read, its partner, and the settings of a pair.
+fn pair(fact: Fact) -> Result<Vec<Grid>, Error> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gpt2");
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let model = Model::load(&checkpoint, Device::Cpu, Dtype::Float).unwrap();
+    let settings = Settings {
+        kinds: vec![Kind::Hidden],
+        ..Settings::new(Corruption::Counterfactual(vec![
+            Fact {
+                prompt: "The city of Aster stands".into(),
+                subject: "The city".into(),
+                ..Fact::default()
+            },
+            Fact {
+                prompt: "The Castle on land stands".into(),
+                subject: "The Castle".into(),
+                attribute: Some("what no model says".into()),
+                ..Fact::default()
+            },
+        ]))
+    };
+    trace(&model, &fact, &settings, &Unwatched)
+}
+
+fn castle(corrupted: Option<&str>) -> Fact {
+    Fact {
+        prompt: "The Castle of Aster stands".into(),
+        subject: "The Castle".into(),
+        corrupted: corrupted.map(str::to_owned),
+        ..Fact::default()
+    }
+}
+
+#[test]
+fn what_cannot_be_patched_is_refused_with_the_remedy() {
+    let said = |fact: Fact| pair(fact).unwrap_err().to_string();
+    let longer = said(castle(Some("The Castle of Aster stands on a hill")));
+    assert!(
+        longer.contains("corrupted `The Castle of Aster stands on a hill` has")
+            && longer.contains("give one of as many tokens"),
+        "{longer}"
+    );
+    let same = said(castle(Some("The Castle of Aster stands")));
+    assert!(same.contains("is the prompt itself"), "{same}");
+    let answer = pair(castle(Some("The city of Aster stands"))).unwrap()[0]
+        .answer
+        .text
+        .clone();
+    let foil = said(Fact {
+        foil: Some(answer),
+        ..castle(Some("The city of Aster stands"))
+    });
+    assert!(
+        foil.contains("is the model's answer") && foil.contains("give another answer"),
+        "{foil}"
+    );
+    let refused = |settings: Settings| settings.check().unwrap_err().to_string();
+    let noising = refused(Settings {
+        direction: Direction::Noising,
+        ..Settings::new(Noise::gaussian(0.1))
+    });
+    assert!(noising.starts_with("direction = noising: "), "{noising}");
+    let compat = refused(Settings {
+        compat: Compat::PaperCode,
+        ..Settings::new(Corruption::Counterfactual(Vec::new()))
+    });
+    assert!(compat.starts_with("compat = paper-code: "), "{compat}");
+}
+
+#[test]
+fn a_fact_without_a_partner_says_why_and_has_no_scores() {
+    // Its own attribute is not asked for; the partners' are.
+    let grids = pair(castle(None)).unwrap();
+    let grid = &grids[0];
+    match &grid.untraced {
+        None => assert_eq!(
+            grid.corrupted.as_ref().unwrap().prompt,
+            "The city of Aster stands"
+        ),
+        Some(reason) => {
+            assert!(reason.contains("no partner among 2 facts"), "{reason}");
+            assert!(grid.scores.is_empty() && grid.low.is_none());
+        }
+    }
+    let alone = pair(Fact {
+        prompt: "on a hill".into(),
+        subject: "hill".into(),
+        ..Fact::default()
+    });
+    let alone = alone.unwrap();
+    let reason = alone[0].untraced.as_ref().unwrap();
+    assert!(reason.contains("2 of another token count"), "{reason}");
+    assert!(alone[0].scores.is_empty() && !alone[0].traced());
+}
