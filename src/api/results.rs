@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::status::{data_loss, invalid_argument};
 use super::{models, pages};
-use crate::causal::Averages;
+use crate::causal::{Averages, Metric};
 use crate::coordinator;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{
@@ -159,6 +159,10 @@ fn in_short(result: &mut UnitResult) -> Result<(), Status> {
         let swept = SweptGrid::try_from(&*grid).map_err(|e| data_loss(&e))?;
         grid.peak = wire::peak(&swept.grid);
         grid.scores.clear();
+        grid.readings.clear();
+        if let Some(other) = &mut grid.corrupted {
+            other.tokens.clear();
+        }
         grid.token_ids.clear();
         grid.tokens.clear();
     }
@@ -214,13 +218,14 @@ impl Summaries {
         job: Job,
         request: GetSweepSummaryRequest,
     ) -> Result<GetSweepSummaryResponse, Status> {
-        if work::spec::<TraceSpec>(&job).is_none() {
+        let Some(spec) = work::spec::<TraceSpec>(&job) else {
             let what = format!(
                 "{} is no sweep, and has no averages: name a tracing job",
                 job.name
             );
             return Err(invalid_argument("name", what));
-        }
+        };
+        let metrics = wire::shown(spec);
         let mut kinds = Vec::new();
         for &kind in &request.kinds {
             kinds.extend(known_kind("kinds", kind)?);
@@ -241,7 +246,7 @@ impl Summaries {
         let id = names::parse_job(&job.name).unwrap_or_default();
         let units = job.counts.unwrap_or_default().units;
         let answer = super::blocking(move || {
-            let mut answer = averages(&store, id, units, &kinds, &request)?;
+            let mut answer = averages(&store, id, units, (&kinds, &metrics), &request)?;
             answer.last_sequence = last_sequence;
             Ok(answer)
         })
@@ -266,10 +271,10 @@ fn averages(
     store: &Store,
     job: Uuid,
     units: u64,
-    kinds: &[Kind],
+    (kinds, metrics): (&[Kind], &[Metric]),
     request: &GetSweepSummaryRequest,
 ) -> Result<GetSweepSummaryResponse, Status> {
-    let mut all: BTreeMap<(i32, Option<String>), Gathered> = BTreeMap::new();
+    let mut all: BTreeMap<(i32, Option<String>, usize), Gathered> = BTreeMap::new();
     let (mut next, mut looked_at) = (0, 0);
     while next < units {
         let found = store.results(job, next, pages::LARGEST_SIZE as usize, RESULT_BYTES)?;
@@ -292,16 +297,25 @@ fn averages(
                 true => Some(swept.fact.relation.clone().unwrap_or_default()),
                 false => request.relation.clone(),
             };
-            let gathered = all.entry((grid.kind, relation)).or_default();
-            // What was not traced has no layers, with which averages begin.
-            match (&mut gathered.averages, swept.correct_prediction) {
-                (_, false) => gathered.wrong += 1,
-                (Some(averages), true) => averages.add(&swept).map_err(|e| data_loss(&e))?,
-                (none, true) => *none = Averages::over([&swept]).map_err(|e| data_loss(&e))?,
+            for (n, &metric) in metrics.iter().enumerate() {
+                let key = (grid.kind, relation.clone(), n);
+                let gathered = all.entry(key).or_default();
+                // What was not traced has no layers, with which averages begin.
+                if !swept.traced() {
+                    gathered.wrong += 1;
+                    continue;
+                }
+                let Some(swept) = swept.in_metric(metric) else {
+                    continue;
+                };
+                match &mut gathered.averages {
+                    Some(averages) => averages.add(&swept).map_err(|e| data_loss(&e))?,
+                    none => *none = Averages::over([&swept]).map_err(|e| data_loss(&e))?,
+                }
             }
         }
     }
-    let sent = |((kind, relation), gathered): ((i32, Option<String>), Gathered)| {
+    let sent = |((kind, relation, n), gathered): ((i32, Option<String>, usize), Gathered)| {
         let wrong = gathered.wrong;
         match gathered.averages {
             Some(averages) => KindAverages {
@@ -312,6 +326,7 @@ fn averages(
                 kind,
                 relation,
                 wrong,
+                metric: wire::metric_to_proto(metrics[n]) as i32,
                 ..Default::default()
             },
         }

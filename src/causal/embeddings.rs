@@ -6,7 +6,7 @@ use tch::{Device, Kind as Dtype, Tensor};
 
 use super::error::Error;
 use super::noise::{EmbeddingGaussian, Law, Noise, Rule};
-use super::task::to_f64;
+use super::rows::to_f64;
 use crate::model::Model;
 
 /// Turns `rule` into noise for a sweep: measures what it needs over the `subjects` of the whole

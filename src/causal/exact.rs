@@ -16,10 +16,11 @@ use tch::{Device, Tensor};
 use super::kind::Kind;
 use super::memory::{Budget, Failure, Piece};
 use super::noise::Noise;
+use super::rows::means;
 use super::runs::{Hold, Run, Source, base, before, held, part, row_bytes};
 use super::settings::Compat;
 use super::stairs::{Entry, Window, entries, windows};
-use super::task::{Measure, Scores, Task, means};
+use super::task::{Measure, Scores, Task};
 use crate::model::Pass;
 
 /// Tokens of all rows together that a processor computes at a time: enough for its matrix products

@@ -110,11 +110,17 @@ impl Grid {
         self.correct_prediction && self.untraced.is_none()
     }
 
-    /// The grid with this metric in the place of its own; none where it has no such reading. An
-    /// untraced grid is the same in all.
+    /// The grid with this metric in the place of its own; none where it has no such reading. A grid
+    /// without scores is alike in all.
     pub fn in_metric(&self, metric: Metric) -> Option<Self> {
-        if metric == self.metric || !self.traced() {
+        if metric == self.metric {
             return Some(self.clone());
+        }
+        if self.scores.is_empty() {
+            return Some(Self {
+                metric,
+                ..self.clone()
+            });
         }
         let mut readings = self.readings.iter();
         let reading = readings.find(|reading| reading.metric == metric)?.clone();

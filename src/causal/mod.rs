@@ -42,6 +42,8 @@ mod prompt;
 #[cfg(feature = "torch")]
 mod readout;
 #[cfg(feature = "torch")]
+mod rows;
+#[cfg(feature = "torch")]
 mod runs;
 #[cfg(feature = "torch")]
 mod task;

@@ -11,7 +11,8 @@ use super::kind::{Kind, Severed};
 use super::memory::Failure;
 use super::settings::Compat;
 use super::prompt::Prompt;
-use super::task::{Measure, Progress, Scores, Task, means};
+use super::rows::means;
+use super::task::{Measure, Progress, Scores, Task};
 use crate::model::{Hook, Model, Pass};
 
 /// The output of every sub-module in a run, `[rows, tokens, width]` a layer.

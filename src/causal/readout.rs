@@ -5,7 +5,7 @@ use std::ops::Range;
 use tch::{Kind as Dtype, Tensor};
 
 use super::metric::Metric;
-use super::task::{mean, to_f64};
+use super::rows::{mean, to_f64};
 use crate::model::Model;
 
 /// The most probable token after a prompt, and its probability.
@@ -33,6 +33,9 @@ pub(super) struct Readout {
     /// The logarithm of the sum of the clean run's exponentials, `[1, 1]`, and its logits,
     /// `[1, vocabulary]`, both in float64, where a metric compares with its distribution.
     clean: Option<(Tensor, Tensor)>,
+    /// Read from whole logits by libtorch's own functions, as any other program on it would: what
+    /// the slices are measured against.
+    whole: bool,
 }
 
 impl Readout {
@@ -44,6 +47,7 @@ impl Readout {
         answer: i64,
         foil: Option<i64>,
         metrics: Vec<Metric>,
+        whole: bool,
     ) -> Self {
         let clean = metrics.contains(&Metric::Kl).then(|| {
             let normed = model.normed(&clean.narrow(0, 0, 1));
@@ -57,6 +61,7 @@ impl Readout {
             foil: foil.unwrap_or(answer),
             clean,
             metrics,
+            whole,
         }
     }
 
@@ -67,6 +72,9 @@ impl Readout {
 
     /// The metrics of `[rows, width]` states, one row after another.
     pub fn read(&self, model: &Model, hidden: &Tensor) -> Vec<f64> {
+        if self.whole {
+            return self.read_whole(&model.logits(hidden));
+        }
         if self.count() == 1 {
             return to_f64(&model.probability(hidden, self.answer));
         }
@@ -119,11 +127,47 @@ impl Readout {
                 Metric::Rank => to_f64(&(&above + 1)),
             })
             .collect();
-        let rows = hidden.size()[0] as usize;
-        (0..rows)
-            .flat_map(|row| columns.iter().map(move |column| column[row]))
-            .collect()
+        by_row(&columns)
     }
+
+    fn read_whole(&self, logits: &Tensor) -> Vec<f64> {
+        let log = logits.log_softmax(-1, Dtype::Float);
+        let columns: Vec<Vec<f64>> = self
+            .metrics
+            .iter()
+            .map(|metric| match (metric, &self.clean) {
+                (Metric::Probability, _) => {
+                    to_f64(&logits.softmax(-1, Dtype::Float).select(-1, self.answer))
+                }
+                (Metric::LogProbability, _) => to_f64(&log.select(-1, self.answer)),
+                (Metric::LogitDifference, _) => {
+                    to_f64(&(logits.select(-1, self.answer) - logits.select(-1, self.foil)))
+                }
+                (Metric::Kl, Some((_, clean))) => {
+                    let clean = clean.log_softmax(-1, Dtype::Double);
+                    let log = logits.log_softmax(-1, Dtype::Double);
+                    let all = clean.exp() * (clean - log);
+                    to_f64(&all.sum_dim_intlist([-1i64].as_slice(), false, Dtype::Double))
+                }
+                (Metric::Kl, None) => Vec::new(), // never: it is kept where this is asked for
+                (Metric::Rank, _) => {
+                    let answer = logits.narrow(-1, self.answer, 1);
+                    let above = logits.greater_tensor(&answer).to_kind(Dtype::Double);
+                    let above = above.sum_dim_intlist([-1i64].as_slice(), false, Dtype::Double);
+                    to_f64(&(above + 1))
+                }
+            })
+            .collect();
+        by_row(&columns)
+    }
+}
+
+/// Columns of equal length, row after row.
+fn by_row(columns: &[Vec<f64>]) -> Vec<f64> {
+    let rows = columns.first().map_or(0, Vec::len);
+    (0..rows)
+        .flat_map(|row| columns.iter().map(move |column| column[row]))
+        .collect()
 }
 
 /// `KL(clean || row)` in nats, slice by slice: the mean under the clean distribution of the logits'

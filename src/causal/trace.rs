@@ -11,8 +11,9 @@ use super::metric::Metric;
 use super::pair::{Clean, Pair, token_text};
 use super::prompt::Prompt;
 use super::readout::{Answer, Readout};
+use super::rows::means;
 use super::settings::{Engine, Settings};
-use super::task::{Measure, Progress, Scores, Task, Watch, means};
+use super::task::{Measure, Progress, Scores, Task, Watch};
 use super::{exact, plain, runs};
 use crate::datasets::facts::Fact;
 use crate::model::{Model, with_libtorch_products};
@@ -167,7 +168,8 @@ impl Job<'_> {
             },
         };
         let foil = grid.foil.as_ref().map(|foil| i64::from(foil.id));
-        let readout = Readout::new(model, clean.as_ref(), id, foil, metrics.clone());
+        let whole = settings.engine == Engine::Plain;
+        let readout = Readout::new(model, clean.as_ref(), id, foil, metrics.clone(), whole);
         let mut task = Task {
             model,
             settings,

@@ -10,6 +10,10 @@
 //! | zsRE (Levy et al. 2017, as Mitchell et al. 2022 give it) | list | `src` (a question), `subject`, the first of `answers` |
 //! | a relation of the LRE data set (Hernandez et al. 2024) | object | `name`, `prompt_templates`, `samples`: `subject`, `object` |
 //!
+//! Any record or sample may say what corrupts its fact in a counterfactual trace: `corrupted`,
+//! another prompt of as many tokens, or an object with `prompt` or `subject` and maybe `answer`; and
+//! `foil`, the answer that its own is compared with.
+//!
 //! A list may also stand as JSON lines, one record a line, and a single record alone. Fields not
 //! named here are ignored. Records keep their order, and duplicates are kept: they are the
 //! user's to make.
@@ -23,7 +27,7 @@ use serde_json::{Map, Value};
 use super::error::{Error, Problem};
 use super::reader::{self, LARGEST_FILE};
 use super::record::{
-    ANSWER, Entry, SUBJECT, mistyped, named, present, required, said, template_parts, text,
+    ANSWER, Entry, Other, SUBJECT, mistyped, named, present, required, said, template_parts, text,
 };
 
 /// A sentence that ends where the model is to complete a fact about its subject.
@@ -132,6 +136,8 @@ fn fact(entry: Entry) -> Fact {
         attribute: entry.target_true,
         relation: entry.relation,
         id: entry.id,
+        corrupted: entry.other.corrupted,
+        foil: entry.other.foil,
         ..placed(&entry.before, &entry.subject, &entry.after)
     }
 }
@@ -182,8 +188,11 @@ fn relation(file: &Map<String, Value>) -> Result<Vec<Fact>, (String, Problem)> {
         let subject = required(sample, "subject", "subject".into(), SUBJECT)?;
         let (before, after) = template_parts(field.clone(), template.trim())?;
         let attribute = said(sample, "object", "object".into(), ANSWER)?;
+        let other = Other::read(sample, &before, &after)?;
         Ok(Fact {
             attribute,
+            corrupted: other.corrupted,
+            foil: other.foil,
             relation: name.clone(),
             ..placed(&before, &subject, &after)
         })
@@ -198,6 +207,31 @@ fn relation(file: &Map<String, Value>) -> Result<Vec<Fact>, (String, Problem)> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_may_say_what_corrupts_it() {
+        let read = |more: &str| {
+            let text = format!(r#"[{{"prompt": "Ada lives in", "subject": "Ada"{more}}}]"#);
+            parse("f", &text).map(|facts| (facts[0].corrupted.clone(), facts[0].foil.clone()))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(read("").unwrap(), (None, None));
+        let prompt = r#", "corrupted": "Bob lives in", "foil": "Rome""#;
+        assert_eq!(read(prompt).unwrap(), (some("Bob lives in"), some("Rome")));
+        let subject = r#", "corrupted": {"subject": "Bob", "answer": "Rome"}"#;
+        assert_eq!(read(subject).unwrap(), (some("Bob lives in"), some("Rome")));
+        let whole = r#", "corrupted": {"prompt": "Bob works in"}"#;
+        assert_eq!(read(whole).unwrap(), (some("Bob works in"), None));
+        for (wrong, what) in [
+            (r#", "corrupted": {}"#, "corrupted.subject"),
+            (r#", "corrupted": " ""#, "give another prompt"),
+            (r#", "corrupted": 3"#, "corrupted"),
+            (r#", "foil": "a", "corrupted": {"subject": "Bob", "answer": "b"}"#, "foil"),
+        ] {
+            let said = read(wrong).unwrap_err().to_string();
+            assert!(said.contains(what), "{said}");
+        }
+    }
 
     fn message(text: &str) -> String {
         parse("facts.json", text).unwrap_err().to_string()

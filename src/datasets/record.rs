@@ -8,6 +8,8 @@ use super::error::Problem;
 const PROMPT: &str = "give the text before the answer";
 pub(super) const SUBJECT: &str = "give the part of the prompt that names what the fact is about";
 pub(super) const ANSWER: &str = "give the expected answer, or leave the field out";
+const CORRUPTED: &str = "give another prompt, or an object with another subject";
+const FOIL: &str = "give the answer to compare with, or leave it out";
 const NEW: &str = "give the new object";
 const PROMPTS: &str = "give a prompt, or leave it out";
 
@@ -41,6 +43,52 @@ pub(super) struct Entry {
     pub generation_prompts: Vec<String>,
     /// Neighbours in a form of which only the name is known.
     pub unread: Option<&'static str>,
+    /// What the fact is corrupted with.
+    pub other: Other,
+}
+
+/// The prompt that a record gives to corrupt its own, and the answer to compare with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Other {
+    pub corrupted: Option<String>,
+    pub foil: Option<String>,
+}
+
+impl Other {
+    /// `corrupted` is the other prompt, or an object with `prompt` or `subject`, which stands
+    /// between `before` and `after`, and maybe its `answer`; `foil` is the answer too.
+    pub fn read(
+        record: &Map<String, Value>,
+        before: &str,
+        after: &str,
+    ) -> Result<Self, Problem> {
+        let mut other = Self {
+            foil: said(record, "foil", "foil".into(), FOIL)?,
+            corrupted: None,
+        };
+        let Some(Value::Object(given)) = present(record, "corrupted") else {
+            other.corrupted = said(record, "corrupted", "corrupted".into(), CORRUPTED)?;
+            return Ok(other);
+        };
+        let inside = |field: &str| format!("corrupted.{field}");
+        if let Some(answer) = said(given, "answer", inside("answer"), FOIL)? {
+            if other.foil.as_ref().is_some_and(|foil| *foil != answer) {
+                return Err(Problem::Contradiction {
+                    one: "foil",
+                    other: "corrupted.answer",
+                });
+            }
+            other.foil = Some(answer);
+        }
+        other.corrupted = Some(match said(given, "prompt", inside("prompt"), CORRUPTED)? {
+            Some(prompt) => prompt,
+            None => {
+                let subject = required(given, "subject", inside("subject"), CORRUPTED)?;
+                format!("{before}{subject}{after}")
+            }
+        });
+        Ok(other)
+    }
 }
 
 /// The names of the fields of a schema, as messages have them.
@@ -128,12 +176,14 @@ impl Entry {
             },
             generation_prompts: texts(record, "generation_prompts")?,
             unread: present(record, "locality").map(|_| "locality"),
+            other: Other::default(),
         };
         match schema {
             Schema::CounterFact => entry.full(record)?,
             Schema::Flat => entry.flat(record)?,
             Schema::ZsRe => entry.zsre(record)?,
         }
+        entry.other = Other::read(record, &entry.before, &entry.after)?;
         Ok(entry)
     }
 

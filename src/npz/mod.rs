@@ -326,14 +326,18 @@ impl Trace<'_> {
         Ok(npz)
     }
 
-    /// The file of a fact that was not traced because the model does not know it: the published
-    /// code leaves `correct_prediction`, false, as its only array.
+    /// The file of a fact that was not traced: because the model does not know it, in which case
+    /// the published code leaves `correct_prediction`, false, as its only array; or for another
+    /// reason, a string scalar `untraced` beside it.
     ///
     /// # Errors
     /// None in practice; the archive's own are passed on.
-    pub fn mispredicted() -> Result<Npz, Error> {
+    pub fn untraced(reason: Option<&str>) -> Result<Npz, Error> {
         let mut npz = Npz::new();
-        npz.bool("correct_prediction", &[], &[false])?;
+        npz.bool("correct_prediction", &[], &[reason.is_some()])?;
+        if let Some(reason) = reason {
+            npz.strings("untraced", &[], &[reason])?;
+        }
         Ok(npz)
     }
 }

@@ -9,6 +9,7 @@ mod eval_fixtures;
 mod mass_edit_fixtures;
 mod model_checkpoint;
 mod model_logits;
+mod patching_fixtures;
 mod patching_properties;
 #[cfg(feature = "torch")]
 #[path = "../common/require.rs"]

@@ -363,12 +363,12 @@ fn pair(fact: Fact) -> Result<Vec<Grid>, Error> {
         kinds: vec![Kind::Hidden],
         ..Settings::new(Corruption::Counterfactual(vec![
             Fact {
-                prompt: "The city of Aster stands".into(),
-                subject: "The city".into(),
+                prompt: "The Mastle of Aster stands".into(),
+                subject: "The Mastle".into(),
                 ..Fact::default()
             },
             Fact {
-                prompt: "The Castle on land stands".into(),
+                prompt: "The Castle on land stands in".into(),
                 subject: "The Castle".into(),
                 attribute: Some("what no model says".into()),
                 ..Fact::default()
@@ -398,13 +398,13 @@ fn what_cannot_be_patched_is_refused_with_the_remedy() {
     );
     let same = said(castle(Some("The Castle of Aster stands")));
     assert!(same.contains("is the prompt itself"), "{same}");
-    let answer = pair(castle(Some("The city of Aster stands"))).unwrap()[0]
+    let answer = pair(castle(Some("The Mastle of Aster stands"))).unwrap()[0]
         .answer
         .text
         .clone();
     let foil = said(Fact {
         foil: Some(answer),
-        ..castle(Some("The city of Aster stands"))
+        ..castle(Some("The Mastle of Aster stands"))
     });
     assert!(
         foil.contains("is the model's answer") && foil.contains("give another answer"),
@@ -431,7 +431,7 @@ fn a_fact_without_a_partner_says_why_and_has_no_scores() {
     match &grid.untraced {
         None => assert_eq!(
             grid.corrupted.as_ref().unwrap().prompt,
-            "The city of Aster stands"
+            "The Mastle of Aster stands"
         ),
         Some(reason) => {
             assert!(reason.contains("no partner among 2 facts"), "{reason}");

@@ -35,6 +35,8 @@ fn known_1000_is_read_whole() {
     );
     let first = Fact {
         subject_start: None,
+        corrupted: None,
+        foil: None,
         id: Some("0".into()),
         prompt: "Vinson Massif is located in the continent of".into(),
         subject: "Vinson Massif".into(),

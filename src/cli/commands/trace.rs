@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow, bail};
 use prost::Message as _;
 
-use crate::causal::Compat;
+use crate::causal::{Compat, Direction, Metric};
 use crate::cli::connection::{Connection, Need};
 use crate::cli::results::{self, Format};
 use crate::cli::submit::{self, JobArgs};
@@ -36,18 +36,35 @@ pub struct Args {
     /// hidden, mlp, attn, hidden_severed_mlp, hidden_severed_attn, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "hidden,mlp,attn")]
     kinds: Vec<String>,
-    /// A standard deviation; s<k>: k times that of the subjects' embeddings; u<a>: uniform; m or
-    /// t<df>: Gaussian or Student-t with the embeddings' covariance over --noise-corpus. What is
-    /// drawn is added to the embeddings; with replace: before the rule it takes their place
-    #[arg(long, value_name = "RULE", default_value = "s3")]
-    noise: String,
+    /// What corrupts: noise; counterfactual: the prompt of another fact with the same relation and
+    /// template and another answer, or the fact's own `corrupted`; pairs: only the facts' own
+    #[arg(long, value_name = "noise|counterfactual|pairs", default_value = "noise")]
+    corrupt: String,
+    /// The prompt that corrupts this one, of as many tokens: corrupts by pairs
+    #[arg(long, value_name = "PROMPT", requires = "prompt")]
+    corrupted: Option<String>,
+    /// The answer that logit_difference compares with; else the answer to the corrupted prompt
+    #[arg(long, value_name = "ANSWER", requires = "prompt")]
+    foil: Option<String>,
+    /// denoising: clean states into the corrupted run; noising: corrupted ones into the clean run
+    #[arg(long, value_name = "denoising|noising", default_value_t = Direction::Denoising)]
+    direction: Direction,
+    /// probability, log_probability, logit_difference, kl, rank, separated by commas
+    #[arg(long, value_name = "METRICS", value_delimiter = ',', default_value = "probability")]
+    metrics: Vec<Metric>,
+    /// s3 unless given. A standard deviation; s<k>: k times that of the subjects' embeddings; u<a>:
+    /// uniform; m or t<df>: Gaussian or Student-t with the embeddings' covariance over
+    /// --noise-corpus. What is drawn is added to the embeddings; with replace: before the rule it
+    /// takes their place
+    #[arg(long, value_name = "RULE")]
+    noise: Option<String>,
     /// The corpus of the rules m and t<df>: a text a line, JSON lines, or a JSON list of texts
     #[arg(long, value_name = "FILE")]
     noise_corpus: Option<PathBuf>,
-    /// Noise samples a cell
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    samples: u32,
-    /// Seed of the noise
+    /// Noise samples a cell: 10 unless given
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    samples: Option<u32>,
+    /// Seed of the noise, and of the choice of other prompts
     #[arg(long, default_value_t = 1)]
     seed: u32,
     /// Layers in the window of the MLP and attention kinds
@@ -75,8 +92,15 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
             .iter()
             .map(|kind| parse_kind(kind))
             .collect::<anyhow::Result<_>>()?,
-        noise: args.noise.clone(),
-        samples: args.samples,
+        corruption: corruption(&args)? as i32,
+        direction: wire::direction_to_proto(args.direction) as i32,
+        metrics: args
+            .metrics
+            .iter()
+            .map(|&metric| wire::metric_to_proto(metric) as i32)
+            .collect(),
+        noise: args.noise.clone().unwrap_or_default(),
+        samples: args.samples.unwrap_or_default(),
         seed: Some(args.seed),
         window: args.window,
         engine: match args.engine.as_str() {
@@ -149,6 +173,8 @@ fn facts(args: &Args) -> anyhow::Result<Vec<v1::Fact>> {
         let fact = facts::of_prompt(prompt, &subject).map_err(|problem| anyhow!("{problem}"))?;
         return Ok(vec![v1::Fact {
             attribute: args.attribute.clone(),
+            corrupted: args.corrupted.clone(),
+            foil: args.foil.clone(),
             ..fact.into()
         }]);
     }
@@ -158,6 +184,16 @@ fn facts(args: &Args) -> anyhow::Result<Vec<v1::Fact>> {
     let mut facts = facts::read(file)?;
     facts.truncate(args.limit.unwrap_or(usize::MAX));
     Ok(facts.into_iter().map(v1::Fact::from).collect())
+}
+
+fn corruption(args: &Args) -> anyhow::Result<v1::Corruption> {
+    Ok(match args.corrupt.as_str() {
+        "noise" if args.corrupted.is_some() => v1::Corruption::Pairs,
+        "noise" => v1::Corruption::Noise,
+        "counterfactual" => v1::Corruption::Counterfactual,
+        "pairs" => v1::Corruption::Pairs,
+        other => bail!("--corrupt '{other}': use noise, counterfactual or pairs"),
+    })
 }
 
 fn parse_kind(text: &str) -> anyhow::Result<i32> {

@@ -155,38 +155,45 @@ pub async fn present(client: &Client, name: &str, format: &Format) -> anyhow::Re
         v1::ResultView::Peaks => Results::summed(&job, &found, averages)?,
         _ => Results::new(&job, &found)?.with_averages(averages),
     };
-    if format.json {
-        match over_facts {
-            true => results.averages_json(&mut output::JsonLines, format.by_relation)?,
-            false => results.json_lines(&mut output::JsonLines)?,
+    if format.json && !over_facts {
+        results.json_lines(&mut output::JsonLines)?;
+    }
+    let (mut figures, mut arrays, mut out) = (0, 0, Vec::new());
+    for results in results.by_metric() {
+        if format.json && over_facts {
+            results.averages_json(&mut output::JsonLines, format.by_relation)?;
+        }
+        if let Some(folder) = &format.svg {
+            figures += match over_facts {
+                true => results.svg_averages(folder)?.len(),
+                false => results.svg(folder)?.len(),
+            };
+            if format.by_relation {
+                figures += results.svg_relations(folder)?.len();
+            }
+        }
+        if let Some(folder) = &format.npz {
+            arrays += results.npz(folder)?.len();
+        }
+        if !format.json {
+            let (width, colour) = (terminal_width(), output::colour());
+            results.heading(&mut out)?;
+            if format.by_relation {
+                results.report_relations(&mut out, width, colour)?;
+            } else if format.averages {
+                results.report_averages(&mut out, width, colour)?;
+            } else {
+                results.report(&mut out, width, colour)?;
+            }
         }
     }
     if let Some(folder) = &format.svg {
-        let mut files = match over_facts {
-            true => results.svg_averages(folder)?,
-            false => results.svg(folder)?,
-        };
-        if format.by_relation {
-            files.extend(results.svg_relations(folder)?);
-        }
-        say!("{} figures in {}", files.len(), folder.display());
+        say!("{figures} figures in {}", folder.display());
     }
     if let Some(folder) = &format.npz {
-        let files = results.npz(folder)?;
-        say!("{} arrays in {}", files.len(), folder.display());
+        say!("{arrays} arrays in {}", folder.display());
     }
-    if !format.json {
-        let (width, colour) = (terminal_width(), output::colour());
-        let mut out = Vec::new();
-        if format.by_relation {
-            results.report_relations(&mut out, width, colour)?;
-        } else if format.averages {
-            results.report_averages(&mut out, width, colour)?;
-        } else {
-            results.report(&mut out, width, colour)?;
-        }
-        output::raw(&out)?;
-    }
+    output::raw(&out)?;
     Ok(job)
 }
 

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use super::{Outcome, Over, Results, Unit};
-use crate::causal::{Averages, Mean, Role, Site};
+use super::{Outcome, Results, Unit};
+use crate::causal::{Averages, Direction, Mean, Role, Site};
 use crate::cli::results::Error;
 use crate::plot::Colour;
 use crate::plot::axis::number;
@@ -30,7 +30,7 @@ impl Results<'_> {
         width: Option<usize>,
         colour: Colour,
     ) -> Result<(), Error> {
-        let mut table = Table::new(&[
+        let mut columns = vec![
             ("KIND", Align::Left),
             ("EFFECT", Align::Left),
             ("LAYER", Align::Right),
@@ -38,7 +38,12 @@ impl Results<'_> {
             ("95 % FROM", Align::Right),
             ("TO", Align::Right),
             ("ROWS", Align::Right),
-        ]);
+        ];
+        let shares = self.shows_shares();
+        if shares {
+            columns.push(("SHARE", Align::Right));
+        }
+        let mut table = Table::new(&columns);
         let kinds = self.by_kind()?;
         // Clean and corrupted runs are shared by the kinds, unless some units of a kind failed.
         let whole = |averages: &Averages| [averages.high, averages.low, averages.total_effect];
@@ -46,22 +51,23 @@ impl Results<'_> {
             .windows(2)
             .all(|pair| whole(&pair[0].1) == whole(&pair[1].1));
         if let (true, Some((_, averages))) = (shared, kinds.first()) {
-            runs(&mut table, "all", averages);
+            runs(&mut table, "all", averages, columns.len());
         }
         for (kind, averages) in &kinds {
             let name = kind_name(*kind);
             if !shared {
-                runs(&mut table, name, averages);
+                runs(&mut table, name, averages, columns.len());
             }
             for role in Role::ALL {
                 if let Some(site) = averages.peak(role) {
-                    row(
-                        &mut table,
-                        name,
-                        &format!("AIE, {role}"),
-                        Some(site.layer),
-                        &site.effect,
-                    );
+                    let effect = format!("AIE, {role}");
+                    let mut cells = row(name, &effect, Some(site.layer), &site.effect);
+                    let share = averages.share[role as usize].get(site.layer);
+                    match share.filter(|share| shares && share.rows > 0) {
+                        Some(share) => cells.push(number(share.mean)),
+                        None => cells.resize(columns.len(), String::new()),
+                    }
+                    table.row(cells);
                 }
             }
         }
@@ -80,12 +86,25 @@ impl Results<'_> {
         let Some((_, first)) = kinds.first() else {
             return Ok(sentences);
         };
-        sentences.push(format!(
-            "The model gives its answers a probability of {}; with the subject corrupted it is {}: a total effect of {}.",
-            number(first.high.mean),
-            number(first.low.mean),
-            figure(&first.total_effect)
-        ));
+        let (clean, corrupted) = (number(first.high.mean), number(first.low.mean));
+        let total = figure(&first.total_effect);
+        sentences.push(match self.shows_shares() {
+            false => format!(
+                "The model gives its answers a probability of {clean}; with the subject corrupted it is {corrupted}: a \
+                 total effect of {total}."
+            ),
+            true => format!(
+                "The {} of the model's answers is {clean}; corrupted it is {corrupted}: a total effect of {total}.",
+                first.metric.words()
+            ),
+        });
+        if first.without_share > 0 && self.shows_shares() {
+            sentences.push(format!(
+                "{} a total effect under {}, too small to divide by, and no shares of it.",
+                count(first.without_share as usize, "fact with"),
+                first.metric.least_total_effect()
+            ));
+        }
         let of = |wanted| {
             kinds
                 .iter()
@@ -129,7 +148,8 @@ impl Results<'_> {
 
     /// How many facts the numbers are from, and which are not among them.
     fn extent(&self) -> String {
-        let otherwise = self.left_out(Over::All);
+        let otherwise = self.facts_with(|_, grid| !grid.correct_prediction);
+        let alone = self.facts_with(|_, grid| grid.untraced.is_some());
         let failed = self
             .units
             .iter()
@@ -146,6 +166,9 @@ impl Results<'_> {
                 count(otherwise, "fact answered")
             );
         }
+        if alone > 0 {
+            text += &format!("; {} to corrupt it with", count(alone, "fact without a prompt"));
+        }
         if failed > 0 {
             text += &format!("; {}", count(failed, "grid failed"));
         }
@@ -157,21 +180,21 @@ impl Results<'_> {
 }
 
 /// The lines of the clean and the corrupted run.
-fn runs(table: &mut Table, kind: &str, averages: &Averages) {
-    row(table, kind, "clean", None, &averages.high);
-    row(table, kind, "corrupted", None, &averages.low);
-    row(
-        table,
-        kind,
-        "total effect (ATE)",
-        None,
-        &averages.total_effect,
-    );
+fn runs(table: &mut Table, kind: &str, averages: &Averages, columns: usize) {
+    for (effect, mean) in [
+        ("clean", &averages.high),
+        ("corrupted", &averages.low),
+        ("total effect (ATE)", &averages.total_effect),
+    ] {
+        let mut cells = row(kind, effect, None, mean);
+        cells.resize(columns, String::new());
+        table.row(cells);
+    }
 }
 
-fn row(table: &mut Table, kind: &str, effect: &str, layer: Option<usize>, mean: &Mean) {
+fn row(kind: &str, effect: &str, layer: Option<usize>, mean: &Mean) -> Vec<String> {
     let (from, to) = mean.interval().unzip();
-    let cells = [
+    vec![
         kind.to_owned(),
         effect.to_owned(),
         layer.map(|layer| layer.to_string()).unwrap_or_default(),
@@ -179,8 +202,7 @@ fn row(table: &mut Table, kind: &str, effect: &str, layer: Option<usize>, mean: 
         from.map(number).unwrap_or_default(),
         to.map(number).unwrap_or_default(),
         mean.rows.to_string(),
-    ];
-    table.row(cells);
+    ]
 }
 
 /// `1 fact traced`, `2 facts traced`.
@@ -198,7 +220,11 @@ fn peaks(what: &str, at: &str, averages: &Averages) -> Option<String> {
     let (early, late) = (averages.peak(EARLY)?, averages.peak(LATE)?);
     let place = |site: &Site| format!("{} {at} layer {}", figure(&site.effect), site.layer);
     let mut text = format!(
-        "Restoring {what} brings back {} of the {EARLY} and {} of the {LATE}",
+        "{} {} of the {EARLY} and {} of the {LATE}",
+        match averages.direction {
+            Direction::Denoising => format!("Restoring {what} brings back"),
+            Direction::Noising => format!("Corrupting {what} takes away"),
+        },
         place(&early),
         place(&late)
     );

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::{Results, Unit, WIDTH};
-use crate::causal::{Averages, Grid, Mean, Role};
+use crate::causal::{Averages, Direction, Grid, Mean, Metric, Role};
 use crate::cli::results::Error;
 use crate::plot::axis::number;
 use crate::plot::text::visible;
@@ -85,7 +85,28 @@ impl Results<'_> {
         if let Some(severed) = severed_name(unit.kind) {
             map.title = format!("Impact of restoring state with {severed} severed");
         }
+        if grid.metric != Metric::Probability || grid.direction != Direction::Denoising {
+            // Other metrics have no common scale: what is drawn is the effect, from none on.
+            let effects = grid.scores.iter().filter_map(|&score| grid.effect(score));
+            map.scores = effects.map(|effect| effect as f32).collect();
+            (map.low, map.high) = (0.0, None);
+            map.value_label = value_label(grid.metric, grid.direction);
+            if grid.direction == Direction::Noising {
+                map.title = map.title.replace("restoring", "corrupting");
+                map.title = map.title.replace("after corrupted", "after clean");
+            }
+            let total = number(grid.total_effect().unwrap_or_default());
+            map.title += &format!(", {}: total effect {total}", grid.metric.words());
+        }
         Some(map)
+    }
+}
+
+/// What an effect is in.
+fn value_label(metric: Metric, direction: Direction) -> String {
+    match direction {
+        Direction::Denoising => format!("{} back", metric.words()),
+        Direction::Noising => format!("{} lost", metric.words()),
     }
 }
 
@@ -109,7 +130,7 @@ pub(super) fn print(
 /// The averages of all kinds in one figure, a row each: the indirect effect by role of token as a
 /// heat map (paper, figure 2) and as curves with their 95 % bands; and, where paths were severed,
 /// the effect with and without them (figure 3).
-pub(super) fn panels(model: &str, kinds: &[(v1::Kind, Averages)]) -> Panels {
+pub(super) fn panels(model: &str, metric: Metric, kinds: &[(v1::Kind, Averages)]) -> Panels {
     let whole = kinds
         .iter()
         .filter(|(kind, _)| severed_name(*kind).is_none());
@@ -132,7 +153,11 @@ pub(super) fn panels(model: &str, kinds: &[(v1::Kind, Averages)]) -> Panels {
     };
     Panels {
         title: format!(
-            "Average effects over {} facts, {}: total effect {}{interval}",
+            "Average effects{} over {} facts, {}: total effect {}{interval}",
+            match metric {
+                Metric::Probability => String::new(),
+                other => format!(" on the {}", other.words()),
+            },
             total.rows,
             visible(model),
             number(total.mean)
@@ -158,6 +183,12 @@ pub(super) fn average_map(kind: v1::Kind, averages: &Averages) -> HeatMap {
         .collect();
     let mut map = HeatMap::average(drawn_as(kind), &names, averages.layers, &effects);
     map.title = average_title(kind, &map);
+    if averages.metric != Metric::Probability {
+        map.title += &format!(", {}", averages.metric.words());
+    }
+    if averages.direction == Direction::Noising {
+        map.title += ", noising";
+    }
     map
 }
 

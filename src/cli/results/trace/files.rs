@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::figures::{average_curves, average_map, panels, scores, severed_curves};
 use super::{Outcome, Results, Unit};
+use crate::causal::{Grid, Metric};
 use crate::cli::results::Error;
 use crate::cli::results::drawn::{make, write};
-use crate::npz;
+use crate::npz::{self, Npz};
 use crate::proto::v1;
 use crate::wire::kind_name;
 
@@ -46,21 +47,22 @@ impl Results<'_> {
         if kinds.is_empty() {
             return Ok(Vec::new());
         }
-        let all = panels(self.model, &kinds).to_svg();
-        let mut files = vec![write(folder, "averages.svg".into(), all)?];
+        let all = panels(self.model, self.metric, &kinds).to_svg();
+        let suffix = self.suffix();
+        let mut files = vec![write(folder, format!("averages{suffix}.svg"), all)?];
         for (kind, averages) in &kinds {
             let name = kind_name(*kind);
             let map = average_map(*kind, averages).to_svg();
-            files.push(write(folder, format!("averages_{name}.svg"), map)?);
+            files.push(write(folder, format!("averages_{name}{suffix}.svg"), map)?);
             let curves = average_curves(*kind, averages).to_svg();
             files.push(write(
                 folder,
-                format!("averages_{name}_curves.svg"),
+                format!("averages_{name}{suffix}_curves.svg"),
                 curves,
             )?);
         }
         if let Some(curves) = severed_curves(&kinds) {
-            let name = "averages_severed_curves.svg".into();
+            let name = format!("averages_severed{suffix}_curves.svg");
             files.push(write(folder, name, curves.to_svg())?);
         }
         Ok(files)
@@ -98,7 +100,7 @@ impl Results<'_> {
             };
             let ids: Vec<i64> = sent.token_ids.iter().map(|&id| i64::from(id)).collect();
             let arrays = match grid.low {
-                None => npz::Trace::mispredicted(),
+                None => npz::Trace::untraced(grid.untraced.as_deref()),
                 Some(low) => npz::Trace {
                     scores: &scores(grid),
                     layers: grid.layers,
@@ -118,6 +120,7 @@ impl Results<'_> {
             };
             let file = folder.join(self.file_name(unit, "npz"));
             let bytes = arrays
+                .and_then(|arrays| patching(arrays, grid))
                 .and_then(|arrays| arrays.to_bytes())
                 .map_err(|source| Error::Npz {
                     file: file.clone(),
@@ -137,11 +140,43 @@ impl Results<'_> {
         let digits = self.facts.to_string().len().max(3);
         let subject = readable(&unit.fact.subject);
         format!(
-            "{:0digits$}_{subject}_{}.{extension}",
+            "{:0digits$}_{subject}_{}{}.{extension}",
             unit.position,
-            kind_name(unit.kind)
+            kind_name(unit.kind),
+            self.suffix()
         )
     }
+
+    /// What tells the files of another metric from those of the paper's.
+    pub(super) fn suffix(&self) -> String {
+        match self.metric {
+            Metric::Probability => String::new(),
+            other => format!("_{other}"),
+        }
+    }
+}
+
+/// What the published form has no arrays for: the metric of the scores, where it is not the
+/// probability, and the prompt that corrupts, its tokens, the foil and the direction, where one
+/// does.
+fn patching(mut arrays: Npz, grid: &Grid) -> Result<Npz, npz::Error> {
+    if !grid.traced() {
+        return Ok(arrays);
+    }
+    if grid.metric != Metric::Probability {
+        arrays.strings("metric", &[], &[grid.metric.to_string()])?;
+    }
+    if let Some(other) = &grid.corrupted {
+        let ids: Vec<i64> = other.tokens.iter().map(|it| i64::from(it.id)).collect();
+        arrays
+            .strings("corrupted_prompt", &[], &[other.prompt.as_str()])?
+            .i64("corrupted_ids", &[ids.len()], &ids)?
+            .strings("direction", &[], &[grid.direction.to_string()])?;
+    }
+    if let Some(foil) = &grid.foil {
+        arrays.strings("foil", &[], &[foil.text.as_str()])?;
+    }
+    Ok(arrays)
 }
 
 /// Writes a figure and gives its file.

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Map, Value, json};
 
 use super::{Outcome, Over, Results};
-use crate::causal::{Averages, Mean, Role, Site};
+use crate::causal::{Averages, Grid, Mean, Role, Site};
 use crate::cli::results::Error;
 use crate::proto::v1;
 use crate::wire::class_name;
@@ -13,7 +13,8 @@ use crate::wire::{compat, kind_name};
 
 impl Results<'_> {
     /// A JSON object a line, one a fact and kind. `scores` is `[token][layer]`; an untraced fact
-    /// has none, and `low` is then null. A failed unit has `error` with `class` and `message`.
+    /// has none, and `low` is then null. These are probabilities; `metrics` has the others by name,
+    /// `untraced` why a fact that the model knows was not traced. A failed unit has `error` with `class` and `message`.
     ///
     /// # Errors
     /// [`Error::Output`].
@@ -45,6 +46,16 @@ impl Results<'_> {
                     "noise_corpus": Some(&sent.noise_corpus).filter(|digest| !digest.is_empty()),
                     "seed": sent.seed,
                     "compat": compat(sent.compat()).to_string(),
+                    "direction": grid.direction.to_string(),
+                    "corrupted": grid.corrupted.as_ref().map(|other| json!({
+                        "prompt": other.prompt,
+                        "tokens": other.tokens.iter().map(|it| &it.text).collect::<Vec<_>>(),
+                        "token_ids": other.tokens.iter().map(|it| it.id).collect::<Vec<_>>(),
+                    })),
+                    "foil_id": grid.foil.as_ref().map(|it| it.id),
+                    "foil": grid.foil.as_ref().map(|it| &it.text),
+                    "untraced": grid.untraced,
+                    "metrics": readings(grid),
                 }),
                 Outcome::Failure(failure) => json!({
                     "error": {
@@ -65,9 +76,10 @@ impl Results<'_> {
     /// those of every relation.
     ///
     /// A mean is an object with `mean`, `standard_error`, `interval` (95 %: both null under two
-    /// rows) and `rows`. `clean` and `corrupted` are probabilities of the answer, `total_effect`
+    /// rows) and `rows`. `clean` and `corrupted` are the metric in the two runs, `total_effect`
     /// their difference (ATE); `indirect_effect` has by role one mean a layer (AIE), null for a
-    /// role that no token has.
+    /// role that no token has; `share` the same as shares of the total effect, but of
+    /// `without_share` facts, where that is too small to divide by.
     ///
     /// # Errors
     /// [`Error::Output`] and [`Error::Averages`].
@@ -96,15 +108,15 @@ impl Results<'_> {
         averages: &Averages,
         left_out: usize,
     ) -> Map<String, Value> {
-        let effects: Map<String, Value> = Role::ALL
-            .into_iter()
-            .map(|role| {
-                let layers = averages.role(role);
+        let by_role = |all: &[Vec<Mean>]| -> Map<String, Value> {
+            let of_role = |(role, layers): (Role, &Vec<Mean>)| {
                 let seen = layers.iter().any(|mean| mean.rows > 0);
                 let means: Vec<Value> = layers.iter().map(mean).collect();
                 (role_name(role), seen.then_some(means).into())
-            })
-            .collect();
+            };
+            Role::ALL.into_iter().zip(all).map(of_role).collect()
+        };
+        let effects = by_role(&averages.indirect_effect);
         let mut object = Map::new();
         object.insert("kind".into(), kind_name(kind).into());
         object.insert("model".into(), self.model.into());
@@ -131,8 +143,26 @@ impl Results<'_> {
             json!(averages.locate().map(|at| site(averages, &at))),
         );
         object.insert("indirect_effect".into(), effects.into());
+        object.insert("metric".into(), averages.metric.to_string().into());
+        object.insert("direction".into(), averages.direction.to_string().into());
+        object.insert("share".into(), by_role(&averages.share).into());
+        object.insert("without_share".into(), averages.without_share.into());
         object
     }
+}
+
+/// The metrics besides the probability, by name.
+fn readings(grid: &Grid) -> Map<String, Value> {
+    let readings = grid.readings.iter().map(|reading| {
+        let rows = reading.scores.chunks(grid.layers.max(1));
+        let value = json!({
+            "clean": reading.high,
+            "corrupted": reading.low,
+            "scores": rows.collect::<Vec<_>>(),
+        });
+        (reading.metric.to_string(), value)
+    });
+    readings.collect()
 }
 
 /// A mean with what is known about its error.

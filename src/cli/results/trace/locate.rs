@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::averages::edit;
 use super::json::site;
-use crate::causal::Averages;
+use crate::causal::{Averages, Metric};
 use crate::cli::output::paragraph;
 use crate::cli::results::Error;
 use crate::plot::Colour;
@@ -62,6 +62,11 @@ impl Sites {
         width: Option<usize>,
         colour: Colour,
     ) -> Result<(), Error> {
+        // The metric stands behind a kind where it is not the paper's.
+        let name = |kind: v1::Kind, averages: &Averages| match averages.metric {
+            Metric::Probability => kind_name(kind).to_owned(),
+            metric => format!("{}, {}", kind_name(kind), metric.words()),
+        };
         let mut table = Table::new(&[
             ("KIND", Align::Left),
             ("HIGHEST AT", Align::Left),
@@ -79,7 +84,7 @@ impl Sites {
             for site in sites {
                 let (from, to) = site.effect.interval().unzip();
                 table.row([
-                    kind_name(*kind).to_owned(),
+                    name(*kind, averages),
                     site.role.to_string(),
                     site.layer.to_string(),
                     number(site.effect.mean),
@@ -119,7 +124,12 @@ impl Sites {
     pub fn json(&self, out: &mut dyn Write) -> Result<(), Error> {
         let sites = self.kinds.iter().map(|(kind, averages)| {
             let highest = averages.locate().map(|highest| site(averages, &highest));
-            json!({ "kind": kind_name(*kind), "facts": averages.total_effect.rows, "highest": highest })
+            json!({
+                "kind": kind_name(*kind),
+                "metric": averages.metric.to_string(),
+                "facts": averages.total_effect.rows,
+                "highest": highest,
+            })
         });
         let object = json!({
             "job": self.job,

@@ -1,6 +1,6 @@
 //! Shows what a tracing job gave: as tables and heat maps in the terminal, as JSON lines, as SVG
 //! figures, as `.npz` files, and in words; fact by fact, averaged over all facts, or over the facts
-//! of each relation.
+//! of each relation; in one metric after another.
 
 mod averages;
 mod figures;
@@ -17,7 +17,7 @@ use std::io::Write;
 pub use locate::Sites;
 
 use super::Error;
-use crate::causal::{Averages, Grid};
+use crate::causal::{Averages, Grid, Metric};
 use crate::cli::output::paragraph;
 use crate::plot::Colour;
 use crate::plot::axis::number;
@@ -38,6 +38,10 @@ pub struct Results<'a> {
     facts: usize,
     /// Units without a result: the job runs still, was cancelled, or its tasks failed.
     missing: usize,
+    /// The metrics that the job shows.
+    metrics: Vec<Metric>,
+    /// The one that these results are in.
+    metric: Metric,
     units: Vec<Unit<'a>>,
     /// The averages as the server computed them; without them they are computed here.
     summed: Vec<v1::KindAverages>,
@@ -72,6 +76,7 @@ impl Over<'_> {
 }
 
 /// The result of one fact and kind.
+#[derive(Clone)]
 struct Unit<'a> {
     /// Its number in the job.
     number: u64,
@@ -82,8 +87,10 @@ struct Unit<'a> {
     outcome: Outcome<'a>,
 }
 
+#[derive(Clone)]
 enum Outcome<'a> {
-    /// Traced, or left untraced because the model answers otherwise than expected.
+    /// Traced, or left untraced because the model answers otherwise than expected or nothing can
+    /// corrupt the fact.
     Grid {
         sent: &'a v1::Grid,
         grid: Box<Grid>,
@@ -91,11 +98,26 @@ enum Outcome<'a> {
     Failure(&'a v1::Failure),
 }
 
-impl Unit<'_> {
+impl<'a> Unit<'a> {
+    /// The unit in another metric; none where its grid has none of it.
+    fn in_metric(&self, metric: Metric) -> Option<Unit<'a>> {
+        let outcome = match &self.outcome {
+            Outcome::Grid { sent, grid } => Outcome::Grid {
+                sent,
+                grid: Box::new(grid.in_metric(metric)?),
+            },
+            Outcome::Failure(failure) => Outcome::Failure(failure),
+        };
+        Some(Unit {
+            outcome,
+            ..*self
+        })
+    }
+
     /// The grid, if the fact was traced.
     fn traced(&self) -> Option<&Grid> {
         match &self.outcome {
-            Outcome::Grid { grid, .. } if grid.correct_prediction => Some(grid),
+            Outcome::Grid { grid, .. } if grid.traced() => Some(grid),
             _ => None,
         }
     }
@@ -187,9 +209,42 @@ impl<'a> Results<'a> {
             model: job.model.strip_prefix("models/").unwrap_or(&job.model),
             facts: spec.facts.len(),
             missing: total - units.len(),
+            metrics: wire::shown(spec),
+            metric: Metric::Probability,
             units,
             summed: Vec::new(),
         })
+    }
+
+    /// The results in every metric that the job shows, one after another.
+    pub fn by_metric(&self) -> impl Iterator<Item = Results<'a>> {
+        self.metrics.iter().map(|&metric| Results {
+            metric,
+            metrics: self.metrics.clone(),
+            units: self.units.iter().filter_map(|it| it.in_metric(metric)).collect(),
+            summed: self.summed.clone(),
+            ..*self
+        })
+    }
+
+    /// Which metric follows, where there are several.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn heading(&self, out: &mut dyn Write) -> Result<(), Error> {
+        if self.metrics.len() > 1 {
+            let first = self.metrics.first() == Some(&self.metric);
+            let space = if first { "" } else { "\n" };
+            writeln!(out, "{space}== {}", self.metric.words())?;
+        }
+        Ok(())
+    }
+
+    /// Whether effects are shown as shares of the total effect too: where they are of another
+    /// metric than the paper's, or of another corruption.
+    fn shows_shares(&self) -> bool {
+        let mut traced = self.units.iter().filter_map(Unit::traced);
+        self.metric != Metric::Probability || traced.any(|grid| grid.corrupted.is_some())
     }
 
     /// Everything for a reader: the table, heat maps, averages of several facts, and what was seen
@@ -243,8 +298,8 @@ impl<'a> Results<'a> {
         Ok(())
     }
 
-    /// A line a fact and kind: the answer's probability clean and corrupted (`HIGH` and `LOW`), its
-    /// highest score and where that is, or why there is none.
+    /// A line a fact and kind: the metric clean and corrupted (`HIGH` and `LOW`), the score of the
+    /// highest effect and where that is, or why there is none. A foil stands behind the answer.
     /// Failures follow in full, each once. `width` is the terminal's; without one nothing is cut.
     ///
     /// # Errors
@@ -287,7 +342,13 @@ impl<'a> Results<'a> {
                     }
                 }
                 Outcome::Grid { grid, .. } => {
-                    row.extend([label(&grid.answer.text), number(grid.high)]);
+                    let answer = match &grid.foil {
+                        Some(foil) => {
+                            format!("{} ({})", label(&grid.answer.text), label(&foil.text))
+                        }
+                        None => label(&grid.answer.text),
+                    };
+                    row.extend([answer, number(grid.high)]);
                     match (grid.low, grid.peak()) {
                         (Some(low), Some((token, layer, score))) => {
                             let star = if grid.subject.contains(&token) {
@@ -303,11 +364,14 @@ impl<'a> Results<'a> {
                         }
                         _ => {
                             row.resize(7, String::new());
-                            row.push(format!(
-                                "answers {:?}, not {:?}",
-                                grid.answer.text.trim(),
-                                unit.fact.attribute()
-                            ));
+                            row.push(match &grid.untraced {
+                                Some(reason) => visible(reason),
+                                None => format!(
+                                    "answers {:?}, not {:?}",
+                                    grid.answer.text.trim(),
+                                    unit.fact.attribute()
+                                ),
+                            });
                         }
                     }
                 }
@@ -350,7 +414,7 @@ impl<'a> Results<'a> {
                 let units = units.filter(|unit| unit.kind == kind && over.has(unit.fact));
                 Averages::over(units.filter_map(Unit::traced))?
             } else {
-                let sent = sent.find(|it| it.kind() == kind && over.is_of(it));
+                let sent = sent.find(|it| it.kind() == kind && self.is_in(it) && over.is_of(it));
                 sent.and_then(wire::averages)
             };
             all.extend(averages.map(|averages| (kind, averages)));
@@ -358,12 +422,23 @@ impl<'a> Results<'a> {
         Ok(all)
     }
 
-    /// Facts among some that the model answers otherwise than expected.
+    /// Whether averages of a server are in this metric.
+    fn is_in(&self, sent: &v1::KindAverages) -> bool {
+        wire::metric(sent.metric()).unwrap_or_default() == self.metric
+    }
+
+    /// Facts among some that were not traced: the model answers them otherwise than expected, or
+    /// nothing can corrupt them.
     fn left_out(&self, over: Over<'_>) -> usize {
-        let untraced = |outcome: &Outcome<'_>| matches!(outcome, Outcome::Grid { grid, .. } if !grid.correct_prediction);
+        self.facts_with(|unit, grid| over.has(unit.fact) && !grid.traced())
+    }
+
+    /// Facts with a grid of which this holds.
+    fn facts_with(&self, holds: impl Fn(&Unit<'_>, &Grid) -> bool) -> usize {
+        let held = |unit: &Unit<'_>| matches!(&unit.outcome, Outcome::Grid { grid, .. } if holds(unit, grid));
         let units = self.units.iter();
         units
-            .filter(|unit| over.has(unit.fact) && untraced(&unit.outcome))
+            .filter(|unit| held(unit))
             .map(|unit| unit.position)
             .collect::<BTreeSet<_>>()
             .len()

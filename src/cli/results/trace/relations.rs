@@ -141,7 +141,7 @@ impl Results<'_> {
         let kinds: Vec<v1::Kind> = self.by_kind()?.into_iter().map(|(kind, _)| kind).collect();
         let names = kinds
             .iter()
-            .map(|&kind| format!("averages_{}_by_relation.svg", kind_name(kind)));
+            .map(|&kind| format!("averages_{}{}_by_relation.svg", kind_name(kind), self.suffix()));
         let names: Vec<String> = names.collect();
         Ok(names
             .into_iter()

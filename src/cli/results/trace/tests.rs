@@ -9,6 +9,8 @@ const LAYERS: usize = 12;
 
 fn fact(n: usize) -> v1::Fact {
     v1::Fact {
+        corrupted: None,
+        foil: None,
         subject_start: None,
         prompt: "The Eiffel Tower is in".into(),
         subject: "Eiffel Tower".into(),
@@ -38,7 +40,6 @@ fn grid(n: usize, kind: v1::Kind) -> v1::Grid {
     };
     let cells = (0..TOKENS.len()).flat_map(|token| (0..LAYERS).map(move |layer| (token, layer)));
     v1::Grid {
-        peak: None,
         fact: Some(fact(n)),
         kind: kind.into(),
         token_ids: (10..10 + TOKENS.len() as u32).collect(),
@@ -63,8 +64,8 @@ fn grid(n: usize, kind: v1::Kind) -> v1::Grid {
         noise: "s3".into(),
         noise_scale: 0.25,
         seed: 1,
-        noise_corpus: String::new(),
         compat: v1::Compat::None.into(),
+        ..Default::default()
     }
 }
 
@@ -768,4 +769,106 @@ fn a_prompt_cannot_steer_the_terminal() {
         });
         assert!(!text.contains(['\x1b', '\x07']), "{text:?}");
     }
+}
+
+/// Two facts corrupted by another prompt, a third without one, in two metrics.
+fn patched() -> (v1::Job, Vec<v1::UnitResult>) {
+    let mut job = job(3, &[v1::Kind::Hidden]);
+    let Some(Spec::Trace(spec)) = &mut job.spec else {
+        unreachable!()
+    };
+    spec.corruption = v1::Corruption::Counterfactual.into();
+    let metrics = [v1::Metric::Probability, v1::Metric::LogitDifference];
+    spec.metrics = metrics.map(i32::from).to_vec();
+    let results = (0..3).map(|n| {
+        let traced = grid(n, v1::Kind::Hidden);
+        let grid = match n {
+            2 => v1::Grid {
+                untraced: "no partner: give it a corrupted prompt of its own".into(),
+                ..v1::Grid {
+                    correct_prediction: true,
+                    ..untraced(n, v1::Kind::Hidden)
+                }
+            },
+            _ => v1::Grid {
+                corrupted: Some(v1::CorruptedPrompt {
+                    prompt: "The Pisa Tower is in".into(),
+                    tokens: vec![v1::Token::default(); TOKENS.len()],
+                }),
+                foil: Some(v1::Token {
+                    id: 5,
+                    text: " Pisa".into(),
+                }),
+                readings: vec![v1::MetricReading {
+                    metric: v1::Metric::LogitDifference.into(),
+                    clean: 4.0,
+                    corrupted: -4.0,
+                    scores: traced.scores.iter().map(|score| 10.0 * score - 4.0).collect(),
+                }],
+                ..traced
+            },
+        };
+        v1::UnitResult {
+            unit: n as u64,
+            outcome: Some(Sent::Grid(grid)),
+        }
+    });
+    let results = results.collect();
+    (job, results)
+}
+
+#[test]
+fn every_metric_has_its_report_and_what_had_no_partner_says_why() {
+    let (job, results) = patched();
+    let results = Results::new(&job, &results).unwrap();
+    let all: Vec<Results> = results.by_metric().collect();
+    assert_eq!(all.len(), 2);
+    let text: Vec<String> = all
+        .iter()
+        .map(|it| {
+            printed(|out| {
+                it.heading(out)?;
+                it.report(out, None, Colour::Never)
+            })
+        })
+        .collect();
+    assert!(text[0].starts_with("== probability"), "{}", text[0]);
+    assert!(text[1].contains("== logit difference"), "{}", text[1]);
+    for text in &text {
+        for what in [
+            "Paris ( Pisa)",
+            "no partner: give it a corrupted prompt of its own",
+            "1 fact without a prompt to corrupt it with",
+            "SHARE",
+        ] {
+            assert!(text.contains(what), "{what}: {text}");
+        }
+    }
+    assert!(text[1].contains("The logit difference of the model's answers is 4.00"), "{}", text[1]);
+
+    let mut lines = Vec::new();
+    results.json_lines(&mut lines).unwrap();
+    let lines: Vec<Value> = String::from_utf8(lines)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines[0]["metrics"]["logit_difference"]["corrupted"], json!(-4.0));
+    assert_eq!(lines[0]["corrupted"]["prompt"], json!("The Pisa Tower is in"));
+    assert_eq!(lines[0]["foil"], json!(" Pisa"));
+    assert!(lines[2]["untraced"].as_str().unwrap().starts_with("no partner"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let files = all[1].svg(folder.path()).unwrap();
+    let name = |file: &std::path::PathBuf| file.file_name().unwrap().to_str().unwrap().to_owned();
+    assert!(files.iter().all(|file| name(file).contains("_logit_difference")));
+    let arrays = all[1].npz(folder.path()).unwrap();
+    assert_eq!(arrays.len(), 3);
+    let mut averages = Vec::new();
+    all[1].averages_json(&mut averages, false).unwrap();
+    let averages: Value = serde_json::from_slice(&averages).unwrap();
+    assert_eq!(averages["metric"], json!("logit_difference"));
+    assert_eq!(averages["total_effect"]["mean"], json!(8.0));
+    assert_eq!(averages["left_out"], json!(1));
+    assert_eq!(averages["without_share"], json!(0));
 }

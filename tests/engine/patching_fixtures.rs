@@ -1,0 +1,99 @@
+//! Activation patching between two prompts on tiny models: both engines give what transformers
+//! gives, in every metric and both directions.
+#![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used)] // a failed test says why by panicking
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use palimpsest::causal::{
+    Corruption, Direction, Engine, Fact, Metric, Settings, Unwatched, trace,
+};
+use palimpsest::model::{Checkpoint, Model};
+use serde::Deserialize;
+
+/// By metric: `[token][layer]`.
+type Cells = BTreeMap<String, Vec<Vec<f64>>>;
+
+/// What `make_patching.py` writes, by one whole forward pass of transformers a cell.
+#[derive(Deserialize)]
+struct Expected {
+    prompt: String,
+    subject: String,
+    corrupted: String,
+    token_ids: Vec<u32>,
+    corrupted_ids: Vec<u32>,
+    answer: u32,
+    foil: u32,
+    window: usize,
+    clean: BTreeMap<String, f64>,
+    low: BTreeMap<String, f64>,
+    denoising: BTreeMap<String, Cells>,
+    noising: BTreeMap<String, Cells>,
+}
+
+#[test]
+fn both_engines_patch_as_transformers_does_in_every_metric_and_direction() {
+    tch::set_num_threads(1);
+    for family in ["gpt2", "llama", "gpt-neox-parallel", "qwen3", "mistral"] {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures")
+            .join(family);
+        let text = fs::read_to_string(folder.join("patching.json")).unwrap();
+        let expected: Expected = serde_json::from_str(&text).unwrap();
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let model = Model::load(&checkpoint, tch::Device::Cpu, tch::Kind::Float).unwrap();
+        let fact = Fact {
+            prompt: expected.prompt.clone(),
+            subject: expected.subject.clone(),
+            corrupted: Some(expected.corrupted.clone()),
+            ..Fact::default()
+        };
+        for (engine, direction) in [
+            (Engine::Exact, Direction::Denoising),
+            (Engine::Exact, Direction::Noising),
+            (Engine::Plain, Direction::Denoising),
+            (Engine::Plain, Direction::Noising),
+        ] {
+            let settings = Settings {
+                metrics: Metric::ALL.to_vec(),
+                window: expected.window,
+                direction,
+                engine,
+                ..Settings::new(Corruption::Counterfactual(Vec::new()))
+            };
+            let cells = match direction {
+                Direction::Denoising => &expected.denoising,
+                Direction::Noising => &expected.noising,
+            };
+            for grid in trace(&model, &fact, &settings, &Unwatched).unwrap() {
+                let ids: Vec<u32> = grid.tokens.iter().map(|token| token.id).collect();
+                let other = grid.corrupted.as_ref().unwrap();
+                let others: Vec<u32> = other.tokens.iter().map(|token| token.id).collect();
+                assert_eq!((&ids, &others), (&expected.token_ids, &expected.corrupted_ids));
+                assert_eq!(grid.answer.id, expected.answer);
+                assert_eq!(grid.foil.as_ref().unwrap().id, expected.foil);
+                for metric in Metric::ALL {
+                    let name = metric.to_string();
+                    let grid = grid.in_metric(metric).unwrap();
+                    let what = format!("{family} {engine} {direction} {} {name}", grid.kind);
+                    // Logits of two programs on one libtorch differ by a few units of their last
+                    // place, here of numbers up to 15.
+                    let near = |found: f64, expected: f64| {
+                        let most = 1e-5 * expected.abs().max(1.0) * 5.0;
+                        assert!((found - expected).abs() < most, "{what}: {found} {expected}");
+                    };
+                    near(grid.high, expected.clean[&name]);
+                    near(grid.low.unwrap(), expected.low[&name]);
+                    let rows = &cells[&grid.kind.to_string()][&name];
+                    for (token, row) in rows.iter().enumerate() {
+                        for (layer, &value) in row.iter().enumerate() {
+                            near(grid.score(token, layer).unwrap(), value);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
