@@ -78,6 +78,10 @@ run trace --facts deploy/demo_facts.json --model smollm2 --samples 5 \
 run status
 sweep=$("$palimpsest" job list --json | sed -n '1s/.*"jobs\/\([^"]*\)".*/\1/p')
 
+say "the same facts corrupted by another fact's prompt instead of noise"
+run trace --facts deploy/demo_facts.json --model smollm2 --corrupt counterfactual \
+  --metrics probability,logit_difference --averages
+
 say "rewriting a fact: the Eiffel Tower is to be in Rome"
 tower="The Eiffel Tower is located in the city of"
 louvre="The Louvre is located in the city of"

@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::Error;
 use super::corruption::Direction;
+use super::error::Error;
 use super::grid::Grid;
 use super::kind::{Kind, Severed};
 use super::metric::Metric;

@@ -161,7 +161,15 @@ fn row(
     let computed = tokens - token - usize::from(baseline.settled);
     budget.spend(row_bytes(task.model, computed, tokens), all, |piece| {
         let cells = &windows[piece.cells.clone()];
-        let rows = run(task, source, measure, token, baseline, cells, &piece.samples)?;
+        let rows = run(
+            task,
+            source,
+            measure,
+            token,
+            baseline,
+            cells,
+            &piece.samples,
+        )?;
         let each = piece.samples.len() * count;
         for (cell, row) in piece.cells.clone().zip(rows.chunks(each)) {
             let at = (cell * samples + piece.samples.start) * count;

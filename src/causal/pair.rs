@@ -114,7 +114,12 @@ impl Clean<'_> {
         let (mut lengths, mut same, mut wrong) = (0, 0, 0);
         for partner in partners {
             let other = match Prompt::read(self.model, partner) {
-                Ok(other) if (other.len(), &other.subject) == (self.prompt.len(), &self.prompt.subject) => other,
+                Ok(other)
+                    if (other.len(), &other.subject)
+                        == (self.prompt.len(), &self.prompt.subject) =>
+                {
+                    other
+                }
                 _ => {
                     lengths += 1;
                     continue;
@@ -140,9 +145,11 @@ impl Clean<'_> {
             }
         }
         Ok(Err(match partners.len() {
-            0 => "no partner: no other fact has its relation and template and another answer: give \
+            0 => {
+                "no partner: no other fact has its relation and template and another answer: give \
                   it a corrupted prompt of its own"
-                .to_owned(),
+                    .to_owned()
+            }
             tried => format!(
                 "no partner among {tried} facts of its relation and template: {lengths} of another \
                  token count, {wrong} answered otherwise than expected, {same} with the same answer: \

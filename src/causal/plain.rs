@@ -9,9 +9,9 @@ use tch::Tensor;
 
 use super::kind::{Kind, Severed};
 use super::memory::Failure;
-use super::settings::Compat;
 use super::prompt::Prompt;
 use super::rows::means;
+use super::settings::Compat;
 use super::task::{Measure, Progress, Scores, Task};
 use crate::model::{Hook, Model, Pass};
 

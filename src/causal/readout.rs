@@ -111,7 +111,11 @@ impl Readout {
                 above += higher.sum_dim_intlist(along.as_slice(), false, Dtype::Int64);
             }
             if let Some((sum, clean)) = &self.clean {
-                divergence.add(sum, &clean.narrow(1, slice.start, logits.size()[1]), &logits);
+                divergence.add(
+                    sum,
+                    &clean.narrow(1, slice.start, logits.size()[1]),
+                    &logits,
+                );
             }
         }
         // As in `Model::probability`, to the bit.
@@ -184,11 +188,8 @@ impl Divergence {
     fn add(&mut self, clean_sum: &Tensor, clean: &Tensor, logits: &Tensor) {
         let logits = logits.to_kind(Dtype::Double);
         let weights = (clean - clean_sum).exp();
-        let part = ((clean - &logits) * weights).sum_dim_intlist(
-            [-1i64].as_slice(),
-            false,
-            Dtype::Double,
-        );
+        let part =
+            ((clean - &logits) * weights).sum_dim_intlist([-1i64].as_slice(), false, Dtype::Double);
         self.sums.push(log_sum(&logits));
         self.difference = Some(match self.difference.take() {
             Some(before) => before + part,

@@ -209,7 +209,12 @@ impl Job<'_> {
                 metric,
                 high: clean[n],
                 low: corrupted[n],
-                scores: scores.iter().skip(n).step_by(metrics.len()).copied().collect(),
+                scores: scores
+                    .iter()
+                    .skip(n)
+                    .step_by(metrics.len())
+                    .copied()
+                    .collect(),
             });
             if let Some(probability) = readings.next() {
                 grid.high = probability.high;
@@ -266,7 +271,10 @@ impl Job<'_> {
 
     /// Every number of every cell must be one.
     fn check(&self, found: &Scores, metrics: &[Metric]) -> Result<(), Error> {
-        let cells = found.grids.iter().flat_map(|grid| grid.chunks(metrics.len()));
+        let cells = found
+            .grids
+            .iter()
+            .flat_map(|grid| grid.chunks(metrics.len()));
         let all = std::iter::once(found.base.as_slice()).chain(cells);
         let mut values = all.flat_map(|cell| metrics.iter().zip(cell));
         let Some((metric, &value)) = values.find(|(_, value)| !value.is_finite()) else {

@@ -226,7 +226,10 @@ mod tests {
             (r#", "corrupted": {}"#, "corrupted.subject"),
             (r#", "corrupted": " ""#, "give another prompt"),
             (r#", "corrupted": 3"#, "corrupted"),
-            (r#", "foil": "a", "corrupted": {"subject": "Bob", "answer": "b"}"#, "foil"),
+            (
+                r#", "foil": "a", "corrupted": {"subject": "Bob", "answer": "b"}"#,
+                "foil",
+            ),
         ] {
             let said = read(wrong).unwrap_err().to_string();
             assert!(said.contains(what), "{said}");

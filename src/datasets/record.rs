@@ -57,11 +57,7 @@ pub(super) struct Other {
 impl Other {
     /// `corrupted` is the other prompt, or an object with `prompt` or `subject`, which stands
     /// between `before` and `after`, and maybe its `answer`; `foil` is the answer too.
-    pub fn read(
-        record: &Map<String, Value>,
-        before: &str,
-        after: &str,
-    ) -> Result<Self, Problem> {
+    pub fn read(record: &Map<String, Value>, before: &str, after: &str) -> Result<Self, Problem> {
         let mut other = Self {
             foil: said(record, "foil", "foil".into(), FOIL)?,
             corrupted: None,

@@ -182,3 +182,150 @@ impl v1::TraceSpec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{check, pack};
+    use crate::proto::v1;
+
+    fn fact() -> v1::Fact {
+        v1::Fact {
+            prompt: "The tower stands in".to_owned(),
+            subject: "The tower".to_owned(),
+            attribute: Some("Paris".to_owned()),
+            ..Default::default()
+        }
+    }
+
+    fn checked(spec: v1::TraceSpec) -> Result<v1::TraceSpec, Vec<(String, String)>> {
+        let mut job = v1::Job {
+            spec: Some(spec.into()),
+            ..Default::default()
+        };
+        let items = pack(&mut job);
+        check(&mut job, &items)?;
+        match job.spec {
+            Some(v1::job::Spec::Trace(spec)) => Ok(spec),
+            _ => Ok(v1::TraceSpec::default()),
+        }
+    }
+
+    #[test]
+    fn what_is_the_default_is_the_same_request_whether_it_is_said_or_not() {
+        let bare = v1::TraceSpec {
+            facts: vec![fact()],
+            ..Default::default()
+        };
+        let said = v1::TraceSpec {
+            corruption: v1::Corruption::Noise as i32,
+            direction: v1::Direction::Denoising as i32,
+            metrics: vec![v1::Metric::Probability as i32],
+            ..bare.clone()
+        };
+        assert_eq!(checked(said).ok(), checked(bare).ok());
+    }
+
+    #[test]
+    fn what_cannot_be_patched_is_refused_by_its_field_with_the_remedy() {
+        let counterfactual = v1::TraceSpec {
+            facts: vec![fact()],
+            corruption: v1::Corruption::Counterfactual as i32,
+            ..Default::default()
+        };
+        assert!(checked(counterfactual.clone()).is_ok_and(|spec| spec.samples == 1));
+        let noise = v1::TraceSpec {
+            facts: vec![fact()],
+            ..Default::default()
+        };
+        let with = |more: v1::Fact, spec: &v1::TraceSpec| v1::TraceSpec {
+            facts: vec![more],
+            ..spec.clone()
+        };
+        let pairs = v1::Corruption::Pairs as i32;
+        for (spec, field, remedy) in [
+            (
+                v1::TraceSpec {
+                    noise: "s3".to_owned(),
+                    ..counterfactual.clone()
+                },
+                "job.trace.noise",
+                "leave it out",
+            ),
+            (
+                v1::TraceSpec {
+                    samples: 5,
+                    ..counterfactual.clone()
+                },
+                "job.trace.samples",
+                "leave it out",
+            ),
+            (
+                v1::TraceSpec {
+                    compat: v1::Compat::PaperCode as i32,
+                    ..counterfactual.clone()
+                },
+                "job.trace.compat",
+                "use COMPAT_NONE",
+            ),
+            (
+                v1::TraceSpec {
+                    direction: v1::Direction::Noising as i32,
+                    ..noise.clone()
+                },
+                "job.trace.direction",
+                "use CORRUPTION_COUNTERFACTUAL",
+            ),
+            (
+                v1::TraceSpec {
+                    metrics: vec![77],
+                    ..noise.clone()
+                },
+                "job.trace.metrics[0]",
+                "METRIC_KL",
+            ),
+            (
+                v1::TraceSpec {
+                    metrics: vec![v1::Metric::LogitDifference as i32],
+                    ..noise.clone()
+                },
+                "job.trace.facts[0].foil",
+                "give one",
+            ),
+            (
+                v1::TraceSpec {
+                    corruption: pairs,
+                    ..noise.clone()
+                },
+                "job.trace.facts[0].corrupted",
+                "give a prompt of as many tokens",
+            ),
+            (
+                with(
+                    v1::Fact {
+                        corrupted: Some(fact().prompt),
+                        ..fact()
+                    },
+                    &counterfactual,
+                ),
+                "job.trace.facts[0].corrupted",
+                "give another subject or another prompt",
+            ),
+            (
+                with(
+                    v1::Fact {
+                        foil: Some(" Paris".to_owned()),
+                        ..fact()
+                    },
+                    &counterfactual,
+                ),
+                "job.trace.facts[0].foil",
+                "give another answer",
+            ),
+        ] {
+            let wrong = checked(spec).err().unwrap_or_default();
+            assert_eq!(wrong.len(), 1, "{field}: {wrong:?}");
+            assert_eq!(wrong[0].0, field);
+            assert!(wrong[0].1.contains(remedy), "{wrong:?}");
+        }
+    }
+}

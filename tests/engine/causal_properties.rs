@@ -185,7 +185,9 @@ fn what_must_be_equal_is_equal() {
                 prop_assert!(grid.row(last).unwrap().iter().all(|&s| s == grid.high));
             }
         }
-        let silent = case.trace(&models, |settings| settings.corruption = Noise::gaussian(0.0).into());
+        let silent = case.trace(&models, |settings| {
+            settings.corruption = Noise::gaussian(0.0).into()
+        });
         for grid in silent {
             prop_assert_eq!(grid.low, Some(grid.high));
             prop_assert!(grid.scores.iter().all(|&score| score == grid.high));

@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use palimpsest::causal::{
-    Corruption, Direction, Engine, Fact, Metric, Settings, Unwatched, trace,
-};
+use palimpsest::causal::{Corruption, Direction, Engine, Fact, Metric, Settings, Unwatched, trace};
 use palimpsest::model::{Checkpoint, Model};
 use serde::Deserialize;
 
@@ -71,7 +69,10 @@ fn both_engines_patch_as_transformers_does_in_every_metric_and_direction() {
                 let ids: Vec<u32> = grid.tokens.iter().map(|token| token.id).collect();
                 let other = grid.corrupted.as_ref().unwrap();
                 let others: Vec<u32> = other.tokens.iter().map(|token| token.id).collect();
-                assert_eq!((&ids, &others), (&expected.token_ids, &expected.corrupted_ids));
+                assert_eq!(
+                    (&ids, &others),
+                    (&expected.token_ids, &expected.corrupted_ids)
+                );
                 assert_eq!(grid.answer.id, expected.answer);
                 assert_eq!(grid.foil.as_ref().unwrap().id, expected.foil);
                 for metric in Metric::ALL {
@@ -82,7 +83,10 @@ fn both_engines_patch_as_transformers_does_in_every_metric_and_direction() {
                     // place, here of numbers up to 15.
                     let near = |found: f64, expected: f64| {
                         let most = 1e-5 * expected.abs().max(1.0) * 5.0;
-                        assert!((found - expected).abs() < most, "{what}: {found} {expected}");
+                        assert!(
+                            (found - expected).abs() < most,
+                            "{what}: {found} {expected}"
+                        );
                     };
                     near(grid.high, expected.clean[&name]);
                     near(grid.low.unwrap(), expected.low[&name]);

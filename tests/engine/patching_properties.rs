@@ -184,7 +184,10 @@ fn what_must_be_equal_is_equal_in_every_metric_and_both_directions() {
             let Some(grids) = case.trace(&models, |_| ()) else {
                 return Ok(());
             };
-            for (grid, metric) in grids.iter().flat_map(|grid| Metric::ALL.map(|it| (grid, it))) {
+            for (grid, metric) in grids
+                .iter()
+                .flat_map(|grid| Metric::ALL.map(|it| (grid, it)))
+            {
                 let grid = grid.in_metric(metric).unwrap();
                 let (last, layers) = (grid.tokens.len() - 1, grid.layers);
                 let (patched, from) = match grid.direction {
@@ -329,7 +332,10 @@ fn a_counterfactual_prompt_is_a_replacement_of_the_embeddings_where_it_differs()
         let mut kept = Keep::default();
         let of_clean = logits(model, &clean, &mut kept).log_softmax(-1, Dtype::Double);
         let grid = &grids[0];
-        let (a, f) = (i64::from(grid.answer.id), i64::from(grid.foil.as_ref().unwrap().id));
+        let (a, f) = (
+            i64::from(grid.answer.id),
+            i64::from(grid.foil.as_ref().unwrap().id),
+        );
         for (token, layer) in (0..x.len()).flat_map(|t| (0..grid.layers).map(move |l| (t, l))) {
             let mut put = Put {
                 states: &kept.0,
@@ -347,7 +353,10 @@ fn a_counterfactual_prompt_is_a_replacement_of_the_embeddings_where_it_differs()
                 (Metric::Kl, divergence.double_value(&[])),
             ] {
                 let found = grid.in_metric(metric).unwrap().score(token, layer).unwrap();
-                prop_assert!((found - expected).abs() < 1e-5, "{metric}: {found} {expected}");
+                prop_assert!(
+                    (found - expected).abs() < 1e-5,
+                    "{metric}: {found} {expected}"
+                );
             }
         }
         Ok(())

@@ -38,7 +38,11 @@ pub struct Args {
     kinds: Vec<String>,
     /// What corrupts: noise; counterfactual: the prompt of another fact with the same relation and
     /// template and another answer, or the fact's own `corrupted`; pairs: only the facts' own
-    #[arg(long, value_name = "noise|counterfactual|pairs", default_value = "noise")]
+    #[arg(
+        long,
+        value_name = "noise|counterfactual|pairs",
+        default_value = "noise"
+    )]
     corrupt: String,
     /// The prompt that corrupts this one, of as many tokens: corrupts by pairs
     #[arg(long, value_name = "PROMPT", requires = "prompt")]
@@ -50,7 +54,12 @@ pub struct Args {
     #[arg(long, value_name = "denoising|noising", default_value_t = Direction::Denoising)]
     direction: Direction,
     /// probability, log_probability, logit_difference, kl, rank, separated by commas
-    #[arg(long, value_name = "METRICS", value_delimiter = ',', default_value = "probability")]
+    #[arg(
+        long,
+        value_name = "METRICS",
+        value_delimiter = ',',
+        default_value = "probability"
+    )]
     metrics: Vec<Metric>,
     /// s3 unless given. A standard deviation; s<k>: k times that of the subjects' embeddings; u<a>:
     /// uniform; m or t<df>: Gaussian or Student-t with the embeddings' covariance over

@@ -167,7 +167,10 @@ impl Results<'_> {
             );
         }
         if alone > 0 {
-            text += &format!("; {} to corrupt it with", count(alone, "fact without a prompt"));
+            text += &format!(
+                "; {} to corrupt it with",
+                count(alone, "fact without a prompt")
+            );
         }
         if failed > 0 {
             text += &format!("; {}", count(failed, "grid failed"));

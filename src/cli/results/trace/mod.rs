@@ -108,10 +108,7 @@ impl<'a> Unit<'a> {
             },
             Outcome::Failure(failure) => Outcome::Failure(failure),
         };
-        Some(Unit {
-            outcome,
-            ..*self
-        })
+        Some(Unit { outcome, ..*self })
     }
 
     /// The grid, if the fact was traced.
@@ -221,7 +218,11 @@ impl<'a> Results<'a> {
         self.metrics.iter().map(|&metric| Results {
             metric,
             metrics: self.metrics.clone(),
-            units: self.units.iter().filter_map(|it| it.in_metric(metric)).collect(),
+            units: self
+                .units
+                .iter()
+                .filter_map(|it| it.in_metric(metric))
+                .collect(),
             summed: self.summed.clone(),
             ..*self
         })

@@ -139,9 +139,13 @@ impl Results<'_> {
     pub(super) fn relation_figures(&self) -> Result<Vec<(String, HeatMap)>, Error> {
         let relations = self.relations()?;
         let kinds: Vec<v1::Kind> = self.by_kind()?.into_iter().map(|(kind, _)| kind).collect();
-        let names = kinds
-            .iter()
-            .map(|&kind| format!("averages_{}{}_by_relation.svg", kind_name(kind), self.suffix()));
+        let names = kinds.iter().map(|&kind| {
+            format!(
+                "averages_{}{}_by_relation.svg",
+                kind_name(kind),
+                self.suffix()
+            )
+        });
         let names: Vec<String> = names.collect();
         Ok(names
             .into_iter()

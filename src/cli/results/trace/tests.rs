@@ -803,7 +803,11 @@ fn patched() -> (v1::Job, Vec<v1::UnitResult>) {
                     metric: v1::Metric::LogitDifference.into(),
                     clean: 4.0,
                     corrupted: -4.0,
-                    scores: traced.scores.iter().map(|score| 10.0 * score - 4.0).collect(),
+                    scores: traced
+                        .scores
+                        .iter()
+                        .map(|score| 10.0 * score - 4.0)
+                        .collect(),
                 }],
                 ..traced
             },
@@ -844,7 +848,11 @@ fn every_metric_has_its_report_and_what_had_no_partner_says_why() {
             assert!(text.contains(what), "{what}: {text}");
         }
     }
-    assert!(text[1].contains("The logit difference of the model's answers is 4.00"), "{}", text[1]);
+    assert!(
+        text[1].contains("The logit difference of the model's answers is 4.00"),
+        "{}",
+        text[1]
+    );
 
     let mut lines = Vec::new();
     results.json_lines(&mut lines).unwrap();
@@ -853,15 +861,30 @@ fn every_metric_has_its_report_and_what_had_no_partner_says_why() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!(lines[0]["metrics"]["logit_difference"]["corrupted"], json!(-4.0));
-    assert_eq!(lines[0]["corrupted"]["prompt"], json!("The Pisa Tower is in"));
+    assert_eq!(
+        lines[0]["metrics"]["logit_difference"]["corrupted"],
+        json!(-4.0)
+    );
+    assert_eq!(
+        lines[0]["corrupted"]["prompt"],
+        json!("The Pisa Tower is in")
+    );
     assert_eq!(lines[0]["foil"], json!(" Pisa"));
-    assert!(lines[2]["untraced"].as_str().unwrap().starts_with("no partner"));
+    assert!(
+        lines[2]["untraced"]
+            .as_str()
+            .unwrap()
+            .starts_with("no partner")
+    );
 
     let folder = tempfile::tempdir().unwrap();
     let files = all[1].svg(folder.path()).unwrap();
     let name = |file: &std::path::PathBuf| file.file_name().unwrap().to_str().unwrap().to_owned();
-    assert!(files.iter().all(|file| name(file).contains("_logit_difference")));
+    assert!(
+        files
+            .iter()
+            .all(|file| name(file).contains("_logit_difference"))
+    );
     let arrays = all[1].npz(folder.path()).unwrap();
     assert_eq!(arrays.len(), 3);
     let mut averages = Vec::new();
