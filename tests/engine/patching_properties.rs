@@ -407,13 +407,13 @@ fn what_cannot_be_patched_is_refused_with_the_remedy() {
     );
     let same = said(castle(Some("The Castle of Aster stands")));
     assert!(same.contains("is the prompt itself"), "{same}");
-    let answer = pair(castle(Some("The Mastle of Aster stands"))).unwrap()[0]
-        .answer
-        .text
-        .clone();
+    // The model answers with a space, with which the foil begins.
     let foil = said(Fact {
-        foil: Some(answer),
-        ..castle(Some("The Mastle of Aster stands"))
+        prompt: "Ba is".into(),
+        subject: "Ba".into(),
+        corrupted: Some("Ca is".into()),
+        foil: Some("x".into()),
+        ..Fact::default()
     });
     assert!(
         foil.contains("is the model's answer") && foil.contains("give another answer"),

@@ -115,6 +115,7 @@ pub fn expected(job: &v1::Job, unit: u64) -> Vec<u8> {
             leased_unit::Spec::Trace(v1::TraceUnit {
                 fact: trace.facts.get((unit / kinds) as usize).cloned(),
                 kind: trace.kinds[(unit % kinds) as usize],
+                ..Default::default()
             })
         }
         Some(Spec::Generate(generate)) => {
