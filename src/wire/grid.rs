@@ -221,12 +221,22 @@ impl SweptGrid {
 pub fn without_scores(sent: &v1::Grid) -> Result<Grid, Error> {
     let known = v1::Kind::try_from(sent.kind).ok().and_then(kind);
     let (kind, severed) = known.ok_or(Error::Kind { value: sent.kind })?;
+    let token = |sent: &v1::Token| Token {
+        id: sent.id,
+        text: sent.text.clone(),
+    };
+    let traced = sent.correct_prediction && sent.untraced.is_empty();
     Ok(Grid {
         fact: sent.fact.clone().ok_or(Error::NoFact)?.into(),
         kind,
         severed,
         window: sent.window as usize,
         noise: resolved(&sent.noise, sent.noise_scale),
+        corrupted: sent.corrupted.as_ref().map(|it| Counterpart {
+            prompt: it.prompt.clone(),
+            tokens: it.tokens.iter().map(token).collect(),
+        }),
+        direction: direction(sent.direction()),
         samples: sent.samples as usize,
         seed: sent.seed,
         layers: sent.layers as usize,
@@ -237,9 +247,13 @@ pub fn without_scores(sent: &v1::Grid) -> Result<Grid, Error> {
             text: sent.answer.clone(),
         },
         correct_prediction: sent.correct_prediction,
+        untraced: (!sent.untraced.is_empty()).then(|| sent.untraced.clone()),
+        foil: sent.foil.as_ref().map(token),
+        metric: Metric::Probability,
         high: sent.high,
-        low: sent.correct_prediction.then_some(sent.low),
+        low: traced.then_some(sent.low),
         scores: Vec::new(),
+        readings: Vec::new(),
     })
 }
 
@@ -247,14 +261,10 @@ impl TryFrom<&v1::Grid> for SweptGrid {
     type Error = Error;
 
     fn try_from(sent: &v1::Grid) -> Result<Self, Error> {
-        let unknown = Error::Kind { value: sent.kind };
-        let known = v1::Kind::try_from(sent.kind).ok().and_then(kind);
-        let (kind, severed) = known.ok_or(unknown)?;
-        let fact: Fact = sent.fact.clone().ok_or(Error::NoFact)?.into();
-
+        let bare = without_scores(sent)?;
         let tokens = sent.token_ids.len();
         let check = |holds: bool, field, found: String, expected: String| {
-            let prompt = fact.prompt.clone();
+            let prompt = bare.fact.prompt.clone();
             holds.then_some(()).ok_or(Error::Shape {
                 prompt,
                 field,
@@ -269,7 +279,7 @@ impl TryFrom<&v1::Grid> for SweptGrid {
             texts.to_string(),
             format!("{tokens}, one an id"),
         )?;
-        let subject = sent.subject_begin as usize..sent.subject_end as usize;
+        let subject = bare.subject.clone();
         check(
             !subject.is_empty() && subject.end <= tokens,
             "the subject's range",
@@ -277,8 +287,7 @@ impl TryFrom<&v1::Grid> for SweptGrid {
             format!("one or more of {tokens} tokens"),
         )?;
         let layers = sent.layers as usize;
-        let traced = sent.correct_prediction && sent.untraced.is_empty();
-        let cells = if traced {
+        let cells = if bare.traced() {
             check(
                 layers > 0,
                 "layers",
@@ -315,43 +324,16 @@ impl TryFrom<&v1::Grid> for SweptGrid {
                 scores: reading.scores.clone(),
             })
         });
-        let token = |sent: &v1::Token| Token {
-            id: sent.id,
-            text: sent.text.clone(),
-        };
         let grid = Grid {
             readings: readings.collect::<Result<_, Error>>()?,
-            metric: Metric::Probability,
-            direction: direction(sent.direction()),
-            untraced: (!sent.untraced.is_empty()).then(|| sent.untraced.clone()),
-            foil: sent.foil.as_ref().map(token),
-            corrupted: sent.corrupted.as_ref().map(|it| Counterpart {
-                prompt: it.prompt.clone(),
-                tokens: it.tokens.iter().map(token).collect(),
-            }),
-            kind,
-            severed,
-            window: sent.window as usize,
-            noise: resolved(&sent.noise, sent.noise_scale),
-            samples: sent.samples as usize,
-            seed: sent.seed,
-            layers,
             tokens: std::iter::zip(&sent.token_ids, &sent.tokens)
                 .map(|(&id, text)| Token {
                     id,
                     text: text.clone(),
                 })
                 .collect(),
-            subject,
-            answer: Token {
-                id: sent.answer_id,
-                text: sent.answer.clone(),
-            },
-            correct_prediction: sent.correct_prediction,
-            high: sent.high,
-            low: traced.then_some(sent.low),
             scores: sent.scores.clone(),
-            fact,
+            ..bare
         };
         Ok(Self {
             grid,
