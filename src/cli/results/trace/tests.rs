@@ -199,7 +199,13 @@ fn json_has_every_number_as_it_was_computed() {
             "noise_scale",
             "noise_corpus",
             "seed",
-            "compat"
+            "compat",
+            "direction",
+            "corrupted",
+            "foil_id",
+            "foil",
+            "untraced",
+            "metrics",
         ]
     );
     assert_eq!(lines[1]["kind"], "mlp");
@@ -840,7 +846,7 @@ fn every_metric_has_its_report_and_what_had_no_partner_says_why() {
     assert!(text[1].contains("== logit difference"), "{}", text[1]);
     for text in &text {
         for what in [
-            "Paris ( Pisa)",
+            "Paris (Pisa)",
             "no partner: give it a corrupted prompt of its own",
             "1 fact without a prompt to corrupt it with",
             "SHARE",
