@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::bail;
 use serde_json::json;
 
-use super::{Args, Data, of_texts, records, set_of, with_object};
+use super::asked::{Data, of_texts, records, set_of, with_object};
+use super::flags::Args;
 use crate::cli::connection::Connection;
 use crate::cli::results::{self, Evaluation, Line};
 use crate::cli::{follow, names, output, submit};
