@@ -492,7 +492,11 @@ async fn written(writing: &mut Option<Writing>) -> Result<(), store::Error> {
     };
     match (&mut writing.written).await {
         Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The process ends before the batch was begun: nobody may be told that it is kept.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 
