@@ -192,7 +192,9 @@ class v1:
         relation: str
         id: str
         subject_start: int
-        def __init__(self, *, prompt: str | None = ..., subject: str | None = ..., attribute: str | None = ..., relation: str | None = ..., id: str | None = ..., subject_start: int | None = ...) -> None: ...
+        corrupted: str
+        foil: str
+        def __init__(self, *, prompt: str | None = ..., subject: str | None = ..., attribute: str | None = ..., relation: str | None = ..., id: str | None = ..., subject_start: int | None = ..., corrupted: str | None = ..., foil: str | None = ...) -> None: ...
     class TraceSpec(Message):
         facts: Repeated[v1.Fact]
         kinds: Repeated[int]
@@ -204,16 +206,34 @@ class v1:
         dtype: int
         noise_corpus: v1.Corpus
         compat: int
+        corruption: int
+        direction: int
+        metrics: Repeated[int]
         facts_object: str
         fact_count: int
-        def __init__(self, *, facts: Iterable[v1.Fact] | None = ..., kinds: Iterable[int] | None = ..., noise: str | None = ..., samples: int | None = ..., seed: int | None = ..., window: int | None = ..., engine: int | None = ..., dtype: int | None = ..., noise_corpus: v1.Corpus | None = ..., compat: int | None = ..., facts_object: str | None = ..., fact_count: int | None = ...) -> None: ...
+        def __init__(self, *, facts: Iterable[v1.Fact] | None = ..., kinds: Iterable[int] | None = ..., noise: str | None = ..., samples: int | None = ..., seed: int | None = ..., window: int | None = ..., engine: int | None = ..., dtype: int | None = ..., noise_corpus: v1.Corpus | None = ..., compat: int | None = ..., corruption: int | None = ..., direction: int | None = ..., metrics: Iterable[int] | None = ..., facts_object: str | None = ..., fact_count: int | None = ...) -> None: ...
     class FactList(Message):
         facts: Repeated[v1.Fact]
         def __init__(self, *, facts: Iterable[v1.Fact] | None = ...) -> None: ...
     class TraceUnit(Message):
         fact: v1.Fact
         kind: int
-        def __init__(self, *, fact: v1.Fact | None = ..., kind: int | None = ...) -> None: ...
+        partners: Repeated[v1.Fact]
+        def __init__(self, *, fact: v1.Fact | None = ..., kind: int | None = ..., partners: Iterable[v1.Fact] | None = ...) -> None: ...
+    class Token(Message):
+        id: int
+        text: str
+        def __init__(self, *, id: int | None = ..., text: str | None = ...) -> None: ...
+    class CorruptedPrompt(Message):
+        prompt: str
+        tokens: Repeated[v1.Token]
+        def __init__(self, *, prompt: str | None = ..., tokens: Iterable[v1.Token] | None = ...) -> None: ...
+    class MetricReading(Message):
+        metric: int
+        clean: float
+        corrupted: float
+        scores: Repeated[float]
+        def __init__(self, *, metric: int | None = ..., clean: float | None = ..., corrupted: float | None = ..., scores: Iterable[float] | None = ...) -> None: ...
     class Grid(Message):
         fact: v1.Fact
         kind: int
@@ -236,7 +256,12 @@ class v1:
         noise_corpus: str
         compat: int
         peak: v1.GridPeak
-        def __init__(self, *, fact: v1.Fact | None = ..., kind: int | None = ..., token_ids: Iterable[int] | None = ..., tokens: Iterable[str] | None = ..., subject_begin: int | None = ..., subject_end: int | None = ..., answer_id: int | None = ..., answer: str | None = ..., correct_prediction: bool | None = ..., high: float | None = ..., low: float | None = ..., layers: int | None = ..., scores: Iterable[float] | None = ..., window: int | None = ..., samples: int | None = ..., noise: str | None = ..., noise_scale: float | None = ..., seed: int | None = ..., noise_corpus: str | None = ..., compat: int | None = ..., peak: v1.GridPeak | None = ...) -> None: ...
+        corrupted: v1.CorruptedPrompt
+        foil: v1.Token
+        direction: int
+        readings: Repeated[v1.MetricReading]
+        untraced: str
+        def __init__(self, *, fact: v1.Fact | None = ..., kind: int | None = ..., token_ids: Iterable[int] | None = ..., tokens: Iterable[str] | None = ..., subject_begin: int | None = ..., subject_end: int | None = ..., answer_id: int | None = ..., answer: str | None = ..., correct_prediction: bool | None = ..., high: float | None = ..., low: float | None = ..., layers: int | None = ..., scores: Iterable[float] | None = ..., window: int | None = ..., samples: int | None = ..., noise: str | None = ..., noise_scale: float | None = ..., seed: int | None = ..., noise_corpus: str | None = ..., compat: int | None = ..., peak: v1.GridPeak | None = ..., corrupted: v1.CorruptedPrompt | None = ..., foil: v1.Token | None = ..., direction: int | None = ..., readings: Iterable[v1.MetricReading] | None = ..., untraced: str | None = ...) -> None: ...
     class GridPeak(Message):
         token: int
         layer: int
@@ -258,11 +283,15 @@ class v1:
         corrupted: v1.Mean
         total_effect: v1.Mean
         roles: Repeated[v1.RoleEffects]
-        def __init__(self, *, kind: int | None = ..., relation: str | None = ..., layers: int | None = ..., wrong: int | None = ..., clean: v1.Mean | None = ..., corrupted: v1.Mean | None = ..., total_effect: v1.Mean | None = ..., roles: Iterable[v1.RoleEffects] | None = ...) -> None: ...
+        metric: int
+        direction: int
+        without_share: int
+        def __init__(self, *, kind: int | None = ..., relation: str | None = ..., layers: int | None = ..., wrong: int | None = ..., clean: v1.Mean | None = ..., corrupted: v1.Mean | None = ..., total_effect: v1.Mean | None = ..., roles: Iterable[v1.RoleEffects] | None = ..., metric: int | None = ..., direction: int | None = ..., without_share: int | None = ...) -> None: ...
     class RoleEffects(Message):
         role: int
         by_layer: Repeated[v1.Mean]
-        def __init__(self, *, role: int | None = ..., by_layer: Iterable[v1.Mean] | None = ...) -> None: ...
+        share: Repeated[v1.Mean]
+        def __init__(self, *, role: int | None = ..., by_layer: Iterable[v1.Mean] | None = ..., share: Iterable[v1.Mean] | None = ...) -> None: ...
     class NoiseUnit(Message):
         subjects: Repeated[str]
         factor: float
