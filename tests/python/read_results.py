@@ -78,7 +78,6 @@ def result(unit, fact, kind):
             },
         }
     grid = unit.grid
-    rows = range(0, len(grid.scores), grid.layers or 1)
     return out | {
         "kind": name_of(grid, "kind", "KIND_"),
         "token_ids": list(grid.token_ids),
@@ -89,7 +88,7 @@ def result(unit, fact, kind):
         "correct_prediction": grid.correct_prediction,
         "high": grid.high,
         "low": grid.low if grid.correct_prediction else None,
-        "scores": [list(grid.scores[at : at + grid.layers]) for at in rows],
+        "scores": rows_of(grid.scores, grid.layers),
         "window": grid.window,
         "samples": grid.samples,
         "noise": grid.noise,
@@ -97,6 +96,37 @@ def result(unit, fact, kind):
         "noise_corpus": grid.noise_corpus or None,
         "seed": grid.seed,
         "compat": name_of(grid, "compat", "COMPAT_").replace("_", "-"),
+        # What is not said is denoising.
+        "direction": name_of(grid, "direction", "DIRECTION_").replace("unspecified", "denoising"),
+        "corrupted": corrupted(grid),
+        "foil_id": grid.foil.id if grid.HasField("foil") else None,
+        "foil": grid.foil.text if grid.HasField("foil") else None,
+        "untraced": grid.untraced or None,
+        "metrics": {
+            name_of(reading, "metric", "METRIC_"): {
+                "clean": reading.clean,
+                "corrupted": reading.corrupted,
+                "scores": rows_of(reading.scores, grid.layers),
+            }
+            for reading in grid.readings
+        },
+    }
+
+
+def rows_of(scores, layers):
+    """A list a token."""
+    return [list(scores[at : at + layers]) for at in range(0, len(scores), layers or 1)]
+
+
+def corrupted(grid):
+    """The prompt that corrupts, where it is not noise."""
+    if not grid.HasField("corrupted"):
+        return None
+    other = grid.corrupted
+    return {
+        "prompt": other.prompt,
+        "tokens": [token.text for token in other.tokens],
+        "token_ids": [token.id for token in other.tokens],
     }
 
 
