@@ -1,13 +1,14 @@
 //! The exact engine: only what a cell can change is computed.
 //!
 //! With token `t` restored in layer `l`, nothing below block `l + 1` and nothing at the tokens
-//! before `t` differs from the run that is patched (the corrupted one, or in noising the clean one), and only the last token's logits count. So the cells
-//! of one token are rows of one batch that grows as the layers go by, a staircase: in at the layer
-//! that is restored, up through the blocks above it with the tokens `t ..`, on the keys and values
-//! that the corrupted run left for the tokens before. The first token of the subject need not even
-//! be computed itself: with its state restored and nothing corrupted before it, it goes on as in
-//! the clean run. Nothing is approximated: the numbers are those of one full pass a cell, up to the
-//! order in which another matrix product sums.
+//! before `t` differs from the run that is patched (the corrupted one, or in noising the clean
+//! one), and only the last token's logits count. So the cells of one token are rows of one batch
+//! that grows as the layers go by, a staircase: in at the layer that is restored, up through the
+//! blocks above it with the tokens `t ..`, on the keys and values that the corrupted run left for
+//! the tokens before. The first token of the subject need not even be computed itself: with its
+//! state restored and nothing corrupted before it, it goes on as in the clean run. Nothing is
+//! approximated: the numbers are those of one full pass a cell, up to the order in which another
+//! matrix product sums.
 
 use std::ops::Range;
 

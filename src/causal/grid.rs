@@ -176,8 +176,8 @@ impl Grid {
             .get(token * self.layers..(token + 1) * self.layers)
     }
 
-    /// `high - low`: how much of the answer the corruption takes away; `low - high` in a metric that
-    /// falls as the answer comes back.
+    /// `high - low`: how much of the answer the corruption takes away; `low - high` in a metric
+    /// that falls as the answer comes back.
     pub fn total_effect(&self) -> Option<f64> {
         self.low.map(|low| self.metric.sign() * (self.high - low))
     }

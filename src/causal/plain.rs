@@ -2,8 +2,8 @@
 //!
 //! Nothing here is clever, and it stays that way: the exact engine is measured against it. The
 //! clean run too has one row a sample, so that every pass has the same shape and what must be equal
-//! is. Its caller has matrices multiplied by libtorch's own products, as in any other program on it:
-//! an error in the exact engine's would show.
+//! is. Its caller has matrices multiplied by libtorch's own products, as in any other program on
+//! it: an error in the exact engine's would show.
 
 use tch::Tensor;
 

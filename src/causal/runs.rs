@@ -84,9 +84,10 @@ pub(super) struct Run {
     pub attn: Vec<Tensor>,
     /// Output of every MLP, kept when a grid severs it.
     pub mlp: Vec<Tensor>,
-    /// What every block would give if its attention gave the source's output at every token, kept when
-    /// a grid restores it. What a block makes of one token's sub-module output stays at that token,
-    /// so column `t` is the state of the cells whose window begins here with token `t` restored.
+    /// What every block would give if its attention gave the source's output at every token, kept
+    /// when a grid restores it. What a block makes of one token's sub-module output stays at that
+    /// token, so column `t` is the state of the cells whose window begins here with token `t`
+    /// restored.
     restored_attn: Vec<Tensor>,
     /// The same for the MLP.
     restored_mlp: Vec<Tensor>,
@@ -334,7 +335,8 @@ impl Hook for Everywhere<'_> {
 
 /// Overwrites sub-module outputs at the first token of the rows.
 pub(super) struct Hold {
-    /// The patched run's outputs of a severed sub-module, `[samples, width]`, put into every cell's rows.
+    /// The patched run's outputs of a severed sub-module, `[samples, width]`, put into every cell's
+    /// rows.
     pub frozen: Option<(Severed, Tensor)>,
     /// The source's output of a sub-module, `[width]`, put into these ranges of rows.
     pub restored: Option<(Kind, Tensor, Vec<Range<i64>>)>,

@@ -113,8 +113,8 @@ pub struct Settings {
 
 impl Settings {
     /// The published settings with this corruption: three kinds, 10 samples, seed 1, windows of 10
-    /// layers, the answer's probability, in batches of 256 MiB. A CPU computes far fewer rows at a time anyway, so that they
-    /// stay in its cache.
+    /// layers, the answer's probability, in batches of 256 MiB. A CPU computes far fewer rows at a
+    /// time anyway, so that they stay in its cache.
     pub fn new(corruption: impl Into<Corruption>) -> Self {
         Self {
             kinds: Kind::ALL.to_vec(),

@@ -180,8 +180,8 @@ pub fn exit_code(job: &v1::Job) -> ExitCode {
 struct View {
     bar: ProgressBar,
     drawn: bool,
-    /// When the open stage was seen first, and how many of its units were done then: no rate follows
-    /// from those.
+    /// When the open stage was seen first, and how many of its units were done then: no rate
+    /// follows from those.
     seen: Option<Seen>,
     last_line: Option<Instant>,
     /// The newest step of an edit that was printed: its unit and its number.

@@ -11,8 +11,8 @@
 //! | a relation of the LRE data set (Hernandez et al. 2024) | object | `name`, `prompt_templates`, `samples`: `subject`, `object` |
 //!
 //! Any record or sample may say what corrupts its fact in a counterfactual trace: `corrupted`,
-//! another prompt of as many tokens, or an object with `prompt` or `subject` and maybe `answer`; and
-//! `foil`, the answer that its own is compared with.
+//! another prompt of as many tokens, or an object with `prompt` or `subject` and maybe `answer`;
+//! and `foil`, the answer that its own is compared with.
 //!
 //! A list may also stand as JSON lines, one record a line, and a single record alone. Fields not
 //! named here are ignored. Records keep their order, and duplicates are kept: they are the

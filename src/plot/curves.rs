@@ -160,7 +160,7 @@ impl Curves {
             svg.element("text")
                 .num("x", x)
                 .num("y", bottom + 15.0)
-                .text(&self.across.number(layer).to_string());
+                .text(&self.across.label(layer));
         }
         svg.close();
 

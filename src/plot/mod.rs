@@ -231,7 +231,7 @@ impl HeatMap {
     }
 }
 
-/// Curves over layers, or over what else is counted in equal steps.
+/// Curves over layers, or over what else is counted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curves {
     /// The line above the plot.
@@ -247,26 +247,35 @@ pub struct Curves {
 }
 
 /// What curves run over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Across {
-    /// One of them, in a word.
-    pub what: &'static str,
-    /// How many there are at the first point.
-    pub first: usize,
-    /// How many more at each point than at the one before.
-    pub step: usize,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Across {
+    /// Layers, from 0.
+    Layers,
+    /// Something that is counted.
+    Counted {
+        /// One of it, in a word.
+        what: &'static str,
+        /// How many there are at each point. The points stand equally far from each other.
+        numbers: Vec<usize>,
+    },
 }
 
 impl Across {
-    /// Layers, from 0.
-    pub const LAYERS: Self = Self {
-        what: "layer",
-        first: 0,
-        step: 1,
-    };
+    fn what(&self) -> &'static str {
+        match self {
+            Self::Layers => "layer",
+            Self::Counted { what, .. } => what,
+        }
+    }
 
-    fn number(&self, point: usize) -> usize {
-        self.first + point * self.step
+    /// What stands below a point.
+    fn label(&self, point: usize) -> String {
+        match self {
+            Self::Layers => point.to_string(),
+            Self::Counted { numbers, .. } => {
+                numbers.get(point).map_or(String::new(), usize::to_string)
+            }
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Heat maps and curves in the terminal.
 
 use std::ffi::OsString;
-use std::fmt::Write;
 use std::io::IsTerminal;
 
 use super::axis::{Scale, layer_ticks, number};
@@ -141,14 +140,14 @@ impl Fold {
     }
 
     /// The line of layer numbers, or of what else is counted.
-    fn axis(self, layers: usize, number: impl Fn(usize) -> usize) -> String {
+    fn axis(self, layers: usize, label: impl Fn(usize) -> String) -> String {
         let mut line = String::new();
         let spacing = 5usize.div_ceil(self.cell) * self.layers;
         for layer in layer_ticks(layers, spacing) {
             let at = layer / self.layers * self.cell;
             if at >= line.len() {
                 line.push_str(&" ".repeat(at - line.len()));
-                let _ = write!(line, "{}", number(layer));
+                line.push_str(&label(layer));
             }
         }
         line
@@ -191,7 +190,7 @@ impl HeatMap {
         }
         line(&format!(
             "{indent}{}",
-            fold.axis(self.layers, |layer| layer)
+            fold.axis(self.layers, |layer| layer.to_string())
         ));
         let room = width - gutter - 2;
         line(&format!(
@@ -321,7 +320,7 @@ impl Curves {
         let gutter = names.iter().map(|n| columns(n)).max().unwrap_or(0);
         let peaks = self.series.iter().map(|series| self.peak(series));
         let peaks: Vec<[String; 3]> = peaks.collect();
-        let heads = ["highest", "±95 %", self.across.what].map(str::to_owned);
+        let heads = ["highest", "±95 %", self.across.what()].map(str::to_owned);
         let widths: [usize; 3] = std::array::from_fn(|i| {
             peaks
                 .iter()
@@ -376,7 +375,7 @@ impl Curves {
         let indent = " ".repeat(gutter + 1);
         line(&format!(
             "{indent}{}",
-            fold.axis(layers, |at| self.across.number(at))
+            fold.axis(layers, |at| self.across.label(at))
         ));
         line(&format!(
             "{indent}{}",
@@ -414,7 +413,7 @@ impl Curves {
             Some((at, &mean)) => {
                 let half = series.half_width.get(at);
                 let half = half.map_or(String::new(), |&h| number(f64::from(h)));
-                let at = self.across.number(at).to_string();
+                let at = self.across.label(at);
                 [number(f64::from(mean)), half, at]
             }
             None => std::array::from_fn(|_| String::new()),
@@ -482,7 +481,7 @@ mod tests {
             }
         );
         assert_eq!(
-            Fold::new(30, 70, 2).axis(30, |layer| layer),
+            Fold::new(30, 70, 2).axis(30, |layer| layer.to_string()),
             "0         5         10        15        20        25"
         );
     }

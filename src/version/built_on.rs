@@ -8,8 +8,8 @@ use crate::proto::v1::{self, VersionKind};
 use crate::store::Content;
 
 /// The edits of a list behind a place that were computed on a version with the edit in that place,
-/// or with one for which it stands, or on one that this store does not know. Every version is looked
-/// at once, however many edits were computed on it or above it.
+/// or with one for which it stands, or on one that this store does not know. Every version is
+/// looked at once, however many edits were computed on it or above it.
 ///
 /// # Errors
 /// [`Error::Unknown`] for an edit that is not stored; [`Error::Store`] when a record is damaged.
@@ -47,7 +47,8 @@ fn with_those_before(history: History<'_>, edit: &v1::Edit) -> Result<Vec<String
     Ok(ids)
 }
 
-/// Whether a version has one of these edits, found by going back to where it was added or taken out.
+/// Whether a version has one of these edits, found by going back to where it was added or taken
+/// out.
 fn has(
     history: History<'_>,
     version: &str,

@@ -249,8 +249,8 @@ fn complete(
     Ok(())
 }
 
-/// A rejected edit, complete, with the record that keeps it: no ref moves. `old` is the edit in whose
-/// place it would have stood.
+/// A rejected edit, complete, with the record that keeps it: no ref moves. `old` is the edit in
+/// whose place it would have stood.
 ///
 /// # Errors
 /// As [`VersionDraft::edit`].

@@ -4,46 +4,16 @@
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 
 use std::cell::Cell;
-use std::path::PathBuf;
 
 use palimpsest::causal::{
     Compat, Engine, Fact, Grid, Kind, Noise, Settings, Severed, Unwatched, Watch, trace,
 };
-use palimpsest::model::{Checkpoint, Model};
+use palimpsest::model::Model;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use tch::{Device, Kind as Dtype};
+use tch::Kind as Dtype;
 
-/// Serial and parallel blocks, gated and plain MLPs, learned and rotary positions, grouped keys,
-/// head norms, post-norms with soft caps, sliding windows.
-const FAMILIES: [&str; 8] = [
-    "gpt2",
-    "gptj",
-    "gpt-neox-parallel",
-    "llama",
-    "mistral",
-    "qwen3",
-    "gemma2",
-    "phi3",
-];
-
-const WORDS: [&str; 12] = [
-    "The", "Castle", "of", "Aster", "stands", "in", "the", "city", "a", "hill", "on", "land",
-];
-
-fn models(dtype: Dtype) -> Vec<Model> {
-    // Such small tensors are not worth dividing.
-    tch::set_num_threads(1);
-    FAMILIES
-        .iter()
-        .map(|name| {
-            let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-                .join("tests/fixtures")
-                .join(name);
-            Model::load(&Checkpoint::open(&folder).unwrap(), Device::Cpu, dtype).unwrap()
-        })
-        .collect()
-}
+use crate::families::{FAMILIES, WORDS, models};
 
 /// One trace to try.
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@ mod causal_properties;
 mod causal_smollm2;
 mod edit_fixtures;
 mod eval_fixtures;
+mod families;
 mod mass_edit_fixtures;
 mod model_checkpoint;
 mod model_logits;

@@ -14,34 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tch::{Device, Kind as Dtype, Tensor};
 
-/// Serial and parallel blocks, gated and plain MLPs, learned and rotary positions, grouped keys,
-/// head norms, post-norms with soft caps, sliding windows.
-const FAMILIES: [&str; 8] = [
-    "gpt2",
-    "gptj",
-    "gpt-neox-parallel",
-    "llama",
-    "mistral",
-    "qwen3",
-    "gemma2",
-    "phi3",
-];
-
-const WORDS: [&str; 12] = [
-    "The", "Castle", "of", "Aster", "stands", "in", "the", "city", "a", "hill", "on", "land",
-];
-
-fn models(dtype: Dtype) -> Vec<Model> {
-    // Such small tensors are not worth dividing.
-    tch::set_num_threads(1);
-    let load = |name: &&str| {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fixtures")
-            .join(name);
-        Model::load(&Checkpoint::open(&folder).unwrap(), Device::Cpu, dtype).unwrap()
-    };
-    FAMILIES.iter().map(load).collect()
-}
+use crate::families::{FAMILIES, WORDS, models};
 
 /// Two prompts and how to patch one with states of the other.
 #[derive(Debug, Clone)]

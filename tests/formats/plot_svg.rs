@@ -329,7 +329,7 @@ fn averages_are_drawn_by_role_from_zero() {
 fn by_role() -> Curves {
     Curves {
         title: "Average indirect effect of a single hidden state".into(),
-        across: Across::LAYERS,
+        across: Across::Layers,
         x_label: "restored layer".into(),
         y_label: "average indirect effect".into(),
         series: ROLES

@@ -147,7 +147,7 @@ fn curves() -> Curves {
         kind: None,
     };
     Curves {
-        across: Across::LAYERS,
+        across: Across::Layers,
         title: "Average indirect effect of a single hidden state".into(),
         x_label: "restored layer".into(),
         y_label: "AIE".into(),

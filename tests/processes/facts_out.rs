@@ -136,8 +136,8 @@ fn change(cluster: &Cluster, edit: &v1::Edit, at: usize) -> Tensor {
     }
 }
 
-/// `dW` of a layer by the formulas of the papers, solved plainly, from columns of what an edit keeps
-/// and the keys of the edits before it.
+/// `dW` of a layer by the formulas of the papers, solved plainly, from columns of what an edit
+/// keeps and the keys of the edits before it.
 fn plain(
     cluster: &Cluster,
     edit: &v1::Edit,

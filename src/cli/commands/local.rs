@@ -104,8 +104,8 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     ended
 }
 
-/// Listens where it was said, or at a socket in the store's folder; in a folder of its own, which is
-/// given too, where that has too long a name or takes no sockets.
+/// Listens where it was said, or at a socket in the store's folder; in a folder of its own, which
+/// is given too, where that has too long a name or takes no sockets.
 async fn listen(
     listen: Option<Listen>,
     store: &Path,

@@ -80,13 +80,19 @@ impl<'a> Batches<'a> {
         let (Some((_, first)), true) = (self.0.first(), self.0.len() > 1) else {
             return Vec::new();
         };
-        let size = figure(first, "batch.size").unwrap_or(1.0) as usize;
+        let size = figure(first, "batch.size").unwrap_or_default();
+        let facts = self.0.iter().map(|(_, edit)| edit.requests.len());
+        let numbers: Vec<usize> = facts
+            .scan(0, |written, more| {
+                *written += more;
+                Some(*written)
+            })
+            .collect();
         let curves = |title: &str, y_label: &str, series: Vec<Series>| Curves {
             title: title.to_owned(),
-            across: Across {
+            across: Across::Counted {
                 what: "facts",
-                first: size,
-                step: size,
+                numbers: numbers.clone(),
             },
             x_label: "facts written so far".to_owned(),
             y_label: y_label.to_owned(),
@@ -170,6 +176,8 @@ mod tests {
             };
             let edit = v1::Edit {
                 method: "memit".to_owned(),
+                // The last batch has fewer.
+                requests: vec![v1::EditRequest::default(); if n == 2 { 20 } else { 50 }],
                 factors: vec![v1::LowRankFactor {
                     layer: 4,
                     ..Default::default()
@@ -209,7 +217,7 @@ mod tests {
         for said in [
             ">50<",
             ">100<",
-            ">150<",
+            ">120<",
             "memit in batches of 50",
             "rewritten (ES)",
         ] {

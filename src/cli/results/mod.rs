@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 pub use drawn::{make, write};
 pub use error::Error;
-pub use evaluation::{Evaluation, Known, Line};
+pub use evaluation::{Evaluation, Known, Line, mean_json};
 pub use trace::{Results, Sites};
 
 use anyhow::bail;

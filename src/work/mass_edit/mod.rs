@@ -8,8 +8,8 @@
 //! Groups and their facts are in the order of their digests, so that the order of a request decides
 //! nothing.
 //!
-//! Facts are taken out of an edit that keeps what it was solved from in three stages: every layer is
-//! solved without them; all facts are measured; and the edit, which stands in the place of the
+//! Facts are taken out of an edit that keeps what it was solved from in three stages: every layer
+//! is solved without them; all facts are measured; and the edit, which stands in the place of the
 //! first.
 
 mod chosen;

@@ -605,8 +605,8 @@ impl<'a> MassEdits<'a> {
         })
     }
 
-    /// The keys that the edit keeps for later ones, each layer's an object. Where facts are taken out
-    /// they are of the solves.
+    /// The keys that the edit keeps for later ones, each layer's an object. Where facts are taken
+    /// out they are of the solves.
     fn kept_keys(
         &self,
         asked: &v1::MassEditUnit,

@@ -13,6 +13,7 @@ use crate::cli::results::{self, Evaluation, Line};
 use crate::cli::{follow, names, output, submit};
 use crate::client::Client;
 use crate::datasets::evaluation::{Dataset, Record};
+use crate::eval::Mean;
 use crate::plot::table::{Align, Table};
 use crate::plot::{Across, Curves, Series};
 use crate::proto::v1;
@@ -112,7 +113,7 @@ pub(super) async fn measure(
         all.push(measured);
     }
     if let Some(folder) = &args.format.svg {
-        let curves = curves(&all, every as usize);
+        let curves = curves(&all);
         results::make(folder)?;
         for (name, curves) in &curves {
             results::write(folder, (*name).to_owned(), curves.to_svg())?;
@@ -126,7 +127,7 @@ pub(super) async fn measure(
 }
 
 /// The first versions that have `every` facts, twice as many, and so on, up to the one that was
-/// asked for, which is taken where none has so many.
+/// asked for, which is taken where none has so many. One that passes several is measured once.
 async fn points(
     client: &Client,
     model: &str,
@@ -142,7 +143,7 @@ async fn points(
     client.each_edit(&tip.name, count).await?;
     let mut history = names::versions(client, model, Some(&tip.name), usize::MAX).await?;
     history.reverse();
-    let (mut points, mut facts) = (Vec::new(), 0);
+    let (mut points, mut facts, mut next) = (Vec::new(), 0, every);
     for version in history {
         let edit = &version.subject_edit;
         let changed = match facts_of.get(edit) {
@@ -160,8 +161,9 @@ async fn points(
             v1::VersionKind::Revert => facts.saturating_sub(changed),
             _ => facts,
         };
-        if facts >= every * (points.len() + 1) {
+        if facts >= next {
             points.push(Point { version, facts });
+            next = (facts / every + 1) * every;
         }
     }
     if points.is_empty() {
@@ -215,13 +217,13 @@ fn spread<'a, T>(all: &[&'a T], most: Option<u64>) -> Vec<&'a T> {
 impl Measured {
     fn json(&self) -> anyhow::Result<()> {
         for line in &self.lines {
-            let mean = |mean: &crate::eval::Mean| json!({"mean": mean.mean, "interval": mean.interval().map(|(from, to)| [from, to])});
             let version = &self.point.version;
             output::json(&json!({
                 "facts": self.point.facts, "version": version.name, "measure": line.name,
                 "records": line.means.first().map_or(0, |mean| mean.count),
-                "against": line.means.first().map(mean), "measured": line.means.last().map(mean),
-                "change": line.change.as_ref().map(mean),
+                "against": line.means.first().map(results::mean_json),
+                "measured": line.means.last().map(results::mean_json),
+                "change": line.change.as_ref().map(results::mean_json),
             }))?;
         }
         Ok(())
@@ -261,7 +263,7 @@ fn table(all: &[Measured]) -> Table {
         for name in &names {
             let (mut after, mut before) = (String::new(), String::new());
             if let Some(line) = measured.line(name) {
-                let tell = |mean: &crate::eval::Mean| {
+                let tell = |mean: &Mean| {
                     let half = mean.half.map(|half| format!(" ± {:.1}", half * line.scale));
                     format!("{:.1}{}", mean.mean * line.scale, half.unwrap_or_default())
                 };
@@ -276,22 +278,21 @@ fn table(all: &[Measured]) -> Table {
 }
 
 /// Curves over the facts written so far, with what the unedited version gives.
-fn curves(all: &[Measured], every: usize) -> Vec<(&'static str, Curves)> {
+fn curves(all: &[Measured]) -> Vec<(&'static str, Curves)> {
     let names = names_of(all);
     let curves = |title: &str, y_label: &str, series: Vec<Series>| Curves {
         title: title.to_owned(),
-        across: Across {
+        across: Across::Counted {
             what: "facts",
-            first: every,
-            step: every,
+            numbers: all.iter().map(|it| it.point.facts).collect(),
         },
         x_label: "facts written so far".to_owned(),
         y_label: y_label.to_owned(),
         series,
     };
-    let of = |name: &str, title: String, pick: fn(&Line) -> Option<&crate::eval::Mean>| {
+    let of = |name: &str, title: String, pick: fn(&Line) -> Option<&Mean>| {
         let means = all.iter().map(|it| it.line(name).and_then(pick));
-        let means: Vec<Option<&crate::eval::Mean>> = means.collect();
+        let means: Vec<Option<&Mean>> = means.collect();
         let number = |it: Option<f64>| it.map_or(f32::NAN, |it| it as f32);
         let halves = means.iter().map(|it| number(it.and_then(|it| it.half)));
         Series {
@@ -331,7 +332,6 @@ fn curves(all: &[Measured], every: usize) -> Vec<(&'static str, Curves)> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::eval::Mean;
 
     fn measured(facts: usize, es: f64) -> Measured {
         let mean = |mean: f64| Mean {
@@ -358,11 +358,12 @@ mod tests {
 
     #[test]
     fn what_was_written_is_drawn_and_told_with_what_was_before() {
-        let all = [measured(100, 1.0), measured(200, 0.9)];
-        let drawn = curves(&all, 100);
+        // A batch of many passes several points at once.
+        let all = [measured(100, 1.0), measured(650, 0.9)];
+        let drawn = curves(&all);
         assert_eq!(drawn.len(), 1);
         let svg = drawn[0].1.to_svg().unwrap();
-        for said in [">100<", ">200<", "ES, unedited"] {
+        for said in [">100<", ">650<", "ES, unedited"] {
             assert!(svg.contains(said), "{said}: {svg}");
         }
         let told = table(&all).render(None, crate::plot::Colour::Never);

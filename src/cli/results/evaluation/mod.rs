@@ -491,7 +491,8 @@ fn named(n: usize, record: &v1::EvalRecord) -> String {
     }
 }
 
-fn mean_json(mean: &Mean) -> Value {
+/// A mean as JSON: `mean`, and `interval` (95 %), null where it is not known.
+pub fn mean_json(mean: &Mean) -> Value {
     json!({"mean": mean.mean, "interval": mean.interval().map(|(from, to)| [from, to])})
 }
 

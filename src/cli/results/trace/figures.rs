@@ -207,7 +207,7 @@ pub(super) fn average_curves(kind: v1::Kind, averages: &Averages) -> Curves {
     let map = average_map(kind, averages);
     Curves {
         title: map.title,
-        across: Across::LAYERS,
+        across: Across::Layers,
         x_label: map.x_label,
         y_label: map.value_label,
         series: roles(averages)
@@ -237,7 +237,7 @@ pub(super) fn severed_curves(kinds: &[(v1::Kind, Averages)]) -> Option<Curves> {
         .collect();
     (series.len() > 1).then(|| Curves {
         title: "Effect of a state at the last subject token".into(),
-        across: Across::LAYERS,
+        across: Across::Layers,
         x_label: "restored layer".into(),
         y_label: "AIE".into(),
         series,

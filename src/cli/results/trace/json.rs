@@ -14,7 +14,8 @@ use crate::wire::{compat, kind_name};
 impl Results<'_> {
     /// A JSON object a line, one a fact and kind. `scores` is `[token][layer]`; an untraced fact
     /// has none, and `low` is then null. These are probabilities; `metrics` has the others by name,
-    /// `untraced` why a fact that the model knows was not traced. A failed unit has `error` with `class` and `message`.
+    /// `untraced` why a fact that the model knows was not traced. A failed unit has `error` with
+    /// `class` and `message`.
     ///
     /// # Errors
     /// [`Error::Output`].

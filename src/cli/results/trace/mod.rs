@@ -64,7 +64,8 @@ impl Over<'_> {
         }
     }
 
-    /// Whether averages of a server are over these: facts without a relation have an empty one there.
+    /// Whether averages of a server are over these: facts without a relation have an empty one
+    /// there.
     fn is_of(self, sent: &v1::KindAverages) -> bool {
         match self {
             Self::All => sent.relation.is_none(),

@@ -1,0 +1,41 @@
+//! Tiny models of every kind of block, for properties that hold of all.
+#![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used)] // a failed test says why by panicking
+
+use std::path::PathBuf;
+
+use palimpsest::model::{Checkpoint, Model};
+use tch::{Device, Kind as Dtype};
+
+/// Serial and parallel blocks, gated and plain MLPs, learned and rotary positions, grouped keys,
+/// head norms, post-norms with soft caps, sliding windows.
+pub const FAMILIES: [&str; 8] = [
+    "gpt2",
+    "gptj",
+    "gpt-neox-parallel",
+    "llama",
+    "mistral",
+    "qwen3",
+    "gemma2",
+    "phi3",
+];
+
+/// Words that all of them know.
+pub const WORDS: [&str; 12] = [
+    "The", "Castle", "of", "Aster", "stands", "in", "the", "city", "a", "hill", "on", "land",
+];
+
+/// Those families in a number format.
+pub fn models(dtype: Dtype) -> Vec<Model> {
+    // Such small tensors are not worth dividing.
+    tch::set_num_threads(1);
+    FAMILIES
+        .iter()
+        .map(|name| {
+            let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/fixtures")
+                .join(name);
+            Model::load(&Checkpoint::open(&folder).unwrap(), Device::Cpu, dtype).unwrap()
+        })
+        .collect()
+}
