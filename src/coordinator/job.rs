@@ -51,7 +51,7 @@ pub(super) struct Job {
     /// The normalised job, without its many parts.
     pub(super) spec: v1::Job,
     /// What lists show of it, but for what changes.
-    shown: v1::Job,
+    pub(super) shown: v1::Job,
     /// Its many parts: facts, prompts.
     pub(super) items: Items,
     /// The model, without tensors.

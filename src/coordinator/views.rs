@@ -7,6 +7,7 @@ use prost::Message as _;
 use uuid::Uuid;
 
 use super::core::Core;
+use super::ended::Ended;
 use super::event::LeaseKey;
 use super::job::timestamp;
 use crate::proto::v1;
@@ -40,14 +41,44 @@ impl JobFilter {
         states.is_empty() && !named && kind.is_none()
     }
 
-    fn passes(&self, job: &v1::Job) -> bool {
-        (self.states.is_empty() || self.states.contains(&job.state))
+    /// Whether a job passes whose record is `job`, but for its state and its name: those of an open
+    /// job are not in it.
+    fn passes(&self, id: Uuid, state: v1::JobState, job: &v1::Job) -> bool {
+        (self.states.is_empty() || self.states.contains(&(state as i32)))
             && (self.owner.is_empty() || self.owner == job.owner)
             && (self.model.is_empty() || self.model == job.model)
             && (self.kind.as_deref()).is_none_or(|it| work::of(job).is_some_and(|w| w.word() == it))
             && (self.text.is_empty()
-                || job.name.ends_with(&self.text)
-                || job.display_name.to_lowercase().contains(&self.text))
+                || ends_name(id, &self.text)
+                || has_text(&job.display_name, &self.text))
+    }
+}
+
+/// Whether a name has a text in it, which is in small letters. Most names are ASCII, and many are
+/// looked at: these without a copy of each.
+fn has_text(name: &str, text: &str) -> bool {
+    if !name.is_ascii() {
+        return name.to_lowercase().contains(text);
+    }
+    let same = |part: &[u8]| part.eq_ignore_ascii_case(text.as_bytes());
+    name.as_bytes().windows(text.len().max(1)).any(same)
+}
+
+/// Whether `jobs/{id}` ends in a text.
+fn ends_name(id: Uuid, text: &str) -> bool {
+    let mut written = Uuid::encode_buffer();
+    let id: &str = id.hyphenated().encode_lower(&mut written);
+    match text.len() > id.len() {
+        true => text
+            .strip_suffix(id)
+            .is_some_and(|rest| "jobs/".ends_with(rest)),
+        false => id.ends_with(text),
+    }
+}
+
+impl Ended {
+    fn passes(&self, id: Uuid, filter: &JobFilter) -> bool {
+        filter.passes(id, self.summary.state(), &self.summary)
     }
 }
 
@@ -85,11 +116,11 @@ impl Core {
         if filter.is_empty() {
             return all as u64;
         }
-        let open = self.jobs.values().map(|job| job.summary());
-        let open = open.filter(|job| filter.passes(job)).count();
+        let open = self.jobs.values();
+        let open = open.filter(|job| filter.passes(job.id, job.state, &job.shown));
         let ended = self.ended.range(..);
-        let ended = ended.filter(|(_, job)| filter.passes(&job.summary)).count();
-        (open + ended) as u64
+        let ended = ended.filter(|&(&id, job)| job.passes(id, filter));
+        (open.count() + ended.count()) as u64
     }
 
     /// Jobs before one that pass a filter, the newest first: at most `limit`, and none behind the
@@ -113,11 +144,11 @@ impl Core {
                 (None, _) => None,
             };
             let next = match next {
-                Some((&id, job)) => Some((id, job.summary())).filter(|it| filter.passes(&it.1)),
+                Some((&id, job)) => filter
+                    .passes(id, job.state, &job.shown)
+                    .then(|| (id, job.summary())),
                 None => match ended.next() {
-                    Some((&id, job)) => filter
-                        .passes(&job.summary)
-                        .then(|| (id, job.summary.clone())),
+                    Some((&id, job)) => job.passes(id, filter).then(|| (id, job.summary.clone())),
                     None => break,
                 },
             };
@@ -238,5 +269,33 @@ impl Core {
             measured_rate: worker.rate.unwrap_or_default(),
             valid_until: worker.valid_until.map(timestamp),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_found_in_a_name_whatever_its_capitals_and_at_the_end_of_a_jobs_name() {
+        for (name, text, found) in [
+            ("Sweep of Rome", "rome", true),
+            ("Sweep of Rome", "romes", false),
+            ("ÄRGER", "ärg", true),
+            ("a", "ab", false),
+            ("", "a", false),
+        ] {
+            assert_eq!(has_text(name, text), found, "{name:?} {text:?}");
+        }
+        let id = Uuid::from_u128(0xab);
+        for (text, found) in [
+            ("0ab", true),
+            ("jobs/00000000-0000-0000-0000-0000000000ab", true),
+            ("s/00000000-0000-0000-0000-0000000000ab", true),
+            ("xjobs/00000000-0000-0000-0000-0000000000ab", false),
+            ("jobs/0ab", false),
+        ] {
+            assert_eq!(ends_name(id, text), found, "{text:?}");
+        }
     }
 }
