@@ -62,7 +62,7 @@ mod bench {
             let mut options = Self {
                 threads: 1,
                 dtypes: vec![Dtype::Float],
-                kinds: Kind::ALL.to_vec(),
+                kinds: Kind::PUBLISHED.to_vec(),
                 gpt2_xl: layers_that_fit().min(12),
                 plain_cells: 6,
             };

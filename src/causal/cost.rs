@@ -23,13 +23,13 @@ pub struct Shape {
 
 impl Shape {
     /// The least that a hidden grid takes: `sum over t >= b, l of S (T - t) (L - 1 - l)` passes of
-    /// one token through one block. For the other kinds the window begins at the cell's first
-    /// layer.
+    /// one token through one block; one block more where its input is restored. For the other kinds
+    /// the window begins at the cell's first layer.
     pub fn floor(&self) -> u64 {
         let above: usize = (0..self.layers)
             .map(|layer| {
                 let window = self.kind.window(layer, self.layers, self.window);
-                self.layers - 1 - window.start
+                self.layers - 1 - window.start + usize::from(self.kind == Kind::ResidPre)
             })
             .sum();
         (self.samples * self.token_sum() * above) as u64
@@ -43,16 +43,16 @@ impl Shape {
     /// is counted in full although only its keys and values are computed for all tokens.
     pub fn passes(&self) -> u64 {
         let windows = stairs::windows(self.kind, self.layers, self.window);
-        let above: usize = stairs::entries(&windows)
+        let above: usize = stairs::entries(self.kind, &windows)
             .iter()
             .map(|entry| match *entry {
                 Entry::Behind(layer) => self.layers - 1 - layer,
-                Entry::Copy { before, .. } => self.layers - before,
+                Entry::Before(layer) | Entry::Copy { before: layer, .. } => self.layers - layer,
             })
             .sum();
-        let settled = match self.kind {
-            Kind::Hidden => usize::from(self.before_subject < self.tokens),
-            Kind::Mlp | Kind::Attn => 0,
+        let settled = match self.kind.is_windowed() {
+            false => usize::from(self.before_subject < self.tokens),
+            true => 0,
         };
         (self.samples * (self.token_sum() - settled) * above) as u64
     }

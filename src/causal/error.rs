@@ -7,10 +7,24 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum Error {
     /// A kind that does not exist.
-    #[error("unknown kind `{text}`: use hidden, mlp or attn")]
+    #[error("unknown kind `{text}`: use one of {known}")]
     Kind {
         /// The text as given.
         text: String,
+        /// The kinds that there are.
+        known: String,
+    },
+    /// A state that blocks of the model's family do not have.
+    #[error("kinds = {kind}: blocks of {family} {reason}: use {instead}")]
+    Site {
+        /// The kind.
+        kind: String,
+        /// The model's family.
+        family: String,
+        /// Why they have none.
+        reason: &'static str,
+        /// What they have.
+        instead: &'static str,
     },
     /// A severed path that does not exist.
     #[error("unknown severed path `{text}`: use mlp or attn")]

@@ -18,7 +18,7 @@ use super::kind::Kind;
 use super::memory::{Budget, Failure, Piece};
 use super::noise::Noise;
 use super::rows::means;
-use super::runs::{Hold, Run, Source, base, before, held, part, row_bytes};
+use super::runs::{Hold, Run, Source, base, before, held, input, part, row_bytes};
 use super::settings::Compat;
 use super::stairs::{Entry, Window, entries, windows};
 use super::task::{Measure, Scores, Task};
@@ -61,6 +61,7 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
                     let baseline = Baseline {
                         run: second,
                         frozen: Some(run.of(severed)),
+                        input: second.input[0].narrow(1, token as i64, (tokens - token) as i64),
                         hidden: base.hidden,
                         settled: false,
                         values: means(&base.values, count),
@@ -76,12 +77,13 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
                     let baseline = Baseline {
                         run,
                         frozen: severed.map(|severed| run.of(severed)),
+                        input: run.input[0].narrow(1, token as i64, rest as i64),
                         hidden: run
                             .hidden
                             .iter()
                             .map(|hidden| hidden.narrow(1, token as i64, rest as i64))
                             .collect(),
-                        settled: measure.kind == Kind::Hidden
+                        settled: !measure.kind.is_windowed()
                             && severed.is_none()
                             && token == task.first,
                         values: means(&run.values, count),
@@ -106,7 +108,10 @@ struct Baseline<'a> {
     run: &'a Run,
     /// The outputs at which a severed sub-module is held, `[samples, tokens, width]` a layer.
     frozen: Option<&'a [Tensor]>,
-    /// Output of every block at the cells' token and those behind it, `[samples, tokens, width]`.
+    /// Input of the first block at the cells' token and those behind it,
+    /// `[samples, tokens, width]`.
+    input: Tensor,
+    /// Output of every block, likewise.
     hidden: Vec<Tensor>,
     /// Whether the restored token goes on as in the source: nothing other is before it, and nothing
     /// holds it back. Its states need not be computed then, and its keys and values are the
@@ -143,10 +148,11 @@ fn row(
     }
     let mut windows = windows(measure.kind, layers, task.settings.window);
     windows.retain(|window| {
-        if window.layers.start + 1 < layers {
+        // The input of the last block reaches the last token's attention.
+        if window.layers.start + 1 < layers || measure.kind == Kind::ResidPre {
             return true;
         }
-        if last && measure.kind == Kind::Hidden {
+        if last && !measure.kind.is_windowed() {
             // All that the answer is read from is the source's.
             fill(&window.columns, &task.source);
             return false;
@@ -198,7 +204,17 @@ fn run(
     let at = token as i64;
     let behind = task.prompt.len() as i64 - at - 1;
     let count = samples.len() as i64;
-    let entries = entries(windows);
+    let entries = entries(measure.kind, windows);
+    // A cell's rows, with its token's state restored where that is not settled.
+    let entering = |restored: &Tensor, run: &Tensor| {
+        let rest = part(run, samples).narrow(1, 1, behind);
+        if baseline.settled {
+            return rest;
+        }
+        let width = task.model.config().width as i64;
+        let restored = restored.expand([count, 1, width], false);
+        Tensor::cat(&[restored, rest], 1)
+    };
     let mut batches = Batches {
         rows: count,
         most: match task.model.device() {
@@ -212,6 +228,10 @@ fn run(
     };
     for layer in 0..layers {
         for (window, entry) in entries.iter().enumerate() {
+            if *entry == Entry::Before(layer) {
+                let rest = input(&baseline.input, &baseline.hidden, layer);
+                batches.admit(window, entering(&source.input(layer, at), rest));
+            }
             if let Entry::Copy { before, of } = *entry
                 && before == layer
                 && let Some(rows) = batches.of(of)
@@ -246,8 +266,8 @@ fn run(
                     .iter()
                     .map(|&window| windows[window].layers.contains(&layer));
                 let ranges = ranges(held, count);
-                if measure.kind != Kind::Hidden && !ranges.is_empty() {
-                    let state = source.of(measure.kind)[layer].select(1, at).squeeze_dim(0);
+                if let Some(outputs) = source.of(measure.kind).filter(|_| !ranges.is_empty()) {
+                    let state = outputs[layer].select(1, at).squeeze_dim(0);
                     hold.restored = Some((measure.kind, state, ranges));
                 }
             }
@@ -256,19 +276,9 @@ fn run(
         }
         for (window, entry) in entries.iter().enumerate() {
             if *entry == Entry::Behind(layer) {
-                let rest = part(&baseline.hidden[layer], samples).narrow(1, 1, behind);
-                let rows = match baseline.settled {
-                    true => rest,
-                    false => {
-                        let width = task.model.config().width as i64;
-                        let restored = baseline
-                            .run
-                            .restored(source, measure.kind, layer, at, samples)
-                            .expand([count, 1, width], false);
-                        Tensor::cat(&[restored, rest], 1)
-                    }
-                };
-                batches.admit(window, rows);
+                let run = baseline.run;
+                let restored = run.restored(source, measure.kind, layer, at, samples);
+                batches.admit(window, entering(&restored, &baseline.hidden[layer]));
             }
         }
     }

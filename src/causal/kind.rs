@@ -10,7 +10,7 @@ use super::error::Error;
 
 /// The state that a cell of a grid puts back to its clean value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// The output of one block: the residual stream behind it.
     Hidden,
@@ -18,20 +18,36 @@ pub enum Kind {
     Mlp,
     /// The output of the attention sub-module in every layer of a window.
     Attn,
+    /// The input of one block: the residual stream before it.
+    ResidPre,
+    /// The residual stream between a block's attention and its MLP, in families that add the two
+    /// one after the other.
+    ResidMid,
 }
 
 impl Kind {
-    /// The three kinds, in the order in which results list them.
-    pub const ALL: [Kind; 3] = [Kind::Hidden, Kind::Mlp, Kind::Attn];
+    /// All kinds, in the order in which results list them.
+    pub const ALL: [Kind; 5] = [
+        Kind::Hidden,
+        Kind::Mlp,
+        Kind::Attn,
+        Kind::ResidPre,
+        Kind::ResidMid,
+    ];
+    /// Those of the paper, which are traced where none are named.
+    pub const PUBLISHED: [Kind; 3] = [Kind::Hidden, Kind::Mlp, Kind::Attn];
+
+    /// Whether it is restored over a window of layers.
+    pub fn is_windowed(self) -> bool {
+        matches!(self, Kind::Mlp | Kind::Attn)
+    }
 
     /// The layers that cell `layer` of a model with `layers` blocks restores: the layer itself for
-    /// [`Kind::Hidden`], else `[layer - width/2, layer + ceil(width/2))` cut to the model.
+    /// what is restored alone, else `[layer - width/2, layer + ceil(width/2))` cut to the model.
     pub fn window(self, layer: usize, layers: usize, width: usize) -> Range<usize> {
-        match self {
-            Kind::Hidden => layer..layer + 1,
-            Kind::Mlp | Kind::Attn => {
-                layer.saturating_sub(width / 2)..layers.min(layer + width.div_ceil(2))
-            }
+        match self.is_windowed() {
+            false => layer..layer + 1,
+            true => layer.saturating_sub(width / 2)..layers.min(layer + width.div_ceil(2)),
         }
     }
 }
@@ -42,6 +58,8 @@ impl fmt::Display for Kind {
             Kind::Hidden => "hidden",
             Kind::Mlp => "mlp",
             Kind::Attn => "attn",
+            Kind::ResidPre => "resid_pre",
+            Kind::ResidMid => "resid_mid",
         })
     }
 }
@@ -50,14 +68,13 @@ impl FromStr for Kind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        match text {
-            "hidden" => Ok(Kind::Hidden),
-            "mlp" => Ok(Kind::Mlp),
-            "attn" => Ok(Kind::Attn),
-            _ => Err(Error::Kind {
+        let mut kinds = Kind::ALL.into_iter();
+        kinds
+            .find(|kind| kind.to_string() == text)
+            .ok_or_else(|| Error::Kind {
                 text: text.to_owned(),
-            }),
-        }
+                known: Kind::ALL.map(|kind| kind.to_string()).join(", "),
+            })
     }
 }
 
@@ -132,7 +149,7 @@ mod tests {
     fn an_unknown_kind_names_the_text_and_what_is_allowed() {
         let error = "mpl".parse::<Kind>().unwrap_err().to_string();
         assert!(
-            error.contains("`mpl`") && error.contains("hidden, mlp or attn"),
+            error.contains("`mpl`") && error.contains("hidden, mlp, attn"),
             "{error}"
         );
     }

@@ -21,6 +21,8 @@ struct States {
     attn: Vec<Tensor>,
     mlp: Vec<Tensor>,
     hidden: Vec<Tensor>,
+    resid_pre: Vec<Tensor>,
+    resid_mid: Vec<Tensor>,
 }
 
 impl States {
@@ -29,11 +31,23 @@ impl States {
             Kind::Hidden => &self.hidden,
             Kind::Mlp => &self.mlp,
             Kind::Attn => &self.attn,
+            Kind::ResidPre => &self.resid_pre,
+            Kind::ResidMid => &self.resid_mid,
         }
     }
 }
 
 impl Hook for States {
+    fn resid_pre(&mut self, _layer: usize, x: Tensor) -> Tensor {
+        self.resid_pre.push(x.copy());
+        x
+    }
+
+    fn resid_mid(&mut self, _layer: usize, x: Tensor) -> Tensor {
+        self.resid_mid.push(x.copy());
+        x
+    }
+
     fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
         self.attn.push(out.copy());
         out
@@ -92,6 +106,15 @@ impl Replace<'_> {
 }
 
 impl Hook for Replace<'_> {
+    fn resid_pre(&mut self, layer: usize, x: Tensor) -> Tensor {
+        // A copy: the first block's input is that of every cell.
+        self.replace(Kind::ResidPre, layer, x.copy())
+    }
+
+    fn resid_mid(&mut self, layer: usize, x: Tensor) -> Tensor {
+        self.replace(Kind::ResidMid, layer, x)
+    }
+
     fn attn(&mut self, layer: usize, out: Tensor) -> Tensor {
         self.replace(Kind::Attn, layer, out)
     }

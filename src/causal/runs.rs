@@ -15,7 +15,9 @@ use crate::model::{Hook, KeyValue, Model, Pass};
 pub(super) struct Source {
     /// Keys and values of every block.
     pub kv: Vec<KeyValue>,
-    /// Output of every block, `[1, tokens, width]`.
+    /// Input of the first block, `[1, tokens, width]`.
+    input: Tensor,
+    /// Output of every block, likewise.
     pub hidden: Vec<Tensor>,
     /// Output of every attention sub-module, likewise.
     pub attn: Vec<Tensor>,
@@ -32,12 +34,26 @@ impl AsRef<Tensor> for Source {
 }
 
 impl Source {
-    pub fn of(&self, kind: Kind) -> &[Tensor] {
+    /// The outputs of a sub-module; none for what is no sub-module.
+    pub fn of(&self, kind: Kind) -> Option<&[Tensor]> {
         match kind {
-            Kind::Hidden => &self.hidden,
-            Kind::Mlp => &self.mlp,
-            Kind::Attn => &self.attn,
+            Kind::Mlp => Some(&self.mlp),
+            Kind::Attn => Some(&self.attn),
+            Kind::Hidden | Kind::ResidPre | Kind::ResidMid => None,
         }
+    }
+
+    /// The input of block `layer` at `token`, `[1, 1, width]`.
+    pub fn input(&self, layer: usize, token: i64) -> Tensor {
+        input(&self.input, &self.hidden, layer).narrow(1, token, 1)
+    }
+}
+
+/// The input of a block: the first one's, or what the block below gave.
+pub(super) fn input<'a>(first: &'a Tensor, hidden: &'a [Tensor], layer: usize) -> &'a Tensor {
+    match layer.checked_sub(1) {
+        Some(below) => &hidden[below],
+        None => first,
     }
 }
 
@@ -50,7 +66,8 @@ pub(super) fn source(
 ) -> Result<Source, Failure> {
     let (mut kv, mut hidden) = (Vec::new(), Vec::new());
     let (mut attn, mut mlp) = (Vec::new(), Vec::new());
-    let mut x = model.add_positions(&prompt.embeddings(model), 0);
+    let input = model.add_positions(&prompt.embeddings(model), 0);
+    let mut x = input.shallow_clone();
     for layer in 0..model.config().layers {
         progress.go_on()?;
         let mut record = Record::default();
@@ -64,6 +81,7 @@ pub(super) fn source(
     Ok(Source {
         last: x.select(1, prompt.len() as i64 - 1),
         kv,
+        input,
         hidden,
         attn,
         mlp,
@@ -78,7 +96,9 @@ pub(super) struct Run {
     pub values: Vec<f64>,
     /// Keys and values of every block.
     pub kv: Vec<KeyValue>,
-    /// Output of every block, `[samples, tokens, width]`.
+    /// Input of the first block, `[samples, tokens, width]`: one, but where nothing ran yet.
+    pub input: Vec<Tensor>,
+    /// Output of every block, likewise.
     pub hidden: Vec<Tensor>,
     /// Output of every attention sub-module, kept when a grid severs it.
     pub attn: Vec<Tensor>,
@@ -114,7 +134,10 @@ impl Run {
     ) -> Tensor {
         let of_samples = |states: &[Tensor]| part(&states[layer], samples).narrow(1, token, 1);
         match kind {
-            Kind::Hidden => source.hidden[layer].narrow(1, token, 1),
+            // What a block makes of the state between attention and MLP stays at its token: with it
+            // restored, the block's output is restored.
+            Kind::Hidden | Kind::ResidMid => source.hidden[layer].narrow(1, token, 1),
+            Kind::ResidPre => source.input(layer, token), // before the block, not behind it
             Kind::Attn => of_samples(&self.restored_attn),
             Kind::Mlp => of_samples(&self.restored_mlp),
         }
@@ -144,6 +167,7 @@ impl Run {
                     }
                 })
                 .collect(),
+            input: join(|run| &run.input),
             hidden: join(|run| &run.hidden),
             attn: join(|run| &run.attn),
             mlp: join(|run| &run.mlp),
@@ -178,6 +202,7 @@ pub(super) fn base(
     in_samples(task, task.prompt.len(), budget, |samples| {
         let mut run = Run::default();
         let mut x = task.model.add_positions(&part(embeddings, samples), 0);
+        run.input.push(x.shallow_clone());
         for layer in 0..task.layers() {
             task.progress.go_on()?;
             let mut record = Record::default();
@@ -186,10 +211,10 @@ pub(super) fn base(
                 (Kind::Attn, &mut run.restored_attn),
                 (Kind::Mlp, &mut run.restored_mlp),
             ] {
-                if task.restores(kind) {
+                if let Some(outputs) = source.of(kind).filter(|_| task.restores(kind)) {
                     let mut restore = Everywhere {
                         kind,
-                        state: &source.of(kind)[layer],
+                        state: &outputs[layer],
                     };
                     let restored = task.model.block(layer, &x, Pass::default(), &mut restore);
                     states.push(restored.hidden);

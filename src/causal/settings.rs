@@ -117,7 +117,7 @@ impl Settings {
     /// time anyway, so that they stay in its cache.
     pub fn new(corruption: impl Into<Corruption>) -> Self {
         Self {
-            kinds: Kind::ALL.to_vec(),
+            kinds: Kind::PUBLISHED.to_vec(),
             severed: Vec::new(),
             compat: Compat::None,
             corruption: corruption.into(),
@@ -164,7 +164,7 @@ impl Settings {
             return Err(Error::Setting {
                 field: "kinds",
                 value: "none".to_owned(),
-                remedy: "name at least one of hidden, mlp, attn or a severed path",
+                remedy: "name at least one of hidden, mlp, attn, another state or a severed path",
             });
         }
         match &self.corruption {

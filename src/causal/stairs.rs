@@ -30,6 +30,8 @@ pub(super) fn windows(kind: Kind, layers: usize, width: usize) -> Vec<Window> {
 /// How the rows of a window come into the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entry {
+    /// Before this block, whose input is restored.
+    Before(usize),
     /// Behind this block: what it would give with the window's first layer restored.
     Behind(usize),
     /// Before this block, as a copy of the rows of window `of`. That one begins at the same layer
@@ -37,8 +39,12 @@ pub(super) enum Entry {
     Copy { before: usize, of: usize },
 }
 
-/// The entries of `windows`, ordered as [`windows`] gives them.
-pub(super) fn entries(windows: &[Window]) -> Vec<Entry> {
+/// The entries of `windows`, ordered as [`windows`] gives them for `kind`.
+pub(super) fn entries(kind: Kind, windows: &[Window]) -> Vec<Entry> {
+    if kind == Kind::ResidPre {
+        let before = |window: &Window| Entry::Before(window.layers.start);
+        return windows.iter().map(before).collect();
+    }
     windows
         .iter()
         .enumerate()
@@ -66,7 +72,10 @@ mod tests {
     fn hidden_windows_enter_one_behind_each_block() {
         let windows = windows(Kind::Hidden, 4, 10);
         assert_eq!(windows.len(), 4);
-        assert_eq!(entries(&windows), [0, 1, 2, 3].map(Entry::Behind));
+        assert_eq!(
+            entries(Kind::Hidden, &windows),
+            [0, 1, 2, 3].map(Entry::Behind)
+        );
     }
 
     #[test]
@@ -75,7 +84,7 @@ mod tests {
         let ranges: Vec<_> = windows.iter().map(|w| w.layers.clone()).collect();
         assert_eq!(ranges, [0..2, 0..3, 0..4, 1..5, 2..6, 3..7, 4..8, 5..8]);
         assert_eq!(
-            entries(&windows)[..4],
+            entries(Kind::Mlp, &windows)[..4],
             [
                 Entry::Copy { before: 2, of: 2 },
                 Entry::Copy { before: 3, of: 2 },

@@ -16,7 +16,8 @@ use super::settings::{Engine, Settings};
 use super::task::{Measure, Progress, Scores, Task, Watch};
 use super::{exact, plain, runs};
 use crate::datasets::facts::Fact;
-use crate::model::{Model, with_libtorch_products};
+use crate::model::config::Residual;
+use crate::model::{Config, Model, with_libtorch_products};
 
 /// Most numbers of one fact's noise: 8 GiB of them.
 const MOST_DRAWS: usize = 1 << 30;
@@ -43,6 +44,9 @@ pub fn trace(
     settings.check()?;
     if let Some(noise) = settings.corruption.noise() {
         noise.check_width(model.config().width)?;
+    }
+    for &kind in &settings.kinds {
+        has_site(model.config(), kind)?;
     }
     let prompt = Prompt::read(model, fact)?;
     let layers = model.config().layers;
@@ -95,6 +99,19 @@ pub fn trace(
         Ok(grids) => Ok(grids),
         Err(Failure::Error(error)) => Err(error),
         Err(Failure::OutOfMemory) => Err(out_of_memory()),
+    }
+}
+
+/// Refuses a state that the model has not.
+fn has_site(config: &Config, kind: Kind) -> Result<(), Error> {
+    match (kind, config.residual) {
+        (Kind::ResidMid, Residual::Parallel) => Err(Error::Site {
+            kind: kind.to_string(),
+            family: config.family.to_string(),
+            reason: "add attention and MLP to the residual at once, and have nothing between",
+            instead: "resid_pre, hidden, attn or mlp",
+        }),
+        _ => Ok(()),
     }
 }
 

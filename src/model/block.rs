@@ -46,6 +46,7 @@ impl Block {
         padding: Option<&Tensor>,
         hook: &mut dyn Hook,
     ) -> BlockOutput {
+        let x = &hook.resid_pre(layer, x.shallow_clone());
         let tokens = x.size()[1];
         let queries = pass.queries.unwrap_or(tokens);
         let last = |x: &Tensor| x.narrow(1, tokens - queries, queries);
@@ -56,7 +57,7 @@ impl Block {
         let attn = after(self.attn_post_norm.as_ref(), attn);
         let hidden = match self.residual {
             Residual::Serial => {
-                let middle = last(x) + attn;
+                let middle = hook.resid_mid(layer, last(x) + attn);
                 let mlp = self.mlp(layer, &middle, hook);
                 middle + mlp
             }

@@ -27,6 +27,18 @@ pub struct BlockOutput {
 /// Sees, and may replace, what a block computes. Everything passes through unless a method is
 /// overridden.
 pub trait Hook {
+    /// Input of the block: `[rows, tokens, width]`. The tensor is the caller's: what changes it
+    /// changes a copy.
+    fn resid_pre(&mut self, _layer: usize, x: Tensor) -> Tensor {
+        x
+    }
+
+    /// The residual between attention and MLP: `[rows, queries, width]`. Never called where a block
+    /// adds the two at once.
+    fn resid_mid(&mut self, _layer: usize, x: Tensor) -> Tensor {
+        x
+    }
+
     /// Output of the attention, before any post-norm and the residual sum: `[rows, queries,
     /// width]`.
     fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {

@@ -81,6 +81,8 @@ pub fn kind(kind: v1::Kind) -> Option<(Kind, Option<Severed>)> {
         v1::Kind::Attn => Some((Kind::Attn, None)),
         v1::Kind::HiddenSeveredMlp => Some((Kind::Hidden, Some(Severed::Mlp))),
         v1::Kind::HiddenSeveredAttn => Some((Kind::Hidden, Some(Severed::Attn))),
+        v1::Kind::ResidPre => Some((Kind::ResidPre, None)),
+        v1::Kind::ResidMid => Some((Kind::ResidMid, None)),
     }
 }
 
@@ -93,6 +95,8 @@ pub fn kind_to_proto(kind: Kind, severed: Option<Severed>) -> v1::Kind {
         (None, Kind::Hidden) => v1::Kind::Hidden,
         (None, Kind::Mlp) => v1::Kind::Mlp,
         (None, Kind::Attn) => v1::Kind::Attn,
+        (None, Kind::ResidPre) => v1::Kind::ResidPre,
+        (None, Kind::ResidMid) => v1::Kind::ResidMid,
     }
 }
 
@@ -193,7 +197,7 @@ pub struct SweptGrid {
 impl SweptGrid {
     /// A grid of a sweep, whose noise came to a scale.
     pub fn of(mut grid: Grid, sweep: &v1::TraceSpec, scale: f64) -> Self {
-        if grid.kind == Kind::Hidden {
+        if !grid.kind.is_windowed() {
             grid.window = 1;
         }
         if !grid.traced() {
@@ -548,9 +552,9 @@ mod tests {
                 ..Default::default()
             };
             let computed = Grid {
-                window: match swept.grid.kind {
-                    Kind::Hidden => 10,
-                    _ => swept.grid.window,
+                window: match swept.grid.kind.is_windowed() {
+                    false => 10,
+                    true => swept.grid.window,
                 },
                 layers: swept.grid.layers.max(1),
                 noise: "any".to_owned(),

@@ -3,15 +3,17 @@
 use crate::proto::v1;
 
 /// The kinds that can be asked for, in the order in which results list them.
-pub const KINDS: [v1::Kind; 5] = [
+pub const KINDS: [v1::Kind; 7] = [
     v1::Kind::Hidden,
     v1::Kind::Mlp,
     v1::Kind::Attn,
     v1::Kind::HiddenSeveredMlp,
     v1::Kind::HiddenSeveredAttn,
+    v1::Kind::ResidPre,
+    v1::Kind::ResidMid,
 ];
 
-/// What users call a kind: `hidden`, `mlp`, `attn`, `hidden_severed_mlp`, `hidden_severed_attn`.
+/// What users call a kind: `hidden`, `mlp`, `attn`, `hidden_severed_mlp`, `resid_pre`.
 pub fn kind_name(kind: v1::Kind) -> &'static str {
     match kind {
         v1::Kind::Unspecified => "unspecified",
@@ -20,6 +22,8 @@ pub fn kind_name(kind: v1::Kind) -> &'static str {
         v1::Kind::Attn => "attn",
         v1::Kind::HiddenSeveredMlp => "hidden_severed_mlp",
         v1::Kind::HiddenSeveredAttn => "hidden_severed_attn",
+        v1::Kind::ResidPre => "resid_pre",
+        v1::Kind::ResidMid => "resid_mid",
     }
 }
 

@@ -12,6 +12,7 @@ use super::{Found, Items, Key, Keys, PartsObject, Stage, Work, Wrong, estimated_
 use crate::causal::noise::{Law, Rule};
 use crate::causal::{Kind, cost};
 use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
+use crate::wire;
 
 /// Most noise samples of a cell.
 const SAMPLES_LIMIT: u32 = 10_000;
@@ -378,11 +379,9 @@ impl v1::TraceSpec {
         };
         let passes = |kind: &i32| {
             let shape = cost::Shape {
-                kind: match v1::Kind::try_from(*kind) {
-                    Ok(v1::Kind::Mlp) => Kind::Mlp,
-                    Ok(v1::Kind::Attn) => Kind::Attn,
-                    _ => Kind::Hidden,
-                },
+                kind: (v1::Kind::try_from(*kind).ok())
+                    .and_then(wire::kind)
+                    .map_or(Kind::Hidden, |(kind, _)| kind),
                 tokens: estimated_tokens(&fact.prompt) as usize,
                 before_subject: begin / 4,
                 layers: shape.layers as usize,

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tch::Kind as Dtype;
 
-use crate::families::{FAMILIES, WORDS, models};
+use crate::families::{FAMILIES, WORDS, kinds, models};
 
 /// One trace to try.
 #[derive(Debug, Clone)]
@@ -66,6 +66,7 @@ fn cases() -> impl Strategy<Value = Case> {
             model,
             fact,
             settings: Settings {
+                kinds: kinds(model),
                 severed: vec![Severed::Mlp, Severed::Attn],
                 samples,
                 seed,
@@ -209,14 +210,17 @@ fn any_memory_budget_gives_the_same_bytes() {
 fn any_part_of_a_sweep_gives_the_same_bytes() {
     let models = models(Dtype::Float);
     let parts = (
-        prop::sample::subsequence(Kind::ALL.to_vec(), 0..=3),
+        prop::sample::subsequence(Kind::ALL.to_vec(), 0..=Kind::ALL.len()),
         any::<[bool; 2]>(),
     );
     check(24, (cases(), parts), |(case, (kinds, severed))| {
         prop_assume!(case.fits(&models) && (!kinds.is_empty() || severed.contains(&true)));
         let whole = case.trace(&models, |_| ());
+        let has = case.settings.kinds.clone();
+        prop_assume!(!severed.contains(&false) || kinds.iter().any(|it| has.contains(it)));
         let part = case.trace(&models, |settings| {
             settings.kinds = kinds;
+            settings.kinds.retain(|it| has.contains(it));
             let mut wanted = severed.iter();
             settings.severed.retain(|_| *wanted.next().unwrap());
         });

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use palimpsest::causal::Kind;
 use palimpsest::model::{Checkpoint, Model};
 use tch::{Device, Kind as Dtype};
 
@@ -24,6 +25,16 @@ pub const FAMILIES: [&str; 8] = [
 pub const WORDS: [&str; 12] = [
     "The", "Castle", "of", "Aster", "stands", "in", "the", "city", "a", "hill", "on", "land",
 ];
+
+/// The kinds that a family has.
+pub fn kinds(model: usize) -> Vec<Kind> {
+    let mut kinds = Kind::ALL.to_vec();
+    // Attention and MLP are added at once there.
+    if ["gptj", "gpt-neox-parallel"].contains(&FAMILIES[model]) {
+        kinds.retain(|&kind| kind != Kind::ResidMid);
+    }
+    kinds
+}
 
 /// Those families in a number format.
 pub fn models(dtype: Dtype) -> Vec<Model> {

@@ -33,7 +33,8 @@ pub struct Args {
     /// Take only the first N facts of the file
     #[arg(long, value_name = "N", requires = "facts")]
     limit: Option<usize>,
-    /// hidden, mlp, attn, hidden_severed_mlp, hidden_severed_attn, separated by commas
+    /// hidden, mlp, attn, hidden_severed_mlp, hidden_severed_attn, resid_pre (the residual before a
+    /// block), resid_mid (between its attention and MLP), separated by commas
     #[arg(long, value_delimiter = ',', default_value = "hidden,mlp,attn")]
     kinds: Vec<String>,
     /// What corrupts: noise; counterfactual: the prompt of another fact with the same relation and

@@ -24,6 +24,10 @@ RAMPS = {
 LINES = "0072b2 d55e00 009e73 cc79a7 e69f00 56b4e9 000000".split()
 DASHES = ("none", "7 3", "4 2", "8 3 2 3")
 NAMES = {"hidden": "state", "mlp": "MLP", "attn": "Attn"}
+STATES = {
+    "resid_pre": "the residual before a block",
+    "resid_mid": "the residual between attention and MLP",
+}
 SEVERED = {"hidden_severed_mlp": "MLP", "hidden_severed_attn": "attention"}
 ROLE_NAMES = {
     "first subject": "first subject token",

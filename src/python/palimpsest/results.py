@@ -14,7 +14,15 @@ from .facts import Rewrite
 from .roles import ROLES, Role, role_tokens
 from .svg import Svg, map_of_grid
 
-Kind: TypeAlias = Literal["hidden", "mlp", "attn", "hidden_severed_mlp", "hidden_severed_attn"]
+Kind: TypeAlias = Literal[
+    "hidden",
+    "mlp",
+    "attn",
+    "hidden_severed_mlp",
+    "hidden_severed_attn",
+    "resid_pre",
+    "resid_mid",
+]
 Array: TypeAlias = npt.NDArray[np.float64]
 
 

@@ -24,6 +24,7 @@ from .drawing import (
     ROLE_NAMES,
     SEVERED,
     SOFT,
+    STATES,
     TITLE,
     Svg,
     Writer,
@@ -223,6 +224,8 @@ def map_of_grid(
     title = f"Impact of restoring {NAMES[drawn]} after corrupted input"
     if kind in SEVERED:
         title = f"Impact of restoring state with {SEVERED[kind]} severed"
+    elif kind in STATES:
+        title = f"Impact of restoring {STATES[kind]} after corrupted input"
     return _heat_map(
         title=title,
         x_label=f"single restored layer within {model}"
@@ -243,6 +246,8 @@ def _titles_of(kind: str) -> tuple[str, str, str]:
     drawn = kind if kind in RAMPS else "hidden"
     if kind in SEVERED:
         title = f"Average indirect effect of a single state with {SEVERED[kind]} severed"
+    elif kind in STATES:
+        title = f"Average indirect effect of {STATES[kind]}"
     elif drawn == "hidden":
         title = "Average indirect effect of a single state"
     else:

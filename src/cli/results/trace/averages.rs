@@ -111,8 +111,14 @@ impl Results<'_> {
                 .find(|(kind, _)| *kind == wanted)
                 .map(|(_, means)| means)
         };
-        if let Some(hidden) = of(v1::Kind::Hidden) {
-            sentences.extend(peaks("a single hidden state", "at", hidden));
+        for (kind, what) in [
+            (v1::Kind::Hidden, "a single hidden state"),
+            (v1::Kind::ResidPre, "the residual before a block"),
+            (v1::Kind::ResidMid, "the residual between attention and MLP"),
+        ] {
+            if let Some(averages) = of(kind) {
+                sentences.extend(peaks(what, "at", averages));
+            }
         }
         for (kind, what) in [(v1::Kind::Mlp, "MLP"), (v1::Kind::Attn, "attention")] {
             let mut grids = self

@@ -85,6 +85,9 @@ impl Results<'_> {
         if let Some(severed) = severed_name(unit.kind) {
             map.title = format!("Impact of restoring state with {severed} severed");
         }
+        if let Some(state) = state_name(unit.kind) {
+            map.title = map.title.replace("state", state);
+        }
         if grid.metric != Metric::Probability || grid.direction != Direction::Denoising {
             // Other metrics have no common scale: what is drawn is the effect, from none on.
             let effects = grid.scores.iter().filter_map(|&score| grid.effect(score));
@@ -198,7 +201,10 @@ pub(super) fn average_title(kind: v1::Kind, map: &HeatMap) -> String {
         Some(severed) => {
             format!("Average indirect effect of a single state with {severed} severed")
         }
-        None => map.title.clone(),
+        None => match state_name(kind) {
+            Some(state) => map.title.replace("a single state", state),
+            None => map.title.clone(),
+        },
     }
 }
 
@@ -275,6 +281,15 @@ pub(super) fn drawn_as(kind: v1::Kind) -> plot::Kind {
         v1::Kind::Mlp => plot::Kind::Mlp,
         v1::Kind::Attn => plot::Kind::Attn,
         _ => plot::Kind::Hidden,
+    }
+}
+
+/// What is restored where it is neither a block's output nor a sub-module's.
+fn state_name(kind: v1::Kind) -> Option<&'static str> {
+    match kind {
+        v1::Kind::ResidPre => Some("the residual before a block"),
+        v1::Kind::ResidMid => Some("the residual between attention and MLP"),
+        _ => None,
     }
 }
 
