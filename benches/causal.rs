@@ -521,9 +521,9 @@ mod bench {
         // token of the subject is not computed in a hidden grid.
         let settled = usize::from(shape.kind == Kind::Hidden);
         let spared = cells * (corrupted * (corrupted - 1) / 2 - settled.min(corrupted - 1));
-        let runs = match shape.kind {
-            Kind::Hidden => shape.samples + 1,
-            Kind::Mlp | Kind::Attn => 2 * shape.samples + 1,
+        let runs = match shape.kind.is_windowed() {
+            false => shape.samples + 1,
+            true => 2 * shape.samples + 1,
         };
         let vocabulary = shape.samples * cells * corrupted + shape.samples + 1;
         (shape.passes() as f64 + (runs * shape.tokens * shape.layers) as f64) * weights
