@@ -128,6 +128,12 @@ if [ $build = no ]; then
   # For the tests of the Python package: what it makes frames of, and what checks its types.
   venv "$cache/package" grpcio==1.80.0 protobuf==6.33.6 numpy==2.2.6 pandas==2.3.3 xarray==2025.6.1 mypy==1.19.1
   link package "$cache/package" || true
+  # A second opinion on types: its Node comes with it. Left out where it cannot be had.
+  if (venv "$cache/pyright" 'pyright[nodejs]==1.1.414'); then
+    link pyright "$cache/pyright" || true
+  else
+    say "pyright is not tried: it could not be installed"
+  fi
   # For the notebooks, whose tests are skipped where this cannot be had.
   if (venv "$cache/notebook" grpcio==1.80.0 protobuf==6.33.6 numpy==2.2.6 pandas==2.3.3 \
     xarray==2025.6.1 tqdm==4.70.1 nbclient==0.11.0 ipykernel==7.4.0); then

@@ -8,15 +8,19 @@
 #   deploy/wheel.sh --client   the first alone
 #   deploy/wheel.sh --try      both, then tried: in a fresh virtual environment, with the libtorch of
 #                              this checkout in the place of torch's (PyPI's has 3 GB)
+#   deploy/wheel.sh --try-only what target/wheels holds already, tried
+#
+# TORCH=pypi makes the trial install PyPI's torch, as a newcomer's pip does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-server=yes try=no
+make=yes server=yes try=no
 for option in "$@"; do
   case "$option" in
     --client) server=no ;;
     --try) try=yes ;;
-    *) echo "usage: deploy/wheel.sh [--client | --try]" >&2; exit 2 ;;
+    --try-only) try=yes make=no ;;
+    *) echo "usage: deploy/wheel.sh [--client | --try | --try-only]" >&2; exit 2 ;;
   esac
 done
 python=${PYTHON:-.deps/python/bin/python}
@@ -25,47 +29,51 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 wheels=$PWD/target/wheels
 mkdir -p "$wheels"
 
+room=$(mktemp -d)
+trap 'rm -rf "$room"' EXIT
+
 # The same bytes whenever it is made: no time of today goes in, and no cache of Python's.
 export SOURCE_DATE_EPOCH=315532800
-rm -f "$wheels"/palimpsest_lm-*.whl
-"$python" -m pip wheel --quiet --no-deps --wheel-dir "$wheels" ./src/python
-
-if [ $server = yes ]; then
+if [ $make = yes ]; then
+  rm -f "$wheels"/palimpsest_lm-*.whl
+  "$python" -m pip wheel --quiet --no-deps --wheel-dir "$wheels" ./src/python
+fi
+if [ $make = yes ] && [ $server = yes ]; then
   # The wheel's program looks for libtorch where pip puts torch. By RPATH: by RUNPATH, libraries of
   # LD_LIBRARY_PATH would go before it, and those of another libtorch among them.
   # shellcheck disable=SC2016 # the loader's word, not the shell's
   PALIMPSEST_RPATH='$ORIGIN/../../torch/lib' cargo build --release --locked --bin palimpsest
-  stripped=$(mktemp)
-  trap 'rm -f "$stripped"' EXIT
-  strip -o "$stripped" target/release/palimpsest
+  strip -o "$room/palimpsest" "${CARGO_TARGET_DIR:-target}/release/palimpsest"
   rm -f "$wheels"/palimpsest_lm_server-*.whl
-  "$python" src/python/server/pack.py "$stripped" "$version" "$wheels" >/dev/null
+  "$python" src/python/server/pack.py "$room/palimpsest" "$version" "$wheels" >/dev/null
 fi
 (cd "$wheels" && sha256sum palimpsest_lm*.whl)
+[ $try = yes ] || exit 0
 
-if [ $try = yes ]; then
-  room=$(mktemp -d)
-  trap 'rm -rf "$stripped" "$room"' EXIT
-  "$python" -m venv "$room/venv"
-  pip=("$room/venv/bin/python" -m pip --quiet --disable-pip-version-check install)
+# step WORDS: says how long the step before took, for a newcomer who wants to know.
+step() { echo "wheel: $* (${SECONDS} s)"; SECONDS=0; }
+SECONDS=0
+"$python" -m venv "$room/venv"
+pip=("$room/venv/bin/python" -m pip --quiet --disable-pip-version-check install)
+if [ "${TORCH:-}" != pypi ]; then
   site=$("$room/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   # What pip would have made of torch, as far as the program can tell.
   mkdir -p "$site/torch" "$site/torch-2.13.0.dist-info"
   ln -s "$(readlink -f .deps/libtorch/lib)" "$site/torch/lib"
   printf 'Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0\n' >"$site/torch-2.13.0.dist-info/METADATA"
   : >"$site/torch-2.13.0.dist-info/RECORD"
-  "${pip[@]}" --find-links "$wheels" "palimpsest-lm[server]==$version"
-  export HOME=$room PATH=$room/venv/bin:$PATH
-  cd "$room"
-  palimpsest --version
-  palimpsest doctor
-  python - "$OLDPWD/tests/fixtures/llama" <<'EOF'
-import sys
-import palimpsest as pal
-
-with pal.connect() as p:
-    prompt, subject = "The Eiffel Tower is located in the city of", "The Eiffel Tower"
-    sweep = p.import_model(sys.argv[1], "tiny").trace(prompt, subject=subject, samples=2)
-    print(sweep.grid(kind="mlp"))
-EOF
 fi
+step "a fresh virtual environment"
+"${pip[@]}" --find-links "$wheels" "palimpsest-lm[server]==$version"
+step "pip install palimpsest-lm[server]"
+# Its store, its cache and its settings are the room's, not this user's.
+export HOME=$room PATH=$room/venv/bin:$PATH
+unset XDG_DATA_HOME XDG_CACHE_HOME XDG_CONFIG_HOME XDG_STATE_HOME
+model=$PWD/${MODEL:-tests/fixtures/llama}
+cp src/python/tests/newcomer.py "$room"
+cd "$room"
+palimpsest --version
+palimpsest doctor
+step "palimpsest doctor"
+python newcomer.py "$model"
+step "trace, edit and rollback"

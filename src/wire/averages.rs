@@ -85,12 +85,11 @@ pub fn averages(sent: &v1::KindAverages) -> Option<Averages> {
 
 /// Where a grid's effect is highest; none where nothing was traced.
 pub fn peak(grid: &Grid) -> Option<v1::GridPeak> {
-    let low = grid.low?;
     let (token, layer, score) = grid.peak()?;
     Some(v1::GridPeak {
         token: token as u32,
         layer: layer as u32,
-        effect: score - low,
+        effect: grid.effect(score)?,
         role: Role::of(grid, token).map_or(0, |role| role_to_proto(role) as i32),
         text: grid.tokens.get(token)?.text.clone(),
     })
@@ -100,6 +99,7 @@ pub fn peak(grid: &Grid) -> Option<v1::GridPeak> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::causal::Direction;
     use crate::causal::grid::tests::grid;
 
     #[test]
@@ -127,6 +127,17 @@ mod tests {
         let mut uneven = sent;
         uneven.roles[2].by_layer.pop();
         assert!(averages(&uneven).is_none());
+    }
+
+    #[test]
+    fn a_peak_in_noising_says_how_much_it_takes_away() {
+        let grid = Grid {
+            direction: Direction::Noising,
+            ..grid(0..1, 0.9, 0.1, &[&[0.8, 0.9], &[0.3, 0.5]])
+        };
+        let peak = peak(&grid).unwrap();
+        assert_eq!((peak.token, peak.layer), (1, 0));
+        assert!((peak.effect - 0.6).abs() < 1e-12, "{}", peak.effect);
     }
 
     #[test]

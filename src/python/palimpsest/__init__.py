@@ -70,7 +70,17 @@ from .errors import (
 )
 from .evaluation import Measures
 from .facts import Fact, Facts, Record, Rewrite, read_records, read_rewrites
-from .results import Checked, Completion, Evaluated, Failure, Grid, Measured, Peak, Probe
+from .results import (
+    Checked,
+    Completion,
+    Evaluated,
+    Failure,
+    Grid,
+    Measured,
+    Peak,
+    Probe,
+    Reading,
+)
 from .roles import ROLES
 from .settings import Settings
 from .settings import read as _settings
@@ -215,6 +225,7 @@ __all__ = [
     "Probe",
     "Progress",
     "Proof",
+    "Reading",
     "Record",
     "Ref",
     "RefHandle",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .results import Grid
+from .results import Direction, Grid, Metric
 from .roles import ROLES, Role, role_tokens
 from .svg import Svg, curves_of_averages, map_of_averages
 
@@ -82,12 +82,14 @@ class Site:
 
 @dataclass(frozen=True)
 class Averages:
-    """Averages of one kind over the facts that the model answered as expected."""
+    """Averages of one kind, metric and direction over the facts that the model answered as
+    expected. Effects are differences of the metric: ``Grid.effect``."""
 
     kind: str
     relation: str | None
     layers: int
-    #: Facts that were answered otherwise, and so not taken in.
+    #: Facts that were answered otherwise, or had nothing to be corrupted with, and so not taken
+    #: in.
     wrong: int
     clean: Mean
     corrupted: Mean
@@ -98,10 +100,22 @@ class Averages:
     effect: npt.NDArray[np.float64]
     #: Half widths of their 95 % intervals, [role, layer]; NaN under two rows.
     half_width: npt.NDArray[np.float64]
+    metric: Metric = "probability"
+    direction: Direction = "denoising"
+    #: The effects as shares of their fact's total effect, [role, layer], over the facts where that
+    #: is large enough to divide by; NaN where there are none.
+    share: npt.NDArray[np.float64] | None = None
+    #: Facts whose total effect is too small to divide by.
+    without_share: int = 0
 
     @classmethod
     def over(cls, grids: Iterable[Grid], relation: str | None = None) -> Averages | None:
-        """The averages over grids of one kind, in their order; None over none."""
+        """The averages over grids of one kind, metric and direction, in their order; None over
+        none.
+
+        Raises:
+            ValueError: they are of several.
+        """
         made: _Sums | None = None
         for grid in grids:
             made = made or _Sums(grid)
@@ -143,11 +157,15 @@ class Averages:
 
     def plot(self) -> Svg:
         """Curves over layers with their 95 % bands, one a role: figure 2 of the paper."""
-        return curves_of_averages(self.kind, self._roles(), self.effect, self.half_width)
+        return curves_of_averages(
+            self.kind, self._roles(), self.effect, self.half_width, self.metric, self.direction
+        )
 
     def map(self) -> Svg:
         """A heat map by role and layer (figure 2)."""
-        return map_of_averages(self.kind, self._roles(), self.effect)
+        return map_of_averages(
+            self.kind, self._roles(), self.effect, self.metric, self.direction
+        )
 
     def _roles(self) -> list[Role | None]:
         """The role of each row; None for one that no token had."""
@@ -155,6 +173,8 @@ class Averages:
 
     def __repr__(self) -> str:
         of = f", {self.relation}" if self.relation else ""
+        of += "" if self.metric == "probability" else f", {self.metric}"
+        of += "" if self.direction == "denoising" else f", {self.direction}"
         site = self.locate()
         peak = f"; peaks at the {site}" if site else ""
         return f"<{self.kind}{of}: total effect {self.total_effect}{peak}>"
@@ -166,28 +186,42 @@ class Averages:
 class _Sums:
     def __init__(self, like: Grid) -> None:
         self.kind, self.layers, self.wrong = like.kind, like.layers, 0
+        self.metric: Metric = like.metric
+        self.direction: Direction = like.direction
+        self.without_share = 0
         self.runs = [_Welford(1) for _ in range(3)]
+        self._rows()
+
+    def _rows(self) -> None:
         self.roles = [_Welford(self.layers) for _ in ROLES]
+        self.shares = [_Welford(self.layers) for _ in ROLES]
 
     def add(self, grid: Grid) -> None:
-        if not grid.correct:
+        if (grid.metric, grid.direction) != (self.metric, self.direction):
+            raise ValueError(
+                f"{grid.prompt!r} is of {grid.metric} in {grid.direction}, others are of "
+                f"{self.metric} in {self.direction}: average them apart"
+            )
+        if not grid.traced:
             self.wrong += 1
             return
         if self.layers == 0:  # the first grids were of facts that were not traced
             self.layers = grid.layers
-            self.roles = [_Welford(self.layers) for _ in ROLES]
+            self._rows()
         if (grid.kind, grid.layers) != (self.kind, self.layers):
             raise ValueError(
                 f"{grid.prompt!r} is of {grid.kind} in {grid.layers} layers, others are of "
                 f"{self.kind} in {self.layers}: average them apart"
             )
-        for mean, value in zip(
-            self.runs, (grid.clean, grid.corrupted, grid.clean - grid.corrupted)
-        ):
+        for mean, value in zip(self.runs, (grid.clean, grid.corrupted, grid.total_effect)):
             mean.add(value)
-        for role, sums in zip(ROLES, self.roles):
+        effect, share = grid.effect, grid.share
+        self.without_share += share is None
+        for role, sums, shares in zip(ROLES, self.roles, self.shares):
             for token in role_tokens(role, grid.subject, len(grid.tokens)):
-                sums.add(grid.scores[token] - grid.corrupted)
+                sums.add(effect[token])
+                if share is not None:
+                    shares.add(share[token])
 
     def averages(self, relation: str | None) -> Averages:
         nothing = np.full(self.layers, np.nan)
@@ -203,4 +237,8 @@ class _Sums:
             rows=tuple(it.rows for it in self.roles),
             effect=np.stack([it.mean if it.rows else nothing for it in self.roles]),
             half_width=np.stack([nothing if it is None else it for it in halves]),
+            metric=self.metric,
+            direction=self.direction,
+            share=np.stack([it.mean if it.rows else nothing for it in self.shares]),
+            without_share=self.without_share,
         )

@@ -38,7 +38,8 @@ class Completions:
         import pandas
 
         index = pandas.Index(self.prompts, name="prompt")
-        return pandas.DataFrame(self.texts, index=index, columns=list(self.versions))
+        columns = pandas.Index(self.versions)
+        return pandas.DataFrame(self.texts, index=index, columns=columns)
 
     def __str__(self) -> str:
         lines = []

@@ -30,6 +30,10 @@ class Fact:
     id: str | None = None
     #: Where the subject begins, in bytes of UTF-8; None for its first occurrence.
     subject_start: int | None = None
+    #: The prompt that it is corrupted with, of as many tokens; noise leaves it unused.
+    corrupted: str | None = None
+    #: The answer that its own is compared with; None for the answer to the corrupted prompt.
+    foil: str | None = None
 
     def message(self) -> Any:
         """The fact as the contract has it."""
@@ -40,6 +44,8 @@ class Fact:
             relation=self.relation,
             id=self.id,
             subject_start=self.subject_start,
+            corrupted=self.corrupted,
+            foil=self.foil,
         )
 
 
@@ -242,7 +248,8 @@ def _facts_of(values: Sequence[Any], file: str, first: int = 0) -> list[Fact]:
     for n, it in enumerate(values, first):
         entry = _Entry(it, f"{file}, record {n}")
         fact = _placed(entry.before, entry.subject, entry.after)
-        made.append(replace(fact, attribute=entry.true, relation=entry.relation, id=entry.id))
+        fact = replace(fact, attribute=entry.true, relation=entry.relation, id=entry.id)
+        made.append(_corrupted(fact, entry.value, entry.before, entry.after, entry.place))
     return made
 
 
@@ -251,14 +258,42 @@ def _relation(whole: Mapping[str, Any], file: str) -> list[Fact]:
     if not isinstance(templates, list) or not templates or "{}" not in str(templates[0]):
         raise ValueError(f"{file}: prompt_templates: give a list of templates with {{}}")
     before, _, after = str(templates[0]).partition("{}")
-    return [
-        replace(
+    made: list[Fact] = []
+    for n, it in enumerate(whole["samples"]):
+        fact = replace(
             _placed(before, str(it["subject"]), after),
             attribute=_first(it.get("object")),
             relation=whole.get("name"),
         )
-        for it in whole["samples"]
-    ]
+        made.append(_corrupted(fact, it, before, after, f"{file}, sample {n}"))
+    return made
+
+
+def _corrupted(
+    fact: Fact, record: Mapping[str, Any], before: str, after: str, place: str
+) -> Fact:
+    """The fact with what its record says corrupts it: ``corrupted`` is the other prompt, or an
+    object with its ``prompt`` or its ``subject``, and maybe its ``answer``, which is the foil."""
+
+    def said(of: Mapping[str, Any], name: str, shown: str) -> str | None:
+        value = of.get(name)
+        if value is not None and (not isinstance(value, str) or not value.strip()):
+            raise ValueError(f"{place}: {shown}: give a text, or leave it out")
+        return value
+
+    foil, given = said(record, "foil", "foil"), record.get("corrupted")
+    if not isinstance(given, Mapping):
+        return replace(fact, corrupted=said(record, "corrupted", "corrupted"), foil=foil)
+    answer = said(given, "answer", "corrupted.answer")
+    if None not in (foil, answer) and foil != answer:
+        raise ValueError(f"{place}: foil and corrupted.answer contradict")
+    prompt = said(given, "prompt", "corrupted.prompt")
+    if prompt is None:
+        subject = said(given, "subject", "corrupted.subject")
+        if subject is None:
+            raise ValueError(f"{place}: corrupted.subject: give another subject, or a prompt")
+        prompt = f"{before}{subject}{after}"
+    return replace(fact, corrupted=prompt, foil=foil or answer)
 
 
 class _Entry:

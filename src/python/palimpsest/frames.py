@@ -29,10 +29,12 @@ def to_pandas(grids: Sequence[Grid], long: bool) -> Any:
             "correct": grid.correct,
             "clean": grid.clean,
             "corrupted": grid.corrupted,
+            "metric": grid.metric,
+            "direction": grid.direction,
         }
         if not long:
             peak = grid.peak
-            row["total_effect"] = grid.clean - grid.corrupted
+            row["total_effect"] = grid.total_effect
             row["peak_token"] = peak.token if peak else None
             row["peak_role"] = peak.role if peak else None
             row["peak_layer"] = peak.layer if peak else None
@@ -95,7 +97,7 @@ def of_probes(probes: Sequence[Probe]) -> Any:
     """A DataFrame: a row a prompt, before and after an edit."""
     import pandas
 
-    return pandas.DataFrame(probes, columns=list(Probe._fields))
+    return pandas.DataFrame(probes, columns=pandas.Index(Probe._fields))
 
 
 def of_measured(facts: Sequence[Measured]) -> Any:

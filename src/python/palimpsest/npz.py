@@ -26,7 +26,9 @@ def write(
     made: list[Path] = []
     for grid in grids:
         number = grid.unit // max(kinds, 1) + 1
-        file = place / f"{number:0{digits}}_{_readable(grid.subject_text)}_{grid.kind}.npz"
+        metric = "" if grid.metric == "probability" else f"_{grid.metric}"
+        name = f"{number:0{digits}}_{_readable(grid.subject_text)}_{grid.kind}{metric}.npz"
+        file = place / name
         np.savez(file, **arrays(grid))
         made.append(file)
     return made
@@ -34,9 +36,11 @@ def write(
 
 def arrays(grid: Grid) -> dict[str, Any]:
     """The arrays of a grid's file, by name."""
+    if grid.untraced:
+        return {"correct_prediction": np.array(True), "untraced": np.array(grid.untraced)}
     if not grid.scores.size:
         return {"correct_prediction": np.array(False)}
-    return {
+    made = {
         "scores": grid.scores.astype(np.float32),
         "low_score": np.float64(grid.corrupted),
         "high_score": np.float64(grid.clean),
@@ -48,6 +52,16 @@ def arrays(grid: Grid) -> dict[str, Any]:
         "correct_prediction": np.array(True),
         "kind": np.array("" if grid.kind == "hidden" else grid.kind, dtype=np.str_),
     }
+    # What the published form has no arrays for.
+    if grid.metric != "probability":
+        made["metric"] = np.array(grid.metric, dtype=np.str_)
+    if grid.corrupted_prompt is not None:
+        made["corrupted_prompt"] = np.array(grid.corrupted_prompt, dtype=np.str_)
+        made["corrupted_ids"] = np.array(grid.corrupted_ids, dtype=np.int64)
+        made["direction"] = np.array(grid.direction, dtype=np.str_)
+    if grid.foil is not None:
+        made["foil"] = np.array(grid.foil, dtype=np.str_)
+    return made
 
 
 def _readable(subject: str) -> str:

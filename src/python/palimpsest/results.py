@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,7 +23,22 @@ Kind: TypeAlias = Literal[
     "resid_pre",
     "resid_mid",
 ]
+Metric: TypeAlias = Literal["probability", "log_probability", "logit_difference", "kl", "rank"]
+Direction: TypeAlias = Literal["denoising", "noising"]
 Array: TypeAlias = npt.NDArray[np.float64]
+
+#: All metrics, in the order in which results list them.
+METRICS: tuple[Metric, ...] = ("probability", "log_probability", "logit_difference", "kl", "rank")
+#: 1 where more of a metric is more of the answer, -1 where less is.
+_SIGNS: dict[str, float] = {"kl": -1.0, "rank": -1.0}
+#: The least total effect that effects are divided by: under it a share of it is noise.
+_LEAST: dict[str, float] = {
+    "probability": 0.05,
+    "log_probability": 0.5,
+    "logit_difference": 0.5,
+    "kl": 0.1,
+    "rank": 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -48,8 +63,20 @@ class Peak(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Reading:
+    """A metric of a grid besides the probability."""
+
+    metric: Metric
+    clean: float
+    corrupted: float
+    #: Its mean over the rows of each cell, [token, layer]. Read-only.
+    scores: Array = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
 class Grid:
-    """One fact and one kind of state: p(answer) with each state restored, by token and layer."""
+    """One fact and one kind of state: p(answer), or another metric, with each state restored, by
+    token and layer; or, in the other direction, with each state corrupted."""
 
     unit: int
     prompt: str
@@ -67,11 +94,11 @@ class Grid:
     answer_id: int
     #: False when another answer was expected: then the fact was not traced.
     correct: bool
-    #: p(answer) in the clean run, and its mean over the corrupted run (NaN when not traced).
+    #: The metric in the clean run, and its mean over the corrupted run (NaN when not traced).
     clean: float
     corrupted: float
     layers: int
-    #: p(answer) with the cell restored, [token, layer]; empty when not traced. Read-only.
+    #: The metric with the cell patched, [token, layer]; empty when not traced. Read-only.
     scores: Array = field(repr=False)
     window: int
     samples: int
@@ -79,17 +106,31 @@ class Grid:
     noise_scale: float
     seed: int
     model: str = ""
+    #: What clean, corrupted and scores are: a trace gives p(answer), ``in_metric`` the others.
+    metric: Metric = "probability"
+    #: Denoising patches clean states into the corrupted run, noising the other way round.
+    direction: Direction = "denoising"
+    #: The prompt that corrupted it, in the place of noise, and its tokens with their numbers.
+    corrupted_prompt: str | None = None
+    corrupted_tokens: tuple[str, ...] = ()
+    corrupted_ids: tuple[int, ...] = ()
+    #: The token that the answer is compared with.
+    foil: str | None = None
+    #: Why it was not traced although its answer is the right one; empty where it was.
+    untraced: str = ""
+    #: The other metrics that were asked for.
+    readings: tuple[Reading, ...] = field(default=(), repr=False)
     _peak: Peak | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, unit: int, message: Any, model: str = "") -> Grid:
         """A grid from the contract's."""
         fact, layers = message.fact, message.layers
-        scores = np.array(message.scores, dtype=np.float64).reshape(
-            (-1, layers) if len(message.scores) else (0, layers)
-        )
-        scores.flags.writeable = False
+        scores = _scores(message.scores, layers)
         tokens = tuple(message.tokens)
+        traced = message.correct_prediction and not message.untraced
+        other = wire.optional(message, "corrupted")
+        foil = wire.optional(message, "foil")
         peak = None
         if wire.has_field("Grid", "peak") and message.HasField("peak"):
             it = message.peak
@@ -112,7 +153,7 @@ class Grid:
             answer_id=message.answer_id,
             correct=message.correct_prediction,
             clean=message.high,
-            corrupted=message.low if message.correct_prediction else math.nan,
+            corrupted=message.low if traced else math.nan,
             layers=layers,
             scores=scores,
             window=message.window,
@@ -121,15 +162,83 @@ class Grid:
             noise_scale=message.noise_scale,
             seed=message.seed,
             model=model,
+            direction=direction_of(message),
+            corrupted_prompt=None if other is None else other.prompt,
+            corrupted_tokens=() if other is None else tuple(it.text for it in other.tokens),
+            corrupted_ids=() if other is None else tuple(it.id for it in other.tokens),
+            foil=None if foil is None else foil.text,
+            untraced=message.untraced,
+            readings=tuple(
+                Reading(metric_of(it), it.clean, it.corrupted, _scores(it.scores, layers))
+                for it in message.readings
+            ),
             _peak=peak,
         )
 
     @property
+    def traced(self) -> bool:
+        """Whether it was traced: its answer is the right one, and something corrupted it."""
+        return self.correct and not self.untraced
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics that it has."""
+        return (self.metric, *(it.metric for it in self.readings))
+
+    def in_metric(self, metric: Metric) -> Grid:
+        """The grid with another metric in the place of its own: ``clean``, ``corrupted``,
+        ``scores``, ``effect`` and ``peak`` are then of that.
+
+        Raises:
+            LookupError: it was not asked for: ``trace(metrics=[...])``.
+        """
+        if metric == self.metric:
+            return self
+        if not self.traced:
+            return replace(self, metric=metric, readings=(), _peak=None)
+        for it in self.readings:
+            if it.metric == metric:
+                return replace(
+                    self,
+                    metric=metric,
+                    clean=it.clean,
+                    corrupted=it.corrupted,
+                    scores=it.scores,
+                    readings=(),
+                    _peak=None,
+                )
+        raise LookupError(f"{metric} was not traced: {', '.join(self.metrics)} were")
+
+    @property
+    def total_effect(self) -> float:
+        """How much of the answer the corruption takes away, clean - corrupted; the other way round
+        in KL and rank, which fall as the answer comes back. NaN when not traced."""
+        return _SIGNS.get(self.metric, 1.0) * (self.clean - self.corrupted)
+
+    @property
     def effect(self) -> Array:
-        """What restoring each cell brings back, p - corrupted: [token, layer]."""
-        made: Array = self.scores - self.corrupted
+        """What restoring each cell brings back, score - corrupted, or in noising takes away,
+        clean - score; the other way round in KL and rank: [token, layer]."""
+        noising = self.direction == "noising"
+        made: Array = self._order * (self.scores - (self.clean if noising else self.corrupted))
         made.flags.writeable = False
         return made
+
+    @property
+    def share(self) -> Array | None:
+        """The effects as shares of the total effect: in denoising 0 for corrupted and 1 for clean.
+        None where the total effect is too small to divide by."""
+        total = self.total_effect
+        if not abs(total) >= _LEAST[self.metric]:
+            return None
+        made: Array = self.effect / total
+        made.flags.writeable = False
+        return made
+
+    @property
+    def _order(self) -> float:
+        sign = _SIGNS.get(self.metric, 1.0)
+        return -sign if self.direction == "noising" else sign
 
     @property
     def roles(self) -> tuple[tuple[Role, ...], ...]:
@@ -144,9 +253,10 @@ class Grid:
         """The cell with the highest effect, the first of equals; None when not traced."""
         if self._peak is not None or self.scores.size == 0:
             return self._peak
-        token, layer = np.unravel_index(int(np.nanargmax(self.scores)), self.scores.shape)
+        ordered = self._order * self.scores
+        token, layer = np.unravel_index(int(np.nanargmax(ordered)), ordered.shape)
         role = _role_of(int(token), self.subject, len(self.tokens))
-        effect = float(self.scores[token, layer] - self.corrupted)
+        effect = float(self.effect[token, layer])
         return Peak(self.tokens[token], int(token), int(layer), effect, role)
 
     def svg(self, ceiling: float | None = None) -> Svg:
@@ -164,6 +274,10 @@ class Grid:
             corrupted=self.corrupted,
             clean=self.clean,
             ceiling=ceiling,
+            metric=self.metric,
+            direction=self.direction,
+            effect=self.effect,
+            total_effect=self.total_effect,
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
@@ -174,13 +288,39 @@ class Grid:
 
     def __str__(self) -> str:
         peak = self.peak
-        said = f"{self.kind}: {self.answer!r} {self.clean:.3f} clean"
+        shown = "" if self.metric == "probability" else f", {self.metric}"
+        shown += "" if self.direction == "denoising" else f", {self.direction}"
+        said = f"{self.kind}{shown}: {self.answer!r} {self.clean:.3f} clean"
+        if self.untraced:
+            return f"<{said}; not traced: {self.untraced}>"
         if peak is None:
             return f"<{said}; not traced: {self.attribute!r} was expected>"
         return (
             f"<{said}, {self.corrupted:.3f} corrupted; peaks at {peak.token!r}, "
             f"layer {peak.layer}: {peak.effect:.3f}>"
         )
+
+
+def _scores(values: Any, layers: int) -> Array:
+    made = np.array(values, dtype=np.float64).reshape((-1, layers) if len(values) else (0, layers))
+    made.flags.writeable = False
+    return made
+
+
+def metric_of(message: Any) -> Metric:
+    """The metric that a message names; the probability where it names none."""
+    said = wire.word(message, "metric")
+    for it in METRICS:
+        if it == said:
+            return it
+    return "probability"
+
+
+def direction_of(message: Any) -> Direction:
+    """The direction that a message names; denoising where it names none."""
+    if wire.word(message, "direction") == "noising":
+        return "noising"
+    return "denoising"
 
 
 #: Where a token has two roles, the one that says more of it.

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import wire
 from .averages import Averages, Mean
+from .results import direction_of, metric_of
 from .roles import ROLES
 
 
@@ -36,6 +37,7 @@ def _mean(message: Any) -> Mean:
 def _averages(it: Any) -> Averages:
     effect = np.full((len(ROLES), it.layers), np.nan)
     half = np.full((len(ROLES), it.layers), np.nan)
+    share = np.full((len(ROLES), it.layers), np.nan)
     rows = [0] * len(ROLES)
     for one in _roles(it):
         at = ROLES.index(wire.word(one, "role").replace("_", " "))
@@ -45,6 +47,9 @@ def _averages(it: Any) -> Averages:
                 effect[at, layer] = mean.mean
             if mean.half_width is not None:
                 half[at, layer] = mean.half_width
+        for layer, of_total in enumerate(one.share):
+            if of_total.rows:
+                share[at, layer] = of_total.mean
     return Averages(
         kind=wire.word(it, "kind"),
         relation=it.relation or None,
@@ -56,6 +61,10 @@ def _averages(it: Any) -> Averages:
         rows=tuple(rows),
         effect=effect,
         half_width=half,
+        metric=metric_of(it),
+        direction=direction_of(it),
+        share=share,
+        without_share=it.without_share,
     )
 
 

@@ -218,31 +218,57 @@ def map_of_grid(
     corrupted: float,
     clean: float,
     ceiling: float | None = None,
+    metric: str = "probability",
+    direction: str = "denoising",
+    effect: Any = None,
+    total_effect: float = 0.0,
 ) -> Svg:
-    """The heat map of a grid, ``scores[token, layer]`` (figure 1 of the paper)."""
+    """The heat map of a grid, ``scores[token, layer]`` (figure 1 of the paper); of another metric,
+    or in the other direction, that of its ``effect``."""
     drawn = kind if kind in RAMPS else "hidden"
     title = f"Impact of restoring {NAMES[drawn]} after corrupted input"
     if kind in SEVERED:
         title = f"Impact of restoring state with {SEVERED[kind]} severed"
     elif kind in STATES:
         title = f"Impact of restoring {STATES[kind]} after corrupted input"
+    value_label = f"p({answer.strip()})"
+    top: float | None = clean
+    if (metric, direction) != ("probability", "denoising"):
+        # Other metrics have no common scale: what is drawn is the effect, from none on.
+        scores, corrupted, top = effect, 0.0, None
+        value_label = f"{METRIC_NAMES[metric]} {'lost' if direction == 'noising' else 'back'}"
+        if direction == "noising":
+            title = title.replace("restoring", "corrupting")
+            title = title.replace("after corrupted", "after clean")
+        total = number(0.0 if math.isnan(total_effect) else total_effect)
+        title += f", {METRIC_NAMES[metric]}: total effect {total}"
     return _heat_map(
         title=title,
         x_label=f"single restored layer within {model}"
         if drawn == "hidden"
         else f"center of interval of {window} restored {NAMES[drawn]} layers",
-        value_label=f"p({answer.strip()})",
+        value_label=value_label,
         rows=tokens,
         starred=range(subject.start, subject.stop),
         scores=scores,
         kind=drawn,
         low=corrupted,
-        high=clean,
+        high=top,
         ceiling=ceiling,
     )
 
 
-def _titles_of(kind: str) -> tuple[str, str, str]:
+#: Metrics as figures name them.
+METRIC_NAMES = {
+    "probability": "probability",
+    "log_probability": "log-probability",
+    "logit_difference": "logit difference",
+    "kl": "KL",
+    "rank": "rank",
+}
+
+
+def _titles_of(kind: str, metric: str, direction: str) -> tuple[str, str, str]:
     drawn = kind if kind in RAMPS else "hidden"
     if kind in SEVERED:
         title = f"Average indirect effect of a single state with {SEVERED[kind]} severed"
@@ -255,13 +281,23 @@ def _titles_of(kind: str) -> tuple[str, str, str]:
     below = "restored layer"
     if drawn != "hidden":
         below = f"center of the restored {NAMES[drawn]} layers"
+    if metric != "probability":
+        title += f", {METRIC_NAMES[metric]}"
+    if direction == "noising":
+        title += ", noising"
     return drawn, title, below
 
 
-def map_of_averages(kind: str, roles: Sequence[Role | None], effect: Any) -> Svg:
+def map_of_averages(
+    kind: str,
+    roles: Sequence[Role | None],
+    effect: Any,
+    metric: str = "probability",
+    direction: str = "denoising",
+) -> Svg:
     """Average indirect effects, ``effect[role, layer]``, as a heat map (figure 2). A role that is
     None is left out."""
-    drawn, title, below = _titles_of(kind)
+    drawn, title, below = _titles_of(kind, metric, direction)
     there = [at for at, role in enumerate(roles) if role is not None]
     return _heat_map(
         title=title,
@@ -277,10 +313,15 @@ def map_of_averages(kind: str, roles: Sequence[Role | None], effect: Any) -> Svg
 
 
 def curves_of_averages(
-    kind: str, roles: Sequence[Role | None], effect: Any, half_width: Any
+    kind: str,
+    roles: Sequence[Role | None],
+    effect: Any,
+    half_width: Any,
+    metric: str = "probability",
+    direction: str = "denoising",
 ) -> Svg:
     """Average indirect effects by layer with their 95 % bands, a curve a role."""
-    _, title, below = _titles_of(kind)
+    _, title, below = _titles_of(kind, metric, direction)
     series = [
         (ROLE_NAMES[role], effect[at].astype(np.float32), half_width[at].astype(np.float32))
         for at, role in enumerate(roles)

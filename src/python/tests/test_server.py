@@ -102,6 +102,9 @@ class Traces(WithServer):
             raise
         for theirs, ours in zip(told.averages, sweep.averages(), strict=True):
             self.assertEqual((theirs.kind, theirs.wrong), (ours.kind, ours.wrong))
+            self.assertEqual((theirs.metric, theirs.direction), (ours.metric, ours.direction))
+            self.assertEqual(theirs.without_share, ours.without_share)
+            np.testing.assert_array_equal(theirs.share, ours.share)
             self.assertEqual(theirs.total_effect, ours.total_effect)
             np.testing.assert_array_equal(theirs.effect, ours.effect)
             np.testing.assert_array_equal(theirs.half_width, ours.half_width)
@@ -160,6 +163,69 @@ class Traces(WithServer):
                     for name in a:
                         self.assertEqual(a[name].dtype, b[name].dtype, name)
                         np.testing.assert_array_equal(a[name], b[name], name)
+
+    def test_another_prompt_corrupts_and_every_metric_is_the_command_lines(self) -> None:
+        import json
+
+        said = json.loads((FIXTURES / "llama/patching.json").read_text())
+        metrics = ["probability", "logit_difference", "kl", "rank"]
+        for direction in ("denoising", "noising"):
+            sweep = self.model.trace(
+                said["prompt"],
+                subject=said["subject"],
+                corrupted=said["corrupted"],
+                kinds=["hidden", "mlp"],
+                metrics=metrics,
+                direction=direction,
+                window=3,
+            )
+            self.assertEqual(sweep.metrics, tuple(metrics))
+            grid = sweep.grid(kind="hidden")
+            self.assertEqual(grid.corrupted_prompt, said["corrupted"])
+            self.assertEqual(len(grid.corrupted_tokens), len(grid.tokens))
+            self.assertEqual((grid.direction, grid.metrics), (direction, tuple(metrics)))
+            self.assertIsNotNone(grid.foil)
+            self.assertEqual([it.peak for it in sweep.peaks("hidden")], [grid.peak])
+            with self.assertRaisesRegex(LookupError, "log_probability was not traced"):
+                grid.in_metric("log_probability")
+            place = f"patched-{direction}"
+            self.cli("job", "results", sweep.id, "--averages", "--svg", place, "--npz", place)
+            folder = self.site.folder / place
+            for made in sweep.averages():
+                suffix = "" if made.metric == "probability" else f"_{made.metric}"
+                file = folder / f"averages_{made.kind}{suffix}.svg"
+                self.assertEqual(file.read_text(), made.map(), (made.kind, made.metric))
+            self.compare_summary(sweep)
+            kl = sweep.grid(kind="mlp", metric="kl")
+            self.assertEqual(sweep.averages().of("mlp", metric="kl").metric, "kl")
+            self.assertGreater(kl.total_effect, 0)
+            peak = kl.peak
+            assert peak is not None
+            self.assertEqual(peak.effect, kl.effect.max())
+            with tempfile.TemporaryDirectory() as made_in:
+                for ours in sweep.to_npz(made_in):
+                    with np.load(ours) as a, np.load(folder / ours.name) as b:
+                        self.assertEqual(list(a), list(b))
+                        for name in a:
+                            np.testing.assert_array_equal(a[name], b[name], name)
+            self.cli("job", "results", sweep.id, "--svg", f"{place}-maps")
+            for metric in metrics:
+                suffix = "" if metric == "probability" else f"_{metric}"
+                found = (self.site.folder / f"{place}-maps").glob(f"*_mlp{suffix}.svg")
+                [drawn] = [it.read_text() for it in found]
+                self.assertEqual(drawn, sweep.grid(kind="mlp", metric=metric).svg(), metric)
+
+    def test_facts_without_a_partner_say_why_they_were_not_traced(self) -> None:
+        sweep = self.model.trace(FACTS[:1], kinds=["mlp"], corrupt="counterfactual")
+        [grid] = sweep.grids()
+        self.assertTrue(grid.correct and not grid.traced)
+        self.assertTrue(grid.untraced)
+        [made] = sweep.averages()
+        self.assertEqual(made.wrong, 1)
+        with self.assertRaises(pal.InvalidArgument):
+            self.model.trace(FACTS[:1], corrupt="pairs")
+        with self.assertRaises(pal.InvalidArgument):
+            self.model.trace(FACTS[:1], corrupt="counterfactual", noise=0.5)
 
     def test_many_facts_travel_as_an_object(self) -> None:
         fact = pal.Fact(PROMPT, SUBJECT, attribute="Nowhere")

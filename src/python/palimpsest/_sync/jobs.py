@@ -11,7 +11,17 @@ from .. import frames, npz, wire
 from ..averages import Averages, Mean, Site
 from ..evaluation import Measures
 from ..notebook import Html, sweep_html
-from ..results import Checked, Completion, Evaluated, Failure, Grid, Measured, failure_of
+from ..results import (
+    METRICS,
+    Checked,
+    Completion,
+    Evaluated,
+    Failure,
+    Grid,
+    Measured,
+    Metric,
+    failure_of,
+)
 from ..summary import SweepSummary
 from ..values import Edit, Plan
 from ..wire import v1
@@ -30,22 +40,35 @@ class Sweep(Job):
         kind: str | None = None,
         relation: str | None = None,
         correct: bool | None = None,
+        metric: Metric = "probability",
     ) -> list[Grid]:
-        """Its grids in the order of facts and kinds, all or some; facts that were not traced have
-        grids without scores."""
+        """Its grids in the order of facts and kinds, all or some, in a metric that it was asked
+        for; facts that were not traced have grids without scores.
+
+        Raises:
+            LookupError: the sweep does not have the metric.
+        """
         return [
-            grid
+            grid.in_metric(metric)
             for grid in self._grids_of(self._all_results())
             if (kind is None or grid.kind == kind)
             and (relation is None or (grid.relation or "") == relation)
             and (correct is None or grid.correct == correct)
         ]
 
-    def grid(self, fact: int = 0, kind: str = "mlp") -> Grid:
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics that it shows."""
+        asked = dict.fromkeys(wire.words_of(self.spec, "metrics"))
+        return tuple(it for word in asked for it in METRICS if it == word) or ("probability",)
+
+    def grid(
+        self, fact: int = 0, kind: str = "mlp", metric: Metric = "probability"
+    ) -> Grid:
         """The grid of a fact, counted from 0, and a kind.
 
         Raises:
-            LookupError: there is none: the fact failed, or the kind was not traced.
+            LookupError: there is none: the fact failed, or the kind or metric was not traced.
         """
         kinds = wire.words_of(self.spec, "kinds")
         if kind not in kinds:
@@ -53,7 +76,7 @@ class Sweep(Job):
         unit = fact * len(kinds) + kinds.index(kind)
         for it in self._all_results():
             if it.unit == unit and it.WhichOneof("outcome") == "grid":
-                return Grid.of(unit, it.grid, self.model)
+                return Grid.of(unit, it.grid, self.model).in_metric(metric)
             if it.unit == unit and it.WhichOneof("outcome") == "failure":
                 raise LookupError(f"fact {fact}, {kind}, failed: {it.failure.message}")
         raise LookupError(f"fact {fact}, {kind}, has no result")
@@ -69,12 +92,14 @@ class Sweep(Job):
         ]
 
     def averages(self, by: Literal["relation"] | None = None) -> AveragesOfKinds:
-        """Averages over facts by the role of a token, of each kind; or of each relation, too.
-        Computed here, from the grids: the same numbers as the command line's."""
-        groups: dict[tuple[str, str | None], list[Grid]] = {}
+        """Averages over facts by the role of a token, of each kind and metric; or of each
+        relation, too. Computed here, from the grids: the same numbers as the command line's."""
+        groups: dict[tuple[str, str | None, str], list[Grid]] = {}
         for grid in self.grids():
             relation = grid.relation if by == "relation" else None
-            groups.setdefault((grid.kind, relation), []).append(grid)
+            for metric in self.metrics:
+                shown = grid.in_metric(metric)
+                groups.setdefault((grid.kind, relation, metric), []).append(shown)
         made = [Averages.over(grids, key[1]) for key, grids in groups.items()]
         return AveragesOfKinds(it for it in made if it is not None)
 
@@ -92,7 +117,7 @@ class Sweep(Job):
         told = self._transport.call("JobService/GetSweepSummary", request)
         return SweepSummary.of(told)
 
-    def locate(self) -> Site:
+    def locate(self, metric: Metric = "probability") -> Site:
         """Where an edit of these facts belongs: the layer where restoring the MLPs at the last
         token of the subject brings most back. ``within``: the layers that the facts cannot tell
         from it.
@@ -100,28 +125,34 @@ class Sweep(Job):
         Raises:
             LookupError: no MLP was traced, or no fact was answered as expected.
         """
-        made = Averages.over(self.grids(kind="mlp"))
+        made = Averages.over(self.grids(kind="mlp", metric=metric))
         site = None if made is None else made.peak("last subject")
         if site is None:
             raise LookupError("no fact has a trace of its MLPs: trace some with kinds=['mlp']")
         return site
 
-    def to_pandas(self, long: bool = False) -> Any:
+    def to_pandas(self, long: bool = False, metric: Metric = "probability") -> Any:
         """A DataFrame: a row a grid with its peak, or (``long``) a row a cell."""
-        return frames.to_pandas(self.grids(), long)
+        return frames.to_pandas(self.grids(metric=metric), long)
 
-    def to_xarray(self, align: Literal["role", "pad"] = "role") -> Any:
+    def to_xarray(
+        self, align: Literal["role", "pad"] = "role", metric: Metric = "probability"
+    ) -> Any:
         """A Dataset: ``effect[fact, kind, role, layer]``, means over the tokens of a role; or
         (``pad``) ``effect[fact, kind, token, layer]``, shorter prompts padded with NaN."""
         kinds = wire.words_of(self.spec, "kinds")
-        return frames.to_xarray(self.grids(), kinds, align)
+        return frames.to_xarray(self.grids(metric=metric), kinds, align)
 
     def to_npz(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Writes a NumPy file a fact and kind into a folder, in the form of the published code and
-        under the names that the command line gives; facts that failed have none."""
+        """Writes a NumPy file a fact and kind, and a metric where others than the probability were
+        asked for, into a folder, in the form of the published code and under the names that the
+        command line gives; facts that failed have none."""
         kinds = len(self.spec.kinds)
         facts = self.counts.units // max(kinds, 1)
-        return npz.write(self.grids(), kinds, facts, folder)
+        made: list[Path] = []
+        for metric in self.metrics:
+            made += npz.write(self.grids(metric=metric), kinds, facts, folder)
+        return made
 
     def _grids_of(self, results: list[Any]) -> list[Grid]:
         return [
@@ -139,18 +170,20 @@ class Sweep(Job):
 
 
 class AveragesOfKinds(tuple[Averages, ...]):
-    """Averages, one a kind, or one a kind and relation."""
+    """Averages, one a kind and metric, or one a kind, metric and relation."""
 
-    def of(self, kind: str, relation: str | None = None) -> Averages:
-        """Those of a kind.
+    def of(
+        self, kind: str, relation: str | None = None, metric: Metric | None = None
+    ) -> Averages:
+        """Those of a kind, in the first metric where none is named.
 
         Raises:
             LookupError: there are none.
         """
         for it in self:
-            if (it.kind, it.relation) == (kind, relation):
+            if (it.kind, it.relation) == (kind, relation) and metric in (None, it.metric):
                 return it
-        raise LookupError(f"there are no averages of {kind}, {relation}")
+        raise LookupError(f"there are no averages of {kind}, {relation}, {metric}")
 
     def plot(self) -> Html:
         """Curves over layers with their 95 % bands, a figure each."""

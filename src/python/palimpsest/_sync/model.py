@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from .. import corpus, facts, wire
 from ..facts import EvalSet, FactsLike
-from ..results import Checked, Kind
+from ..results import Checked, Direction, Kind, Metric
 from ..values import Plan, Version
 from ..wire import v1
 from .asking import Asking, Dtype, edit_settings, edit_spec
@@ -23,6 +24,7 @@ from .jobs import (
 
 Engine: TypeAlias = Literal["exact", "plain"]
 Compat: TypeAlias = Literal["none", "paper-code"]
+Corruption: TypeAlias = Literal["noise", "counterfactual", "pairs"]
 Method: TypeAlias = Literal["r-rome", "rome", "ft-l"]
 MassMethod: TypeAlias = Literal["memit", "alphaedit", "emmet", "encore"]
 
@@ -38,9 +40,15 @@ class Model(Asking):
         facts_: FactsLike,
         *,
         subject: str | None = None,
+        attribute: str | None = None,
+        corrupted: str | None = None,
+        foil: str | None = None,
         kinds: Sequence[Kind] = ("hidden", "mlp", "attn"),
-        noise: str | float = "s3",
-        samples: int = 10,
+        corrupt: Corruption | None = None,
+        direction: Direction | None = None,
+        metrics: Sequence[Metric] = (),
+        noise: str | float | None = None,
+        samples: int | None = None,
         seed: int = 1,
         window: int = 10,
         engine: Engine | None = None,
@@ -55,8 +63,18 @@ class Model(Asking):
 
         Args:
             facts_: facts, dicts, a DataFrame, a file of facts; or a prompt, with its ``subject``.
-            noise: a standard deviation, or a rule: ``s3``, ``u0.5``, ``m``, ``t5``, with
-                ``replace:`` before it.
+            attribute: with one prompt: its expected answer; ``corrupted``: the prompt that
+                corrupts it, of as many tokens; ``foil``: the answer that ``logit_difference``
+                compares with, else the one to the corrupted prompt.
+            corrupt: what corrupts: ``noise``, which is what is done where no prompt is given;
+                ``counterfactual``: a fact's own ``corrupted``, or the prompt of another fact with
+                the same relation and template and another answer; ``pairs``: only facts' own.
+            direction: ``denoising`` (the default) puts clean states into the corrupted run,
+                ``noising`` corrupted ones into the clean run.
+            metrics: which metrics are shown: ``probability`` where none is named.
+            noise: a standard deviation, or a rule: ``s3`` (the default), ``u0.5``, ``m``, ``t5``,
+                with ``replace:`` before it.
+            samples: noise samples a cell, 10 by default. Another prompt takes neither.
             noise_corpus: texts, which the rules ``m`` and ``t`` need.
             wait: whether to wait until it has ended.
             options: ``on`` (a version), ``display_name``, ``priority``, ``no_cache``, ``owner``.
@@ -68,13 +86,20 @@ class Model(Asking):
         if subject is not None:
             if not isinstance(facts_, str):
                 raise TypeError("a subject goes with one prompt: facts have theirs")
-            listed = facts.Facts([facts.fact_of(facts_, subject)])
+            fact = facts.fact_of(facts_, subject)
+            fact = replace(fact, attribute=attribute, corrupted=corrupted, foil=foil)
+            listed = facts.Facts([fact])
+        elif (attribute, corrupted, foil) != (None, None, None):
+            raise TypeError("attribute, corrupted and foil go with one prompt: facts have theirs")
         else:
             listed = facts.Facts.of(facts_)
         spec = v1.TraceSpec(
             kinds=[wire.number("Kind", kind) for kind in kinds],
-            noise=str(noise),
-            samples=samples,
+            corruption=wire.number("Corruption", corrupt or ("pairs" if corrupted else None)),
+            direction=wire.number("Direction", direction),
+            metrics=[wire.number("Metric", metric) for metric in metrics],
+            noise="" if noise is None else str(noise),
+            samples=samples or 0,
             seed=seed,
             window=window,
             engine=wire.number("Engine", engine),
