@@ -286,6 +286,25 @@ class Data(unittest.TestCase):
             imports = {it: used for it, used in imports.items() if it not in free}
         self.assertEqual(imports, {}, "in a circle, or above one")
 
+    def test_facts_say_what_corrupts_them(self) -> None:
+        def of(**more: Any) -> pal.Fact:
+            record = {"prompt": "{} lives in", "subject": "Ada", **more}
+            return pal.Facts.of([record])[0]
+
+        other = of(corrupted="Bob lives in", foil="Rome")
+        self.assertEqual((other.corrupted, other.foil), ("Bob lives in", "Rome"))
+        self.assertEqual(other, of(corrupted={"subject": "Bob", "answer": "Rome"}))
+        self.assertEqual(of(corrupted={"prompt": "Bob works in"}).corrupted, "Bob works in")
+        message = other.message()
+        self.assertEqual((message.corrupted, message.foil), ("Bob lives in", "Rome"))
+        for wrong, named in (
+            ({"corrupted": {}}, "corrupted.subject"),
+            ({"corrupted": " "}, "corrupted: give a text"),
+            ({"foil": "a", "corrupted": {"subject": "Bob", "answer": "b"}}, "contradict"),
+        ):
+            with self.assertRaisesRegex(ValueError, named):
+                of(**wrong)
+
     def test_averages_have_their_errors_and_leave_wrong_answers_out(self) -> None:
         def grid(clean: float, low: float, scores: list[list[float]], correct: bool = True) -> Any:
             message = wire.v1.Grid(
