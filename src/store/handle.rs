@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::content::Contents;
 use super::folder::set_aside;
 use super::format::{self, Found};
-use super::formats::WITH_LOG;
+use super::formats::{DEFLATED, WITH_LOG};
 use super::index::{Index, Position};
 use super::lock::{lock, occupy};
 use super::log::entry::Mark;
@@ -144,7 +144,7 @@ impl Store {
             patient(|| format::write(&self.path, needed))?;
             self.format.store(needed, Ordering::Relaxed);
         }
-        let place = log.append(&batch)?;
+        let place = log.append(&batch, self.format() >= DEFLATED)?;
         self.flushes.fetch_add(1, Ordering::Relaxed);
         self.index.apply(batch.writes, Position::behind(place))?;
         if log.is_long() {

@@ -229,6 +229,10 @@ pub struct Batch {
     /// In the first batch of a checkpoint: the mark of the log's batch before it, 8 bytes.
     #[prost(bytes = "vec", optional, tag = "3")]
     pub before: Option<Vec<u8>>,
+    /// The batch itself, encoded and deflated, and nothing else is set then. Only as it lies in the
+    /// log: whoever reads the log has it as it was.
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub deflated: Option<Vec<u8>>,
 }
 
 /// A record that is set, or removed.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use prost::Message;
 use uuid::Uuid;
 
-use super::formats::FORMAT;
+use super::formats::PACKED;
 use super::packed::{pack, unpack};
 use super::records::Numbered;
 use super::{Change, Error, Record, ResultRecord, Store, UnitRef, Value, Write, keys};
@@ -117,7 +117,7 @@ impl Store {
     /// Small bytes are packed in a store that has others' so already.
     fn numbered_record(&self, record: &Record) -> Result<Numbered, Error> {
         let (bytes, number) = (&record.bytes, record.number);
-        if self.format() < FORMAT || bytes.len() > INLINE_LIMIT {
+        if self.format() < PACKED || bytes.len() > INLINE_LIMIT {
             return Ok(Numbered {
                 value: Some(self.keep(bytes)?),
                 number,

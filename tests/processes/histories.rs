@@ -77,7 +77,7 @@ fn a_store_whose_versions_have_their_whole_lists_keeps_every_digest_and_goes_on(
     assert_eq!(format(), "2\n");
     let file = factors(&site, "llama");
     run(&site, &["edit", "import", &file, "--why", "on top of it"]);
-    assert_eq!(format(), "4\n");
+    assert_eq!(format(), "5\n");
     let now = log(&site);
     assert_eq!(now[1..], expected);
     let (newest, before) = (&now[0]["edits"], &now[1]["edits"]);

@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use prost::Message;
+use prost::Message as _;
 
 use super::super::folder::sync_folder;
 use super::super::{Batch, Error, Write};
+use super::body;
 use super::entry::{self, Mark, Next, Reader};
 
 /// About how many bytes of records lie in an entry.
@@ -89,7 +90,7 @@ pub fn before(path: &Path) -> Result<Option<Mark>, Error> {
     let Next::Entry(_, body) = reader.next()? else {
         return Err(reader.damaged("its end is missing"));
     };
-    let batch = Batch::decode(body.as_slice()).map_err(|e| reader.damaged(e.to_string()))?;
+    let batch = body::read(&body).map_err(|e| reader.damaged(e))?;
     Ok(batch.before.and_then(|mark| mark.try_into().ok()))
 }
 
@@ -103,8 +104,7 @@ pub fn read(path: &Path, mut visit: impl FnMut(Batch) -> Result<(), Error>) -> R
     loop {
         match reader.next()? {
             Next::Entry(sequence, body) if sequence == entries => {
-                let batch =
-                    Batch::decode(body.as_slice()).map_err(|e| reader.damaged(e.to_string()))?;
+                let batch = body::read(&body).map_err(|e| reader.damaged(e))?;
                 entries += 1;
                 count += batch.writes.len() as u64;
                 let records = batch.records;

@@ -12,14 +12,13 @@
 //! and the batches from that number on, applied again, give the state at their end. Files before a
 //! checkpoint are removed when it is whole.
 
+mod body;
 pub mod checkpoint;
 pub mod entry;
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-
-use prost::Message;
 
 use self::entry::{Mark, Next, Reader};
 use super::folder::sync_folder;
@@ -189,8 +188,7 @@ impl Files {
                         let mark = entry::mark(&body);
                         (end.next, end.mark) = (sequence + 1, Some(mark));
                         if sequence >= from {
-                            let batch = Batch::decode(body.as_slice())
-                                .map_err(|e| reader.damaged(e.to_string()))?;
+                            let batch = body::read(&body).map_err(|e| reader.damaged(e))?;
                             visit(Place { sequence, mark }, batch)?;
                         }
                     }
@@ -304,18 +302,19 @@ impl Log {
         self.mark
     }
 
-    /// Appends a batch and gives its place. Durable when it returns; after an error
-    /// nothing more is taken, for what the disk holds is not known.
+    /// Appends a batch, deflated where `deflate` allows it and that is shorter, and gives its place.
+    /// Durable when it returns; after an error nothing more is taken, for what the disk holds is not
+    /// known.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::NoSpace`], [`Error::TooLarge`], after which the file is as it was.
-    pub fn append(&mut self, batch: &Batch) -> Result<Place, Error> {
+    pub fn append(&mut self, batch: &Batch, deflate: bool) -> Result<Place, Error> {
         if self.broken {
             let broken = std::io::Error::other("an earlier write failed");
             return Err(Error::io("write", &self.path)(broken));
         }
         let sequence = self.next;
-        let body = batch.encode_to_vec();
+        let body = body::write(batch, deflate);
         let mark = entry::mark(&body);
         let bytes = entry::encode(sequence, &body)?;
         let written = self
@@ -377,7 +376,7 @@ mod tests {
         Batch {
             writes: vec![Write {
                 key: n.to_be_bytes().to_vec(),
-                value: Some(vec![n as u8; 10]),
+                value: Some(vec![n as u8; 100]),
             }],
             ..Batch::default()
         }
@@ -398,7 +397,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Log::create(folder.path(), 1).unwrap();
         for n in 1..=6 {
-            assert_eq!(log.append(&batch(n)).unwrap().sequence, n);
+            assert_eq!(log.append(&batch(n), n > 3).unwrap().sequence, n);
             if n % 2 == 0 {
                 log.rotate().unwrap();
             }
@@ -425,7 +424,7 @@ mod tests {
         assert_eq!(replay(folder.path(), 5).unwrap(), (vec![5, 6], end));
         let files = Files::list(folder.path()).unwrap();
         let mut log = Log::resume(folder.path(), &files, end).unwrap();
-        log.append(&batch(7)).unwrap();
+        log.append(&batch(7), true).unwrap();
         assert_eq!(replay(folder.path(), 6).unwrap().0, [6, 7]);
     }
 
@@ -434,7 +433,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Log::create(folder.path(), 1).unwrap();
         for n in 1..=6 {
-            log.append(&batch(n)).unwrap();
+            log.append(&batch(n), true).unwrap();
             log.rotate().unwrap();
         }
         fs::remove_file(folder.path().join(format!("{:020}.log", 3))).unwrap();
