@@ -118,9 +118,9 @@ mod bench {
         let (moments, collecting) = clock.time(|| -> Result<_> {
             let mut collector = Collector::new(&model, &[hyper.layer])?;
             for piece in pieces(&model, &licence, 512)? {
-                collector.add(&piece)?;
+                collector.add(&piece, |_| true)?;
             }
-            Ok(collector.finish()?)
+            Ok(collector.finish(|_| true)?)
         });
         let moment = moments?.remove(0);
         println!(

@@ -45,6 +45,8 @@ mod sample;
 #[cfg(feature = "torch")]
 mod score;
 #[cfg(feature = "torch")]
+mod together;
+#[cfg(feature = "torch")]
 mod weights;
 
 #[cfg(feature = "torch")]
@@ -61,3 +63,5 @@ pub use product::{Products, with_libtorch_products};
 pub use sample::{Draw, sample};
 #[cfg(feature = "torch")]
 pub use score::{Continuation, Score, Text, next_tokens, score, score_seen, space_between};
+#[cfg(feature = "torch")]
+pub(crate) use together::{PASS_TOKENS, filled, parted};

@@ -4,14 +4,8 @@ use tch::{Kind, Tensor};
 
 use super::decoder::Model;
 use super::hook::{Pass, Plain};
+use super::together::{filled, parted};
 use super::{Error, Tokenizer};
-
-/// Most tokens of one batch: what keeps the activations of a batch small on every device.
-const BATCH_TOKENS: usize = 2048;
-
-/// Most tokens that a batch is filled up with: a pass reads every weight, which costs about as much
-/// as so many tokens.
-const FILL_TOKENS: usize = 64;
 
 /// A prompt and what comes after it, as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,20 +211,13 @@ pub fn next_tokens(
     let _no_grad = tch::no_grad_guard();
     let mut order: Vec<usize> = (0..texts.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(texts[index].ids.len()));
-    for batch in batches(&order, |index| texts[index].ids.len()) {
+    for batch in parted(&order, |&index| texts[index].ids.len()) {
         let longest = texts[batch[0]].ids.len();
         let begins = |index: usize| texts[index].ids.len() - texts[index].reads;
         let first = batch.iter().map(|&index| begins(index)).min().unwrap_or(0);
-        let mut ids = Vec::with_capacity(batch.len());
-        for &index in batch {
-            let mut filled = texts[index].ids.clone();
-            // By a token that is there already, which stays a number in any type.
-            let last = filled.last().copied().unwrap_or_default();
-            filled.resize(longest, last);
-            ids.push(model.ids(&filled)?);
-        }
         let layers = model.config().layers;
-        let mut x = model.add_positions(&model.embed(&Tensor::cat(&ids, 0)), 0);
+        let own = batch.iter().map(|&index| texts[index].ids.as_slice());
+        let mut x = filled(model, own)?;
         for layer in 0..layers {
             let pass = Pass {
                 past: None,
@@ -255,26 +242,6 @@ pub fn next_tokens(
         }
     }
     Ok(())
-}
-
-/// Parts texts, the longest first, into batches.
-fn batches(order: &[usize], tokens: impl Fn(usize) -> usize) -> Vec<&[usize]> {
-    let (mut batches, mut from, mut filled) = (Vec::new(), 0, 0);
-    for at in 0..order.len() {
-        let longest = tokens(order[from]);
-        let fill = longest - tokens(order[at]);
-        let full = longest * (at + 1 - from) > BATCH_TOKENS || filled + fill > FILL_TOKENS;
-        if at > from && full {
-            batches.push(&order[from..at]);
-            (from, filled) = (at, 0);
-        } else {
-            filled += fill;
-        }
-    }
-    if from < order.len() {
-        batches.push(&order[from..]);
-    }
-    batches
 }
 
 fn numbers(values: &Tensor) -> Result<Vec<f64>, Error> {
@@ -363,24 +330,6 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_filled_up_by_few_tokens_and_has_few() {
-        let parted = |lengths: &[usize]| -> Vec<Vec<usize>> {
-            let order: Vec<usize> = (0..lengths.len()).collect();
-            let batches = batches(&order, |index| lengths[index]);
-            (batches.into_iter())
-                .map(|batch| batch.iter().map(|&index| lengths[index]).collect())
-                .collect()
-        };
-        assert_eq!(parted(&[]), Vec::<Vec<usize>>::new());
-        assert_eq!(parted(&[9, 8, 7, 1]), [[9, 8, 7, 1]]);
-        assert_eq!(parted(&[70, 6, 5, 1]), [vec![70, 6], vec![5, 1]]);
-        assert_eq!(parted(&[3000, 2999]), [[3000], [2999]]);
-        let many = parted(&[20; 200]);
-        assert_eq!(many[0].len(), BATCH_TOKENS / 20);
-        assert_eq!(many.iter().map(Vec::len).sum::<usize>(), 200);
-    }
-
-    #[test]
     fn texts_in_one_pass_say_what_each_says_alone() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
         let model = Model::load(
@@ -407,7 +356,8 @@ mod tests {
             let text = &texts[index];
             let alone = next_tokens(&model, std::slice::from_ref(text), |_, own| {
                 assert_eq!(own.size()[0], text.reads as i64);
-                assert!((own - &log).abs().max().double_value(&[]) < 1e-5);
+                let difference = (own - &log).abs().max().double_value(&[]);
+                assert!(difference < 1e-5, "text {index}: {difference}");
                 Ok(())
             });
             alone.unwrap();

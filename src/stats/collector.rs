@@ -3,16 +3,17 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{Error, MOST_DRAWN, Moment};
-use crate::model::{Draw, Hook, Model, Pass, sample};
+use crate::model::{Draw, Hook, Model, PASS_TOKENS, Pass, Products, filled, parted, sample};
 
-/// Most tokens of one pass, and of one product in single precision.
-const BATCH_TOKENS: usize = 2048;
+/// Tokens that wait until passes are made, so that texts of about one length meet in one.
+const WAITING_TOKENS: usize = 16 * PASS_TOKENS;
 
 /// Sums up keys of some layers.
 ///
-/// A pass has rows of one length and adds one matrix product in single precision a layer; passes
-/// are added up in double precision. Every row is a text alone: what a key is does not depend on
-/// the texts beside it.
+/// A pass has texts of about one length, filled up at their end, which no token before sees. It
+/// adds one matrix product in single precision a layer, over the texts' own tokens; passes are added
+/// up in double precision. Every row is a text alone: what a key is does not depend on the texts
+/// beside it.
 #[derive(Debug)]
 pub struct Collector<'a> {
     model: &'a Model,
@@ -20,8 +21,10 @@ pub struct Collector<'a> {
     /// `[inner, inner]` in float64 on the model's device, one a layer.
     sums: Vec<Tensor>,
     count: u64,
-    /// Rows of one length that wait for a pass.
+    /// Texts that wait for a pass.
     waiting: Vec<Vec<u32>>,
+    /// Their tokens.
+    waiting_tokens: usize,
 }
 
 impl<'a> Collector<'a> {
@@ -47,39 +50,41 @@ impl<'a> Collector<'a> {
             layers: layers.to_vec(),
             count: 0,
             waiting: Vec::new(),
+            waiting_tokens: 0,
         })
     }
 
-    /// Adds the keys at every token of a text that fits the model's context.
+    /// Adds the keys at every token of a text that fits the model's context. `passed` hears of the
+    /// tokens of each pass, and ends the work by false.
     ///
     /// # Errors
-    /// [`Error::Model`] for a text that is too long or has tokens that are none.
-    pub fn add(&mut self, ids: &[u32]) -> Result<(), Error> {
+    /// [`Error::Model`] for a text that is too long or has tokens that are none;
+    /// [`Error::Cancelled`].
+    pub fn add(&mut self, ids: &[u32], passed: impl FnMut(usize) -> bool) -> Result<(), Error> {
         if ids.is_empty() {
             return Ok(());
         }
         let _checked = self.model.ids(ids)?;
-        let fits = self.waiting.first().is_none_or(|row| {
-            row.len() == ids.len() && (self.waiting.len() + 1) * ids.len() <= BATCH_TOKENS
-        });
-        if !fits {
-            self.pass()?;
+        if self.waiting_tokens + ids.len() > WAITING_TOKENS {
+            self.passes(passed)?;
         }
         self.waiting.push(ids.to_vec());
+        self.waiting_tokens += ids.len();
         Ok(())
     }
 
     /// Keys added so far, those that wait included.
     pub fn count(&self) -> u64 {
-        self.count + self.waiting.iter().map(|row| row.len() as u64).sum::<u64>()
+        self.count + self.waiting_tokens as u64
     }
 
-    /// The sums, in the order of the layers.
+    /// The sums, in the order of the layers. `passed` as in [`Collector::add`].
     ///
     /// # Errors
-    /// [`Error::NotFinite`]; [`Error::Model`] and [`Error::Torch`] from the last pass.
-    pub fn finish(mut self) -> Result<Vec<Moment>, Error> {
-        self.pass()?;
+    /// [`Error::NotFinite`]; [`Error::Cancelled`]; [`Error::Model`] and [`Error::Torch`] from the
+    /// last passes.
+    pub fn finish(mut self, passed: impl FnMut(usize) -> bool) -> Result<Vec<Moment>, Error> {
+        self.passes(passed)?;
         let size = self.model.config().inner;
         let mut moments = Vec::with_capacity(self.layers.len());
         for (&layer, sum) in self.layers.iter().zip(&self.sums) {
@@ -95,39 +100,54 @@ impl<'a> Collector<'a> {
         Ok(moments)
     }
 
-    fn pass(&mut self) -> Result<(), Error> {
-        let rows = std::mem::take(&mut self.waiting);
-        let Some(last) = self.layers.iter().max() else {
-            return Ok(());
-        };
-        if rows.is_empty() {
-            return Ok(());
+    /// Runs what waits, texts of about one length together.
+    fn passes(&mut self, mut passed: impl FnMut(usize) -> bool) -> Result<(), Error> {
+        let mut rows = std::mem::take(&mut self.waiting);
+        self.waiting_tokens = 0;
+        rows.sort_by_key(|row| std::cmp::Reverse(row.len()));
+        for part in parted(&rows, Vec::len) {
+            let tokens = self.pass(part)?;
+            if !passed(tokens) {
+                return Err(Error::Cancelled);
+            }
         }
+        Ok(())
+    }
+
+    /// Runs texts, the longest first, in one pass, and gives how many tokens they have.
+    fn pass(&mut self, rows: &[Vec<u32>]) -> Result<usize, Error> {
+        let (Some(last), Some(longest)) = (self.layers.iter().max(), rows.first().map(Vec::len))
+        else {
+            return Ok(0);
+        };
         let _no_grad = tch::no_grad_guard();
-        let ids: Vec<Tensor> = rows
-            .iter()
-            .map(|row| self.model.ids(row))
-            .collect::<Result<_, _>>()?;
-        let mut x = self
-            .model
-            .add_positions(&self.model.embed(&Tensor::cat(&ids, 0)), 0);
+        let place = |(n, row): (usize, &Vec<u32>)| {
+            let first = (n * longest) as i64;
+            first..first + row.len() as i64
+        };
+        let own: Vec<i64> = rows.iter().enumerate().flat_map(place).collect();
+        let count = own.len();
+        let own = (count < rows.len() * longest)
+            .then(|| Tensor::from_slice(&own).to_device(self.model.device()));
+        let mut x = filled(self.model, rows.iter().map(Vec::as_slice))?;
         let mut hook = Keys {
             layers: &self.layers,
+            own: own.as_ref(),
             sums: &mut self.sums,
         };
         for layer in 0..=*last {
-            x = self
-                .model
-                .block(layer, &x, Pass::default(), &mut hook)
-                .hidden;
+            let step = self.model.block(layer, &x, Pass::default(), &mut hook);
+            x = step.hidden;
         }
-        self.count += rows.iter().map(|row| row.len() as u64).sum::<u64>();
-        Ok(())
+        self.count += count as u64;
+        Ok(count)
     }
 }
 
 struct Keys<'a> {
     layers: &'a [usize],
+    /// Which of a pass's tokens are the texts' own; none where all are.
+    own: Option<&'a Tensor>,
     sums: &'a mut [Tensor],
 }
 
@@ -139,7 +159,12 @@ impl Hook for Keys<'_> {
                 let keys = key
                     .to_kind(Kind::Float)
                     .reshape([size[0] * size[1], size[2]]);
-                *sum += keys.tr().matmul(&keys).to_kind(Kind::Double);
+                let keys = match self.own {
+                    Some(own) => keys.index_select(0, own),
+                    None => keys,
+                };
+                let channels = keys.tr().contiguous();
+                *sum += Products::linear(&channels, &channels).to_kind(Kind::Double);
             }
         }
     }
@@ -201,4 +226,72 @@ pub fn self_sample(
         texts.extend(drawn);
     }
     Ok(texts)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::Checkpoint;
+
+    fn model(family: &str) -> Model {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let checkpoint = Checkpoint::open(&folder.join(family)).unwrap();
+        Model::load(&checkpoint, Device::Cpu, Kind::Float).unwrap()
+    }
+
+    fn texts() -> Vec<Vec<u32>> {
+        let lengths = [3, 9, 1, 5, 9, 2, 7];
+        let text = |&length: &u32| (0..length).map(|n| 3 + (n * 7 + length) % 40).collect();
+        lengths.iter().map(text).collect()
+    }
+
+    #[test]
+    fn texts_in_one_pass_add_what_each_adds_alone() {
+        for family in ["llama", "gpt2", "gpt-neox-parallel"] {
+            let model = model(family);
+            let layers = [0, 1];
+            let mut together = Collector::new(&model, &layers).unwrap();
+            let mut passes = Vec::new();
+            let mut alone: Vec<Option<Moment>> = vec![None, None];
+            for text in texts() {
+                together.add(&text, |_| true).unwrap();
+                let mut one = Collector::new(&model, &layers).unwrap();
+                one.add(&text, |_| true).unwrap();
+                for (sum, found) in alone.iter_mut().zip(one.finish(|_| true).unwrap()) {
+                    match sum {
+                        Some(sum) => sum.add(&found).unwrap(),
+                        None => *sum = Some(found),
+                    }
+                }
+            }
+            assert_eq!(together.count(), 36);
+            let found = together.finish(|tokens| {
+                passes.push(tokens);
+                true
+            });
+            assert_eq!(passes, [36], "{family}");
+            for (found, alone) in found.unwrap().iter().zip(alone.into_iter().flatten()) {
+                assert_eq!(found.count(), alone.count());
+                let largest = alone
+                    .sum()
+                    .iter()
+                    .fold(0.0, |most: f64, x| most.max(x.abs()));
+                for (x, y) in found.sum().iter().zip(alone.sum()) {
+                    assert!((x - y).abs() <= 1e-6 * largest, "{family}: {x} against {y}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_hears_of_a_pass_may_end_the_work() {
+        let model = model("llama");
+        let mut collector = Collector::new(&model, &[0]).unwrap();
+        collector.add(&texts()[0], |_| true).unwrap();
+        let ended = collector.finish(|_| false);
+        assert!(matches!(ended, Err(Error::Cancelled)));
+    }
 }

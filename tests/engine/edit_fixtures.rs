@@ -136,10 +136,10 @@ fn collect(model: &Model, layers: &[usize], corpus: &[String], length: usize) ->
     let mut collector = Collector::new(model, layers).unwrap();
     for text in corpus {
         for piece in pieces(model, text, length).unwrap() {
-            collector.add(&piece).unwrap();
+            collector.add(&piece, |_| true).unwrap();
         }
     }
-    collector.finish().unwrap()
+    collector.finish(|_| true).unwrap()
 }
 
 /// Cosine above 0.999, as is asked, and the values themselves to a thousandth of the longest.

@@ -127,10 +127,10 @@ fn moments(model: &Model, expected: &Expected) -> Vec<Moment> {
     let mut collector = Collector::new(model, &expected.layers).unwrap();
     for text in &expected.corpus {
         for piece in pieces(model, text, expected.length).unwrap() {
-            collector.add(&piece).unwrap();
+            collector.add(&piece, |_| true).unwrap();
         }
     }
-    collector.finish().unwrap()
+    collector.finish(|_| true).unwrap()
 }
 
 /// What the facts share, on the model as it is.

@@ -41,28 +41,32 @@ impl Collection<'_> {
             .collect();
         let length = self.spec.length as usize;
         let mut collector = Collector::new(self.model, &layers)?;
+        let mut drawn = Vec::new();
         if asked.self_sample > 0 {
-            let drawn = self_sample(self.model, asked.self_sample, length, asked.seed, || {
+            drawn = self_sample(self.model, asked.self_sample, length, asked.seed, || {
                 sink.advance(1);
                 !sink.cancelled()
             })?;
-            for text in drawn {
-                collector.add(&text)?;
-            }
+        }
+        let is_drawn = !drawn.is_empty();
+        let mut passed = |tokens: usize| {
+            // Of texts that are drawn the drawing was counted.
+            sink.advance(if is_drawn { 0 } else { tokens as u64 });
+            !sink.cancelled()
+        };
+        for text in drawn {
+            collector.add(&text, &mut passed)?;
         }
         let documents = self.ready.documents.get(&unit).unwrap_or(&asked.documents);
         for document in documents {
             for piece in pieces(self.model, document, length)? {
-                if sink.cancelled() {
-                    return Err(Stopped::Cancelled);
-                }
-                sink.advance(piece.len() as u64);
-                collector.add(&piece)?;
+                collector.add(&piece, &mut passed)?;
             }
         }
+        let moments = collector.finish(&mut passed)?;
         let mut tokens = 0;
         let mut sums = Vec::with_capacity(layers.len());
-        for (&layer, moment) in layers.iter().zip(collector.finish()?) {
+        for (&layer, moment) in layers.iter().zip(moments) {
             let file = moment.to_npz().map_err(Stopped::transient)?;
             tokens = moment.count();
             sums.push(v1::stats_shard::Sum {
