@@ -50,13 +50,7 @@ fn link_libtorch() -> Result<(), Box<dyn Error>> {
     // The link .deps/libtorch is resolved: a program copied elsewhere outlives the checkout.
     let lib = fs::canonicalize(&lib)
         .map_err(|error| format!("no libtorch in {lib} ({error}): run deploy/setup.sh"))?;
-    println!("cargo:rerun-if-env-changed=PALIMPSEST_RPATH");
-    match env::var("PALIMPSEST_RPATH") {
-        // As deploy/wheel.sh asks. An RPATH and no RUNPATH: that one would come after
-        // LD_LIBRARY_PATH, which may name another libtorch.
-        Ok(path) => println!("cargo:rustc-link-arg=-Wl,-rpath,{path},--disable-new-dtags"),
-        Err(_) => println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display()),
-    }
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     if lib.join("libtorch_cuda.so").exists() {
         // Nothing calls into this library: it registers its kernels while it is loaded. Left to
         // --as-needed, the linker drops it and CUDA is reported as not available.

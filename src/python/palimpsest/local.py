@@ -32,7 +32,7 @@ def find_program() -> str:
     ``palimpsest`` in ``PATH``.
 
     Raises:
-        NoServer: there is none.
+        NoServer: there is none, or the package's cannot run with the torch that is here.
     """
     named = os.environ.get("PALIMPSEST_BINARY")
     if named:
@@ -40,11 +40,14 @@ def find_program() -> str:
             raise NoServer(f"PALIMPSEST_BINARY is {named!r}, which is no program")
         return named
     try:
-        packaged = importlib.import_module("palimpsest_server").BINARY
-        if os.access(packaged, os.X_OK):
-            return str(packaged)
-    except (ImportError, AttributeError):
+        packaged = importlib.import_module("palimpsest_server")
+    except ImportError:
         pass
+    else:
+        why = packaged.problem()
+        if why is not None:
+            raise NoServer(f"the program of palimpsest-lm-server cannot run here: {why}")
+        return str(packaged.BINARY)
     found = shutil.which("palimpsest")
     if found is None:
         raise NoServer(

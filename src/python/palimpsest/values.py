@@ -361,7 +361,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an edit of many facts would do: the answer to ``edit_many(validate_only=True)``."""
+    """What an edit of many facts would do: the answer to ``plan_many``."""
 
     method: str
     layers: tuple[int, ...]

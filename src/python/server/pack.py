@@ -1,7 +1,8 @@
 """Packs the program as a wheel: python pack.py PROGRAM VERSION FOLDER.
 
-The wheel is for every Python (it has no extension module) and for every Linux whose glibc is as new
-as the program needs, which is read from the program. The same program gives the same bytes.
+The wheel is for every Python (it has no extension module) and for every Linux of PLATFORM, which is
+checked: the program may ask for no newer symbols, for no library but those of that platform and of
+torch, and must look for torch's where pip puts them. The same program gives the same bytes.
 """
 
 import base64
@@ -17,6 +18,14 @@ NAME = "palimpsest_lm_server"
 #: The earliest time that a zip file can tell.
 WHEN = (1980, 1, 1, 0, 0, 0)
 
+PLATFORM = "manylinux_2_34_x86_64"
+#: The newest symbols that this platform has, and its libraries; and those of torch.
+SYMBOLS = {"GLIBC": (2, 34), "GLIBCXX": (3, 4, 29), "CXXABI": (1, 3, 13), "GCC": (7, 0, 0)}
+SYSTEM = {"libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2"}
+TORCH = {"libtorch.so", "libtorch_cpu.so", "libc10.so"}
+#: From site-packages/palimpsest_server/bin.
+RPATH = "$ORIGIN/../../torch/lib"
+
 METADATA = """\
 Metadata-Version: 2.4
 Name: palimpsest-lm-server
@@ -26,7 +35,7 @@ License-Expression: MIT OR Apache-2.0
 License-File: LICENSE-MIT
 License-File: LICENSE-APACHE
 Requires-Python: >=3.10
-Requires-Dist: torch (=={torch}.*)
+Requires-Dist: torch=={torch}.*
 Description-Content-Type: text/markdown
 
 The program of [palimpsest-lm](https://pypi.org/project/palimpsest-lm/): coordinator, worker and
@@ -37,13 +46,27 @@ command line. It runs on the libtorch of the package torch, and on GPUs where th
 """
 
 
-def needs(program: Path) -> tuple[int, int]:
-    """The newest glibc whose symbols a program uses."""
-    told = subprocess.run(
-        ["readelf", "--version-info", "--wide", program], capture_output=True, text=True, check=True
-    ).stdout
-    found = [(int(a), int(b)) for a, b in re.findall(r"GLIBC_(\d+)\.(\d+)", told)]
-    return max(found)
+def problems(program: Path) -> list[str]:
+    """Why a program would not run on the platform, with the torch that is installed beside it."""
+
+    def told(*options: str) -> str:
+        command = ["readelf", "--wide", *options, str(program)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    found: list[str] = []
+    for name, version in sorted(set(re.findall(r"Name: ([A-Z]+)_([0-9.]+)", told("-V")))):
+        newest = SYMBOLS.get(name)
+        if newest is None or tuple(map(int, version.split("."))) > newest:
+            found.append(f"it needs {name}_{version}, and {PLATFORM} has {newest}")
+    dynamic = told("-d")
+    for library in re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic):
+        if library not in SYSTEM | TORCH:
+            found.append(f"it needs {library}, which neither {PLATFORM} nor every torch has")
+    # By RPATH: by RUNPATH, libraries of LD_LIBRARY_PATH would go before it.
+    paths = re.findall(r"\((RPATH|RUNPATH)\).*\[(.*)\]", dynamic)
+    if paths != [("RPATH", RPATH)]:
+        found.append(f"it looks for torch by {paths}, in place of RPATH {RPATH}")
+    return found
 
 
 def main() -> None:
@@ -51,8 +74,10 @@ def main() -> None:
     init = (HERE / "palimpsest_server/__init__.py").read_text()
     torch = re.search(r'^TORCH = "(.*)"$', init, re.MULTILINE)
     assert torch is not None, "palimpsest_server says no version of torch"
-    major, minor = needs(program)
-    tag = f"py3-none-manylinux_{major}_{minor}_x86_64"
+    wrong = problems(program)
+    if wrong:
+        sys.exit(f"{program}: " + "; ".join(wrong))
+    tag = f"py3-none-{PLATFORM}"
     info = f"{NAME}-{version}.dist-info"
     files = {
         "palimpsest_server/__init__.py": init.encode(),

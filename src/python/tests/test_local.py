@@ -157,6 +157,14 @@ class Local(unittest.TestCase):
         with mock.patch.dict("sys.modules", {"palimpsest_server": None}):
             with self.assertRaisesRegex(pal.NoServer, r"palimpsest-lm\[server\]"):
                 pal.connect()
+        # The package's program is not started where its torch is missing: the loader would only name
+        # a library.
+        packaged = mock.Mock(problem=lambda: "it needs torch 2.13")
+        with mock.patch.dict("sys.modules", {"palimpsest_server": packaged}):
+            with self.assertRaisesRegex(pal.NoServer, "cannot run here: it needs torch 2.13"):
+                pal.connect()
+            packaged.problem, packaged.BINARY = lambda: None, Path("/of/the/package")
+            self.assertEqual(local.find_program(), "/of/the/package")
         os.environ["PALIMPSEST_BINARY"] = "/no/such"
         with self.assertRaisesRegex(pal.NoServer, "which is no program"):
             pal.connect()

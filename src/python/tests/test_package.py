@@ -23,6 +23,7 @@ from palimpsest.roles import ROLES, role_tokens
 from .site import ROOT
 
 PACKAGE = ROOT / "src/python"
+PROJECT = (PACKAGE / "pyproject.toml").read_text()
 
 
 class Package(unittest.TestCase):
@@ -43,6 +44,10 @@ class Package(unittest.TestCase):
         found = re.search(r'^version = "(.*)"', cargo, re.MULTILINE)
         assert found is not None
         self.assertEqual(pal.__version__, found[1])
+        # The extra brings the program of the same version.
+        server = re.search(r'^server = \["palimpsest-lm-server==(.*)"\]', PROJECT, re.MULTILINE)
+        assert server is not None
+        self.assertEqual(server[1], found[1])
 
     def test_every_reason_of_the_server_has_its_class(self) -> None:
         source = (ROOT / "src/api/status/mod.rs").read_text()
@@ -339,3 +344,44 @@ class Data(unittest.TestCase):
         self.assertEqual(grids[0].peak[1:3], (4, 1))
         self.assertFalse(grids[0].scores.flags.writeable)
         self.assertIsNone(pal.Averages.over([]))
+
+    def test_metrics_directions_and_kinds_are_averaged_apart(self) -> None:
+        def grid(**more: Any) -> pal.Grid:
+            message = wire.v1.Grid(
+                kind=2,
+                tokens=["a", "b"],
+                subject_end=1,
+                correct_prediction=True,
+                high=0.9,
+                low=0.1,
+                layers=2,
+                scores=[0.1, 0.5, 0.2, 0.3],
+                readings=[
+                    wire.v1.MetricReading(
+                        metric=wire.number("Metric", "kl"),
+                        clean=0.0,
+                        corrupted=2.0,
+                        scores=[2.0, 1.0, 1.5, 2.0],
+                    )
+                ],
+            )
+            message.MergeFrom(wire.v1.Grid(**more))
+            return pal.Grid.of(0, message)
+
+        noising = wire.number("Direction", "noising")
+        for other in (
+            grid().in_metric("kl"),
+            grid(direction=noising),
+            grid(kind=wire.number("Kind", "attn")),
+        ):
+            with self.assertRaisesRegex(ValueError, "average them apart"):
+                pal.Averages.over([grid(), other])
+        # KL falls as the answer comes back: what is restored is positive all the same.
+        made = pal.Averages.over([grid().in_metric("kl")])
+        assert made is not None
+        self.assertEqual((made.metric, made.total_effect.mean), ("kl", 2.0))
+        np.testing.assert_array_equal(made.effect[ROLES.index("last")], [0.5, 0.0])
+        back = pal.Averages.over([grid(direction=noising)])
+        assert back is not None
+        self.assertEqual(back.direction, "noising")
+        np.testing.assert_allclose(back.effect[ROLES.index("last")], [0.7, 0.6])

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import errors, local, wire
 from ..settings import Settings
-from ..values import JobSummary, ModelInfo, Status, Worker, last
+from ..values import JobKind, JobState, JobSummary, ModelInfo, Status, Worker, last
 from ..version import __version__
 from ..wire import v1
 from . import bridge, program
@@ -129,9 +129,9 @@ class AsyncClient:
     async def jobs(
         self,
         *,
-        state: str | Sequence[str] = (),
+        state: JobState | Sequence[JobState] = (),
         owner: str = "",
-        kind: str = "",
+        kind: JobKind | None = None,
         model: str = "",
         text: str = "",
         limit: int | None = 100,
@@ -149,7 +149,7 @@ class AsyncClient:
             request.states.extend(wire.number("JobState", it) for it in states)
             request.owner, request.text = owner, text
             request.model = f"models/{last(model)}" if model else ""
-            request.kind = wire.number("JobKind", kind or None)
+            request.kind = wire.number("JobKind", kind)
         found: list[JobSummary] = []
         async for message in self._transport.pages("JobService/ListJobs", request, "jobs"):
             it = JobSummary.of(message)

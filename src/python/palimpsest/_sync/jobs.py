@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from ..results import (
     Evaluated,
     Failure,
     Grid,
+    Kind,
     Measured,
     Metric,
     failure_of,
@@ -37,7 +39,7 @@ class Sweep(Job):
 
     def grids(
         self,
-        kind: str | None = None,
+        kind: Kind | None = None,
         relation: str | None = None,
         correct: bool | None = None,
         metric: Metric = "probability",
@@ -63,7 +65,7 @@ class Sweep(Job):
         return tuple(it for word in asked for it in METRICS if it == word) or ("probability",)
 
     def grid(
-        self, fact: int = 0, kind: str = "mlp", metric: Metric = "probability"
+        self, fact: int = 0, kind: Kind = "mlp", metric: Metric = "probability"
     ) -> Grid:
         """The grid of a fact, counted from 0, and a kind.
 
@@ -81,7 +83,7 @@ class Sweep(Job):
                 raise LookupError(f"fact {fact}, {kind}, failed: {it.failure.message}")
         raise LookupError(f"fact {fact}, {kind}, has no result")
 
-    def peaks(self, kind: str | None = None) -> list[Grid]:
+    def peaks(self, kind: Kind | None = None) -> list[Grid]:
         """Its grids without their scores, each with its peak: little, for sweeps of many facts.
         (A coordinator that does not know of peaks gives whole grids.)"""
         found = self._unit_results(kind=kind, peaks=True)
@@ -104,14 +106,18 @@ class Sweep(Job):
         return AveragesOfKinds(it for it in made if it is not None)
 
     def summary(
-        self, kinds: tuple[str, ...] = (), by: Literal["relation"] | None = None
+        self,
+        kinds: Sequence[Kind] = (),
+        by: Literal["relation"] | None = None,
+        relation: str | None = None,
     ) -> SweepSummary:
-        """The averages as the coordinator computes them, without a grid on the way.
+        """The averages as the coordinator computes them, without a grid on the way: of all kinds
+        or some; over all facts, by relation, or over those of one (``""``: those without).
 
         Raises:
             Error: the coordinator, or this package's contract, does not have it.
         """
-        request = v1.GetSweepSummaryRequest(name=self.name)
+        request = v1.GetSweepSummaryRequest(name=self.name, relation=relation)
         request.kinds.extend(wire.number("Kind", kind) for kind in kinds)
         request.by_relation = by == "relation"
         told = self._transport.call("JobService/GetSweepSummary", request)
@@ -173,7 +179,7 @@ class AveragesOfKinds(tuple[Averages, ...]):
     """Averages, one a kind and metric, or one a kind, metric and relation."""
 
     def of(
-        self, kind: str, relation: str | None = None, metric: Metric | None = None
+        self, kind: Kind, relation: str | None = None, metric: Metric | None = None
     ) -> Averages:
         """Those of a kind, in the first metric where none is named.
 
