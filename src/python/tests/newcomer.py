@@ -13,12 +13,11 @@ with pal.connect() as p:
     model = p.import_model(sys.argv[1], "newcomer")
     sweep = model.trace(PROMPT, subject=SUBJECT, samples=2, noise=0.3)
     print(sweep.grid(kind="mlp"))
+    layer = sweep.locate().layer
+    # Few tokens, for a first look: what is asked for without is ten a channel.
+    model.collect_statistics([layer], self_sample=4000)
     draft = model.edit(
-        "{} is located in the city of",
-        subject=SUBJECT,
-        target="Rome",
-        layer=sweep.locate().layer,
-        collect=True,
+        "{} is located in the city of", subject=SUBJECT, target="Rome", layer=layer
     )
     print(draft)
     version = draft.commit(why="a try")
