@@ -173,6 +173,8 @@ def _start(
             break
         line += piece
     if line.endswith(b"\n"):
+        # A child that is forked later may outlive this process: it holds no server.
+        os.register_at_fork(after_in_child=process.stdin.close)
         return process, line.decode().strip()
     process.stdin.close()
     process.stdout.close()

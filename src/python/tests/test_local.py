@@ -138,6 +138,17 @@ class Local(unittest.TestCase):
             self.assertNotIn(job.state, ("failed", "cancelled"))
             p.job(job.id).cancel()
 
+    def test_a_child_that_is_forked_holds_no_server(self) -> None:
+        with pal.connect() as p:
+            assert p._own is not None and p._own._process is not None
+            held = p._own._process.stdin
+            assert held is not None
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if held.closed else 1)
+            self.assertEqual(os.waitpid(child, 0)[1], 0)
+            self.assertFalse(held.closed)
+
     def test_a_store_of_its_own_has_a_server_of_its_own(self) -> None:
         async def act() -> None:
             async with pal.aconnect(store=self.folder / "one") as p:
