@@ -42,6 +42,7 @@ trap 'rm -rf "$room"' EXIT
 # The same bytes whenever it is made: no time of today goes in.
 export SOURCE_DATE_EPOCH=315532800
 umask 022
+PATH=$PATH:/usr/sbin:/sbin   # where chroot is, and what dpkg asks for
 
 # pack PROGRAM: the tarball and the package of it.
 pack() {
@@ -125,28 +126,28 @@ fi
 
 (cd "$dist" && sha256sum --check --quiet --strict SHA256SUMS)
 
-# within ROOT PROGRAM...: runs a program that sees nothing but that folder.
-within() {
-  local root=$1; shift
-  if [ "$(id -u)" = 0 ]; then
-    env -i HOME=/data PALIMPSEST__CLIENT__SERVER=http://127.0.0.1:17461 chroot "$root" "$@"
-  else
-    env -i HOME=/data PATH="$PATH" PALIMPSEST__CLIENT__SERVER=http://127.0.0.1:17461 \
-      unshare --map-root-user chroot "$root" "$@"
-  fi
-}
+# Roots that are seen by one program alone: for root, or in a namespace of one's own. "${within[@]}"
+# ROOT PROGRAM... runs a program that sees nothing but that folder, and in it random numbers.
+root_of=()
+[ "$(id -u)" = 0 ] || root_of=(unshare --map-root-user)
+# shellcheck disable=SC2016 # for the inner shell
+within=(env -i HOME=/data PATH="$PATH" PALIMPSEST__CLIENT__SERVER=http://127.0.0.1:17461
+  "${root_of[@]}" unshare --mount
+  sh -c 'for it in random urandom; do mount --bind "/dev/$it" "$0/dev/$it" || exit; done
+    exec chroot "$0" "$@"')
 
 # serves ROOT PROGRAM: a coordinator comes up in that root, answers, and ends on a signal.
 serves() {
   local root=$1 program=$2 coordinator answer
-  mkdir -p "$root/etc" "$root/tmp" "$root/data"
+  mkdir -p "$root/dev" "$root/etc" "$root/tmp" "$root/data"
+  : >"$root/dev/random"; : >"$root/dev/urandom"
   echo "127.0.0.1 localhost" >"$root/etc/hosts"
-  within "$root" "$program" --version
-  within "$root" "$program" serve --listen 127.0.0.1:17461 --store /data/store >"$root/said" 2>&1 &
+  "${within[@]}" "$root" "$program" --version
+  "${within[@]}" "$root" "$program" serve --listen 127.0.0.1:17461 --store /data/store >"$root/said" 2>&1 &
   coordinator=$!
   answer=
   for _ in $(seq 100); do
-    answer=$(within "$root" "$program" status 2>"$root/complained") && break
+    answer=$("${within[@]}" "$root" "$program" status 2>"$root/complained") && break
     kill -0 "$coordinator" 2>/dev/null || break
     sleep 0.1
   done
@@ -156,7 +157,7 @@ serves() {
   [ -d "$root/data/store" ] || die "the coordinator kept nothing in its store"
 }
 
-if [ "$(id -u)" = 0 ] || unshare --map-root-user true 2>/dev/null; then
+if "${root_of[@]}" unshare --mount true 2>/dev/null; then
   mkdir -p "$room/tarball"
   tar -C "$room/tarball" -xf "$tarball"
   serves "$room/tarball" "/$folder/palimpsest"
@@ -166,7 +167,7 @@ if [ "$(id -u)" = 0 ] || unshare --map-root-user true 2>/dev/null; then
   mkdir -p "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates" "$root/var/lib/dpkg/triggers"
   : >"$root/var/lib/dpkg/status"; : >"$root/var/lib/dpkg/available"
   # Its script runs outside of that root, where there is a shell.
-  pkg=(dpkg --root="$root" --force-not-root --force-script-chrootless --log=/dev/null)
+  pkg=("${root_of[@]}" dpkg --root="$root" --force-not-root --force-script-chrootless --log=/dev/null)
   "${pkg[@]}" --install "$package" >/dev/null
   serves "$root" /usr/bin/palimpsest
   "${pkg[@]}" --listfiles palimpsest | grep -q '/usr/share/man/man1/palimpsest.1.gz' ||
