@@ -32,6 +32,7 @@ die() { echo "release: $*" >&2; exit 1; }
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 about=$(sed -n 's/^description = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+summary=${about%%:*} summary=${summary#A }   # a package's has no article
 built=${CARGO_TARGET_DIR:-target}
 dist=$PWD/target/dist
 folder=palimpsest-$version-x86_64-linux
@@ -71,8 +72,9 @@ pack() {
   cp "$at/completions/palimpsest.bash" "$shared/bash-completion/completions/palimpsest"
   cp "$at/completions/palimpsest.zsh" "$shared/zsh/vendor-completions/_palimpsest"
   cp "$at/completions/palimpsest.fish" "$shared/fish/vendor_completions.d/"
-  { printf 'Palimpsest is under the MIT licence or the Apache License 2.0, as you like.\n\n'
-    cat LICENSE-MIT; printf '\n'; cat LICENSE-APACHE; } >"$shared/doc/palimpsest/copyright"
+  { printf 'Palimpsest is under the MIT licence or the Apache License 2.0, as you like.\n'
+    printf 'The latter is in /usr/share/common-licenses/Apache-2.0; the former:\n\n'
+    cat LICENSE-MIT; } >"$shared/doc/palimpsest/copyright"
   gzip -9 -n <README.md >"$shared/doc/palimpsest/README.md.gz"
   cat >"$deb/DEBIAN/control" <<CONTROL
 Package: palimpsest
@@ -82,7 +84,7 @@ Maintainer: The Palimpsest authors <palimpsest@localhost>
 Installed-Size: $(du -sk --apparent-size "$deb/usr" | cut -f 1)
 Section: science
 Priority: optional
-Description: ${about%%:*}
+Description: $summary
  Traces where a language model keeps a fact, rewrites it, and keeps every
  version, so that each edit can be taken back.
  .
