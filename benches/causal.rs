@@ -299,6 +299,8 @@ mod bench {
             tokens: encoding.ids.len(),
             before_subject: span.start,
             layers: model.config().layers,
+            heads: model.config().heads,
+            kv_heads: model.config().kv_heads,
             samples: settings.samples,
             window: settings.window,
         };
@@ -309,7 +311,7 @@ mod bench {
 
         settings.engine = Engine::Plain;
         let after = baselines(&settings)?;
-        let count = (shape.tokens * shape.layers) as f64;
+        let count = shape.cells() as f64;
         let [plain, published, same] =
             std::array::from_fn(|i| (before[i] + after[i]) / 2.0 * count);
 
@@ -520,12 +522,17 @@ mod bench {
         // In the last block all but the last token only have their keys and values made. The first
         // token of the subject is not computed in a hidden grid.
         let settled = usize::from(shape.kind == Kind::Hidden);
-        let spared = cells * (corrupted * (corrupted - 1) / 2 - settled.min(corrupted - 1));
+        let cells = cells * shape.kind.heads(shape.heads, shape.kv_heads);
+        let (places, others) = match shape.kind.is_over_tokens() {
+            true => (1, corrupted - 1),
+            false => (corrupted, corrupted * (corrupted - 1) / 2),
+        };
+        let spared = cells * (others - settled.min(corrupted - 1));
         let runs = match shape.kind.is_windowed() {
             false => shape.samples + 1,
             true => 2 * shape.samples + 1,
         };
-        let vocabulary = shape.samples * cells * corrupted + shape.samples + 1;
+        let vocabulary = shape.samples * cells * places + shape.samples + 1;
         (shape.passes() as f64 + (runs * shape.tokens * shape.layers) as f64) * weights
             - (spared * shape.samples) as f64 * (weights - keys)
             + vocabulary as f64 * (config.width * config.vocab) as f64

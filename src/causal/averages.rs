@@ -31,10 +31,12 @@ pub enum Role {
     Further,
     /// Token `T - 1`.
     Last,
+    /// All tokens at once, in grids whose cells restore them so: their only role.
+    Every,
 }
 
 impl Role {
-    /// All roles, in the order of a prompt.
+    /// The roles of single tokens, in the order of a prompt.
     pub const ALL: [Role; 6] = [
         Role::FirstSubject,
         Role::MiddleSubject,
@@ -43,6 +45,14 @@ impl Role {
         Role::Further,
         Role::Last,
     ];
+
+    /// The roles that grids of `kind` tell apart.
+    pub fn of_kind(kind: Kind) -> &'static [Role] {
+        match kind.is_over_tokens() {
+            true => &[Role::Every],
+            false => &Self::ALL,
+        }
+    }
 
     /// What a token is to the subject of `grid`: of more than one role the subject's last token
     /// before its first, and both before what the token is to the prompt.
@@ -59,7 +69,7 @@ impl Role {
         roles.find(|role| role.tokens(grid).contains(&token))
     }
 
-    /// The tokens of `grid` that have this role.
+    /// The tokens of `grid` that have this role; of [`Role::Every`] token 0, in the place of all.
     pub fn tokens(self, grid: &Grid) -> std::ops::Range<usize> {
         let (b, e, tokens) = (grid.subject.start, grid.subject.end, grid.tokens.len());
         match self {
@@ -69,6 +79,7 @@ impl Role {
             Role::FirstSubsequent => e..tokens.min(e + 1),
             Role::Further => e + 1..(tokens - 1).max(e + 1),
             Role::Last => tokens - 1..tokens,
+            Role::Every => 0..1,
         }
     }
 }
@@ -82,6 +93,7 @@ impl fmt::Display for Role {
             Role::FirstSubsequent => "first subsequent token",
             Role::Further => "further tokens",
             Role::Last => "last token",
+            Role::Every => "every token",
         })
     }
 }
@@ -149,6 +161,8 @@ pub struct Site {
     pub role: Role,
     /// The restored layer, or the middle of the restored window.
     pub layer: usize,
+    /// The restored head, where heads are told apart.
+    pub head: Option<usize>,
     /// The average indirect effect, a difference of the metric.
     pub effect: Mean,
 }
@@ -170,6 +184,9 @@ pub struct Averages {
     pub direction: Direction,
     /// Blocks of the model.
     pub layers: usize,
+    /// Cells of a layer: [`Grid::heads`].
+    #[serde(default = "one")]
+    pub heads: usize,
     /// Facts that were answered otherwise than expected, or had nothing to be corrupted with, and
     /// so not taken in.
     pub wrong: u64,
@@ -179,8 +196,9 @@ pub struct Averages {
     pub low: Mean,
     /// ATE: the average of [`Grid::total_effect`], one row a fact.
     pub total_effect: Mean,
-    /// AIE: the average of [`Grid::effect`], `[role][layer]` in the order of [`Role::ALL`], one row
-    /// a token.
+    /// AIE: the average of [`Grid::effect`], `[role][layer]` in the order of [`Role::of_kind`], one
+    /// row a token; of one head after another, `[role][head * layers + layer]`, where they are told
+    /// apart.
     pub indirect_effect: Vec<Vec<Mean>>,
     /// The average of the effects' shares of their fact's total effect, likewise, over the facts
     /// that have them ([`Grid::share`]).
@@ -191,21 +209,28 @@ pub struct Averages {
     pub without_share: u64,
 }
 
+fn one() -> usize {
+    1
+}
+
 impl Averages {
     /// Averages over no facts yet, for grids like `grid`.
     fn like(grid: &Grid) -> Self {
+        let none = vec![Mean::default(); grid.heads * grid.layers];
+        let none = vec![none; Role::of_kind(grid.kind).len()];
         Self {
             kind: grid.kind,
             severed: grid.severed,
             metric: grid.metric,
             direction: grid.direction,
             layers: grid.layers,
+            heads: grid.heads,
             wrong: 0,
             high: Mean::default(),
             low: Mean::default(),
             total_effect: Mean::default(),
-            indirect_effect: vec![vec![Mean::default(); grid.layers]; Role::ALL.len()],
-            share: vec![vec![Mean::default(); grid.layers]; Role::ALL.len()],
+            indirect_effect: none.clone(),
+            share: none,
             without_share: 0,
         }
     }
@@ -260,12 +285,18 @@ impl Averages {
                 expected: expected.measure(),
             });
         }
-        if grid.layers != self.layers {
-            return Err(Error::Layers {
-                prompt: grid.fact.prompt.clone(),
-                found: grid.layers,
-                expected: self.layers,
-            });
+        for (what, found, expected) in [
+            ("layers", grid.layers, self.layers),
+            ("heads a layer", grid.heads, self.heads),
+        ] {
+            if found != expected {
+                return Err(Error::Layers {
+                    prompt: grid.fact.prompt.clone(),
+                    what,
+                    found,
+                    expected,
+                });
+            }
         }
         let (true, Some(low), Some(total)) = (grid.traced(), grid.low, grid.total_effect()) else {
             self.wrong += 1;
@@ -276,7 +307,7 @@ impl Averages {
         self.total_effect.add(total);
         self.without_share += u64::from(grid.share(total).is_none());
         let means = self.indirect_effect.iter_mut().zip(&mut self.share);
-        for (role, (effects, shares)) in Role::ALL.iter().zip(means) {
+        for (role, (effects, shares)) in Role::of_kind(self.kind).iter().zip(means) {
             for token in role.tokens(grid) {
                 let row = grid.row(token).unwrap_or_default();
                 let row = row.iter().filter_map(|&score| grid.effect(score));
@@ -291,20 +322,39 @@ impl Averages {
         Ok(())
     }
 
-    /// AIE of `role`, one a layer.
-    pub fn role(&self, role: Role) -> &[Mean] {
-        &self.indirect_effect[role as usize]
+    /// The roles that are told apart.
+    pub fn roles(&self) -> &'static [Role] {
+        Role::of_kind(self.kind)
     }
 
-    /// The layer where the effect of `role` is highest, the first one of equals; [`None`] for a
-    /// role that no token had.
+    /// AIE of `role`, one a layer, of one head after another where they are told apart; nothing for
+    /// a role that is not told apart.
+    pub fn role(&self, role: Role) -> &[Mean] {
+        Self::of(&self.indirect_effect, self.kind, role)
+    }
+
+    /// The shares of the total effect, likewise.
+    pub fn shares(&self, role: Role) -> &[Mean] {
+        Self::of(&self.share, self.kind, role)
+    }
+
+    fn of(means: &[Vec<Mean>], kind: Kind, role: Role) -> &[Mean] {
+        let mut roles = Role::of_kind(kind).iter().zip(means);
+        roles
+            .find(|(told, _)| **told == role)
+            .map_or(&[], |(_, means)| means)
+    }
+
+    /// The layer where the effect of `role` is highest, and the head, the first one of equals;
+    /// [`None`] for a role that no token had.
     pub fn peak(&self, role: Role) -> Option<Site> {
         let mut best: Option<Site> = None;
-        for (layer, &effect) in self.role(role).iter().enumerate() {
+        for (at, &effect) in self.role(role).iter().enumerate() {
             if effect.rows > 0 && best.is_none_or(|best| effect.mean > best.effect.mean) {
                 best = Some(Site {
                     role,
-                    layer,
+                    layer: at % self.layers,
+                    head: (self.kind.is_of_heads()).then_some(at / self.layers),
                     effect,
                 });
             }
@@ -312,10 +362,16 @@ impl Averages {
         best
     }
 
-    /// Where the effect peaks: the layer and role with the highest average indirect effect, the
-    /// first one of equals. [`None`] when no fact was taken in.
+    /// The share of the total effect at a site.
+    pub fn share_at(&self, site: &Site) -> Option<&Mean> {
+        let at = site.head.unwrap_or_default() * self.layers + site.layer;
+        self.shares(site.role).get(at)
+    }
+
+    /// Where the effect peaks: the layer, head and role with the highest average indirect effect,
+    /// the first one of equals. [`None`] when no fact was taken in.
     pub fn locate(&self) -> Option<Site> {
-        let peaks = Role::ALL.into_iter().filter_map(|role| self.peak(role));
+        let peaks = self.roles().iter().filter_map(|&role| self.peak(role));
         peaks.reduce(|best, next| {
             if next.effect.mean > best.effect.mean {
                 next
@@ -335,13 +391,14 @@ impl Averages {
         }
     }
 
-    /// The layers around `site` whose mean effect lies in its 95 % interval: what the facts cannot
-    /// tell from the peak. The site's layer alone when it has no interval.
+    /// The layers around `site`, of its head, whose mean effect lies in its 95 % interval: what the
+    /// facts cannot tell from the peak. The site's layer alone when it has no interval.
     pub fn plateau(&self, site: &Site) -> RangeInclusive<usize> {
         let Some((from, _)) = site.effect.interval() else {
             return site.layer..=site.layer;
         };
-        let effects = self.role(site.role);
+        let of_head = site.head.unwrap_or_default() * self.layers;
+        let effects = &self.role(site.role)[of_head..of_head + self.layers];
         let like = |effect: &&Mean| effect.mean >= from;
         let below = effects[..site.layer].iter().rev().take_while(like).count();
         let above = effects[site.layer + 1..].iter().take_while(like).count();
@@ -436,6 +493,51 @@ mod tests {
         assert_eq!(averages.edit_site(), None);
         assert_eq!(averages.peak(Role::FirstSubject).unwrap().layer, 1);
         assert_eq!(averages.peak(Role::MiddleSubject), None);
+    }
+
+    #[test]
+    fn heads_are_averaged_apart_by_role_or_over_every_token() {
+        let rows: [&[f64]; 2] = [&[0.1, 0.2, 0.3, 0.4], &[0.5, 0.6, 0.9, 0.8]];
+        let by_token = Grid {
+            kind: Kind::Head,
+            layers: 2,
+            heads: 2,
+            ..grid(0..1, 0.9, 0.1, &rows)
+        };
+        let averages = Averages::over([&by_token]).unwrap().unwrap();
+        let site = averages.locate().unwrap();
+        assert_eq!(
+            (site.role, site.head, site.layer),
+            (Role::FirstSubsequent, Some(1), 0)
+        );
+        let of_subject = averages.peak(Role::LastSubject).unwrap();
+        assert_eq!((of_subject.head, of_subject.layer), (Some(1), 1));
+        assert_eq!(averages.plateau(&site), 0..=0);
+        assert_eq!(averages.edit_site(), None);
+        assert!((averages.share_at(&site).unwrap().mean - 1.0).abs() < 1e-12);
+        assert!(averages.role(Role::Every).is_empty());
+        let over_all = Grid {
+            kind: Kind::HeadAll,
+            heads: 4,
+            ..by_token.clone()
+        };
+        let averages = Averages::over([&over_all, &over_all]).unwrap().unwrap();
+        let site = averages.locate().unwrap();
+        assert_eq!((site.role, site.head), (Role::Every, Some(3)));
+        assert_eq!(site.effect.rows, 2);
+        let fewer = Grid {
+            heads: 2,
+            ..over_all
+        };
+        let error = Averages::over([&by_token, &fewer]).unwrap_err().to_string();
+        assert!(error.contains("is a head_all grid"), "{error}");
+        let fewer = Grid {
+            kind: Kind::Head,
+            heads: 1,
+            ..by_token.clone()
+        };
+        let error = Averages::over([&by_token, &fewer]).unwrap_err().to_string();
+        assert!(error.contains("has 1 heads a layer"), "{error}");
     }
 
     #[test]

@@ -26,6 +26,29 @@ pub enum Error {
         /// What they have.
         instead: &'static str,
     },
+    /// A grid of heads that is larger than a result may be.
+    #[error(
+        "kinds = {kind}: {tokens} tokens, {heads} heads a layer and {layers} layers in {metrics} metric(s) are {numbers} numbers, \
+         and a result has {most} at most: use {instead}, fewer metrics or a shorter prompt"
+    )]
+    TooManyCells {
+        /// The kind.
+        kind: String,
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Heads of a layer.
+        heads: usize,
+        /// Layers of the model.
+        layers: usize,
+        /// Metrics that are read.
+        metrics: usize,
+        /// Numbers of the grid.
+        numbers: usize,
+        /// The most that a result has.
+        most: usize,
+        /// The kind over all tokens.
+        instead: String,
+    },
     /// A severed path that does not exist.
     #[error("unknown severed path `{text}`: use mlp or attn")]
     Severed {
@@ -200,14 +223,16 @@ pub enum Error {
     },
     /// Results that cannot be averaged together.
     #[error(
-        "fact `{prompt}` has {found} layers, the facts before it {expected}: average the grids of one model"
+        "fact `{prompt}` has {found} {what}, the facts before it {expected}: average the grids of one model"
     )]
     Layers {
         /// The fact.
         prompt: String,
-        /// Its layers.
+        /// What is counted.
+        what: &'static str,
+        /// How many it has.
         found: usize,
-        /// The layers of the others.
+        /// How many the others have.
         expected: usize,
     },
     /// Results of different kinds that cannot be averaged together.

@@ -14,7 +14,6 @@ use std::ops::Range;
 
 use tch::{Device, Tensor};
 
-use super::kind::Kind;
 use super::memory::{Budget, Failure, Piece};
 use super::noise::Noise;
 use super::rows::means;
@@ -33,10 +32,11 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
     let count = task.readout.count();
     if task.noise.is_some_and(Noise::is_none) {
         // The corrupted run is the clean one, and so is every run with something restored.
-        task.progress.add(task.measures.len() * tokens * layers);
+        let cells = task.measures.iter().map(|it| it.cells(tokens, layers));
+        task.progress.add(cells.clone().sum());
         return Ok(Scores {
             base: task.source.clone(),
-            grids: vec![task.source.repeat(tokens * layers); task.measures.len()],
+            grids: cells.map(|cells| task.source.repeat(cells)).collect(),
         });
     }
     let budget = &Budget::new(settings.memory_bytes);
@@ -52,8 +52,13 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
     };
     let mut grids = Vec::new();
     for measure in task.measures {
-        let mut scores = Vec::with_capacity(tokens * layers * count);
-        for token in 0..tokens {
+        let mut scores = Vec::with_capacity(measure.cells(tokens, layers) * count);
+        let places = match measure.kind.is_over_tokens() {
+            // The tokens before are the same in both runs.
+            true => task.first..task.first + 1,
+            false => 0..tokens,
+        };
+        for token in places {
             let row = match (&second, measure.severed) {
                 (Some((embeddings, second)), Some(severed)) if token >= task.first => {
                     let frozen = (severed, run.of(severed));
@@ -83,7 +88,7 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
                             .iter()
                             .map(|hidden| hidden.narrow(1, token as i64, rest as i64))
                             .collect(),
-                        settled: !measure.kind.is_windowed()
+                        settled: measure.kind.is_residual()
                             && severed.is_none()
                             && token == task.first,
                         values: means(&run.values, count),
@@ -92,7 +97,7 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
                 }
             };
             scores.extend(row);
-            task.progress.add(layers);
+            task.progress.add(measure.heads * layers);
         }
         grids.push(scores);
     }
@@ -121,7 +126,8 @@ struct Baseline<'a> {
     values: Vec<f64>,
 }
 
-/// The metrics of one token's cells, layer by layer.
+/// The metrics of one token's cells, layer by layer of one head after another; of all tokens from
+/// this one on where they are restored at once.
 fn row(
     task: &Task<'_>,
     source: &Source,
@@ -132,7 +138,7 @@ fn row(
 ) -> Result<Vec<f64>, Failure> {
     let (tokens, layers, samples) = (task.prompt.len(), task.layers(), task.rows());
     let count = task.readout.count();
-    let mut scores = baseline.values.repeat(layers);
+    let mut scores = baseline.values.repeat(measure.heads * layers);
     let mut fill = |columns: &Range<usize>, values: &[f64]| {
         for cell in scores[columns.start * count..columns.end * count].chunks_mut(count) {
             cell.copy_from_slice(values);
@@ -146,19 +152,20 @@ fn row(
         fill(&(0..layers), &task.source);
         return Ok(scores);
     }
-    let mut windows = windows(measure.kind, layers, task.settings.window);
+    let width = task.settings.window;
+    let mut windows = windows(measure.kind, layers, measure.heads, width);
     windows.retain(|window| {
-        // The input of the last block reaches the last token's attention.
-        if window.layers.start + 1 < layers || measure.kind == Kind::ResidPre {
+        // What the last token's attention sees matters in the last block too.
+        if window.layers.start + 1 < layers || measure.kind.is_seen_behind() {
             return true;
         }
-        if last && !measure.kind.is_windowed() {
+        if last && measure.kind.is_residual() {
             // All that the answer is read from is the source's.
             fill(&window.columns, &task.source);
             return false;
         }
         // In the last block a token only changes itself, and the answer is read at the last one.
-        last
+        last || measure.kind.is_over_tokens()
     });
     let mut found = vec![0.0; windows.len() * samples * count];
     let all = Piece {
@@ -205,15 +212,18 @@ fn run(
     let behind = task.prompt.len() as i64 - at - 1;
     let count = samples.len() as i64;
     let entries = entries(measure.kind, windows);
-    // A cell's rows, with its token's state restored where that is not settled.
+    // A cell's rows, with its tokens' states restored where they are not settled.
     let entering = |restored: &Tensor, run: &Tensor| {
         let rest = part(run, samples).narrow(1, 1, behind);
         if baseline.settled {
             return rest;
         }
-        let width = task.model.config().width as i64;
-        let restored = restored.expand([count, 1, width], false);
-        Tensor::cat(&[restored, rest], 1)
+        let size = restored.size();
+        let restored = restored.expand([count, size[1], size[2]], false);
+        match size[1] {
+            1 => Tensor::cat(&[restored, rest], 1),
+            _ => restored,
+        }
     };
     let mut batches = Batches {
         rows: count,
@@ -274,12 +284,26 @@ fn run(
             let step = task.model.block(layer, &batch.joined(), pass, &mut hold);
             batch.states = vec![step.hidden];
         }
-        for (window, entry) in entries.iter().enumerate() {
-            if *entry == Entry::Behind(layer) {
-                let run = baseline.run;
-                let restored = run.restored(source, measure.kind, layer, at, samples);
-                batches.admit(window, entering(&restored, &baseline.hidden[layer]));
+        let behind_it = (0..windows.len()).filter(|&it| entries[it] == Entry::Behind(layer));
+        let behind_it: Vec<usize> = behind_it.collect();
+        if behind_it.is_empty() {
+            continue;
+        }
+        let heads = behind_it.iter().filter_map(|&it| windows[it].head);
+        let heads: Vec<usize> = heads.collect();
+        let span = match measure.kind.is_over_tokens() || measure.kind.is_seen_behind() {
+            true => at..at + behind + 1,
+            false => at..at + 1,
+        };
+        let site = (measure.kind, layer);
+        let run = baseline.run;
+        let restored = run.restored(task.model, source, site, &heads, span, samples);
+        for (window, restored) in behind_it.into_iter().zip(&restored) {
+            let mut rows = entering(restored, &baseline.hidden[layer]);
+            if layer + 1 == layers {
+                rows = rows.narrow(1, -1, 1); // as the others come out of it
             }
+            batches.admit(window, rows);
         }
     }
     let mut inside = Vec::new();

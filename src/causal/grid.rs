@@ -36,8 +36,19 @@ pub struct Reading {
     pub high: f64,
     /// Its mean over the corrupted rows.
     pub low: f64,
-    /// Its mean over the rows of each cell, `[tokens, layers]` row-major.
+    /// Its mean over the rows of each cell, as [`Grid::scores`].
     pub scores: Vec<f64>,
+}
+
+/// A place in a grid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cell {
+    /// The restored token; none where all are restored at once.
+    pub token: Option<usize>,
+    /// The restored head, where heads are told apart.
+    pub head: Option<usize>,
+    /// The restored layer, or the middle of the restored window.
+    pub layer: usize,
 }
 
 /// How far each state of the corrupted run brings the answer back when it is restored; or, in the
@@ -71,6 +82,10 @@ pub struct Grid {
     pub seed: u32,
     /// Blocks of the model.
     pub layers: usize,
+    /// Cells of a layer, at each token or over them all: its heads where they are told apart, else
+    /// 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub heads: usize,
     /// The prompt as the model reads it.
     pub tokens: Vec<Token>,
     /// The subject's tokens `[b, e)`.
@@ -93,7 +108,8 @@ pub struct Grid {
     pub high: f64,
     /// Its mean over the corrupted rows.
     pub low: Option<f64>,
-    /// Its mean over the rows of each cell, `[tokens, layers]` row-major.
+    /// Its mean over the rows of each cell, `[tokens, layers]` row-major; of heads `[tokens, heads,
+    /// layers]`, or over all tokens `[heads, layers]`.
     pub scores: Vec<f64>,
     /// The other metrics that were asked for, of the same cells.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -102,6 +118,14 @@ pub struct Grid {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(count: &usize) -> bool {
+    *count == 1
 }
 
 impl Grid {
@@ -161,19 +185,31 @@ impl Grid {
         (total.abs() >= self.metric.least_total_effect()).then(|| effect / total)
     }
 
-    /// The score of restoring `layer` at `token`; [`None`] outside the grid or when nothing was
-    /// traced.
+    /// The score of restoring `layer` at `token`; [`None`] outside the grid, when nothing was
+    /// traced, and where heads are told apart.
     pub fn score(&self, token: usize, layer: usize) -> Option<f64> {
-        if layer >= self.layers {
-            return None;
+        match self.kind.is_of_heads() {
+            true => None,
+            false => self.head_score(token, 0, layer),
         }
-        self.scores.get(token * self.layers + layer).copied()
     }
 
-    /// The scores of one token, one a layer; [`None`] outside the grid or when nothing was traced.
+    /// The score of restoring one head of `layer` at `token`, or over all tokens, whose place is that
+    /// of token 0; [`None`] outside the grid or when nothing was traced.
+    pub fn head_score(&self, token: usize, head: usize, layer: usize) -> Option<f64> {
+        if layer >= self.layers || head >= self.heads {
+            return None;
+        }
+        let row = token * self.heads + head;
+        self.scores.get(row * self.layers + layer).copied()
+    }
+
+    /// The scores of one token, one a layer, of one head after another where they are told apart;
+    /// those of token 0 where all tokens are restored at once. [`None`] outside the grid or when
+    /// nothing was traced.
     pub fn row(&self, token: usize) -> Option<&[f64]> {
-        self.scores
-            .get(token * self.layers..(token + 1) * self.layers)
+        let width = self.heads * self.layers;
+        self.scores.get(token * width..(token + 1) * width)
     }
 
     /// `high - low`: how much of the answer the corruption takes away; `low - high` in a metric
@@ -182,15 +218,35 @@ impl Grid {
         self.low.map(|low| self.metric.sign() * (self.high - low))
     }
 
-    /// The cell with the highest effect, `(token, layer, score)`: the first one of equals.
-    pub fn peak(&self) -> Option<(usize, usize, f64)> {
+    /// The sizes of the scores, outermost first.
+    pub fn shape(&self) -> Vec<usize> {
+        let tokens = (!self.kind.is_over_tokens()).then_some(self.tokens.len());
+        let heads = self.kind.is_of_heads().then_some(self.heads);
+        tokens
+            .into_iter()
+            .chain(heads)
+            .chain([self.layers])
+            .collect()
+    }
+
+    /// The cell with the highest effect, the first one of equals, and its score.
+    pub fn peak(&self) -> Option<(Cell, f64)> {
         let (mut best, order): (Option<(usize, f64)>, f64) = (None, self.order());
         for (cell, &score) in self.scores.iter().enumerate() {
             if best.is_none_or(|(_, highest)| order * score > order * highest) {
                 best = Some((cell, score));
             }
         }
-        best.map(|(cell, score)| (cell / self.layers, cell % self.layers, score))
+        let (of_heads, over_tokens) = (self.kind.is_of_heads(), self.kind.is_over_tokens());
+        best.map(|(at, score)| {
+            let (row, layer) = (at / self.layers, at % self.layers);
+            let cell = Cell {
+                token: (!over_tokens).then_some(row / self.heads),
+                head: of_heads.then_some(row % self.heads),
+                layer,
+            };
+            (cell, score)
+        })
     }
 
     /// Kind, severed path, metric and direction, as messages name them: `mlp`,
@@ -231,6 +287,7 @@ pub(crate) mod tests {
             samples: 10,
             seed: 1,
             layers: scores[0].len(),
+            heads: 1,
             tokens: (0..scores.len() as u32)
                 .map(|id| Token {
                     id,
@@ -260,8 +317,51 @@ pub(crate) mod tests {
         assert_eq!(grid.score(0, 2), None);
         assert_eq!(grid.score(3, 0), None);
         assert_eq!(grid.row(2), Some([0.7, 0.5].as_slice()));
-        assert_eq!(grid.peak(), Some((1, 1, 0.7)));
+        assert_eq!(grid.peak(), Some((at(1, 1), 0.7)));
         assert_eq!(grid.total_effect(), Some(0.9 - 0.1));
+    }
+
+    fn at(token: usize, layer: usize) -> Cell {
+        Cell {
+            token: Some(token),
+            head: None,
+            layer,
+        }
+    }
+
+    #[test]
+    fn cells_of_heads_are_addressed_by_their_head_too() {
+        let rows: [&[f64]; 2] = [&[0.1, 0.2, 0.3, 0.4], &[0.5, 0.6, 0.9, 0.8]];
+        let by_token = Grid {
+            kind: Kind::Head,
+            layers: 2,
+            heads: 2,
+            ..grid(0..1, 0.9, 0.1, &rows)
+        };
+        assert_eq!(by_token.head_score(1, 1, 0), Some(0.9));
+        assert_eq!(by_token.head_score(1, 2, 0), None);
+        assert_eq!(by_token.score(1, 0), None);
+        assert_eq!(by_token.row(1), Some(rows[1]));
+        let highest = Cell {
+            token: Some(1),
+            head: Some(1),
+            layer: 0,
+        };
+        assert_eq!(by_token.peak(), Some((highest, 0.9)));
+        let text = serde_json::to_string(&by_token).unwrap();
+        assert_eq!(serde_json::from_str::<Grid>(&text).unwrap(), by_token);
+        let over_all = Grid {
+            kind: Kind::HeadAll,
+            heads: 4,
+            ..by_token
+        };
+        let highest = Cell {
+            token: None,
+            head: Some(3),
+            layer: 0,
+        };
+        assert_eq!(over_all.peak(), Some((highest, 0.9)));
+        assert_eq!(over_all.row(0).map(<[f64]>::len), Some(8));
     }
 
     #[test]
@@ -280,13 +380,13 @@ pub(crate) mod tests {
         };
         let kl = whole.in_metric(Metric::Kl).unwrap();
         assert_eq!(kl.total_effect(), Some(2.0));
-        assert_eq!(kl.peak(), Some((0, 1, 0.5)));
+        assert_eq!(kl.peak(), Some((at(0, 1), 0.5)));
         assert_eq!(kl.effect(0.5), Some(1.5));
         let noising = Grid {
             direction: Direction::Noising,
             ..kl
         };
-        assert_eq!(noising.peak(), Some((1, 1, 3.0)));
+        assert_eq!(noising.peak(), Some((at(1, 1), 3.0)));
         assert_eq!(noising.effect(3.0), Some(3.0));
         assert!(whole.in_metric(Metric::Rank).is_none());
     }

@@ -23,16 +23,61 @@ pub enum Kind {
     /// The residual stream between a block's attention and its MLP, in families that add the two
     /// one after the other.
     ResidMid,
+    /// What one attention head gives, its weighted sum of values before the output projection.
+    Head,
+    /// The same at every token at once.
+    HeadAll,
+    /// The query of one attention head, after rotary: how its token is spread over those before.
+    HeadQ,
+    /// The same at every token at once.
+    HeadQAll,
+    /// The key of one key-value head, after rotary: which all tokens behind see.
+    HeadK,
+    /// The same at every token at once.
+    HeadKAll,
+    /// The value of one key-value head: which all tokens behind see.
+    HeadV,
+    /// The same at every token at once.
+    HeadVAll,
+    /// The pattern of one attention head, behind the softmax, of one token to all before it.
+    HeadPattern,
+    /// The same of every token at once.
+    HeadPatternAll,
+}
+
+/// A part of an attention head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Its sum of values, weighted by its pattern, before the output projection.
+    Output,
+    /// Its query.
+    Query,
+    /// The key that it shares with the heads of its group.
+    Key,
+    /// Their value.
+    Value,
+    /// Its pattern.
+    Pattern,
 }
 
 impl Kind {
     /// All kinds, in the order in which results list them.
-    pub const ALL: [Kind; 5] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Hidden,
         Kind::Mlp,
         Kind::Attn,
         Kind::ResidPre,
         Kind::ResidMid,
+        Kind::Head,
+        Kind::HeadAll,
+        Kind::HeadQ,
+        Kind::HeadQAll,
+        Kind::HeadK,
+        Kind::HeadKAll,
+        Kind::HeadV,
+        Kind::HeadVAll,
+        Kind::HeadPattern,
+        Kind::HeadPatternAll,
     ];
     /// Those of the paper, which are traced where none are named.
     pub const PUBLISHED: [Kind; 3] = [Kind::Hidden, Kind::Mlp, Kind::Attn];
@@ -40,6 +85,51 @@ impl Kind {
     /// Whether it is restored over a window of layers.
     pub fn is_windowed(self) -> bool {
         matches!(self, Kind::Mlp | Kind::Attn)
+    }
+
+    /// Whether it is the whole residual stream of a token, from which alone all that comes after at
+    /// that token follows.
+    pub fn is_residual(self) -> bool {
+        matches!(self, Kind::Hidden | Kind::ResidPre | Kind::ResidMid)
+    }
+
+    /// The part of a head that a cell restores, and the kind that restores it at every token;
+    /// [`None`] where a cell is of a whole layer.
+    pub fn of_head(self) -> Option<(Part, Kind)> {
+        match self {
+            Kind::Hidden | Kind::Mlp | Kind::Attn | Kind::ResidPre | Kind::ResidMid => None,
+            Kind::Head | Kind::HeadAll => Some((Part::Output, Kind::HeadAll)),
+            Kind::HeadQ | Kind::HeadQAll => Some((Part::Query, Kind::HeadQAll)),
+            Kind::HeadK | Kind::HeadKAll => Some((Part::Key, Kind::HeadKAll)),
+            Kind::HeadV | Kind::HeadVAll => Some((Part::Value, Kind::HeadVAll)),
+            Kind::HeadPattern | Kind::HeadPatternAll => Some((Part::Pattern, Kind::HeadPatternAll)),
+        }
+    }
+
+    /// Whether a cell is of one attention head of a layer, and not of the whole layer.
+    pub fn is_of_heads(self) -> bool {
+        self.of_head().is_some()
+    }
+
+    /// Whether a cell restores every token at once, and not one of them.
+    pub fn is_over_tokens(self) -> bool {
+        self.of_head().is_some_and(|(_, over_all)| self == over_all)
+    }
+
+    /// Whether tokens behind the restored one see it in the same block already.
+    pub fn is_seen_behind(self) -> bool {
+        let part = self.of_head().map(|(part, _)| part);
+        self == Kind::ResidPre || matches!(part, Some(Part::Key | Part::Value))
+    }
+
+    /// Cells of a layer of a model with `heads` attention heads, which share `kv_heads` keys and
+    /// values, at each token or over them all.
+    pub fn heads(self, heads: usize, kv_heads: usize) -> usize {
+        match self.of_head() {
+            None => 1,
+            Some((Part::Key | Part::Value, _)) => kv_heads,
+            Some(_) => heads,
+        }
     }
 
     /// The layers that cell `layer` of a model with `layers` blocks restores: the layer itself for
@@ -60,6 +150,16 @@ impl fmt::Display for Kind {
             Kind::Attn => "attn",
             Kind::ResidPre => "resid_pre",
             Kind::ResidMid => "resid_mid",
+            Kind::Head => "head",
+            Kind::HeadAll => "head_all",
+            Kind::HeadQ => "head_q",
+            Kind::HeadQAll => "head_q_all",
+            Kind::HeadK => "head_k",
+            Kind::HeadKAll => "head_k_all",
+            Kind::HeadV => "head_v",
+            Kind::HeadVAll => "head_v_all",
+            Kind::HeadPattern => "head_pattern",
+            Kind::HeadPatternAll => "head_pattern_all",
         })
     }
 }

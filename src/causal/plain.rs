@@ -5,6 +5,8 @@
 //! is. Its caller has matrices multiplied by libtorch's own products, as in any other program on
 //! it: an error in the exact engine's would show.
 
+use std::ops::Range;
+
 use tch::Tensor;
 
 use super::kind::{Kind, Severed};
@@ -23,6 +25,11 @@ struct States {
     hidden: Vec<Tensor>,
     resid_pre: Vec<Tensor>,
     resid_mid: Vec<Tensor>,
+    heads: Vec<Tensor>,
+    queries: Vec<Tensor>,
+    keys: Vec<Tensor>,
+    values: Vec<Tensor>,
+    patterns: Vec<Tensor>,
 }
 
 impl States {
@@ -33,6 +40,11 @@ impl States {
             Kind::Attn => &self.attn,
             Kind::ResidPre => &self.resid_pre,
             Kind::ResidMid => &self.resid_mid,
+            Kind::Head | Kind::HeadAll => &self.heads,
+            Kind::HeadQ | Kind::HeadQAll => &self.queries,
+            Kind::HeadK | Kind::HeadKAll => &self.keys,
+            Kind::HeadV | Kind::HeadVAll => &self.values,
+            Kind::HeadPattern | Kind::HeadPatternAll => &self.patterns,
         }
     }
 }
@@ -46,6 +58,30 @@ impl Hook for States {
     fn resid_mid(&mut self, _layer: usize, x: Tensor) -> Tensor {
         self.resid_mid.push(x.copy());
         x
+    }
+
+    fn queries(&mut self, _layer: usize, q: Tensor) -> Tensor {
+        self.queries.push(q.copy());
+        q
+    }
+
+    fn keys(&mut self, _layer: usize, k: Tensor) -> Tensor {
+        self.keys.push(k.copy());
+        k
+    }
+
+    fn values(&mut self, _layer: usize, v: Tensor) -> Tensor {
+        self.values.push(v.copy());
+        v
+    }
+
+    fn pattern(&mut self, _layer: usize, weights: &Tensor) {
+        self.patterns.push(weights.copy());
+    }
+
+    fn heads(&mut self, _layer: usize, z: Tensor) -> Tensor {
+        self.heads.push(z.copy());
+        z
     }
 
     fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
@@ -77,28 +113,45 @@ impl AsRef<Tensor> for Source {
     }
 }
 
-/// Puts recorded states in the place of computed ones, at one token.
+/// Puts recorded states in the place of computed ones.
 struct Replace<'a> {
-    token: i64,
+    /// At these tokens.
+    tokens: Range<i64>,
+    /// Of this head alone, and how many channels it gives.
+    head: Option<(i64, i64)>,
     /// States of the source, in the layers of a window.
-    restore: (Kind, std::ops::Range<usize>, &'a States),
+    restore: (Kind, Range<usize>, &'a States),
     /// States of the patched run, in every layer.
     freeze: Option<(Severed, &'a States)>,
 }
 
 impl Replace<'_> {
     fn replace(&self, kind: Kind, layer: usize, out: Tensor) -> Tensor {
-        let put = |states: &States| {
-            let state = states.of(kind)[layer].narrow(1, self.token, 1);
-            out.narrow(1, self.token, 1).copy_(&state);
+        let place = |state: &Tensor| {
+            let tokens = self.tokens.end - self.tokens.start;
+            let at = |axis| state.narrow(axis, self.tokens.start, tokens);
+            match (self.head, kind) {
+                (None, _) => at(1),
+                (Some((head, width)), Kind::Head) => at(1).narrow(2, head * width, width),
+                (Some((head, _)), Kind::HeadPattern) => {
+                    let group = state.size()[2];
+                    at(3).narrow(1, head / group, 1).narrow(2, head % group, 1)
+                }
+                (Some((head, _)), _) => at(1).narrow(2, head, 1),
+            }
         };
+        let put = |states: &States| place(&out).copy_(&place(&states.of(kind)[layer]));
         match self.freeze {
             Some((Severed::Mlp, states)) if kind == Kind::Mlp => put(states),
             Some((Severed::Attn, states)) if kind == Kind::Attn => put(states),
             _ => {}
         }
         let (restored, window, states) = &self.restore;
-        if *restored == kind && window.contains(&layer) {
+        let here = *restored == kind
+            || restored
+                .of_head()
+                .is_some_and(|of| kind.of_head() == Some(of));
+        if here && window.contains(&layer) {
             put(states);
         }
         out
@@ -113,6 +166,26 @@ impl Hook for Replace<'_> {
 
     fn resid_mid(&mut self, layer: usize, x: Tensor) -> Tensor {
         self.replace(Kind::ResidMid, layer, x)
+    }
+
+    fn queries(&mut self, layer: usize, q: Tensor) -> Tensor {
+        self.replace(Kind::HeadQ, layer, q)
+    }
+
+    fn keys(&mut self, layer: usize, k: Tensor) -> Tensor {
+        self.replace(Kind::HeadK, layer, k)
+    }
+
+    fn values(&mut self, layer: usize, v: Tensor) -> Tensor {
+        self.replace(Kind::HeadV, layer, v)
+    }
+
+    fn pattern(&mut self, layer: usize, weights: &Tensor) {
+        let _written = self.replace(Kind::HeadPattern, layer, weights.shallow_clone());
+    }
+
+    fn heads(&mut self, layer: usize, z: Tensor) -> Tensor {
+        self.replace(Kind::Head, layer, z)
     }
 
     fn attn(&mut self, layer: usize, out: Tensor) -> Tensor {
@@ -159,10 +232,18 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
             (Some(second), Some(_)) => second,
             _ => &rows,
         };
+        let tokens = task.prompt.len() as i64;
+        let places: Vec<Range<i64>> = match measure.kind.is_over_tokens() {
+            true => vec![0..tokens],
+            false => (0..tokens).map(|token| token..token + 1).collect(),
+        };
         let mut scores = Vec::new();
-        for token in 0..task.prompt.len() {
-            for layer in 0..task.layers() {
-                let mut replace = restoration(task, measure, token, layer, source, &base);
+        for place in places {
+            for (head, layer) in (0..measure.heads)
+                .flat_map(|head| (0..task.layers()).map(move |layer| (head, layer)))
+            {
+                let cell = (place.clone(), head, layer);
+                let mut replace = restoration(task, measure, cell, source, &base);
                 let last = forward(task.model, task.progress, rows, &mut replace)?;
                 scores.extend(read(&last));
                 task.progress.add(1);
@@ -180,16 +261,17 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
 fn restoration<'a>(
     task: &Task<'_>,
     measure: &Measure,
-    token: usize,
-    layer: usize,
+    (tokens, head, layer): (Range<i64>, usize, usize),
     source: &'a Source,
     base: &'a States,
 ) -> Replace<'a> {
+    let of_head = (head as i64, task.model.config().head_dim as i64);
     let window = measure
         .kind
         .window(layer, task.layers(), task.settings.window);
     Replace {
-        token: token as i64,
+        tokens,
+        head: measure.kind.is_of_heads().then_some(of_head),
         restore: (measure.kind, window, &source.states),
         freeze: measure.severed.map(|severed| (severed, base)),
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use tch::Tensor;
 
-use super::kind::{Kind, Severed};
+use super::kind::{Kind, Part, Severed};
 use super::memory::{Budget, Failure, Piece};
 use super::prompt::Prompt;
 use super::task::{Progress, Task};
@@ -23,6 +23,10 @@ pub(super) struct Source {
     pub attn: Vec<Tensor>,
     /// Output of every MLP, likewise.
     pub mlp: Vec<Tensor>,
+    /// What the heads of every block give, `[1, tokens, heads * head_dim]`.
+    heads: Vec<Tensor>,
+    /// Their queries, `[1, tokens, heads, head_dim]`.
+    queries: Vec<Tensor>,
     /// The last token's state behind the last block, `[1, width]`.
     last: Tensor,
 }
@@ -39,7 +43,7 @@ impl Source {
         match kind {
             Kind::Mlp => Some(&self.mlp),
             Kind::Attn => Some(&self.attn),
-            Kind::Hidden | Kind::ResidPre | Kind::ResidMid => None,
+            _ => None,
         }
     }
 
@@ -66,6 +70,7 @@ pub(super) fn source(
 ) -> Result<Source, Failure> {
     let (mut kv, mut hidden) = (Vec::new(), Vec::new());
     let (mut attn, mut mlp) = (Vec::new(), Vec::new());
+    let (mut heads, mut queries) = (Vec::new(), Vec::new());
     let input = model.add_positions(&prompt.embeddings(model), 0);
     let mut x = input.shallow_clone();
     for layer in 0..model.config().layers {
@@ -77,6 +82,8 @@ pub(super) fn source(
         hidden.push(x.shallow_clone());
         attn.extend(record.attn);
         mlp.extend(record.mlp);
+        heads.extend(record.heads);
+        queries.extend(record.queries);
     }
     Ok(Source {
         last: x.select(1, prompt.len() as i64 - 1),
@@ -85,6 +92,8 @@ pub(super) fn source(
         hidden,
         attn,
         mlp,
+        heads,
+        queries,
     })
 }
 
@@ -111,6 +120,11 @@ pub(super) struct Run {
     restored_attn: Vec<Tensor>,
     /// The same for the MLP.
     restored_mlp: Vec<Tensor>,
+    /// What the heads of every block give, `[samples, tokens, heads * head_dim]`, kept when a grid
+    /// restores something of them.
+    heads: Vec<Tensor>,
+    /// Their queries, `[samples, tokens, heads, head_dim]`, likewise.
+    queries: Vec<Tensor>,
 }
 
 impl Run {
@@ -122,25 +136,106 @@ impl Run {
         }
     }
 
-    /// The output of block `layer` at `token` with its state of `kind` restored there,
-    /// `[1 or samples, 1, width]`.
+    /// The output of block `layer` at the tokens of `span` with its state of `kind` restored there, or
+    /// at the first of them where those behind see it: `[1 or samples, span, width]`, one, or one for
+    /// each of `heads`.
     pub fn restored(
         &self,
+        model: &Model,
         source: &Source,
-        kind: Kind,
-        layer: usize,
-        token: i64,
+        (kind, layer): (Kind, usize),
+        heads: &[usize],
+        span: Range<i64>,
         samples: &Range<usize>,
-    ) -> Tensor {
+    ) -> Vec<Tensor> {
+        let token = span.start;
         let of_samples = |states: &[Tensor]| part(&states[layer], samples).narrow(1, token, 1);
-        match kind {
+        let restored = match kind {
             // What a block makes of the state between attention and MLP stays at its token: with it
             // restored, the block's output is restored.
             Kind::Hidden | Kind::ResidMid => source.hidden[layer].narrow(1, token, 1),
             Kind::ResidPre => source.input(layer, token), // before the block, not behind it
             Kind::Attn => of_samples(&self.restored_attn),
             Kind::Mlp => of_samples(&self.restored_mlp),
+            _ => return self.with_heads(model, source, (kind, layer), heads, span, samples),
+        };
+        vec![restored]
+    }
+
+    /// The same with something of a head, for all of `heads` in one computation.
+    fn with_heads(
+        &self,
+        model: &Model,
+        source: &Source,
+        (kind, layer): (Kind, usize),
+        heads: &[usize],
+        span: Range<i64>,
+        samples: &Range<usize>,
+    ) -> Vec<Tensor> {
+        let (first, tokens) = (span.start, span.end - span.start);
+        let of_cells = |states: &Tensor| {
+            let states = part(states, samples).narrow(1, first, tokens);
+            states.repeat([heads.len() as i64, 1, 1])
+        };
+        let z = of_cells(&self.heads[layer]);
+        let restored = self.restored_heads(model, source, (kind, layer), span, samples);
+        let rows = samples.len() as i64;
+        // The channels that a key-value head decides are those of all heads that share it.
+        let cells = kind.heads(model.config().heads, model.config().kv_heads) as i64;
+        let width = z.size()[2] / cells;
+        for (cell, &head) in heads.iter().enumerate() {
+            let of_head = |states: &Tensor| states.narrow(2, head as i64 * width, width);
+            let mut place = of_head(&z.narrow(0, cell as i64 * rows, rows));
+            place.copy_(&of_head(&restored));
         }
+        let x = of_cells(input(&self.input[0], &self.hidden, layer));
+        let hidden = model.behind_heads(layer, &x, &z);
+        hidden.split(rows, 0)
+    }
+
+    /// What the heads of block `layer` give at the tokens of `span`, `[1 or samples, span, heads *
+    /// head_dim]`, with something of each of them restored. No head sees another, and no query: all
+    /// heads, and what is not seen behind at all tokens, are restored at once.
+    fn restored_heads(
+        &self,
+        model: &Model,
+        source: &Source,
+        (kind, layer): (Kind, usize),
+        span: Range<i64>,
+        samples: &Range<usize>,
+    ) -> Tensor {
+        let (first, tokens) = (span.start, span.end - span.start);
+        let part_of_head = kind.of_head().map(|(part, _)| part);
+        let queries = match part_of_head {
+            Some(Part::Query | Part::Pattern) => {
+                let size = source.queries[layer].size();
+                let size = [&[samples.len() as i64], &size[1..]].concat();
+                source.queries[layer].expand(size, false)
+            }
+            Some(Part::Key | Part::Value) => part(&self.queries[layer], samples),
+            _ => return source.heads[layer].narrow(1, first, tokens),
+        };
+        let put = match kind.is_over_tokens() {
+            true => span.clone(),
+            false => first..first + 1,
+        };
+        // What is seen, of this run or of the source, whole or where it is put in.
+        let seen = |ours: &Tensor, theirs: &Tensor, put: Option<Range<i64>>| {
+            let seen = part(ours, samples).narrow(2, 0, span.end).copy();
+            if let Some(put) = put {
+                let at = |x: &Tensor| x.narrow(2, put.start, put.end - put.start);
+                at(&seen).copy_(&at(theirs));
+            }
+            seen
+        };
+        let whole = (part_of_head == Some(Part::Pattern)).then_some(0..span.end);
+        let of = |wanted| (part_of_head == Some(wanted)).then(|| put.clone());
+        let (ours, theirs) = (&self.kv[layer], &source.kv[layer]);
+        let kv = KeyValue {
+            k: seen(&ours.k, &theirs.k, whole.or(of(Part::Key))),
+            v: seen(&ours.v, &theirs.v, of(Part::Value)),
+        };
+        model.heads(layer, &queries.narrow(1, first, tokens), &kv)
     }
 
     fn join(parts: &[Run]) -> Run {
@@ -173,6 +268,8 @@ impl Run {
             mlp: join(|run| &run.mlp),
             restored_attn: join(|run| &run.restored_attn),
             restored_mlp: join(|run| &run.restored_mlp),
+            heads: join(|run| &run.heads),
+            queries: join(|run| &run.queries),
         }
     }
 }
@@ -219,6 +316,10 @@ pub(super) fn base(
                     let restored = task.model.block(layer, &x, Pass::default(), &mut restore);
                     states.push(restored.hidden);
                 }
+            }
+            if task.restores_heads() {
+                run.heads.extend(record.heads);
+                run.queries.extend(record.queries);
             }
             if task.severs(Severed::Attn) {
                 run.attn.extend(record.attn);
@@ -322,9 +423,21 @@ pub(super) fn row_bytes(model: &Model, tokens: usize, context: usize) -> u64 {
 struct Record {
     attn: Option<Tensor>,
     mlp: Option<Tensor>,
+    heads: Option<Tensor>,
+    queries: Option<Tensor>,
 }
 
 impl Hook for Record {
+    fn queries(&mut self, _layer: usize, q: Tensor) -> Tensor {
+        self.queries = Some(q.shallow_clone());
+        q
+    }
+
+    fn heads(&mut self, _layer: usize, z: Tensor) -> Tensor {
+        self.heads = Some(z.shallow_clone());
+        z
+    }
+
     fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
         self.attn = Some(out.shallow_clone());
         out

@@ -4,15 +4,27 @@ use std::ops::Range;
 
 use super::kind::Kind;
 
-/// Restored layers, and the layers of the grid whose cells restore just these.
+/// Restored layers, and the cells of a token that restore just these: `[head][layer]`, where heads
+/// are told apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Window {
     pub layers: Range<usize>,
+    /// The restored head, where it is of one.
+    pub head: Option<usize>,
     pub columns: Range<usize>,
 }
 
-/// The different windows of a grid, from the first layer up.
-pub(super) fn windows(kind: Kind, layers: usize, width: usize) -> Vec<Window> {
+/// The different windows of a grid, from the first layer up; `heads` is how many cells a layer has.
+pub(super) fn windows(kind: Kind, layers: usize, heads: usize, width: usize) -> Vec<Window> {
+    if kind.is_of_heads() {
+        let of = |layer: usize, head: usize| Window {
+            layers: layer..layer + 1,
+            head: Some(head),
+            columns: head * layers + layer..head * layers + layer + 1,
+        };
+        let cells = (0..layers).flat_map(|layer| (0..heads).map(move |head| (layer, head)));
+        return cells.map(|(layer, head)| of(layer, head)).collect();
+    }
     let mut windows: Vec<Window> = Vec::new();
     for layer in 0..layers {
         let window = kind.window(layer, layers, width);
@@ -20,6 +32,7 @@ pub(super) fn windows(kind: Kind, layers: usize, width: usize) -> Vec<Window> {
             Some(last) if last.layers == window => last.columns.end = layer + 1,
             _ => windows.push(Window {
                 layers: window,
+                head: None,
                 columns: layer..layer + 1,
             }),
         }
@@ -41,9 +54,12 @@ pub(super) enum Entry {
 
 /// The entries of `windows`, ordered as [`windows`] gives them for `kind`.
 pub(super) fn entries(kind: Kind, windows: &[Window]) -> Vec<Entry> {
-    if kind == Kind::ResidPre {
-        let before = |window: &Window| Entry::Before(window.layers.start);
-        return windows.iter().map(before).collect();
+    if !kind.is_windowed() {
+        let alone = |window: &Window| match kind {
+            Kind::ResidPre => Entry::Before(window.layers.start),
+            _ => Entry::Behind(window.layers.start),
+        };
+        return windows.iter().map(alone).collect();
     }
     windows
         .iter()
@@ -70,7 +86,7 @@ mod tests {
 
     #[test]
     fn hidden_windows_enter_one_behind_each_block() {
-        let windows = windows(Kind::Hidden, 4, 10);
+        let windows = windows(Kind::Hidden, 4, 1, 10);
         assert_eq!(windows.len(), 4);
         assert_eq!(
             entries(Kind::Hidden, &windows),
@@ -79,8 +95,19 @@ mod tests {
     }
 
     #[test]
+    fn heads_of_a_layer_enter_behind_it_together_and_are_cells_head_by_head() {
+        let windows = windows(Kind::Head, 2, 3, 10);
+        let columns: Vec<usize> = windows.iter().map(|it| it.columns.start).collect();
+        assert_eq!(columns, [0, 2, 4, 1, 3, 5]);
+        assert_eq!(
+            entries(Kind::Head, &windows),
+            [0, 0, 0, 1, 1, 1].map(Entry::Behind)
+        );
+    }
+
+    #[test]
     fn windows_cut_off_at_the_first_layer_leave_the_longest_of_them() {
-        let windows = windows(Kind::Mlp, 8, 4);
+        let windows = windows(Kind::Mlp, 8, 1, 4);
         let ranges: Vec<_> = windows.iter().map(|w| w.layers.clone()).collect();
         assert_eq!(ranges, [0..2, 0..3, 0..4, 1..5, 2..6, 3..7, 4..8, 5..8]);
         assert_eq!(
@@ -96,15 +123,16 @@ mod tests {
 
     #[test]
     fn equal_windows_are_one() {
-        let windows = windows(Kind::Attn, 4, 10);
+        let windows = windows(Kind::Attn, 4, 1, 10);
         assert_eq!(
             windows,
             [Window {
                 layers: 0..4,
+                head: None,
                 columns: 0..4
             }]
         );
-        let windows = super::windows(Kind::Attn, 6, 7);
+        let windows = super::windows(Kind::Attn, 6, 1, 7);
         // cells 0.. -> 0..4, 0..5, 0..6, 0..6, 1..6, 2..6
         assert_eq!(windows.len(), 5);
         assert_eq!(windows[2].columns, 2..4);

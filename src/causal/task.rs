@@ -36,10 +36,23 @@ impl Watch for Unwatched {}
 pub(super) struct Measure {
     pub kind: Kind,
     pub severed: Option<Severed>,
+    /// Cells of a layer: its heads, where they are told apart, else 1.
+    pub heads: usize,
+}
+
+impl Measure {
+    /// Cells of the grid of a prompt of so many tokens, `[token][head][layer]`.
+    pub fn cells(&self, tokens: usize, layers: usize) -> usize {
+        let places = match self.kind.is_over_tokens() {
+            true => 1,
+            false => tokens,
+        };
+        places * self.heads * layers
+    }
 }
 
 /// What an engine finds, the metrics of [`Readout`] one after another for each: of the run that is
-/// patched, and `[tokens][layers]` of every measure.
+/// patched, and of every measure's cells, `[tokens][heads][layers]`.
 pub(super) struct Scores {
     pub base: Vec<f64>,
     pub grids: Vec<Vec<f64>>,
@@ -89,6 +102,13 @@ impl Task<'_> {
     /// Whether any grid restores states of `kind`.
     pub fn restores(&self, kind: Kind) -> bool {
         self.measures.iter().any(|measure| measure.kind == kind)
+    }
+
+    /// Whether any grid restores something of single heads.
+    pub fn restores_heads(&self) -> bool {
+        self.measures
+            .iter()
+            .any(|measure| measure.kind.is_of_heads())
     }
 
     /// Whether any grid holds `severed` at its values in the patched run.

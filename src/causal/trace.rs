@@ -21,6 +21,8 @@ use crate::model::{Config, Model, with_libtorch_products};
 
 /// Most numbers of one fact's noise: 8 GiB of them.
 const MOST_DRAWS: usize = 1 << 30;
+/// Most numbers of a grid of heads: 3 MiB of them, as a message of results has 4 MiB at most.
+const MOST_NUMBERS: usize = 3 << 17;
 
 /// Traces one fact: the grids of [`Settings::kinds`] in that order, then those of
 /// [`Settings::severed`].
@@ -56,13 +58,19 @@ pub fn trace(
         .map(|&kind| Measure {
             kind,
             severed: None,
+            heads: kind.heads(model.config().heads, model.config().kv_heads),
         })
         .chain(settings.severed.iter().map(|&severed| Measure {
             kind: Kind::Hidden,
             severed: Some(severed),
+            heads: 1,
         }))
         .collect();
-    let cells = measures.len() * prompt.len() * layers;
+    measures
+        .iter()
+        .try_for_each(|it| fits_a_result(it, prompt.len(), layers, settings.read().len()))?;
+    let cells = measures.iter().map(|it| it.cells(prompt.len(), layers));
+    let cells: usize = cells.sum();
     let job = Job {
         model,
         fact,
@@ -99,6 +107,29 @@ pub fn trace(
         Ok(grids) => Ok(grids),
         Err(Failure::Error(error)) => Err(error),
         Err(Failure::OutOfMemory) => Err(out_of_memory()),
+    }
+}
+
+/// Refuses a grid of heads that no message of results holds.
+fn fits_a_result(
+    measure: &Measure,
+    tokens: usize,
+    layers: usize,
+    metrics: usize,
+) -> Result<(), Error> {
+    let numbers = measure.cells(tokens, layers).saturating_mul(metrics);
+    match measure.kind.of_head() {
+        Some((_, over_all)) if numbers > MOST_NUMBERS => Err(Error::TooManyCells {
+            kind: measure.kind.to_string(),
+            tokens,
+            heads: measure.heads,
+            layers,
+            metrics,
+            numbers,
+            most: MOST_NUMBERS,
+            instead: over_all.to_string(),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -262,6 +293,7 @@ impl Job<'_> {
             samples: self.settings.rows(),
             seed: self.settings.seed,
             layers: self.model.config().layers,
+            heads: 1,
             tokens: self.prompt.tokens.clone(),
             subject: self.prompt.subject.clone(),
             correct_prediction: attribute.is_none_or(|it| it.trim() == answer.text.trim()),
@@ -281,6 +313,7 @@ impl Job<'_> {
         let of = |measure: &Measure| Grid {
             kind: measure.kind,
             severed: measure.severed,
+            heads: measure.heads,
             ..grid.clone()
         };
         self.measures.iter().map(of).collect()

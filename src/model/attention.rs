@@ -4,6 +4,7 @@
 use tch::{Kind, Tensor};
 
 use super::config::LayerAttention;
+use super::hook::Hook;
 use super::norm::Norm;
 use super::rotary::Rotary;
 use super::weights::{Linear, Loader};
@@ -137,15 +138,16 @@ impl Attention {
         })
     }
 
-    /// From normed states `[rows, tokens, width]` the output of the last `queries` tokens, `[rows,
-    /// queries, width]`, and the keys and values of all. `padding`, `[rows, past tokens]`, is added
+    /// From normed states `[rows, tokens, width]` what the heads give at the last `queries` tokens,
+    /// `[rows, queries, heads * head_dim]`, and the keys and values of all. `padding`, `[rows, past tokens]`, is added
     /// to the scores of the past.
     pub fn forward(
         &self,
+        layer: usize,
         x: &Tensor,
-        past: Option<&KeyValue>,
-        padding: Option<&Tensor>,
+        (past, padding): (Option<&KeyValue>, Option<&Tensor>),
         queries: i64,
+        hook: &mut dyn Hook,
     ) -> (Tensor, KeyValue) {
         let size = x.size();
         let (rows, tokens) = (size[0], size[1]);
@@ -185,12 +187,26 @@ impl Attention {
                 kv.narrow(2, kv_heads, kv_heads),
             )
         };
+        let q = hook.queries(layer, q);
         let kv = KeyValue {
-            k: k.transpose(1, 2).contiguous(),
-            v: v.transpose(1, 2).contiguous(),
+            k: hook.keys(layer, k).transpose(1, 2).contiguous(),
+            v: hook.values(layer, v).transpose(1, 2).contiguous(),
         };
-        let mixed = self.mix(&q.transpose(1, 2), &kv, past, padding);
-        (self.o.forward(&mixed), kv)
+        let mut pattern = |weights: &Tensor| hook.pattern(layer, weights);
+        let z = self.mix(&q.transpose(1, 2), &kv, (past, padding), &mut pattern);
+        (z, kv)
+    }
+
+    /// What the heads give, `[rows, queries, heads * head_dim]`, for the `queries`, `[rows, queries,
+    /// heads, head_dim]`, of the last of the tokens of `seen`.
+    pub fn heads(&self, queries: &Tensor, seen: &KeyValue) -> Tensor {
+        self.mix(&queries.transpose(1, 2), seen, (None, None), &mut |_| {})
+    }
+
+    /// The output projection: what the heads give, `[rows, queries, heads * head_dim]`, to `[rows,
+    /// queries, width]`.
+    pub fn output(&self, z: &Tensor) -> Tensor {
+        self.o.forward(z)
     }
 
     /// Keys, `[rows, kv_heads, tokens, head_dim]`, as if their tokens stood `by` places later.
@@ -219,8 +235,8 @@ impl Attention {
         &self,
         q: &Tensor,
         own: &KeyValue,
-        past: Option<&KeyValue>,
-        padding: Option<&Tensor>,
+        (past, padding): (Option<&KeyValue>, Option<&Tensor>),
+        pattern: &mut dyn FnMut(&Tensor),
     ) -> Tensor {
         let size = q.size();
         let (rows, queries) = (size[0], size[2]);
@@ -262,6 +278,10 @@ impl Attention {
             None => mask,
         };
         let weights = self.softmax(&self.scores(q, k, mask));
+        let group = self.heads / kv_heads;
+        let of_rows = weights.narrow(0, 0, rows * kv_heads);
+        let by_query = of_rows.view([rows, kv_heads, tokens, group, queries]);
+        pattern(&by_query.permute([0, 1, 3, 4, 2]));
         let mut out = weights.transpose(1, 2).bmm(v);
         if single {
             out = out.narrow(0, 0, 1);

@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::attention::{Attention, KeyValue};
 use super::config::Residual;
-use super::hook::{BlockOutput, Hook, Pass};
+use super::hook::{BlockOutput, Hook, Pass, Plain};
 use super::mlp::Mlp;
 use super::norm::Norm;
 use super::weights::Loader;
@@ -51,27 +51,51 @@ impl Block {
         let queries = pass.queries.unwrap_or(tokens);
         let last = |x: &Tensor| x.narrow(1, tokens - queries, queries);
         let normed = self.attn_norm.forward(x);
-        let (attn, kv): (Tensor, KeyValue) =
-            self.attention.forward(&normed, pass.past, padding, queries);
-        let attn = hook.attn(layer, attn);
+        let seen = (pass.past, padding);
+        let (z, kv): (Tensor, KeyValue) =
+            self.attention.forward(layer, &normed, seen, queries, hook);
+        let z = hook.heads(layer, z);
+        let hidden = self.behind(layer, &last(x), &last(&normed), &z, hook);
+        BlockOutput {
+            hidden: hook.hidden(layer, hidden),
+            kv,
+        }
+    }
+
+    /// What its heads give: [`Attention::heads`].
+    pub fn heads(&self, queries: &Tensor, seen: &KeyValue) -> Tensor {
+        self.attention.heads(queries, seen)
+    }
+
+    /// What the block gives at tokens whose input is `x`, `[rows, tokens, width]`, and whose heads
+    /// give `z`, `[rows, tokens, heads * head_dim]`. Behind the heads a token sees itself only.
+    pub fn behind_heads(&self, layer: usize, x: &Tensor, z: &Tensor) -> Tensor {
+        self.behind(layer, x, &self.attn_norm.forward(x), z, &mut Plain)
+    }
+
+    fn behind(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        normed: &Tensor,
+        z: &Tensor,
+        hook: &mut dyn Hook,
+    ) -> Tensor {
+        let attn = hook.attn(layer, self.attention.output(z));
         let attn = after(self.attn_post_norm.as_ref(), attn);
-        let hidden = match self.residual {
+        match self.residual {
             Residual::Serial => {
-                let middle = hook.resid_mid(layer, last(x) + attn);
+                let middle = hook.resid_mid(layer, x + attn);
                 let mlp = self.mlp(layer, &middle, hook);
                 middle + mlp
             }
             Residual::Parallel => {
                 let mlp = match &self.mlp_norm {
-                    Some(_) => self.mlp(layer, &last(x), hook),
-                    None => self.mlp(layer, &last(&normed), hook),
+                    Some(_) => self.mlp(layer, x, hook),
+                    None => self.mlp(layer, normed, hook),
                 };
-                mlp + attn + last(x)
+                mlp + attn + x
             }
-        };
-        BlockOutput {
-            hidden: hook.hidden(layer, hidden),
-            kv,
         }
     }
 

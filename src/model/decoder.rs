@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
+use super::attention::KeyValue;
 use super::block::Block;
 use super::hook::{BlockOutput, Hook, Pass};
 use super::norm::Norm;
@@ -150,6 +151,20 @@ impl Model {
         hook: &mut dyn Hook,
     ) -> BlockOutput {
         self.blocks[layer].forward(layer, x, pass, None, hook)
+    }
+
+    /// What the attention heads of a layer give, `[rows, queries, heads * head_dim]`, for `queries`,
+    /// `[rows, queries, heads, head_dim]` as [`Hook::queries`] sees them, of the last of the tokens
+    /// whose keys and values are `seen`.
+    pub fn heads(&self, layer: usize, queries: &Tensor, seen: &KeyValue) -> Tensor {
+        self.blocks[layer].heads(queries, seen)
+    }
+
+    /// What a block gives at tokens whose input is `x`, `[rows, tokens, width]`, and whose attention
+    /// heads give `z`, `[rows, tokens, heads * head_dim]`, as [`Hook::heads`] sees it: behind the
+    /// heads a token sees itself only.
+    pub fn behind_heads(&self, layer: usize, x: &Tensor, z: &Tensor) -> Tensor {
+        self.blocks[layer].behind_heads(layer, x, z)
     }
 
     /// [`Model::block`] for rows with pasts of different lengths, each filled up at its beginning. `padding`,

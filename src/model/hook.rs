@@ -39,6 +39,31 @@ pub trait Hook {
         x
     }
 
+    /// Queries of the attention, after norms and rotary: `[rows, queries, heads, head_dim]`.
+    fn queries(&mut self, _layer: usize, q: Tensor) -> Tensor {
+        q
+    }
+
+    /// Keys of the block's own tokens, likewise: `[rows, tokens, kv_heads, head_dim]`.
+    fn keys(&mut self, _layer: usize, k: Tensor) -> Tensor {
+        k
+    }
+
+    /// Values of the block's own tokens: `[rows, tokens, kv_heads, head_dim]`.
+    fn values(&mut self, _layer: usize, v: Tensor) -> Tensor {
+        v
+    }
+
+    /// How each query is spread over the keys, behind the softmax, to be written into where it shall
+    /// be another: `[rows, kv_heads, heads of a group, queries, keys]`.
+    fn pattern(&mut self, _layer: usize, _weights: &Tensor) {}
+
+    /// What the attention heads give, their weighted sums of values side by side, before the output
+    /// projection: `[rows, queries, heads * head_dim]`.
+    fn heads(&mut self, _layer: usize, z: Tensor) -> Tensor {
+        z
+    }
+
     /// Output of the attention, before any post-norm and the residual sum: `[rows, queries,
     /// width]`.
     fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {

@@ -276,10 +276,11 @@ fn header(descr: &str, shape: &[usize]) -> Vec<u8> {
 /// The trace of one fact and kind as the published causal tracing code stores it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace<'a> {
-    /// p(answer) with each state restored, `[tokens, layers]`, row by row.
+    /// p(answer) with each state restored, row by row.
     pub scores: &'a [f32],
-    /// Number of layers.
-    pub layers: usize,
+    /// Their shape: `[tokens, layers]`; of heads `[tokens, heads, layers]`, or `[heads, layers]`
+    /// where every token is restored at once.
+    pub shape: &'a [usize],
     /// p(answer) in the corrupted run.
     pub low_score: f64,
     /// p(answer) in the clean run.
@@ -294,17 +295,17 @@ pub struct Trace<'a> {
     pub answer: &'a str,
     /// Layers restored together.
     pub window: usize,
-    /// `""` for hidden states, `"mlp"`, `"attn"`.
+    /// `""` for hidden states, `"mlp"`, `"attn"`; other kinds by their names.
     pub kind: &'a str,
 }
 
 impl Trace<'_> {
-    /// The file: `scores` float32 `[tokens, layers]`; `low_score`, `high_score` float64 scalars;
+    /// The file: `scores` float32 of [`Trace::shape`]; `low_score`, `high_score` float64 scalars;
     /// `input_ids` int64 `[tokens]`; `input_tokens` strings `[tokens]`; `subject_range` int64
     /// `[2]`; `answer` and `kind` string scalars; `window` int64 scalar; `correct_prediction` true.
     ///
     /// # Errors
-    /// [`Error::Shape`] when ids, texts and scores do not agree on the number of tokens, and
+    /// [`Error::Shape`] when ids and texts, or scores and their shape, do not agree, and
     /// [`Error::TrailingNul`] for a token that NumPy cannot hold.
     pub fn to_npz(&self) -> Result<Npz, Error> {
         let tokens = self.input_ids.len();
@@ -313,7 +314,7 @@ impl Trace<'_> {
             self.subject_range.end as i64,
         ];
         let mut npz = Npz::new();
-        npz.f32("scores", &[tokens, self.layers], self.scores)?
+        npz.f32("scores", self.shape, self.scores)?
             .f64("low_score", &[], &[self.low_score])?
             .f64("high_score", &[], &[self.high_score])?
             .i64("input_ids", &[tokens], self.input_ids)?

@@ -12,6 +12,7 @@ fn role_to_proto(role: Role) -> v1::TokenRole {
         Role::FirstSubsequent => v1::TokenRole::FirstSubsequent,
         Role::Further => v1::TokenRole::Further,
         Role::Last => v1::TokenRole::Last,
+        Role::Every => v1::TokenRole::Every,
     }
 }
 
@@ -31,12 +32,11 @@ fn mean(sent: Option<&v1::Mean>) -> Mean {
 
 /// Averages as they travel; `relation` is the one that they are of, if they are of one.
 pub fn averages_to_proto(averages: &Averages, relation: Option<String>) -> v1::KindAverages {
-    let by_role = |(role, (means, shares)): (Role, (&Vec<Mean>, &Vec<Mean>))| v1::RoleEffects {
+    let by_role = |&role: &Role| v1::RoleEffects {
         role: role_to_proto(role) as i32,
-        by_layer: means.iter().map(mean_to_proto).collect(),
-        share: shares.iter().map(mean_to_proto).collect(),
+        by_layer: averages.role(role).iter().map(mean_to_proto).collect(),
+        share: averages.shares(role).iter().map(mean_to_proto).collect(),
     };
-    let effects = averages.indirect_effect.iter().zip(&averages.share);
     v1::KindAverages {
         kind: kind_to_proto(averages.kind, averages.severed) as i32,
         relation,
@@ -45,26 +45,35 @@ pub fn averages_to_proto(averages: &Averages, relation: Option<String>) -> v1::K
         clean: Some(mean_to_proto(&averages.high)),
         corrupted: Some(mean_to_proto(&averages.low)),
         total_effect: Some(mean_to_proto(&averages.total_effect)),
-        roles: Role::ALL.into_iter().zip(effects).map(by_role).collect(),
+        roles: averages.roles().iter().map(by_role).collect(),
         metric: metric_to_proto(averages.metric) as i32,
         direction: direction_to_proto(averages.direction) as i32,
         without_share: averages.without_share,
+        heads: match averages.kind.is_of_heads() {
+            true => averages.heads as u32,
+            false => 0,
+        },
     }
 }
 
-/// Averages as they came; none of a kind, a role or a number of layers that there is not.
+/// Averages as they came; none of a kind, a role or a number of layers or heads that there is not.
 pub fn averages(sent: &v1::KindAverages) -> Option<Averages> {
     let (kind, severed) = kind(sent.kind())?;
     let layers = sent.layers as usize;
-    let in_order = Role::ALL.iter().zip(&sent.roles);
-    let fits = sent.roles.len() == Role::ALL.len()
-        && in_order.into_iter().all(|(&role, sent)| {
-            sent.role() == role_to_proto(role) && sent.by_layer.len() == layers
+    let heads = match kind.is_of_heads() {
+        true => sent.heads as usize,
+        false => 1,
+    };
+    let cells = layers.checked_mul(heads)?;
+    let roles = Role::of_kind(kind);
+    let fits = sent.roles.len() == roles.len()
+        && roles.iter().zip(&sent.roles).all(|(&role, sent)| {
+            sent.role() == role_to_proto(role) && sent.by_layer.len() == cells
         });
     let of_role = |role: &v1::RoleEffects| role.by_layer.iter().map(|it| mean(Some(it))).collect();
     let share = |role: &v1::RoleEffects| {
         let mut means: Vec<Mean> = role.share.iter().map(|it| mean(Some(it))).collect();
-        means.resize(layers, Mean::default()); // an older server sends none
+        means.resize(role.by_layer.len(), Mean::default()); // an older server sends none
         means
     };
     fits.then(|| Averages {
@@ -73,6 +82,7 @@ pub fn averages(sent: &v1::KindAverages) -> Option<Averages> {
         metric: metric(sent.metric()).unwrap_or_default(),
         direction: direction(sent.direction()),
         layers,
+        heads,
         wrong: sent.wrong,
         high: mean(sent.clean.as_ref()),
         low: mean(sent.corrupted.as_ref()),
@@ -85,13 +95,21 @@ pub fn averages(sent: &v1::KindAverages) -> Option<Averages> {
 
 /// Where a grid's effect is highest; none where nothing was traced.
 pub fn peak(grid: &Grid) -> Option<v1::GridPeak> {
-    let (token, layer, score) = grid.peak()?;
+    let (at, score) = grid.peak()?;
+    let role = match at.token {
+        Some(token) => Role::of(grid, token),
+        None => Some(Role::Every),
+    };
     Some(v1::GridPeak {
-        token: token as u32,
-        layer: layer as u32,
+        token: at.token.unwrap_or_default() as u32,
+        layer: at.layer as u32,
+        head: at.head.map(|head| head as u32),
         effect: grid.effect(score)?,
-        role: Role::of(grid, token).map_or(0, |role| role_to_proto(role) as i32),
-        text: grid.tokens.get(token)?.text.clone(),
+        role: role.map_or(0, |role| role_to_proto(role) as i32),
+        text: match at.token {
+            Some(token) => grid.tokens.get(token)?.text.clone(),
+            None => String::new(),
+        },
     })
 }
 
@@ -99,8 +117,8 @@ pub fn peak(grid: &Grid) -> Option<v1::GridPeak> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::causal::Direction;
     use crate::causal::grid::tests::grid;
+    use crate::causal::{Direction, Kind};
 
     #[test]
     fn averages_come_back_with_their_intervals() {
@@ -127,6 +145,35 @@ mod tests {
         let mut uneven = sent;
         uneven.roles[2].by_layer.pop();
         assert!(averages(&uneven).is_none());
+    }
+
+    #[test]
+    fn averages_and_peaks_of_heads_come_back_with_their_heads() {
+        let rows: [&[f64]; 2] = [&[0.1, 0.2, 0.3, 0.4], &[0.5, 0.6, 0.9, 0.8]];
+        let of = |kind, heads| Grid {
+            kind,
+            layers: 2,
+            heads,
+            ..grid(0..1, 0.9, 0.1, &rows)
+        };
+        for (grid, role) in [
+            (of(Kind::Head, 2), v1::TokenRole::Last),
+            (of(Kind::HeadAll, 4), v1::TokenRole::Every),
+        ] {
+            let made = Averages::over([&grid]).unwrap().unwrap();
+            let sent = averages_to_proto(&made, None);
+            let back = averages(&sent).unwrap();
+            assert_eq!(back.locate(), made.locate());
+            assert_eq!((back.heads, back.roles()), (made.heads, made.roles()));
+            let peak = peak(&grid).unwrap();
+            let head = back.locate().unwrap().head.map(|head| head as u32);
+            assert_eq!((peak.head, peak.role()), (head, role));
+            let fewer = v1::KindAverages {
+                heads: sent.heads - 1,
+                ..sent
+            };
+            assert!(averages(&fewer).is_none());
+        }
     }
 
     #[test]

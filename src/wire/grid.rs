@@ -83,6 +83,16 @@ pub fn kind(kind: v1::Kind) -> Option<(Kind, Option<Severed>)> {
         v1::Kind::HiddenSeveredAttn => Some((Kind::Hidden, Some(Severed::Attn))),
         v1::Kind::ResidPre => Some((Kind::ResidPre, None)),
         v1::Kind::ResidMid => Some((Kind::ResidMid, None)),
+        v1::Kind::Head => Some((Kind::Head, None)),
+        v1::Kind::HeadAll => Some((Kind::HeadAll, None)),
+        v1::Kind::HeadQ => Some((Kind::HeadQ, None)),
+        v1::Kind::HeadQAll => Some((Kind::HeadQAll, None)),
+        v1::Kind::HeadK => Some((Kind::HeadK, None)),
+        v1::Kind::HeadKAll => Some((Kind::HeadKAll, None)),
+        v1::Kind::HeadV => Some((Kind::HeadV, None)),
+        v1::Kind::HeadVAll => Some((Kind::HeadVAll, None)),
+        v1::Kind::HeadPattern => Some((Kind::HeadPattern, None)),
+        v1::Kind::HeadPatternAll => Some((Kind::HeadPatternAll, None)),
     }
 }
 
@@ -97,6 +107,16 @@ pub fn kind_to_proto(kind: Kind, severed: Option<Severed>) -> v1::Kind {
         (None, Kind::Attn) => v1::Kind::Attn,
         (None, Kind::ResidPre) => v1::Kind::ResidPre,
         (None, Kind::ResidMid) => v1::Kind::ResidMid,
+        (None, Kind::Head) => v1::Kind::Head,
+        (None, Kind::HeadAll) => v1::Kind::HeadAll,
+        (None, Kind::HeadQ) => v1::Kind::HeadQ,
+        (None, Kind::HeadQAll) => v1::Kind::HeadQAll,
+        (None, Kind::HeadK) => v1::Kind::HeadK,
+        (None, Kind::HeadKAll) => v1::Kind::HeadKAll,
+        (None, Kind::HeadV) => v1::Kind::HeadV,
+        (None, Kind::HeadVAll) => v1::Kind::HeadVAll,
+        (None, Kind::HeadPattern) => v1::Kind::HeadPattern,
+        (None, Kind::HeadPatternAll) => v1::Kind::HeadPatternAll,
     }
 }
 
@@ -201,7 +221,7 @@ impl SweptGrid {
             grid.window = 1;
         }
         if !grid.traced() {
-            grid.layers = 0;
+            (grid.layers, grid.heads) = (0, 1);
             grid.low = None;
         }
         grid.noise = resolved(&sweep.noise, scale);
@@ -244,6 +264,10 @@ pub fn without_scores(sent: &v1::Grid) -> Result<Grid, Error> {
         samples: sent.samples as usize,
         seed: sent.seed,
         layers: sent.layers as usize,
+        heads: match kind.is_of_heads() && traced {
+            true => sent.heads as usize,
+            false => 1,
+        },
         tokens: Vec::new(),
         subject: sent.subject_begin as usize..sent.subject_end as usize,
         answer: Token {
@@ -298,7 +322,19 @@ impl TryFrom<&v1::Grid> for SweptGrid {
                 "0".into(),
                 "1 or more in a traced grid".into(),
             )?;
-            tokens * layers
+            check(
+                bare.heads > 0,
+                "heads",
+                "0".into(),
+                "1 or more in a traced grid of heads".into(),
+            )?;
+            let places = match bare.kind.is_over_tokens() {
+                true => 1,
+                false => tokens,
+            };
+            let cells = places.checked_mul(layers);
+            let cells = cells.and_then(|cells| cells.checked_mul(bare.heads));
+            cells.unwrap_or(usize::MAX)
         } else {
             0
         };
@@ -306,7 +342,7 @@ impl TryFrom<&v1::Grid> for SweptGrid {
             sent.scores.len() == cells,
             "the number of scores",
             sent.scores.len().to_string(),
-            format!("{cells}, one a token and layer"),
+            format!("{cells}, one a cell"),
         )?;
 
         for reading in &sent.readings {
@@ -314,7 +350,7 @@ impl TryFrom<&v1::Grid> for SweptGrid {
                 reading.scores.len() == cells,
                 "the number of scores of a metric",
                 reading.scores.len().to_string(),
-                format!("{cells}, one a token and layer"),
+                format!("{cells}, one a cell"),
             )?;
         }
         let readings = sent.readings.iter().map(|reading| {
@@ -380,6 +416,10 @@ impl From<SweptGrid> for v1::Grid {
             high: grid.high,
             low: grid.low.unwrap_or_default(),
             layers: grid.layers as u32,
+            heads: match grid.kind.is_of_heads() && !grid.scores.is_empty() {
+                true => grid.heads as u32,
+                false => 0,
+            },
             scores: grid.scores,
             window: grid.window as u32,
             samples: grid.samples as u32,
@@ -464,7 +504,8 @@ mod tests {
             layers in 1_u32..4,
             window in 1_u32..20,
             traced in any::<bool>(),
-            numbers in prop::collection::vec(0.0..1.0_f64, 17),
+            numbers in prop::collection::vec(0.0..1.0_f64, 47),
+            heads in 1_u32..4,
             noise in prop::sample::select(vec!["s3", "0.125", "u0.5", "m", "t4", "replace:s2.5"]),
             scale in 0.0..10.0_f64,
             corpus in prop::sample::select(vec!["", "ab"]),
@@ -473,7 +514,10 @@ mod tests {
             (samples, seed, id) in any::<(u32, u32, u32)>(),
             (counterfactual, noising, reason) in any::<(bool, bool, bool)>(),
         ) -> v1::Grid {
-            let cells = tokens.len() * layers as usize;
+            let (state, _) = super::super::kind(kind).unwrap();
+            let heads = if state.is_of_heads() { heads } else { 0 };
+            let rows = if state.is_over_tokens() { 1 } else { tokens.len() };
+            let cells = rows * layers as usize * heads.max(1) as usize;
             let (token_ids, tokens): (Vec<u32>, Vec<String>) = tokens.into_iter().unzip();
             let answered = traced;
             let traced = traced && !reason;
@@ -522,8 +566,9 @@ mod tests {
                 answer_id: id,
                 answer: texts.0,
                 correct_prediction: answered,
-                high: numbers[15],
-                low: if traced { numbers[16] } else { 0.0 },
+                high: numbers[45],
+                low: if traced { numbers[46] } else { 0.0 },
+                heads: if traced { heads } else { 0 },
                 layers: if traced { layers } else { 0 },
                 scores: numbers[..if traced { cells } else { 0 }].to_vec(),
                 window: if windowed { window } else { 1 },
@@ -615,6 +660,16 @@ mod tests {
             })
             .contains("layers is 0")
         );
+        let of_heads = v1::Grid {
+            kind: v1::Kind::Head.into(),
+            ..sent()
+        };
+        assert!(message(of_heads.clone()).contains("heads is 0"));
+        let fewer = v1::Grid {
+            heads: 2,
+            ..of_heads
+        };
+        assert!(message(fewer).contains("the number of scores is 8, not 16"));
         assert!(message(v1::Grid { kind: 0, ..sent() }).starts_with("0 is not a kind"));
         assert!(message(v1::Grid { kind: 99, ..sent() }).starts_with("99 is not a kind"));
         assert!(

@@ -3,7 +3,7 @@
 use crate::proto::v1;
 
 /// The kinds that can be asked for, in the order in which results list them.
-pub const KINDS: [v1::Kind; 7] = [
+pub const KINDS: [v1::Kind; 17] = [
     v1::Kind::Hidden,
     v1::Kind::Mlp,
     v1::Kind::Attn,
@@ -11,6 +11,16 @@ pub const KINDS: [v1::Kind; 7] = [
     v1::Kind::HiddenSeveredAttn,
     v1::Kind::ResidPre,
     v1::Kind::ResidMid,
+    v1::Kind::Head,
+    v1::Kind::HeadAll,
+    v1::Kind::HeadQ,
+    v1::Kind::HeadQAll,
+    v1::Kind::HeadK,
+    v1::Kind::HeadKAll,
+    v1::Kind::HeadV,
+    v1::Kind::HeadVAll,
+    v1::Kind::HeadPattern,
+    v1::Kind::HeadPatternAll,
 ];
 
 /// What users call a kind: `hidden`, `mlp`, `attn`, `hidden_severed_mlp`, `resid_pre`.
@@ -24,6 +34,16 @@ pub fn kind_name(kind: v1::Kind) -> &'static str {
         v1::Kind::HiddenSeveredAttn => "hidden_severed_attn",
         v1::Kind::ResidPre => "resid_pre",
         v1::Kind::ResidMid => "resid_mid",
+        v1::Kind::Head => "head",
+        v1::Kind::HeadAll => "head_all",
+        v1::Kind::HeadQ => "head_q",
+        v1::Kind::HeadQAll => "head_q_all",
+        v1::Kind::HeadK => "head_k",
+        v1::Kind::HeadKAll => "head_k_all",
+        v1::Kind::HeadV => "head_v",
+        v1::Kind::HeadVAll => "head_v_all",
+        v1::Kind::HeadPattern => "head_pattern",
+        v1::Kind::HeadPatternAll => "head_pattern_all",
     }
 }
 

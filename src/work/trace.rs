@@ -10,7 +10,7 @@ use super::extent::{self, most_tokens};
 use super::partners::{self, partners};
 use super::{Found, Items, Key, Keys, PartsObject, Stage, Work, Wrong, estimated_tokens};
 use crate::causal::noise::{Law, Rule};
-use crate::causal::{Kind, cost};
+use crate::causal::{Kind, Part, cost};
 use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
 use crate::wire;
 
@@ -385,6 +385,8 @@ impl v1::TraceSpec {
                 tokens: estimated_tokens(&fact.prompt) as usize,
                 before_subject: begin / 4,
                 layers: shape.layers as usize,
+                heads: shape.heads.max(1) as usize,
+                kv_heads: shape.heads.max(1) as usize, // the most that there may be
                 samples: self.samples as usize,
                 window: self.window as usize,
             };
@@ -490,12 +492,33 @@ fn check_grid(grid: &v1::Grid, fact: &v1::Fact, shape: &v1::model::Shape) -> Res
             grid.subject_begin, grid.subject_end
         ));
     }
-    let cells = tokens * grid.layers as usize;
-    if grid.scores.len() != cells {
+    let kind = wire::kind(grid.kind()).map(|(kind, _)| kind);
+    let part = kind.and_then(Kind::of_head).map(|(part, _)| part);
+    let heads = match part.filter(|_| layers > 0) {
+        None => 0,
+        // A group of heads shares a key and a value.
+        Some(Part::Key | Part::Value) if shape.heads.is_multiple_of(grid.heads.max(1)) => {
+            grid.heads.max(1)
+        }
+        Some(_) if shape.heads > 0 => shape.heads,
+        Some(_) => grid.heads.max(1),
+    };
+    if grid.heads != heads {
         return Err(format!(
-            "its grid has {} scores, {tokens} tokens and {} layers: {cells} are needed",
+            "its grid has {} heads, {heads} are needed",
+            grid.heads
+        ));
+    }
+    let places = match kind.is_some_and(Kind::is_over_tokens) {
+        true => 1,
+        false => tokens,
+    };
+    let cells = places as u128 * u128::from(layers) * u128::from(heads.max(1));
+    if grid.scores.len() as u128 != cells {
+        return Err(format!(
+            "its grid has {} scores, {tokens} tokens, {layers} layers and {heads} heads told apart: \
+             {cells} are needed",
             grid.scores.len(),
-            grid.layers
         ));
     }
     Ok(())

@@ -3,6 +3,7 @@
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::slice;
 
@@ -179,7 +180,11 @@ fn what_must_be_equal_is_equal_in_every_metric_and_both_directions() {
                     Direction::Denoising => (grid.low.unwrap(), grid.high),
                     Direction::Noising => (grid.high, grid.low.unwrap()),
                 };
-                for token in 0..first {
+                let before = match grid.kind.is_over_tokens() {
+                    true => 0..0, // no cell is of these alone
+                    false => 0..first,
+                };
+                for token in before {
                     // The two prompts are one up to there.
                     prop_assert!(grid.row(token).unwrap().iter().all(|&it| it == patched));
                 }
@@ -189,9 +194,16 @@ fn what_must_be_equal_is_equal_in_every_metric_and_both_directions() {
                         prop_assert_eq!(grid.score(token, layers - 1), Some(patched));
                     }
                 }
-                if !grid.kind.is_windowed() && grid.severed.is_none() && first == last {
+                if grid.kind.is_residual() && grid.severed.is_none() && first == last {
                     // With the only other token put in, the whole run is that one.
                     prop_assert!(grid.row(last).unwrap().iter().all(|&it| it == from));
+                }
+                if matches!(grid.kind, Kind::Head | Kind::HeadQ | Kind::HeadPattern) {
+                    for token in 0..last {
+                        // What the heads of the last block give stays at its token.
+                        let of_last = |head| grid.head_score(token, head, layers - 1);
+                        prop_assert!((0..grid.heads).all(|head| of_last(head) == Some(patched)));
+                    }
                 }
                 if metric == Metric::Kl {
                     prop_assert!(grid.scores.iter().all(|&it| it >= 0.0));
@@ -298,6 +310,210 @@ fn the_first_blocks_input_at_the_only_other_token_is_the_whole_other_run() {
             }
         }
         assert!(tried > 0, "{}", FAMILIES[n]);
+    }
+}
+
+/// What the heads of every block give.
+#[derive(Default)]
+struct Heads(Vec<Tensor>);
+
+impl Hook for Heads {
+    fn heads(&mut self, _layer: usize, z: Tensor) -> Tensor {
+        self.0.push(z.copy());
+        z
+    }
+}
+
+/// Puts some channels of what heads give at some tokens in one layer.
+struct PutHeads<'a> {
+    states: &'a Heads,
+    layer: usize,
+    tokens: Range<i64>,
+    channels: Range<i64>,
+}
+
+impl Hook for PutHeads<'_> {
+    fn heads(&mut self, layer: usize, z: Tensor) -> Tensor {
+        if layer == self.layer {
+            let place = |z: &Tensor| {
+                let tokens = self.tokens.end - self.tokens.start;
+                let channels = self.channels.end - self.channels.start;
+                let at = z.narrow(1, self.tokens.start, tokens);
+                at.narrow(2, self.channels.start, channels)
+            };
+            place(&z).copy_(&place(&self.states.0[layer]));
+        }
+        z
+    }
+}
+
+#[test]
+fn a_head_is_its_channels_and_all_heads_of_a_layer_are_the_attention_output() {
+    let models = models(Dtype::Float);
+    check(24, cases(), |case| {
+        prop_assume!(case.first(&models).is_some());
+        let grids = case.trace(&models, |settings| {
+            settings.direction = Direction::Denoising;
+            settings.kinds = vec![Kind::Attn, Kind::Head, Kind::HeadAll];
+            settings.window = 1;
+            settings.severed.clear();
+        });
+        let Some(grids) = grids else {
+            return Ok(());
+        };
+        let grids: Vec<Grid> = grids
+            .iter()
+            .map(|grid| grid.in_metric(Metric::LogitDifference).unwrap())
+            .collect();
+        let [attn, head, over_all] = &grids[..] else {
+            panic!("three kinds were asked for")
+        };
+        let _no_grad = tch::no_grad_guard();
+        let model = &models[case.model];
+        let [x, y] = [&case.fact.prompt, case.other()].map(|prompt| case.ids(&models, prompt));
+        let [clean, rows] = [&x, &y].map(|ids| model.embed(&model.ids(ids).unwrap()));
+        let mut kept = Heads::default();
+        let _ = logits(model, &clean, &mut kept);
+        let (a, f) = (attn.answer.id.into(), attn.foil.as_ref().unwrap().id.into());
+        let patched = |layer: usize, tokens: Range<i64>, channels: Range<i64>| {
+            let mut put = PutHeads {
+                states: &kept,
+                layer,
+                tokens,
+                channels,
+            };
+            let raw = logits(model, &rows, &mut put);
+            raw.double_value(&[a]) - raw.double_value(&[f])
+        };
+        let near = |found: Option<f64>, expected: f64| {
+            let found = found.unwrap();
+            let distance = (found - expected).abs();
+            prop_assert!(
+                distance < 1e-5 * expected.abs().max(1.0) * 5.0,
+                "{found} {expected}"
+            );
+            Ok(())
+        };
+        let (heads, width) = (model.config().heads, model.config().head_dim as i64);
+        prop_assert_eq!((head.heads, over_all.heads, attn.heads), (heads, heads, 1));
+        let of_head = |head: usize| head as i64 * width..(head as i64 + 1) * width;
+        for (token, layer) in cells(attn) {
+            let here = token as i64..token as i64 + 1;
+            let all = 0..heads as i64 * width;
+            near(attn.score(token, layer), patched(layer, here.clone(), all))?;
+            for n in 0..heads {
+                let expected = patched(layer, here.clone(), of_head(n));
+                near(head.head_score(token, n, layer), expected)?;
+            }
+        }
+        for (n, layer) in (0..heads).flat_map(|n| (0..attn.layers).map(move |l| (n, l))) {
+            let expected = patched(layer, 0..x.len() as i64, of_head(n));
+            near(over_all.head_score(0, n, layer), expected)?;
+        }
+        Ok(())
+    });
+}
+
+/// Queries, keys, values, patterns and what the heads give, a layer each.
+#[derive(Default)]
+struct Parts([Vec<Tensor>; 5]);
+
+impl Hook for Parts {
+    fn queries(&mut self, _layer: usize, q: Tensor) -> Tensor {
+        self.0[0].push(q.copy());
+        q
+    }
+
+    fn keys(&mut self, _layer: usize, k: Tensor) -> Tensor {
+        self.0[1].push(k.copy());
+        k
+    }
+
+    fn values(&mut self, _layer: usize, v: Tensor) -> Tensor {
+        self.0[2].push(v.copy());
+        v
+    }
+
+    fn pattern(&mut self, _layer: usize, weights: &Tensor) {
+        self.0[3].push(weights.copy());
+    }
+
+    fn heads(&mut self, _layer: usize, z: Tensor) -> Tensor {
+        self.0[4].push(z.copy());
+        z
+    }
+}
+
+/// Puts some of these, whole, in the place of those of one layer.
+struct PutParts<'a> {
+    states: &'a Parts,
+    layer: usize,
+    put: [bool; 5],
+}
+
+impl PutParts<'_> {
+    fn put(&self, layer: usize, part: usize, out: Tensor) -> Tensor {
+        match layer == self.layer && self.put[part] {
+            true => self.states.0[part][layer].copy(),
+            false => out,
+        }
+    }
+}
+
+impl Hook for PutParts<'_> {
+    fn queries(&mut self, layer: usize, q: Tensor) -> Tensor {
+        self.put(layer, 0, q)
+    }
+
+    fn keys(&mut self, layer: usize, k: Tensor) -> Tensor {
+        self.put(layer, 1, k)
+    }
+
+    fn values(&mut self, layer: usize, v: Tensor) -> Tensor {
+        self.put(layer, 2, v)
+    }
+
+    fn pattern(&mut self, layer: usize, weights: &Tensor) {
+        let put = self.put(layer, 3, weights.shallow_clone());
+        weights.shallow_clone().copy_(&put);
+    }
+
+    fn heads(&mut self, layer: usize, z: Tensor) -> Tensor {
+        self.put(layer, 4, z)
+    }
+}
+
+#[test]
+fn queries_and_keys_are_the_pattern_and_with_values_all_that_heads_give() {
+    let _no_grad = tch::no_grad_guard();
+    for (family, model) in FAMILIES.iter().zip(models(Dtype::Float)) {
+        let embed = |prompt: &str| {
+            let ids = model.tokenizer().encode(prompt).unwrap().ids;
+            model.embed(&model.ids(&ids).unwrap())
+        };
+        let [x, y] = ["The Castle of Aster is", "The Eastle of Aster is"].map(embed);
+        let mut kept = Parts::default();
+        let _ = logits(&model, &x, &mut kept);
+        for layer in 0..model.config().layers {
+            let with = |put: [bool; 5]| {
+                let mut put = PutParts {
+                    states: &kept,
+                    layer,
+                    put,
+                };
+                logits(&model, &y, &mut put)
+            };
+            let far = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+            let pattern = with([false, false, false, true, false]);
+            let nothing = with([false; 5]);
+            assert!(far(&pattern, &nothing) > 1e-4, "{family} {layer}");
+            let both = with([true, true, false, false, false]);
+            assert!(far(&both, &pattern) < 1e-4, "{family} {layer}");
+            let heads = with([false, false, false, false, true]);
+            assert!(far(&heads, &pattern) > 1e-4, "{family} {layer}");
+            let all = with([false, false, true, true, false]);
+            assert!(far(&all, &heads) < 1e-4, "{family} {layer}");
+        }
     }
 }
 

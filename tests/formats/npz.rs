@@ -22,7 +22,7 @@ fn numpy_reads_what_was_written_without_pickles() {
     let scores: Vec<f32> = (0..21).map(|i| i as f32 / 7.0).collect();
     let trace = Trace {
         scores: &scores,
-        layers: 3,
+        shape: &[7, 3],
         low_score: 0.026176,
         high_score: 0.97638,
         input_ids: &[464, 4687, 7664, 293, 198, 1, 2],

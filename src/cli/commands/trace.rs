@@ -34,7 +34,9 @@ pub struct Args {
     #[arg(long, value_name = "N", requires = "facts")]
     limit: Option<usize>,
     /// hidden, mlp, attn, hidden_severed_mlp, hidden_severed_attn, resid_pre (the residual before a
-    /// block), resid_mid (between its attention and MLP), separated by commas
+    /// block), resid_mid (between its attention and MLP), head (what an attention head gives before
+    /// the output projection), head_q, head_k, head_v (its query, key, value), head_pattern, all of
+    /// them with _all at every token at once, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "hidden,mlp,attn")]
     kinds: Vec<String>,
     /// What corrupts: noise; counterfactual: the prompt of another fact with the same relation and

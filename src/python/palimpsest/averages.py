@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .results import Direction, Grid, Metric
-from .roles import ROLES, Role, role_tokens
+from .kinds import is_of_heads, is_over_tokens
+from .roles import ROLES, Role, role_tokens, roles_of
 from .svg import Svg, curves_of_averages, map_of_averages
 
 _NORMAL = 1.959963984540054
@@ -40,10 +41,10 @@ class Mean(NamedTuple):
 class _Welford:
     """Means over rows of numbers: sums of squares would cancel."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, *shape: int) -> None:
         self.rows = 0
-        self.mean: npt.NDArray[np.float64] = np.zeros(width)
-        self.squares: npt.NDArray[np.float64] = np.zeros(width)
+        self.mean: npt.NDArray[np.float64] = np.zeros(shape)
+        self.squares: npt.NDArray[np.float64] = np.zeros(shape)
 
     def add(self, row: npt.NDArray[np.float64] | float) -> None:
         self.rows += 1
@@ -75,9 +76,12 @@ class Site:
     effect: Mean
     #: The layers around whose mean effect lies in the peak's interval.
     within: range
+    #: The head, where heads are told apart.
+    head: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.role} token, layer {self.layer}: {self.effect}"
+        head = "" if self.head is None else f", head {self.head}"
+        return f"{self.role} token, layer {self.layer}{head}: {self.effect}"
 
 
 @dataclass(frozen=True)
@@ -94,16 +98,17 @@ class Averages:
     clean: Mean
     corrupted: Mean
     total_effect: Mean
-    #: Rows of each role, in the order of ``ROLES``.
+    #: Rows of each role, in the order of ``roles``.
     rows: tuple[int, ...]
-    #: Average indirect effects, [role, layer]; NaN for a role that no token had.
+    #: Average indirect effects, [role, layer], of heads [role, head, layer]; NaN for a role that no
+    #: token had.
     effect: npt.NDArray[np.float64]
-    #: Half widths of their 95 % intervals, [role, layer]; NaN under two rows.
+    #: Half widths of their 95 % intervals, in the same shape; NaN under two rows.
     half_width: npt.NDArray[np.float64]
     metric: Metric = "probability"
     direction: Direction = "denoising"
-    #: The effects as shares of their fact's total effect, [role, layer], over the facts where that
-    #: is large enough to divide by; NaN where there are none.
+    #: The effects as shares of their fact's total effect, in the same shape, over the facts where
+    #: that is large enough to divide by; NaN where there are none.
     share: npt.NDArray[np.float64] | None = None
     #: Facts whose total effect is too small to divide by.
     without_share: int = 0
@@ -122,54 +127,73 @@ class Averages:
             made.add(grid)
         return None if made is None else made.averages(relation)
 
-    def mean(self, role: Role, layer: int) -> Mean:
-        """The average indirect effect of a role at a layer."""
-        at = ROLES.index(role)
-        half = float(self.half_width[at, layer])
-        return Mean(
-            self.rows[at], float(self.effect[at, layer]), None if math.isnan(half) else half
-        )
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles that are told apart."""
+        return roles_of(self.kind)
+
+    def mean(self, role: Role, layer: int, head: int | None = None) -> Mean:
+        """The average indirect effect of a role at a layer, of heads of one of them."""
+        at = self.roles.index(role)
+        cell = (at, layer) if head is None else (at, head, layer)
+        half = float(self.half_width[cell])
+        return Mean(self.rows[at], float(self.effect[cell]), None if math.isnan(half) else half)
 
     def peak(self, role: Role) -> Site | None:
-        """The layer where a role's effect is highest, the first of equals."""
-        at = ROLES.index(role)
+        """The layer, and the head, where a role's effect is highest, the first of equals."""
+        at = self.roles.index(role)
         if self.rows[at] == 0 or self.layers == 0:
             return None
-        layer = int(np.argmax(self.effect[at]))
-        effect = self.mean(role, layer)
+        row, layer = divmod(int(np.argmax(self.effect[at])), self.layers)
+        head = row if is_of_heads(self.kind) else None
+        effects = self.effect[at] if head is None else self.effect[at, head]
+        effect = self.mean(role, layer, head)
         first = last = layer
         if effect.interval is not None:
             least = effect.interval[0]
-            while first > 0 and self.effect[at, first - 1] >= least:
+            while first > 0 and effects[first - 1] >= least:
                 first -= 1
-            while last + 1 < self.layers and self.effect[at, last + 1] >= least:
+            while last + 1 < self.layers and effects[last + 1] >= least:
                 last += 1
-        return Site(role, layer, effect, range(first, last + 1))
+        return Site(role, layer, effect, range(first, last + 1), head)
 
     def locate(self) -> Site | None:
         """The role and layer with the highest effect; None when no fact was taken in."""
         best: Site | None = None
-        for role in ROLES:
+        for role in self.roles:
             site = self.peak(role)
             if site is not None and (best is None or site.effect.mean > best.effect.mean):
                 best = site
         return best
 
     def plot(self) -> Svg:
-        """Curves over layers with their 95 % bands, one a role: figure 2 of the paper."""
+        """Curves over layers with their 95 % bands, one a role: figure 2 of the paper.
+
+        Raises:
+            ValueError: they are of heads, which are too many for curves.
+        """
+        if is_of_heads(self.kind):
+            raise ValueError(f"{self.kind} has a curve a head, which are too many: use map()")
         return curves_of_averages(
             self.kind, self._roles(), self.effect, self.half_width, self.metric, self.direction
         )
 
-    def map(self) -> Svg:
-        """A heat map by role and layer (figure 2)."""
-        return map_of_averages(
-            self.kind, self._roles(), self.effect, self.metric, self.direction
-        )
+    def map(self, role: Role | None = None) -> Svg:
+        """A heat map by role and layer (figure 2); of heads one by head and layer of a role, by
+        default that of the highest effect."""
+        roles, effect = self._roles(), self.effect
+        if is_of_heads(self.kind):
+            site = self.locate()
+            shown = role or (site.role if site else None)
+            if shown is None or shown not in roles:
+                raise ValueError(f"no token has the role {shown}: there is nothing to draw")
+            at = roles.index(shown)
+            roles, effect = roles[at : at + 1], effect[at : at + 1]
+        return map_of_averages(self.kind, roles, effect, self.metric, self.direction)
 
     def _roles(self) -> list[Role | None]:
         """The role of each row; None for one that no token had."""
-        return [role if rows else None for role, rows in zip(ROLES, self.rows)]
+        return [role if rows else None for role, rows in zip(self.roles, self.rows)]
 
     def __repr__(self) -> str:
         of = f", {self.relation}" if self.relation else ""
@@ -180,12 +204,13 @@ class Averages:
         return f"<{self.kind}{of}: total effect {self.total_effect}{peak}>"
 
     def _repr_svg_(self) -> str:
-        return str(self.plot())
+        return str(self.map() if is_of_heads(self.kind) else self.plot())
 
 
 class _Sums:
     def __init__(self, like: Grid) -> None:
         self.kind, self.layers, self.wrong = like.kind, like.layers, 0
+        self.heads = like.heads
         self.metric: Metric = like.metric
         self.direction: Direction = like.direction
         self.without_share = 0
@@ -193,8 +218,12 @@ class _Sums:
         self._rows()
 
     def _rows(self) -> None:
-        self.roles = [_Welford(self.layers) for _ in ROLES]
-        self.shares = [_Welford(self.layers) for _ in ROLES]
+        roles, shape = roles_of(self.kind), self._shape()
+        self.roles = [_Welford(*shape) for _ in roles]
+        self.shares = [_Welford(*shape) for _ in roles]
+
+    def _shape(self) -> tuple[int, ...]:
+        return (self.heads, self.layers) if is_of_heads(self.kind) else (self.layers,)
 
     def add(self, grid: Grid) -> None:
         if (grid.metric, grid.direction) != (self.metric, self.direction):
@@ -206,17 +235,22 @@ class _Sums:
             self.wrong += 1
             return
         if self.layers == 0:  # the first grids were of facts that were not traced
-            self.layers = grid.layers
+            self.layers, self.heads = grid.layers, grid.heads
             self._rows()
-        if (grid.kind, grid.layers) != (self.kind, self.layers):
+        if (grid.kind, grid.layers, grid.heads) != (self.kind, self.layers, self.heads):
             raise ValueError(
-                f"{grid.prompt!r} is of {grid.kind} in {grid.layers} layers, others are of "
-                f"{self.kind} in {self.layers}: average them apart"
+                f"{grid.prompt!r} is of {grid.kind} in {grid.layers} layers of {grid.heads} cells, "
+                f"others are of {self.kind} in {self.layers} of {self.heads}: average them apart"
             )
         for mean, value in zip(self.runs, (grid.clean, grid.corrupted, grid.total_effect)):
             mean.add(value)
         effect, share = grid.effect, grid.share
         self.without_share += share is None
+        if is_over_tokens(self.kind):  # a row in the place of all tokens
+            self.roles[0].add(effect)
+            if share is not None:
+                self.shares[0].add(share)
+            return
         for role, sums, shares in zip(ROLES, self.roles, self.shares):
             for token in role_tokens(role, grid.subject, len(grid.tokens)):
                 sums.add(effect[token])
@@ -224,7 +258,7 @@ class _Sums:
                     shares.add(share[token])
 
     def averages(self, relation: str | None) -> Averages:
-        nothing = np.full(self.layers, np.nan)
+        nothing = np.full(self._shape(), np.nan)
         halves = [it.half_width() for it in self.roles]
         return Averages(
             kind=self.kind,

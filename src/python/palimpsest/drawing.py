@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from .kinds import OF_HEADS
+
 FONTS = "'Times New Roman', 'Liberation Serif', 'Nimbus Roman', Times, serif"
 BODY, TITLE, NOTE, MARGIN, LABEL = 12.0, 14.0, 10.0, 10.0, 16.0
 INK, SOFT = "#1a1a1a", "#666666"
@@ -27,6 +29,8 @@ NAMES = {"hidden": "state", "mlp": "MLP", "attn": "Attn"}
 STATES = {
     "resid_pre": "the residual before a block",
     "resid_mid": "the residual between attention and MLP",
+    **OF_HEADS,
+    **{f"{kind}_all": f"{said} at every token" for kind, said in OF_HEADS.items()},
 }
 SEVERED = {"hidden_severed_mlp": "MLP", "hidden_severed_attn": "attention"}
 ROLE_NAMES = {
@@ -36,6 +40,7 @@ ROLE_NAMES = {
     "first subsequent": "first subsequent token",
     "further": "further tokens",
     "last": "last token",
+    "every": "every token",
 }
 #: Advance widths of ASCII 0x20 to 0x7e in Times, thousandths of an em.
 TIMES = (

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .kinds import is_of_heads, is_over_tokens
 from .roles import ROLES, role_tokens
 from .results import Grid, Measured, Probe
 
@@ -38,22 +39,30 @@ def to_pandas(grids: Sequence[Grid], long: bool) -> Any:
             row["peak_token"] = peak.token if peak else None
             row["peak_role"] = peak.role if peak else None
             row["peak_layer"] = peak.layer if peak else None
+            row["peak_head"] = peak.head if peak else None
             row["peak_effect"] = peak.effect if peak else np.nan
             rows.append(row)
             continue
         effect = grid.effect
-        for at, token in enumerate(grid.tokens if grid.scores.size else ()):
-            for layer in range(grid.layers):
-                cell = {"token": at, "text": token, "layer": layer}
-                score = {"score": grid.scores[at, layer], "effect": effect[at, layer]}
-                rows.append({**row, **cell, **score})
+        for cell in np.ndindex(grid.scores.shape):
+            where: dict[str, Any] = {"token": None, "text": None}
+            if not is_over_tokens(grid.kind):
+                where = {"token": cell[0], "text": grid.tokens[cell[0]]}
+            where["layer"] = cell[-1]
+            where["head"] = cell[-2] if is_of_heads(grid.kind) else None
+            score = {"score": grid.scores[cell], "effect": effect[cell]}
+            rows.append({**row, **where, **score})
     frame = pandas.DataFrame(rows)
-    return frame.astype({"peak_layer": "Int64"}) if "peak_layer" in frame else frame
+    whole = {"peak_layer", "peak_head", "head"}
+    return frame.astype({name: "Int64" for name in frame.columns if name in whole})
 
 
 def to_xarray(grids: Sequence[Grid], kinds: Sequence[str], align: Literal["role", "pad"]) -> Any:
     """A Dataset: ``effect[fact, kind, role, layer]``, or ``[fact, kind, token, layer]``."""
     import xarray
+
+    for kind in filter(is_of_heads, kinds):
+        raise ValueError(f"grids of {kind} have heads too: take each one's `effect`, an array")
 
     facts = sorted({grid.unit // max(len(kinds), 1) for grid in grids})
     layers = max((grid.layers for grid in grids), default=0)

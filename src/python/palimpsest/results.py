@@ -11,18 +11,10 @@ import numpy.typing as npt
 
 from . import wire
 from .facts import Rewrite
-from .roles import ROLES, Role, role_tokens
+from .kinds import is_of_heads, is_over_tokens
+from .roles import EVERY, ROLES, Role, role_tokens
 from .svg import Svg, map_of_grid
 
-Kind: TypeAlias = Literal[
-    "hidden",
-    "mlp",
-    "attn",
-    "hidden_severed_mlp",
-    "hidden_severed_attn",
-    "resid_pre",
-    "resid_mid",
-]
 Metric: TypeAlias = Literal["probability", "log_probability", "logit_difference", "kl", "rank"]
 Direction: TypeAlias = Literal["denoising", "noising"]
 Array: TypeAlias = npt.NDArray[np.float64]
@@ -54,12 +46,15 @@ class Failure:
 class Peak(NamedTuple):
     """The cell of a grid with the highest effect."""
 
+    #: Its token, empty where a cell restores every token.
     token: str
     #: Its token's place in the prompt.
     at: int
     layer: int
     effect: float
     role: Role | None
+    #: Its head, where a cell is of one.
+    head: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +64,7 @@ class Reading:
     metric: Metric
     clean: float
     corrupted: float
-    #: Its mean over the rows of each cell, [token, layer]. Read-only.
+    #: Its mean over the rows of each cell, in the grid's shape. Read-only.
     scores: Array = field(repr=False)
 
 
@@ -98,7 +93,8 @@ class Grid:
     clean: float
     corrupted: float
     layers: int
-    #: The metric with the cell patched, [token, layer]; empty when not traced. Read-only.
+    #: The metric with the cell patched, [token, layer], of heads [token, head, layer] or, where
+    #: every token is patched at once, [head, layer]; empty when not traced. Read-only.
     scores: Array = field(repr=False)
     window: int
     samples: int
@@ -120,13 +116,16 @@ class Grid:
     untraced: str = ""
     #: The other metrics that were asked for.
     readings: tuple[Reading, ...] = field(default=(), repr=False)
+    #: Heads of a layer, where a cell is of one; else 1.
+    heads: int = 1
     _peak: Peak | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, unit: int, message: Any, model: str = "") -> Grid:
         """A grid from the contract's."""
-        fact, layers = message.fact, message.layers
-        scores = _scores(message.scores, layers)
+        fact, layers, kind = message.fact, message.layers, wire.word(message, "kind")
+        heads = max(getattr(message, "heads", 0), 1)
+        shape = _shape(kind, heads, layers)
         tokens = tuple(message.tokens)
         traced = message.correct_prediction and not message.untraced
         other = wire.optional(message, "corrupted")
@@ -137,7 +136,8 @@ class Grid:
             subject = slice(message.subject_begin, message.subject_end)
             text = tokens[it.token] if it.token < len(tokens) else getattr(it, "text", "")
             role = _role_of(it.token, subject, len(tokens)) if tokens else _role_word(it)
-            peak = Peak(text, it.token, it.layer, it.effect, role)
+            head = wire.optional(it, "head") if is_of_heads(kind) else None
+            peak = Peak(text, it.token, it.layer, it.effect, role, head)
         return cls(
             unit=unit,
             prompt=fact.prompt,
@@ -145,7 +145,7 @@ class Grid:
             attribute=wire.optional(fact, "attribute"),
             relation=wire.optional(fact, "relation"),
             id=wire.optional(fact, "id"),
-            kind=wire.word(message, "kind"),
+            kind=kind,
             tokens=tokens,
             token_ids=tuple(message.token_ids),
             subject=slice(message.subject_begin, message.subject_end),
@@ -155,7 +155,7 @@ class Grid:
             clean=message.high,
             corrupted=message.low if traced else math.nan,
             layers=layers,
-            scores=scores,
+            scores=_scores(message.scores, shape),
             window=message.window,
             samples=message.samples,
             noise=message.noise,
@@ -169,9 +169,10 @@ class Grid:
             foil=None if foil is None else foil.text,
             untraced=message.untraced,
             readings=tuple(
-                Reading(metric_of(it), it.clean, it.corrupted, _scores(it.scores, layers))
+                Reading(metric_of(it), it.clean, it.corrupted, _scores(it.scores, shape))
                 for it in message.readings
             ),
+            heads=heads,
             _peak=peak,
         )
 
@@ -218,7 +219,7 @@ class Grid:
     @property
     def effect(self) -> Array:
         """What restoring each cell brings back, score - corrupted, or in noising takes away,
-        clean - score; the other way round in KL and rank: [token, layer]."""
+        clean - score; the other way round in KL and rank, in the shape of ``scores``."""
         noising = self.direction == "noising"
         made: Array = self._order * (self.scores - (self.clean if noising else self.corrupted))
         made.flags.writeable = False
@@ -253,16 +254,26 @@ class Grid:
         """The cell with the highest effect, the first of equals; None when not traced."""
         if self._peak is not None or self.scores.size == 0:
             return self._peak
-        ordered = self._order * self.scores
-        token, layer = np.unravel_index(int(np.nanargmax(ordered)), ordered.shape)
-        role = _role_of(int(token), self.subject, len(self.tokens))
-        effect = float(self.effect[token, layer])
-        return Peak(self.tokens[token], int(token), int(layer), effect, role)
+        highest = int(np.nanargmax(self._order * self.scores))
+        row, layer = divmod(highest, self.layers)
+        effect = float(self.effect.flat[highest])
+        head = row % self.heads if is_of_heads(self.kind) else None
+        if is_over_tokens(self.kind):
+            return Peak("", 0, layer, effect, "every", head)
+        token = row // self.heads
+        role = _role_of(token, self.subject, len(self.tokens))
+        return Peak(self.tokens[token], token, layer, effect, role, head)
 
-    def svg(self, ceiling: float | None = None) -> Svg:
-        """The heat map, as the command line draws it. ``ceiling``: the top of its scale."""
+    def svg(self, ceiling: float | None = None, token: int | None = None) -> Svg:
+        """The heat map, as the command line draws it. ``ceiling``: the top of its scale.
+        ``token``: of heads at single tokens the one to show; else that of the peak."""
         if not self.scores.size:
             raise ValueError(f"{self.prompt!r} was not traced: there is nothing to draw")
+        peak = self.peak
+        if token is None and peak is not None:
+            token = peak.at
+        if token is None or not 0 <= token < len(self.tokens):
+            raise ValueError(f"token {token} is none of the prompt's {len(self.tokens)}")
         return map_of_grid(
             kind=self.kind,
             model=self.model,
@@ -278,6 +289,7 @@ class Grid:
             direction=self.direction,
             effect=self.effect,
             total_effect=self.total_effect,
+            page=token,
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
@@ -295,14 +307,24 @@ class Grid:
             return f"<{said}; not traced: {self.untraced}>"
         if peak is None:
             return f"<{said}; not traced: {self.attribute!r} was expected>"
+        where = "every token" if is_over_tokens(self.kind) else repr(peak.token)
+        head = "" if peak.head is None else f", head {peak.head}"
         return (
-            f"<{said}, {self.corrupted:.3f} corrupted; peaks at {peak.token!r}, "
-            f"layer {peak.layer}: {peak.effect:.3f}>"
+            f"<{said}, {self.corrupted:.3f} corrupted; peaks at {where}, "
+            f"layer {peak.layer}{head}: {peak.effect:.3f}>"
         )
 
 
-def _scores(values: Any, layers: int) -> Array:
-    made = np.array(values, dtype=np.float64).reshape((-1, layers) if len(values) else (0, layers))
+def _shape(kind: str, heads: int, layers: int) -> tuple[int, ...]:
+    """The sizes of a grid's cells, of which the first is as many as there are."""
+    if is_of_heads(kind) and not is_over_tokens(kind):
+        return (-1, heads, layers)
+    return (-1, layers)
+
+
+def _scores(values: Any, shape: tuple[int, ...]) -> Array:
+    made = np.array(values, dtype=np.float64)
+    made = made.reshape(shape if len(values) else (0, *shape[1:]))
     made.flags.writeable = False
     return made
 
@@ -340,7 +362,7 @@ def _role_of(token: int, subject: slice, tokens: int) -> Role | None:
 
 def _role_word(peak: Any) -> Role | None:
     said = wire.word(peak, "role").replace("_", " ") if hasattr(peak, "role") else ""
-    return next((role for role in ROLES if role == said), None)
+    return next((role for role in (*ROLES, EVERY) if role == said), None)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from . import wire
 from .averages import Averages, Mean
 from .results import direction_of, metric_of
-from .roles import ROLES
+from .kinds import is_of_heads
+from .roles import roles_of
 
 
 @dataclass(frozen=True)
@@ -35,23 +37,26 @@ def _mean(message: Any) -> Mean:
 
 
 def _averages(it: Any) -> Averages:
-    effect = np.full((len(ROLES), it.layers), np.nan)
-    half = np.full((len(ROLES), it.layers), np.nan)
-    share = np.full((len(ROLES), it.layers), np.nan)
-    rows = [0] * len(ROLES)
+    kind = wire.word(it, "kind")
+    roles = roles_of(kind)
+    of_role = (max(it.heads, 1), it.layers) if is_of_heads(kind) else (it.layers,)
+    cells = math.prod(of_role)
+    effect, half, share = (np.full((len(roles), cells), np.nan) for _ in range(3))
+    rows = [0] * len(roles)
     for one in _roles(it):
-        at = ROLES.index(wire.word(one, "role").replace("_", " "))
-        for layer, mean in enumerate(_mean(m) for m in one.by_layer):
+        at = roles.index(wire.word(one, "role").replace("_", " "))
+        for cell, mean in enumerate(_mean(m) for m in one.by_layer):
             rows[at] = mean.rows
             if mean.rows:
-                effect[at, layer] = mean.mean
+                effect[at, cell] = mean.mean
             if mean.half_width is not None:
-                half[at, layer] = mean.half_width
-        for layer, of_total in enumerate(one.share):
+                half[at, cell] = mean.half_width
+        for cell, of_total in enumerate(one.share):
             if of_total.rows:
-                share[at, layer] = of_total.mean
+                share[at, cell] = of_total.mean
+    effect, half, share = (of.reshape((len(roles), *of_role)) for of in (effect, half, share))
     return Averages(
-        kind=wire.word(it, "kind"),
+        kind=kind,
         relation=it.relation or None,
         layers=it.layers,
         wrong=it.wrong,

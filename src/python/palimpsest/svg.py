@@ -44,7 +44,7 @@ from .drawing import (
     visible,
     widest,
 )
-
+from .kinds import is_of_heads, is_over_tokens
 from .roles import Role
 
 __all__ = ["Svg", "curves_of_averages", "map_of_averages", "map_of_grid", "number"]
@@ -58,7 +58,7 @@ def _heat_map(
     rows: Sequence[str],
     starred: range,
     scores: Any,
-    kind: str,
+    colours: str,
     low: float,
     high: float | None,
     ceiling: float | None = None,
@@ -150,7 +150,7 @@ def _heat_map(
                 x=num(f32(layer) * cell_width),
                 width=num(cell_width),
                 height=num(cell_height),
-                fill="url(#hatch)" if at is None else shade(kind, at),
+                fill="url(#hatch)" if at is None else shade(colours, at),
             )
         svg.close()
     svg.close()
@@ -171,7 +171,7 @@ def _heat_map(
 
     svg.open("defs")
     svg.open("linearGradient", id="scale", x1="0", y1="1", x2="0", y2="0")
-    anchors = RAMPS[kind].split()
+    anchors = RAMPS[colours].split()
     for i, colour in enumerate(anchors[:1] if flat else anchors):
         svg.empty("stop", offset=num(f32(i) / f32(8)), stop_color=f"#{colour}")
     svg.close()
@@ -222,9 +222,11 @@ def map_of_grid(
     direction: str = "denoising",
     effect: Any = None,
     total_effect: float = 0.0,
+    page: int = 0,
 ) -> Svg:
     """The heat map of a grid, ``scores[token, layer]`` (figure 1 of the paper); of another metric,
-    or in the other direction, that of its ``effect``."""
+    or in the other direction, that of its ``effect``. ``page``: of heads at single tokens the
+    token."""
     drawn = kind if kind in RAMPS else "hidden"
     title = f"Impact of restoring {NAMES[drawn]} after corrupted input"
     if kind in SEVERED:
@@ -242,20 +244,38 @@ def map_of_grid(
             title = title.replace("after corrupted", "after clean")
         total = number(0.0 if math.isnan(total_effect) else total_effect)
         title += f", {METRIC_NAMES[metric]}: total effect {total}"
+    rows, starred = tokens, range(subject.start, subject.stop)
+    if is_of_heads(kind):
+        if not is_over_tokens(kind):
+            title += f", at {label_of(tokens[page])}{'*' if page in starred else ''}"
+            scores = scores[page]
+        rows, starred = _heads(len(scores)), range(0)
     return _heat_map(
         title=title,
         x_label=f"single restored layer within {model}"
         if drawn == "hidden"
         else f"center of interval of {window} restored {NAMES[drawn]} layers",
         value_label=value_label,
-        rows=tokens,
-        starred=range(subject.start, subject.stop),
+        rows=rows,
+        starred=starred,
         scores=scores,
-        kind=drawn,
+        colours=_colours(kind),
         low=corrupted,
         high=top,
         ceiling=ceiling,
     )
+
+
+def _heads(count: int) -> list[str]:
+    """What the rows of heads are called."""
+    return [f"head {head}" for head in range(count)]
+
+
+def _colours(kind: str) -> str:
+    """The colours of a kind: heads are parts of attention."""
+    if is_of_heads(kind):
+        return "attn"
+    return kind if kind in RAMPS else "hidden"
 
 
 #: Metrics as figures name them.
@@ -296,17 +316,23 @@ def map_of_averages(
     direction: str = "denoising",
 ) -> Svg:
     """Average indirect effects, ``effect[role, layer]``, as a heat map (figure 2). A role that is
-    None is left out."""
-    drawn, title, below = _titles_of(kind, metric, direction)
+    None is left out. Of heads, ``effect[role, head, layer]``, that of the one role that is not."""
+    _, title, below = _titles_of(kind, metric, direction)
     there = [at for at, role in enumerate(roles) if role is not None]
+    rows, shown = [ROLE_NAMES[role] for role in roles if role is not None], effect[there]
+    if is_of_heads(kind):
+        if not is_over_tokens(kind):
+            title += f", {rows[0]}"
+        shown = shown[0]
+        rows = _heads(len(shown))
     return _heat_map(
         title=title,
         x_label=below,
         value_label="AIE",
-        rows=[ROLE_NAMES[role] for role in roles if role is not None],
+        rows=rows,
         starred=range(0),
-        scores=effect[there],
-        kind=drawn,
+        scores=shown,
+        colours=_colours(kind),
         low=0.0,
         high=None,
     )

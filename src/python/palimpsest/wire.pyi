@@ -261,14 +261,16 @@ class v1:
         direction: int
         readings: Repeated[v1.MetricReading]
         untraced: str
-        def __init__(self, *, fact: v1.Fact | None = ..., kind: int | None = ..., token_ids: Iterable[int] | None = ..., tokens: Iterable[str] | None = ..., subject_begin: int | None = ..., subject_end: int | None = ..., answer_id: int | None = ..., answer: str | None = ..., correct_prediction: bool | None = ..., high: float | None = ..., low: float | None = ..., layers: int | None = ..., scores: Iterable[float] | None = ..., window: int | None = ..., samples: int | None = ..., noise: str | None = ..., noise_scale: float | None = ..., seed: int | None = ..., noise_corpus: str | None = ..., compat: int | None = ..., peak: v1.GridPeak | None = ..., corrupted: v1.CorruptedPrompt | None = ..., foil: v1.Token | None = ..., direction: int | None = ..., readings: Iterable[v1.MetricReading] | None = ..., untraced: str | None = ...) -> None: ...
+        heads: int
+        def __init__(self, *, fact: v1.Fact | None = ..., kind: int | None = ..., token_ids: Iterable[int] | None = ..., tokens: Iterable[str] | None = ..., subject_begin: int | None = ..., subject_end: int | None = ..., answer_id: int | None = ..., answer: str | None = ..., correct_prediction: bool | None = ..., high: float | None = ..., low: float | None = ..., layers: int | None = ..., scores: Iterable[float] | None = ..., window: int | None = ..., samples: int | None = ..., noise: str | None = ..., noise_scale: float | None = ..., seed: int | None = ..., noise_corpus: str | None = ..., compat: int | None = ..., peak: v1.GridPeak | None = ..., corrupted: v1.CorruptedPrompt | None = ..., foil: v1.Token | None = ..., direction: int | None = ..., readings: Iterable[v1.MetricReading] | None = ..., untraced: str | None = ..., heads: int | None = ...) -> None: ...
     class GridPeak(Message):
         token: int
         layer: int
         effect: float
         role: int
         text: str
-        def __init__(self, *, token: int | None = ..., layer: int | None = ..., effect: float | None = ..., role: int | None = ..., text: str | None = ...) -> None: ...
+        head: int
+        def __init__(self, *, token: int | None = ..., layer: int | None = ..., effect: float | None = ..., role: int | None = ..., text: str | None = ..., head: int | None = ...) -> None: ...
     class Mean(Message):
         rows: int
         mean: float
@@ -286,7 +288,8 @@ class v1:
         metric: int
         direction: int
         without_share: int
-        def __init__(self, *, kind: int | None = ..., relation: str | None = ..., layers: int | None = ..., wrong: int | None = ..., clean: v1.Mean | None = ..., corrupted: v1.Mean | None = ..., total_effect: v1.Mean | None = ..., roles: Iterable[v1.RoleEffects] | None = ..., metric: int | None = ..., direction: int | None = ..., without_share: int | None = ...) -> None: ...
+        heads: int
+        def __init__(self, *, kind: int | None = ..., relation: str | None = ..., layers: int | None = ..., wrong: int | None = ..., clean: v1.Mean | None = ..., corrupted: v1.Mean | None = ..., total_effect: v1.Mean | None = ..., roles: Iterable[v1.RoleEffects] | None = ..., metric: int | None = ..., direction: int | None = ..., without_share: int | None = ..., heads: int | None = ...) -> None: ...
     class RoleEffects(Message):
         role: int
         by_layer: Repeated[v1.Mean]

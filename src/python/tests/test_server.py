@@ -223,6 +223,89 @@ class Traces(WithServer):
                 [drawn] = [it.read_text() for it in found]
                 self.assertEqual(drawn, sweep.grid(kind="mlp", metric=metric).svg(), metric)
 
+    def test_heads_are_arrays_and_figures_of_their_own(self) -> None:
+        import json
+
+        said = json.loads((FIXTURES / "llama/patching.json").read_text())
+        sweep = self.model.trace(
+            said["prompt"],
+            subject=said["subject"],
+            corrupted=said["corrupted"],
+            kinds=["head", "head_all"],
+            metrics=["probability", "logit_difference"],
+        )
+        for kind in ("head", "head_all"):
+            for metric in sweep.metrics:
+                grid = sweep.grid(kind=kind, metric=metric)
+                theirs = np.array(said["denoising"][kind][metric])
+                self.assertEqual(grid.scores.shape, theirs.shape)
+                np.testing.assert_allclose(grid.scores, theirs, rtol=1e-4, atol=5e-5)
+                peak = grid.peak
+                assert peak is not None
+                self.assertEqual(peak.effect, grid.effect.max())
+            [short] = sweep.peaks(kind)
+            self.assertEqual(short.peak, sweep.grid(kind=kind).peak)
+        parts = ("head_q", "head_k", "head_v_all", "head_pattern")
+        of_parts = self.model.trace(
+            said["prompt"],
+            subject=said["subject"],
+            corrupted=said["corrupted"],
+            kinds=parts,
+            metrics=["logit_difference"],
+        )
+        self.compare_summary(of_parts)
+        self.cli("job", "results", of_parts.id, "--svg", "parts")
+        for kind in parts:
+            grid = of_parts.grid(kind=kind, metric="logit_difference")
+            theirs = np.array(said["denoising"][kind]["logit_difference"])
+            self.assertEqual(grid.scores.shape, theirs.shape)
+            np.testing.assert_allclose(grid.scores, theirs, rtol=1e-4, atol=5e-5)
+            peak = grid.peak
+            assert peak is not None
+            page = "" if kind.endswith("_all") else f"_t{peak.at:02}"
+            name = f"001_*_{kind}{page}_logit_difference.svg"
+            [file] = (self.site.folder / "parts").glob(name)
+            self.assertEqual(file.read_text(), grid.svg(), kind)
+        head, over_all = sweep.grid(kind="head"), sweep.grid(kind="head_all")
+        self.assertEqual((head.heads, over_all.scores.shape), (4, (4, 3)))
+        assert over_all.peak is not None
+        self.assertEqual(over_all.peak.role, "every")
+        self.assertIn("every token, layer", str(over_all))
+        self.compare_summary(sweep)
+        self.cli("job", "results", sweep.id, "--averages", "--svg", "heads", "--npz", "heads")
+        self.cli("job", "results", sweep.id, "--svg", "heads")
+        folder = self.site.folder / "heads"
+        for n in range(len(head.tokens)):
+            [file] = folder.glob(f"0*_head_t{n:02}.svg")
+            self.assertEqual(file.read_text(), head.svg(token=n), n)
+            [file] = folder.glob(f"0*_head_t{n:02}_logit_difference.svg")
+            shown = sweep.grid(kind="head", metric="logit_difference").svg(token=n)
+            self.assertEqual(file.read_text(), shown, n)
+        [file] = folder.glob("0*_head_all.svg")
+        self.assertEqual(file.read_text(), over_all.svg())
+        of_heads = sweep.averages().of("head")
+        for role in of_heads.roles:
+            name = f"averages_head_{role.replace(' ', '_')}_token*.svg"
+            for file in folder.glob(name):
+                if "logit" not in file.name:
+                    self.assertEqual(file.read_text(), of_heads.map(role), role)
+        file = folder / "averages_head_all.svg"
+        self.assertEqual(file.read_text(), sweep.averages().of("head_all").map())
+        with self.assertRaisesRegex(ValueError, "use map"):
+            of_heads.plot()
+        with self.assertRaisesRegex(ValueError, "none of the prompt's"):
+            head.svg(token=99)
+        with tempfile.TemporaryDirectory() as made_in:
+            for ours in sweep.to_npz(made_in):
+                with np.load(ours) as a, np.load(folder / ours.name) as b:
+                    for name in a:
+                        np.testing.assert_array_equal(a[name], b[name], name)
+        long = sweep.to_pandas(long=True)
+        cell = long[(long.kind == "head") & (long.token == 3) & (long["head"] == 2)]
+        self.assertEqual(list(cell.effect), list(head.effect[3, 2]))
+        with self.assertRaisesRegex(ValueError, "have heads too"):
+            sweep.to_xarray()
+
     def test_facts_without_a_partner_say_why_they_were_not_traced(self) -> None:
         sweep = self.model.trace(FACTS[:1], kinds=["mlp"], corrupt="counterfactual")
         [grid] = sweep.grids()

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::figures::state_name;
 use super::{Outcome, Results, Unit};
 use crate::causal::{Averages, Direction, Mean, Role, Site};
 use crate::cli::results::Error;
@@ -58,12 +59,14 @@ impl Results<'_> {
             if !shared {
                 runs(&mut table, name, averages, columns.len());
             }
-            for role in Role::ALL {
+            for &role in averages.roles() {
                 if let Some(site) = averages.peak(role) {
-                    let effect = format!("AIE, {role}");
+                    let effect = format!("AIE, {}", place(&site));
                     let mut cells = row(name, &effect, Some(site.layer), &site.effect);
-                    let share = averages.share[role as usize].get(site.layer);
-                    match share.filter(|share| shares && share.rows > 0) {
+                    match averages
+                        .share_at(&site)
+                        .filter(|share| shares && share.rows > 0)
+                    {
                         Some(share) => cells.push(number(share.mean)),
                         None => cells.resize(columns.len(), String::new()),
                     }
@@ -111,12 +114,11 @@ impl Results<'_> {
                 .find(|(kind, _)| *kind == wanted)
                 .map(|(_, means)| means)
         };
-        for (kind, what) in [
-            (v1::Kind::Hidden, "a single hidden state"),
-            (v1::Kind::ResidPre, "the residual before a block"),
-            (v1::Kind::ResidMid, "the residual between attention and MLP"),
-        ] {
-            if let Some(averages) = of(kind) {
+        if let Some(averages) = of(v1::Kind::Hidden) {
+            sentences.extend(peaks("a single hidden state", "at", averages));
+        }
+        for (kind, averages) in &kinds {
+            if let Some(what) = state_name(*kind).filter(|_| !averages.kind.is_over_tokens()) {
                 sentences.extend(peaks(what, "at", averages));
             }
         }
@@ -129,6 +131,20 @@ impl Results<'_> {
             if let (Some(averages), Some(grid)) = (of(kind), grids.next()) {
                 let what = format!("the {what} outputs of {}", count(grid.window, "layer"));
                 sentences.extend(peaks(&what, "around", averages));
+            }
+        }
+        for (kind, averages) in &kinds {
+            let over_all = state_name(*kind).filter(|_| averages.kind.is_over_tokens());
+            if let Some((what, best)) = over_all.zip(averages.locate()) {
+                sentences.push(format!(
+                    "{} at most {} at {}.",
+                    match averages.direction {
+                        Direction::Denoising => format!("Restoring {what} brings back"),
+                        Direction::Noising => format!("Corrupting {what} takes away"),
+                    },
+                    figure(&best.effect),
+                    layer(&best)
+                ));
             }
         }
         for (kind, what) in [
@@ -214,6 +230,22 @@ fn row(kind: &str, effect: &str, layer: Option<usize>, mean: &Mean) -> Vec<Strin
     ]
 }
 
+/// `last token`, `last token, head 3`.
+pub(super) fn place(site: &Site) -> String {
+    match site.head {
+        Some(head) => format!("{}, head {head}", site.role),
+        None => site.role.to_string(),
+    }
+}
+
+/// `layer 9`, `layer 9, head 3`.
+fn layer(site: &Site) -> String {
+    match site.head {
+        Some(head) => format!("layer {}, head {head}", site.layer),
+        None => format!("layer {}", site.layer),
+    }
+}
+
 /// `1 fact traced`, `2 facts traced`.
 fn count(n: usize, what: &str) -> String {
     match what.split_once(' ') {
@@ -227,7 +259,7 @@ fn count(n: usize, what: &str) -> String {
 /// it is more than at both.
 fn peaks(what: &str, at: &str, averages: &Averages) -> Option<String> {
     let (early, late) = (averages.peak(EARLY)?, averages.peak(LATE)?);
-    let place = |site: &Site| format!("{} {at} layer {}", figure(&site.effect), site.layer);
+    let place = |site: &Site| format!("{} {at} {}", figure(&site.effect), layer(site));
     let mut text = format!(
         "{} {} of the {EARLY} and {} of the {LATE}",
         match averages.direction {

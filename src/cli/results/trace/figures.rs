@@ -6,13 +6,14 @@ use super::{Results, Unit, WIDTH};
 use crate::causal::{Averages, Direction, Grid, Mean, Metric, Role};
 use crate::cli::results::Error;
 use crate::plot::axis::number;
-use crate::plot::text::visible;
+use crate::plot::text::{label, visible};
 use crate::plot::{self, Across, Colour, Curves, HeatMap, Panel, Panels, Series};
 use crate::proto::v1;
+use crate::wire;
 
 impl Results<'_> {
-    /// Heat maps in the terminal: of one traced fact all kinds; of several the averages. `width` is
-    /// the terminal's.
+    /// Heat maps in the terminal: of one traced fact all kinds, of heads at single tokens the token of
+    /// the highest effect; of several the averages. `width` is the terminal's.
     ///
     /// # Errors
     /// [`Error::Output`], [`Error::Averages`] and [`Error::Plot`].
@@ -25,7 +26,12 @@ impl Results<'_> {
         if self.traced_facts() > 1 {
             return self.average_maps(out, width, colour);
         }
-        let maps = self.units.iter().filter_map(|unit| self.fact_map(unit));
+        let maps = self.units.iter().filter_map(|unit| {
+            let highest = unit.traced()?.peak()?.0.token;
+            let mut pages = self.fact_maps(unit);
+            let shown = highest.filter(|&token| token < pages.len());
+            Some(pages.swap_remove(shown.unwrap_or_default()).1)
+        });
         for (n, map) in maps.enumerate() {
             if n > 0 {
                 writeln!(out)?;
@@ -51,7 +57,9 @@ impl Results<'_> {
             if n > 0 {
                 writeln!(out)?;
             }
-            print(out, &average_map(*kind, averages), width, colour)?;
+            if let Some(map) = highest_map(*kind, averages) {
+                print(out, &map, width, colour)?;
+            }
         }
         if let Some(curves) = severed_curves(&kinds) {
             let text = curves
@@ -66,9 +74,46 @@ impl Results<'_> {
         Ok(())
     }
 
-    /// The heat map of a unit, if its fact was traced.
-    pub(super) fn fact_map(&self, unit: &Unit<'_>) -> Option<HeatMap> {
-        let grid = unit.traced()?;
+    /// The heat map of a unit, if its fact was traced: one, or, where it is of heads at single
+    /// tokens, one a token. Each with what its file's name has more.
+    pub(super) fn fact_maps(&self, unit: &Unit<'_>) -> Vec<(String, HeatMap)> {
+        let Some((grid, map)) = unit.traced().map(|grid| (grid, self.fact_map(unit, grid))) else {
+            return Vec::new();
+        };
+        if !grid.kind.is_of_heads() {
+            return vec![(String::new(), map)];
+        }
+        let of_heads = HeatMap {
+            rows: heads(grid.heads),
+            starred: 0..0,
+            ..map
+        };
+        if grid.kind.is_over_tokens() {
+            return vec![(String::new(), of_heads)];
+        }
+        let pages = of_heads.scores.chunks(grid.heads * grid.layers);
+        let page = |(token, scores): (usize, &[f32])| {
+            let star = if grid.subject.contains(&token) {
+                "*"
+            } else {
+                ""
+            };
+            let map = HeatMap {
+                title: format!(
+                    "{}, at {}{star}",
+                    of_heads.title,
+                    label(&grid.tokens[token].text)
+                ),
+                scores: scores.to_vec(),
+                ..of_heads.clone()
+            };
+            (format!("_t{token:02}"), map)
+        };
+        pages.enumerate().map(page).collect()
+    }
+
+    /// All of a grid as one heat map, whose rows are tokens.
+    fn fact_map(&self, unit: &Unit<'_>, grid: &Grid) -> HeatMap {
         let tokens: Vec<String> = grid.tokens.iter().map(|token| token.text.clone()).collect();
         let mut map = HeatMap::trace(plot::Trace {
             tokens: &tokens,
@@ -82,6 +127,7 @@ impl Results<'_> {
             answer: &grid.answer.text,
             model: self.model,
         });
+        map.kind = coloured_as(unit.kind);
         if let Some(severed) = severed_name(unit.kind) {
             map.title = format!("Impact of restoring state with {severed} severed");
         }
@@ -101,7 +147,7 @@ impl Results<'_> {
             let total = number(grid.total_effect().unwrap_or_default());
             map.title += &format!(", {}: total effect {total}", grid.metric.words());
         }
-        Some(map)
+        map
     }
 }
 
@@ -131,7 +177,8 @@ pub(super) fn print(
 }
 
 /// The averages of all kinds in one figure, a row each: the indirect effect by role of token as a
-/// heat map (paper, figure 2) and as curves with their 95 % bands; and, where paths were severed,
+/// heat map (paper, figure 2) and as curves with their 95 % bands, of heads that of the role where
+/// it is highest; and, where paths were severed,
 /// the effect with and without them (figure 3).
 pub(super) fn panels(model: &str, metric: Metric, kinds: &[(v1::Kind, Averages)]) -> Panels {
     let whole = kinds
@@ -139,10 +186,9 @@ pub(super) fn panels(model: &str, metric: Metric, kinds: &[(v1::Kind, Averages)]
         .filter(|(kind, _)| severed_name(*kind).is_none());
     let mut rows: Vec<Vec<Panel>> = whole
         .map(|(kind, averages)| {
-            vec![
-                Panel::Map(average_map(*kind, averages)),
-                Panel::Curves(average_curves(*kind, averages)),
-            ]
+            let map = highest_map(*kind, averages).map(Panel::Map);
+            let curves = average_curves(*kind, averages).map(Panel::Curves);
+            map.into_iter().chain(curves).collect()
         })
         .collect();
     if let Some(curves) = severed_curves(kinds) {
@@ -174,17 +220,47 @@ pub(super) fn scores(grid: &Grid) -> Vec<f32> {
     grid.scores.iter().map(|&score| score as f32).collect()
 }
 
-/// Average indirect effects by role and layer. Roles that no token has are left out.
-pub(super) fn average_map(kind: v1::Kind, averages: &Averages) -> HeatMap {
+/// Average indirect effects as heat maps, each with what its file's name has more: one by role and
+/// layer, without the roles that no token has; or, of heads, for each of these roles one by head and
+/// layer.
+pub(super) fn average_maps(kind: v1::Kind, averages: &Averages) -> Vec<(String, HeatMap)> {
     let roles: Vec<Role> = roles(averages).collect();
-    let names: Vec<String> = roles.iter().map(Role::to_string).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    if !averages.kind.is_of_heads() {
+        let names: Vec<String> = roles.iter().map(Role::to_string).collect();
+        return vec![(String::new(), average_map(kind, averages, &roles, &names))];
+    }
+    let page = |&role: &Role| {
+        let mut map = average_map(kind, averages, &[role], &heads(averages.heads));
+        if role == Role::Every {
+            return (String::new(), map);
+        }
+        map.title += &format!(", {role}");
+        (format!("_{}", role.to_string().replace(' ', "_")), map)
+    };
+    roles.iter().map(page).collect()
+}
+
+/// The only one of these, or that of the role where the effect is highest.
+fn highest_map(kind: v1::Kind, averages: &Averages) -> Option<HeatMap> {
+    let mut maps = average_maps(kind, averages);
+    let highest = averages.locate().map(|site| site.role);
+    let place = roles(averages).position(|role| Some(role) == highest);
+    match place.filter(|&at| at < maps.len()) {
+        Some(at) => Some(maps.swap_remove(at).1),
+        None => maps.pop().map(|(_, map)| map),
+    }
+}
+
+/// The effects of some roles, one below the other.
+fn average_map(kind: v1::Kind, averages: &Averages, roles: &[Role], rows: &[String]) -> HeatMap {
+    let names: Vec<&str> = rows.iter().map(String::as_str).collect();
     let effects: Vec<f32> = roles
         .iter()
         .flat_map(|&role| averages.role(role))
         .map(|effect| effect.mean as f32)
         .collect();
     let mut map = HeatMap::average(drawn_as(kind), &names, averages.layers, &effects);
+    map.kind = coloured_as(kind);
     map.title = average_title(kind, &map);
     if averages.metric != Metric::Probability {
         map.title += &format!(", {}", averages.metric.words());
@@ -208,10 +284,13 @@ pub(super) fn average_title(kind: v1::Kind, map: &HeatMap) -> String {
     }
 }
 
-/// The same as curves over layers with their 95 % bands.
-pub(super) fn average_curves(kind: v1::Kind, averages: &Averages) -> Curves {
-    let map = average_map(kind, averages);
-    Curves {
+/// The same as curves over layers with their 95 % bands; none of heads, which are too many.
+pub(super) fn average_curves(kind: v1::Kind, averages: &Averages) -> Option<Curves> {
+    if averages.kind.is_of_heads() {
+        return None;
+    }
+    let (_, map) = average_maps(kind, averages).pop()?;
+    Some(Curves {
         title: map.title,
         across: Across::Layers,
         x_label: map.x_label,
@@ -219,7 +298,7 @@ pub(super) fn average_curves(kind: v1::Kind, averages: &Averages) -> Curves {
         series: roles(averages)
             .map(|role| series(&role.to_string(), averages.role(role), None))
             .collect(),
-    }
+    })
 }
 
 /// The effect of a state at the last subject token beside its effects with a sub-module severed
@@ -250,10 +329,10 @@ pub(super) fn severed_curves(kinds: &[(v1::Kind, Averages)]) -> Option<Curves> {
     })
 }
 
+/// The roles that some token had.
 fn roles(averages: &Averages) -> impl Iterator<Item = Role> {
-    Role::ALL
-        .into_iter()
-        .filter(|&role| averages.role(role).iter().any(|effect| effect.rows > 0))
+    let roles = averages.roles().iter().copied();
+    roles.filter(|&role| averages.role(role).iter().any(|effect| effect.rows > 0))
 }
 
 fn series(name: &str, effects: &[Mean], kind: Option<plot::Kind>) -> Series {
@@ -275,6 +354,19 @@ fn series(name: &str, effects: &[Mean], kind: Option<plot::Kind>) -> Series {
     }
 }
 
+/// What the rows of heads are called.
+fn heads(count: usize) -> Vec<String> {
+    (0..count).map(|head| format!("head {head}")).collect()
+}
+
+/// The colours of a kind: heads are parts of attention.
+fn coloured_as(kind: v1::Kind) -> plot::Kind {
+    match wire::kind(kind).is_some_and(|(kind, _)| kind.is_of_heads()) {
+        true => plot::Kind::Attn,
+        false => drawn_as(kind),
+    }
+}
+
 /// Severed kinds restore a state, and are drawn as one.
 pub(super) fn drawn_as(kind: v1::Kind) -> plot::Kind {
     match kind {
@@ -285,10 +377,20 @@ pub(super) fn drawn_as(kind: v1::Kind) -> plot::Kind {
 }
 
 /// What is restored where it is neither a block's output nor a sub-module's.
-fn state_name(kind: v1::Kind) -> Option<&'static str> {
+pub(super) fn state_name(kind: v1::Kind) -> Option<&'static str> {
     match kind {
         v1::Kind::ResidPre => Some("the residual before a block"),
         v1::Kind::ResidMid => Some("the residual between attention and MLP"),
+        v1::Kind::Head => Some("what a head gives"),
+        v1::Kind::HeadAll => Some("what a head gives at every token"),
+        v1::Kind::HeadQ => Some("the query of a head"),
+        v1::Kind::HeadQAll => Some("the query of a head at every token"),
+        v1::Kind::HeadK => Some("the key of a head"),
+        v1::Kind::HeadKAll => Some("the key of a head at every token"),
+        v1::Kind::HeadV => Some("the value of a head"),
+        v1::Kind::HeadVAll => Some("the value of a head at every token"),
+        v1::Kind::HeadPattern => Some("the pattern of a head"),
+        v1::Kind::HeadPatternAll => Some("the pattern of a head at every token"),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::figures::{average_curves, average_map, panels, scores, severed_curves};
+use super::figures::{average_curves, average_maps, panels, scores, severed_curves};
 use super::{Outcome, Results, Unit};
 use crate::causal::{Grid, Metric};
 use crate::cli::results::Error;
@@ -13,7 +13,8 @@ use crate::proto::v1;
 use crate::wire::kind_name;
 
 impl Results<'_> {
-    /// Draws a heat map of every traced fact and kind into `folder`, and, of more than one traced
+    /// Draws a heat map of every traced fact and kind into `folder`, one a token where it is of heads
+    /// at single tokens, and, of more than one traced
     /// fact, the averages, as [`Results::svg_averages`] does. Gives the files in that order.
     ///
     /// The folder is made where it is missing. Files of the same names are overwritten, others
@@ -25,8 +26,9 @@ impl Results<'_> {
         make(folder)?;
         let mut files = Vec::new();
         for unit in &self.units {
-            if let Some(map) = self.fact_map(unit) {
-                files.push(write(folder, self.file_name(unit, "svg"), map.to_svg())?);
+            for (page, map) in self.fact_maps(unit) {
+                let name = self.file_name(unit, &page, "svg");
+                files.push(write(folder, name, map.to_svg())?);
             }
         }
         if self.traced_facts() > 1 {
@@ -36,7 +38,7 @@ impl Results<'_> {
     }
 
     /// Draws the averages into `folder`: all kinds in one figure; of every kind a heat map by role
-    /// of token and the same as curves; and the curves of severed paths where they were traced.
+    /// of token and the same as curves, of heads a heat map for each role; and the curves of severed paths where they were traced.
     /// Gives the files in that order: none when no fact was traced.
     ///
     /// # Errors
@@ -52,14 +54,14 @@ impl Results<'_> {
         let mut files = vec![write(folder, format!("averages{suffix}.svg"), all)?];
         for (kind, averages) in &kinds {
             let name = kind_name(*kind);
-            let map = average_map(*kind, averages).to_svg();
-            files.push(write(folder, format!("averages_{name}{suffix}.svg"), map)?);
-            let curves = average_curves(*kind, averages).to_svg();
-            files.push(write(
-                folder,
-                format!("averages_{name}{suffix}_curves.svg"),
-                curves,
-            )?);
+            for (page, map) in average_maps(*kind, averages) {
+                let name = format!("averages_{name}{page}{suffix}.svg");
+                files.push(write(folder, name, map.to_svg())?);
+            }
+            if let Some(curves) = average_curves(*kind, averages) {
+                let name = format!("averages_{name}{suffix}_curves.svg");
+                files.push(write(folder, name, curves.to_svg())?);
+            }
         }
         if let Some(curves) = severed_curves(&kinds) {
             let name = format!("averages_severed{suffix}_curves.svg");
@@ -103,7 +105,7 @@ impl Results<'_> {
                 None => npz::Trace::untraced(grid.untraced.as_deref()),
                 Some(low) => npz::Trace {
                     scores: &scores(grid),
-                    layers: grid.layers,
+                    shape: &grid.shape(),
                     low_score: low,
                     high_score: grid.high,
                     input_ids: &ids,
@@ -118,7 +120,7 @@ impl Results<'_> {
                 }
                 .to_npz(),
             };
-            let file = folder.join(self.file_name(unit, "npz"));
+            let file = folder.join(self.file_name(unit, "", "npz"));
             let bytes = arrays
                 .and_then(|arrays| patching(arrays, grid))
                 .and_then(|arrays| arrays.to_bytes())
@@ -135,12 +137,13 @@ impl Results<'_> {
         Ok(files)
     }
 
-    /// `003_eiffel-tower_mlp.svg`: the fact's number, from 1, tells facts with one subject apart.
-    fn file_name(&self, unit: &Unit<'_>, extension: &str) -> String {
+    /// `003_eiffel-tower_mlp.svg`, or `003_eiffel-tower_head_t04.svg` of a page: the fact's number,
+    /// from 1, tells facts with one subject apart.
+    fn file_name(&self, unit: &Unit<'_>, page: &str, extension: &str) -> String {
         let digits = self.facts.to_string().len().max(3);
         let subject = readable(&unit.fact.subject);
         format!(
-            "{:0digits$}_{subject}_{}{}.{extension}",
+            "{:0digits$}_{subject}_{}{page}{}.{extension}",
             unit.position,
             kind_name(unit.kind),
             self.suffix()

@@ -12,8 +12,8 @@ use crate::wire::class_name;
 use crate::wire::{compat, kind_name};
 
 impl Results<'_> {
-    /// A JSON object a line, one a fact and kind. `scores` is `[token][layer]`; an untraced fact
-    /// has none, and `low` is then null. These are probabilities; `metrics` has the others by name,
+    /// A JSON object a line, one a fact and kind. `scores` is `[token][layer]`, of heads
+    /// `[token][head][layer]` or, over every token, `[head][layer]`; an untraced fact has none, and `low` is then null. These are probabilities; `metrics` has the others by name,
     /// `untraced` why a fact that the model knows was not traced. A failed unit has `error` with
     /// `class` and `message`.
     ///
@@ -39,7 +39,7 @@ impl Results<'_> {
                     "correct_prediction": grid.correct_prediction,
                     "high": grid.high,
                     "low": grid.low,
-                    "scores": grid.scores.chunks(grid.layers.max(1)).collect::<Vec<_>>(),
+                    "scores": nested(grid, &grid.scores),
                     "window": sent.window,
                     "samples": sent.samples,
                     "noise": sent.noise,
@@ -78,8 +78,8 @@ impl Results<'_> {
     ///
     /// A mean is an object with `mean`, `standard_error`, `interval` (95 %: both null under two
     /// rows) and `rows`. `clean` and `corrupted` are the metric in the two runs, `total_effect`
-    /// their difference (ATE); `indirect_effect` has by role one mean a layer (AIE), null for a
-    /// role that no token has; `share` the same as shares of the total effect, but of
+    /// their difference (ATE); `indirect_effect` has by role one mean a layer (AIE), of heads
+    /// `[head][layer]`, null for a role that no token has; `share` the same as shares of the total effect, but of
     /// `without_share` facts, where that is too small to divide by.
     ///
     /// # Errors
@@ -109,15 +109,20 @@ impl Results<'_> {
         averages: &Averages,
         left_out: usize,
     ) -> Map<String, Value> {
-        let by_role = |all: &[Vec<Mean>]| -> Map<String, Value> {
-            let of_role = |(role, layers): (Role, &Vec<Mean>)| {
-                let seen = layers.iter().any(|mean| mean.rows > 0);
-                let means: Vec<Value> = layers.iter().map(mean).collect();
+        let by_role = |of: fn(&Averages, Role) -> &[Mean]| -> Map<String, Value> {
+            let of_role = |&role: &Role| {
+                let means = of(averages, role);
+                let seen = means.iter().any(|mean| mean.rows > 0);
+                let means: Vec<Value> = means.iter().map(mean).collect();
+                let means = match averages.kind.is_of_heads() {
+                    true => json!(means.chunks(averages.layers.max(1)).collect::<Vec<_>>()),
+                    false => json!(means),
+                };
                 (role_name(role), seen.then_some(means).into())
             };
-            Role::ALL.into_iter().zip(all).map(of_role).collect()
+            averages.roles().iter().map(of_role).collect()
         };
-        let effects = by_role(&averages.indirect_effect);
+        let effects = by_role(Averages::role);
         let mut object = Map::new();
         object.insert("kind".into(), kind_name(kind).into());
         object.insert("model".into(), self.model.into());
@@ -146,7 +151,7 @@ impl Results<'_> {
         object.insert("indirect_effect".into(), effects.into());
         object.insert("metric".into(), averages.metric.to_string().into());
         object.insert("direction".into(), averages.direction.to_string().into());
-        object.insert("share".into(), by_role(&averages.share).into());
+        object.insert("share".into(), by_role(Averages::shares).into());
         object.insert("without_share".into(), averages.without_share.into());
         object
     }
@@ -155,15 +160,23 @@ impl Results<'_> {
 /// The metrics besides the probability, by name.
 fn readings(grid: &Grid) -> Map<String, Value> {
     let readings = grid.readings.iter().map(|reading| {
-        let rows = reading.scores.chunks(grid.layers.max(1));
         let value = json!({
             "clean": reading.high,
             "corrupted": reading.low,
-            "scores": rows.collect::<Vec<_>>(),
+            "scores": nested(grid, &reading.scores),
         });
         (reading.metric.to_string(), value)
     });
     readings.collect()
+}
+
+/// The scores of a grid in the shape that they have.
+fn nested(grid: &Grid, scores: &[f64]) -> Value {
+    let rows: Vec<&[f64]> = scores.chunks(grid.layers.max(1)).collect();
+    match grid.kind.is_of_heads() && !grid.kind.is_over_tokens() {
+        true => json!(rows.chunks(grid.heads.max(1)).collect::<Vec<_>>()),
+        false => json!(rows),
+    }
 }
 
 /// A mean with what is known about its error.
@@ -176,15 +189,19 @@ fn mean(mean: &Mean) -> Value {
     })
 }
 
-/// A site, with the layers that its interval cannot tell from it.
+/// A site, with its head, where it is of one, and the layers that its interval cannot tell from it.
 pub(super) fn site(averages: &Averages, site: &Site) -> Value {
     let plateau = averages.plateau(site);
-    json!({
+    let mut value = json!({
         "role": role_name(site.role),
         "layer": site.layer,
         "effect": mean(&site.effect),
         "layers_within_interval": [plateau.start(), plateau.end()],
-    })
+    });
+    if let Some(head) = site.head {
+        value["head"] = head.into();
+    }
+    value
 }
 
 /// A role as data: `last_subject`.

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::averages::edit;
+use super::averages::{edit, place};
 use super::json::site;
 use crate::causal::{Averages, Metric};
 use crate::cli::output::paragraph;
@@ -85,7 +85,7 @@ impl Sites {
                 let (from, to) = site.effect.interval().unzip();
                 table.row([
                     name(*kind, averages),
-                    site.role.to_string(),
+                    place(&site),
                     site.layer.to_string(),
                     number(site.effect.mean),
                     from.map(number).unwrap_or_default(),

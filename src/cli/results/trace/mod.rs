@@ -352,16 +352,20 @@ impl<'a> Results<'a> {
                     };
                     row.extend([answer, number(grid.high)]);
                     match (grid.low, grid.peak()) {
-                        (Some(low), Some((token, layer, score))) => {
-                            let star = if grid.subject.contains(&token) {
-                                "*"
-                            } else {
-                                ""
-                            };
+                        (Some(low), Some((at, score))) => {
+                            let place = at.token.map_or("every token".to_owned(), |token| {
+                                let star = if grid.subject.contains(&token) {
+                                    "*"
+                                } else {
+                                    ""
+                                };
+                                format!("{}{star}", label(&grid.tokens[token].text))
+                            });
+                            let head = at.head.map(|head| format!(", head {head}"));
                             row.extend([
                                 number(low),
                                 number(score),
-                                format!("{}{star}, layer {layer}", label(&grid.tokens[token].text)),
+                                format!("{place}, layer {}{}", at.layer, head.unwrap_or_default()),
                             ]);
                         }
                         _ => {

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use super::averages::{EARLY, LATE};
 use super::{Over, Results, WIDTH, figures};
-use crate::causal::{Averages, Mean, Role};
+use crate::causal::{Averages, Kind, Mean, Role};
 use crate::cli::output::paragraph;
 use crate::cli::results::Error;
 use crate::plot::axis::number;
@@ -13,7 +13,7 @@ use crate::plot::table::{Align, Table};
 use crate::plot::text::visible;
 use crate::plot::{Colour, HeatMap};
 use crate::proto::v1;
-use crate::wire::kind_name;
+use crate::wire::{self, kind_name};
 
 /// The facts of one relation.
 pub(super) struct Relation {
@@ -118,7 +118,10 @@ impl Results<'_> {
                 match site {
                     Some(site) => {
                         row.extend(with_error(&site.effect));
-                        row.push(site.layer.to_string());
+                        row.push(match site.head {
+                            Some(head) => format!("{}, head {head}", site.layer),
+                            None => site.layer.to_string(),
+                        });
                     }
                     None => row.extend([const { String::new() }; 3]),
                 }
@@ -128,8 +131,8 @@ impl Results<'_> {
         out.write_all(table.render(width, colour).as_bytes())?;
         writeln!(out)?;
         let note = format!(
-            "Of each kind the highest average indirect effect of a relation and its layer: of attn at the {LATE}, of the \
-             others at the {EARLY}."
+            "Of each kind the highest average indirect effect of a relation and its layer: of attention and heads at the \
+             {LATE}, of the others at the {EARLY}."
         );
         paragraph(out, &note, width.or(Some(WIDTH)))?;
         Ok(())
@@ -138,7 +141,8 @@ impl Results<'_> {
     /// The heat maps of [`relation_maps`] with the names of their files.
     pub(super) fn relation_figures(&self) -> Result<Vec<(String, HeatMap)>, Error> {
         let relations = self.relations()?;
-        let kinds: Vec<v1::Kind> = self.by_kind()?.into_iter().map(|(kind, _)| kind).collect();
+        let kinds = self.by_kind()?.into_iter();
+        let kinds: Vec<v1::Kind> = kinds.map(|(kind, _)| kind).filter(is_of_layers).collect();
         let names = kinds.iter().map(|&kind| {
             format!(
                 "averages_{}{}_by_relation.svg",
@@ -156,14 +160,16 @@ impl Results<'_> {
 
 /// Where the paper found a kind to matter.
 fn role(kind: v1::Kind) -> Role {
-    match kind {
-        v1::Kind::Attn => LATE,
+    match wire::kind(kind) {
+        Some((kind, _)) if kind.is_over_tokens() => Role::Every,
+        Some((kind, _)) if kind.is_of_heads() || kind == Kind::Attn => LATE,
         _ => EARLY,
     }
 }
 
 /// Of every kind the indirect effect by relation and layer, at the token where the paper found it.
-/// Relations without a traced fact of the kind are left out.
+/// Relations without a traced fact of the kind are left out, and so are kinds of heads, which have
+/// no single row of layers.
 fn relation_maps(relations: &[Relation], kinds: &[v1::Kind]) -> Vec<HeatMap> {
     let map = |&kind: &v1::Kind| {
         let role = role(kind);
@@ -187,7 +193,13 @@ fn relation_maps(relations: &[Relation], kinds: &[v1::Kind]) -> Vec<HeatMap> {
         map.title = format!("{} by relation, {role}", figures::average_title(kind, &map));
         Some(map)
     };
-    kinds.iter().filter_map(map).collect()
+    let kinds = kinds.iter().filter(|kind| is_of_layers(kind));
+    kinds.filter_map(map).collect()
+}
+
+/// Whether a cell of the kind is of a whole layer.
+fn is_of_layers(kind: &v1::Kind) -> bool {
+    wire::kind(*kind).is_some_and(|(kind, _)| !kind.is_of_heads())
 }
 
 /// A mean and half the width of its 95 % interval.

@@ -707,6 +707,134 @@ fn files_hold_the_arrays_of_the_published_code() {
     assert_eq!(arrays(&files[3]), ["correct_prediction.npy"]);
 }
 
+/// Three heads, of which one carries the answer from the last token in a late layer.
+fn of_heads(n: usize, kind: v1::Kind) -> v1::Grid {
+    let bare = grid(n, kind);
+    let effect = |(token, head, layer): (usize, usize, usize)| match (token, head) {
+        (4, 2) => bump(layer, 8.0),
+        (2, 1) => 0.3 * bump(layer, 3.0),
+        _ => 0.0,
+    };
+    let tokens = match kind {
+        v1::Kind::HeadAll => 4..5,
+        _ => 0..TOKENS.len(),
+    };
+    let cells = tokens.flat_map(|t| (0..3).flat_map(move |h| (0..LAYERS).map(move |l| (t, h, l))));
+    v1::Grid {
+        heads: 3,
+        scores: cells
+            .map(|cell| bare.low + (bare.high - bare.low) * effect(cell))
+            .collect(),
+        ..bare
+    }
+}
+
+#[test]
+fn heads_are_pages_of_a_token_and_averages_of_a_role() {
+    let kinds = [v1::Kind::Head, v1::Kind::HeadAll];
+    let job = job(2, &kinds);
+    let grids = results(&job, |n, kind| Some(Sent::Grid(of_heads(n, kind))));
+    let results = Results::new(&job, &grids).unwrap();
+
+    let table = printed(|out| results.table(out, None, Colour::Never));
+    assert!(table.contains("in, layer 8, head 2"), "{table}");
+    assert!(table.contains("every token, layer 8, head 2"), "{table}");
+
+    let lines = printed(|out| results.json_lines(out));
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let cell = |nested: &Value, at: &[usize]| -> f64 {
+        let cell = at.iter().fold(nested, |inner, &n| &inner[n]);
+        cell.as_f64().unwrap()
+    };
+    let whole = of_heads(0, v1::Kind::Head).scores;
+    let of_cell = cell(&lines[0]["scores"], &[4, 2, 8]);
+    assert!((of_cell - whole[(4 * 3 + 2) * LAYERS + 8]).abs() < 1e-12);
+    assert!((cell(&lines[1]["scores"], &[2, 8]) - of_cell).abs() < 1e-12);
+
+    let averages = printed(|out| results.averages_json(out, false));
+    let averages: Vec<Value> = averages
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(averages[0]["peak"]["head"], 2);
+    assert_eq!(averages[1]["peak"]["role"], "every");
+    let of_role = &averages[0]["indirect_effect"]["last"][2][8]["mean"];
+    let over_all = &averages[1]["indirect_effect"]["every"][2][8]["mean"];
+    assert!(of_role.as_f64().unwrap() > 0.5 && of_role == over_all);
+
+    let words = results.summary().unwrap().join("\n");
+    assert!(
+        words.contains("of the last token") && words.contains("at layer 8, head 2."),
+        "{words}"
+    );
+    let sites = located(&job, &results, None).unwrap();
+    let text = printed(|out| sites.report(out, None, Colour::Never));
+    assert!(text.contains("every token, head 2"), "{text}");
+    let text = printed(|out| results.report_relations(out, None, Colour::Never));
+    assert!(text.contains("8, head 2"), "{text}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let files = results.svg(folder.path()).unwrap();
+    let names: Vec<&str> = files
+        .iter()
+        .map(|file| file.file_name().unwrap().to_str().unwrap())
+        .collect();
+    let of_tokens = |fact: usize| -> Vec<String> {
+        let pages = (0..TOKENS.len()).map(|t| format!("00{fact}_eiffel-tower_head_t0{t}.svg"));
+        let over_all = format!("00{fact}_eiffel-tower_head_all.svg");
+        pages.chain([over_all]).collect()
+    };
+    let of_roles = [
+        "first_subject_token",
+        "last_subject_token",
+        "first_subsequent_token",
+        "last_token",
+    ];
+    let of_roles = of_roles.map(|role| format!("averages_head_{role}.svg"));
+    let expected = [
+        of_tokens(1),
+        of_tokens(2),
+        vec!["averages.svg".to_owned()],
+        of_roles.to_vec(),
+        vec!["averages_head_all.svg".to_owned()],
+    ];
+    assert_eq!(names, expected.concat());
+    let drawn = std::fs::read_to_string(&files[2]).unwrap();
+    assert!(
+        drawn.contains("after corrupted input, at Tower*</title>"),
+        "{drawn}"
+    );
+    assert!(drawn.contains("<title>head 1, layer 3: "), "{drawn}");
+    for file in &files {
+        let svg = std::fs::read_to_string(file).unwrap();
+        roxmltree::Document::parse(&svg).unwrap();
+    }
+    let one = self::job(1, &kinds);
+    let grids = self::results(&one, |n, kind| Some(Sent::Grid(of_heads(n, kind))));
+    let one = Results::new(&one, &grids).unwrap();
+    let shown = printed(|out| one.heatmaps(out, Some(80), Colour::Never));
+    assert!(shown.contains("input, at in\n"), "{shown}");
+    assert!(
+        shown.contains("what a head gives at every token"),
+        "{shown}"
+    );
+    assert_eq!(shown.matches("head 2 │").count(), 2, "{shown}");
+
+    for (file, shape) in std::iter::zip(
+        results.npz(folder.path()).unwrap(),
+        ["(5, 3, 12)", "(3, 12)"],
+    ) {
+        let mut zip = zip::ZipArchive::new(std::fs::File::open(file).unwrap()).unwrap();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut zip.by_name("scores.npy").unwrap(), &mut bytes).unwrap();
+        let header = String::from_utf8_lossy(&bytes[..128]).into_owned();
+        assert!(header.contains(shape), "{header}");
+    }
+}
+
 #[test]
 fn results_that_do_not_fit_their_job_are_refused() {
     let message = |job: &v1::Job, results: &[v1::UnitResult]| match Results::new(job, results) {

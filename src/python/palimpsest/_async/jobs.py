@@ -191,8 +191,8 @@ class AveragesOfKinds(tuple[Averages, ...]):
         raise LookupError(f"there are no averages of {kind}, {relation}, {metric}")
 
     def plot(self) -> Html:
-        """Curves over layers with their 95 % bands, a figure each."""
-        return Html("".join(f"<div>{it.plot()}</div>" for it in self if it.layers))
+        """Curves over layers with their 95 % bands, a figure each; of heads a heat map."""
+        return Html("".join(f"<div>{it._repr_svg_()}</div>" for it in self if it.layers))
 
     def _repr_html_(self) -> str:
         return str(self.plot())

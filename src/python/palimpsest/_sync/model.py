@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias
 
 from .. import corpus, facts, wire
 from ..facts import EvalSet, FactsLike
-from ..results import Checked, Direction, Kind, Metric
+from ..kinds import Kind
+from ..results import Checked, Direction, Metric
 from ..values import Plan, Version
 from ..wire import v1
 from .asking import Asking, Dtype, edit_settings, edit_spec
