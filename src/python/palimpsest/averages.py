@@ -200,7 +200,8 @@ class Averages:
         of += "" if self.metric == "probability" else f", {self.metric}"
         of += "" if self.direction == "denoising" else f", {self.direction}"
         site = self.locate()
-        peak = f"; peaks at the {site}" if site else ""
+        the = "" if is_over_tokens(self.kind) else "the "
+        peak = f"; peaks at {the}{site}" if site else ""
         return f"<{self.kind}{of}: total effect {self.total_effect}{peak}>"
 
     def _repr_svg_(self) -> str:

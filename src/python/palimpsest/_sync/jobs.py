@@ -11,6 +11,7 @@ from typing import Any, Literal
 from .. import frames, npz, wire
 from ..averages import Averages, Mean, Site
 from ..evaluation import Measures
+from ..kinds import Kind
 from ..notebook import Html, sweep_html
 from ..results import (
     METRICS,
@@ -19,7 +20,6 @@ from ..results import (
     Evaluated,
     Failure,
     Grid,
-    Kind,
     Measured,
     Metric,
     failure_of,
