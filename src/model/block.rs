@@ -2,9 +2,10 @@
 
 use tch::Tensor;
 
-use super::attention::{Attention, KeyValue};
+use super::attention::Attention;
 use super::config::Residual;
 use super::hook::{BlockOutput, Hook, Pass, Plain};
+use super::key_value::KeyValue;
 use super::mlp::Mlp;
 use super::norm::Norm;
 use super::weights::Loader;

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
-use super::attention::KeyValue;
 use super::block::Block;
 use super::hook::{BlockOutput, Hook, Pass};
+use super::key_value::KeyValue;
 use super::norm::Norm;
 use super::weights::{Linear, Loader};
 use super::{Checkpoint, Config, Error, Tokenizer};

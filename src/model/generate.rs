@@ -3,9 +3,9 @@
 use tch::{Kind, Tensor};
 
 use super::Error;
-use super::attention::KeyValue;
 use super::decoder::Model;
 use super::hook::{Pass, Plain};
+use super::key_value::KeyValue;
 
 /// How the next token is chosen.
 #[derive(Debug, Clone, PartialEq)]

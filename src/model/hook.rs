@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::attention::KeyValue;
+use super::key_value::KeyValue;
 
 /// What one call of [`super::Model::block`] is to do. The default: all tokens, nothing before them.
 #[derive(Debug, Clone, Copy, Default)]

@@ -33,6 +33,8 @@ mod generate;
 #[cfg(feature = "torch")]
 mod hook;
 #[cfg(feature = "torch")]
+mod key_value;
+#[cfg(feature = "torch")]
 mod mlp;
 #[cfg(feature = "torch")]
 mod norm;
@@ -50,13 +52,13 @@ mod together;
 mod weights;
 
 #[cfg(feature = "torch")]
-pub use attention::KeyValue;
-#[cfg(feature = "torch")]
 pub use decoder::Model;
 #[cfg(feature = "torch")]
 pub use generate::{Generated, Sampling, Stop, generate};
 #[cfg(feature = "torch")]
 pub use hook::{BlockOutput, Hook, Pass, Plain};
+#[cfg(feature = "torch")]
+pub use key_value::KeyValue;
 #[cfg(feature = "torch")]
 pub use product::{Products, with_libtorch_products};
 #[cfg(feature = "torch")]

@@ -6,10 +6,10 @@
 
 use tch::{Kind, Tensor};
 
-use super::attention::KeyValue;
 use super::decoder::Model;
 use super::generate::uniform;
 use super::hook::{Pass, Plain};
+use super::key_value::KeyValue;
 use super::{Error, Tokenizer};
 
 /// What to draw.
