@@ -233,10 +233,11 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
             _ => &rows,
         };
         let tokens = task.prompt.len() as i64;
-        let places: Vec<Range<i64>> = match measure.kind.is_over_tokens() {
-            true => vec![0..tokens],
-            false => (0..tokens).map(|token| token..token + 1).collect(),
+        let each = match measure.kind.is_over_tokens() {
+            true => tokens,
+            false => 1,
         };
+        let places = (0..tokens).step_by(each as usize).map(|at| at..at + each);
         let mut scores = Vec::new();
         for place in places {
             for (head, layer) in (0..measure.heads)
