@@ -56,7 +56,7 @@ pub enum Error {
         text: String,
     },
     /// An engine that does not exist.
-    #[error("unknown engine `{text}`: use exact or plain")]
+    #[error("unknown engine `{text}`: use exact, plain or attribution")]
     Engine {
         /// The text as given.
         text: String,

@@ -37,6 +37,7 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
         return Ok(Scores {
             base: task.source.clone(),
             grids: cells.map(|cells| task.source.repeat(cells)).collect(),
+            verified: Vec::new(),
         });
     }
     let budget = &Budget::new(settings.memory_bytes);
@@ -104,6 +105,7 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
     Ok(Scores {
         base: means(&run.values, count),
         grids,
+        verified: Vec::new(),
     })
 }
 

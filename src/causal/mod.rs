@@ -6,13 +6,14 @@
 //! answer's probability comes back says what that state carries.
 //!
 //! Activation patching is the same with another prompt in the place of noise, with more metrics
-//! than the probability, and in both directions: one engine does it all.
+//! than the probability, and in both directions: one engine does it all. Attribution patching
+//! estimates the same numbers to first order, and has some of them checked.
 //!
 //! To read in this order: what is asked ([`Fact`], [`Settings`]) and answered ([`Grid`],
-//! [`Averages`]); the parts that decide the numbers ([`corruption`], [`noise`], [`rng`], [`span`],
-//! [`kind`], [`metric`]); and,
-//! with libtorch, the way in (`trace`), the oracle (`plain.rs`) and the engine that is used
-//! (`exact.rs`). All but the last is plain data, also without libtorch.
+//! [`Averages`], [`Verification`]); the parts that decide the numbers ([`corruption`], [`noise`],
+//! [`rng`], [`span`], [`kind`], [`metric`]); and, with libtorch, the way in (`trace`), the oracle
+//! (`plain.rs`), the engine that is used (`exact.rs`) and the estimates (`attribution.rs`). All but
+//! the last is plain data, also without libtorch.
 
 pub mod averages;
 pub mod corruption;
@@ -26,7 +27,10 @@ pub mod rng;
 pub mod settings;
 pub mod span;
 mod stairs;
+pub mod verification;
 
+#[cfg(feature = "torch")]
+mod attribution;
 #[cfg(feature = "torch")]
 mod embeddings;
 #[cfg(feature = "torch")]
@@ -63,8 +67,9 @@ pub use grid::{Cell, Counterpart, Grid, Reading, Token};
 pub use kind::{Kind, Part, Severed};
 pub use metric::Metric;
 pub use noise::{EmbeddingGaussian, Noise, Rule};
-pub use settings::{Compat, Engine, Settings};
+pub use settings::{Compat, Engine, Gradient, Settings};
 pub use span::subject_span;
+pub use verification::{Miss, Missed, Verification, Verified, rank_correlation};
 
 #[cfg(feature = "torch")]
 pub use embeddings::{embedding_gaussian, noise_level, resolve_noise};

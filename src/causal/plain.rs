@@ -19,7 +19,7 @@ use crate::model::{Hook, Model, Pass};
 
 /// The output of every sub-module in a run, `[rows, tokens, width]` a layer.
 #[derive(Default)]
-struct States {
+pub(super) struct States {
     attn: Vec<Tensor>,
     mlp: Vec<Tensor>,
     hidden: Vec<Tensor>,
@@ -33,7 +33,8 @@ struct States {
 }
 
 impl States {
-    fn of(&self, kind: Kind) -> &[Tensor] {
+    /// Those of a kind, a layer each.
+    pub fn of(&self, kind: Kind) -> &[Tensor] {
         match kind {
             Kind::Hidden => &self.hidden,
             Kind::Mlp => &self.mlp,
@@ -102,7 +103,7 @@ impl Hook for States {
 
 /// The run whose states are put in.
 pub(super) struct Source {
-    states: States,
+    pub states: States,
     /// The last token's state behind the last block, `[rows, width]`.
     last: Tensor,
 }
@@ -216,12 +217,12 @@ pub(super) fn source(
 
 pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure> {
     let settings = task.settings;
-    let read = |last: &Tensor| means(&task.readout.read(task.model, last), task.readout.count());
     let mut draws = task.draws();
     let rows = task.embeddings(draws.as_mut());
     let mut base = States::default();
     let last = forward(task.model, task.progress, &rows, &mut base)?;
-    let values = read(&last);
+    let count = task.readout.count();
+    let values = means(&task.readout.read(task.model, &last), count);
     let second = match settings.compat {
         Compat::None => None,
         Compat::PaperCode => Some(task.embeddings(draws.as_mut())),
@@ -244,9 +245,9 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
                 .flat_map(|head| (0..task.layers()).map(move |layer| (head, layer)))
             {
                 let cell = (place.clone(), head, layer);
-                let mut replace = restoration(task, measure, cell, source, &base);
-                let last = forward(task.model, task.progress, rows, &mut replace)?;
-                scores.extend(read(&last));
+                let mut replace = restoration(task, measure, cell, source);
+                replace.freeze = measure.severed.map(|severed| (severed, &base));
+                scores.extend(means(&patched(task, rows, &mut replace)?, count));
                 task.progress.add(1);
             }
         }
@@ -255,7 +256,29 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
     Ok(Scores {
         base: values,
         grids,
+        verified: Vec::new(),
     })
+}
+
+/// The metrics of one cell of a grid without a severed path, one row after another: by one full
+/// pass over the `rows` that are patched, `[rows, tokens, width]` embeddings.
+pub(super) fn cell(
+    task: &Task<'_>,
+    measure: &Measure,
+    (token, layer): (usize, usize),
+    source: &Source,
+    rows: &Tensor,
+) -> Result<Vec<f64>, Failure> {
+    let token = token as i64;
+    let cell = (token..token + 1, 0, layer);
+    let mut replace = restoration(task, measure, cell, source);
+    patched(task, rows, &mut replace)
+}
+
+/// The metrics of one pass with something put in, one row after another.
+fn patched(task: &Task<'_>, rows: &Tensor, replace: &mut Replace<'_>) -> Result<Vec<f64>, Failure> {
+    let last = forward(task.model, task.progress, rows, replace)?;
+    Ok(task.readout.read(task.model, &last))
 }
 
 /// What one cell puts back.
@@ -264,7 +287,6 @@ fn restoration<'a>(
     measure: &Measure,
     (tokens, head, layer): (Range<i64>, usize, usize),
     source: &'a Source,
-    base: &'a States,
 ) -> Replace<'a> {
     let of_head = (head as i64, task.model.config().head_dim as i64);
     let window = measure
@@ -274,7 +296,7 @@ fn restoration<'a>(
         tokens,
         head: measure.kind.is_of_heads().then_some(of_head),
         restore: (measure.kind, window, &source.states),
-        freeze: measure.severed.map(|severed| (severed, base)),
+        freeze: None,
     }
 }
 
@@ -285,7 +307,17 @@ fn forward(
     embeddings: &Tensor,
     hook: &mut dyn Hook,
 ) -> Result<Tensor, Failure> {
-    let mut x = model.add_positions(embeddings, 0);
+    blocks(model, progress, &model.add_positions(embeddings, 0), hook)
+}
+
+/// The same from the first block's input on.
+pub(super) fn blocks(
+    model: &Model,
+    progress: &Progress<'_>,
+    input: &Tensor,
+    hook: &mut dyn Hook,
+) -> Result<Tensor, Failure> {
+    let mut x = input.shallow_clone();
     for layer in 0..model.config().layers {
         progress.go_on()?;
         x = model.block(layer, &x, Pass::default(), hook).hidden;

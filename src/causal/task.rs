@@ -11,6 +11,7 @@ use super::noise::{Draws, Noise};
 use super::prompt::Prompt;
 use super::readout::Readout;
 use super::settings::Settings;
+use super::verification::Verified;
 use crate::model::Model;
 
 /// Hears of a trace as it goes, and can stop it.
@@ -56,6 +57,9 @@ impl Measure {
 pub(super) struct Scores {
     pub base: Vec<f64>,
     pub grids: Vec<Vec<f64>>,
+    /// Of estimates the cells of every measure that were patched exactly; empty where the scores
+    /// are exact themselves.
+    pub verified: Vec<Vec<Verified>>,
 }
 
 /// Everything that an engine works on.

@@ -16,8 +16,8 @@ pub use averages::{averages, averages_to_proto, peak};
 pub use edit::{describe, gates, parameters, step_to_proto};
 pub use eval::{answer, answer_to_proto, record, score, score_to_proto, set as eval_set};
 pub use grid::{
-    Error, SweptGrid, compat, compat_to_proto, direction, direction_to_proto, engine, kind,
-    kind_to_proto, metric, metric_to_proto, shown, without_scores,
+    Error, SweptGrid, compat, compat_to_proto, direction, direction_to_proto, engine,
+    engine_to_proto, kind, kind_to_proto, metric, metric_to_proto, shown, without_scores,
 };
 pub use outcome::{not_finite, objects_of, out_of_range};
 pub use words::{KINDS, class_name, job_kind, kind_name, named_kind};

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::{Outcome, Over, Results};
+use super::{Outcome, Over, Results, estimates};
 use crate::causal::{Averages, Grid, Mean, Role, Site};
 use crate::cli::results::Error;
 use crate::proto::v1;
@@ -13,9 +13,12 @@ use crate::wire::{compat, kind_name};
 
 impl Results<'_> {
     /// A JSON object a line, one a fact and kind. `scores` is `[token][layer]`, of heads
-    /// `[token][head][layer]` or, over every token, `[head][layer]`; an untraced fact has none, and `low` is then null. These are probabilities; `metrics` has the others by name,
-    /// `untraced` why a fact that the model knows was not traced. A failed unit has `error` with
-    /// `class` and `message`.
+    /// `[token][head][layer]` or, over every token, `[head][layer]`; an untraced fact has none, and
+    /// `low` is then null. These are probabilities; `metrics` has the others by name, `untraced` why
+    /// a fact that the model knows was not traced. `estimate` says in words what the scores are where
+    /// they are not exact, and `attribution` how they came about, with the cells that were verified
+    /// and what those say; both null of exact scores. A failed unit has `error` with `class` and
+    /// `message`.
     ///
     /// # Errors
     /// [`Error::Output`].
@@ -57,6 +60,9 @@ impl Results<'_> {
                     "foil": grid.foil.as_ref().map(|it| &it.text),
                     "untraced": grid.untraced,
                     "metrics": readings(grid),
+                    "engine": grid.engine.to_string(),
+                    "estimate": grid.engine.estimate(),
+                    "attribution": estimates::json(grid),
                 }),
                 Outcome::Failure(failure) => json!({
                     "error": {
@@ -151,6 +157,8 @@ impl Results<'_> {
         object.insert("indirect_effect".into(), effects.into());
         object.insert("metric".into(), averages.metric.to_string().into());
         object.insert("direction".into(), averages.direction.to_string().into());
+        object.insert("engine".into(), averages.engine.to_string().into());
+        object.insert("estimate".into(), averages.engine.estimate().into());
         object.insert("share".into(), by_role(Averages::shares).into());
         object.insert("without_share".into(), averages.without_share.into());
         object
