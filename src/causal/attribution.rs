@@ -177,10 +177,7 @@ impl Sums {
 
 /// Whether a state is what a sub-module gives, and not the residual.
 fn is_output(kind: Kind) -> bool {
-    match kind {
-        Kind::Mlp | Kind::Attn => true,
-        Kind::Hidden | Kind::ResidPre | Kind::ResidMid => false,
-    }
+    matches!(kind, Kind::Mlp | Kind::Attn)
 }
 
 /// The sums over some rows of the run that is patched, `[rows, tokens, width]` embeddings.
@@ -314,7 +311,8 @@ impl Graph {
                 Kind::ResidPre | Kind::ResidMid => {
                     put(n, layer, &to_f64(&effect(&differences[n][layer], above)));
                 }
-                Kind::Mlp | Kind::Attn => put(n, layer, &vec![0.0; tokens]),
+                // Heads are not estimated.
+                _ => put(n, layer, &vec![0.0; tokens]),
             }
         }
         if layer == 0 {

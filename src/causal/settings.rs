@@ -261,6 +261,13 @@ impl Settings {
                 ),
             };
         };
+        if let Some(kind) = self.kinds.iter().find(|kind| kind.is_of_heads()) {
+            return wrong(
+                "kinds",
+                kind,
+                "attribution estimates no heads: leave it out, or use engine exact",
+            );
+        }
         if let Some(severed) = self.severed.first() {
             return wrong(
                 "severed",
@@ -342,6 +349,14 @@ mod tests {
         };
         integrated.check().unwrap();
         for (settings, said, remedy) in [
+            (
+                Settings {
+                    kinds: vec![Kind::Mlp, Kind::HeadQ],
+                    ..counterfactual.clone()
+                },
+                "kinds = head_q: ",
+                "use engine exact",
+            ),
             (
                 Settings {
                     severed: vec![Severed::Mlp],

@@ -4,6 +4,7 @@
 use super::Wrong;
 use crate::causal::settings::{STEPS_LIMIT, VERIFY_LIMIT};
 use crate::proto::v1;
+use crate::wire;
 
 impl v1::TraceSpec {
     /// Whether the grids are estimates.
@@ -40,15 +41,16 @@ impl v1::TraceSpec {
             self.attribution_steps = 0;
         }
         for (n, kind) in self.kinds().enumerate() {
-            if matches!(
+            let severed = matches!(
                 kind,
                 v1::Kind::HiddenSeveredMlp | v1::Kind::HiddenSeveredAttn
-            ) {
+            );
+            if severed || wire::kind(kind).is_some_and(|(kind, _)| kind.is_of_heads()) {
                 wrong.say(
                     format_args!("job.trace.kinds[{n}]"),
                     format_args!(
-                        "ENGINE_ATTRIBUTION estimates no severed paths, and {} is one: leave it \
-                         out, or use ENGINE_EXACT",
+                        "ENGINE_ATTRIBUTION estimates neither severed paths nor heads, and {} is \
+                         of these: leave it out, or use ENGINE_EXACT",
                         kind.as_str_name()
                     ),
                 );

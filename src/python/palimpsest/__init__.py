@@ -101,6 +101,7 @@ from .values import (
     Version,
     Worker,
 )
+from .verification import Miss, Missed, Verification, Verified
 from .version import __version__
 
 
@@ -214,6 +215,8 @@ __all__ = [
     "Mean",
     "Measured",
     "Measures",
+    "Miss",
+    "Missed",
     "Model",
     "ModelInfo",
     "NoServer",
@@ -245,6 +248,8 @@ __all__ = [
     "TooMany",
     "Unauthenticated",
     "Unavailable",
+    "Verification",
+    "Verified",
     "Version",
     "Worker",
     "__version__",

@@ -61,6 +61,13 @@ def arrays(grid: Grid) -> dict[str, Any]:
         made["direction"] = np.array(grid.direction, dtype=np.str_)
     if grid.foil is not None:
         made["foil"] = np.array(grid.foil, dtype=np.str_)
+    if grid.estimate is not None:
+        made["estimate"] = np.array(grid.estimate, dtype=np.str_)
+        cells = [(it.at, it.layer) for it in grid.verified]
+        made["verified_cells"] = np.array(cells, dtype=np.int64).reshape(-1, 2)
+        made["verified_random"] = np.array([it.random for it in grid.verified], dtype=np.bool_)
+        exact = [it.exact[0] for it in grid.verified]
+        made["verified_scores"] = np.array(exact, dtype=np.float64)
     return made
 
 
