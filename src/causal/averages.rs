@@ -185,7 +185,7 @@ pub struct Averages {
     /// Blocks of the model.
     pub layers: usize,
     /// Cells of a layer: [`Grid::heads`].
-    #[serde(default = "one")]
+    #[serde(default = "super::grid::one")]
     pub heads: usize,
     /// Facts that were answered otherwise than expected, or had nothing to be corrupted with, and
     /// so not taken in.
@@ -207,10 +207,6 @@ pub struct Averages {
     /// Facts whose total effect is too small to divide by.
     #[serde(default)]
     pub without_share: u64,
-}
-
-fn one() -> usize {
-    1
 }
 
 impl Averages {
@@ -408,7 +404,7 @@ impl Averages {
 
 #[cfg(test)]
 mod tests {
-    use super::super::grid::tests::grid;
+    use super::super::grid::tests::{grid, of_heads};
     use super::*;
 
     #[test]
@@ -497,13 +493,7 @@ mod tests {
 
     #[test]
     fn heads_are_averaged_apart_by_role_or_over_every_token() {
-        let rows: [&[f64]; 2] = [&[0.1, 0.2, 0.3, 0.4], &[0.5, 0.6, 0.9, 0.8]];
-        let by_token = Grid {
-            kind: Kind::Head,
-            layers: 2,
-            heads: 2,
-            ..grid(0..1, 0.9, 0.1, &rows)
-        };
+        let by_token = of_heads();
         let averages = Averages::over([&by_token]).unwrap().unwrap();
         let site = averages.locate().unwrap();
         assert_eq!(

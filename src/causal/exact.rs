@@ -17,7 +17,7 @@ use tch::{Device, Tensor};
 use super::memory::{Budget, Failure, Piece};
 use super::noise::Noise;
 use super::rows::means;
-use super::runs::{Hold, Run, Source, base, before, held, input, part, row_bytes};
+use super::runs::{Hold, Place, Run, Source, base, before, held, input, part, row_bytes};
 use super::settings::Compat;
 use super::stairs::{Entry, Window, entries, windows};
 use super::task::{Measure, Scores, Task};
@@ -295,9 +295,15 @@ fn run(
             true => at..at + behind + 1,
             false => at..at + 1,
         };
-        let site = (measure.kind, layer);
-        let run = baseline.run;
-        let restored = run.restored(task.model, source, site, &heads, span, samples);
+        let place = Place {
+            model: task.model,
+            source,
+            kind: measure.kind,
+            layer,
+            span,
+            samples,
+        };
+        let restored = baseline.run.restored(&place, &heads);
         for (window, restored) in behind_it.into_iter().zip(&restored) {
             let mut rows = entering(restored, &baseline.hidden[layer]);
             if layer + 1 == layers {

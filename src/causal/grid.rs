@@ -120,7 +120,8 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-fn one() -> usize {
+/// The cells of a layer where none are said.
+pub(super) fn one() -> usize {
     1
 }
 
@@ -329,19 +330,25 @@ pub(crate) mod tests {
         }
     }
 
-    #[test]
-    fn cells_of_heads_are_addressed_by_their_head_too() {
-        let rows: [&[f64]; 2] = [&[0.1, 0.2, 0.3, 0.4], &[0.5, 0.6, 0.9, 0.8]];
-        let by_token = Grid {
+    const ROWS: [&[f64]; 2] = [&[0.1, 0.2, 0.3, 0.4], &[0.5, 0.6, 0.9, 0.8]];
+
+    /// Two tokens, heads and layers, the highest score at the second token's second head in layer 0.
+    pub(crate) fn of_heads() -> Grid {
+        Grid {
             kind: Kind::Head,
             layers: 2,
             heads: 2,
-            ..grid(0..1, 0.9, 0.1, &rows)
-        };
+            ..grid(0..1, 0.9, 0.1, &ROWS)
+        }
+    }
+
+    #[test]
+    fn cells_of_heads_are_addressed_by_their_head_too() {
+        let by_token = of_heads();
         assert_eq!(by_token.head_score(1, 1, 0), Some(0.9));
         assert_eq!(by_token.head_score(1, 2, 0), None);
         assert_eq!(by_token.score(1, 0), None);
-        assert_eq!(by_token.row(1), Some(rows[1]));
+        assert_eq!(by_token.row(1), Some(ROWS[1]));
         let highest = Cell {
             token: Some(1),
             head: Some(1),

@@ -97,6 +97,25 @@ pub(super) fn source(
     })
 }
 
+/// What a cell restores behind a block, and in which rows.
+pub(super) struct Place<'a> {
+    pub model: &'a Model,
+    /// What is put in is of this run.
+    pub source: &'a Source,
+    pub kind: Kind,
+    pub layer: usize,
+    /// The tokens whose output is wanted. The state is restored at all of them, or at the first
+    /// where those behind it see it.
+    pub span: Range<i64>,
+    pub samples: &'a Range<usize>,
+}
+
+impl Place<'_> {
+    fn tokens(&self) -> i64 {
+        self.span.end - self.span.start
+    }
+}
+
 /// A run that is patched, one row a noise sample, from some token on: in denoising the corrupted
 /// one.
 #[derive(Default)]
@@ -136,20 +155,13 @@ impl Run {
         }
     }
 
-    /// The output of block `layer` at the tokens of `span` with its state of `kind` restored there, or
-    /// at the first of them where those behind see it: `[1 or samples, span, width]`, one, or one for
-    /// each of `heads`.
-    pub fn restored(
-        &self,
-        model: &Model,
-        source: &Source,
-        (kind, layer): (Kind, usize),
-        heads: &[usize],
-        span: Range<i64>,
-        samples: &Range<usize>,
-    ) -> Vec<Tensor> {
-        let token = span.start;
-        let of_samples = |states: &[Tensor]| part(&states[layer], samples).narrow(1, token, 1);
+    /// The output of a block with a state of it restored, `[1 or samples, span, width]`: one, or one
+    /// for each of `heads`.
+    pub fn restored(&self, place: &Place<'_>, heads: &[usize]) -> Vec<Tensor> {
+        let (source, kind, layer) = (place.source, place.kind, place.layer);
+        let token = place.span.start;
+        let of_samples =
+            |states: &[Tensor]| part(&states[layer], place.samples).narrow(1, token, 1);
         let restored = match kind {
             // What a block makes of the state between attention and MLP stays at its token: with it
             // restored, the block's output is restored.
@@ -157,54 +169,41 @@ impl Run {
             Kind::ResidPre => source.input(layer, token), // before the block, not behind it
             Kind::Attn => of_samples(&self.restored_attn),
             Kind::Mlp => of_samples(&self.restored_mlp),
-            _ => return self.with_heads(model, source, (kind, layer), heads, span, samples),
+            _ => return self.with_heads(place, heads),
         };
         vec![restored]
     }
 
     /// The same with something of a head, for all of `heads` in one computation.
-    fn with_heads(
-        &self,
-        model: &Model,
-        source: &Source,
-        (kind, layer): (Kind, usize),
-        heads: &[usize],
-        span: Range<i64>,
-        samples: &Range<usize>,
-    ) -> Vec<Tensor> {
-        let (first, tokens) = (span.start, span.end - span.start);
+    fn with_heads(&self, place: &Place<'_>, heads: &[usize]) -> Vec<Tensor> {
+        let (model, kind, layer, samples) = (place.model, place.kind, place.layer, place.samples);
+        let (first, tokens) = (place.span.start, place.tokens());
         let of_cells = |states: &Tensor| {
             let states = part(states, samples).narrow(1, first, tokens);
             states.repeat([heads.len() as i64, 1, 1])
         };
         let z = of_cells(&self.heads[layer]);
-        let restored = self.restored_heads(model, source, (kind, layer), span, samples);
+        let restored = self.restored_heads(place);
         let rows = samples.len() as i64;
         // The channels that a key-value head decides are those of all heads that share it.
         let cells = kind.heads(model.config().heads, model.config().kv_heads) as i64;
         let width = z.size()[2] / cells;
         for (cell, &head) in heads.iter().enumerate() {
             let of_head = |states: &Tensor| states.narrow(2, head as i64 * width, width);
-            let mut place = of_head(&z.narrow(0, cell as i64 * rows, rows));
-            place.copy_(&of_head(&restored));
+            let mut own = of_head(&z.narrow(0, cell as i64 * rows, rows));
+            own.copy_(&of_head(&restored));
         }
         let x = of_cells(input(&self.input[0], &self.hidden, layer));
         let hidden = model.behind_heads(layer, &x, &z);
         hidden.split(rows, 0)
     }
 
-    /// What the heads of block `layer` give at the tokens of `span`, `[1 or samples, span, heads *
-    /// head_dim]`, with something of each of them restored. No head sees another, and no query: all
-    /// heads, and what is not seen behind at all tokens, are restored at once.
-    fn restored_heads(
-        &self,
-        model: &Model,
-        source: &Source,
-        (kind, layer): (Kind, usize),
-        span: Range<i64>,
-        samples: &Range<usize>,
-    ) -> Tensor {
-        let (first, tokens) = (span.start, span.end - span.start);
+    /// What the heads of a block give, `[1 or samples, span, heads * head_dim]`, with something of
+    /// each of them restored. No head sees another, and no query: all heads, and what is not seen
+    /// behind at all tokens, are restored at once.
+    fn restored_heads(&self, place: &Place<'_>) -> Tensor {
+        let (source, kind, layer, samples) = (place.source, place.kind, place.layer, place.samples);
+        let (span, first, tokens) = (&place.span, place.span.start, place.tokens());
         let part_of_head = kind.of_head().map(|(part, _)| part);
         let queries = match part_of_head {
             Some(Part::Query | Part::Pattern) => {
@@ -235,7 +234,8 @@ impl Run {
             k: seen(&ours.k, &theirs.k, whole.or(of(Part::Key))),
             v: seen(&ours.v, &theirs.v, of(Part::Value)),
         };
-        model.heads(layer, &queries.narrow(1, first, tokens), &kv)
+        let queries = queries.narrow(1, first, tokens);
+        place.model.heads(layer, &queries, &kv)
     }
 
     fn join(parts: &[Run]) -> Run {

@@ -118,7 +118,8 @@ pub async fn attend(client: &Client, name: String) -> anyhow::Result<v1::Job> {
     }
 }
 
-/// Makes a call that changes nothing, and makes it again while the coordinator is away.
+/// Makes a call that changes nothing when it is made twice, and makes it again while the coordinator
+/// is away.
 ///
 /// # Errors
 /// The coordinator's refusal, or that it stays away.

@@ -130,15 +130,20 @@ fn fresh_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
-/// Creates a job.
+/// Creates a job. Where the coordinator dies over it, it is asked again when it is back: the request
+/// has a name, under which there is one job.
 ///
 /// # Errors
-/// The coordinator's refusal.
+/// The coordinator's refusal, or that it stays away.
 pub async fn create(
     client: &Client,
     request: v1::CreateJobRequest,
 ) -> Result<v1::Job, tonic::Status> {
-    let created = client.jobs().create_job(request).await?.into_inner();
+    let create = || async {
+        let mut service = client.jobs();
+        service.create_job(request.clone()).await
+    };
+    let created = follow::patiently(create).await?.into_inner();
     Ok(created.job.unwrap_or_default())
 }
 

@@ -74,8 +74,8 @@ impl Attention {
     }
 
     /// From normed states `[rows, tokens, width]` what the heads give at the last `queries` tokens,
-    /// `[rows, queries, heads * head_dim]`, and the keys and values of all. `padding`, `[rows, past tokens]`, is added
-    /// to the scores of the past.
+    /// `[rows, queries, heads * head_dim]`, and the keys and values of all. `padding`, `[rows, past
+    /// tokens]`, is added to the scores of the past.
     pub fn forward(
         &self,
         layer: usize,

@@ -357,8 +357,9 @@ mod tests {
             let alone = next_tokens(&model, std::slice::from_ref(text), |_, own| {
                 assert_eq!(own.size()[0], text.reads as i64);
                 let difference = (own - &log).abs().max().double_value(&[]);
-                // A row alone may be rounded otherwise; to see what fills up would be far more.
-                assert!(difference < 1e-4, "text {index}: {difference}");
+                // A row alone may be rounded otherwise: 1.3e-5 without AVX-512. To see what fills
+                // up would be far more.
+                assert!(difference < 3e-5, "text {index}: {difference}");
                 Ok(())
             });
             alone.unwrap();

@@ -5,6 +5,7 @@
 //! nothing of them; this is the one place that knows both.
 
 mod averages;
+mod choices;
 mod edit;
 mod eval;
 mod grid;
@@ -13,11 +14,12 @@ mod outcome;
 mod words;
 
 pub use averages::{averages, averages_to_proto, peak};
+pub use choices::{
+    compat, compat_to_proto, direction, direction_to_proto, engine, kind, kind_to_proto, metric,
+    metric_to_proto, shown,
+};
 pub use edit::{describe, gates, parameters, step_to_proto};
 pub use eval::{answer, answer_to_proto, record, score, score_to_proto, set as eval_set};
-pub use grid::{
-    Error, SweptGrid, compat, compat_to_proto, direction, direction_to_proto, engine, kind,
-    kind_to_proto, metric, metric_to_proto, shown, without_scores,
-};
+pub use grid::{Error, SweptGrid, without_scores};
 pub use outcome::{not_finite, objects_of, out_of_range};
 pub use words::{KINDS, class_name, job_kind, kind_name, named_kind};

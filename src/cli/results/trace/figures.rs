@@ -93,17 +93,8 @@ impl Results<'_> {
         }
         let pages = of_heads.scores.chunks(grid.heads * grid.layers);
         let page = |(token, scores): (usize, &[f32])| {
-            let star = if grid.subject.contains(&token) {
-                "*"
-            } else {
-                ""
-            };
             let map = HeatMap {
-                title: format!(
-                    "{}, at {}{star}",
-                    of_heads.title,
-                    label(&grid.tokens[token].text)
-                ),
+                title: format!("{}, at {}", of_heads.title, starred(grid, token)),
                 scores: scores.to_vec(),
                 ..of_heads.clone()
             };
@@ -176,10 +167,18 @@ pub(super) fn print(
     Ok(())
 }
 
+/// The text of a token, with a star where it is of the subject.
+pub(super) fn starred(grid: &Grid, token: usize) -> String {
+    let star = match grid.subject.contains(&token) {
+        true => "*",
+        false => "",
+    };
+    format!("{}{star}", label(&grid.tokens[token].text))
+}
+
 /// The averages of all kinds in one figure, a row each: the indirect effect by role of token as a
 /// heat map (paper, figure 2) and as curves with their 95 % bands, of heads that of the role where
-/// it is highest; and, where paths were severed,
-/// the effect with and without them (figure 3).
+/// it is highest; and, where paths were severed, the effect with and without them (figure 3).
 pub(super) fn panels(model: &str, metric: Metric, kinds: &[(v1::Kind, Averages)]) -> Panels {
     let whole = kinds
         .iter()

@@ -14,8 +14,8 @@ use crate::wire::kind_name;
 
 impl Results<'_> {
     /// Draws a heat map of every traced fact and kind into `folder`, one a token where it is of heads
-    /// at single tokens, and, of more than one traced
-    /// fact, the averages, as [`Results::svg_averages`] does. Gives the files in that order.
+    /// at single tokens, and, of more than one traced fact, the averages, as
+    /// [`Results::svg_averages`] does. Gives the files in that order.
     ///
     /// The folder is made where it is missing. Files of the same names are overwritten, others
     /// stay.
@@ -38,8 +38,8 @@ impl Results<'_> {
     }
 
     /// Draws the averages into `folder`: all kinds in one figure; of every kind a heat map by role
-    /// of token and the same as curves, of heads a heat map for each role; and the curves of severed paths where they were traced.
-    /// Gives the files in that order: none when no fact was traced.
+    /// of token and the same as curves, of heads a heat map for each role; and the curves of severed
+    /// paths where they were traced. Gives the files in that order: none when no fact was traced.
     ///
     /// # Errors
     /// As [`Results::svg`].

@@ -13,9 +13,10 @@ use crate::wire::{compat, kind_name};
 
 impl Results<'_> {
     /// A JSON object a line, one a fact and kind. `scores` is `[token][layer]`, of heads
-    /// `[token][head][layer]` or, over every token, `[head][layer]`; an untraced fact has none, and `low` is then null. These are probabilities; `metrics` has the others by name,
-    /// `untraced` why a fact that the model knows was not traced. A failed unit has `error` with
-    /// `class` and `message`.
+    /// `[token][head][layer]` or, over every token, `[head][layer]`; an untraced fact has none, and
+    /// `low` is then null. These are probabilities; `metrics` has the others by name, `untraced` why
+    /// a fact that the model knows was not traced. A failed unit has `error` with `class` and
+    /// `message`.
     ///
     /// # Errors
     /// [`Error::Output`].
@@ -79,8 +80,8 @@ impl Results<'_> {
     /// A mean is an object with `mean`, `standard_error`, `interval` (95 %: both null under two
     /// rows) and `rows`. `clean` and `corrupted` are the metric in the two runs, `total_effect`
     /// their difference (ATE); `indirect_effect` has by role one mean a layer (AIE), of heads
-    /// `[head][layer]`, null for a role that no token has; `share` the same as shares of the total effect, but of
-    /// `without_share` facts, where that is too small to divide by.
+    /// `[head][layer]`, null for a role that no token has; `share` the same as shares of the total
+    /// effect, but of `without_share` facts, where that is too small to divide by.
     ///
     /// # Errors
     /// [`Error::Output`] and [`Error::Averages`].

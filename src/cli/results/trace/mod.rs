@@ -353,14 +353,10 @@ impl<'a> Results<'a> {
                     row.extend([answer, number(grid.high)]);
                     match (grid.low, grid.peak()) {
                         (Some(low), Some((at, score))) => {
-                            let place = at.token.map_or("every token".to_owned(), |token| {
-                                let star = if grid.subject.contains(&token) {
-                                    "*"
-                                } else {
-                                    ""
-                                };
-                                format!("{}{star}", label(&grid.tokens[token].text))
-                            });
+                            let place = match at.token {
+                                Some(token) => figures::starred(grid, token),
+                                None => "every token".to_owned(),
+                            };
                             let head = at.head.map(|head| format!(", head {head}"));
                             row.extend([
                                 number(low),
