@@ -2,11 +2,11 @@
 
 use std::io::Write;
 
-use super::{Results, Unit, WIDTH};
+use super::{Results, Unit, WIDTH, starred};
 use crate::causal::{Averages, Direction, Grid, Mean, Metric, Role};
 use crate::cli::results::Error;
 use crate::plot::axis::number;
-use crate::plot::text::{label, visible};
+use crate::plot::text::visible;
 use crate::plot::{self, Across, Colour, Curves, HeatMap, Panel, Panels, Series};
 use crate::proto::v1;
 use crate::wire;
@@ -165,15 +165,6 @@ pub(super) fn print(
         })?;
     out.write_all(text.as_bytes())?;
     Ok(())
-}
-
-/// The text of a token, with a star where it is of the subject.
-pub(super) fn starred(grid: &Grid, token: usize) -> String {
-    let star = match grid.subject.contains(&token) {
-        true => "*",
-        false => "",
-    };
-    format!("{}{star}", label(&grid.tokens[token].text))
 }
 
 /// The averages of all kinds in one figure, a row each: the indirect effect by role of token as a

@@ -8,6 +8,15 @@ mod files;
 mod json;
 mod locate;
 mod relations;
+/// The text of a token, with a star where it is of the subject.
+fn starred(grid: &Grid, token: usize) -> String {
+    let star = match grid.subject.contains(&token) {
+        true => "*",
+        false => "",
+    };
+    format!("{}{star}", label(&grid.tokens[token].text))
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -354,7 +363,7 @@ impl<'a> Results<'a> {
                     match (grid.low, grid.peak()) {
                         (Some(low), Some((at, score))) => {
                             let place = match at.token {
-                                Some(token) => figures::starred(grid, token),
+                                Some(token) => starred(grid, token),
                                 None => "every token".to_owned(),
                             };
                             let head = at.head.map(|head| format!(", head {head}"));
