@@ -4,8 +4,10 @@
 //! their widest vectors unused: on a Zen 5 it reaches 55 GMAC/s a core, where oneDNN, which
 //! libtorch holds too, reaches 125 on the same matrices (`benches/causal.rs` measures both).
 //! oneDNN's product is an operator without a function in tch, so it is called by name, from a
-//! module of three lines of TorchScript that is put together here. It has no gradient: where one is
-//! asked for, and everywhere but on a CPU with AVX-512, libtorch's own product is used.
+//! module of three lines of TorchScript that is put together here. It has no gradient: where one
+//! flows through float32 to what is multiplied, and none to the matrix, the product of tensors in
+//! oneDNN's own layout has it. Elsewhere, and everywhere but on a CPU with AVX-512, libtorch's own
+//! product is used.
 //!
 //! A row of oneDNN's product does not depend on how many rows it is computed with, from two on: a
 //! single row goes another way through it and is therefore doubled. So results do not depend on how
@@ -55,19 +57,26 @@ pub fn linear(
     bias: Option<&Tensor>,
     activation: Option<Activation>,
 ) -> Tensor {
-    let grad = x.requires_grad()
-        || weight.requires_grad()
-        || bias.is_some_and(|bias| bias.requires_grad());
     let onednn = match weight.device() {
-        Device::Cpu if !grad && !LIBTORCH.get() => onednn(),
+        Device::Cpu if !LIBTORCH.get() => onednn(),
         _ => None,
     };
-    let Some(onednn) = onednn else {
-        let product = x.linear(weight, bias);
-        return match activation {
-            Some(activation) => activation.forward(&product),
-            None => product,
-        };
+    let frozen = !weight.requires_grad() && !bias.is_some_and(|bias| bias.requires_grad());
+    let onednn = match onednn {
+        Some(onednn) if frozen && !x.requires_grad() => onednn,
+        seen => {
+            let product = match seen {
+                Some(_) if frozen && x.kind() == Kind::Float => {
+                    let product = x.to_mkldnn().mkldnn_linear(weight, bias);
+                    product.to_dense(None, false)
+                }
+                _ => x.linear(weight, bias),
+            };
+            return match activation {
+                Some(activation) => activation.forward(&product),
+                None => product,
+            };
+        }
     };
     if x.kind() == Kind::Half && !half_is_native() {
         // Products of halves are emulated one by one: in float32 they are exact and ten times as
@@ -265,7 +274,28 @@ mod tests {
     }
 
     #[test]
-    fn gradients_flow() {
+    fn gradients_are_those_of_libtorch() {
+        let weight = random(&[24, 40], Kind::Float) * 0.1;
+        let some_bias = random(&[24], Kind::Float);
+        for rows in [1, 2, 33] {
+            for bias in [None, Some(&some_bias)] {
+                let x = random(&[2, rows, 40], Kind::Float).set_requires_grad(true);
+                let gradient = |activation| {
+                    let loss = linear(&x, &weight, bias, activation).square().sum(None);
+                    Tensor::run_backward(&[loss], &[&x], false, false).remove(0)
+                };
+                for activation in ACTIVATIONS {
+                    let found = gradient(activation);
+                    let expected = with_libtorch_products(|| gradient(activation));
+                    let distance = distance(&found, &expected);
+                    assert!(distance < 1e-5, "{rows} rows: {distance}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_flow_to_a_matrix() {
         let x = random(&[3, 8], Kind::Float);
         let weight = random(&[4, 8], Kind::Float).set_requires_grad(true);
         linear(&x, &weight, None, Some(Activation::Silu))

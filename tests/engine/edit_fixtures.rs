@@ -196,8 +196,17 @@ fn statistics_are_those_of_numpy_however_they_are_sharded() {
             sum.add(&shard[expected.layer]).unwrap();
         }
         assert_eq!(sum.count(), whole[0].count());
+        // Another order of float32 sums, of which the largest rounds most.
+        let largest = whole[0]
+            .sum()
+            .iter()
+            .fold(1.0_f64, |most, it| most.max(it.abs()));
         for (one, other) in sum.sum().iter().zip(whole[0].sum()) {
-            assert!((one - other).abs() < 1e-5 * whole[0].sum()[0].abs().max(1.0));
+            let apart = (one - other).abs() / largest;
+            assert!(
+                apart < 1e-6,
+                "{name}: {one} and {other} are {apart:.1e} apart"
+            );
         }
     }
 }
