@@ -11,6 +11,7 @@ use super::error::Error;
 use super::grid::Grid;
 use super::kind::{Kind, Severed};
 use super::metric::Metric;
+use super::paths::Paths;
 
 /// What a token is to the subject. `[b, e)` are the subject's tokens, `T` all of them.
 ///
@@ -182,6 +183,9 @@ pub struct Averages {
     /// Which run was patched.
     #[serde(default)]
     pub direction: Direction,
+    /// The paths along which heads were patched, where they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<Paths>,
     /// Blocks of the model.
     pub layers: usize,
     /// Cells of a layer: [`Grid::heads`].
@@ -219,6 +223,7 @@ impl Averages {
             severed: grid.severed,
             metric: grid.metric,
             direction: grid.direction,
+            paths: grid.paths.clone(),
             layers: grid.layers,
             heads: grid.heads,
             wrong: 0,
@@ -265,14 +270,15 @@ impl Averages {
     /// # Errors
     /// A grid of another kind, or of a model with another number of layers.
     pub fn add(&mut self, grid: &Grid) -> Result<(), Error> {
-        let same = |grid: &Grid| (grid.kind, grid.severed, grid.metric, grid.direction);
+        let found = (grid.kind, grid.severed, grid.metric, grid.direction);
         let expected = (self.kind, self.severed, self.metric, self.direction);
-        if same(grid) != expected {
+        if found != expected || grid.paths != self.paths {
             let expected = Grid {
                 kind: self.kind,
                 severed: self.severed,
                 metric: self.metric,
                 direction: self.direction,
+                paths: self.paths.clone(),
                 ..grid.clone()
             };
             return Err(Error::Kinds {

@@ -55,6 +55,26 @@ pub enum Error {
         /// The text as given.
         text: String,
     },
+    /// Text that names no input of a head.
+    #[error(
+        "`{text}` is no receiver: write LAYER.HEAD.q, .k or .v, such as 9.6.q for the query of head 6 of layer 9"
+    )]
+    Receiver {
+        /// The text as given.
+        text: String,
+    },
+    /// An input of a head that the model does not have.
+    #[error(
+        "receivers = {receiver}: the model has {layers} layers, and {heads} of such heads in each, counted from 0"
+    )]
+    NoReceiver {
+        /// The receiver.
+        receiver: String,
+        /// Layers of the model.
+        layers: usize,
+        /// Attention heads of a layer, or its key-value heads.
+        heads: usize,
+    },
     /// An engine that does not exist.
     #[error("unknown engine `{text}`: use exact or plain")]
     Engine {

@@ -12,20 +12,19 @@
 
 use std::ops::Range;
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use super::memory::{Budget, Failure, Piece};
 use super::noise::Noise;
+use super::path_runs;
 use super::rows::means;
-use super::runs::{Hold, Place, Run, Source, base, before, held, input, part, row_bytes};
+use super::runs::{
+    Hold, Place, Run, Source, base, before, cells_at_once, held, input, part, row_bytes,
+};
 use super::settings::Compat;
 use super::stairs::{Entry, Window, entries, windows};
 use super::task::{Measure, Scores, Task};
 use crate::model::Pass;
-
-/// Tokens of all rows together that a processor computes at a time: enough for its matrix products
-/// to reach their full rate, and few enough for what lies between them to stay in its cache.
-const TOKENS_AT_ONCE: usize = 512;
 
 pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure> {
     let (tokens, layers, settings) = (task.prompt.len(), task.layers(), task.settings);
@@ -52,6 +51,12 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
     };
     let mut grids = Vec::new();
     for measure in task.measures {
+        if let Some(paths) = &settings.paths {
+            grids.push(path_runs::scores(
+                task, paths, source, &run, measure, budget,
+            )?);
+            continue;
+        }
         let mut scores = Vec::with_capacity(measure.cells(tokens, layers) * count);
         let places = match measure.kind.is_over_tokens() {
             // The tokens before are the same in both runs.
@@ -225,15 +230,10 @@ fn run(
             _ => restored,
         }
     };
+    let computed = behind as usize + usize::from(!baseline.settled);
     let mut batches = Batches {
         rows: count,
-        most: match task.model.device() {
-            Device::Cpu => {
-                let tokens = behind as usize + usize::from(!baseline.settled);
-                (TOKENS_AT_ONCE / (samples.len() * tokens)).max(1)
-            }
-            _ => usize::MAX, // what the memory budget lets through
-        },
+        most: cells_at_once(task.model, samples.len(), computed),
         batches: Vec::new(),
     };
     for layer in 0..layers {

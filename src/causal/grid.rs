@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::corruption::Direction;
 use super::kind::{Kind, Severed};
 use super::metric::Metric;
+use super::paths::Paths;
 use crate::datasets::facts::Fact;
 
 /// A token and its text.
@@ -65,6 +66,9 @@ pub struct Grid {
     /// The sub-module that could not react, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub severed: Option<Severed>,
+    /// The paths along which each cell's head was patched; none where all that it acts on was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<Paths>,
     /// Layers in a window of MLP or attention outputs.
     pub window: usize,
     /// The noise as a rule with every number known, such as `0.13462981581687927`; empty where
@@ -250,13 +254,16 @@ impl Grid {
         })
     }
 
-    /// Kind, severed path, metric and direction, as messages name them: `mlp`,
+    /// Kind, severed path, paths, metric and direction, as messages name them: `mlp`,
     /// `hidden with mlp severed`, `mlp, rank, noising`.
     pub fn measure(&self) -> String {
         let mut text = match self.severed {
             Some(severed) => format!("{} with {severed} severed", self.kind),
             None => self.kind.to_string(),
         };
+        if let Some(paths) = &self.paths {
+            text += &format!(" {paths}");
+        }
         if self.metric != Metric::Probability {
             text += &format!(", {}", self.metric);
         }
@@ -281,6 +288,7 @@ pub(crate) mod tests {
             },
             kind: Kind::Mlp,
             severed: None,
+            paths: None,
             window: 10,
             noise: "0.1".into(),
             corrupted: None,

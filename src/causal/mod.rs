@@ -22,6 +22,7 @@ pub mod grid;
 pub mod kind;
 pub mod metric;
 pub mod noise;
+pub mod paths;
 pub mod rng;
 pub mod settings;
 pub mod span;
@@ -35,6 +36,8 @@ mod exact;
 mod memory;
 #[cfg(feature = "torch")]
 mod pair;
+#[cfg(feature = "torch")]
+mod path_runs;
 #[cfg(feature = "torch")]
 mod plain;
 #[cfg(feature = "torch")]
@@ -63,6 +66,7 @@ pub use grid::{Cell, Counterpart, Grid, Reading, Token};
 pub use kind::{Kind, Part, Severed};
 pub use metric::Metric;
 pub use noise::{EmbeddingGaussian, Noise, Rule};
+pub use paths::{Input, Paths, Receiver};
 pub use settings::{Compat, Engine, Settings};
 pub use span::subject_span;
 

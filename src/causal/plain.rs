@@ -1,4 +1,4 @@
-//! The oracle: one full forward pass a cell, with all noise samples as its rows.
+//! The oracle: one full forward pass a cell, or along paths two, with all noise samples as its rows.
 //!
 //! Nothing here is clever, and it stays that way: the exact engine is measured against it. The
 //! clean run too has one row a sample, so that every pass has the same shape and what must be equal
@@ -11,6 +11,7 @@ use tch::Tensor;
 
 use super::kind::{Kind, Severed};
 use super::memory::Failure;
+use super::paths::{Input, Paths};
 use super::prompt::Prompt;
 use super::rows::means;
 use super::settings::Compat;
@@ -201,6 +202,84 @@ impl Hook for Replace<'_> {
     }
 }
 
+/// The first of the two passes along a path: a head's output put in, every other head held as in the
+/// patched run.
+struct Sent<'a> {
+    /// The layer of the head.
+    from: usize,
+    head: Replace<'a>,
+    /// The patched run.
+    base: &'a States,
+    frozen_mlps: bool,
+    /// What every head got, and more.
+    states: States,
+}
+
+impl Hook for Sent<'_> {
+    fn queries(&mut self, layer: usize, q: Tensor) -> Tensor {
+        self.states.queries(layer, q)
+    }
+
+    fn keys(&mut self, layer: usize, k: Tensor) -> Tensor {
+        self.states.keys(layer, k)
+    }
+
+    fn values(&mut self, layer: usize, v: Tensor) -> Tensor {
+        self.states.values(layer, v)
+    }
+
+    fn heads(&mut self, layer: usize, z: Tensor) -> Tensor {
+        match layer == self.from {
+            true => self.head.heads(layer, z),
+            false => self.base.heads[layer].shallow_clone(),
+        }
+    }
+
+    fn mlp(&mut self, layer: usize, out: Tensor) -> Tensor {
+        match self.frozen_mlps {
+            true => self.base.mlp[layer].shallow_clone(),
+            false => out,
+        }
+    }
+}
+
+/// The second one: nothing put in but what the receivers got.
+struct Received<'a> {
+    paths: &'a Paths,
+    got: &'a States,
+}
+
+impl Received<'_> {
+    fn put(&self, layer: usize, input: Input, out: Tensor) -> Tensor {
+        let got = match input {
+            Input::Query => &self.got.queries,
+            Input::Key => &self.got.keys,
+            Input::Value => &self.got.values,
+        };
+        let here = (self.paths.receivers.iter())
+            .filter(|receiver| (receiver.layer, receiver.input) == (layer, input));
+        for receiver in here {
+            let of_head = |states: &Tensor| states.narrow(2, receiver.head as i64, 1);
+            of_head(&out).copy_(&of_head(&got[layer]));
+        }
+        out
+    }
+}
+
+impl Hook for Received<'_> {
+    fn queries(&mut self, layer: usize, q: Tensor) -> Tensor {
+        self.put(layer, Input::Query, q)
+    }
+
+    fn keys(&mut self, layer: usize, k: Tensor) -> Tensor {
+        self.put(layer, Input::Key, k)
+    }
+
+    fn values(&mut self, layer: usize, v: Tensor) -> Tensor {
+        self.put(layer, Input::Value, v)
+    }
+}
+
 /// Runs a prompt as it is, in as many rows as the patched run has.
 pub(super) fn source(
     model: &Model,
@@ -245,7 +324,24 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
             {
                 let cell = (place.clone(), head, layer);
                 let mut replace = restoration(task, measure, cell, source, &base);
-                let last = forward(task.model, task.progress, rows, &mut replace)?;
+                let last = match &settings.paths {
+                    None => forward(task.model, task.progress, rows, &mut replace)?,
+                    Some(paths) => {
+                        let mut sent = Sent {
+                            from: layer,
+                            head: replace,
+                            base: &base,
+                            frozen_mlps: paths.frozen_mlps,
+                            states: States::default(),
+                        };
+                        let _last = forward(task.model, task.progress, rows, &mut sent)?;
+                        let mut received = Received {
+                            paths,
+                            got: &sent.states,
+                        };
+                        forward(task.model, task.progress, rows, &mut received)?
+                    }
+                };
                 scores.extend(read(&last));
                 task.progress.add(1);
             }

@@ -3,13 +3,25 @@
 
 use std::ops::Range;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::kind::{Kind, Part, Severed};
 use super::memory::{Budget, Failure, Piece};
 use super::prompt::Prompt;
 use super::task::{Progress, Task};
-use crate::model::{Hook, KeyValue, Model, Pass};
+use crate::model::{Hook, KeyValue, Model, Pass, Plain};
+
+/// Tokens of all rows together that a processor computes at a time: enough for its matrix products
+/// to reach their full rate, and few enough for what lies between them to stay in its cache.
+const TOKENS_AT_ONCE: usize = 512;
+
+/// Cells that are computed at a time, of so many samples and tokens.
+pub(super) fn cells_at_once(model: &Model, samples: usize, tokens: usize) -> usize {
+    match model.device() {
+        Device::Cpu => (TOKENS_AT_ONCE / (samples * tokens)).max(1),
+        _ => usize::MAX, // what the memory budget lets through
+    }
+}
 
 /// The run whose states are put in, one row: in denoising the clean one.
 pub(super) struct Source {
@@ -24,7 +36,7 @@ pub(super) struct Source {
     /// Output of every MLP, likewise.
     pub mlp: Vec<Tensor>,
     /// What the heads of every block give, `[1, tokens, heads * head_dim]`.
-    heads: Vec<Tensor>,
+    pub heads: Vec<Tensor>,
     /// Their queries, `[1, tokens, heads, head_dim]`.
     queries: Vec<Tensor>,
     /// The last token's state behind the last block, `[1, width]`.
@@ -130,7 +142,7 @@ pub(super) struct Run {
     pub hidden: Vec<Tensor>,
     /// Output of every attention sub-module, kept when a grid severs it.
     pub attn: Vec<Tensor>,
-    /// Output of every MLP, kept when a grid severs it.
+    /// Output of every MLP, kept when a grid severs it or paths hold it.
     pub mlp: Vec<Tensor>,
     /// What every block would give if its attention gave the source's output at every token, kept
     /// when a grid restores it. What a block makes of one token's sub-module output stays at that
@@ -141,9 +153,9 @@ pub(super) struct Run {
     restored_mlp: Vec<Tensor>,
     /// What the heads of every block give, `[samples, tokens, heads * head_dim]`, kept when a grid
     /// restores something of them.
-    heads: Vec<Tensor>,
+    pub heads: Vec<Tensor>,
     /// Their queries, `[samples, tokens, heads, head_dim]`, likewise.
-    queries: Vec<Tensor>,
+    pub queries: Vec<Tensor>,
 }
 
 impl Run {
@@ -194,7 +206,7 @@ impl Run {
             own.copy_(&of_head(&restored));
         }
         let x = of_cells(input(&self.input[0], &self.hidden, layer));
-        let hidden = model.behind_heads(layer, &x, &z);
+        let hidden = model.behind_heads(layer, &x, &z, &mut Plain);
         hidden.split(rows, 0)
     }
 
@@ -324,7 +336,7 @@ pub(super) fn base(
             if task.severs(Severed::Attn) {
                 run.attn.extend(record.attn);
             }
-            if task.severs(Severed::Mlp) {
+            if task.severs(Severed::Mlp) || task.holds_mlps() {
                 run.mlp.extend(record.mlp);
             }
             run.kv.push(step.kv);

@@ -9,6 +9,7 @@ use super::corruption::{Corruption, Direction};
 use super::error::Error;
 use super::kind::{Kind, Severed};
 use super::metric::Metric;
+use super::paths::Paths;
 
 /// How the numbers are computed. Both engines give the same ones within 1e-5 in f32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -86,6 +87,8 @@ pub struct Settings {
     pub kinds: Vec<Kind>,
     /// The hidden grids to trace besides with a sub-module held at its corrupted values, one each.
     pub severed: Vec<Severed>,
+    /// The paths along which heads are patched, in the place of all that they act on.
+    pub paths: Option<Paths>,
     /// Whose reading of severed paths to follow.
     pub compat: Compat,
     /// What the corrupted run differs in; noise with its statistics known, the same for every fact
@@ -119,6 +122,7 @@ impl Settings {
         Self {
             kinds: Kind::PUBLISHED.to_vec(),
             severed: Vec::new(),
+            paths: None,
             compat: Compat::None,
             corruption: corruption.into(),
             direction: Direction::Denoising,
@@ -167,6 +171,7 @@ impl Settings {
                 remedy: "name at least one of hidden, mlp, attn, another state or a severed path",
             });
         }
+        self.check_paths()?;
         match &self.corruption {
             Corruption::Noise(_) if self.direction == Direction::Noising => Err(Error::Setting {
                 field: "direction",
@@ -181,6 +186,36 @@ impl Settings {
                 })
             }
             _ => Ok(()),
+        }
+    }
+
+    fn check_paths(&self) -> Result<(), Error> {
+        let Some(paths) = &self.paths else {
+            return Ok(());
+        };
+        let wrong = |field, value: String, remedy| {
+            Err(Error::Setting {
+                field,
+                value,
+                remedy,
+            })
+        };
+        if paths.receivers.is_empty() {
+            let remedy = "name at least one, such as 9.6.q";
+            return wrong("receivers", "none".to_owned(), remedy);
+        }
+        for (n, receiver) in paths.receivers.iter().enumerate() {
+            if paths.receivers[..n].contains(receiver) {
+                let remedy = "it is named twice: name it once";
+                return wrong("receivers", receiver.to_string(), remedy);
+            }
+        }
+        let remedy = "paths begin at heads: use head or head_all, or name no receivers";
+        let other = |kind: &&Kind| !matches!(kind, Kind::Head | Kind::HeadAll);
+        match (self.kinds.iter().find(other), self.severed.first()) {
+            (Some(kind), _) => wrong("kinds", kind.to_string(), remedy),
+            (None, Some(severed)) => wrong("severed", severed.to_string(), remedy),
+            (None, None) => Ok(()),
         }
     }
 }

@@ -111,6 +111,11 @@ impl Task<'_> {
             .any(|measure| measure.kind.is_of_heads())
     }
 
+    /// Whether the paths that are patched go by no MLP.
+    pub fn holds_mlps(&self) -> bool {
+        (self.settings.paths.as_ref()).is_some_and(|paths| paths.frozen_mlps)
+    }
+
     /// Whether any grid holds `severed` at its values in the patched run.
     pub fn severs(&self, severed: Severed) -> bool {
         self.measures

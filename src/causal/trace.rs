@@ -9,6 +9,7 @@ use super::kind::Kind;
 use super::memory::{self, Failure};
 use super::metric::Metric;
 use super::pair::{Clean, Pair, token_text};
+use super::paths::{Input, Receiver};
 use super::prompt::Prompt;
 use super::readout::{Answer, Readout};
 use super::rows::means;
@@ -49,6 +50,9 @@ pub fn trace(
     }
     for &kind in &settings.kinds {
         has_site(model.config(), kind)?;
+    }
+    for receiver in settings.paths.iter().flat_map(|paths| &paths.receivers) {
+        has_receiver(model.config(), receiver)?;
     }
     let prompt = Prompt::read(model, fact)?;
     let layers = model.config().layers;
@@ -143,6 +147,22 @@ fn has_site(config: &Config, kind: Kind) -> Result<(), Error> {
             instead: "resid_pre, hidden, attn or mlp",
         }),
         _ => Ok(()),
+    }
+}
+
+/// Refuses a receiver that the model has not.
+fn has_receiver(config: &Config, receiver: &Receiver) -> Result<(), Error> {
+    let heads = match receiver.input {
+        Input::Query => config.heads,
+        Input::Key | Input::Value => config.kv_heads,
+    };
+    match receiver.layer < config.layers && receiver.head < heads {
+        true => Ok(()),
+        false => Err(Error::NoReceiver {
+            receiver: receiver.to_string(),
+            layers: config.layers,
+            heads,
+        }),
     }
 }
 
@@ -283,6 +303,7 @@ impl Job<'_> {
             fact: self.fact.clone(),
             kind: Kind::Hidden,
             severed: None,
+            paths: self.settings.paths.clone(),
             window: self.settings.window,
             noise: match &self.settings.corruption {
                 Corruption::Noise(noise) => noise.rule().to_string(),

@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::attention::Attention;
 use super::config::Residual;
-use super::hook::{BlockOutput, Hook, Pass, Plain};
+use super::hook::{BlockOutput, Hook, Pass};
 use super::key_value::KeyValue;
 use super::mlp::Mlp;
 use super::norm::Norm;
@@ -70,8 +70,14 @@ impl Block {
 
     /// What the block gives at tokens whose input is `x`, `[rows, tokens, width]`, and whose heads
     /// give `z`, `[rows, tokens, heads * head_dim]`. Behind the heads a token sees itself only.
-    pub fn behind_heads(&self, layer: usize, x: &Tensor, z: &Tensor) -> Tensor {
-        self.behind(layer, x, &self.attn_norm.forward(x), z, &mut Plain)
+    pub fn behind_heads(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        z: &Tensor,
+        hook: &mut dyn Hook,
+    ) -> Tensor {
+        self.behind(layer, x, &self.attn_norm.forward(x), z, hook)
     }
 
     fn behind(

@@ -162,9 +162,15 @@ impl Model {
 
     /// What a block gives at tokens whose input is `x`, `[rows, tokens, width]`, and whose attention
     /// heads give `z`, `[rows, tokens, heads * head_dim]`, as [`Hook::heads`] sees it: behind the
-    /// heads a token sees itself only.
-    pub fn behind_heads(&self, layer: usize, x: &Tensor, z: &Tensor) -> Tensor {
-        self.blocks[layer].behind_heads(layer, x, z)
+    /// heads a token sees itself only. `hook` sees what lies between.
+    pub fn behind_heads(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        z: &Tensor,
+        hook: &mut dyn Hook,
+    ) -> Tensor {
+        self.blocks[layer].behind_heads(layer, x, z, hook)
     }
 
     /// [`Model::block`] for rows with pasts of different lengths, each filled up at its beginning. `padding`,

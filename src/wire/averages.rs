@@ -1,6 +1,9 @@
 //! Averages of a sweep between the contract and the code that averages.
 
-use super::{direction, direction_to_proto, kind, kind_to_proto, metric, metric_to_proto};
+use super::{
+    direction, direction_to_proto, kind, kind_to_proto, metric, metric_to_proto, paths,
+    paths_to_proto,
+};
 use crate::causal::{Averages, Grid, Mean, Role};
 use crate::proto::v1;
 
@@ -53,6 +56,7 @@ pub fn averages_to_proto(averages: &Averages, relation: Option<String>) -> v1::K
             true => averages.heads as u32,
             false => 0,
         },
+        paths: averages.paths.as_ref().map(paths_to_proto),
     }
 }
 
@@ -81,6 +85,7 @@ pub fn averages(sent: &v1::KindAverages) -> Option<Averages> {
         severed,
         metric: metric(sent.metric()).unwrap_or_default(),
         direction: direction(sent.direction()),
+        paths: sent.paths.as_ref().and_then(paths),
         layers,
         heads,
         wrong: sent.wrong,

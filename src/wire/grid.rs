@@ -4,6 +4,7 @@ use super::choices::{
     compat, compat_to_proto, direction, direction_to_proto, kind, kind_to_proto, metric,
     metric_to_proto,
 };
+use super::paths::{paths, paths_to_proto};
 use crate::causal::noise::{Law, Rule};
 use crate::causal::{Compat, Counterpart, Fact, Grid, Metric, Reading, Token};
 use crate::proto::v1;
@@ -130,6 +131,7 @@ pub fn without_scores(sent: &v1::Grid) -> Result<Grid, Error> {
         fact: sent.fact.clone().ok_or(Error::NoFact)?.into(),
         kind,
         severed,
+        paths: sent.paths.as_ref().and_then(paths),
         window: sent.window as usize,
         noise: resolved(&sent.noise, sent.noise_scale),
         corrupted: sent.corrupted.as_ref().map(|it| Counterpart {
@@ -313,6 +315,7 @@ impl From<SweptGrid> for v1::Grid {
             direction: direction_to_proto(grid.direction).into(),
             readings: grid.readings.into_iter().map(reading).collect(),
             untraced: grid.untraced.unwrap_or_default(),
+            paths: grid.paths.as_ref().map(paths_to_proto),
         }
     }
 }
@@ -407,6 +410,14 @@ mod tests {
             let windowed = matches!(kind, v1::Kind::Mlp | v1::Kind::Attn);
             v1::Grid {
                 peak: None,
+                paths: (noising && state.is_of_heads()).then(|| v1::Paths {
+                    receivers: vec![v1::Receiver {
+                        layer: samples,
+                        head: seed,
+                        input: v1::HeadInput::Key.into(),
+                    }],
+                    frozen_mlps: reason,
+                }),
                 corrupted: counterfactual.then(|| v1::CorruptedPrompt {
                     prompt: texts.0.clone(),
                     tokens: token_ids.iter().map(|&id| token(id)).collect(),

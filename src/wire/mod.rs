@@ -11,6 +11,7 @@ mod eval;
 mod grid;
 pub mod names;
 mod outcome;
+mod paths;
 mod words;
 
 pub use averages::{averages, averages_to_proto, peak};
@@ -22,4 +23,5 @@ pub use edit::{describe, gates, parameters, step_to_proto};
 pub use eval::{answer, answer_to_proto, record, score, score_to_proto, set as eval_set};
 pub use grid::{Error, SweptGrid, without_scores};
 pub use outcome::{not_finite, objects_of, out_of_range};
+pub use paths::{paths, paths_to_proto};
 pub use words::{KINDS, class_name, job_kind, kind_name, named_kind};

@@ -19,6 +19,7 @@ mod mass_edit;
 mod measured;
 mod partners;
 mod patching;
+mod paths;
 mod reuse;
 mod stage;
 mod stats;

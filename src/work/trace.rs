@@ -73,6 +73,7 @@ impl Work for v1::TraceSpec {
             }
         }
         self.check_kinds(wrong);
+        self.check_paths(wrong);
         self.check_patching(wrong);
         match self.is_noisy() {
             true => self.check_noise(wrong),
@@ -262,6 +263,7 @@ impl v1::TraceSpec {
             ("samples", [0, self.samples].contains(&grid.samples)),
             ("seed", [0, self.seed()].contains(&grid.seed)),
             ("direction", grid.direction == self.direction),
+            ("paths", grid.paths == self.paths),
         ];
         match asked.into_iter().find(|(_, same)| !same) {
             Some((field, _)) => Err(format!("its {field} is not the one that was asked for")),
@@ -395,8 +397,10 @@ impl v1::TraceSpec {
                 false => shape.passes(),
             }
         };
+        // Along paths the model is run twice.
+        let runs = if self.paths.is_some() { 2.0 } else { 1.0 };
         let kinds = self.kinds.iter();
-        kinds.map(|kind| passes(kind) as f64 * a_pass).sum()
+        kinds.map(|kind| passes(kind) as f64 * a_pass * runs).sum()
     }
 }
 

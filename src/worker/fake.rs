@@ -201,6 +201,7 @@ fn grid(
     v1::Grid {
         readings: asked.map(reading).collect(),
         direction: trace.direction,
+        paths: trace.paths.clone(),
         corrupted: other,
         kind: unit.kind,
         token_ids: (0..tokens.len() as u32).map(|n| n % vocabulary).collect(),

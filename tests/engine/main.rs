@@ -12,6 +12,8 @@ mod model_checkpoint;
 mod model_logits;
 mod patching_fixtures;
 mod patching_properties;
+mod path_fixtures;
+mod path_properties;
 #[cfg(feature = "torch")]
 #[path = "../common/require.rs"]
 mod require;

@@ -18,7 +18,7 @@ use serde_json::Value;
 type Cells = BTreeMap<String, Value>;
 
 /// Nested lists of numbers: their sizes, and the numbers row by row.
-fn numbers(nested: &Value) -> (Vec<usize>, Vec<f64>) {
+pub fn numbers(nested: &Value) -> (Vec<usize>, Vec<f64>) {
     match nested {
         Value::Array(inner) => {
             let parts: Vec<_> = inner.iter().map(numbers).collect();

@@ -21,10 +21,10 @@ use crate::families::{FAMILIES, WORDS, kinds, models};
 
 /// Two prompts and how to patch one with states of the other.
 #[derive(Debug, Clone)]
-struct Case {
-    model: usize,
-    fact: Fact,
-    settings: Settings,
+pub struct Case {
+    pub model: usize,
+    pub fact: Fact,
+    pub settings: Settings,
 }
 
 impl Case {
@@ -38,14 +38,14 @@ impl Case {
     }
 
     /// The first token at which the two differ; none where they cannot be patched.
-    fn first(&self, models: &[Model]) -> Option<usize> {
+    pub fn first(&self, models: &[Model]) -> Option<usize> {
         let [x, y] = [&self.fact.prompt, self.other()].map(|prompt| self.ids(models, prompt));
         let fits = x.len() == y.len() && x.len() <= models[self.model].config().context;
         fits.then(|| x.iter().zip(&y).position(|(x, y)| x != y))?
     }
 
     /// None where the model answers both alike, or answers with the foil.
-    fn trace(&self, models: &[Model], change: impl FnOnce(&mut Settings)) -> Option<Vec<Grid>> {
+    pub fn trace(&self, models: &[Model], change: impl FnOnce(&mut Settings)) -> Option<Vec<Grid>> {
         let mut settings = self.settings.clone();
         change(&mut settings);
         let grids = trace(&models[self.model], &self.fact, &settings, &Unwatched).unwrap();
@@ -53,7 +53,7 @@ impl Case {
     }
 
     /// With the two prompts in each other's place.
-    fn swapped(&self) -> Self {
+    pub fn swapped(&self) -> Self {
         let mut case = self.clone();
         case.fact.prompt = self.other().to_owned();
         case.fact.corrupted = Some(self.fact.prompt.clone());
@@ -64,7 +64,7 @@ impl Case {
 }
 
 /// Sentences of up to 5 words, of which some are others in the second.
-fn cases() -> impl Strategy<Value = Case> {
+pub fn cases() -> impl Strategy<Value = Case> {
     let words = prop::collection::vec((0..WORDS.len(), 0..WORDS.len(), any::<bool>()), 1..6);
     let settings = (1..6_usize, any::<bool>(), 12..24_u32);
     (0..FAMILIES.len(), words, settings).prop_map(|(model, words, (window, noising, budget))| {
@@ -98,7 +98,7 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 /// Tries `count` random values, the same ones in every run.
-fn check<S: Strategy>(
+pub fn check<S: Strategy>(
     count: u32,
     strategy: S,
     test: impl Fn(S::Value) -> Result<(), TestCaseError>,
@@ -116,7 +116,7 @@ fn check<S: Strategy>(
 }
 
 /// The largest difference between the numbers of two traces in one metric.
-fn distance(a: &[Grid], b: &[Grid], metric: Metric) -> f64 {
+pub fn distance(a: &[Grid], b: &[Grid], metric: Metric) -> f64 {
     let numbers = |grids: &[Grid]| -> Vec<f64> {
         let one = |grid: &Grid| {
             let grid = grid.in_metric(metric).unwrap();

@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::plot::table::{Align, Table};
 use crate::proto::v1;
-use crate::work;
+use crate::{wire, work};
 
 /// Subcommands of `job`. A job is named by its identifier, by an unambiguous end of it, or as
 /// `latest`.
@@ -243,12 +243,14 @@ async fn show(client: &Client, asked: &str, json: bool) -> anyhow::Result<()> {
     show!("model    {}", job.model.trim_start_matches("models/"))?;
     show!("owner    {}", job.owner)?;
     if let Some(trace) = work::spec::<v1::TraceSpec>(&job) {
+        let paths = trace.paths.as_ref().and_then(wire::paths);
+        let paths = paths.map_or(String::new(), |paths| format!(", heads {paths}"));
         let compat = match trace.compat() {
             v1::Compat::PaperCode => ", severed as the published code",
             v1::Compat::None | v1::Compat::Unspecified => "",
         };
         show!(
-            "asked    {} facts, noise {}, {} samples, seed {}, window {}{compat}",
+            "asked    {} facts, noise {}, {} samples, seed {}, window {}{compat}{paths}",
             trace.fact_count,
             trace.noise,
             trace.samples,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow, bail};
 use prost::Message as _;
 
-use crate::causal::{Compat, Direction, Metric};
+use crate::causal::{Compat, Direction, Metric, Paths, Receiver};
 use crate::cli::connection::{Connection, Need};
 use crate::cli::results::{self, Format};
 use crate::cli::submit::{self, JobArgs};
@@ -39,6 +39,13 @@ pub struct Args {
     /// them with _all at every token at once, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "hidden,mlp,attn")]
     kinds: Vec<String>,
+    /// Path patching: head and head_all act along the paths into these alone, separated by commas:
+    /// 9.6.q is the query of head 6 of layer 9; k and v are of key-value heads
+    #[arg(long, value_name = "RECEIVERS", value_delimiter = ',')]
+    receivers: Vec<Receiver>,
+    /// Hold the MLPs on these paths as the other heads are held: the direct paths alone
+    #[arg(long, requires = "receivers")]
+    frozen_mlps: bool,
     /// What corrupts: noise; counterfactual: the prompt of another fact with the same relation and
     /// template and another answer, or the fact's own `corrupted`; pairs: only the facts' own
     #[arg(
@@ -104,6 +111,12 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
             .iter()
             .map(|kind| parse_kind(kind))
             .collect::<anyhow::Result<_>>()?,
+        paths: (!args.receivers.is_empty()).then(|| {
+            wire::paths_to_proto(&Paths {
+                receivers: args.receivers.clone(),
+                frozen_mlps: args.frozen_mlps,
+            })
+        }),
         corruption: corruption(&args)? as i32,
         direction: wire::direction_to_proto(args.direction) as i32,
         metrics: args

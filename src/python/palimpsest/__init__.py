@@ -70,6 +70,7 @@ from .errors import (
 )
 from .evaluation import Measures
 from .facts import Fact, Facts, Record, Rewrite, read_records, read_rewrites
+from .paths import Paths
 from .results import (
     Checked,
     Completion,
@@ -219,6 +220,7 @@ __all__ = [
     "NoServer",
     "NotFound",
     "OutOfRange",
+    "Paths",
     "Peak",
     "PermissionDenied",
     "Plan",

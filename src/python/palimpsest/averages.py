@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .paths import Paths
 from .results import Direction, Grid, Metric
 from .kinds import is_of_heads, is_over_tokens
 from .roles import ROLES, Role, role_tokens, roles_of
@@ -112,6 +113,8 @@ class Averages:
     share: npt.NDArray[np.float64] | None = None
     #: Facts whose total effect is too small to divide by.
     without_share: int = 0
+    #: The paths along which the heads were patched, where they were.
+    paths: Paths | None = None
 
     @classmethod
     def over(cls, grids: Iterable[Grid], relation: str | None = None) -> Averages | None:
@@ -189,7 +192,9 @@ class Averages:
                 raise ValueError(f"no token has the role {shown}: there is nothing to draw")
             at = roles.index(shown)
             roles, effect = roles[at : at + 1], effect[at : at + 1]
-        return map_of_averages(self.kind, roles, effect, self.metric, self.direction)
+        return map_of_averages(
+            self.kind, roles, effect, self.metric, self.direction, self.paths
+        )
 
     def _roles(self) -> list[Role | None]:
         """The role of each row; None for one that no token had."""
@@ -197,6 +202,7 @@ class Averages:
 
     def __repr__(self) -> str:
         of = f", {self.relation}" if self.relation else ""
+        of += "" if self.paths is None else f", {self.paths}"
         of += "" if self.metric == "probability" else f", {self.metric}"
         of += "" if self.direction == "denoising" else f", {self.direction}"
         site = self.locate()
@@ -214,6 +220,7 @@ class _Sums:
         self.heads = like.heads
         self.metric: Metric = like.metric
         self.direction: Direction = like.direction
+        self.paths = like.paths
         self.without_share = 0
         self.runs = [_Welford(1) for _ in range(3)]
         self._rows()
@@ -231,6 +238,11 @@ class _Sums:
             raise ValueError(
                 f"{grid.prompt!r} is of {grid.metric} in {grid.direction}, others are of "
                 f"{self.metric} in {self.direction}: average them apart"
+            )
+        if grid.paths != self.paths:
+            raise ValueError(
+                f"{grid.prompt!r} is patched {grid.paths or 'whole'}, others "
+                f"{self.paths or 'whole'}: average them apart"
             )
         if not grid.traced:
             self.wrong += 1
@@ -276,4 +288,5 @@ class _Sums:
             direction=self.direction,
             share=np.stack([it.mean if it.rows else nothing for it in self.shares]),
             without_share=self.without_share,
+            paths=self.paths,
         )

@@ -61,6 +61,8 @@ def arrays(grid: Grid) -> dict[str, Any]:
         made["direction"] = np.array(grid.direction, dtype=np.str_)
     if grid.foil is not None:
         made["foil"] = np.array(grid.foil, dtype=np.str_)
+    if grid.paths is not None:
+        made["receivers"] = np.array(grid.paths.receivers, dtype=np.str_)
     return made
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from . import wire
 from .facts import Rewrite
 from .kinds import is_of_heads, is_over_tokens
+from .paths import Paths
 from .roles import EVERY, ROLES, Role, role_tokens
 from .svg import Svg, map_of_grid
 
@@ -118,6 +119,8 @@ class Grid:
     readings: tuple[Reading, ...] = field(default=(), repr=False)
     #: Heads of a layer, where a cell is of one; else 1.
     heads: int = 1
+    #: The paths along which the heads were patched, where they were.
+    paths: Paths | None = None
     _peak: Peak | None = field(default=None, repr=False)
 
     @classmethod
@@ -173,6 +176,7 @@ class Grid:
                 for it in message.readings
             ),
             heads=heads,
+            paths=Paths.of(message),
             _peak=peak,
         )
 
@@ -290,6 +294,7 @@ class Grid:
             effect=self.effect,
             total_effect=self.total_effect,
             page=token,
+            paths=self.paths,
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
@@ -300,7 +305,8 @@ class Grid:
 
     def __str__(self) -> str:
         peak = self.peak
-        shown = "" if self.metric == "probability" else f", {self.metric}"
+        shown = "" if self.paths is None else f" {self.paths}"
+        shown += "" if self.metric == "probability" else f", {self.metric}"
         shown += "" if self.direction == "denoising" else f", {self.direction}"
         said = f"{self.kind}{shown}: {self.answer!r} {self.clean:.3f} clean"
         if self.untraced:

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import wire
 from .averages import Averages, Mean
+from .paths import Paths
 from .results import direction_of, metric_of
 from .kinds import is_of_heads
 from .roles import roles_of
@@ -70,6 +71,7 @@ def _averages(it: Any) -> Averages:
         direction=direction_of(it),
         share=share,
         without_share=it.without_share,
+        paths=Paths.of(it),
     )
 
 

@@ -45,6 +45,7 @@ from .drawing import (
     widest,
 )
 from .kinds import is_of_heads, is_over_tokens
+from .paths import Paths
 from .roles import Role
 
 __all__ = ["Svg", "curves_of_averages", "map_of_averages", "map_of_grid", "number"]
@@ -223,6 +224,7 @@ def map_of_grid(
     effect: Any = None,
     total_effect: float = 0.0,
     page: int = 0,
+    paths: Paths | None = None,
 ) -> Svg:
     """The heat map of a grid, ``scores[token, layer]`` (figure 1 of the paper); of another metric,
     or in the other direction, that of its ``effect``. ``page``: of heads at single tokens the
@@ -233,6 +235,7 @@ def map_of_grid(
         title = f"Impact of restoring state with {SEVERED[kind]} severed"
     elif kind in STATES:
         title = f"Impact of restoring {STATES[kind]} after corrupted input"
+    title += "" if paths is None else f", {paths}"
     value_label = f"p({answer.strip()})"
     top: float | None = clean
     if (metric, direction) != ("probability", "denoising"):
@@ -288,7 +291,9 @@ METRIC_NAMES = {
 }
 
 
-def _titles_of(kind: str, metric: str, direction: str) -> tuple[str, str, str]:
+def _titles_of(
+    kind: str, metric: str, direction: str, paths: Paths | None = None
+) -> tuple[str, str, str]:
     drawn = kind if kind in RAMPS else "hidden"
     if kind in SEVERED:
         title = f"Average indirect effect of a single state with {SEVERED[kind]} severed"
@@ -301,6 +306,8 @@ def _titles_of(kind: str, metric: str, direction: str) -> tuple[str, str, str]:
     below = "restored layer"
     if drawn != "hidden":
         below = f"center of the restored {NAMES[drawn]} layers"
+    if paths is not None:
+        title += f", {paths}"
     if metric != "probability":
         title += f", {METRIC_NAMES[metric]}"
     if direction == "noising":
@@ -314,10 +321,11 @@ def map_of_averages(
     effect: Any,
     metric: str = "probability",
     direction: str = "denoising",
+    paths: Paths | None = None,
 ) -> Svg:
     """Average indirect effects, ``effect[role, layer]``, as a heat map (figure 2). A role that is
     None is left out. Of heads, ``effect[role, head, layer]``, that of the one role that is not."""
-    _, title, below = _titles_of(kind, metric, direction)
+    _, title, below = _titles_of(kind, metric, direction, paths)
     there = [at for at, role in enumerate(roles) if role is not None]
     rows, shown = [ROLE_NAMES[role] for role in roles if role is not None], effect[there]
     if is_of_heads(kind):

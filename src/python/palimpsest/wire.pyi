@@ -181,6 +181,15 @@ class v1:
         entries: int
         checkpoint: v1.AuditCheckpoint
         def __init__(self, *, problems: Iterable[str] | None = ..., entries: int | None = ..., checkpoint: v1.AuditCheckpoint | None = ...) -> None: ...
+    class Receiver(Message):
+        layer: int
+        head: int
+        input: int
+        def __init__(self, *, layer: int | None = ..., head: int | None = ..., input: int | None = ...) -> None: ...
+    class Paths(Message):
+        receivers: Repeated[v1.Receiver]
+        frozen_mlps: bool
+        def __init__(self, *, receivers: Iterable[v1.Receiver] | None = ..., frozen_mlps: bool | None = ...) -> None: ...
     class Corpus(Message):
         digest: str
         size: int
@@ -209,9 +218,10 @@ class v1:
         corruption: int
         direction: int
         metrics: Repeated[int]
+        paths: v1.Paths
         facts_object: str
         fact_count: int
-        def __init__(self, *, facts: Iterable[v1.Fact] | None = ..., kinds: Iterable[int] | None = ..., noise: str | None = ..., samples: int | None = ..., seed: int | None = ..., window: int | None = ..., engine: int | None = ..., dtype: int | None = ..., noise_corpus: v1.Corpus | None = ..., compat: int | None = ..., corruption: int | None = ..., direction: int | None = ..., metrics: Iterable[int] | None = ..., facts_object: str | None = ..., fact_count: int | None = ...) -> None: ...
+        def __init__(self, *, facts: Iterable[v1.Fact] | None = ..., kinds: Iterable[int] | None = ..., noise: str | None = ..., samples: int | None = ..., seed: int | None = ..., window: int | None = ..., engine: int | None = ..., dtype: int | None = ..., noise_corpus: v1.Corpus | None = ..., compat: int | None = ..., corruption: int | None = ..., direction: int | None = ..., metrics: Iterable[int] | None = ..., paths: v1.Paths | None = ..., facts_object: str | None = ..., fact_count: int | None = ...) -> None: ...
     class FactList(Message):
         facts: Repeated[v1.Fact]
         def __init__(self, *, facts: Iterable[v1.Fact] | None = ...) -> None: ...
@@ -262,7 +272,8 @@ class v1:
         readings: Repeated[v1.MetricReading]
         untraced: str
         heads: int
-        def __init__(self, *, fact: v1.Fact | None = ..., kind: int | None = ..., token_ids: Iterable[int] | None = ..., tokens: Iterable[str] | None = ..., subject_begin: int | None = ..., subject_end: int | None = ..., answer_id: int | None = ..., answer: str | None = ..., correct_prediction: bool | None = ..., high: float | None = ..., low: float | None = ..., layers: int | None = ..., scores: Iterable[float] | None = ..., window: int | None = ..., samples: int | None = ..., noise: str | None = ..., noise_scale: float | None = ..., seed: int | None = ..., noise_corpus: str | None = ..., compat: int | None = ..., peak: v1.GridPeak | None = ..., corrupted: v1.CorruptedPrompt | None = ..., foil: v1.Token | None = ..., direction: int | None = ..., readings: Iterable[v1.MetricReading] | None = ..., untraced: str | None = ..., heads: int | None = ...) -> None: ...
+        paths: v1.Paths
+        def __init__(self, *, fact: v1.Fact | None = ..., kind: int | None = ..., token_ids: Iterable[int] | None = ..., tokens: Iterable[str] | None = ..., subject_begin: int | None = ..., subject_end: int | None = ..., answer_id: int | None = ..., answer: str | None = ..., correct_prediction: bool | None = ..., high: float | None = ..., low: float | None = ..., layers: int | None = ..., scores: Iterable[float] | None = ..., window: int | None = ..., samples: int | None = ..., noise: str | None = ..., noise_scale: float | None = ..., seed: int | None = ..., noise_corpus: str | None = ..., compat: int | None = ..., peak: v1.GridPeak | None = ..., corrupted: v1.CorruptedPrompt | None = ..., foil: v1.Token | None = ..., direction: int | None = ..., readings: Iterable[v1.MetricReading] | None = ..., untraced: str | None = ..., heads: int | None = ..., paths: v1.Paths | None = ...) -> None: ...
     class GridPeak(Message):
         token: int
         layer: int
@@ -289,7 +300,8 @@ class v1:
         direction: int
         without_share: int
         heads: int
-        def __init__(self, *, kind: int | None = ..., relation: str | None = ..., layers: int | None = ..., wrong: int | None = ..., clean: v1.Mean | None = ..., corrupted: v1.Mean | None = ..., total_effect: v1.Mean | None = ..., roles: Iterable[v1.RoleEffects] | None = ..., metric: int | None = ..., direction: int | None = ..., without_share: int | None = ..., heads: int | None = ...) -> None: ...
+        paths: v1.Paths
+        def __init__(self, *, kind: int | None = ..., relation: str | None = ..., layers: int | None = ..., wrong: int | None = ..., clean: v1.Mean | None = ..., corrupted: v1.Mean | None = ..., total_effect: v1.Mean | None = ..., roles: Iterable[v1.RoleEffects] | None = ..., metric: int | None = ..., direction: int | None = ..., without_share: int | None = ..., heads: int | None = ..., paths: v1.Paths | None = ...) -> None: ...
     class RoleEffects(Message):
         role: int
         by_layer: Repeated[v1.Mean]

@@ -306,6 +306,50 @@ class Traces(WithServer):
         with self.assertRaisesRegex(ValueError, "have heads too"):
             sweep.to_xarray()
 
+    def test_paths_lead_into_the_receivers_alone(self) -> None:
+        import json
+
+        said = json.loads((FIXTURES / "llama/patching.json").read_text())
+        expected = json.loads((FIXTURES / "llama/paths.json").read_text())
+        asked: dict[str, Any] = dict(
+            subject=said["subject"],
+            corrupted=said["corrupted"],
+            kinds=["head", "head_all"],
+            metrics=["logit_difference"],
+        )
+        for frozen, mlps in ((False, "recomputed"), (True, "frozen")):
+            sweep = self.model.trace(
+                said["prompt"], receivers=expected["receivers"], frozen_mlps=frozen, **asked
+            )
+            for kind in ("head", "head_all"):
+                grid = sweep.grid(kind=kind, metric="logit_difference")
+                theirs = np.array(expected["denoising"][mlps][kind])
+                np.testing.assert_allclose(grid.scores, theirs, rtol=1e-4, atol=5e-5)
+                self.assertEqual(grid.paths, pal.Paths(tuple(expected["receivers"]), frozen))
+                self.assertIn("directly into 2.0.q" if frozen else "into 2.0.q", str(grid))
+            self.compare_summary(sweep)
+            place = f"paths-{mlps}"
+            self.cli("job", "results", sweep.id, "--averages", "--svg", place)
+            self.cli("job", "results", sweep.id, "--svg", place, "--npz", place)
+            folder = self.site.folder / place
+            [file] = folder.glob("0*_head_all.svg")
+            self.assertEqual(file.read_text(), sweep.grid(kind="head_all").svg())
+            drawn = (folder / "averages_head_all.svg").read_text()
+            self.assertEqual(drawn, sweep.averages().of("head_all").map())
+            with tempfile.TemporaryDirectory() as made_in:
+                for ours in sweep.to_npz(made_in):
+                    with np.load(ours) as a, np.load(folder / ours.name) as b:
+                        self.assertEqual(list(a["receivers"]), list(b["receivers"]))
+            self.assertIn("heads ", self.cli("job", "show", sweep.id))
+        with self.assertRaisesRegex(ValueError, "LAYER.HEAD.q"):
+            self.model.trace(said["prompt"], receivers=["2.0"], **asked)
+        with self.assertRaisesRegex(pal.InvalidArgument, "paths begin at heads"):
+            self.model.trace(said["prompt"], receivers=["2.0.q"], **{**asked, "kinds": ["mlp"]})
+        with self.assertRaisesRegex(pal.InvalidArgument, "name at least one"):
+            self.model.trace(said["prompt"], frozen_mlps=True, **asked)
+        with self.assertRaisesRegex(pal.JobFailed, "the model has 3 layers"):
+            self.model.trace(said["prompt"], receivers=["7.0.q"], **asked)
+
     def test_facts_without_a_partner_say_why_they_were_not_traced(self) -> None:
         sweep = self.model.trace(FACTS[:1], kinds=["mlp"], corrupt="counterfactual")
         [grid] = sweep.grids()

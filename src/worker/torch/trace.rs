@@ -130,6 +130,13 @@ impl<'a> Sweep<'a> {
                 }
             }
         }
+        if let Some(paths) = &self.spec.paths {
+            let unknown = || {
+                let what = "an input of a head is not known here: upgrade the worker";
+                Stopped::Unit(what.to_owned())
+            };
+            settings.paths = Some(wire::paths(paths).ok_or_else(unknown)?);
+        }
         settings.samples = self.spec.samples as usize;
         settings.seed = self.spec.seed();
         settings.window = self.spec.window as usize;

@@ -125,6 +125,9 @@ impl Results<'_> {
         if let Some(state) = state_name(unit.kind) {
             map.title = map.title.replace("state", state);
         }
+        if let Some(paths) = &grid.paths {
+            map.title += &format!(", {paths}");
+        }
         if grid.metric != Metric::Probability || grid.direction != Direction::Denoising {
             // Other metrics have no common scale: what is drawn is the effect, from none on.
             let effects = grid.scores.iter().filter_map(|&score| grid.effect(score));
@@ -252,6 +255,9 @@ fn average_map(kind: v1::Kind, averages: &Averages, roles: &[Role], rows: &[Stri
     let mut map = HeatMap::average(drawn_as(kind), &names, averages.layers, &effects);
     map.kind = coloured_as(kind);
     map.title = average_title(kind, &map);
+    if let Some(paths) = &averages.paths {
+        map.title += &format!(", {paths}");
+    }
     if averages.metric != Metric::Probability {
         map.title += &format!(", {}", averages.metric.words());
     }

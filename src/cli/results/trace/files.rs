@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::figures::{average_curves, average_maps, panels, scores, severed_curves};
 use super::{Outcome, Results, Unit};
-use crate::causal::{Grid, Metric};
+use crate::causal::{Grid, Metric, Receiver};
 use crate::cli::results::Error;
 use crate::cli::results::drawn::{make, write};
 use crate::npz::{self, Npz};
@@ -160,8 +160,8 @@ impl Results<'_> {
 }
 
 /// What the published form has no arrays for: the metric of the scores, where it is not the
-/// probability, and the prompt that corrupts, its tokens, the foil and the direction, where one
-/// does.
+/// probability, the receivers of paths, and the prompt that corrupts, its tokens, the foil and the
+/// direction, where one does.
 fn patching(mut arrays: Npz, grid: &Grid) -> Result<Npz, npz::Error> {
     if !grid.traced() {
         return Ok(arrays);
@@ -178,6 +178,10 @@ fn patching(mut arrays: Npz, grid: &Grid) -> Result<Npz, npz::Error> {
     }
     if let Some(foil) = &grid.foil {
         arrays.strings("foil", &[], &[foil.text.as_str()])?;
+    }
+    if let Some(paths) = &grid.paths {
+        let receivers: Vec<String> = paths.receivers.iter().map(Receiver::to_string).collect();
+        arrays.strings("receivers", &[receivers.len()], &receivers)?;
     }
     Ok(arrays)
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Map, Value, json};
 
 use super::{Outcome, Over, Results};
-use crate::causal::{Averages, Grid, Mean, Role, Site};
+use crate::causal::{Averages, Grid, Mean, Paths, Receiver, Role, Site};
 use crate::cli::results::Error;
 use crate::proto::v1;
 use crate::wire::class_name;
@@ -49,6 +49,8 @@ impl Results<'_> {
                     "seed": sent.seed,
                     "compat": compat(sent.compat()).to_string(),
                     "direction": grid.direction.to_string(),
+                    "receivers": grid.paths.as_ref().map(receivers),
+                    "frozen_mlps": grid.paths.as_ref().map(|paths| paths.frozen_mlps),
                     "corrupted": grid.corrupted.as_ref().map(|other| json!({
                         "prompt": other.prompt,
                         "tokens": other.tokens.iter().map(|it| &it.text).collect::<Vec<_>>(),
@@ -152,10 +154,19 @@ impl Results<'_> {
         object.insert("indirect_effect".into(), effects.into());
         object.insert("metric".into(), averages.metric.to_string().into());
         object.insert("direction".into(), averages.direction.to_string().into());
+        let paths = averages.paths.as_ref();
+        object.insert("receivers".into(), json!(paths.map(receivers)));
+        let frozen_mlps = paths.map(|paths| paths.frozen_mlps);
+        object.insert("frozen_mlps".into(), json!(frozen_mlps));
         object.insert("share".into(), by_role(Averages::shares).into());
         object.insert("without_share".into(), averages.without_share.into());
         object
     }
+}
+
+/// Where paths end.
+fn receivers(paths: &Paths) -> Vec<String> {
+    paths.receivers.iter().map(Receiver::to_string).collect()
 }
 
 /// The metrics besides the probability, by name.

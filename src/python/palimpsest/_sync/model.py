@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 from .. import corpus, facts, wire
 from ..facts import EvalSet, FactsLike
 from ..kinds import Kind
+from ..paths import paths_to
 from ..results import Checked, Direction, Metric
 from ..values import Plan, Version
 from ..wire import v1
@@ -45,6 +46,8 @@ class Model(Asking):
         corrupted: str | None = None,
         foil: str | None = None,
         kinds: Sequence[Kind] = ("hidden", "mlp", "attn"),
+        receivers: Sequence[str] = (),
+        frozen_mlps: bool = False,
         corrupt: Corruption | None = None,
         direction: Direction | None = None,
         metrics: Sequence[Metric] = (),
@@ -67,6 +70,9 @@ class Model(Asking):
             attribute: with one prompt: its expected answer; ``corrupted``: the prompt that
                 corrupts it, of as many tokens; ``foil``: the answer that ``logit_difference``
                 compares with, else the one to the corrupted prompt.
+            receivers: path patching: ``head`` and ``head_all`` act along the paths into these
+                alone; ``9.6.q`` is the query of head 6 of layer 9, k and v are of key-value heads.
+            frozen_mlps: whether the MLPs on these paths are held as the other heads are.
             corrupt: what corrupts: ``noise``, which is what is done where no prompt is given;
                 ``counterfactual``: a fact's own ``corrupted``, or the prompt of another fact with
                 the same relation and template and another answer; ``pairs``: only facts' own.
@@ -107,6 +113,8 @@ class Model(Asking):
             dtype=wire.number("Dtype", dtype),
             compat=wire.number("Compat", compat),
         )
+        if receivers or frozen_mlps:
+            spec.paths.CopyFrom(paths_to(receivers, frozen_mlps))
         messages = [it.message() for it in listed]
         if sum(it.ByteSize() + 4 for it in messages) > INLINE:
             whole = v1.FactList(facts=messages).SerializeToString()
