@@ -315,7 +315,7 @@ class Traces(WithServer):
             subject=said["subject"],
             corrupted=said["corrupted"],
             kinds=["head", "head_all"],
-            metrics=["logit_difference"],
+            metrics=["probability", "logit_difference"],
         )
         for frozen, mlps in ((False, "recomputed"), (True, "frozen")):
             sweep = self.model.trace(
