@@ -201,6 +201,8 @@ fn json_has_every_number_as_it_was_computed() {
             "seed",
             "compat",
             "direction",
+            "receivers",
+            "frozen_mlps",
             "corrupted",
             "foil_id",
             "foil",
