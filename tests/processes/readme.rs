@@ -15,7 +15,7 @@ use crate::common::slurm::Slurm;
 use crate::common::{Process, Site};
 
 /// For all blocks, on a machine that is busy with other tests.
-const ALL: Duration = Duration::from_secs(900);
+const ALL: Duration = Duration::from_secs(1800);
 
 /// The blocks of code in a section of the README: their language and their lines.
 fn blocks(readme: &str, section: &str) -> Vec<(String, String)> {
