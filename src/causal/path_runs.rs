@@ -39,6 +39,7 @@ pub(super) fn scores(
     };
     let (_, highest) = paths.layers();
     let heads: Vec<usize> = (0..measure.heads).collect();
+    let mut done = 0;
     for span in spans {
         let row = if over_tokens { 0 } else { span.start };
         let computed = tokens - span.start;
@@ -68,10 +69,14 @@ pub(super) fn scores(
                     let cell = (row * measure.heads + head) * layers + layer;
                     scores[cell * count..(cell + 1) * count].copy_from_slice(&means(found, count));
                 }
+                task.progress.add(heads.len());
+                done += heads.len();
             }
         }
     }
-    task.progress.add(measure.cells(tokens, layers));
+    // Those that no path leads from.
+    let all = measure.cells(tokens, layers);
+    task.progress.add(all - done);
     Ok(scores)
 }
 
