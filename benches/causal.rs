@@ -18,7 +18,11 @@
 //!   of every token;
 //! - *same products*: the published pass again, with the matrix products of the exact engine.
 //!
-//! The first two multiply with libtorch's own products, as any program on libtorch does. The third
+//! Then attribution patching on SmolLM2, all kinds at once, against the exact engine and against one
+//! forward pass over the same rows; and how well its estimates rank the exact effects, over
+//! `--facts` facts of the demo that another prompt corrupts (0 leaves it out).
+//!
+//! The first two baselines multiply with libtorch's own products, as any program on libtorch does. The third
 //! is what remains of the ratio when only the number of multiply-adds is saved.
 #![allow(clippy::disallowed_methods)] // a bench measures time
 
@@ -40,8 +44,10 @@ mod bench {
 
     use anyhow::{Context, Result, bail};
     use palimpsest::causal::{
-        Engine, Error, Fact, Grid, Kind, Noise, Settings, Shape, Watch, trace,
+        Corruption, Engine, Error, Fact, Gradient, Grid, Kind, Metric, Noise, Settings, Shape,
+        Unwatched, Watch, rank_correlation, trace,
     };
+    use palimpsest::datasets::facts;
     use palimpsest::model::{Checkpoint, Config, Model, Plain, Products, with_libtorch_products};
     use tch::{Device, Kind as Dtype, Tensor};
 
@@ -55,6 +61,8 @@ mod bench {
         gpt2_xl: usize,
         /// Cells that the plain engine traces; the rest is scaled up.
         plain_cells: u64,
+        /// Facts over which estimates are compared with exact effects.
+        facts: usize,
     }
 
     impl Options {
@@ -65,6 +73,7 @@ mod bench {
                 kinds: Kind::PUBLISHED.to_vec(),
                 gpt2_xl: layers_that_fit().min(12),
                 plain_cells: 6,
+                facts: 12,
             };
             let mut arguments = std::env::args().skip(1);
             while let Some(name) = arguments.next() {
@@ -77,6 +86,7 @@ mod bench {
                 match name.as_str() {
                     "--threads" => options.threads = value.parse()?,
                     "--gpt2-xl" => options.gpt2_xl = value.parse()?,
+                    "--facts" => options.facts = value.parse()?,
                     "--plain-cells" => options.plain_cells = value.parse()?,
                     "--kinds" => {
                         let kinds = value.split(',').map(str::parse);
@@ -122,6 +132,14 @@ mod bench {
                 0.3,
             )?,
             false => println!("skipped: {SMOLLM2} is missing; deploy/setup.sh brings it"),
+        }
+        if path.exists() && options.facts > 0 {
+            let model = Model::load(&Checkpoint::open(&path)?, Device::Cpu, Dtype::Float)?;
+            estimates(
+                &model,
+                &options,
+                &facts::read(&root.join("deploy/demo_facts.json"))?,
+            )?;
         }
         if options.gpt2_xl > 0 {
             let folder = tempfile::tempdir()?;
@@ -202,6 +220,123 @@ mod bench {
             }
         }
         Ok(())
+    }
+
+    /// The engine of estimates by the mean of so many gradients.
+    fn attribution(steps: usize) -> Engine {
+        Engine::Attribution(Gradient { steps, drop: false })
+    }
+
+    /// Times attribution, and compares its estimates with exact effects.
+    fn estimates(model: &Model, options: &Options, facts: &[Fact]) -> Result<()> {
+        let clock = Clock {
+            threads: options.threads,
+        };
+        let mut all = Kind::ALL.to_vec();
+        all.retain(|kind| !kind.is_of_heads());
+        let hidden = vec![Kind::Hidden];
+        let noise = Settings::new(Noise::gaussian(0.3));
+        let other = Settings {
+            metrics: vec![Metric::LogitDifference],
+            ..Settings::new(Corruption::Counterfactual(facts.to_vec()))
+        };
+        println!(
+            "\nattribution, SmolLM2-135M, Float, {} thread(s), all kinds at once against the exact engine; a pass is one \
+             forward pass over the rows that are patched",
+            options.threads
+        );
+        println!(
+            "{:<34}{:>9}{:>14}{:>7}{:>14}{:>7}{:>9}{:>7}",
+            "corruption", "all s", "exact hidden", "ratio", "exact all", "ratio", "a pass", "ratio"
+        );
+        for (name, settings) in [("noise, 10 samples", &noise), ("another prompt", &other)] {
+            let of = |engine, kinds: &[Kind]| -> Result<f64> {
+                let settings = Settings {
+                    engine,
+                    kinds: kinds.to_vec(),
+                    ..settings.clone()
+                };
+                let start = clock.now();
+                trace(model, &facts[0], &settings, &Unwatched)?;
+                Ok(clock.now() - start)
+            };
+            of(attribution(1), &all)?; // the first pass of all sets libtorch up
+            let estimated = (of(attribution(1), &all)? + of(attribution(1), &all)?) / 2.0;
+            let (exact, whole) = (of(Engine::Exact, &hidden)?, of(Engine::Exact, &all)?);
+            let ids = model.tokenizer().encode(&facts[0].prompt)?.ids;
+            let ids = model.ids(&ids)?.repeat([settings.rows() as i64, 1]);
+            let pass = with_libtorch_products(|| full_pass(model, &ids, &clock, 4));
+            println!(
+                "{name:<34}{estimated:>9.3}{exact:>14.2}{:>7.1}{whole:>14.2}{:>7.1}{pass:>9.3}{:>7.1}",
+                exact / estimated,
+                whole / estimated,
+                estimated / pass
+            );
+        }
+        println!(
+            "\nSpearman's correlation of estimated with exact effects over the cells behind the first other token, mean \
+             and least over facts"
+        );
+        println!(
+            "{:<12}{:>7}{:>18}{:>7}{:>24}{:>24}",
+            "kind", "window", "metric", "facts", "gradient", "mean of 8 gradients"
+        );
+        for (window, kinds) in [(1, all.clone()), (10, vec![Kind::Mlp, Kind::Attn])] {
+            let of = |fact: &Fact, engine| -> Result<Vec<Grid>> {
+                let settings = Settings {
+                    engine,
+                    window,
+                    kinds: kinds.clone(),
+                    ..other.clone()
+                };
+                Ok(trace(model, fact, &settings, &Unwatched)?)
+            };
+            // By fact, then by kind: exact, and estimated in two ways.
+            let mut found = Vec::new();
+            for fact in facts {
+                if found.len() == options.facts {
+                    break;
+                }
+                let exact = of(fact, Engine::Exact)?;
+                if exact[0].traced() {
+                    let estimated = [of(fact, attribution(1))?, of(fact, attribution(8))?];
+                    found.push((exact, estimated));
+                }
+            }
+            for (n, kind) in kinds.iter().enumerate() {
+                for metric in [Metric::Probability, Metric::LogitDifference] {
+                    let ranks = [0, 1].map(|way| {
+                        let of_fact = |(exact, estimated): &(Vec<Grid>, [Vec<Grid>; 2])| {
+                            ranks(&exact[n], &estimated[way][n], metric)
+                        };
+                        let all: Vec<f64> = found.iter().filter_map(of_fact).collect();
+                        let mean = all.iter().sum::<f64>() / all.len() as f64;
+                        let least = all.iter().copied().fold(f64::INFINITY, f64::min);
+                        format!("{mean:.3} ({least:.3})")
+                    });
+                    println!(
+                        "{:<12}{window:>7}{:>18}{:>7}{:>24}{:>24}",
+                        kind.to_string(),
+                        metric.words(),
+                        found.len(),
+                        ranks[0],
+                        ranks[1]
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The rank correlation of two grids' effects in a metric.
+    fn ranks(exact: &Grid, estimated: &Grid, metric: Metric) -> Option<f64> {
+        let effects = |grid: &Grid| -> Option<Vec<f64>> {
+            let grid = grid.in_metric(metric)?;
+            let from = grid.first_difference()? * grid.layers;
+            let scores = grid.scores[from..].iter();
+            scores.map(|&score| grid.effect(score)).collect()
+        };
+        rank_correlation(&effects(estimated)?, &effects(exact)?)
     }
 
     /// The largest difference between two grids' scores.

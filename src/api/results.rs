@@ -160,6 +160,7 @@ fn in_short(result: &mut UnitResult) -> Result<(), Status> {
         grid.peak = wire::peak(&swept.grid);
         grid.scores.clear();
         grid.readings.clear();
+        grid.verified.clear();
         if let Some(other) = &mut grid.corrupted {
             other.tokens.clear();
         }

@@ -12,6 +12,7 @@ use super::grid::Grid;
 use super::kind::{Kind, Severed};
 use super::metric::Metric;
 use super::paths::Paths;
+use super::settings::Engine;
 
 /// What a token is to the subject. `[b, e)` are the subject's tokens, `T` all of them.
 ///
@@ -186,6 +187,9 @@ pub struct Averages {
     /// The paths along which heads were patched, where they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<Paths>,
+    /// How the scores were computed; of one engine all.
+    #[serde(default)]
+    pub engine: Engine,
     /// Blocks of the model.
     pub layers: usize,
     /// Cells of a layer: [`Grid::heads`].
@@ -224,6 +228,7 @@ impl Averages {
             metric: grid.metric,
             direction: grid.direction,
             paths: grid.paths.clone(),
+            engine: grid.engine,
             layers: grid.layers,
             heads: grid.heads,
             wrong: 0,
@@ -270,15 +275,19 @@ impl Averages {
     /// # Errors
     /// A grid of another kind, or of a model with another number of layers.
     pub fn add(&mut self, grid: &Grid) -> Result<(), Error> {
-        let found = (grid.kind, grid.severed, grid.metric, grid.direction);
-        let expected = (self.kind, self.severed, self.metric, self.direction);
-        if found != expected || grid.paths != self.paths {
+        let same = |grid: &Grid| {
+            let read = (grid.metric, grid.direction, grid.engine);
+            (grid.kind, grid.severed, read)
+        };
+        let read = (self.metric, self.direction, self.engine);
+        if same(grid) != (self.kind, self.severed, read) || grid.paths != self.paths {
             let expected = Grid {
                 kind: self.kind,
                 severed: self.severed,
                 metric: self.metric,
                 direction: self.direction,
                 paths: self.paths.clone(),
+                engine: self.engine,
                 ..grid.clone()
             };
             return Err(Error::Kinds {
@@ -575,6 +584,12 @@ mod tests {
         other.kind = Kind::Hidden;
         let error = Averages::over([&one, &other]).unwrap_err().to_string();
         assert!(error.contains("hidden with mlp severed"), "{error}");
+        let estimate = Grid {
+            engine: Engine::Attribution(Default::default()),
+            ..one.clone()
+        };
+        let error = Averages::over([&one, &estimate]).unwrap_err().to_string();
+        assert!(error.contains("mlp, first-order estimate"), "{error}");
         let longer = grid(0..1, 0.9, 0.1, &[&[0.5, 0.5], &[0.5, 0.5]]);
         assert!(matches!(
             Averages::over([&one, &longer]),

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
+use super::metric::Metric;
 use super::noise::Noise;
 use crate::datasets::facts::Fact;
 
@@ -45,6 +46,16 @@ pub enum Direction {
     Denoising,
     /// The clean run with corrupted states: which of them the answer needs.
     Noising,
+}
+
+impl Direction {
+    /// 1 where more of a metric is more of the effect that is looked for, -1 where less is.
+    pub fn order(self, metric: Metric) -> f64 {
+        match self {
+            Direction::Denoising => metric.sign(),
+            Direction::Noising => -metric.sign(),
+        }
+    }
 }
 
 impl fmt::Display for Direction {

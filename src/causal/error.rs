@@ -76,7 +76,7 @@ pub enum Error {
         heads: usize,
     },
     /// An engine that does not exist.
-    #[error("unknown engine `{text}`: use exact or plain")]
+    #[error("unknown engine `{text}`: use exact, plain or attribution")]
     Engine {
         /// The text as given.
         text: String,

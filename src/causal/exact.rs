@@ -10,6 +10,7 @@
 //! approximated: the numbers are those of one full pass a cell, up to the order in which another
 //! matrix product sums.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use tch::Tensor;
@@ -36,6 +37,7 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
         return Ok(Scores {
             base: task.source.clone(),
             grids: cells.map(|cells| task.source.repeat(cells)).collect(),
+            verified: Vec::new(),
         });
     }
     let budget = &Budget::new(settings.memory_bytes);
@@ -76,29 +78,15 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
                         settled: false,
                         values: means(&base.values, count),
                     };
-                    row(task, source, measure, token, &baseline, budget)?
+                    row(task, source, measure, (token, None), &baseline, budget)?
                 }
                 (second, severed) => {
                     let run = match (second, severed) {
                         (Some((_, second)), Some(_)) => second,
                         _ => &run,
                     };
-                    let rest = tokens - token;
-                    let baseline = Baseline {
-                        run,
-                        frozen: severed.map(|severed| run.of(severed)),
-                        input: run.input[0].narrow(1, token as i64, rest as i64),
-                        hidden: run
-                            .hidden
-                            .iter()
-                            .map(|hidden| hidden.narrow(1, token as i64, rest as i64))
-                            .collect(),
-                        settled: measure.kind.is_residual()
-                            && severed.is_none()
-                            && token == task.first,
-                        values: means(&run.values, count),
-                    };
-                    row(task, source, measure, token, &baseline, budget)?
+                    let baseline = Baseline::of(task, run, measure, token);
+                    row(task, source, measure, (token, None), &baseline, budget)?
                 }
             };
             scores.extend(row);
@@ -109,7 +97,40 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
     Ok(Scores {
         base: means(&run.values, count),
         grids,
+        verified: Vec::new(),
     })
+}
+
+/// The mean metrics of some cells of every measure, each a token and a layer of a whole block, with
+/// the run of these `[rows, tokens, width]` embeddings patched.
+pub(super) fn cells(
+    task: &Task<'_>,
+    source: &Source,
+    embeddings: &Tensor,
+    wanted: &[Vec<(usize, usize)>],
+) -> Result<Vec<Vec<Vec<f64>>>, Failure> {
+    let (count, budget) = (
+        task.readout.count(),
+        &Budget::new(task.settings.memory_bytes),
+    );
+    let run = base(task, source, embeddings, budget)?;
+    let of_measure = |(measure, wanted): (&Measure, &Vec<(usize, usize)>)| {
+        let mut by_token: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for &(token, layer) in wanted {
+            by_token.entry(token).or_default().push(layer);
+        }
+        let mut rows = BTreeMap::new();
+        for (token, layers) in by_token {
+            let baseline = Baseline::of(task, &run, measure, token);
+            let only = (token, Some(layers.as_slice()));
+            rows.insert(token, row(task, source, measure, only, &baseline, budget)?);
+        }
+        let cell = |(token, layer): &(usize, usize)| {
+            rows[token][layer * count..(layer + 1) * count].to_vec()
+        };
+        Ok(wanted.iter().map(cell).collect())
+    };
+    task.measures.iter().zip(wanted).map(of_measure).collect()
 }
 
 /// What the cells of one token stand on: the run that is patched.
@@ -131,13 +152,30 @@ struct Baseline<'a> {
     values: Vec<f64>,
 }
 
+impl<'a> Baseline<'a> {
+    /// That run itself.
+    fn of(task: &Task<'_>, run: &'a Run, measure: &Measure, token: usize) -> Self {
+        let rest = (task.prompt.len() - token) as i64;
+        let from_token = |states: &Tensor| states.narrow(1, token as i64, rest);
+        Self {
+            run,
+            frozen: measure.severed.map(|severed| run.of(severed)),
+            input: from_token(&run.input[0]),
+            hidden: run.hidden.iter().map(from_token).collect(),
+            settled: measure.kind.is_residual() && measure.severed.is_none() && token == task.first,
+            values: means(&run.values, task.readout.count()),
+        }
+    }
+}
+
 /// The metrics of one token's cells, layer by layer of one head after another; of all tokens from
-/// this one on where they are restored at once.
+/// this one on where they are restored at once. Where only some layers are wanted, the others' may
+/// be those with nothing restored.
 fn row(
     task: &Task<'_>,
     source: &Source,
     measure: &Measure,
-    token: usize,
+    (token, wanted): (usize, Option<&[usize]>),
     baseline: &Baseline<'_>,
     budget: &Budget,
 ) -> Result<Vec<f64>, Failure> {
@@ -160,6 +198,9 @@ fn row(
     let width = task.settings.window;
     let mut windows = windows(measure.kind, layers, measure.heads, width);
     windows.retain(|window| {
+        if wanted.is_some_and(|layers| !layers.iter().any(|it| window.columns.contains(it))) {
+            return false;
+        }
         // What the last token's attention sees matters in the last block too.
         if window.layers.start + 1 < layers || measure.kind.is_seen_behind() {
             return true;

@@ -8,6 +8,7 @@ use super::corruption::Direction;
 use super::kind::{Kind, Severed};
 use super::metric::Metric;
 use super::paths::Paths;
+use super::settings::Engine;
 use crate::datasets::facts::Fact;
 
 /// A token and its text.
@@ -52,11 +53,34 @@ pub struct Cell {
     pub layer: usize,
 }
 
+/// A cell of an estimated grid with its exact score.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Its token.
+    pub token: usize,
+    /// Its layer.
+    pub layer: usize,
+    /// Whether chance chose it; else its estimate is one of the largest.
+    pub random: bool,
+    /// The exact scores: of the grid's metric, then of its readings in order.
+    pub exact: Vec<f64>,
+}
+
+impl Verified {
+    /// The same in the metric of a reading alone.
+    fn in_reading(&self, reading: usize) -> Self {
+        Self {
+            exact: self.exact.get(reading + 1).copied().into_iter().collect(),
+            ..self.clone()
+        }
+    }
+}
+
 /// How far each state of the corrupted run brings the answer back when it is restored; or, in the
 /// other [`Direction`], how far each corrupted state takes it from the clean run.
 ///
-/// As a trace gives it, scores are probabilities of [`Grid::answer`], in `[0, 1]`;
-/// [`Grid::in_metric`] shows it in another metric.
+/// As a trace gives it, scores are probabilities of [`Grid::answer`], in `[0, 1]`, or estimates of
+/// them, which may lie outside; [`Grid::in_metric`] shows it in another metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
     /// What was traced.
@@ -80,6 +104,10 @@ pub struct Grid {
     /// Which run was patched.
     #[serde(default, skip_serializing_if = "is_default")]
     pub direction: Direction,
+    /// How the scores were computed: [`Engine::estimate`] says what they are where they are not the
+    /// exact ones.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub engine: Engine,
     /// Noise samples behind each corrupted number.
     pub samples: usize,
     /// Seed of the noise.
@@ -118,6 +146,10 @@ pub struct Grid {
     /// The other metrics that were asked for, of the same cells.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub readings: Vec<Reading>,
+    /// Cells of an estimate that were patched exactly too:
+    /// [`Verification::of`](super::Verification::of) sums them up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verified: Vec<Verified>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -152,23 +184,35 @@ impl Grid {
             });
         }
         let mut readings = self.readings.iter();
-        let reading = readings.find(|reading| reading.metric == metric)?.clone();
+        let place = readings.position(|reading| reading.metric == metric)?;
+        let reading = self.readings[place].clone();
+        let verified = self.verified.iter().map(|cell| cell.in_reading(place));
         Some(Self {
             metric,
             high: reading.high,
             low: Some(reading.low),
             scores: reading.scores,
             readings: Vec::new(),
+            verified: verified.collect(),
             ..self.clone()
         })
     }
 
+    /// The first token at which the two runs differ: at those before it a cell changes nothing.
+    /// None where there is no such token.
+    pub fn first_difference(&self) -> Option<usize> {
+        match &self.corrupted {
+            Some(other) => {
+                let mut tokens = self.tokens.iter().zip(&other.tokens);
+                tokens.position(|(one, other)| one.id != other.id)
+            }
+            None => Some(self.subject.start),
+        }
+    }
+
     /// What a score is ordered by: how much of the effect that is looked for it shows.
     fn order(&self) -> f64 {
-        match self.direction {
-            Direction::Denoising => self.metric.sign(),
-            Direction::Noising => -self.metric.sign(),
-        }
+        self.direction.order(self.metric)
     }
 
     /// The effect behind a score: how much of the answer restoring brings back, `score - low`, or
@@ -254,8 +298,8 @@ impl Grid {
         })
     }
 
-    /// Kind, severed path, paths, metric and direction, as messages name them: `mlp`,
-    /// `hidden with mlp severed`, `mlp, rank, noising`.
+    /// Kind, severed path, paths, metric, direction and engine, as messages name them: `mlp`,
+    /// `hidden with mlp severed`, `mlp, rank, noising`, `attn, first-order estimate`.
     pub fn measure(&self) -> String {
         let mut text = match self.severed {
             Some(severed) => format!("{} with {severed} severed", self.kind),
@@ -269,6 +313,9 @@ impl Grid {
         }
         if self.direction != Direction::Denoising {
             text += &format!(", {}", self.direction);
+        }
+        if self.engine != Engine::Exact {
+            text += &format!(", {}", self.engine.estimate().unwrap_or("plain".to_owned()));
         }
         text
     }
@@ -293,6 +340,7 @@ pub(crate) mod tests {
             noise: "0.1".into(),
             corrupted: None,
             direction: Direction::Denoising,
+            engine: Engine::Exact,
             samples: 10,
             seed: 1,
             layers: scores[0].len(),
@@ -316,6 +364,7 @@ pub(crate) mod tests {
             low: Some(low),
             scores: scores.concat(),
             readings: Vec::new(),
+            verified: Vec::new(),
         }
     }
 

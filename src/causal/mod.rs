@@ -6,13 +6,14 @@
 //! answer's probability comes back says what that state carries.
 //!
 //! Activation patching is the same with another prompt in the place of noise, with more metrics
-//! than the probability, and in both directions: one engine does it all.
+//! than the probability, and in both directions: one engine does it all. Attribution patching
+//! estimates the same numbers to first order, and has some of them checked.
 //!
 //! To read in this order: what is asked ([`Fact`], [`Settings`]) and answered ([`Grid`],
-//! [`Averages`]); the parts that decide the numbers ([`corruption`], [`noise`], [`rng`], [`span`],
-//! [`kind`], [`metric`]); and,
-//! with libtorch, the way in (`trace`), the oracle (`plain.rs`) and the engine that is used
-//! (`exact.rs`). All but the last is plain data, also without libtorch.
+//! [`Averages`], [`Verification`]); the parts that decide the numbers ([`corruption`], [`noise`],
+//! [`rng`], [`span`], [`kind`], [`metric`]); and, with libtorch, the way in (`trace`), the oracle
+//! (`plain.rs`), the engine that is used (`exact.rs`) and the estimates (`attribution.rs`). All but
+//! the last is plain data, also without libtorch.
 
 pub mod averages;
 pub mod corruption;
@@ -27,7 +28,10 @@ pub mod rng;
 pub mod settings;
 pub mod span;
 mod stairs;
+pub mod verification;
 
+#[cfg(feature = "torch")]
+mod attribution;
 #[cfg(feature = "torch")]
 mod embeddings;
 #[cfg(feature = "torch")]
@@ -62,13 +66,14 @@ pub use averages::{Averages, Mean, Role, Site};
 pub use corruption::{Corruption, Direction};
 pub use cost::Shape;
 pub use error::Error;
-pub use grid::{Cell, Counterpart, Grid, Reading, Token};
+pub use grid::{Cell, Counterpart, Grid, Reading, Token, Verified};
 pub use kind::{Kind, Part, Severed};
 pub use metric::Metric;
 pub use noise::{EmbeddingGaussian, Noise, Rule};
 pub use paths::{Input, Paths, Receiver};
-pub use settings::{Compat, Engine, Settings};
+pub use settings::{Compat, Engine, Gradient, Settings};
 pub use span::subject_span;
+pub use verification::{Miss, Missed, Verification, rank_correlation};
 
 #[cfg(feature = "torch")]
 pub use embeddings::{embedding_gaussian, noise_level, resolve_noise};

@@ -351,6 +351,7 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
     Ok(Scores {
         base: values,
         grids,
+        verified: Vec::new(),
     })
 }
 

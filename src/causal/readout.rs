@@ -135,34 +135,40 @@ impl Readout {
     }
 
     fn read_whole(&self, logits: &Tensor) -> Vec<f64> {
+        let columns: Vec<Vec<f64>> = self.columns(logits).iter().map(to_f64).collect();
+        by_row(&columns)
+    }
+
+    /// The metrics of whole logits, `[rows, vocabulary]`, one tensor of `[rows]` each. Gradients
+    /// flow through all but the rank.
+    pub fn columns(&self, logits: &Tensor) -> Vec<Tensor> {
         let log = logits.log_softmax(-1, Dtype::Float);
-        let columns: Vec<Vec<f64>> = self
-            .metrics
+        self.metrics
             .iter()
             .map(|metric| match (metric, &self.clean) {
                 (Metric::Probability, _) => {
-                    to_f64(&logits.softmax(-1, Dtype::Float).select(-1, self.answer))
+                    logits.softmax(-1, Dtype::Float).select(-1, self.answer)
                 }
-                (Metric::LogProbability, _) => to_f64(&log.select(-1, self.answer)),
+                (Metric::LogProbability, _) => log.select(-1, self.answer),
                 (Metric::LogitDifference, _) => {
-                    to_f64(&(logits.select(-1, self.answer) - logits.select(-1, self.foil)))
+                    logits.select(-1, self.answer) - logits.select(-1, self.foil)
                 }
-                (Metric::Kl, Some((_, clean))) => {
+                (Metric::Kl, clean) => {
+                    // Kept where this is asked for.
+                    let clean = clean.as_ref().map_or(logits, |(_, logits)| logits);
                     let clean = clean.log_softmax(-1, Dtype::Double);
                     let log = logits.log_softmax(-1, Dtype::Double);
                     let all = clean.exp() * (clean - log);
-                    to_f64(&all.sum_dim_intlist([-1i64].as_slice(), false, Dtype::Double))
+                    all.sum_dim_intlist([-1i64].as_slice(), false, Dtype::Double)
                 }
-                (Metric::Kl, None) => Vec::new(), // never: it is kept where this is asked for
                 (Metric::Rank, _) => {
                     let answer = logits.narrow(-1, self.answer, 1);
                     let above = logits.greater_tensor(&answer).to_kind(Dtype::Double);
                     let above = above.sum_dim_intlist([-1i64].as_slice(), false, Dtype::Double);
-                    to_f64(&(above + 1))
+                    above + 1
                 }
             })
-            .collect();
-        by_row(&columns)
+            .collect()
     }
 }
 

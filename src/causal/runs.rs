@@ -35,6 +35,8 @@ pub(super) struct Source {
     pub attn: Vec<Tensor>,
     /// Output of every MLP, likewise.
     pub mlp: Vec<Tensor>,
+    /// The residual between every block's attention and its MLP, likewise; empty where there is none.
+    mid: Vec<Tensor>,
     /// What the heads of every block give, `[1, tokens, heads * head_dim]`.
     pub heads: Vec<Tensor>,
     /// Their queries, `[1, tokens, heads, head_dim]`.
@@ -56,6 +58,17 @@ impl Source {
             Kind::Mlp => Some(&self.mlp),
             Kind::Attn => Some(&self.attn),
             _ => None,
+        }
+    }
+
+    /// A state of a whole block, `[1, tokens, width]`.
+    pub fn state(&self, kind: Kind, layer: usize) -> &Tensor {
+        match kind {
+            Kind::Mlp => &self.mlp[layer],
+            Kind::Attn => &self.attn[layer],
+            Kind::ResidPre => input(&self.input, &self.hidden, layer),
+            Kind::ResidMid => &self.mid[layer],
+            _ => &self.hidden[layer],
         }
     }
 
@@ -83,6 +96,7 @@ pub(super) fn source(
     let (mut kv, mut hidden) = (Vec::new(), Vec::new());
     let (mut attn, mut mlp) = (Vec::new(), Vec::new());
     let (mut heads, mut queries) = (Vec::new(), Vec::new());
+    let mut mid = Vec::new();
     let input = model.add_positions(&prompt.embeddings(model), 0);
     let mut x = input.shallow_clone();
     for layer in 0..model.config().layers {
@@ -94,6 +108,7 @@ pub(super) fn source(
         hidden.push(x.shallow_clone());
         attn.extend(record.attn);
         mlp.extend(record.mlp);
+        mid.extend(record.mid);
         heads.extend(record.heads);
         queries.extend(record.queries);
     }
@@ -104,6 +119,7 @@ pub(super) fn source(
         hidden,
         attn,
         mlp,
+        mid,
         heads,
         queries,
     })
@@ -435,11 +451,17 @@ pub(super) fn row_bytes(model: &Model, tokens: usize, context: usize) -> u64 {
 struct Record {
     attn: Option<Tensor>,
     mlp: Option<Tensor>,
+    mid: Option<Tensor>,
     heads: Option<Tensor>,
     queries: Option<Tensor>,
 }
 
 impl Hook for Record {
+    fn resid_mid(&mut self, _layer: usize, x: Tensor) -> Tensor {
+        self.mid = Some(x.shallow_clone());
+        x
+    }
+
     fn queries(&mut self, _layer: usize, q: Tensor) -> Tensor {
         self.queries = Some(q.shallow_clone());
         q

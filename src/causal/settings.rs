@@ -11,7 +11,12 @@ use super::kind::{Kind, Severed};
 use super::metric::Metric;
 use super::paths::Paths;
 
-/// How the numbers are computed. Both engines give the same ones within 1e-5 in f32.
+/// Most inputs that gradients are averaged over.
+pub const STEPS_LIMIT: usize = 1_000;
+/// Most cells of a grid that are verified of each sort: those of the largest estimates, and others.
+pub const VERIFY_LIMIT: usize = 1_000;
+
+/// How the numbers are computed. The first two give the same ones within 1e-5 in f32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
@@ -20,6 +25,50 @@ pub enum Engine {
     Exact,
     /// One full forward pass a cell: slow and plain to see, the measure of the other.
     Plain,
+    /// Not the numbers but first-order estimates of them, of all cells at once (attribution
+    /// patching): the metric's gradient in the run that is patched times the difference that a cell
+    /// puts in.
+    Attribution(Gradient),
+}
+
+/// Which gradients the estimates are made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Gradient {
+    /// Integrated gradients: the mean over so many inputs, `emb_Y + k / steps * (emb_X - emb_Y)`
+    /// for `k = 0 .. steps - 1`, of the patched run's embeddings `Y` and the other's `X`. With 1
+    /// the gradient of the patched run alone. At most [`STEPS_LIMIT`].
+    pub steps: usize,
+    /// Gradient drop (Kramar et al. 2024, AtP*): for each layer the gradient with that layer's
+    /// attention and MLP left out of its way, so that effects of opposite sign over several ways do
+    /// not cancel. An estimate is then the mean magnitude over the layers, in the direction of an
+    /// effect: it has no sign, and is comparable only with others of its sort.
+    pub drop: bool,
+}
+
+impl Default for Gradient {
+    fn default() -> Self {
+        Self {
+            steps: 1,
+            drop: false,
+        }
+    }
+}
+
+impl Engine {
+    /// What its numbers are, where they are not the exact ones: `first-order estimate`.
+    pub fn estimate(self) -> Option<String> {
+        let Engine::Attribution(Gradient { steps, drop }) = self else {
+            return None;
+        };
+        let mut text = "first-order estimate".to_owned();
+        if steps > 1 {
+            text += &format!(", gradients of {steps} steps");
+        }
+        if drop {
+            text += ", magnitudes by gradient drop";
+        }
+        Some(text)
+    }
 }
 
 impl fmt::Display for Engine {
@@ -27,6 +76,7 @@ impl fmt::Display for Engine {
         f.write_str(match self {
             Engine::Exact => "exact",
             Engine::Plain => "plain",
+            Engine::Attribution(_) => "attribution",
         })
     }
 }
@@ -38,6 +88,7 @@ impl FromStr for Engine {
         match text {
             "exact" => Ok(Engine::Exact),
             "plain" => Ok(Engine::Plain),
+            "attribution" => Ok(Engine::Attribution(Gradient::default())),
             _ => Err(Error::Engine {
                 text: text.to_owned(),
             }),
@@ -96,7 +147,8 @@ pub struct Settings {
     pub corruption: Corruption,
     /// Which run is patched with states of the other.
     pub direction: Direction,
-    /// What is read in every cell besides the answer's probability, one each.
+    /// What is read in every cell besides the answer's probability, one each. The first one decides
+    /// which cells are verified; without any the probability does.
     pub metrics: Vec<Metric>,
     /// Noise samples a cell is averaged over. At least 1; another prompt has one row.
     pub samples: usize,
@@ -106,6 +158,10 @@ pub struct Settings {
     pub window: usize,
     /// How the numbers are computed.
     pub engine: Engine,
+    /// Attribution: so many cells with the largest estimates of the first metric, and as many
+    /// others by chance, are patched exactly ([`Grid::verified`](super::Grid::verified)), as far as
+    /// the grid has them. At most [`VERIFY_LIMIT`].
+    pub verify: usize,
     /// Bytes that the activations of one batch of restored rows may take, by a rule that knows only
     /// the model and the prompt: a batch is cut the same wherever the fact is traced. The states
     /// kept of the clean and the corrupted run come on top. On a CPU with AVX-512 no budget changes
@@ -131,6 +187,7 @@ impl Settings {
             seed: 1,
             window: 10,
             engine: Engine::Exact,
+            verify: 0,
             memory_bytes: 256 << 20,
         }
     }
@@ -185,7 +242,73 @@ impl Settings {
                     remedy: "the published code severs paths with a second draw of noise: use none",
                 })
             }
-            _ => Ok(()),
+            _ => self.check_engine(),
+        }
+    }
+
+    /// What attribution cannot estimate, and what only it has.
+    fn check_engine(&self) -> Result<(), Error> {
+        let wrong = |field, value: &dyn fmt::Display, remedy| {
+            let value = value.to_string();
+            Err(Error::Setting {
+                field,
+                value,
+                remedy,
+            })
+        };
+        let Engine::Attribution(gradient) = self.engine else {
+            return match self.verify {
+                0 => Ok(()),
+                verify => wrong(
+                    "verify",
+                    &verify,
+                    "these numbers are the exact ones: leave it out, or use engine attribution",
+                ),
+            };
+        };
+        if let Some(kind) = self.kinds.iter().find(|kind| kind.is_of_heads()) {
+            return wrong(
+                "kinds",
+                kind,
+                "attribution estimates no heads: leave it out, or use engine exact",
+            );
+        }
+        if let Some(severed) = self.severed.first() {
+            return wrong(
+                "severed",
+                severed,
+                "attribution estimates no severed paths: leave it out, or use engine exact",
+            );
+        }
+        if self.compat == Compat::PaperCode {
+            return wrong(
+                "compat",
+                &self.compat,
+                "it is about severed paths, which attribution has not: use none",
+            );
+        }
+        if self.metrics.contains(&Metric::Rank) {
+            return wrong(
+                "metrics",
+                &Metric::Rank,
+                "a rank has no gradient: use log_probability or logit_difference, or engine exact",
+            );
+        }
+        let flat = self.direction == Direction::Noising && gradient.steps == 1;
+        if flat && self.metrics.contains(&Metric::Kl) {
+            return wrong(
+                "metrics",
+                &Metric::Kl,
+                "in noising its gradient is 0 where it is taken, at the clean run: give 2 or more \
+                 integrated steps, or use engine exact",
+            );
+        }
+        if !(1..=STEPS_LIMIT).contains(&gradient.steps) {
+            return wrong("integrated", &gradient.steps, "give 1 to 1000 steps");
+        }
+        match self.verify > VERIFY_LIMIT {
+            true => wrong("verify", &self.verify, "give at most 1000 cells"),
+            false => Ok(()),
         }
     }
 
@@ -246,8 +369,119 @@ mod tests {
     }
 
     #[test]
+    fn what_attribution_cannot_estimate_is_refused_with_the_remedy() {
+        let counterfactual = Settings {
+            engine: Engine::Attribution(Gradient::default()),
+            direction: Direction::Noising,
+            ..Settings::new(Corruption::Counterfactual(Vec::new()))
+        };
+        counterfactual.check().unwrap();
+        let steps = |steps| Engine::Attribution(Gradient { steps, drop: false });
+        let integrated = Settings {
+            metrics: vec![Metric::Kl],
+            engine: steps(2),
+            ..counterfactual.clone()
+        };
+        integrated.check().unwrap();
+        for (settings, said, remedy) in [
+            (
+                Settings {
+                    kinds: vec![Kind::Mlp, Kind::HeadQ],
+                    ..counterfactual.clone()
+                },
+                "kinds = head_q: ",
+                "use engine exact",
+            ),
+            (
+                Settings {
+                    severed: vec![Severed::Mlp],
+                    ..counterfactual.clone()
+                },
+                "severed = mlp: ",
+                "use engine exact",
+            ),
+            (
+                Settings {
+                    metrics: vec![Metric::Rank],
+                    ..counterfactual.clone()
+                },
+                "metrics = rank: ",
+                "use log_probability",
+            ),
+            (
+                Settings {
+                    metrics: vec![Metric::Kl],
+                    ..counterfactual.clone()
+                },
+                "metrics = kl: ",
+                "2 or more integrated steps",
+            ),
+            (
+                Settings {
+                    engine: steps(0),
+                    ..counterfactual.clone()
+                },
+                "integrated = 0: ",
+                "give 1 to 1000 steps",
+            ),
+            (
+                Settings {
+                    engine: steps(STEPS_LIMIT + 1),
+                    ..counterfactual.clone()
+                },
+                "integrated = 1001: ",
+                "give 1 to 1000 steps",
+            ),
+            (
+                Settings {
+                    verify: VERIFY_LIMIT + 1,
+                    ..counterfactual.clone()
+                },
+                "verify = 1001: ",
+                "give at most 1000 cells",
+            ),
+            (
+                Settings {
+                    verify: 1,
+                    engine: Engine::Exact,
+                    ..counterfactual.clone()
+                },
+                "verify = 1: ",
+                "use engine attribution",
+            ),
+            (
+                Settings {
+                    compat: Compat::PaperCode,
+                    engine: steps(1),
+                    ..Settings::new(Noise::gaussian(0.1))
+                },
+                "compat = paper-code: ",
+                "use none",
+            ),
+        ] {
+            let error = settings.check().unwrap_err().to_string();
+            assert!(error.starts_with(said) && error.contains(remedy), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_estimate_says_what_it_is() {
+        let said = |steps, drop| Engine::Attribution(Gradient { steps, drop }).estimate();
+        assert_eq!(Engine::Exact.estimate(), None);
+        assert_eq!(said(1, false).as_deref(), Some("first-order estimate"));
+        assert_eq!(
+            said(8, true).as_deref(),
+            Some("first-order estimate, gradients of 8 steps, magnitudes by gradient drop")
+        );
+    }
+
+    #[test]
     fn names_read_back() {
-        for engine in [Engine::Exact, Engine::Plain] {
+        for engine in [
+            Engine::Exact,
+            Engine::Plain,
+            Engine::Attribution(Gradient::default()),
+        ] {
             assert_eq!(engine.to_string().parse::<Engine>().unwrap(), engine);
         }
         for compat in [Compat::None, Compat::PaperCode] {

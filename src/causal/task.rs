@@ -5,6 +5,7 @@ use std::cell::Cell;
 use tch::Tensor;
 
 use super::error::Error;
+use super::grid::Verified;
 use super::kind::{Kind, Severed};
 use super::memory::Failure;
 use super::noise::{Draws, Noise};
@@ -56,6 +57,9 @@ impl Measure {
 pub(super) struct Scores {
     pub base: Vec<f64>,
     pub grids: Vec<Vec<f64>>,
+    /// Of estimates the cells of every measure that were patched exactly; empty where the scores
+    /// are exact themselves.
+    pub verified: Vec<Vec<Verified>>,
 }
 
 /// Everything that an engine works on.

@@ -1,6 +1,6 @@
 //! The way in: one fact, all the grids asked for.
 
-use tch::Tensor;
+use tch::{Kind as Dtype, Tensor};
 
 use super::corruption::{Corruption, Direction};
 use super::error::Error;
@@ -13,9 +13,9 @@ use super::paths::{Input, Receiver};
 use super::prompt::Prompt;
 use super::readout::{Answer, Readout};
 use super::rows::means;
-use super::settings::{Engine, Settings};
+use super::settings::{Engine, Gradient, Settings};
 use super::task::{Measure, Progress, Scores, Task, Watch};
-use super::{exact, plain, runs};
+use super::{attribution, exact, plain, runs};
 use crate::datasets::facts::Fact;
 use crate::model::config::Residual;
 use crate::model::{Config, Model, with_libtorch_products};
@@ -32,6 +32,9 @@ const MOST_NUMBERS: usize = 3 << 17;
 /// attribute that the model answers otherwise comes back untraced (see
 /// [`Grid::correct_prediction`]), and so does one for which there is no other prompt (see
 /// [`Grid::untraced`]). A grid's numbers do not depend on which other grids are asked for.
+///
+/// [`Engine::Attribution`] gives estimates: a score is what the patched run has and what the cell
+/// is estimated to add, and may lie outside the metric's range.
 ///
 /// # Errors
 /// An invalid setting or fact; [`Error::Cancelled`] when `watch` asks for it;
@@ -54,6 +57,7 @@ pub fn trace(
     for receiver in settings.paths.iter().flat_map(|paths| &paths.receivers) {
         has_receiver(model.config(), receiver)?;
     }
+    has_gradient(model, settings)?;
     let prompt = Prompt::read(model, fact)?;
     let layers = model.config().layers;
     let measures: Vec<Measure> = settings
@@ -87,7 +91,7 @@ pub fn trace(
         device: format!("{:?}", model.device()),
         rows: match settings.engine {
             Engine::Plain => settings.rows(),
-            Engine::Exact => 1,
+            Engine::Exact | Engine::Attribution(_) => 1,
         },
         tokens: prompt.len(),
         layers,
@@ -106,6 +110,7 @@ pub fn trace(
     let found = memory::attempt(|| match settings.engine {
         Engine::Plain => with_libtorch_products(|| job.grids(plain::source, plain::scores)),
         Engine::Exact => job.grids(runs::source, exact::scores),
+        Engine::Attribution(_) => job.grids(runs::source, attribution::scores),
     });
     match found {
         Ok(grids) => Ok(grids),
@@ -163,6 +168,37 @@ fn has_receiver(config: &Config, receiver: &Receiver) -> Result<(), Error> {
             layers: config.layers,
             heads,
         }),
+    }
+}
+
+/// Refuses estimates whose gradients the model cannot give.
+fn has_gradient(model: &Model, settings: &Settings) -> Result<(), Error> {
+    let Engine::Attribution(Gradient { drop, .. }) = settings.engine else {
+        return Ok(());
+    };
+    let wrong = |field, value: &str, remedy| {
+        let value = value.to_owned();
+        Err(Error::Setting {
+            field,
+            value,
+            remedy,
+        })
+    };
+    if model.dtype() == Dtype::Half {
+        return wrong(
+            "dtype",
+            "f16",
+            "gradients of small probabilities are 0 in half precision: use bf16 or f32, or engine \
+             exact",
+        );
+    }
+    match drop && model.config().layers < 2 {
+        true => wrong(
+            "grad_drop",
+            "true",
+            "the model has one block, and without it there is nothing: leave it out",
+        ),
+        false => Ok(()),
     }
 }
 
@@ -236,7 +272,7 @@ impl Job<'_> {
             },
         };
         let foil = grid.foil.as_ref().map(|foil| i64::from(foil.id));
-        let whole = settings.engine == Engine::Plain;
+        let whole = settings.engine != Engine::Exact;
         let readout = Readout::new(model, clean.as_ref(), id, foil, metrics.clone(), whole);
         let mut task = Task {
             model,
@@ -293,6 +329,9 @@ impl Job<'_> {
         };
         let mut grids = self.of_each(&grid);
         grids.iter_mut().zip(&found.grids).for_each(traced);
+        for (grid, verified) in grids.iter_mut().zip(found.verified) {
+            grid.verified = verified;
+        }
         Ok(grids)
     }
 
@@ -311,6 +350,7 @@ impl Job<'_> {
             },
             corrupted: None,
             direction: self.settings.direction,
+            engine: self.settings.engine,
             samples: self.settings.rows(),
             seed: self.settings.seed,
             layers: self.model.config().layers,
@@ -326,6 +366,7 @@ impl Job<'_> {
             low: None,
             scores: Vec::new(),
             readings: Vec::new(),
+            verified: Vec::new(),
         }
     }
 
@@ -346,7 +387,10 @@ impl Job<'_> {
             .grids
             .iter()
             .flat_map(|grid| grid.chunks(metrics.len()));
-        let all = std::iter::once(found.base.as_slice()).chain(cells);
+        let verified = found.verified.iter().flatten();
+        let all = std::iter::once(found.base.as_slice())
+            .chain(cells)
+            .chain(verified.map(|cell| cell.exact.as_slice()));
         let mut values = all.flat_map(|cell| metrics.iter().zip(cell));
         let Some((metric, &value)) = values.find(|(_, value)| !value.is_finite()) else {
             return Ok(());

@@ -193,8 +193,10 @@ impl<'a> Chooser<'a> {
             let Some(trace) = work::spec::<v1::TraceSpec>(&swept) else {
                 continue;
             };
+            // Where estimates are highest they may be furthest off.
             let fits = swept.model == self.model
                 && swept.state() == JobState::Succeeded
+                && trace.engine() != v1::Engine::Attribution
                 && trace.fact_count >= ENOUGH
                 && trace.kinds.contains(&(Kind::Mlp as i32));
             if !fits {

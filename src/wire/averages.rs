@@ -1,8 +1,8 @@
 //! Averages of a sweep between the contract and the code that averages.
 
 use super::{
-    direction, direction_to_proto, kind, kind_to_proto, metric, metric_to_proto, paths,
-    paths_to_proto,
+    direction, direction_to_proto, engine, engine_to_proto, kind, kind_to_proto, metric,
+    metric_to_proto, paths, paths_to_proto,
 };
 use crate::causal::{Averages, Grid, Mean, Role};
 use crate::proto::v1;
@@ -40,6 +40,7 @@ pub fn averages_to_proto(averages: &Averages, relation: Option<String>) -> v1::K
         by_layer: averages.role(role).iter().map(mean_to_proto).collect(),
         share: averages.shares(role).iter().map(mean_to_proto).collect(),
     };
+    let (engine, attribution_steps, grad_drop) = engine_to_proto(averages.engine);
     v1::KindAverages {
         kind: kind_to_proto(averages.kind, averages.severed) as i32,
         relation,
@@ -57,6 +58,9 @@ pub fn averages_to_proto(averages: &Averages, relation: Option<String>) -> v1::K
             false => 0,
         },
         paths: averages.paths.as_ref().map(paths_to_proto),
+        engine: engine.into(),
+        attribution_steps,
+        grad_drop,
     }
 }
 
@@ -86,6 +90,7 @@ pub fn averages(sent: &v1::KindAverages) -> Option<Averages> {
         metric: metric(sent.metric()).unwrap_or_default(),
         direction: direction(sent.direction()),
         paths: sent.paths.as_ref().and_then(paths),
+        engine: engine(sent.engine(), sent.attribution_steps, sent.grad_drop),
         layers,
         heads,
         wrong: sent.wrong,

@@ -1,7 +1,7 @@
 //! What a sweep chooses, between the contract and the code that traces: kinds, metrics, directions,
 //! engines, and whose reading of severed paths is followed.
 
-use crate::causal::{Compat, Direction, Engine, Kind, Metric, Severed};
+use crate::causal::{Compat, Direction, Engine, Gradient, Kind, Metric, Severed};
 use crate::proto::v1;
 
 /// The state that a kind of the contract restores, and the sub-module that it severs; [`None`]
@@ -69,11 +69,27 @@ pub fn compat_to_proto(compat: Compat) -> v1::Compat {
     }
 }
 
-/// How grids are computed; what is not said is the default.
-pub fn engine(engine: v1::Engine) -> Engine {
+/// How grids are computed, with the gradients of estimates; what is not said is the default.
+pub fn engine(engine: v1::Engine, steps: u32, drop: bool) -> Engine {
     match engine {
         v1::Engine::Unspecified | v1::Engine::Exact => Engine::Exact,
         v1::Engine::Plain => Engine::Plain,
+        v1::Engine::Attribution => Engine::Attribution(Gradient {
+            steps: steps.max(1) as usize,
+            drop,
+        }),
+    }
+}
+
+/// The other way; what is the default is not said.
+pub fn engine_to_proto(engine: Engine) -> (v1::Engine, u32, bool) {
+    match engine {
+        Engine::Exact => (v1::Engine::Unspecified, 0, false),
+        Engine::Plain => (v1::Engine::Plain, 0, false),
+        Engine::Attribution(Gradient { steps, drop }) => {
+            let steps = if steps > 1 { steps as u32 } else { 0 };
+            (v1::Engine::Attribution, steps, drop)
+        }
     }
 }
 

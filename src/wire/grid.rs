@@ -1,12 +1,12 @@
 //! Facts and grids between the contract and the code that traces.
 
 use super::choices::{
-    compat, compat_to_proto, direction, direction_to_proto, kind, kind_to_proto, metric,
-    metric_to_proto,
+    compat, compat_to_proto, direction, direction_to_proto, engine, engine_to_proto, kind,
+    kind_to_proto, metric, metric_to_proto,
 };
 use super::paths::{paths, paths_to_proto};
 use crate::causal::noise::{Law, Rule};
-use crate::causal::{Compat, Counterpart, Fact, Grid, Metric, Reading, Token};
+use crate::causal::{Compat, Counterpart, Fact, Grid, Metric, Reading, Token, Verified};
 use crate::proto::v1;
 
 /// A message of the contract that says what cannot be.
@@ -139,6 +139,7 @@ pub fn without_scores(sent: &v1::Grid) -> Result<Grid, Error> {
             tokens: it.tokens.iter().map(token).collect(),
         }),
         direction: direction(sent.direction()),
+        engine: engine(sent.engine(), sent.attribution_steps, sent.grad_drop),
         samples: sent.samples as usize,
         seed: sent.seed,
         layers: sent.layers as usize,
@@ -160,6 +161,7 @@ pub fn without_scores(sent: &v1::Grid) -> Result<Grid, Error> {
         low: traced.then_some(sent.low),
         scores: Vec::new(),
         readings: Vec::new(),
+        verified: Vec::new(),
     })
 }
 
@@ -231,6 +233,27 @@ impl TryFrom<&v1::Grid> for SweptGrid {
                 format!("{cells}, one a cell"),
             )?;
         }
+        for cell in &sent.verified {
+            let (token, layer) = (cell.token as usize, cell.layer as usize);
+            check(
+                bare.traced() && token < tokens && layer < layers,
+                "a verified cell",
+                format!("token {token}, layer {layer}"),
+                format!("one of {tokens} tokens and {layers} layers"),
+            )?;
+            check(
+                cell.exact.len() == 1 + sent.readings.len(),
+                "the number of exact scores of a cell",
+                cell.exact.len().to_string(),
+                format!("{}, one a metric", 1 + sent.readings.len()),
+            )?;
+        }
+        let verified = sent.verified.iter().map(|cell| Verified {
+            token: cell.token as usize,
+            layer: cell.layer as usize,
+            random: cell.random,
+            exact: cell.exact.clone(),
+        });
         let readings = sent.readings.iter().map(|reading| {
             let unknown = Error::Metric {
                 value: reading.metric,
@@ -244,6 +267,7 @@ impl TryFrom<&v1::Grid> for SweptGrid {
         });
         let grid = Grid {
             readings: readings.collect::<Result<_, Error>>()?,
+            verified: verified.collect(),
             tokens: std::iter::zip(&sent.token_ids, &sent.tokens)
                 .map(|(&id, text)| Token {
                     id,
@@ -275,7 +299,14 @@ impl From<SweptGrid> for v1::Grid {
             corrupted: reading.low,
             scores: reading.scores,
         };
+        let verified = |cell: Verified| v1::VerifiedCell {
+            token: cell.token as u32,
+            layer: cell.layer as u32,
+            random: cell.random,
+            exact: cell.exact,
+        };
         let grid = swept.grid;
+        let (engine, attribution_steps, grad_drop) = engine_to_proto(grid.engine);
         let (token_ids, tokens) = grid
             .tokens
             .into_iter()
@@ -316,6 +347,10 @@ impl From<SweptGrid> for v1::Grid {
             readings: grid.readings.into_iter().map(reading).collect(),
             untraced: grid.untraced.unwrap_or_default(),
             paths: grid.paths.as_ref().map(paths_to_proto),
+            engine: engine.into(),
+            attribution_steps,
+            grad_drop,
+            verified: grid.verified.into_iter().map(verified).collect(),
         }
     }
 }
@@ -392,6 +427,7 @@ mod tests {
             texts in (".{0,9}", ".{0,9}", prop::option::of(".{0,9}"), prop::option::of(".{0,9}")),
             (samples, seed, id) in any::<(u32, u32, u32)>(),
             (counterfactual, noising, reason) in any::<(bool, bool, bool)>(),
+            (engine, steps, random) in (0..4_i32, 2..9_u32, any::<bool>()),
         ) -> v1::Grid {
             let (state, _) = super::super::kind(kind).unwrap();
             let heads = if state.is_of_heads() { heads } else { 0 };
@@ -408,7 +444,20 @@ mod tests {
                 scores: numbers[..if traced { cells } else { 0 }].to_vec(),
             };
             let windowed = matches!(kind, v1::Kind::Mlp | v1::Kind::Attn);
+            let estimated = engine == v1::Engine::Attribution as i32;
             v1::Grid {
+                engine: if engine == v1::Engine::Exact as i32 { 0 } else { engine },
+                attribution_steps: if estimated { steps } else { 0 },
+                grad_drop: estimated && random,
+                verified: match traced && estimated {
+                    true => vec![v1::VerifiedCell {
+                        token: tokens.len() as u32 - 1,
+                        layer: layers - 1,
+                        random,
+                        exact: vec![scale; if counterfactual { 3 } else { 1 }],
+                    }],
+                    false => Vec::new(),
+                },
                 peak: None,
                 paths: (noising && state.is_of_heads()).then(|| v1::Paths {
                     receivers: vec![v1::Receiver {
@@ -557,6 +606,26 @@ mod tests {
             ..of_heads
         };
         assert!(message(fewer).contains("the number of scores is 8, not 16"));
+        let outside = message(v1::Grid {
+            verified: vec![v1::VerifiedCell {
+                layer: 2,
+                exact: vec![0.5],
+                ..Default::default()
+            }],
+            ..sent()
+        });
+        assert!(
+            outside.contains("a verified cell is token 0, layer 2, not one of 4 tokens and 2"),
+            "{outside}"
+        );
+        let none = message(v1::Grid {
+            verified: vec![v1::VerifiedCell::default()],
+            ..sent()
+        });
+        assert!(
+            none.contains("exact scores of a cell is 0, not 1"),
+            "{none}"
+        );
         assert!(message(v1::Grid { kind: 0, ..sent() }).starts_with("0 is not a kind"));
         assert!(message(v1::Grid { kind: 99, ..sent() }).starts_with("99 is not a kind"));
         assert!(

@@ -16,8 +16,8 @@ mod words;
 
 pub use averages::{averages, averages_to_proto, peak};
 pub use choices::{
-    compat, compat_to_proto, direction, direction_to_proto, engine, kind, kind_to_proto, metric,
-    metric_to_proto, shown,
+    compat, compat_to_proto, direction, direction_to_proto, engine, engine_to_proto, kind,
+    kind_to_proto, metric, metric_to_proto, shown,
 };
 pub use edit::{describe, gates, parameters, step_to_proto};
 pub use eval::{answer, answer_to_proto, record, score, score_to_proto, set as eval_set};

@@ -1,7 +1,9 @@
 //! Results of units, looked at as a whole.
 
 use crate::proto::v1::unit_result::Outcome;
-use crate::proto::v1::{EditProbe, EditStep, EvalMeasure, MetricReading, NamedNumber, model};
+use crate::proto::v1::{
+    self, EditProbe, EditStep, EvalMeasure, MetricReading, NamedNumber, VerifiedCell, model,
+};
 use crate::version::{Factor, keys_of, rows_of_solve};
 
 /// The first number of a result that is none, by its field: an infinity or NaN. Such a number
@@ -19,6 +21,11 @@ pub fn not_finite(outcome: &Outcome) -> Option<(String, f64)> {
                 let mut wrong = all.filter(|value| !value.is_finite());
                 wrong.next().map(|value| (name.to_owned(), value))
             };
+            let verified = |(n, cell): (usize, &VerifiedCell)| {
+                let field = format!("verified[{n}].exact");
+                let exact = cell.exact.clone();
+                exact.into_iter().map(move |value| (field.clone(), value))
+            };
             return [
                 ("high", grid.high),
                 ("low", grid.low),
@@ -28,6 +35,7 @@ pub fn not_finite(outcome: &Outcome) -> Option<(String, f64)> {
             .map(|(field, value)| (field.to_owned(), value))
             .chain(scores.enumerate().map(cell))
             .chain(grid.readings.iter().filter_map(reading))
+            .chain(grid.verified.iter().enumerate().flat_map(verified))
             .find(|(_, value)| !value.is_finite());
         }
         Outcome::NoiseLevel(level) => vec![("scale".to_owned(), level.scale)],
@@ -109,7 +117,12 @@ pub fn out_of_range(outcome: &Outcome, shape: &model::Shape) -> Option<String> {
     match outcome {
         Outcome::Grid(grid) => {
             let numbers = [("high", grid.high), ("low", grid.low)].into_iter();
-            let scores = grid.scores.iter().map(|&score| ("scores", score));
+            // An estimate of a probability need not be one.
+            let estimated = grid.engine() == v1::Engine::Attribution;
+            let scores = grid.scores.iter().filter(|_| !estimated);
+            let scores = scores.map(|&score| ("scores", score));
+            let exact = grid.verified.iter().filter_map(|cell| cell.exact.first());
+            let scores = scores.chain(exact.map(|&score| ("verified", score)));
             if let Some(what) = numbers.chain(scores).find_map(improbable) {
                 return Some(what);
             }
@@ -222,7 +235,6 @@ fn measure(measure: &EvalMeasure) -> Vec<(String, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::v1;
 
     fn field(outcome: &Outcome) -> Option<String> {
         not_finite(outcome).map(|(field, _)| field)
@@ -248,10 +260,26 @@ mod tests {
             Outcome::Grid(grid)
         };
         assert_eq!(out_of_range(&grid(&|_| {}), &shape), None);
+        // Estimates of probabilities may be none, and exact ones beside them must.
+        let estimate = |scores: Vec<f64>, exact| {
+            move |it: &mut v1::Grid| {
+                it.engine = v1::Engine::Attribution as i32;
+                it.scores.clone_from(&scores);
+                it.verified = vec![VerifiedCell {
+                    exact: vec![exact, 7.0],
+                    ..Default::default()
+                }];
+            }
+        };
+        let sound_estimate = grid(&estimate(vec![2.0, -1.0], 0.5));
+        assert_eq!(out_of_range(&sound_estimate, &shape), None);
+        let infinite = not_finite(&grid(&estimate(vec![2.0], f64::INFINITY)));
+        assert_eq!(infinite.unwrap().0, "verified[0].exact");
         for (outcome, what) in [
             (grid(&|it| it.high = 1.5), "high is 1.5"),
             (grid(&|it| it.low = -0.5), "low is -0.5"),
             (grid(&|it| it.scores[2] = 2.0), "scores is 2"),
+            (grid(&estimate(vec![0.4, 9.0], 1.2)), "verified is 1.2"),
             (grid(&|it| it.token_ids[0] = 288), "grid has token 288"),
             (
                 grid(&|it| it.answer_id = 1_000_000),

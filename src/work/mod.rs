@@ -8,6 +8,7 @@
 //! A unit's number decides what it is, so a plan never has to be stored unit by unit. Units that
 //! are results have the first numbers; those that only prepare them come after.
 
+mod attribution;
 mod check;
 mod edit;
 mod eval;

@@ -89,11 +89,12 @@ impl Work for v1::TraceSpec {
             Err(_) => wrong.say(
                 "job.trace.engine",
                 format_args!(
-                    "{} is not an engine: use ENGINE_EXACT or ENGINE_PLAIN",
+                    "{} is not an engine: use ENGINE_EXACT, ENGINE_PLAIN or ENGINE_ATTRIBUTION",
                     self.engine
                 ),
             ),
         }
+        self.check_attribution(wrong);
         match v1::Compat::try_from(self.compat) {
             Ok(v1::Compat::Unspecified) => self.set_compat(v1::Compat::None),
             Ok(_) => {}
@@ -202,6 +203,7 @@ impl Work for v1::TraceSpec {
         }
         self.check_settings(grid)?;
         self.check_readings(grid)?;
+        self.check_estimate(grid)?;
         check_answer(grid, &fact)?;
         check_grid(grid, &fact, shape)
     }
@@ -372,6 +374,9 @@ impl v1::TraceSpec {
             Some(start) => start as usize,
             None => fact.prompt.find(&fact.subject).unwrap_or_default(),
         };
+        if self.is_estimated() {
+            return self.estimate_cost(estimated_tokens(&fact.prompt) as usize, shape);
+        }
         let head = f64::from(shape.width) * f64::from(shape.vocabulary);
         let layers = f64::from(shape.layers.max(1));
         let plain = self.engine() == v1::Engine::Plain;

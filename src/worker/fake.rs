@@ -198,8 +198,32 @@ fn grid(
         },
         tokens: tokens.iter().map(|_| v1::Token::default()).collect(),
     });
+    let readings: Vec<v1::MetricReading> = asked.map(reading).collect();
+    // The first token is 0 in both prompts.
+    let first = if other.is_some() {
+        1.min(tokens.len())
+    } else {
+        0
+    };
+    let places = (first..tokens.len()).flat_map(|t| (0..layers as u32).map(move |l| (t as u32, l)));
+    let all = (tokens.len() - first) * layers as usize;
+    let top = all.min(trace.verify as usize);
+    let verified = places.take(all.min(2 * trace.verify as usize)).enumerate();
+    let verified = verified.map(|(n, (token, layer))| v1::VerifiedCell {
+        token,
+        layer,
+        random: n >= top,
+        exact: vec![0.5; 1 + readings.len()],
+    });
     v1::Grid {
-        readings: asked.map(reading).collect(),
+        engine: match trace.engine() {
+            v1::Engine::Exact => 0, // what is not said
+            engine => engine as i32,
+        },
+        attribution_steps: trace.attribution_steps,
+        grad_drop: trace.grad_drop,
+        verified: verified.collect(),
+        readings,
         direction: trace.direction,
         paths: trace.paths.clone(),
         corrupted: other,

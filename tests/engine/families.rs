@@ -36,6 +36,12 @@ pub fn kinds(model: usize) -> Vec<Kind> {
     kinds
 }
 
+/// Those of them whose cells are of whole layers: all that attribution estimates.
+pub fn layer_kinds(model: usize) -> Vec<Kind> {
+    let kinds = kinds(model).into_iter();
+    kinds.filter(|kind| !kind.is_of_heads()).collect()
+}
+
 /// Those families in a number format.
 pub fn models(dtype: Dtype) -> Vec<Model> {
     // Such small tensors are not worth dividing.

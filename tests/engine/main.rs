@@ -1,6 +1,8 @@
 //! The engine against references that share no code with it: checkpoints, logits, grids, edits
 //! and measures.
 
+mod attribution_fixtures;
+mod attribution_properties;
 mod causal_fixtures;
 mod causal_properties;
 mod causal_smollm2;

@@ -183,6 +183,26 @@ fn sweeps_that_cannot_be_done_are_refused_with_field_value_and_remedy() {
     trace(&["--kinds", "mlp,mlp"], &["kinds[1]", "twice"]);
     trace(&["--samples", "0"], &["samples", "0"]);
     trace(&["--engine", "steam"], &["steam", "exact"]);
+    trace(
+        &["--verify", "5"],
+        &["job.trace.verify", "ENGINE_ATTRIBUTION"],
+    );
+    trace(
+        &["--engine", "attribution", "--kinds", "hidden_severed_mlp"],
+        &[
+            "job.trace.kinds[0]",
+            "KIND_HIDDEN_SEVERED_MLP",
+            "ENGINE_EXACT",
+        ],
+    );
+    trace(
+        &["--engine", "attribution", "--metrics", "kl,rank"],
+        &["job.trace.metrics[1]", "METRIC_RANK", "no gradient"],
+    );
+    trace(
+        &["--engine", "attribution", "--integrated", "2000"],
+        &["job.trace.attribution_steps", "2000", "1000 at most"],
+    );
     trace(&["--dtype", "f8"], &["f8", "bf16"]);
     trace(
         &["--device", "abacus"],

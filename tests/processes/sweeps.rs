@@ -146,6 +146,99 @@ fn the_published_codes_reading_differs_in_severed_paths_only() {
 }
 
 #[test]
+fn estimates_are_said_to_be_some_and_verified_wherever_they_are_shown() {
+    let site = site();
+    let server = site.serve("127.0.0.1:0");
+    let url = server.url();
+    let model = fixture("llama");
+    let model = model.to_str().unwrap();
+    let import = ["model", "import", model, "--name", "tiny", "--server", &url];
+    site.run(&import, PATIENCE);
+    let _worker = site.worker(&server, "one", &ENGINE);
+    let sweep = |more: &[&str]| {
+        let args = ["trace", "--facts", "facts.json", "--noise", "0.05"];
+        let args = [&args[..], &["--samples", "2", "--window", "1"], more];
+        site.run(&[args.concat(), vec!["--server", &url]].concat(), LONG)
+    };
+    let kinds = ["--kinds", "hidden,mlp,resid_mid", "--json"];
+    let exact = lines(&sweep(&kinds));
+    let engine = ["--engine", "attribution", "--verify", "4"];
+    let found = lines(&sweep(&[&kinds, &engine[..]].concat()));
+    assert_eq!(found.len(), 9);
+    for (exact, found) in exact.iter().zip(&found) {
+        assert_eq!(
+            (&exact["engine"], &exact["attribution"]),
+            (&"exact".into(), &Value::Null)
+        );
+        assert_eq!(found["engine"], "attribution");
+        assert_eq!(found["estimate"], "first-order estimate");
+        let near = |one: &Value, other: &Value| {
+            let (one, other) = (one.as_f64().unwrap(), other.as_f64().unwrap());
+            assert!((one - other).abs() < 1e-5, "{one} {other}");
+        };
+        near(&exact["high"], &found["high"]);
+        near(&exact["low"], &found["low"]);
+        assert_ne!(exact["scores"], found["scores"]);
+        let verified = found["attribution"]["verified"].as_array().unwrap();
+        let random = verified.iter().filter(|cell| cell["random"] == true);
+        assert_eq!((verified.len(), random.count()), (8, 4));
+        for cell in verified {
+            let at = |name: &str| cell[name].as_u64().unwrap() as usize;
+            near(
+                &cell["exact"]["probability"],
+                &exact["scores"][at("token")][at("layer")],
+            );
+        }
+        let ranks = &found["attribution"]["verification"]["probability"]["rank_correlation"];
+        assert!(ranks.as_f64().unwrap() > 0.5, "{ranks}");
+    }
+
+    // Asked again, it is answered from the store; otherwise asked, it is not.
+    let text = sweep(&[
+        "--engine",
+        "attribution",
+        "--verify",
+        "4",
+        "--svg",
+        "figures",
+    ]);
+    assert!(text.contains("first-order estimate, not exact"), "{text}");
+    assert!(text.contains("4 + 4") && text.contains("RANKS"), "{text}");
+    let figure = fs::read_to_string(site.path("figures/001_the-louvre_mlp.svg")).unwrap();
+    assert!(figure.contains("first-order estimate"), "{figure}");
+    let more = [
+        "--engine",
+        "attribution",
+        "--integrated",
+        "4",
+        "--grad-drop",
+        "--json",
+    ];
+    let dropped = lines(&sweep(&more));
+    let words = "first-order estimate, gradients of 4 steps, magnitudes by gradient drop";
+    for line in &dropped {
+        assert_eq!(line["estimate"], words);
+        let low = line["low"].as_f64().unwrap();
+        for row in line["scores"].as_array().unwrap() {
+            let row = row.as_array().unwrap();
+            assert!(
+                row.iter()
+                    .all(|score| score.as_f64().unwrap() >= low - 1e-12)
+            );
+        }
+    }
+    let results = |more: &[&str]| {
+        let args = [&["job", "results", "latest"], more, &["--server", &url]];
+        site.run(&args.concat(), PATIENCE)
+    };
+    let averages = lines(&results(&["--averages", "--json"]));
+    assert!(averages.iter().all(|line| line["estimate"] == words));
+    assert!(results(&["--averages"]).contains(&format!("{words}, not exact")));
+    let located = site.run(&["locate", "latest", "--server", &url], PATIENCE);
+    assert!(located.contains("gradients of 4 steps"), "{located}");
+}
+
+#[test]
 fn averages_and_sites_are_read_from_a_job_that_has_ended() {
     let site = site();
     trace(&site, &["--noise", "0.5", "--kinds", "mlp,attn"]);

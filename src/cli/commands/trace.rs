@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow, bail};
 use prost::Message as _;
 
-use crate::causal::{Compat, Direction, Metric, Paths, Receiver};
+use crate::causal::{Compat, Direction, Engine, Metric, Paths, Receiver};
 use crate::cli::connection::{Connection, Need};
 use crate::cli::results::{self, Format};
 use crate::cli::submit::{self, JobArgs};
@@ -89,9 +89,25 @@ pub struct Args {
     /// Layers in the window of the MLP and attention kinds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     window: u32,
-    /// exact, or plain: one full forward pass a cell
-    #[arg(long, default_value = "exact")]
-    engine: String,
+    /// exact; plain: one full forward pass a cell; attribution: first-order estimates of all cells
+    /// by gradients, in the time of a few passes
+    #[arg(
+        long,
+        value_name = "exact|plain|attribution",
+        default_value_t = Engine::Exact
+    )]
+    engine: Engine,
+    /// Attribution: the mean of the gradients over S inputs between the two runs
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..))]
+    integrated: Option<u32>,
+    /// Attribution: magnitudes over gradients that leave out one layer each, so that effects of
+    /// opposite sign do not cancel; they have no sign
+    #[arg(long)]
+    grad_drop: bool,
+    /// Attribution: patch exactly the K cells of each grid with the largest estimates of the first
+    /// metric, and K others by chance, and say how good the estimates are
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    verify: Option<u32>,
     /// paper-code: hold severed paths at the values of another noise draw, as the published code
     #[arg(long, value_name = "none|paper-code", default_value_t = Compat::None)]
     compat: Compat,
@@ -128,11 +144,10 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
         samples: args.samples.unwrap_or_default(),
         seed: Some(args.seed),
         window: args.window,
-        engine: match args.engine.as_str() {
-            "exact" => v1::Engine::Exact,
-            "plain" => v1::Engine::Plain,
-            other => bail!("--engine '{other}': use exact or plain"),
-        } as i32,
+        engine: wire::engine_to_proto(args.engine).0 as i32,
+        attribution_steps: args.integrated.unwrap_or_default(),
+        grad_drop: args.grad_drop,
+        verify: args.verify.unwrap_or_default(),
         dtype: args.job.dtype()? as i32,
         compat: wire::compat_to_proto(args.compat) as i32,
         ..Default::default()

@@ -8,7 +8,7 @@ use super::super::prepare::Prepared;
 use super::loaded::Loaded;
 use super::units::{Kind, Stopped, mixed};
 use crate::causal::noise::{Law, Rule};
-use crate::causal::{self, Corruption, EmbeddingGaussian, Error, Metric, Settings};
+use crate::causal::{self, Corruption, EmbeddingGaussian, Error, Settings};
 use crate::model::Model;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, FailureClass, leased_unit::Spec as Unit};
@@ -114,9 +114,7 @@ impl<'a> Sweep<'a> {
                 let what = format!("metric {} is not known here", metric as i32);
                 Stopped::Unit(format!("{what}: upgrade the worker"))
             })?;
-            if known != Metric::Probability {
-                settings.metrics.push(known);
-            }
+            settings.metrics.push(known);
         }
         settings.kinds.clear();
         for &kind in kinds {
@@ -140,7 +138,9 @@ impl<'a> Sweep<'a> {
         settings.samples = self.spec.samples as usize;
         settings.seed = self.spec.seed();
         settings.window = self.spec.window as usize;
-        settings.engine = wire::engine(self.spec.engine());
+        let spec = self.spec;
+        settings.engine = wire::engine(spec.engine(), spec.attribution_steps, spec.grad_drop);
+        settings.verify = spec.verify as usize;
         settings.compat = wire::compat(self.spec.compat());
         settings.memory_bytes = self.memory;
 

@@ -315,9 +315,16 @@ pub(super) fn edit(averages: &Averages, site: &Site) -> String {
             plateau.end()
         ),
     };
+    // Estimates rank cells well, and may be far off in the one that is highest.
+    let exactly = match averages.engine.estimate() {
+        Some(_) => {
+            " These are estimates: trace the facts with --engine exact before one follows them."
+        }
+        None => "",
+    };
     format!(
         "An edit of these facts belongs in the MLP of layer {0} ('palimpsest edit --layer {0}'): there the \
-         MLP effect of the {1} is highest, {2}{alike}.",
+         MLP effect of the {1} is highest, {2}{alike}.{exactly}",
         site.layer,
         site.role,
         figure(&site.effect)

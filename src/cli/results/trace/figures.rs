@@ -2,8 +2,9 @@
 
 use std::io::Write;
 
+use super::estimates::title;
 use super::{Results, Unit, WIDTH, starred};
-use crate::causal::{Averages, Direction, Grid, Mean, Metric, Role};
+use crate::causal::{Averages, Direction, Engine, Grid, Mean, Metric, Role};
 use crate::cli::results::Error;
 use crate::plot::axis::number;
 use crate::plot::text::visible;
@@ -141,6 +142,7 @@ impl Results<'_> {
             let total = number(grid.total_effect().unwrap_or_default());
             map.title += &format!(", {}: total effect {total}", grid.metric.words());
         }
+        map.title += &title(grid.engine);
         map
     }
 }
@@ -193,9 +195,14 @@ pub(super) fn panels(model: &str, metric: Metric, kinds: &[(v1::Kind, Averages)]
         Some((from, to)) => format!(" (95 % {} to {})", number(from), number(to)),
         None => String::new(),
     };
+    let engine = kinds.first().map(|(_, averages)| averages.engine);
     Panels {
         title: format!(
-            "Average effects{} over {} facts, {}: total effect {}{interval}",
+            "Average effects{}{} over {} facts, {}: total effect {}{interval}",
+            match engine.and_then(Engine::estimate) {
+                Some(what) => format!(" ({what})"),
+                None => String::new(),
+            },
             match metric {
                 Metric::Probability => String::new(),
                 other => format!(" on the {}", other.words()),
@@ -264,6 +271,7 @@ fn average_map(kind: v1::Kind, averages: &Averages, roles: &[Role], rows: &[Stri
     if averages.direction == Direction::Noising {
         map.title += ", noising";
     }
+    map.title += &title(averages.engine);
     map
 }
 

@@ -160,8 +160,9 @@ impl Results<'_> {
 }
 
 /// What the published form has no arrays for: the metric of the scores, where it is not the
-/// probability, the receivers of paths, and the prompt that corrupts, its tokens, the foil and the
-/// direction, where one does.
+/// probability; the receivers of paths; the prompt that corrupts, its tokens, the foil and the
+/// direction, where one does; and of estimates what they are and the exact scores of the cells that
+/// were verified.
 fn patching(mut arrays: Npz, grid: &Grid) -> Result<Npz, npz::Error> {
     if !grid.traced() {
         return Ok(arrays);
@@ -182,6 +183,24 @@ fn patching(mut arrays: Npz, grid: &Grid) -> Result<Npz, npz::Error> {
     if let Some(paths) = &grid.paths {
         let receivers: Vec<String> = paths.receivers.iter().map(Receiver::to_string).collect();
         arrays.strings("receivers", &[receivers.len()], &receivers)?;
+    }
+    if let Some(estimate) = grid.engine.estimate() {
+        arrays.strings("estimate", &[], &[estimate])?;
+        let verified = &grid.verified;
+        let cells = verified
+            .iter()
+            .flat_map(|it| [it.token as i64, it.layer as i64]);
+        let exact = verified.iter().filter_map(|it| it.exact.first().copied());
+        let exact: Vec<f64> = exact.collect();
+        let random: Vec<bool> = verified.iter().map(|it| it.random).collect();
+        arrays
+            .i64(
+                "verified_cells",
+                &[verified.len(), 2],
+                &cells.collect::<Vec<_>>(),
+            )?
+            .bool("verified_random", &[random.len()], &random)?
+            .f64("verified_scores", &[exact.len()], &exact)?;
     }
     Ok(arrays)
 }

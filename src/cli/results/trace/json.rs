@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::{Outcome, Over, Results};
+use super::{Outcome, Over, Results, estimates};
 use crate::causal::{Averages, Grid, Mean, Paths, Receiver, Role, Site};
 use crate::cli::results::Error;
 use crate::proto::v1;
@@ -15,7 +15,9 @@ impl Results<'_> {
     /// A JSON object a line, one a fact and kind. `scores` is `[token][layer]`, of heads
     /// `[token][head][layer]` or, over every token, `[head][layer]`; an untraced fact has none, and
     /// `low` is then null. These are probabilities; `metrics` has the others by name, `untraced` why
-    /// a fact that the model knows was not traced. A failed unit has `error` with `class` and
+    /// a fact that the model knows was not traced. `estimate` says in words what the scores are where
+    /// they are not exact, and `attribution` how they came about, with the cells that were verified
+    /// and what those say; both null of exact scores. A failed unit has `error` with `class` and
     /// `message`.
     ///
     /// # Errors
@@ -60,6 +62,9 @@ impl Results<'_> {
                     "foil": grid.foil.as_ref().map(|it| &it.text),
                     "untraced": grid.untraced,
                     "metrics": readings(grid),
+                    "engine": grid.engine.to_string(),
+                    "estimate": grid.engine.estimate(),
+                    "attribution": estimates::json(grid),
                 }),
                 Outcome::Failure(failure) => json!({
                     "error": {
@@ -158,6 +163,8 @@ impl Results<'_> {
         object.insert("receivers".into(), json!(paths.map(receivers)));
         let frozen_mlps = paths.map(|paths| paths.frozen_mlps);
         object.insert("frozen_mlps".into(), json!(frozen_mlps));
+        object.insert("engine".into(), averages.engine.to_string().into());
+        object.insert("estimate".into(), averages.engine.estimate().into());
         object.insert("share".into(), by_role(Averages::shares).into());
         object.insert("without_share".into(), averages.without_share.into());
         object

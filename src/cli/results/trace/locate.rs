@@ -5,6 +5,7 @@ use std::io::Write;
 use serde_json::json;
 
 use super::averages::{edit, place};
+use super::estimates::title;
 use super::json::site;
 use crate::causal::{Averages, Metric};
 use crate::cli::output::paragraph;
@@ -62,10 +63,13 @@ impl Sites {
         width: Option<usize>,
         colour: Colour,
     ) -> Result<(), Error> {
-        // The metric stands behind a kind where it is not the paper's.
-        let name = |kind: v1::Kind, averages: &Averages| match averages.metric {
-            Metric::Probability => kind_name(kind).to_owned(),
-            metric => format!("{}, {}", kind_name(kind), metric.words()),
+        // The metric stands behind a kind where it is not the paper's, and what an estimate is.
+        let name = |kind: v1::Kind, averages: &Averages| {
+            let metric = match averages.metric {
+                Metric::Probability => String::new(),
+                metric => format!(", {}", metric.words()),
+            };
+            format!("{}{metric}{}", kind_name(kind), title(averages.engine))
         };
         let mut table = Table::new(&[
             ("KIND", Align::Left),
@@ -127,6 +131,7 @@ impl Sites {
             json!({
                 "kind": kind_name(*kind),
                 "metric": averages.metric.to_string(),
+                "estimate": averages.engine.estimate(),
                 "facts": averages.total_effect.rows,
                 "highest": highest,
             })

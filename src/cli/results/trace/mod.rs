@@ -3,6 +3,7 @@
 //! of each relation; in one metric after another.
 
 mod averages;
+mod estimates;
 mod figures;
 mod files;
 mod json;
@@ -269,7 +270,9 @@ impl<'a> Results<'a> {
         width: Option<usize>,
         colour: Colour,
     ) -> Result<(), Error> {
+        self.say_estimate(out, width)?;
         self.table(out, width, colour)?;
+        self.verification(out, width, colour)?;
         let traced = self.traced_facts();
         if traced > 0 {
             writeln!(out)?;
@@ -297,6 +300,7 @@ impl<'a> Results<'a> {
         width: Option<usize>,
         colour: Colour,
     ) -> Result<(), Error> {
+        self.say_estimate(out, width)?;
         if self.traced_facts() > 0 {
             self.average_maps(out, width, colour)?;
             writeln!(out)?;

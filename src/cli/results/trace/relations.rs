@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::averages::{EARLY, LATE};
-use super::{Over, Results, WIDTH, figures};
+use super::{Over, Results, WIDTH, estimates, figures};
 use crate::causal::{Averages, Kind, Mean, Role};
 use crate::cli::output::paragraph;
 use crate::cli::results::Error;
@@ -83,6 +83,7 @@ impl Results<'_> {
         width: Option<usize>,
         colour: Colour,
     ) -> Result<(), Error> {
+        self.say_estimate(out, width)?;
         let relations = self.relations()?;
         let kinds: Vec<v1::Kind> = self.by_kind()?.into_iter().map(|(kind, _)| kind).collect();
         for map in relation_maps(&relations, &kinds) {
@@ -190,7 +191,11 @@ fn relation_maps(relations: &[Relation], kinds: &[v1::Kind]) -> Vec<HeatMap> {
             .map(|effect| effect.mean as f32)
             .collect();
         let mut map = HeatMap::average(figures::drawn_as(kind), &names, layers, &effects);
-        map.title = format!("{} by relation, {role}", figures::average_title(kind, &map));
+        map.title = format!(
+            "{} by relation, {role}{}",
+            figures::average_title(kind, &map),
+            estimates::title(found.first()?.1.engine)
+        );
         Some(map)
     };
     let kinds = kinds.iter().filter(|kind| is_of_layers(kind));

@@ -208,8 +208,13 @@ fn json_has_every_number_as_it_was_computed() {
             "foil",
             "untraced",
             "metrics",
+            "engine",
+            "estimate",
+            "attribution",
         ]
     );
+    assert_eq!(lines[1]["engine"], "exact");
+    assert_eq!(lines[1]["attribution"], Value::Null);
     assert_eq!(lines[1]["kind"], "mlp");
     assert_eq!(lines[1]["relation"], Value::Null);
     assert_eq!(lines[1]["subject_range"], json!([1, 3]));
@@ -1030,4 +1035,88 @@ fn every_metric_has_its_report_and_what_had_no_partner_says_why() {
     assert_eq!(averages["total_effect"]["mean"], json!(8.0));
     assert_eq!(averages["left_out"], json!(1));
     assert_eq!(averages["without_share"], json!(0));
+}
+
+/// Estimates of which one cell of the largest and one by chance are verified.
+fn estimated(n: usize, kind: v1::Kind) -> v1::Grid {
+    let cell = |token, layer, random, exact| v1::VerifiedCell {
+        token,
+        layer,
+        random,
+        exact: vec![exact],
+    };
+    v1::Grid {
+        engine: v1::Engine::Attribution.into(),
+        attribution_steps: 8,
+        verified: vec![cell(2, 4, false, 0.25), cell(3, 1, true, 0.0625)],
+        ..grid(n, kind)
+    }
+}
+
+#[test]
+fn estimates_are_called_so_and_shown_with_what_was_verified() {
+    let job = job(2, &[v1::Kind::Mlp]);
+    let results = results(&job, |n, kind| Some(Sent::Grid(estimated(n, kind))));
+    let results = Results::new(&job, &results).unwrap();
+    let words = "first-order estimate, gradients of 8 steps";
+    let text = printed(|out| results.report(out, None, Colour::Never));
+    assert!(
+        text.starts_with(&format!(
+            "Scores are estimates (attribution patching): {words}, not exact.\n"
+        )),
+        "{text}"
+    );
+    // 0.05 and half of 0.75 more are estimated, 0.25 is exact; the other cell has 0.0125.
+    let row = text.lines().find(|line| line.contains("1 + 1")).unwrap();
+    for part in ["1.00", "0.175", "Tower*, layer 4", "95 % over 0.0125"] {
+        assert!(row.contains(part), "{row}: {part}");
+    }
+    assert!(text.contains(&format!("window, {words}\n")), "{text}");
+    let averages = printed(|out| results.report_averages(out, None, Colour::Never));
+    assert!(averages.starts_with("Scores are estimates"), "{averages}");
+    assert!(
+        averages.contains("with --engine exact before"),
+        "{averages}"
+    );
+
+    let json = printed(|out| results.json_lines(out));
+    let line: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&line["engine"], &line["estimate"]),
+        (&json!("attribution"), &json!(words))
+    );
+    let found = &line["attribution"];
+    assert_eq!(
+        (&found["steps"], &found["grad_drop"]),
+        (&json!(8), &json!(false))
+    );
+    assert_eq!(
+        found["verified"][1],
+        json!({"token": 3, "layer": 1, "random": true, "exact": {"probability": 0.0625}})
+    );
+    let found = &found["verification"]["probability"];
+    assert_eq!(found["rank_correlation"], 1.0);
+    assert_eq!(found["largest_miss"]["layer"], 4);
+    assert!((found["missed"]["effect"].as_f64().unwrap() - 0.0125).abs() < 1e-12);
+
+    let folder = tempfile::tempdir().unwrap();
+    for file in results.svg(folder.path()).unwrap() {
+        let figure = std::fs::read_to_string(&file).unwrap();
+        assert!(
+            figure.contains("first-order estimate"),
+            "{}",
+            file.display()
+        );
+    }
+    let arrays = results.npz(folder.path()).unwrap();
+    let bytes = std::fs::read(&arrays[0]).unwrap();
+    for name in [
+        "estimate.npy",
+        "verified_cells.npy",
+        "verified_random.npy",
+        "verified_scores.npy",
+    ] {
+        let there = bytes.windows(name.len()).any(|it| it == name.as_bytes());
+        assert!(there, "{name}");
+    }
 }

@@ -1,0 +1,421 @@
+//! Attribution patching: estimates of all cells of all grids from one gradient.
+//!
+//! A cell puts the difference of two runs into the one that is patched, at one token of one state.
+//! To first order the metric changes by that difference times its gradient in the patched run
+//! (Nanda 2023, AtP), and one backward pass has the gradient at every state. So all kinds together
+//! cost two forward passes and a backward pass a metric, where the exact engine computes every
+//! cell. What lies between is curvature, which integrated gradients and gradient drop
+//! ([`Gradient`]) treat in part; cells that are patched exactly beside the estimates say how much
+//! is left. Windows are sums of their layers: the estimate knows nothing of what layers that are
+//! put in together do to each other.
+
+use std::collections::BTreeMap;
+
+use tch::{Kind as Dtype, Tensor};
+
+use super::exact;
+use super::grid::Verified;
+use super::kind::Kind;
+use super::memory::{Budget, Failure, Piece};
+use super::rows::to_f64;
+use super::runs::{Source, part, row_bytes};
+use super::settings::{Engine, Gradient};
+use super::task::{Measure, Scores, Task};
+use super::verification::choose;
+use crate::model::{Hook, Pass};
+
+/// What the graph of a block keeps for its gradient, in units of what the block takes without one.
+const GRAPH: u64 = 3;
+
+/// Most numbers that effects are summed up in: 8 GiB of them.
+const MOST_EFFECTS: usize = 1 << 30;
+
+pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure> {
+    let gradient = match task.settings.engine {
+        Engine::Attribution(gradient) => gradient,
+        Engine::Exact | Engine::Plain => Gradient::default(),
+    };
+    let mut draws = task.draws();
+    let rows = task.embeddings(draws.as_mut());
+    let budget = Budget::new(task.settings.memory_bytes);
+    let mut sums = Sums::new(task, gradient)?;
+    let tokens = task.prompt.len();
+    let graph = GRAPH * task.layers() as u64 * row_bytes(task.model, tokens, tokens);
+    budget.spend(graph, all(task), |piece| {
+        sums.add(&estimate(
+            task,
+            source,
+            gradient,
+            &part(&rows, &piece.samples),
+        )?);
+        Ok(())
+    })?;
+    let base: Vec<f64> = sums
+        .base
+        .iter()
+        .map(|sum| sum / task.rows() as f64)
+        .collect();
+    let grids: Vec<Vec<f64>> = task
+        .measures
+        .iter()
+        .map(|measure| sums.scores(task, measure, &base))
+        .collect();
+    let verified = verify(task, source, &rows, &base, &grids)?;
+    let cells = task
+        .measures
+        .iter()
+        .map(|it| it.cells(tokens, task.layers()));
+    task.progress.add(cells.sum());
+    Ok(Scores {
+        base,
+        grids,
+        verified,
+    })
+}
+
+/// All samples of one cell.
+fn all(task: &Task<'_>) -> Piece {
+    Piece {
+        cells: 0..1,
+        samples: 0..task.rows(),
+    }
+}
+
+/// Sums over rows, and over the steps of integrated gradients.
+struct Sums {
+    gradient: Gradient,
+    kinds: Vec<Kind>,
+    layers: usize,
+    tokens: usize,
+    /// Of every metric in the run that is patched.
+    base: Vec<f64>,
+    /// Of every estimated effect, `[metrics][ways][kinds][layers][tokens]`. There is one way for
+    /// the whole gradient; with gradient drop one for every layer that is left out.
+    effects: Vec<f64>,
+}
+
+impl Sums {
+    fn new(task: &Task<'_>, gradient: Gradient) -> Result<Self, Failure> {
+        let mut kinds: Vec<Kind> = task.measures.iter().map(|it| it.kind).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        let (layers, tokens) = (task.layers(), task.prompt.len());
+        let ways = if gradient.drop { layers } else { 1 };
+        let metrics = task.readout.count();
+        // They are on the host, where an allocation that fails ends the process.
+        let mut sizes = [metrics, ways, kinds.len(), layers].into_iter();
+        match sizes.try_fold(tokens, usize::checked_mul) {
+            Some(effects) if effects <= MOST_EFFECTS => Ok(Self {
+                gradient,
+                base: vec![0.0; metrics],
+                effects: vec![0.0; effects],
+                kinds,
+                layers,
+                tokens,
+            }),
+            _ => Err(Failure::OutOfMemory),
+        }
+    }
+
+    fn add(&mut self, more: &Self) {
+        let sums = self.base.iter_mut().chain(&mut self.effects);
+        for (sum, more) in sums.zip(more.base.iter().chain(&more.effects)) {
+            *sum += more;
+        }
+    }
+
+    /// Takes in the effects of one metric by one way, `[kinds][layers][tokens]`.
+    fn add_effects(&mut self, metric: usize, way: usize, effects: &[f64]) {
+        let ways = self.effects.len() / self.base.len() / effects.len();
+        let from = (metric * ways + way) * effects.len();
+        let sums = &mut self.effects[from..from + effects.len()];
+        for (sum, effect) in sums.iter_mut().zip(effects) {
+            *sum += effect;
+        }
+    }
+
+    /// The scores of a grid: of every cell the metrics of the run that is patched and what the
+    /// states that it puts in are estimated to add.
+    fn scores(&self, task: &Task<'_>, measure: &Measure, base: &[f64]) -> Vec<f64> {
+        let settings = task.settings;
+        let each = self.kinds.len() * self.layers * self.tokens;
+        let kind = self.kinds.iter().position(|&it| it == measure.kind);
+        let from = kind.unwrap_or_default() * self.layers * self.tokens;
+        let summed = (task.rows() * self.gradient.steps) as f64;
+        let mut scores = Vec::with_capacity(self.tokens * self.layers * base.len());
+        for token in 0..self.tokens {
+            for layer in 0..self.layers {
+                let window = measure.kind.window(layer, self.layers, settings.window);
+                let metrics = self.effects.chunks(self.effects.len() / base.len());
+                for ((metric, ways), base) in settings.read().into_iter().zip(metrics).zip(base) {
+                    let effects = ways.chunks(each).map(|effects| {
+                        let at = |layer: usize| effects[from + layer * self.tokens + token];
+                        window.clone().map(at).sum::<f64>() / summed
+                    });
+                    let effect: f64 = match self.gradient.drop {
+                        false => effects.sum(),
+                        true => {
+                            let magnitudes: f64 = effects.map(f64::abs).sum();
+                            // Without its own layer a sub-module has no effect.
+                            let others = self.layers - usize::from(is_output(measure.kind));
+                            settings.direction.order(metric) * magnitudes / others as f64
+                        }
+                    };
+                    scores.push(base + effect);
+                }
+            }
+        }
+        scores
+    }
+}
+
+/// Whether a state is what a sub-module gives, and not the residual.
+fn is_output(kind: Kind) -> bool {
+    matches!(kind, Kind::Mlp | Kind::Attn)
+}
+
+/// The sums over some rows of the run that is patched, `[rows, tokens, width]` embeddings.
+fn estimate(
+    task: &Task<'_>,
+    source: &Source,
+    gradient: Gradient,
+    rows: &Tensor,
+) -> Result<Sums, Failure> {
+    let mut sums = Sums::new(task, gradient)?;
+    let own = task.model.add_positions(rows, 0);
+    // Positions are the same in both, so this is the difference of the embeddings.
+    let to_source = source.state(Kind::ResidPre, 0) - &own;
+    let mut differences = Vec::new();
+    for step in 0..gradient.steps {
+        let input = &own + &to_source * (step as f64 / gradient.steps as f64);
+        let graph = Graph::of(task, &input)?;
+        if step == 0 {
+            let columns = graph.metrics.iter().map(|metric| to_f64(&metric.detach()));
+            sums.base = columns.map(|column| column.iter().sum()).collect();
+            differences = differences_to(source, &graph, &sums.kinds);
+        }
+        // Where blocks are left out, what reaches them from above is needed too.
+        let with_hidden = [sums.kinds.as_slice(), &[Kind::Hidden]].concat();
+        for metric in 0..graph.metrics.len() {
+            task.progress.go_on()?;
+            let gradients = graph.backward(&graph.metrics[metric], &with_hidden, task.layers());
+            let whole = effects(&differences, &gradients);
+            if !gradient.drop {
+                sums.add_effects(metric, 0, &whole);
+                continue;
+            }
+            for (layer, above) in gradients[sums.kinds.len()].iter().enumerate() {
+                task.progress.go_on()?;
+                let mut effects = whole.clone();
+                graph.leave_out(layer, above, (&sums.kinds, &differences), &mut effects);
+                sums.add_effects(metric, layer, &effects);
+            }
+        }
+    }
+    Ok(sums)
+}
+
+/// What a cell would put in more than is there: `[kinds][layers]` of `[rows, tokens, width]` in
+/// float32.
+fn differences_to(source: &Source, graph: &Graph, kinds: &[Kind]) -> Vec<Vec<Tensor>> {
+    let of_kind = |kind: &Kind| {
+        let wide = |state: &Tensor| state.detach().to_kind(Dtype::Float);
+        let states = graph.states(*kind).iter().enumerate();
+        let difference = |(layer, own)| wide(source.state(*kind, layer)) - wide(own);
+        states.map(difference).collect()
+    };
+    kinds.iter().map(of_kind).collect()
+}
+
+/// The sums over rows of differences times gradients, `[kinds][layers][tokens]`, of as many layers
+/// as there are gradients.
+fn effects(differences: &[Vec<Tensor>], gradients: &[Vec<Tensor>]) -> Vec<f64> {
+    let kinds = differences.iter().zip(gradients);
+    let effects = kinds.flat_map(|(differences, gradients)| {
+        let layers = differences.iter().zip(gradients);
+        layers.map(|(difference, gradient)| effect(difference, gradient))
+    });
+    to_f64(&Tensor::cat(&effects.collect::<Vec<_>>(), 0))
+}
+
+/// The sum over rows of a difference times a gradient, `[tokens]`.
+fn effect(difference: &Tensor, gradient: &Tensor) -> Tensor {
+    let product = difference * gradient.to_kind(Dtype::Float);
+    product.sum_dim_intlist([0i64, 2].as_slice(), false, Dtype::Double)
+}
+
+/// A run with all that its gradients need.
+struct Graph {
+    states: BTreeMap<Kind, Vec<Tensor>>,
+    /// The metrics, `[rows]` each.
+    metrics: Vec<Tensor>,
+}
+
+impl Graph {
+    /// From the first block's input on, `[rows, tokens, width]`.
+    fn of(task: &Task<'_>, input: &Tensor) -> Result<Self, Failure> {
+        // Back to no gradients also when memory runs out.
+        let _before = tch::no_grad_guard();
+        let input = input.detach().set_requires_grad(true);
+        let mut kept = Kept::default();
+        tch::with_grad(|| {
+            let mut x = input;
+            for layer in 0..task.layers() {
+                task.progress.go_on()?;
+                x = task
+                    .model
+                    .block(layer, &x, Pass::default(), &mut kept)
+                    .hidden;
+            }
+            let logits = task.model.logits(&x.select(1, -1));
+            Ok(Self {
+                metrics: task.readout.columns(&logits),
+                states: kept.0,
+            })
+        })
+    }
+
+    /// The states of a kind, `[rows, tokens, width]` a layer.
+    fn states(&self, kind: Kind) -> &[Tensor] {
+        self.states.get(&kind).map_or(&[], Vec::as_slice)
+    }
+
+    /// The gradients of the sum of `values` at the states of `kinds` in the first `layers` blocks,
+    /// `[kinds][layers]` of `[rows, tokens, width]`.
+    fn backward(&self, values: &Tensor, kinds: &[Kind], layers: usize) -> Vec<Vec<Tensor>> {
+        let states = kinds.iter().flat_map(|&kind| &self.states(kind)[..layers]);
+        let states: Vec<&Tensor> = states.collect();
+        let sum = tch::with_grad(|| values.sum(values.kind()));
+        let mut gradients = Tensor::run_backward(&[sum], &states, true, false).into_iter();
+        let of_kind = |_| gradients.by_ref().take(layers).collect();
+        kinds.iter().map(of_kind).collect()
+    }
+
+    /// Makes of the whole `effects`, `[kinds][layers][tokens]`, those with the attention and the
+    /// MLP of block `layer` left out of the gradient's way: what comes from `above` it, the
+    /// gradient at its output, goes on below it as it is. States above see no difference.
+    fn leave_out(
+        &self,
+        layer: usize,
+        above: &Tensor,
+        (kinds, differences): (&[Kind], &[Vec<Tensor>]),
+        effects: &mut [f64],
+    ) {
+        let layers = differences.first().map_or(0, Vec::len);
+        let tokens = effects.len() / (kinds.len() * layers).max(1);
+        let mut put = |kind: usize, layer: usize, values: &[f64]| {
+            let from = (kind * layers + layer) * tokens;
+            effects[from..from + values.len()].copy_from_slice(values);
+        };
+        for (n, kind) in kinds.iter().enumerate() {
+            match kind {
+                Kind::Hidden => {} // behind what is left out
+                Kind::ResidPre | Kind::ResidMid => {
+                    put(n, layer, &to_f64(&effect(&differences[n][layer], above)));
+                }
+                // Heads are not estimated.
+                _ => put(n, layer, &vec![0.0; tokens]),
+            }
+        }
+        if layer == 0 {
+            return;
+        }
+        let below = &self.states(Kind::Hidden)[layer - 1];
+        let values = tch::with_grad(|| below * above);
+        let gradients = self.backward(&values, kinds, layer);
+        let found = self::effects(differences, &gradients);
+        for (n, of_kind) in found.chunks(layer * tokens).enumerate() {
+            put(n, 0, of_kind);
+        }
+    }
+}
+
+/// Keeps every state as it is, with the graph that it hangs in.
+#[derive(Default)]
+struct Kept(BTreeMap<Kind, Vec<Tensor>>);
+
+impl Kept {
+    fn keep(&mut self, kind: Kind, state: Tensor) -> Tensor {
+        let states = self.0.entry(kind).or_default();
+        states.push(state.shallow_clone());
+        state
+    }
+}
+
+impl Hook for Kept {
+    fn resid_pre(&mut self, _layer: usize, x: Tensor) -> Tensor {
+        self.keep(Kind::ResidPre, x)
+    }
+
+    fn resid_mid(&mut self, _layer: usize, x: Tensor) -> Tensor {
+        self.keep(Kind::ResidMid, x)
+    }
+
+    fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        self.keep(Kind::Attn, out)
+    }
+
+    fn mlp(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        self.keep(Kind::Mlp, out)
+    }
+
+    fn hidden(&mut self, _layer: usize, out: Tensor) -> Tensor {
+        self.keep(Kind::Hidden, out)
+    }
+}
+
+/// The exact scores of some cells of every grid: of those whose scores are furthest from the `base`,
+/// and of others by chance.
+fn verify(
+    task: &Task<'_>,
+    source: &Source,
+    rows: &Tensor,
+    base: &[f64],
+    grids: &[Vec<f64>],
+) -> Result<Vec<Vec<Verified>>, Failure> {
+    let settings = task.settings;
+    if settings.verify == 0 {
+        return Ok(Vec::new());
+    }
+    let first = settings.metrics.first().copied().unwrap_or_default();
+    let ranked = settings.read().iter().position(|&metric| metric == first);
+    let ranked = ranked.unwrap_or_default();
+    let prompt = task.prompt.ids();
+    let chosen = |scores: &Vec<f64>| {
+        let magnitudes: Vec<f64> = scores
+            .chunks(base.len())
+            .map(|cell| (cell[ranked] - base[ranked]).abs())
+            .collect();
+        let chance = (settings.seed, prompt.as_slice());
+        choose(
+            &magnitudes,
+            task.layers(),
+            task.first,
+            settings.verify,
+            chance,
+        )
+    };
+    let chosen: Vec<Vec<(usize, usize, bool)>> = grids.iter().map(chosen).collect();
+    let places: Vec<Vec<(usize, usize)>> = chosen
+        .iter()
+        .map(|cells| {
+            cells
+                .iter()
+                .map(|&(token, layer, _)| (token, layer))
+                .collect()
+        })
+        .collect();
+    let exact = exact::cells(task, source, rows, &places)?;
+    let mut verified = Vec::new();
+    for (cells, exact) in chosen.into_iter().zip(exact) {
+        let cells = cells.into_iter().zip(exact);
+        let cells = cells.map(|((token, layer, random), exact)| Verified {
+            token,
+            layer,
+            random,
+            exact,
+        });
+        verified.push(cells.collect());
+    }
+    Ok(verified)
+}

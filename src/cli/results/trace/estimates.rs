@@ -1,0 +1,141 @@
+//! What is said of estimates: that they are some, and how good they are.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::{Results, Unit, starred};
+use crate::causal::{Engine, Gradient, Grid, Verification};
+use crate::cli::output::paragraph;
+use crate::cli::results::Error;
+use crate::plot::Colour;
+use crate::plot::axis::number;
+use crate::plot::table::{Align, Table};
+use crate::wire::kind_name;
+
+/// What stands behind the title of a figure of estimates; nothing for exact ones.
+pub(super) fn title(engine: Engine) -> String {
+    let estimate = engine.estimate().map(|what| format!(", {what}"));
+    estimate.unwrap_or_default()
+}
+
+impl Results<'_> {
+    /// What the scores are where they are estimates.
+    fn estimate(&self) -> Option<String> {
+        let mut traced = self.units.iter().filter_map(Unit::traced);
+        traced.find_map(|grid| grid.engine.estimate())
+    }
+
+    /// Says that the scores are estimates, where they are.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub(super) fn say_estimate(
+        &self,
+        out: &mut dyn Write,
+        width: Option<usize>,
+    ) -> Result<(), Error> {
+        if let Some(what) = self.estimate() {
+            let text = format!("Scores are estimates (attribution patching): {what}, not exact.");
+            paragraph(out, &text, width)?;
+        }
+        Ok(())
+    }
+
+    /// How good the estimates are: a line for every grid with verified cells. `RANKS` is Spearman's
+    /// correlation of the estimated effects with the exact ones, `MISS` the largest distance
+    /// between the two and where that is, `REST` what the cells by chance say of all that are not
+    /// among the largest estimates. `width` is the terminal's.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub(super) fn verification(
+        &self,
+        out: &mut dyn Write,
+        width: Option<usize>,
+        colour: Colour,
+    ) -> Result<(), Error> {
+        let mut table = Table::new(&[
+            ("FACT", Align::Right),
+            ("KIND", Align::Left),
+            ("VERIFIED", Align::Right),
+            ("RANKS", Align::Right),
+            ("MISS", Align::Right),
+            ("AT", Align::Left),
+            ("REST", Align::Left),
+        ]);
+        let mut any = false;
+        for unit in &self.units {
+            let Some(grid) = unit.traced() else { continue };
+            let Some(found) = Verification::of(grid) else {
+                continue;
+            };
+            any = true;
+            let miss = found.largest_miss;
+            table.row([
+                unit.position.to_string(),
+                kind_name(unit.kind).to_owned(),
+                format!("{} + {}", found.top, found.random),
+                found.rank_correlation.map(number).unwrap_or_default(),
+                number((miss.estimate - miss.exact).abs()),
+                format!("{}, layer {}", starred(grid, miss.token), miss.layer),
+                found.missed.map_or(String::new(), |missed| {
+                    let percent = (missed.part * 100.0).ceil();
+                    format!("{percent} % over {}", number(missed.effect))
+                }),
+            ]);
+        }
+        if any {
+            writeln!(out)?;
+            out.write_all(table.render(width, colour).as_bytes())?;
+            let note = "Of each grid the cells of the largest estimates, and as many by chance, patched exactly. RANKS: \
+                        Spearman's correlation of estimated with exact effects. REST: at most that part of the cells \
+                        outside the largest estimates has a larger exact effect (95 %).";
+            paragraph(out, note, width)?;
+        }
+        Ok(())
+    }
+}
+
+/// What JSON says of a grid's estimates; null of an exact one.
+pub(super) fn json(grid: &Grid) -> Value {
+    let Engine::Attribution(Gradient { steps, drop }) = grid.engine else {
+        return Value::Null;
+    };
+    let metrics = std::iter::once(grid.metric).chain(grid.readings.iter().map(|it| it.metric));
+    let metrics: Vec<_> = metrics.collect();
+    let verified = grid.verified.iter().map(|cell| {
+        let exact = metrics.iter().zip(&cell.exact);
+        let exact = exact.map(|(metric, &value)| (metric.to_string(), json!(value)));
+        json!({
+            "token": cell.token,
+            "layer": cell.layer,
+            "random": cell.random,
+            "exact": exact.collect::<serde_json::Map<_, _>>(),
+        })
+    });
+    let verification = metrics.iter().filter_map(|&metric| {
+        let found = Verification::of(&grid.in_metric(metric)?)?;
+        let miss = found.largest_miss;
+        let value = json!({
+            "rank_correlation": found.rank_correlation,
+            "largest_miss": {
+                "token": miss.token,
+                "layer": miss.layer,
+                "estimate": miss.estimate,
+                "exact": miss.exact,
+            },
+            "missed": found.missed.map(|missed| json!({
+                "effect": missed.effect,
+                "part": missed.part,
+            })),
+        });
+        Some((metric.to_string(), value))
+    });
+    json!({
+        "steps": steps,
+        "grad_drop": drop,
+        "verified": verified.collect::<Vec<_>>(),
+        "verification": verification.collect::<serde_json::Map<_, _>>(),
+    })
+}
