@@ -102,6 +102,7 @@ from .values import (
     Version,
     Worker,
 )
+from .verification import Miss, Missed, Verification, Verified
 from .version import __version__
 
 
@@ -215,6 +216,8 @@ __all__ = [
     "Mean",
     "Measured",
     "Measures",
+    "Miss",
+    "Missed",
     "Model",
     "ModelInfo",
     "NoServer",
@@ -247,6 +250,8 @@ __all__ = [
     "TooMany",
     "Unauthenticated",
     "Unavailable",
+    "Verification",
+    "Verified",
     "Version",
     "Worker",
     "__version__",

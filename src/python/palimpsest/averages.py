@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .paths import Paths
-from .results import Direction, Grid, Metric
 from .kinds import is_of_heads, is_over_tokens
+from .paths import Paths
+from .results import Direction, Engine, Grid, Metric, estimate_of
 from .roles import ROLES, Role, role_tokens, roles_of
 from .svg import Svg, curves_of_averages, map_of_averages
 
@@ -87,7 +87,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Averages:
-    """Averages of one kind, metric and direction over the facts that the model answered as
+    """Averages of one kind, metric, direction and engine over the facts that the model answered as
     expected. Effects are differences of the metric: ``Grid.effect``."""
 
     kind: str
@@ -108,6 +108,10 @@ class Averages:
     half_width: npt.NDArray[np.float64]
     metric: Metric = "probability"
     direction: Direction = "denoising"
+    #: How the scores were computed, as a grid says it.
+    engine: Engine = "exact"
+    integrated: int = 1
+    grad_drop: bool = False
     #: The effects as shares of their fact's total effect, in the same shape, over the facts where
     #: that is large enough to divide by; NaN where there are none.
     share: npt.NDArray[np.float64] | None = None
@@ -118,8 +122,8 @@ class Averages:
 
     @classmethod
     def over(cls, grids: Iterable[Grid], relation: str | None = None) -> Averages | None:
-        """The averages over grids of one kind, metric and direction, in their order; None over
-        none.
+        """The averages over grids of one kind, metric, direction and engine, in their order; None
+        over none.
 
         Raises:
             ValueError: they are of several.
@@ -178,7 +182,13 @@ class Averages:
         if is_of_heads(self.kind):
             raise ValueError(f"{self.kind} has a curve a head, which are too many: use map()")
         return curves_of_averages(
-            self.kind, self._roles(), self.effect, self.half_width, self.metric, self.direction
+            self.kind,
+            self._roles(),
+            self.effect,
+            self.half_width,
+            self.metric,
+            self.direction,
+            self.estimate,
         )
 
     def map(self, role: Role | None = None) -> Svg:
@@ -193,8 +203,19 @@ class Averages:
             at = roles.index(shown)
             roles, effect = roles[at : at + 1], effect[at : at + 1]
         return map_of_averages(
-            self.kind, roles, effect, self.metric, self.direction, self.paths
+            self.kind,
+            roles,
+            effect,
+            self.metric,
+            self.direction,
+            self.paths,
+            self.estimate,
         )
+
+    @property
+    def estimate(self) -> str | None:
+        """What the scores are where they are estimates; None of exact ones."""
+        return estimate_of(self.engine, self.integrated, self.grad_drop)
 
     def _roles(self) -> list[Role | None]:
         """The role of each row; None for one that no token had."""
@@ -205,6 +226,7 @@ class Averages:
         of += "" if self.paths is None else f", {self.paths}"
         of += "" if self.metric == "probability" else f", {self.metric}"
         of += "" if self.direction == "denoising" else f", {self.direction}"
+        of += "" if self.estimate is None else f", {self.estimate}"
         site = self.locate()
         the = "" if is_over_tokens(self.kind) else "the "
         peak = f"; peaks at {the}{site}" if site else ""
@@ -221,6 +243,7 @@ class _Sums:
         self.metric: Metric = like.metric
         self.direction: Direction = like.direction
         self.paths = like.paths
+        self.engine = (like.engine, like.integrated, like.grad_drop)
         self.without_share = 0
         self.runs = [_Welford(1) for _ in range(3)]
         self._rows()
@@ -243,6 +266,11 @@ class _Sums:
             raise ValueError(
                 f"{grid.prompt!r} is patched {grid.paths or 'whole'}, others "
                 f"{self.paths or 'whole'}: average them apart"
+            )
+        if (grid.engine, grid.integrated, grid.grad_drop) != self.engine:
+            raise ValueError(
+                f"{grid.prompt!r} is {grid.estimate or grid.engine}, others are "
+                f"{estimate_of(*self.engine) or self.engine[0]}: average them apart"
             )
         if not grid.traced:
             self.wrong += 1
@@ -286,6 +314,9 @@ class _Sums:
             half_width=np.stack([nothing if it is None else it for it in halves]),
             metric=self.metric,
             direction=self.direction,
+            engine=self.engine[0],
+            integrated=self.engine[1],
+            grad_drop=self.engine[2],
             share=np.stack([it.mean if it.rows else nothing for it in self.shares]),
             without_share=self.without_share,
             paths=self.paths,

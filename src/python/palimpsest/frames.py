@@ -32,6 +32,7 @@ def to_pandas(grids: Sequence[Grid], long: bool) -> Any:
             "corrupted": grid.corrupted,
             "metric": grid.metric,
             "direction": grid.direction,
+            "engine": grid.engine,
         }
         if not long:
             peak = grid.peak

@@ -63,6 +63,13 @@ def arrays(grid: Grid) -> dict[str, Any]:
         made["foil"] = np.array(grid.foil, dtype=np.str_)
     if grid.paths is not None:
         made["receivers"] = np.array(grid.paths.receivers, dtype=np.str_)
+    if grid.estimate is not None:
+        made["estimate"] = np.array(grid.estimate, dtype=np.str_)
+        cells = [(it.at, it.layer) for it in grid.verified]
+        made["verified_cells"] = np.array(cells, dtype=np.int64).reshape(-1, 2)
+        made["verified_random"] = np.array([it.random for it in grid.verified], dtype=np.bool_)
+        exact = [it.exact[0] for it in grid.verified]
+        made["verified_scores"] = np.array(exact, dtype=np.float64)
     return made
 
 

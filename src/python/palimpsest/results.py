@@ -15,9 +15,11 @@ from .kinds import is_of_heads, is_over_tokens
 from .paths import Paths
 from .roles import EVERY, ROLES, Role, role_tokens
 from .svg import Svg, map_of_grid
+from .verification import Miss, Verification, Verified
 
 Metric: TypeAlias = Literal["probability", "log_probability", "logit_difference", "kl", "rank"]
 Direction: TypeAlias = Literal["denoising", "noising"]
+Engine: TypeAlias = Literal["exact", "plain", "attribution"]
 Array: TypeAlias = npt.NDArray[np.float64]
 
 #: All metrics, in the order in which results list them.
@@ -107,6 +109,12 @@ class Grid:
     metric: Metric = "probability"
     #: Denoising patches clean states into the corrupted run, noising the other way round.
     direction: Direction = "denoising"
+    #: How the scores were computed; those of attribution are estimates, as ``estimate`` says.
+    engine: Engine = "exact"
+    #: Attribution: the inputs that gradients were averaged over, and whether effects are
+    #: magnitudes without a sign.
+    integrated: int = 1
+    grad_drop: bool = False
     #: The prompt that corrupted it, in the place of noise, and its tokens with their numbers.
     corrupted_prompt: str | None = None
     corrupted_tokens: tuple[str, ...] = ()
@@ -121,6 +129,8 @@ class Grid:
     heads: int = 1
     #: The paths along which the heads were patched, where they were.
     paths: Paths | None = None
+    #: Cells of an estimate that were patched exactly; ``verification`` sums them up.
+    verified: tuple[Verified, ...] = field(default=(), repr=False)
     _peak: Peak | None = field(default=None, repr=False)
 
     @classmethod
@@ -166,6 +176,9 @@ class Grid:
             seed=message.seed,
             model=model,
             direction=direction_of(message),
+            engine=engine_of(message),
+            integrated=max(message.attribution_steps, 1),
+            grad_drop=message.grad_drop,
             corrupted_prompt=None if other is None else other.prompt,
             corrupted_tokens=() if other is None else tuple(it.text for it in other.tokens),
             corrupted_ids=() if other is None else tuple(it.id for it in other.tokens),
@@ -177,6 +190,7 @@ class Grid:
             ),
             heads=heads,
             paths=Paths.of(message),
+            verified=tuple(Verified.of(it) for it in message.verified),
             _peak=peak,
         )
 
@@ -201,7 +215,7 @@ class Grid:
             return self
         if not self.traced:
             return replace(self, metric=metric, readings=(), _peak=None)
-        for it in self.readings:
+        for place, it in enumerate(self.readings, 1):
             if it.metric == metric:
                 return replace(
                     self,
@@ -210,6 +224,10 @@ class Grid:
                     corrupted=it.corrupted,
                     scores=it.scores,
                     readings=(),
+                    verified=tuple(
+                        cell._replace(exact=cell.exact[place : place + 1])
+                        for cell in self.verified
+                    ),
                     _peak=None,
                 )
         raise LookupError(f"{metric} was not traced: {', '.join(self.metrics)} were")
@@ -228,6 +246,26 @@ class Grid:
         made: Array = self._order * (self.scores - (self.clean if noising else self.corrupted))
         made.flags.writeable = False
         return made
+
+    @property
+    def estimate(self) -> str | None:
+        """What the scores are where they are estimates: "first-order estimate"; None of exact
+        ones."""
+        return estimate_of(self.engine, self.integrated, self.grad_drop)
+
+    @property
+    def verification(self) -> Verification | None:
+        """What the verified cells say of the estimates; None without any:
+        ``trace(engine="attribution", verify=K)``."""
+        start = self.clean if self.direction == "noising" else self.corrupted
+        effect = self.effect
+        cells = []
+        for it in self.verified:
+            exact = self._order * (it.exact[0] - start)
+            exact = abs(exact) if self.grad_drop else exact
+            estimated = float(effect[it.at, it.layer])
+            cells.append((Miss(it.at, it.layer, estimated, exact), it.random))
+        return Verification.over(cells)
 
     @property
     def share(self) -> Array | None:
@@ -295,6 +333,7 @@ class Grid:
             total_effect=self.total_effect,
             page=token,
             paths=self.paths,
+            estimate=self.estimate,
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
@@ -308,6 +347,7 @@ class Grid:
         shown = "" if self.paths is None else f" {self.paths}"
         shown += "" if self.metric == "probability" else f", {self.metric}"
         shown += "" if self.direction == "denoising" else f", {self.direction}"
+        shown += "" if self.estimate is None else f", {self.estimate}"
         said = f"{self.kind}{shown}: {self.answer!r} {self.clean:.3f} clean"
         if self.untraced:
             return f"<{said}; not traced: {self.untraced}>"
@@ -349,6 +389,23 @@ def direction_of(message: Any) -> Direction:
     if wire.word(message, "direction") == "noising":
         return "noising"
     return "denoising"
+
+
+def engine_of(message: Any) -> Engine:
+    """The engine that a message names; the exact one where it names none."""
+    said = wire.word(message, "engine")
+    if said == "plain":
+        return "plain"
+    return "attribution" if said == "attribution" else "exact"
+
+
+def estimate_of(engine: Engine, integrated: int, grad_drop: bool) -> str | None:
+    """What an engine's scores are, where they are not the exact ones."""
+    if engine != "attribution":
+        return None
+    said = "first-order estimate"
+    said += f", gradients of {integrated} steps" if integrated > 1 else ""
+    return said + (", magnitudes by gradient drop" if grad_drop else "")
 
 
 #: Where a token has two roles, the one that says more of it.

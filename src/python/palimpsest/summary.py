@@ -10,9 +10,9 @@ import numpy as np
 
 from . import wire
 from .averages import Averages, Mean
-from .paths import Paths
-from .results import direction_of, metric_of
 from .kinds import is_of_heads
+from .paths import Paths
+from .results import direction_of, engine_of, metric_of
 from .roles import roles_of
 
 
@@ -69,6 +69,9 @@ def _averages(it: Any) -> Averages:
         half_width=half,
         metric=metric_of(it),
         direction=direction_of(it),
+        engine=engine_of(it),
+        integrated=max(it.attribution_steps, 1),
+        grad_drop=it.grad_drop,
         share=share,
         without_share=it.without_share,
         paths=Paths.of(it),

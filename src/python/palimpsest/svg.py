@@ -225,6 +225,7 @@ def map_of_grid(
     total_effect: float = 0.0,
     page: int = 0,
     paths: Paths | None = None,
+    estimate: str | None = None,
 ) -> Svg:
     """The heat map of a grid, ``scores[token, layer]`` (figure 1 of the paper); of another metric,
     or in the other direction, that of its ``effect``. ``page``: of heads at single tokens the
@@ -253,6 +254,7 @@ def map_of_grid(
             title += f", at {label_of(tokens[page])}{'*' if page in starred else ''}"
             scores = scores[page]
         rows, starred = _heads(len(scores)), range(0)
+    title += "" if estimate is None else f", {estimate}"
     return _heat_map(
         title=title,
         x_label=f"single restored layer within {model}"
@@ -292,7 +294,11 @@ METRIC_NAMES = {
 
 
 def _titles_of(
-    kind: str, metric: str, direction: str, paths: Paths | None = None
+    kind: str,
+    metric: str,
+    direction: str,
+    paths: Paths | None = None,
+    estimate: str | None = None,
 ) -> tuple[str, str, str]:
     drawn = kind if kind in RAMPS else "hidden"
     if kind in SEVERED:
@@ -312,6 +318,7 @@ def _titles_of(
         title += f", {METRIC_NAMES[metric]}"
     if direction == "noising":
         title += ", noising"
+    title += "" if estimate is None else f", {estimate}"
     return drawn, title, below
 
 
@@ -322,10 +329,11 @@ def map_of_averages(
     metric: str = "probability",
     direction: str = "denoising",
     paths: Paths | None = None,
+    estimate: str | None = None,
 ) -> Svg:
     """Average indirect effects, ``effect[role, layer]``, as a heat map (figure 2). A role that is
     None is left out. Of heads, ``effect[role, head, layer]``, that of the one role that is not."""
-    _, title, below = _titles_of(kind, metric, direction, paths)
+    _, title, below = _titles_of(kind, metric, direction, paths, estimate)
     there = [at for at, role in enumerate(roles) if role is not None]
     rows, shown = [ROLE_NAMES[role] for role in roles if role is not None], effect[there]
     if is_of_heads(kind):
@@ -353,9 +361,10 @@ def curves_of_averages(
     half_width: Any,
     metric: str = "probability",
     direction: str = "denoising",
+    estimate: str | None = None,
 ) -> Svg:
     """Average indirect effects by layer with their 95 % bands, a curve a role."""
-    _, title, below = _titles_of(kind, metric, direction)
+    _, title, below = _titles_of(kind, metric, direction, estimate=estimate)
     series = [
         (ROLE_NAMES[role], effect[at].astype(np.float32), half_width[at].astype(np.float32))
         for at, role in enumerate(roles)

@@ -19,6 +19,7 @@ from palimpsest import blake3, errors, merkle, wire
 from palimpsest.facts import fact_of, records_of, rewrites_of
 from palimpsest.progress import Bar
 from palimpsest.roles import ROLES, role_tokens
+from palimpsest.verification import rank_correlation
 
 from .site import ROOT
 
@@ -309,6 +310,56 @@ class Data(unittest.TestCase):
         ):
             with self.assertRaisesRegex(ValueError, named):
                 of(**wrong)
+
+    def test_verified_cells_say_how_good_estimates_are(self) -> None:
+        def grid(**more: Any) -> pal.Grid:
+            readings = [
+                wire.v1.MetricReading(metric=4, corrupted=2.0, scores=[2.0, 0.5, 1.0, 3.0])
+            ]
+            cells = [(1, 0, False, [0.6, 1.5]), (0, 1, False, [0.4, 0.5]), (0, 0, True, [0.05, 2.25])]
+            message = wire.v1.Grid(
+                kind=2,
+                tokens=["t", "u"],
+                subject_end=1,
+                correct_prediction=True,
+                high=0.9,
+                low=0.1,
+                layers=2,
+                scores=[0.1, 0.5, 0.9, 0.3],
+                readings=readings,
+                engine=3,
+                verified=[
+                    wire.v1.VerifiedCell(token=t, layer=layer, random=chance, exact=exact)
+                    for t, layer, chance, exact in cells
+                ],
+                **more,
+            )
+            return pal.Grid.of(0, message)
+
+        found = grid().verification
+        assert found is not None and found.missed is not None
+        self.assertEqual((found.top, found.random, found.rank_correlation), (2, 1, 1.0))
+        self.assertEqual(found.largest_miss[:2], (1, 0))
+        self.assertAlmostEqual(found.largest_miss.exact, 0.5)
+        self.assertAlmostEqual(found.missed.effect, 0.05)
+        self.assertAlmostEqual(found.missed.part, 0.95)
+        kl = grid().in_metric("kl").verification
+        assert kl is not None and kl.missed is not None
+        self.assertEqual((kl.largest_miss.estimate, kl.largest_miss.exact), (1.0, 0.5))
+        self.assertEqual(kl.missed.effect, 0.25)
+        self.assertEqual(grid().estimate, "first-order estimate")
+        dropped = grid(attribution_steps=8, grad_drop=True)
+        self.assertEqual(
+            dropped.estimate,
+            "first-order estimate, gradients of 8 steps, magnitudes by gradient drop",
+        )
+        self.assertIn(f", {dropped.estimate}</text>", dropped.svg())
+        with self.assertRaisesRegex(ValueError, "average them apart"):
+            pal.Averages.over([grid(), dropped])
+        # statistics.correlation(.., method="ranked") of these lists.
+        ranked = rank_correlation([0.3, -0.1, 0.7, 0.2, 0.2, 1.5], [0.1, 0.1, 0.9, 0.4, -0.3, 0.8])
+        self.assertAlmostEqual(ranked or 0, 0.6764705882352942)
+        self.assertIsNone(rank_correlation([1.0, 1.0], [1.0, 2.0]))
 
     def test_averages_have_their_errors_and_leave_wrong_answers_out(self) -> None:
         def grid(clean: float, low: float, scores: list[list[float]], correct: bool = True) -> Any:

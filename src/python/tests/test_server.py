@@ -350,6 +350,60 @@ class Traces(WithServer):
         with self.assertRaisesRegex(pal.JobFailed, "the model has 3 layers"):
             self.model.trace(said["prompt"], receivers=["7.0.q"], **asked)
 
+    def test_estimates_are_said_to_be_some_and_verified_as_on_the_command_line(self) -> None:
+        import json
+
+        said = json.loads((FIXTURES / "llama/patching.json").read_text())
+        sweep = self.model.trace(
+            said["prompt"],
+            subject=said["subject"],
+            corrupted=said["corrupted"],
+            kinds=["hidden", "mlp"],
+            metrics=["logit_difference"],
+            window=1,
+            engine="attribution",
+            integrated=4,
+            verify=3,
+        )
+        grid = sweep.grid(kind="mlp", metric="logit_difference")
+        self.assertEqual(grid.estimate, "first-order estimate, gradients of 4 steps")
+        self.assertEqual([it.random for it in grid.verified], [False] * 3 + [True] * 3)
+        exact = self.model.trace(
+            said["prompt"],
+            subject=said["subject"],
+            corrupted=said["corrupted"],
+            kinds=["mlp"],
+            metrics=["logit_difference"],
+            window=1,
+        ).grid(metric="logit_difference")
+        for cell in grid.verified:
+            near = exact.scores[cell.at, cell.layer]
+            self.assertAlmostEqual(cell.exact[0], near, delta=1e-4)
+        [line] = [
+            json.loads(line)
+            for line in self.cli("job", "results", sweep.id, "--json").splitlines()
+            if json.loads(line)["kind"] == "mlp"
+        ]
+        self.assertEqual(line["estimate"], grid.estimate)
+        found, ours = line["attribution"]["verification"]["logit_difference"], grid.verification
+        assert ours is not None and ours.missed is not None
+        self.assertAlmostEqual(found["rank_correlation"], ours.rank_correlation or 0)
+        self.assertAlmostEqual(found["largest_miss"]["estimate"], ours.largest_miss.estimate)
+        self.assertAlmostEqual(found["missed"]["part"], ours.missed.part)
+        place = "estimates"
+        self.cli("job", "results", sweep.id, "--svg", place, "--npz", place)
+        folder = self.site.folder / place
+        [drawn] = [it.read_text() for it in folder.glob("*_mlp_logit_difference.svg")]
+        self.assertEqual(drawn, grid.svg())
+        with tempfile.TemporaryDirectory() as made_in:
+            for made in sweep.to_npz(made_in):
+                with np.load(made) as a, np.load(folder / made.name) as b:
+                    self.assertEqual(list(a), list(b))
+                    for name in a:
+                        np.testing.assert_array_equal(a[name], b[name], name)
+        with self.assertRaisesRegex(pal.InvalidArgument, "leave it out"):
+            self.model.trace(said["prompt"], subject=said["subject"], verify=3)
+
     def test_facts_without_a_partner_say_why_they_were_not_traced(self) -> None:
         sweep = self.model.trace(FACTS[:1], kinds=["mlp"], corrupt="counterfactual")
         [grid] = sweep.grids()

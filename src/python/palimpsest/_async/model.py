@@ -10,7 +10,7 @@ from .. import corpus, facts, wire
 from ..facts import EvalSet, FactsLike
 from ..kinds import Kind
 from ..paths import paths_to
-from ..results import Checked, Direction, Metric
+from ..results import Checked, Direction, Engine, Metric
 from ..values import Plan, Version
 from ..wire import v1
 from .asking import AsyncAsking, Dtype, edit_settings, edit_spec
@@ -23,7 +23,6 @@ from .jobs import (
     AsyncSweep,
 )
 
-Engine: TypeAlias = Literal["exact", "plain"]
 Compat: TypeAlias = Literal["none", "paper-code"]
 Corruption: TypeAlias = Literal["noise", "counterfactual", "pairs"]
 Method: TypeAlias = Literal["r-rome", "rome", "ft-l"]
@@ -55,6 +54,9 @@ class AsyncModel(AsyncAsking):
         seed: int = 1,
         window: int = 10,
         engine: Engine | None = None,
+        integrated: int | None = None,
+        grad_drop: bool = False,
+        verify: int | None = None,
         dtype: Dtype | None = None,
         compat: Compat | None = None,
         noise_corpus: Sequence[str] | None = None,
@@ -81,6 +83,12 @@ class AsyncModel(AsyncAsking):
             noise: a standard deviation, or a rule: ``s3`` (the default), ``u0.5``, ``m``, ``t5``,
                 with ``replace:`` before it.
             samples: noise samples a cell, 10 by default. Another prompt takes neither.
+            engine: ``exact``; ``plain``, one full pass a cell; ``attribution``, first-order estimates
+                of all cells by gradients, which ``grid.estimate`` says.
+            integrated: attribution: the mean of the gradients over so many inputs between the runs.
+            grad_drop: attribution: magnitudes over gradients that leave out one layer each.
+            verify: attribution: patch so many cells of each grid exactly that have the largest
+                estimates of the first metric, and as many others by chance: ``grid.verification``.
             noise_corpus: texts, which the rules ``m`` and ``t`` need.
             wait: whether to wait until it has ended.
             options: ``on`` (a version), ``display_name``, ``priority``, ``no_cache``, ``owner``.
@@ -109,6 +117,9 @@ class AsyncModel(AsyncAsking):
             seed=seed,
             window=window,
             engine=wire.number("Engine", engine),
+            attribution_steps=integrated or 0,
+            grad_drop=grad_drop,
+            verify=verify or 0,
             dtype=wire.number("Dtype", dtype),
             compat=wire.number("Compat", compat),
         )
