@@ -20,6 +20,20 @@ impl Scale {
         }
     }
 
+    /// The same to both sides of `middle`, as far as the value furthest from it, where one of
+    /// `values` lies visibly below: one end of it is as dark as the other for values as far away.
+    pub fn around(values: &[f32], middle: f32, ceiling: Option<f32>) -> Option<Self> {
+        let above = Self::new(values, middle, ceiling).ceiling - middle;
+        let finite = values.iter().copied().filter(|v| v.is_finite());
+        let below = middle - finite.fold(middle, f32::min);
+        let most = above.max(below);
+        // Less is paler than the first step of a ramp.
+        (below > most / 32.0).then_some(Scale {
+            floor: middle - most,
+            ceiling: middle + most,
+        })
+    }
+
     /// No two values can be told apart.
     pub fn is_flat(self) -> bool {
         self.ceiling <= self.floor

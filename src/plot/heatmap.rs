@@ -1,9 +1,10 @@
 //! The heat map as SVG, in the manner of the paper's figure 1.
 
-use super::axis::{layer_ticks, number, ticks};
+use super::axis::{Scale, layer_ticks, number, ticks};
+use super::palette::{self, Rgb};
 use super::svg::Svg;
 use super::text::{ems, truncate_ems, visible};
-use super::{Error, HeatMap, palette};
+use super::{Error, HeatMap};
 
 /// Font sizes in pixels.
 const BODY: f32 = 12.0;
@@ -20,7 +21,7 @@ impl HeatMap {
     /// The figure as a complete SVG document on white.
     ///
     /// Cells are whole pixels wide and high, so that no seams show between them, and carry their
-    /// values as tooltips. Values below `low` are drawn like `low`.
+    /// values as tooltips. Values below `low` are drawn like `low`, unless the map is signed.
     ///
     /// # Errors
     /// [`Error`] when the values do not fill the grid, rows are starred that are not there, or a
@@ -34,7 +35,7 @@ impl HeatMap {
     pub(super) fn draw(&self, suffix: &str, least: f32) -> Result<Svg, Error> {
         self.validate()?;
         let (hatch, gradient) = (format!("hatch{suffix}"), format!("scale{suffix}"));
-        let scale = self.scale();
+        let (scale, anchors) = (self.scale(), self.anchors());
         let rows = self.rows.len();
 
         let title = truncate_ems(&visible(&self.title), 60.0);
@@ -110,7 +111,7 @@ impl HeatMap {
                 .open();
             for (layer, &score) in scores.iter().enumerate() {
                 let fill = match scale.position(score) {
-                    Some(position) => palette::shade(self.kind, position).to_string(),
+                    Some(position) => palette::shade(&anchors, position).to_string(),
                     None => format!("url(#{hatch})"),
                 };
                 svg.element("rect")
@@ -168,7 +169,6 @@ impl HeatMap {
             .attr("y2", 0)
             .open();
         // A scale on which nothing differs has one colour, that of the cells.
-        let anchors = palette::anchors(self.kind);
         let shown = if scale.is_flat() {
             &anchors[..1]
         } else {
@@ -176,7 +176,7 @@ impl HeatMap {
         };
         for (i, colour) in shown.iter().enumerate() {
             svg.element("stop")
-                .num("offset", i as f32 / 8.0)
+                .num("offset", i as f32 / (anchors.len() - 1) as f32)
                 .attr("stop-color", colour)
                 .empty();
         }
@@ -209,6 +209,23 @@ impl HeatMap {
             .text(&value_label);
         svg.close();
         Ok(svg)
+    }
+
+    /// The scale of one ramp upwards from `low`, or of two away from it.
+    pub(super) fn scale(&self) -> Scale {
+        let one = || Scale::new(&self.scores, self.low, self.ceiling);
+        self.two_sided().unwrap_or_else(one)
+    }
+
+    /// The scale that has `low` in its middle, where values below it are to be seen.
+    pub(super) fn two_sided(&self) -> Option<Scale> {
+        let around = || Scale::around(&self.scores, self.low, self.ceiling);
+        self.signed.then(around).flatten()
+    }
+
+    /// The colours of the scale, from its floor on.
+    pub(super) fn anchors(&self) -> Vec<Rgb> {
+        palette::anchors(self.kind, self.two_sided().is_some())
     }
 
     /// The row's label cut to what fits beside a grid, its star kept.

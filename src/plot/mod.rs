@@ -79,6 +79,9 @@ pub struct HeatMap {
     /// Floor of the colour scale: what is here or below is drawn palest. For the trace of one fact
     /// it is the answer's probability in the corrupted run, for averaged effects 0.
     pub low: f32,
+    /// Whether values below `low` are drawn in a ramp of their own, and not like `low` as in the
+    /// published figures. The scale then reaches as far to one side of it as to the other.
+    pub signed: bool,
     /// The answer's probability in the clean run, told below the grid. It does not set the scale.
     pub high: Option<f32>,
     /// Top of the colour scale; the highest value of the grid if none is given, as in the published
@@ -131,6 +134,7 @@ impl HeatMap {
             scores: trace.scores.to_vec(),
             kind: trace.kind,
             low: trace.low,
+            signed: false,
             high: Some(trace.high),
             ceiling: None,
         }
@@ -154,6 +158,7 @@ impl HeatMap {
             scores: effects.to_vec(),
             kind,
             low: 0.0,
+            signed: false,
             high: None,
             ceiling: None,
         }
@@ -202,10 +207,6 @@ impl HeatMap {
             }
         }
         Ok(())
-    }
-
-    fn scale(&self) -> axis::Scale {
-        axis::Scale::new(&self.scores, self.low, self.ceiling)
     }
 
     /// A row as it is written at the axis.

@@ -55,6 +55,15 @@ const GREENS: [Rgb; 9] = ramp([
 const REDS: [Rgb; 9] = ramp([
     0xfff5f0, 0xfee0d2, 0xfcbba1, 0xfc9272, 0xfb6a4a, 0xef3b2c, 0xcb181d, 0xa50f15, 0x67000d,
 ]);
+/// Those of the same schemes that stand opposite: ColorBrewer's diverging schemes pair purple with
+/// orange, green with purple and red with blue, as pairs that common colour-vision deficiencies
+/// tell apart.
+const ORANGES: [Rgb; 9] = ramp([
+    0xfff5eb, 0xfee6ce, 0xfdd0a2, 0xfdae6b, 0xfd8d3c, 0xf16913, 0xd94801, 0xa63603, 0x7f2704,
+]);
+const BLUES: [Rgb; 9] = ramp([
+    0xf7fbff, 0xdeebf7, 0xc6dbef, 0x9ecae1, 0x6baed6, 0x4292c6, 0x2171b5, 0x08519c, 0x08306b,
+]);
 
 const fn ramp(hex: [u32; 9]) -> [Rgb; 9] {
     let mut out = [Rgb(0, 0, 0); 9];
@@ -66,20 +75,23 @@ const fn ramp(hex: [u32; 9]) -> [Rgb; 9] {
     out
 }
 
-/// The nine anchors of a kind's ramp, palest first.
-pub fn anchors(kind: Kind) -> &'static [Rgb; 9] {
-    match kind {
-        Kind::Hidden => &PURPLES,
-        Kind::Mlp => &GREENS,
-        Kind::Attn => &REDS,
-    }
+/// The nine anchors of a kind's ramp, palest first; before them, where it has two sides, those of
+/// the opposite one, darkest first, without its palest.
+pub fn anchors(kind: Kind, two_sided: bool) -> Vec<Rgb> {
+    let (ramp, opposite) = match kind {
+        Kind::Hidden => (PURPLES, ORANGES),
+        Kind::Mlp => (GREENS, PURPLES),
+        Kind::Attn => (REDS, BLUES),
+    };
+    let below = opposite[1..].iter().rev().filter(|_| two_sided);
+    below.chain(&ramp).copied().collect()
 }
 
-/// The colour at `position` in 0..=1 of a kind's ramp, linear between the anchors.
-pub fn shade(kind: Kind, position: f32) -> Rgb {
-    let anchors = anchors(kind);
-    let at = position.clamp(0.0, 1.0) * 8.0;
-    let low = (at as usize).min(7);
+/// The colour at `position` in 0..=1 of a scale, linear between its anchors.
+pub fn shade(anchors: &[Rgb], position: f32) -> Rgb {
+    let steps = anchors.len() - 1;
+    let at = position.clamp(0.0, 1.0) * steps as f32;
+    let low = (at as usize).min(steps - 1);
     let part = at - low as f32;
     let mix = |a: u8, b: u8| (f32::from(a) + (f32::from(b) - f32::from(a)) * part).round() as u8;
     let (a, b) = (anchors[low], anchors[low + 1]);
@@ -88,7 +100,7 @@ pub fn shade(kind: Kind, position: f32) -> Rgb {
 
 /// The line colour that stands for a kind.
 pub fn line(kind: Kind) -> Rgb {
-    anchors(kind)[6]
+    anchors(kind, false)[6]
 }
 
 /// Line colours that stay apart under the common colour-vision deficiencies (Okabe and Ito, 2008),
@@ -110,15 +122,27 @@ mod tests {
     #[test]
     fn a_ramp_meets_its_anchors_and_never_turns_back() {
         for kind in [Kind::Hidden, Kind::Mlp, Kind::Attn] {
-            assert_eq!(shade(kind, 0.0), anchors(kind)[0]);
-            assert_eq!(shade(kind, 0.5), anchors(kind)[4]);
-            assert_eq!(shade(kind, 1.0), anchors(kind)[8]);
-            assert_eq!(shade(kind, 7.0), anchors(kind)[8]);
+            let anchors = anchors(kind, false);
+            assert_eq!(shade(&anchors, 0.0), anchors[0]);
+            assert_eq!(shade(&anchors, 0.5), anchors[4]);
+            assert_eq!(shade(&anchors, 1.0), anchors[8]);
+            assert_eq!(shade(&anchors, 7.0), anchors[8]);
             let luma =
                 |c: Rgb| 0.299 * f32::from(c.0) + 0.587 * f32::from(c.1) + 0.114 * f32::from(c.2);
             for i in 0..100 {
                 let (a, b) = (i as f32 / 100.0, (i + 1) as f32 / 100.0);
-                assert!(luma(shade(kind, a)) + 1.0 > luma(shade(kind, b)));
+                assert!(luma(shade(&anchors, a)) + 1.0 > luma(shade(&anchors, b)));
+            }
+            // Two sides are as dark as each other at their ends, and meet at the palest.
+            let both = super::anchors(kind, true);
+            assert_eq!(
+                (both.len(), both[8], both[16]),
+                (17, anchors[0], anchors[8])
+            );
+            assert!((luma(both[0]) - luma(both[16])).abs() < 40.0, "{both:?}");
+            for i in 0..50 {
+                let (a, b) = (i as f32 / 100.0, (i + 1) as f32 / 100.0);
+                assert!(luma(shade(&both, a)) < luma(shade(&both, b)) + 1.0);
             }
         }
     }

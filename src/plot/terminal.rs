@@ -99,6 +99,8 @@ pub fn terminal_width() -> Option<usize> {
 
 /// Shading without colour, palest first.
 const SHADES: [char; 10] = [' ', '.', ':', '-', '=', '+', '*', '#', '%', '@'];
+/// The same of a scale with two sides, whose middle is blank.
+const SIGNED: [char; 9] = ['W', 'w', 'v', '-', ' ', '.', '+', '#', '@'];
 /// Heights of a spark line.
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Narrower than this, figures run over the edge: a colour scale with its numbers takes as much.
@@ -127,12 +129,13 @@ impl Fold {
         }
     }
 
-    /// The highest value of every cell, so that folding hides no peak; not a number where any of
-    /// the cell's values is none.
-    fn values(self, values: &[f32]) -> impl Iterator<Item = f32> + '_ {
-        values.chunks(self.layers).map(|cell| {
+    /// The value of every cell that is highest by `size`, so that folding hides no peak; not a
+    /// number where any of the cell's values is none.
+    fn values(self, values: &[f32], size: impl Fn(f32) -> f32) -> impl Iterator<Item = f32> {
+        values.chunks(self.layers).map(move |cell| {
+            let most = |a: f32, b: f32| if size(b) > size(a) { b } else { a };
             if cell.iter().all(|v| v.is_finite()) {
-                cell.iter().copied().fold(f32::MIN, f32::max)
+                cell.iter().copied().reduce(most).unwrap_or(f32::NAN)
             } else {
                 f32::NAN
             }
@@ -153,17 +156,18 @@ impl Fold {
         line
     }
 
-    fn note(self) -> Option<String> {
-        (self.layers > 1).then(|| format!("each column is the highest of {} layers", self.layers))
+    fn note(self, which: &str) -> Option<String> {
+        (self.layers > 1).then(|| format!("each column is the {which} of {} layers", self.layers))
     }
 }
 
 impl HeatMap {
     /// The figure in at most `width` columns, ending in a newline.
     ///
-    /// With colour, cells are coloured spaces; without, they are shaded by ` .:-=+*#%@`. Where the
-    /// layers do not fit, several share a column, which shows the highest of them and says so. A
-    /// value that is not a number is a `?`.
+    /// With colour, cells are coloured spaces; without, they are shaded by ` .:-=+*#%@`, on a scale
+    /// with two sides by `Wwv- .+#@`. Where the layers do not fit, several share a column, which
+    /// shows the highest of them, or the furthest from the middle, and says so. A value that is not
+    /// a number is a `?`.
     ///
     /// # Errors
     /// As [`HeatMap::to_svg`].
@@ -176,6 +180,11 @@ impl HeatMap {
             .collect();
         let gutter = labels.iter().map(|l| columns(l)).max().unwrap_or(0);
         let fold = Fold::new(self.layers, width - gutter - 3, 2);
+        let two_sided = self.two_sided().is_some();
+        let size = |value: f32| match two_sided {
+            true => (value - self.low).abs(),
+            false => value,
+        };
         let indent = " ".repeat(gutter + 2);
 
         let mut out = String::new();
@@ -185,7 +194,7 @@ impl HeatMap {
         };
         line(&colour.paint("1", &truncate(&visible(&self.title), width)));
         for (label, scores) in labels.iter().zip(self.scores.chunks(self.layers)) {
-            let cells = self.cells(fold.values(scores), fold.cell, scale, colour);
+            let cells = self.cells(fold.values(scores, size), fold.cell, scale, colour);
             line(&format!("{} │{cells}│", pad_left(label, gutter)));
         }
         line(&format!(
@@ -198,7 +207,9 @@ impl HeatMap {
             truncate(&visible(&self.x_label), room)
         ));
 
-        let steps = (0..10).map(|i| scale.floor + (scale.ceiling - scale.floor) * i as f32 / 9.0);
+        let count = self.shades().len();
+        let span = scale.ceiling - scale.floor;
+        let steps = (0..count).map(|i| scale.floor + span * i as f32 / (count - 1) as f32);
         let value_label = truncate(&visible(&self.value_label), room);
         let floor = number(f64::from(scale.floor));
         if scale.is_flat() {
@@ -206,7 +217,7 @@ impl HeatMap {
         } else {
             let ceiling = number(f64::from(scale.ceiling));
             let bar = self.cells(steps, 1, scale, colour);
-            let bar_width = columns(&floor) + 14 + columns(&ceiling);
+            let bar_width = columns(&floor) + count + 4 + columns(&ceiling);
             let bar = format!("{floor} │{bar}│ {ceiling}");
             if columns(&value_label) + 1 + bar_width <= room {
                 line(&format!("{indent}{value_label} {bar}"));
@@ -220,7 +231,7 @@ impl HeatMap {
             self.peak(),
             self.baselines(),
             self.gaps().map(|g| format!("{g} (?)")),
-            fold.note(),
+            fold.note(if two_sided { "largest" } else { "highest" }),
         ];
         for note in notes.into_iter().flatten() {
             for part in wrap(&note, room) {
@@ -228,6 +239,14 @@ impl HeatMap {
             }
         }
         Ok(out)
+    }
+
+    /// What cells are shaded by without colour, from the scale's floor on.
+    fn shades(&self) -> &'static [char] {
+        match self.two_sided() {
+            Some(_) => &SIGNED,
+            None => &SHADES,
+        }
     }
 
     /// A run of cells, each `width` columns wide.
@@ -240,14 +259,17 @@ impl HeatMap {
     ) -> String {
         let mut out = String::new();
         let mut current = None;
+        let anchors = self.anchors();
+        let shades = self.shades();
+        let shaded = |p: f32| shades[((p * shades.len() as f32) as usize).min(shades.len() - 1)];
         for value in values {
             let position = scale.position(value);
             if colour == Colour::Never {
-                let shade = position.map_or('?', |p| SHADES[((p * 10.0) as usize).min(9)]);
+                let shade = position.map_or('?', shaded);
                 out.extend(std::iter::repeat_n(shade, width));
                 continue;
             }
-            let style = position.map(|p| colour.background(palette::shade(self.kind, p)));
+            let style = position.map(|p| colour.background(palette::shade(&anchors, p)));
             if current.as_ref() != Some(&style) {
                 out.push_str(style.as_deref().unwrap_or(colour.reset()));
             }
@@ -357,7 +379,7 @@ impl Curves {
             self.series.iter().zip(&names).zip(peaks.iter().enumerate())
         {
             let bars: String = fold
-                .values(&series.mean)
+                .values(&series.mean, |value| value)
                 .map(|v| match scale.position(v) {
                     Some(at) => BLOCKS[((at * 8.0) as usize).min(7)],
                     None => '?',
@@ -390,7 +412,7 @@ impl Curves {
         for note in [
             Some(range),
             self.gaps().map(|g| format!("{g} (?)")),
-            fold.note(),
+            fold.note("highest"),
         ]
         .into_iter()
         .flatten()
@@ -489,7 +511,9 @@ mod tests {
     #[test]
     fn folding_keeps_the_peak_and_hides_no_gap() {
         let fold = Fold { cell: 1, layers: 2 };
-        let folded: Vec<f32> = fold.values(&[0.1, 0.9, f32::NAN, 0.5, 0.3]).collect();
+        let folded: Vec<f32> = fold
+            .values(&[0.1, 0.9, f32::NAN, 0.5, 0.3], |value| value)
+            .collect();
         assert_eq!((folded[0], folded[2]), (0.9, 0.3));
         assert!(folded[1].is_nan());
     }

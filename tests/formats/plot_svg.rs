@@ -134,6 +134,37 @@ fn the_floor_of_the_colours_is_the_corrupted_probability() {
 }
 
 #[test]
+fn a_signed_map_shows_what_lies_below_as_dark_as_what_lies_as_far_above() {
+    let mut map = space_needle(Kind::Attn);
+    map.scores.fill(0.0);
+    (map.low, map.high, map.signed) = (0.0, None, true);
+    map.scores[..4].copy_from_slice(&[-0.5, 0.25, -0.25, 0.5]);
+    let svg = map.to_svg().unwrap();
+    keep("heatmap_signed", &svg);
+    let fills: Vec<String> = cells(&svg).into_iter().take(5).map(|it| it.0).collect();
+    assert_eq!(
+        fills,
+        ["#08306b", "#fb6a4a", "#6baed6", "#67000d", "#fff5f0"]
+    );
+    assert!(
+        texts(&svg).contains(&"-0.4".to_owned()),
+        "{:?}",
+        texts(&svg)
+    );
+    // What is not signed, or nowhere visibly below, has one ramp from `low` on.
+    for (lowest, signed) in [(-0.5, false), (-0.01, true)] {
+        map.signed = signed;
+        map.scores[0] = lowest;
+        map.scores[2] = lowest;
+        let cells = cells(&map.to_svg().unwrap());
+        assert_eq!(
+            (cells[0].0.as_str(), cells[1].0.as_str()),
+            ("#fff5f0", "#fb6a4a")
+        );
+    }
+}
+
+#[test]
 fn a_value_that_is_not_a_number_is_hatched_and_counted() {
     let mut map = space_needle(Kind::Attn);
     map.scores[31] = f32::NAN;

@@ -33,6 +33,7 @@ fn map(layers: usize) -> HeatMap {
             .collect(),
         kind: Kind::Hidden,
         low: 0.02,
+        signed: false,
         high: Some(1.0),
         ceiling: None,
     }
@@ -130,6 +131,26 @@ fn a_flat_map_is_told_to_be_flat() {
     map.low = 0.25;
     let text = map.to_terminal(80, Colour::Never).unwrap();
     assert!(text.contains("p(Seattle): 0.250 everywhere"), "{text}");
+}
+
+#[test]
+fn a_signed_map_shades_what_lies_below_otherwise_and_folds_to_the_largest() {
+    let mut map = map(12);
+    map.scores.fill(0.0);
+    (map.low, map.high, map.signed) = (0.0, None, true);
+    map.scores[..5].copy_from_slice(&[-1.0, 1.0, -0.6, 0.6, 0.0]);
+    let text = map.to_terminal(80, Colour::Never).unwrap();
+    assert!(text.contains("│WW@@ww##  "), "{text}");
+    assert!(text.contains("-1.000 │Wwv- .+#@│ 1.000"), "{text}");
+    let coloured = map.to_terminal(80, Colour::TrueColor).unwrap();
+    assert!(coloured.contains("\x1b[48;2;127;39;4m"), "{coloured}");
+    map.scores[1] = 0.9;
+    map.layers = 84;
+    map.rows.truncate(1);
+    map.starred = 0..0;
+    let text = map.to_terminal(46, Colour::Never).unwrap();
+    assert!(text.contains("│W"), "{text}");
+    assert!(text.contains("largest of"), "{text}");
 }
 
 fn curves() -> Curves {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,12 @@ RAMPS = {
     "hidden": "fcfbfd efedf5 dadaeb bcbddc 9e9ac8 807dba 6a51a3 54278f 3f007d",
     "mlp": "f7fcf5 e5f5e0 c7e9c0 a1d99b 74c476 41ab5d 238b45 006d2c 00441b",
     "attn": "fff5f0 fee0d2 fcbba1 fc9272 fb6a4a ef3b2c cb181d a50f15 67000d",
+}
+#: Those that stand opposite, for effects that point the other way.
+OPPOSITE = {
+    "hidden": "fff5eb fee6ce fdd0a2 fdae6b fd8d3c f16913 d94801 a63603 7f2704",
+    "mlp": RAMPS["hidden"],
+    "attn": "f7fbff deebf7 c6dbef 9ecae1 6baed6 4292c6 2171b5 08519c 08306b",
 }
 #: Okabe and Ito (2008), without yellow.
 LINES = "0072b2 d55e00 009e73 cc79a7 e69f00 56b4e9 000000".split()
@@ -206,10 +212,16 @@ def layer_ticks(layers: int, spacing: int) -> range:
     return range(0, layers, step)
 
 
-def shade(kind: str, position: Any) -> str:
-    ramp = RAMPS[kind].split()
-    at = min(max(f32(position), f32(0)), f32(1)) * f32(8)
-    low = min(int(at), 7)
+def anchors(kind: str, two_sided: bool) -> list[str]:
+    """The colours of a kind's scale from its floor on; on two sides the opposite ones first."""
+    below = OPPOSITE[kind].split()[:0:-1] if two_sided else []
+    return below + RAMPS[kind].split()
+
+
+def shade(ramp: Sequence[str], position: Any) -> str:
+    steps = len(ramp) - 1
+    at = min(max(f32(position), f32(0)), f32(1)) * f32(steps)
+    low = min(int(at), steps - 1)
     part = at - f32(low)
     out = "#"
     for i in (0, 2, 4):

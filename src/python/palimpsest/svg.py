@@ -28,6 +28,7 @@ from .drawing import (
     TITLE,
     Svg,
     Writer,
+    anchors,
     columns,
     cut,
     cut_ems,
@@ -63,6 +64,7 @@ def _heat_map(
     low: float,
     high: float | None,
     ceiling: float | None = None,
+    signed: bool = False,
 ) -> Svg:
     values = np.asarray(scores, dtype=np.float32)
     count, layers = values.shape
@@ -70,6 +72,14 @@ def _heat_map(
     finite = values[np.isfinite(values)]
     top_of_scale = f32(ceiling) if ceiling is not None else max([floor, *finite.flat])
     top_of_scale = max(top_of_scale, floor)
+    baseline = floor
+    # Of effects that point the other way as far as of others, where some visibly do.
+    above, below = top_of_scale - floor, floor - min([floor, *finite.flat])
+    most = max(above, below)
+    two_sided = signed and bool(below > most / f32(32))
+    if two_sided:
+        floor, top_of_scale = floor - most, floor + most
+    colour = anchors(colours, two_sided)
     flat = bool(top_of_scale <= floor)
 
     def position(score: np.float32) -> np.float32 | None:
@@ -92,7 +102,7 @@ def _heat_map(
     notes = []
     if high is not None:
         name = cut(visible(value_label), 32, lambda s: sum(columns(c) for c in s))
-        clean, corrupted = number(float(f32(high))), number(float(floor))
+        clean, corrupted = number(float(f32(high))), number(float(baseline))
         notes.append(f"{name}: clean {clean}, corrupted {corrupted}")
     gaps = gap_note(values.flat)
     if gaps:
@@ -151,7 +161,7 @@ def _heat_map(
                 x=num(f32(layer) * cell_width),
                 width=num(cell_width),
                 height=num(cell_height),
-                fill="url(#hatch)" if at is None else shade(colours, at),
+                fill="url(#hatch)" if at is None else shade(colour, at),
             )
         svg.close()
     svg.close()
@@ -172,9 +182,8 @@ def _heat_map(
 
     svg.open("defs")
     svg.open("linearGradient", id="scale", x1="0", y1="1", x2="0", y2="0")
-    anchors = RAMPS[colours].split()
-    for i, colour in enumerate(anchors[:1] if flat else anchors):
-        svg.empty("stop", offset=num(f32(i) / f32(8)), stop_color=f"#{colour}")
+    for i, stop in enumerate(colour[:1] if flat else colour):
+        svg.empty("stop", offset=num(f32(i) / f32(len(colour) - 1)), stop_color=f"#{stop}")
     svg.close()
     svg.close()
     svg.open("g", **{"class": "scale", "fill": INK})
@@ -268,7 +277,14 @@ def map_of_grid(
         low=corrupted,
         high=top,
         ceiling=ceiling,
+        signed=_is_signed(metric, direction, estimate),
     )
+
+
+def _is_signed(metric: str, direction: str, estimate: str | None) -> bool:
+    """Whether effects that point the other way have colours of their own. In the published figures,
+    of the probability that restoring brings back, they are drawn as none."""
+    return (metric, direction) != ("probability", "denoising") or estimate is not None
 
 
 def _heads(count: int) -> list[str]:
@@ -351,6 +367,7 @@ def map_of_averages(
         colours=_colours(kind),
         low=0.0,
         high=None,
+        signed=_is_signed(metric, direction, estimate),
     )
 
 

@@ -143,8 +143,16 @@ impl Results<'_> {
             map.title += &format!(", {}: total effect {total}", grid.metric.words());
         }
         map.title += &title(grid.engine);
+        map.signed = is_signed(grid.metric, grid.direction, grid.engine);
         map
     }
+}
+
+/// Whether effects that point the other way have colours of their own. In the published figures, of
+/// the probability that restoring brings back, they are drawn as none.
+pub(super) fn is_signed(metric: Metric, direction: Direction, engine: Engine) -> bool {
+    let published = (Metric::Probability, Direction::Denoising);
+    (metric, direction) != published || engine.estimate().is_some()
 }
 
 /// What an effect is in.
@@ -272,6 +280,7 @@ fn average_map(kind: v1::Kind, averages: &Averages, roles: &[Role], rows: &[Stri
         map.title += ", noising";
     }
     map.title += &title(averages.engine);
+    map.signed = is_signed(averages.metric, averages.direction, averages.engine);
     map
 }
 

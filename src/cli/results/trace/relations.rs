@@ -183,19 +183,20 @@ fn relation_maps(relations: &[Relation], kinds: &[v1::Kind]) -> Vec<HeatMap> {
                 Some((format!("{} ({facts})", relation.label()), averages))
             })
             .collect();
-        let layers = found.first()?.1.layers;
+        let averages = found.first()?.1;
         let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
         let effects: Vec<f32> = found
             .iter()
             .flat_map(|(_, averages)| averages.role(role))
             .map(|effect| effect.mean as f32)
             .collect();
-        let mut map = HeatMap::average(figures::drawn_as(kind), &names, layers, &effects);
+        let mut map = HeatMap::average(figures::drawn_as(kind), &names, averages.layers, &effects);
         map.title = format!(
             "{} by relation, {role}{}",
             figures::average_title(kind, &map),
-            estimates::title(found.first()?.1.engine)
+            estimates::title(averages.engine)
         );
+        map.signed = figures::is_signed(averages.metric, averages.direction, averages.engine);
         Some(map)
     };
     let kinds = kinds.iter().filter(|kind| is_of_layers(kind));
