@@ -98,6 +98,8 @@ def result(unit, fact, kind):
         "compat": name_of(grid, "compat", "COMPAT_").replace("_", "-"),
         # What is not said is denoising.
         "direction": name_of(grid, "direction", "DIRECTION_").replace("unspecified", "denoising"),
+        "receivers": receivers(grid),
+        "frozen_mlps": grid.paths.frozen_mlps if grid.HasField("paths") else None,
         "corrupted": corrupted(grid),
         "foil_id": grid.foil.id if grid.HasField("foil") else None,
         "foil": grid.foil.text if grid.HasField("foil") else None,
@@ -110,12 +112,27 @@ def result(unit, fact, kind):
             }
             for reading in grid.readings
         },
+        # What is not said is exact; no estimates are read here.
+        "engine": name_of(grid, "engine", "ENGINE_").replace("unspecified", "exact"),
+        "estimate": None,
+        "attribution": None,
     }
 
 
 def rows_of(scores, layers):
     """A list a token."""
     return [list(scores[at : at + layers]) for at in range(0, len(scores), layers or 1)]
+
+
+def receivers(grid):
+    """Where paths end, in grids of heads that are patched along paths."""
+    if not grid.HasField("paths"):
+        return None
+    letters = {"query": "q", "key": "k", "value": "v"}
+    return [
+        f"{it.layer}.{it.head}.{letters[name_of(it, 'input', 'HEAD_INPUT_')]}"
+        for it in grid.paths.receivers
+    ]
 
 
 def corrupted(grid):
