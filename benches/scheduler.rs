@@ -243,8 +243,8 @@ async fn measure(coordinator: &Coordinator, what: &str) -> Result<()> {
             let start = Instant::now();
             let (found, all) = coordinator
                 .inspect(move |core| {
-                    let found = core.jobs_before(None, 101, 1 << 20, &filter);
-                    (found.len(), core.count_jobs(&filter))
+                    let (found, all) = core.page_of_jobs(None, 101, 1 << 20, &filter);
+                    (found.len(), all)
                 })
                 .await?;
             times.push(start.elapsed());
@@ -366,7 +366,7 @@ async fn restart(folder: &Path) -> Result<()> {
     let opened = start.elapsed().as_secs_f64();
     let (coordinator, _actor) = Coordinator::start(store, Limits::default())?;
     let newest = coordinator
-        .inspect(|core| core.jobs_before(None, 1, 0, &JobFilter::default()))
+        .inspect(|core| core.jobs_before(None, 1, 0))
         .await?;
     let seconds = start.elapsed().as_secs_f64();
     let counts = newest.first().and_then(|(_, job)| job.counts);

@@ -252,10 +252,7 @@ impl JobService for Jobs {
         let filter = filter(request)?;
         let (mut jobs, total) = self
             .coordinator
-            .inspect(move |core| {
-                let jobs = core.jobs_before(before, size + 1, pages::BYTES, &filter);
-                (jobs, core.count_jobs(&filter))
-            })
+            .inspect(move |core| core.page_of_jobs(before, size + 1, pages::BYTES, &filter))
             .await?;
         let bytes = |(_, job): &(Uuid, Job)| job.encoded_len();
         let key = |(id, _): &(Uuid, Job)| id.to_string();

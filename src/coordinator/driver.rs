@@ -20,7 +20,6 @@ use super::event::{Closing, Effect, Event, Millis, Session, Time};
 use super::limits::Limits;
 use super::load;
 use super::transaction::Transaction;
-use super::views::JobFilter;
 use crate::audit;
 use crate::proto::v1::{self, connect_response::Message};
 use crate::store::{self, Change, Store};
@@ -191,10 +190,7 @@ pub(super) fn start(
 ) -> Result<Started, store::Error> {
     let tick = Duration::from_millis((limits.heartbeat / 4).clamp(10, 1000));
     let core = load::all(store, limits, (surroundings.clock)())?;
-    let newest = core
-        .jobs_before(None, 1, 0, &JobFilter::default())
-        .first()
-        .map(|(id, _)| *id);
+    let newest = core.jobs_before(None, 1, 0).first().map(|(id, _)| *id);
     let (commands, inbox) = mpsc::channel(QUEUE);
     let (audit_end, audited) = watch::channel(log.size());
     let actor = Actor {

@@ -1,7 +1,7 @@
 //! The core's state as others see it: jobs, tasks and workers.
 
 use std::collections::BTreeSet;
-use std::ops::Bound::{Excluded, Unbounded};
+use std::ops::Bound::{self, Excluded, Unbounded};
 
 use prost::Message as _;
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::core::Core;
 use super::ended::Ended;
 use super::event::LeaseKey;
-use super::job::timestamp;
+use super::job::{Job, timestamp};
 use crate::proto::v1;
 use crate::work;
 
@@ -76,9 +76,25 @@ fn ends_name(id: Uuid, text: &str) -> bool {
     }
 }
 
-impl Ended {
+/// A job as lists have it.
+enum Listed<'a> {
+    Open(&'a Job),
+    Ended(&'a Ended),
+}
+
+impl Listed<'_> {
     fn passes(&self, id: Uuid, filter: &JobFilter) -> bool {
-        filter.passes(id, self.summary.state(), &self.summary)
+        match self {
+            Listed::Open(job) => filter.passes(id, job.state, &job.shown),
+            Listed::Ended(job) => filter.passes(id, job.summary.state(), &job.summary),
+        }
+    }
+
+    fn summary(&self) -> v1::Job {
+        match self {
+            Listed::Open(job) => job.summary(),
+            Listed::Ended(job) => job.summary.clone(),
+        }
     }
 }
 
@@ -110,53 +126,70 @@ impl Core {
         Some(full)
     }
 
-    /// How many jobs pass a filter.
-    pub fn count_jobs(&self, filter: &JobFilter) -> u64 {
-        let all = self.jobs.len() + self.ended.len();
-        if filter.is_empty() {
-            return all as u64;
-        }
-        let open = self.jobs.values();
-        let open = open.filter(|job| filter.passes(job.id, job.state, &job.shown));
-        let ended = self.ended.range(..);
-        let ended = ended.filter(|&(&id, job)| job.passes(id, filter));
-        (open.count() + ended.count()) as u64
+    /// The jobs of a range, the newest first.
+    fn newest(
+        &self,
+        range: (Bound<Uuid>, Bound<Uuid>),
+    ) -> impl Iterator<Item = (Uuid, Listed<'_>)> {
+        let mut open = self.jobs.range(range).rev().peekable();
+        let mut ended = self.ended.range(range).rev().peekable();
+        std::iter::from_fn(move || {
+            let of_ended = match (open.peek(), ended.peek()) {
+                (Some((open, _)), Some((ended, _))) => ended > open,
+                (open, _) => open.is_none(),
+            };
+            match of_ended {
+                true => ended.next().map(|(&id, job)| (id, Listed::Ended(job))),
+                false => open.next().map(|(&id, job)| (id, Listed::Open(job))),
+            }
+        })
     }
 
     /// Jobs before one that pass a filter, the newest first: at most `limit`, and none behind the
-    /// first that exceeds `bytes` bytes of them together.
-    pub fn jobs_before(
+    /// first that exceeds `bytes` bytes of them together. And how many pass it in all.
+    pub fn page_of_jobs(
         &self,
         before: Option<Uuid>,
         limit: usize,
         bytes: usize,
         filter: &JobFilter,
+    ) -> (Vec<(Uuid, v1::Job)>, u64) {
+        if filter.is_empty() {
+            let all = self.jobs.len() + self.ended.len();
+            return (self.jobs_before(before, limit, bytes), all as u64);
+        }
+        // In one walk: what costs is to look at every job.
+        let (mut found, mut size, mut all) = (Vec::new(), 0, 0);
+        for (id, job) in self.newest((Unbounded, Unbounded)) {
+            if !job.passes(id, filter) {
+                continue;
+            }
+            all += 1;
+            if before.is_none_or(|before| id < before) && found.len() < limit && size <= bytes {
+                let shown = job.summary();
+                size += shown.encoded_len();
+                found.push((id, shown));
+            }
+        }
+        (found, all)
+    }
+
+    /// All jobs before one, the newest first, within the same bounds.
+    pub fn jobs_before(
+        &self,
+        before: Option<Uuid>,
+        limit: usize,
+        bytes: usize,
     ) -> Vec<(Uuid, v1::Job)> {
         let range = (Unbounded, before.map_or(Unbounded, Excluded));
-        let mut open = self.jobs.range(range).rev().peekable();
-        let mut ended = self.ended.range(range).rev().peekable();
-        let (mut found, mut total) = (Vec::new(), 0);
-        while found.len() < limit && total <= bytes {
-            let newest = (open.peek().map(|it| it.0), ended.peek().map(|it| it.0));
-            let next = match newest {
-                (Some(one), Some(other)) if one < other => None,
-                (Some(_), _) => open.next(),
-                (None, _) => None,
-            };
-            let next = match next {
-                Some((&id, job)) => filter
-                    .passes(id, job.state, &job.shown)
-                    .then(|| (id, job.summary())),
-                None => match ended.next() {
-                    Some((&id, job)) => job.passes(id, filter).then(|| (id, job.summary.clone())),
-                    None => break,
-                },
-            };
-            let Some(next) = next else {
-                continue;
-            };
-            total += next.1.encoded_len();
-            found.push(next);
+        let (mut found, mut size) = (Vec::new(), 0);
+        for (id, job) in self.newest(range).take(limit) {
+            if size > bytes {
+                break;
+            }
+            let shown = job.summary();
+            size += shown.encoded_len();
+            found.push((id, shown));
         }
         found
     }

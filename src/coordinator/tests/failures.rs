@@ -200,11 +200,7 @@ fn a_request_repeated_with_its_id_makes_one_job() {
         submit(&mut core, 3, "b"),
         Err(Refusal::RequestIdReused { .. })
     ));
-    assert_eq!(
-        core.jobs_before(None, 10, 1 << 20, &JobFilter::default())
-            .len(),
-        1
-    );
+    assert_eq!(core.jobs_before(None, 10, 1 << 20).len(), 1);
 }
 
 #[test]
@@ -275,33 +271,17 @@ fn of_an_ended_job_what_lists_show_is_remembered_and_the_rest_is_in_the_store() 
     assert_eq!(world.task(ids[1], 0).state(), v1::TaskState::Cancelled);
     for _ in 0..2 {
         // Beside those that are open, and in their order.
-        let listed = world
-            .core
-            .jobs_before(None, 2, 1 << 20, &JobFilter::default());
+        let listed = world.core.jobs_before(None, 2, 1 << 20);
         assert_eq!(
             listed.iter().map(|it| it.0).collect::<Vec<_>>(),
             [ids[2], ids[1]]
         );
         assert_eq!(listed[1].1.state(), JobState::Cancelled);
-        let listed = world
-            .core
-            .jobs_before(Some(ids[1]), 2, 1 << 20, &JobFilter::default());
+        let listed = world.core.jobs_before(Some(ids[1]), 2, 1 << 20);
         assert_eq!(listed.len(), 1);
         // Nothing is looked at that no page has room for.
-        assert_eq!(
-            world
-                .core
-                .jobs_before(None, 3, 1 << 20, &JobFilter::default())
-                .len(),
-            3
-        );
-        assert_eq!(
-            world
-                .core
-                .jobs_before(None, 3, 1, &JobFilter::default())
-                .len(),
-            1
-        );
+        assert_eq!(world.core.jobs_before(None, 3, 1 << 20).len(), 3);
+        assert_eq!(world.core.jobs_before(None, 3, 1).len(), 1);
         assert_eq!(world.core.census().counts.unwrap(), counts);
         // What is asked of it changes nothing.
         assert_eq!(world.apply(Event::Cancel(ids[1])), Ok(Done::Asked));
