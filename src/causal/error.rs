@@ -65,7 +65,7 @@ pub enum Error {
     },
     /// An input of a head that the model does not have.
     #[error(
-        "receivers = {receiver}: the model has {layers} layers, and {heads} of such heads in each, counted from 0"
+        "receivers = {receiver}: the model has {layers} layers, and {heads} of such heads in each: name one of these, counted from 0"
     )]
     NoReceiver {
         /// The receiver.

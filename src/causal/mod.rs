@@ -11,9 +11,9 @@
 //!
 //! To read in this order: what is asked ([`Fact`], [`Settings`]) and answered ([`Grid`],
 //! [`Averages`], [`Verification`]); the parts that decide the numbers ([`corruption`], [`noise`],
-//! [`rng`], [`span`], [`kind`], [`metric`]); and, with libtorch, the way in (`trace`), the oracle
-//! (`plain.rs`), the engine that is used (`exact.rs`) and the estimates (`attribution.rs`). All but
-//! the last is plain data, also without libtorch.
+//! [`rng`], [`span`], [`kind`], [`metric`], [`paths`]). So far all is plain data, also without
+//! libtorch. With it: the way in (`trace`), the oracle (`plain.rs`), the engine that is used
+//! (`exact.rs`, along paths `path_runs.rs`) and the estimates (`attribution.rs`).
 
 pub mod averages;
 pub mod corruption;
@@ -59,7 +59,7 @@ mod trace;
 
 /// Raised whenever a change may move the last bit of a result: what was computed under another
 /// revision does not answer for a unit that is asked again.
-pub const ENGINE_REVISION: u32 = 5;
+pub const ENGINE_REVISION: u32 = 6;
 
 pub use crate::datasets::facts::Fact;
 pub use averages::{Averages, Mean, Role, Site};

@@ -37,14 +37,13 @@ pub(super) fn scores(
         true => std::iter::once(task.first..tokens).collect(),
         false => (task.first..tokens).map(|token| token..token + 1).collect(),
     };
-    let (_, highest) = paths.layers();
     let heads: Vec<usize> = (0..measure.heads).collect();
     let mut done = 0;
     for span in spans {
         let row = if over_tokens { 0 } else { span.start };
         let computed = tokens - span.start;
         let at_once = cells_at_once(task.model, samples, computed).min(heads.len());
-        for layer in 0..highest.min(layers) {
+        for layer in 0..paths.highest().min(layers) {
             for heads in heads.chunks(at_once) {
                 let from = Senders {
                     layer,
@@ -112,15 +111,12 @@ fn along(
         let mut own = of_head(&z.narrow(0, cell as i64 * rows, rows));
         own.copy_(&of_head(&theirs));
     }
-    let (lowest, highest) = {
-        let above = paths.receivers.iter().map(|receiver| receiver.layer);
-        let above = above.filter(|&layer| layer > from.layer);
-        let lowest = above.clone().min().unwrap_or(from.layer);
-        (lowest, above.max().unwrap_or(from.layer))
-    };
+    let reached = paths.receivers.iter().map(|receiver| receiver.layer);
+    let reached = reached.filter(|&layer| layer > from.layer);
+    let lowest = reached.min().unwrap_or(from.layer);
     let mut x = of_rows(input(&run.input[0], &run.hidden, from.layer), span);
     let mut got: Vec<(Receiver, Tensor)> = Vec::new();
-    for layer in from.layer..=highest {
+    for layer in from.layer..=paths.highest() {
         task.progress.go_on()?;
         let mut held = Held {
             heads: None,

@@ -85,10 +85,10 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// The layer of the lowest receiver, and of the highest.
-    pub fn layers(&self) -> (usize, usize) {
-        let layers = || self.receivers.iter().map(|receiver| receiver.layer);
-        (layers().min().unwrap_or(0), layers().max().unwrap_or(0))
+    /// The layer of the highest receiver.
+    pub fn highest(&self) -> usize {
+        let layers = self.receivers.iter().map(|receiver| receiver.layer);
+        layers.max().unwrap_or(0)
     }
 }
 
@@ -132,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn paths_end_between_the_lowest_and_the_highest_receiver() {
+    fn paths_say_where_they_end() {
         let paths = Paths {
             receivers: ["7.2.q", "3.0.v", "5.1.k"]
                 .map(|it| it.parse().unwrap())
                 .to_vec(),
             frozen_mlps: false,
         };
-        assert_eq!(paths.layers(), (3, 7));
+        assert_eq!(paths.highest(), 7);
         assert_eq!(paths.to_string(), "into 7.2.q, 3.0.v, 5.1.k");
         let many = Paths {
             receivers: paths.receivers.repeat(2),

@@ -178,21 +178,8 @@ impl v1::TraceSpec {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{check, pack};
+    use super::super::tests::checked_sweep as checked;
     use super::*;
-
-    fn checked(spec: v1::TraceSpec) -> Result<v1::TraceSpec, Vec<(String, String)>> {
-        let mut job = v1::Job {
-            spec: Some(spec.into()),
-            ..Default::default()
-        };
-        let items = pack(&mut job);
-        check(&mut job, &items)?;
-        match job.spec {
-            Some(v1::job::Spec::Trace(spec)) => Ok(spec),
-            _ => Ok(v1::TraceSpec::default()),
-        }
-    }
 
     fn spec() -> v1::TraceSpec {
         v1::TraceSpec {

@@ -368,6 +368,19 @@ fn estimated_tokens(text: &str) -> f64 {
 mod tests {
     use super::*;
 
+    /// A sweep as it is accepted, or what is wrong with it.
+    pub(super) fn checked_sweep(
+        spec: v1::TraceSpec,
+    ) -> Result<v1::TraceSpec, Vec<(String, String)>> {
+        let mut job = v1::Job {
+            spec: Some(spec.into()),
+            ..Default::default()
+        };
+        let items = pack(&mut job);
+        check(&mut job, &items)?;
+        Ok(self::spec(&job).cloned().unwrap_or_default())
+    }
+
     #[test]
     fn what_lists_would_show_of_a_job_has_a_limit_and_its_facts_are_not_of_it() {
         let checked = |version: &str| {

@@ -403,12 +403,18 @@ fn figures_are_written_under_readable_names() {
     assert!(error.contains("mine.svg cannot be written"), "{error}");
 }
 
-/// A sweep over two relations and a fact of none, of which one fact is answered otherwise.
-fn relations() -> (v1::Job, Vec<v1::UnitResult>) {
-    let mut job = job(6, &THREE);
+/// What a sweep asks for.
+fn asked(job: &mut v1::Job) -> &mut v1::TraceSpec {
     let Some(Spec::Trace(spec)) = &mut job.spec else {
         unreachable!()
     };
+    spec
+}
+
+/// A sweep over two relations and a fact of none, of which one fact is answered otherwise.
+fn relations() -> (v1::Job, Vec<v1::UnitResult>) {
+    let mut job = job(6, &THREE);
+    let spec = asked(&mut job);
     for (n, fact) in spec.facts.iter_mut().enumerate() {
         fact.relation = [None, Some("P131"), Some("P17")][n.div_ceil(2).min(2)].map(str::to_owned);
     }
@@ -884,9 +890,7 @@ fn results_that_do_not_fit_their_job_are_refused() {
 #[test]
 fn a_prompt_cannot_steer_the_terminal() {
     let mut job = job(1, &[v1::Kind::Hidden]);
-    let Some(Spec::Trace(spec)) = &mut job.spec else {
-        unreachable!()
-    };
+    let spec = asked(&mut job);
     spec.facts[0].prompt = "The \x1b[2JEiffel Tower is in".into();
     let fact = spec.facts[0].clone();
     let failed = v1::Failure {
@@ -915,9 +919,7 @@ fn a_prompt_cannot_steer_the_terminal() {
 /// Two facts corrupted by another prompt, a third without one, in two metrics.
 fn patched() -> (v1::Job, Vec<v1::UnitResult>) {
     let mut job = job(3, &[v1::Kind::Hidden]);
-    let Some(Spec::Trace(spec)) = &mut job.spec else {
-        unreachable!()
-    };
+    let spec = asked(&mut job);
     spec.corruption = v1::Corruption::Counterfactual.into();
     let metrics = [v1::Metric::Probability, v1::Metric::LogitDifference];
     spec.metrics = metrics.map(i32::from).to_vec();
