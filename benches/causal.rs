@@ -18,9 +18,10 @@
 //!   of every token;
 //! - *same products*: the published pass again, with the matrix products of the exact engine.
 //!
-//! Then attribution patching on SmolLM2, all kinds at once, against the exact engine and against one
-//! forward pass over the same rows; and how well its estimates rank the exact effects, over
-//! `--facts` facts of the demo that another prompt corrupts (0 leaves it out).
+//! Then on SmolLM2, with `--facts` facts of the demo, or of `--file`, that another prompt corrupts (0
+//! leaves it out): both directions in all metrics against one grid of noise; attribution patching, all
+//! kinds at once, against the exact engine and against one forward pass over the same rows; and how
+//! well its estimates rank the exact effects, of heads over `--head-facts` facts.
 //!
 //! The first two baselines multiply with libtorch's own products, as any program on libtorch does. The third
 //! is what remains of the ratio when only the number of multiply-adds is saved.
@@ -44,8 +45,8 @@ mod bench {
 
     use anyhow::{Context, Result, bail};
     use palimpsest::causal::{
-        Corruption, Engine, Error, Fact, Gradient, Grid, Kind, Metric, Noise, Settings, Shape,
-        Unwatched, Watch, rank_correlation, trace,
+        Corruption, Direction, Engine, Error, Fact, Gradient, Grid, Kind, Metric, Noise, Settings,
+        Shape, Unwatched, Watch, rank_correlation, trace,
     };
     use palimpsest::datasets::facts;
     use palimpsest::model::{Checkpoint, Config, Model, Plain, Products, with_libtorch_products};
@@ -63,6 +64,10 @@ mod bench {
         plain_cells: u64,
         /// Facts over which estimates are compared with exact effects.
         facts: usize,
+        /// The same of heads, which have many cells.
+        head_facts: usize,
+        /// Where they are.
+        file: PathBuf,
     }
 
     impl Options {
@@ -74,6 +79,8 @@ mod bench {
                 gpt2_xl: layers_that_fit().min(12),
                 plain_cells: 6,
                 facts: 12,
+                head_facts: 2,
+                file: Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/demo_facts.json"),
             };
             let mut arguments = std::env::args().skip(1);
             while let Some(name) = arguments.next() {
@@ -87,6 +94,8 @@ mod bench {
                     "--threads" => options.threads = value.parse()?,
                     "--gpt2-xl" => options.gpt2_xl = value.parse()?,
                     "--facts" => options.facts = value.parse()?,
+                    "--head-facts" => options.head_facts = value.parse()?,
+                    "--file" => options.file = value.into(),
                     "--plain-cells" => options.plain_cells = value.parse()?,
                     "--kinds" => {
                         let kinds = value.split(',').map(str::parse);
@@ -135,11 +144,8 @@ mod bench {
         }
         if path.exists() && options.facts > 0 {
             let model = Model::load(&Checkpoint::open(&path)?, Device::Cpu, Dtype::Float)?;
-            estimates(
-                &model,
-                &options,
-                &facts::read(&root.join("deploy/demo_facts.json"))?,
-            )?;
+            let facts = facts::read(&options.file)?;
+            patching(&model, &options, &facts)?;
         }
         if options.gpt2_xl > 0 {
             let folder = tempfile::tempdir()?;
@@ -227,27 +233,126 @@ mod bench {
         Engine::Attribution(Gradient { steps, drop: false })
     }
 
-    /// Times attribution, and compares its estimates with exact effects.
-    fn estimates(model: &Model, options: &Options, facts: &[Fact]) -> Result<()> {
-        let clock = Clock {
+    /// A fact that another prompt corrupts, with that prompt in its own words.
+    fn corrupted(model: &Model, facts: &[Fact], fact: &Fact) -> Result<Option<Fact>> {
+        let same = |other: &&Fact| {
+            other.relation == fact.relation
+                && other.attribute != fact.attribute
+                && other.prompt.replace(&other.subject, "{}")
+                    == fact.prompt.replace(&fact.subject, "{}")
+        };
+        let settings = Settings {
+            kinds: vec![Kind::HeadAll],
+            ..Settings::new(Corruption::Counterfactual(
+                facts.iter().filter(same).take(64).cloned().collect(),
+            ))
+        };
+        let attributed = Settings {
+            engine: attribution(1),
+            ..settings
+        };
+        let grid = trace(model, fact, &attributed, &Unwatched)?.remove(0);
+        let foil = grid.foil.as_ref().map(|foil| foil.text.trim().to_owned());
+        let prompt = grid.corrupted.as_ref().map(|other| other.prompt.clone());
+        Ok(grid.traced().then(|| Fact {
+            corrupted: prompt,
+            foil,
+            ..fact.clone()
+        }))
+    }
+
+    /// Times patching between two prompts, exactly and by estimates, and compares the two.
+    fn patching(model: &Model, options: &Options, facts: &[Fact]) -> Result<()> {
+        let clock = &Clock {
             threads: options.threads,
         };
+        let mut pairs = Vec::new();
+        for fact in facts {
+            if pairs.len() < options.facts {
+                pairs.extend(corrupted(model, facts, fact)?);
+            }
+        }
+        let Some(first) = pairs.first() else {
+            bail!("no fact of {} has a partner", options.file.display());
+        };
+        directions(model, clock, first)?;
+        estimates(model, clock, first)?;
+        println!(
+            "\nSpearman's correlation of estimated with exact effects over the cells behind the first other token, mean \
+             and least over facts"
+        );
+        println!(
+            "{:<16}{:>7}{:>18}{:>7}{:>24}{:>24}",
+            "kind", "window", "metric", "facts", "gradient", "mean of 8 gradients"
+        );
+        let (heads, layers): (Vec<Kind>, Vec<Kind>) =
+            Kind::ALL.into_iter().partition(|kind| kind.is_of_heads());
+        let few = &pairs[..options.head_facts.min(pairs.len())];
+        correlations(model, &pairs, 1, &layers)?;
+        correlations(model, &pairs, 10, &[Kind::Mlp, Kind::Attn])?;
+        correlations(model, few, 1, &heads)
+    }
+
+    /// Patching by another prompt.
+    fn by_prompt() -> Settings {
+        Settings {
+            metrics: vec![Metric::LogitDifference],
+            ..Settings::new(Corruption::Counterfactual(Vec::new()))
+        }
+    }
+
+    /// Both directions in every metric against one grid of noise in one.
+    fn directions(model: &Model, clock: &Clock, fact: &Fact) -> Result<()> {
+        let of = |settings: &Settings| -> Result<f64> {
+            let start = clock.now();
+            trace(model, fact, settings, &Unwatched)?;
+            Ok(clock.now() - start)
+        };
+        let noise = Settings::new(Noise::gaussian(0.3));
+        of(&noise)?; // the first pass of all sets libtorch up
+        let mut other = Settings {
+            metrics: Metric::ALL.to_vec(),
+            ..by_prompt()
+        };
+        let mut both = 0.0;
+        for direction in [Direction::Denoising, Direction::Noising] {
+            other.direction = direction;
+            both += of(&other)?;
+        }
+        let noise = of(&noise)?;
+        println!(
+            "\nhidden, mlp and attn of {:?}, {} thread(s): noise of 10 samples in one metric {noise:.2} s; another \
+             prompt in five metrics and both directions {both:.2} s, {:.3} of it",
+            fact.prompt,
+            clock.threads,
+            both / noise
+        );
+        Ok(())
+    }
+
+    /// Times attribution.
+    fn estimates(model: &Model, clock: &Clock, fact: &Fact) -> Result<()> {
         let mut all = Kind::ALL.to_vec();
         all.retain(|kind| !kind.is_of_heads());
         let hidden = vec![Kind::Hidden];
         let noise = Settings::new(Noise::gaussian(0.3));
-        let other = Settings {
-            metrics: vec![Metric::LogitDifference],
-            ..Settings::new(Corruption::Counterfactual(facts.to_vec()))
-        };
+        let other = by_prompt();
         println!(
             "\nattribution, SmolLM2-135M, Float, {} thread(s), all kinds at once against the exact engine; a pass is one \
-             forward pass over the rows that are patched",
-            options.threads
+             forward pass over the rows that are patched; with heads: and all parts of heads too",
+            clock.threads
         );
         println!(
-            "{:<34}{:>9}{:>14}{:>7}{:>14}{:>7}{:>9}{:>7}",
-            "corruption", "all s", "exact hidden", "ratio", "exact all", "ratio", "a pass", "ratio"
+            "{:<20}{:>9}{:>12}{:>14}{:>7}{:>14}{:>7}{:>9}{:>7}",
+            "corruption",
+            "all s",
+            "with heads",
+            "exact hidden",
+            "ratio",
+            "exact all",
+            "ratio",
+            "a pass",
+            "ratio"
         );
         for (name, settings) in [("noise, 10 samples", &noise), ("another prompt", &other)] {
             let of = |engine, kinds: &[Kind]| -> Result<f64> {
@@ -257,72 +362,63 @@ mod bench {
                     ..settings.clone()
                 };
                 let start = clock.now();
-                trace(model, &facts[0], &settings, &Unwatched)?;
+                trace(model, fact, &settings, &Unwatched)?;
                 Ok(clock.now() - start)
             };
             of(attribution(1), &all)?; // the first pass of all sets libtorch up
+            let heads = of(attribution(1), &Kind::ALL)?;
             let estimated = (of(attribution(1), &all)? + of(attribution(1), &all)?) / 2.0;
             let (exact, whole) = (of(Engine::Exact, &hidden)?, of(Engine::Exact, &all)?);
-            let ids = model.tokenizer().encode(&facts[0].prompt)?.ids;
+            let ids = model.tokenizer().encode(&fact.prompt)?.ids;
             let ids = model.ids(&ids)?.repeat([settings.rows() as i64, 1]);
-            let pass = with_libtorch_products(|| full_pass(model, &ids, &clock, 4));
+            let pass = with_libtorch_products(|| full_pass(model, &ids, clock, 4));
             println!(
-                "{name:<34}{estimated:>9.3}{exact:>14.2}{:>7.1}{whole:>14.2}{:>7.1}{pass:>9.3}{:>7.1}",
+                "{name:<20}{estimated:>9.3}{heads:>12.3}{exact:>14.2}{:>7.1}{whole:>14.2}{:>7.1}{pass:>9.3}{:>7.1}",
                 exact / estimated,
                 whole / estimated,
                 estimated / pass
             );
         }
-        println!(
-            "\nSpearman's correlation of estimated with exact effects over the cells behind the first other token, mean \
-             and least over facts"
-        );
-        println!(
-            "{:<12}{:>7}{:>18}{:>7}{:>24}{:>24}",
-            "kind", "window", "metric", "facts", "gradient", "mean of 8 gradients"
-        );
-        for (window, kinds) in [(1, all.clone()), (10, vec![Kind::Mlp, Kind::Attn])] {
-            let of = |fact: &Fact, engine| -> Result<Vec<Grid>> {
-                let settings = Settings {
-                    engine,
-                    window,
-                    kinds: kinds.clone(),
-                    ..other.clone()
-                };
-                Ok(trace(model, fact, &settings, &Unwatched)?)
+        Ok(())
+    }
+
+    /// How well estimates rank the exact effects of `kinds`.
+    fn correlations(model: &Model, facts: &[Fact], window: usize, kinds: &[Kind]) -> Result<()> {
+        let of = |fact: &Fact, engine| -> Result<Vec<Grid>> {
+            let settings = Settings {
+                engine,
+                window,
+                kinds: kinds.to_vec(),
+                ..by_prompt()
             };
-            // By fact, then by kind: exact, and estimated in two ways.
-            let mut found = Vec::new();
-            for fact in facts {
-                if found.len() == options.facts {
-                    break;
-                }
-                let exact = of(fact, Engine::Exact)?;
-                if exact[0].traced() {
-                    let estimated = [of(fact, attribution(1))?, of(fact, attribution(8))?];
-                    found.push((exact, estimated));
-                }
-            }
-            for (n, kind) in kinds.iter().enumerate() {
-                for metric in [Metric::Probability, Metric::LogitDifference] {
-                    let ranks = [0, 1].map(|way| {
-                        let of_fact = |(exact, estimated): &(Vec<Grid>, [Vec<Grid>; 2])| {
-                            ranks(&exact[n], &estimated[way][n], metric)
-                        };
-                        let all: Vec<f64> = found.iter().filter_map(of_fact).collect();
-                        let mean = all.iter().sum::<f64>() / all.len() as f64;
-                        let least = all.iter().copied().fold(f64::INFINITY, f64::min);
-                        format!("{mean:.3} ({least:.3})")
-                    });
-                    println!(
-                        "{:<12}{window:>7}{:>18}{:>7}{:>24}{:>24}",
-                        kind.to_string(),
-                        metric.words(),
-                        found.len(),
-                        ranks[0],
-                        ranks[1]
-                    );
-                }
+            Ok(trace(model, fact, &settings, &Unwatched)?)
+        };
+        // By fact, then by kind: exact, and estimated in two ways.
+        let mut found = Vec::new();
+        for fact in facts {
+            let exact = of(fact, Engine::Exact)?;
+            let estimated = [of(fact, attribution(1))?, of(fact, attribution(8))?];
+            found.push((exact, estimated));
+        }
+        for (n, kind) in kinds.iter().enumerate() {
+            for metric in [Metric::Probability, Metric::LogitDifference] {
+                let ranks = [0, 1].map(|way| {
+                    let of_fact = |(exact, estimated): &(Vec<Grid>, [Vec<Grid>; 2])| {
+                        ranks(&exact[n], &estimated[way][n], metric)
+                    };
+                    let all: Vec<f64> = found.iter().filter_map(of_fact).collect();
+                    let mean = all.iter().sum::<f64>() / all.len() as f64;
+                    let least = all.iter().copied().fold(f64::INFINITY, f64::min);
+                    format!("{mean:.3} ({least:.3})")
+                });
+                println!(
+                    "{:<16}{window:>7}{:>18}{:>7}{:>24}{:>24}",
+                    kind.to_string(),
+                    metric.words(),
+                    found.len(),
+                    ranks[0],
+                    ranks[1]
+                );
             }
         }
         Ok(())
@@ -332,7 +428,10 @@ mod bench {
     fn ranks(exact: &Grid, estimated: &Grid, metric: Metric) -> Option<f64> {
         let effects = |grid: &Grid| -> Option<Vec<f64>> {
             let grid = grid.in_metric(metric)?;
-            let from = grid.first_difference()? * grid.layers;
+            let from = match grid.kind.is_over_tokens() {
+                true => 0,
+                false => grid.first_difference()? * grid.heads * grid.layers,
+            };
             let scores = grid.scores[from..].iter();
             scores.map(|&score| grid.effect(score)).collect()
         };

@@ -15,6 +15,7 @@ use tch::{Kind as Dtype, Tensor};
 
 use super::exact;
 use super::grid::Verified;
+use super::head_effects::{Change, Heads};
 use super::kind::Kind;
 use super::memory::{Budget, Failure, Piece};
 use super::rows::to_f64;
@@ -22,7 +23,7 @@ use super::runs::{Source, part, row_bytes};
 use super::settings::{Engine, Gradient};
 use super::task::{Measure, Scores, Task};
 use super::verification::choose;
-use crate::model::{Hook, Pass};
+use crate::model::{Hook, Model, Pass};
 
 /// What the graph of a block keeps for its gradient, in units of what the block takes without one.
 const GRAPH: u64 = 3;
@@ -61,10 +62,11 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
         .map(|measure| sums.scores(task, measure, &base))
         .collect();
     let verified = verify(task, source, &rows, &base, &grids)?;
+    let places = task.prompt.tokens.len();
     let cells = task
         .measures
         .iter()
-        .map(|it| it.cells(tokens, task.layers()));
+        .map(|it| it.cells(places, task.layers()));
     task.progress.add(cells.sum());
     Ok(Scores {
         base,
@@ -84,34 +86,75 @@ fn all(task: &Task<'_>) -> Piece {
 /// Sums over rows, and over the steps of integrated gradients.
 struct Sums {
     gradient: Gradient,
-    kinds: Vec<Kind>,
+    kinds: Kinds,
     layers: usize,
-    tokens: usize,
     /// Of every metric in the run that is patched.
     base: Vec<f64>,
-    /// Of every estimated effect, `[metrics][ways][kinds][layers][tokens]`. There is one way for
+    /// Of every estimated effect, `[metrics][ways][kinds][layers][cells]`. There is one way for
     /// the whole gradient; with gradient drop one for every layer that is left out.
     effects: Vec<f64>,
 }
 
-impl Sums {
-    fn new(task: &Task<'_>, gradient: Gradient) -> Result<Self, Failure> {
-        let mut kinds: Vec<Kind> = task.measures.iter().map(|it| it.kind).collect();
+/// The kinds that are estimated, each with the cells of a layer: `[tokens][heads]`, or `[heads]`
+/// where every token is patched at once.
+#[derive(Clone)]
+struct Kinds(Vec<(Kind, usize)>);
+
+impl Kinds {
+    fn of(task: &Task<'_>) -> Self {
+        let each = |it: &Measure| (it.kind, it.cells(task.prompt.len(), 1));
+        let mut kinds: Vec<(Kind, usize)> = task.measures.iter().map(each).collect();
         kinds.sort_unstable();
         kinds.dedup();
-        let (layers, tokens) = (task.layers(), task.prompt.len());
+        Self(kinds)
+    }
+
+    /// The cells of a layer, of all kinds.
+    fn cells(&self) -> usize {
+        self.0.iter().map(|(_, cells)| cells).sum()
+    }
+
+    /// Where the effects of a kind begin among those of `layers` layers, and its cells of a layer.
+    fn place(&self, kind: Kind, layers: usize) -> (usize, usize) {
+        let at = self.0.iter().position(|(it, _)| *it == kind);
+        let at = at.unwrap_or_default();
+        let before: usize = self.0[..at].iter().map(|(_, cells)| cells * layers).sum();
+        (before, self.0[at].1)
+    }
+
+    /// The states at which gradients are needed, each once.
+    fn states(&self) -> Vec<Kind> {
+        let mut states: Vec<Kind> = self.0.iter().map(|(kind, _)| state_of(*kind)).collect();
+        states.sort_unstable();
+        states.dedup();
+        states
+    }
+}
+
+/// The state whose gradient decides the effects of a kind: for all parts of heads what the heads
+/// give.
+fn state_of(kind: Kind) -> Kind {
+    match kind.is_of_heads() {
+        true => Kind::Head,
+        false => kind,
+    }
+}
+
+impl Sums {
+    fn new(task: &Task<'_>, gradient: Gradient) -> Result<Self, Failure> {
+        let kinds = Kinds::of(task);
+        let layers = task.layers();
         let ways = if gradient.drop { layers } else { 1 };
         let metrics = task.readout.count();
         // They are on the host, where an allocation that fails ends the process.
-        let mut sizes = [metrics, ways, kinds.len(), layers].into_iter();
-        match sizes.try_fold(tokens, usize::checked_mul) {
+        let mut sizes = [metrics, ways, layers].into_iter();
+        match sizes.try_fold(kinds.cells(), usize::checked_mul) {
             Some(effects) if effects <= MOST_EFFECTS => Ok(Self {
                 gradient,
                 base: vec![0.0; metrics],
                 effects: vec![0.0; effects],
                 kinds,
                 layers,
-                tokens,
             }),
             _ => Err(Failure::OutOfMemory),
         }
@@ -124,7 +167,7 @@ impl Sums {
         }
     }
 
-    /// Takes in the effects of one metric by one way, `[kinds][layers][tokens]`.
+    /// Takes in the effects of one metric by one way, `[kinds][layers][cells]`.
     fn add_effects(&mut self, metric: usize, way: usize, effects: &[f64]) {
         let ways = self.effects.len() / self.base.len() / effects.len();
         let from = (metric * ways + way) * effects.len();
@@ -138,18 +181,19 @@ impl Sums {
     /// states that it puts in are estimated to add.
     fn scores(&self, task: &Task<'_>, measure: &Measure, base: &[f64]) -> Vec<f64> {
         let settings = task.settings;
-        let each = self.kinds.len() * self.layers * self.tokens;
-        let kind = self.kinds.iter().position(|&it| it == measure.kind);
-        let from = kind.unwrap_or_default() * self.layers * self.tokens;
+        let each = self.kinds.cells() * self.layers;
+        let (from, cells) = self.kinds.place(measure.kind, self.layers);
         let summed = (task.rows() * self.gradient.steps) as f64;
-        let mut scores = Vec::with_capacity(self.tokens * self.layers * base.len());
-        for token in 0..self.tokens {
+        // The cells of a layer: not those of tokens that are only given.
+        let asked = measure.cells(task.prompt.tokens.len(), 1);
+        let mut scores = Vec::with_capacity(asked * self.layers * base.len());
+        for cell in 0..asked {
             for layer in 0..self.layers {
                 let window = measure.kind.window(layer, self.layers, settings.window);
                 let metrics = self.effects.chunks(self.effects.len() / base.len());
                 for ((metric, ways), base) in settings.read().into_iter().zip(metrics).zip(base) {
                     let effects = ways.chunks(each).map(|effects| {
-                        let at = |layer: usize| effects[from + layer * self.tokens + token];
+                        let at = |layer: usize| effects[from + layer * cells + cell];
                         window.clone().map(at).sum::<f64>() / summed
                     });
                     let effect: f64 = match self.gradient.drop {
@@ -169,9 +213,9 @@ impl Sums {
     }
 }
 
-/// Whether a state is what a sub-module gives, and not the residual.
+/// Whether a state is what a sub-module gives or a part of it, and not the residual.
 fn is_output(kind: Kind) -> bool {
-    matches!(kind, Kind::Mlp | Kind::Attn)
+    !kind.is_residual()
 }
 
 /// The sums over some rows of the run that is patched, `[rows, tokens, width]` embeddings.
@@ -185,29 +229,32 @@ fn estimate(
     let own = task.model.add_positions(rows, 0);
     // Positions are the same in both, so this is the difference of the embeddings.
     let to_source = source.state(Kind::ResidPre, 0) - &own;
-    let mut differences = Vec::new();
+    let mut changes = Changes::default();
+    let states = sums.kinds.states();
     for step in 0..gradient.steps {
         let input = &own + &to_source * (step as f64 / gradient.steps as f64);
         let graph = Graph::of(task, &input)?;
         if step == 0 {
             let columns = graph.metrics.iter().map(|metric| to_f64(&metric.detach()));
             sums.base = columns.map(|column| column.iter().sum()).collect();
-            differences = differences_to(source, &graph, &sums.kinds);
+            changes = Changes::to(source, task.model, &graph, &sums.kinds);
         }
         // Where blocks are left out, what reaches them from above is needed too.
-        let with_hidden = [sums.kinds.as_slice(), &[Kind::Hidden]].concat();
+        let with_hidden = [states.as_slice(), &[Kind::Hidden]].concat();
         for metric in 0..graph.metrics.len() {
             task.progress.go_on()?;
-            let gradients = graph.backward(&graph.metrics[metric], &with_hidden, task.layers());
-            let whole = effects(&differences, &gradients);
+            let mut gradients = graph.backward(&graph.metrics[metric], &with_hidden, task.layers());
+            let hidden = gradients.pop().unwrap_or_default();
+            let gradients = states.iter().copied().zip(gradients).collect();
+            let whole = changes.effects(&graph, &gradients);
             if !gradient.drop {
                 sums.add_effects(metric, 0, &whole);
                 continue;
             }
-            for (layer, above) in gradients[sums.kinds.len()].iter().enumerate() {
+            for (layer, above) in hidden.iter().enumerate() {
                 task.progress.go_on()?;
                 let mut effects = whole.clone();
-                graph.leave_out(layer, above, (&sums.kinds, &differences), &mut effects);
+                graph.leave_out(layer, above, (&sums.kinds, &changes), &mut effects);
                 sums.add_effects(metric, layer, &effects);
             }
         }
@@ -215,27 +262,65 @@ fn estimate(
     Ok(sums)
 }
 
-/// What a cell would put in more than is there: `[kinds][layers]` of `[rows, tokens, width]` in
-/// float32.
-fn differences_to(source: &Source, graph: &Graph, kinds: &[Kind]) -> Vec<Vec<Tensor>> {
-    let of_kind = |kind: &Kind| {
-        let wide = |state: &Tensor| state.detach().to_kind(Dtype::Float);
-        let states = graph.states(*kind).iter().enumerate();
-        let difference = |(layer, own)| wide(source.state(*kind, layer)) - wide(own);
-        states.map(difference).collect()
-    };
-    kinds.iter().map(of_kind).collect()
+/// Gradients of a metric by state, each `[layers]` of `[rows, tokens, width]`.
+type Gradients = BTreeMap<Kind, Vec<Tensor>>;
+
+/// What a cell would put in more than is there: by kind and layer, in float32.
+#[derive(Default)]
+struct Changes(Vec<(Kind, Vec<Put>)>);
+
+enum Put {
+    /// A state of a whole block, `[rows, tokens, width]`.
+    State(Tensor),
+    /// Parts of heads.
+    Heads(Change),
 }
 
-/// The sums over rows of differences times gradients, `[kinds][layers][tokens]`, of as many layers
-/// as there are gradients.
-fn effects(differences: &[Vec<Tensor>], gradients: &[Vec<Tensor>]) -> Vec<f64> {
-    let kinds = differences.iter().zip(gradients);
-    let effects = kinds.flat_map(|(differences, gradients)| {
-        let layers = differences.iter().zip(gradients);
-        layers.map(|(difference, gradient)| effect(difference, gradient))
-    });
-    to_f64(&Tensor::cat(&effects.collect::<Vec<_>>(), 0))
+impl Changes {
+    fn to(source: &Source, model: &Model, graph: &Graph, kinds: &Kinds) -> Self {
+        let of_heads = kinds.0.iter().any(|(kind, _)| kind.is_of_heads());
+        let heads: Vec<Heads> = match of_heads {
+            true => (0..graph.heads.len())
+                .map(|layer| Heads::of_source(model, layer, source))
+                .collect(),
+            false => Vec::new(),
+        };
+        let wide = |state: &Tensor| state.detach().to_kind(Dtype::Float);
+        let change = |kind: Kind, layer: usize| match kind.is_of_heads() {
+            true => {
+                let (own, source) = (&graph.heads[layer], &heads[layer]);
+                Put::Heads(Change::of(model, layer, kind, own, source))
+            }
+            false => {
+                let own = &graph.states(kind)[layer];
+                Put::State(wide(source.state(kind, layer)) - wide(own))
+            }
+        };
+        let layers = graph.layers;
+        let of_kind = |&(kind, _): &(Kind, usize)| {
+            (kind, (0..layers).map(|layer| change(kind, layer)).collect())
+        };
+        Self(kinds.0.iter().map(of_kind).collect())
+    }
+
+    /// The sums over rows of changes times gradients, `[kinds][layers][cells]`, of as many layers as
+    /// there are gradients.
+    fn effects(&self, graph: &Graph, gradients: &Gradients) -> Vec<f64> {
+        let effects = self.0.iter().flat_map(|(kind, changes)| {
+            let gradients = gradients
+                .get(&state_of(*kind))
+                .map_or(&[][..], Vec::as_slice);
+            let layers = changes.iter().zip(gradients).enumerate();
+            layers.map(|(layer, (change, gradient))| match change {
+                Put::State(change) => effect(change, gradient),
+                Put::Heads(change) => change.effect(*kind, &graph.heads[layer], gradient),
+            })
+        });
+        match effects.collect::<Vec<_>>().as_slice() {
+            [] => Vec::new(),
+            effects => to_f64(&Tensor::cat(effects, 0)),
+        }
+    }
 }
 
 /// The sum over rows of a difference times a gradient, `[tokens]`.
@@ -246,7 +331,10 @@ fn effect(difference: &Tensor, gradient: &Tensor) -> Tensor {
 
 /// A run with all that its gradients need.
 struct Graph {
+    layers: usize,
     states: BTreeMap<Kind, Vec<Tensor>>,
+    /// What the heads of each layer have, where any part of them is estimated.
+    heads: Vec<Heads>,
     /// The metrics, `[rows]` each.
     metrics: Vec<Tensor>,
 }
@@ -267,12 +355,32 @@ impl Graph {
                     .block(layer, &x, Pass::default(), &mut kept)
                     .hidden;
             }
-            let logits = task.model.logits(&x.select(1, -1));
+            let last = task.prompt.last_of(&x);
             Ok(Self {
-                metrics: task.readout.columns(&logits),
+                layers: task.layers(),
+                metrics: task.readout.columns(task.model, &last),
                 states: kept.0,
+                heads: Vec::new(),
             })
         })
+        .map(|graph: Self| graph.with_heads(task))
+    }
+
+    fn with_heads(mut self, task: &Task<'_>) -> Self {
+        if task.restores_heads() {
+            let of = |kind: Kind, layer: usize| &self.states(kind)[layer];
+            let of_layer = |layer| {
+                let states = (
+                    of(Kind::Head, layer),
+                    of(Kind::HeadQ, layer),
+                    of(Kind::HeadK, layer),
+                    of(Kind::HeadV, layer),
+                );
+                Heads::of(task.model, layer, states)
+            };
+            self.heads = (0..self.layers).map(of_layer).collect();
+        }
+        self
     }
 
     /// The states of a kind, `[rows, tokens, width]` a layer.
@@ -291,30 +399,28 @@ impl Graph {
         kinds.iter().map(of_kind).collect()
     }
 
-    /// Makes of the whole `effects`, `[kinds][layers][tokens]`, those with the attention and the
+    /// Makes of the whole `effects`, `[kinds][layers][cells]`, those with the attention and the
     /// MLP of block `layer` left out of the gradient's way: what comes from `above` it, the
     /// gradient at its output, goes on below it as it is. States above see no difference.
     fn leave_out(
         &self,
         layer: usize,
         above: &Tensor,
-        (kinds, differences): (&[Kind], &[Vec<Tensor>]),
+        (kinds, changes): (&Kinds, &Changes),
         effects: &mut [f64],
     ) {
-        let layers = differences.first().map_or(0, Vec::len);
-        let tokens = effects.len() / (kinds.len() * layers).max(1);
-        let mut put = |kind: usize, layer: usize, values: &[f64]| {
-            let from = (kind * layers + layer) * tokens;
+        let mut put = |kind: Kind, layer: usize, values: &[f64]| {
+            let (from, cells) = kinds.place(kind, self.layers);
+            let from = from + layer * cells;
             effects[from..from + values.len()].copy_from_slice(values);
         };
-        for (n, kind) in kinds.iter().enumerate() {
-            match kind {
-                Kind::Hidden => {} // behind what is left out
-                Kind::ResidPre | Kind::ResidMid => {
-                    put(n, layer, &to_f64(&effect(&differences[n][layer], above)));
+        for ((kind, cells), (_, changes)) in kinds.0.iter().zip(&changes.0) {
+            match (kind, &changes[layer]) {
+                (Kind::Hidden, _) => {} // behind what is left out
+                (Kind::ResidPre | Kind::ResidMid, Put::State(change)) => {
+                    put(*kind, layer, &to_f64(&effect(change, above)));
                 }
-                // Heads are not estimated.
-                _ => put(n, layer, &vec![0.0; tokens]),
+                _ => put(*kind, layer, &vec![0.0; *cells]),
             }
         }
         if layer == 0 {
@@ -322,10 +428,13 @@ impl Graph {
         }
         let below = &self.states(Kind::Hidden)[layer - 1];
         let values = tch::with_grad(|| below * above);
-        let gradients = self.backward(&values, kinds, layer);
-        let found = self::effects(differences, &gradients);
-        for (n, of_kind) in found.chunks(layer * tokens).enumerate() {
-            put(n, 0, of_kind);
+        let states = kinds.states();
+        let gradients = self.backward(&values, &states, layer);
+        let gradients = states.into_iter().zip(gradients).collect();
+        let found = changes.effects(self, &gradients);
+        for (kind, _) in &kinds.0 {
+            let (from, cells) = kinds.place(*kind, layer);
+            put(*kind, 0, &found[from..from + layer * cells]);
         }
     }
 }
@@ -349,6 +458,22 @@ impl Hook for Kept {
 
     fn resid_mid(&mut self, _layer: usize, x: Tensor) -> Tensor {
         self.keep(Kind::ResidMid, x)
+    }
+
+    fn queries(&mut self, _layer: usize, q: Tensor) -> Tensor {
+        self.keep(Kind::HeadQ, q)
+    }
+
+    fn keys(&mut self, _layer: usize, k: Tensor) -> Tensor {
+        self.keep(Kind::HeadK, k)
+    }
+
+    fn values(&mut self, _layer: usize, v: Tensor) -> Tensor {
+        self.keep(Kind::HeadV, v)
+    }
+
+    fn heads(&mut self, _layer: usize, z: Tensor) -> Tensor {
+        self.keep(Kind::Head, z)
     }
 
     fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
@@ -381,37 +506,44 @@ fn verify(
     let ranked = settings.read().iter().position(|&metric| metric == first);
     let ranked = ranked.unwrap_or_default();
     let prompt = task.prompt.ids();
-    let chosen = |scores: &Vec<f64>| {
+    let layers = task.layers();
+    let chosen = |(measure, scores): (&Measure, &Vec<f64>)| {
         let magnitudes: Vec<f64> = scores
             .chunks(base.len())
             .map(|cell| (cell[ranked] - base[ranked]).abs())
             .collect();
         let chance = (settings.seed, prompt.as_slice());
+        let first = match measure.kind.is_over_tokens() {
+            true => 0,
+            false => task.first,
+        };
         choose(
             &magnitudes,
-            task.layers(),
-            task.first,
+            measure.heads * layers,
+            first,
             settings.verify,
             chance,
         )
     };
-    let chosen: Vec<Vec<(usize, usize, bool)>> = grids.iter().map(chosen).collect();
+    let chosen = task.measures.iter().zip(grids).map(chosen);
+    let chosen: Vec<Vec<(usize, usize, bool)>> = chosen.collect();
     let places: Vec<Vec<(usize, usize)>> = chosen
         .iter()
         .map(|cells| {
             cells
                 .iter()
-                .map(|&(token, layer, _)| (token, layer))
+                .map(|&(row, column, _)| (row, column))
                 .collect()
         })
         .collect();
     let exact = exact::cells(task, source, rows, &places)?;
     let mut verified = Vec::new();
-    for (cells, exact) in chosen.into_iter().zip(exact) {
+    for ((measure, cells), exact) in task.measures.iter().zip(chosen).zip(exact) {
         let cells = cells.into_iter().zip(exact);
-        let cells = cells.map(|((token, layer, random), exact)| Verified {
+        let cells = cells.map(|((token, column, random), exact)| Verified {
             token,
-            layer,
+            head: measure.kind.is_of_heads().then_some(column / layers),
+            layer: column % layers,
             random,
             exact,
         });

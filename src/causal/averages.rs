@@ -190,6 +190,9 @@ pub struct Averages {
     /// How the scores were computed; of one engine all.
     #[serde(default)]
     pub engine: Engine,
+    /// Whether the answers were read whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole_answers: bool,
     /// Blocks of the model.
     pub layers: usize,
     /// Cells of a layer: [`Grid::heads`].
@@ -229,6 +232,7 @@ impl Averages {
             direction: grid.direction,
             paths: grid.paths.clone(),
             engine: grid.engine,
+            whole_answers: grid.whole_answers,
             layers: grid.layers,
             heads: grid.heads,
             wrong: 0,
@@ -276,10 +280,10 @@ impl Averages {
     /// A grid of another kind, or of a model with another number of layers.
     pub fn add(&mut self, grid: &Grid) -> Result<(), Error> {
         let same = |grid: &Grid| {
-            let read = (grid.metric, grid.direction, grid.engine);
+            let read = (grid.metric, grid.direction, grid.engine, grid.whole_answers);
             (grid.kind, grid.severed, read)
         };
-        let read = (self.metric, self.direction, self.engine);
+        let read = (self.metric, self.direction, self.engine, self.whole_answers);
         if same(grid) != (self.kind, self.severed, read) || grid.paths != self.paths {
             let expected = Grid {
                 kind: self.kind,
@@ -288,6 +292,7 @@ impl Averages {
                 direction: self.direction,
                 paths: self.paths.clone(),
                 engine: self.engine,
+                whole_answers: self.whole_answers,
                 ..grid.clone()
             };
             return Err(Error::Kinds {

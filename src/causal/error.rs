@@ -231,6 +231,21 @@ pub enum Error {
         /// The model's context in tokens.
         context: usize,
     },
+    /// A prompt that leaves too little of the model's context for its answer.
+    #[error(
+        "prompt `{prompt}` has {tokens} tokens and its answer {answer}, the model's context holds {context}: give a shorter \
+         one, or read the answer by its first token"
+    )]
+    AnswerTooLong {
+        /// The prompt.
+        prompt: String,
+        /// Its length in tokens.
+        tokens: usize,
+        /// The answer's.
+        answer: usize,
+        /// The model's context in tokens.
+        context: usize,
+    },
     /// A setting out of its range.
     #[error("{field} = {value}: {remedy}")]
     Setting {

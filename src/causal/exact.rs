@@ -29,10 +29,10 @@ use crate::model::Pass;
 
 pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure> {
     let (tokens, layers, settings) = (task.prompt.len(), task.layers(), task.settings);
-    let count = task.readout.count();
+    let (places, count) = (task.prompt.tokens.len(), task.readout.count());
     if task.noise.is_some_and(Noise::is_none) {
         // The corrupted run is the clean one, and so is every run with something restored.
-        let cells = task.measures.iter().map(|it| it.cells(tokens, layers));
+        let cells = task.measures.iter().map(|it| it.cells(places, layers));
         task.progress.add(cells.clone().sum());
         return Ok(Scores {
             base: task.source.clone(),
@@ -59,11 +59,11 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
             )?);
             continue;
         }
-        let mut scores = Vec::with_capacity(measure.cells(tokens, layers) * count);
+        let mut scores = Vec::with_capacity(measure.cells(places, layers) * count);
         let places = match measure.kind.is_over_tokens() {
             // The tokens before are the same in both runs.
             true => task.first..task.first + 1,
-            false => 0..tokens,
+            false => 0..places,
         };
         for token in places {
             let row = match (&second, measure.severed) {
@@ -101,8 +101,9 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
     })
 }
 
-/// The mean metrics of some cells of every measure, each a token and a layer of a whole block, with
-/// the run of these `[rows, tokens, width]` embeddings patched.
+/// The mean metrics of some cells of every measure, with the run of these `[rows, tokens, width]`
+/// embeddings patched. Each is a token, or 0 for all of them at once, and a place in its
+/// `[heads][layers]`.
 pub(super) fn cells(
     task: &Task<'_>,
     source: &Source,
@@ -116,17 +117,21 @@ pub(super) fn cells(
     let run = base(task, source, embeddings, budget)?;
     let of_measure = |(measure, wanted): (&Measure, &Vec<(usize, usize)>)| {
         let mut by_token: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for &(token, layer) in wanted {
-            by_token.entry(token).or_default().push(layer);
+        for &(token, column) in wanted {
+            by_token.entry(token).or_default().push(column);
         }
         let mut rows = BTreeMap::new();
-        for (token, layers) in by_token {
-            let baseline = Baseline::of(task, &run, measure, token);
-            let only = (token, Some(layers.as_slice()));
+        for (token, columns) in by_token {
+            let from = match measure.kind.is_over_tokens() {
+                true => task.first, // the tokens before are the same in both runs
+                false => token,
+            };
+            let baseline = Baseline::of(task, &run, measure, from);
+            let only = (from, Some(columns.as_slice()));
             rows.insert(token, row(task, source, measure, only, &baseline, budget)?);
         }
-        let cell = |(token, layer): &(usize, usize)| {
-            rows[token][layer * count..(layer + 1) * count].to_vec()
+        let cell = |(token, column): &(usize, usize)| {
+            rows[token][column * count..(column + 1) * count].to_vec()
         };
         Ok(wanted.iter().map(cell).collect())
     };
@@ -162,15 +167,23 @@ impl<'a> Baseline<'a> {
             frozen: measure.severed.map(|severed| run.of(severed)),
             input: from_token(&run.input[0]),
             hidden: run.hidden.iter().map(from_token).collect(),
-            settled: measure.kind.is_residual() && measure.severed.is_none() && token == task.first,
+            settled: measure.kind.is_residual()
+                && measure.severed.is_none()
+                && token == task.first
+                && (!is_read(task, token) || rest == 1),
             values: means(&run.values, task.readout.count()),
         }
     }
 }
 
+/// Whether metrics are read behind a token.
+fn is_read(task: &Task<'_>, token: usize) -> bool {
+    token + task.prompt.positions() >= task.prompt.len()
+}
+
 /// The metrics of one token's cells, layer by layer of one head after another; of all tokens from
-/// this one on where they are restored at once. Where only some layers are wanted, the others' may
-/// be those with nothing restored.
+/// this one on where they are restored at once. Where only some are wanted, places in
+/// `[heads][layers]`, the others may be those with nothing restored.
 fn row(
     task: &Task<'_>,
     source: &Source,
@@ -191,6 +204,7 @@ fn row(
         return Ok(scores); // the same in both runs, so putting it in changes nothing
     }
     let last = token + 1 == tokens;
+    let is_read = is_read(task, token);
     if last && baseline.settled {
         fill(&(0..layers), &task.source);
         return Ok(scores);
@@ -198,7 +212,7 @@ fn row(
     let width = task.settings.window;
     let mut windows = windows(measure.kind, layers, measure.heads, width);
     windows.retain(|window| {
-        if wanted.is_some_and(|layers| !layers.iter().any(|it| window.columns.contains(it))) {
+        if wanted.is_some_and(|wanted| !wanted.iter().any(|it| window.columns.contains(it))) {
             return false;
         }
         // What the last token's attention sees matters in the last block too.
@@ -210,8 +224,8 @@ fn row(
             fill(&window.columns, &task.source);
             return false;
         }
-        // In the last block a token only changes itself, and the answer is read at the last one.
-        last || measure.kind.is_over_tokens()
+        // In the last block a token only changes itself, and the answer is read at the last ones.
+        is_read || measure.kind.is_over_tokens()
     });
     let mut found = vec![0.0; windows.len() * samples * count];
     let all = Piece {
@@ -256,6 +270,7 @@ fn run(
     let layers = task.layers();
     let at = token as i64;
     let behind = task.prompt.len() as i64 - at - 1;
+    let read = task.prompt.positions() as i64;
     let count = samples.len() as i64;
     let entries = entries(measure.kind, windows);
     // A cell's rows, with its tokens' states restored where they are not settled.
@@ -297,7 +312,7 @@ fn run(
         let top = layer + 1 == layers;
         let pass = Pass {
             past: past.as_ref(),
-            queries: top.then_some(1),
+            queries: top.then_some(read),
         };
         for batch in &mut batches.batches {
             task.progress.go_on()?;
@@ -305,7 +320,7 @@ fn run(
                 frozen: None,
                 restored: None,
             };
-            if !top || behind == 0 {
+            if !top || is_read(task, token) {
                 hold.frozen = measure
                     .severed
                     .zip(baseline.frozen)
@@ -348,7 +363,7 @@ fn run(
         for (window, restored) in behind_it.into_iter().zip(&restored) {
             let mut rows = entering(restored, &baseline.hidden[layer]);
             if layer + 1 == layers {
-                rows = rows.narrow(1, -1, 1); // as the others come out of it
+                rows = task.prompt.last_of(&rows); // as the others come out of it
             }
             batches.admit(window, rows);
         }
@@ -357,7 +372,7 @@ fn run(
     let mut last = Vec::new();
     for batch in &mut batches.batches {
         inside.append(&mut batch.windows);
-        last.push(batch.joined().select(1, -1));
+        last.push(task.prompt.last_of(&batch.joined()));
     }
     if last.is_empty() {
         return Ok(Vec::new());

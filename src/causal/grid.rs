@@ -56,8 +56,11 @@ pub struct Cell {
 /// A cell of an estimated grid with its exact score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verified {
-    /// Its token.
+    /// Its token; 0 where every token is patched at once.
     pub token: usize,
+    /// Its head, where heads are told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<usize>,
     /// Its layer.
     pub layer: usize,
     /// Whether chance chose it; else its estimate is one of the largest.
@@ -122,8 +125,15 @@ pub struct Grid {
     pub tokens: Vec<Token>,
     /// The subject's tokens `[b, e)`.
     pub subject: Range<usize>,
+    /// Whether the answers were read whole, and not by their first token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub whole_answers: bool,
     /// The most probable token after the clean prompt.
     pub answer: Token,
+    /// The tokens of the answer behind that, where it was read whole: each the most probable one
+    /// behind those before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answer_rest: Vec<Token>,
     /// Whether the answer is the fact's attribute; true for a fact without one. If not, nothing was
     /// traced: `low` is [`None`] and `scores` is empty.
     pub correct_prediction: bool,
@@ -133,6 +143,9 @@ pub struct Grid {
     /// The token that the answer is compared with, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foil: Option<Token>,
+    /// The tokens of the foil behind that, where it was read whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foil_rest: Vec<Token>,
     /// What `high`, `low` and `scores` are.
     #[serde(default, skip_serializing_if = "is_default")]
     pub metric: Metric,
@@ -166,6 +179,21 @@ fn is_one(count: &usize) -> bool {
 }
 
 impl Grid {
+    /// The text of the answer.
+    pub fn answer_text(&self) -> String {
+        let rest = self.answer_rest.iter().map(|token| token.text.as_str());
+        std::iter::once(self.answer.text.as_str())
+            .chain(rest)
+            .collect()
+    }
+
+    /// The text of the foil, where there is one.
+    pub fn foil_text(&self) -> Option<String> {
+        let rest = self.foil_rest.iter().map(|token| token.text.as_str());
+        let first = self.foil.as_ref()?.text.as_str();
+        Some(std::iter::once(first).chain(rest).collect())
+    }
+
     /// Whether it has scores.
     pub fn traced(&self) -> bool {
         self.correct_prediction && self.untraced.is_none()
@@ -298,7 +326,7 @@ impl Grid {
         })
     }
 
-    /// Kind, severed path, paths, metric, direction and engine, as messages name them: `mlp`,
+    /// Kind, severed path, paths, metric, direction, answers and engine, as messages name them: `mlp`,
     /// `hidden with mlp severed`, `mlp, rank, noising`, `attn, first-order estimate`.
     pub fn measure(&self) -> String {
         let mut text = match self.severed {
@@ -313,6 +341,9 @@ impl Grid {
         }
         if self.direction != Direction::Denoising {
             text += &format!(", {}", self.direction);
+        }
+        if self.whole_answers {
+            text += ", whole answers";
         }
         if self.engine != Engine::Exact {
             text += &format!(", {}", self.engine.estimate().unwrap_or("plain".to_owned()));
@@ -352,13 +383,16 @@ pub(crate) mod tests {
                 })
                 .collect(),
             subject,
+            whole_answers: false,
             answer: Token {
                 id: 0,
                 text: " a".into(),
             },
+            answer_rest: Vec::new(),
             correct_prediction: true,
             untraced: None,
             foil: None,
+            foil_rest: Vec::new(),
             metric: Metric::Probability,
             high,
             low: Some(low),

@@ -12,7 +12,7 @@
 //! To read in this order: what is asked ([`Fact`], [`Settings`]) and answered ([`Grid`],
 //! [`Averages`], [`Verification`]); the parts that decide the numbers ([`corruption`], [`noise`],
 //! [`rng`], [`span`], [`kind`], [`metric`], [`paths`]). So far all is plain data, also without
-//! libtorch. With it: the way in (`trace`), the oracle (`plain.rs`), the engine that is used
+//! libtorch. With it: the way in (`trace`, then `job.rs`), the oracle (`plain.rs`), the engine that is used
 //! (`exact.rs`, along paths `path_runs.rs`) and the estimates (`attribution.rs`).
 
 pub mod averages;
@@ -36,6 +36,10 @@ mod attribution;
 mod embeddings;
 #[cfg(feature = "torch")]
 mod exact;
+#[cfg(feature = "torch")]
+mod head_effects;
+#[cfg(feature = "torch")]
+mod job;
 #[cfg(feature = "torch")]
 mod memory;
 #[cfg(feature = "torch")]

@@ -1,4 +1,4 @@
-//! The prompt that corrupts a fact, and the token that its answer is compared with.
+//! The prompt that corrupts a fact, and what its answer is compared with.
 
 use tch::Tensor;
 
@@ -17,7 +17,10 @@ pub(super) struct Clean<'a> {
     pub model: &'a Model,
     pub fact: &'a Fact,
     pub prompt: &'a Prompt,
-    pub answer: &'a Token,
+    /// The tokens of it that are read.
+    pub answer: &'a [u32],
+    /// Whether answers are read whole.
+    pub whole: bool,
     pub progress: &'a Progress<'a>,
 }
 
@@ -27,15 +30,16 @@ pub(super) struct Pair {
     pub prompt: Prompt,
     /// The first token at which the two differ.
     pub first: usize,
-    pub foil: Token,
+    /// The tokens of it that are read.
+    pub foil: Vec<Token>,
 }
 
 impl Clean<'_> {
-    /// The fact's own foil, by the first token that it has behind the prompt.
+    /// The fact's own foil as it has it behind the prompt: the first token, or all of them.
     ///
     /// # Errors
     /// [`Error::FoilIsAnswer`]; [`Error::NoFoil`] where it has none and one of `metrics` needs it.
-    pub fn own_foil(&self, metrics: &[Metric]) -> Result<Option<Token>, Error> {
+    pub fn own_foil(&self, metrics: &[Metric]) -> Result<Option<Vec<Token>>, Error> {
         let Some(foil) = &self.fact.foil else {
             return match metrics.iter().find(|metric| metric.needs_foil()) {
                 Some(metric) => Err(Error::NoFoil {
@@ -46,15 +50,18 @@ impl Clean<'_> {
             };
         };
         let tokenizer = self.model.tokenizer();
-        let id = tokenizer.continuation(&self.fact.prompt, foil)?.target[0];
-        let token = self.token(id)?;
-        match id == self.answer.id {
+        let mut said = tokenizer.continuation(&self.fact.prompt, foil)?.target;
+        if !self.whole {
+            said.truncate(1);
+        }
+        let tokens = tokens_behind(self.model, self.prompt, &said)?;
+        match said == self.answer {
             true => Err(Error::FoilIsAnswer {
                 prompt: self.fact.prompt.clone(),
                 foil: foil.clone(),
-                token: token.text,
+                token: text_of(&tokens),
             }),
-            false => Ok(Some(token)),
+            false => Ok(Some(tokens)),
         }
     }
 
@@ -73,7 +80,7 @@ impl Clean<'_> {
         }
     }
 
-    fn given(&self, text: &str, own: Option<Token>) -> Result<Result<Pair, String>, Failure> {
+    fn given(&self, text: &str, own: Option<Vec<Token>>) -> Result<Result<Pair, String>, Failure> {
         let other = Prompt::other(self.model, text, &self.prompt.subject)?;
         if other.len() != self.prompt.len() {
             return Err(Failure::Error(Error::CorruptedTokens {
@@ -90,12 +97,12 @@ impl Clean<'_> {
         };
         let foil = match own {
             Some(foil) => foil,
-            None => self.answer_to(&other)?,
+            None => self.answer_to(&other, &[])?,
         };
-        if foil.id == self.answer.id {
+        if ids(&foil) == self.answer {
             return Ok(Err(format!(
                 "the model answers {:?} to the corrupted prompt too: give another prompt, or a foil",
-                foil.text
+                text_of(&foil)
             )));
         }
         Ok(Ok(Pair {
@@ -109,7 +116,7 @@ impl Clean<'_> {
     fn found(
         &self,
         partners: &[Fact],
-        own: Option<Token>,
+        own: Option<Vec<Token>>,
     ) -> Result<Result<Pair, String>, Failure> {
         let (mut lengths, mut same, mut wrong) = (0, 0, 0);
         for partner in partners {
@@ -129,11 +136,28 @@ impl Clean<'_> {
                 same += 1;
                 continue;
             };
-            let answer = self.answer_to(&other)?;
-            let said = partner.attribute.as_deref();
-            if said.is_some_and(|said| said.trim() != answer.text.trim()) {
+            let expected = match (&partner.attribute, self.whole) {
+                (Some(expected), true) => {
+                    let tokenizer = self.model.tokenizer();
+                    match tokenizer.continuation(&partner.prompt, expected) {
+                        Ok(answer) => answer.target,
+                        Err(_) => {
+                            wrong += 1;
+                            continue;
+                        }
+                    }
+                }
+                _ => Vec::new(),
+            };
+            let answer = self.answer_to(&other, &expected)?;
+            let is_right = match &partner.attribute {
+                Some(_) if self.whole => ids(&answer) == expected,
+                Some(said) => said.trim() == text_of(&answer).trim(),
+                None => true,
+            };
+            if !is_right {
                 wrong += 1;
-            } else if answer.id == self.answer.id {
+            } else if ids(&answer) == self.answer {
                 same += 1;
             } else {
                 return Ok(Ok(Pair {
@@ -163,29 +187,42 @@ impl Clean<'_> {
         tokens.position(|(one, other)| one.id != other.id)
     }
 
-    /// The model's answer to a prompt.
-    fn answer_to(&self, prompt: &Prompt) -> Result<Token, Failure> {
+    /// The model's answer to a prompt: its first token; or as many as are expected, each behind
+    /// those that are expected before it.
+    fn answer_to(&self, prompt: &Prompt, expected: &[u32]) -> Result<Vec<Token>, Failure> {
         let model = self.model;
-        let mut x: Tensor = model.add_positions(&prompt.embeddings(model), 0);
+        let whole = &prompt.before_last_of(model, expected)?;
+        let mut x: Tensor = model.add_positions(&whole.embeddings(model), 0);
         for layer in 0..model.config().layers {
             self.progress.go_on()?;
             x = model.block(layer, &x, Pass::default(), &mut Plain).hidden;
         }
-        let last = x.select(1, prompt.len() as i64 - 1);
-        let answer = Answer::of(model, &last);
-        Ok(Token {
-            id: answer.id as u32,
-            text: token_text(model, prompt, answer.id as u32)?,
-        })
-    }
-
-    fn token(&self, id: u32) -> Result<Token, Error> {
-        let text = token_text(self.model, self.prompt, id)?;
-        Ok(Token { id, text })
+        let said = Answer::of(model, &whole.last_of(&x)).ids;
+        Ok(tokens_behind(model, prompt, &said)?)
     }
 }
 
-/// The text of a token behind a prompt.
-pub(super) fn token_text(model: &Model, prompt: &Prompt, id: u32) -> Result<String, Error> {
-    Ok(model.tokenizer().decode_after(&prompt.ids(), &[id])?)
+/// Tokens behind a prompt, with the text that each adds to those before.
+pub(super) fn tokens_behind(
+    model: &Model,
+    prompt: &Prompt,
+    ids: &[u32],
+) -> Result<Vec<Token>, Error> {
+    let mut before = prompt.ids();
+    let mut tokens = Vec::with_capacity(ids.len());
+    for &id in ids {
+        let text = model.tokenizer().decode_after(&before, &[id])?;
+        tokens.push(Token { id, text });
+        before.push(id);
+    }
+    Ok(tokens)
+}
+
+/// The numbers of tokens.
+pub(super) fn ids(tokens: &[Token]) -> Vec<u32> {
+    tokens.iter().map(|token| token.id).collect()
+}
+
+fn text_of(tokens: &[Token]) -> String {
+    tokens.iter().map(|token| token.text.as_str()).collect()
 }

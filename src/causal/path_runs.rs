@@ -30,12 +30,13 @@ pub(super) fn scores(
     let (tokens, layers, samples) = (task.prompt.len(), task.layers(), task.rows());
     let count = task.readout.count();
     let unpatched = means(&run.values, count);
-    let mut scores = unpatched.repeat(measure.cells(tokens, layers));
+    let places = task.prompt.tokens.len();
+    let mut scores = unpatched.repeat(measure.cells(places, layers));
     let over_tokens = measure.kind.is_over_tokens();
     // The tokens before are the same in both runs.
     let spans: Vec<Range<usize>> = match over_tokens {
         true => std::iter::once(task.first..tokens).collect(),
-        false => (task.first..tokens).map(|token| token..token + 1).collect(),
+        false => (task.first..places).map(|token| token..token + 1).collect(),
     };
     let heads: Vec<usize> = (0..measure.heads).collect();
     let mut done = 0;
@@ -74,7 +75,7 @@ pub(super) fn scores(
         }
     }
     // Those that no path leads from.
-    let all = measure.cells(tokens, layers);
+    let all = measure.cells(places, layers);
     task.progress.add(all - done);
     Ok(scores)
 }
@@ -166,7 +167,7 @@ fn along(
         let past = before(&run.kv[layer], span.start, samples);
         let pass = Pass {
             past: past.as_ref(),
-            queries: (layer + 1 == task.layers()).then_some(1),
+            queries: (layer + 1 == task.layers()).then_some(task.prompt.positions() as i64),
         };
         let mut put = Put {
             tokens: rest.end - rest.start,
@@ -174,7 +175,7 @@ fn along(
         };
         x = model.block(layer, &x, pass, &mut put).hidden;
     }
-    Ok(task.readout.read(model, &x.select(1, -1)))
+    Ok(task.readout.read(model, &task.prompt.last_of(&x)))
 }
 
 /// Holds heads and MLPs, and keeps what receivers get.

@@ -104,7 +104,7 @@ impl Hook for States {
 /// The run whose states are put in.
 pub(super) struct Source {
     states: States,
-    /// The last token's state behind the last block, `[rows, width]`.
+    /// The states behind the last block that metrics are read from, `[rows, read, width]`.
     last: Tensor,
 }
 
@@ -289,7 +289,7 @@ pub(super) fn source(
 ) -> Result<Source, Failure> {
     let rows = prompt.embeddings(model).repeat([rows as i64, 1, 1]);
     let mut states = States::default();
-    let last = forward(model, progress, &rows, &mut states)?;
+    let last = forward(model, prompt, progress, &rows, &mut states)?;
     Ok(Source { states, last })
 }
 
@@ -298,8 +298,11 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
     let read = |last: &Tensor| means(&task.readout.read(task.model, last), task.readout.count());
     let mut draws = task.draws();
     let rows = task.embeddings(draws.as_mut());
+    let pass = |rows: &Tensor, hook: &mut dyn Hook| {
+        forward(task.model, task.prompt, task.progress, rows, hook)
+    };
     let mut base = States::default();
-    let last = forward(task.model, task.progress, &rows, &mut base)?;
+    let last = pass(&rows, &mut base)?;
     let values = read(&last);
     let second = match settings.compat {
         Compat::None => None,
@@ -311,12 +314,11 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
             (Some(second), Some(_)) => second,
             _ => &rows,
         };
-        let tokens = task.prompt.len() as i64;
-        let each = match measure.kind.is_over_tokens() {
-            true => tokens,
-            false => 1,
+        let tokens = task.prompt.tokens.len() as i64;
+        let places: Vec<Range<i64>> = match measure.kind.is_over_tokens() {
+            true => std::iter::once(0..task.prompt.len() as i64).collect(),
+            false => (0..tokens).map(|at| at..at + 1).collect(),
         };
-        let places = (0..tokens).step_by(each as usize).map(|at| at..at + each);
         let mut scores = Vec::new();
         for place in places {
             for (head, layer) in (0..measure.heads)
@@ -325,7 +327,7 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
                 let cell = (place.clone(), head, layer);
                 let mut replace = restoration(task, measure, cell, source, &base);
                 let last = match &settings.paths {
-                    None => forward(task.model, task.progress, rows, &mut replace)?,
+                    None => pass(rows, &mut replace)?,
                     Some(paths) => {
                         let mut sent = Sent {
                             from: layer,
@@ -334,12 +336,12 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
                             frozen_mlps: paths.frozen_mlps,
                             states: States::default(),
                         };
-                        let _last = forward(task.model, task.progress, rows, &mut sent)?;
+                        let _last = pass(rows, &mut sent)?;
                         let mut received = Received {
                             paths,
                             got: &sent.states,
                         };
-                        forward(task.model, task.progress, rows, &mut received)?
+                        pass(rows, &mut received)?
                     }
                 };
                 scores.extend(read(&last));
@@ -375,9 +377,10 @@ fn restoration<'a>(
     }
 }
 
-/// The last token's state behind the last block, `[rows, width]`.
+/// The states behind the last block that metrics are read from, `[rows, read, width]`.
 fn forward(
     model: &Model,
+    prompt: &Prompt,
     progress: &Progress<'_>,
     embeddings: &Tensor,
     hook: &mut dyn Hook,
@@ -387,5 +390,5 @@ fn forward(
         progress.go_on()?;
         x = model.block(layer, &x, Pass::default(), hook).hidden;
     }
-    Ok(x.select(1, -1))
+    Ok(prompt.last_of(&x))
 }

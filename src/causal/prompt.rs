@@ -15,7 +15,10 @@ use crate::model::Model;
 pub(super) struct Prompt {
     pub tokens: Vec<Token>,
     pub subject: Range<usize>,
-    /// Token numbers, `[1, tokens]` on the model's device.
+    /// Tokens that the model is given behind it: an answer but its last token, where the answer is
+    /// read whole. No cell is of them.
+    forced: usize,
+    /// The numbers of both, `[1, tokens]` on the model's device.
     ids: Tensor,
 }
 
@@ -48,6 +51,7 @@ impl Prompt {
             });
         }
         Ok(Self {
+            forced: 0,
             subject: subject(&encoding.offsets)?,
             tokens: encoding
                 .ids
@@ -61,13 +65,46 @@ impl Prompt {
         })
     }
 
-    /// Token numbers.
+    /// The prompt with an answer behind it, all but the last of its tokens.
+    pub fn before_last_of(&self, model: &Model, answer: &[u32]) -> Result<Self, Error> {
+        let mut ids = self.ids();
+        ids.extend(answer.iter().rev().skip(1).rev());
+        let context = model.config().context;
+        if ids.len() > context {
+            return Err(Error::AnswerTooLong {
+                prompt: model.tokenizer().decode(&self.ids())?,
+                tokens: self.tokens.len(),
+                answer: answer.len(),
+                context,
+            });
+        }
+        Ok(Self {
+            tokens: self.tokens.clone(),
+            subject: self.subject.clone(),
+            forced: ids.len() - self.tokens.len(),
+            ids: model.ids(&ids)?,
+        })
+    }
+
+    /// Token numbers of the prompt.
     pub fn ids(&self) -> Vec<u32> {
         self.tokens.iter().map(|token| token.id).collect()
     }
 
+    /// Tokens of the prompt and of what is given behind it.
     pub fn len(&self) -> usize {
-        self.tokens.len()
+        self.tokens.len() + self.forced
+    }
+
+    /// How many of the last tokens the metrics are read behind: one for every token of the answer.
+    pub fn positions(&self) -> usize {
+        1 + self.forced
+    }
+
+    /// The states of those among `[rows, tokens, width]` that end with the last token.
+    pub fn last_of(&self, states: &Tensor) -> Tensor {
+        let read = self.positions() as i64;
+        states.narrow(1, states.size()[1] - read, read)
     }
 
     /// Token embeddings of the clean prompt, `[1, tokens, width]`, before positions.

@@ -1,4 +1,4 @@
-//! All metrics of a row, from one computation of its logits.
+//! All metrics of a row, from one computation of its logits at every token that is read.
 
 use std::ops::Range;
 
@@ -8,24 +8,46 @@ use super::metric::Metric;
 use super::rows::{mean, to_f64};
 use crate::model::Model;
 
-/// The most probable token after a prompt, and its probability.
+/// The most probable tokens after a prompt, and the probability of the first.
 pub(super) struct Answer {
-    pub id: i64,
+    /// One behind each state that metrics are read from.
+    pub ids: Vec<u32>,
     pub high: f64,
 }
 
 impl Answer {
-    /// Of `[rows, width]` equal states of the last token.
+    /// Of `[rows, read, width]` states, equal in all rows.
     pub fn of(model: &Model, hidden: &Tensor) -> Self {
-        let probabilities = model.logits(hidden).softmax(-1, Dtype::Float);
-        let id = probabilities.get(0).argmax(-1, false).int64_value(&[]);
-        let high = mean(&to_f64(&probabilities.select(-1, id)));
-        Self { id, high }
+        let probabilities = model.logits(&hidden.select(1, 0)).softmax(-1, Dtype::Float);
+        let first = probabilities.get(0).argmax(-1, false).int64_value(&[]);
+        let high = mean(&to_f64(&probabilities.select(-1, first)));
+        let rest = (1..hidden.size()[1]).map(|at| {
+            let logits = model.logits(&hidden.select(1, at));
+            logits.get(0).argmax(-1, false).int64_value(&[])
+        });
+        let ids = std::iter::once(first).chain(rest);
+        Self {
+            ids: ids.map(|id| id as u32).collect(),
+            high,
+        }
     }
 }
 
-/// What is read of the last token's state behind the last block.
+/// What is read of the states behind the last block: of the prompt's last token; where an answer is
+/// read whole, of each token that one of the answer's follows on, and the mean over them. A
+/// probability is then that with the mean logarithm.
 pub(super) struct Readout {
+    metrics: Vec<Metric>,
+    /// What is read of each position; where there are several, with the logarithm in the place of
+    /// the probability.
+    positions: Vec<Position>,
+    /// Read from whole logits by libtorch's own functions, as any other program on it would: what
+    /// the slices are measured against.
+    whole: bool,
+}
+
+/// What is read of one token's state.
+struct Position {
     answer: i64,
     /// The token that the answer is compared with; the answer itself where nothing compares.
     foil: i64,
@@ -33,33 +55,45 @@ pub(super) struct Readout {
     /// The logarithm of the sum of the clean run's exponentials, `[1, 1]`, and its logits,
     /// `[1, vocabulary]`, both in float64, where a metric compares with its distribution.
     clean: Option<(Tensor, Tensor)>,
-    /// Read from whole logits by libtorch's own functions, as any other program on it would: what
-    /// the slices are measured against.
-    whole: bool,
 }
 
 impl Readout {
-    /// Of `metrics`, the first of which is the probability. `clean` are `[rows, width]` equal
-    /// states of the clean run.
+    /// Of `metrics`, the first of which is the probability, of the tokens of an `answer`. `clean`
+    /// are `[rows, read, width]` states of the clean run, equal in all rows. With a `foil` the
+    /// answer has one token.
     pub fn new(
         model: &Model,
         clean: &Tensor,
-        answer: i64,
-        foil: Option<i64>,
+        answer: &[u32],
+        foil: Option<u32>,
         metrics: Vec<Metric>,
         whole: bool,
     ) -> Self {
-        let clean = metrics.contains(&Metric::Kl).then(|| {
-            let normed = model.normed(&clean.narrow(0, 0, 1));
-            let slices = model.logit_slices();
-            let slices: Vec<Tensor> = slices.map(|it| model.logits_in(&normed, &it)).collect();
-            let logits = Tensor::cat(&slices, 1).to_kind(Dtype::Double);
-            (log_sum(&logits), logits)
-        });
+        let inner: Vec<Metric> = match answer.len() {
+            1 => metrics.clone(),
+            _ => metrics
+                .iter()
+                .map(|metric| match metric {
+                    Metric::Probability => Metric::LogProbability,
+                    metric => *metric,
+                })
+                .collect(),
+        };
+        let position = |(at, &answer): (usize, &u32)| Position {
+            answer: i64::from(answer),
+            foil: i64::from(foil.unwrap_or(answer)),
+            clean: metrics.contains(&Metric::Kl).then(|| {
+                let clean = clean.select(1, at as i64);
+                let normed = model.normed(&clean.narrow(0, 0, 1));
+                let slices = model.logit_slices();
+                let slices: Vec<Tensor> = slices.map(|it| model.logits_in(&normed, &it)).collect();
+                let logits = Tensor::cat(&slices, 1).to_kind(Dtype::Double);
+                (log_sum(&logits), logits)
+            }),
+            metrics: inner.clone(),
+        };
         Self {
-            answer,
-            foil: foil.unwrap_or(answer),
-            clean,
+            positions: answer.iter().enumerate().map(position).collect(),
             metrics,
             whole,
         }
@@ -70,12 +104,62 @@ impl Readout {
         self.metrics.len()
     }
 
-    /// The metrics of `[rows, width]` states, one row after another.
+    /// The metrics of `[rows, read, width]` states, one row after another.
     pub fn read(&self, model: &Model, hidden: &Tensor) -> Vec<f64> {
         if self.whole {
-            return self.read_whole(&model.logits(hidden));
+            let columns: Vec<Vec<f64>> = self.columns(model, hidden).iter().map(to_f64).collect();
+            return by_row(&columns);
         }
-        if self.count() == 1 {
+        let found: Vec<Vec<f64>> = self
+            .states(hidden)
+            .map(|(position, hidden)| position.read(model, &hidden))
+            .collect();
+        let [first, rest @ ..] = found.as_slice() else {
+            return Vec::new();
+        };
+        if rest.is_empty() {
+            return first.clone();
+        }
+        let mean = |n: usize| found.iter().map(|of| of[n]).sum::<f64>() / found.len() as f64;
+        let finished = |n: usize| match self.metrics[n % self.count()] {
+            Metric::Probability => mean(n).exp(),
+            _ => mean(n),
+        };
+        (0..first.len()).map(finished).collect()
+    }
+
+    /// The metrics of `[rows, read, width]` states from whole logits, one tensor of `[rows]` each.
+    /// Gradients flow through all but the rank.
+    pub fn columns(&self, model: &Model, hidden: &Tensor) -> Vec<Tensor> {
+        let found: Vec<Vec<Tensor>> = self
+            .states(hidden)
+            .map(|(position, hidden)| position.columns(&model.logits(&hidden)))
+            .collect();
+        let metric = |(n, metric): (usize, &Metric)| match found.as_slice() {
+            [only] => only[n].shallow_clone(),
+            found => {
+                let each: Vec<&Tensor> = found.iter().map(|of| &of[n]).collect();
+                let mean = Tensor::stack(&each, 0).mean_dim([0i64].as_slice(), false, None);
+                match metric {
+                    Metric::Probability => mean.exp(),
+                    _ => mean,
+                }
+            }
+        };
+        self.metrics.iter().enumerate().map(metric).collect()
+    }
+
+    /// The states of every position, `[rows, width]` each.
+    fn states(&self, hidden: &Tensor) -> impl Iterator<Item = (&Position, Tensor)> {
+        let positions = self.positions.iter().enumerate();
+        positions.map(|(at, position)| (position, hidden.select(1, at as i64)))
+    }
+}
+
+impl Position {
+    /// The metrics of `[rows, width]` states, one row after another.
+    fn read(&self, model: &Model, hidden: &Tensor) -> Vec<f64> {
+        if self.metrics == [Metric::Probability] {
             return to_f64(&model.probability(hidden, self.answer));
         }
         let normed = model.normed(hidden);
@@ -134,14 +218,8 @@ impl Readout {
         by_row(&columns)
     }
 
-    fn read_whole(&self, logits: &Tensor) -> Vec<f64> {
-        let columns: Vec<Vec<f64>> = self.columns(logits).iter().map(to_f64).collect();
-        by_row(&columns)
-    }
-
-    /// The metrics of whole logits, `[rows, vocabulary]`, one tensor of `[rows]` each. Gradients
-    /// flow through all but the rank.
-    pub fn columns(&self, logits: &Tensor) -> Vec<Tensor> {
+    /// The metrics of whole logits, `[rows, vocabulary]`, one tensor of `[rows]` each.
+    fn columns(&self, logits: &Tensor) -> Vec<Tensor> {
         let log = logits.log_softmax(-1, Dtype::Float);
         self.metrics
             .iter()

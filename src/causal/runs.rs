@@ -40,8 +40,8 @@ pub(super) struct Source {
     /// What the heads of every block give, `[1, tokens, heads * head_dim]`.
     pub heads: Vec<Tensor>,
     /// Their queries, `[1, tokens, heads, head_dim]`.
-    queries: Vec<Tensor>,
-    /// The last token's state behind the last block, `[1, width]`.
+    pub queries: Vec<Tensor>,
+    /// The states behind the last block that metrics are read from, `[1, read, width]`.
     last: Tensor,
 }
 
@@ -113,7 +113,7 @@ pub(super) fn source(
         queries.extend(record.queries);
     }
     Ok(Source {
-        last: x.select(1, prompt.len() as i64 - 1),
+        last: prompt.last_of(&x),
         kv,
         input,
         hidden,
@@ -359,8 +359,7 @@ pub(super) fn base(
             run.hidden.push(step.hidden.shallow_clone());
             x = step.hidden;
         }
-        let last = x.select(1, task.prompt.len() as i64 - 1);
-        run.values = task.readout.read(task.model, &last);
+        run.values = task.readout.read(task.model, &task.prompt.last_of(&x));
         Ok(run)
     })
 }
@@ -394,7 +393,7 @@ pub(super) fn held(
             x = task.model.block(layer, &x, pass, &mut hold).hidden;
             held.hidden.push(x.shallow_clone());
         }
-        held.values = task.readout.read(task.model, &x.select(1, tokens - 1));
+        held.values = task.readout.read(task.model, &task.prompt.last_of(&x));
         Ok(held)
     })
 }

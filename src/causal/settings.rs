@@ -150,6 +150,9 @@ pub struct Settings {
     /// What is read in every cell besides the answer's probability, one each. The first one decides
     /// which cells are verified; without any the probability does.
     pub metrics: Vec<Metric>,
+    /// Whether answers are read whole, by the mean over their tokens, each behind those before it.
+    /// Else by the first token.
+    pub whole_answers: bool,
     /// Noise samples a cell is averaged over. At least 1; another prompt has one row.
     pub samples: usize,
     /// Seed of the noise.
@@ -183,6 +186,7 @@ impl Settings {
             corruption: corruption.into(),
             direction: Direction::Denoising,
             metrics: Vec::new(),
+            whole_answers: false,
             samples: 10,
             seed: 1,
             window: 10,
@@ -266,11 +270,12 @@ impl Settings {
                 ),
             };
         };
-        if let Some(kind) = self.kinds.iter().find(|kind| kind.is_of_heads()) {
+        if let Some(paths) = &self.paths {
+            let receivers: Vec<String> = paths.receivers.iter().map(|it| it.to_string()).collect();
             return wrong(
-                "kinds",
-                kind,
-                "attribution estimates no heads: leave it out, or use engine exact",
+                "receivers",
+                &receivers.join(","),
+                "attribution estimates no paths: leave them out, or use engine exact",
             );
         }
         if let Some(severed) = self.severed.first() {
@@ -292,6 +297,14 @@ impl Settings {
                 "metrics",
                 &Metric::Rank,
                 "a rank has no gradient: use log_probability or logit_difference, or engine exact",
+            );
+        }
+        if self.whole_answers && self.metrics.contains(&Metric::LogitDifference) {
+            return wrong(
+                "metrics",
+                &Metric::LogitDifference,
+                "of whole answers it comes from two runs, and attribution takes its gradients from \
+                 one: use log_probability, or engine exact",
             );
         }
         let flat = self.direction == Direction::Noising && gradient.steps == 1;
@@ -386,10 +399,14 @@ mod tests {
         for (settings, said, remedy) in [
             (
                 Settings {
-                    kinds: vec![Kind::Mlp, Kind::HeadQ],
+                    kinds: vec![Kind::Head],
+                    paths: Some(Paths {
+                        receivers: vec!["1.0.q".parse().unwrap()],
+                        frozen_mlps: false,
+                    }),
                     ..counterfactual.clone()
                 },
-                "kinds = head_q: ",
+                "receivers = 1.0.q: ",
                 "use engine exact",
             ),
             (

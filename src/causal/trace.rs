@@ -1,20 +1,16 @@
 //! The way in: one fact, all the grids asked for.
 
-use tch::{Kind as Dtype, Tensor};
+use tch::Kind as Dtype;
 
-use super::corruption::{Corruption, Direction};
 use super::error::Error;
-use super::grid::{Counterpart, Grid, Reading, Token};
+use super::grid::Grid;
+use super::job::Job;
 use super::kind::Kind;
 use super::memory::{self, Failure};
-use super::metric::Metric;
-use super::pair::{Clean, Pair, token_text};
 use super::paths::{Input, Receiver};
 use super::prompt::Prompt;
-use super::readout::{Answer, Readout};
-use super::rows::means;
 use super::settings::{Engine, Gradient, Settings};
-use super::task::{Measure, Progress, Scores, Task, Watch};
+use super::task::{Measure, Watch};
 use super::{attribution, exact, plain, runs};
 use crate::datasets::facts::Fact;
 use crate::model::config::Residual;
@@ -77,15 +73,13 @@ pub fn trace(
     measures
         .iter()
         .try_for_each(|it| fits_a_result(it, prompt.len(), layers, settings.read().len()))?;
-    let cells = measures.iter().map(|it| it.cells(prompt.len(), layers));
-    let cells: usize = cells.sum();
     let job = Job {
         model,
         fact,
         settings,
         prompt: &prompt,
         measures: &measures,
-        progress: &Progress::new(watch, cells as u64),
+        watch,
     };
     let out_of_memory = || Error::OutOfMemory {
         device: format!("{:?}", model.device()),
@@ -199,219 +193,5 @@ fn has_gradient(model: &Model, settings: &Settings) -> Result<(), Error> {
             "the model has one block, and without it there is nothing: leave it out",
         ),
         false => Ok(()),
-    }
-}
-
-/// A fact and how it is traced.
-struct Job<'a> {
-    model: &'a Model,
-    fact: &'a Fact,
-    settings: &'a Settings,
-    prompt: &'a Prompt,
-    measures: &'a [Measure],
-    progress: &'a Progress<'a>,
-}
-
-/// How an engine runs a prompt as it is.
-type Source<S> = fn(&Model, &Prompt, usize, &Progress<'_>) -> Result<S, Failure>;
-/// How an engine patches another run with the states of that one.
-type Patched<S> = fn(&Task<'_>, &S) -> Result<Scores, Failure>;
-
-impl Job<'_> {
-    /// From an engine's clean run to the grids, by way of its scores when the answer is the right
-    /// one and there is something to corrupt with.
-    fn grids<S: AsRef<Tensor>>(
-        &self,
-        source: Source<S>,
-        scores: Patched<S>,
-    ) -> Result<Vec<Grid>, Failure> {
-        let (model, settings) = (self.model, self.settings);
-        let rows = settings.rows();
-        let clean = source(model, self.prompt, rows, self.progress)?;
-        let Answer { id, high } = Answer::of(model, clean.as_ref());
-        if !high.is_finite() {
-            return Err(Failure::Error(Error::NotFinite {
-                prompt: self.fact.prompt.clone(),
-                value: high,
-            }));
-        }
-        let answer = Token {
-            id: id as u32,
-            text: token_text(model, self.prompt, id as u32)?,
-        };
-        let mut grid = self.untraced(answer.clone(), high);
-        if !grid.correct_prediction {
-            return Ok(self.of_each(&grid));
-        }
-        let metrics = settings.read();
-        let asked = Clean {
-            model,
-            fact: self.fact,
-            prompt: self.prompt,
-            answer: &answer,
-            progress: self.progress,
-        };
-        let pair = match &settings.corruption {
-            Corruption::Noise(_) => {
-                grid.foil = asked.own_foil(&metrics)?;
-                None
-            }
-            Corruption::Counterfactual(partners) => match asked.pair(partners)? {
-                Ok(pair) => {
-                    grid.foil = Some(pair.foil.clone());
-                    grid.corrupted = Some(Counterpart {
-                        prompt: pair.text.clone(),
-                        tokens: pair.prompt.tokens.clone(),
-                    });
-                    Some(pair)
-                }
-                Err(reason) => {
-                    grid.untraced = Some(reason);
-                    return Ok(self.of_each(&grid));
-                }
-            },
-        };
-        let foil = grid.foil.as_ref().map(|foil| i64::from(foil.id));
-        let whole = settings.engine != Engine::Exact;
-        let readout = Readout::new(model, clean.as_ref(), id, foil, metrics.clone(), whole);
-        let mut task = Task {
-            model,
-            settings,
-            measures: self.measures,
-            progress: self.progress,
-            prompt: self.prompt,
-            noise: settings.corruption.noise(),
-            first: self.prompt.subject.start,
-            source: means(&readout.read(model, clean.as_ref()), readout.count()),
-            readout: &readout,
-        };
-        // The clean run's own number, as it was found with the answer.
-        task.source[0] = high;
-        if let Some(pair) = &pair {
-            task.first = pair.first;
-        }
-        let (found, clean, corrupted) = match (&pair, settings.direction) {
-            (Some(Pair { prompt, .. }), Direction::Noising) => {
-                let other = source(model, prompt, rows, self.progress)?;
-                task.source = means(&readout.read(model, other.as_ref()), readout.count());
-                let found = scores(&task, &other)?;
-                let base = found.base.clone();
-                (found, base, task.source)
-            }
-            (pair, _) => {
-                if let Some(pair) = pair {
-                    task.prompt = &pair.prompt;
-                }
-                let found = scores(&task, &clean)?;
-                let base = found.base.clone();
-                (found, task.source, base)
-            }
-        };
-        self.check(&found, &metrics)?;
-        let traced = |(grid, scores): (&mut Grid, &Vec<f64>)| {
-            let mut readings = metrics.iter().enumerate().map(|(n, &metric)| Reading {
-                metric,
-                high: clean[n],
-                low: corrupted[n],
-                scores: scores
-                    .iter()
-                    .skip(n)
-                    .step_by(metrics.len())
-                    .copied()
-                    .collect(),
-            });
-            if let Some(probability) = readings.next() {
-                grid.high = probability.high;
-                grid.low = Some(probability.low);
-                grid.scores = probability.scores;
-            }
-            grid.readings = readings.collect();
-        };
-        let mut grids = self.of_each(&grid);
-        grids.iter_mut().zip(&found.grids).for_each(traced);
-        for (grid, verified) in grids.iter_mut().zip(found.verified) {
-            grid.verified = verified;
-        }
-        Ok(grids)
-    }
-
-    /// The grid of no kind yet, without any scores.
-    fn untraced(&self, answer: Token, high: f64) -> Grid {
-        let attribute = self.fact.attribute.as_ref();
-        Grid {
-            fact: self.fact.clone(),
-            kind: Kind::Hidden,
-            severed: None,
-            paths: self.settings.paths.clone(),
-            window: self.settings.window,
-            noise: match &self.settings.corruption {
-                Corruption::Noise(noise) => noise.rule().to_string(),
-                Corruption::Counterfactual(_) => String::new(),
-            },
-            corrupted: None,
-            direction: self.settings.direction,
-            engine: self.settings.engine,
-            samples: self.settings.rows(),
-            seed: self.settings.seed,
-            layers: self.model.config().layers,
-            heads: 1,
-            tokens: self.prompt.tokens.clone(),
-            subject: self.prompt.subject.clone(),
-            correct_prediction: attribute.is_none_or(|it| it.trim() == answer.text.trim()),
-            untraced: None,
-            answer,
-            foil: None,
-            metric: Metric::Probability,
-            high,
-            low: None,
-            scores: Vec::new(),
-            readings: Vec::new(),
-            verified: Vec::new(),
-        }
-    }
-
-    /// That grid for every measure.
-    fn of_each(&self, grid: &Grid) -> Vec<Grid> {
-        let of = |measure: &Measure| Grid {
-            kind: measure.kind,
-            severed: measure.severed,
-            heads: measure.heads,
-            ..grid.clone()
-        };
-        self.measures.iter().map(of).collect()
-    }
-
-    /// Every number of every cell must be one.
-    fn check(&self, found: &Scores, metrics: &[Metric]) -> Result<(), Error> {
-        let cells = found
-            .grids
-            .iter()
-            .flat_map(|grid| grid.chunks(metrics.len()));
-        let verified = found.verified.iter().flatten();
-        let all = std::iter::once(found.base.as_slice())
-            .chain(cells)
-            .chain(verified.map(|cell| cell.exact.as_slice()));
-        let mut values = all.flat_map(|cell| metrics.iter().zip(cell));
-        let Some((metric, &value)) = values.find(|(_, value)| !value.is_finite()) else {
-            return Ok(());
-        };
-        let dtype = format!("{:?}", self.model.dtype());
-        let prompt = self.fact.prompt.clone();
-        Err(match &self.settings.corruption {
-            Corruption::Noise(noise) if *metric == Metric::Probability => {
-                Error::CorruptedNotFinite {
-                    prompt,
-                    noise: noise.rule().to_string(),
-                    dtype,
-                    value,
-                }
-            }
-            _ => Error::PatchedNotFinite {
-                prompt,
-                metric: metric.words().to_owned(),
-                dtype,
-                value,
-            },
-        })
     }
 }

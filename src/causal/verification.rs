@@ -4,19 +4,20 @@ use super::grid::{Grid, Verified};
 use super::settings::{Engine, Gradient};
 
 /// The cells to verify of a grid: `count` with the largest magnitudes and `count` others by chance,
-/// as far as there are so many, each as `(token, layer, by chance)`. Cells before the token `first`
-/// change nothing and are not among them.
+/// as far as there are so many, each as `(row, place in it, by chance)`; a row of `width` is a
+/// token's, or the only one where every token is patched at once. Cells before the row `first` change
+/// nothing and are not among them.
 ///
 /// Chance follows from the seed and the prompt's token numbers alone. Of equal magnitudes the first cell is taken.
 #[cfg(any(feature = "torch", test))]
 pub(super) fn choose(
     magnitudes: &[f64],
-    layers: usize,
+    width: usize,
     first: usize,
     count: usize,
     (seed, prompt): (u32, &[u32]),
 ) -> Vec<(usize, usize, bool)> {
-    let mut cells: Vec<usize> = (first * layers..magnitudes.len()).collect();
+    let mut cells: Vec<usize> = (first * width..magnitudes.len()).collect();
     cells.sort_by(|&a, &b| magnitudes[b].total_cmp(&magnitudes[a]).then(a.cmp(&b)));
     let mut others = cells.split_off(count.min(cells.len()));
     // In the order of a hash, which is that of a shuffle.
@@ -31,7 +32,7 @@ pub(super) fn choose(
     };
     others.sort_by_cached_key(|&cell| place(cell));
     others.truncate(count);
-    let cell = |cell: usize, random| (cell / layers, cell % layers, random);
+    let cell = |cell: usize, random| (cell / width, cell % width, random);
     let top = cells.into_iter().map(|it| cell(it, false));
     top.chain(others.into_iter().map(|it| cell(it, true)))
         .collect()
@@ -56,8 +57,10 @@ pub struct Verification {
 /// An estimated effect beside the exact one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Miss {
-    /// The cell's token.
+    /// The cell's token; 0 where every token is patched at once.
     pub token: usize,
+    /// Its head, where heads are told apart.
+    pub head: Option<usize>,
     /// Its layer.
     pub layer: usize,
     /// The estimated effect.
@@ -87,8 +90,13 @@ impl Verification {
             let exact = grid.effect(*cell.exact.first()?)?;
             let miss = Miss {
                 token: cell.token,
+                head: cell.head,
                 layer: cell.layer,
-                estimate: grid.effect(grid.score(cell.token, cell.layer)?)?,
+                estimate: grid.effect(grid.head_score(
+                    cell.token,
+                    cell.head.unwrap_or_default(),
+                    cell.layer,
+                )?)?,
                 exact: if unsigned { exact.abs() } else { exact },
             };
             Some((miss, cell.random))
@@ -213,6 +221,7 @@ mod tests {
     fn verified_cells_are_summed_up_in_every_metric() {
         let cell = |token, layer, random, exact: [f64; 2]| Verified {
             token,
+            head: None,
             layer,
             random,
             exact: exact.to_vec(),

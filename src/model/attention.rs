@@ -138,6 +138,24 @@ impl Attention {
         self.mix(&queries.transpose(1, 2), seen, (None, None), &mut |_| {})
     }
 
+    /// The scores of `queries`, `[rows, tokens, heads, head_dim]`, with `keys`, `[rows, tokens,
+    /// kv_heads, head_dim]`, of the same tokens: what the softmax of `[rows, kv_heads, heads of a
+    /// group, queries, keys]` is taken of. Minus infinity where a query does not see a key.
+    pub fn all_scores(&self, queries: &Tensor, keys: &Tensor) -> Tensor {
+        let size = queries.size();
+        let (rows, tokens) = (size[0], size[1]);
+        let (kv_heads, group) = (self.kv_heads, self.heads / self.kv_heads);
+        let flat = |x: &Tensor, each: i64| {
+            let x = x.transpose(1, 2);
+            x.reshape([rows * kv_heads, each * tokens, self.head_dim])
+        };
+        let (q, k) = (flat(queries, group), flat(keys, 1));
+        let mask = self.mask(&q, tokens, tokens, 0);
+        let scores = self.scores(&q, &k, mask.map(|mask| mask.unsqueeze(0)));
+        let scores = scores.view([rows, kv_heads, tokens, group, tokens]);
+        scores.permute([0, 1, 3, 4, 2])
+    }
+
     /// The output projection: what the heads give, `[rows, queries, heads * head_dim]`, to `[rows,
     /// queries, width]`.
     pub fn output(&self, z: &Tensor) -> Tensor {

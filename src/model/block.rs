@@ -68,6 +68,11 @@ impl Block {
         self.attention.heads(queries, seen)
     }
 
+    /// The scores of queries with keys: [`Attention::all_scores`].
+    pub fn attention_scores(&self, queries: &Tensor, keys: &Tensor) -> Tensor {
+        self.attention.all_scores(queries, keys)
+    }
+
     /// What the block gives at tokens whose input is `x`, `[rows, tokens, width]`, and whose heads
     /// give `z`, `[rows, tokens, heads * head_dim]`. Behind the heads a token sees itself only.
     pub fn behind_heads(

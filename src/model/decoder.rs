@@ -160,6 +160,14 @@ impl Model {
         self.blocks[layer].heads(queries, seen)
     }
 
+    /// The attention scores of a layer before their softmax, `[rows, kv_heads, heads of a group,
+    /// queries, keys]`, of all queries, `[rows, tokens, heads, head_dim]` as [`Hook::queries`] sees
+    /// them, with the keys of the same tokens, `[rows, tokens, kv_heads, head_dim]` as
+    /// [`Hook::keys`] does; minus infinity where a query does not see a key.
+    pub fn attention_scores(&self, layer: usize, queries: &Tensor, keys: &Tensor) -> Tensor {
+        self.blocks[layer].attention_scores(queries, keys)
+    }
+
     /// What a block gives at tokens whose input is `x`, `[rows, tokens, width]`, and whose attention
     /// heads give `z`, `[rows, tokens, heads * head_dim]`, as [`Hook::heads`] sees it: behind the
     /// heads a token sees itself only. `hook` sees what lies between.

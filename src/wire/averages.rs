@@ -61,6 +61,7 @@ pub fn averages_to_proto(averages: &Averages, relation: Option<String>) -> v1::K
         engine: engine.into(),
         attribution_steps,
         grad_drop,
+        whole_answers: averages.whole_answers,
     }
 }
 
@@ -91,6 +92,7 @@ pub fn averages(sent: &v1::KindAverages) -> Option<Averages> {
         direction: direction(sent.direction()),
         paths: sent.paths.as_ref().and_then(paths),
         engine: engine(sent.engine(), sent.attribution_steps, sent.grad_drop),
+        whole_answers: sent.whole_answers,
         layers,
         heads,
         wrong: sent.wrong,

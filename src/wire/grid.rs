@@ -153,9 +153,12 @@ pub fn without_scores(sent: &v1::Grid) -> Result<Grid, Error> {
             id: sent.answer_id,
             text: sent.answer.clone(),
         },
+        whole_answers: sent.whole_answers,
+        answer_rest: sent.answer_rest.iter().map(token).collect(),
         correct_prediction: sent.correct_prediction,
         untraced: (!sent.untraced.is_empty()).then(|| sent.untraced.clone()),
         foil: sent.foil.as_ref().map(token),
+        foil_rest: sent.foil_rest.iter().map(token).collect(),
         metric: Metric::Probability,
         high: sent.high,
         low: traced.then_some(sent.low),
@@ -235,11 +238,22 @@ impl TryFrom<&v1::Grid> for SweptGrid {
         }
         for cell in &sent.verified {
             let (token, layer) = (cell.token as usize, cell.layer as usize);
+            let head = cell.head.unwrap_or_default() as usize;
+            let of_heads = bare.kind.is_of_heads() == cell.head.is_some();
             check(
-                bare.traced() && token < tokens && layer < layers,
+                bare.traced() && token < tokens && layer < layers && head < bare.heads && of_heads,
                 "a verified cell",
-                format!("token {token}, layer {layer}"),
-                format!("one of {tokens} tokens and {layers} layers"),
+                match cell.head {
+                    Some(head) => format!("token {token}, layer {layer}, head {head}"),
+                    None => format!("token {token}, layer {layer}"),
+                },
+                match bare.kind.is_of_heads() {
+                    true => format!(
+                        "one of {tokens} tokens, {layers} layers and {} heads",
+                        bare.heads
+                    ),
+                    false => format!("one of {tokens} tokens and {layers} layers"),
+                },
             )?;
             check(
                 cell.exact.len() == 1 + sent.readings.len(),
@@ -250,6 +264,7 @@ impl TryFrom<&v1::Grid> for SweptGrid {
         }
         let verified = sent.verified.iter().map(|cell| Verified {
             token: cell.token as usize,
+            head: cell.head.map(|head| head as usize),
             layer: cell.layer as usize,
             random: cell.random,
             exact: cell.exact.clone(),
@@ -301,6 +316,7 @@ impl From<SweptGrid> for v1::Grid {
         };
         let verified = |cell: Verified| v1::VerifiedCell {
             token: cell.token as u32,
+            head: cell.head.map(|head| head as u32),
             layer: cell.layer as u32,
             random: cell.random,
             exact: cell.exact,
@@ -351,6 +367,9 @@ impl From<SweptGrid> for v1::Grid {
             attribution_steps,
             grad_drop,
             verified: grid.verified.into_iter().map(verified).collect(),
+            whole_answers: grid.whole_answers,
+            answer_rest: grid.answer_rest.into_iter().map(token).collect(),
+            foil_rest: grid.foil_rest.into_iter().map(token).collect(),
         }
     }
 }
@@ -451,7 +470,8 @@ mod tests {
                 grad_drop: estimated && random,
                 verified: match traced && estimated {
                     true => vec![v1::VerifiedCell {
-                        token: tokens.len() as u32 - 1,
+                        token: if state.is_over_tokens() { 0 } else { tokens.len() as u32 - 1 },
+                        head: heads.checked_sub(1),
                         layer: layers - 1,
                         random,
                         exact: vec![scale; if counterfactual { 3 } else { 1 }],
@@ -471,7 +491,13 @@ mod tests {
                     prompt: texts.0.clone(),
                     tokens: token_ids.iter().map(|&id| token(id)).collect(),
                 }),
+                whole_answers: random,
+                answer_rest: if random { vec![token(seed)] } else { Vec::new() },
                 foil: counterfactual.then(|| token(id)),
+                foil_rest: match random && counterfactual {
+                    true => vec![token(samples), token(id)],
+                    false => Vec::new(),
+                },
                 direction: match noising {
                     true => v1::Direction::Noising.into(),
                     false => v1::Direction::Unspecified.into(),

@@ -2,6 +2,7 @@
 //! verified.
 
 use super::Wrong;
+use crate::causal::Kind;
 use crate::causal::settings::{STEPS_LIMIT, VERIFY_LIMIT};
 use crate::proto::v1;
 use crate::wire;
@@ -41,20 +42,25 @@ impl v1::TraceSpec {
             self.attribution_steps = 0;
         }
         for (n, kind) in self.kinds().enumerate() {
-            let severed = matches!(
+            if matches!(
                 kind,
                 v1::Kind::HiddenSeveredMlp | v1::Kind::HiddenSeveredAttn
-            );
-            if severed || wire::kind(kind).is_some_and(|(kind, _)| kind.is_of_heads()) {
+            ) {
                 wrong.say(
                     format_args!("job.trace.kinds[{n}]"),
                     format_args!(
-                        "ENGINE_ATTRIBUTION estimates neither severed paths nor heads, and {} is \
-                         of these: leave it out, or use ENGINE_EXACT",
+                        "ENGINE_ATTRIBUTION estimates no severed paths, and {} is one: leave it \
+                         out, or use ENGINE_EXACT",
                         kind.as_str_name()
                     ),
                 );
             }
+        }
+        if self.paths.is_some() {
+            wrong.say(
+                "job.trace.paths",
+                "ENGINE_ATTRIBUTION estimates no paths: leave them out, or use ENGINE_EXACT",
+            );
         }
         let flat = self.direction() == v1::Direction::Noising && self.attribution_steps == 0;
         for (n, metric) in self.metrics().enumerate() {
@@ -64,6 +70,12 @@ impl v1::TraceSpec {
                     field,
                     "METRIC_RANK has no gradient, and ENGINE_ATTRIBUTION estimates by one: use \
                      METRIC_LOG_PROBABILITY or METRIC_LOGIT_DIFFERENCE, or ENGINE_EXACT",
+                ),
+                v1::Metric::LogitDifference if self.whole_answers => wrong.say(
+                    field,
+                    "METRIC_LOGIT_DIFFERENCE of whole answers comes from two runs, and \
+                     ENGINE_ATTRIBUTION takes its gradients from one: use METRIC_LOG_PROBABILITY, \
+                     or ENGINE_EXACT",
                 ),
                 v1::Metric::Kl if flat => wrong.say(
                     field,
@@ -116,8 +128,15 @@ impl v1::TraceSpec {
             }
             _ => Some(grid.subject_begin as usize),
         };
-        let first = first.unwrap_or(grid.token_ids.len());
-        let cells = grid.token_ids.len().saturating_sub(first) * layers;
+        let kind = wire::kind(grid.kind()).map(|(kind, _)| kind);
+        let of_heads = kind.is_some_and(Kind::is_of_heads);
+        let heads = grid.heads.max(1) as usize;
+        // Where every token is patched at once, there is one place for all of them.
+        let places = match kind.is_some_and(Kind::is_over_tokens) {
+            true => 0..1,
+            false => first.unwrap_or(grid.token_ids.len())..grid.token_ids.len(),
+        };
+        let cells = places.len().saturating_mul(heads * layers);
         let traced = grid.correct_prediction && grid.untraced.is_empty();
         let asked = if traced { self.verify as usize } else { 0 };
         let top = asked.min(cells);
@@ -133,8 +152,10 @@ impl v1::TraceSpec {
         let mut seen = std::collections::BTreeSet::new();
         for (n, cell) in verified.iter().enumerate() {
             let (token, layer) = (cell.token as usize, cell.layer as usize);
-            let inside = (first..grid.token_ids.len()).contains(&token) && layer < layers;
-            if !inside || cell.random != (n >= top) || !seen.insert((token, layer)) {
+            let head = cell.head.unwrap_or_default() as usize;
+            let inside = places.contains(&token) && layer < layers && head < heads;
+            let inside = inside && of_heads == cell.head.is_some();
+            if !inside || cell.random != (n >= top) || !seen.insert((token, layer, head)) {
                 return Err(format!(
                     "its verified cell {n}, token {token} and layer {layer}, is none of those to \
                      verify there"
@@ -316,6 +337,7 @@ mod tests {
             layer,
             random,
             exact: vec![0.5],
+            head: None,
         };
         let token = |id| v1::Token {
             id,
@@ -363,6 +385,17 @@ mod tests {
             let error = asked.check_estimate(&grid).unwrap_err();
             assert!(error.contains(said), "{error}");
         }
+        // Of a head over all tokens there is one place.
+        let mut over_all = sound.clone();
+        over_all.kind = v1::Kind::HeadVAll as i32;
+        over_all.heads = 2;
+        for (n, cell) in over_all.verified.iter_mut().enumerate() {
+            (cell.token, cell.head) = (0, Some(n as u32 / 2));
+            cell.layer = n as u32 % 2;
+        }
+        assert_eq!(asked.check_estimate(&over_all), Ok(()));
+        over_all.verified[1].head = None;
+        assert!(asked.check_estimate(&over_all).is_err());
         let mut bare = sound.clone();
         bare.verified[0].exact.clear();
         assert!(

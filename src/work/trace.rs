@@ -266,6 +266,7 @@ impl v1::TraceSpec {
             ("seed", [0, self.seed()].contains(&grid.seed)),
             ("direction", grid.direction == self.direction),
             ("paths", grid.paths == self.paths),
+            ("whole_answers", grid.whole_answers == self.whole_answers),
         ];
         match asked.into_iter().find(|(_, same)| !same) {
             Some((field, _)) => Err(format!("its {field} is not the one that was asked for")),
@@ -455,9 +456,35 @@ fn check_fact(n: usize, fact: &v1::Fact, wrong: &mut Wrong) {
 
 /// A fact is traced where the model answers with its attribute, or it has none.
 fn check_answer(grid: &v1::Grid, fact: &v1::Fact) -> Result<(), String> {
-    extent::text_of(1, &grid.answer).map_err(|what| format!("its answer {what}"))?;
+    let rest = |tokens: &[v1::Token], expected: Option<&String>| -> Result<(), String> {
+        let most = expected.map_or(1, |expected| most_tokens(expected));
+        if tokens.len() >= most || (!tokens.is_empty() && !grid.whole_answers) {
+            return Err("has more tokens than it can have".to_owned());
+        }
+        let mut texts = tokens.iter().map(|token| &token.text);
+        texts.try_for_each(|text| extent::text_of(1, text))
+    };
+    extent::text_of(1, &grid.answer)
+        .and_then(|()| rest(&grid.answer_rest, fact.attribute.as_ref()))
+        .map_err(|what| format!("its answer {what}"))?;
+    // A foil of several tokens is the fact's own, or the attribute of another one.
+    if !grid.foil_rest.is_empty() && (!grid.whole_answers || grid.foil.is_none()) {
+        return Err("its foil has more tokens than it can have".to_owned());
+    }
+    let mut texts = grid.foil_rest.iter().map(|token| &token.text);
+    texts
+        .try_for_each(|text| extent::text_of(1, text))
+        .map_err(|what| format!("its foil {what}"))?;
+    let whole: String = std::iter::once(&grid.answer)
+        .chain(grid.answer_rest.iter().map(|token| &token.text))
+        .map(String::as_str)
+        .collect();
+    // A character that tokens share is not told by their texts.
+    if grid.whole_answers && whole.contains('\u{FFFD}') {
+        return Ok(());
+    }
     let attribute = fact.attribute.as_deref();
-    let right = attribute.is_none_or(|attribute| attribute.trim() == grid.answer.trim());
+    let right = attribute.is_none_or(|attribute| attribute.trim() == whole.trim());
     match (right == grid.correct_prediction, right) {
         (true, _) => Ok(()),
         (false, true) => Err("it is not traced, and its answer is right".to_owned()),

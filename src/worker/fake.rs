@@ -214,6 +214,7 @@ fn grid(
         layer,
         random: n >= top,
         exact: vec![0.5; 1 + readings.len()],
+        head: None,
     });
     v1::Grid {
         engine: match trace.engine() {
@@ -226,6 +227,7 @@ fn grid(
         readings,
         direction: trace.direction,
         paths: trace.paths.clone(),
+        whole_answers: trace.whole_answers,
         corrupted: other,
         kind: unit.kind,
         token_ids: (0..tokens.len() as u32).map(|n| n % vocabulary).collect(),

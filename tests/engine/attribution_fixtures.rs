@@ -9,10 +9,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use palimpsest::causal::{
-    Corruption, Direction, Engine, Fact, Gradient, Metric, Settings, Unwatched, trace,
+    Corruption, Direction, Engine, Fact, Gradient, Kind, Metric, Settings, Unwatched, trace,
 };
 use palimpsest::model::{Checkpoint, Model};
 use serde::Deserialize;
+use serde_json::Value;
+
+use crate::patching_fixtures::numbers;
 
 /// By metric, by way of estimating, by kind: effects, `[token][layer]`.
 type Effects = BTreeMap<String, BTreeMap<String, BTreeMap<String, Vec<Vec<f64>>>>>;
@@ -33,24 +36,77 @@ struct Prompts {
     corrupted: String,
 }
 
+/// The model of a family and the fact whose two prompts `make_patching.py` names.
+fn family(name: &str) -> (Model, Fact, impl Fn(&str) -> String) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name);
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let text = move |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let prompts: Prompts = serde_json::from_str(&text("patching.json")).unwrap();
+    let model = Model::load(&checkpoint, tch::Device::Cpu, tch::Kind::Float).unwrap();
+    let fact = Fact {
+        prompt: prompts.prompt,
+        subject: prompts.subject,
+        corrupted: Some(prompts.corrupted),
+        ..Fact::default()
+    };
+    (model, fact, text)
+}
+
+/// What `make_head_attribution.py` writes: by kind, `[token][head][layer]` or `[head][layer]`.
+#[derive(Deserialize)]
+struct OfHeads {
+    denoising: BTreeMap<String, Value>,
+    noising: BTreeMap<String, Value>,
+}
+
+#[test]
+fn estimates_of_heads_are_gradients_times_what_whole_passes_do_to_patterns() {
+    tch::set_num_threads(1);
+    for name in ["gpt2", "llama", "gpt-neox-parallel", "qwen3", "mistral"] {
+        let (model, fact, text) = family(name);
+        let expected: OfHeads = serde_json::from_str(&text("head_attribution.json")).unwrap();
+        for (direction, effects) in [
+            (Direction::Denoising, &expected.denoising),
+            (Direction::Noising, &expected.noising),
+        ] {
+            let settings = Settings {
+                kinds: Kind::ALL
+                    .into_iter()
+                    .filter(|it| it.is_of_heads())
+                    .collect(),
+                metrics: vec![Metric::LogitDifference],
+                direction,
+                engine: Engine::Attribution(Gradient::default()),
+                ..Settings::new(Corruption::Counterfactual(Vec::new()))
+            };
+            assert_eq!(settings.kinds.len(), effects.len());
+            for grid in trace(&model, &fact, &settings, &Unwatched).unwrap() {
+                let grid = grid.in_metric(Metric::LogitDifference).unwrap();
+                let (sizes, changes) = numbers(&effects[&grid.kind.to_string()]);
+                assert_eq!(grid.shape(), sizes);
+                let most = changes.iter().fold(1e-6_f64, |most, it| most.max(it.abs()));
+                let sign = direction.order(Metric::LogitDifference);
+                for (&score, change) in grid.scores.iter().zip(changes) {
+                    let found = sign * grid.effect(score).unwrap();
+                    assert!(
+                        (found - change).abs() < 2e-3 * most,
+                        "{name}, {}: {found} {change} of {most}",
+                        grid.measure()
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn estimates_are_those_of_transformers_in_every_metric_and_direction() {
     tch::set_num_threads(1);
     for family in ["gpt2", "llama", "gpt-neox-parallel", "qwen3", "mistral"] {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fixtures")
-            .join(family);
-        let text = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+        let (model, fact, text) = self::family(family);
         let expected: Expected = serde_json::from_str(&text("attribution.json")).unwrap();
-        let prompts: Prompts = serde_json::from_str(&text("patching.json")).unwrap();
-        let checkpoint = Checkpoint::open(&folder).unwrap();
-        let model = Model::load(&checkpoint, tch::Device::Cpu, tch::Kind::Float).unwrap();
-        let fact = Fact {
-            prompt: prompts.prompt,
-            subject: prompts.subject,
-            corrupted: Some(prompts.corrupted),
-            ..Fact::default()
-        };
         let mut compared = 0;
         for (direction, effects) in [
             (Direction::Denoising, &expected.denoising),

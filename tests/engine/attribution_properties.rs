@@ -17,7 +17,7 @@ use palimpsest::causal::{
 use palimpsest::model::{Checkpoint, Hook, Model, Pass, with_libtorch_products};
 use tch::{Device, Kind as Dtype, Tensor};
 
-use crate::families::{FAMILIES, WORDS, layer_kinds, models};
+use crate::families::{FAMILIES, WORDS, kinds, layer_kinds, models};
 
 const ATTRIBUTION: Engine = Engine::Attribution(Gradient {
     steps: 1,
@@ -720,7 +720,7 @@ fn verified_cells_are_those_of_a_full_plain_sweep_and_the_largest_are_among_them
             let mut fact = pairs(model, 1).remove(0);
             let of = |fact: &Fact, engine, verify| {
                 let mut settings = Settings {
-                    kinds: layer_kinds(n),
+                    kinds: [layer_kinds(n), vec![Kind::HeadV, Kind::HeadQAll]].concat(),
                     window: 2,
                     verify,
                     ..counterfactual(direction, engine)
@@ -743,14 +743,18 @@ fn verified_cells_are_those_of_a_full_plain_sweep_and_the_largest_are_among_them
             let (exact, all) = (of(&fact, Engine::Exact, 0), of(&fact, ATTRIBUTION, 1_000));
             for (exact, grid) in exact.iter().zip(&all) {
                 let first = grid.first_difference().unwrap();
-                let cells = (grid.tokens.len() - first) * grid.layers;
+                let skipped = match grid.kind.is_over_tokens() {
+                    true => 0,
+                    false => first * grid.heads * grid.layers,
+                };
+                let cells = grid.scores.len() - skipped;
                 assert_eq!(grid.verified.len(), cells);
                 let [grid, exact] = [grid, exact].map(|grid| {
                     let grid = grid.in_metric(Metric::LogitDifference);
                     grid.unwrap()
                 });
                 let effects = |grid: &Grid| -> Vec<f64> {
-                    let scores = grid.scores[first * grid.layers..].iter();
+                    let scores = grid.scores[skipped..].iter();
                     scores.map(|&score| grid.effect(score).unwrap()).collect()
                 };
                 let (estimated, exact) = (effects(&grid), effects(&exact));
@@ -775,13 +779,13 @@ fn verified(family: &str, plain: &Grid, grid: &Grid) {
     let what = format!("{family}, {}", grid.measure());
     let first = grid.first_difference().unwrap();
     let in_first = grid.in_metric(Metric::LogitDifference).unwrap();
-    let magnitude = |token, layer| {
-        in_first
-            .effect(in_first.score(token, layer).unwrap())
-            .unwrap()
-            .abs()
+    let of = |grid: &Grid, it: &Verified| {
+        assert_eq!(it.head.is_some(), grid.kind.is_of_heads());
+        let head = it.head.unwrap_or_default();
+        grid.head_score(it.token, head, it.layer).unwrap()
     };
-    let cell = |it: &Verified| magnitude(it.token, it.layer);
+    let magnitude = |score| in_first.effect(score).unwrap().abs();
+    let cell = |it: &Verified| magnitude(of(&in_first, it));
     let top: Vec<f64> = grid
         .verified
         .iter()
@@ -789,20 +793,23 @@ fn verified(family: &str, plain: &Grid, grid: &Grid) {
         .map(cell)
         .collect();
     let least = top.iter().copied().fold(f64::INFINITY, f64::min);
-    let larger = cells(grid).filter(|&(token, layer)| magnitude(token, layer) > least);
+    let larger = in_first.scores.iter();
+    let larger = larger.filter(|&&score| magnitude(score) > least);
     assert!(top.len() == 4 && larger.count() < 4, "{what}");
-    assert_eq!(
-        grid.verified.iter().filter(|it| it.random).count(),
-        4,
+    // Over all tokens there are few.
+    let others = grid.verified.iter().filter(|it| it.random).count();
+    let cells = grid.scores.len();
+    assert!(
+        others == 4 || grid.kind.is_over_tokens() && others + 4 == cells,
         "{what}"
     );
     for cell in &grid.verified {
-        assert!(cell.token >= first);
+        assert!(cell.token >= first || grid.kind.is_over_tokens());
         let metrics =
             std::iter::once(Metric::Probability).chain(grid.readings.iter().map(|it| it.metric));
         for (metric, exact) in metrics.zip(&cell.exact) {
             let plain = plain.in_metric(metric).unwrap();
-            let expected = plain.score(cell.token, cell.layer).unwrap();
+            let expected = of(&plain, cell);
             // Another engine, within what it promises.
             assert!(
                 (exact - expected).abs() < 1e-5 * expected.abs().max(1.0),
@@ -822,7 +829,7 @@ fn what_fits_into_memory_changes_no_estimate() {
         };
         let of = |memory_bytes| {
             let settings = Settings {
-                kinds: layer_kinds(n),
+                kinds: kinds(n),
                 corruption: Noise::gaussian(0.05).into(),
                 samples: 5,
                 verify: 2,

@@ -1,6 +1,7 @@
 //! The engine against references that share no code with it: checkpoints, logits, grids, edits
 //! and measures.
 
+mod answers;
 mod attribution_fixtures;
 mod attribution_properties;
 mod causal_fixtures;

@@ -103,6 +103,9 @@ def result(unit, fact, kind):
         "corrupted": corrupted(grid),
         "foil_id": grid.foil.id if grid.HasField("foil") else None,
         "foil": grid.foil.text if grid.HasField("foil") else None,
+        "foil_ids": [grid.foil.id] if grid.HasField("foil") else None,
+        "whole_answers": grid.whole_answers,
+        "answer_ids": [grid.answer_id],
         "untraced": grid.untraced or None,
         "metrics": {
             name_of(reading, "metric", "METRIC_"): {

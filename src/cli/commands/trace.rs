@@ -71,6 +71,10 @@ pub struct Args {
         default_value = "probability"
     )]
     metrics: Vec<Metric>,
+    /// Read the answers whole, by the mean over their tokens, each behind those before it; else by
+    /// their first token
+    #[arg(long)]
+    whole_answers: bool,
     /// s3 unless given. A standard deviation; s<k>: k times that of the subjects' embeddings; u<a>:
     /// uniform; m or t<df>: Gaussian or Student-t with the embeddings' covariance over
     /// --noise-corpus. What is drawn is added to the embeddings; with replace: before the rule it
@@ -140,6 +144,7 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
             .iter()
             .map(|&metric| wire::metric_to_proto(metric) as i32)
             .collect(),
+        whole_answers: args.whole_answers,
         noise: args.noise.clone().unwrap_or_default(),
         samples: args.samples.unwrap_or_default(),
         seed: Some(args.seed),

@@ -112,6 +112,8 @@ class Averages:
     engine: Engine = "exact"
     integrated: int = 1
     grad_drop: bool = False
+    #: Whether answers were read whole.
+    whole_answers: bool = False
     #: The effects as shares of their fact's total effect, in the same shape, over the facts where
     #: that is large enough to divide by; NaN where there are none.
     share: npt.NDArray[np.float64] | None = None
@@ -189,6 +191,7 @@ class Averages:
             self.metric,
             self.direction,
             self.estimate,
+            self.whole_answers,
         )
 
     def map(self, role: Role | None = None) -> Svg:
@@ -210,6 +213,7 @@ class Averages:
             self.direction,
             self.paths,
             self.estimate,
+            self.whole_answers,
         )
 
     @property
@@ -226,6 +230,7 @@ class Averages:
         of += "" if self.paths is None else f", {self.paths}"
         of += "" if self.metric == "probability" else f", {self.metric}"
         of += "" if self.direction == "denoising" else f", {self.direction}"
+        of += ", whole answers" if self.whole_answers else ""
         of += "" if self.estimate is None else f", {self.estimate}"
         site = self.locate()
         the = "" if is_over_tokens(self.kind) else "the "
@@ -243,6 +248,7 @@ class _Sums:
         self.metric: Metric = like.metric
         self.direction: Direction = like.direction
         self.paths = like.paths
+        self.whole_answers = like.whole_answers
         self.engine = (like.engine, like.integrated, like.grad_drop)
         self.without_share = 0
         self.runs = [_Welford(1) for _ in range(3)]
@@ -271,6 +277,11 @@ class _Sums:
             raise ValueError(
                 f"{grid.prompt!r} is {grid.estimate or grid.engine}, others are "
                 f"{estimate_of(*self.engine) or self.engine[0]}: average them apart"
+            )
+        if grid.whole_answers != self.whole_answers:
+            raise ValueError(
+                f"{grid.prompt!r} is not of whole answers as others are, or the other way round: "
+                "average them apart"
             )
         if not grid.traced:
             self.wrong += 1
@@ -317,6 +328,7 @@ class _Sums:
             engine=self.engine[0],
             integrated=self.engine[1],
             grad_drop=self.engine[2],
+            whole_answers=self.whole_answers,
             share=np.stack([it.mean if it.rows else nothing for it in self.shares]),
             without_share=self.without_share,
             paths=self.paths,

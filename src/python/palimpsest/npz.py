@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .kinds import is_of_heads
 from .results import Grid
 
 #: Most characters of a subject in a file's name.
@@ -61,12 +62,17 @@ def arrays(grid: Grid) -> dict[str, Any]:
         made["direction"] = np.array(grid.direction, dtype=np.str_)
     if grid.foil is not None:
         made["foil"] = np.array(grid.foil, dtype=np.str_)
+    if grid.whole_answers:
+        made["whole_answers"] = np.array(True)
     if grid.paths is not None:
         made["receivers"] = np.array(grid.paths.receivers, dtype=np.str_)
     if grid.estimate is not None:
         made["estimate"] = np.array(grid.estimate, dtype=np.str_)
         cells = [(it.at, it.layer) for it in grid.verified]
         made["verified_cells"] = np.array(cells, dtype=np.int64).reshape(-1, 2)
+        if is_of_heads(grid.kind):
+            heads = [it.head for it in grid.verified]
+            made["verified_heads"] = np.array(heads, dtype=np.int64)
         made["verified_random"] = np.array([it.random for it in grid.verified], dtype=np.bool_)
         exact = [it.exact[0] for it in grid.verified]
         made["verified_scores"] = np.array(exact, dtype=np.float64)

@@ -119,8 +119,11 @@ class Grid:
     corrupted_prompt: str | None = None
     corrupted_tokens: tuple[str, ...] = ()
     corrupted_ids: tuple[int, ...] = ()
-    #: The token that the answer is compared with.
+    #: What the answer is compared with: a token, or where answers were read whole all of them.
     foil: str | None = None
+    #: Whether answers were read whole, and the numbers of the answer's tokens: one, unless it was.
+    whole_answers: bool = False
+    answer_ids: tuple[int, ...] = ()
     #: Why it was not traced although its answer is the right one; empty where it was.
     untraced: str = ""
     #: The other metrics that were asked for.
@@ -162,7 +165,7 @@ class Grid:
             tokens=tokens,
             token_ids=tuple(message.token_ids),
             subject=slice(message.subject_begin, message.subject_end),
-            answer=message.answer,
+            answer="".join((message.answer, *(it.text for it in message.answer_rest))),
             answer_id=message.answer_id,
             correct=message.correct_prediction,
             clean=message.high,
@@ -182,7 +185,11 @@ class Grid:
             corrupted_prompt=None if other is None else other.prompt,
             corrupted_tokens=() if other is None else tuple(it.text for it in other.tokens),
             corrupted_ids=() if other is None else tuple(it.id for it in other.tokens),
-            foil=None if foil is None else foil.text,
+            foil=None
+            if foil is None
+            else "".join((foil.text, *(it.text for it in message.foil_rest))),
+            whole_answers=message.whole_answers,
+            answer_ids=(message.answer_id, *(it.id for it in message.answer_rest)),
             untraced=message.untraced,
             readings=tuple(
                 Reading(metric_of(it), it.clean, it.corrupted, _scores(it.scores, shape))
@@ -263,8 +270,10 @@ class Grid:
         for it in self.verified:
             exact = self._order * (it.exact[0] - start)
             exact = abs(exact) if self.grad_drop else exact
-            estimated = float(effect[it.at, it.layer])
-            cells.append((Miss(it.at, it.layer, estimated, exact), it.random))
+            at: tuple[int, ...] = (it.layer,) if it.head is None else (it.head, it.layer)
+            at = at if is_over_tokens(self.kind) else (it.at, *at)
+            estimated = float(effect[at])
+            cells.append((Miss(it.at, it.layer, estimated, exact, it.head), it.random))
         return Verification.over(cells)
 
     @property
@@ -334,6 +343,7 @@ class Grid:
             page=token,
             paths=self.paths,
             estimate=self.estimate,
+            whole_answers=self.whole_answers,
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
@@ -347,6 +357,7 @@ class Grid:
         shown = "" if self.paths is None else f" {self.paths}"
         shown += "" if self.metric == "probability" else f", {self.metric}"
         shown += "" if self.direction == "denoising" else f", {self.direction}"
+        shown += ", whole answers" if self.whole_answers else ""
         shown += "" if self.estimate is None else f", {self.estimate}"
         said = f"{self.kind}{shown}: {self.answer!r} {self.clean:.3f} clean"
         if self.untraced:

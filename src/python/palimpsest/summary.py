@@ -72,6 +72,7 @@ def _averages(it: Any) -> Averages:
         engine=engine_of(it),
         integrated=max(it.attribution_steps, 1),
         grad_drop=it.grad_drop,
+        whole_answers=it.whole_answers,
         share=share,
         without_share=it.without_share,
         paths=Paths.of(it),

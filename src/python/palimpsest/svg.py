@@ -235,6 +235,7 @@ def map_of_grid(
     page: int = 0,
     paths: Paths | None = None,
     estimate: str | None = None,
+    whole_answers: bool = False,
 ) -> Svg:
     """The heat map of a grid, ``scores[token, layer]`` (figure 1 of the paper); of another metric,
     or in the other direction, that of its ``effect``. ``page``: of heads at single tokens the
@@ -257,13 +258,13 @@ def map_of_grid(
             title = title.replace("after corrupted", "after clean")
         total = number(0.0 if math.isnan(total_effect) else total_effect)
         title += f", {METRIC_NAMES[metric]}: total effect {total}"
+    title += _behind(whole_answers, estimate)
     rows, starred = tokens, range(subject.start, subject.stop)
     if is_of_heads(kind):
         if not is_over_tokens(kind):
             title += f", at {label_of(tokens[page])}{'*' if page in starred else ''}"
             scores = scores[page]
         rows, starred = _heads(len(scores)), range(0)
-    title += "" if estimate is None else f", {estimate}"
     return _heat_map(
         title=title,
         x_label=f"single restored layer within {model}"
@@ -279,6 +280,12 @@ def map_of_grid(
         ceiling=ceiling,
         signed=_is_signed(metric, direction, estimate),
     )
+
+
+def _behind(whole_answers: bool, estimate: str | None) -> str:
+    """What stands behind a title: that answers were read whole, and that it is of estimates."""
+    whole = ", whole answers" if whole_answers else ""
+    return whole + ("" if estimate is None else f", {estimate}")
 
 
 def _is_signed(metric: str, direction: str, estimate: str | None) -> bool:
@@ -315,6 +322,7 @@ def _titles_of(
     direction: str,
     paths: Paths | None = None,
     estimate: str | None = None,
+    whole_answers: bool = False,
 ) -> tuple[str, str, str]:
     drawn = kind if kind in RAMPS else "hidden"
     if kind in SEVERED:
@@ -334,7 +342,7 @@ def _titles_of(
         title += f", {METRIC_NAMES[metric]}"
     if direction == "noising":
         title += ", noising"
-    title += "" if estimate is None else f", {estimate}"
+    title += _behind(whole_answers, estimate)
     return drawn, title, below
 
 
@@ -346,10 +354,11 @@ def map_of_averages(
     direction: str = "denoising",
     paths: Paths | None = None,
     estimate: str | None = None,
+    whole_answers: bool = False,
 ) -> Svg:
     """Average indirect effects, ``effect[role, layer]``, as a heat map (figure 2). A role that is
     None is left out. Of heads, ``effect[role, head, layer]``, that of the one role that is not."""
-    _, title, below = _titles_of(kind, metric, direction, paths, estimate)
+    _, title, below = _titles_of(kind, metric, direction, paths, estimate, whole_answers)
     there = [at for at, role in enumerate(roles) if role is not None]
     rows, shown = [ROLE_NAMES[role] for role in roles if role is not None], effect[there]
     if is_of_heads(kind):
@@ -379,9 +388,12 @@ def curves_of_averages(
     metric: str = "probability",
     direction: str = "denoising",
     estimate: str | None = None,
+    whole_answers: bool = False,
 ) -> Svg:
     """Average indirect effects by layer with their 95 % bands, a curve a role."""
-    _, title, below = _titles_of(kind, metric, direction, estimate=estimate)
+    _, title, below = _titles_of(
+        kind, metric, direction, estimate=estimate, whole_answers=whole_answers
+    )
     series = [
         (ROLE_NAMES[role], effect[at].astype(np.float32), half_width[at].astype(np.float32))
         for at, role in enumerate(roles)

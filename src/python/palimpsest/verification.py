@@ -14,17 +14,21 @@ import numpy.typing as npt
 class Verified(NamedTuple):
     """A cell of an estimated grid with its exact scores."""
 
+    #: Its token; 0 where every token is patched at once.
     at: int
     layer: int
     #: Whether chance chose it; else its estimate is one of the largest.
     random: bool
     #: The exact scores: of the grid's metric, then of its readings.
     exact: tuple[float, ...]
+    #: Its head, where heads are told apart.
+    head: int | None = None
 
     @classmethod
     def of(cls, message: Any) -> Verified:
         """A cell from the contract's."""
-        return cls(message.token, message.layer, message.random, tuple(message.exact))
+        head = message.head if message.HasField("head") else None
+        return cls(message.token, message.layer, message.random, tuple(message.exact), head)
 
 
 class Miss(NamedTuple):
@@ -34,6 +38,7 @@ class Miss(NamedTuple):
     layer: int
     estimate: float
     exact: float
+    head: int | None = None
 
 
 class Missed(NamedTuple):
@@ -86,7 +91,7 @@ class Verification:
         said = (
             f"{self.top} + {self.random} verified: rank correlation {ranks}, largest miss "
             f"{abs(miss.estimate - miss.exact):.3f} at token {miss.at}, layer {miss.layer}"
-        )
+        ) + ("" if miss.head is None else f", head {miss.head}")
         if self.missed is not None:
             percent = math.ceil(self.missed.part * 100)
             said += f"; of the rest at most {percent} % over {self.missed.effect:.3f}"

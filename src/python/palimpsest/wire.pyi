@@ -219,12 +219,13 @@ class v1:
         direction: int
         metrics: Repeated[int]
         paths: v1.Paths
+        whole_answers: bool
         facts_object: str
         fact_count: int
         attribution_steps: int
         grad_drop: bool
         verify: int
-        def __init__(self, *, facts: Iterable[v1.Fact] | None = ..., kinds: Iterable[int] | None = ..., noise: str | None = ..., samples: int | None = ..., seed: int | None = ..., window: int | None = ..., engine: int | None = ..., dtype: int | None = ..., noise_corpus: v1.Corpus | None = ..., compat: int | None = ..., corruption: int | None = ..., direction: int | None = ..., metrics: Iterable[int] | None = ..., paths: v1.Paths | None = ..., facts_object: str | None = ..., fact_count: int | None = ..., attribution_steps: int | None = ..., grad_drop: bool | None = ..., verify: int | None = ...) -> None: ...
+        def __init__(self, *, facts: Iterable[v1.Fact] | None = ..., kinds: Iterable[int] | None = ..., noise: str | None = ..., samples: int | None = ..., seed: int | None = ..., window: int | None = ..., engine: int | None = ..., dtype: int | None = ..., noise_corpus: v1.Corpus | None = ..., compat: int | None = ..., corruption: int | None = ..., direction: int | None = ..., metrics: Iterable[int] | None = ..., paths: v1.Paths | None = ..., whole_answers: bool | None = ..., facts_object: str | None = ..., fact_count: int | None = ..., attribution_steps: int | None = ..., grad_drop: bool | None = ..., verify: int | None = ...) -> None: ...
     class FactList(Message):
         facts: Repeated[v1.Fact]
         def __init__(self, *, facts: Iterable[v1.Fact] | None = ...) -> None: ...
@@ -280,13 +281,17 @@ class v1:
         attribution_steps: int
         grad_drop: bool
         verified: Repeated[v1.VerifiedCell]
-        def __init__(self, *, fact: v1.Fact | None = ..., kind: int | None = ..., token_ids: Iterable[int] | None = ..., tokens: Iterable[str] | None = ..., subject_begin: int | None = ..., subject_end: int | None = ..., answer_id: int | None = ..., answer: str | None = ..., correct_prediction: bool | None = ..., high: float | None = ..., low: float | None = ..., layers: int | None = ..., scores: Iterable[float] | None = ..., window: int | None = ..., samples: int | None = ..., noise: str | None = ..., noise_scale: float | None = ..., seed: int | None = ..., noise_corpus: str | None = ..., compat: int | None = ..., peak: v1.GridPeak | None = ..., corrupted: v1.CorruptedPrompt | None = ..., foil: v1.Token | None = ..., direction: int | None = ..., readings: Iterable[v1.MetricReading] | None = ..., untraced: str | None = ..., heads: int | None = ..., paths: v1.Paths | None = ..., engine: int | None = ..., attribution_steps: int | None = ..., grad_drop: bool | None = ..., verified: Iterable[v1.VerifiedCell] | None = ...) -> None: ...
+        whole_answers: bool
+        answer_rest: Repeated[v1.Token]
+        foil_rest: Repeated[v1.Token]
+        def __init__(self, *, fact: v1.Fact | None = ..., kind: int | None = ..., token_ids: Iterable[int] | None = ..., tokens: Iterable[str] | None = ..., subject_begin: int | None = ..., subject_end: int | None = ..., answer_id: int | None = ..., answer: str | None = ..., correct_prediction: bool | None = ..., high: float | None = ..., low: float | None = ..., layers: int | None = ..., scores: Iterable[float] | None = ..., window: int | None = ..., samples: int | None = ..., noise: str | None = ..., noise_scale: float | None = ..., seed: int | None = ..., noise_corpus: str | None = ..., compat: int | None = ..., peak: v1.GridPeak | None = ..., corrupted: v1.CorruptedPrompt | None = ..., foil: v1.Token | None = ..., direction: int | None = ..., readings: Iterable[v1.MetricReading] | None = ..., untraced: str | None = ..., heads: int | None = ..., paths: v1.Paths | None = ..., engine: int | None = ..., attribution_steps: int | None = ..., grad_drop: bool | None = ..., verified: Iterable[v1.VerifiedCell] | None = ..., whole_answers: bool | None = ..., answer_rest: Iterable[v1.Token] | None = ..., foil_rest: Iterable[v1.Token] | None = ...) -> None: ...
     class VerifiedCell(Message):
         token: int
         layer: int
         random: bool
         exact: Repeated[float]
-        def __init__(self, *, token: int | None = ..., layer: int | None = ..., random: bool | None = ..., exact: Iterable[float] | None = ...) -> None: ...
+        head: int
+        def __init__(self, *, token: int | None = ..., layer: int | None = ..., random: bool | None = ..., exact: Iterable[float] | None = ..., head: int | None = ...) -> None: ...
     class GridPeak(Message):
         token: int
         layer: int
@@ -317,7 +322,8 @@ class v1:
         attribution_steps: int
         grad_drop: bool
         paths: v1.Paths
-        def __init__(self, *, kind: int | None = ..., relation: str | None = ..., layers: int | None = ..., wrong: int | None = ..., clean: v1.Mean | None = ..., corrupted: v1.Mean | None = ..., total_effect: v1.Mean | None = ..., roles: Iterable[v1.RoleEffects] | None = ..., metric: int | None = ..., direction: int | None = ..., without_share: int | None = ..., heads: int | None = ..., engine: int | None = ..., attribution_steps: int | None = ..., grad_drop: bool | None = ..., paths: v1.Paths | None = ...) -> None: ...
+        whole_answers: bool
+        def __init__(self, *, kind: int | None = ..., relation: str | None = ..., layers: int | None = ..., wrong: int | None = ..., clean: v1.Mean | None = ..., corrupted: v1.Mean | None = ..., total_effect: v1.Mean | None = ..., roles: Iterable[v1.RoleEffects] | None = ..., metric: int | None = ..., direction: int | None = ..., without_share: int | None = ..., heads: int | None = ..., engine: int | None = ..., attribution_steps: int | None = ..., grad_drop: bool | None = ..., paths: v1.Paths | None = ..., whole_answers: bool | None = ...) -> None: ...
     class RoleEffects(Message):
         role: int
         by_layer: Repeated[v1.Mean]

@@ -135,6 +135,7 @@ impl<'a> Sweep<'a> {
             };
             settings.paths = Some(wire::paths(paths).ok_or_else(unknown)?);
         }
+        settings.whole_answers = self.spec.whole_answers;
         settings.samples = self.spec.samples as usize;
         settings.seed = self.spec.seed();
         settings.window = self.spec.window as usize;

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::{Results, Unit, starred};
-use crate::causal::{Engine, Gradient, Grid, Verification};
+use crate::causal::{Engine, Gradient, Grid, Miss, Verification};
 use crate::cli::output::paragraph;
 use crate::cli::results::Error;
 use crate::plot::Colour;
@@ -13,10 +13,12 @@ use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};
 use crate::wire::kind_name;
 
-/// What stands behind the title of a figure of estimates; nothing for exact ones.
-pub(super) fn title(engine: Engine) -> String {
+/// What stands behind the title of a figure: that answers were read whole, and that it is of
+/// estimates.
+pub(super) fn title(whole_answers: bool, engine: Engine) -> String {
+    let whole = if whole_answers { ", whole answers" } else { "" };
     let estimate = engine.estimate().map(|what| format!(", {what}"));
-    estimate.unwrap_or_default()
+    format!("{whole}{}", estimate.unwrap_or_default())
 }
 
 impl Results<'_> {
@@ -78,7 +80,7 @@ impl Results<'_> {
                 format!("{} + {}", found.top, found.random),
                 found.rank_correlation.map(number).unwrap_or_default(),
                 number((miss.estimate - miss.exact).abs()),
-                format!("{}, layer {}", starred(grid, miss.token), miss.layer),
+                place(grid, &miss),
                 found.missed.map_or(String::new(), |missed| {
                     let percent = (missed.part * 100.0).ceil();
                     format!("{percent} % over {}", number(missed.effect))
@@ -97,6 +99,16 @@ impl Results<'_> {
     }
 }
 
+/// Where a cell is.
+fn place(grid: &Grid, miss: &Miss) -> String {
+    let token = match grid.kind.is_over_tokens() {
+        true => "every token".to_owned(),
+        false => starred(grid, miss.token),
+    };
+    let head = miss.head.map(|head| format!(", head {head}"));
+    format!("{token}, layer {}{}", miss.layer, head.unwrap_or_default())
+}
+
 /// What JSON says of a grid's estimates; null of an exact one.
 pub(super) fn json(grid: &Grid) -> Value {
     let Engine::Attribution(Gradient { steps, drop }) = grid.engine else {
@@ -108,7 +120,8 @@ pub(super) fn json(grid: &Grid) -> Value {
         let exact = metrics.iter().zip(&cell.exact);
         let exact = exact.map(|(metric, &value)| (metric.to_string(), json!(value)));
         json!({
-            "token": cell.token,
+            "token": (!grid.kind.is_over_tokens()).then_some(cell.token),
+            "head": cell.head,
             "layer": cell.layer,
             "random": cell.random,
             "exact": exact.collect::<serde_json::Map<_, _>>(),
@@ -120,7 +133,8 @@ pub(super) fn json(grid: &Grid) -> Value {
         let value = json!({
             "rank_correlation": found.rank_correlation,
             "largest_miss": {
-                "token": miss.token,
+                "token": (!grid.kind.is_over_tokens()).then_some(miss.token),
+                "head": miss.head,
                 "layer": miss.layer,
                 "estimate": miss.estimate,
                 "exact": miss.exact,

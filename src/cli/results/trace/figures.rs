@@ -116,7 +116,7 @@ impl Results<'_> {
             window: grid.window,
             low: grid.low.unwrap_or_default() as f32,
             high: grid.high as f32,
-            answer: &grid.answer.text,
+            answer: &grid.answer_text(),
             model: self.model,
         });
         map.kind = coloured_as(unit.kind);
@@ -142,7 +142,7 @@ impl Results<'_> {
             let total = number(grid.total_effect().unwrap_or_default());
             map.title += &format!(", {}: total effect {total}", grid.metric.words());
         }
-        map.title += &title(grid.engine);
+        map.title += &title(grid.whole_answers, grid.engine);
         map.signed = is_signed(grid.metric, grid.direction, grid.engine);
         map
     }
@@ -279,7 +279,7 @@ fn average_map(kind: v1::Kind, averages: &Averages, roles: &[Role], rows: &[Stri
     if averages.direction == Direction::Noising {
         map.title += ", noising";
     }
-    map.title += &title(averages.engine);
+    map.title += &title(averages.whole_answers, averages.engine);
     map.signed = is_signed(averages.metric, averages.direction, averages.engine);
     map
 }

@@ -111,7 +111,7 @@ impl Results<'_> {
                     input_ids: &ids,
                     input_tokens: &sent.tokens,
                     subject_range: grid.subject.clone(),
-                    answer: &grid.answer.text,
+                    answer: &grid.answer_text(),
                     window: grid.window,
                     kind: match unit.kind {
                         v1::Kind::Hidden => "",
@@ -177,8 +177,11 @@ fn patching(mut arrays: Npz, grid: &Grid) -> Result<Npz, npz::Error> {
             .i64("corrupted_ids", &[ids.len()], &ids)?
             .strings("direction", &[], &[grid.direction.to_string()])?;
     }
-    if let Some(foil) = &grid.foil {
-        arrays.strings("foil", &[], &[foil.text.as_str()])?;
+    if let Some(foil) = grid.foil_text() {
+        arrays.strings("foil", &[], &[foil])?;
+    }
+    if grid.whole_answers {
+        arrays.bool("whole_answers", &[], &[true])?;
     }
     if let Some(paths) = &grid.paths {
         let receivers: Vec<String> = paths.receivers.iter().map(Receiver::to_string).collect();
@@ -190,6 +193,14 @@ fn patching(mut arrays: Npz, grid: &Grid) -> Result<Npz, npz::Error> {
         let cells = verified
             .iter()
             .flat_map(|it| [it.token as i64, it.layer as i64]);
+        let heads: Vec<i64> = verified
+            .iter()
+            .filter_map(|it| it.head)
+            .map(|it| it as i64)
+            .collect();
+        if grid.kind.is_of_heads() {
+            arrays.i64("verified_heads", &[heads.len()], &heads)?;
+        }
         let exact = verified.iter().filter_map(|it| it.exact.first().copied());
         let exact: Vec<f64> = exact.collect();
         let random: Vec<bool> = verified.iter().map(|it| it.random).collect();

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Map, Value, json};
 
 use super::{Outcome, Over, Results, estimates};
-use crate::causal::{Averages, Grid, Mean, Paths, Receiver, Role, Site};
+use crate::causal::{Averages, Grid, Mean, Paths, Receiver, Role, Site, Token};
 use crate::cli::results::Error;
 use crate::proto::v1;
 use crate::wire::class_name;
@@ -14,7 +14,8 @@ use crate::wire::{compat, kind_name};
 impl Results<'_> {
     /// A JSON object a line, one a fact and kind. `scores` is `[token][layer]`, of heads
     /// `[token][head][layer]` or, over every token, `[head][layer]`; an untraced fact has none, and
-    /// `low` is then null. These are probabilities; `metrics` has the others by name, `untraced` why
+    /// `low` is then null. `answer_ids` has one number unless answers were read whole. These are
+    /// probabilities; `metrics` has the others by name, `untraced` why
     /// a fact that the model knows was not traced. `estimate` says in words what the scores are where
     /// they are not exact, and `attribution` how they came about, with the cells that were verified
     /// and what those say; both null of exact scores. A failed unit has `error` with `class` and
@@ -38,7 +39,9 @@ impl Results<'_> {
                     "tokens": sent.tokens,
                     "subject_range": [grid.subject.start, grid.subject.end],
                     "answer_id": grid.answer.id,
-                    "answer": grid.answer.text,
+                    "answer": grid.answer_text(),
+                    "whole_answers": grid.whole_answers,
+                    "answer_ids": ids(std::iter::once(&grid.answer).chain(&grid.answer_rest)),
                     "correct_prediction": grid.correct_prediction,
                     "high": grid.high,
                     "low": grid.low,
@@ -59,7 +62,10 @@ impl Results<'_> {
                         "token_ids": other.tokens.iter().map(|it| it.id).collect::<Vec<_>>(),
                     })),
                     "foil_id": grid.foil.as_ref().map(|it| it.id),
-                    "foil": grid.foil.as_ref().map(|it| &it.text),
+                    "foil": grid.foil_text(),
+                    "foil_ids": grid.foil.as_ref().map(|it| {
+                        ids(std::iter::once(it).chain(&grid.foil_rest))
+                    }),
                     "untraced": grid.untraced,
                     "metrics": readings(grid),
                     "engine": grid.engine.to_string(),
@@ -163,12 +169,18 @@ impl Results<'_> {
         object.insert("receivers".into(), json!(paths.map(receivers)));
         let frozen_mlps = paths.map(|paths| paths.frozen_mlps);
         object.insert("frozen_mlps".into(), json!(frozen_mlps));
+        object.insert("whole_answers".into(), averages.whole_answers.into());
         object.insert("engine".into(), averages.engine.to_string().into());
         object.insert("estimate".into(), averages.engine.estimate().into());
         object.insert("share".into(), by_role(Averages::shares).into());
         object.insert("without_share".into(), averages.without_share.into());
         object
     }
+}
+
+/// The numbers of tokens.
+fn ids<'a>(tokens: impl Iterator<Item = &'a Token>) -> Vec<u32> {
+    tokens.map(|token| token.id).collect()
 }
 
 /// Where paths end.

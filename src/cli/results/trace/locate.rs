@@ -69,7 +69,11 @@ impl Sites {
                 Metric::Probability => String::new(),
                 metric => format!(", {}", metric.words()),
             };
-            format!("{}{metric}{}", kind_name(kind), title(averages.engine))
+            format!(
+                "{}{metric}{}",
+                kind_name(kind),
+                title(averages.whole_answers, averages.engine)
+            )
         };
         let mut table = Table::new(&[
             ("KIND", Align::Left),

@@ -357,11 +357,10 @@ impl<'a> Results<'a> {
                     }
                 }
                 Outcome::Grid { grid, .. } => {
-                    let answer = match &grid.foil {
-                        Some(foil) => {
-                            format!("{} ({})", label(&grid.answer.text), label(&foil.text))
-                        }
-                        None => label(&grid.answer.text),
+                    let answer = label(&grid.answer_text());
+                    let answer = match grid.foil_text() {
+                        Some(foil) => format!("{answer} ({})", label(&foil)),
+                        None => answer,
                     };
                     row.extend([answer, number(grid.high)]);
                     match (grid.low, grid.peak()) {
@@ -383,7 +382,7 @@ impl<'a> Results<'a> {
                                 Some(reason) => visible(reason),
                                 None => format!(
                                     "answers {:?}, not {:?}",
-                                    grid.answer.text.trim(),
+                                    grid.answer_text().trim(),
                                     unit.fact.attribute()
                                 ),
                             });

@@ -194,7 +194,7 @@ fn relation_maps(relations: &[Relation], kinds: &[v1::Kind]) -> Vec<HeatMap> {
         map.title = format!(
             "{} by relation, {role}{}",
             figures::average_title(kind, &map),
-            estimates::title(averages.engine)
+            estimates::title(averages.whole_answers, averages.engine)
         );
         map.signed = figures::is_signed(averages.metric, averages.direction, averages.engine);
         Some(map)

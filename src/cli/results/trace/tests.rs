@@ -189,6 +189,8 @@ fn json_has_every_number_as_it_was_computed() {
             "subject_range",
             "answer_id",
             "answer",
+            "whole_answers",
+            "answer_ids",
             "correct_prediction",
             "high",
             "low",
@@ -206,6 +208,7 @@ fn json_has_every_number_as_it_was_computed() {
             "corrupted",
             "foil_id",
             "foil",
+            "foil_ids",
             "untraced",
             "metrics",
             "engine",
@@ -1046,6 +1049,7 @@ fn estimated(n: usize, kind: v1::Kind) -> v1::Grid {
         layer,
         random,
         exact: vec![exact],
+        head: None,
     };
     v1::Grid {
         engine: v1::Engine::Attribution.into(),
@@ -1094,7 +1098,7 @@ fn estimates_are_called_so_and_shown_with_what_was_verified() {
     );
     assert_eq!(
         found["verified"][1],
-        json!({"token": 3, "layer": 1, "random": true, "exact": {"probability": 0.0625}})
+        json!({"token": 3, "head": null, "layer": 1, "random": true, "exact": {"probability": 0.0625}})
     );
     let found = &found["verification"]["probability"];
     assert_eq!(found["rank_correlation"], 1.0);

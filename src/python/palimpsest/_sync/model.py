@@ -50,6 +50,7 @@ class Model(Asking):
         corrupt: Corruption | None = None,
         direction: Direction | None = None,
         metrics: Sequence[Metric] = (),
+        whole_answers: bool = False,
         noise: str | float | None = None,
         samples: int | None = None,
         seed: int = 1,
@@ -81,6 +82,8 @@ class Model(Asking):
             direction: ``denoising`` (the default) puts clean states into the corrupted run,
                 ``noising`` corrupted ones into the clean run.
             metrics: which metrics are shown: ``probability`` where none is named.
+            whole_answers: whether answers are read whole, by the mean over their tokens, each behind
+                those before it, and not by their first token.
             noise: a standard deviation, or a rule: ``s3`` (the default), ``u0.5``, ``m``, ``t5``,
                 with ``replace:`` before it.
             samples: noise samples a cell, 10 by default. Another prompt takes neither.
@@ -113,6 +116,7 @@ class Model(Asking):
             corruption=wire.number("Corruption", corrupt or ("pairs" if corrupted else None)),
             direction=wire.number("Direction", direction),
             metrics=[wire.number("Metric", metric) for metric in metrics],
+            whole_answers=whole_answers,
             noise="" if noise is None else str(noise),
             samples=samples or 0,
             seed=seed,
