@@ -285,8 +285,8 @@ mod bench {
             "{:<16}{:>7}{:>18}{:>7}{:>24}{:>24}",
             "kind", "window", "metric", "facts", "gradient", "mean of 8 gradients"
         );
-        let (heads, layers): (Vec<Kind>, Vec<Kind>) =
-            Kind::ALL.into_iter().partition(|kind| kind.is_of_heads());
+        let exact = Kind::ALL.into_iter().filter(|&kind| kind != Kind::Neuron);
+        let (heads, layers): (Vec<Kind>, Vec<Kind>) = exact.partition(|kind| kind.is_of_heads());
         let few = &pairs[..options.head_facts.min(pairs.len())];
         correlations(model, &pairs, 1, &layers)?;
         correlations(model, &pairs, 10, &[Kind::Mlp, Kind::Attn])?;
@@ -333,13 +333,13 @@ mod bench {
     /// Times attribution.
     fn estimates(model: &Model, clock: &Clock, fact: &Fact) -> Result<()> {
         let mut all = Kind::ALL.to_vec();
-        all.retain(|kind| !kind.is_of_heads());
+        all.retain(|kind| !kind.is_of_heads() && *kind != Kind::Neuron);
         let hidden = vec![Kind::Hidden];
         let noise = Settings::new(Noise::gaussian(0.3));
         let other = by_prompt();
         println!(
             "\nattribution, SmolLM2-135M, Float, {} thread(s), all kinds at once against the exact engine; a pass is one \
-             forward pass over the rows that are patched; with heads: and all parts of heads too",
+             forward pass over the rows that are patched; with heads: and all parts of heads and neurons too",
             clock.threads
         );
         println!(

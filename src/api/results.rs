@@ -161,6 +161,7 @@ fn in_short(result: &mut UnitResult) -> Result<(), Status> {
         grid.scores.clear();
         grid.readings.clear();
         grid.verified.clear();
+        grid.neurons.clear();
         if let Some(other) = &mut grid.corrupted {
             other.tokens.clear();
         }

@@ -56,12 +56,26 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
         .iter()
         .map(|sum| sum / task.rows() as f64)
         .collect();
+    let estimates = &Estimates {
+        task,
+        sums: &sums,
+        base: &base,
+    };
+    let neurons: Vec<Vec<u32>> = task
+        .measures
+        .iter()
+        .map(|measure| match measure.kind {
+            Kind::Neuron => estimates.strongest(measure),
+            _ => Vec::new(),
+        })
+        .collect();
     let grids: Vec<Vec<f64>> = task
         .measures
         .iter()
-        .map(|measure| sums.scores(task, measure, &base))
+        .zip(&neurons)
+        .map(|(measure, neurons)| estimates.scores(measure, neurons))
         .collect();
-    let verified = verify(task, source, &rows, &base, &grids)?;
+    let verified = verify(estimates, source, &rows, &grids)?;
     let places = task.prompt.tokens.len();
     let cells = task
         .measures
@@ -72,6 +86,7 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
         base,
         grids,
         verified,
+        neurons,
     })
 }
 
@@ -95,14 +110,21 @@ struct Sums {
     effects: Vec<f64>,
 }
 
-/// The kinds that are estimated, each with the cells of a layer: `[tokens][heads]`, or `[heads]`
-/// where every token is patched at once.
+/// The kinds that are estimated, each with the cells of a layer: `[tokens][heads]`, `[heads]` where
+/// every token is patched at once, or `[tokens][neurons]`.
 #[derive(Clone)]
 struct Kinds(Vec<(Kind, usize)>);
 
 impl Kinds {
     fn of(task: &Task<'_>) -> Self {
-        let each = |it: &Measure| (it.kind, it.cells(task.prompt.len(), 1));
+        let inner = task.model.config().inner;
+        let each = |it: &Measure| {
+            let cells = it.cells(task.prompt.len(), 1);
+            match it.kind {
+                Kind::Neuron => (it.kind, cells.saturating_mul(inner)),
+                kind => (kind, cells),
+            }
+        };
         let mut kinds: Vec<(Kind, usize)> = task.measures.iter().map(each).collect();
         kinds.sort_unstable();
         kinds.dedup();
@@ -176,37 +198,92 @@ impl Sums {
             *sum += effect;
         }
     }
+}
 
-    /// The scores of a grid: of every cell the metrics of the run that is patched and what the
-    /// states that it puts in are estimated to add.
-    fn scores(&self, task: &Task<'_>, measure: &Measure, base: &[f64]) -> Vec<f64> {
-        let settings = task.settings;
-        let each = self.kinds.cells() * self.layers;
-        let (from, cells) = self.kinds.place(measure.kind, self.layers);
-        let summed = (task.rows() * self.gradient.steps) as f64;
+/// What the sums say of every cell.
+struct Estimates<'a> {
+    task: &'a Task<'a>,
+    sums: &'a Sums,
+    /// The metrics of the run that is patched.
+    base: &'a [f64],
+}
+
+impl Estimates<'_> {
+    /// How much a cell is estimated to add to a metric. `cell` is its place among those of its layer.
+    fn effect(&self, measure: &Measure, metric: usize, cell: usize, layer: usize) -> f64 {
+        let (sums, settings) = (self.sums, self.task.settings);
+        let (from, cells) = sums.kinds.place(measure.kind, sums.layers);
+        let window = measure.kind.window(layer, sums.layers, settings.window);
+        let summed = (self.task.rows() * sums.gradient.steps) as f64;
+        let each = sums.kinds.cells() * sums.layers;
+        let of_metric = sums.effects.len() / self.base.len();
+        let ways = sums.effects[metric * of_metric..(metric + 1) * of_metric].chunks(each);
+        let effects = ways.map(|effects| {
+            let at = |layer: usize| effects[from + layer * cells + cell];
+            window.clone().map(at).sum::<f64>() / summed
+        });
+        match sums.gradient.drop {
+            false => effects.sum(),
+            true => {
+                let magnitudes: f64 = effects.map(f64::abs).sum();
+                // Without its own layer a sub-module has no effect.
+                let others = sums.layers - usize::from(is_output(measure.kind));
+                let metric = settings.read().get(metric).copied().unwrap_or_default();
+                settings.direction.order(metric) * magnitudes / others as f64
+            }
+        }
+    }
+
+    /// The metrics of a cell: of the run that is patched and what the state that is put in is
+    /// estimated to add.
+    fn score(&self, measure: &Measure, cell: usize, layer: usize) -> Vec<f64> {
+        let metrics = self.base.iter().enumerate();
+        let score = |(n, base): (usize, &f64)| base + self.effect(measure, n, cell, layer);
+        metrics.map(score).collect()
+    }
+
+    /// The metric by which cells are ranked: the first that was asked for.
+    fn ranked(&self) -> usize {
+        let settings = self.task.settings;
+        let first = settings.metrics.first().copied().unwrap_or_default();
+        let place = settings.read().iter().position(|&metric| metric == first);
+        place.unwrap_or_default()
+    }
+
+    /// The neuron with the largest estimate at each token and layer, the first of equals.
+    fn strongest(&self, measure: &Measure) -> Vec<u32> {
+        let (tokens, ranked) = (self.task.prompt.tokens.len(), self.ranked());
+        let inner = self.task.model.config().inner;
+        let places = (0..tokens).flat_map(|token| (0..self.sums.layers).map(move |it| (token, it)));
+        let strongest = |(token, layer): (usize, usize)| {
+            let size = |neuron| {
+                self.effect(measure, ranked, token * inner + neuron, layer)
+                    .abs()
+            };
+            let first = (0, size(0));
+            let larger = |best: (usize, f64), neuron| match size(neuron) {
+                size if size > best.1 => (neuron, size),
+                _ => best,
+            };
+            (1..inner).fold(first, larger).0 as u32
+        };
+        places.map(strongest).collect()
+    }
+
+    /// The scores of a grid; of neurons those of these.
+    fn scores(&self, measure: &Measure, neurons: &[u32]) -> Vec<f64> {
+        let layers = self.sums.layers;
+        let inner = self.task.model.config().inner;
         // The cells of a layer: not those of tokens that are only given.
-        let asked = measure.cells(task.prompt.tokens.len(), 1);
-        let mut scores = Vec::with_capacity(asked * self.layers * base.len());
-        for cell in 0..asked {
-            for layer in 0..self.layers {
-                let window = measure.kind.window(layer, self.layers, settings.window);
-                let metrics = self.effects.chunks(self.effects.len() / base.len());
-                for ((metric, ways), base) in settings.read().into_iter().zip(metrics).zip(base) {
-                    let effects = ways.chunks(each).map(|effects| {
-                        let at = |layer: usize| effects[from + layer * cells + cell];
-                        window.clone().map(at).sum::<f64>() / summed
-                    });
-                    let effect: f64 = match self.gradient.drop {
-                        false => effects.sum(),
-                        true => {
-                            let magnitudes: f64 = effects.map(f64::abs).sum();
-                            // Without its own layer a sub-module has no effect.
-                            let others = self.layers - usize::from(is_output(measure.kind));
-                            settings.direction.order(metric) * magnitudes / others as f64
-                        }
-                    };
-                    scores.push(base + effect);
-                }
+        let cells = measure.cells(self.task.prompt.tokens.len(), 1);
+        let mut scores = Vec::with_capacity(cells * layers * self.base.len());
+        for cell in 0..cells {
+            for layer in 0..layers {
+                let cell = match neurons.get(cell * layers + layer) {
+                    Some(&neuron) => cell * inner + neuron as usize,
+                    None => cell,
+                };
+                scores.extend(self.score(measure, cell, layer));
             }
         }
         scores
@@ -272,6 +349,8 @@ struct Changes(Vec<(Kind, Vec<Put>)>);
 enum Put {
     /// A state of a whole block, `[rows, tokens, width]`.
     State(Tensor),
+    /// Neurons, `[rows, tokens, inner]`.
+    Neurons(Tensor),
     /// Parts of heads.
     Heads(Change),
 }
@@ -286,12 +365,19 @@ impl Changes {
             false => Vec::new(),
         };
         let wide = |state: &Tensor| state.detach().to_kind(Dtype::Float);
-        let change = |kind: Kind, layer: usize| match kind.is_of_heads() {
-            true => {
+        let change = |kind: Kind, layer: usize| match kind {
+            Kind::Neuron => {
+                let mut theirs = Kept::default();
+                let input = source.state(Kind::ResidPre, layer);
+                let _output = model.block(layer, input, Pass::default(), &mut theirs);
+                let theirs = theirs.0.remove(&kind).unwrap_or_default().remove(0);
+                Put::Neurons(wide(&theirs) - wide(&graph.states(kind)[layer]))
+            }
+            kind if kind.is_of_heads() => {
                 let (own, source) = (&graph.heads[layer], &heads[layer]);
                 Put::Heads(Change::of(model, layer, kind, own, source))
             }
-            false => {
+            kind => {
                 let own = &graph.states(kind)[layer];
                 Put::State(wide(source.state(kind, layer)) - wide(own))
             }
@@ -313,6 +399,11 @@ impl Changes {
             let layers = changes.iter().zip(gradients).enumerate();
             layers.map(|(layer, (change, gradient))| match change {
                 Put::State(change) => effect(change, gradient),
+                Put::Neurons(change) => {
+                    let each = change * gradient.to_kind(Dtype::Float);
+                    let each = each.sum_dim_intlist([0i64].as_slice(), false, Dtype::Double);
+                    each.reshape([-1])
+                }
                 Put::Heads(change) => change.effect(*kind, &graph.heads[layer], gradient),
             })
         });
@@ -367,7 +458,7 @@ impl Graph {
     }
 
     fn with_heads(mut self, task: &Task<'_>) -> Self {
-        if task.restores_heads() {
+        if task.measures.iter().any(|it| it.kind.is_of_heads()) {
             let of = |kind: Kind, layer: usize| &self.states(kind)[layer];
             let of_layer = |layer| {
                 let states = (
@@ -476,6 +567,10 @@ impl Hook for Kept {
         self.keep(Kind::Head, z)
     }
 
+    fn key(&mut self, _layer: usize, key: &Tensor) {
+        let _kept = self.keep(Kind::Neuron, key.shallow_clone());
+    }
+
     fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {
         self.keep(Kind::Attn, out)
     }
@@ -489,65 +584,102 @@ impl Hook for Kept {
     }
 }
 
-/// The exact scores of some cells of every grid: of those whose scores are furthest from the `base`,
-/// and of others by chance.
+/// The exact scores of some cells of every grid: of those whose scores are furthest from those of
+/// the run that is patched, and of others by chance.
 fn verify(
-    task: &Task<'_>,
+    estimates: &Estimates<'_>,
     source: &Source,
     rows: &Tensor,
-    base: &[f64],
     grids: &[Vec<f64>],
 ) -> Result<Vec<Vec<Verified>>, Failure> {
+    let (task, base) = (estimates.task, estimates.base);
     let settings = task.settings;
     if settings.verify == 0 {
         return Ok(Vec::new());
     }
-    let first = settings.metrics.first().copied().unwrap_or_default();
-    let ranked = settings.read().iter().position(|&metric| metric == first);
-    let ranked = ranked.unwrap_or_default();
-    let prompt = task.prompt.ids();
-    let layers = task.layers();
+    let ranked = estimates.ranked();
+    let (prompt, layers, inner) = (task.prompt.ids(), task.layers(), task.model.config().inner);
     let chosen = |(measure, scores): (&Measure, &Vec<f64>)| {
-        let magnitudes: Vec<f64> = scores
-            .chunks(base.len())
-            .map(|cell| (cell[ranked] - base[ranked]).abs())
-            .collect();
-        let chance = (settings.seed, prompt.as_slice());
+        let (magnitudes, width): (Vec<f64>, usize) = match measure.kind {
+            Kind::Neuron => {
+                let each = layers * inner;
+                let cells = 0..task.prompt.tokens.len() * each;
+                let size = |cell: usize| {
+                    let (token, layer, neuron) = (cell / each, cell % each / inner, cell % inner);
+                    let cell = token * inner + neuron;
+                    estimates.effect(measure, ranked, cell, layer).abs()
+                };
+                (cells.map(size).collect(), each)
+            }
+            _ => {
+                let cells = scores.chunks(base.len());
+                let size = |cell: &[f64]| (cell[ranked] - base[ranked]).abs();
+                (cells.map(size).collect(), measure.heads * layers)
+            }
+        };
         let first = match measure.kind.is_over_tokens() {
             true => 0,
             false => task.first,
         };
-        choose(
-            &magnitudes,
-            measure.heads * layers,
-            first,
-            settings.verify,
-            chance,
-        )
+        let chance = (settings.seed, prompt.as_slice());
+        choose(&magnitudes, width, first, settings.verify, chance)
     };
     let chosen = task.measures.iter().zip(grids).map(chosen);
     let chosen: Vec<Vec<(usize, usize, bool)>> = chosen.collect();
     let places: Vec<Vec<(usize, usize)>> = chosen
         .iter()
-        .map(|cells| {
-            cells
+        .zip(task.measures)
+        .map(|(cells, measure)| match measure.kind {
+            Kind::Neuron => Vec::new(), // by themselves
+            _ => cells
                 .iter()
                 .map(|&(row, column, _)| (row, column))
-                .collect()
+                .collect(),
         })
         .collect();
     let exact = exact::cells(task, source, rows, &places)?;
     let mut verified = Vec::new();
     for ((measure, cells), exact) in task.measures.iter().zip(chosen).zip(exact) {
+        if measure.kind == Kind::Neuron {
+            verified.push(verify_neurons(estimates, source, rows, (measure, cells))?);
+            continue;
+        }
         let cells = cells.into_iter().zip(exact);
         let cells = cells.map(|((token, column, random), exact)| Verified {
             token,
             head: measure.kind.is_of_heads().then_some(column / layers),
             layer: column % layers,
+            neuron: None,
             random,
             exact,
+            estimate: Vec::new(),
         });
         verified.push(cells.collect());
     }
     Ok(verified)
+}
+
+/// Those of chosen neurons, each a token, a place in `[layers][neurons]` and whether by chance.
+fn verify_neurons(
+    estimates: &Estimates<'_>,
+    source: &Source,
+    rows: &Tensor,
+    (measure, cells): (&Measure, Vec<(usize, usize, bool)>),
+) -> Result<Vec<Verified>, Failure> {
+    let inner = estimates.task.model.config().inner;
+    let place =
+        |&(token, column, _): &(usize, usize, bool)| (token, column / inner, column % inner);
+    let wanted: Vec<(usize, usize, usize)> = cells.iter().map(place).collect();
+    let exact = exact::neurons(estimates.task, source, rows, &wanted)?;
+    let verified = cells.iter().zip(wanted).zip(exact);
+    let verified = verified.map(|((cell, (token, layer, neuron)), exact)| Verified {
+        token,
+        head: None,
+        layer,
+        neuron: Some(neuron),
+        random: cell.2,
+        exact,
+        estimate: estimates.score(measure, token * inner + neuron, layer),
+    });
+    Ok(verified.collect())
 }

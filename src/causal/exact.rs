@@ -15,6 +15,7 @@ use std::ops::Range;
 
 use tch::Tensor;
 
+use super::kind::Kind;
 use super::memory::{Budget, Failure, Piece};
 use super::noise::Noise;
 use super::path_runs;
@@ -38,6 +39,7 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
             base: task.source.clone(),
             grids: cells.map(|cells| task.source.repeat(cells)).collect(),
             verified: Vec::new(),
+            neurons: Vec::new(),
         });
     }
     let budget = &Budget::new(settings.memory_bytes);
@@ -98,6 +100,7 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
         base: means(&run.values, count),
         grids,
         verified: Vec::new(),
+        neurons: Vec::new(),
     })
 }
 
@@ -136,6 +139,48 @@ pub(super) fn cells(
         Ok(wanted.iter().map(cell).collect())
     };
     task.measures.iter().zip(wanted).map(of_measure).collect()
+}
+
+/// The mean metrics of some neurons, each a token, a layer and its number, with the run of these
+/// embeddings patched.
+pub(super) fn neurons(
+    task: &Task<'_>,
+    source: &Source,
+    embeddings: &Tensor,
+    wanted: &[(usize, usize, usize)],
+) -> Result<Vec<Vec<f64>>, Failure> {
+    let (count, budget) = (
+        task.readout.count(),
+        &Budget::new(task.settings.memory_bytes),
+    );
+    let run = base(task, source, embeddings, budget)?;
+    let measure = &Measure {
+        kind: Kind::Neuron,
+        severed: None,
+        heads: 1,
+    };
+    let mut by_token: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (n, (token, _, _)) in wanted.iter().enumerate() {
+        by_token.entry(*token).or_default().push(n);
+    }
+    let mut found = vec![Vec::new(); wanted.len()];
+    for (token, cells) in by_token {
+        // From the first layer up, as a staircase takes them in.
+        let mut cells = cells;
+        cells.sort_by_key(|&n| wanted[n].1);
+        let window = |(at, &n): (usize, &usize)| Window {
+            layers: wanted[n].1..wanted[n].1 + 1,
+            part: Some(wanted[n].2),
+            columns: at..at + 1,
+        };
+        let windows = cells.iter().enumerate().map(window).collect();
+        let baseline = Baseline::of(task, &run, measure, token);
+        let scores = climb(task, source, measure, (token, windows), &baseline, budget)?;
+        for (n, scores) in cells.into_iter().zip(scores.chunks(count)) {
+            found[n] = scores.to_vec();
+        }
+    }
+    Ok(found)
 }
 
 /// What the cells of one token stand on: the run that is patched.
@@ -192,9 +237,31 @@ fn row(
     baseline: &Baseline<'_>,
     budget: &Budget,
 ) -> Result<Vec<f64>, Failure> {
+    let width = task.settings.window;
+    let mut windows = windows(measure.kind, task.layers(), measure.heads, width);
+    if let Some(wanted) = wanted {
+        windows.retain(|window| wanted.iter().any(|it| window.columns.contains(it)));
+    }
+    climb(task, source, measure, (token, windows), baseline, budget)
+}
+
+/// The metrics of the cells of some windows of one token, in the order of their columns: of those
+/// between, the ones with nothing restored.
+fn climb(
+    task: &Task<'_>,
+    source: &Source,
+    measure: &Measure,
+    (token, mut windows): (usize, Vec<Window>),
+    baseline: &Baseline<'_>,
+    budget: &Budget,
+) -> Result<Vec<f64>, Failure> {
     let (tokens, layers, samples) = (task.prompt.len(), task.layers(), task.rows());
     let count = task.readout.count();
-    let mut scores = baseline.values.repeat(measure.heads * layers);
+    let cells = match measure.kind {
+        Kind::Neuron => windows.len(),
+        _ => measure.heads * layers,
+    };
+    let mut scores = baseline.values.repeat(cells);
     let mut fill = |columns: &Range<usize>, values: &[f64]| {
         for cell in scores[columns.start * count..columns.end * count].chunks_mut(count) {
             cell.copy_from_slice(values);
@@ -209,12 +276,7 @@ fn row(
         fill(&(0..layers), &task.source);
         return Ok(scores);
     }
-    let width = task.settings.window;
-    let mut windows = windows(measure.kind, layers, measure.heads, width);
     windows.retain(|window| {
-        if wanted.is_some_and(|wanted| !wanted.iter().any(|it| window.columns.contains(it))) {
-            return false;
-        }
         // What the last token's attention sees matters in the last block too.
         if window.layers.start + 1 < layers || measure.kind.is_seen_behind() {
             return true;
@@ -345,8 +407,8 @@ fn run(
         if behind_it.is_empty() {
             continue;
         }
-        let heads = behind_it.iter().filter_map(|&it| windows[it].head);
-        let heads: Vec<usize> = heads.collect();
+        let parts = behind_it.iter().filter_map(|&it| windows[it].part);
+        let parts: Vec<usize> = parts.collect();
         let span = match measure.kind.is_over_tokens() || measure.kind.is_seen_behind() {
             true => at..at + behind + 1,
             false => at..at + 1,
@@ -359,7 +421,7 @@ fn run(
             span,
             samples,
         };
-        let restored = baseline.run.restored(&place, &heads);
+        let restored = baseline.run.restored(&place, &parts);
         for (window, restored) in behind_it.into_iter().zip(&restored) {
             let mut rows = entering(restored, &baseline.hidden[layer]);
             if layer + 1 == layers {

@@ -51,6 +51,8 @@ pub struct Cell {
     pub head: Option<usize>,
     /// The restored layer, or the middle of the restored window.
     pub layer: usize,
+    /// The restored neuron, in grids of neurons.
+    pub neuron: Option<u32>,
 }
 
 /// A cell of an estimated grid with its exact score.
@@ -63,17 +65,25 @@ pub struct Verified {
     pub head: Option<usize>,
     /// Its layer.
     pub layer: usize,
+    /// Its neuron, where the grid is of neurons.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub neuron: Option<usize>,
     /// Whether chance chose it; else its estimate is one of the largest.
     pub random: bool,
     /// The exact scores: of the grid's metric, then of its readings in order.
     pub exact: Vec<f64>,
+    /// The estimates likewise, of neurons, of which the grid shows the strongest alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub estimate: Vec<f64>,
 }
 
 impl Verified {
     /// The same in the metric of a reading alone.
     fn in_reading(&self, reading: usize) -> Self {
+        let of = |scores: &[f64]| scores.get(reading + 1).copied().into_iter().collect();
         Self {
-            exact: self.exact.get(reading + 1).copied().into_iter().collect(),
+            exact: of(&self.exact),
+            estimate: of(&self.estimate),
             ..self.clone()
         }
     }
@@ -159,6 +169,10 @@ pub struct Grid {
     /// The other metrics that were asked for, of the same cells.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub readings: Vec<Reading>,
+    /// Of neurons, which one each cell is of, as [`Grid::scores`]: that with the largest estimated
+    /// effect on the first metric asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub neurons: Vec<u32>,
     /// Cells of an estimate that were patched exactly too:
     /// [`Verification::of`](super::Verification::of) sums them up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -321,6 +335,7 @@ impl Grid {
                 token: (!over_tokens).then_some(row / self.heads),
                 head: of_heads.then_some(row % self.heads),
                 layer,
+                neuron: self.neurons.get(at).copied(),
             };
             (cell, score)
         })
@@ -398,6 +413,7 @@ pub(crate) mod tests {
             low: Some(low),
             scores: scores.concat(),
             readings: Vec::new(),
+            neurons: Vec::new(),
             verified: Vec::new(),
         }
     }
@@ -418,6 +434,7 @@ pub(crate) mod tests {
             token: Some(token),
             head: None,
             layer,
+            neuron: None,
         }
     }
 
@@ -444,6 +461,7 @@ pub(crate) mod tests {
             token: Some(1),
             head: Some(1),
             layer: 0,
+            neuron: None,
         };
         assert_eq!(by_token.peak(), Some((highest, 0.9)));
         let text = serde_json::to_string(&by_token).unwrap();
@@ -457,6 +475,7 @@ pub(crate) mod tests {
             token: None,
             head: Some(3),
             layer: 0,
+            neuron: None,
         };
         assert_eq!(over_all.peak(), Some((highest, 0.9)));
         assert_eq!(over_all.row(0).map(<[f64]>::len), Some(8));

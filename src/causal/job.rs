@@ -215,6 +215,9 @@ impl Job<'_> {
         for (grid, verified) in grids.iter_mut().zip(found.scores.verified) {
             grid.verified = verified;
         }
+        for (grid, neurons) in grids.iter_mut().zip(found.scores.neurons) {
+            grid.neurons = neurons;
+        }
         Ok(grids)
     }
 
@@ -304,6 +307,7 @@ impl Job<'_> {
             low: None,
             scores: Vec::new(),
             readings: Vec::new(),
+            neurons: Vec::new(),
             verified: Vec::new(),
         }
     }
@@ -326,9 +330,10 @@ impl Job<'_> {
             .iter()
             .flat_map(|grid| grid.chunks(metrics.len()));
         let verified = found.verified.iter().flatten();
+        let verified = verified.flat_map(|cell| [&cell.exact, &cell.estimate]);
         let all = std::iter::once(found.base.as_slice())
             .chain(cells)
-            .chain(verified.map(|cell| cell.exact.as_slice()));
+            .chain(verified.map(Vec::as_slice));
         let mut values = all.flat_map(|cell| metrics.iter().zip(cell));
         let Some((metric, &value)) = values.find(|(_, value)| !value.is_finite()) else {
             return Ok(());

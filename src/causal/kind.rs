@@ -43,6 +43,9 @@ pub enum Kind {
     HeadPattern,
     /// The same of every token at once.
     HeadPatternAll,
+    /// A neuron of an MLP: one input of its second matrix, in whose space an edit has its key. There
+    /// are too many for a cell each: a cell is the one with the largest estimated effect there.
+    Neuron,
 }
 
 /// A part of an attention head.
@@ -62,7 +65,7 @@ pub enum Part {
 
 impl Kind {
     /// All kinds, in the order in which results list them.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Hidden,
         Kind::Mlp,
         Kind::Attn,
@@ -78,6 +81,7 @@ impl Kind {
         Kind::HeadVAll,
         Kind::HeadPattern,
         Kind::HeadPatternAll,
+        Kind::Neuron,
     ];
     /// Those of the paper, which are traced where none are named.
     pub const PUBLISHED: [Kind; 3] = [Kind::Hidden, Kind::Mlp, Kind::Attn];
@@ -97,7 +101,12 @@ impl Kind {
     /// [`None`] where a cell is of a whole layer.
     pub fn of_head(self) -> Option<(Part, Kind)> {
         match self {
-            Kind::Hidden | Kind::Mlp | Kind::Attn | Kind::ResidPre | Kind::ResidMid => None,
+            Kind::Hidden
+            | Kind::Mlp
+            | Kind::Attn
+            | Kind::ResidPre
+            | Kind::ResidMid
+            | Kind::Neuron => None,
             Kind::Head | Kind::HeadAll => Some((Part::Output, Kind::HeadAll)),
             Kind::HeadQ | Kind::HeadQAll => Some((Part::Query, Kind::HeadQAll)),
             Kind::HeadK | Kind::HeadKAll => Some((Part::Key, Kind::HeadKAll)),
@@ -160,6 +169,7 @@ impl fmt::Display for Kind {
             Kind::HeadVAll => "head_v_all",
             Kind::HeadPattern => "head_pattern",
             Kind::HeadPatternAll => "head_pattern_all",
+            Kind::Neuron => "neuron",
         })
     }
 }

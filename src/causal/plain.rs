@@ -46,6 +46,7 @@ impl States {
             Kind::HeadK | Kind::HeadKAll => &self.keys,
             Kind::HeadV | Kind::HeadVAll => &self.values,
             Kind::HeadPattern | Kind::HeadPatternAll => &self.patterns,
+            Kind::Neuron => &[], // estimated alone
         }
     }
 }
@@ -354,6 +355,7 @@ pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure
         base: values,
         grids,
         verified: Vec::new(),
+        neurons: Vec::new(),
     })
 }
 

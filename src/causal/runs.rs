@@ -184,8 +184,8 @@ impl Run {
     }
 
     /// The output of a block with a state of it restored, `[1 or samples, span, width]`: one, or one
-    /// for each of `heads`.
-    pub fn restored(&self, place: &Place<'_>, heads: &[usize]) -> Vec<Tensor> {
+    /// for each of `parts`, heads or neurons.
+    pub fn restored(&self, place: &Place<'_>, parts: &[usize]) -> Vec<Tensor> {
         let (source, kind, layer) = (place.source, place.kind, place.layer);
         let token = place.span.start;
         let of_samples =
@@ -197,9 +197,35 @@ impl Run {
             Kind::ResidPre => source.input(layer, token), // before the block, not behind it
             Kind::Attn => of_samples(&self.restored_attn),
             Kind::Mlp => of_samples(&self.restored_mlp),
-            _ => return self.with_heads(place, heads),
+            Kind::Neuron => return self.with_neurons(place, parts),
+            _ => return self.with_heads(place, parts),
         };
         vec![restored]
+    }
+
+    /// The same with a neuron of the MLP, for all of `neurons` in one computation.
+    fn with_neurons(&self, place: &Place<'_>, neurons: &[usize]) -> Vec<Tensor> {
+        let (model, layer, token) = (place.model, place.layer, place.span.start);
+        let mut theirs = Neurons::default();
+        let at = |states: &Tensor| states.narrow(1, token, 1);
+        let _output = model.behind_heads(
+            layer,
+            &place.source.input(layer, token),
+            &at(&place.source.heads[layer]),
+            &mut theirs,
+        );
+        let of_cells = |states: &Tensor| {
+            let states = at(&part(states, place.samples));
+            states.repeat([neurons.len() as i64, 1, 1])
+        };
+        let x = of_cells(input(&self.input[0], &self.hidden, layer));
+        let z = of_cells(&self.heads[layer]);
+        let mut put = Neurons {
+            key: theirs.key,
+            put: neurons,
+        };
+        let hidden = model.behind_heads(layer, &x, &z, &mut put);
+        hidden.split(place.samples.len() as i64, 0)
     }
 
     /// The same with something of a head, for all of `heads` in one computation.
@@ -479,6 +505,29 @@ impl Hook for Record {
     fn mlp(&mut self, _layer: usize, out: Tensor) -> Tensor {
         self.mlp = Some(out.shallow_clone());
         out
+    }
+}
+
+/// Sees the input of an MLP's second matrix at one token; with one there, puts a neuron of it into
+/// the rows of each cell.
+#[derive(Default)]
+struct Neurons<'a> {
+    key: Option<Tensor>,
+    put: &'a [usize],
+}
+
+impl Hook for Neurons<'_> {
+    fn key(&mut self, _layer: usize, key: &Tensor) {
+        let Some(theirs) = &self.key else {
+            self.key = Some(key.shallow_clone());
+            return;
+        };
+        let rows = key.size()[0] / self.put.len() as i64;
+        for (cell, &neuron) in self.put.iter().enumerate() {
+            let of = |states: &Tensor| states.narrow(2, neuron as i64, 1);
+            let mut own = of(&key.narrow(0, cell as i64 * rows, rows));
+            own.copy_(&of(theirs));
+        }
     }
 }
 

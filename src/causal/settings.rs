@@ -261,6 +261,14 @@ impl Settings {
             })
         };
         let Engine::Attribution(gradient) = self.engine else {
+            if self.kinds.contains(&Kind::Neuron) {
+                return wrong(
+                    "kinds",
+                    &Kind::Neuron,
+                    "single neurons are estimated alone: use engine attribution, which patches the \
+                     strongest exactly where cells are to be verified",
+                );
+            }
             return match self.verify {
                 0 => Ok(()),
                 verify => wrong(

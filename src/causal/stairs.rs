@@ -9,8 +9,8 @@ use super::kind::Kind;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Window {
     pub layers: Range<usize>,
-    /// The restored head, where it is of one.
-    pub head: Option<usize>,
+    /// The restored head or neuron, where it is of one.
+    pub part: Option<usize>,
     pub columns: Range<usize>,
 }
 
@@ -19,7 +19,7 @@ pub(super) fn windows(kind: Kind, layers: usize, heads: usize, width: usize) -> 
     if kind.is_of_heads() {
         let of = |layer: usize, head: usize| Window {
             layers: layer..layer + 1,
-            head: Some(head),
+            part: Some(head),
             columns: head * layers + layer..head * layers + layer + 1,
         };
         let cells = (0..layers).flat_map(|layer| (0..heads).map(move |head| (layer, head)));
@@ -32,7 +32,7 @@ pub(super) fn windows(kind: Kind, layers: usize, heads: usize, width: usize) -> 
             Some(last) if last.layers == window => last.columns.end = layer + 1,
             _ => windows.push(Window {
                 layers: window,
-                head: None,
+                part: None,
                 columns: layer..layer + 1,
             }),
         }
@@ -128,7 +128,7 @@ mod tests {
             windows,
             [Window {
                 layers: 0..4,
-                head: None,
+                part: None,
                 columns: 0..4
             }]
         );

@@ -60,6 +60,8 @@ pub(super) struct Scores {
     /// Of estimates the cells of every measure that were patched exactly; empty where the scores
     /// are exact themselves.
     pub verified: Vec<Vec<Verified>>,
+    /// Of estimates the neuron of every measure's cells; empty of what is none.
+    pub neurons: Vec<Vec<u32>>,
 }
 
 /// Everything that an engine works on.
@@ -108,11 +110,12 @@ impl Task<'_> {
         self.measures.iter().any(|measure| measure.kind == kind)
     }
 
-    /// Whether any grid restores something of single heads.
+    /// Whether any grid restores something of single heads, or of neurons, which follow from what
+    /// heads give.
     pub fn restores_heads(&self) -> bool {
         self.measures
             .iter()
-            .any(|measure| measure.kind.is_of_heads())
+            .any(|measure| measure.kind.is_of_heads() || measure.kind == Kind::Neuron)
     }
 
     /// Whether the paths that are patched go by no MLP.

@@ -18,8 +18,13 @@ pub(super) fn choose(
     (seed, prompt): (u32, &[u32]),
 ) -> Vec<(usize, usize, bool)> {
     let mut cells: Vec<usize> = (first * width..magnitudes.len()).collect();
-    cells.sort_by(|&a, &b| magnitudes[b].total_cmp(&magnitudes[a]).then(a.cmp(&b)));
-    let mut others = cells.split_off(count.min(cells.len()));
+    let larger = |&a: &usize, &b: &usize| magnitudes[b].total_cmp(&magnitudes[a]).then(a.cmp(&b));
+    // The first ones in order: of neurons there may be millions.
+    if count < cells.len() {
+        cells.select_nth_unstable_by(count, larger);
+    }
+    let others = cells.split_off(count.min(cells.len()));
+    cells.sort_by(larger);
     // In the order of a hash, which is that of a shuffle.
     let place = |cell: usize| {
         let mut hash = blake3::Hasher::new();
@@ -30,12 +35,17 @@ pub(super) fn choose(
         }
         *hash.finalize().as_bytes()
     };
-    others.sort_by_cached_key(|&cell| place(cell));
-    others.truncate(count);
+    let mut first_of_others = std::collections::BTreeSet::new();
+    for cell in others {
+        first_of_others.insert((place(cell), cell));
+        if first_of_others.len() > count {
+            first_of_others.pop_last();
+        }
+    }
+    let others = first_of_others.into_iter().map(|(_, cell)| cell);
     let cell = |cell: usize, random| (cell / width, cell % width, random);
     let top = cells.into_iter().map(|it| cell(it, false));
-    top.chain(others.into_iter().map(|it| cell(it, true)))
-        .collect()
+    top.chain(others.map(|it| cell(it, true))).collect()
 }
 
 /// What the verified cells of a grid say, in the grid's metric.
@@ -63,6 +73,8 @@ pub struct Miss {
     pub head: Option<usize>,
     /// Its layer.
     pub layer: usize,
+    /// Its neuron, in grids of neurons.
+    pub neuron: Option<usize>,
     /// The estimated effect.
     pub estimate: f64,
     /// The exact one; its magnitude where the estimate has no sign.
@@ -92,11 +104,14 @@ impl Verification {
                 token: cell.token,
                 head: cell.head,
                 layer: cell.layer,
-                estimate: grid.effect(grid.head_score(
-                    cell.token,
-                    cell.head.unwrap_or_default(),
-                    cell.layer,
-                )?)?,
+                neuron: cell.neuron,
+                estimate: grid.effect(match cell.estimate.first() {
+                    Some(&own) => own,
+                    None => {
+                        let head = cell.head.unwrap_or_default();
+                        grid.head_score(cell.token, head, cell.layer)?
+                    }
+                })?,
                 exact: if unsigned { exact.abs() } else { exact },
             };
             Some((miss, cell.random))
@@ -223,8 +238,10 @@ mod tests {
             token,
             head: None,
             layer,
+            neuron: None,
             random,
             exact: exact.to_vec(),
+            estimate: Vec::new(),
         };
         let whole = Grid {
             engine: Engine::Attribution(Gradient::default()),

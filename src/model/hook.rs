@@ -80,7 +80,8 @@ pub trait Hook {
         out
     }
 
-    /// Input of the MLP's second matrix, an edit's key: `[rows, queries, inner]`.
+    /// Input of the MLP's second matrix, an edit's key, to be written into where it shall be another:
+    /// `[rows, queries, inner]`.
     fn key(&mut self, _layer: usize, _key: &Tensor) {}
 }
 

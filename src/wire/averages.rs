@@ -116,6 +116,7 @@ pub fn peak(grid: &Grid) -> Option<v1::GridPeak> {
         token: at.token.unwrap_or_default() as u32,
         layer: at.layer as u32,
         head: at.head.map(|head| head as u32),
+        neuron: at.neuron,
         effect: grid.effect(score)?,
         role: role.map_or(0, |role| role_to_proto(role) as i32),
         text: match at.token {

@@ -26,6 +26,7 @@ pub fn kind(kind: v1::Kind) -> Option<(Kind, Option<Severed>)> {
         v1::Kind::HeadVAll => Some((Kind::HeadVAll, None)),
         v1::Kind::HeadPattern => Some((Kind::HeadPattern, None)),
         v1::Kind::HeadPatternAll => Some((Kind::HeadPatternAll, None)),
+        v1::Kind::Neuron => Some((Kind::Neuron, None)),
     }
 }
 
@@ -50,6 +51,7 @@ pub fn kind_to_proto(kind: Kind, severed: Option<Severed>) -> v1::Kind {
         (None, Kind::HeadVAll) => v1::Kind::HeadVAll,
         (None, Kind::HeadPattern) => v1::Kind::HeadPattern,
         (None, Kind::HeadPatternAll) => v1::Kind::HeadPatternAll,
+        (None, Kind::Neuron) => v1::Kind::Neuron,
     }
 }
 

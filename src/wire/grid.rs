@@ -6,7 +6,7 @@ use super::choices::{
 };
 use super::paths::{paths, paths_to_proto};
 use crate::causal::noise::{Law, Rule};
-use crate::causal::{Compat, Counterpart, Fact, Grid, Metric, Reading, Token, Verified};
+use crate::causal::{Compat, Counterpart, Fact, Grid, Kind, Metric, Reading, Token, Verified};
 use crate::proto::v1;
 
 /// A message of the contract that says what cannot be.
@@ -164,6 +164,7 @@ pub fn without_scores(sent: &v1::Grid) -> Result<Grid, Error> {
         low: traced.then_some(sent.low),
         scores: Vec::new(),
         readings: Vec::new(),
+        neurons: sent.neurons.clone(),
         verified: Vec::new(),
     })
 }
@@ -228,6 +229,16 @@ impl TryFrom<&v1::Grid> for SweptGrid {
             format!("{cells}, one a cell"),
         )?;
 
+        let neurons = match bare.kind {
+            Kind::Neuron => cells,
+            _ => 0,
+        };
+        check(
+            sent.neurons.len() == neurons,
+            "the number of neurons",
+            sent.neurons.len().to_string(),
+            format!("{neurons}, one a cell of such a grid"),
+        )?;
         for reading in &sent.readings {
             check(
                 reading.scores.len() == cells,
@@ -255,6 +266,14 @@ impl TryFrom<&v1::Grid> for SweptGrid {
                     false => format!("one of {tokens} tokens and {layers} layers"),
                 },
             )?;
+            let of_neurons = bare.kind == Kind::Neuron;
+            let estimates = if of_neurons { cell.exact.len() } else { 0 };
+            check(
+                cell.neuron.is_some() == of_neurons && cell.estimate.len() == estimates,
+                "a verified cell's neuron",
+                format!("{:?} with {} estimates", cell.neuron, cell.estimate.len()),
+                "one with an estimate a metric, in grids of neurons alone".to_owned(),
+            )?;
             check(
                 cell.exact.len() == 1 + sent.readings.len(),
                 "the number of exact scores of a cell",
@@ -266,8 +285,10 @@ impl TryFrom<&v1::Grid> for SweptGrid {
             token: cell.token as usize,
             head: cell.head.map(|head| head as usize),
             layer: cell.layer as usize,
+            neuron: cell.neuron.map(|neuron| neuron as usize),
             random: cell.random,
             exact: cell.exact.clone(),
+            estimate: cell.estimate.clone(),
         });
         let readings = sent.readings.iter().map(|reading| {
             let unknown = Error::Metric {
@@ -318,8 +339,10 @@ impl From<SweptGrid> for v1::Grid {
             token: cell.token as u32,
             head: cell.head.map(|head| head as u32),
             layer: cell.layer as u32,
+            neuron: cell.neuron.map(|neuron| neuron as u32),
             random: cell.random,
             exact: cell.exact,
+            estimate: cell.estimate,
         };
         let grid = swept.grid;
         let (engine, attribution_steps, grad_drop) = engine_to_proto(grid.engine);
@@ -367,6 +390,7 @@ impl From<SweptGrid> for v1::Grid {
             attribution_steps,
             grad_drop,
             verified: grid.verified.into_iter().map(verified).collect(),
+            neurons: grid.neurons,
             whole_answers: grid.whole_answers,
             answer_rest: grid.answer_rest.into_iter().map(token).collect(),
             foil_rest: grid.foil_rest.into_iter().map(token).collect(),
@@ -472,6 +496,11 @@ mod tests {
                     true => vec![v1::VerifiedCell {
                         token: if state.is_over_tokens() { 0 } else { tokens.len() as u32 - 1 },
                         head: heads.checked_sub(1),
+                        neuron: (kind == v1::Kind::Neuron).then_some(samples),
+                        estimate: match kind {
+                            v1::Kind::Neuron => vec![scale; if counterfactual { 3 } else { 1 }],
+                            _ => Vec::new(),
+                        },
                         layer: layers - 1,
                         random,
                         exact: vec![scale; if counterfactual { 3 } else { 1 }],
@@ -491,6 +520,10 @@ mod tests {
                     prompt: texts.0.clone(),
                     tokens: token_ids.iter().map(|&id| token(id)).collect(),
                 }),
+                neurons: match traced && kind == v1::Kind::Neuron {
+                    true => vec![seed; cells],
+                    false => Vec::new(),
+                },
                 whole_answers: random,
                 answer_rest: if random { vec![token(seed)] } else { Vec::new() },
                 foil: counterfactual.then(|| token(id)),

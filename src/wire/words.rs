@@ -3,7 +3,7 @@
 use crate::proto::v1;
 
 /// The kinds that can be asked for, in the order in which results list them.
-pub const KINDS: [v1::Kind; 17] = [
+pub const KINDS: [v1::Kind; 18] = [
     v1::Kind::Hidden,
     v1::Kind::Mlp,
     v1::Kind::Attn,
@@ -21,6 +21,7 @@ pub const KINDS: [v1::Kind; 17] = [
     v1::Kind::HeadVAll,
     v1::Kind::HeadPattern,
     v1::Kind::HeadPatternAll,
+    v1::Kind::Neuron,
 ];
 
 /// What users call a kind: `hidden`, `mlp`, `attn`, `hidden_severed_mlp`, `resid_pre`.
@@ -44,6 +45,7 @@ pub fn kind_name(kind: v1::Kind) -> &'static str {
         v1::Kind::HeadVAll => "head_v_all",
         v1::Kind::HeadPattern => "head_pattern",
         v1::Kind::HeadPatternAll => "head_pattern_all",
+        v1::Kind::Neuron => "neuron",
     }
 }
 

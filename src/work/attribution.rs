@@ -21,6 +21,17 @@ impl v1::TraceSpec {
             }
         };
         if !self.is_estimated() {
+            for (n, _) in self
+                .kinds()
+                .enumerate()
+                .filter(|(_, it)| *it == v1::Kind::Neuron)
+            {
+                wrong.say(
+                    format_args!("job.trace.kinds[{n}]"),
+                    "single neurons are estimated alone: use ENGINE_ATTRIBUTION, with `verify` for \
+                     the exact effects of the strongest",
+                );
+            }
             let asked = [
                 ("job.trace.attribution_steps", self.attribution_steps > 0),
                 ("job.trace.grad_drop", self.grad_drop),
@@ -136,12 +147,22 @@ impl v1::TraceSpec {
             true => 0..1,
             false => first.unwrap_or(grid.token_ids.len())..grid.token_ids.len(),
         };
-        let cells = places.len().saturating_mul(heads * layers);
+        let of_neurons = kind == Some(Kind::Neuron);
+        // How many neurons there are is not known here: more than are verified.
+        let each = if of_neurons { VERIFY_LIMIT } else { heads };
+        let cells = places.len().saturating_mul(each * layers);
         let traced = grid.correct_prediction && grid.untraced.is_empty();
         let asked = if traced { self.verify as usize } else { 0 };
         let top = asked.min(cells);
         let random = asked.min(cells - top);
         let verified = &grid.verified;
+        let estimates = if of_neurons { grid.scores.len() } else { 0 };
+        if grid.neurons.len() != estimates {
+            return Err(format!(
+                "it names {} neurons, {estimates} are needed",
+                grid.neurons.len()
+            ));
+        }
         if verified.len() != top + random {
             return Err(format!(
                 "it has {} verified cells, {} are needed",
@@ -155,10 +176,19 @@ impl v1::TraceSpec {
             let head = cell.head.unwrap_or_default() as usize;
             let inside = places.contains(&token) && layer < layers && head < heads;
             let inside = inside && of_heads == cell.head.is_some();
-            if !inside || cell.random != (n >= top) || !seen.insert((token, layer, head)) {
+            let inside = inside && of_neurons == cell.neuron.is_some();
+            let place = (token, layer, head, cell.neuron);
+            if !inside || cell.random != (n >= top) || !seen.insert(place) {
                 return Err(format!(
                     "its verified cell {n}, token {token} and layer {layer}, is none of those to \
                      verify there"
+                ));
+            }
+            let estimates = if of_neurons { cell.exact.len() } else { 0 };
+            if cell.estimate.len() != estimates {
+                return Err(format!(
+                    "its verified cell {n} has {} estimates, {estimates} are needed",
+                    cell.estimate.len()
                 ));
             }
             if cell.exact.len() != 1 + grid.readings.len() {
@@ -337,7 +367,7 @@ mod tests {
             layer,
             random,
             exact: vec![0.5],
-            head: None,
+            ..Default::default()
         };
         let token = |id| v1::Token {
             id,

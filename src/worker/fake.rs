@@ -214,7 +214,7 @@ fn grid(
         layer,
         random: n >= top,
         exact: vec![0.5; 1 + readings.len()],
-        head: None,
+        ..Default::default()
     });
     v1::Grid {
         engine: match trace.engine() {

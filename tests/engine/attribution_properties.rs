@@ -907,3 +907,111 @@ fn a_model_that_gives_no_useful_gradient_is_refused_with_the_remedy() {
         "{error}"
     );
 }
+
+/// Puts the other run's neuron into an MLP at one token.
+struct OneNeuron<'a> {
+    keys: &'a [Tensor],
+    layer: usize,
+    token: i64,
+    neuron: i64,
+}
+
+impl Hook for OneNeuron<'_> {
+    fn key(&mut self, layer: usize, key: &Tensor) {
+        if layer == self.layer {
+            let at = |states: &Tensor| {
+                let of_token = states.narrow(1, self.token, 1);
+                of_token.narrow(2, self.neuron, 1)
+            };
+            at(key).copy_(&at(&self.keys[layer]));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Keys(Vec<Tensor>);
+
+impl Hook for Keys {
+    fn key(&mut self, _layer: usize, key: &Tensor) {
+        self.0.push(key.copy());
+    }
+}
+
+#[test]
+fn neurons_add_up_to_their_mlp_and_those_verified_are_those_of_a_whole_pass() {
+    let models = models(Dtype::Float);
+    for (n, model) in models.iter().enumerate() {
+        let fact = pairs(model, 1).remove(0);
+        for direction in [Direction::Denoising, Direction::Noising] {
+            let settings = Settings {
+                kinds: vec![Kind::Mlp, Kind::Neuron],
+                metrics: vec![Metric::LogProbability],
+                window: 1,
+                verify: 1_000,
+                ..counterfactual(direction, ATTRIBUTION)
+            };
+            let grids = trace(model, &fact, &settings, &Unwatched).unwrap();
+            let [mlp, grid] =
+                [&grids[0], &grids[1]].map(|grid| grid.in_metric(Metric::LogProbability).unwrap());
+            let what = FAMILIES[n];
+            let from = match direction {
+                Direction::Denoising => grid.low.unwrap(),
+                Direction::Noising => grid.high,
+            };
+            let inner = model.config().inner;
+            let first = grid.first_difference().unwrap();
+            let cells = (grid.tokens.len() - first) * grid.layers * inner;
+            assert_eq!(grid.verified.len(), cells.min(2_000), "{what}");
+
+            let prompts = [&fact.prompt, fact.corrupted.as_ref().unwrap()];
+            let [x, y] = prompts.map(|prompt| model.tokenizer().encode(prompt).unwrap().ids);
+            let (source, patched) = match direction {
+                Direction::Denoising => (x, y),
+                Direction::Noising => (y, x),
+            };
+            let run = |ids: &[u32], hook: &mut dyn Hook| {
+                let _no_grad = tch::no_grad_guard();
+                let mut x = model.add_positions(&model.embed(&model.ids(ids).unwrap()), 0);
+                for layer in 0..model.config().layers {
+                    x = model.block(layer, &x, Pass::default(), hook).hidden;
+                }
+                let log = model.logits(&x.select(1, -1)).log_softmax(-1, Dtype::Float);
+                log.double_value(&[0, i64::from(grid.answer.id)])
+            };
+            let mut keys = Keys::default();
+            run(&source, &mut keys);
+            for cell in grid.verified.iter().step_by(23) {
+                let mut put = OneNeuron {
+                    keys: &keys.0,
+                    layer: cell.layer,
+                    token: cell.token as i64,
+                    neuron: cell.neuron.unwrap() as i64,
+                };
+                let exact = run(&patched, &mut put);
+                let found = cell.exact[0];
+                assert!((found - exact).abs() < 2e-5, "{what}: {found} {exact}");
+            }
+            // The grid shows the strongest.
+            let strongest = (grid.neurons.iter().zip(&grid.scores)).enumerate();
+            for (place, (&neuron, &score)) in strongest {
+                let (token, layer) = (place / grid.layers, place % grid.layers);
+                let here = || {
+                    let verified = grid.verified.iter();
+                    verified.filter(|it| (it.token, it.layer) == (token, layer))
+                };
+                let own = here().find(|it| it.neuron == Some(neuron as usize));
+                if let Some(own) = own {
+                    assert_eq!(own.estimate[0], score, "{what}");
+                }
+                let most = here().map(|it| (it.estimate[0] - from).abs());
+                assert!(most.fold(0.0, f64::max) <= (score - from).abs(), "{what}");
+                if here().count() == inner {
+                    let sum: f64 = here().map(|it| it.estimate[0] - from).sum();
+                    let whole = mlp.score(token, layer).unwrap() - from;
+                    let size = whole.abs().max(0.1);
+                    assert!((sum - whole).abs() < 1e-4 * size, "{what}: {sum} {whole}");
+                }
+            }
+        }
+    }
+}

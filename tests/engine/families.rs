@@ -26,9 +26,11 @@ pub const WORDS: [&str; 12] = [
     "The", "Castle", "of", "Aster", "stands", "in", "the", "city", "a", "hill", "on", "land",
 ];
 
-/// The kinds that a family has.
+/// The kinds that a family has, of those that are traced exactly.
 pub fn kinds(model: usize) -> Vec<Kind> {
     let mut kinds = Kind::ALL.to_vec();
+    // Of neurons there are estimates alone.
+    kinds.retain(|&kind| kind != Kind::Neuron);
     // Attention and MLP are added at once there.
     if ["gptj", "gpt-neox-parallel"].contains(&FAMILIES[model]) {
         kinds.retain(|&kind| kind != Kind::ResidMid);

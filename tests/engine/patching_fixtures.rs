@@ -83,8 +83,8 @@ fn both_engines_patch_as_transformers_does_in_every_metric_and_direction() {
                 engine,
                 ..Settings::new(Corruption::Counterfactual(Vec::new()))
             };
-            // All but the residual before a block and between its halves.
-            assert_eq!(settings.kinds.len() + 2, Kind::ALL.len(), "{family}");
+            // All but the residual before a block and between its halves, and neurons.
+            assert_eq!(settings.kinds.len() + 3, Kind::ALL.len(), "{family}");
             for grid in trace(&model, &fact, &settings, &Unwatched).unwrap() {
                 let ids: Vec<u32> = grid.tokens.iter().map(|token| token.id).collect();
                 let other = grid.corrupted.as_ref().unwrap();

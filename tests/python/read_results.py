@@ -107,6 +107,7 @@ def result(unit, fact, kind):
         "whole_answers": grid.whole_answers,
         "answer_ids": [grid.answer_id],
         "untraced": grid.untraced or None,
+        "neurons": None,
         "metrics": {
             name_of(reading, "metric", "METRIC_"): {
                 "clean": reading.clean,

@@ -36,7 +36,8 @@ pub struct Args {
     /// hidden, mlp, attn, hidden_severed_mlp, hidden_severed_attn, resid_pre (the residual before a
     /// block), resid_mid (between its attention and MLP), head (what an attention head gives before
     /// the output projection), head_q, head_k, head_v (its query, key, value), head_pattern, all of
-    /// them with _all at every token at once, separated by commas
+    /// them with _all at every token at once; neuron (of an MLP, the one with the largest estimate:
+    /// with --engine attribution); separated by commas
     #[arg(long, value_delimiter = ',', default_value = "hidden,mlp,attn")]
     kinds: Vec<String>,
     /// Path patching: head and head_all act along the paths into these alone, separated by commas:

@@ -37,6 +37,7 @@ STATES = {
     "resid_mid": "the residual between attention and MLP",
     **OF_HEADS,
     **{f"{kind}_all": f"{said} at every token" for kind, said in OF_HEADS.items()},
+    "neuron": "the strongest neuron",
 }
 SEVERED = {"hidden_severed_mlp": "MLP", "hidden_severed_attn": "attention"}
 ROLE_NAMES = {

@@ -22,6 +22,7 @@ Kind: TypeAlias = Literal[
     "head_v_all",
     "head_pattern",
     "head_pattern_all",
+    "neuron",
 ]
 #: What is restored of a single attention head, at one token.
 OF_HEADS = {

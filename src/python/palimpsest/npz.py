@@ -70,6 +70,10 @@ def arrays(grid: Grid) -> dict[str, Any]:
         made["estimate"] = np.array(grid.estimate, dtype=np.str_)
         cells = [(it.at, it.layer) for it in grid.verified]
         made["verified_cells"] = np.array(cells, dtype=np.int64).reshape(-1, 2)
+        if grid.neurons is not None:
+            made["neurons"] = grid.neurons
+            of_cells = [it.neuron for it in grid.verified]
+            made["verified_neurons"] = np.array(of_cells, dtype=np.int64)
         if is_of_heads(grid.kind):
             heads = [it.head for it in grid.verified]
             made["verified_heads"] = np.array(heads, dtype=np.int64)

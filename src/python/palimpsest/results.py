@@ -58,6 +58,8 @@ class Peak(NamedTuple):
     role: Role | None
     #: Its head, where a cell is of one.
     head: int | None = None
+    #: Its neuron, in grids of neurons.
+    neuron: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +134,9 @@ class Grid:
     heads: int = 1
     #: The paths along which the heads were patched, where they were.
     paths: Paths | None = None
+    #: Of neurons, which one each cell is of, [token, layer]: that with the largest estimated effect
+    #: on the first metric asked for.
+    neurons: npt.NDArray[np.int64] | None = field(default=None, repr=False)
     #: Cells of an estimate that were patched exactly; ``verification`` sums them up.
     verified: tuple[Verified, ...] = field(default=(), repr=False)
     _peak: Peak | None = field(default=None, repr=False)
@@ -153,7 +158,8 @@ class Grid:
             text = tokens[it.token] if it.token < len(tokens) else getattr(it, "text", "")
             role = _role_of(it.token, subject, len(tokens)) if tokens else _role_word(it)
             head = wire.optional(it, "head") if is_of_heads(kind) else None
-            peak = Peak(text, it.token, it.layer, it.effect, role, head)
+            neuron = wire.optional(it, "neuron") if kind == "neuron" else None
+            peak = Peak(text, it.token, it.layer, it.effect, role, head, neuron)
         return cls(
             unit=unit,
             prompt=fact.prompt,
@@ -197,6 +203,9 @@ class Grid:
             ),
             heads=heads,
             paths=Paths.of(message),
+            neurons=np.array(message.neurons, dtype=np.int64).reshape(shape)
+            if message.neurons
+            else None,
             verified=tuple(Verified.of(it) for it in message.verified),
             _peak=peak,
         )
@@ -232,7 +241,10 @@ class Grid:
                     scores=it.scores,
                     readings=(),
                     verified=tuple(
-                        cell._replace(exact=cell.exact[place : place + 1])
+                        cell._replace(
+                            exact=cell.exact[place : place + 1],
+                            estimate=cell.estimate[place : place + 1],
+                        )
                         for cell in self.verified
                     ),
                     _peak=None,
@@ -273,7 +285,10 @@ class Grid:
             at: tuple[int, ...] = (it.layer,) if it.head is None else (it.head, it.layer)
             at = at if is_over_tokens(self.kind) else (it.at, *at)
             estimated = float(effect[at])
-            cells.append((Miss(it.at, it.layer, estimated, exact, it.head), it.random))
+            if it.estimate:  # of a neuron, of which the grid has the strongest alone
+                estimated = self._order * (it.estimate[0] - start)
+            miss = Miss(it.at, it.layer, estimated, exact, it.head, it.neuron)
+            cells.append((miss, it.random))
         return Verification.over(cells)
 
     @property
@@ -313,7 +328,8 @@ class Grid:
             return Peak("", 0, layer, effect, "every", head)
         token = row // self.heads
         role = _role_of(token, self.subject, len(self.tokens))
-        return Peak(self.tokens[token], token, layer, effect, role, head)
+        neuron = None if self.neurons is None else int(self.neurons.flat[highest])
+        return Peak(self.tokens[token], token, layer, effect, role, head, neuron)
 
     def svg(self, ceiling: float | None = None, token: int | None = None) -> Svg:
         """The heat map, as the command line draws it. ``ceiling``: the top of its scale.
@@ -366,6 +382,7 @@ class Grid:
             return f"<{said}; not traced: {self.attribute!r} was expected>"
         where = "every token" if is_over_tokens(self.kind) else repr(peak.token)
         head = "" if peak.head is None else f", head {peak.head}"
+        head += "" if peak.neuron is None else f", neuron {peak.neuron}"
         return (
             f"<{said}, {self.corrupted:.3f} corrupted; peaks at {where}, "
             f"layer {peak.layer}{head}: {peak.effect:.3f}>"

@@ -23,12 +23,22 @@ class Verified(NamedTuple):
     exact: tuple[float, ...]
     #: Its head, where heads are told apart.
     head: int | None = None
+    #: Its neuron, and the estimates as ``exact``, in grids of neurons.
+    neuron: int | None = None
+    estimate: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, message: Any) -> Verified:
         """A cell from the contract's."""
-        head = message.head if message.HasField("head") else None
-        return cls(message.token, message.layer, message.random, tuple(message.exact), head)
+        return cls(
+            at=message.token,
+            layer=message.layer,
+            random=message.random,
+            exact=tuple(message.exact),
+            head=message.head if message.HasField("head") else None,
+            neuron=message.neuron if message.HasField("neuron") else None,
+            estimate=tuple(message.estimate),
+        )
 
 
 class Miss(NamedTuple):
@@ -39,6 +49,7 @@ class Miss(NamedTuple):
     estimate: float
     exact: float
     head: int | None = None
+    neuron: int | None = None
 
 
 class Missed(NamedTuple):
@@ -91,7 +102,9 @@ class Verification:
         said = (
             f"{self.top} + {self.random} verified: rank correlation {ranks}, largest miss "
             f"{abs(miss.estimate - miss.exact):.3f} at token {miss.at}, layer {miss.layer}"
-        ) + ("" if miss.head is None else f", head {miss.head}")
+        )
+        said += "" if miss.head is None else f", head {miss.head}"
+        said += "" if miss.neuron is None else f", neuron {miss.neuron}"
         if self.missed is not None:
             percent = math.ceil(self.missed.part * 100)
             said += f"; of the rest at most {percent} % over {self.missed.effect:.3f}"

@@ -284,14 +284,17 @@ class v1:
         whole_answers: bool
         answer_rest: Repeated[v1.Token]
         foil_rest: Repeated[v1.Token]
-        def __init__(self, *, fact: v1.Fact | None = ..., kind: int | None = ..., token_ids: Iterable[int] | None = ..., tokens: Iterable[str] | None = ..., subject_begin: int | None = ..., subject_end: int | None = ..., answer_id: int | None = ..., answer: str | None = ..., correct_prediction: bool | None = ..., high: float | None = ..., low: float | None = ..., layers: int | None = ..., scores: Iterable[float] | None = ..., window: int | None = ..., samples: int | None = ..., noise: str | None = ..., noise_scale: float | None = ..., seed: int | None = ..., noise_corpus: str | None = ..., compat: int | None = ..., peak: v1.GridPeak | None = ..., corrupted: v1.CorruptedPrompt | None = ..., foil: v1.Token | None = ..., direction: int | None = ..., readings: Iterable[v1.MetricReading] | None = ..., untraced: str | None = ..., heads: int | None = ..., paths: v1.Paths | None = ..., engine: int | None = ..., attribution_steps: int | None = ..., grad_drop: bool | None = ..., verified: Iterable[v1.VerifiedCell] | None = ..., whole_answers: bool | None = ..., answer_rest: Iterable[v1.Token] | None = ..., foil_rest: Iterable[v1.Token] | None = ...) -> None: ...
+        neurons: Repeated[int]
+        def __init__(self, *, fact: v1.Fact | None = ..., kind: int | None = ..., token_ids: Iterable[int] | None = ..., tokens: Iterable[str] | None = ..., subject_begin: int | None = ..., subject_end: int | None = ..., answer_id: int | None = ..., answer: str | None = ..., correct_prediction: bool | None = ..., high: float | None = ..., low: float | None = ..., layers: int | None = ..., scores: Iterable[float] | None = ..., window: int | None = ..., samples: int | None = ..., noise: str | None = ..., noise_scale: float | None = ..., seed: int | None = ..., noise_corpus: str | None = ..., compat: int | None = ..., peak: v1.GridPeak | None = ..., corrupted: v1.CorruptedPrompt | None = ..., foil: v1.Token | None = ..., direction: int | None = ..., readings: Iterable[v1.MetricReading] | None = ..., untraced: str | None = ..., heads: int | None = ..., paths: v1.Paths | None = ..., engine: int | None = ..., attribution_steps: int | None = ..., grad_drop: bool | None = ..., verified: Iterable[v1.VerifiedCell] | None = ..., whole_answers: bool | None = ..., answer_rest: Iterable[v1.Token] | None = ..., foil_rest: Iterable[v1.Token] | None = ..., neurons: Iterable[int] | None = ...) -> None: ...
     class VerifiedCell(Message):
         token: int
         layer: int
         random: bool
         exact: Repeated[float]
         head: int
-        def __init__(self, *, token: int | None = ..., layer: int | None = ..., random: bool | None = ..., exact: Iterable[float] | None = ..., head: int | None = ...) -> None: ...
+        neuron: int
+        estimate: Repeated[float]
+        def __init__(self, *, token: int | None = ..., layer: int | None = ..., random: bool | None = ..., exact: Iterable[float] | None = ..., head: int | None = ..., neuron: int | None = ..., estimate: Iterable[float] | None = ...) -> None: ...
     class GridPeak(Message):
         token: int
         layer: int
@@ -299,7 +302,8 @@ class v1:
         role: int
         text: str
         head: int
-        def __init__(self, *, token: int | None = ..., layer: int | None = ..., effect: float | None = ..., role: int | None = ..., text: str | None = ..., head: int | None = ...) -> None: ...
+        neuron: int
+        def __init__(self, *, token: int | None = ..., layer: int | None = ..., effect: float | None = ..., role: int | None = ..., text: str | None = ..., head: int | None = ..., neuron: int | None = ...) -> None: ...
     class Mean(Message):
         rows: int
         mean: float

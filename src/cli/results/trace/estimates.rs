@@ -106,7 +106,9 @@ fn place(grid: &Grid, miss: &Miss) -> String {
         false => starred(grid, miss.token),
     };
     let head = miss.head.map(|head| format!(", head {head}"));
-    format!("{token}, layer {}{}", miss.layer, head.unwrap_or_default())
+    let neuron = miss.neuron.map(|neuron| format!(", neuron {neuron}"));
+    let part = head.or(neuron).unwrap_or_default();
+    format!("{token}, layer {}{part}", miss.layer)
 }
 
 /// What JSON says of a grid's estimates; null of an exact one.
@@ -119,12 +121,17 @@ pub(super) fn json(grid: &Grid) -> Value {
     let verified = grid.verified.iter().map(|cell| {
         let exact = metrics.iter().zip(&cell.exact);
         let exact = exact.map(|(metric, &value)| (metric.to_string(), json!(value)));
+        let estimate = metrics.iter().zip(&cell.estimate);
+        let estimate = estimate.map(|(metric, &value)| (metric.to_string(), json!(value)));
+        let estimate: serde_json::Map<_, _> = estimate.collect();
         json!({
             "token": (!grid.kind.is_over_tokens()).then_some(cell.token),
             "head": cell.head,
             "layer": cell.layer,
+            "neuron": cell.neuron,
             "random": cell.random,
             "exact": exact.collect::<serde_json::Map<_, _>>(),
+            "estimate": (!estimate.is_empty()).then_some(estimate),
         })
     });
     let verification = metrics.iter().filter_map(|&metric| {
@@ -136,6 +143,7 @@ pub(super) fn json(grid: &Grid) -> Value {
                 "token": (!grid.kind.is_over_tokens()).then_some(miss.token),
                 "head": miss.head,
                 "layer": miss.layer,
+                "neuron": miss.neuron,
                 "estimate": miss.estimate,
                 "exact": miss.exact,
             },

@@ -404,6 +404,7 @@ pub(super) fn state_name(kind: v1::Kind) -> Option<&'static str> {
         v1::Kind::HeadVAll => Some("the value of a head at every token"),
         v1::Kind::HeadPattern => Some("the pattern of a head"),
         v1::Kind::HeadPatternAll => Some("the pattern of a head at every token"),
+        v1::Kind::Neuron => Some("the strongest neuron"),
         _ => None,
     }
 }

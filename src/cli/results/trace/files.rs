@@ -198,6 +198,16 @@ fn patching(mut arrays: Npz, grid: &Grid) -> Result<Npz, npz::Error> {
             .filter_map(|it| it.head)
             .map(|it| it as i64)
             .collect();
+        if !grid.neurons.is_empty() {
+            let neurons: Vec<i64> = grid.neurons.iter().map(|&it| i64::from(it)).collect();
+            let of_cells = verified.iter().filter_map(|it| it.neuron);
+            let of_cells: Vec<i64> = of_cells.map(|it| it as i64).collect();
+            arrays.i64("neurons", &grid.shape(), &neurons)?.i64(
+                "verified_neurons",
+                &[of_cells.len()],
+                &of_cells,
+            )?;
+        }
         if grid.kind.is_of_heads() {
             arrays.i64("verified_heads", &[heads.len()], &heads)?;
         }

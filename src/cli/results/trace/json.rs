@@ -68,6 +68,8 @@ impl Results<'_> {
                     }),
                     "untraced": grid.untraced,
                     "metrics": readings(grid),
+                    "neurons": (!grid.neurons.is_empty())
+                        .then(|| grid.neurons.chunks(grid.layers.max(1)).collect::<Vec<_>>()),
                     "engine": grid.engine.to_string(),
                     "estimate": grid.engine.estimate(),
                     "attribution": estimates::json(grid),

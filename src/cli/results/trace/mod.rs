@@ -370,10 +370,12 @@ impl<'a> Results<'a> {
                                 None => "every token".to_owned(),
                             };
                             let head = at.head.map(|head| format!(", head {head}"));
+                            let neuron = at.neuron.map(|neuron| format!(", neuron {neuron}"));
+                            let part = head.or(neuron).unwrap_or_default();
                             row.extend([
                                 number(low),
                                 number(score),
-                                format!("{place}, layer {}{}", at.layer, head.unwrap_or_default()),
+                                format!("{place}, layer {}{part}", at.layer),
                             ]);
                         }
                         _ => {

@@ -211,6 +211,7 @@ fn json_has_every_number_as_it_was_computed() {
             "foil_ids",
             "untraced",
             "metrics",
+            "neurons",
             "engine",
             "estimate",
             "attribution",
@@ -1049,7 +1050,7 @@ fn estimated(n: usize, kind: v1::Kind) -> v1::Grid {
         layer,
         random,
         exact: vec![exact],
-        head: None,
+        ..Default::default()
     };
     v1::Grid {
         engine: v1::Engine::Attribution.into(),
@@ -1098,7 +1099,10 @@ fn estimates_are_called_so_and_shown_with_what_was_verified() {
     );
     assert_eq!(
         found["verified"][1],
-        json!({"token": 3, "head": null, "layer": 1, "random": true, "exact": {"probability": 0.0625}})
+        json!({
+            "token": 3, "head": null, "layer": 1, "neuron": null, "random": true,
+            "exact": {"probability": 0.0625}, "estimate": null,
+        })
     );
     let found = &found["verification"]["probability"];
     assert_eq!(found["rank_correlation"], 1.0);
