@@ -7,6 +7,7 @@ mod common;
 mod auth;
 mod bad_input;
 mod command_line;
+mod console;
 mod deploy;
 mod edit_cluster;
 mod edit_sequence;
