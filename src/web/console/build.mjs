@@ -8,11 +8,11 @@
 
 import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, createFileRegistry, fromBinary, ScalarType, toBinary } from "@bufbuild/protobuf";
 import { CodeGeneratorRequestSchema, CodeGeneratorResponseSchema, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { build } from "esbuild";
 import { marked } from "marked";
@@ -55,6 +55,64 @@ function contract() {
     mkdirSync(dirname(at("contract", file.name)), { recursive: true });
     writeFileSync(at("contract", file.name), file.content);
   }
+  writeFileSync(at("contract/table.ts"), table(createFileRegistry(set)));
+}
+
+/** Services of the console. Objects and the store are other programs' business. */
+const SERVICES = ["AuditService", "JobService", "ModelService", "StatisticsService", "StatusService", "VersionService", "WorkerService"];
+/** Methods that a browser cannot call, or that are workers' own. */
+const NOT_HERE = ["Connect", "ReadResults"];
+const DETAILS = ["google.rpc.BadRequest", "google.rpc.ErrorInfo", "google.rpc.RetryInfo"];
+const SCALARS = {
+  [ScalarType.STRING]: "s",
+  [ScalarType.BYTES]: "y",
+  [ScalarType.BOOL]: "b",
+  [ScalarType.DOUBLE]: "d",
+  [ScalarType.UINT32]: "u",
+  [ScalarType.INT32]: "i",
+  [ScalarType.UINT64]: "U",
+  [ScalarType.INT64]: "I",
+};
+
+/** What src/wire.ts and src/transport.ts read: every message that a method of the console needs, a line each. */
+function table(registry) {
+  const services = {};
+  const messages = { MapEntry: "key:1:s value:2:s" };
+  const names = new Map();
+  /** `Job.State` as `Job_State`; of google.rpc's Status, whose name ours has, `Status_`. */
+  const named = (message) => {
+    const name = message.typeName === "google.rpc.Status" ? "Status_" : message.typeName.replace(/^(palimpsest\.v1|google\.rpc|google\.protobuf)\./, "").replaceAll(".", "_");
+    if (name.length < 2 || (names.get(name) ?? message.typeName) !== message.typeName) throw new Error(`two messages are called ${name}`);
+    names.set(name, message.typeName);
+    return name;
+  };
+  const add = (message) => {
+    const name = named(message);
+    if (messages[name] !== undefined) return name;
+    messages[name] = "";
+    messages[name] = message.fields.map((field) => `${field.oneof ? `${field.oneof.localName}.` : ""}${field.localName}:${field.number}:${type(field)}`).join(" ");
+    return name;
+  };
+  const type = (field) => {
+    if (field.fieldKind === "map") {
+      if (field.mapKey !== ScalarType.STRING || field.scalar !== ScalarType.STRING) throw new Error(`${field} is no map of strings`);
+      return "M";
+    }
+    const scalar = field.scalar && SCALARS[field.scalar];
+    const one = field.message ? add(field.message) : field.enum ? "i" : scalar;
+    if (!one) throw new Error(`${field} has a type that src/wire.ts does not know`);
+    return one + (field.fieldKind === "list" ? "*" : !field.oneof && !field.message && field.proto.proto3Optional ? "?" : "");
+  };
+  for (const service of SERVICES) {
+    const methods = registry.getService(`palimpsest.v1.${service}`).methods.filter((method) => !NOT_HERE.includes(method.name));
+    services[service] = methods.map((method) => {
+      if (add(method.input) !== `${method.name}Request` || add(method.output) !== `${method.name}Response`) throw new Error(`${method} has other messages than its name says`);
+      return method.name + (method.methodKind === "server_streaming" ? "*" : "");
+    }).join(" ");
+  }
+  for (const name of [...DETAILS, "google.rpc.Status"]) add(registry.getMessage(name));
+  const object = (it) => JSON.stringify(it, null, 1);
+  return `export const SERVICES: Record<string, string> = ${object(services)};\n\nexport const MESSAGES: Record<string, string> = ${object(messages)};\n`;
 }
 
 /** The page of help: the console's own, then the guides, where there are some. */
@@ -129,4 +187,4 @@ if (!target) {
   process.exit(2);
 }
 contract();
-if (target !== "--contract") await bundle(join(process.cwd(), target).startsWith("/") && target.startsWith("/") ? target : join(process.cwd(), target));
+if (target !== "--contract") await bundle(resolve(target));

@@ -1,16 +1,14 @@
 // The way to the coordinator: gRPC-Web to where this page came from, with what the visitor showed.
 
-import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
-import { createGrpcWebTransport } from "@connectrpc/connect-web";
-
-import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../contract/error_details_pb";
-import { AuditService } from "../contract/palimpsest/v1/audit_pb";
-import { JobService } from "../contract/palimpsest/v1/job_pb";
-import { ModelService } from "../contract/palimpsest/v1/model_pb";
-import { StatisticsService } from "../contract/palimpsest/v1/stats_pb";
-import { StatusService } from "../contract/palimpsest/v1/status_pb";
-import { VersionService } from "../contract/palimpsest/v1/version_pb";
-import { WorkerService } from "../contract/palimpsest/v1/worker_pb";
+import type { BadRequest, ErrorInfo, RetryInfo } from "../contract/error_details_pb";
+import type { AuditService } from "../contract/palimpsest/v1/audit_pb";
+import type { JobService } from "../contract/palimpsest/v1/job_pb";
+import type { ModelService } from "../contract/palimpsest/v1/model_pb";
+import type { StatisticsService } from "../contract/palimpsest/v1/stats_pb";
+import type { StatusService } from "../contract/palimpsest/v1/status_pb";
+import type { VersionService } from "../contract/palimpsest/v1/version_pb";
+import type { WorkerService } from "../contract/palimpsest/v1/worker_pb";
+import { CallError, client, Code } from "./transport";
 
 const KEY = "palimpsest.key";
 const TOKEN = "palimpsest.token";
@@ -37,21 +35,20 @@ export function takeKey(): void {
   history.replaceState(null, "", location.pathname + location.search);
 }
 
-const credentials: Interceptor = (next) => (request) => {
-  if (kept.key) request.header.set("x-palimpsest-key", kept.key);
-  if (kept.token) request.header.set("authorization", `Bearer ${kept.token}`);
-  return next(request);
-};
+function credentials(): Record<string, string> {
+  const headers: Record<string, string> = {};
+  if (kept.key) headers["x-palimpsest-key"] = kept.key;
+  if (kept.token) headers.authorization = `Bearer ${kept.token}`;
+  return headers;
+}
 
-const transport = createGrpcWebTransport({ baseUrl: location.origin, interceptors: [credentials] });
-
-export const audit = createClient(AuditService, transport);
-export const jobs = createClient(JobService, transport);
-export const models = createClient(ModelService, transport);
-export const statistics = createClient(StatisticsService, transport);
-export const status = createClient(StatusService, transport);
-export const versions = createClient(VersionService, transport);
-export const workers = createClient(WorkerService, transport);
+export const audit = client<typeof AuditService>("AuditService", credentials);
+export const jobs = client<typeof JobService>("JobService", credentials);
+export const models = client<typeof ModelService>("ModelService", credentials);
+export const statistics = client<typeof StatisticsService>("StatisticsService", credentials);
+export const status = client<typeof StatusService>("StatusService", credentials);
+export const versions = client<typeof VersionService>("VersionService", credentials);
+export const workers = client<typeof WorkerService>("WorkerService", credentials);
 
 /** What a door asks for, `/sign-in.json`. */
 export interface SignIn {
@@ -64,14 +61,14 @@ export interface SignIn {
 export async function askDoor(): Promise<SignIn> {
   const headers: Record<string, string> = kept.key ? { "x-palimpsest-key": kept.key } : {};
   const answer = await fetch("/sign-in.json", { headers, cache: "no-store" });
-  if (!answer.ok) throw new ConnectError(`the server answers ${answer.status}`, Code.Unavailable);
+  if (!answer.ok) throw new CallError(Code.Unavailable, `the server answers ${answer.status}`);
   return (await answer.json()) as SignIn;
 }
 
 /** An error in the server's words, which name the remedy. */
 export interface Problem {
   message: string;
-  code: Code;
+  code: number;
   reason: string;
   metadata: Record<string, string>;
   fields: { name: string; problem: string }[];
@@ -79,12 +76,12 @@ export interface Problem {
 }
 
 export function problem(error: unknown): Problem {
-  const it = ConnectError.from(error);
-  const info = it.findDetails(ErrorInfoSchema)[0];
-  const delay = it.findDetails(RetryInfoSchema)[0]?.retryDelay;
-  const fields = it.findDetails(BadRequestSchema).flatMap((bad) => bad.fieldViolations);
+  const it = error instanceof CallError ? error : new CallError(Code.Unknown, error instanceof Error ? error.message : String(error));
+  const info = it.detail<ErrorInfo>("ErrorInfo");
+  const delay = it.detail<RetryInfo>("RetryInfo")?.retryDelay;
+  const fields = it.detail<BadRequest>("BadRequest")?.fieldViolations ?? [];
   return {
-    message: it.rawMessage || Code[it.code] || "something went wrong",
+    message: it.message || "something went wrong",
     code: it.code,
     reason: info?.reason ?? "",
     metadata: info?.metadata ?? {},
@@ -95,14 +92,13 @@ export function problem(error: unknown): Problem {
 
 /** Whether a call ended because nobody waits for it any more. */
 export function isCancelled(error: unknown): boolean {
-  return ConnectError.from(error).code === Code.Canceled || (error instanceof DOMException && error.name === "AbortError");
+  return (error instanceof CallError && error.code === Code.Cancelled) || (error instanceof DOMException && error.name === "AbortError");
 }
 
 /** Whether a call may well succeed when it is made again. */
 export function isPassing(error: unknown): boolean {
-  return [Code.Unavailable, Code.ResourceExhausted, Code.DeadlineExceeded, Code.Unknown, Code.Internal].includes(
-    ConnectError.from(error).code,
-  );
+  const codes: number[] = [Code.Unavailable, Code.ResourceExhausted, Code.DeadlineExceeded];
+  return error instanceof CallError && codes.includes(error.code);
 }
 
 /** All pages of a list, up to `most` items. */

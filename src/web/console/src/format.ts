@@ -1,6 +1,6 @@
 // How numbers, times, names and states are written: as the command line writes them.
 
-import { type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
 import { type Job, JobKind, JobState, TaskState, FailureClass } from "../contract/palimpsest/v1/job_pb";
 import { EvalSet } from "../contract/palimpsest/v1/eval_pb";
@@ -51,7 +51,7 @@ export function big(value: number): string {
 }
 
 export function date(time: Timestamp | undefined): Date | undefined {
-  return time ? timestampDate(time) : undefined;
+  return time ? new Date(Number(time.seconds) * 1000 + time.nanos / 1e6) : undefined;
 }
 
 const two = (n: number) => String(n).padStart(2, "0");

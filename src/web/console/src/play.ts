@@ -1,8 +1,8 @@
 // What the playground's four steps share: what is asked, and the jobs that were made of it, all in the address.
 
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 
-import { JobSchema } from "../contract/palimpsest/v1/job_pb";
+import type { JobSchema } from "../contract/palimpsest/v1/job_pb";
 import { jobs } from "./client";
 import { last } from "./format";
 import { requestId } from "./job";
@@ -66,7 +66,7 @@ type Spec = NonNullable<MessageInitShape<typeof JobSchema>["spec"]>;
 
 /** Makes a job of a version, and gives its identifier. */
 export async function submit(it: Play, version: string, displayName: string, spec: Spec): Promise<string> {
-  const job = create(JobSchema, { model: `models/${it.model}`, version: `models/${it.model}/versions/${version}`, displayName, spec });
+  const job = { model: `models/${it.model}`, version: `models/${it.model}/versions/${version}`, displayName, spec };
   const answer = await jobs.createJob({ requestId: requestId(), job });
   return last(answer.job?.name ?? "");
 }

@@ -1,7 +1,6 @@
 // The audit log, with this browser as its witness.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 
 import { AuditOutcome, type AuditCheckpoint, type AuditLeaf } from "../../contract/palimpsest/v1/audit_pb";
 import { audit, problem, type Problem } from "../client";
@@ -168,7 +167,7 @@ function Found() {
   const day = (text: string, plus = 0) => {
     const time = new Date(`${text}T00:00:00`);
     time.setDate(time.getDate() + plus);
-    return timestampFromDate(time);
+    return { seconds: BigInt(Math.floor(time.getTime() / 1000)), nanos: 0 };
   };
   const request = {
     principal: asked("principal"),

@@ -1,8 +1,8 @@
 // What can be done with a job.
 
-import { create } from "@bufbuild/protobuf";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 
-import { JobSchema, JobState, type Job } from "../../contract/palimpsest/v1/job_pb";
+import { JobState, type Job, type JobSchema } from "../../contract/palimpsest/v1/job_pb";
 import { jobs } from "../client";
 import { ended, jobId, last, some } from "../format";
 import { requestId } from "../job";
@@ -78,7 +78,7 @@ export function RunAgain({ job }: { job: Job }) {
 }
 
 /** What a request has of a job: what the server sets is left out. */
-export function again(job: Job): Job {
+export function again(job: Job): MessageInitShape<typeof JobSchema> {
   const spec = structuredClone(job.spec);
   if (spec.case === "trace" && spec.value.factsObject) spec.value.facts = [];
   if (spec.case === "edit") {
@@ -92,5 +92,5 @@ export function again(job: Job): Job {
     spec.value.etag = "";
   }
   if (spec.case === "eval" && spec.value.editEach) spec.value.editEach.statistics = undefined;
-  return create(JobSchema, { model: job.model, version: job.version, spec, displayName: job.displayName, priority: job.priority });
+  return { model: job.model, version: job.version, spec, displayName: job.displayName, priority: job.priority };
 }
