@@ -59,6 +59,8 @@ if [ ! -d "$pages" ]; then
     die "the pages could not be built (above is why); nothing was changed"
   mv -T "$tmp/pages" "$pages"
 fi
+# What the tests of the sources and an editor read, in a checkout whose pages another one built.
+[ -d $console/contract ] || (cd $console && node build.mjs --contract)
 if [ "$(readlink .deps/console 2>/dev/null)" != "$pages" ]; then
   ln -sfn "$pages" .deps/console
   # cargo was told nothing of a link that was not there, so that it does not look each time.

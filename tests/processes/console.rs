@@ -654,7 +654,7 @@ fn tls(site: &Site, address: &str, certificate: Option<&str>) -> impl Read + Wri
 }
 
 /// A coordinator with a console for a team, and where that is.
-fn team(site: &Site, more: &str) -> (Server, String) {
+pub fn team(site: &Site, more: &str) -> (Server, String) {
     init(
         site,
         "certs",

@@ -22,6 +22,7 @@ mod landing;
 mod local;
 mod mass_edits;
 mod operation;
+mod pages;
 mod python_client;
 mod readme;
 mod store;
