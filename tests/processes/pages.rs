@@ -144,11 +144,12 @@ impl Shop {
                     11 => format!("The {MARKUP}"),
                     _ => format!("The tower of town {n}"),
                 };
+                let (country, relation) = [("France", "P17"), ("Italy", "P30")][n % 2];
                 let fact = json!({
                     "prompt": format!("{subject} stands in the country of"),
                     "subject": subject,
-                    "attribute": ["France", "Italy"][n % 2],
-                    "relation_id": ["P17", "P30"][n % 2],
+                    "attribute": country,
+                    "relation_id": relation,
                 });
                 format!("{fact}\n")
             })
