@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::{LONG, PATIENCE, Process, Server, Site, fixture, require, wait};
+use crate::common::{LONG, PATIENCE, Process, Server, Site, fixture, ports, require, wait};
 use crate::console::team;
 
 /// For all pages, on a machine that is busy with other tests.
@@ -86,15 +86,15 @@ impl Shop {
             issue(role, principal);
         }
         issue("worker", "pool");
-        fs::write(
-            site.path("palimpsest.toml"),
-            "[serve]\nweb_listen = \"127.0.0.1:0\"\ntokens = \"tokens\"\ntask_time = \"1s\"\n\
+        // The same when it is started again: a browser keeps what it knows by the address.
+        let web = format!("127.0.0.1:{}", ports::free::<1>()[0]);
+        let settings = format!(
+            "[serve]\nweb_listen = \"{web}\"\ntokens = \"tokens\"\ntask_time = \"1s\"\n\
              [worker]\ntoken_file = \"worker.token\"\ninsecure = true\n\
-             [client]\ntoken_file = \"editor.token\"\ninsecure = true\n",
-        )
-        .unwrap();
+             [client]\ntoken_file = \"editor.token\"\ninsecure = true\n"
+        );
+        fs::write(site.path("palimpsest.toml"), settings).unwrap();
         let server = site.serve("127.0.0.1:0");
-        let web = server.process.address_after("serving the console");
         let mut shop = Self {
             site,
             server,
@@ -228,6 +228,7 @@ impl Shop {
         fs::write(self.site.path("records.json"), json!(facts).to_string()).unwrap();
         let eval = ["eval", "--dataset", "records.json", "--ref"];
         did("evaluation", &[&eval[..], &["main"]].concat());
+        self.fork();
         did("other_evaluation", &[&eval[..], &["v0"]].concat());
         self.run(&["tag", "reviewed", "main"]);
         self.run(&["branch", "quiet", "v0"]);
@@ -235,6 +236,41 @@ impl Shop {
         self.run(&["rollback", "--to", "reviewed", "--why", "it was none"]);
         let edit: Value = serde_json::from_str(accepted.lines().last().unwrap()).unwrap();
         json!({ "jobs": jobs, "edit": edit["edit"] })
+    }
+
+    /// Another store with the same key, whose history went on in another way from here on: what a
+    /// coordinator would show that rewrote its log.
+    fn fork(&self) {
+        self.site
+            .run(&["store", "backup", "backup", "--store", "store"], PATIENCE);
+        let restore = ["store", "restore", "backup", "--store", "forked"];
+        self.site.run(&restore, PATIENCE);
+        for n in 0..12 {
+            let tag = format!("forked-{n}");
+            let args = ["tag", &tag, "main", "--store", "forked"];
+            self.site.run(&args, PATIENCE);
+        }
+    }
+
+    /// How the coordinator is started, for a walk that kills it: on its store, or the forked one.
+    fn serves(&self) -> Value {
+        let command = self.site.command(&[]);
+        let environment: serde_json::Map<String, Value> = command
+            .get_envs()
+            .filter_map(|(name, value)| {
+                let (name, value) = (name.to_str()?, value?.to_str()?);
+                Some((name.to_owned(), value.into()))
+            })
+            .collect();
+        let on = |store: &str| json!(["serve", "--listen", self.server.address, "--store", store]);
+        json!({
+            "pid": self.server.process.id(),
+            "program": command.get_program().to_str().unwrap(),
+            "folder": self.site.path(""),
+            "environment": environment,
+            "arguments": on("store"),
+            "forked": on("forked"),
+        })
     }
 }
 
@@ -246,7 +282,8 @@ impl Shop {
 /// - `markup`: what must be shown as it stands;
 /// - `own`: a console on the user's own machine, with its key in the address;
 /// - `tls`: another console for a team, and an editor's certificate for it;
-/// - `cli`: the program and the arguments by which a viewer asks the coordinator;
+/// - `cli`: the program, its folder and the arguments by which it asks the coordinator;
+/// - `serve`: how the coordinator is started, its process, and how one is that has rewritten its log;
 /// - `chromium`, `screenshots`: the browser, and the folder for pictures.
 #[test]
 fn every_page_holds_what_it_promises_to_each_role() {
@@ -289,6 +326,7 @@ fn every_page_holds_what_it_promises_to_each_role() {
             "folder": shop.site.path(""),
             "arguments": ["--server", shop.server.url()],
         },
+        "serve": shop.serves(),
         "chromium": chromium,
         "screenshots": screenshots,
     });
