@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::{LONG, PATIENCE, Process, Server, Site, fixture, ports, require, wait};
+use crate::common::{LONG, PATIENCE, Process, Server, Site, fixture, ports, require, sweep, wait};
 use crate::console::team;
 
 /// For all pages, on a machine that is busy with other tests.
@@ -284,6 +284,7 @@ impl Shop {
 /// - `tls`: another console for a team, and an editor's certificate for it;
 /// - `cli`: the program, its folder and the arguments by which it asks the coordinator;
 /// - `serve`: how the coordinator is started, its process, and how one is that has rewritten its log;
+/// - `large`: jobs that are large, where those pages are asked for;
 /// - `chromium`, `screenshots`: the browser, and the folder for pictures.
 #[test]
 fn every_page_holds_what_it_promises_to_each_role() {
@@ -330,18 +331,73 @@ fn every_page_holds_what_it_promises_to_each_role() {
         "chromium": chromium,
         "screenshots": screenshots,
     });
-    let file = shop.site.path("site.json");
+    walk(&shop.site, &url, &told, &[]);
+}
+
+/// Walks these pages, or all of them.
+fn walk(site: &Site, url: &str, told: &Value, pages: &[&str]) {
+    let file = site.path("site.json");
     fs::write(&file, told.to_string()).unwrap();
     let mut node = Command::new("node");
     node.arg(root().join("src/web/console/tests/run.mjs"))
-        .arg(&url)
+        .arg(url)
         .arg(&file)
+        .args(pages)
         .current_dir(root().join("src/web/console"));
-    let log = shop.site.path("pages.log");
-    let mut pages = Process::start("the pages", &mut node, &log);
-    let status = pages.wait(ALL);
+    // What it runs of the program is as deaf to the settings of others as what is run here.
+    for (name, value) in site.command(&[]).get_envs() {
+        match value {
+            Some(value) => node.env(name, value),
+            None => node.env_remove(name),
+        };
+    }
+    let mut walk = Process::start("the pages", &mut node, &site.path("pages.log"));
+    let status = walk.wait(ALL);
     assert!(status.success(), "{status}");
-    eprintln!("{}", pages.said());
+    eprintln!("{}", walk.said());
+}
+
+/// Facts of a sweep that people look at as a whole.
+const FACTS: usize = 2000;
+
+/// How long they take is printed.
+#[test]
+fn a_job_of_a_million_units_opens_in_a_second_and_thousands_of_facts_can_be_worked_with() {
+    let Some(chromium) = chromium() else { return };
+    let site = Site::new();
+    fs::write(
+        site.path("palimpsest.toml"),
+        "[serve]\nweb_listen = \"127.0.0.1:0\"\n",
+    )
+    .unwrap();
+    let server = site.serve("127.0.0.1:0");
+    let web = server.process.address_after("serving the console");
+    sweep::import(&site, &server);
+    let trace = |count: usize| {
+        sweep::write_facts(&site, count);
+        let job = sweep::submit(&site, &server, &["--noise", "0.3"]);
+        let job = job.lines().last().unwrap_or_default().to_owned();
+        job.trim_start_matches("jobs/").to_owned()
+    };
+    let facts = trace(FACTS);
+    let mut worker = site.worker(&server, "fake", &["--fake", "0"]);
+    let url = server.url();
+    site.run(&["job", "watch", &facts, "--server", &url], LONG);
+    worker.terminate();
+    worker.wait(PATIENCE);
+    // Of three kinds each.
+    let million = trace(333_334);
+    let screenshots = root().join("target/console");
+    fs::create_dir_all(&screenshots).unwrap();
+    let url = format!("http://{web}");
+    let told = json!({
+        "url": url,
+        "tokens": {},
+        "large": { "million": million, "sweep": facts },
+        "chromium": chromium,
+        "screenshots": screenshots,
+    });
+    walk(&site, &url, &told, &["large"]);
 }
 
 /// What needs no browser: messages, proofs, times. `node --test tests/unit.mjs`.
