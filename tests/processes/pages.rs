@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::common::web::Console;
 use crate::common::{LONG, PATIENCE, Process, Server, Site, fixture, ports, require, sweep, wait};
 use crate::console::team;
 
@@ -298,7 +299,7 @@ fn every_page_holds_what_it_promises_to_each_role() {
     };
     let tokens: serde_json::Map<String, Value> =
         PEOPLE.iter().map(|(role, _)| token(role)).collect();
-    let own = crate::console::Console::start(
+    let own = Console::start(
         &shop.site,
         &["console", "--port", "0", "--server", &shop.server.url()],
         1,
