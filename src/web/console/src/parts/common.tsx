@@ -1,7 +1,7 @@
 // Small things that every page uses: what went wrong, what is waited for, tabs, buttons by right.
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 
 import type { Problem } from "../client";
 import { may, whoAmI } from "../may";
@@ -145,18 +145,22 @@ export function Text({ label, value, onChange, onInput, rows, placeholder, hint,
   inputMode?: "numeric";
   required?: boolean;
 }) {
+  const id = useId();
   const common = {
     value,
     placeholder,
+    "aria-describedby": hint ? id : undefined,
     onChange: (event: { currentTarget: { value: string } }) => onChange?.(event.currentTarget.value),
     onInput: (event: { currentTarget: { value: string } }) => onInput?.(event.currentTarget.value),
   };
   return (
-    <label class="field">
-      <span>{label}</span>
-      {rows ? <textarea rows={rows} {...common} /> : <input type="text" autocomplete="off" spellcheck={false} {...common} {...rest} />}
-      {hint && <small>{hint}</small>}
-    </label>
+    <div class="field">
+      <label>
+        <span>{label}</span>
+        {rows ? <textarea rows={rows} {...common} /> : <input type="text" autocomplete="off" spellcheck={false} {...common} {...rest} />}
+      </label>
+      {hint && <small id={id}>{hint}</small>}
+    </div>
   );
 }
 
