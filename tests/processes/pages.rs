@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::{LONG, PATIENCE, Process, Server, Site, fixture, require, wait};
+use crate::common::{LONG, PATIENCE, Process, Server, Site, fixture, ports, require, sweep, wait};
 use crate::console::team;
 
 /// For all pages, on a machine that is busy with other tests.
@@ -86,15 +86,15 @@ impl Shop {
             issue(role, principal);
         }
         issue("worker", "pool");
-        fs::write(
-            site.path("palimpsest.toml"),
-            "[serve]\nweb_listen = \"127.0.0.1:0\"\ntokens = \"tokens\"\ntask_time = \"1s\"\n\
+        // The same when it is started again: a browser keeps what it knows by the address.
+        let web = format!("127.0.0.1:{}", ports::free::<1>()[0]);
+        let settings = format!(
+            "[serve]\nweb_listen = \"{web}\"\ntokens = \"tokens\"\ntask_time = \"1s\"\n\
              [worker]\ntoken_file = \"worker.token\"\ninsecure = true\n\
-             [client]\ntoken_file = \"editor.token\"\ninsecure = true\n",
-        )
-        .unwrap();
+             [client]\ntoken_file = \"editor.token\"\ninsecure = true\n"
+        );
+        fs::write(site.path("palimpsest.toml"), settings).unwrap();
         let server = site.serve("127.0.0.1:0");
-        let web = server.process.address_after("serving the console");
         let mut shop = Self {
             site,
             server,
@@ -144,11 +144,12 @@ impl Shop {
                     11 => format!("The {MARKUP}"),
                     _ => format!("The tower of town {n}"),
                 };
+                let (country, relation) = [("France", "P17"), ("Italy", "P30")][n % 2];
                 let fact = json!({
                     "prompt": format!("{subject} stands in the country of"),
                     "subject": subject,
-                    "attribute": ["France", "Italy"][n % 2],
-                    "relation_id": ["P17", "P30"][n % 2],
+                    "attribute": country,
+                    "relation_id": relation,
                 });
                 format!("{fact}\n")
             })
@@ -227,6 +228,7 @@ impl Shop {
         fs::write(self.site.path("records.json"), json!(facts).to_string()).unwrap();
         let eval = ["eval", "--dataset", "records.json", "--ref"];
         did("evaluation", &[&eval[..], &["main"]].concat());
+        self.fork();
         did("other_evaluation", &[&eval[..], &["v0"]].concat());
         self.run(&["tag", "reviewed", "main"]);
         self.run(&["branch", "quiet", "v0"]);
@@ -234,6 +236,41 @@ impl Shop {
         self.run(&["rollback", "--to", "reviewed", "--why", "it was none"]);
         let edit: Value = serde_json::from_str(accepted.lines().last().unwrap()).unwrap();
         json!({ "jobs": jobs, "edit": edit["edit"] })
+    }
+
+    /// Another store with the same key, whose history went on in another way from here on: what a
+    /// coordinator would show that rewrote its log.
+    fn fork(&self) {
+        self.site
+            .run(&["store", "backup", "backup", "--store", "store"], PATIENCE);
+        let restore = ["store", "restore", "backup", "--store", "forked"];
+        self.site.run(&restore, PATIENCE);
+        for n in 0..12 {
+            let tag = format!("forked-{n}");
+            let args = ["tag", &tag, "main", "--store", "forked"];
+            self.site.run(&args, PATIENCE);
+        }
+    }
+
+    /// How the coordinator is started, for a walk that kills it: on its store, or the forked one.
+    fn serves(&self) -> Value {
+        let command = self.site.command(&[]);
+        let environment: serde_json::Map<String, Value> = command
+            .get_envs()
+            .filter_map(|(name, value)| {
+                let (name, value) = (name.to_str()?, value?.to_str()?);
+                Some((name.to_owned(), value.into()))
+            })
+            .collect();
+        let on = |store: &str| json!(["serve", "--listen", self.server.address, "--store", store]);
+        json!({
+            "pid": self.server.process.id(),
+            "program": command.get_program().to_str().unwrap(),
+            "folder": self.site.path(""),
+            "environment": environment,
+            "arguments": on("store"),
+            "forked": on("forked"),
+        })
     }
 }
 
@@ -245,7 +282,9 @@ impl Shop {
 /// - `markup`: what must be shown as it stands;
 /// - `own`: a console on the user's own machine, with its key in the address;
 /// - `tls`: another console for a team, and an editor's certificate for it;
-/// - `cli`: the program and the arguments by which a viewer asks the coordinator;
+/// - `cli`: the program, its folder and the arguments by which it asks the coordinator;
+/// - `serve`: how the coordinator is started, its process, and how one is that has rewritten its log;
+/// - `large`: jobs that are large, where those pages are asked for;
 /// - `chromium`, `screenshots`: the browser, and the folder for pictures.
 #[test]
 fn every_page_holds_what_it_promises_to_each_role() {
@@ -288,21 +327,77 @@ fn every_page_holds_what_it_promises_to_each_role() {
             "folder": shop.site.path(""),
             "arguments": ["--server", shop.server.url()],
         },
+        "serve": shop.serves(),
         "chromium": chromium,
         "screenshots": screenshots,
     });
-    let file = shop.site.path("site.json");
+    walk(&shop.site, &url, &told, &[]);
+}
+
+/// Walks these pages, or all of them.
+fn walk(site: &Site, url: &str, told: &Value, pages: &[&str]) {
+    let file = site.path("site.json");
     fs::write(&file, told.to_string()).unwrap();
     let mut node = Command::new("node");
     node.arg(root().join("src/web/console/tests/run.mjs"))
-        .arg(&url)
+        .arg(url)
         .arg(&file)
+        .args(pages)
         .current_dir(root().join("src/web/console"));
-    let log = shop.site.path("pages.log");
-    let mut pages = Process::start("the pages", &mut node, &log);
-    let status = pages.wait(ALL);
+    // What it runs of the program is as deaf to the settings of others as what is run here.
+    for (name, value) in site.command(&[]).get_envs() {
+        match value {
+            Some(value) => node.env(name, value),
+            None => node.env_remove(name),
+        };
+    }
+    let mut walk = Process::start("the pages", &mut node, &site.path("pages.log"));
+    let status = walk.wait(ALL);
     assert!(status.success(), "{status}");
-    eprintln!("{}", pages.said());
+    eprintln!("{}", walk.said());
+}
+
+/// Facts of a sweep that people look at as a whole.
+const FACTS: usize = 2000;
+
+/// How long they take is printed.
+#[test]
+fn a_job_of_a_million_units_opens_in_a_second_and_thousands_of_facts_can_be_worked_with() {
+    let Some(chromium) = chromium() else { return };
+    let site = Site::new();
+    fs::write(
+        site.path("palimpsest.toml"),
+        "[serve]\nweb_listen = \"127.0.0.1:0\"\n",
+    )
+    .unwrap();
+    let server = site.serve("127.0.0.1:0");
+    let web = server.process.address_after("serving the console");
+    sweep::import(&site, &server);
+    let trace = |count: usize| {
+        sweep::write_facts(&site, count);
+        let job = sweep::submit(&site, &server, &["--noise", "0.3"]);
+        let job = job.lines().last().unwrap_or_default().to_owned();
+        job.trim_start_matches("jobs/").to_owned()
+    };
+    let facts = trace(FACTS);
+    let mut worker = site.worker(&server, "fake", &["--fake", "0"]);
+    let url = server.url();
+    site.run(&["job", "watch", &facts, "--server", &url], LONG);
+    worker.terminate();
+    worker.wait(PATIENCE);
+    // Of three kinds each.
+    let million = trace(333_334);
+    let screenshots = root().join("target/console");
+    fs::create_dir_all(&screenshots).unwrap();
+    let url = format!("http://{web}");
+    let told = json!({
+        "url": url,
+        "tokens": {},
+        "large": { "million": million, "sweep": facts },
+        "chromium": chromium,
+        "screenshots": screenshots,
+    });
+    walk(&site, &url, &told, &["large"]);
 }
 
 /// What needs no browser: messages, proofs, times. `node --test tests/unit.mjs`.

@@ -145,9 +145,9 @@ fn open(address: &str) -> anyhow::Result<tempfile::NamedTempFile> {
         .suffix(".html")
         .tempfile()
         .context("no file for it")?;
-    write!(
+    writeln!(
         page,
-        "<!doctype html><meta http-equiv=\"refresh\" content=\"0; url={address}\">\n"
+        "<!doctype html><meta http-equiv=\"refresh\" content=\"0; url={address}\">"
     )?;
     page.flush()?;
     let mut opener = Command::new("xdg-open");
