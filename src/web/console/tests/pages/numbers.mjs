@@ -24,16 +24,17 @@ export default async function (site) {
   await site.visit(page, `/jobs/${site.jobs.evaluation}/results`);
   const rows = await page.locator("table").first().locator("tbody tr").evaluateAll((all) => all.map((row) => [...row.children].map((cell) => cell.textContent)));
   site.check(rows.length > 0, "an evaluation has its measures");
-  const flat = JSON.stringify(means);
   for (const row of rows) {
     const [name, , ...values] = row;
-    const found = means.find((it) => it.metric === name || it.measure === name || it.name === name);
-    const measured = found?.measured?.mean ?? found?.means?.at?.(-1)?.mean;
-    if (measured === undefined) continue;
+    const found = means.find((it) => it.measure === name);
+    if (!site.check(found !== undefined, `${name} is a measure of --averages`)) continue;
     const scale = name === "GE" || name.startsWith("PPL") ? 1 : 100;
-    site.check(values.includes((measured * scale).toFixed(1)), `${name} is that of --averages, ${measured}: ${values.join(" ")}`);
+    const text = (value) => (value * scale).toFixed(1);
+    const columns = [found.against, found.measured, found.change].filter(Boolean);
+    const told = columns.flatMap((it) => [text(it.mean), it.interval ? it.interval.map(text).join(" to ") : ""]);
+    site.equal(values.slice(0, told.length), told, `${name} and its intervals are those of --averages`);
   }
-  site.check(flat.length > 2, "and the command has them too");
+  site.equal(rows.length, means.length, "and no other");
 
   const mass = site.json("job", "results", site.jobs.mass_edit);
   const facts = mass.filter((it) => it.subject !== undefined && it.probes);
