@@ -145,13 +145,15 @@ impl Shop {
                     11 => format!("The {MARKUP}"),
                     _ => format!("The tower of town {n}"),
                 };
-                let (country, relation) = [("France", "P17"), ("Italy", "P30")][n % 2];
-                let fact = json!({
+                let mut fact = json!({
                     "prompt": format!("{subject} stands in the country of"),
                     "subject": subject,
-                    "attribute": country,
-                    "relation_id": relation,
+                    "relation_id": ["P17", "P30"][n % 2],
                 });
+                // What such a model answers is anything: one fact that expects something is not traced.
+                if n == 10 {
+                    fact["attribute"] = "France".into();
+                }
                 format!("{fact}\n")
             })
             .collect();

@@ -134,8 +134,9 @@ function help() {
   };
   // No table is wider than a small window, and who has no mouse can scroll it.
   const table = renderer.table;
+  let tables = 0;
   renderer.table = function (token) {
-    return `<div class="wide" tabindex="0" role="region" aria-label="Table">${table.call(this, token)}</div>`;
+    return `<div class="wide" tabindex="0" role="region" aria-label="Table ${++tables}">${table.call(this, token)}</div>`;
   };
   // A guide's pictures are in the repository and not in the program.
   renderer.image = ({ text }) => text;

@@ -3,7 +3,7 @@
 import { EvalSet, type EvalMeasure, type EvalScore } from "../contract/palimpsest/v1/eval_pb";
 import type { Job, UnitResult } from "../contract/palimpsest/v1/job_pb";
 
-const NORMAL_95 = 1.959963984540054;
+const NORMAL_95 = 1.96;
 
 export interface MeanOf {
   count: number;

@@ -125,13 +125,15 @@ function SignInForm({ said, form }: { said: string; form: boolean }) {
       {said && <p role="alert" id="said">{said}</p>}
       {form && (
         <form onSubmit={(event) => void submit(event)}>
-          <label class="field">
-            <span>Token</span>
-            <input id="token" type="password" autocomplete="off" value={token} onInput={(event) => setToken(event.currentTarget.value)} required />
-            <small>
+          <div class="field">
+            <label>
+              <span>Token</span>
+              <input id="token" type="password" autocomplete="off" value={token} onInput={(event) => setToken(event.currentTarget.value)} required aria-describedby="token-hint" />
+            </label>
+            <small id="token-hint">
               As <code>palimpsest auth token</code> printed it. This tab keeps it until it is closed.
             </small>
-          </label>
+          </div>
           <p class="buttons">
             <button type="submit" class="main">
               Sign in

@@ -14,7 +14,11 @@ function read(): Place {
 
 export const place = signal<Place>(read());
 
+/** Whether one came here by a link of the console, and not by loading its page. */
+export const came = { byLink: false };
+
 addEventListener("popstate", () => {
+  came.byLink = true;
   place.value = read();
 });
 
@@ -30,6 +34,7 @@ export function to(path: string, query: Record<string, string | number | undefin
 
 /** Goes to another page: the focus goes to its heading, as after a click on a common link. */
 export function go(address: string): void {
+  came.byLink = true;
   history.pushState(null, "", address);
   place.value = read();
   scrollTo(0, 0);

@@ -118,7 +118,7 @@ export function History({ model }: { model: string }) {
                         <RollBack model={model} version={version.name} word={word} refs={refs} done={read.again} branch={branch} />
                         <NameIt model={model} version={version.name} word={word} kind={RefKind.BRANCH} done={read.again} />
                         <NameIt model={model} version={version.name} word={word} kind={RefKind.TAG} done={read.again} />
-                        <a class="button" href={to(`/models/${model}/diff`, { left: id, right: branch })} aria-label={`What differs between ${word} and ${branch}`}>
+                        <a class="button" href={to(`/models/${model}/diff`, { left: id, right: branch })} aria-label={`Compare ${word} with ${branch}`}>
                           Compare
                         </a>
                       </td>

@@ -85,7 +85,7 @@ function Live({ job, progress }: { job: Job; progress: JobProgress | undefined }
   return (
     <section class="live" aria-label="Progress">
       <p class="large">
-        <span class={`state ${stateWord(job.state)}`}>{stateWord(job.state)}</span> {count(done)} of {some(units, "unit")}
+        <span class={`state ${stateWord(job.state)}`}>{stateWord(job.state)}</span> · {count(done)} of {some(units, "unit")}
       </p>
       <Bar done={done} failed={failed} of={units} label={said} />
       <p role="status" class="sr">

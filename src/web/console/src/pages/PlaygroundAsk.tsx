@@ -43,11 +43,13 @@ export function Ask({ it }: { it: Play }) {
   return (
     <section class="step open" aria-labelledby="ask">
       <h2 id="ask">1. Ask</h2>
-      <label class="field">
-        <span>Prompt</span>
-        <textarea ref={area} rows={2} id="prompt" value={prompt} onInput={(event) => setPrompt(event.currentTarget.value)} onSelect={mark} onMouseUp={mark} placeholder="The Eiffel Tower is located in the city of" />
-        <small>Mark the subject in it with the mouse, or write it below.</small>
-      </label>
+      <div class="field">
+        <label>
+          <span>Prompt</span>
+          <textarea ref={area} rows={2} id="prompt" value={prompt} onInput={(event) => setPrompt(event.currentTarget.value)} onSelect={mark} onMouseUp={mark} placeholder="The Eiffel Tower is located in the city of" aria-describedby="prompt-hint" />
+        </label>
+        <small id="prompt-hint">Mark the subject in it with the mouse, or write it below.</small>
+      </div>
       <Text label="Subject" value={subject} onInput={setSubject} hint={subject && !found ? "It does not occur in the prompt." : undefined} />
       {found && (
         <p class="said">

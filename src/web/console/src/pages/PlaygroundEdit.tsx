@@ -52,7 +52,7 @@ export function Change({ it, refs }: { it: Play; refs: readonly Ref[] }) {
           method: it.method,
           layer,
           layerChoice: peak && layer === peak.layer && it.trace ? `the highest MLP effect at the subject's last token in job ${it.trace}` : "",
-          why: form.why,
+          // Why is said when a branch takes it: a job that names no ref has no room for it.
         },
       });
       setQuery({ model: it.model, version: it.version, prompt: it.prompt, subject: it.subject, target: form.target, true: form.truth, paraphrases: form.paraphrases, neighbours: form.neighbours, why: form.why, layer, edit: id, etag: main?.etag, tried: undefined, stored: undefined, kept: undefined, before: undefined });

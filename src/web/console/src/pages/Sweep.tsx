@@ -106,12 +106,10 @@ export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
         <Text label="Text" value={asked("text")} onChange={(text) => setQuery({ text })} />
         <Choice label="Maps show" value={wanted.effects ? "effect" : ""} options={[["", "the metric"], ["effect", "the effect"]]} onChange={(values) => setQuery({ values })} />
         <Choice label="Scale" value={wanted.common ? "" : "own"} options={[["", "common"], ["own", "each its own"]]} onChange={(scale) => setQuery({ scale })} />
-      </form>
-      <p class="buttons">
         <a class="button" href={to("/compare", { left: id })}>
           Compare
         </a>
-      </p>
+      </form>
       <Tabs name="tab" label="Parts of the results" tabs={tabs} />
     </>
   );
@@ -184,7 +182,7 @@ export function RoleAverages({ averages, window }: { averages: KindAverages; win
   return (
     <div class="pair">
       <Curves title={title} xLabel={xLabel} yLabel={valueName(averages)} xName="layer" series={series} file={`${name}-curves`} />
-      <HeatMap title={title} xLabel={xLabel} valueLabel={valueName(averages)} rowName="role" labels={roles.map((it) => roleWord(it.role))} layers={averages.layers} values={values} ramp={ramp(averages.kind)} low={0} signed line={line} file={`${name}-map`} />
+      <HeatMap title={title} xLabel={xLabel} valueLabel={valueName(averages)} rowName="role" labels={roles.map((it) => roleWord(it.role))} layers={averages.layers} values={values} ramp={ramp(averages.kind)} low={0} signed least={168} line={line} file={`${name}-map`} />
     </div>
   );
 }
@@ -224,10 +222,13 @@ function HeadAverages({ averages }: { averages: KindAverages }) {
 function AverageTable({ all, metric }: { all: KindAverages[]; metric: Metric }) {
   const rows: { kind: string; effect: string; layer: number | undefined; it: Mean; share: Mean | undefined }[] = [];
   const of = all.filter((it) => (it.metric || Metric.PROBABILITY) === metric);
+  const whole = (averages: KindAverages): [string, Mean | undefined][] => [["clean", averages.clean], ["corrupted", averages.corrupted], ["total effect (ATE)", averages.totalEffect]];
+  // Clean and corrupted runs are shared by the kinds, unless some grids of a kind failed.
+  const told = (averages: KindAverages | undefined) => (averages ? whole(averages).map(([, it]) => `${it?.rows} ${it?.mean}`).join() : "");
+  const shared = of.every((averages) => told(averages) === told(of[0]));
   for (const averages of of) {
     const kind = kindWord(averages.kind);
-    const whole: [string, Mean | undefined][] = [["clean", averages.clean], ["corrupted", averages.corrupted], ["total effect (ATE)", averages.totalEffect]];
-    for (const [effect, it] of whole) if (it) rows.push({ kind, effect, layer: undefined, it, share: undefined });
+    if (!shared || averages === of[0]) for (const [effect, it] of whole(averages)) if (it) rows.push({ kind: shared ? "all" : kind, effect, layer: undefined, it, share: undefined });
     for (const { role, share } of averages.roles) {
       const found = roleSite(averages, role);
       if (!found) continue;

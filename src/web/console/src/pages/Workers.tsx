@@ -2,7 +2,7 @@
 
 import type { Worker } from "../../contract/palimpsest/v1/worker_pb";
 import { workers } from "../client";
-import { big, bytes, count, date, last, lasting, moment, part } from "../format";
+import { big, bytes, count, date, last, lasting, moment, part, some } from "../format";
 import { useClock, usePoll } from "../live";
 import { Act, Heading, Quiet, Waiting } from "../parts/common";
 import { ask } from "../parts/Confirm";
@@ -79,9 +79,9 @@ export function Workers() {
           rowKey={(worker) => worker.name}
           file="workers"
           columns={[
-            { id: "worker", head: "Worker", value: (worker) => last(worker.name), cell: (worker) => <><span class="mono">{last(worker.name)}</span><span class="second">{worker.capabilities?.host}, pid {worker.capabilities?.pid}</span></> },
+            { id: "worker", head: "Worker", value: (worker) => last(worker.name), cell: (worker) => <><span class="mono">{last(worker.name)}</span>{worker.capabilities?.host && <span class="second">{worker.capabilities.host}, process {worker.capabilities.pid}</span>}</> },
             { id: "state", head: "Does", value: standing, cell: (worker) => <><span class={`state ${standing(worker)}`}>{standing(worker)}</span>{worker.excluded && <span class="second">{worker.excluded}</span>}</> },
-            { id: "device", head: "Device", value: (worker) => worker.capabilities?.device, cell: (worker) => <>{worker.capabilities?.device}<span class="second">{worker.capabilities?.threads} threads</span></> },
+            { id: "device", head: "Device", value: (worker) => worker.capabilities?.device, cell: (worker) => <>{worker.capabilities?.device}<span class="second">{some(worker.capabilities?.threads ?? 0, "thread")}</span></> },
             { id: "memory", head: "Memory", value: (worker) => worker.capabilities?.memory, cell: (worker) => `${bytes(worker.capabilities?.memory ?? 0n)}${worker.capabilities?.deviceMemory ? `, device ${bytes(worker.capabilities.deviceMemory)}` : ""}`, right: true },
             { id: "models", head: "Models loaded", value: (worker) => worker.capabilities?.loadedModels.map(last).join(", ") },
             { id: "leases", head: "Leases", value: (worker) => worker.leases.length, cell: (worker) => <ul class="plain-list">{worker.leases.map((lease) => <li><a class="mono" href={`/jobs/${part(lease.lease?.task ?? "", "jobs")}`}>{part(lease.lease?.task ?? "", "jobs").slice(-8)}</a> task {last(lease.lease?.task ?? "")}: {count(lease.steps)} steps, {big(lease.stepsPerSecond)}/s</li>)}</ul> },

@@ -85,13 +85,15 @@ export function EditCard({ edit, probes, steps, overwritten = [], name }: {
           ["why that layer", visible(edit.layerChoice)],
           ["author", edit.author],
           ["why", visible(edit.why)],
-          ["norm of the change over the matrix's", norm === undefined ? "" : number(norm)],
+          ["norm of the change, of the matrix's", norm === undefined ? "" : number(norm)],
           ["drift of other text", drift === undefined ? "not measured" : `${number(drift)} nats a token`],
           ["rank", edit.factors.map((factor) => factor.rank || "whole").join(", ")],
         ]}
       />
-      {request && probes.length > 0 && <Dumbbell probes={probes} target={request.targetNew} truth={request.targetTrue} file={`${name}-probes`} />}
-      <Steps steps={steps} title="The optimisation" file={`${name}-loss`} />
+      <div class="pair">
+        {request && probes.length > 0 && <Dumbbell probes={probes} target={request.targetNew} truth={request.targetTrue} file={`${name}-probes`} />}
+        <Steps steps={steps} title="The optimisation" file={`${name}-loss`} />
+      </div>
       <Overwritten rows={overwritten} />
       <details>
         <summary>Parameters, figures, contexts</summary>

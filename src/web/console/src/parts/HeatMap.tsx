@@ -37,6 +37,8 @@ export interface MapProps {
   cursor?: Signal<number | undefined>;
   /** What happens when a cell is chosen. */
   onPick?: (at: number) => void;
+  /** How high the grid is at least. */
+  least?: number;
   /** Rows are too many to be labelled. */
   dense?: boolean;
   /** The file's name without its end. */
@@ -158,7 +160,7 @@ export function HeatMap(props: MapProps) {
                   {label}
                 </text>
               ))}
-              <text x={barLeft} y={top + gridHeight + 15} fill={SOFT} class="soft">
+              <text x={barLeft} y={top + barHeight + 20} fill={SOFT} class="soft">
                 {cut(props.valueLabel, BODY, frame.width - barLeft)}
               </text>
             </g>
@@ -223,7 +225,7 @@ function layout(props: MapProps, range: Scale, width: number): Frame {
   const label = labels.reduce((wide, text) => Math.max(wide, measured(text, BODY)), 0);
   const left = Math.ceil(props.dense ? 8 : label + 12);
   const top = TITLE + 16;
-  const cellHeight = props.dense ? Math.max(1, Math.min(12, 900 / rows)) : Math.max(16, Math.ceil(96 / rows));
+  const cellHeight = props.dense ? Math.max(1, Math.min(12, 900 / rows)) : Math.max(16, Math.ceil((props.least ?? 96) / rows));
   const gridHeight = cellHeight * rows;
   const barHeight = Math.min(gridHeight, 320);
   const barText = barTicks(range, barHeight).reduce((wide, [, text]) => Math.max(wide, measured(text, BODY)), measured(props.valueLabel, BODY) - 17);

@@ -61,6 +61,13 @@ export function Table<T>(props: TableProps<T>) {
   const all = columns.reduce((sum, column) => sum + (column.wide ?? 1), 0);
   const head = (column: Column<T>) => {
     const is = column.id === by ? (order.startsWith("-") ? "descending" : "ascending") : undefined;
+    if (column.head === "") {
+      return (
+        <th scope="col">
+          <span class="sr">What can be done</span>
+        </th>
+      );
+    }
     if (props.fixed) {
       return (
         <th scope="col" class={column.right ? "right" : ""}>

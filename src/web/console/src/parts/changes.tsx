@@ -98,7 +98,7 @@ export function Revert({ model, edit, refs, done, branch }: { model: string; edi
       onMoved: (problem) => moved(problem, done),
     });
   return (
-    <Act method="VersionService/RevertEdit" onClick={revert} label={`Revert edit ${brief(edit, 8)} from ${branch}`}>
+    <Act method="VersionService/RevertEdit" onClick={revert} label={`Revert from ${branch}: edit ${brief(edit, 8)}`}>
       Revert from {branch}
     </Act>
   );
@@ -122,7 +122,7 @@ export function Pick({ model, edit, refs, done, branch }: { model: string; edit:
       onMoved: (problem) => moved(problem, done),
     });
   return (
-    <Act method="VersionService/CherryPickEdit" onClick={pick} label={`Pick edit ${brief(edit, 8)} onto ${branch}`}>
+    <Act method="VersionService/CherryPickEdit" onClick={pick} label={`Pick onto ${branch}: edit ${brief(edit, 8)}`}>
       Pick onto {branch}
     </Act>
   );

@@ -1,21 +1,23 @@
 // Small things that every page uses: what went wrong, what is waited for, tabs, buttons by right.
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 
 import type { Problem } from "../client";
 import { may, whoAmI } from "../may";
-import { asked, setQuery } from "../route";
+import { asked, came, setQuery } from "../route";
 
 /** What went wrong, in the server's words. */
 export function Wrong({ of }: { of: Problem | undefined }) {
   if (!of) return null;
+  // Of one field the message says it all.
+  const fields = of.fields.filter((field) => !of.message.includes(field.problem));
   return (
     <div class="wrong" role="alert">
       <p>{of.message}</p>
-      {of.fields.length > 0 && (
+      {fields.length > 0 && (
         <ul>
-          {of.fields.map((field) => (
+          {fields.map((field) => (
             <li>
               <code>{field.name}</code>: {field.problem}
             </li>
@@ -33,12 +35,12 @@ export function Waiting({ of, what }: { of: { loading: boolean; problem: Problem
   return null;
 }
 
-/** The page's heading: the focus goes to it when the page is opened. */
+/** The page's heading: the focus goes to it when a link leads here, as it would with a page of its own. */
 export function Heading({ children, title }: { children: ComponentChildren; title: string }) {
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => {
     document.title = `${title} · Palimpsest`;
-    heading.current?.focus({ preventScroll: true });
+    if (came.byLink) heading.current?.focus({ preventScroll: true });
   }, [title]);
   return (
     <h1 ref={heading} tabIndex={-1}>
@@ -145,18 +147,22 @@ export function Text({ label, value, onChange, onInput, rows, placeholder, hint,
   inputMode?: "numeric";
   required?: boolean;
 }) {
+  const id = useId();
   const common = {
     value,
     placeholder,
+    "aria-describedby": hint ? id : undefined,
     onChange: (event: { currentTarget: { value: string } }) => onChange?.(event.currentTarget.value),
     onInput: (event: { currentTarget: { value: string } }) => onInput?.(event.currentTarget.value),
   };
   return (
-    <label class="field">
-      <span>{label}</span>
-      {rows ? <textarea rows={rows} {...common} /> : <input type="text" autocomplete="off" spellcheck={false} {...common} {...rest} />}
-      {hint && <small>{hint}</small>}
-    </label>
+    <div class="field">
+      <label>
+        <span>{label}</span>
+        {rows ? <textarea rows={rows} {...common} /> : <input type="text" autocomplete="off" spellcheck={false} {...common} {...rest} />}
+      </label>
+      {hint && <small id={id}>{hint}</small>}
+    </div>
   );
 }
 
