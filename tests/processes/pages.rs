@@ -145,10 +145,11 @@ impl Shop {
                     11 => format!("The {MARKUP}"),
                     _ => format!("The tower of town {n}"),
                 };
+                let relation = ["P17", "P30"][n % 2];
                 let mut fact = json!({
                     "prompt": format!("{subject} stands in the country of"),
                     "subject": subject,
-                    "relation_id": ["P17", "P30"][n % 2],
+                    "relation_id": relation,
                 });
                 // What such a model answers is anything: one fact that expects something is not traced.
                 if n == 10 {
