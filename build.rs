@@ -6,6 +6,7 @@ use std::{env, fs};
 
 fn main() -> Result<(), Box<dyn Error>> {
     compile_protos()?;
+    lay_out_console()?;
     if env::var_os("CARGO_FEATURE_TORCH").is_some() {
         link_libtorch()?;
     }
@@ -39,6 +40,47 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}
+
+/// The files of the console, as src/web/console/build.mjs makes them.
+const CONSOLE: [&str; 5] = ["index.html", "main.js", "main.css", "icon.svg", "help.html"];
+
+/// What is served where they were not built.
+const NOTICE: &str = "<!doctype html>
+<html lang=\"en\">
+<meta charset=\"utf-8\">
+<title>Palimpsest</title>
+<h1>This palimpsest was built without the console's pages</h1>
+<p>Everything else of it works: its commands, and the calls of other programs.</p>
+<p>To have the pages, run these in its sources, on a machine with Node 18 or later and npm:</p>
+<pre>deploy/setup.sh
+cargo build --release</pre>
+</html>
+";
+
+/// Lays the console's files where `src/web/files.rs` embeds them from: those that deploy/setup.sh
+/// built and linked as `.deps/console`, or the notice alone. npm is never called here: builds break
+/// where it is not, or has nobody to ask.
+fn lay_out_console() -> Result<(), Box<dyn Error>> {
+    let built = Path::new(".deps/console");
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?).join("console");
+    fs::create_dir_all(&out)?;
+    let is_whole = CONSOLE.iter().all(|name| built.join(name).is_file());
+    if is_whole {
+        // A path that is not there would have cargo run this each time. deploy/setup.sh touches
+        // this file when it links the folder.
+        println!("cargo:rerun-if-changed={}", built.display());
+    }
+    println!("cargo:rerun-if-changed=build.rs");
+    for name in CONSOLE {
+        let content = match (is_whole, name) {
+            (true, _) => fs::read(built.join(name))?,
+            (false, "index.html") => NOTICE.into(),
+            (false, _) => Vec::new(),
+        };
+        fs::write(out.join(name), content)?;
+    }
     Ok(())
 }
 

@@ -100,3 +100,7 @@ run audit verify
 
 say "what came out of the sweep: figures in $demo/figures, numbers in $demo/results.jsonl"
 run job results "$sweep"
+
+# The coordinator of this script ends with it; its store stays, and a console brings its own.
+say "to look at all of this in a browser, and go on with it"
+echo "$palimpsest console --store $demo/store"

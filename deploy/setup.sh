@@ -4,6 +4,8 @@
 #   deploy/setup.sh           libtorch for the CPU, the demo model, the test tools
 #   deploy/setup.sh --cuda    the same with libtorch for CUDA (about 3 GB more)
 #   deploy/setup.sh --build   what 'cargo build' needs, and no more: neither model nor test tools
+#   deploy/setup.sh --console with Chromium, for the tests of the console's pages: 81 MB of Debian
+#                             packages
 #   deploy/setup.sh --slurm   with Slurm, for the tests of deploy/slurm: 4 MB of Debian packages,
 #                             whose services are not started
 #   deploy/setup.sh --transformers
@@ -16,14 +18,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 torch=2.13.0   # what tch 0.26 is written for
-cuda=no build=no slurm=no transformers=no
+cuda=no build=no console=no slurm=no transformers=no
 for option in "$@"; do
   case "$option" in
     --cuda) cuda=yes ;;
     --build) build=yes ;;
+    --console) console=yes ;;
     --slurm) slurm=yes ;;
     --transformers) transformers=yes ;;
-    *) echo "usage: deploy/setup.sh [--cuda] [--build] [--slurm] [--transformers]" >&2; exit 2 ;;
+    *) echo "usage: deploy/setup.sh [--cuda] [--build] [--console] [--slurm] [--transformers]" >&2; exit 2 ;;
   esac
 done
 
@@ -45,6 +48,7 @@ command -v unzip >/dev/null || packages+=(unzip)
 command -v python3 >/dev/null || packages+=(python3)
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 [ $build = yes ] || { command -v ip && command -v tc; } >/dev/null || packages+=(iproute2)   # tests with hosts in network namespaces
+[ $console = no ] || command -v chromium >/dev/null || packages+=(chromium)
 [ $slurm = no ] || [ -x /usr/sbin/slurmctld ] || packages+=(slurm-wlm munge)
 if [ ${#packages[@]} -gt 0 ]; then
   sudo=
@@ -62,6 +66,16 @@ if [ ${#packages[@]} -gt 0 ]; then
   fi
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
   if [ "$(trap -p EXIT)" ]; then $sudo rm -f /usr/sbin/policy-rc.d; trap - EXIT; fi
+fi
+
+# For the console's pages, which the program is built without where this cannot be had.
+if ! { command -v node && command -v npm; } >/dev/null && command -v apt-get >/dev/null; then
+  sudo=
+  [ "$(id -u)" = 0 ] || sudo=sudo
+  say "installing Node"
+  { command -v node >/dev/null || $sudo apt-get update -qq &&
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends nodejs npm >/dev/null; } ||
+    say "Node could not be installed"
 fi
 
 if [ $build = no ] && ! cargo nextest --version >/dev/null 2>&1; then
@@ -183,6 +197,11 @@ fi
 if link libtorch "$libtorch" && [ -d target ] && [ -e Cargo.toml ]; then
   cargo clean --quiet -p torch-sys 2>/dev/null || true
 fi
+
+# --- The console's pages ---------------------------------------------------------------------
+
+deploy/console.sh ||
+  say "the program is built with a page that says how to get the console's (above is why)"
 
 if [ $build = yes ]; then
   say "ready to build"

@@ -6,11 +6,12 @@ cd "$(dirname "$0")/.."
 stage() { printf '\n=== %s ===\n' "$*"; }
 
 stage setup
-# Slurm where its packages can be installed: its tests are skipped elsewhere, with a message.
+# Slurm and Chromium where their packages can be installed: their tests are skipped elsewhere, with a
+# message.
 # What the set-up brought is required: a test that would skip itself for the lack of it fails.
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  deploy/setup.sh --slurm
-  export PALIMPSEST_REQUIRE=slurm,lint,bucket,model
+  deploy/setup.sh --slurm --console
+  export PALIMPSEST_REQUIRE=slurm,lint,bucket,model,console
 else
   deploy/setup.sh
   export PALIMPSEST_REQUIRE=lint,bucket,model

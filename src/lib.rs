@@ -64,6 +64,7 @@
 //! | [`wire`] | between the contract and the science: conversions, words, resource names |
 //! | [`version`], [`audit`] | versions as lists of edits, refs; the Merkle log of who did what |
 //! | [`api`], [`auth`] | the services: authorise, check, translate, call |
+//! | [`web`] | the console: pages and gRPC-Web in front of any service |
 //! | [`client`], [`embedded`] | the typed client; coordinator and worker inside one process |
 //! | [`datasets`], [`plot`], [`npz`] | files that people bring; figures; NumPy files |
 //! | [`cli`], [`config`], [`telemetry`] | commands; settings; log, metrics, traces |
@@ -167,6 +168,7 @@ pub mod store;
 pub mod telemetry;
 mod text;
 pub mod version;
+pub mod web;
 pub mod wire;
 pub mod work;
 pub mod worker;

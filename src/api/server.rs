@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::{Connected, Router, TcpIncoming};
-use tower::layer::util::{Identity, Stack};
+use tonic::transport::server::{Connected, TcpIncoming};
+use tower::Layer;
 
 use super::audit::Audit;
 use super::error::Error;
-use super::gate::Gate;
+use super::gate::{Gate, Guarded};
 use super::health::Health;
 use super::jobs::Jobs;
-use super::metering::Metering;
+use super::metering::{Metered, Metering};
 use super::models::Models;
 use super::objects::Objects;
 use super::overview::Overview;
@@ -102,14 +103,22 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    router(coordinator, options)?
-        .serve_with_incoming_shutdown(incoming, shutdown)
+    let streams = options.streams;
+    Server::builder()
+        .initial_stream_window_size(crate::client::WINDOW)
+        .initial_connection_window_size(crate::client::WINDOW)
+        .http2_keepalive_interval(Some(KEEP_ALIVE.0))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
+        .http2_max_pending_accept_reset_streams(Some(RESETS))
+        .http2_max_header_list_size(HEADERS)
+        .max_concurrent_streams(streams)
+        .serve_with_incoming_shutdown(services(coordinator, options)?, incoming, shutdown)
         .await
         .map_err(Error::Transport)
 }
 
 /// How a coordinator is served.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ServeOptions {
     /// Whom it lets in.
     pub gate: Gate,
@@ -138,9 +147,15 @@ pub async fn serve_health(
         .map_err(Error::Transport)
 }
 
-type Layers = Stack<Gate, Stack<Metering, Identity>>;
+/// All services, behind the gate, and counted: whatever the door through which a call comes.
+pub type Services = Metered<Guarded<Routes>>;
 
-fn router(coordinator: Coordinator, options: ServeOptions) -> Result<Router<Layers>, Error> {
+/// The services of a coordinator.
+///
+/// # Errors
+/// [`Error::Reflection`].
+pub fn services(coordinator: Coordinator, options: ServeOptions) -> Result<Services, Error> {
+    let gate = options.gate.audited(coordinator.clone());
     let store = Arc::clone(coordinator.store());
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -159,17 +174,7 @@ fn router(coordinator: Coordinator, options: ServeOptions) -> Result<Router<Laye
     let workers = WorkerServiceServer::new(Workers::new(coordinator.clone()))
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
-    Ok(Server::builder()
-        .initial_stream_window_size(crate::client::WINDOW)
-        .initial_connection_window_size(crate::client::WINDOW)
-        .http2_keepalive_interval(Some(KEEP_ALIVE.0))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
-        .http2_max_pending_accept_reset_streams(Some(RESETS))
-        .http2_max_header_list_size(HEADERS)
-        .max_concurrent_streams(options.streams)
-        .layer(Metering)
-        .layer(options.gate.audited(coordinator.clone()))
-        .add_service(options.health.service())
+    let routes = Routes::new(options.health.service())
         .add_service(StatusServiceServer::new(options.overview))
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
@@ -182,5 +187,6 @@ fn router(coordinator: Coordinator, options: ServeOptions) -> Result<Router<Laye
         .add_service(models)
         .add_service(ObjectServiceServer::new(Objects::new(
             store.objects().clone(),
-        ))))
+        )));
+    Ok(Metering.layer(gate.layer(routes.prepare())))
 }

@@ -129,7 +129,7 @@ pub const METHODS: &[(&str, Who)] = &[
     ("palimpsest.v1.VersionService/GetEdit", READ),
     ("palimpsest.v1.VersionService/GetRef", READ),
     ("palimpsest.v1.VersionService/GetVersion", KNOWN),
-    ("palimpsest.v1.VersionService/ListEdits", READ),
+    ("palimpsest.v1.VersionService/ListEdits", KNOWN),
     ("palimpsest.v1.VersionService/ListFactors", KNOWN),
     ("palimpsest.v1.VersionService/ListRefs", READ),
     ("palimpsest.v1.VersionService/ListVersions", READ),
@@ -258,8 +258,10 @@ mod tests {
             );
             assert!(!who.includes(Submitter) || who.includes(Editor), "{name}");
             assert!(!who.includes(Editor) || who.includes(Admin), "{name}");
-            // A worker remakes the version that its lease names, and reads what its units build on.
-            let remakes = ["GetVersion", "ListFactors", "ReadResults"].contains(&method);
+            // A worker remakes the version that its lease names, reads what its units build on, and
+            // the keys of earlier edits, which an edit of many facts must leave as they are.
+            let remakes =
+                ["GetVersion", "ListEdits", "ListFactors", "ReadResults"].contains(&method);
             // And everybody may ask who they are taken for.
             let asks = method == "GetStatus";
             let works =

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
@@ -27,7 +27,15 @@ pub struct ServerFiles {
 #[derive(Debug)]
 pub struct ServerTls {
     files: ServerFiles,
-    config: RwLock<Arc<ServerConfig>>,
+    loaded: RwLock<Loaded>,
+}
+
+/// What was made of the files.
+#[derive(Debug)]
+struct Loaded {
+    config: Arc<ServerConfig>,
+    /// The server's own certificate, without those above it.
+    certificate: CertificateDer<'static>,
 }
 
 impl ServerTls {
@@ -36,8 +44,8 @@ impl ServerTls {
     /// # Errors
     /// [`Error::File`], [`Error::Content`], [`Error::Certificate`].
     pub fn load(files: ServerFiles) -> Result<Self, Error> {
-        let config = RwLock::new(Arc::new(configure(&files)?));
-        Ok(Self { files, config })
+        let loaded = RwLock::new(configure(&files)?);
+        Ok(Self { files, loaded })
     }
 
     /// Loads the files again. After an error, what was loaded before stays.
@@ -45,19 +53,29 @@ impl ServerTls {
     /// # Errors
     /// As [`ServerTls::load`].
     pub fn reload(&self) -> Result<(), Error> {
-        let config = Arc::new(configure(&self.files)?);
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        let loaded = configure(&self.files)?;
+        *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         Ok(())
     }
 
     /// Opens connections with what is loaded now.
     pub fn acceptor(&self) -> TlsAcceptor {
-        let config = self.config.read().unwrap_or_else(PoisonError::into_inner);
-        TlsAcceptor::from(Arc::clone(&config))
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        TlsAcceptor::from(Arc::clone(&loaded.config))
+    }
+
+    /// Whether the certificate that is loaded now is for a host of this name or address.
+    pub fn is_for(&self, host: &str) -> bool {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let Ok(certificate) = webpki::EndEntityCert::try_from(&loaded.certificate) else {
+            return false;
+        };
+        ServerName::try_from(host)
+            .is_ok_and(|name| certificate.verify_is_valid_for_subject_name(&name).is_ok())
     }
 }
 
-fn configure(files: &ServerFiles) -> Result<ServerConfig, Error> {
+fn configure(files: &ServerFiles) -> Result<Loaded, Error> {
     let unusable = |problem: String| Error::Certificate {
         path: files.certificate.clone(),
         problem,
@@ -85,11 +103,17 @@ fn configure(files: &ServerFiles) -> Result<ServerConfig, Error> {
         }
     };
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(pem_error(&files.key, "key"))?;
+    let chain = certificates(&files.certificate)?;
+    let certificate = chain[0].clone(); // `certificates` gives one at least
     let mut config = builder
-        .with_single_cert(certificates(&files.certificate)?, key)
+        .with_single_cert(chain, key)
         .map_err(|error| unusable(format!("{error} (key {})", files.key.display())))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+    let config = Arc::new(config);
+    Ok(Loaded {
+        config,
+        certificate,
+    })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

@@ -31,9 +31,9 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::Instrument;
 
 use commands::{
-    audit, auth, branch, cherry_pick, completions, config, diff, doctor, edit, eval, export,
-    generate, job, local, locate, log, man, model, refs, revert, rollback, serve, show, stats,
-    status, store, tag, trace, worker,
+    audit, auth, branch, cherry_pick, completions, config, console, diff, doctor, edit, eval,
+    export, generate, job, local, locate, log, man, model, refs, revert, rollback, serve, show,
+    stats, status, store, tag, trace, worker,
 };
 use flags::{Flags, flag};
 
@@ -62,6 +62,8 @@ enum Command {
     Worker(worker::Args),
     /// Run a coordinator and a worker for the programs of one user on this machine
     Local(local::Args),
+    /// Look, edit and roll back in a browser
+    Console(console::Args),
     /// Make certificates and tokens
     #[command(subcommand)]
     Auth(auth::Command),
@@ -132,7 +134,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     #[cfg(feature = "torch")]
     if match &cli.command {
-        Command::Local(_) => true,
+        // The console's worker computes for as long as it is open.
+        Command::Local(_) | Command::Console(_) => true,
         Command::Worker(args) => args.works(),
         _ => false,
     } {
@@ -258,6 +261,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
                 Command::Serve(args) => serve::run(args, config).await,
                 Command::Local(args) => local::run(args, config).await,
                 Command::Worker(args) => worker::run(args, config).await,
+                Command::Console(args) => console::run(args, &config.client).await,
                 Command::Auth(command) => auth::run(command),
                 Command::Model(command) => model::run(command, &config.client).await,
                 Command::Trace(args) => trace::run(*args, &config.client).await,

@@ -308,6 +308,11 @@ impl Client {
         self.channel.clone()
     }
 
+    /// Its calls, as they are on the wire.
+    pub fn signed(&self) -> Signed {
+        InterceptedService::new(self.channel(), self.identity.clone())
+    }
+
     /// Jobs.
     pub fn jobs(&self) -> JobServiceClient<Signed> {
         JobServiceClient::with_interceptor(self.channel(), self.identity.clone())
@@ -363,7 +368,7 @@ impl Client {
 }
 
 /// The cause at the bottom of an error: a transport's own words say little.
-fn deepest(error: &dyn std::error::Error) -> String {
+pub fn deepest(error: &dyn std::error::Error) -> String {
     let mut deepest = error;
     while let Some(source) = deepest.source() {
         deepest = source;

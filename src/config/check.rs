@@ -141,6 +141,12 @@ impl Config {
                 "give serve.tls_certificate and serve.tls_key, or neither",
             ));
         }
+        if !serve.web_hosts.0.is_empty() && serve.web_listen.is_none() {
+            return Err(layers.invalid(
+                "serve.web_hosts",
+                "give serve.web_listen, where these names are answered to, or leave it out",
+            ));
+        }
         let tls = serve.tls_certificate.is_some();
         if serve.client_ca.is_some() && !tls {
             return Err(layers.invalid(
@@ -157,9 +163,11 @@ impl Config {
             ));
         }
         let workers = serve.worker_listen.map(Listen::Address);
+        let web = serve.web_listen.map(Listen::Address);
         for (key, address) in [
             ("serve.listen", Some(&serve.listen)),
             ("serve.worker_listen", workers.as_ref()),
+            ("serve.web_listen", web.as_ref()),
         ] {
             let inside = address.is_none_or(Listen::is_inside);
             if inside || (tls && guarded) || serve.insecure {

@@ -39,8 +39,8 @@ pub use self::error::Error;
 pub use self::listen::Listen;
 pub use self::setting::{Origin, Setting};
 pub use self::value::{
-    Address, BucketUrl, Color, Device, LogFormat, Memory, Size, Weights, WorkerId, parse_duration,
-    parse_size,
+    Address, BucketUrl, Color, Device, HostNames, LogFormat, Memory, Size, Weights, WorkerId,
+    parse_duration, parse_size,
 };
 
 /// Declares the sections: each a struct whose fields are settings, with their documentation and
@@ -134,6 +134,14 @@ settings! {
         /// the rules of `serve.listen`. Workers are then refused at `serve.listen`, and all others
         /// here.
         worker_listen: Option<SocketAddr> = "",
+        /// Where the console is served to browsers, under the rules of `serve.listen` and with the
+        /// same certificate. Workers are refused there. Unset, it is not; `palimpsest console`
+        /// brings it up on a user's own machine.
+        web_listen: Option<SocketAddr> = "",
+        /// Names that browsers may call the console by, beside `localhost`, the address, and those
+        /// of the certificate, as `lab.example,console.lab.example`: a proxy's in front of it.
+        /// Other names are refused, so that no site can have its own name point here.
+        web_hosts: HostNames = "",
         /// Where Prometheus fetches the coordinator's metrics, at `/metrics`, without TLS. Unset,
         /// none are kept.
         metrics_listen: Option<SocketAddr> = "",

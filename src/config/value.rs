@@ -99,6 +99,7 @@ from_text! {
         _ => Err("give true or false".into()),
     };
     Weights: str::parse;
+    HostNames: str::parse;
     Duration: parse_duration;
     Memory: str::parse;
     Size: str::parse;
@@ -378,6 +379,29 @@ impl FromStr for Weights {
                 let fits = weight.is_finite() && weight > 0.0;
                 fits.then(|| (name.trim().to_owned(), weight))
                     .ok_or_else(|| format!("the weight of '{pair}' must be more than 0"))
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+/// Names of a server, in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostNames(pub Vec<String>);
+
+impl FromStr for HostNames {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+        let names = text.split(',').map(str::trim).filter(|it| !it.is_empty());
+        names
+            .map(|name| match name.chars().all(fits) {
+                true => Ok(name.to_ascii_lowercase()),
+                false => Err(format!(
+                    "'{name}' is no name of a host: give names without ports, as \
+                     lab.example,console.lab.example"
+                )),
             })
             .collect::<Result<_, _>>()
             .map(Self)

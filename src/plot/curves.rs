@@ -36,19 +36,20 @@ impl Curves {
         let (low, high) = self.range();
         let y_ticks = ticks(low, high, 6);
 
-        let title = truncate_ems(&visible(&self.title), 60.0);
-        let x_label = truncate_ems(&visible(&self.x_label), 60.0);
-        let y_label = truncate_ems(&visible(&self.y_label), 24.0);
+        let title = truncate_ems(&visible(&self.title), 75.0);
+        let x_label = truncate_ems(&visible(&self.x_label), 75.0);
+        let y_label = truncate_ems(&visible(&self.y_label), 25.0);
         let names: Vec<String> = self
             .series
             .iter()
-            .map(|s| truncate_ems(&visible(&s.name), 22.0))
+            .map(|s| truncate_ems(&visible(&s.name), 28.0))
             .collect();
         let gaps = self.gaps().map(|gaps| format!("{gaps} (left out)"));
 
         let tick_width = y_ticks.iter().map(|t| ems(&t.1)).fold(0.0, f32::max) * BODY;
         let legend_width = names.iter().map(|n| ems(n)).fold(0.0, f32::max) * BODY + 34.0;
-        let overhang = ((ems(&title) * TITLE - WIDTH) / 2.0).max(0.0);
+        let centred = (ems(&title) * TITLE).max(ems(&x_label) * BODY);
+        let overhang = ((centred - WIDTH) / 2.0).max(0.0);
         let left = (MARGIN + (BODY + 6.0 + tick_width + 8.0).max(overhang)).ceil();
         let top = MARGIN + TITLE + 10.0;
         let bottom = top + HEIGHT;

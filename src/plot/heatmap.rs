@@ -13,7 +13,7 @@ const NOTE: f32 = 10.0;
 /// White space around the figure, pixels.
 const MARGIN: f32 = 10.0;
 /// Longest token label, ems; the tooltips have more of it.
-const LABEL: f32 = 16.0;
+const LABEL: f32 = 20.0;
 const INK: &str = "#1a1a1a";
 const SOFT: &str = "#666666";
 
@@ -38,8 +38,8 @@ impl HeatMap {
         let (scale, anchors) = (self.scale(), self.anchors());
         let rows = self.rows.len();
 
-        let title = truncate_ems(&visible(&self.title), 60.0);
-        let x_label = truncate_ems(&visible(&self.x_label), 60.0);
+        let title = truncate_ems(&visible(&self.title), 75.0);
+        let x_label = truncate_ems(&visible(&self.x_label), 75.0);
         let value_label = truncate_ems(&visible(&self.value_label), LABEL);
         let labels: Vec<String> = (0..rows).map(|row| self.axis_label(row)).collect();
         let notes: Vec<String> = [

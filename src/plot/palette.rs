@@ -147,6 +147,45 @@ mod tests {
         }
     }
 
+    /// The console draws with the same colours: what is not here is nowhere else.
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn the_console_has_the_same_palette() {
+        let file = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/web/console/src/palette.ts"
+        );
+        let text = std::fs::read_to_string(file).unwrap();
+        for (name, ramp) in [
+            ("PURPLES", PURPLES),
+            ("GREENS", GREENS),
+            ("REDS", REDS),
+            ("ORANGES", ORANGES),
+            ("BLUES", BLUES),
+        ] {
+            let hex = ramp.map(|colour| colour.to_string().replace('#', "0x"));
+            let line = format!("const {name} = [{}];", hex.join(", "));
+            assert!(text.contains(&line), "{file} lacks: {line}");
+        }
+        for (kind, name) in [
+            (Kind::Hidden, "hidden: [PURPLES, ORANGES]"),
+            (Kind::Mlp, "mlp: [GREENS, PURPLES]"),
+            (Kind::Attn, "attn: [REDS, BLUES]"),
+        ] {
+            assert!(text.contains(name), "{file} lacks: {name}");
+            let named = match kind {
+                Kind::Hidden => (PURPLES, ORANGES),
+                Kind::Mlp => (GREENS, PURPLES),
+                Kind::Attn => (REDS, BLUES),
+            };
+            let both = anchors(kind, true);
+            assert_eq!((both[0], both[16]), (named.1[8], named.0[8]));
+        }
+        let lines = LINES.map(|colour| format!("\"{colour}\""));
+        let line = format!("export const LINES = [{}]", lines.join(", "));
+        assert!(text.contains(&line), "{file} lacks: {line}");
+    }
+
     #[test]
     fn terminal_colours_are_the_nearest_fixed_ones() {
         assert_eq!(Rgb(0, 0, 0).ansi256(), 16);

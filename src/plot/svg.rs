@@ -8,6 +8,7 @@
 use std::fmt::Write;
 
 /// The typefaces of every figure, Times first as in the paper; all but the last share its widths.
+/// Figures are laid out for the widest that the last may be (`text::ems`).
 const FONTS: &str = "'Times New Roman', 'Liberation Serif', 'Nimbus Roman', Times, serif";
 
 /// A picture being written. Elements close in the order they were opened, by construction.

@@ -58,7 +58,7 @@ pub fn truncate(text: &str, limit: usize) -> String {
     cut(text, limit as f32, 1.0, |s| s.width() as f32)
 }
 
-/// `text` cut to at most `limit` ems of the figures' typeface, ending in `…` where cut.
+/// `text` cut to at most `limit` ems of the figures' widest typeface, ending in `…` where cut.
 pub fn truncate_ems(text: &str, limit: f32) -> String {
     cut(text, limit, 1.0, ems)
 }
@@ -110,26 +110,29 @@ pub fn pad_right(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(text.width())))
 }
 
-/// Advance widths of ASCII 0x20..=0x7e in Times (Adobe font metrics), thousandths of an em. Times
-/// New Roman, Liberation Serif and Nimbus Roman, the faces the figures ask for, share them.
+/// Advance widths of ASCII 0x20..=0x7e in thousandths of an em: of Times, which the figures ask for
+/// (Adobe's metrics; Times New Roman, Liberation Serif and Nimbus Roman share them), or of DejaVu
+/// Serif, which a machine without any of these draws them in and which is a third wider; whichever
+/// is more. So no label is cut off on any, at the price of some white where Times is there.
 #[rustfmt::skip]
-const TIMES: [u16; 95] = [
-    250, 333, 408, 500, 500, 833, 778, 180, 333, 333, 500, 564, 250, 333, 250, 278,
-    500, 500, 500, 500, 500, 500, 500, 500, 500, 500, 278, 278, 564, 564, 564, 444,
-    921, 722, 667, 667, 722, 611, 556, 722, 722, 333, 389, 722, 611, 889, 722, 722,
-    556, 722, 667, 556, 611, 722, 722, 944, 722, 722, 611, 333, 278, 333, 469, 500,
-    333, 444, 500, 444, 500, 444, 333, 500, 500, 278, 278, 500, 278, 778, 500, 500,
-    500, 500, 333, 389, 278, 500, 500, 722, 500, 500, 444, 480, 200, 480, 541,
+const WIDEST: [u16; 95] = [
+    318, 402, 460, 838, 637, 951, 891, 275, 391, 391, 500, 838, 318, 338, 318, 337,
+    637, 637, 637, 637, 637, 637, 637, 637, 637, 637, 337, 337, 838, 838, 838, 537,
+    1000, 723, 735, 766, 802, 730, 694, 799, 873, 396, 401, 748, 665, 1024, 875, 820,
+    673, 820, 753, 686, 667, 843, 723, 1028, 722, 722, 695, 391, 337, 391, 838, 500,
+    500, 597, 641, 561, 641, 592, 371, 641, 645, 320, 311, 606, 320, 949, 645, 603,
+    641, 641, 479, 514, 402, 645, 565, 856, 564, 565, 527, 637, 337, 637, 838,
 ];
 
-/// Width of `text` in ems of the figures' typeface: exact for ASCII, an upper estimate beyond it.
+/// Most width of `text` in ems of the figures' typefaces: exact for ASCII in the widest of them, an
+/// estimate beyond it.
 pub fn ems(text: &str) -> f32 {
     text.chars()
         .map(|c| match c {
-            ' '..='~' => f32::from(TIMES[c as usize - 0x20]) / 1000.0,
+            ' '..='~' => f32::from(WIDEST[c as usize - 0x20]) / 1000.0,
             c => match c.width().unwrap_or(0) {
                 0 => 0.0,
-                1 => 0.75,
+                1 => 1.0,
                 _ => 1.25,
             },
         })
@@ -181,9 +184,11 @@ mod tests {
     }
 
     #[test]
-    fn times_is_measured_in_its_own_widths() {
-        assert_eq!(TIMES.len(), ('~' as usize) - (' ' as usize) + 1);
-        assert!((ems("Wi") - 1.222).abs() < 1e-6);
+    fn text_is_measured_in_the_widest_of_the_typefaces() {
+        assert_eq!(WIDEST.len(), ('~' as usize) - (' ' as usize) + 1);
+        // DejaVu Serif's W and i, Times's Y.
+        assert!((ems("Wi") - 1.348).abs() < 1e-6);
+        assert!((ems("Y") - 0.722).abs() < 1e-6);
         assert!(ems("日本") >= 2.0);
     }
 }

@@ -4,7 +4,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use palimpsest::plot::{Across, Curves, Error, HeatMap, Kind, Series, Trace};
+use palimpsest::plot::text::ems;
+use palimpsest::plot::{Across, Curves, Error, HeatMap, Kind, Panel, Panels, Series, Trace};
 
 /// A trace with an early site at the last subject token and a late one at the last token.
 fn space_needle(kind: Kind) -> HeatMap {
@@ -407,6 +408,64 @@ fn curves_have_a_line_a_band_and_a_legend_entry_each() {
             texts.iter().any(|t| t == wanted),
             "{wanted} not in {texts:?}"
         );
+    }
+}
+
+/// A machine without Times draws the figures in DejaVu Serif, which is a third wider: `ems` has its
+/// widths.
+#[test]
+fn no_text_reaches_beyond_its_figure_in_the_widest_typeface() {
+    let mut map = space_needle(Kind::Mlp);
+    map.rows[1] = " Donaudampfschifffahrtsgesellschaftskapitänswitwe".into();
+    map.value_label = "p(Mississippi-Missouri, WWWWWWWWWWW)".into();
+    map.ceiling = Some(1e-9);
+    let mut curves = by_role();
+    curves.title = "MMMM ".repeat(40);
+    curves.y_label = "normalised indirect effect of a hidden state ".repeat(2);
+    curves.series[2].name = "Last subject token, in the first of two sweeps".into();
+    let wide = Panels {
+        title: "WWWW ".repeat(60),
+        rows: vec![vec![Panel::Map(map.clone()), Panel::Curves(by_role())]],
+    };
+    for svg in [
+        map.to_svg().unwrap(),
+        space_needle(Kind::Hidden).to_svg().unwrap(),
+        curves.to_svg().unwrap(),
+        by_role().to_svg().unwrap(),
+        wide.to_svg().unwrap(),
+    ] {
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let texts: Vec<_> = document
+            .descendants()
+            .filter(|n| n.has_tag_name("text"))
+            .collect();
+        assert!(texts.len() > 10);
+        for text in texts {
+            let inherited = |name: &str| text.ancestors().find_map(|n| n.attribute(name));
+            let number = |name: &str| -> Option<f32> { Some(inherited(name)?.parse().unwrap()) };
+            let long = ems(text.text().unwrap_or_default()) * number("font-size").unwrap();
+            let picture = text.ancestors().filter(|n| n.has_tag_name("svg"));
+            let picture = picture.map(|n| (n.attribute("width"), n.attribute("height")));
+            let (width, height) = picture.into_iter().next().unwrap();
+            // The label of the values stands upright, around the middle of the plot.
+            let turned = text.attribute("transform");
+            let (at, room) = match turned.and_then(|it| it.split([' ', ')']).nth(1)) {
+                Some(at) => (at.parse().unwrap(), height),
+                None => (number("x").unwrap(), width),
+            };
+            let room: f32 = room.unwrap().parse().unwrap();
+            let begin = match inherited("text-anchor") {
+                Some("end") => at - long,
+                Some("middle") => at - long / 2.0,
+                _ => at,
+            };
+            let (begin, end) = (begin.floor(), (begin + long).floor());
+            assert!(
+                begin >= 0.0 && end <= room,
+                "{:?}: {begin} to {end} of {room}",
+                text.text()
+            );
+        }
     }
 }
 

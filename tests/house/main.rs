@@ -16,6 +16,7 @@ const ROOMS: &[&str] = &[
     "lib",
     "cli",
     "embedded",
+    "web",
     "api",
     "coordinator",
     "worker",

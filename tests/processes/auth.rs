@@ -27,7 +27,7 @@ fn say(site: &Site, args: &[&str]) -> (bool, String) {
 }
 
 /// Makes an authority in `folder` with a certificate for each of `callers`.
-fn init(site: &Site, folder: &str, host: &str, callers: &[&str]) {
+pub fn init(site: &Site, folder: &str, host: &str, callers: &[&str]) {
     let mut args = vec!["auth", "init", folder, "--host", host];
     for caller in callers {
         args.extend(["--for", caller]);
@@ -36,7 +36,7 @@ fn init(site: &Site, folder: &str, host: &str, callers: &[&str]) {
 }
 
 /// The settings of a coordinator with the certificates of `certs/` and more.
-fn configure(site: &Site, more: &str) {
+pub fn configure(site: &Site, more: &str) {
     let mut settings = fs::read_to_string(site.path("certs/server.toml")).unwrap();
     settings.push_str(more);
     fs::write(site.path("palimpsest.toml"), settings).unwrap();

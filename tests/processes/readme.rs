@@ -70,7 +70,7 @@ fn a_stranger_can_copy_the_commands() {
             }
         }
     }
-    assert_eq!(count, 8, "{script}");
+    assert_eq!(count, 9, "{script}");
     fs::write(site.path("script.sh"), &script).unwrap();
 
     let program = site.command(&[]);
@@ -106,6 +106,7 @@ fn a_stranger_can_copy_the_commands() {
         // Bob is refused, and it is on record.
         "only editors may",
         "palimpsest.v1.VersionService/UpdateRef",
+        "http://127.0.0.1:7463/#key=",
         "The store is sound.",
         "\n Paris, France",
         "\n Rome, Italy",

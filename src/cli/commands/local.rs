@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use tokio::sync::oneshot;
 
 use crate::api::listener::{Connections, Listener};
+use crate::cli::commands::console::{Here, PORT};
 use crate::cli::commands::serve::write_whole;
 use crate::cli::commands::store::options;
 use crate::cli::connection::engine;
@@ -18,7 +19,8 @@ use crate::cli::flags::{Flags, flag};
 use crate::cli::joined::Notice;
 use crate::cli::output;
 use crate::cli::signals::asked_to_stop;
-use crate::config::{Config, Listen};
+use crate::client::Client;
+use crate::config::{ClientConfig, Config, Listen};
 use crate::embedded::Embedded;
 
 /// Connections that may be open at a time: notebooks and commands of one user.
@@ -45,6 +47,9 @@ pub struct Args {
     /// Memory for the activations of a batch, such as 4GiB
     #[arg(long)]
     memory: Option<String>,
+    /// Serve the console too, at this port of this machine; 0 for a free one
+    #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = PORT)]
+    console: Option<u16>,
     /// Leave when the standard input has ended and nobody is connected any more: so it goes with
     /// the program that started it, however that ends
     #[arg(long)]
@@ -80,19 +85,36 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         // Whoever has the port after this process would be joined.
         false => None,
     };
+    let mut console = match args.console {
+        Some(port) => Some(Here::serve(port, &named(&embedded, &settings)).await?),
+        None => None,
+    };
     tracing::info!(%address, store = %settings.store.display(), "serving");
     if let Some(file) = &args.port_file {
         write_whole(file, &address)?;
     }
     show!("{address}")?;
+    if let Some(console) = &console {
+        show!("{}", console.address)?;
+    }
     output::flush()?;
+    let console_ended = async {
+        match &mut console {
+            Some(console) => console.ended().await,
+            None => std::future::pending().await,
+        }
+    };
     let ended = tokio::select! {
         () = asked_to_stop() => Ok(ExitCode::SUCCESS),
         () = alone(left, connections) => Ok(ExitCode::SUCCESS),
+        ended = console_ended => Err(ended.map_or_else(Into::into, |()| anyhow::anyhow!("the console ended by itself"))),
         why = embedded.worker_failed() => Err(anyhow::anyhow!(why).context("the worker stopped")),
     };
     tracing::info!("stopping");
     drop(notice);
+    if let Some(console) = console {
+        console.stop().await;
+    }
     // What was acknowledged is durable; a computation that cannot be interrupted is left behind.
     if tokio::time::timeout(LEAVING, embedded.stop())
         .await
@@ -102,6 +124,12 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     }
     drop(folder);
     ended
+}
+
+/// The coordinator's client, in the name of its user.
+fn named(embedded: &Embedded, settings: &ClientConfig) -> Client {
+    let client = embedded.client().clone();
+    client.with_user(settings.user.as_deref())
 }
 
 /// Listens where it was said, or at a socket in the store's folder; in a folder of its own, which

@@ -6,6 +6,7 @@ pub mod branch;
 pub mod cherry_pick;
 pub mod completions;
 pub mod config;
+pub mod console;
 pub mod diff;
 pub mod doctor;
 pub mod edit;

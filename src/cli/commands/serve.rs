@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::descriptors;
@@ -26,6 +26,7 @@ use crate::proto::v1;
 use crate::store::Store;
 use crate::telemetry::exposition::{Exposition, Sample};
 use crate::telemetry::metrics;
+use crate::web::{self, Door, Hosts};
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
@@ -131,8 +132,19 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         streams: settings.streams_per_connection,
         overview,
     };
+    let web = match settings.web_listen {
+        None => futures::future::ok(()).left_future(),
+        Some(address) => {
+            let listener = bind(&Listen::Address(address)).await?;
+            let listener = listener.audience(Audience::People);
+            tracing::info!(address = %listener.address()?, "serving the console");
+            let services = server::services(coordinator.clone(), serve_options.clone())?;
+            let door = door(&settings, address, tls.clone());
+            web::serve(services, door, listener.incoming(), stopped()).right_future()
+        }
+    };
     let serving = server::serve_with(coordinator, serve_options, incoming, stopped());
-    let mut serving = tokio::spawn(serving);
+    let mut serving = tokio::spawn(async { tokio::try_join!(serving, web).map(drop) });
     if let Some(tls) = tls {
         tokio::spawn(reload(tls, stopped()));
     }
@@ -198,12 +210,25 @@ fn tls(settings: &ServeConfig) -> anyhow::Result<Option<Arc<ServerTls>>> {
     Ok(Some(Arc::new(tls)))
 }
 
+/// The way in to the console.
+fn door(settings: &ServeConfig, address: SocketAddr, tls: Option<Arc<ServerTls>>) -> Door {
+    let hosts = Hosts::at(address.ip())
+        .with_names(settings.web_hosts.0.clone())
+        .with_certificate(tls);
+    Door::of_server(
+        hosts,
+        settings.client_ca.is_some(),
+        settings.tokens.is_some(),
+    )
+}
+
 /// Connections that each port may have: what the settings say, if the system lets this process open
 /// enough files for them beside the store's.
 fn places(settings: &ServeConfig) -> usize {
     let limit = descriptors::raise_limit();
     let asked = settings.max_connections as usize;
-    let ports = 1 + usize::from(settings.worker_listen.is_some());
+    let more = [settings.worker_listen, settings.web_listen];
+    let ports = 1 + more.iter().flatten().count();
     let places = descriptors::connections(limit, asked, ports);
     if places < asked {
         tracing::warn!(

@@ -12,7 +12,7 @@ import numpy as np
 from .kinds import OF_HEADS
 
 FONTS = "'Times New Roman', 'Liberation Serif', 'Nimbus Roman', Times, serif"
-BODY, TITLE, NOTE, MARGIN, LABEL = 12.0, 14.0, 10.0, 10.0, 16.0
+BODY, TITLE, NOTE, MARGIN, LABEL = 12.0, 14.0, 10.0, 10.0, 20.0
 INK, SOFT = "#1a1a1a", "#666666"
 f32 = np.float32
 
@@ -49,15 +49,15 @@ ROLE_NAMES = {
     "last": "last token",
     "every": "every token",
 }
-#: Advance widths of ASCII 0x20 to 0x7e in Times, thousandths of an em.
-TIMES = (
-    "250 333 408 500 500 833 778 180 333 333 500 564 250 333 250 278 500 500 500 500 500 500 500 "
-    "500 500 500 278 278 564 564 564 444 921 722 667 667 722 611 556 722 722 333 389 722 611 889 "
-    "722 722 556 722 667 556 611 722 722 944 722 722 611 333 278 333 469 500 333 444 500 444 500 "
-    "444 333 500 500 278 278 500 278 778 500 500 500 500 333 389 278 500 500 722 500 500 444 480 "
-    "200 480 541"
+#: Advance widths of ASCII 0x20 to 0x7e in thousandths of an em: the wider of Times and DejaVu Serif.
+WIDEST = (
+    "318 402 460 838 637 951 891 275 391 391 500 838 318 338 318 337 637 637 637 637 637 637 "
+    "637 637 637 637 337 337 838 838 838 537 1000 723 735 766 802 730 694 799 873 396 401 "
+    "748 665 1024 875 820 673 820 753 686 667 843 723 1028 722 722 695 391 337 391 838 500 "
+    "500 597 641 561 641 592 371 641 645 320 311 606 320 949 645 603 641 641 479 514 402 645 "
+    "565 856 564 565 527 637 337 637 838"
 )
-WIDTHS = [f32(int(it)) / f32(1000) for it in TIMES.split()]
+WIDTHS = [f32(int(it)) / f32(1000) for it in WIDEST.split()]
 
 
 class Svg(str):
@@ -151,13 +151,13 @@ def columns(c: str) -> int:
 
 
 def ems(text: str) -> np.float32:
-    """Width in ems of the typeface: exact for ASCII, an upper estimate beyond it."""
+    """Most width in ems: exact for ASCII in the widest typeface, an estimate beyond it."""
     total = f32(0)
     for c in text:
         if " " <= c <= "~":
             total = total + WIDTHS[ord(c) - 0x20]
         else:
-            total = total + f32((0.0, 0.75, 1.25)[columns(c)])
+            total = total + f32((0.0, 1.0, 1.25)[columns(c)])
     return total
 
 

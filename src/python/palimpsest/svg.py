@@ -107,7 +107,7 @@ def _heat_map(
     gaps = gap_note(values.flat)
     if gaps:
         notes.append(f"{gaps} (hatched)")
-    title, x_label = cut_ems(visible(title), 60.0), cut_ems(visible(x_label), 60.0)
+    title, x_label = cut_ems(visible(title), 75.0), cut_ems(visible(x_label), 75.0)
     value_label = cut_ems(visible(value_label), LABEL)
     labels = [axis_label(row) for row in range(count)]
 
@@ -418,13 +418,14 @@ def _curves(title: str, x_label: str, y_label: str, series: list[tuple[str, Any,
         air = 0.05 * (high - low)
         low, high = (low - air if low < 0 else low), (high + air if high > 0 else high)
     y_ticks = ticks(low, high, 6)
-    title, x_label = cut_ems(visible(title), 60.0), cut_ems(visible(x_label), 60.0)
-    y_label = cut_ems(visible(y_label), 24.0)
-    names = [cut_ems(visible(it[0]), 22.0) for it in series]
+    title, x_label = cut_ems(visible(title), 75.0), cut_ems(visible(x_label), 75.0)
+    y_label = cut_ems(visible(y_label), 25.0)
+    names = [cut_ems(visible(it[0]), 28.0) for it in series]
 
     tick_width = widest(it[1] for it in y_ticks) * f32(BODY)
     legend = widest(names) * f32(BODY) + f32(34)
-    overhang = max((ems(title) * f32(TITLE) - wide) / f32(2), f32(0))
+    centred = max(ems(title) * f32(TITLE), ems(x_label) * f32(BODY))
+    overhang = max((centred - wide) / f32(2), f32(0))
     left = np.ceil(f32(MARGIN) + max(f32(BODY + 6) + tick_width + f32(8), overhang))
     top = f32(MARGIN + TITLE + 10)
     bottom = top + high_of

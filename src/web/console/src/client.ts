@@ -1,0 +1,119 @@
+// The way to the coordinator: gRPC-Web to where this page came from, with what the visitor showed.
+
+import type { BadRequest, ErrorInfo, RetryInfo } from "../contract/error_details_pb";
+import type { AuditService } from "../contract/palimpsest/v1/audit_pb";
+import type { JobService } from "../contract/palimpsest/v1/job_pb";
+import type { ModelService } from "../contract/palimpsest/v1/model_pb";
+import type { StatisticsService } from "../contract/palimpsest/v1/stats_pb";
+import type { StatusService } from "../contract/palimpsest/v1/status_pb";
+import type { VersionService } from "../contract/palimpsest/v1/version_pb";
+import type { WorkerService } from "../contract/palimpsest/v1/worker_pb";
+import { CallError, client, Code } from "./transport";
+
+const KEY = "palimpsest.key";
+const TOKEN = "palimpsest.token";
+
+/** What a tab keeps until it is closed. No cookie: those are sent to other ports of the host, too. */
+export const kept = {
+  get key(): string {
+    return sessionStorage.getItem(KEY) ?? "";
+  },
+  get token(): string {
+    return sessionStorage.getItem(TOKEN) ?? "";
+  },
+  set token(value: string) {
+    if (value) sessionStorage.setItem(TOKEN, value);
+    else sessionStorage.removeItem(TOKEN);
+  },
+};
+
+/** Takes the key out of the address, `#key=...`, which `palimpsest console` printed. */
+export function takeKey(): void {
+  const found = /[#&]key=([^&]+)/.exec(location.hash)?.[1];
+  if (!found) return;
+  sessionStorage.setItem(KEY, decodeURIComponent(found));
+  history.replaceState(null, "", location.pathname + location.search);
+}
+
+function credentials(): Record<string, string> {
+  const headers: Record<string, string> = {};
+  if (kept.key) headers["x-palimpsest-key"] = kept.key;
+  if (kept.token) headers.authorization = `Bearer ${kept.token}`;
+  return headers;
+}
+
+export const audit = client<typeof AuditService>("AuditService", credentials);
+export const jobs = client<typeof JobService>("JobService", credentials);
+export const models = client<typeof ModelService>("ModelService", credentials);
+export const statistics = client<typeof StatisticsService>("StatisticsService", credentials);
+export const status = client<typeof StatusService>("StatusService", credentials);
+export const versions = client<typeof VersionService>("VersionService", credentials);
+export const workers = client<typeof WorkerService>("WorkerService", credentials);
+
+/** What a door asks for, `/sign-in.json`. */
+export interface SignIn {
+  version: string;
+  asks: string[];
+  certificate: boolean;
+}
+
+/** Asks the door what it wants, before anything is called: an unasked call would be a warning in its log. */
+export async function askDoor(): Promise<SignIn> {
+  const headers: Record<string, string> = kept.key ? { "x-palimpsest-key": kept.key } : {};
+  const answer = await fetch("/sign-in.json", { headers, cache: "no-store" });
+  if (!answer.ok) throw new CallError(Code.Unavailable, `the server answers ${answer.status}`);
+  return (await answer.json()) as SignIn;
+}
+
+/** An error in the server's words, which name the remedy. */
+export interface Problem {
+  message: string;
+  code: number;
+  reason: string;
+  metadata: Record<string, string>;
+  fields: { name: string; problem: string }[];
+  retryAfter: number | undefined;
+}
+
+export function problem(error: unknown): Problem {
+  const it = error instanceof CallError ? error : new CallError(Code.Unknown, error instanceof Error ? error.message : String(error));
+  const info = it.detail<ErrorInfo>("ErrorInfo");
+  const delay = it.detail<RetryInfo>("RetryInfo")?.retryDelay;
+  const fields = it.detail<BadRequest>("BadRequest")?.fieldViolations ?? [];
+  return {
+    message: it.message || "something went wrong",
+    code: it.code,
+    reason: info?.reason ?? "",
+    metadata: info?.metadata ?? {},
+    fields: fields.map((field) => ({ name: field.field, problem: field.description })),
+    retryAfter: delay ? Number(delay.seconds) + delay.nanos / 1e9 : undefined,
+  };
+}
+
+/** Whether a call ended because nobody waits for it any more. */
+export function isCancelled(error: unknown): boolean {
+  return (error instanceof CallError && error.code === Code.Cancelled) || (error instanceof DOMException && error.name === "AbortError");
+}
+
+/** Whether a call may well succeed when it is made again. */
+export function isPassing(error: unknown): boolean {
+  const codes: number[] = [Code.Unavailable, Code.ResourceExhausted, Code.DeadlineExceeded];
+  return error instanceof CallError && codes.includes(error.code);
+}
+
+/** All pages of a list, up to `most` items. */
+export async function pages<T>(
+  page: (token: string) => Promise<{ items: T[]; next: string }>,
+  most = 100_000,
+): Promise<{ items: T[]; more: boolean }> {
+  const items: T[] = [];
+  let token = "";
+  do {
+    const answer = await page(token);
+    items.push(...answer.items);
+    token = answer.next;
+  } while (token && items.length < most);
+  return { items, more: token !== "" };
+}
+
+export { Code };

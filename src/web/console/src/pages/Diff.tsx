@@ -1,0 +1,209 @@
+// What differs between two versions: facts, matrices, and what both say.
+
+import { useState } from "preact/hooks";
+
+import type { Edit, MatrixDifference } from "../../contract/palimpsest/v1/version_pb";
+import { jobs, versions } from "../client";
+import { brief, count, last, number, some, visible } from "../format";
+import { finished, requestId, results } from "../job";
+import { useDoing, useLoad } from "../live";
+import { Act, Heading, Quiet, Text, Waiting, Wrong } from "../parts/common";
+import { CopyAs, quoted } from "../parts/CopyAs";
+import { Table } from "../parts/Table";
+import { asked, setQuery, to } from "../route";
+import { FactsIn } from "./Version";
+
+export function Diff({ model }: { model: string }) {
+  const [left, right] = [asked("left", "v0"), asked("right", "main")];
+  const name = (version: string) => `models/${model}/versions/${version}`;
+  const read = useLoad(`diff ${model} ${left} ${right}`, (signal) => versions.compareVersions({ left: name(left), right: name(right) }, { signal }));
+  const it = read.data;
+  const word = (side: "left" | "right") => (it?.[side] ? `v${it[side].number}` : side === "left" ? left : right);
+  return (
+    <>
+      <div class="title">
+        <Heading title={`${left} and ${right} of ${model}`}>
+          What differs in <a href={`/models/${model}`}>{model}</a>
+        </Heading>
+        <CopyAs command={`palimpsest diff ${left} ${right} --model ${model}`} python={`p.model("${model}").diff("${left}", "${right}")`} json={() => it} />
+      </div>
+      <form class="filters" onSubmit={(event) => event.preventDefault()}>
+        <Text label="Left" value={left} onChange={(value) => setQuery({ left: value })} hint="A ref, v3, or a digest's beginning." />
+        <Text label="Right" value={right} onChange={(value) => setQuery({ right: value })} />
+        <button type="button" onClick={() => setQuery({ left: right, right: left })}>
+          Swap
+        </button>
+      </form>
+      <Waiting of={read} what="what differs (the matrices are made for it)" />
+      {it && (
+        <>
+          <div class="pair">
+            <Side model={model} title={`Only ${word("left")} has`} edits={it.leftEdits} version={it.left?.name ?? ""} />
+            <Side model={model} title={`Only ${word("right")} has`} edits={it.rightEdits} version={it.right?.name ?? ""} />
+          </div>
+          {it.nextPageToken && <p class="quiet">There are more edits than one answer holds: the command shows them all.</p>}
+          <Matrices rows={it.matrices} />
+          <Probes model={model} left={last(it.left?.name ?? "")} right={last(it.right?.name ?? "")} words={[word("left"), word("right")]} edits={[...it.leftEdits, ...it.rightEdits]} />
+        </>
+      )}
+    </>
+  );
+}
+
+function Side({ model, title, edits, version }: { model: string; title: string; edits: readonly Edit[]; version: string }) {
+  return (
+    <section>
+      <h2>{title}</h2>
+      <p class="quiet">
+        Version{" "}
+        <a class="mono" href={`/${version}`}>
+          {brief(version)}
+        </a>
+      </p>
+      {edits.length === 0 ? (
+        <p>No fact of its own.</p>
+      ) : (
+        <ul class="sentences">
+          {edits.map((edit) => (
+            <li>
+              <FactsIn edit={edit} />{" "}
+              <a class="mono quiet" href={`/models/${model}/edits/${last(edit.name)}`}>
+                {brief(edit.name, 8)}
+              </a>
+            </li>
+          ))}
+        </ul>
+      )}
+    </section>
+  );
+}
+
+function Matrices({ rows }: { rows: readonly MatrixDifference[] }) {
+  const most = Math.max(1e-12, ...rows.map((row) => row.differenceNorm / row.baseNorm));
+  return (
+    <section>
+      <h2>Matrices</h2>
+      {rows.length === 0 ? (
+        <p>Every matrix is the same, byte by byte.</p>
+      ) : (
+        <Table
+          label="Matrices that differ"
+          name="matrices"
+          rows={rows}
+          rowKey={(row) => row.tensorName}
+          file="matrices"
+          columns={[
+            { id: "layer", head: "Layer", value: (row) => row.layer, right: true },
+            { id: "matrix", head: "Matrix", value: (row) => row.tensorName },
+            { id: "norm", head: "Norm of the change", value: (row) => row.differenceNorm, cell: (row) => number(row.differenceNorm), right: true },
+            {
+              id: "relative",
+              head: "Over the base's",
+              value: (row) => row.differenceNorm / row.baseNorm,
+              cell: (row) => (
+                <span class="progress">
+                  <span class="bar" aria-hidden="true">
+                    <span class="bar-done" style={{ width: `${(100 * row.differenceNorm) / row.baseNorm / most}%` }} />
+                  </span>
+                  <span>{number(row.differenceNorm / row.baseNorm)}</span>
+                </span>
+              ),
+            },
+          ]}
+        />
+      )}
+    </section>
+  );
+}
+
+/** Where two texts part: the words that both begin with, and what follows in each. */
+export function parted(a: string, b: string): [string, string, string] {
+  const split = (text: string) => text.match(/\s*\S+|\s+$/g) ?? [];
+  const [left, right] = [split(a), split(b)];
+  let same = 0;
+  while (same < left.length && same < right.length && left[same] === right[same]) same += 1;
+  return [left.slice(0, same).join(""), left.slice(same).join(""), right.slice(same).join("")];
+}
+
+/** A text with the first word marked that the other has not. */
+export function Parted({ same, rest }: { same: string; rest: string }) {
+  const [, first = "", after = ""] = /^(\s*\S+)([\s\S]*)$/.exec(rest) ?? [];
+  return (
+    <span>
+      {visible(same)}
+      {first && <mark>{visible(first)}</mark>}
+      {visible(after)}
+    </span>
+  );
+}
+
+interface Said {
+  prompt: string;
+  left: string;
+  right: string;
+}
+
+/** Prompts that both versions complete. */
+function Probes({ model, left, right, words, edits }: { model: string; left: string; right: string; words: [string, string]; edits: readonly Edit[] }) {
+  const proposed = [...new Set(edits.flatMap((edit) => edit.requests.slice(0, 3).map((request) => request.prompt.replace("{}", request.subject))))].slice(0, 8);
+  const [text, setText] = useState(proposed.join("\n"));
+  const pair = asked("probes").split(",").filter(Boolean);
+  const doing = useDoing();
+  const said = useLoad(`probes ${pair.join()}`, async (signal): Promise<Said[]> => {
+    const [a, b] = pair;
+    if (!a || !b) return [];
+    await Promise.all([finished(`jobs/${a}`, signal), finished(`jobs/${b}`, signal)]);
+    const [one, other] = await Promise.all([results(a, {}, signal, 1000), results(b, {}, signal, 1000)]);
+    return one.items.map((item, i) => {
+      const mine = item.outcome.case === "completion" ? item.outcome.value : undefined;
+      const theirs = other.items[i]?.outcome;
+      return { prompt: mine?.prompt ?? "", left: mine?.text ?? "", right: theirs?.case === "completion" ? theirs.value.text : "" };
+    });
+  });
+  const run = () =>
+    doing.run(async () => {
+      const prompts = text.split("\n").filter((prompt) => prompt.trim());
+      const make = async (version: string) => {
+        const job = { model: `models/${model}`, version: `models/${model}/versions/${version}`, displayName: "probes of a diff", spec: { case: "generate" as const, value: { prompts, maxTokens: 12 } } };
+        return last((await jobs.createJob({ requestId: requestId(), job })).job?.name ?? "");
+      };
+      const [a, b] = await Promise.all([make(left), make(right)]);
+      setQuery({ probes: `${a},${b}` });
+    });
+  return (
+    <section>
+      <h2>What both say</h2>
+      <Quiet method="JobService/CreateJob" what="ask a model" />
+      {pair.length === 2 && (
+        <>
+          {said.loading && <p class="quiet" role="status">The two versions are asked…</p>}
+          <Wrong of={said.problem} />
+          {said.data && (
+            <Table
+              label="What both say"
+              name="said"
+              fixed
+              rows={said.data}
+              rowKey={(row) => row.prompt}
+              file="probes"
+              columns={[
+                { id: "prompt", head: "Prompt", value: (row) => row.prompt, cell: (row) => visible(row.prompt) },
+                { id: "left", head: words[0], value: (row) => row.left, cell: (row) => { const [same, rest] = parted(row.left, row.right); return <Parted same={same} rest={rest} />; } },
+                { id: "right", head: words[1], value: (row) => row.right, cell: (row) => { const [same, , rest] = parted(row.left, row.right); return <Parted same={same} rest={rest} />; } },
+              ]}
+              foot={<span class="quiet">{some(said.data.filter((row) => row.left !== row.right).length, "answer")} of {count(said.data.length)} differ; jobs <a class="mono" href={to(`/jobs/${pair[0]}`)}>{pair[0]?.slice(-8)}</a>, <a class="mono" href={to(`/jobs/${pair[1]}`)}>{pair[1]?.slice(-8)}</a></span>}
+            />
+          )}
+        </>
+      )}
+      {proposed.length === 0 && text === "" && <p class="quiet">{`palimpsest diff A B --probe ${quoted("The Eiffel Tower is in")} asks the same.`}</p>}
+      <Text label="Prompts, one a line" value={text} rows={4} onInput={setText} />
+      <p class="buttons">
+        <Act method="JobService/CreateJob" kind="main" disabled={doing.busy || !text.trim()} onClick={() => void run()}>
+          Ask both
+        </Act>
+      </p>
+      <Wrong of={doing.problem} />
+    </section>
+  );
+}

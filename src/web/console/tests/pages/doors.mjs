@@ -1,0 +1,54 @@
+// The ways in: a token that is typed, a key in the address, a certificate.
+
+import { PATIENCE } from "../site.mjs";
+
+export default async function (site) {
+  const page = await site.open(undefined);
+  let calls = 0;
+  page.on("request", (request) => (calls += request.url().includes("palimpsest.v1") ? 1 : 0));
+  await page.goto(site.url);
+  await page.waitForSelector("#token", { timeout: PATIENCE });
+  site.equal(calls, 0, "nothing is called before there is something to show");
+  await site.sound(page, "the way in");
+  await site.shot(page, "sign-in");
+  await page.fill("#token", "pal_wrong");
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.waitForSelector("[role=alert]", { timeout: PATIENCE });
+  site.check((await page.locator("#token").count()) === 1, "a wrong token is refused");
+  await page.fill("#token", site.tokens.editor);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.waitForSelector("#who", { timeout: PATIENCE });
+  site.check((await page.textContent("#who")).includes("ada"), "a right one is taken");
+  site.check(!page.url().includes(site.tokens.editor), "and is not in the address");
+  site.equal(await page.context().cookies(), [], "there is no cookie");
+  site.equal(await page.evaluate((token) => JSON.stringify(localStorage).includes(token), site.tokens.editor), false, "a token goes with its tab");
+  await page.getByRole("button", { name: "sign out" }).click();
+  await page.waitForSelector("#token", { timeout: PATIENCE });
+  await page.reload();
+  await page.waitForSelector("#token", { timeout: PATIENCE });
+  site.check(true, "signed out, it is forgotten");
+
+  if (site.own) {
+    const own = await site.open(undefined, { url: site.own });
+    await own.goto(new URL(site.own).origin);
+    await own.waitForSelector("#said", { timeout: PATIENCE });
+    site.check((await own.textContent("#said")).includes("needs its key"), "without its key an own console says what is missing");
+    await own.goto("about:blank");
+    await own.goto(site.own);
+    await own.waitForSelector("#who", { timeout: PATIENCE });
+    site.check(!own.url().includes("key="), "the key leaves the address");
+    await own.reload();
+    await own.waitForSelector("#who", { timeout: PATIENCE });
+    await site.visit(own, "/jobs");
+    site.check((await own.locator("tbody tr").count()) > 0, "an own console shows the coordinator's jobs");
+    await site.sound(own, "an own console");
+  }
+  if (site.tls) {
+    const { url, certificate, key } = site.tls;
+    const secure = await site.open(undefined, { url, ignoreHTTPSErrors: true, clientCertificates: [{ origin: new URL(url).origin, certPath: certificate, keyPath: key }] });
+    await secure.goto(url);
+    await secure.waitForSelector("#who", { timeout: PATIENCE });
+    site.check(/ada.*editor/s.test(await secure.textContent("#who")), "a certificate signs in");
+    await site.sound(secure, "a console over TLS");
+  }
+}
