@@ -79,6 +79,7 @@ pub fn open_stores_with(options: store::Options) {
 /// A coordinator to talk to.
 pub struct Connection {
     client: Client,
+    console: Option<String>,
     embedded: Option<Embedded>,
 }
 
@@ -95,11 +96,14 @@ impl Connection {
     /// Connects to the configured server or to the `palimpsest local` that has the store, or starts
     /// one inside this process, with a worker if there will be work.
     pub async fn open(config: &ClientConfig, need: Need) -> anyhow::Result<Self> {
+        let console = config.console.as_ref();
+        let console = console.map(|console| console.as_str().trim_end_matches('/').to_owned());
         if let Some(server) = &config.server {
             let client = Client::connect_with(server.as_str(), &credentials(config)).await?;
             let client = client.with_user(config.user.as_deref());
             return Ok(Self {
                 client,
+                console,
                 embedded: None,
             });
         }
@@ -109,6 +113,7 @@ impl Connection {
         {
             return Ok(Self {
                 client: client.with_user(config.user.as_deref()),
+                console,
                 embedded: None,
             });
         }
@@ -119,6 +124,7 @@ impl Connection {
         }
         Ok(Self {
             client: embedded.client().clone().with_user(config.user.as_deref()),
+            console,
             embedded: Some(embedded),
         })
     }
@@ -155,6 +161,14 @@ impl Connection {
     /// The client.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Says that a job was accepted, and where its page is.
+    pub fn say_accepted(&self, job: &str) {
+        match &self.console {
+            Some(console) => say!("{job} accepted: {console}/{job}"),
+            None => say!("{job} accepted"),
+        }
     }
 
     /// The objects of the coordinator inside this process.

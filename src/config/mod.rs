@@ -269,6 +269,9 @@ settings! {
         memory: Memory = "auto",
         /// Who asks, for the audit log; the user of the system where it is unset.
         user: Option<String> = "",
+        /// Where the coordinator's console is, as `https://lab.example:7464`: links to its pages are
+        /// then shown. Unset, none are.
+        console: Option<Address> = "",
     }
     /// What edits must pass before a branch takes them: an edit that fails is kept in the history
     /// as rejected, with its figures. Flags of `palimpsest edit` go before the settings of the

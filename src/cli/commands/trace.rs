@@ -197,7 +197,7 @@ async fn sweep(
         show!("{}", job.name)?;
         return Ok(ExitCode::SUCCESS);
     }
-    say!("{} accepted", job.name);
+    connection.say_accepted(&job.name);
     results::follow(client, &job, connection, &args.format).await
 }
 

@@ -117,6 +117,7 @@ def connect(
     user: str | None = None,
     insecure: bool | None = None,
     store: str | os.PathLike[str] | None = None,
+    console: str | None = None,
     config: str | os.PathLike[str] | None = None,
     patience: float = 60.0,
 ) -> Client:
@@ -134,6 +135,7 @@ def connect(
         user: who asks, where the coordinator does not ask who calls.
         store: the folder of everything that a server of one's own keeps; by default that of the
             command line.
+        console: where the coordinator's console is, for ``job.url``.
         config: the file of settings, in place of ``palimpsest.toml``.
         patience: seconds that a coordinator that does not answer is waited for.
 
@@ -151,6 +153,7 @@ def connect(
         "user": user,
         "insecure": insecure,
         "store": store,
+        "console": console,
     }
     client = Client(_settings(config=config, **given), patience=patience)
     client.open()

@@ -23,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_NAMES = ("server", "ca", "certificate", "key", "token_file", "insecure", "user", "store")
+_NAMES = ("server", "ca", "certificate", "key", "token_file", "insecure", "user", "store", "console")
 
 #: The longest path of a socket that Linux takes, in bytes.
 _LONGEST = 107
@@ -51,6 +51,8 @@ class Settings:
     user: str | None = None
     #: The folder of everything that a server of one's own keeps.
     store: Path | None = None
+    #: Where the coordinator's console is, for links to its pages.
+    console: str | None = None
     #: The file that was named, for a server that is started.
     config: Path | None = None
 
@@ -205,6 +207,7 @@ def read(
         config=None if config is None else Path(config),
         insecure=str(values.get("insecure", False)).lower() == "true",
         user=_text(values.get("user")),
+        console=_text(values.get("console")),
         token=values.get("token"),
         **{
             name: _path(values.get(name), home)

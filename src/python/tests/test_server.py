@@ -44,7 +44,8 @@ class WithServer(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         cls.site = site()
-        cls.client = pal.connect(cls.site.url, user="ada")
+        console = "https://lab.example:7464/"
+        cls.client = pal.connect(cls.site.url, user="ada", console=console)
         cls.addClassCleanup(cls.client.close)
         cls.model = cls.client.model("llama")
 
@@ -58,6 +59,7 @@ class Traces(WithServer):
 
         kinds = ["hidden", "mlp", "attn", "hidden_severed_mlp"]
         sweep = self.model.trace(PROMPT, subject=SUBJECT, kinds=kinds, **SETTINGS)
+        self.assertEqual(sweep.url, f"https://lab.example:7464/{sweep.name}")
         expected = json.loads((FIXTURES / "llama/causal.json").read_text())
         theirs = expected["scores"]
         for kind, name in zip(kinds, ["hidden", "mlp", "attn", "hidden_mlp_severed"]):

@@ -14,7 +14,7 @@ from palimpsest.settings import read
 
 from .site import program
 
-NAMES = ("server", "ca", "certificate", "key", "token_file", "insecure", "user", "store")
+NAMES = ("server", "ca", "certificate", "key", "token_file", "insecure", "user", "store", "console")
 
 
 class Settings(unittest.TestCase):
@@ -57,6 +57,7 @@ class Settings(unittest.TestCase):
         here = self.folder / "palimpsest.toml"
         here.write_text('[client]\nserver = "http://near:7461"\nca = "~/ca.pem"\n')
         self.same({"USER": "ada"})
+        self.same({"PALIMPSEST__CLIENT__CONSOLE": "https://lab.example:7464"})
         self.same({"PALIMPSEST__CLIENT__SERVER": "http://env:7461"})
         self.same({"PALIMPSEST__CLIENT__TOKEN_FILE": "token"})
         named = self.folder / "named.toml"

@@ -37,6 +37,13 @@ class Job:
         return str(self._message.name)
 
     @property
+    def url(self) -> str | None:
+        """Its page in the console, where ``connect(console=...)`` or ``client.console`` says where
+        that is; else None."""
+        console = self._transport.settings.console
+        return f"{console.rstrip('/')}/{self.name}" if console else None
+
+    @property
     def kind(self) -> str:
         """What is done: "trace", "generate", "stats", "edit", "eval" or "mass_edit"."""
         return str(self._message.WhichOneof("spec"))
