@@ -66,11 +66,12 @@ export function moment(time: Timestamp | undefined): string {
 /** How long, in the two largest units: `3 h 12 min`. */
 export function lasting(seconds: number): string {
   if (!Number.isFinite(seconds)) return "";
-  const s = Math.max(0, seconds);
-  if (s < 10) return `${s.toFixed(1)} s`;
-  if (s < 60) return `${Math.round(s)} s`;
+  if (seconds < 9.95) return `${Math.max(0, seconds).toFixed(1)} s`;
+  // Rounded first: else there is a minute of 60 seconds.
+  const s = Math.round(seconds);
+  if (s < 60) return `${s} s`;
   const m = Math.floor(s / 60);
-  if (m < 60) return `${m} min ${Math.round(s % 60)} s`;
+  if (m < 60) return `${m} min ${s % 60} s`;
   const h = Math.floor(m / 60);
   if (h < 48) return `${h} h ${m % 60} min`;
   return `${Math.floor(h / 24)} days ${h % 24} h`;
@@ -164,6 +165,7 @@ const KINDS: Partial<Record<Kind, string>> = {
   [Kind.HEAD_V_ALL]: "value, every token",
   [Kind.HEAD_PATTERN]: "pattern",
   [Kind.HEAD_PATTERN_ALL]: "pattern, every token",
+  [Kind.NEURON]: "strongest neuron",
 };
 
 export function kindWord(kind: Kind): string {

@@ -184,10 +184,21 @@ export function manner(averages: KindAverages): string[] {
     said.push(`These are estimates by attribution patching${steps}${averages.gradDrop ? ", magnitudes without a sign" : ""}, not exact.`);
   }
   if (averages.direction === Direction.NOISING) said.push("The clean run is patched with corrupted states: an effect is what that takes away.");
+  if (averages.wholeAnswers) said.push("Answers are read whole, by the mean over their tokens.");
   if (averages.paths) said.push(pathsWord(averages.paths));
   if (averages.wrong > 0n) said.push(`${some(averages.wrong, "fact")} answered otherwise than expected, in none of the means.`);
   if (averages.withoutShare > 0n) said.push(`${some(averages.withoutShare, "fact")} with a total effect too small to divide by.`);
   return said;
+}
+
+/** All of an answer, which has one token unless answers are read whole. */
+export function answerOf(grid: Grid): string {
+  return [grid.answer, ...grid.answerRest.map((it) => it.text)].join("");
+}
+
+/** The same of what it is compared with. */
+export function foilOf(grid: Grid): string | undefined {
+  return grid.foil && [grid.foil.text, ...grid.foilRest.map((it) => it.text)].join("");
 }
 
 export function pathsWord(paths: Paths): string {
@@ -204,7 +215,8 @@ export function cellLine(grid: Grid, reading: Reading, row: Rows, at: number, sh
   const total = falls(reading.metric) ? reading.corrupted - reading.clean : reading.clean - reading.corrupted;
   const where = row.of === "token" ? `${row.labels[index] ?? ""}${rolesOf(index, grid).length ? ` (${roleWord(rolesOf(index, grid)[0] as TokenRole)})` : ""}` : `${row.labels[index] ?? ""}${isOverTokens(grid.kind) ? "" : ` at ${token(grid.tokens[shownToken] ?? "")}`}`;
   const window = grid.window > 1 ? ` (window ${Math.max(0, layer - Math.floor(grid.window / 2))} to ${Math.min(grid.layers - 1, layer - Math.floor(grid.window / 2) + grid.window - 1)})` : "";
-  const name = reading.metric === Metric.PROBABILITY ? `p(${grid.answer.trim()})` : metricWord(reading.metric);
+  const name = reading.metric === Metric.PROBABILITY ? `p(${answerOf(grid).trim()})` : metricWord(reading.metric);
   const share = Math.abs(total) > 1e-6 ? `, ${(100 * it / total).toFixed(0)} % of the total effect` : "";
-  return `${where}, layer ${layer}${window}: ${name} ${number(score)}, effect ${number(it)}${share}`;
+  const neuron = grid.neurons[at] === undefined ? "" : `, neuron ${grid.neurons[at]}`;
+  return `${where}, layer ${layer}${window}${neuron}: ${name} ${number(score)}, effect ${number(it)}${share}`;
 }

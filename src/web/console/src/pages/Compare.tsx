@@ -16,7 +16,7 @@ import { settings } from "../parts/settings";
 import { Table } from "../parts/Table";
 import { evaluated } from "../evaluation";
 import { asked, setQuery, to } from "../route";
-import { effect, ramp, readings, ROLES, roleSite, figure, isOfHeads } from "../sweep";
+import { answerOf, effect, ramp, readings, ROLES, roleSite, figure, isOfHeads } from "../sweep";
 import { Means } from "./Evaluation";
 import { kindsOf, look } from "./Sweep";
 import { Prompt } from "./SweepFacts";
@@ -182,8 +182,8 @@ function Sweeps({ a, b }: { a: Job; b: Job }) {
             file="compare"
             columns={[
               { id: "prompt", head: "Prompt", value: (pair) => pair.left.fact?.prompt, wide: 4, cell: (pair) => <button type="button" class="plain" onClick={() => setQuery({ fact: pair.key })}><Prompt grid={pair.left} /></button> },
-              { id: "says-left", head: "Left says", value: (pair) => pair.left.answer, cell: (pair) => token(pair.left.answer) },
-              { id: "says-right", head: "Right says", value: (pair) => pair.right.answer, cell: (pair) => <span class={pair.left.answerId === pair.right.answerId ? "" : "otherwise"}>{token(pair.right.answer)}</span> },
+              { id: "says-left", head: "Left says", value: (pair) => answerOf(pair.left), cell: (pair) => token(answerOf(pair.left)) },
+              { id: "says-right", head: "Right says", value: (pair) => answerOf(pair.right), cell: (pair) => <span class={pair.left.answerId === pair.right.answerId ? "" : "otherwise"}>{token(answerOf(pair.right))}</span> },
               { id: "left", head: "Left peak", value: (pair) => pair.left.peak?.effect, cell: (pair) => (pair.left.peak ? `${number(pair.left.peak.effect)}, layer ${pair.left.peak.layer}` : ""), right: true },
               { id: "right", head: "Right peak", value: (pair) => pair.right.peak?.effect, cell: (pair) => (pair.right.peak ? `${number(pair.right.peak.effect)}, layer ${pair.right.peak.layer}` : ""), right: true },
               { id: "difference", head: "Difference", value: (pair) => (pair.left.peak && pair.right.peak ? pair.right.peak.effect - pair.left.peak.effect : undefined), cell: (pair) => (pair.left.peak && pair.right.peak ? number(pair.right.peak.effect - pair.left.peak.effect) : ""), right: true },

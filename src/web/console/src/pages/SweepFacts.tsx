@@ -14,7 +14,7 @@ import { Choice, Waiting } from "../parts/common";
 import { HeatMap } from "../parts/HeatMap";
 import { Table } from "../parts/Table";
 import { asked, setQuery, to } from "../route";
-import { cellLine, editLayer, effect, isOverTokens, peak, ramp, readings, rows, type Reading } from "../sweep";
+import { answerOf, cellLine, editLayer, foilOf, effect, isOverTokens, peak, ramp, readings, rows, type Reading } from "../sweep";
 import { kindsOf, type Look } from "./Sweep";
 
 /** Most facts that are listed. */
@@ -42,7 +42,7 @@ export function SweepFacts({ job, look, turn }: { job: Job; look: Look; turn: st
   );
   const all = useMemo(() => factRows(job, read.data?.items ?? []), [read.data, job.name]);
   const text = look.text.toLowerCase();
-  const shown = useMemo(() => (text ? all.filter(({ grid }) => `${grid.fact?.prompt} ${grid.fact?.subject} ${grid.answer}`.toLowerCase().includes(text)) : all), [all, text]);
+  const shown = useMemo(() => (text ? all.filter(({ grid }) => `${grid.fact?.prompt} ${grid.fact?.subject} ${answerOf(grid)}`.toLowerCase().includes(text)) : all), [all, text]);
   const chosen = asked("fact");
   const picked = shown.find((row) => String(row.fact) === chosen) ?? (shown.length === 1 || chosen === "" ? shown[0] : undefined);
   return (
@@ -63,11 +63,11 @@ export function SweepFacts({ job, look, turn }: { job: Job; look: Look; turn: st
             { id: "prompt", head: "Prompt", value: (row) => row.grid.fact?.prompt ?? "", wide: 4, cell: (row) => <Prompt grid={row.grid} /> },
             { id: "relation", head: "Relation", value: (row) => row.grid.fact?.relation ?? "" },
             { id: "expects", head: "Expects", value: (row) => row.grid.fact?.attribute ?? "", cell: (row) => visible(row.grid.fact?.attribute ?? "") },
-            { id: "says", head: "Says", value: (row) => row.grid.answer, cell: (row) => <span class={row.grid.correctPrediction ? "" : "otherwise"}>{token(row.grid.answer)}</span> },
+            { id: "says", head: "Says", value: (row) => answerOf(row.grid), cell: (row) => <span class={row.grid.correctPrediction ? "" : "otherwise"}>{token(answerOf(row.grid))}</span> },
             { id: "clean", head: "Clean", value: (row) => row.grid.high, cell: (row) => number(row.grid.high), right: true },
             { id: "corrupted", head: "Corrupted", value: (row) => (row.grid.layers ? row.grid.low : undefined), cell: (row) => (row.grid.layers ? number(row.grid.low) : ""), right: true },
             { id: "peak", head: "Peak effect", value: (row) => row.grid.peak?.effect, cell: (row) => (row.grid.peak ? number(row.grid.peak.effect) : ""), right: true },
-            { id: "at", head: "At", value: (row) => (row.grid.peak ? `${roleWord(row.grid.peak.role)} ${row.grid.peak.text}` : ""), wide: 2, cell: (row) => (row.grid.peak ? <span title={roleWord(row.grid.peak.role)}>{row.grid.peak.text ? token(row.grid.peak.text) : roleWord(row.grid.peak.role)}{row.grid.peak.head === undefined ? "" : ` head ${row.grid.peak.head}`}</span> : visible(row.grid.untraced)) },
+            { id: "at", head: "At", value: (row) => (row.grid.peak ? `${roleWord(row.grid.peak.role)} ${row.grid.peak.text}` : ""), wide: 2, cell: (row) => (row.grid.peak ? <span title={roleWord(row.grid.peak.role)}>{row.grid.peak.text ? token(row.grid.peak.text) : roleWord(row.grid.peak.role)}{row.grid.peak.head === undefined ? "" : ` head ${row.grid.peak.head}`}{row.grid.peak.neuron === undefined ? "" : ` neuron ${row.grid.peak.neuron}`}</span> : visible(row.grid.untraced)) },
             { id: "layer", head: "Layer", value: (row) => row.grid.peak?.layer, right: true, wide: 0.7 },
           ]}
           foot={
@@ -136,14 +136,14 @@ export function Maps({ grids, look, model, name, job }: { grids: Grid[]; look: L
   return (
     <section class="fact">
       <h2>
-        <Prompt grid={first} /> <span class="quiet">→</span> {token(first.answer)}
+        <Prompt grid={first} /> <span class="quiet">→</span> {token(answerOf(first))}
       </h2>
-      {first.corrupted && <p class="quiet">Corrupted by: {visible(first.corrupted.prompt)}{first.foil ? `; foil ${token(first.foil.text)}` : ""}</p>}
-      {wrong && <p>The model says {token(first.answer)} and not {visible(first.fact?.attribute ?? "")}: this fact was not traced.</p>}
+      {first.corrupted && <p class="quiet">Corrupted by: {visible(first.corrupted.prompt)}{first.foil ? `; foil ${token(foilOf(first) ?? "")}` : ""}</p>}
+      {wrong && <p>The model says {token(answerOf(first))} and not {visible(first.fact?.attribute ?? "")}: this fact was not traced.</p>}
       {!wrong && untraced && <p>{visible(first.untraced)}</p>}
       {!untraced && (
         <p>
-          p({first.answer.trim()}) is {number(first.high)} clean and {number(first.low)} corrupted.
+          p({answerOf(first).trim()}) is {number(first.high)} clean and {number(first.low)} corrupted.
           {layer && ` Its MLP effect is highest at layer ${layer.layer} at the subject's last token: ${number(layer.effect)}. `}
           {layer && job && may("JobService/CreateJob") && (
             <a href={to("/playground", { model, version: last(job.version), prompt: first.fact?.prompt, subject: first.fact?.subject, layer: layer.layer })}>edit it in the playground</a>
@@ -170,7 +170,7 @@ export function Maps({ grids, look, model, name, job }: { grids: Grid[]; look: L
                 <HeatMap
                   title={`${kindWord(grid.kind)}${row.of === "head" ? "s" : ""}`}
                   xLabel={grid.window > 1 ? `centre of ${grid.window} restored layers` : `restored layer within ${model}`}
-                  valueLabel={look.effects ? "effect" : isP ? `p(${grid.answer.trim()})` : metricWord(reading.metric)}
+                  valueLabel={look.effects ? "effect" : isP ? `p(${answerOf(grid).trim()})` : metricWord(reading.metric)}
                   rowName={row.of}
                   labels={row.labels}
                   starred={row.starred}
