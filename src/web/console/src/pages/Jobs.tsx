@@ -120,7 +120,7 @@ export function Jobs() {
               </span>
             )}
           </p>
-          <JobTable jobs={shown} name="jobs" chosen={chosen} choose={choose} />
+          <JobTable jobs={shown} name="jobs" chosen={chosen} choose={choose} done={read.again} />
           {next && (
             <button type="button" disabled={doing.busy} onClick={() => void load()}>
               Older ones

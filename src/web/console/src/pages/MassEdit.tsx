@@ -59,7 +59,9 @@ export function MassEdit({ job, note }: { job: Job; note: ComponentChildren }) {
         ]
       : []),
   ];
-  const first = found.edits.length === 0 && found.checked.length > 0 ? [tabs[2] as (typeof tabs)[0], ...tabs.filter((_, i) => i !== 2)] : tabs;
+  // What there is comes first: failures before an edit that was not made, the pre-flight before one that is not yet.
+  const leading = found.edits.length > 0 ? "edits" : found.failures.length > 0 ? "failures" : found.checked.length > 0 ? "check" : "edits";
+  const first = [...tabs.filter((tab) => tab.id === leading), ...tabs.filter((tab) => tab.id !== leading)];
   return (
     <>
       <ResultsTitle job={job} title="Mass edit" note={note} copied={{ command: `palimpsest job results ${id} --averages`, json: () => items }} />
@@ -80,7 +82,7 @@ const SCORES: [string, string][] = [
 
 function Edits({ model, edits }: { model: string; edits: { outcome: { version: string; overwritten: import("../../contract/palimpsest/v1/edit_pb").OverwrittenFact[] }; edit: Edit }[] }) {
   const chosen = edits[Number(asked("batch", String(edits.length - 1)))] ?? edits.at(-1);
-  if (!chosen) return <p class="quiet">No edit is made yet.</p>;
+  if (!chosen) return <p class="quiet">No edit was made so far.</p>;
   const { edit, outcome } = chosen;
   const score = (key: string, when: string) => {
     const value = figureOf(edit.figures, `${key}.${when}`);
