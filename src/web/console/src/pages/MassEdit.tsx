@@ -198,9 +198,9 @@ export function FactsOf({ rows, file }: { rows: readonly { unit: number; fact: M
     <>
       {chosen && (
         <section class="detail">
-          <h3>
+          <h2>
             <Sentence request={chosen.fact.request} />
-          </h3>
+          </h2>
           <Dumbbell probes={chosen.fact.probes} target={chosen.fact.request?.targetNew ?? ""} truth={chosen.fact.request?.targetTrue} file={`fact-${chosen.unit}`} />
           <p class="quiet">{chosen.fact.probes.map((probe) => probeWord(probe.kind)).join(", ")}</p>
         </section>
@@ -233,7 +233,7 @@ function Checked({ it }: { it: MassEditChecked }) {
   const layers = it.layers.map((layer) => layer.layer);
   return (
     <section>
-      <h3>Batch {it.batch + 1}</h3>
+      <h2>Batch {it.batch + 1}</h2>
       <p>
         {some(it.facts, "fact")}, {some(it.keys, "key")}; {some(it.nearCount, "pair")} of keys nearly one; {some(it.sharedCount, "key")} shared by several facts; {some(it.firstTokenCount, "subject")} that end at the text's first token; {some(it.overwrittenCount, "earlier fact")} overwritten
         {it.leftOut > 0n ? `; ${some(it.leftOut, "key")} that could not be read` : ""}.
@@ -265,7 +265,7 @@ function Checked({ it }: { it: MassEditChecked }) {
       />
       {it.worst.length > 0 && (
         <>
-          <h4>Keys that come least near their targets</h4>
+          <h3>Keys that come least near their targets</h3>
           <Table
             label="Worst keys"
             name="worst"
@@ -282,7 +282,7 @@ function Checked({ it }: { it: MassEditChecked }) {
       )}
       {it.near.length > 0 && (
         <>
-          <h4>Keys that are nearly one</h4>
+          <h3>Keys that are nearly one</h3>
           <Table
             label="Near keys"
             name="near"
@@ -300,7 +300,7 @@ function Checked({ it }: { it: MassEditChecked }) {
       )}
       {it.shared.length > 0 && (
         <>
-          <h4>Facts that share a key</h4>
+          <h3>Facts that share a key</h3>
           <ul>
             {it.shared.map((shared) => (
               <li>

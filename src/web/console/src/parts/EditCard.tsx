@@ -101,7 +101,7 @@ export function EditCard({ edit, probes, steps, overwritten = [], name }: {
           <Numbers title="Parameters" numbers={edit.parameters} />
           <Numbers title="Figures" numbers={edit.figures} />
         </div>
-        <h3>Contexts</h3>
+        <h2>Contexts</h2>
         <ol>
           {edit.contexts.map((context) => (
             <li>{visible(context)}</li>
@@ -117,7 +117,7 @@ function Numbers({ title, numbers }: { title: string; numbers: readonly NamedNum
   if (numbers.length === 0) return null;
   return (
     <div>
-      <h3>{title}</h3>
+      <h2>{title}</h2>
       <Table
         label={title}
         name={title}
@@ -138,7 +138,7 @@ export function Overwritten({ rows, all }: { rows: readonly OverwrittenFact[]; a
   if (rows.length === 0) return null;
   return (
     <section>
-      <h3>Earlier facts that it overwrites{all !== undefined && all > BigInt(rows.length) ? `, ${rows.length} of ${all}` : ""}</h3>
+      <h2>Earlier facts that it overwrites{all !== undefined && all > BigInt(rows.length) ? `, ${rows.length} of ${all}` : ""}</h2>
       <Table
         label="Overwritten facts"
         name="overwritten"

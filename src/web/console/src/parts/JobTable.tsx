@@ -44,7 +44,7 @@ export function JobTable({ jobs, name, fixed, chosen, choose, done }: {
             head: "Pick",
             value: () => undefined,
             cell: (job: Job) =>
-              job.spec.case === "trace" ? (
+              job.spec.case === "trace" || job.spec.case === "eval" ? (
                 <input type="checkbox" aria-label={`Compare job ${jobId(job.name)}`} checked={chosen?.includes(last(job.name))} onChange={() => choose(last(job.name))} />
               ) : null,
           },
