@@ -13,7 +13,7 @@ import { useLoad } from "../live";
 import { Facts, Tabs, Waiting } from "../parts/common";
 import { Curves } from "../parts/Curves";
 import { Dumbbell, probeWord } from "../parts/Dumbbell";
-import { figureOf, Gates, Overwritten, Sentence, sentenceOf } from "../parts/EditCard";
+import { figureOf, Gates, LeftOut, Overwritten, Sentence, sentenceOf } from "../parts/EditCard";
 import { ResultsTitle } from "../parts/ResultsTitle";
 import { Table, type Column } from "../parts/Table";
 import { asked, setQuery } from "../route";
@@ -165,9 +165,11 @@ function Edits({ model, edits }: { model: string; edits: { outcome: { version: s
         of={[
           ["edit", edit.name ? <a class="mono" href={`/${edit.name}`}>{brief(edit.name)}</a> : ""],
           ["version", outcome.version ? <a class="mono" href={`/models/${model}/versions/${last(outcome.version)}`}>{brief(outcome.version)}</a> : ""],
-          ["drift of other text", number(figureOf(edit.figures, "text.drift") ?? NaN)],
+          ["drift of other text", figureOf(edit.figures, "text.drift") === undefined ? "not measured" : `${number(figureOf(edit.figures, "text.drift") ?? NaN)} nats a token`],
+          ["in the place of", edit.replaces ? <a class="mono" href={`/models/${model}/edits/${edit.replaces}`}>{brief(edit.replaces)}</a> : ""],
         ]}
       />
+      <LeftOut edit={edit} />
       <Overwritten rows={outcome.overwritten} />
     </>
   );

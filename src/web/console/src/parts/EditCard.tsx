@@ -94,6 +94,7 @@ export function EditCard({ edit, probes, steps, overwritten = [], name }: {
         {request && probes.length > 0 && <Dumbbell probes={probes} target={request.targetNew} truth={request.targetTrue} file={`${name}-probes`} />}
         <Steps steps={steps} title="The optimisation" file={`${name}-loss`} />
       </div>
+      <LeftOut edit={edit} />
       <Overwritten rows={overwritten} />
       <details>
         <summary>Parameters, figures, contexts</summary>
@@ -130,6 +131,23 @@ function Numbers({ title, numbers }: { title: string; numbers: readonly NamedNum
         ]}
       />
     </div>
+  );
+}
+
+/** Facts of the edit in whose place this one stands that it does not have. */
+export function LeftOut({ edit }: { edit: Edit }) {
+  if (edit.leftOut.length === 0) return null;
+  return (
+    <section>
+      <h2>Facts that were taken out</h2>
+      <ul class="sentences">
+        {edit.leftOut.map((request) => (
+          <li>
+            <Sentence request={request} />
+          </li>
+        ))}
+      </ul>
+    </section>
   );
 }
 
