@@ -379,7 +379,9 @@ fn a_job_of_a_million_units_opens_in_a_second_and_thousands_of_facts_can_be_work
     sweep::import(&site, &server);
     let trace = |count: usize| {
         sweep::write_facts(&site, count);
-        let job = sweep::submit(&site, &server, &["--noise", "0.3"]);
+        let trace = ["trace", "--facts", "facts.jsonl", "--noise", "0.3"];
+        let there = ["--detach", "--server", &server.url()];
+        let job = site.run(&[trace.as_slice(), &there].concat(), LONG);
         let job = job.lines().last().unwrap_or_default().to_owned();
         job.trim_start_matches("jobs/").to_owned()
     };

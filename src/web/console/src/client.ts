@@ -27,6 +27,47 @@ export const kept = {
   },
 };
 
+// Tabs of one browser lend each other what they keep, so that a link in a new tab needs no second sign-in.
+const tabs = new BroadcastChannel("palimpsest");
+
+/** What happens when another tab signs out. */
+export const forgotten: { by: () => void } = { by: () => undefined };
+
+tabs.onmessage = ({ data }: MessageEvent<unknown>) => {
+  if (data === "ask" && (kept.key || kept.token)) tabs.postMessage({ key: kept.key, token: kept.token });
+  if (data === "forget" && kept.token) {
+    kept.token = "";
+    forgotten.by();
+  }
+};
+
+/** Asks the other tabs, and waits a moment for one that answers. */
+export function borrow(): Promise<boolean> {
+  return new Promise((done) => {
+    const answered = ({ data }: MessageEvent<unknown>) => {
+      const lent = data as { key?: string; token?: string } | undefined;
+      if (typeof lent !== "object" || lent === null) return;
+      if (lent.key) sessionStorage.setItem(KEY, lent.key);
+      if (lent.token) kept.token = lent.token;
+      end(true);
+    };
+    const end = (found: boolean) => {
+      tabs.removeEventListener("message", answered);
+      clearTimeout(timer);
+      done(found);
+    };
+    const timer = setTimeout(() => end(false), 250);
+    tabs.addEventListener("message", answered);
+    tabs.postMessage("ask");
+  });
+}
+
+/** Signs out in all tabs. */
+export function forgetAll(): void {
+  kept.token = "";
+  tabs.postMessage("forget");
+}
+
 /** Takes the key out of the address, `#key=...`, which `palimpsest console` printed. */
 export function takeKey(): void {
   const found = /[#&]key=([^&]+)/.exec(location.hash)?.[1];

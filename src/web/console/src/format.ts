@@ -77,13 +77,16 @@ export function lasting(seconds: number): string {
   return `${Math.floor(h / 24)} days ${h % 24} h`;
 }
 
-/** How long ago, by the visitor's clock. */
+/** How long ago, by the visitor's clock, in one unit: the moment itself is in a title beside it. */
 export function ago(time: Timestamp | undefined): string {
   const it = date(time);
   if (!it) return "";
   const seconds = (Date.now() - it.getTime()) / 1000;
   if (seconds < 5) return "just now";
-  return `${lasting(Math.round(seconds))} ago`;
+  const [minutes, hours, days] = [seconds / 60, seconds / 3600, seconds / 86_400];
+  if (minutes < 1) return `${Math.round(seconds)} s ago`;
+  if (hours < 1) return `${Math.floor(minutes)} min ago`;
+  return hours < 48 ? `${Math.floor(hours)} h ago` : `${Math.floor(days)} days ago`;
 }
 
 export function between(from: Timestamp | undefined, until: Timestamp | undefined): string {

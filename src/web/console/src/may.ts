@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 
 import type { Status } from "../contract/palimpsest/v1/status_pb";
-import { askDoor, Code, kept, problem, status, takeKey, type SignIn } from "./client";
+import { askDoor, borrow, Code, forgetAll, forgotten, kept, problem, status, takeKey, type SignIn } from "./client";
 
 export type Session =
   | { state: "starting" }
@@ -52,12 +52,12 @@ export async function begin(): Promise<void> {
   const found = await askDoor();
   door.value = found;
   const asks = found.asks;
-  const shown =
+  const shown = () =>
     asks.length === 0 ||
     found.certificate ||
     (asks.includes("token") && kept.token !== "") ||
     (asks.includes("key") && kept.key !== "");
-  if (shown) return refresh();
+  if (shown() || ((await borrow()) && shown())) return refresh();
   const said = asks.includes("key")
     ? "This address needs its key: open it as 'palimpsest console' printed it, with '#key=' at its end."
     : "";
@@ -70,9 +70,15 @@ export async function signIn(token: string): Promise<void> {
   await refresh();
 }
 
-/** Forgets the token. */
-export function signOut(): void {
-  kept.token = "";
+function out(): void {
   now.value = undefined;
   session.value = { state: "asks", said: "Signed out.", form: true };
+}
+
+forgotten.by = out;
+
+/** Forgets the token, in every tab. */
+export function signOut(): void {
+  forgetAll();
+  out();
 }

@@ -4,7 +4,7 @@
 // of RFC 6962 repeat and against trees made here; with FILE in PALIMPSEST_PROOFS, proofs that the program made.
 
 import assert from "node:assert/strict";
-import { createHash, generateKeyPairSync, sign } from "node:crypto";
+import { createHash, generateKeyPairSync, sign, webcrypto } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -14,6 +14,9 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { create, createFileRegistry, fromBinary, ScalarType, toBinary } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { build } from "esbuild";
+
+// Node 18 has it, and not as a global.
+globalThis.crypto ??= webcrypto;
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const folder = mkdtempSync(join(tmpdir(), "console-"));

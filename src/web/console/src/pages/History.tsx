@@ -54,7 +54,7 @@ export function History({ model }: { model: string }) {
       {read.data && (
         <>
           <form class="filters" onSubmit={(event) => event.preventDefault()}>
-            {branches.length > 1 && <Choice label="Roll back moves" value={branch} options={branches.map((name) => [name, name] as const)} onChange={(name) => setQuery({ branch: name === "main" ? undefined : name })} />}
+            {branches.length > 1 && <Choice label="Roll back moves the branch" value={branch} options={branches.map((name) => [name, name] as const)} onChange={(name) => setQuery({ branch: name === "main" ? undefined : name })} />}
           </form>
           <p class="buttons">
             {chosen.length === 2 ? (

@@ -35,7 +35,7 @@ export function JobPage({ id }: { id: string }) {
             <a class="button main" href={`/jobs/${id}/results`}>
               Results
             </a>
-            {job.spec.case === "trace" && (
+            {(job.spec.case === "trace" || job.spec.case === "eval") && (
               <a class="button" href={to("/compare", { left: id })}>
                 Compare
               </a>
@@ -181,6 +181,7 @@ function Failures({ job }: { job: Job }) {
   const id = last(job.name);
   const read = useLoad(`failures ${id} ${failed}`, async (signal) =>
     failed > 0n ? results(id, { failuresOnly: true }, signal, 1000) : { items: [], more: false },
+    true,
   );
   if (failed === 0n) return null;
   const groups = new Map<string, { failure: Failure; units: bigint[] }>();

@@ -104,7 +104,7 @@ export function Jobs() {
                 Compare with the baseline
               </a>
             ) : (
-              <span class="quiet">Pick two sweeps to compare them.</span>
+              <span class="quiet">Pick two sweeps, or two evaluations, to compare them.</span>
             )}
             {chosen.length === 1 && chosen[0] !== baseline && (
               <button type="button" onClick={() => pin(chosen[0] ?? "")}>
@@ -120,7 +120,7 @@ export function Jobs() {
               </span>
             )}
           </p>
-          <JobTable jobs={shown} name="jobs" chosen={chosen} choose={choose} />
+          <JobTable jobs={shown} name="jobs" chosen={chosen} choose={choose} done={read.again} />
           {next && (
             <button type="button" disabled={doing.busy} onClick={() => void load()}>
               Older ones

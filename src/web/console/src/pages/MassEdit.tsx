@@ -13,7 +13,7 @@ import { useLoad } from "../live";
 import { Facts, Tabs, Waiting } from "../parts/common";
 import { Curves } from "../parts/Curves";
 import { Dumbbell, probeWord } from "../parts/Dumbbell";
-import { figureOf, Gates, Overwritten, Sentence, sentenceOf } from "../parts/EditCard";
+import { figureOf, Gates, LeftOut, Overwritten, Sentence, sentenceOf } from "../parts/EditCard";
 import { ResultsTitle } from "../parts/ResultsTitle";
 import { Table, type Column } from "../parts/Table";
 import { asked, setQuery } from "../route";
@@ -59,7 +59,9 @@ export function MassEdit({ job, note }: { job: Job; note: ComponentChildren }) {
         ]
       : []),
   ];
-  const first = found.edits.length === 0 && found.checked.length > 0 ? [tabs[2] as (typeof tabs)[0], ...tabs.filter((_, i) => i !== 2)] : tabs;
+  // What there is comes first: failures before an edit that was not made, the pre-flight before one that is not yet.
+  const leading = found.edits.length > 0 ? "edits" : found.failures.length > 0 ? "failures" : found.checked.length > 0 ? "check" : "edits";
+  const first = [...tabs.filter((tab) => tab.id === leading), ...tabs.filter((tab) => tab.id !== leading)];
   return (
     <>
       <ResultsTitle job={job} title="Mass edit" note={note} copied={{ command: `palimpsest job results ${id} --averages`, json: () => items }} />
@@ -80,7 +82,7 @@ const SCORES: [string, string][] = [
 
 function Edits({ model, edits }: { model: string; edits: { outcome: { version: string; overwritten: import("../../contract/palimpsest/v1/edit_pb").OverwrittenFact[] }; edit: Edit }[] }) {
   const chosen = edits[Number(asked("batch", String(edits.length - 1)))] ?? edits.at(-1);
-  if (!chosen) return <p class="quiet">No edit is made yet.</p>;
+  if (!chosen) return <p class="quiet">No edit was made so far.</p>;
   const { edit, outcome } = chosen;
   const score = (key: string, when: string) => {
     const value = figureOf(edit.figures, `${key}.${when}`);
@@ -163,9 +165,11 @@ function Edits({ model, edits }: { model: string; edits: { outcome: { version: s
         of={[
           ["edit", edit.name ? <a class="mono" href={`/${edit.name}`}>{brief(edit.name)}</a> : ""],
           ["version", outcome.version ? <a class="mono" href={`/models/${model}/versions/${last(outcome.version)}`}>{brief(outcome.version)}</a> : ""],
-          ["drift of other text", number(figureOf(edit.figures, "text.drift") ?? NaN)],
+          ["drift of other text", figureOf(edit.figures, "text.drift") === undefined ? "not measured" : `${number(figureOf(edit.figures, "text.drift") ?? NaN)} nats a token`],
+          ["in the place of", edit.replaces ? <a class="mono" href={`/models/${model}/edits/${edit.replaces}`}>{brief(edit.replaces)}</a> : ""],
         ]}
       />
+      <LeftOut edit={edit} />
       <Overwritten rows={outcome.overwritten} />
     </>
   );
@@ -196,9 +200,9 @@ export function FactsOf({ rows, file }: { rows: readonly { unit: number; fact: M
     <>
       {chosen && (
         <section class="detail">
-          <h3>
+          <h2>
             <Sentence request={chosen.fact.request} />
-          </h3>
+          </h2>
           <Dumbbell probes={chosen.fact.probes} target={chosen.fact.request?.targetNew ?? ""} truth={chosen.fact.request?.targetTrue} file={`fact-${chosen.unit}`} />
           <p class="quiet">{chosen.fact.probes.map((probe) => probeWord(probe.kind)).join(", ")}</p>
         </section>
@@ -231,7 +235,7 @@ function Checked({ it }: { it: MassEditChecked }) {
   const layers = it.layers.map((layer) => layer.layer);
   return (
     <section>
-      <h3>Batch {it.batch + 1}</h3>
+      <h2>Batch {it.batch + 1}</h2>
       <p>
         {some(it.facts, "fact")}, {some(it.keys, "key")}; {some(it.nearCount, "pair")} of keys nearly one; {some(it.sharedCount, "key")} shared by several facts; {some(it.firstTokenCount, "subject")} that end at the text's first token; {some(it.overwrittenCount, "earlier fact")} overwritten
         {it.leftOut > 0n ? `; ${some(it.leftOut, "key")} that could not be read` : ""}.
@@ -263,7 +267,7 @@ function Checked({ it }: { it: MassEditChecked }) {
       />
       {it.worst.length > 0 && (
         <>
-          <h4>Keys that come least near their targets</h4>
+          <h3>Keys that come least near their targets</h3>
           <Table
             label="Worst keys"
             name="worst"
@@ -280,7 +284,7 @@ function Checked({ it }: { it: MassEditChecked }) {
       )}
       {it.near.length > 0 && (
         <>
-          <h4>Keys that are nearly one</h4>
+          <h3>Keys that are nearly one</h3>
           <Table
             label="Near keys"
             name="near"
@@ -298,7 +302,7 @@ function Checked({ it }: { it: MassEditChecked }) {
       )}
       {it.shared.length > 0 && (
         <>
-          <h4>Facts that share a key</h4>
+          <h3>Facts that share a key</h3>
           <ul>
             {it.shared.map((shared) => (
               <li>

@@ -94,6 +94,7 @@ export function EditCard({ edit, probes, steps, overwritten = [], name }: {
         {request && probes.length > 0 && <Dumbbell probes={probes} target={request.targetNew} truth={request.targetTrue} file={`${name}-probes`} />}
         <Steps steps={steps} title="The optimisation" file={`${name}-loss`} />
       </div>
+      <LeftOut edit={edit} />
       <Overwritten rows={overwritten} />
       <details>
         <summary>Parameters, figures, contexts</summary>
@@ -101,7 +102,7 @@ export function EditCard({ edit, probes, steps, overwritten = [], name }: {
           <Numbers title="Parameters" numbers={edit.parameters} />
           <Numbers title="Figures" numbers={edit.figures} />
         </div>
-        <h3>Contexts</h3>
+        <h2>Contexts</h2>
         <ol>
           {edit.contexts.map((context) => (
             <li>{visible(context)}</li>
@@ -117,7 +118,7 @@ function Numbers({ title, numbers }: { title: string; numbers: readonly NamedNum
   if (numbers.length === 0) return null;
   return (
     <div>
-      <h3>{title}</h3>
+      <h2>{title}</h2>
       <Table
         label={title}
         name={title}
@@ -133,12 +134,29 @@ function Numbers({ title, numbers }: { title: string; numbers: readonly NamedNum
   );
 }
 
+/** Facts of the edit in whose place this one stands that it does not have. */
+export function LeftOut({ edit }: { edit: Edit }) {
+  if (edit.leftOut.length === 0) return null;
+  return (
+    <section>
+      <h2>Facts that were taken out</h2>
+      <ul class="sentences">
+        {edit.leftOut.map((request) => (
+          <li>
+            <Sentence request={request} />
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}
+
 /** Facts of earlier edits whose keys this one writes again. */
 export function Overwritten({ rows, all }: { rows: readonly OverwrittenFact[]; all?: bigint }) {
   if (rows.length === 0) return null;
   return (
     <section>
-      <h3>Earlier facts that it overwrites{all !== undefined && all > BigInt(rows.length) ? `, ${rows.length} of ${all}` : ""}</h3>
+      <h2>Earlier facts that it overwrites{all !== undefined && all > BigInt(rows.length) ? `, ${rows.length} of ${all}` : ""}</h2>
       <Table
         label="Overwritten facts"
         name="overwritten"

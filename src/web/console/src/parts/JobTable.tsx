@@ -3,6 +3,7 @@
 import type { Job } from "../../contract/palimpsest/v1/job_pb";
 import { ago, between, brief, count, date, ended, jobId, last, moment, part, stateWord, visible, work } from "../format";
 import { Bar } from "./common";
+import { CancelJob, RequeueJob } from "./jobActs";
 import { Table, type Column } from "./Table";
 
 export function State({ job }: { job: Job }) {
@@ -25,13 +26,15 @@ export function Progress({ job }: { job: Job }) {
   );
 }
 
-export function JobTable({ jobs, name, fixed, chosen, choose }: {
+export function JobTable({ jobs, name, fixed, chosen, choose, done }: {
   jobs: readonly Job[];
   name: string;
   fixed?: boolean;
   /** Jobs that are chosen to be compared, and what happens when one is. */
   chosen?: readonly string[];
   choose?: (id: string) => void;
+  /** With it jobs can be cancelled and requeued from here; called when one was. */
+  done?: () => void;
 }) {
   const columns: Column<Job>[] = [
     ...(choose
@@ -41,7 +44,7 @@ export function JobTable({ jobs, name, fixed, chosen, choose }: {
             head: "Pick",
             value: () => undefined,
             cell: (job: Job) =>
-              job.spec.case === "trace" ? (
+              job.spec.case === "trace" || job.spec.case === "eval" ? (
                 <input type="checkbox" aria-label={`Compare job ${jobId(job.name)}`} checked={chosen?.includes(last(job.name))} onChange={() => choose(last(job.name))} />
               ) : null,
           },
@@ -85,6 +88,21 @@ export function JobTable({ jobs, name, fixed, chosen, choose }: {
       value: (job) => (date(job.endTime)?.getTime() ?? Date.now()) - (date(job.startTime)?.getTime() ?? Date.now()),
       cell: (job) => (job.startTime ? `${between(job.startTime, job.endTime)}${ended(job.state) ? "" : "…"}` : ""),
     },
+    ...(done
+      ? [
+          {
+            id: "acts",
+            head: "",
+            value: () => undefined,
+            cell: (job: Job) => (
+              <>
+                <CancelJob job={job} done={done} />
+                <RequeueJob job={job} done={done} />
+              </>
+            ),
+          },
+        ]
+      : []),
   ];
   return <Table columns={columns} rows={jobs} label="Jobs" name={name} rowKey={(job) => job.name} fixed={fixed} file="jobs" />;
 }

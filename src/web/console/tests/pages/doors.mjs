@@ -22,7 +22,14 @@ export default async function (site) {
   site.check(!page.url().includes(site.tokens.editor), "and is not in the address");
   site.equal(await page.context().cookies(), [], "there is no cookie");
   site.equal(await page.evaluate((token) => JSON.stringify(localStorage).includes(token), site.tokens.editor), false, "a token goes with its tab");
+  const beside = site.watched(await page.context().newPage(), site.url);
+  await beside.goto(`${site.url}/jobs`);
+  await beside.waitForSelector("#who", { timeout: PATIENCE });
+  site.check(true, "a link in a new tab needs no second sign-in");
   await page.getByRole("button", { name: "sign out" }).click();
+  await beside.waitForSelector("#token", { timeout: PATIENCE });
+  site.check(true, "and is signed out with the first");
+  await beside.close();
   await page.waitForSelector("#token", { timeout: PATIENCE });
   await page.reload();
   await page.waitForSelector("#token", { timeout: PATIENCE });
