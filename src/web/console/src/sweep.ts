@@ -172,8 +172,9 @@ export function plateau(averages: KindAverages, at: Site): [number, number] {
 export function sentence(averages: KindAverages): string {
   const best = site(averages);
   if (!best) return "No fact of this kind was traced.";
-  const what = `${kindWord(averages.kind)} effects peak at the ${roleWord(best.role)}, layer ${best.layer}${best.head === undefined ? "" : `, head ${best.head}`}`;
-  return `${what.charAt(0).toUpperCase()}${what.slice(1)}: ${figure(best.effect)}.`;
+  const where = `layer ${best.layer}${best.head === undefined ? "" : `, head ${best.head}`}`;
+  const of = best.role === TokenRole.EVERY ? `Effects of the ${kindWord(averages.kind)} peak at ${where}` : `${kindWord(averages.kind)} effects peak at the ${roleWord(best.role)}, ${where}`;
+  return `${of.charAt(0).toUpperCase()}${of.slice(1)}: ${figure(best.effect)}.`;
 }
 
 /** What a reader must know of how the numbers came about. */

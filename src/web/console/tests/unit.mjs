@@ -247,6 +247,14 @@ test("means are those of the evaluation's own tests", async () => {
   assert.ok(Math.abs(harmonic([[1, 0.5, 0.25], [1, 0.5, 0.25]]).mean - 3 / 7) < 1e-12);
 });
 
+test("ranks correlate as Spearman's do, ties shared", async () => {
+  const { rankCorrelation } = await load("src/verification.ts");
+  assert.equal(rankCorrelation([1, 2, 3], [2, 4, 9]), 1);
+  assert.equal(rankCorrelation([1, 2, 3], [3, 2, 1]), -1);
+  assert.equal(rankCorrelation([1, 1], [1, 2]), undefined);
+  assert.ok(Math.abs(rankCorrelation([1, 2, 2, 4], [1, 3, 2, 4]) - 0.9486832980505138) < 1e-12);
+});
+
 test("no source makes markup of a text, or code of one", () => {
   const files = readdirSync(join(root, "src"), { recursive: true }).filter((name) => /\.tsx?$/.test(name));
   assert.ok(files.length > 30);

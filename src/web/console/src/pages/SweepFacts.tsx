@@ -4,7 +4,7 @@ import { signal } from "@preact/signals";
 import { useMemo, useState } from "preact/hooks";
 
 import { ResultView, type Job, type UnitResult } from "../../contract/palimpsest/v1/job_pb";
-import { Metric, type Grid } from "../../contract/palimpsest/v1/trace_pb";
+import { Engine, Metric, type Grid } from "../../contract/palimpsest/v1/trace_pb";
 import { brief, count, kindName, kindWord, last, metricWord, number, roleWord, some, token, visible } from "../format";
 import { jsonLines, npz, save, type NpArray } from "../download";
 import { results } from "../job";
@@ -15,6 +15,7 @@ import { HeatMap } from "../parts/HeatMap";
 import { Table } from "../parts/Table";
 import { asked, setQuery, to } from "../route";
 import { cellLine, editLayer, effect, isOverTokens, peak, ramp, readings, rows, type Reading } from "../sweep";
+import { estimates } from "../verification";
 import { kindsOf, type Look } from "./Sweep";
 
 /** Most facts that are listed. */
@@ -168,7 +169,7 @@ export function Maps({ grids, look, model, name, job }: { grids: Grid[]; look: L
                   <Choice label="Heads at" value={String(shownToken)} options={grid.tokens.map((text, at) => [String(at), `${at} ${token(text)}`] as const)} onChange={(at) => setQuery({ token: at })} />
                 )}
                 <HeatMap
-                  title={`${kindWord(grid.kind)}${row.of === "head" ? "s" : ""}`}
+                  title={`${kindWord(grid.kind)}${grid.engine === Engine.ATTRIBUTION ? ", estimated" : ""}`}
                   xLabel={grid.window > 1 ? `centre of ${grid.window} restored layers` : `restored layer within ${model}`}
                   valueLabel={look.effects ? "effect" : isP ? `p(${grid.answer.trim()})` : metricWord(reading.metric)}
                   rowName={row.of}
@@ -182,7 +183,7 @@ export function Maps({ grids, look, model, name, job }: { grids: Grid[]; look: L
                   ceiling={most}
                   cursor={row.of === "token" ? cursor : undefined}
                   line={(at) => cellLine(grid, reading, row, at, shownToken)}
-                  notes={[`${metricWord(reading.metric)}: clean ${number(reading.clean)}, corrupted ${number(reading.corrupted)}.`, ...verifiedNote(grid)]}
+                  notes={[`${metricWord(reading.metric)}: clean ${number(reading.clean)}, corrupted ${number(reading.corrupted)}.`, ...estimates(grid, reading)]}
                   file={`${name}-${kindName(grid.kind)}`}
                 />
                 <button type="button" class="plain" onClick={() => setQuery({ large: large ? undefined : kindName(grid.kind) })}>
@@ -204,12 +205,6 @@ export function Maps({ grids, look, model, name, job }: { grids: Grid[]; look: L
       )}
     </section>
   );
-}
-
-function verifiedNote(grid: Grid): string[] {
-  if (grid.verified.length === 0) return [];
-  const misses = grid.verified.map((cell) => Math.abs((grid.scores[cell.token * grid.layers + cell.layer] ?? NaN) - (cell.exact[0] ?? NaN)));
-  return [`${grid.verified.length} cells were patched exactly too; the estimate misses by ${number(Math.max(...misses))} at most.`];
 }
 
 /** The arrays of a fact, by kind: as the command line's npz has them, `[token, layer]`. */
