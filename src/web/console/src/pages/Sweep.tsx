@@ -3,7 +3,7 @@
 import type { ComponentChildren } from "preact";
 
 import { ResultView, type Job } from "../../contract/palimpsest/v1/job_pb";
-import { Direction, Kind, Metric, TokenRole, type KindAverages, type Mean } from "../../contract/palimpsest/v1/trace_pb";
+import { Direction, Engine, Kind, Metric, TokenRole, type KindAverages, type Mean } from "../../contract/palimpsest/v1/trace_pb";
 import { jobs } from "../client";
 import { count, ended, kindName, kindWord, last, metricWord, number, roleWord, some, visible } from "../format";
 import { results } from "../job";
@@ -135,7 +135,7 @@ function Averages({ job, averages, loading, look: wanted, all }: {
       </p>
       {editAt && (
         <p>
-          An edit of these facts belongs in the MLP of layer <strong>{editAt.layer}</strong>: {figure(editAt.effect)} at the last subject token{plateauWords(mlp, editAt)}.{" "}
+          An edit of these facts belongs in the MLP of layer <strong>{editAt.layer}</strong>: {figure(editAt.effect)} at the last subject token{plateauWords(mlp, editAt)}.{mlp.engine === Engine.ATTRIBUTION && " These are estimates: trace the facts exactly before one follows them."}{" "}
           {may("JobService/CreateJob") && (
             <a href={to("/playground", { model: last(job.model), version: last(job.version), layer: editAt.layer })}>edit here</a>
           )}
