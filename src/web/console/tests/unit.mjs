@@ -1,7 +1,8 @@
 // What needs no browser: `node --test tests/unit.mjs`, after `node build.mjs --contract`.
 //
 // Messages are held against the runtime of protoc-gen-es, proofs against the vectors that other implementations
-// of RFC 6962 repeat and against trees made here; with FILE in PALIMPSEST_PROOFS, proofs that the program made.
+// of RFC 6962 repeat, against trees made here, and against what a coordinator answered: proofs.json, of a log with
+// the jobs, edits and refs of a walk through the pages.
 
 import assert from "node:assert/strict";
 import { createHash, generateKeyPairSync, sign, webcrypto } from "node:crypto";
@@ -209,10 +210,10 @@ test("a note is taken with its signature, and not when it was altered", async ()
 test("proofs that the program made hold", async () => {
   const proof = await load("src/proof.ts");
   const found = JSON.parse(readFileSync(join(root, "tests/proofs.json"), "utf8"));
-  const { size, root } = await proof.readNote(found.note, found.key);
+  const { size, root: top } = await proof.readNote(found.note, found.key);
   assert.ok(found.entries.length > 0 && found.consistency.length > 0);
-  for (const it of found.entries) assert.ok(await proof.isIncluded(await proof.leafHash(bytes(it.leaf)), BigInt(it.index), size, it.path.map(bytes), root), `entry ${it.index}`);
-  for (const it of found.consistency) assert.ok(await proof.isConsistent(BigInt(it.old_size), bytes(it.old_root), size, root, it.path.map(bytes)), `from ${it.old_size}`);
+  for (const it of found.entries) assert.ok(await proof.isIncluded(await proof.leafHash(bytes(it.leaf)), BigInt(it.index), size, it.path.map(bytes), top), `entry ${it.index}`);
+  for (const it of found.consistency) assert.ok(await proof.isConsistent(BigInt(it.old_size), bytes(it.old_root), size, top, it.path.map(bytes)), `from ${it.old_size}`);
 });
 
 test("numbers are written as the command line writes them", async () => {
