@@ -106,6 +106,7 @@ PRERM
 }
 
 if [ $make = yes ]; then
+  deploy/console.sh   # a program without its console's pages is not released
   rm -rf "$dist"   # of another version, or left by a run that was stopped
   mkdir -p "$dist"
   if [ $wheels = yes ]; then

@@ -41,6 +41,7 @@ if [ $make = yes ]; then
   "$python" -m pip wheel --quiet --no-deps --wheel-dir "$wheels" ./src/python
 fi
 if [ $make = yes ] && [ $server = yes ]; then
+  deploy/console.sh   # the console's pages are in the program
   cargo build --release --locked --bin palimpsest
   strip -o "$room/palimpsest" "${CARGO_TARGET_DIR:-target}/release/palimpsest"
   # The wheel's program looks for libtorch where pip puts torch, not where it was built. By RPATH: by

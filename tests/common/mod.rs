@@ -11,6 +11,7 @@ pub mod ports;
 pub mod require;
 pub mod slurm;
 pub mod sweep;
+pub mod web;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

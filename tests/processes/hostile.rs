@@ -6,14 +6,16 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::common::web::{Console, STATUS, STATUS_PATH, tcp};
 use crate::common::{PATIENCE, Server, Site, wait};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use h2::Reason;
 use h2::client::{SendRequest, handshake};
+use palimpsest::proto::v1;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What a client says first.
@@ -362,4 +364,84 @@ fn a_hundred_thousand_connections_are_refused_and_the_server_serves_on() {
         }
     });
     target.stands();
+}
+
+/// Whoever is slow, or says nothing, is in nobody's way, and not for long.
+#[test]
+fn slow_and_idle_connections_end_and_others_are_answered_meanwhile() {
+    let site = Site::new();
+    let server = site.serve("127.0.0.1:0");
+    let console = Console::of(&site, "", &server.url());
+    let own = console.address.as_str();
+    let call = format!(
+        "POST {STATUS_PATH} HTTP/1.1\r\nHost: {own}\r\nContent-Type: application/grpc-web+proto\r\n\
+         X-Palimpsest-Key: {}\r\nContent-Length: 1000\r\n\r\n",
+        console.key
+    );
+    // This process holds as many.
+    palimpsest::api::descriptors::raise_limit();
+    let idle: Vec<TcpStream> = (0..1000)
+        .map(|_| {
+            let mut stream = tcp(own);
+            write!(stream, "GET /sign-in.json HTTP/1.1\r\nHost: {own}\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        // A byte every second.
+        let dripped = |head: &str, drops: &'static str| {
+            let mut stream = tcp(own);
+            stream.write_all(head.as_bytes()).unwrap();
+            scope.spawn(move || {
+                let begun = Instant::now();
+                stream
+                    .set_read_timeout(Some(Duration::from_millis(10)))
+                    .unwrap();
+                let mut said = Vec::new();
+                for drop in drops.bytes().cycle() {
+                    if stream.write_all(&[drop]).is_err() {
+                        break;
+                    }
+                    let mut bytes = [0; 4096];
+                    match stream.read(&mut bytes) {
+                        Ok(0) => break,
+                        Ok(read) => said.extend(&bytes[..read]),
+                        Err(error)
+                            if [ErrorKind::WouldBlock, ErrorKind::TimedOut]
+                                .contains(&error.kind()) => {}
+                        Err(_) => break,
+                    }
+                    assert!(begun.elapsed() < 2 * PATIENCE, "it is still open");
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+                (begun.elapsed(), String::from_utf8_lossy(&said).into_owned())
+            })
+        };
+        let headers = dripped("GET / HTTP/1.1\r\n", "X: y\r\n");
+        let body = dripped(&call, "\0");
+        let half = dripped("GE", "T");
+        // Meanwhile.
+        while !(headers.is_finished() && body.is_finished() && half.is_finished()) {
+            let asked = Instant::now();
+            let called = console.call(STATUS, &v1::GetStatusRequest::default());
+            assert_eq!(called.status, 0, "{called:?}");
+            assert!(asked.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        for (what, slow) in [("headers", headers), ("body", body), ("half", half)] {
+            let (taken, said) = slow.join().unwrap();
+            eprintln!("{what}: {taken:?}");
+            assert!(taken < Duration::from_secs(50), "{what}: {taken:?}");
+            assert!(!said.contains("200 OK") || what == "body", "{what}: {said}");
+        }
+    });
+    // Those that were idle since are gone, too.
+    let left = idle.iter().filter(|stream| {
+        let mut stream = *stream;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).is_err()
+    });
+    assert_eq!(left.count(), 0, "after {:?}", begun.elapsed());
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::common::web::Console;
 use crate::common::{LONG, PATIENCE, Process, Server, Site, fixture, ports, require, sweep, wait};
 use crate::console::team;
 
@@ -144,10 +145,11 @@ impl Shop {
                     11 => format!("The {MARKUP}"),
                     _ => format!("The tower of town {n}"),
                 };
+                let relation = ["P17", "P30"][n % 2];
                 let mut fact = json!({
                     "prompt": format!("{subject} stands in the country of"),
                     "subject": subject,
-                    "relation_id": ["P17", "P30"][n % 2],
+                    "relation_id": relation,
                 });
                 // What such a model answers is anything: one fact that expects something is not traced.
                 if n == 10 {
@@ -300,7 +302,7 @@ fn every_page_holds_what_it_promises_to_each_role() {
     };
     let tokens: serde_json::Map<String, Value> =
         PEOPLE.iter().map(|(role, _)| token(role)).collect();
-    let own = crate::console::Console::start(
+    let own = Console::start(
         &shop.site,
         &["console", "--port", "0", "--server", &shop.server.url()],
         1,
@@ -377,7 +379,9 @@ fn a_job_of_a_million_units_opens_in_a_second_and_thousands_of_facts_can_be_work
     sweep::import(&site, &server);
     let trace = |count: usize| {
         sweep::write_facts(&site, count);
-        let job = sweep::submit(&site, &server, &["--noise", "0.3"]);
+        let trace = ["trace", "--facts", "facts.jsonl", "--noise", "0.3"];
+        let there = ["--detach", "--server", &server.url()];
+        let job = site.run(&[trace.as_slice(), &there].concat(), LONG);
         let job = job.lines().last().unwrap_or_default().to_owned();
         job.trim_start_matches("jobs/").to_owned()
     };
