@@ -208,6 +208,9 @@ export class Site {
     const { program, folder, environment } = this.serve;
     await this.stop();
     this.server = spawn(program, this.serve[how], { cwd: folder, env: { ...process.env, ...environment }, stdio: "ignore" });
+    // Whatever becomes of this walk, nothing of it stays behind.
+    const child = this.server;
+    process.once("exit", () => child.kill("SIGKILL"));
     for (let turn = 0; turn < 600; turn++) {
       const answers = await fetch(`${this.url}/sign-in.json`).then((it) => it.ok).catch(() => false);
       if (answers) return;

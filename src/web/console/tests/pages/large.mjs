@@ -22,6 +22,7 @@ export default async function (site) {
           link.href = href;
           document.querySelector("main").append(link);
           link.click();
+          link.remove();
           return performance.now();
         },
         link,
