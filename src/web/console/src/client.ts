@@ -117,7 +117,10 @@ export interface Problem {
 }
 
 export function problem(error: unknown): Problem {
-  const it = error instanceof CallError ? error : new CallError(Code.Unknown, error instanceof Error ? error.message : String(error));
+  const it =
+    error instanceof CallError
+      ? error
+      : new CallError(Code.Unknown, error instanceof Error ? error.message : String(error));
   const info = it.detail<ErrorInfo>("ErrorInfo");
   const delay = it.detail<RetryInfo>("RetryInfo")?.retryDelay;
   const fields = it.detail<BadRequest>("BadRequest")?.fieldViolations ?? [];
@@ -133,7 +136,10 @@ export function problem(error: unknown): Problem {
 
 /** Whether a call ended because nobody waits for it any more. */
 export function isCancelled(error: unknown): boolean {
-  return (error instanceof CallError && error.code === Code.Cancelled) || (error instanceof DOMException && error.name === "AbortError");
+  return (
+    (error instanceof CallError && error.code === Code.Cancelled) ||
+    (error instanceof DOMException && error.name === "AbortError")
+  );
 }
 
 /** Whether a call may well succeed when it is made again. */

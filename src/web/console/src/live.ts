@@ -23,7 +23,12 @@ export interface Loaded<T> {
 
 /** What `load` gives, anew whenever `key` changes; with `keep`, what was there stays until the newer is. */
 export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T>, keep = false): Loaded<T> {
-  const [state, setState] = useState<{ key: string; data: T | undefined; problem: Problem | undefined; loading: boolean }>({
+  const [state, setState] = useState<{
+    key: string;
+    data: T | undefined;
+    problem: Problem | undefined;
+    loading: boolean;
+  }>({
     key,
     data: undefined,
     problem: undefined,
@@ -34,7 +39,12 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
   newest.current = load;
   useEffect(() => {
     const stop = new AbortController();
-    setState((was) => ({ key, data: keep || was.key === key ? was.data : undefined, problem: undefined, loading: true }));
+    setState((was) => ({
+      key,
+      data: keep || was.key === key ? was.data : undefined,
+      problem: undefined,
+      loading: true,
+    }));
     newest
       .current(stop.signal)
       .then((data) => {
@@ -48,7 +58,12 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
   }, [key, turn]);
   const again = useCallback(() => setTurn((n) => n + 1), []);
   const fresh = keep || state.key === key;
-  return { data: fresh ? state.data : undefined, problem: fresh ? state.problem : undefined, loading: !fresh || state.loading, again };
+  return {
+    data: fresh ? state.data : undefined,
+    problem: fresh ? state.problem : undefined,
+    loading: !fresh || state.loading,
+    again,
+  };
 }
 
 /** The same, asked again every `every` milliseconds while the tab is seen. A failure is tried again later. */
@@ -118,7 +133,7 @@ export function useStream<M>(
     const stop = new AbortController();
     open = stop;
     const follow = async () => {
-      for (let pause = 500; !stop.signal.aborted; ) {
+      for (let pause = 500; !stop.signal.aborted;) {
         try {
           const stream = newest.current.start(stop.signal);
           if (!stream) return;

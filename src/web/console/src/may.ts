@@ -5,10 +5,7 @@ import { signal } from "@preact/signals";
 import type { Status } from "../contract/palimpsest/v1/status_pb";
 import { askDoor, borrow, Code, forgetAll, forgotten, kept, problem, status, takeKey, type SignIn } from "./client";
 
-export type Session =
-  | { state: "starting" }
-  | { state: "asks"; said: string; form: boolean }
-  | { state: "in" };
+export type Session = { state: "starting" } | { state: "asks"; said: string; form: boolean } | { state: "in" };
 
 export const session = signal<Session>({ state: "starting" });
 /** The newest status that was read. */
@@ -24,7 +21,9 @@ export function may(method: string): boolean {
 export function whoAmI(): string {
   const caller = now.value?.caller;
   if (!caller) return "";
-  return caller.role ? `${caller.principal} is ${/^[aeiou]/.test(caller.role) ? "an" : "a"} ${caller.role}` : caller.principal;
+  return caller.role
+    ? `${caller.principal} is ${/^[aeiou]/.test(caller.role) ? "an" : "a"} ${caller.role}`
+    : caller.principal;
 }
 
 /** The newest status; a refusal for want of sign-in leads back to the form. */

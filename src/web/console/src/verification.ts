@@ -27,7 +27,9 @@ export function rankCorrelation(one: readonly number[], other: readonly number[]
 export function estimates(grid: Grid, reading: Reading): string[] {
   if (grid.engine !== Engine.ATTRIBUTION) return [];
   const steps = grid.attributionSteps > 1 ? `, gradients over ${grid.attributionSteps} inputs` : "";
-  const said = [`Estimates by attribution patching${steps}${grid.gradDrop ? ", magnitudes without a sign" : ""}, not exact.`];
+  const said = [
+    `Estimates by attribution patching${steps}${grid.gradDrop ? ", magnitudes without a sign" : ""}, not exact.`,
+  ];
   const which = readings(grid).findIndex((it) => it.metric === reading.metric);
   const cells = grid.verified.flatMap((cell) => {
     const exact = cell.exact[Math.max(0, which)];
@@ -41,13 +43,18 @@ export function estimates(grid: Grid, reading: Reading): string[] {
   const far = (it: typeof first) => Math.abs(it.estimate - it.exact);
   const miss = cells.reduce((most, next) => (far(next) > far(most) ? next : most), first);
   const random = cells.filter(({ cell }) => cell.random);
-  const ranked = rankCorrelation(cells.map((it) => it.estimate), cells.map((it) => it.exact));
+  const ranked = rankCorrelation(
+    cells.map((it) => it.estimate),
+    cells.map((it) => it.exact),
+  );
   said.push(
     `${cells.length - random.length} cells of the largest estimates and ${random.length} by chance were patched exactly: ${ranked === undefined ? "" : `ranks correlate with ${number(ranked)}; `}the furthest miss is ${number(far(miss))}, at ${token(grid.tokens[miss.cell.token] ?? "")}, layer ${miss.cell.layer}.`,
   );
   if (random.length > 0) {
     const most = Math.max(...random.map((it) => Math.abs(it.exact)));
-    said.push(`At most ${Math.ceil(100 * (1 - 0.05 ** (1 / random.length)))} % of the other cells have an effect over ${number(most)} (95 %).`);
+    said.push(
+      `At most ${Math.ceil(100 * (1 - 0.05 ** (1 / random.length)))} % of the other cells have an effect over ${number(most)} (95 %).`,
+    );
   }
   return said;
 }

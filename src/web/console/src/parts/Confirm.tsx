@@ -68,7 +68,12 @@ function Dialog({ asked }: { asked: Asked }) {
       {asked.why && <Text label="Why" value={why} onInput={setWhy} hint="Kept in the audit log." />}
       <Wrong of={doing.problem} />
       <p class="buttons">
-        <Act method={asked.method} kind={asked.danger ? "danger" : "main"} disabled={doing.busy || (asked.text !== undefined && text === "")} onClick={() => void run()}>
+        <Act
+          method={asked.method}
+          kind={asked.danger ? "danger" : "main"}
+          disabled={doing.busy || (asked.text !== undefined && text === "")}
+          onClick={() => void run()}
+        >
           {doing.busy ? "…" : asked.action}
         </Act>
         <button type="button" onClick={close}>

@@ -34,7 +34,9 @@ export function CopyAs({ command, python, json: object }: Copied) {
               <button type="button" onClick={() => void copy(text, what)}>
                 {what}
               </button>
-              <pre tabIndex={0} aria-label={what}>{text}</pre>
+              <pre tabIndex={0} aria-label={what}>
+                {text}
+              </pre>
             </div>
           ))}
           {object && (

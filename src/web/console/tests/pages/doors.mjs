@@ -21,7 +21,11 @@ export default async function (site) {
   site.check((await page.textContent("#who")).includes("ada"), "a right one is taken");
   site.check(!page.url().includes(site.tokens.editor), "and is not in the address");
   site.equal(await page.context().cookies(), [], "there is no cookie");
-  site.equal(await page.evaluate((token) => JSON.stringify(localStorage).includes(token), site.tokens.editor), false, "a token goes with its tab");
+  site.equal(
+    await page.evaluate((token) => JSON.stringify(localStorage).includes(token), site.tokens.editor),
+    false,
+    "a token goes with its tab",
+  );
   const beside = site.watched(await page.context().newPage(), site.url);
   await beside.goto(`${site.url}/jobs`);
   await beside.waitForSelector("#who", { timeout: PATIENCE });
@@ -39,7 +43,10 @@ export default async function (site) {
     const own = await site.open(undefined, { url: site.own });
     await own.goto(new URL(site.own).origin);
     await own.waitForSelector("#said", { timeout: PATIENCE });
-    site.check((await own.textContent("#said")).includes("needs its key"), "without its key an own console says what is missing");
+    site.check(
+      (await own.textContent("#said")).includes("needs its key"),
+      "without its key an own console says what is missing",
+    );
     await own.goto("about:blank");
     await own.goto(site.own);
     await own.waitForSelector("#who", { timeout: PATIENCE });
@@ -52,7 +59,11 @@ export default async function (site) {
   }
   if (site.tls) {
     const { url, certificate, key } = site.tls;
-    const secure = await site.open(undefined, { url, ignoreHTTPSErrors: true, clientCertificates: [{ origin: new URL(url).origin, certPath: certificate, keyPath: key }] });
+    const secure = await site.open(undefined, {
+      url,
+      ignoreHTTPSErrors: true,
+      clientCertificates: [{ origin: new URL(url).origin, certPath: certificate, keyPath: key }],
+    });
     await secure.goto(url);
     await secure.waitForSelector("#who", { timeout: PATIENCE });
     site.check(/ada.*editor/s.test(await secure.textContent("#who")), "a certificate signs in");

@@ -8,8 +8,12 @@ export default async function (site) {
   await site.visit(page, path);
   const rows = await page.locator("table.history tbody tr").count();
   const listed = site.json("log", "--model", site.model);
-  site.check(rows >= 2 && (listed.length === 0 || rows === listed.length), `every version has a row: ${rows} of ${listed.length}`);
-  const main = () => site.json("refs", "--model", site.model).find((ref) => (ref.name ?? ref.ref).split("/").at(-1) === "main");
+  site.check(
+    rows >= 2 && (listed.length === 0 || rows === listed.length),
+    `every version has a row: ${rows} of ${listed.length}`,
+  );
+  const main = () =>
+    site.json("refs", "--model", site.model).find((ref) => (ref.name ?? ref.ref).split("/").at(-1) === "main");
   const version = (ref) => (ref.version ?? "").split("/").at(-1);
   const before = version(main());
 
@@ -19,9 +23,16 @@ export default async function (site) {
   await site.shot(page, "rollback");
   await page.getByRole("button", { name: "Move main" }).click();
   await page.waitForSelector("dialog", { state: "detached", timeout: PATIENCE });
-  await page.waitForFunction(() => document.querySelector("table.history tbody tr:last-child .ref")?.textContent?.includes("main"), undefined, { timeout: PATIENCE });
+  await page.waitForFunction(
+    () => document.querySelector("table.history tbody tr:last-child .ref")?.textContent?.includes("main"),
+    undefined,
+    { timeout: PATIENCE },
+  );
   site.check(version(main()) !== before, "main was rolled back");
-  site.check((await page.textContent(".moves")).includes("looked at in a test"), "and the movement is listed with its reason");
+  site.check(
+    (await page.textContent(".moves")).includes("looked at in a test"),
+    "and the movement is listed with its reason",
+  );
 
   // Somebody is faster: the dialog says who, and nothing is done.
   const row = page.locator("table.history tbody tr", { hasText: before.slice(0, 8) });
@@ -40,7 +51,10 @@ export default async function (site) {
   await page.getByRole("button", { name: "Read it again" }).click();
   await site.hidden(page, false);
 
-  for (const [button, action, name] of [["Tag", "Make the tag", "looked-at"], ["Branch", "Make the branch", "another-line"]]) {
+  for (const [button, action, name] of [
+    ["Tag", "Make the tag", "looked-at"],
+    ["Branch", "Make the branch", "another-line"],
+  ]) {
     await page.getByRole("button", { name: `${button.toLowerCase()} v0` }).click();
     await page.getByLabel("Name").fill(name);
     await page.getByRole("button", { name: action }).click();
@@ -52,7 +66,10 @@ export default async function (site) {
   await page.getByLabel("Compare v1", { exact: true }).check();
   await page.getByRole("link", { name: "What differs", exact: true }).click();
   await site.settled(page);
-  site.check(/\/diff\?/.test(page.url()) && (await page.textContent("main")).includes("Matrices"), "two that are picked are compared");
+  site.check(
+    /\/diff\?/.test(page.url()) && (await page.textContent("main")).includes("Matrices"),
+    "two that are picked are compared",
+  );
   await page.getByLabel("Prompts, one a line").fill("The tower stands in");
   await page.getByRole("button", { name: "Ask both" }).click();
   await page.waitForSelector("text=/answers? of 1 differ/", { timeout: 2 * PATIENCE });
