@@ -23,6 +23,8 @@ import { marked } from "marked";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const at = (...parts) => join(here, ...parts);
+/** The packages that a browser runs. */
+const RUNS = ["preact", "@preact/signals", "@preact/signals-core"];
 /** Most bytes of what a browser runs, gzipped. */
 const MOST = 90 * 1024;
 
@@ -78,7 +80,7 @@ const SERVICES = [
 ];
 /** Methods that a browser cannot call, or that are workers' own. */
 const NOT_HERE = ["Connect", "ReadResults"];
-const DETAILS = ["google.rpc.BadRequest", "google.rpc.ErrorInfo", "google.rpc.RetryInfo"];
+const DETAILS = ["google.rpc.BadRequest", "google.rpc.ErrorInfo"];
 const SCALARS = {
   [ScalarType.STRING]: "s",
   [ScalarType.BYTES]: "y",
@@ -147,6 +149,16 @@ function table(registry) {
   return `export const SERVICES: Record<string, string> = ${object(services)};\n\nexport const MESSAGES: Record<string, string> = ${object(messages)};\n`;
 }
 
+/** Whose code is in main.js besides this folder's, and on what terms. */
+function licences() {
+  const parts = RUNS.map((name) => {
+    const { version, license } = JSON.parse(readFileSync(at("node_modules", name, "package.json"), "utf8"));
+    const text = readFileSync(at("node_modules", name, "LICENSE"), "utf8").trim();
+    return `${name} ${version} (${license}):\n\n\`\`\`\n${text}\n\`\`\``;
+  });
+  return `## Whose code this is\n\nThe console is part of Palimpsest, MIT or Apache-2.0 at your choice. Its pages also have code of others in them:\n\n${parts.join("\n\n")}\n`;
+}
+
 /** The page of help: the console's own, then the guides, where there are some. */
 function help() {
   const guides = at("../../guide");
@@ -158,6 +170,7 @@ function help() {
   const texts = [
     readFileSync(at("src/help.md"), "utf8"),
     ...files.map((name) => readFileSync(join(guides, name), "utf8")),
+    licences(),
   ];
   const headings = [];
   const names = new Set();
@@ -192,12 +205,22 @@ function help() {
 const escape = (text) =>
   text.replace(/[&<>"]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]);
 
+/** The packages whose code a bundle has. */
+function packagesOf({ outputs }) {
+  const inputs = Object.values(outputs).flatMap((output) => Object.entries(output.inputs));
+  const names = inputs
+    .filter(([, { bytesInOutput }]) => bytesInOutput > 0)
+    .map(([path]) => /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1]);
+  return [...new Set(names.filter(Boolean))];
+}
+
 async function bundle(out) {
   run(at("node_modules/typescript/bin/tsc"), ["-p", "."]);
   mkdirSync(out, { recursive: true });
-  await build({
+  const built = await build({
     absWorkingDir: here,
     entryPoints: { main: "src/main.tsx" },
+    metafile: true,
     outdir: out,
     bundle: true,
     minify: true,
@@ -221,6 +244,9 @@ async function bundle(out) {
   copyFileSync(at("src/icon.svg"), join(out, "icon.svg"));
   writeFileSync(join(out, "help.html"), help());
   const sizes = ["main.js", "main.css"].map((name) => gzipSync(readFileSync(join(out, name)), { level: 9 }).length);
+  const strange = packagesOf(built.metafile).filter((name) => !RUNS.includes(name));
+  if (strange.length > 0)
+    throw new Error(`main.js has code of ${strange.join(", ")}: name them in RUNS, with their licences`);
   const size = sizes.reduce((sum, part) => sum + part, 0);
   console.log(`console: main.js ${sizes[0]} and main.css ${sizes[1]} bytes gzipped`);
   if (size > MOST) throw new Error(`what the browser runs takes ${size} bytes gzipped, over ${MOST}`);

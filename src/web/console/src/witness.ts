@@ -58,11 +58,13 @@ export function keep(checkpoint: AuditCheckpoint, since?: string): void {
   localStorage.setItem(KEPT + keyName(checkpoint.verifierKey), JSON.stringify(it));
 }
 
-export function forget(verifier: string): void {
-  localStorage.removeItem(KEPT + keyName(verifier));
+export interface Verdict {
+  colour: "green" | "red" | "grey";
+  said: string;
+  todo?: string;
+  /** Whether it is the log of a key that this browser does not know, though it knows another one. */
+  strange?: boolean;
 }
-
-export type Verdict = { colour: "green" | "red" | "grey"; said: string; todo?: string };
 
 const RED =
   "Keep this page, the kept checkpoint and a copy of the store; ask who runs the server; 'palimpsest audit verify --since kept' says where the log is damaged.";
@@ -96,14 +98,16 @@ export async function checkGrowth(checkpoint: AuditCheckpoint): Promise<Verdict>
   const kept = keptOf(checkpoint.verifierKey);
   if (!kept) {
     const others = allKept();
-    keep(checkpoint);
+    // It stays red until somebody says that it is right: a second visit is no reason to believe it.
     if (others.length > 0) {
       return {
         colour: "red",
+        strange: true,
         said: `This log is signed by another key (${keyName(checkpoint.verifierKey)}) than the one that this browser has seen here before (${others.map((it) => keyName(it.key)).join(", ")}).`,
-        todo: "If another store is served at this address, that is right: forget the other key below. If not, somebody replaced the log.",
+        todo: "If another store is served at this address now, that is right, and you can say so below. If not, somebody replaced the log.",
       };
     }
+    keep(checkpoint);
     return {
       colour: "green",
       said: `Signature checked. This browser saw this log for the first time: its ${checkpoint.size} entries are kept as what later visits are held against.`,

@@ -11,17 +11,7 @@ import { Act, Choice, Heading, Text, Waiting, Wrong } from "../parts/common";
 import { CopyAs, quoted } from "../parts/CopyAs";
 import { Table } from "../parts/Table";
 import { asked, setQuery } from "../route";
-import {
-  allKept,
-  checkGrowth,
-  forget,
-  keptOf,
-  proveEntry,
-  proveRun,
-  type Proved,
-  type RunProved,
-  type Verdict,
-} from "../witness";
+import { checkGrowth, keep, keptOf, proveEntry, proveRun, type Proved, type RunProved, type Verdict } from "../witness";
 
 /** Newest entries that the page begins with. */
 const NEWEST = 200n;
@@ -77,7 +67,6 @@ function Witness({ checkpoint }: { checkpoint: AuditCheckpoint }) {
       );
     });
   const kept = keptOf(checkpoint.verifierKey);
-  const others = allKept().filter((it) => it.key !== checkpoint.verifierKey);
   return (
     <section class={`witness ${verdict?.colour ?? "grey"}`} aria-label="Witness">
       <p class="large" id="witness" role="status">
@@ -103,18 +92,18 @@ function Witness({ checkpoint }: { checkpoint: AuditCheckpoint }) {
             Kept here: {kept.size} entries, since {kept.since.slice(0, 10)}.
           </span>
         )}
-        {others.map((it) => (
+        {verdict?.strange && (
           <button
             type="button"
             onClick={() => {
-              forget(it.key);
+              keep(checkpoint);
               setVerdict(undefined);
               void checkGrowth(checkpoint).then(setVerdict);
             }}
           >
-            Forget {it.key.split("+")[0]}
+            It is another store: know it as well
           </button>
-        ))}
+        )}
       </p>
       {whole && <p role="status">{whole}</p>}
       <Wrong of={doing.problem} />

@@ -154,10 +154,10 @@ function Traced({ it }: { it: Play }) {
         {state !== undefined &&
           state !== JobState.SUCCEEDED &&
           `, ${count(done)} of ${count(watched.job?.counts?.units ?? 0n)} maps`}
-        {watched.progress &&
-          watched.progress.stepsRunning > 0n &&
-          `, ${count(watched.progress.stepsRunning)} cells of the next`}
       </p>
+      {watched.progress && watched.progress.stepsRunning > 0n && (
+        <p class="quiet">{count(watched.progress.stepsRunning)} cells of the next ones.</p>
+      )}
       <Wrong of={watched.problem ?? read.problem} />
       {failed.map((message) => (
         <p class="wrong">{visible(message)}</p>

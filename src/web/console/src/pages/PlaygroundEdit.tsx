@@ -1,6 +1,6 @@
 // Step 2: what the model is to say instead, and a preview that nothing has yet.
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 import { EditState, type Ref } from "../../contract/palimpsest/v1/version_pb";
 import { models, statistics } from "../client";
@@ -13,7 +13,6 @@ import { Steps } from "../parts/Steps";
 import { lines, spaced, submit, template, type Play } from "../play";
 import { setQuery } from "../route";
 import { editLayer } from "../sweep";
-import { useLoadedCompletion } from "./PlaygroundAsk";
 
 /** Tokens that are drawn for statistics: some ten a channel of the matrices of small models. */
 const TOKENS = 25_000;
@@ -47,12 +46,17 @@ export function Change({ it, refs }: { it: Play; refs: readonly Ref[] }) {
     layer: it.layer === undefined ? "" : String(it.layer),
   });
   const set = (name: keyof typeof form) => (value: string) => setForm((was) => ({ ...was, [name]: value }));
+  // What a trace proposes gives way to what another one does, and not what was written here.
+  const proposed = useRef({ layer: "", truth: "" });
   useEffect(() => {
-    setForm((was) => ({
-      ...was,
-      layer: was.layer || (peak ? String(peak.layer) : ""),
-      truth: was.truth || answer.trim(),
+    const next = { layer: peak ? String(peak.layer) : "", truth: answer.trim() };
+    const was = proposed.current;
+    setForm((form) => ({
+      ...form,
+      layer: form.layer === was.layer ? next.layer : form.layer,
+      truth: form.truth === was.truth ? next.truth : form.truth,
     }));
+    proposed.current = next;
   }, [peak?.layer, answer]);
   const layer = /^[0-9]+$/.test(form.layer) ? Number(form.layer) : undefined;
   const sums = useLoad(
@@ -247,5 +251,3 @@ export function useOutcome(id: string) {
     failed: outcome?.case === "failure" ? outcome.value.message : "",
   };
 }
-
-export { useLoadedCompletion };

@@ -59,6 +59,3 @@ export function CopyAs({ command, python, json: object }: Copied) {
 export function quoted(text: string): string {
   return /^[\w@%+=:,./~-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
-
-/** A text as Python takes it. */
-export const pythonText = (text: string) => JSON.stringify(text);

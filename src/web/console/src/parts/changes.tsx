@@ -4,7 +4,7 @@ import type { Ref } from "../../contract/palimpsest/v1/version_pb";
 import { RefKind } from "../../contract/palimpsest/v1/version_pb";
 import { versions, type Problem } from "../client";
 import { brief, last, moment, part, visible } from "../format";
-import { may, now } from "../may";
+import { now } from "../may";
 import { Act } from "./common";
 import { ask } from "./Confirm";
 
@@ -248,9 +248,6 @@ export function scratch(): string {
     .replace(/^[^a-z0-9]+/, "");
   return `scratch-${name || "somebody"}`;
 }
-
-/** Whether the visitor may change anything of versions. */
-export const mayEdit = () => may("VersionService/UpdateRef");
 
 export function refsAt(refs: readonly Ref[], version: string): Ref[] {
   return refs.filter((ref) => last(ref.version) === last(version));

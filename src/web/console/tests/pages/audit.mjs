@@ -65,6 +65,24 @@ export default async function (site) {
   await site.shot(page, "audit-red");
   await page.evaluate((name) => localStorage.removeItem(name), kept);
 
+  // The log of another key than the one that was seen here before.
+  await page.evaluate(() => {
+    const key = "palimpsest-audit/of-another-store+00000000+AQ";
+    localStorage.clear();
+    localStorage.setItem(
+      "palimpsest.kept.palimpsest-audit/of-another-store",
+      JSON.stringify({ note: "", key, size: "3", root: "00", since: "2026-01-01" }),
+    );
+  });
+  for (const visit of ["first", "second"]) {
+    await page.reload();
+    await site.settled(page);
+    site.check((await verdict("red")).includes("another key"), `another key is red on the ${visit} visit`);
+  }
+  await page.getByRole("button", { name: "It is another store" }).click();
+  await verdict("green");
+  site.check(true, "until somebody says that it is right");
+
   // An entry that was altered on its way, in its bytes and in what is shown.
   await page.route("**/*AuditService/ListAuditEntries", async (route) => {
     const answer = await route.fetch();

@@ -4,6 +4,8 @@ import { PATIENCE } from "../site.mjs";
 
 export default async function (site) {
   const page = await site.open("editor");
+  // A store that was walked through before has refs of other names.
+  const turn = Date.now();
   const path = `/models/${site.model}/history`;
   await site.visit(page, path);
   const rows = await page.locator("table.history tbody tr").count();
@@ -24,7 +26,8 @@ export default async function (site) {
   await page.getByRole("button", { name: "Move main" }).click();
   await page.waitForSelector("dialog", { state: "detached", timeout: PATIENCE });
   await page.waitForFunction(
-    () => document.querySelector("table.history tbody tr:last-child .ref")?.textContent?.includes("main"),
+    () =>
+      [...document.querySelectorAll("table.history tbody tr:last-child .ref")].some((it) => it.textContent === "main"),
     undefined,
     { timeout: PATIENCE },
   );
@@ -52,8 +55,8 @@ export default async function (site) {
   await site.hidden(page, false);
 
   for (const [button, action, name] of [
-    ["Tag", "Make the tag", "looked-at"],
-    ["Branch", "Make the branch", "another-line"],
+    ["Tag", "Make the tag", `looked-at-${turn}`],
+    ["Branch", "Make the branch", `another-line-${turn}`],
   ]) {
     await page.getByRole("button", { name: `${button.toLowerCase()} v0` }).click();
     await page.getByLabel("Name").fill(name);
@@ -78,10 +81,10 @@ export default async function (site) {
 
   // An edit is taken out of a branch and picked again.
   await site.visit(page, `/${site.edit.startsWith("models/") ? site.edit : `models/${site.model}/edits/${site.edit}`}`);
-  await page.getByRole("button", { name: /^Pick onto another-line/ }).click();
+  await page.getByRole("button", { name: new RegExp(`^Pick onto another-line-${turn}`) }).click();
   await page.getByRole("button", { name: "Pick it" }).click();
   await page.waitForSelector("dialog", { state: "detached", timeout: PATIENCE });
-  await page.getByRole("button", { name: /^Revert from another-line/ }).click();
+  await page.getByRole("button", { name: new RegExp(`^Revert from another-line-${turn}`) }).click();
   await page.getByRole("button", { name: "Revert it" }).click();
   await page.waitForSelector("dialog", { state: "detached", timeout: PATIENCE });
   site.check(true, "an edit is picked onto a branch and reverted from it");
