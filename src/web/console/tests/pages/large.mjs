@@ -53,6 +53,14 @@ export default async function (site) {
     `${results}&tab=map`,
     () => document.querySelector("main image[data-cells]") !== null,
   );
+  await opened(
+    "a whole map of 2,000 facts",
+    "/jobs",
+    `${results}&tab=map`,
+    () =>
+      document.querySelector("main image[data-cells]") !== null &&
+      !document.querySelector("main").textContent.includes("so far"),
+  );
   site.check(
     table < 5000 && map < 5000,
     `2,000 facts are there in a few seconds: ${table.toFixed(0)} and ${map.toFixed(0)} ms`,
