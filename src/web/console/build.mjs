@@ -13,12 +13,18 @@ import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
 import { create, createFileRegistry, fromBinary, ScalarType, toBinary } from "@bufbuild/protobuf";
-import { CodeGeneratorRequestSchema, CodeGeneratorResponseSchema, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
+import {
+  CodeGeneratorRequestSchema,
+  CodeGeneratorResponseSchema,
+  FileDescriptorSetSchema,
+} from "@bufbuild/protobuf/wkt";
 import { build } from "esbuild";
 import { marked } from "marked";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const at = (...parts) => join(here, ...parts);
+/** The packages that a browser runs. */
+const RUNS = ["preact", "@preact/signals", "@preact/signals-core"];
 /** Most bytes of what a browser runs, gzipped. */
 const MOST = 90 * 1024;
 
@@ -47,7 +53,11 @@ function contract() {
   });
   const answer = fromBinary(
     CodeGeneratorResponseSchema,
-    run(at("node_modules/@bufbuild/protoc-gen-es/bin/protoc-gen-es"), [], toBinary(CodeGeneratorRequestSchema, request)),
+    run(
+      at("node_modules/@bufbuild/protoc-gen-es/bin/protoc-gen-es"),
+      [],
+      toBinary(CodeGeneratorRequestSchema, request),
+    ),
   );
   if (answer.error) throw new Error(answer.error);
   rmSync(at("contract"), { recursive: true, force: true });
@@ -59,10 +69,18 @@ function contract() {
 }
 
 /** Services of the console. Objects and the store are other programs' business. */
-const SERVICES = ["AuditService", "JobService", "ModelService", "StatisticsService", "StatusService", "VersionService", "WorkerService"];
+const SERVICES = [
+  "AuditService",
+  "JobService",
+  "ModelService",
+  "StatisticsService",
+  "StatusService",
+  "VersionService",
+  "WorkerService",
+];
 /** Methods that a browser cannot call, or that are workers' own. */
 const NOT_HERE = ["Connect", "ReadResults"];
-const DETAILS = ["google.rpc.BadRequest", "google.rpc.ErrorInfo", "google.rpc.RetryInfo"];
+const DETAILS = ["google.rpc.BadRequest", "google.rpc.ErrorInfo"];
 const SCALARS = {
   [ScalarType.STRING]: "s",
   [ScalarType.BYTES]: "y",
@@ -81,8 +99,12 @@ function table(registry) {
   const names = new Map();
   /** `Job.State` as `Job_State`; of google.rpc's Status, whose name ours has, `Status_`. */
   const named = (message) => {
-    const name = message.typeName === "google.rpc.Status" ? "Status_" : message.typeName.replace(/^(palimpsest\.v1|google\.rpc|google\.protobuf)\./, "").replaceAll(".", "_");
-    if (name.length < 2 || (names.get(name) ?? message.typeName) !== message.typeName) throw new Error(`two messages are called ${name}`);
+    const name =
+      message.typeName === "google.rpc.Status"
+        ? "Status_"
+        : message.typeName.replace(/^(palimpsest\.v1|google\.rpc|google\.protobuf)\./, "").replaceAll(".", "_");
+    if (name.length < 2 || (names.get(name) ?? message.typeName) !== message.typeName)
+      throw new Error(`two messages are called ${name}`);
     names.set(name, message.typeName);
     return name;
   };
@@ -90,43 +112,77 @@ function table(registry) {
     const name = named(message);
     if (messages[name] !== undefined) return name;
     messages[name] = "";
-    messages[name] = message.fields.map((field) => `${field.oneof ? `${field.oneof.localName}.` : ""}${field.localName}:${field.number}:${type(field)}`).join(" ");
+    messages[name] = message.fields
+      .map(
+        (field) => `${field.oneof ? `${field.oneof.localName}.` : ""}${field.localName}:${field.number}:${type(field)}`,
+      )
+      .join(" ");
     return name;
   };
   const type = (field) => {
     if (field.fieldKind === "map") {
-      if (field.mapKey !== ScalarType.STRING || field.scalar !== ScalarType.STRING) throw new Error(`${field} is no map of strings`);
+      if (field.mapKey !== ScalarType.STRING || field.scalar !== ScalarType.STRING)
+        throw new Error(`${field} is no map of strings`);
       return "M";
     }
     const scalar = field.scalar && SCALARS[field.scalar];
     const one = field.message ? add(field.message) : field.enum ? "i" : scalar;
     if (!one) throw new Error(`${field} has a type that src/wire.ts does not know`);
-    return one + (field.fieldKind === "list" ? "*" : !field.oneof && !field.message && field.proto.proto3Optional ? "?" : "");
+    return (
+      one + (field.fieldKind === "list" ? "*" : !field.oneof && !field.message && field.proto.proto3Optional ? "?" : "")
+    );
   };
   for (const service of SERVICES) {
-    const methods = registry.getService(`palimpsest.v1.${service}`).methods.filter((method) => !NOT_HERE.includes(method.name));
-    services[service] = methods.map((method) => {
-      if (add(method.input) !== `${method.name}Request` || add(method.output) !== `${method.name}Response`) throw new Error(`${method} has other messages than its name says`);
-      return method.name + (method.methodKind === "server_streaming" ? "*" : "");
-    }).join(" ");
+    const methods = registry
+      .getService(`palimpsest.v1.${service}`)
+      .methods.filter((method) => !NOT_HERE.includes(method.name));
+    services[service] = methods
+      .map((method) => {
+        if (add(method.input) !== `${method.name}Request` || add(method.output) !== `${method.name}Response`)
+          throw new Error(`${method} has other messages than its name says`);
+        return method.name + (method.methodKind === "server_streaming" ? "*" : "");
+      })
+      .join(" ");
   }
   for (const name of [...DETAILS, "google.rpc.Status"]) add(registry.getMessage(name));
   const object = (it) => JSON.stringify(it, null, 1);
   return `export const SERVICES: Record<string, string> = ${object(services)};\n\nexport const MESSAGES: Record<string, string> = ${object(messages)};\n`;
 }
 
+/** Whose code is in main.js besides this folder's, and on what terms. */
+function licences() {
+  const parts = RUNS.map((name) => {
+    const { version, license } = JSON.parse(readFileSync(at("node_modules", name, "package.json"), "utf8"));
+    const text = readFileSync(at("node_modules", name, "LICENSE"), "utf8").trim();
+    return `${name} ${version} (${license}):\n\n\`\`\`\n${text}\n\`\`\``;
+  });
+  return `## Whose code this is\n\nThe console is part of Palimpsest, MIT or Apache-2.0 at your choice. Its pages also have code of others in them:\n\n${parts.join("\n\n")}\n`;
+}
+
 /** The page of help: the console's own, then the guides, where there are some. */
 function help() {
   const guides = at("../../guide");
-  const files = existsSync(guides) ? readdirSync(guides).filter((name) => name.endsWith(".md")).sort() : [];
-  const texts = [readFileSync(at("src/help.md"), "utf8"), ...files.map((name) => readFileSync(join(guides, name), "utf8"))];
+  const files = existsSync(guides)
+    ? readdirSync(guides)
+        .filter((name) => name.endsWith(".md"))
+        .sort()
+    : [];
+  const texts = [
+    readFileSync(at("src/help.md"), "utf8"),
+    ...files.map((name) => readFileSync(join(guides, name), "utf8")),
+    licences(),
+  ];
   const headings = [];
   const names = new Set();
   const renderer = new marked.Renderer();
   renderer.heading = function ({ tokens, depth }) {
     const inner = this.parser.parseInline(tokens);
     const plain = inner.replace(/<[^>]*>/g, "").toLowerCase();
-    let name = plain.replace(/&[a-z0-9#]+;/g, "").replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "") || "part";
+    let name =
+      plain
+        .replace(/&[a-z0-9#]+;/g, "")
+        .replace(/[^a-z0-9]+/g, "-")
+        .replace(/^-|-$/g, "") || "part";
     while (names.has(name)) name += "-";
     names.add(name);
     if (depth === 2) headings.push(`<li><a href="#${name}">${inner}</a></li>`);
@@ -146,14 +202,25 @@ function help() {
   return template.replace("<!-- contents -->", () => headings.join("\n")).replace("<!-- guides -->", () => body);
 }
 
-const escape = (text) => text.replace(/[&<>"]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]);
+const escape = (text) =>
+  text.replace(/[&<>"]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]);
+
+/** The packages whose code a bundle has. */
+function packagesOf({ outputs }) {
+  const inputs = Object.values(outputs).flatMap((output) => Object.entries(output.inputs));
+  const names = inputs
+    .filter(([, { bytesInOutput }]) => bytesInOutput > 0)
+    .map(([path]) => /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1]);
+  return [...new Set(names.filter(Boolean))];
+}
 
 async function bundle(out) {
   run(at("node_modules/typescript/bin/tsc"), ["-p", "."]);
   mkdirSync(out, { recursive: true });
-  await build({
+  const built = await build({
     absWorkingDir: here,
     entryPoints: { main: "src/main.tsx" },
+    metafile: true,
     outdir: out,
     bundle: true,
     minify: true,
@@ -177,6 +244,9 @@ async function bundle(out) {
   copyFileSync(at("src/icon.svg"), join(out, "icon.svg"));
   writeFileSync(join(out, "help.html"), help());
   const sizes = ["main.js", "main.css"].map((name) => gzipSync(readFileSync(join(out, name)), { level: 9 }).length);
+  const strange = packagesOf(built.metafile).filter((name) => !RUNS.includes(name));
+  if (strange.length > 0)
+    throw new Error(`main.js has code of ${strange.join(", ")}: name them in RUNS, with their licences`);
   const size = sizes.reduce((sum, part) => sum + part, 0);
   console.log(`console: main.js ${sizes[0]} and main.css ${sizes[1]} bytes gzipped`);
   if (size > MOST) throw new Error(`what the browser runs takes ${size} bytes gzipped, over ${MOST}`);

@@ -1,6 +1,6 @@
 // The way to the coordinator: gRPC-Web to where this page came from, with what the visitor showed.
 
-import type { BadRequest, ErrorInfo, RetryInfo } from "../contract/error_details_pb";
+import type { BadRequest, ErrorInfo } from "../contract/error_details_pb";
 import type { AuditService } from "../contract/palimpsest/v1/audit_pb";
 import type { JobService } from "../contract/palimpsest/v1/job_pb";
 import type { ModelService } from "../contract/palimpsest/v1/model_pb";
@@ -113,13 +113,14 @@ export interface Problem {
   reason: string;
   metadata: Record<string, string>;
   fields: { name: string; problem: string }[];
-  retryAfter: number | undefined;
 }
 
 export function problem(error: unknown): Problem {
-  const it = error instanceof CallError ? error : new CallError(Code.Unknown, error instanceof Error ? error.message : String(error));
+  const it =
+    error instanceof CallError
+      ? error
+      : new CallError(Code.Unknown, error instanceof Error ? error.message : String(error));
   const info = it.detail<ErrorInfo>("ErrorInfo");
-  const delay = it.detail<RetryInfo>("RetryInfo")?.retryDelay;
   const fields = it.detail<BadRequest>("BadRequest")?.fieldViolations ?? [];
   return {
     message: it.message || "something went wrong",
@@ -127,34 +128,21 @@ export function problem(error: unknown): Problem {
     reason: info?.reason ?? "",
     metadata: info?.metadata ?? {},
     fields: fields.map((field) => ({ name: field.field, problem: field.description })),
-    retryAfter: delay ? Number(delay.seconds) + delay.nanos / 1e9 : undefined,
   };
 }
 
 /** Whether a call ended because nobody waits for it any more. */
 export function isCancelled(error: unknown): boolean {
-  return (error instanceof CallError && error.code === Code.Cancelled) || (error instanceof DOMException && error.name === "AbortError");
+  return (
+    (error instanceof CallError && error.code === Code.Cancelled) ||
+    (error instanceof DOMException && error.name === "AbortError")
+  );
 }
 
 /** Whether a call may well succeed when it is made again. */
 export function isPassing(error: unknown): boolean {
   const codes: number[] = [Code.Unavailable, Code.ResourceExhausted, Code.DeadlineExceeded];
   return error instanceof CallError && codes.includes(error.code);
-}
-
-/** All pages of a list, up to `most` items. */
-export async function pages<T>(
-  page: (token: string) => Promise<{ items: T[]; next: string }>,
-  most = 100_000,
-): Promise<{ items: T[]; more: boolean }> {
-  const items: T[] = [];
-  let token = "";
-  do {
-    const answer = await page(token);
-    items.push(...answer.items);
-    token = answer.next;
-  } while (token && items.length < most);
-  return { items, more: token !== "" };
 }
 
 export { Code };

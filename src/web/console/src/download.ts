@@ -86,7 +86,8 @@ export function npz(arrays: readonly NpArray[]): Uint8Array<ArrayBuffer> {
 function npy(array: NpArray): Uint8Array<ArrayBuffer> {
   let type = "<f8";
   let data: Uint8Array;
-  if (array.data instanceof Float64Array) data = new Uint8Array(array.data.buffer, array.data.byteOffset, array.data.byteLength);
+  if (array.data instanceof Float64Array)
+    data = new Uint8Array(array.data.buffer, array.data.byteOffset, array.data.byteLength);
   else if (array.data instanceof BigInt64Array) {
     type = "<i8";
     data = new Uint8Array(array.data.buffer, array.data.byteOffset, array.data.byteLength);

@@ -21,10 +21,15 @@ export function meanOver(values: readonly number[]): MeanOf {
 /** S: the harmonic mean of the means; its interval by the delta method. */
 export function harmonic(records: readonly (readonly number[])[]): MeanOf {
   const width = records[0]?.length ?? 0;
-  const means = Array.from({ length: width }, (_, i) => records.reduce((sum, record) => sum + (record[i] ?? 0), 0) / records.length);
+  const means = Array.from(
+    { length: width },
+    (_, i) => records.reduce((sum, record) => sum + (record[i] ?? 0), 0) / records.length,
+  );
   if (means.includes(0)) return { count: records.length, mean: 0, half: undefined };
   const mean = width / means.reduce((sum, it) => sum + 1 / it, 0);
-  const effects = records.map((record) => (record.reduce((sum, x, i) => sum + x / (means[i] ?? 1) ** 2, 0) * mean ** 2) / width);
+  const effects = records.map(
+    (record) => (record.reduce((sum, x, i) => sum + x / (means[i] ?? 1) ** 2, 0) * mean ** 2) / width,
+  );
   return { ...meanOver(effects), mean };
 }
 
@@ -101,7 +106,11 @@ export function evaluated(job: Job, items: readonly UnitResult[], versionWord: (
   const total = Number(spec?.recordCount || BigInt(spec?.records.length ?? 0));
   const each = spec?.editEach !== undefined;
   const two = each || (spec !== undefined && spec.against !== "" && spec.against !== job.version);
-  const columns = each ? ["before", "after"] : two ? [versionWord(spec?.against ?? ""), versionWord(job.version)] : [versionWord(job.version)];
+  const columns = each
+    ? ["before", "after"]
+    : two
+      ? [versionWord(spec?.against ?? ""), versionWord(job.version)]
+      : [versionWord(job.version)];
   const records = new Map<number, Record_>();
   for (const item of items) {
     const unit = Number(item.unit);
@@ -124,10 +133,18 @@ export function evaluated(job: Job, items: readonly UnitResult[], versionWord: (
     records.set(n, record);
   }
   const rows = [...records.values()].sort((a, b) => a.n - b.n);
-  const whole = rows.map((row) => row.measured).filter((all): all is EvalMeasure[] => all.every((it) => it !== undefined));
+  const whole = rows
+    .map((row) => row.measured)
+    .filter((all): all is EvalMeasure[] => all.every((it) => it !== undefined));
   const metrics = ORDER.filter((metric) => whole.some((all) => all[0] && valueOf(all[0], metric) !== undefined));
   const ofTexts = spec?.set === EvalSet.TEXTS;
-  return { columns, records: rows, metrics, lines: ofTexts ? perplexities(whole) : means(whole, metrics, columns.length), ofTexts };
+  return {
+    columns,
+    records: rows,
+    metrics,
+    lines: ofTexts ? perplexities(whole) : means(whole, metrics, columns.length),
+    ofTexts,
+  };
 }
 
 function means(whole: readonly EvalMeasure[][], metrics: readonly string[], columns: number): EvalLine[] {
@@ -149,13 +166,21 @@ function means(whole: readonly EvalMeasure[][], metrics: readonly string[], colu
     whole.flatMap((all) => {
       const it = all[n];
       const three = it ? ["ES", "PS", "NS"].map((metric) => valueOf(it, metric)) : [];
-      return three.length === 3 && three.every((value): value is number => value !== undefined) ? [three as number[]] : [];
+      return three.length === 3 && three.every((value): value is number => value !== undefined)
+        ? [three as number[]]
+        : [];
     });
   const first = scores(0);
   if (first.length > 0) {
     const each = Array.from({ length: columns }, (_, n) => harmonic(scores(n)));
     const [before, after] = each;
-    lines.push({ name: "S", meaning: MEANING.S ?? "", scale: 100, means: each, change: before && after ? { count: after.count, mean: after.mean - before.mean, half: undefined } : undefined });
+    lines.push({
+      name: "S",
+      meaning: MEANING.S ?? "",
+      scale: 100,
+      means: each,
+      change: before && after ? { count: after.count, mean: after.mean - before.mean, half: undefined } : undefined,
+    });
   }
   return lines;
 }
@@ -164,15 +189,27 @@ function perplexities(whole: readonly EvalMeasure[][]): EvalLine[] {
   const read: Scored[][] = [];
   for (const all of whole) {
     const texts = all.map((it) => it.text).filter((it): it is EvalScore => it !== undefined);
-    if (texts.length === all.length) texts.forEach((text, n) => (read[n] ??= []).push({ tokens: text.tokens, nll: text.nll }));
+    if (texts.length === all.length)
+      texts.forEach((text, n) => (read[n] ??= []).push({ tokens: text.tokens, nll: text.nll }));
   }
   if (read.length === 0) return [];
   const [before, after] = read;
-  const ratio = before && after ? ofLosses(before.map((it, i) => ({ tokens: (after[i] as Scored).tokens, nll: (after[i] as Scored).nll - it.nll }))) : undefined;
+  const ratio =
+    before && after
+      ? ofLosses(
+          before.map((it, i) => ({ tokens: (after[i] as Scored).tokens, nll: (after[i] as Scored).nll - it.nll })),
+        )
+      : undefined;
   const medians = read.map((texts) => ({ count: texts.length, mean: median(texts), half: undefined }));
   const [mb, ma] = medians;
   return [
     { name: "PPL", meaning: MEANING.PPL ?? "", scale: 1, means: read.map(ofLosses), change: ratio },
-    { name: "PPL MEDIAN", meaning: MEANING["PPL MEDIAN"] ?? "", scale: 1, means: medians, change: mb && ma ? { ...ma, mean: ma.mean / mb.mean } : undefined },
+    {
+      name: "PPL MEDIAN",
+      meaning: MEANING["PPL MEDIAN"] ?? "",
+      scale: 1,
+      means: medians,
+      change: mb && ma ? { ...ma, mean: ma.mean / mb.mean } : undefined,
+    },
   ];
 }

@@ -4,7 +4,17 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
 import { type Job, JobKind, JobState, TaskState, FailureClass } from "../contract/palimpsest/v1/job_pb";
 import { EvalSet } from "../contract/palimpsest/v1/eval_pb";
-import { Compat, Corruption, Direction, Dtype, Engine, HeadInput, Kind, Metric, TokenRole } from "../contract/palimpsest/v1/trace_pb";
+import {
+  Compat,
+  Corruption,
+  Direction,
+  Dtype,
+  Engine,
+  HeadInput,
+  Kind,
+  Metric,
+  TokenRole,
+} from "../contract/palimpsest/v1/trace_pb";
 import { VersionKind } from "../contract/palimpsest/v1/version_pb";
 
 /** Three significant places, in scientific notation where a plain fraction would be all zeros. */
@@ -13,7 +23,11 @@ export function number(value: number): string {
   if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size < 1e-3 || size >= 1e6) return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
+  if (size < 1e-3 || size >= 1e6)
+    return value
+      .toExponential(2)
+      .replace(/\.?0+e/, "e")
+      .replace("e+", "e");
   if (size < 0.1) return value.toFixed(4);
   if (size < 100) return value.toFixed(3);
   return value.toFixed(0);
@@ -44,7 +58,8 @@ export function bytes(value: number | bigint): string {
 export function big(value: number): string {
   let left = value;
   for (const prefix of ["", "k", "M", "G", "T", "P"]) {
-    if (Math.abs(left) < 1000) return `${left < 10 && prefix ? left.toFixed(1) : left.toFixed(0)}${prefix ? ` ${prefix}` : ""}`;
+    if (Math.abs(left) < 1000)
+      return `${left < 10 && prefix ? left.toFixed(1) : left.toFixed(0)}${prefix ? ` ${prefix}` : ""}`;
     left /= 1000;
   }
   return value.toExponential(1);
@@ -119,7 +134,13 @@ export function jobId(name: string): string {
 /** Texts of others, with what does not show made visible. */
 export function visible(text: string): string {
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, (sign) =>
-    sign === "\n" ? "\\n" : sign === "\t" ? "\\t" : sign === "\r" ? "\\r" : `\\u{${(sign.codePointAt(0) ?? 0).toString(16)}}`,
+    sign === "\n"
+      ? "\\n"
+      : sign === "\t"
+        ? "\\t"
+        : sign === "\r"
+          ? "\\r"
+          : `\\u{${(sign.codePointAt(0) ?? 0).toString(16)}}`,
   );
 }
 
@@ -143,7 +164,13 @@ export const directionWord = (it: Direction) => (it === Direction.NOISING ? "noi
 export const corruptionWord = (it: Corruption) => (it === Corruption.UNSPECIFIED ? "noise" : words(Corruption, it, ""));
 export const compatWord = (it: Compat) => (it === Compat.UNSPECIFIED ? "none" : words(Compat, it, ""));
 export const inputWord = (it: HeadInput) => words(HeadInput, it, "");
-export const setWord = (it: EvalSet) => ({ [EvalSet.UNSPECIFIED]: "", [EvalSet.COUNTERFACT]: "CounterFact", [EvalSet.ZSRE]: "zsRE", [EvalSet.TEXTS]: "texts" })[it];
+export const setWord = (it: EvalSet) =>
+  ({
+    [EvalSet.UNSPECIFIED]: "",
+    [EvalSet.COUNTERFACT]: "CounterFact",
+    [EvalSet.ZSRE]: "zsRE",
+    [EvalSet.TEXTS]: "texts",
+  })[it];
 
 /** A kind's name as the command line has it: `mlp`, `head_q_all`. */
 export function kindName(kind: Kind): string {

@@ -3,12 +3,21 @@
 import { effect, signal, type Signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 
-import { type Job, type JobEvent, type JobProgress, type UnitResult, JobState, ResultView, type WatchJobResponse } from "../contract/palimpsest/v1/job_pb";
+import {
+  type Job,
+  type JobEvent,
+  type JobProgress,
+  type UnitResult,
+  JobState,
+  ResultView,
+  type WatchJobResponse,
+} from "../contract/palimpsest/v1/job_pb";
 import { Kind } from "../contract/palimpsest/v1/trace_pb";
 import type { EditProgress_Step } from "../contract/palimpsest/v1/edit_pb";
 import { isCancelled, isPassing, jobs, problem, type Problem } from "./client";
 import { ended } from "./format";
 import { lost, seen } from "./live";
+import { isOut } from "./may";
 
 /** Most events that a page keeps. */
 const EVENTS = 500;
@@ -58,7 +67,9 @@ class Watch {
 
   readonly again = () => {
     this.set({ problem: undefined });
-    this.read().catch((error: unknown) => this.set({ problem: problem(error) })).finally(arrange);
+    this.read()
+      .catch((error: unknown) => this.set({ problem: problem(error) }))
+      .finally(arrange);
   };
 
   private set(change: Partial<State>): void {
@@ -73,7 +84,7 @@ class Watch {
   }
 
   private async run(manner: "stream" | "poll", abort: AbortSignal): Promise<void> {
-    for (let pause = 500; !abort.aborted; ) {
+    for (let pause = 500; !abort.aborted;) {
       try {
         await this.read(abort);
         lost.value = "";
@@ -87,7 +98,7 @@ class Watch {
           }
         }
       } catch (error) {
-        if (abort.aborted || isCancelled(error)) return;
+        if (abort.aborted || isCancelled(error) || isOut(error)) return;
         if (!isPassing(error)) {
           this.set({ problem: problem(error) });
           break;
@@ -105,8 +116,15 @@ class Watch {
     this.at = message.events.at(-1)?.sequence ?? this.at;
     for (const edit of message.progress?.edits ?? []) addSteps(this.steps, String(edit.unit), edit.steps);
     const was = this.state.peek();
-    this.set({ job: merged(was.job, message.job), progress: message.progress, events: [...was.events, ...message.events].slice(-EVENTS) });
-    return message.events.some((it) => it.event.case === "stageBegun") || (message.job !== undefined && ended(message.job.state));
+    this.set({
+      job: merged(was.job, message.job),
+      progress: message.progress,
+      events: [...was.events, ...message.events].slice(-EVENTS),
+    });
+    return (
+      message.events.some((it) => it.event.case === "stageBegun") ||
+      (message.job !== undefined && ended(message.job.state))
+    );
   }
 }
 
@@ -165,11 +183,22 @@ function addSteps(steps: Map<string, EditProgress_Step[]>, unit: string, newer: 
 /** The whole job with what changed since: what a stream says has no facts and prompts. */
 function merged(whole: Job | undefined, newest: Job | undefined): Job | undefined {
   if (!whole || !newest || newest.lastSequence < whole.lastSequence) return whole;
-  return { ...whole, state: newest.state, counts: newest.counts, startTime: newest.startTime, endTime: newest.endTime, lastSequence: newest.lastSequence };
+  return {
+    ...whole,
+    state: newest.state,
+    counts: newest.counts,
+    startTime: newest.startTime,
+    endTime: newest.endTime,
+    lastSequence: newest.lastSequence,
+  };
 }
 
 /** Waits for a job to end, and tells of it meanwhile. For chains of jobs; a page watches with `useJob`. */
-export async function finished(name: string, signal: AbortSignal, tell?: (message: WatchJobResponse) => void): Promise<Job> {
+export async function finished(
+  name: string,
+  signal: AbortSignal,
+  tell?: (message: WatchJobResponse) => void,
+): Promise<Job> {
   let after = 0n;
   for (let pause = 500; ; pause = Math.min(2 * pause, 10_000)) {
     signal.throwIfAborted();

@@ -4,6 +4,7 @@ import { signal } from "@preact/signals";
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
 import { isCancelled, isPassing, problem, type Problem } from "./client";
+import { isOut } from "./may";
 
 /** Whether the tab is seen. */
 export const seen = signal(!document.hidden);
@@ -23,7 +24,12 @@ export interface Loaded<T> {
 
 /** What `load` gives, anew whenever `key` changes; with `keep`, what was there stays until the newer is. */
 export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T>, keep = false): Loaded<T> {
-  const [state, setState] = useState<{ key: string; data: T | undefined; problem: Problem | undefined; loading: boolean }>({
+  const [state, setState] = useState<{
+    key: string;
+    data: T | undefined;
+    problem: Problem | undefined;
+    loading: boolean;
+  }>({
     key,
     data: undefined,
     problem: undefined,
@@ -34,21 +40,32 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
   newest.current = load;
   useEffect(() => {
     const stop = new AbortController();
-    setState((was) => ({ key, data: keep || was.key === key ? was.data : undefined, problem: undefined, loading: true }));
+    setState((was) => ({
+      key,
+      data: keep || was.key === key ? was.data : undefined,
+      problem: undefined,
+      loading: true,
+    }));
     newest
       .current(stop.signal)
       .then((data) => {
+        lost.value = "";
         if (!stop.signal.aborted) setState({ key, data, problem: undefined, loading: false });
       })
       .catch((error: unknown) => {
-        if (stop.signal.aborted || isCancelled(error)) return;
+        if (stop.signal.aborted || isCancelled(error) || isOut(error)) return;
         setState((was) => ({ key, data: was.data, problem: problem(error), loading: false }));
       });
     return () => stop.abort();
   }, [key, turn]);
   const again = useCallback(() => setTurn((n) => n + 1), []);
   const fresh = keep || state.key === key;
-  return { data: fresh ? state.data : undefined, problem: fresh ? state.problem : undefined, loading: !fresh || state.loading, again };
+  return {
+    data: fresh ? state.data : undefined,
+    problem: fresh ? state.problem : undefined,
+    loading: !fresh || state.loading,
+    again,
+  };
 }
 
 /** The same, asked again every `every` milliseconds while the tab is seen. A failure is tried again later. */
@@ -78,7 +95,7 @@ export function usePoll<T>(key: string, every: number, load: (signal: AbortSigna
         setData(found);
         setWrong(undefined);
       } catch (error) {
-        if (stop.signal.aborted || isCancelled(error)) return;
+        if (stop.signal.aborted || isCancelled(error) || isOut(error)) return;
         pause = Math.min(pause * 2, 30_000);
         if (isPassing(error)) lost.value = problem(error).message;
         setWrong(problem(error));
@@ -118,7 +135,7 @@ export function useStream<M>(
     const stop = new AbortController();
     open = stop;
     const follow = async () => {
-      for (let pause = 500; !stop.signal.aborted; ) {
+      for (let pause = 500; !stop.signal.aborted;) {
         try {
           const stream = newest.current.start(stop.signal);
           if (!stream) return;
@@ -130,7 +147,7 @@ export function useStream<M>(
             newest.current.take(message);
           }
         } catch (error) {
-          if (stop.signal.aborted || isCancelled(error)) return;
+          if (stop.signal.aborted || isCancelled(error) || isOut(error)) return;
           if (!isPassing(error)) {
             setWrong(problem(error));
             return;

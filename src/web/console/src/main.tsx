@@ -122,13 +122,25 @@ function SignInForm({ said, form }: { said: string; form: boolean }) {
   return (
     <section class="sign-in">
       <Heading title="Sign in">Palimpsest</Heading>
-      {said && <p role="alert" id="said">{said}</p>}
+      {said && (
+        <p role="alert" id="said">
+          {said}
+        </p>
+      )}
       {form && (
         <form onSubmit={(event) => void submit(event)}>
           <div class="field">
             <label>
               <span>Token</span>
-              <input id="token" type="password" autocomplete="off" value={token} onInput={(event) => setToken(event.currentTarget.value)} required aria-describedby="token-hint" />
+              <input
+                id="token"
+                type="password"
+                autocomplete="off"
+                value={token}
+                onInput={(event) => setToken(event.currentTarget.value)}
+                required
+                aria-describedby="token-hint"
+              />
             </label>
             <small id="token-hint">
               As <code>palimpsest auth token</code> printed it. This tab keeps it until it is closed.
@@ -141,7 +153,11 @@ function SignInForm({ said, form }: { said: string; form: boolean }) {
           </p>
         </form>
       )}
-      {door.value?.asks.includes("certificate") && <p class="quiet">A client certificate of this browser is taken, too: choose it when the browser asks, and load this page again.</p>}
+      {door.value?.asks.includes("certificate") && (
+        <p class="quiet">
+          A client certificate of this browser is taken, too: choose it when the browser asks, and load this page again.
+        </p>
+      )}
       <Wrong of={wrong} />
     </section>
   );
@@ -156,7 +172,12 @@ function App() {
   useEffect(start, []);
   const state = session.value;
   const path = place.value.path;
-  if (state.state === "asks") return <main class="alone"><SignInForm said={state.said} form={state.form} /></main>;
+  if (state.state === "asks")
+    return (
+      <main class="alone">
+        <SignInForm said={state.said} form={state.form} />
+      </main>
+    );
   if (state.state === "starting") {
     return (
       <main class="alone">

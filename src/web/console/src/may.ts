@@ -5,10 +5,7 @@ import { signal } from "@preact/signals";
 import type { Status } from "../contract/palimpsest/v1/status_pb";
 import { askDoor, borrow, Code, forgetAll, forgotten, kept, problem, status, takeKey, type SignIn } from "./client";
 
-export type Session =
-  | { state: "starting" }
-  | { state: "asks"; said: string; form: boolean }
-  | { state: "in" };
+export type Session = { state: "starting" } | { state: "asks"; said: string; form: boolean } | { state: "in" };
 
 export const session = signal<Session>({ state: "starting" });
 /** The newest status that was read. */
@@ -24,7 +21,9 @@ export function may(method: string): boolean {
 export function whoAmI(): string {
   const caller = now.value?.caller;
   if (!caller) return "";
-  return caller.role ? `${caller.principal} is ${/^[aeiou]/.test(caller.role) ? "an" : "a"} ${caller.role}` : caller.principal;
+  return caller.role
+    ? `${caller.principal} is ${/^[aeiou]/.test(caller.role) ? "an" : "a"} ${caller.role}`
+    : caller.principal;
 }
 
 /** The newest status; a refusal for want of sign-in leads back to the form. */
@@ -34,9 +33,16 @@ export async function refresh(signal?: AbortSignal): Promise<void> {
     now.value = answer.status;
     if (session.value.state !== "in") session.value = { state: "in" };
   } catch (error) {
-    if (problem(error).code === Code.Unauthenticated) refused(problem(error).message);
-    else throw error;
+    if (!isOut(error)) throw error;
   }
+}
+
+/** Whether a call failed for want of sign-in, as when a token has expired: then the form is there again. */
+export function isOut(error: unknown): boolean {
+  const { code, message } = problem(error);
+  if (code !== Code.Unauthenticated) return false;
+  refused(message);
+  return true;
 }
 
 function refused(said: string): void {

@@ -80,4 +80,8 @@ export function template(it: Play): string {
 /** An answer with the space before it that tokens have. */
 export const spaced = (text: string) => (text && !/^\s/.test(text) ? ` ${text}` : text);
 
-export const lines = (text: string) => text.split("\n").map((line) => line.trim()).filter(Boolean);
+export const lines = (text: string) =>
+  text
+    .split("\n")
+    .map((line) => line.trim())
+    .filter(Boolean);

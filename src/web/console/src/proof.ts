@@ -185,14 +185,24 @@ export async function readNote(note: string, verifier: string): Promise<Checkpoi
   if (cut < 0) throw new Error("the checkpoint has no empty line before a signature");
   const text = note.slice(0, cut + 1);
   const start = `\u2014 ${name} `;
-  const line = note.slice(cut + 2).split("\n").find((it) => it.startsWith(start));
+  const line = note
+    .slice(cut + 2)
+    .split("\n")
+    .find((it) => it.startsWith(start));
   if (!line) throw new Error(`the checkpoint is not signed by ${name}`);
   const signed = fromBase64(line.slice(start.length));
-  if (!equal(signed.slice(0, 4), await keyHash(name, key))) throw new Error("the checkpoint's signature is of another key");
+  if (!equal(signed.slice(0, 4), await keyHash(name, key)))
+    throw new Error("the checkpoint's signature is of another key");
   const imported = await crypto.subtle.importKey("raw", key, { name: "Ed25519" }, false, ["verify"]);
-  const fits = await crypto.subtle.verify({ name: "Ed25519" }, imported, signed.slice(4), new TextEncoder().encode(text));
+  const fits = await crypto.subtle.verify(
+    { name: "Ed25519" },
+    imported,
+    signed.slice(4),
+    new TextEncoder().encode(text),
+  );
   if (!fits) throw new Error("the checkpoint's signature does not fit: it was altered");
   const [origin, size, root] = text.split("\n");
-  if (origin !== name || !size || !/^[0-9]+$/.test(size) || !root) throw new Error("the checkpoint's lines are not origin, size and root");
+  if (origin !== name || !size || !/^[0-9]+$/.test(size) || !root)
+    throw new Error("the checkpoint's lines are not origin, size and root");
   return { origin, size: BigInt(size), root: fromBase64(root) };
 }

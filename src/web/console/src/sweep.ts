@@ -1,6 +1,16 @@
 // What a sweep's numbers say: rows of a grid, effects, peaks and the sentences about them.
 
-import { TokenRole, Kind, Metric, Direction, Engine, type Grid, type KindAverages, type Mean, type Paths } from "../contract/palimpsest/v1/trace_pb";
+import {
+  TokenRole,
+  Kind,
+  Metric,
+  Direction,
+  Engine,
+  type Grid,
+  type KindAverages,
+  type Mean,
+  type Paths,
+} from "../contract/palimpsest/v1/trace_pb";
 import { inputWord, kindWord, metricWord, number, roleWord, some, token } from "./format";
 import type { Ramp } from "./palette";
 
@@ -90,7 +100,10 @@ export function rolesOf(at: number, grid: Pick<Grid, "subjectBegin" | "subjectEn
 }
 
 /** The cell of a grid with the highest effect, the first one of equals. */
-export function peak(grid: Grid, reading: Reading): { token: number; head: number | undefined; layer: number; effect: number } | undefined {
+export function peak(
+  grid: Grid,
+  reading: Reading,
+): { token: number; head: number | undefined; layer: number; effect: number } | undefined {
   let best: { at: number; effect: number } | undefined;
   reading.scores.forEach((score, at) => {
     const it = effect(score, reading, grid.direction);
@@ -172,8 +185,12 @@ export function plateau(averages: KindAverages, at: Site): [number, number] {
 export function sentence(averages: KindAverages): string {
   const best = site(averages);
   if (!best) return "No fact of this kind was traced.";
-  const what = `${kindWord(averages.kind)} effects peak at the ${roleWord(best.role)}, layer ${best.layer}${best.head === undefined ? "" : `, head ${best.head}`}`;
-  return `${what.charAt(0).toUpperCase()}${what.slice(1)}: ${figure(best.effect)}.`;
+  const where = `layer ${best.layer}${best.head === undefined ? "" : `, head ${best.head}`}`;
+  const of =
+    best.role === TokenRole.EVERY
+      ? `Effects of the ${kindWord(averages.kind)} peak at ${where}`
+      : `${kindWord(averages.kind)} effects peak at the ${roleWord(best.role)}, ${where}`;
+  return `${of.charAt(0).toUpperCase()}${of.slice(1)}: ${figure(best.effect)}.`;
 }
 
 /** What a reader must know of how the numbers came about. */
@@ -181,13 +198,18 @@ export function manner(averages: KindAverages): string[] {
   const said: string[] = [];
   if (averages.engine === Engine.ATTRIBUTION) {
     const steps = averages.attributionSteps > 1 ? `, gradients over ${averages.attributionSteps} inputs` : "";
-    said.push(`These are estimates by attribution patching${steps}${averages.gradDrop ? ", magnitudes without a sign" : ""}, not exact.`);
+    said.push(
+      `These are estimates by attribution patching${steps}${averages.gradDrop ? ", magnitudes without a sign" : ""}, not exact.`,
+    );
   }
-  if (averages.direction === Direction.NOISING) said.push("The clean run is patched with corrupted states: an effect is what that takes away.");
+  if (averages.direction === Direction.NOISING)
+    said.push("The clean run is patched with corrupted states: an effect is what that takes away.");
   if (averages.wholeAnswers) said.push("Answers are read whole, by the mean over their tokens.");
   if (averages.paths) said.push(pathsWord(averages.paths));
-  if (averages.wrong > 0n) said.push(`${some(averages.wrong, "fact")} answered otherwise than expected, in none of the means.`);
-  if (averages.withoutShare > 0n) said.push(`${some(averages.withoutShare, "fact")} with a total effect too small to divide by.`);
+  if (averages.wrong > 0n)
+    said.push(`${some(averages.wrong, "fact")} answered otherwise than expected, in none of the means.`);
+  if (averages.withoutShare > 0n)
+    said.push(`${some(averages.withoutShare, "fact")} with a total effect too small to divide by.`);
   return said;
 }
 
@@ -213,10 +235,16 @@ export function cellLine(grid: Grid, reading: Reading, row: Rows, at: number, sh
   const score = row.values[at] ?? NaN;
   const it = effect(score, reading, grid.direction);
   const total = falls(reading.metric) ? reading.corrupted - reading.clean : reading.clean - reading.corrupted;
-  const where = row.of === "token" ? `${row.labels[index] ?? ""}${rolesOf(index, grid).length ? ` (${roleWord(rolesOf(index, grid)[0] as TokenRole)})` : ""}` : `${row.labels[index] ?? ""}${isOverTokens(grid.kind) ? "" : ` at ${token(grid.tokens[shownToken] ?? "")}`}`;
-  const window = grid.window > 1 ? ` (window ${Math.max(0, layer - Math.floor(grid.window / 2))} to ${Math.min(grid.layers - 1, layer - Math.floor(grid.window / 2) + grid.window - 1)})` : "";
+  const where =
+    row.of === "token"
+      ? `${row.labels[index] ?? ""}${rolesOf(index, grid).length ? ` (${roleWord(rolesOf(index, grid)[0] as TokenRole)})` : ""}`
+      : `${row.labels[index] ?? ""}${isOverTokens(grid.kind) ? "" : ` at ${token(grid.tokens[shownToken] ?? "")}`}`;
+  const window =
+    grid.window > 1
+      ? ` (window ${Math.max(0, layer - Math.floor(grid.window / 2))} to ${Math.min(grid.layers - 1, layer - Math.floor(grid.window / 2) + grid.window - 1)})`
+      : "";
   const name = reading.metric === Metric.PROBABILITY ? `p(${answerOf(grid).trim()})` : metricWord(reading.metric);
-  const share = Math.abs(total) > 1e-6 ? `, ${(100 * it / total).toFixed(0)} % of the total effect` : "";
+  const share = Math.abs(total) > 1e-6 ? `, ${((100 * it) / total).toFixed(0)} % of the total effect` : "";
   const neuron = grid.neurons[at] === undefined ? "" : `, neuron ${grid.neurons[at]}`;
   return `${where}, layer ${layer}${window}${neuron}: ${name} ${number(score)}, effect ${number(it)}${share}`;
 }

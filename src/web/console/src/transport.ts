@@ -2,7 +2,13 @@
 //
 // https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md, in its binary form.
 
-import type { DescMessage, DescMethodServerStreaming, DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import type {
+  DescMessage,
+  DescMethodServerStreaming,
+  DescMethodUnary,
+  MessageInitShape,
+  MessageShape,
+} from "@bufbuild/protobuf";
 
 import { SERVICES } from "../contract/table";
 import { decode, encode } from "./wire";
@@ -58,15 +64,31 @@ export type Client<S extends { method: object }> = {
       ? Streaming<I, O>
       : never;
 };
-type Unary<I extends DescMessage, O extends DescMessage> = (request: MessageInitShape<I>, options?: CallOptions) => Promise<MessageShape<O>>;
-type Streaming<I extends DescMessage, O extends DescMessage> = (request: MessageInitShape<I>, options?: CallOptions) => AsyncIterable<MessageShape<O>>;
+type Unary<I extends DescMessage, O extends DescMessage> = (
+  request: MessageInitShape<I>,
+  options?: CallOptions,
+) => Promise<MessageShape<O>>;
+type Streaming<I extends DescMessage, O extends DescMessage> = (
+  request: MessageInitShape<I>,
+  options?: CallOptions,
+) => AsyncIterable<MessageShape<O>>;
 
 /** A client of a service of the contract; `headers` says what every call shows. */
-export function client<S extends { method: object }>(service: string, headers: () => Record<string, string>): Client<S> {
+export function client<S extends { method: object }>(
+  service: string,
+  headers: () => Record<string, string>,
+): Client<S> {
   const methods: Record<string, unknown> = {};
   for (const word of (SERVICES[service] ?? "").split(" ")) {
     const name = word.replace("*", "");
-    const start = (request: object, options?: CallOptions) => call(`palimpsest.v1.${service}/${name}`, encode(`${name}Request`, request), `${name}Response`, headers(), options?.signal);
+    const start = (request: object, options?: CallOptions) =>
+      call(
+        `palimpsest.v1.${service}/${name}`,
+        encode(`${name}Request`, request),
+        `${name}Response`,
+        headers(),
+        options?.signal,
+      );
     const unary = async (request: object, options?: CallOptions) => {
       for await (const message of start(request, options)) return message;
       throw new CallError(Code.Unknown, "the server answered without a message");
@@ -77,20 +99,34 @@ export function client<S extends { method: object }>(service: string, headers: (
 }
 
 /** The messages of a call, as they come. */
-async function* call(path: string, request: Uint8Array, answer: string, headers: Record<string, string>, signal?: AbortSignal): AsyncGenerator<unknown> {
+async function* call(
+  path: string,
+  request: Uint8Array,
+  answer: string,
+  headers: Record<string, string>,
+  signal?: AbortSignal,
+): AsyncGenerator<unknown> {
   const body = new Uint8Array(5 + request.length);
   new DataView(body.buffer).setUint32(1, request.length);
   body.set(request, 5);
   let response: Response;
   try {
-    response = await fetch(`/${path}`, { method: "POST", body, signal, headers: { ...headers, "content-type": "application/grpc-web+proto", "x-grpc-web": "1" }, cache: "no-store", redirect: "error" });
+    response = await fetch(`/${path}`, {
+      method: "POST",
+      body,
+      signal,
+      headers: { ...headers, "content-type": "application/grpc-web+proto", "x-grpc-web": "1" },
+      cache: "no-store",
+      redirect: "error",
+    });
   } catch (error) {
     signal?.throwIfAborted();
     throw new CallError(Code.Unavailable, error instanceof Error ? error.message : String(error));
   }
   // A call that fails before its first message has its status among the headers.
   if (response.headers.get("grpc-status") !== null) check((name) => response.headers.get(name));
-  if (!response.ok || !response.body) throw new CallError(ofHttp(response.status), `the server answers ${response.status} ${response.statusText}`);
+  if (!response.ok || !response.body)
+    throw new CallError(ofHttp(response.status), `the server answers ${response.status} ${response.statusText}`);
   const reader = response.body.getReader();
   try {
     for await (const frame of frames(reader, signal)) {
@@ -108,7 +144,10 @@ async function* call(path: string, request: Uint8Array, answer: string, headers:
 }
 
 /** The frames of an answer: messages, and at the end the trailers. */
-async function* frames(reader: ReadableStreamDefaultReader<Uint8Array>, signal?: AbortSignal): AsyncGenerator<{ trailers: boolean; data: Uint8Array }> {
+async function* frames(
+  reader: ReadableStreamDefaultReader<Uint8Array>,
+  signal?: AbortSignal,
+): AsyncGenerator<{ trailers: boolean; data: Uint8Array }> {
   let parts: Uint8Array[] = [];
   let length = 0;
   for (;;) {
@@ -149,10 +188,12 @@ function joined(parts: readonly Uint8Array[], length: number): Uint8Array {
 
 function trailersOf(data: Uint8Array): Map<string, string> {
   const lines = new TextDecoder().decode(data).split("\r\n");
-  return new Map(lines.flatMap((line): [string, string][] => {
-    const colon = line.indexOf(":");
-    return colon > 0 ? [[line.slice(0, colon).trim().toLowerCase(), line.slice(colon + 1).trim()]] : [];
-  }));
+  return new Map(
+    lines.flatMap((line): [string, string][] => {
+      const colon = line.indexOf(":");
+      return colon > 0 ? [[line.slice(0, colon).trim().toLowerCase(), line.slice(colon + 1).trim()]] : [];
+    }),
+  );
 }
 
 /** Throws what a status says, unless it is well. */
@@ -160,7 +201,9 @@ function check(header: (name: string) => string | null): void {
   const code = Number(header("grpc-status") ?? Code.Unknown);
   if (code === Code.Ok) return;
   const packed = header("grpc-status-details-bin");
-  const status = packed ? decode<{ message: string; details: CallError["details"] }>("Status_", fromBase64(packed)) : undefined;
+  const status = packed
+    ? decode<{ message: string; details: CallError["details"] }>("Status_", fromBase64(packed))
+    : undefined;
   throw new CallError(code, status?.message || percentDecoded(header("grpc-message") ?? ""), status?.details);
 }
 
@@ -177,6 +220,16 @@ function fromBase64(text: string): Uint8Array {
 }
 
 function ofHttp(status: number): number {
-  const codes: Record<number, number> = { 400: Code.Internal, 401: Code.Unauthenticated, 403: Code.PermissionDenied, 404: Code.Unimplemented, 421: Code.PermissionDenied, 429: Code.Unavailable, 502: Code.Unavailable, 503: Code.Unavailable, 504: Code.Unavailable };
+  const codes: Record<number, number> = {
+    400: Code.Internal,
+    401: Code.Unauthenticated,
+    403: Code.PermissionDenied,
+    404: Code.Unimplemented,
+    421: Code.PermissionDenied,
+    429: Code.Unavailable,
+    502: Code.Unavailable,
+    503: Code.Unavailable,
+    504: Code.Unavailable,
+  };
   return codes[status] ?? Code.Unknown;
 }

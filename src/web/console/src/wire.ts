@@ -36,12 +36,26 @@ function shapeOf(type: string): Shape {
   if (known) return known;
   const line = MESSAGES[type];
   if (line === undefined) throw new Error(`the contract has no message ${type}`);
-  const fields = line.split(" ").filter(Boolean).map((text): Field => {
-    const [path = "", number = "", kind = ""] = text.split(":");
-    const [first = "", second] = path.split(".");
-    return { name: second ?? first, oneof: second === undefined ? undefined : first, number: Number(number), type: kind.replace(/[*?]/, ""), repeated: kind.endsWith("*"), optional: kind.endsWith("?") };
-  });
-  const shape = { fields, byNumber: new Map(fields.map((field) => [field.number, field])), oneofs: [...new Set(fields.flatMap((field) => field.oneof ?? []))] };
+  const fields = line
+    .split(" ")
+    .filter(Boolean)
+    .map((text): Field => {
+      const [path = "", number = "", kind = ""] = text.split(":");
+      const [first = "", second] = path.split(".");
+      return {
+        name: second ?? first,
+        oneof: second === undefined ? undefined : first,
+        number: Number(number),
+        type: kind.replace(/[*?]/, ""),
+        repeated: kind.endsWith("*"),
+        optional: kind.endsWith("?"),
+      };
+    });
+  const shape = {
+    fields,
+    byNumber: new Map(fields.map((field) => [field.number, field])),
+    oneofs: [...new Set(fields.flatMap((field) => field.oneof ?? []))],
+  };
   shapes.set(type, shape);
   return shape;
 }
@@ -181,14 +195,17 @@ class Reader {
     } else if (field.repeated) {
       const list = message[name] as Value[];
       if (isMessage(type)) list.push(this.message(type, this.end()));
-      else if (wire === 2 && type !== "s" && type !== "y") for (const end = this.end(); this.at < end; ) list.push(this.scalar(type));
+      else if (wire === 2 && type !== "s" && type !== "y")
+        for (const end = this.end(); this.at < end;) list.push(this.scalar(type));
       else list.push(this.scalar(type));
     } else if (field.oneof !== undefined) {
       const value = isMessage(type) ? this.message(type, this.end()) : this.scalar(type);
       message[field.oneof] = { case: name, value };
     } else {
       // A message that comes in two parts is one.
-      message[name] = isMessage(type) ? this.message(type, this.end(), message[name] as Message | undefined) : this.scalar(type);
+      message[name] = isMessage(type)
+        ? this.message(type, this.end(), message[name] as Message | undefined)
+        : this.scalar(type);
     }
   }
 }
@@ -257,7 +274,9 @@ class Writer {
       }
       const value = message[field.name];
       if (value === undefined || value === null) continue;
-      if (field.type === "M") for (const [key, text] of Object.entries(value)) this.one({ ...field, type: "MapEntry" }, { key, value: text as Value });
+      if (field.type === "M")
+        for (const [key, text] of Object.entries(value))
+          this.one({ ...field, type: "MapEntry" }, { key, value: text as Value });
       else if (field.repeated) this.list(field, value as Value[]);
       else if (field.optional || isMessage(field.type) || !isNothing(field.type, value)) this.one(field, value);
     }

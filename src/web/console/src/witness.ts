@@ -3,7 +3,19 @@
 import { type AuditCheckpoint, type AuditLeaf } from "../contract/palimpsest/v1/audit_pb";
 import { audit, Code, problem } from "./client";
 import { hex } from "./format";
-import { canCheck, equal, frontierBefore, isConsistent, isIncluded, leafHash, push, readNote, rootOf, type Checkpoint, type Frontier } from "./proof";
+import {
+  canCheck,
+  equal,
+  frontierBefore,
+  isConsistent,
+  isIncluded,
+  leafHash,
+  push,
+  readNote,
+  rootOf,
+  type Checkpoint,
+  type Frontier,
+} from "./proof";
 
 const KEPT = "palimpsest.kept.";
 
@@ -36,17 +48,26 @@ export function keptOf(verifier: string): Kept | undefined {
 }
 
 export function keep(checkpoint: AuditCheckpoint, since?: string): void {
-  const it: Kept = { note: checkpoint.note, key: checkpoint.verifierKey, size: String(checkpoint.size), root: hex(checkpoint.root), since: since ?? new Date().toISOString() };
+  const it: Kept = {
+    note: checkpoint.note,
+    key: checkpoint.verifierKey,
+    size: String(checkpoint.size),
+    root: hex(checkpoint.root),
+    since: since ?? new Date().toISOString(),
+  };
   localStorage.setItem(KEPT + keyName(checkpoint.verifierKey), JSON.stringify(it));
 }
 
-export function forget(verifier: string): void {
-  localStorage.removeItem(KEPT + keyName(verifier));
+export interface Verdict {
+  colour: "green" | "red" | "grey";
+  said: string;
+  todo?: string;
+  /** Whether it is the log of a key that this browser does not know, though it knows another one. */
+  strange?: boolean;
 }
 
-export type Verdict = { colour: "green" | "red" | "grey"; said: string; todo?: string };
-
-const RED = "Keep this page, the kept checkpoint and a copy of the store; ask who runs the server; 'palimpsest audit verify --since kept' says where the log is damaged.";
+const RED =
+  "Keep this page, the kept checkpoint and a copy of the store; ask who runs the server; 'palimpsest audit verify --since kept' says where the log is damaged.";
 
 function bytesOf(text: string): Uint8Array {
   return Uint8Array.from(text.match(/../g) ?? [], (pair) => parseInt(pair, 16));
@@ -57,26 +78,51 @@ function bytesOf(text: string): Uint8Array {
  * well, the newest is what is kept from now on; where not, the old one stays.
  */
 export async function checkGrowth(checkpoint: AuditCheckpoint): Promise<Verdict> {
-  if (!canCheck()) return { colour: "grey", said: "Not checked here: the browser has no cryptography for pages over plain http from another machine.", todo: "Open the console over https, or with 'palimpsest console' on this machine." };
+  if (!canCheck())
+    return {
+      colour: "grey",
+      said: "Not checked here: the browser has no cryptography for pages over plain http from another machine.",
+      todo: "Open the console over https, or with 'palimpsest console' on this machine.",
+    };
   try {
     const read = await readNote(checkpoint.note, checkpoint.verifierKey);
-    if (read.size !== checkpoint.size || !equal(read.root, checkpoint.root)) throw new Error("the signed note says other numbers than the answer around it");
+    if (read.size !== checkpoint.size || !equal(read.root, checkpoint.root))
+      throw new Error("the signed note says other numbers than the answer around it");
   } catch (error) {
-    return { colour: "red", said: `The newest checkpoint does not hold: ${error instanceof Error ? error.message : String(error)}.`, todo: RED };
+    return {
+      colour: "red",
+      said: `The newest checkpoint does not hold: ${error instanceof Error ? error.message : String(error)}.`,
+      todo: RED,
+    };
   }
   const kept = keptOf(checkpoint.verifierKey);
   if (!kept) {
     const others = allKept();
-    keep(checkpoint);
+    // It stays red until somebody says that it is right: a second visit is no reason to believe it.
     if (others.length > 0) {
-      return { colour: "red", said: `This log is signed by another key (${keyName(checkpoint.verifierKey)}) than the one that this browser has seen here before (${others.map((it) => keyName(it.key)).join(", ")}).`, todo: "If another store is served at this address, that is right: forget the other key below. If not, somebody replaced the log." };
+      return {
+        colour: "red",
+        strange: true,
+        said: `This log is signed by another key (${keyName(checkpoint.verifierKey)}) than the one that this browser has seen here before (${others.map((it) => keyName(it.key)).join(", ")}).`,
+        todo: "If another store is served at this address now, that is right, and you can say so below. If not, somebody replaced the log.",
+      };
     }
-    return { colour: "green", said: `Signature checked. This browser saw this log for the first time: its ${checkpoint.size} entries are kept as what later visits are held against.` };
+    keep(checkpoint);
+    return {
+      colour: "green",
+      said: `Signature checked. This browser saw this log for the first time: its ${checkpoint.size} entries are kept as what later visits are held against.`,
+    };
   }
-  if (kept.key !== checkpoint.verifierKey) return { colour: "red", said: "The key of this log has the name of the kept one and is another.", todo: RED };
+  if (kept.key !== checkpoint.verifierKey)
+    return { colour: "red", said: "The key of this log has the name of the kept one and is another.", todo: RED };
   const [oldSize, oldRoot] = [BigInt(kept.size), bytesOf(kept.root)];
   const since = kept.since.slice(0, 10);
-  if (checkpoint.size < oldSize) return { colour: "red", said: `The log has ${checkpoint.size} entries and had ${oldSize} on ${since}: entries were cut off.`, todo: RED };
+  if (checkpoint.size < oldSize)
+    return {
+      colour: "red",
+      said: `The log has ${checkpoint.size} entries and had ${oldSize} on ${since}: entries were cut off.`,
+      todo: RED,
+    };
   try {
     const proof = await audit.proveAuditConsistency({ oldSize });
     const newest = proof.checkpoint;
@@ -84,16 +130,27 @@ export async function checkGrowth(checkpoint: AuditCheckpoint): Promise<Verdict>
     const read = await readNote(newest.note, newest.verifierKey);
     if (newest.verifierKey !== kept.key) throw new Error("the proof is for the log of another key");
     if (!(await isConsistent(oldSize, oldRoot, read.size, read.root, proof.path))) {
-      return { colour: "red", said: `The log does not go on from the ${oldSize} entries that this browser saw on ${since}: something before that was altered.`, todo: RED };
+      return {
+        colour: "red",
+        said: `The log does not go on from the ${oldSize} entries that this browser saw on ${since}: something before that was altered.`,
+        todo: RED,
+      };
     }
     keep(newest, kept.since);
     return read.size === oldSize
       ? { colour: "green", said: `Unchanged since ${since}: the same ${oldSize} entries.` }
-      : { colour: "green", said: `Grew from ${oldSize} to ${read.size} entries since ${since}; nothing before changed.` };
+      : {
+          colour: "green",
+          said: `Grew from ${oldSize} to ${read.size} entries since ${since}; nothing before changed.`,
+        };
   } catch (error) {
     const it = problem(error);
     if (it.code === Code.Unavailable) return { colour: "grey", said: `Not checked: ${it.message}` };
-    return { colour: "red", said: `No proof that the log goes on from the ${oldSize} entries of ${since}: ${it.message}`, todo: RED };
+    return {
+      colour: "red",
+      said: `No proof that the log goes on from the ${oldSize} entries of ${since}: ${it.message}`,
+      todo: RED,
+    };
   }
 }
 
@@ -125,7 +182,9 @@ export async function proveEntry(leaf: AuditLeaf): Promise<Proved> {
     const ok = await isIncluded(await hashOf(leaf), sequence - 1n, read.size, proof.path, read.root);
     return {
       ok,
-      said: ok ? `Entry ${sequence} is in the log of ${read.size} entries under the signed root ${hex(read.root).slice(0, 16)}…` : `Entry ${sequence}, as it is shown here, is not in the log under its signed root: it was altered.`,
+      said: ok
+        ? `Entry ${sequence} is in the log of ${read.size} entries under the signed root ${hex(read.root).slice(0, 16)}…`
+        : `Entry ${sequence}, as it is shown here, is not in the log under its signed root: it was altered.`,
       path: proof.path.map(hex),
     };
   } catch (error) {
@@ -159,10 +218,23 @@ export async function proveRun(leaves: readonly AuditLeaf[]): Promise<RunProved 
     const entry = leaf.entry;
     if (!entry || entry.sequence > read.size) break;
     // An entry names the root of all before it, so the first that was altered is found.
-    if (entry.previousRoot.length > 0 && broken === undefined && !equal(entry.previousRoot, await rootOf(tree))) broken = entry.sequence > first ? entry.sequence - 1n : entry.sequence;
+    if (entry.previousRoot.length > 0 && broken === undefined && !equal(entry.previousRoot, await rootOf(tree)))
+      broken = entry.sequence > first ? entry.sequence - 1n : entry.sequence;
     tree = await push(tree, await hashOf(leaf));
   }
   const holds = tree.size === read.size && equal(await rootOf(tree), read.root);
-  if (holds && broken === undefined) return { upTo: read.size, broken: undefined, said: `Entries ${first} to ${read.size} are what the signed root says.` };
-  return { upTo: 0n, broken: broken ?? first, said: broken === undefined ? `The entries ${first} to ${read.size} do not come to the signed root: one of them was altered.` : `Entry ${broken}, or one before it, was altered: what follows names another root.` };
+  if (holds && broken === undefined)
+    return {
+      upTo: read.size,
+      broken: undefined,
+      said: `Entries ${first} to ${read.size} are what the signed root says.`,
+    };
+  return {
+    upTo: 0n,
+    broken: broken ?? first,
+    said:
+      broken === undefined
+        ? `The entries ${first} to ${read.size} do not come to the signed root: one of them was altered.`
+        : `Entry ${broken}, or one before it, was altered: what follows names another root.`,
+  };
 }

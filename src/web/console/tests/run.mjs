@@ -30,7 +30,10 @@ if (!url || !file) {
 const dist = process.env.CONSOLE_DIST ? resolve(process.env.CONSOLE_DIST) : undefined;
 const site = new Site({ ...JSON.parse(readFileSync(file, "utf8")), url, dist });
 const folder = join(dirname(fileURLToPath(import.meta.url)), "pages");
-const names = readdirSync(folder).filter((name) => name.endsWith(".mjs")).map((name) => name.slice(0, -4)).sort();
+const names = readdirSync(folder)
+  .filter((name) => name.endsWith(".mjs"))
+  .map((name) => name.slice(0, -4))
+  .sort();
 for (const name of names) {
   if (wanted.length > 0 && !wanted.includes(name)) continue;
   site.now = name;

@@ -13,7 +13,16 @@ import { chromium } from "playwright-core";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const AXE = readFileSync(join(here, "../node_modules/axe-core/axe.min.js"), "utf8");
-const ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const ARGUMENTS = [
+  "--headless=new",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
 /** What a figure, a list or a job may take to be there, on a machine that does much else. */
 export const PATIENCE = 60_000;
 
@@ -25,7 +34,9 @@ export class Site {
     this.checks = 0;
     this.contexts = [];
     mkdirSync(this.screenshots, { recursive: true });
-    this.registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(join(here, "../../../python/palimpsest/contract.bin"))));
+    this.registry = createFileRegistry(
+      fromBinary(FileDescriptorSetSchema, readFileSync(join(here, "../../../python/palimpsest/contract.bin"))),
+    );
   }
 
   /** Says what holds and what does not; all of it is said before the run fails. */
@@ -66,17 +77,25 @@ export class Site {
 
   /** Takes the pages of a folder that was just built, in front of a program that has others. */
   async fromFolder(context, url) {
-    const files = { "/assets/main.js": ["main.js", "text/javascript"], "/assets/main.css": ["main.css", "text/css"], "/assets/icon.svg": ["icon.svg", "image/svg+xml"], "/help.html": ["help.html", "text/html"] };
-    await context.route((address) => address.origin === new URL(url).origin, async (route) => {
-      const request = route.request();
-      const path = new URL(request.url()).pathname;
-      if (request.method() !== "GET" || path === "/sign-in.json") return route.continue();
-      const [file, contentType] = files[path] ?? ["index.html", "text/html"];
-      const answer = await route.fetch();
-      const headers = { ...answer.headers(), "content-type": contentType };
-      delete headers["content-length"];
-      return route.fulfill({ status: 200, headers, body: readFileSync(join(this.dist, file)) });
-    });
+    const files = {
+      "/assets/main.js": ["main.js", "text/javascript"],
+      "/assets/main.css": ["main.css", "text/css"],
+      "/assets/icon.svg": ["icon.svg", "image/svg+xml"],
+      "/help.html": ["help.html", "text/html"],
+    };
+    await context.route(
+      (address) => address.origin === new URL(url).origin,
+      async (route) => {
+        const request = route.request();
+        const path = new URL(request.url()).pathname;
+        if (request.method() !== "GET" || path === "/sign-in.json") return route.continue();
+        const [file, contentType] = files[path] ?? ["index.html", "text/html"];
+        const answer = await route.fetch();
+        const headers = { ...answer.headers(), "content-type": contentType };
+        delete headers["content-length"];
+        return route.fulfill({ status: 200, headers, body: readFileSync(join(this.dist, file)) });
+      },
+    );
   }
 
   /** What must never be said by a page, wherever it goes. */
@@ -93,7 +112,8 @@ export class Site {
     });
     page.on("request", (request) => {
       const address = request.url();
-      if (!address.startsWith(new URL(url).origin) && !/^(data|blob):/.test(address)) page.wrong.push(`asked elsewhere: ${address}`);
+      if (!address.startsWith(new URL(url).origin) && !/^(data|blob):/.test(address))
+        page.wrong.push(`asked elsewhere: ${address}`);
     });
     page.base = new URL(url).origin;
     return page;
@@ -108,13 +128,22 @@ export class Site {
 
   async settled(page) {
     await page.waitForSelector("h1", { timeout: PATIENCE });
-    await page.waitForFunction(() => ![...document.querySelectorAll("p.quiet")].some((it) => it.textContent?.startsWith("Reading ")), undefined, { timeout: PATIENCE });
+    await page.waitForFunction(
+      () => ![...document.querySelectorAll("p.quiet")].some((it) => it.textContent?.startsWith("Reading ")),
+      undefined,
+      { timeout: PATIENCE },
+    );
     await page.waitForTimeout(300);
   }
 
   /** What holds on every page: nothing was blocked, nothing went wrong, no text became markup, axe finds nothing. */
   async sound(page, what) {
-    const found = await page.evaluate(() => ({ violations: window.violations, markup: document.querySelectorAll("img[src=x], img[onerror]").length, title: document.title, h1: document.querySelectorAll("h1").length }));
+    const found = await page.evaluate(() => ({
+      violations: window.violations,
+      markup: document.querySelectorAll("img[src=x], img[onerror]").length,
+      title: document.title,
+      h1: document.querySelectorAll("h1").length,
+    }));
     this.equal(found.violations, [], `${what}: nothing is against the policy`);
     this.equal(found.markup, 0, `${what}: texts stay texts`);
     this.check(found.h1 === 1 && /Palimpsest/.test(found.title), `${what}: one heading, and a title`);
@@ -130,12 +159,18 @@ export class Site {
     const run = `${AXE}; axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"], rules: { "target-size": { enabled: true } } }).then((found) => JSON.stringify(found.violations.map((it) => it.id + ": " + it.nodes.slice(0, 3).map((node) => node.target.join(" ") + " " + (node.any[0]?.message ?? node.all[0]?.message ?? "")).join(" | "))))`;
     const answer = await client.send("Runtime.evaluate", { expression: run, awaitPromise: true, returnByValue: true });
     await client.detach();
-    this.equal(JSON.parse(answer.result.value ?? `["axe did not run: ${answer.exceptionDetails?.text}"]`), [], `${what}: axe finds nothing`);
+    this.equal(
+      JSON.parse(answer.result.value ?? `["axe did not run: ${answer.exceptionDetails?.text}"]`),
+      [],
+      `${what}: axe finds nothing`,
+    );
   }
 
   /** The methods of the controls that are drawn. */
   methods(page) {
-    return page.evaluate(() => [...new Set([...document.querySelectorAll("[data-method]")].map((it) => it.getAttribute("data-method")))].sort());
+    return page.evaluate(() =>
+      [...new Set([...document.querySelectorAll("[data-method]")].map((it) => it.getAttribute("data-method")))].sort(),
+    );
   }
 
   /** Whether nothing has to be scrolled sideways but what says so. */
@@ -152,20 +187,30 @@ export class Site {
   async hidden(page, is) {
     await page.evaluate((hidden) => {
       Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
-      Object.defineProperty(document, "visibilityState", { configurable: true, get: () => (hidden ? "hidden" : "visible") });
+      Object.defineProperty(document, "visibilityState", {
+        configurable: true,
+        get: () => (hidden ? "hidden" : "visible"),
+      });
       document.dispatchEvent(new Event("visibilitychange"));
     }, is);
   }
 
   /** What the command says. */
   command(...words) {
-    const done = spawnSync(this.cli.program, [...words, ...this.cli.arguments], { cwd: this.cli.folder, encoding: "utf8", maxBuffer: 1 << 26 });
+    const done = spawnSync(this.cli.program, [...words, ...this.cli.arguments], {
+      cwd: this.cli.folder,
+      encoding: "utf8",
+      maxBuffer: 1 << 26,
+    });
     if (done.status !== 0) throw new Error(`${words.join(" ")}: ${done.stderr}`);
     return done.stdout;
   }
 
   json(...words) {
-    return this.command(...words, "--json").split("\n").filter(Boolean).map((line) => JSON.parse(line));
+    return this.command(...words, "--json")
+      .split("\n")
+      .filter(Boolean)
+      .map((line) => JSON.parse(line));
   }
 
   /** A call by hand, as somebody of a role: its answer, or its status. */
@@ -176,7 +221,11 @@ export class Site {
     const body = new Uint8Array(5 + message.length);
     new DataView(body.buffer).setUint32(1, message.length);
     body.set(message, 5);
-    const headers = { "content-type": "application/grpc-web+proto", "x-grpc-web": "1", origin: new URL(this.url).origin };
+    const headers = {
+      "content-type": "application/grpc-web+proto",
+      "x-grpc-web": "1",
+      origin: new URL(this.url).origin,
+    };
     if (role) headers.authorization = `Bearer ${this.tokens[role]}`;
     const answer = await fetch(`${this.url}/palimpsest.v1.${method}`, { method: "POST", headers, body });
     const data = new Uint8Array(await answer.arrayBuffer());
@@ -184,14 +233,22 @@ export class Site {
     if (early !== null && early !== "0") return { status: Number(early) };
     if (!answer.ok) return { http: answer.status };
     const size = new DataView(data.buffer).getUint32(1);
-    if (data[0] & 0x80) return { status: Number(/grpc-status: *([0-9]+)/.exec(new TextDecoder().decode(data.subarray(5)))?.[1]) };
+    if (data[0] & 0x80)
+      return { status: Number(/grpc-status: *([0-9]+)/.exec(new TextDecoder().decode(data.subarray(5)))?.[1]) };
     return { status: 0, message: fromBinary(found.output, data.subarray(5, 5 + size)) };
   }
 
   /** A module of the console, to write numbers as it does. */
   async module(file) {
     const outfile = join(this.folder, `${file.replace(/\W/g, "-")}.mjs`);
-    await build({ absWorkingDir: join(here, ".."), entryPoints: [file], outfile, bundle: true, format: "esm", logLevel: "error" });
+    await build({
+      absWorkingDir: join(here, ".."),
+      entryPoints: [file],
+      outfile,
+      bundle: true,
+      format: "esm",
+      logLevel: "error",
+    });
     return import(pathToFileURL(outfile).href);
   }
 
@@ -207,9 +264,18 @@ export class Site {
   async restart(how = "arguments") {
     const { program, folder, environment } = this.serve;
     await this.stop();
-    this.server = spawn(program, this.serve[how], { cwd: folder, env: { ...process.env, ...environment }, stdio: "ignore" });
+    this.server = spawn(program, this.serve[how], {
+      cwd: folder,
+      env: { ...process.env, ...environment },
+      stdio: "ignore",
+    });
+    // Whatever becomes of this walk, nothing of it stays behind.
+    const child = this.server;
+    process.once("exit", () => child.kill("SIGKILL"));
     for (let turn = 0; turn < 600; turn++) {
-      const answers = await fetch(`${this.url}/sign-in.json`).then((it) => it.ok).catch(() => false);
+      const answers = await fetch(`${this.url}/sign-in.json`)
+        .then((it) => it.ok)
+        .catch(() => false);
       if (answers) return;
       await new Promise((done) => setTimeout(done, 100));
     }

@@ -1,7 +1,8 @@
 // What needs no browser: `node --test tests/unit.mjs`, after `node build.mjs --contract`.
 //
 // Messages are held against the runtime of protoc-gen-es, proofs against the vectors that other implementations
-// of RFC 6962 repeat and against trees made here; with FILE in PALIMPSEST_PROOFS, proofs that the program made.
+// of RFC 6962 repeat, against trees made here, and against what a coordinator answered: proofs.json, of a log with
+// the jobs, edits and refs of a walk through the pages.
 
 import assert from "node:assert/strict";
 import { createHash, generateKeyPairSync, sign, webcrypto } from "node:crypto";
@@ -43,25 +44,43 @@ function random(seed) {
 test("messages have the bytes of the reference, and are read from them", async () => {
   const { encode, decode } = await load("src/wire.ts");
   const { MESSAGES } = await load("contract/table.ts");
-  const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(join(root, "../../python/palimpsest/contract.bin"))));
+  const registry = createFileRegistry(
+    fromBinary(FileDescriptorSetSchema, readFileSync(join(root, "../../python/palimpsest/contract.bin"))),
+  );
   const all = [...registry].filter((it) => it.kind === "message");
-  const named = (message) => (message.typeName === "google.rpc.Status" ? "Status_" : message.typeName.replace(/^(palimpsest\.v1|google\.rpc|google\.protobuf)\./, "").replaceAll(".", "_"));
+  const named = (message) =>
+    message.typeName === "google.rpc.Status"
+      ? "Status_"
+      : message.typeName.replace(/^(palimpsest\.v1|google\.rpc|google\.protobuf)\./, "").replaceAll(".", "_");
   const pick = random(7);
   const scalar = (type) => {
     switch (type) {
-      case ScalarType.STRING: return ["", "a", "Eiffel é ‮ 😀", "x".repeat(300)][pick(4)];
-      case ScalarType.BYTES: return Uint8Array.from({ length: pick(5) }, () => pick(256));
-      case ScalarType.BOOL: return pick(2) === 1;
-      case ScalarType.DOUBLE: return [0, -0, 1.5, -1e300, NaN, Infinity, 1e-310][pick(7)];
-      case ScalarType.UINT32: return [0, 1, 127, 128, 300, 0xffffffff][pick(6)];
-      case ScalarType.INT32: return [0, 1, -1, 2147483647, -2147483648][pick(5)];
-      case ScalarType.UINT64: return [0n, 1n, 1n << 31n, 1n << 32n, (1n << 35n) + 5n, (1n << 64n) - 1n][pick(6)];
-      case ScalarType.INT64: return [0n, 1n, -1n, 1n << 40n, -(1n << 63n), (1n << 63n) - 1n][pick(6)];
+      case ScalarType.STRING:
+        return ["", "a", "Eiffel é ‮ 😀", "x".repeat(300)][pick(4)];
+      case ScalarType.BYTES:
+        return Uint8Array.from({ length: pick(5) }, () => pick(256));
+      case ScalarType.BOOL:
+        return pick(2) === 1;
+      case ScalarType.DOUBLE:
+        return [0, -0, 1.5, -1e300, NaN, Infinity, 1e-310][pick(7)];
+      case ScalarType.UINT32:
+        return [0, 1, 127, 128, 300, 0xffffffff][pick(6)];
+      case ScalarType.INT32:
+        return [0, 1, -1, 2147483647, -2147483648][pick(5)];
+      case ScalarType.UINT64:
+        return [0n, 1n, 1n << 31n, 1n << 32n, (1n << 35n) + 5n, (1n << 64n) - 1n][pick(6)];
+      case ScalarType.INT64:
+        return [0n, 1n, -1n, 1n << 40n, -(1n << 63n), (1n << 63n) - 1n][pick(6)];
     }
   };
   const made = (message, depth) => {
     const it = {};
-    const one = (field) => (field.message ? made(field.message, depth + 1) : field.enum ? field.enum.values[pick(field.enum.values.length)].number : scalar(field.scalar));
+    const one = (field) =>
+      field.message
+        ? made(field.message, depth + 1)
+        : field.enum
+          ? field.enum.values[pick(field.enum.values.length)].number
+          : scalar(field.scalar);
     for (const field of message.fields) {
       if (pick(3) === 0 || (field.message && depth > 3)) continue;
       if (field.oneof) it[field.oneof.localName] = { case: field.localName, value: one(field) };
@@ -77,7 +96,9 @@ test("messages have the bytes of the reference, and are read from them", async (
     if (typeof value !== "object" || value === null) return Object.is(value, -0) ? "-0" : value;
     // A generated message shows what was not said through its prototype.
     const entries = [];
-    for (const name in value) if (name !== "$typeName" && name !== "$unknown" && value[name] !== undefined) entries.push([name, plain(value[name])]);
+    for (const name in value)
+      if (name !== "$typeName" && name !== "$unknown" && value[name] !== undefined)
+        entries.push([name, plain(value[name])]);
     return Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
   };
   let seen = 0;
@@ -94,7 +115,33 @@ test("messages have the bytes of the reference, and are read from them", async (
       seen += 1;
     }
     // A field that this program does not know is passed by.
-    const strange = Uint8Array.of(...encode(name, {}), 0xfa, 0x7f, 2, 1, 2, 0xf8, 0x7f, 5, 0xfd, 0x7f, 1, 2, 3, 4, 0xf9, 0x7f, 1, 2, 3, 4, 5, 6, 7, 8);
+    const strange = Uint8Array.of(
+      ...encode(name, {}),
+      0xfa,
+      0x7f,
+      2,
+      1,
+      2,
+      0xf8,
+      0x7f,
+      5,
+      0xfd,
+      0x7f,
+      1,
+      2,
+      3,
+      4,
+      0xf9,
+      0x7f,
+      1,
+      2,
+      3,
+      4,
+      5,
+      6,
+      7,
+      8,
+    );
     assert.deepEqual(plain(decode(name, strange)), plain(decode(name, new Uint8Array(0))));
   }
   assert.ok(seen > 1500, `${seen} messages`);
@@ -123,16 +170,25 @@ const SIXTH = "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a"
 const sha = (...parts) => createHash("sha256").update(Buffer.concat(parts)).digest();
 const node = (left, right) => sha(Uint8Array.of(1), left, right);
 const split = (n) => 2 ** Math.floor(Math.log2(n - 1));
-const rootOf = (leaves) => (leaves.length === 0 ? sha() : leaves.length === 1 ? leaves[0] : node(rootOf(leaves.slice(0, split(leaves.length))), rootOf(leaves.slice(split(leaves.length)))));
+const rootOf = (leaves) =>
+  leaves.length === 0
+    ? sha()
+    : leaves.length === 1
+      ? leaves[0]
+      : node(rootOf(leaves.slice(0, split(leaves.length))), rootOf(leaves.slice(split(leaves.length))));
 function inclusion(leaves, index) {
   if (leaves.length <= 1) return [];
   const at = split(leaves.length);
-  return index < at ? [...inclusion(leaves.slice(0, at), index), rootOf(leaves.slice(at))] : [...inclusion(leaves.slice(at), index - at), rootOf(leaves.slice(0, at))];
+  return index < at
+    ? [...inclusion(leaves.slice(0, at), index), rootOf(leaves.slice(at))]
+    : [...inclusion(leaves.slice(at), index - at), rootOf(leaves.slice(0, at))];
 }
 function consistency(leaves, old, whole = true) {
   if (old === leaves.length) return whole ? [] : [rootOf(leaves)];
   const at = split(leaves.length);
-  return old <= at ? [...consistency(leaves.slice(0, at), old, whole), rootOf(leaves.slice(at))] : [...consistency(leaves.slice(at), old - at, false), rootOf(leaves.slice(0, at))];
+  return old <= at
+    ? [...consistency(leaves.slice(0, at), old, whole), rootOf(leaves.slice(at))]
+    : [...consistency(leaves.slice(at), old - at, false), rootOf(leaves.slice(0, at))];
 }
 
 test("proofs are those of the published vectors", async () => {
@@ -144,13 +200,15 @@ test("proofs are those of the published vectors", async () => {
     tree = await proof.push(tree, leaves[n]);
     assert.equal(hex(await proof.rootOf(tree)), expected);
   }
-  const included = (index, size, path) => proof.isIncluded(leaves[index], BigInt(index), BigInt(size), path.map(bytes), bytes(ROOTS[size - 1]));
+  const included = (index, size, path) =>
+    proof.isIncluded(leaves[index], BigInt(index), BigInt(size), path.map(bytes), bytes(ROOTS[size - 1]));
   assert.ok(await included(0, 1, []));
   assert.ok(await included(0, 8, [FIRST, SECOND, THIRD]));
   assert.ok(await included(5, 8, [FIFTH, PAIR, ROOTS[3]]));
   assert.ok(await included(2, 3, [ROOTS[1]]));
   assert.ok(await included(1, 5, [ROOTS[0], SECOND, FIFTH]));
-  const consistent = (old, size, path) => proof.isConsistent(BigInt(old), bytes(ROOTS[old - 1]), BigInt(size), bytes(ROOTS[size - 1]), path.map(bytes));
+  const consistent = (old, size, path) =>
+    proof.isConsistent(BigInt(old), bytes(ROOTS[old - 1]), BigInt(size), bytes(ROOTS[size - 1]), path.map(bytes));
   assert.ok(await consistent(1, 1, []));
   assert.ok(await consistent(1, 8, [FIRST, SECOND, THIRD]));
   assert.ok(await consistent(6, 8, [SIXTH, PAIR, ROOTS[3]]));
@@ -160,7 +218,10 @@ test("proofs are those of the published vectors", async () => {
 test("every proof of every small tree holds, and no altered one does", async () => {
   const proof = await load("src/proof.ts");
   const all = Array.from({ length: 33 }, (_, n) => sha(Uint8Array.of(0, n)));
-  const altered = (path) => path.map((_, at) => path.map((hash, i) => (i === at ? Uint8Array.from(hash, (byte, b) => (b === 7 ? byte ^ 1 : byte)) : hash)));
+  const altered = (path) =>
+    path.map((_, at) =>
+      path.map((hash, i) => (i === at ? Uint8Array.from(hash, (byte, b) => (b === 7 ? byte ^ 1 : byte)) : hash)),
+    );
   for (let size = 1; size <= all.length; size++) {
     const tree = all.slice(0, size);
     const top = rootOf(tree);
@@ -203,21 +264,43 @@ test("a note is taken with its signature, and not when it was altered", async ()
   await assert.rejects(proof.readNote(note.replace("41", "42"), verifier), /altered/);
   await assert.rejects(proof.readNote(note.replace("\u2014", "-"), verifier), /not signed/);
   const other = generateKeyPairSync("ed25519").publicKey.export({ format: "der", type: "spki" }).subarray(-32);
-  await assert.rejects(proof.readNote(note, `${name}+0+${Buffer.concat([Uint8Array.of(1), other]).toString("base64")}`), /another key/);
+  await assert.rejects(
+    proof.readNote(note, `${name}+0+${Buffer.concat([Uint8Array.of(1), other]).toString("base64")}`),
+    /another key/,
+  );
 });
 
-test("proofs that the program made hold", { skip: !process.env.PALIMPSEST_PROOFS }, async () => {
+test("proofs that the program made hold", async () => {
   const proof = await load("src/proof.ts");
-  const found = JSON.parse(readFileSync(process.env.PALIMPSEST_PROOFS, "utf8"));
-  const { size, root } = await proof.readNote(found.note, found.key);
+  const found = JSON.parse(readFileSync(join(root, "tests/proofs.json"), "utf8"));
+  const { size, root: top } = await proof.readNote(found.note, found.key);
   assert.ok(found.entries.length > 0 && found.consistency.length > 0);
-  for (const it of found.entries) assert.ok(await proof.isIncluded(await proof.leafHash(bytes(it.leaf)), BigInt(it.index), size, it.path.map(bytes), root), `entry ${it.index}`);
-  for (const it of found.consistency) assert.ok(await proof.isConsistent(BigInt(it.old_size), bytes(it.old_root), size, root, it.path.map(bytes)), `from ${it.old_size}`);
+  for (const it of found.entries)
+    assert.ok(
+      await proof.isIncluded(await proof.leafHash(bytes(it.leaf)), BigInt(it.index), size, it.path.map(bytes), top),
+      `entry ${it.index}`,
+    );
+  for (const it of found.consistency)
+    assert.ok(
+      await proof.isConsistent(BigInt(it.old_size), bytes(it.old_root), size, top, it.path.map(bytes)),
+      `from ${it.old_size}`,
+    );
 });
 
 test("numbers are written as the command line writes them", async () => {
   const { number, visible, token } = await load("src/format.ts");
-  const pairs = [[0, "0"], [0.35641, "0.356"], [0.0012345, "0.0012"], [0.00012345, "1.23e-4"], [12.3456, "12.346"], [123.4, "123"], [2e-7, "2e-7"], [1.5e7, "1.5e7"], [NaN, "NaN"], [-0.5, "-0.500"]];
+  const pairs = [
+    [0, "0"],
+    [0.35641, "0.356"],
+    [0.0012345, "0.0012"],
+    [0.00012345, "1.23e-4"],
+    [12.3456, "12.346"],
+    [123.4, "123"],
+    [2e-7, "2e-7"],
+    [1.5e7, "1.5e7"],
+    [NaN, "NaN"],
+    [-0.5, "-0.500"],
+  ];
   for (const [value, text] of pairs) assert.equal(number(value), text);
   assert.equal(visible("a\u202eb\nc"), "a\\u{202e}b\\nc");
   assert.equal(token(" Paris"), "\u2423Paris");
@@ -226,8 +309,15 @@ test("numbers are written as the command line writes them", async () => {
 test("colours are those of the program's figures, and hatching is where no number is", async () => {
   const { anchors, shade, css } = await load("src/palette.ts");
   const source = readFileSync(join(root, "../../plot/palette.rs"), "utf8");
-  for (const [name, ramp, two] of [["PURPLES", "hidden", false], ["GREENS", "mlp", false], ["REDS", "attn", false]]) {
-    const listed = new RegExp(`${name}: \\[Rgb; 9\\] = ramp\\(\\[([^\\]]*)\\]`).exec(source)[1].match(/0x[0-9a-f]{6}/g).map((it) => `#${it.slice(2)}`);
+  for (const [name, ramp, two] of [
+    ["PURPLES", "hidden", false],
+    ["GREENS", "mlp", false],
+    ["REDS", "attn", false],
+  ]) {
+    const listed = new RegExp(`${name}: \\[Rgb; 9\\] = ramp\\(\\[([^\\]]*)\\]`)
+      .exec(source)[1]
+      .match(/0x[0-9a-f]{6}/g)
+      .map((it) => `#${it.slice(2)}`);
     assert.deepEqual(anchors(ramp, two).map(css), listed);
     assert.equal(css(shade(anchors(ramp, two), 1)), listed[8]);
     assert.equal(anchors(ramp, true).length, 17);
@@ -236,7 +326,10 @@ test("colours are those of the program's figures, and hatching is where no numbe
   assert.equal(position(NaN, { floor: 0, ceiling: 1 }), undefined);
   assert.deepEqual(scale([0.2, NaN, 0.9], 0.1), { floor: 0.1, ceiling: 0.9 });
   assert.equal(around([0.5, 1], 0), undefined);
-  assert.deepEqual(ticks(0, 1, 5).map(([, label]) => label), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+  assert.deepEqual(
+    ticks(0, 1, 5).map(([, label]) => label),
+    ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"],
+  );
 });
 
 test("means are those of the evaluation's own tests", async () => {
@@ -244,7 +337,23 @@ test("means are those of the evaluation's own tests", async () => {
   assert.deepEqual(meanOver([1]), { count: 1, mean: 1, half: undefined });
   assert.ok(Math.abs(meanOver([0, 1]).half - 1.96 / 2) < 1e-12);
   assert.equal(harmonic([[1, 0, 1]]).mean, 0);
-  assert.ok(Math.abs(harmonic([[1, 0.5, 0.25], [1, 0.5, 0.25]]).mean - 3 / 7) < 1e-12);
+  assert.ok(
+    Math.abs(
+      harmonic([
+        [1, 0.5, 0.25],
+        [1, 0.5, 0.25],
+      ]).mean -
+        3 / 7,
+    ) < 1e-12,
+  );
+});
+
+test("ranks correlate as Spearman's do, ties shared", async () => {
+  const { rankCorrelation } = await load("src/verification.ts");
+  assert.equal(rankCorrelation([1, 2, 3], [2, 4, 9]), 1);
+  assert.equal(rankCorrelation([1, 2, 3], [3, 2, 1]), -1);
+  assert.equal(rankCorrelation([1, 1], [1, 2]), undefined);
+  assert.ok(Math.abs(rankCorrelation([1, 2, 2, 4], [1, 3, 2, 4]) - 0.9486832980505138) < 1e-12);
 });
 
 test("no source makes markup of a text, or code of one", () => {
@@ -252,15 +361,36 @@ test("no source makes markup of a text, or code of one", () => {
   assert.ok(files.length > 30);
   for (const file of files) {
     const source = readFileSync(join(root, "src", file), "utf8");
-    assert.doesNotMatch(source, /dangerouslySetInnerHTML|innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function/, file);
+    assert.doesNotMatch(
+      source,
+      /dangerouslySetInnerHTML|innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function/,
+      file,
+    );
   }
 });
 
 test("versions of a tree stand in the columns of the command line's graph", async () => {
   const { leads } = await load("src/parts/graph.tsx");
   const of = (nodes) => leads(nodes.map(([id, parent]) => ({ id, parent })));
-  assert.deepEqual(of([["2", "1"], ["1", "0"], ["0", undefined]]).map((lead) => lead.at), [0, 0, 0]);
-  const found = of([["5", "3"], ["4", "1"], ["3", "1"], ["2", "1"], ["1", "0"], ["0", undefined]]);
-  assert.deepEqual(found.map((lead) => lead.at), [0, 1, 0, 2, 0, 0]);
+  assert.deepEqual(
+    of([
+      ["2", "1"],
+      ["1", "0"],
+      ["0", undefined],
+    ]).map((lead) => lead.at),
+    [0, 0, 0],
+  );
+  const found = of([
+    ["5", "3"],
+    ["4", "1"],
+    ["3", "1"],
+    ["2", "1"],
+    ["1", "0"],
+    ["0", undefined],
+  ]);
+  assert.deepEqual(
+    found.map((lead) => lead.at),
+    [0, 1, 0, 2, 0, 0],
+  );
   assert.deepEqual(found[4].joined, [1, 2]);
 });

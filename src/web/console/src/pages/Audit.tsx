@@ -11,19 +11,27 @@ import { Act, Choice, Heading, Text, Waiting, Wrong } from "../parts/common";
 import { CopyAs, quoted } from "../parts/CopyAs";
 import { Table } from "../parts/Table";
 import { asked, setQuery } from "../route";
-import { allKept, checkGrowth, forget, keptOf, proveEntry, proveRun, type Proved, type RunProved, type Verdict } from "../witness";
+import { checkGrowth, keep, keptOf, proveEntry, proveRun, type Proved, type RunProved, type Verdict } from "../witness";
 
 /** Newest entries that the page begins with. */
 const NEWEST = 200n;
 
 export function Audit() {
-  const read = usePoll("checkpoint", 10_000, async (signal) => (await audit.getAuditCheckpoint({}, { signal })).checkpoint);
+  const read = usePoll(
+    "checkpoint",
+    10_000,
+    async (signal) => (await audit.getAuditCheckpoint({}, { signal })).checkpoint,
+  );
   const filtered = ["principal", "action", "resource", "outcome", "from", "until"].some((name) => asked(name) !== "");
   return (
     <>
       <div class="title">
         <Heading title="Audit">Audit log</Heading>
-        <CopyAs command={`palimpsest audit list${asked("principal") && ` --principal ${quoted(asked("principal"))}`}`} python="p.audit.verify()" json={() => read.data} />
+        <CopyAs
+          command={`palimpsest audit list${asked("principal") && ` --principal ${quoted(asked("principal"))}`}`}
+          python="p.audit.verify()"
+          json={() => read.data}
+        />
       </div>
       <Wrong of={read.problem} />
       {read.data && <Witness checkpoint={read.data} />}
@@ -52,10 +60,13 @@ function Witness({ checkpoint }: { checkpoint: AuditCheckpoint }) {
   const verify = () =>
     doing.run(async () => {
       const answer = await audit.verifyAuditLog({});
-      setWhole(answer.problems.length === 0 ? `The server read all ${count(answer.entries)} entries and finds nothing wrong.` : `The server finds: ${answer.problems.join("; ")}`);
+      setWhole(
+        answer.problems.length === 0
+          ? `The server read all ${count(answer.entries)} entries and finds nothing wrong.`
+          : `The server finds: ${answer.problems.join("; ")}`,
+      );
     });
   const kept = keptOf(checkpoint.verifierKey);
-  const others = allKept().filter((it) => it.key !== checkpoint.verifierKey);
   return (
     <section class={`witness ${verdict?.colour ?? "grey"}`} aria-label="Witness">
       <p class="large" id="witness" role="status">
@@ -66,7 +77,8 @@ function Witness({ checkpoint }: { checkpoint: AuditCheckpoint }) {
       </p>
       {verdict?.todo && <p>{verdict.todo}</p>}
       <p class="quiet">
-        {count(checkpoint.size)} entries; root <span class="mono">{hex(checkpoint.root).slice(0, 16)}…</span>; signed by <span class="mono break">{checkpoint.verifierKey}</span>
+        {count(checkpoint.size)} entries; root <span class="mono">{hex(checkpoint.root).slice(0, 16)}…</span>; signed by{" "}
+        <span class="mono break">{checkpoint.verifierKey}</span>
       </p>
       <p class="buttons">
         <button type="button" onClick={() => save("kept", "text/plain", checkpoint.note)}>
@@ -75,19 +87,23 @@ function Witness({ checkpoint }: { checkpoint: AuditCheckpoint }) {
         <Act method="AuditService/VerifyAuditLog" disabled={doing.busy} onClick={() => void verify()}>
           Have the server verify it all
         </Act>
-        {kept && <span class="quiet">Kept here: {kept.size} entries, since {kept.since.slice(0, 10)}.</span>}
-        {others.map((it) => (
+        {kept && (
+          <span class="quiet">
+            Kept here: {kept.size} entries, since {kept.since.slice(0, 10)}.
+          </span>
+        )}
+        {verdict?.strange && (
           <button
             type="button"
             onClick={() => {
-              forget(it.key);
+              keep(checkpoint);
               setVerdict(undefined);
               void checkGrowth(checkpoint).then(setVerdict);
             }}
           >
-            Forget {it.key.split("+")[0]}
+            It is another store: know it as well
           </button>
-        ))}
+        )}
       </p>
       {whole && <p role="status">{whole}</p>}
       <Wrong of={doing.problem} />
@@ -100,15 +116,33 @@ function Filters() {
     <form class="filters" onSubmit={(event) => event.preventDefault()}>
       <Text label="Who" value={asked("principal")} onChange={(principal) => setQuery({ principal })} />
       <Text label="What" value={asked("action")} onChange={(action) => setQuery({ action })} placeholder="refs" />
-      <Text label="To what" value={asked("resource")} onChange={(resource) => setQuery({ resource })} placeholder="models/gpt2" />
-      <Choice label="Outcome" value={asked("outcome")} options={[["", "any"], ["ok", "done"], ["refused", "refused"]]} onChange={(outcome) => setQuery({ outcome })} />
+      <Text
+        label="To what"
+        value={asked("resource")}
+        onChange={(resource) => setQuery({ resource })}
+        placeholder="models/gpt2"
+      />
+      <Choice
+        label="Outcome"
+        value={asked("outcome")}
+        options={[
+          ["", "any"],
+          ["ok", "done"],
+          ["refused", "refused"],
+        ]}
+        onChange={(outcome) => setQuery({ outcome })}
+      />
       <label class="field">
         <span>From</span>
         <input type="date" value={asked("from")} onChange={(event) => setQuery({ from: event.currentTarget.value })} />
       </label>
       <label class="field">
         <span>Until</span>
-        <input type="date" value={asked("until")} onChange={(event) => setQuery({ until: event.currentTarget.value })} />
+        <input
+          type="date"
+          value={asked("until")}
+          onChange={(event) => setQuery({ until: event.currentTarget.value })}
+        />
       </label>
     </form>
   );
@@ -153,11 +187,21 @@ function Newest({ size, again }: { size: bigint; again: () => void }) {
     <>
       <Wrong of={broken ?? wrong} />
       {proved && (
-        <p class={proved.broken === undefined ? "quiet" : "wrong"} role={proved.broken === undefined ? "status" : "alert"} id="proved">
+        <p
+          class={proved.broken === undefined ? "quiet" : "wrong"}
+          role={proved.broken === undefined ? "status" : "alert"}
+          id="proved"
+        >
           {proved.said}
         </p>
       )}
-      <Entries leaves={[...leaves].reverse()} proved={proved} foot={begin.current > 0n ? `the newest ${count(leaves.length)}; filters look at all` : `${count(leaves.length)}`} />
+      <Entries
+        leaves={[...leaves].reverse()}
+        proved={proved}
+        foot={
+          begin.current > 0n ? `the newest ${count(leaves.length)}; filters look at all` : `${count(leaves.length)}`
+        }
+      />
     </>
   );
 }
@@ -177,16 +221,31 @@ function Found() {
     startTime: asked("from") ? day(asked("from")) : undefined,
     endTime: asked("until") ? day(asked("until"), 1) : undefined,
   };
-  const key = JSON.stringify([request.principal, request.action, request.resource, request.outcome, asked("from"), asked("until")]);
+  const key = JSON.stringify([
+    request.principal,
+    request.action,
+    request.resource,
+    request.outcome,
+    asked("from"),
+    asked("until"),
+  ]);
   const read = useLoad(`entries ${key}`, (signal) => audit.listAuditEntries({ ...request, pageSize: 200 }, { signal }));
-  const [more, setMore] = useState<{ key: string; leaves: AuditLeaf[]; next: string }>({ key: "", leaves: [], next: "" });
+  const [more, setMore] = useState<{ key: string; leaves: AuditLeaf[]; next: string }>({
+    key: "",
+    leaves: [],
+    next: "",
+  });
   const doing = useDoing();
   const leaves = [...(read.data?.leaves ?? []), ...(more.key === key ? more.leaves : [])];
   const next = more.key === key ? more.next : (read.data?.nextPageToken ?? "");
   const load = () =>
     doing.run(async () => {
       const answer = await audit.listAuditEntries({ ...request, pageSize: 200, pageToken: next });
-      setMore({ key, leaves: [...(more.key === key ? more.leaves : []), ...answer.leaves], next: answer.nextPageToken });
+      setMore({
+        key,
+        leaves: [...(more.key === key ? more.leaves : []), ...answer.leaves],
+        next: answer.nextPageToken,
+      });
     });
   return (
     <>
@@ -202,7 +261,15 @@ function Found() {
   );
 }
 
-function Entries({ leaves, proved, foot }: { leaves: readonly AuditLeaf[]; proved: RunProved | undefined; foot: string }) {
+function Entries({
+  leaves,
+  proved,
+  foot,
+}: {
+  leaves: readonly AuditLeaf[];
+  proved: RunProved | undefined;
+  foot: string;
+}) {
   const [proofs, setProofs] = useState<Map<bigint, Proved>>(new Map());
   const chosen = leaves.find((leaf) => String(leaf.entry?.sequence) === asked("entry"));
   const proof = chosen?.entry && proofs.get(chosen.entry.sequence);
@@ -231,7 +298,11 @@ function Entries({ leaves, proved, foot }: { leaves: readonly AuditLeaf[]; prove
               <p class={proof.ok ? "good" : "wrong"} role="status">
                 {proof.said}
               </p>
-              <ol class="mono break">{proof.path.map((hash) => <li>{hash}</li>)}</ol>
+              <ol class="mono break">
+                {proof.path.map((hash) => (
+                  <li>{hash}</li>
+                ))}
+              </ol>
             </>
           ) : (
             <button type="button" onClick={() => void prove(chosen)}>
@@ -255,17 +326,76 @@ function Entries({ leaves, proved, foot }: { leaves: readonly AuditLeaf[]; prove
         file="audit"
         columns={[
           { id: "sequence", head: "#", value: (leaf) => leaf.entry?.sequence, right: true, wide: 0.5 },
-          { id: "time", head: "When", value: (leaf) => moment(leaf.entry?.time), cell: (leaf) => <time title={moment(leaf.entry?.time)}>{ago(leaf.entry?.time)}</time>, wide: 1.2 },
-          { id: "principal", head: "Who", value: (leaf) => leaf.entry?.principal, cell: (leaf) => visible(leaf.entry?.principal ?? "") },
+          {
+            id: "time",
+            head: "When",
+            value: (leaf) => moment(leaf.entry?.time),
+            cell: (leaf) => <time title={moment(leaf.entry?.time)}>{ago(leaf.entry?.time)}</time>,
+            wide: 1.2,
+          },
+          {
+            id: "principal",
+            head: "Who",
+            value: (leaf) => leaf.entry?.principal,
+            cell: (leaf) => visible(leaf.entry?.principal ?? ""),
+          },
           { id: "action", head: "What", value: (leaf) => leaf.entry?.action, wide: 1.2 },
-          { id: "resource", head: "To what", value: (leaf) => leaf.entry?.resource, cell: (leaf) => <Resource name={leaf.entry?.resource ?? ""} />, wide: 2 },
-          { id: "outcome", head: "Outcome", value: (leaf) => (leaf.entry?.outcome === AuditOutcome.REFUSED ? "refused" : "done"), cell: (leaf) => (leaf.entry?.outcome === AuditOutcome.REFUSED ? <span class="otherwise" title={visible(leaf.entry.refusal)}>refused</span> : "done") },
-          { id: "before", head: "Version before", value: (leaf) => leaf.entry?.versionBefore, cell: (leaf) => <span class="mono">{brief(leaf.entry?.versionBefore ?? "", 8)}</span> },
-          { id: "after", head: "after", value: (leaf) => leaf.entry?.versionAfter, cell: (leaf) => <span class="mono">{brief(leaf.entry?.versionAfter ?? "", 8)}</span> },
-          { id: "why", head: "Why", value: (leaf) => leaf.entry?.why, cell: (leaf) => visible(leaf.entry?.why ?? ""), wide: 2 },
+          {
+            id: "resource",
+            head: "To what",
+            value: (leaf) => leaf.entry?.resource,
+            cell: (leaf) => <Resource name={leaf.entry?.resource ?? ""} />,
+            wide: 2,
+          },
+          {
+            id: "outcome",
+            head: "Outcome",
+            value: (leaf) => (leaf.entry?.outcome === AuditOutcome.REFUSED ? "refused" : "done"),
+            cell: (leaf) =>
+              leaf.entry?.outcome === AuditOutcome.REFUSED ? (
+                <span class="otherwise" title={visible(leaf.entry.refusal)}>
+                  refused
+                </span>
+              ) : (
+                "done"
+              ),
+          },
+          {
+            id: "before",
+            head: "Version before",
+            value: (leaf) => leaf.entry?.versionBefore,
+            cell: (leaf) => <span class="mono">{brief(leaf.entry?.versionBefore ?? "", 8)}</span>,
+          },
+          {
+            id: "after",
+            head: "after",
+            value: (leaf) => leaf.entry?.versionAfter,
+            cell: (leaf) => <span class="mono">{brief(leaf.entry?.versionAfter ?? "", 8)}</span>,
+          },
+          {
+            id: "why",
+            head: "Why",
+            value: (leaf) => leaf.entry?.why,
+            cell: (leaf) => visible(leaf.entry?.why ?? ""),
+            wide: 2,
+          },
           { id: "refusal", head: "Refusal", value: (leaf) => leaf.entry?.refusal, hidden: true },
           { id: "request", head: "Request", value: (leaf) => leaf.entry?.requestDigest, hidden: true },
-          { id: "proof", head: "Proof", value: status, cell: (leaf) => <button type="button" class={`plain ${status(leaf).startsWith("✗") ? "otherwise" : ""}`} aria-label={`Proof of entry ${leaf.entry?.sequence}: ${status(leaf)}`} onClick={() => pick(leaf)}>{status(leaf)}</button> },
+          {
+            id: "proof",
+            head: "Proof",
+            value: status,
+            cell: (leaf) => (
+              <button
+                type="button"
+                class={`plain proof ${status(leaf).startsWith("✗") ? "otherwise" : ""}`}
+                aria-label={`Proof of entry ${leaf.entry?.sequence}: ${status(leaf)}`}
+                onClick={() => pick(leaf)}
+              >
+                {status(leaf)}
+              </button>
+            ),
+          },
         ]}
         foot={<span class="quiet">{foot}</span>}
       />
@@ -275,7 +405,19 @@ function Entries({ leaves, proved, foot }: { leaves: readonly AuditLeaf[]; prove
 
 /** A link to what was done something to, where it has a page. */
 function Resource({ name }: { name: string }) {
-  const page = /^(jobs\/[^/]+|models\/[^/]+(\/(versions|edits)\/[^/]+)?)$/.test(name) ? `/${name}` : /^models\/[^/]+\/refs\//.test(name) ? `/${name.split("/").slice(0, 2).join("/")}/history` : "";
-  const shown = name.startsWith("jobs/") ? `jobs/…${last(name).slice(-8)}` : name.replace(/([0-9a-f]{8})[0-9a-f]{56}/, "$1…");
-  return page ? <a href={page} title={name}>{shown}</a> : <span title={name}>{visible(shown)}</span>;
+  const page = /^(jobs\/[^/]+|models\/[^/]+(\/(versions|edits)\/[^/]+)?)$/.test(name)
+    ? `/${name}`
+    : /^models\/[^/]+\/refs\//.test(name)
+      ? `/${name.split("/").slice(0, 2).join("/")}/history`
+      : "";
+  const shown = name.startsWith("jobs/")
+    ? `jobs/…${last(name).slice(-8)}`
+    : name.replace(/([0-9a-f]{8})[0-9a-f]{56}/, "$1…");
+  return page ? (
+    <a href={page} title={name}>
+      {shown}
+    </a>
+  ) : (
+    <span title={name}>{visible(shown)}</span>
+  );
 }

@@ -40,7 +40,13 @@ export function Completions({ job, note }: { job: Job; note: ComponentChildren }
           columns={[
             { id: "unit", head: "#", value: (row) => row.unit, right: true, wide: 0.3 },
             { id: "prompt", head: "Prompt", value: (row) => row.prompt, cell: (row) => visible(row.prompt), wide: 2 },
-            { id: "text", head: "What was added", value: (row) => row.text, cell: (row) => (row.failure ? <span class="otherwise">{visible(row.failure)}</span> : visible(row.text)), wide: 3 },
+            {
+              id: "text",
+              head: "What was added",
+              value: (row) => row.text,
+              cell: (row) => (row.failure ? <span class="otherwise">{visible(row.failure)}</span> : visible(row.text)),
+              wide: 3,
+            },
             { id: "tokens", head: "Tokens", value: (row) => row.tokens, right: true, wide: 0.5 },
             { id: "ended", head: "Ended itself", value: (row) => row.ended, wide: 0.6 },
           ]}
@@ -54,10 +60,17 @@ export function Completions({ job, note }: { job: Job; note: ComponentChildren }
 export function StatisticsResults({ job, note }: { job: Job; note: ComponentChildren }) {
   const id = last(job.name);
   const read = useLoad(`sums ${id} ${job.counts?.unitsDone}`, (signal) => results(id, {}, signal, MOST), true);
-  const made = useLoad(`statistics ${job.model}`, async (signal) => (await statistics.listStatistics({ parent: job.model, pageSize: 1000 }, { signal })).statistics);
+  const made = useLoad(
+    `statistics ${job.model}`,
+    async (signal) => (await statistics.listStatistics({ parent: job.model, pageSize: 1000 }, { signal })).statistics,
+  );
   const doing = useDoing();
-  const shards = (read.data?.items ?? []).flatMap((item) => (item.outcome.case === "statsShard" ? [{ unit: item.unit, shard: item.outcome.value }] : []));
-  const sums = (read.data?.items ?? []).flatMap((item) => (item.outcome.case === "statsSum" ? [item.outcome.value] : []));
+  const shards = (read.data?.items ?? []).flatMap((item) =>
+    item.outcome.case === "statsShard" ? [{ unit: item.unit, shard: item.outcome.value }] : [],
+  );
+  const sums = (read.data?.items ?? []).flatMap((item) =>
+    item.outcome.case === "statsSum" ? [item.outcome.value] : [],
+  );
   const digests = new Set(sums.map((sum) => sum.digest));
   const ours = made.data?.filter((one) => digests.has(last(one.name))) ?? [];
   const make = () =>
@@ -71,7 +84,12 @@ export function StatisticsResults({ job, note }: { job: Job; note: ComponentChil
       <Waiting of={read} what="sums" />
       {job.state === JobState.SUCCEEDED && (
         <p class="buttons">
-          <Act method="StatisticsService/CreateStatistics" kind="main" disabled={doing.busy} onClick={() => void make()}>
+          <Act
+            method="StatisticsService/CreateStatistics"
+            kind="main"
+            disabled={doing.busy}
+            onClick={() => void make()}
+          >
             Make statistics of it
           </Act>
         </p>
@@ -94,8 +112,19 @@ export function StatisticsResults({ job, note }: { job: Job; note: ComponentChil
             { id: "layer", head: "Layer", value: (sum) => sum.layer, right: true },
             { id: "tokens", head: "Tokens", value: (sum) => sum.tokens, cell: (sum) => count(sum.tokens), right: true },
             { id: "rank", head: "Rank", value: (sum) => sum.spectrum?.rank, right: true },
-            { id: "effective", head: "Effective rank", value: (sum) => sum.spectrum?.effectiveRank, cell: (sum) => (sum.spectrum ? number(sum.spectrum.effectiveRank) : ""), right: true },
-            { id: "digest", head: "Object", value: (sum) => sum.digest, cell: (sum) => <span class="mono">{brief(sum.digest)}</span> },
+            {
+              id: "effective",
+              head: "Effective rank",
+              value: (sum) => sum.spectrum?.effectiveRank,
+              cell: (sum) => (sum.spectrum ? number(sum.spectrum.effectiveRank) : ""),
+              right: true,
+            },
+            {
+              id: "digest",
+              head: "Object",
+              value: (sum) => sum.digest,
+              cell: (sum) => <span class="mono">{brief(sum.digest)}</span>,
+            },
           ]}
         />
       )}
@@ -107,7 +136,13 @@ export function StatisticsResults({ job, note }: { job: Job; note: ComponentChil
           rowKey={(row) => String(row.unit)}
           columns={[
             { id: "piece", head: "Piece", value: (row) => Number(row.unit), right: true },
-            { id: "tokens", head: "Tokens", value: (row) => row.shard.tokens, cell: (row) => count(row.shard.tokens), right: true },
+            {
+              id: "tokens",
+              head: "Tokens",
+              value: (row) => row.shard.tokens,
+              cell: (row) => count(row.shard.tokens),
+              right: true,
+            },
             { id: "layers", head: "Layers", value: (row) => row.shard.sums.map((sum) => sum.layer).join(", ") },
           ]}
         />

@@ -16,7 +16,9 @@ import { FactsIn } from "./Version";
 export function Diff({ model }: { model: string }) {
   const [left, right] = [asked("left", "v0"), asked("right", "main")];
   const name = (version: string) => `models/${model}/versions/${version}`;
-  const read = useLoad(`diff ${model} ${left} ${right}`, (signal) => versions.compareVersions({ left: name(left), right: name(right) }, { signal }));
+  const read = useLoad(`diff ${model} ${left} ${right}`, (signal) =>
+    versions.compareVersions({ left: name(left), right: name(right) }, { signal }),
+  );
   const it = read.data;
   const word = (side: "left" | "right") => (it?.[side] ? `v${it[side].number}` : side === "left" ? left : right);
   return (
@@ -25,10 +27,19 @@ export function Diff({ model }: { model: string }) {
         <Heading title={`${left} and ${right} of ${model}`}>
           What differs in <a href={`/models/${model}`}>{model}</a>
         </Heading>
-        <CopyAs command={`palimpsest diff ${left} ${right} --model ${model}`} python={`p.model("${model}").diff("${left}", "${right}")`} json={() => it} />
+        <CopyAs
+          command={`palimpsest diff ${left} ${right} --model ${model}`}
+          python={`p.model("${model}").diff("${left}", "${right}")`}
+          json={() => it}
+        />
       </div>
       <form class="filters" onSubmit={(event) => event.preventDefault()}>
-        <Text label="Left" value={left} onChange={(value) => setQuery({ left: value })} hint="A ref, v3, or a digest's beginning." />
+        <Text
+          label="Left"
+          value={left}
+          onChange={(value) => setQuery({ left: value })}
+          hint="A ref, v3, or a digest's beginning."
+        />
         <Text label="Right" value={right} onChange={(value) => setQuery({ right: value })} />
         <button type="button" onClick={() => setQuery({ left: right, right: left })}>
           Swap
@@ -39,18 +50,41 @@ export function Diff({ model }: { model: string }) {
         <>
           <div class="pair">
             <Side model={model} title={`Only ${word("left")} has`} edits={it.leftEdits} version={it.left?.name ?? ""} />
-            <Side model={model} title={`Only ${word("right")} has`} edits={it.rightEdits} version={it.right?.name ?? ""} />
+            <Side
+              model={model}
+              title={`Only ${word("right")} has`}
+              edits={it.rightEdits}
+              version={it.right?.name ?? ""}
+            />
           </div>
-          {it.nextPageToken && <p class="quiet">There are more edits than one answer holds: the command shows them all.</p>}
+          {it.nextPageToken && (
+            <p class="quiet">There are more edits than one answer holds: the command shows them all.</p>
+          )}
           <Matrices rows={it.matrices} />
-          <Probes model={model} left={last(it.left?.name ?? "")} right={last(it.right?.name ?? "")} words={[word("left"), word("right")]} edits={[...it.leftEdits, ...it.rightEdits]} />
+          <Probes
+            model={model}
+            left={last(it.left?.name ?? "")}
+            right={last(it.right?.name ?? "")}
+            words={[word("left"), word("right")]}
+            edits={[...it.leftEdits, ...it.rightEdits]}
+          />
         </>
       )}
     </>
   );
 }
 
-function Side({ model, title, edits, version }: { model: string; title: string; edits: readonly Edit[]; version: string }) {
+function Side({
+  model,
+  title,
+  edits,
+  version,
+}: {
+  model: string;
+  title: string;
+  edits: readonly Edit[];
+  version: string;
+}) {
   return (
     <section>
       <h2>{title}</h2>
@@ -95,7 +129,13 @@ function Matrices({ rows }: { rows: readonly MatrixDifference[] }) {
           columns={[
             { id: "layer", head: "Layer", value: (row) => row.layer, right: true },
             { id: "matrix", head: "Matrix", value: (row) => row.tensorName },
-            { id: "norm", head: "Norm of the change", value: (row) => row.differenceNorm, cell: (row) => number(row.differenceNorm), right: true },
+            {
+              id: "norm",
+              head: "Norm of the change",
+              value: (row) => row.differenceNorm,
+              cell: (row) => number(row.differenceNorm),
+              right: true,
+            },
             {
               id: "relative",
               head: "Over the base's",
@@ -144,8 +184,26 @@ interface Said {
 }
 
 /** Prompts that both versions complete. */
-function Probes({ model, left, right, words, edits }: { model: string; left: string; right: string; words: [string, string]; edits: readonly Edit[] }) {
-  const proposed = [...new Set(edits.flatMap((edit) => edit.requests.slice(0, 3).map((request) => request.prompt.replace("{}", request.subject))))].slice(0, 8);
+function Probes({
+  model,
+  left,
+  right,
+  words,
+  edits,
+}: {
+  model: string;
+  left: string;
+  right: string;
+  words: [string, string];
+  edits: readonly Edit[];
+}) {
+  const proposed = [
+    ...new Set(
+      edits.flatMap((edit) =>
+        edit.requests.slice(0, 3).map((request) => request.prompt.replace("{}", request.subject)),
+      ),
+    ),
+  ].slice(0, 8);
   const [text, setText] = useState(proposed.join("\n"));
   const pair = asked("probes").split(",").filter(Boolean);
   const doing = useDoing();
@@ -157,14 +215,23 @@ function Probes({ model, left, right, words, edits }: { model: string; left: str
     return one.items.map((item, i) => {
       const mine = item.outcome.case === "completion" ? item.outcome.value : undefined;
       const theirs = other.items[i]?.outcome;
-      return { prompt: mine?.prompt ?? "", left: mine?.text ?? "", right: theirs?.case === "completion" ? theirs.value.text : "" };
+      return {
+        prompt: mine?.prompt ?? "",
+        left: mine?.text ?? "",
+        right: theirs?.case === "completion" ? theirs.value.text : "",
+      };
     });
   });
   const run = () =>
     doing.run(async () => {
       const prompts = text.split("\n").filter((prompt) => prompt.trim());
       const make = async (version: string) => {
-        const job = { model: `models/${model}`, version: `models/${model}/versions/${version}`, displayName: "probes of a diff", spec: { case: "generate" as const, value: { prompts, maxTokens: 12 } } };
+        const job = {
+          model: `models/${model}`,
+          version: `models/${model}/versions/${version}`,
+          displayName: "probes of a diff",
+          spec: { case: "generate" as const, value: { prompts, maxTokens: 12 } },
+        };
         return last((await jobs.createJob({ requestId: requestId(), job })).job?.name ?? "");
       };
       const [a, b] = await Promise.all([make(left), make(right)]);
@@ -176,7 +243,11 @@ function Probes({ model, left, right, words, edits }: { model: string; left: str
       <Quiet method="JobService/CreateJob" what="ask a model" />
       {pair.length === 2 && (
         <>
-          {said.loading && <p class="quiet" role="status">The two versions are asked…</p>}
+          {said.loading && (
+            <p class="quiet" role="status">
+              The two versions are asked…
+            </p>
+          )}
           <Wrong of={said.problem} />
           {said.data && (
             <Table
@@ -188,15 +259,45 @@ function Probes({ model, left, right, words, edits }: { model: string; left: str
               file="probes"
               columns={[
                 { id: "prompt", head: "Prompt", value: (row) => row.prompt, cell: (row) => visible(row.prompt) },
-                { id: "left", head: words[0], value: (row) => row.left, cell: (row) => { const [same, rest] = parted(row.left, row.right); return <Parted same={same} rest={rest} />; } },
-                { id: "right", head: words[1], value: (row) => row.right, cell: (row) => { const [same, , rest] = parted(row.left, row.right); return <Parted same={same} rest={rest} />; } },
+                {
+                  id: "left",
+                  head: words[0],
+                  value: (row) => row.left,
+                  cell: (row) => {
+                    const [same, rest] = parted(row.left, row.right);
+                    return <Parted same={same} rest={rest} />;
+                  },
+                },
+                {
+                  id: "right",
+                  head: words[1],
+                  value: (row) => row.right,
+                  cell: (row) => {
+                    const [same, , rest] = parted(row.left, row.right);
+                    return <Parted same={same} rest={rest} />;
+                  },
+                },
               ]}
-              foot={<span class="quiet">{some(said.data.filter((row) => row.left !== row.right).length, "answer")} of {count(said.data.length)} differ; jobs <a class="mono" href={to(`/jobs/${pair[0]}`)}>{pair[0]?.slice(-8)}</a>, <a class="mono" href={to(`/jobs/${pair[1]}`)}>{pair[1]?.slice(-8)}</a></span>}
+              foot={
+                <span class="quiet">
+                  {some(said.data.filter((row) => row.left !== row.right).length, "answer")} of{" "}
+                  {count(said.data.length)} differ; jobs{" "}
+                  <a class="mono" href={to(`/jobs/${pair[0]}`)}>
+                    {pair[0]?.slice(-8)}
+                  </a>
+                  ,{" "}
+                  <a class="mono" href={to(`/jobs/${pair[1]}`)}>
+                    {pair[1]?.slice(-8)}
+                  </a>
+                </span>
+              }
             />
           )}
         </>
       )}
-      {proposed.length === 0 && text === "" && <p class="quiet">{`palimpsest diff A B --probe ${quoted("The Eiffel Tower is in")} asks the same.`}</p>}
+      {proposed.length === 0 && text === "" && (
+        <p class="quiet">{`palimpsest diff A B --probe ${quoted("The Eiffel Tower is in")} asks the same.`}</p>
+      )}
       <Text label="Prompts, one a line" value={text} rows={4} onInput={setText} />
       <p class="buttons">
         <Act method="JobService/CreateJob" kind="main" disabled={doing.busy || !text.trim()} onClick={() => void run()}>

@@ -27,7 +27,8 @@ export function EditPage({ model, edit }: { model: string; edit: string }) {
     if (!job) return undefined;
     const { items } = await results(last(job), {}, signal, MOST);
     for (const item of items) {
-      if (item.outcome.case === "edit" && item.outcome.value.edit?.factors[0]?.digest === digest) return item.outcome.value;
+      if (item.outcome.case === "edit" && item.outcome.value.edit?.factors[0]?.digest === digest)
+        return item.outcome.value;
     }
     return undefined;
   });
@@ -51,7 +52,11 @@ export function EditPage({ model, edit }: { model: string; edit: string }) {
         <Heading title={`Edit ${brief(id, 8)}`}>
           Edit <span class="mono">{brief(id, 8)}</span> of <a href={`/models/${model}`}>{model}</a>
         </Heading>
-        <CopyAs command={`palimpsest show ${brief(id)} --model ${model}`} python={`p.model("${model}").get_edit("${brief(id)}")`} json={() => it} />
+        <CopyAs
+          command={`palimpsest show ${brief(id)} --model ${model}`}
+          python={`p.model("${model}").get_edit("${brief(id)}")`}
+          json={() => it}
+        />
       </div>
       <Waiting of={read} what="the edit" />
       {it && (
@@ -74,7 +79,11 @@ export function EditPage({ model, edit }: { model: string; edit: string }) {
             .
           </p>
           <p>
-            {having.length > 0 ? `These refs have it now: ${having.map(({ ref }) => last(ref.name)).join(", ")}.` : refs.data ? "No ref has it now." : ""}
+            {having.length > 0
+              ? `These refs have it now: ${having.map(({ ref }) => last(ref.name)).join(", ")}.`
+              : refs.data
+                ? "No ref has it now."
+                : ""}
           </p>
           <p class="buttons">
             {branches.map(({ ref, version }) =>
@@ -86,8 +95,16 @@ export function EditPage({ model, edit }: { model: string; edit: string }) {
             )}
           </p>
           <Quiet method="VersionService/RevertEdit" what="revert or pick it" />
-          <EditCard edit={it} probes={outcome.data?.probes ?? []} steps={outcome.data?.steps ?? []} overwritten={outcome.data?.overwritten ?? []} name={`edit-${brief(id, 8)}`} />
-          {job && outcome.data === undefined && !outcome.loading && <p class="quiet">Its steps are not among the first {count(MOST)} results of its job.</p>}
+          <EditCard
+            edit={it}
+            probes={outcome.data?.probes ?? []}
+            steps={outcome.data?.steps ?? []}
+            overwritten={outcome.data?.overwritten ?? []}
+            name={`edit-${brief(id, 8)}`}
+          />
+          {job && outcome.data === undefined && !outcome.loading && (
+            <p class="quiet">Its steps are not among the first {count(MOST)} results of its job.</p>
+          )}
           {it.requests.length > 1 && (
             <section>
               <h2>Facts</h2>
@@ -100,7 +117,13 @@ export function EditPage({ model, edit }: { model: string; edit: string }) {
                 columns={[
                   { id: "at", head: "#", value: (row) => row.at, right: true, wide: 0.3 },
                   { id: "id", head: "Id", value: (row) => row.request.id, wide: 0.6 },
-                  { id: "fact", head: "Fact", value: (row) => sentenceOf(row.request), cell: (row) => <Sentence request={row.request} />, wide: 4 },
+                  {
+                    id: "fact",
+                    head: "Fact",
+                    value: (row) => sentenceOf(row.request),
+                    cell: (row) => <Sentence request={row.request} />,
+                    wide: 4,
+                  },
                 ]}
               />
             </section>
@@ -110,4 +133,3 @@ export function EditPage({ model, edit }: { model: string; edit: string }) {
     </>
   );
 }
-

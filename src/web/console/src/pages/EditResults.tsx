@@ -18,33 +18,56 @@ import { Steps } from "../parts/Steps";
 import { Table } from "../parts/Table";
 import { asked, setQuery } from "../route";
 
-export function EditResults({ job, steps, note }: { job: Job; steps: Map<string, EditProgress_Step[]>; note: ComponentChildren }) {
+export function EditResults({
+  job,
+  steps,
+  note,
+}: {
+  job: Job;
+  steps: Map<string, EditProgress_Step[]>;
+  note: ComponentChildren;
+}) {
   const id = last(job.name);
   const model = last(job.model);
   const spec = job.spec.case === "edit" ? job.spec.value : undefined;
   const read = useLoad(`edits ${id} ${job.counts?.unitsDone}`, (signal) => results(id, {}, signal, 2000), true);
-  const refs = useLoad(`refs ${model}`, async (signal) => (await versions.listRefs({ parent: `models/${model}`, pageSize: 1000 }, { signal })).refs);
+  const refs = useLoad(
+    `refs ${model}`,
+    async (signal) => (await versions.listRefs({ parent: `models/${model}`, pageSize: 1000 }, { signal })).refs,
+  );
   const [made, setMade] = useState("");
   const items = read.data?.items ?? [];
   const chosen = items.find((item) => String(item.unit) === asked("unit", "0")) ?? items[0];
   const outcome = chosen?.outcome.case === "edit" ? chosen.outcome.value : undefined;
   const rows = items.map((item) => ({
     unit: Number(item.unit),
-    request: item.outcome.case === "edit" ? item.outcome.value.edit?.requests[0] : spec?.tasks[Number(item.unit)]?.request,
-    said: item.outcome.case === "edit" ? (item.outcome.value.edit?.state === EditState.REJECTED ? "rejected" : item.outcome.value.version ? `version ${brief(item.outcome.value.version, 8)}` : "accepted") : item.outcome.case === "failure" ? item.outcome.value.message : "",
+    request:
+      item.outcome.case === "edit" ? item.outcome.value.edit?.requests[0] : spec?.tasks[Number(item.unit)]?.request,
+    said:
+      item.outcome.case === "edit"
+        ? item.outcome.value.edit?.state === EditState.REJECTED
+          ? "rejected"
+          : item.outcome.value.version
+            ? `version ${brief(item.outcome.value.version, 8)}`
+            : "accepted"
+        : item.outcome.case === "failure"
+          ? item.outcome.value.message
+          : "",
   }));
   return (
     <>
       <ResultsTitle job={job} title="Edit" note={note} copied={{ json: () => items }} />
       <Waiting of={read} what="edits" />
-      {[...steps].filter(([unit]) => !items.some((item) => String(item.unit) === unit)).map(([unit, of]) => (
-        <section>
-          <p class="said">
-            <Sentence request={spec?.tasks[Number(unit)]?.request} />
-          </p>
-          <Steps steps={of} title="Being computed" />
-        </section>
-      ))}
+      {[...steps]
+        .filter(([unit]) => !items.some((item) => String(item.unit) === unit))
+        .map(([unit, of]) => (
+          <section>
+            <p class="said">
+              <Sentence request={spec?.tasks[Number(unit)]?.request} />
+            </p>
+            <Steps steps={of} title="Being computed" />
+          </section>
+        ))}
       {rows.length > 1 && (
         <Table
           label="Edits"
@@ -54,12 +77,38 @@ export function EditResults({ job, steps, note }: { job: Job; steps: Map<string,
           picked={String(chosen?.unit)}
           onPick={(row) => setQuery({ unit: row.unit })}
           columns={[
-            { id: "n", head: "#", value: (row) => row.unit + 1, right: true, wide: 0.3, cell: (row) => <button type="button" class="plain" aria-label={`Edit ${row.unit + 1}`} onClick={() => setQuery({ unit: row.unit })}>{row.unit + 1}</button> },
-            { id: "fact", head: "Fact", value: (row) => sentenceOf(row.request), cell: (row) => <Sentence request={row.request} />, wide: 3 },
+            {
+              id: "n",
+              head: "#",
+              value: (row) => row.unit + 1,
+              right: true,
+              wide: 0.3,
+              cell: (row) => (
+                <button
+                  type="button"
+                  class="plain"
+                  aria-label={`Edit ${row.unit + 1}`}
+                  onClick={() => setQuery({ unit: row.unit })}
+                >
+                  {row.unit + 1}
+                </button>
+              ),
+            },
+            {
+              id: "fact",
+              head: "Fact",
+              value: (row) => sentenceOf(row.request),
+              cell: (row) => <Sentence request={row.request} />,
+              wide: 3,
+            },
             { id: "said", head: "Came to", value: (row) => visible(row.said) },
           ]}
           file={`edits-${brief(id)}`}
-          foot={<span class="quiet">{count(rows.length)} of {count(job.counts?.units ?? 0n)}</span>}
+          foot={
+            <span class="quiet">
+              {count(rows.length)} of {count(job.counts?.units ?? 0n)}
+            </span>
+          }
         />
       )}
       {outcome && chosen && (
@@ -67,10 +116,17 @@ export function EditResults({ job, steps, note }: { job: Job; steps: Map<string,
           <OutcomeCard outcome={outcome} name={`edit-${brief(id)}-${chosen.unit}`} />
           {outcome.edit?.name ? (
             <p>
-              It is stored as edit <a class="mono" href={`/${outcome.edit.name}`}>{brief(outcome.edit.name)}</a>
+              It is stored as edit{" "}
+              <a class="mono" href={`/${outcome.edit.name}`}>
+                {brief(outcome.edit.name)}
+              </a>
               {outcome.version && (
                 <>
-                  {" "}and in version <a class="mono" href={`/models/${model}/versions/${last(outcome.version)}`}>{brief(outcome.version)}</a>
+                  {" "}
+                  and in version{" "}
+                  <a class="mono" href={`/models/${model}/versions/${last(outcome.version)}`}>
+                    {brief(outcome.version)}
+                  </a>
                 </>
               )}
               .
@@ -86,7 +142,17 @@ export function EditResults({ job, steps, note }: { job: Job; steps: Map<string,
           ) : (
             outcome.edit?.state !== EditState.REJECTED && (
               <p class="buttons">
-                <Commit job={id} unit={chosen.unit} model={model} refs={refs.data ?? []} word={sentenceOf(outcome.edit?.requests[0])} done={(version) => { setMade(version); refs.again(); }} />
+                <Commit
+                  job={id}
+                  unit={chosen.unit}
+                  model={model}
+                  refs={refs.data ?? []}
+                  word={sentenceOf(outcome.edit?.requests[0])}
+                  done={(version) => {
+                    setMade(version);
+                    refs.again();
+                  }}
+                />
               </p>
             )
           )}

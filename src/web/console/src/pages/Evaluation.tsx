@@ -21,16 +21,28 @@ export function Evaluation({ job, note }: { job: Job; note: ComponentChildren })
   const spec = job.spec.case === "eval" ? job.spec.value : undefined;
   const turn = String((20n * (job.counts?.unitsDone ?? 0n)) / (job.counts?.units || 1n));
   const read = useLoad(`eval ${id} ${turn}`, (signal) => results(id, {}, signal, MOST), true);
-  const found = useMemo(() => evaluated(job, read.data?.items ?? [], (name) => (name ? brief(name, 8) : "as imported")), [read.data]);
+  const found = useMemo(
+    () => evaluated(job, read.data?.items ?? [], (name) => (name ? brief(name, 8) : "as imported")),
+    [read.data],
+  );
   return (
     <>
-      <ResultsTitle job={job} title="Evaluation" note={note} copied={{ command: `palimpsest job results ${id} --averages`, json: () => found.lines }}>
+      <ResultsTitle
+        job={job}
+        title="Evaluation"
+        note={note}
+        copied={{ command: `palimpsest job results ${id} --averages`, json: () => found.lines }}
+      >
         ; {setWord(spec?.set ?? 0)}, {some(spec?.recordCount || BigInt(spec?.records.length ?? 0), "record")}
       </ResultsTitle>
       <Waiting of={read} what="results" />
       {read.data?.more && <p class="warning">The first {count(MOST)} results.</p>}
-      {spec && spec.leftOut > 0n && <p class="quiet">{some(spec.leftOut, "record")} left out, whose facts the unedited model does not know.</p>}
-      {spec && spec.spoiled > 0n && <p class="quiet">{some(spec.spoiled, "neighbour")} left out, which speak of the subject of another record.</p>}
+      {spec && spec.leftOut > 0n && (
+        <p class="quiet">{some(spec.leftOut, "record")} left out, whose facts the unedited model does not know.</p>
+      )}
+      {spec && spec.spoiled > 0n && (
+        <p class="quiet">{some(spec.spoiled, "neighbour")} left out, which speak of the subject of another record.</p>
+      )}
       <p class="buttons">
         <a class="button" href={to("/compare", { left: id })}>
           Compare
@@ -42,9 +54,25 @@ export function Evaluation({ job, note }: { job: Job; note: ComponentChildren })
   );
 }
 
-export function Means({ lines, columns, ofTexts, file }: { lines: readonly EvalLine[]; columns: readonly string[]; ofTexts: boolean; file: string }) {
+export function Means({
+  lines,
+  columns,
+  ofTexts,
+  file,
+}: {
+  lines: readonly EvalLine[];
+  columns: readonly string[];
+  ofTexts: boolean;
+  file: string;
+}) {
   const cells = (name: string, of: (line: EvalLine) => MeanOf | undefined, digits: number): Column<EvalLine>[] => [
-    { id: name, head: name, value: (line) => scaled(of(line)?.mean, line), cell: (line) => fixed(of(line)?.mean, line, digits), right: true },
+    {
+      id: name,
+      head: name,
+      value: (line) => scaled(of(line)?.mean, line),
+      cell: (line) => fixed(of(line)?.mean, line, digits),
+      right: true,
+    },
     { id: `${name} 95 %`, head: "95 %", value: (line) => interval(of(line), line, digits), right: true },
   ];
   return (
@@ -58,7 +86,12 @@ export function Means({ lines, columns, ofTexts, file }: { lines: readonly EvalL
         rowKey={(line) => line.name}
         file={file}
         columns={[
-          { id: "measure", head: "Measure", value: (line) => line.name, cell: (line) => <abbr title={line.meaning}>{line.name}</abbr> },
+          {
+            id: "measure",
+            head: "Measure",
+            value: (line) => line.name,
+            cell: (line) => <abbr title={line.meaning}>{line.name}</abbr>,
+          },
           { id: "n", head: "N", value: (line) => line.means[0]?.count, right: true },
           ...columns.flatMap((name, n) => cells(name, (line) => line.means[n], 1)),
           ...(columns.length > 1 ? cells(ofTexts ? "ratio" : "change", (line) => line.change, ofTexts ? 3 : 1) : []),
@@ -70,14 +103,25 @@ export function Means({ lines, columns, ofTexts, file }: { lines: readonly EvalL
 }
 
 const scaled = (value: number | undefined, line: EvalLine) => (value === undefined ? undefined : value * line.scale);
-const fixed = (value: number | undefined, line: EvalLine, digits: number) => (value === undefined || Number.isNaN(value) ? "" : (value * line.scale).toFixed(digits));
+const fixed = (value: number | undefined, line: EvalLine, digits: number) =>
+  value === undefined || Number.isNaN(value) ? "" : (value * line.scale).toFixed(digits);
 
 function interval(it: MeanOf | undefined, line: EvalLine, digits: number): string {
   if (it?.half === undefined) return "";
   return `${fixed(it.mean - it.half, line, digits)} to ${fixed(it.mean + it.half, line, digits)}`;
 }
 
-function Records({ found, metrics, columns, file }: { found: readonly Record_[]; metrics: readonly string[]; columns: readonly string[]; file: string }) {
+function Records({
+  found,
+  metrics,
+  columns,
+  file,
+}: {
+  found: readonly Record_[];
+  metrics: readonly string[];
+  columns: readonly string[];
+  file: string;
+}) {
   const chosen = found.find((row) => String(row.n) === asked("record"));
   return (
     <section>
@@ -92,27 +136,41 @@ function Records({ found, metrics, columns, file }: { found: readonly Record_[];
         onPick={(row) => setQuery({ record: row.n })}
         file={file}
         columns={[
-          { id: "n", head: "#", value: (row) => row.n + 1, right: true, wide: 0.5, cell: (row) => <button type="button" class="plain" aria-label={`Answers of record ${row.n + 1}`} onClick={() => setQuery({ record: row.n })}>{row.n + 1}</button> },
+          {
+            id: "n",
+            head: "#",
+            value: (row) => row.n + 1,
+            right: true,
+            wide: 0.5,
+            cell: (row) => (
+              <button
+                type="button"
+                class="plain"
+                aria-label={`Answers of record ${row.n + 1}`}
+                onClick={() => setQuery({ record: row.n })}
+              >
+                {row.n + 1}
+              </button>
+            ),
+          },
           { id: "subject", head: "Subject", value: (row) => visible(row.subject), wide: 2 },
           { id: "true", head: "True", value: (row) => visible(row.truth) },
           { id: "new", head: "New", value: (row) => visible(row.target) },
-          ...metrics.map(
-            (metric): Column<Record_> => ({
-              id: metric,
-              head: metric,
-              right: true,
-              value: (row) => {
-                const it = row.measured.at(-1);
-                const value = it && valueOf(it, metric);
-                return value === undefined ? undefined : value * scaleOf(metric);
-              },
-              cell: (row) => {
-                const it = row.measured.at(-1);
-                const value = it && valueOf(it, metric);
-                return value === undefined ? visible(row.failure).slice(0, 40) : (value * scaleOf(metric)).toFixed(1);
-              },
-            }),
-          ),
+          ...metrics.map((metric): Column<Record_> => ({
+            id: metric,
+            head: metric,
+            right: true,
+            value: (row) => {
+              const it = row.measured.at(-1);
+              const value = it && valueOf(it, metric);
+              return value === undefined ? undefined : value * scaleOf(metric);
+            },
+            cell: (row) => {
+              const it = row.measured.at(-1);
+              const value = it && valueOf(it, metric);
+              return value === undefined ? visible(row.failure).slice(0, 40) : (value * scaleOf(metric)).toFixed(1);
+            },
+          })),
         ]}
       />
     </section>
@@ -136,15 +194,43 @@ function RecordDetail({ record, columns }: { record: Record_; columns: readonly 
         rows={Array.from({ length: answers }, (_, i) => i)}
         rowKey={String}
         columns={[
-          { id: "kind", head: "Prompt", value: (i) => kinds[record.measured.find((it) => it)?.answers[i]?.kind ?? 0] ?? "" },
+          {
+            id: "kind",
+            head: "Prompt",
+            value: (i) => kinds[record.measured.find((it) => it)?.answers[i]?.kind ?? 0] ?? "",
+          },
           ...columns.flatMap((name, n): Column<number>[] => [
-            { id: `${name} new`, head: `${name}: p(new)`, value: (i) => p(record.measured[n]?.answers[i]?.newObject?.nll), right: true },
-            { id: `${name} true`, head: `${name}: p(true)`, value: (i) => p(record.measured[n]?.answers[i]?.trueObject?.nll), right: true },
+            {
+              id: `${name} new`,
+              head: `${name}: p(new)`,
+              value: (i) => p(record.measured[n]?.answers[i]?.newObject?.nll),
+              right: true,
+            },
+            {
+              id: `${name} true`,
+              head: `${name}: p(true)`,
+              value: (i) => p(record.measured[n]?.answers[i]?.trueObject?.nll),
+              right: true,
+            },
           ]),
         ]}
       />
       {record.measured.some((it) => it && it.texts.length > 0) && (
-        <Tabs name="texts" label="Generated texts" tabs={columns.map((name, n) => ({ id: String(n), title: `Texts, ${name}`, body: () => <ul>{record.measured[n]?.texts.map((text) => <li>{visible(text)}</li>)}</ul> }))} />
+        <Tabs
+          name="texts"
+          label="Generated texts"
+          tabs={columns.map((name, n) => ({
+            id: String(n),
+            title: `Texts, ${name}`,
+            body: () => (
+              <ul>
+                {record.measured[n]?.texts.map((text) => (
+                  <li>{visible(text)}</li>
+                ))}
+              </ul>
+            ),
+          }))}
+        />
       )}
       {record.failure && <p class="wrong">{visible(record.failure)}</p>}
     </section>

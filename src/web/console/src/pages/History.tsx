@@ -20,41 +20,65 @@ export function History({ model }: { model: string }) {
       versions.listRefs({ parent, pageSize: 1000 }, { signal }),
       audit.listAuditEntries({ resource: parent, pageSize: 1000 }, { signal }),
     ]);
-    return { versions: list.versions, next: list.nextPageToken, refs: refs.refs, moves: moves.leaves.flatMap((leaf) => (leaf.entry ? [leaf.entry] : [])) };
+    return {
+      versions: list.versions,
+      next: list.nextPageToken,
+      refs: refs.refs,
+      moves: moves.leaves.flatMap((leaf) => (leaf.entry ? [leaf.entry] : [])),
+    };
   });
-  const [older, setOlder] = useState<{ versions: Version[]; next: string | undefined }>({ versions: [], next: undefined });
+  const [older, setOlder] = useState<{ versions: Version[]; next: string | undefined }>({
+    versions: [],
+    next: undefined,
+  });
   const doing = useDoing();
   const [chosen, setChosen] = useState<string[]>([]);
   const first = read.data?.versions ?? [];
   const names = new Set(first.map((version) => version.name));
   const shown = [...first, ...older.versions.filter((version) => !names.has(version.name))];
   const next = older.next ?? read.data?.next ?? "";
-  const graph = useMemo(() => leads(shown.map((version) => ({ id: last(version.name), parent: version.parent || undefined }))), [shown.length, first[0]?.name]);
+  const graph = useMemo(
+    () => leads(shown.map((version) => ({ id: last(version.name), parent: version.parent || undefined }))),
+    [shown.length, first[0]?.name],
+  );
   const width = graphWidth(graph);
   const refs = read.data?.refs ?? [];
   const branches = refs.filter((ref) => ref.kind === RefKind.BRANCH).map((ref) => last(ref.name));
   const branch = branches.includes(asked("branch", "main")) ? asked("branch", "main") : "main";
-  const choose = (id: string) => setChosen((was) => (was.includes(id) ? was.filter((it) => it !== id) : [...was, id].slice(-2)));
+  const choose = (id: string) =>
+    setChosen((was) => (was.includes(id) ? was.filter((it) => it !== id) : [...was, id].slice(-2)));
   const more = () =>
     doing.run(async () => {
       const answer = await versions.listVersions({ parent, pageSize: 200, pageToken: next });
       setOlder({ versions: [...older.versions, ...answer.versions], next: answer.nextPageToken });
     });
-  const moves = read.data?.moves.filter((entry) => entry.versionAfter || entry.action.startsWith("refs")).reverse() ?? [];
+  const moves =
+    read.data?.moves.filter((entry) => entry.versionAfter || entry.action.startsWith("refs")).reverse() ?? [];
   return (
     <>
       <div class="title">
         <Heading title={`History of ${model}`}>
           History of <a href={`/${parent}`}>{model}</a>
         </Heading>
-        <CopyAs command={`palimpsest log --model ${model}`} python={`p.model("${model}").versions()`} json={() => shown} />
+        <CopyAs
+          command={`palimpsest log --model ${model}`}
+          python={`p.model("${model}").versions()`}
+          json={() => shown}
+        />
       </div>
       <Waiting of={read} what="versions" />
       <Quiet method="VersionService/UpdateRef" what="move refs" />
       {read.data && (
         <>
           <form class="filters" onSubmit={(event) => event.preventDefault()}>
-            {branches.length > 1 && <Choice label="Roll back moves the branch" value={branch} options={branches.map((name) => [name, name] as const)} onChange={(name) => setQuery({ branch: name === "main" ? undefined : name })} />}
+            {branches.length > 1 && (
+              <Choice
+                label="Roll back moves the branch"
+                value={branch}
+                options={branches.map((name) => [name, name] as const)}
+                onChange={(name) => setQuery({ branch: name === "main" ? undefined : name })}
+              />
+            )}
           </form>
           <p class="buttons">
             {chosen.length === 2 ? (
@@ -88,12 +112,20 @@ export function History({ model }: { model: string }) {
                   const lead = graph[i];
                   return (
                     <tr key={id}>
-                      <td class="graph-cell" style={{ minWidth: `${width}px` }}>{lead && <GraphCell lead={lead} width={width} />}</td>
-                      <td>
-                        <input type="checkbox" aria-label={`Compare ${word}`} checked={chosen.includes(id)} onChange={() => choose(id)} />
+                      <td class="graph-cell" style={{ minWidth: `${width}px` }}>
+                        {lead && <GraphCell lead={lead} width={width} />}
                       </td>
                       <td>
-                        <a href={`/${parent}/versions/${id}`}>{word}</a> <span class="mono">{brief(id, 8)}</span> <RefLabels refs={refsAt(refs, id)} />
+                        <input
+                          type="checkbox"
+                          aria-label={`Compare ${word}`}
+                          checked={chosen.includes(id)}
+                          onChange={() => choose(id)}
+                        />
+                      </td>
+                      <td>
+                        <a href={`/${parent}/versions/${id}`}>{word}</a> <span class="mono">{brief(id, 8)}</span>{" "}
+                        <RefLabels refs={refsAt(refs, id)} />
                       </td>
                       <td>
                         {versionWord(version.kind)}
@@ -115,10 +147,27 @@ export function History({ model }: { model: string }) {
                         <time title={moment(version.createTime)}>{ago(version.createTime)}</time>
                       </td>
                       <td class="acts">
-                        <RollBack model={model} version={version.name} word={word} refs={refs} done={read.again} branch={branch} />
-                        <NameIt model={model} version={version.name} word={word} kind={RefKind.BRANCH} done={read.again} />
+                        <RollBack
+                          model={model}
+                          version={version.name}
+                          word={word}
+                          refs={refs}
+                          done={read.again}
+                          branch={branch}
+                        />
+                        <NameIt
+                          model={model}
+                          version={version.name}
+                          word={word}
+                          kind={RefKind.BRANCH}
+                          done={read.again}
+                        />
                         <NameIt model={model} version={version.name} word={word} kind={RefKind.TAG} done={read.again} />
-                        <a class="button" href={to(`/models/${model}/diff`, { left: id, right: branch })} aria-label={`Compare ${word} with ${branch}`}>
+                        <a
+                          class="button"
+                          href={to(`/models/${model}/diff`, { left: id, right: branch })}
+                          aria-label={`Compare ${word} with ${branch}`}
+                        >
                           Compare
                         </a>
                       </td>
@@ -140,7 +189,8 @@ export function History({ model }: { model: string }) {
             <ol class="moves">
               {moves.slice(0, 100).map((entry) => (
                 <li>
-                  <time title={moment(entry.time)}>{ago(entry.time)}</time> <strong>{entry.principal}</strong>: {entry.action} of <span class="break">{entry.resource.replace(`${parent}/`, "")}</span>
+                  <time title={moment(entry.time)}>{ago(entry.time)}</time> <strong>{entry.principal}</strong>:{" "}
+                  {entry.action} of <span class="break">{entry.resource.replace(`${parent}/`, "")}</span>
                   {entry.versionAfter && (
                     <>
                       {" "}
@@ -155,7 +205,11 @@ export function History({ model }: { model: string }) {
                 </li>
               ))}
             </ol>
-            {moves.length > 100 && <p class="quiet">The newest 100 of {count(moves.length)}; <a href={to("/audit", { resource: parent })}>all of them</a></p>}
+            {moves.length > 100 && (
+              <p class="quiet">
+                The newest 100 of {count(moves.length)}; <a href={to("/audit", { resource: parent })}>all of them</a>
+              </p>
+            )}
           </section>
         </>
       )}

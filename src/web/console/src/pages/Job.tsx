@@ -1,10 +1,38 @@
 // A job: how far it is, why it waits, what failed, what was asked.
 
-import { JobState, TaskState, type Failure, type JobEvent, type JobProgress, type Job, type Task } from "../../contract/palimpsest/v1/job_pb";
+import { useState } from "preact/hooks";
+
+import {
+  JobState,
+  TaskState,
+  type Failure,
+  type JobEvent,
+  type JobProgress,
+  type Job,
+  type Task,
+} from "../../contract/palimpsest/v1/job_pb";
 import { jobs } from "../client";
-import { between, brief, classWord, count, date, ended, jobId, last, lasting, big, moment, part, some, stateWord, taskWord, visible, work } from "../format";
+import {
+  between,
+  brief,
+  classWord,
+  count,
+  date,
+  ended,
+  jobId,
+  last,
+  lasting,
+  big,
+  moment,
+  part,
+  some,
+  stateWord,
+  taskWord,
+  visible,
+  work,
+} from "../format";
 import { results, useJob } from "../job";
-import { useClock, useLoad, usePoll } from "../live";
+import { useClock, useDoing, useLoad, usePoll } from "../live";
 import { Bar, Choice, Facts, Heading, Quiet, Waiting, Wrong } from "../parts/common";
 import { CopyAs } from "../parts/CopyAs";
 import { CancelJob, RequeueJob, RunAgain } from "../parts/jobActs";
@@ -56,7 +84,12 @@ export function JobPage({ id }: { id: string }) {
               of={[
                 ["what", work(job).word],
                 ["model", <a href={`/models/${last(job.model)}`}>{last(job.model)}</a>],
-                ["version", <a class="mono" href={`/models/${part(job.version, "models")}/versions/${last(job.version)}`}>{brief(job.version)}</a>],
+                [
+                  "version",
+                  <a class="mono" href={`/models/${part(job.version, "models")}/versions/${last(job.version)}`}>
+                    {brief(job.version)}
+                  </a>,
+                ],
                 ["owner", job.owner],
                 ["priority", job.priority || ""],
                 ["computed afresh", job.noCache ? "yes" : ""],
@@ -76,7 +109,12 @@ export function JobPage({ id }: { id: string }) {
 function Live({ job, progress }: { job: Job; progress: JobProgress | undefined }) {
   useClock();
   const counts = job.counts;
-  const [units, done, failed, cached] = [counts?.units, counts?.unitsDone, counts?.unitsFailed, counts?.unitsCached].map((n) => Number(n ?? 0n)) as [number, number, number, number];
+  const [units, done, failed, cached] = [
+    counts?.units,
+    counts?.unitsDone,
+    counts?.unitsFailed,
+    counts?.unitsCached,
+  ].map((n) => Number(n ?? 0n)) as [number, number, number, number];
   const started = date(job.startTime)?.getTime();
   const fresh = done - cached;
   const seconds = started ? (Date.now() - started) / 1000 : 0;
@@ -85,7 +123,8 @@ function Live({ job, progress }: { job: Job; progress: JobProgress | undefined }
   return (
     <section class="live" aria-label="Progress">
       <p class="large">
-        <span class={`state ${stateWord(job.state)}`}>{stateWord(job.state)}</span> · {count(done)} of {some(units, "unit")}
+        <span class={`state ${stateWord(job.state)}`}>{stateWord(job.state)}</span> · {count(done)} of{" "}
+        {some(units, "unit")}
       </p>
       <Bar done={done} failed={failed} of={units} label={said} />
       <p role="status" class="sr">
@@ -100,7 +139,12 @@ function Live({ job, progress }: { job: Job; progress: JobProgress | undefined }
           ["tasks waiting", counts?.tasksPending ? count(counts.tasksPending) : ""],
           ["in quarantine", counts?.tasksQuarantined ? count(counts.tasksQuarantined) : ""],
           ["workers", progress?.workers ?? ""],
-          ["speed", progress && progress.stepsPerSecond > 0 ? `${big(progress.stepsPerSecond)} ${job.spec.case === "generate" ? "tokens" : "cells"}/s` : ""],
+          [
+            "speed",
+            progress && progress.stepsPerSecond > 0
+              ? `${big(progress.stepsPerSecond)} ${job.spec.case === "generate" ? "tokens" : "cells"}/s`
+              : "",
+          ],
           ["time left, about", left === undefined ? "" : lasting(left)],
           ["created", moment(job.createTime)],
           ["took", job.startTime ? between(job.startTime, job.endTime) : ""],
@@ -112,7 +156,8 @@ function Live({ job, progress }: { job: Job; progress: JobProgress | undefined }
 
 /** In words, and first, where a job waits. */
 function Why({ job }: { job: Job }) {
-  const open = job.state === JobState.HELD || ((job.counts?.tasksLeased ?? 0n) === 0n && (job.counts?.tasksPending ?? 0n) > 0n);
+  const open =
+    job.state === JobState.HELD || ((job.counts?.tasksLeased ?? 0n) === 0n && (job.counts?.tasksPending ?? 0n) > 0n);
   if (ended(job.state)) return null;
   return (
     <details open={open}>
@@ -128,7 +173,11 @@ function Reasons({ name }: { name: string }) {
     <>
       <Waiting of={read} what="why" />
       {read.data?.reasons.length === 0 && <p>Nothing of it waits.</p>}
-      <ul>{read.data?.reasons.map((reason) => <li>{reason}</li>)}</ul>
+      <ul>
+        {read.data?.reasons.map((reason) => (
+          <li>{reason}</li>
+        ))}
+      </ul>
     </>
   );
 }
@@ -155,7 +204,12 @@ function Stages({ job, progress }: { job: Job; progress: JobProgress | undefined
             value: (stage) => stage.unitsDone,
             cell: (stage) => (
               <span class="progress">
-                <Bar done={Number(stage.unitsDone)} failed={Number(stage.unitsFailed)} of={Number(stage.units)} label={`${stage.unitsDone} of ${stage.units}`} />
+                <Bar
+                  done={Number(stage.unitsDone)}
+                  failed={Number(stage.unitsFailed)}
+                  of={Number(stage.units)}
+                  label={`${stage.unitsDone} of ${stage.units}`}
+                />
                 <span>
                   {count(stage.unitsDone)} of {count(stage.units)}
                 </span>
@@ -163,7 +217,12 @@ function Stages({ job, progress }: { job: Job; progress: JobProgress | undefined
             ),
           },
           { id: "failed", head: "Failed", value: (stage) => (stage.unitsFailed ? stage.unitsFailed : ""), right: true },
-          { id: "cached", head: "From the store", value: (stage) => (stage.unitsCached ? stage.unitsCached : ""), right: true },
+          {
+            id: "cached",
+            head: "From the store",
+            value: (stage) => (stage.unitsCached ? stage.unitsCached : ""),
+            right: true,
+          },
         ]}
       />
       {(job.counts?.stages ?? 0n) > BigInt(stages.length) && (
@@ -179,8 +238,9 @@ function Stages({ job, progress }: { job: Job; progress: JobProgress | undefined
 function Failures({ job }: { job: Job }) {
   const failed = job.counts?.unitsFailed ?? 0n;
   const id = last(job.name);
-  const read = useLoad(`failures ${id} ${failed}`, async (signal) =>
-    failed > 0n ? results(id, { failuresOnly: true }, signal, 1000) : { items: [], more: false },
+  const read = useLoad(
+    `failures ${id} ${failed}`,
+    async (signal) => (failed > 0n ? results(id, { failuresOnly: true }, signal, 1000) : { items: [], more: false }),
     true,
   );
   if (failed === 0n) return null;
@@ -207,7 +267,11 @@ function Failures({ job }: { job: Job }) {
           { id: "units", head: "Units", value: (group) => group.units.length, right: true },
           { id: "class", head: "Class", value: (group) => classWord(group.failure.failureClass) },
           { id: "message", head: "What was said", value: (group) => visible(group.failure.message) },
-          { id: "which", head: "Which", value: (group) => group.units.slice(0, 10).join(", ") + (group.units.length > 10 ? "…" : "") },
+          {
+            id: "which",
+            head: "Which",
+            value: (group) => group.units.slice(0, 10).join(", ") + (group.units.length > 10 ? "…" : ""),
+          },
         ]}
         file="failures"
       />
@@ -216,43 +280,103 @@ function Failures({ job }: { job: Job }) {
   );
 }
 
-const TASK_STATES = [TaskState.PENDING, TaskState.LEASED, TaskState.DONE, TaskState.FAILED, TaskState.QUARANTINED, TaskState.BLOCKED, TaskState.CANCELLED];
+const TASK_STATES = [
+  TaskState.PENDING,
+  TaskState.LEASED,
+  TaskState.DONE,
+  TaskState.FAILED,
+  TaskState.QUARANTINED,
+  TaskState.BLOCKED,
+  TaskState.CANCELLED,
+];
 
 function Tasks({ job }: { job: Job }) {
   const wanted = TASK_STATES.find((state) => taskWord(state) === asked("tasks"));
   const total = job.counts?.tasks ?? 0n;
   const key = `tasks ${job.name} ${wanted} ${job.counts?.tasksDone} ${job.counts?.tasksLeased} ${job.counts?.tasksFailed}`;
-  const read = useLoad(key, async (signal) => jobs.listTasks({ parent: job.name, pageSize: 100, states: wanted === undefined ? [] : [wanted] }, { signal }), true);
+  const read = useLoad(
+    key,
+    async (signal) =>
+      jobs.listTasks({ parent: job.name, pageSize: 100, states: wanted === undefined ? [] : [wanted] }, { signal }),
+    true,
+  );
+  const [more, setMore] = useState<{ key: string; tasks: Task[]; next: string }>({ key: "", tasks: [], next: "" });
+  const doing = useDoing();
+  const page = `${job.name} ${wanted}`;
+  const further = more.key === page ? more.tasks : [];
+  const next = more.key === page ? more.next : (read.data?.nextPageToken ?? "");
+  const load = () =>
+    doing.run(async () => {
+      const answer = await jobs.listTasks({
+        parent: job.name,
+        pageSize: 1000,
+        pageToken: next,
+        states: wanted === undefined ? [] : [wanted],
+      });
+      setMore({ key: page, tasks: [...further, ...answer.tasks], next: answer.nextPageToken });
+    });
+  const shown = [...(read.data?.tasks ?? []), ...further];
   return (
     <section>
       <h2>Tasks</h2>
       <form class="filters" onSubmit={(event) => event.preventDefault()}>
-        <Choice label="State" value={asked("tasks")} options={[["", "any"], ...TASK_STATES.map((state) => [taskWord(state), taskWord(state)] as const)]} onChange={(tasks) => setQuery({ tasks })} />
+        <Choice
+          label="State"
+          value={asked("tasks")}
+          options={[["", "any"], ...TASK_STATES.map((state) => [taskWord(state), taskWord(state)] as const)]}
+          onChange={(tasks) => setQuery({ tasks })}
+        />
       </form>
       <Waiting of={read} what="tasks" />
       {read.data && (
         <Table
           label="Tasks"
           name="tasks"
-          rows={read.data.tasks}
+          rows={shown}
           rowKey={(task) => task.name}
           columns={[
             { id: "task", head: "Task", value: (task) => Number(last(task.name)), right: true },
-            { id: "state", head: "State", value: (task) => taskWord(task.state), cell: (task) => <span class={`state ${taskWord(task.state)}`}>{taskWord(task.state)}</span> },
-            { id: "units", head: "Units", value: (task) => Number(task.firstUnit), cell: (task) => `${task.firstUnit} to ${task.firstUnit + task.unitCount - 1n}`, right: true },
+            {
+              id: "state",
+              head: "State",
+              value: (task) => taskWord(task.state),
+              cell: (task) => <span class={`state ${taskWord(task.state)}`}>{taskWord(task.state)}</span>,
+            },
+            {
+              id: "units",
+              head: "Units",
+              value: (task) => Number(task.firstUnit),
+              cell: (task) => `${task.firstUnit} to ${task.firstUnit + task.unitCount - 1n}`,
+              right: true,
+            },
             { id: "done", head: "Done", value: (task) => Number(task.unitsDone), right: true },
-            { id: "worker", head: "Worker", value: (task) => last(task.worker), cell: (task) => <TaskWorkers task={task} /> },
-            { id: "attempts", head: "Attempts ended", value: (task) => task.failures.map((it) => `${it.count} ${classWord(it.failureClass)}`).join(", ") },
+            {
+              id: "worker",
+              head: "Worker",
+              value: (task) => last(task.worker),
+              cell: (task) => <TaskWorkers task={task} />,
+            },
+            {
+              id: "attempts",
+              head: "Attempts ended",
+              value: (task) => task.failures.map((it) => `${it.count} ${classWord(it.failureClass)}`).join(", "),
+            },
             { id: "failure", head: "Last failure", value: (task) => visible(task.lastFailure) },
           ]}
           file={`tasks-${jobId(job.name)}`}
           foot={
             <span class="quiet">
-              {count(read.data.tasks.length)} of {wanted === undefined ? count(total) : read.data.nextPageToken ? "more" : count(read.data.tasks.length)}
+              {count(shown.length)} of {wanted === undefined ? count(total) : next ? "more" : count(shown.length)}
             </span>
           }
         />
       )}
+      {next && (
+        <button type="button" disabled={doing.busy} onClick={() => void load()}>
+          More of them
+        </button>
+      )}
+      <Wrong of={doing.problem} />
     </section>
   );
 }
@@ -285,11 +409,14 @@ function Events({ events, all }: { events: JobEvent[]; all: boolean }) {
       )}
       <div class="wide scroll" tabIndex={0} role="region" aria-label="Events">
         <ol class="events">
-          {[...events].reverse().slice(0, 300).map((event) => (
-            <li value={Number(event.sequence)}>
-              <time>{moment(event.time)}</time> {eventLine(event)}
-            </li>
-          ))}
+          {[...events]
+            .reverse()
+            .slice(0, 300)
+            .map((event) => (
+              <li value={Number(event.sequence)}>
+                <time>{moment(event.time)}</time> {eventLine(event)}
+              </li>
+            ))}
         </ol>
       </div>
     </details>

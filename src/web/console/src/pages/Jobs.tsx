@@ -11,7 +11,14 @@ import { CopyAs, quoted } from "../parts/CopyAs";
 import { JobTable } from "../parts/JobTable";
 import { asked, setQuery, to } from "../route";
 
-const STATES = [JobState.QUEUED, JobState.RUNNING, JobState.HELD, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED];
+const STATES = [
+  JobState.QUEUED,
+  JobState.RUNNING,
+  JobState.HELD,
+  JobState.SUCCEEDED,
+  JobState.FAILED,
+  JobState.CANCELLED,
+];
 const KINDS: [JobKind, string, string][] = [
   [JobKind.TRACE, "trace", "trace"],
   [JobKind.GENERATE, "generate", "generate"],
@@ -52,7 +59,8 @@ export function Jobs() {
       const answer = await jobs.listJobs({ pageSize: 100, pageToken: next, ...wanted });
       setMore({ key, jobs: [...older.jobs, ...answer.jobs], next: answer.nextPageToken });
     });
-  const choose = (id: string) => setChosen((was) => (was.includes(id) ? was.filter((it) => it !== id) : [...was, id].slice(-2)));
+  const choose = (id: string) =>
+    setChosen((was) => (was.includes(id) ? was.filter((it) => it !== id) : [...was, id].slice(-2)));
   const pin = (id: string) => {
     localStorage.setItem(BASELINE, id);
     setBaseline(id);
@@ -77,7 +85,12 @@ export function Jobs() {
           options={[["", "any"], ...STATES.map((state) => [stateWord(state), stateWord(state)] as const)]}
           onChange={(state) => setQuery({ state })}
         />
-        <Choice label="Kind" value={asked("kind")} options={[["", "any"], ...KINDS.map(([, id, word]) => [id, word] as const)]} onChange={(kind) => setQuery({ kind })} />
+        <Choice
+          label="Kind"
+          value={asked("kind")}
+          options={[["", "any"], ...KINDS.map(([, id, word]) => [id, word] as const)]}
+          onChange={(kind) => setQuery({ kind })}
+        />
         <Choice
           label="Model"
           value={asked("model")}
@@ -113,7 +126,10 @@ export function Jobs() {
             )}
             {baseline && (
               <span class="quiet">
-                Baseline: <a class="mono" href={`/jobs/${baseline}`}>{baseline.slice(-8)}</a>{" "}
+                Baseline:{" "}
+                <a class="mono" href={`/jobs/${baseline}`}>
+                  {baseline.slice(-8)}
+                </a>{" "}
                 <button type="button" class="plain" onClick={() => pin("")}>
                   unpin
                 </button>

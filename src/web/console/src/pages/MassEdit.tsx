@@ -3,9 +3,9 @@
 import type { ComponentChildren } from "preact";
 import { useMemo } from "preact/hooks";
 
-import type { EditProbe } from "../../contract/palimpsest/v1/edit_pb";
+import { EditProbeKind, type EditProbe, type OverwrittenFact } from "../../contract/palimpsest/v1/edit_pb";
 import type { Job } from "../../contract/palimpsest/v1/job_pb";
-import type { MassEditChecked, MassEditFact } from "../../contract/palimpsest/v1/mass_edit_pb";
+import type { MassEditFact } from "../../contract/palimpsest/v1/mass_edit_pb";
 import type { Edit } from "../../contract/palimpsest/v1/version_pb";
 import { brief, count, last, number, some, visible } from "../format";
 import { results } from "../job";
@@ -17,7 +17,7 @@ import { figureOf, Gates, LeftOut, Overwritten, Sentence, sentenceOf } from "../
 import { ResultsTitle } from "../parts/ResultsTitle";
 import { Table, type Column } from "../parts/Table";
 import { asked, setQuery } from "../route";
-import { EditProbeKind } from "../../contract/palimpsest/v1/edit_pb";
+import { Checked } from "./MassEditCheck";
 
 const MOST = 20_000;
 
@@ -27,16 +27,41 @@ export function MassEdit({ job, note }: { job: Job; note: ComponentChildren }) {
   const read = useLoad(`mass ${id} ${turn}`, (signal) => results(id, {}, signal, MOST), true);
   const items = read.data?.items ?? [];
   const found = useMemo(() => {
-    const edits = items.flatMap((item) => (item.outcome.case === "edit" && item.outcome.value.edit ? [{ outcome: item.outcome.value, edit: item.outcome.value.edit }] : []));
-    const facts = items.flatMap((item) => (item.outcome.case === "massEditFact" ? [{ unit: Number(item.unit), fact: item.outcome.value }] : []));
+    const edits = items.flatMap((item) =>
+      item.outcome.case === "edit" && item.outcome.value.edit
+        ? [{ outcome: item.outcome.value, edit: item.outcome.value.edit }]
+        : [],
+    );
+    const facts = items.flatMap((item) =>
+      item.outcome.case === "massEditFact" ? [{ unit: Number(item.unit), fact: item.outcome.value }] : [],
+    );
     const checked = items.flatMap((item) => (item.outcome.case === "massEditChecked" ? [item.outcome.value] : []));
-    const failures = items.flatMap((item) => (item.outcome.case === "failure" ? [{ unit: Number(item.unit), message: item.outcome.value.message }] : []));
+    const failures = items.flatMap((item) =>
+      item.outcome.case === "failure" ? [{ unit: Number(item.unit), message: item.outcome.value.message }] : [],
+    );
     return { edits, facts, checked, failures };
   }, [read.data]);
   const tabs = [
-    { id: "edits", title: `Edits ${found.edits.length}`, body: () => <Edits model={last(job.model)} edits={found.edits} /> },
-    { id: "facts", title: `Facts ${count(found.facts.length)}`, body: () => <FactsOf rows={found.facts} file={`facts-${brief(id)}`} /> },
-    { id: "check", title: "What was to be expected", body: () => (found.checked.length ? found.checked.map((it) => <Checked key={it.batch} it={it} />) : <p class="quiet">The pre-flight has not been made yet.</p>) },
+    {
+      id: "edits",
+      title: `Edits ${found.edits.length}`,
+      body: () => <Edits model={last(job.model)} edits={found.edits} />,
+    },
+    {
+      id: "facts",
+      title: `Facts ${count(found.facts.length)}`,
+      body: () => <FactsOf rows={found.facts} file={`facts-${brief(id)}`} />,
+    },
+    {
+      id: "check",
+      title: "What was to be expected",
+      body: () =>
+        found.checked.length ? (
+          found.checked.map((it) => <Checked key={it.batch} it={it} />)
+        ) : (
+          <p class="quiet">The pre-flight has not been made yet.</p>
+        ),
+    },
     ...(found.failures.length
       ? [
           {
@@ -60,11 +85,23 @@ export function MassEdit({ job, note }: { job: Job; note: ComponentChildren }) {
       : []),
   ];
   // What there is comes first: failures before an edit that was not made, the pre-flight before one that is not yet.
-  const leading = found.edits.length > 0 ? "edits" : found.failures.length > 0 ? "failures" : found.checked.length > 0 ? "check" : "edits";
+  const leading =
+    found.edits.length > 0
+      ? "edits"
+      : found.failures.length > 0
+        ? "failures"
+        : found.checked.length > 0
+          ? "check"
+          : "edits";
   const first = [...tabs.filter((tab) => tab.id === leading), ...tabs.filter((tab) => tab.id !== leading)];
   return (
     <>
-      <ResultsTitle job={job} title="Mass edit" note={note} copied={{ command: `palimpsest job results ${id} --averages`, json: () => items }} />
+      <ResultsTitle
+        job={job}
+        title="Mass edit"
+        note={note}
+        copied={{ command: `palimpsest job results ${id} --averages`, json: () => items }}
+      />
       <Waiting of={read} what="results" />
       {read.data?.more && <p class="warning">The first {count(MOST)} results.</p>}
       {read.data && <Tabs name="tab" label="Parts of the results" tabs={first} />}
@@ -80,7 +117,16 @@ const SCORES: [string, string][] = [
   ["rewrite.true", "probability of the true target"],
 ];
 
-function Edits({ model, edits }: { model: string; edits: { outcome: { version: string; overwritten: import("../../contract/palimpsest/v1/edit_pb").OverwrittenFact[] }; edit: Edit }[] }) {
+function Edits({
+  model,
+  edits,
+}: {
+  model: string;
+  edits: {
+    outcome: { version: string; overwritten: OverwrittenFact[] };
+    edit: Edit;
+  }[];
+}) {
   const chosen = edits[Number(asked("batch", String(edits.length - 1)))] ?? edits.at(-1);
   if (!chosen) return <p class="quiet">No edit was made so far.</p>;
   const { edit, outcome } = chosen;
@@ -120,10 +166,38 @@ function Edits({ model, edits }: { model: string; edits: { outcome: { version: s
             picked={String(edits.indexOf(chosen))}
             onPick={(row) => setQuery({ batch: row.i })}
             columns={[
-              { id: "batch", head: "Batch", value: (row) => row.i + 1, cell: (row) => <button type="button" class="plain" onClick={() => setQuery({ batch: row.i })}>{row.i + 1}</button>, right: true },
+              {
+                id: "batch",
+                head: "Batch",
+                value: (row) => row.i + 1,
+                cell: (row) => (
+                  <button type="button" class="plain" onClick={() => setQuery({ batch: row.i })}>
+                    {row.i + 1}
+                  </button>
+                ),
+                right: true,
+              },
               { id: "facts", head: "Facts", value: (row) => row.edit.requests.length, right: true },
-              { id: "version", head: "Version", value: (row) => row.outcome.version, cell: (row) => (row.outcome.version ? <a class="mono" href={`/models/${model}/versions/${last(row.outcome.version)}`}>{brief(row.outcome.version)}</a> : "") },
-              { id: "es", head: "ES after", value: (row) => figureOf(row.edit.figures, "es.after"), cell: (row) => text(figureOf(row.edit.figures, "es.after")), right: true },
+              {
+                id: "version",
+                head: "Version",
+                value: (row) => row.outcome.version,
+                cell: (row) =>
+                  row.outcome.version ? (
+                    <a class="mono" href={`/models/${model}/versions/${last(row.outcome.version)}`}>
+                      {brief(row.outcome.version)}
+                    </a>
+                  ) : (
+                    ""
+                  ),
+              },
+              {
+                id: "es",
+                head: "ES after",
+                value: (row) => figureOf(row.edit.figures, "es.after"),
+                cell: (row) => text(figureOf(row.edit.figures, "es.after")),
+                right: true,
+              },
             ]}
           />
         </>
@@ -141,8 +215,20 @@ function Edits({ model, edits }: { model: string; edits: { outcome: { version: s
         file="scores"
         columns={[
           { id: "what", head: "Measure", value: ([, words]) => words },
-          { id: "before", head: "Before", value: ([key]) => figureOf(edit.figures, `${key}.before`), cell: ([key]) => score(key, "before"), right: true },
-          { id: "after", head: "After", value: ([key]) => figureOf(edit.figures, `${key}.after`), cell: ([key]) => score(key, "after"), right: true },
+          {
+            id: "before",
+            head: "Before",
+            value: ([key]) => figureOf(edit.figures, `${key}.before`),
+            cell: ([key]) => score(key, "before"),
+            right: true,
+          },
+          {
+            id: "after",
+            head: "After",
+            value: ([key]) => figureOf(edit.figures, `${key}.after`),
+            cell: ([key]) => score(key, "after"),
+            right: true,
+          },
         ]}
       />
       <Table
@@ -155,18 +241,74 @@ function Edits({ model, edits }: { model: string; edits: { outcome: { version: s
         columns={[
           { id: "layer", head: "Layer", value: (it) => it.layer, right: true },
           { id: "rank", head: "Rank", value: (it) => it.rank || "whole", right: true },
-          { id: "norm", head: "Norm", value: (it) => layer(it, "norm"), cell: (it) => text(layer(it, "norm")), right: true },
-          { id: "relative", head: "Of the matrix", value: (it) => layer(it, "relative_norm"), cell: (it) => text(layer(it, "relative_norm")), right: true },
-          { id: "share", head: "Mean share", value: (it) => layer(it, "share.mean"), cell: (it) => text(layer(it, "share.mean")), right: true },
-          { id: "least", head: "Least", value: (it) => layer(it, "share.least"), cell: (it) => text(layer(it, "share.least")), right: true },
+          {
+            id: "norm",
+            head: "Norm",
+            value: (it) => layer(it, "norm"),
+            cell: (it) => text(layer(it, "norm")),
+            right: true,
+          },
+          {
+            id: "relative",
+            head: "Of the matrix",
+            value: (it) => layer(it, "relative_norm"),
+            cell: (it) => text(layer(it, "relative_norm")),
+            right: true,
+          },
+          {
+            id: "share",
+            head: "Mean share",
+            value: (it) => layer(it, "share.mean"),
+            cell: (it) => text(layer(it, "share.mean")),
+            right: true,
+          },
+          {
+            id: "least",
+            head: "Least",
+            value: (it) => layer(it, "share.least"),
+            cell: (it) => text(layer(it, "share.least")),
+            right: true,
+          },
         ]}
       />
       <Facts
         of={[
-          ["edit", edit.name ? <a class="mono" href={`/${edit.name}`}>{brief(edit.name)}</a> : ""],
-          ["version", outcome.version ? <a class="mono" href={`/models/${model}/versions/${last(outcome.version)}`}>{brief(outcome.version)}</a> : ""],
-          ["drift of other text", figureOf(edit.figures, "text.drift") === undefined ? "not measured" : `${number(figureOf(edit.figures, "text.drift") ?? NaN)} nats a token`],
-          ["in the place of", edit.replaces ? <a class="mono" href={`/models/${model}/edits/${edit.replaces}`}>{brief(edit.replaces)}</a> : ""],
+          [
+            "edit",
+            edit.name ? (
+              <a class="mono" href={`/${edit.name}`}>
+                {brief(edit.name)}
+              </a>
+            ) : (
+              ""
+            ),
+          ],
+          [
+            "version",
+            outcome.version ? (
+              <a class="mono" href={`/models/${model}/versions/${last(outcome.version)}`}>
+                {brief(outcome.version)}
+              </a>
+            ) : (
+              ""
+            ),
+          ],
+          [
+            "drift of other text",
+            figureOf(edit.figures, "text.drift") === undefined
+              ? "not measured"
+              : `${number(figureOf(edit.figures, "text.drift") ?? NaN)} nats a token`,
+          ],
+          [
+            "in the place of",
+            edit.replaces ? (
+              <a class="mono" href={`/models/${model}/edits/${edit.replaces}`}>
+                {brief(edit.replaces)}
+              </a>
+            ) : (
+              ""
+            ),
+          ],
         ]}
       />
       <LeftOut edit={edit} />
@@ -175,7 +317,8 @@ function Edits({ model, edits }: { model: string; edits: { outcome: { version: s
   );
 }
 
-const rewrite = (fact: MassEditFact): EditProbe | undefined => fact.probes.find((probe) => probe.kind === EditProbeKind.REWRITE);
+const rewrite = (fact: MassEditFact): EditProbe | undefined =>
+  fact.probes.find((probe) => probe.kind === EditProbeKind.REWRITE);
 
 export function FactsOf({ rows, file }: { rows: readonly { unit: number; fact: MassEditFact }[]; file: string }) {
   const text = asked("text").toLowerCase();
@@ -195,7 +338,10 @@ export function FactsOf({ rows, file }: { rows: readonly { unit: number; fact: M
       return value === undefined ? "" : number(value);
     },
   });
-  const drift = (fact: MassEditFact) => (fact.neighbourDrifts.length ? fact.neighbourDrifts.reduce((sum, it) => sum + it, 0) / fact.neighbourDrifts.length : undefined);
+  const drift = (fact: MassEditFact) =>
+    fact.neighbourDrifts.length
+      ? fact.neighbourDrifts.reduce((sum, it) => sum + it, 0) / fact.neighbourDrifts.length
+      : undefined;
   return (
     <>
       {chosen && (
@@ -203,7 +349,12 @@ export function FactsOf({ rows, file }: { rows: readonly { unit: number; fact: M
           <h2>
             <Sentence request={chosen.fact.request} />
           </h2>
-          <Dumbbell probes={chosen.fact.probes} target={chosen.fact.request?.targetNew ?? ""} truth={chosen.fact.request?.targetTrue} file={`fact-${chosen.unit}`} />
+          <Dumbbell
+            probes={chosen.fact.probes}
+            target={chosen.fact.request?.targetNew ?? ""}
+            truth={chosen.fact.request?.targetTrue}
+            file={`fact-${chosen.unit}`}
+          />
           <p class="quiet">{chosen.fact.probes.map((probe) => probeWord(probe.kind)).join(", ")}</p>
         </section>
       )}
@@ -216,104 +367,44 @@ export function FactsOf({ rows, file }: { rows: readonly { unit: number; fact: M
         onPick={(row) => setQuery({ fact: row.unit })}
         file={file}
         columns={[
-          { id: "unit", head: "Unit", value: (row) => row.unit, right: true, wide: 0.5, cell: (row) => <button type="button" class="plain" aria-label={`Probes of unit ${row.unit}`} onClick={() => setQuery({ fact: row.unit })}>{row.unit}</button> },
+          {
+            id: "unit",
+            head: "Unit",
+            value: (row) => row.unit,
+            right: true,
+            wide: 0.5,
+            cell: (row) => (
+              <button
+                type="button"
+                class="plain"
+                aria-label={`Probes of unit ${row.unit}`}
+                onClick={() => setQuery({ fact: row.unit })}
+              >
+                {row.unit}
+              </button>
+            ),
+          },
           { id: "batch", head: "Batch", value: (row) => row.fact.batch + 1, right: true, wide: 0.5 },
-          { id: "fact", head: "Fact", value: (row) => sentenceOf(row.fact.request), cell: (row) => <Sentence request={row.fact.request} />, wide: 4 },
+          {
+            id: "fact",
+            head: "Fact",
+            value: (row) => sentenceOf(row.fact.request),
+            cell: (row) => <Sentence request={row.fact.request} />,
+            wide: 4,
+          },
           p("new-before", "p(new) before", (probe) => probe.newBefore),
           p("new-after", "after", (probe) => probe.newAfter),
           p("true-before", "p(true) before", (probe) => probe.trueBefore),
           p("true-after", "after", (probe) => probe.trueAfter),
-          { id: "drift", head: "Neighbour drift", value: (row) => drift(row.fact), cell: (row) => number(drift(row.fact) ?? NaN).replace("NaN", ""), right: true },
+          {
+            id: "drift",
+            head: "Neighbour drift",
+            value: (row) => drift(row.fact),
+            cell: (row) => number(drift(row.fact) ?? NaN).replace("NaN", ""),
+            right: true,
+          },
         ]}
       />
     </>
-  );
-}
-
-/** What was to be expected of a batch, before any of its targets. */
-function Checked({ it }: { it: MassEditChecked }) {
-  const layers = it.layers.map((layer) => layer.layer);
-  return (
-    <section>
-      <h2>Batch {it.batch + 1}</h2>
-      <p>
-        {some(it.facts, "fact")}, {some(it.keys, "key")}; {some(it.nearCount, "pair")} of keys nearly one; {some(it.sharedCount, "key")} shared by several facts; {some(it.firstTokenCount, "subject")} that end at the text's first token; {some(it.overwrittenCount, "earlier fact")} overwritten
-        {it.leftOut > 0n ? `; ${some(it.leftOut, "key")} that could not be read` : ""}.
-      </p>
-      {it.warnings.length > 0 && (
-        <ul class="warning">
-          {it.warnings.map((warning) => (
-            <li>{visible(warning)}</li>
-          ))}
-        </ul>
-      )}
-      <Table
-        label="Layers"
-        name="checked-layers"
-        fixed
-        rows={it.layers}
-        rowKey={(layer) => String(layer.layer)}
-        columns={[
-          { id: "layer", head: "Layer", value: (layer) => layer.layer, right: true },
-          { id: "tokens", head: "Tokens of its statistics", value: (layer) => layer.tokens, cell: (layer) => count(layer.tokens), right: true },
-          ...["leverage.mean", "leverage.least", "share.mean", "share.least"].map((key) => ({
-            id: key,
-            head: key.replace(".", ", "),
-            value: (layer: MassEditChecked["layers"][0]) => figureOf(layer.figures, key),
-            cell: (layer: MassEditChecked["layers"][0]) => number(figureOf(layer.figures, key) ?? NaN).replace("NaN", ""),
-            right: true,
-          })),
-        ]}
-      />
-      {it.worst.length > 0 && (
-        <>
-          <h3>Keys that come least near their targets</h3>
-          <Table
-            label="Worst keys"
-            name="worst"
-            fixed
-            rows={it.worst}
-            rowKey={(key) => key.fact}
-            columns={[
-              { id: "fact", head: "Fact", value: (key) => visible(key.fact) },
-              { id: "facts", head: "Facts", value: (key) => Number(key.facts), right: true },
-              ...layers.map((layer, i) => ({ id: `share ${layer}`, head: `share, layer ${layer}`, value: (key: MassEditChecked["worst"][0]) => key.share[i], cell: (key: MassEditChecked["worst"][0]) => number(key.share[i] ?? NaN), right: true })),
-            ]}
-          />
-        </>
-      )}
-      {it.near.length > 0 && (
-        <>
-          <h3>Keys that are nearly one</h3>
-          <Table
-            label="Near keys"
-            name="near"
-            fixed
-            rows={it.near}
-            rowKey={(pair) => `${pair.one} ${pair.other}`}
-            columns={[
-              { id: "one", head: "One", value: (pair) => visible(pair.one) },
-              { id: "other", head: "The other", value: (pair) => visible(pair.other) },
-              { id: "layer", head: "Layer", value: (pair) => pair.layer, right: true },
-              { id: "cosine", head: "Cosine", value: (pair) => pair.cosine, cell: (pair) => number(pair.cosine), right: true },
-            ]}
-          />
-        </>
-      )}
-      {it.shared.length > 0 && (
-        <>
-          <h3>Facts that share a key</h3>
-          <ul>
-            {it.shared.map((shared) => (
-              <li>
-                {visible(shared.text)}: {shared.facts.map(visible).join("; ")}
-              </li>
-            ))}
-          </ul>
-        </>
-      )}
-      {it.firstTokens.length > 0 && <p>Subjects that end at the text's first token: {it.firstTokens.map(visible).join("; ")}</p>}
-      <Overwritten rows={it.overwritten} all={it.overwrittenCount} />
-    </section>
   );
 }

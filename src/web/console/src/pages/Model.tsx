@@ -14,8 +14,14 @@ import { to } from "../route";
 export function Model({ model }: { model: string }) {
   const name = `models/${model}`;
   const read = useLoad(name, async (signal) => (await models.getModel({ name }, { signal })).model);
-  const refs = useLoad(`refs ${name}`, async (signal) => (await versions.listRefs({ parent: name, pageSize: 1000 }, { signal })).refs);
-  const sums = useLoad(`statistics ${name}`, async (signal) => (await statistics.listStatistics({ parent: name, pageSize: 1000 }, { signal })).statistics);
+  const refs = useLoad(
+    `refs ${name}`,
+    async (signal) => (await versions.listRefs({ parent: name, pageSize: 1000 }, { signal })).refs,
+  );
+  const sums = useLoad(
+    `statistics ${name}`,
+    async (signal) => (await statistics.listStatistics({ parent: name, pageSize: 1000 }, { signal })).statistics,
+  );
   const it = read.data;
   return (
     <>
@@ -62,10 +68,29 @@ export function Model({ model }: { model: string }) {
             rows={refs.data}
             rowKey={(ref) => ref.name}
             columns={[
-              { id: "ref", head: "Ref", value: (ref) => last(ref.name), cell: (ref) => <span class={ref.kind === RefKind.TAG ? "ref tag" : "ref"}>{last(ref.name)}</span> },
+              {
+                id: "ref",
+                head: "Ref",
+                value: (ref) => last(ref.name),
+                cell: (ref) => <span class={ref.kind === RefKind.TAG ? "ref tag" : "ref"}>{last(ref.name)}</span>,
+              },
               { id: "kind", head: "Is a", value: (ref) => (ref.kind === RefKind.TAG ? "tag" : "branch") },
-              { id: "version", head: "Version", value: (ref) => last(ref.version), cell: (ref) => <a class="mono" href={`/${ref.version}`}>{brief(ref.version)}</a> },
-              { id: "moved", head: "Moved", value: (ref) => moment(ref.updateTime), cell: (ref) => <time title={moment(ref.updateTime)}>{ago(ref.updateTime)}</time> },
+              {
+                id: "version",
+                head: "Version",
+                value: (ref) => last(ref.version),
+                cell: (ref) => (
+                  <a class="mono" href={`/${ref.version}`}>
+                    {brief(ref.version)}
+                  </a>
+                ),
+              },
+              {
+                id: "moved",
+                head: "Moved",
+                value: (ref) => moment(ref.updateTime),
+                cell: (ref) => <time title={moment(ref.updateTime)}>{ago(ref.updateTime)}</time>,
+              },
               { id: "by", head: "By", value: (ref) => ref.author },
               { id: "why", head: "Why", value: (ref) => visible(ref.why) },
             ]}
@@ -74,9 +99,17 @@ export function Model({ model }: { model: string }) {
       </section>
       <section>
         <h2>Key statistics</h2>
-        <p class="quiet">What the inputs of the edited matrices look like over ordinary text. Edits by ROME and MEMIT need those of their layers.</p>
+        <p class="quiet">
+          What the inputs of the edited matrices look like over ordinary text. Edits by ROME and MEMIT need those of
+          their layers.
+        </p>
         <Waiting of={sums} what="statistics" />
-        {sums.data && (sums.data.length ? <StatisticsTable rows={sums.data} again={sums.again} /> : <pre tabIndex={0}>{`palimpsest stats collect --model ${model} --self-sample 25000 --layers 5`}</pre>)}
+        {sums.data &&
+          (sums.data.length ? (
+            <StatisticsTable rows={sums.data} again={sums.again} />
+          ) : (
+            <pre tabIndex={0}>{`palimpsest stats collect --model ${model} --self-sample 25000 --layers 5`}</pre>
+          ))}
       </section>
       {it && (
         <section>
@@ -89,7 +122,12 @@ export function Model({ model }: { model: string }) {
             columns={[
               { id: "file", head: "File", value: (file) => visible(file.fileName) },
               { id: "size", head: "Size", value: (file) => file.size, cell: (file) => bytes(file.size), right: true },
-              { id: "digest", head: "BLAKE3", value: (file) => file.digest, cell: (file) => <span class="mono">{brief(file.digest, 16)}</span> },
+              {
+                id: "digest",
+                head: "BLAKE3",
+                value: (file) => file.digest,
+                cell: (file) => <span class="mono">{brief(file.digest, 16)}</span>,
+              },
               { id: "from", head: "Imported from", value: (file) => visible(file.sourcePath) },
             ]}
           />
@@ -105,7 +143,12 @@ export function Model({ model }: { model: string }) {
                 { id: "tensor", head: "Tensor", value: (tensor) => tensor.tensorName, wide: 3 },
                 { id: "dtype", head: "Type", value: (tensor) => tensor.dtype },
                 { id: "shape", head: "Shape", value: (tensor) => tensor.dimensions.join(" × ") },
-                { id: "digest", head: "BLAKE3", value: (tensor) => tensor.digest, cell: (tensor) => <span class="mono">{brief(tensor.digest)}</span> },
+                {
+                  id: "digest",
+                  head: "BLAKE3",
+                  value: (tensor) => tensor.digest,
+                  cell: (tensor) => <span class="mono">{brief(tensor.digest)}</span>,
+                },
               ]}
             />
           </details>
@@ -119,7 +162,9 @@ export function StatisticsTable({ rows, again }: { rows: readonly Statistics[]; 
   const withdraw = (one: Statistics) =>
     ask({
       title: `Withdraw the statistics of layer ${one.layer}?`,
-      body: <p>No edit that is asked for from now on is computed with them. Edits that were, keep them and their record.</p>,
+      body: (
+        <p>No edit that is asked for from now on is computed with them. Edits that were, keep them and their record.</p>
+      ),
       action: "Withdraw",
       method: "StatisticsService/DeleteStatistics",
       why: true,
@@ -138,16 +183,51 @@ export function StatisticsTable({ rows, again }: { rows: readonly Statistics[]; 
       file="statistics"
       columns={[
         { id: "layer", head: "Layer", value: (one) => one.layer, right: true },
-        { id: "tokens", head: "Tokens", value: (one) => Number(one.tokens), cell: (one) => count(one.tokens), right: true },
+        {
+          id: "tokens",
+          head: "Tokens",
+          value: (one) => Number(one.tokens),
+          cell: (one) => count(one.tokens),
+          right: true,
+        },
         { id: "channels", head: "Channels", value: (one) => one.channels, right: true },
         { id: "rank", head: "Rank", value: (one) => one.spectrum?.rank, right: true },
-        { id: "effective", head: "Effective", value: (one) => one.spectrum?.effectiveRank, cell: (one) => (one.spectrum ? number(one.spectrum.effectiveRank) : ""), right: true },
+        {
+          id: "effective",
+          head: "Effective",
+          value: (one) => one.spectrum?.effectiveRank,
+          cell: (one) => (one.spectrum ? number(one.spectrum.effectiveRank) : ""),
+          right: true,
+        },
         { id: "source", head: "Source", value: (one) => visible(one.source) },
-        { id: "version", head: "Of version", value: (one) => one.version, cell: (one) => <span class="mono">{brief(one.version, 8)}</span> },
+        {
+          id: "version",
+          head: "Of version",
+          value: (one) => one.version,
+          cell: (one) => <span class="mono">{brief(one.version, 8)}</span>,
+        },
         { id: "dtype", head: "Format", value: (one) => dtypeWord(one.dtype) },
         { id: "by", head: "By", value: (one) => (one.submitted ? `${one.author} (may not edit)` : one.author) },
-        { id: "made", head: "Made", value: (one) => moment(one.createTime), cell: (one) => <time title={moment(one.createTime)}>{ago(one.createTime)}</time> },
-        { id: "act", head: "", value: () => undefined, cell: (one) => <Act method="StatisticsService/DeleteStatistics" label={`Withdraw statistics of layer ${one.layer}`} onClick={() => withdraw(one)}>Withdraw</Act> },
+        {
+          id: "made",
+          head: "Made",
+          value: (one) => moment(one.createTime),
+          cell: (one) => <time title={moment(one.createTime)}>{ago(one.createTime)}</time>,
+        },
+        {
+          id: "act",
+          head: "",
+          value: () => undefined,
+          cell: (one) => (
+            <Act
+              method="StatisticsService/DeleteStatistics"
+              label={`Withdraw statistics of layer ${one.layer}`}
+              onClick={() => withdraw(one)}
+            >
+              Withdraw
+            </Act>
+          ),
+        },
       ]}
     />
   );

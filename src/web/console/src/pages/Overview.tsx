@@ -31,7 +31,8 @@ export function Overview() {
       </div>
       {violated.length > 0 && (
         <p class="wrong" role="alert">
-          {violated.map((one) => `${one.invariant} was violated ${some(one.violations, "time")}`).join("; ")} since the start: that is a bug. Keep the log.
+          {violated.map((one) => `${one.invariant} was violated ${some(one.violations, "time")}`).join("; ")} since the
+          start: that is a bug. Keep the log.
         </p>
       )}
       {store?.problem && (
@@ -39,7 +40,11 @@ export function Overview() {
           The store: {store.problem}
         </p>
       )}
-      {Math.abs(skew) > 60 && <p class="warning">The server's clock is {lasting(Math.abs(skew))} {skew > 0 ? "ahead of" : "behind"} this machine's.</p>}
+      {Math.abs(skew) > 60 && (
+        <p class="warning">
+          The server's clock is {lasting(Math.abs(skew))} {skew > 0 ? "ahead of" : "behind"} this machine's.
+        </p>
+      )}
       <Waiting of={read} what="the status" />
       {it && (
         <div class="cards">
@@ -47,13 +52,15 @@ export function Overview() {
             <h2>Jobs</h2>
             <p class="large">{count(stateCount(JobState.RUNNING))} running</p>
             <ul class="plain-list">
-              {[JobState.QUEUED, JobState.HELD, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED].map((state) => (
-                <li>
-                  <a href={to("/jobs", { state: stateWord(state) })}>
-                    {count(stateCount(state))} {stateWord(state)}
-                  </a>
-                </li>
-              ))}
+              {[JobState.QUEUED, JobState.HELD, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED].map(
+                (state) => (
+                  <li>
+                    <a href={to("/jobs", { state: stateWord(state) })}>
+                      {count(stateCount(state))} {stateWord(state)}
+                    </a>
+                  </li>
+                ),
+              )}
             </ul>
           </section>
           <section class="card">
@@ -74,7 +81,14 @@ export function Overview() {
               <a href="/workers">Workers</a>
             </h2>
             <p class="large">{workers?.busy ?? 0} busy</p>
-            <Facts of={[["idle", workers?.idle ?? 0], ["draining", workers?.draining || undefined], ["excluded", workers?.excluded || undefined], ["away", workers?.away || undefined]]} />
+            <Facts
+              of={[
+                ["idle", workers?.idle ?? 0],
+                ["draining", workers?.draining || undefined],
+                ["excluded", workers?.excluded || undefined],
+                ["away", workers?.away || undefined],
+              ]}
+            />
           </section>
           <section class="card">
             <h2>Store</h2>
@@ -105,7 +119,8 @@ export function Overview() {
         )
       )}
       <p class="quiet">
-        Palimpsest {it?.version}, up since {moment(it?.startTime)}; {it?.invariants.length ?? 0} invariants watched, {violated.length === 0 ? "none violated" : `${violated.length} violated`}. {whoAmI()}.
+        Palimpsest {it?.version}, up since {moment(it?.startTime)}; {it?.invariants.length ?? 0} invariants watched,{" "}
+        {violated.length === 0 ? "none violated" : `${violated.length} violated`}. {whoAmI()}.
       </p>
     </>
   );

@@ -17,28 +17,53 @@ export function Playground() {
   const it = play();
   const known = useLoad("models", async (signal) => (await models.listModels({ pageSize: 1000 }, { signal })).models);
   const model = it.model || last(known.data?.[0]?.name ?? "");
-  const here = useLoad(`playground ${model} ${it.version}`, async (signal) => {
-    if (!model) return undefined;
-    const [refs, list, found] = await Promise.all([
-      versions.listRefs({ parent: `models/${model}`, pageSize: 1000 }, { signal }),
-      versions.listVersions({ parent: `models/${model}`, pageSize: 100 }, { signal }),
-      versions.getVersion({ name: `models/${model}/versions/${it.version || "main"}`, withoutEdits: true }, { signal }),
-    ]);
-    return { refs: refs.refs, versions: list.versions, version: found.version };
-  }, true);
+  const here = useLoad(
+    `playground ${model} ${it.version}`,
+    async (signal) => {
+      if (!model) return undefined;
+      const [refs, list, found] = await Promise.all([
+        versions.listRefs({ parent: `models/${model}`, pageSize: 1000 }, { signal }),
+        versions.listVersions({ parent: `models/${model}`, pageSize: 100 }, { signal }),
+        versions.getVersion(
+          { name: `models/${model}/versions/${it.version || "main"}`, withoutEdits: true },
+          { signal },
+        ),
+      ]);
+      return { refs: refs.refs, versions: list.versions, version: found.version };
+    },
+    true,
+  );
   const digest = last(here.data?.version?.name ?? "");
   const whole = { ...it, model, version: digest };
   const tag = (refs: readonly Ref[], id: string) => {
-    const names = refs.filter((ref) => last(ref.version) === id && ref.kind !== RefKind.UNSPECIFIED).map((ref) => last(ref.name));
+    const names = refs
+      .filter((ref) => last(ref.version) === id && ref.kind !== RefKind.UNSPECIFIED)
+      .map((ref) => last(ref.name));
     return names.length ? ` (${names.join(", ")})` : "";
   };
-  const change = (next: Record<string, string | undefined>) => setQuery({ ...next, completion: undefined, trace: undefined, edit: undefined, sums: undefined, tried: undefined, stored: undefined, kept: undefined, before: undefined });
-  const command = template(whole) && it.target ? `palimpsest edit ${quoted(template(whole))} --subject ${quoted(it.subject)} --target ${quoted(it.target)}${it.truth ? ` --true ${quoted(it.truth)}` : ""}${it.layer === undefined ? "" : ` --layer ${it.layer}`}` : `palimpsest trace ${quoted(it.prompt || "PROMPT")} --subject ${quoted(it.subject || "SUBJECT")} --samples 3`;
+  const change = (next: Record<string, string | undefined>) =>
+    setQuery({
+      ...next,
+      completion: undefined,
+      trace: undefined,
+      edit: undefined,
+      sums: undefined,
+      tried: undefined,
+      stored: undefined,
+      kept: undefined,
+      before: undefined,
+    });
+  const command =
+    template(whole) && it.target
+      ? `palimpsest edit ${quoted(template(whole))} --subject ${quoted(it.subject)} --target ${quoted(it.target)}${it.truth ? ` --true ${quoted(it.truth)}` : ""}${it.layer === undefined ? "" : ` --layer ${it.layer}`}`
+      : `palimpsest trace ${quoted(it.prompt || "PROMPT")} --subject ${quoted(it.subject || "SUBJECT")} --samples 3`;
   if (!may("JobService/CreateJob")) {
     return (
       <>
         <Heading title="Playground">Playground</Heading>
-        <p class="quiet">{whoAmI()}, who may not ask models. The results of others are under <a href="/jobs">jobs</a>.</p>
+        <p class="quiet">
+          {whoAmI()}, who may not ask models. The results of others are under <a href="/jobs">jobs</a>.
+        </p>
       </>
     );
   }
@@ -46,7 +71,10 @@ export function Playground() {
     <>
       <div class="title">
         <Heading title="Playground">Playground</Heading>
-        <CopyAs command={command} python={`m = p.model("${model}")\nm.trace(${JSON.stringify(it.prompt)}, subject=${JSON.stringify(it.subject)}, samples=3)`} />
+        <CopyAs
+          command={command}
+          python={`m = p.model("${model}")\nm.trace(${JSON.stringify(it.prompt)}, subject=${JSON.stringify(it.subject)}, samples=3)`}
+        />
       </div>
       <Waiting of={known} what="models" />
       <Waiting of={here} what="versions" />
@@ -58,13 +86,26 @@ export function Playground() {
       {here.data && digest && (
         <>
           <form class="filters" onSubmit={(event) => event.preventDefault()}>
-            <Choice label="Model" value={model} options={(known.data ?? []).map((one) => [last(one.name), last(one.name)] as const)} onChange={(name) => change({ model: name, version: undefined })} />
+            <Choice
+              label="Model"
+              value={model}
+              options={(known.data ?? []).map((one) => [last(one.name), last(one.name)] as const)}
+              onChange={(name) => change({ model: name, version: undefined })}
+            />
             <Choice
               label="Version"
               value={digest}
               options={[
-                ...(here.data.versions.some((version) => last(version.name) === digest) ? [] : [[digest, brief(digest)] as const]),
-                ...here.data.versions.map((version) => [last(version.name), `v${version.number} ${brief(version.name, 6)}${tag(here.data?.refs ?? [], last(version.name))}`] as const),
+                ...(here.data.versions.some((version) => last(version.name) === digest)
+                  ? []
+                  : [[digest, brief(digest)] as const]),
+                ...here.data.versions.map(
+                  (version) =>
+                    [
+                      last(version.name),
+                      `v${version.number} ${brief(version.name, 6)}${tag(here.data?.refs ?? [], last(version.name))}`,
+                    ] as const,
+                ),
               ]}
               onChange={(version) => change({ version })}
             />
@@ -73,7 +114,9 @@ export function Playground() {
           {(it.trace || it.layer !== undefined || it.edit) && <Change it={whole} refs={here.data.refs} />}
           {it.edit && <Try it={whole} refs={here.data.refs} again={here.again} />}
           {it.edit && <Keep it={whole} refs={here.data.refs} again={here.again} />}
-          {asked("kept") === "" && !it.edit && <p class="quiet">Each step is a job that stays: this page's address leads back to it.</p>}
+          {asked("kept") === "" && !it.edit && (
+            <p class="quiet">Each step is a job that stays: this page's address leads back to it.</p>
+          )}
         </>
       )}
     </>

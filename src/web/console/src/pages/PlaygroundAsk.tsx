@@ -32,13 +32,30 @@ export function Ask({ it }: { it: Play }) {
   };
   const complete = () =>
     completing.run(async () => {
-      const id = await submit(now, it.version, "playground", { case: "generate", value: { prompts: [prompt], maxTokens: 8 } });
+      const id = await submit(now, it.version, "playground", {
+        case: "generate",
+        value: { prompts: [prompt], maxTokens: 8 },
+      });
       setQuery({ prompt, subject, model: it.model, version: it.version, completion: id });
     });
   const trace = () =>
     tracing.run(async () => {
-      const id = await submit(now, it.version, "playground", { case: "trace", value: { facts: [{ prompt, subject }], samples: 3 } });
-      setQuery({ prompt, subject, model: it.model, version: it.version, trace: id, edit: undefined, tried: undefined, stored: undefined, kept: undefined, before: undefined });
+      const id = await submit(now, it.version, "playground", {
+        case: "trace",
+        value: { facts: [{ prompt, subject }], samples: 3 },
+      });
+      setQuery({
+        prompt,
+        subject,
+        model: it.model,
+        version: it.version,
+        trace: id,
+        edit: undefined,
+        tried: undefined,
+        stored: undefined,
+        kept: undefined,
+        before: undefined,
+      });
     });
   return (
     <section class="step open" aria-labelledby="ask">
@@ -46,11 +63,26 @@ export function Ask({ it }: { it: Play }) {
       <div class="field">
         <label>
           <span>Prompt</span>
-          <textarea ref={area} rows={2} id="prompt" value={prompt} onInput={(event) => setPrompt(event.currentTarget.value)} onSelect={mark} onMouseUp={mark} placeholder="The Eiffel Tower is located in the city of" aria-describedby="prompt-hint" />
+          <textarea
+            ref={area}
+            rows={2}
+            id="prompt"
+            value={prompt}
+            onInput={(event) => setPrompt(event.currentTarget.value)}
+            onSelect={mark}
+            onMouseUp={mark}
+            placeholder="The Eiffel Tower is located in the city of"
+            aria-describedby="prompt-hint"
+          />
         </label>
         <small id="prompt-hint">Mark the subject in it with the mouse, or write it below.</small>
       </div>
-      <Text label="Subject" value={subject} onInput={setSubject} hint={subject && !found ? "It does not occur in the prompt." : undefined} />
+      <Text
+        label="Subject"
+        value={subject}
+        onInput={setSubject}
+        hint={subject && !found ? "It does not occur in the prompt." : undefined}
+      />
       {found && (
         <p class="said">
           {visible(prompt.slice(0, prompt.indexOf(subject)))}
@@ -96,7 +128,10 @@ export function useLoadedCompletion(id: string): { text: string | undefined; fai
     const timer = setTimeout(() => setTurn((n) => n + 1), 700);
     return () => clearTimeout(timer);
   }, [outcome, read.loading, turn]);
-  return { text: outcome?.case === "completion" ? outcome.value.text : undefined, failed: outcome?.case === "failure" ? outcome.value.message : "" };
+  return {
+    text: outcome?.case === "completion" ? outcome.value.text : undefined,
+    failed: outcome?.case === "failure" ? outcome.value.message : "",
+  };
 }
 
 function Traced({ it }: { it: Play }) {
@@ -104,7 +139,9 @@ function Traced({ it }: { it: Play }) {
   const done = watched.job?.counts?.unitsDone ?? 0n;
   const read = useLoad(`playground grids ${it.trace} ${done}`, (signal) => results(it.trace, {}, signal, 10), true);
   const grids = (read.data?.items ?? []).flatMap((item) => (item.outcome.case === "grid" ? [item.outcome.value] : []));
-  const failed = (read.data?.items ?? []).flatMap((item) => (item.outcome.case === "failure" ? [item.outcome.value.message] : []));
+  const failed = (read.data?.items ?? []).flatMap((item) =>
+    item.outcome.case === "failure" ? [item.outcome.value.message] : [],
+  );
   const state = watched.job?.state;
   return (
     <>
@@ -114,14 +151,33 @@ function Traced({ it }: { it: Play }) {
           {jobId(it.trace)}
         </a>
         {state !== undefined && ` is ${stateWord(state)}`}
-        {state !== undefined && state !== JobState.SUCCEEDED && `, ${count(done)} of ${count(watched.job?.counts?.units ?? 0n)} maps`}
-        {watched.progress && watched.progress.stepsRunning > 0n && `, ${count(watched.progress.stepsRunning)} cells of the next`}
+        {state !== undefined &&
+          state !== JobState.SUCCEEDED &&
+          `, ${count(done)} of ${count(watched.job?.counts?.units ?? 0n)} maps`}
       </p>
+      {watched.progress && watched.progress.stepsRunning > 0n && (
+        <p class="quiet">{count(watched.progress.stepsRunning)} cells of the next ones.</p>
+      )}
       <Wrong of={watched.problem ?? read.problem} />
       {failed.map((message) => (
         <p class="wrong">{visible(message)}</p>
       ))}
-      {grids.length > 0 && <Maps grids={grids} look={{ metric: Metric.PROBABILITY, effects: false, common: true, kind: 0, relation: undefined, correct: undefined, text: "" }} model={it.model} name={`playground-${jobId(it.trace)}`} />}
+      {grids.length > 0 && (
+        <Maps
+          grids={grids}
+          look={{
+            metric: Metric.PROBABILITY,
+            effects: false,
+            common: true,
+            kind: 0,
+            relation: undefined,
+            correct: undefined,
+            text: "",
+          }}
+          model={it.model}
+          name={`playground-${jobId(it.trace)}`}
+        />
+      )}
     </>
   );
 }

@@ -21,16 +21,31 @@ async function onScratch(it: Play, refs: readonly Ref[]): Promise<{ version: str
   const name = scratch();
   const base = `models/${it.model}/versions/${it.version}`;
   const there = refs.some((ref) => last(ref.name) === name);
-  if (there) await versions.updateRef({ ref: { name: `models/${it.model}/refs/${name}`, version: base, why: "the playground begins again" } });
-  else await versions.createRef({ parent: `models/${it.model}`, refId: name, ref: { version: base, kind: RefKind.BRANCH, why: "the playground's own branch" } });
-  const made = await versions.createEdit({ parent: `models/${it.model}`, source: { case: "result", value: `jobs/${it.edit}/results/0` }, refId: name, why: it.why || "a try in the playground" });
+  if (there)
+    await versions.updateRef({
+      ref: { name: `models/${it.model}/refs/${name}`, version: base, why: "the playground begins again" },
+    });
+  else
+    await versions.createRef({
+      parent: `models/${it.model}`,
+      refId: name,
+      ref: { version: base, kind: RefKind.BRANCH, why: "the playground's own branch" },
+    });
+  const made = await versions.createEdit({
+    parent: `models/${it.model}`,
+    source: { case: "result", value: `jobs/${it.edit}/results/0` },
+    refId: name,
+    why: it.why || "a try in the playground",
+  });
   return { version: last(made.version?.name ?? ""), edit: last(made.edit?.name ?? "") };
 }
 
 export function Try({ it, refs, again }: { it: Play; refs: readonly Ref[]; again: () => void }) {
   const { accepted } = useOutcome(it.edit);
   const doing = useDoing();
-  const [text, setText] = useState([it.prompt, ...lines(it.paraphrases), ...lines(it.neighbours)].filter(Boolean).join("\n"));
+  const [text, setText] = useState(
+    [it.prompt, ...lines(it.paraphrases), ...lines(it.neighbours)].filter(Boolean).join("\n"),
+  );
   const pair = asked("said").split(",").filter(Boolean);
   const ask = () =>
     doing.run(async () => {
@@ -42,7 +57,10 @@ export function Try({ it, refs, again }: { it: Play; refs: readonly Ref[]; again
         again();
       }
       const spec = () => ({ case: "generate" as const, value: { prompts: lines(text), maxTokens: 12 } });
-      const [before, after] = await Promise.all([submit(it, it.version, "playground, before", spec()), submit(it, tried, "playground, with the edit", spec())]);
+      const [before, after] = await Promise.all([
+        submit(it, it.version, "playground, before", spec()),
+        submit(it, tried, "playground, with the edit", spec()),
+      ]);
       setQuery({ said: `${before},${after}` });
     });
   const said = useLoad(`said ${pair.join()}`, async (signal) => {
@@ -50,9 +68,14 @@ export function Try({ it, refs, again }: { it: Play; refs: readonly Ref[]; again
     if (!a || !b) return [];
     await Promise.all([finished(`jobs/${a}`, signal), finished(`jobs/${b}`, signal)]);
     const [one, other] = await Promise.all([results(a, {}, signal, 1000), results(b, {}, signal, 1000)]);
-    const texts = (items: typeof one.items) => items.map((item) => (item.outcome.case === "completion" ? item.outcome.value : undefined));
+    const texts = (items: typeof one.items) =>
+      items.map((item) => (item.outcome.case === "completion" ? item.outcome.value : undefined));
     const [left, right] = [texts(one.items), texts(other.items)];
-    return left.map((mine, i) => ({ prompt: mine?.prompt ?? "", before: mine?.text ?? "", after: right[i]?.text ?? "" }));
+    return left.map((mine, i) => ({
+      prompt: mine?.prompt ?? "",
+      before: mine?.text ?? "",
+      after: right[i]?.text ?? "",
+    }));
   });
   if (!accepted) return null;
   return (
@@ -66,7 +89,12 @@ export function Try({ it, refs, again }: { it: Play; refs: readonly Ref[]; again
         <>
           <Text label="Prompts, one a line" value={text} rows={4} onInput={setText} />
           <p class="buttons">
-            <Act method="VersionService/CreateEdit" kind="main" disabled={doing.busy || lines(text).length === 0} onClick={() => void ask()}>
+            <Act
+              method="VersionService/CreateEdit"
+              kind="main"
+              disabled={doing.busy || lines(text).length === 0}
+              onClick={() => void ask()}
+            >
               Ask both
             </Act>
             {doing.busy && <span role="status">…</span>}
@@ -81,7 +109,11 @@ export function Try({ it, refs, again }: { it: Play; refs: readonly Ref[]; again
               has it.
             </p>
           )}
-          {pair.length === 2 && said.loading && <p role="status" class="quiet">Both versions are asked…</p>}
+          {pair.length === 2 && said.loading && (
+            <p role="status" class="quiet">
+              Both versions are asked…
+            </p>
+          )}
           <Wrong of={said.problem} />
           {said.data && said.data.length > 0 && (
             <Table
@@ -93,8 +125,24 @@ export function Try({ it, refs, again }: { it: Play; refs: readonly Ref[]; again
               file="tried"
               columns={[
                 { id: "prompt", head: "Prompt", value: (row) => row.prompt, cell: (row) => visible(row.prompt) },
-                { id: "before", head: "Before", value: (row) => row.before, cell: (row) => { const [same, rest] = parted(row.before, row.after); return <Parted same={same} rest={rest} />; } },
-                { id: "after", head: "With the edit", value: (row) => row.after, cell: (row) => { const [same, , rest] = parted(row.before, row.after); return <Parted same={same} rest={rest} />; } },
+                {
+                  id: "before",
+                  head: "Before",
+                  value: (row) => row.before,
+                  cell: (row) => {
+                    const [same, rest] = parted(row.before, row.after);
+                    return <Parted same={same} rest={rest} />;
+                  },
+                },
+                {
+                  id: "after",
+                  head: "With the edit",
+                  value: (row) => row.after,
+                  cell: (row) => {
+                    const [same, , rest] = parted(row.before, row.after);
+                    return <Parted same={same} rest={rest} />;
+                  },
+                },
               ]}
             />
           )}
@@ -120,7 +168,13 @@ export function Keep({ it, refs, again }: { it: Play; refs: readonly Ref[]; agai
     doing.run(async () => {
       const was = last(main?.version ?? it.version);
       try {
-        const made = await versions.createEdit({ parent: `models/${it.model}`, source: { case: "result", value: `jobs/${it.edit}/results/0` }, refId: "main", etag: it.etag, why: it.why });
+        const made = await versions.createEdit({
+          parent: `models/${it.model}`,
+          source: { case: "result", value: `jobs/${it.edit}/results/0` },
+          refId: "main",
+          etag: it.etag,
+          why: it.why,
+        });
         done(was, last(made.version?.name ?? ""));
       } catch (error) {
         if (problem(error).code !== Code.Aborted) throw error;
@@ -132,17 +186,37 @@ export function Keep({ it, refs, again }: { it: Play; refs: readonly Ref[]; agai
     doing.run(async () => {
       const edit = it.stored || (await onScratch(it, refs)).edit;
       const from = last(moved?.version ?? "");
-      const made = await versions.cherryPickEdit({ name: `models/${it.model}/edits/${edit}`, refId: "main", etag: moved?.etag ?? "", why: it.why });
+      const made = await versions.cherryPickEdit({
+        name: `models/${it.model}/edits/${edit}`,
+        refId: "main",
+        etag: moved?.etag ?? "",
+        why: it.why,
+      });
       done(from, last(made.version?.name ?? ""));
     });
   const rebase = () =>
     // The same question on the version that main has now; what was computed for the old one stays in its job.
-    setQuery({ version: last(moved?.version ?? ""), edit: undefined, tried: undefined, stored: undefined, said: undefined, etag: moved?.etag });
+    setQuery({
+      version: last(moved?.version ?? ""),
+      edit: undefined,
+      tried: undefined,
+      stored: undefined,
+      said: undefined,
+      etag: moved?.etag,
+    });
   const back = () =>
     doing.run(async () => {
       const ref = (await versions.getRef({ name })).ref;
-      if (last(ref?.version ?? "") !== it.kept) throw new Error(`main was moved since, by ${ref?.author}: look at the history`);
-      await versions.updateRef({ ref: { name, version: `models/${it.model}/versions/${it.before}`, etag: ref?.etag ?? "", why: "taken back in the playground" } });
+      if (last(ref?.version ?? "") !== it.kept)
+        throw new Error(`main was moved since, by ${ref?.author}: look at the history`);
+      await versions.updateRef({
+        ref: {
+          name,
+          version: `models/${it.model}/versions/${it.before}`,
+          etag: ref?.etag ?? "",
+          why: "taken back in the playground",
+        },
+      });
       setQuery({ kept: undefined, before: undefined, edit: it.edit });
       again();
     });
@@ -190,7 +264,15 @@ export function Keep({ it, refs, again }: { it: Play; refs: readonly Ref[]; agai
       )}
       {it.kept && (
         <p class="kept" role="status" id="kept">
-          main: <a class="mono" href={`/models/${it.model}/versions/${it.before}`}>{brief(it.before, 8)}</a> → <a class="mono" href={`/models/${it.model}/versions/${it.kept}`}>{brief(it.kept, 8)}</a>.{" "}
+          main:{" "}
+          <a class="mono" href={`/models/${it.model}/versions/${it.before}`}>
+            {brief(it.before, 8)}
+          </a>{" "}
+          →{" "}
+          <a class="mono" href={`/models/${it.model}/versions/${it.kept}`}>
+            {brief(it.kept, 8)}
+          </a>
+          .{" "}
           <Act method="VersionService/UpdateRef" kind="danger" disabled={doing.busy} onClick={() => void back()}>
             Take back
           </Act>

@@ -23,7 +23,8 @@ export function Results({ id }: { id: string }) {
   }
   const running = ended(job.state) ? null : (
     <p class="quiet" role="status">
-      The job is {stateWord(job.state)}: {count(job.counts?.unitsDone ?? 0n)} of {count(job.counts?.units ?? 0n)} units so far.
+      The job is {stateWord(job.state)}: {count(job.counts?.unitsDone ?? 0n)} of {count(job.counts?.units ?? 0n)} units
+      so far.
     </p>
   );
   switch (job.spec.case) {

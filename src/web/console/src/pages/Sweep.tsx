@@ -3,8 +3,16 @@
 import type { ComponentChildren } from "preact";
 
 import { ResultView, type Job } from "../../contract/palimpsest/v1/job_pb";
-import { Direction, Kind, Metric, TokenRole, type KindAverages, type Mean } from "../../contract/palimpsest/v1/trace_pb";
-import { jobs } from "../client";
+import {
+  Direction,
+  Engine,
+  Kind,
+  Metric,
+  TokenRole,
+  type KindAverages,
+  type Mean,
+} from "../../contract/palimpsest/v1/trace_pb";
+import { jobs, type Problem } from "../client";
 import { count, ended, kindName, kindWord, last, metricWord, number, roleWord, some, visible } from "../format";
 import { results } from "../job";
 import { useLoad } from "../live";
@@ -35,7 +43,10 @@ export function look(job: Job): Look {
   const kinds = kindsOf(job);
   return {
     kind: kinds.find((kind) => kindName(kind) === asked("kind")) ?? kinds[0] ?? Kind.HIDDEN,
-    metric: metricsOf(job).find((metric) => metricWord(metric) === asked("metric")) ?? metricsOf(job)[0] ?? Metric.PROBABILITY,
+    metric:
+      metricsOf(job).find((metric) => metricWord(metric) === asked("metric")) ??
+      metricsOf(job)[0] ??
+      Metric.PROBABILITY,
     relation: asked("relation") === "" ? undefined : asked("relation").slice(1),
     correct: asked("correct") === "" ? undefined : asked("correct") === "yes",
     text: asked("text"),
@@ -65,9 +76,16 @@ export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
     (signal) => jobs.getSweepSummary({ name: job.name, relation: wanted.relation }, { signal }),
     true,
   );
-  const facts = job.spec.case === "trace" ? (job.spec.value.factCount || BigInt(job.spec.value.facts.length)) : 0n;
+  const facts = job.spec.case === "trace" ? job.spec.value.factCount || BigInt(job.spec.value.facts.length) : 0n;
   const relations = useLoad(`relations ${id} ${facts}`, async (signal) =>
-    facts > 1n ? (await jobs.getSweepSummary({ name: job.name, kinds: [kindsOf(job)[0] ?? Kind.MLP], byRelation: true }, { signal })).averages : [],
+    facts > 1n
+      ? (
+          await jobs.getSweepSummary(
+            { name: job.name, kinds: [kindsOf(job)[0] ?? Kind.MLP], byRelation: true },
+            { signal },
+          )
+        ).averages
+      : [],
   );
   const names = [...new Set(relations.data?.map((it) => it.relation ?? "") ?? [])];
   const averages = summary.data?.averages.filter((it) => it.kind === wanted.kind) ?? [];
@@ -76,14 +94,29 @@ export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
   const kinds = kindsOf(job);
   const metrics = [...new Set(averages.map((it) => it.metric || Metric.PROBABILITY))];
   const tabs = [
-    { id: "averages", title: "Averages", body: () => <Averages job={job} averages={shown} loading={summary} look={wanted} all={summary.data?.averages ?? []} /> },
+    {
+      id: "averages",
+      title: "Averages",
+      body: () => (
+        <Averages job={job} averages={shown} loading={summary} look={wanted} all={summary.data?.averages ?? []} />
+      ),
+    },
     { id: "facts", title: `Facts ${count(facts)}`, body: () => <SweepFacts job={job} look={wanted} turn={turn} /> },
     { id: "map", title: "Map", body: () => <SweepMap job={job} look={wanted} /> },
     ...(failed > 0n ? [{ id: "failures", title: `Failures ${count(failed)}`, body: () => <Failed job={job} /> }] : []),
   ];
   return (
     <>
-      <ResultsTitle job={job} title="Sweep" note={note} copied={{ command: `palimpsest job results ${id} --averages`, python: `p.job("${id}").averages()`, json: () => summary.data?.averages ?? [] }}>
+      <ResultsTitle
+        job={job}
+        title="Sweep"
+        note={note}
+        copied={{
+          command: `palimpsest job results ${id} --averages`,
+          python: `p.job("${id}").averages()`,
+          json: () => summary.data?.averages ?? [],
+        }}
+      >
         {shown && (
           <>
             ; {count(shown.clean?.rows ?? 0n)} of {some(facts, "fact")} answered as expected
@@ -91,8 +124,20 @@ export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
         )}
       </ResultsTitle>
       <form class="filters" onSubmit={(event) => event.preventDefault()}>
-        <Choice label="Kind" value={kindName(wanted.kind)} options={kinds.map((kind) => [kindName(kind), kindWord(kind)] as const)} onChange={(kind) => setQuery({ kind, token: undefined, head: undefined })} />
-        {metrics.length > 1 && <Choice label="Metric" value={metricWord(wanted.metric)} options={metrics.map((metric) => [metricWord(metric), metricWord(metric)] as const)} onChange={(metric) => setQuery({ metric })} />}
+        <Choice
+          label="Kind"
+          value={kindName(wanted.kind)}
+          options={kinds.map((kind) => [kindName(kind), kindWord(kind)] as const)}
+          onChange={(kind) => setQuery({ kind, token: undefined, head: undefined })}
+        />
+        {metrics.length > 1 && (
+          <Choice
+            label="Metric"
+            value={metricWord(wanted.metric)}
+            options={metrics.map((metric) => [metricWord(metric), metricWord(metric)] as const)}
+            onChange={(metric) => setQuery({ metric })}
+          />
+        )}
         {names.length > 1 && (
           <Choice
             label="Relation"
@@ -102,10 +147,35 @@ export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
             onChange={(relation) => setQuery({ relation })}
           />
         )}
-        <Choice label="Answered" value={asked("correct")} options={[["", "either way"], ["yes", "as expected"], ["no", "otherwise"]]} onChange={(correct) => setQuery({ correct })} />
+        <Choice
+          label="Answered"
+          value={asked("correct")}
+          options={[
+            ["", "either way"],
+            ["yes", "as expected"],
+            ["no", "otherwise"],
+          ]}
+          onChange={(correct) => setQuery({ correct })}
+        />
         <Text label="Text" value={asked("text")} onChange={(text) => setQuery({ text })} />
-        <Choice label="Maps show" value={wanted.effects ? "effect" : ""} options={[["", "the metric"], ["effect", "the effect"]]} onChange={(values) => setQuery({ values })} />
-        <Choice label="Scale" value={wanted.common ? "" : "own"} options={[["", "common"], ["own", "each its own"]]} onChange={(scale) => setQuery({ scale })} />
+        <Choice
+          label="Maps show"
+          value={wanted.effects ? "effect" : ""}
+          options={[
+            ["", "the metric"],
+            ["effect", "the effect"],
+          ]}
+          onChange={(values) => setQuery({ values })}
+        />
+        <Choice
+          label="Scale"
+          value={wanted.common ? "" : "own"}
+          options={[
+            ["", "common"],
+            ["own", "each its own"],
+          ]}
+          onChange={(scale) => setQuery({ scale })}
+        />
         <a class="button" href={to("/compare", { left: id })}>
           Compare
         </a>
@@ -115,14 +185,25 @@ export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
   );
 }
 
-function Averages({ job, averages, loading, look: wanted, all }: {
+function Averages({
+  job,
+  averages,
+  loading,
+  look: wanted,
+  all,
+}: {
   job: Job;
   averages: KindAverages | undefined;
-  loading: { loading: boolean; problem: import("../client").Problem | undefined; data: unknown };
+  loading: { loading: boolean; problem: Problem | undefined; data: unknown };
   look: Look;
   all: KindAverages[];
 }) {
-  if (!averages) return loading.data === undefined ? <Waiting of={loading} what="averages" /> : <p>No grid of this kind is there yet.</p>;
+  if (!averages)
+    return loading.data === undefined ? (
+      <Waiting of={loading} what="averages" />
+    ) : (
+      <p>No grid of this kind is there yet.</p>
+    );
   const best = site(averages);
   const mlp = all.find((it) => it.kind === Kind.MLP && (it.metric || Metric.PROBABILITY) === wanted.metric);
   const editAt = mlp && roleSite(mlp, TokenRole.LAST_SUBJECT);
@@ -135,9 +216,14 @@ function Averages({ job, averages, loading, look: wanted, all }: {
       </p>
       {editAt && (
         <p>
-          An edit of these facts belongs in the MLP of layer <strong>{editAt.layer}</strong>: {figure(editAt.effect)} at the last subject token{plateauWords(mlp, editAt)}.{" "}
+          An edit of these facts belongs in the MLP of layer <strong>{editAt.layer}</strong>: {figure(editAt.effect)} at
+          the last subject token{plateauWords(mlp, editAt)}.
+          {mlp.engine === Engine.ATTRIBUTION &&
+            " These are estimates: trace the facts exactly before one follows them."}{" "}
           {may("JobService/CreateJob") && (
-            <a href={to("/playground", { model: last(job.model), version: last(job.version), layer: editAt.layer })}>edit here</a>
+            <a href={to("/playground", { model: last(job.model), version: last(job.version), layer: editAt.layer })}>
+              edit here
+            </a>
           )}
         </p>
       )}
@@ -166,7 +252,11 @@ function valueName(averages: KindAverages): string {
 /** Six curves with their bands, and the same as a map. */
 export function RoleAverages({ averages, window }: { averages: KindAverages; window: number }) {
   const roles = averages.roles.filter((it) => it.byLayer.some((one) => one.rows > 0n));
-  const series: Series[] = roles.map((it) => ({ name: roleWord(it.role), mean: it.byLayer.map(mean), half: it.byLayer.map((one) => one.halfWidth) }));
+  const series: Series[] = roles.map((it) => ({
+    name: roleWord(it.role),
+    mean: it.byLayer.map(mean),
+    half: it.byLayer.map((one) => one.halfWidth),
+  }));
   const windowed = averages.kind === Kind.MLP || averages.kind === Kind.ATTN;
   const xLabel = windowed ? `centre of the restored ${kindWord(averages.kind)} layers` : "restored layer";
   const title = `Average ${averages.direction === Direction.NOISING ? "effect of corrupting" : "indirect effect of"} ${windowed ? `${window} ${kindWord(averages.kind)} layers` : `a single ${kindWord(averages.kind)}`}`;
@@ -175,14 +265,37 @@ export function RoleAverages({ averages, window }: { averages: KindAverages; win
     const [role, layer] = [roles[Math.floor(at / averages.layers)], at % averages.layers];
     const it = role?.byLayer[layer];
     const spread = it?.halfWidth === undefined ? "" : ` ± ${number(it.halfWidth)}`;
-    const reach = windowed ? ` (window ${Math.max(0, layer - Math.floor(window / 2))} to ${Math.min(averages.layers - 1, layer - Math.floor(window / 2) + window - 1)})` : "";
+    const reach = windowed
+      ? ` (window ${Math.max(0, layer - Math.floor(window / 2))} to ${Math.min(averages.layers - 1, layer - Math.floor(window / 2) + window - 1)})`
+      : "";
     return `${roleWord(role?.role ?? TokenRole.UNSPECIFIED)}, layer ${layer}${reach}: ${number(mean(it))}${spread}, ${some(it?.rows ?? 0n, "row")}`;
   };
   const name = `averages-${kindName(averages.kind)}`;
   return (
     <div class="pair">
-      <Curves title={title} xLabel={xLabel} yLabel={valueName(averages)} xName="layer" series={series} file={`${name}-curves`} />
-      <HeatMap title={title} xLabel={xLabel} valueLabel={valueName(averages)} rowName="role" labels={roles.map((it) => roleWord(it.role))} layers={averages.layers} values={values} ramp={ramp(averages.kind)} low={0} signed least={168} line={line} file={`${name}-map`} />
+      <Curves
+        title={title}
+        xLabel={xLabel}
+        yLabel={valueName(averages)}
+        xName="layer"
+        series={series}
+        file={`${name}-curves`}
+      />
+      <HeatMap
+        title={title}
+        xLabel={xLabel}
+        valueLabel={valueName(averages)}
+        rowName="role"
+        labels={roles.map((it) => roleWord(it.role))}
+        layers={averages.layers}
+        values={values}
+        ramp={ramp(averages.kind)}
+        low={0}
+        signed
+        least={168}
+        line={line}
+        file={`${name}-map`}
+      />
     </div>
   );
 }
@@ -191,7 +304,8 @@ export function RoleAverages({ averages, window }: { averages: KindAverages; win
 function HeadAverages({ averages }: { averages: KindAverages }) {
   const best = site(averages);
   const roles = averages.roles.filter((it) => it.byLayer.some((one) => one.rows > 0n));
-  const role = roles.find((it) => String(it.role) === asked("role")) ?? roles.find((it) => it.role === best?.role) ?? roles[0];
+  const role =
+    roles.find((it) => String(it.role) === asked("role")) ?? roles.find((it) => it.role === best?.role) ?? roles[0];
   if (!role) return null;
   const line = (at: number) => {
     const it = role.byLayer[at];
@@ -199,7 +313,14 @@ function HeadAverages({ averages }: { averages: KindAverages }) {
   };
   return (
     <>
-      {roles.length > 1 && <Choice label="At the" value={String(role.role)} options={roles.map((it) => [String(it.role), roleWord(it.role)] as const)} onChange={(it) => setQuery({ role: it })} />}
+      {roles.length > 1 && (
+        <Choice
+          label="At the"
+          value={String(role.role)}
+          options={roles.map((it) => [String(it.role), roleWord(it.role)] as const)}
+          onChange={(it) => setQuery({ role: it })}
+        />
+      )}
       <HeatMap
         title={`Average effect of each head, ${roleWord(role.role)}`}
         xLabel="layer"
@@ -222,18 +343,35 @@ function HeadAverages({ averages }: { averages: KindAverages }) {
 function AverageTable({ all, metric }: { all: KindAverages[]; metric: Metric }) {
   const rows: { kind: string; effect: string; layer: number | undefined; it: Mean; share: Mean | undefined }[] = [];
   const of = all.filter((it) => (it.metric || Metric.PROBABILITY) === metric);
-  const whole = (averages: KindAverages): [string, Mean | undefined][] => [["clean", averages.clean], ["corrupted", averages.corrupted], ["total effect (ATE)", averages.totalEffect]];
+  const whole = (averages: KindAverages): [string, Mean | undefined][] => [
+    ["clean", averages.clean],
+    ["corrupted", averages.corrupted],
+    ["total effect (ATE)", averages.totalEffect],
+  ];
   // Clean and corrupted runs are shared by the kinds, unless some grids of a kind failed.
-  const told = (averages: KindAverages | undefined) => (averages ? whole(averages).map(([, it]) => `${it?.rows} ${it?.mean}`).join() : "");
+  const told = (averages: KindAverages | undefined) =>
+    averages
+      ? whole(averages)
+          .map(([, it]) => `${it?.rows} ${it?.mean}`)
+          .join()
+      : "";
   const shared = of.every((averages) => told(averages) === told(of[0]));
   for (const averages of of) {
     const kind = kindWord(averages.kind);
-    if (!shared || averages === of[0]) for (const [effect, it] of whole(averages)) if (it) rows.push({ kind: shared ? "all" : kind, effect, layer: undefined, it, share: undefined });
+    if (!shared || averages === of[0])
+      for (const [effect, it] of whole(averages))
+        if (it) rows.push({ kind: shared ? "all" : kind, effect, layer: undefined, it, share: undefined });
     for (const { role, share } of averages.roles) {
       const found = roleSite(averages, role);
       if (!found) continue;
       const head = found.head === undefined ? "" : `, head ${found.head}`;
-      rows.push({ kind, effect: `AIE, ${roleWord(role)}${head}`, layer: found.layer, it: found.effect, share: share[(found.head ?? 0) * averages.layers + found.layer] });
+      rows.push({
+        kind,
+        effect: `AIE, ${roleWord(role)}${head}`,
+        layer: found.layer,
+        it: found.effect,
+        share: share[(found.head ?? 0) * averages.layers + found.layer],
+      });
     }
   }
   const end = (it: Mean, side: 1 | -1) => (it.halfWidth === undefined ? undefined : it.mean + side * it.halfWidth);
@@ -253,10 +391,28 @@ function AverageTable({ all, metric }: { all: KindAverages[]; metric: Metric }) 
           { id: "effect", head: "Effect", value: (row) => row.effect },
           { id: "layer", head: "Layer", value: (row) => row.layer, right: true },
           { id: "mean", head: "Mean", value: (row) => row.it.mean, cell: (row) => number(row.it.mean), right: true },
-          { id: "from", head: "95 % from", value: (row) => end(row.it, -1), cell: (row) => text(end(row.it, -1)), right: true },
+          {
+            id: "from",
+            head: "95 % from",
+            value: (row) => end(row.it, -1),
+            cell: (row) => text(end(row.it, -1)),
+            right: true,
+          },
           { id: "to", head: "to", value: (row) => end(row.it, 1), cell: (row) => text(end(row.it, 1)), right: true },
-          { id: "rows", head: "Rows", value: (row) => Number(row.it.rows), cell: (row) => count(row.it.rows), right: true },
-          { id: "share", head: "Share", value: (row) => row.share?.mean, cell: (row) => (row.share && row.share.rows > 0n ? `${(100 * row.share.mean).toFixed(0)} %` : ""), right: true },
+          {
+            id: "rows",
+            head: "Rows",
+            value: (row) => Number(row.it.rows),
+            cell: (row) => count(row.it.rows),
+            right: true,
+          },
+          {
+            id: "share",
+            head: "Share",
+            value: (row) => row.share?.mean,
+            cell: (row) => (row.share && row.share.rows > 0n ? `${(100 * row.share.mean).toFixed(0)} %` : ""),
+            right: true,
+          },
         ]}
       />
     </section>
@@ -265,7 +421,9 @@ function AverageTable({ all, metric }: { all: KindAverages[]; metric: Metric }) 
 
 function Failed({ job }: { job: Job }) {
   const id = last(job.name);
-  const read = useLoad(`failed ${id}`, (signal) => results(id, { failuresOnly: true, view: ResultView.PEAKS }, signal, 1000));
+  const read = useLoad(`failed ${id}`, (signal) =>
+    results(id, { failuresOnly: true, view: ResultView.PEAKS }, signal, 1000),
+  );
   const kinds = kindsOf(job).length;
   return (
     <>
@@ -279,8 +437,16 @@ function Failed({ job }: { job: Job }) {
           columns={[
             { id: "unit", head: "Unit", value: (result) => Number(result.unit), right: true },
             { id: "fact", head: "Fact", value: (result) => Math.floor(Number(result.unit) / kinds), right: true },
-            { id: "kind", head: "Kind", value: (result) => kindWord(kindsOf(job)[Number(result.unit) % kinds] ?? Kind.UNSPECIFIED) },
-            { id: "message", head: "What was said", value: (result) => (result.outcome.case === "failure" ? visible(result.outcome.value.message) : "") },
+            {
+              id: "kind",
+              head: "Kind",
+              value: (result) => kindWord(kindsOf(job)[Number(result.unit) % kinds] ?? Kind.UNSPECIFIED),
+            },
+            {
+              id: "message",
+              head: "What was said",
+              value: (result) => (result.outcome.case === "failure" ? visible(result.outcome.value.message) : ""),
+            },
           ]}
           file={`failures-${id}`}
         />

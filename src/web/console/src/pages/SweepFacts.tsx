@@ -4,7 +4,7 @@ import { signal } from "@preact/signals";
 import { useMemo, useState } from "preact/hooks";
 
 import { ResultView, type Job, type UnitResult } from "../../contract/palimpsest/v1/job_pb";
-import { Metric, type Grid } from "../../contract/palimpsest/v1/trace_pb";
+import { Engine, Metric, type Grid } from "../../contract/palimpsest/v1/trace_pb";
 import { brief, count, kindName, kindWord, last, metricWord, number, roleWord, some, token, visible } from "../format";
 import { jsonLines, npz, save, type NpArray } from "../download";
 import { results } from "../job";
@@ -14,7 +14,8 @@ import { Choice, Waiting } from "../parts/common";
 import { HeatMap } from "../parts/HeatMap";
 import { Table } from "../parts/Table";
 import { asked, setQuery, to } from "../route";
-import { answerOf, cellLine, editLayer, foilOf, effect, isOverTokens, peak, ramp, readings, rows, type Reading } from "../sweep";
+import { answerOf, cellLine, editLayer, effect, foilOf, isOverTokens, peak, ramp, readings, rows, type Reading } from "../sweep";
+import { estimates } from "../verification";
 import { kindsOf, type Look } from "./Sweep";
 
 /** Most facts that are listed. */
@@ -28,7 +29,9 @@ export interface FactRow {
 /** Facts of one kind, without their scores. */
 export function factRows(job: Job, items: readonly UnitResult[]): FactRow[] {
   const kinds = BigInt(kindsOf(job).length);
-  return items.flatMap((item) => (item.outcome.case === "grid" ? [{ fact: Number(item.unit / kinds), grid: item.outcome.value }] : []));
+  return items.flatMap((item) =>
+    item.outcome.case === "grid" ? [{ fact: Number(item.unit / kinds), grid: item.outcome.value }] : [],
+  );
 }
 
 export function SweepFacts({ job, look, turn }: { job: Job; look: Look; turn: string }) {
@@ -37,19 +40,36 @@ export function SweepFacts({ job, look, turn }: { job: Job; look: Look; turn: st
   const key = `facts ${id} ${look.kind} ${look.relation} ${look.correct} ${turn}`;
   const read = useLoad(
     key,
-    (signal) => results(id, { view: ResultView.PEAKS, kind: look.kind, relation: look.relation, correct: look.correct }, signal, MOST, (items) => setSoFar(items.length)),
+    (signal) =>
+      results(
+        id,
+        { view: ResultView.PEAKS, kind: look.kind, relation: look.relation, correct: look.correct },
+        signal,
+        MOST,
+        (items) => setSoFar(items.length),
+      ),
     true,
   );
   const all = useMemo(() => factRows(job, read.data?.items ?? []), [read.data, job.name]);
   const text = look.text.toLowerCase();
-  const shown = useMemo(() => (text ? all.filter(({ grid }) => `${grid.fact?.prompt} ${grid.fact?.subject} ${answerOf(grid)}`.toLowerCase().includes(text)) : all), [all, text]);
+  const shown = useMemo(
+    () =>
+      text
+        ? all.filter(({ grid }) =>
+            `${grid.fact?.prompt} ${grid.fact?.subject} ${answerOf(grid)}`.toLowerCase().includes(text),
+          )
+        : all,
+    [all, text],
+  );
   const chosen = asked("fact");
-  const picked = shown.find((row) => String(row.fact) === chosen) ?? (shown.length === 1 || chosen === "" ? shown[0] : undefined);
+  const picked =
+    shown.find((row) => String(row.fact) === chosen) ?? (shown.length === 1 || chosen === "" ? shown[0] : undefined);
   return (
     <>
       <Waiting of={read} what={soFar ? `facts, ${count(soFar)} so far` : "facts"} />
       {picked && <FactMaps job={job} fact={picked.fact} look={look} />}
-      {read.data && (
+      {read.data && all.length === 0 && <p>No fact passes these filters, or none is there yet.</p>}
+      {read.data && all.length > 0 && (
         <Table
           label={`Facts, ${kindWord(look.kind)}`}
           name="facts"
@@ -59,15 +79,82 @@ export function SweepFacts({ job, look, turn }: { job: Job; look: Look; turn: st
           onPick={(row) => setQuery({ fact: row.fact })}
           file={`facts-${brief(id)}-${kindName(look.kind)}`}
           columns={[
-            { id: "fact", head: "#", value: (row) => row.fact, right: true, wide: 0.5, cell: (row) => <button type="button" class="plain" onClick={() => setQuery({ fact: row.fact })} aria-label={`Maps of fact ${row.fact}`}>{row.fact}</button> },
-            { id: "prompt", head: "Prompt", value: (row) => row.grid.fact?.prompt ?? "", wide: 4, cell: (row) => <Prompt grid={row.grid} /> },
+            {
+              id: "fact",
+              head: "#",
+              value: (row) => row.fact,
+              right: true,
+              wide: 0.5,
+              cell: (row) => (
+                <button
+                  type="button"
+                  class="plain"
+                  onClick={() => setQuery({ fact: row.fact })}
+                  aria-label={`Maps of fact ${row.fact}`}
+                >
+                  {row.fact}
+                </button>
+              ),
+            },
+            {
+              id: "prompt",
+              head: "Prompt",
+              value: (row) => row.grid.fact?.prompt ?? "",
+              wide: 4,
+              cell: (row) => <Prompt grid={row.grid} />,
+            },
             { id: "relation", head: "Relation", value: (row) => row.grid.fact?.relation ?? "" },
-            { id: "expects", head: "Expects", value: (row) => row.grid.fact?.attribute ?? "", cell: (row) => visible(row.grid.fact?.attribute ?? "") },
-            { id: "says", head: "Says", value: (row) => answerOf(row.grid), cell: (row) => <span class={row.grid.correctPrediction ? "" : "otherwise"}>{token(answerOf(row.grid))}</span> },
-            { id: "clean", head: "Clean", value: (row) => row.grid.high, cell: (row) => number(row.grid.high), right: true },
-            { id: "corrupted", head: "Corrupted", value: (row) => (row.grid.layers ? row.grid.low : undefined), cell: (row) => (row.grid.layers ? number(row.grid.low) : ""), right: true },
-            { id: "peak", head: "Peak effect", value: (row) => row.grid.peak?.effect, cell: (row) => (row.grid.peak ? number(row.grid.peak.effect) : ""), right: true },
-            { id: "at", head: "At", value: (row) => (row.grid.peak ? `${roleWord(row.grid.peak.role)} ${row.grid.peak.text}` : ""), wide: 2, cell: (row) => (row.grid.peak ? <span title={roleWord(row.grid.peak.role)}>{row.grid.peak.text ? token(row.grid.peak.text) : roleWord(row.grid.peak.role)}{row.grid.peak.head === undefined ? "" : ` head ${row.grid.peak.head}`}{row.grid.peak.neuron === undefined ? "" : ` neuron ${row.grid.peak.neuron}`}</span> : visible(row.grid.untraced)) },
+            {
+              id: "expects",
+              head: "Expects",
+              value: (row) => row.grid.fact?.attribute ?? "",
+              cell: (row) => visible(row.grid.fact?.attribute ?? ""),
+            },
+            {
+              id: "says",
+              head: "Says",
+              value: (row) => answerOf(row.grid),
+              cell: (row) => (
+                <span class={row.grid.correctPrediction ? "" : "otherwise"}>{token(answerOf(row.grid))}</span>
+              ),
+            },
+            {
+              id: "clean",
+              head: "Clean",
+              value: (row) => row.grid.high,
+              cell: (row) => number(row.grid.high),
+              right: true,
+            },
+            {
+              id: "corrupted",
+              head: "Corrupted",
+              value: (row) => (row.grid.layers ? row.grid.low : undefined),
+              cell: (row) => (row.grid.layers ? number(row.grid.low) : ""),
+              right: true,
+            },
+            {
+              id: "peak",
+              head: "Peak effect",
+              value: (row) => row.grid.peak?.effect,
+              cell: (row) => (row.grid.peak ? number(row.grid.peak.effect) : ""),
+              right: true,
+            },
+            {
+              id: "at",
+              head: "At",
+              value: (row) => (row.grid.peak ? `${roleWord(row.grid.peak.role)} ${row.grid.peak.text}` : ""),
+              wide: 2,
+              cell: (row) =>
+                row.grid.peak ? (
+                  <span title={roleWord(row.grid.peak.role)}>
+                    {row.grid.peak.text ? token(row.grid.peak.text) : roleWord(row.grid.peak.role)}
+                    {row.grid.peak.head === undefined ? "" : ` head ${row.grid.peak.head}`}
+                    {row.grid.peak.neuron === undefined ? "" : ` neuron ${row.grid.peak.neuron}`}
+                  </span>
+                ) : (
+                  visible(row.grid.untraced)
+                ),
+            },
             { id: "layer", head: "Layer", value: (row) => row.grid.peak?.layer, right: true, wide: 0.7 },
           ]}
           foot={
@@ -86,7 +173,8 @@ export function SweepFacts({ job, look, turn }: { job: Job; look: Look; turn: st
 export function Prompt({ grid }: { grid: Grid }) {
   const prompt = grid.fact?.prompt ?? "";
   const subject = grid.fact?.subject ?? "";
-  const start = grid.fact?.subjectStart === undefined ? prompt.indexOf(subject) : byteIndex(prompt, grid.fact.subjectStart);
+  const start =
+    grid.fact?.subjectStart === undefined ? prompt.indexOf(subject) : byteIndex(prompt, grid.fact.subjectStart);
   if (start < 0) return <>{visible(prompt)}</>;
   return (
     <span title={visible(prompt)}>
@@ -106,21 +194,41 @@ function byteIndex(text: string, at: number): number {
 export function FactMaps({ job, fact, look }: { job: Job; fact: number; look: Look }) {
   const id = last(job.name);
   const kinds = kindsOf(job);
-  const read = useLoad(`grids ${id} ${fact} ${job.counts?.unitsDone === job.counts?.units ? "all" : String(job.counts?.unitsDone)}`, async (signal) => {
-    const first = BigInt(fact * kinds.length);
-    const { items } = await results(id, { first }, signal, kinds.length);
-    return items.flatMap((item) => (item.outcome.case === "grid" && item.unit < first + BigInt(kinds.length) ? [item.outcome.value] : []));
-  }, true);
+  const read = useLoad(
+    `grids ${id} ${fact} ${job.counts?.unitsDone === job.counts?.units ? "all" : String(job.counts?.unitsDone)}`,
+    async (signal) => {
+      const first = BigInt(fact * kinds.length);
+      const { items } = await results(id, { first }, signal, kinds.length);
+      return items.flatMap((item) =>
+        item.outcome.case === "grid" && item.unit < first + BigInt(kinds.length) ? [item.outcome.value] : [],
+      );
+    },
+    true,
+  );
   const grids = read.data ?? [];
   return (
     <>
       <Waiting of={read} what="maps" />
-      {grids.length > 0 && <Maps grids={grids} look={look} model={last(job.model)} name={`${brief(id)}-fact${fact}`} job={job} />}
+      {grids.length > 0 && (
+        <Maps grids={grids} look={look} model={last(job.model)} name={`${brief(id)}-fact${fact}`} job={job} />
+      )}
     </>
   );
 }
 
-export function Maps({ grids, look, model, name, job }: { grids: Grid[]; look: Look; model: string; name: string; job?: Job }) {
+export function Maps({
+  grids,
+  look,
+  model,
+  name,
+  job,
+}: {
+  grids: Grid[];
+  look: Look;
+  model: string;
+  name: string;
+  job?: Job;
+}) {
   const first = grids[0];
   // Cells of grids of tokens are at the same places: their maps have one cursor.
   const cursor = useMemo(() => signal<number | undefined>(undefined), [name]);
@@ -129,24 +237,48 @@ export function Maps({ grids, look, model, name, job }: { grids: Grid[]; look: L
   const wrong = !first.correctPrediction;
   const untraced = grids.every((grid) => grid.layers === 0);
   const drawn = grids.filter((grid) => grid.layers > 0);
-  const ofMetric = (grid: Grid): Reading => readings(grid).find((it) => it.metric === look.metric) ?? (readings(grid)[0] as Reading);
-  const value = (grid: Grid, reading: Reading) => (look.effects ? reading.scores.map((score) => effect(score, reading, grid.direction)) : reading.scores);
-  const most = look.common ? Math.max(...drawn.flatMap((grid) => value(grid, ofMetric(grid)).filter(Number.isFinite))) : undefined;
+  const ofMetric = (grid: Grid): Reading =>
+    readings(grid).find((it) => it.metric === look.metric) ?? (readings(grid)[0] as Reading);
+  const value = (grid: Grid, reading: Reading) =>
+    look.effects ? reading.scores.map((score) => effect(score, reading, grid.direction)) : reading.scores;
+  const most = look.common
+    ? Math.max(...drawn.flatMap((grid) => value(grid, ofMetric(grid)).filter(Number.isFinite)))
+    : undefined;
   const layer = grids.map(editLayer).find((it) => it);
   return (
     <section class="fact">
       <h2>
         <Prompt grid={first} /> <span class="quiet">→</span> {token(answerOf(first))}
       </h2>
-      {first.corrupted && <p class="quiet">Corrupted by: {visible(first.corrupted.prompt)}{first.foil ? `; foil ${token(foilOf(first) ?? "")}` : ""}</p>}
-      {wrong && <p>The model says {token(answerOf(first))} and not {visible(first.fact?.attribute ?? "")}: this fact was not traced.</p>}
+      {first.corrupted && (
+        <p class="quiet">
+          Corrupted by: {visible(first.corrupted.prompt)}
+          {first.foil ? `; foil ${token(foilOf(first) ?? "")}` : ""}
+        </p>
+      )}
+      {wrong && (
+        <p>
+          The model says {token(answerOf(first))} and not {visible(first.fact?.attribute ?? "")}: this fact was not traced.
+        </p>
+      )}
       {!wrong && untraced && <p>{visible(first.untraced)}</p>}
       {!untraced && (
         <p>
           p({answerOf(first).trim()}) is {number(first.high)} clean and {number(first.low)} corrupted.
-          {layer && ` Its MLP effect is highest at layer ${layer.layer} at the subject's last token: ${number(layer.effect)}. `}
+          {layer &&
+            ` Its MLP effect is highest at layer ${layer.layer} at the subject's last token: ${number(layer.effect)}. `}
           {layer && job && may("JobService/CreateJob") && (
-            <a href={to("/playground", { model, version: last(job.version), prompt: first.fact?.prompt, subject: first.fact?.subject, layer: layer.layer })}>edit it in the playground</a>
+            <a
+              href={to("/playground", {
+                model,
+                version: last(job.version),
+                prompt: first.fact?.prompt,
+                subject: first.fact?.subject,
+                layer: layer.layer,
+              })}
+            >
+              edit it in the playground
+            </a>
           )}
         </p>
       )}
@@ -165,11 +297,18 @@ export function Maps({ grids, look, model, name, job }: { grids: Grid[]; look: L
             return (
               <div>
                 {grid.heads > 0 && !isOverTokens(grid.kind) && (
-                  <Choice label="Heads at" value={String(shownToken)} options={grid.tokens.map((text, at) => [String(at), `${at} ${token(text)}`] as const)} onChange={(at) => setQuery({ token: at })} />
+                  <Choice
+                    label="Heads at"
+                    value={String(shownToken)}
+                    options={grid.tokens.map((text, at) => [String(at), `${at} ${token(text)}`] as const)}
+                    onChange={(at) => setQuery({ token: at })}
+                  />
                 )}
                 <HeatMap
-                  title={`${kindWord(grid.kind)}${row.of === "head" ? "s" : ""}`}
-                  xLabel={grid.window > 1 ? `centre of ${grid.window} restored layers` : `restored layer within ${model}`}
+                  title={`${kindWord(grid.kind)}${grid.engine === Engine.ATTRIBUTION ? ", estimated" : ""}`}
+                  xLabel={
+                    grid.window > 1 ? `centre of ${grid.window} restored layers` : `restored layer within ${model}`
+                  }
                   valueLabel={look.effects ? "effect" : isP ? `p(${answerOf(grid).trim()})` : metricWord(reading.metric)}
                   rowName={row.of}
                   labels={row.labels}
@@ -182,10 +321,17 @@ export function Maps({ grids, look, model, name, job }: { grids: Grid[]; look: L
                   ceiling={most}
                   cursor={row.of === "token" ? cursor : undefined}
                   line={(at) => cellLine(grid, reading, row, at, shownToken)}
-                  notes={[`${metricWord(reading.metric)}: clean ${number(reading.clean)}, corrupted ${number(reading.corrupted)}.`, ...verifiedNote(grid)]}
+                  notes={[
+                    `${metricWord(reading.metric)}: clean ${number(reading.clean)}, corrupted ${number(reading.corrupted)}.`,
+                    ...estimates(grid, reading),
+                  ]}
                   file={`${name}-${kindName(grid.kind)}`}
                 />
-                <button type="button" class="plain" onClick={() => setQuery({ large: large ? undefined : kindName(grid.kind) })}>
+                <button
+                  type="button"
+                  class="plain"
+                  onClick={() => setQuery({ large: large ? undefined : kindName(grid.kind) })}
+                >
                   {large ? "all kinds" : "full width"}
                 </button>
               </div>
@@ -206,25 +352,28 @@ export function Maps({ grids, look, model, name, job }: { grids: Grid[]; look: L
   );
 }
 
-function verifiedNote(grid: Grid): string[] {
-  if (grid.verified.length === 0) return [];
-  const misses = grid.verified.map((cell) => Math.abs((grid.scores[cell.token * grid.layers + cell.layer] ?? NaN) - (cell.exact[0] ?? NaN)));
-  return [`${grid.verified.length} cells were patched exactly too; the estimate misses by ${number(Math.max(...misses))} at most.`];
-}
-
 /** The arrays of a fact, by kind: as the command line's npz has them, `[token, layer]`. */
 function arrays(grids: readonly Grid[]): NpArray[] {
   const first = grids[0];
   const common: NpArray[] = first
     ? [
         { name: "tokens", shape: [first.tokens.length], data: first.tokens },
-        { name: "subject", shape: [2], data: new BigInt64Array([BigInt(first.subjectBegin), BigInt(first.subjectEnd)]) },
+        {
+          name: "subject",
+          shape: [2],
+          data: new BigInt64Array([BigInt(first.subjectBegin), BigInt(first.subjectEnd)]),
+        },
         { name: "clean", shape: [1], data: new Float64Array([first.high]) },
         { name: "corrupted", shape: [1], data: new Float64Array([first.low]) },
       ]
     : [];
   const scores = grids.map((grid): NpArray => {
-    const shape = grid.heads === 0 ? [grid.tokens.length, grid.layers] : isOverTokens(grid.kind) ? [grid.heads, grid.layers] : [grid.tokens.length, grid.heads, grid.layers];
+    const shape =
+      grid.heads === 0
+        ? [grid.tokens.length, grid.layers]
+        : isOverTokens(grid.kind)
+          ? [grid.heads, grid.layers]
+          : [grid.tokens.length, grid.heads, grid.layers];
     return { name: `scores_${kindName(grid.kind)}`, shape, data: Float64Array.from(grid.scores) };
   });
   return [...common, ...scores];

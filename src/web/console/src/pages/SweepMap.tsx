@@ -33,7 +33,9 @@ function reduced(grid: Grid, metric: Metric, role: TokenRole): number[] | undefi
   if (tokens.length === 0) return undefined;
   return Array.from({ length: grid.layers }, (_, layer) => {
     const each = tokens.map((at) => {
-      const ofHeads = Array.from({ length: heads }, (_, head) => effect(reading.scores[(at * heads + head) * grid.layers + layer] ?? NaN, reading, grid.direction));
+      const ofHeads = Array.from({ length: heads }, (_, head) =>
+        effect(reading.scores[(at * heads + head) * grid.layers + layer] ?? NaN, reading, grid.direction),
+      );
       return ofHeads.length === 1 ? (ofHeads[0] as number) : Math.max(...ofHeads);
     });
     return each.reduce((sum, it) => sum + it, 0) / each.length;
@@ -65,14 +67,28 @@ export function SweepMap({ job, look }: { job: Job; look: Look }) {
       const kinds = BigInt(kindsOf(job).length);
       do {
         const answer = await jobs.listResults(
-          { parent: job.name, pageSize: 200, pageToken: token.current, view: ResultView.FULL, kind: look.kind, relation: look.relation, correct: look.correct },
+          {
+            parent: job.name,
+            pageSize: 200,
+            pageToken: token.current,
+            view: ResultView.FULL,
+            kind: look.kind,
+            relation: look.relation,
+            correct: look.correct,
+          },
           { signal: stop.signal },
         );
         for (const item of answer.results) {
           if (item.outcome.case !== "grid") continue;
           const grid = item.outcome.value;
           const values = reduced(grid, look.metric, role);
-          if (values) had.current.lines.push({ fact: Number(item.unit / kinds), text: grid.fact?.prompt ?? "", relation: grid.fact?.relation ?? "", values });
+          if (values)
+            had.current.lines.push({
+              fact: Number(item.unit / kinds),
+              text: grid.fact?.prompt ?? "",
+              relation: grid.fact?.relation ?? "",
+              values,
+            });
         }
         token.current = answer.nextPageToken;
         setLines([...had.current.lines]);
@@ -85,7 +101,8 @@ export function SweepMap({ job, look }: { job: Job; look: Look }) {
     return () => stop.abort();
   }, [key, most]);
   const sorted = useMemo(() => {
-    const best = (line: Line) => line.values.reduce((at, value, layer) => (value > (line.values[at] ?? -Infinity) ? layer : at), 0);
+    const best = (line: Line) =>
+      line.values.reduce((at, value, layer) => (value > (line.values[at] ?? -Infinity) ? layer : at), 0);
     const by: Record<string, (a: Line, b: Line) => number> = {
       "": (a, b) => best(a) - best(b) || a.fact - b.fact,
       relation: (a, b) => a.relation.localeCompare(b.relation) || best(a) - best(b),
@@ -99,13 +116,32 @@ export function SweepMap({ job, look }: { job: Job; look: Look }) {
   const values = useMemo(() => sorted.flatMap((line) => line.values), [sorted]);
   const line = (at: number) => {
     const it = sorted[Math.floor(at / layers)];
-    return it ? `${it.text} (fact ${it.fact}${it.relation ? `, ${it.relation}` : ""}), layer ${at % layers}: effect ${number(it.values[at % layers] ?? NaN)}` : "";
+    return it
+      ? `${it.text} (fact ${it.fact}${it.relation ? `, ${it.relation}` : ""}), layer ${at % layers}: effect ${number(it.values[at % layers] ?? NaN)}`
+      : "";
   };
   return (
     <>
       <form class="filters" onSubmit={(event) => event.preventDefault()}>
-        {!isOverTokens(look.kind) && <Choice label="At the" value={String(role)} options={ROLES.map((it) => [String(it), roleWord(it)] as const)} onChange={(it) => setQuery({ role: it })} />}
-        <Choice label="Sorted by" value={order} options={[["", "peak layer"], ["effect", "highest effect"], ["relation", "relation"], ["fact", "order of the facts"]]} onChange={(it) => setQuery({ "map-by": it })} />
+        {!isOverTokens(look.kind) && (
+          <Choice
+            label="At the"
+            value={String(role)}
+            options={ROLES.map((it) => [String(it), roleWord(it)] as const)}
+            onChange={(it) => setQuery({ role: it })}
+          />
+        )}
+        <Choice
+          label="Sorted by"
+          value={order}
+          options={[
+            ["", "peak layer"],
+            ["effect", "highest effect"],
+            ["relation", "relation"],
+            ["fact", "order of the facts"],
+          ]}
+          onChange={(it) => setQuery({ "map-by": it })}
+        />
       </form>
       <p role="status" class="quiet">
         {some(lines.length, "fact")}

@@ -13,9 +13,15 @@ import { to } from "../route";
 
 export function VersionPage({ model, version }: { model: string; version: string }) {
   const name = `models/${model}/versions/${version}`;
-  const read = useLoad(name, async (signal) => (await versions.getVersion({ name, withoutEdits: true }, { signal })).version);
+  const read = useLoad(
+    name,
+    async (signal) => (await versions.getVersion({ name, withoutEdits: true }, { signal })).version,
+  );
   const edits = useLoad(`edits ${name}`, (signal) => versions.listEdits({ parent: name, pageSize: 200 }, { signal }));
-  const refs = useLoad(`refs ${model}`, async (signal) => (await versions.listRefs({ parent: `models/${model}`, pageSize: 1000 }, { signal })).refs);
+  const refs = useLoad(
+    `refs ${model}`,
+    async (signal) => (await versions.listRefs({ parent: `models/${model}`, pageSize: 1000 }, { signal })).refs,
+  );
   const it = read.data;
   const id = last(it?.name ?? version);
   const word = it ? `v${it.number}` : version;
@@ -31,7 +37,11 @@ export function VersionPage({ model, version }: { model: string; version: string
         <Heading title={`${word} of ${model}`}>
           {word} of <a href={`/models/${model}`}>{model}</a> <RefLabels refs={here} />
         </Heading>
-        <CopyAs command={`palimpsest show ${brief(id)} --model ${model}`} python={`p.model("${model}").version("${brief(id)}")`} json={() => it} />
+        <CopyAs
+          command={`palimpsest show ${brief(id)} --model ${model}`}
+          python={`p.model("${model}").version("${brief(id)}")`}
+          json={() => it}
+        />
       </div>
       <Waiting of={read} what="the version" />
       {it && (
@@ -64,7 +74,16 @@ export function VersionPage({ model, version }: { model: string; version: string
             of={[
               ["digest", <span class="mono break">{id}</span>],
               ["came by", versionWord(it.kind)],
-              ["parent", it.parent ? <a class="mono" href={`/models/${model}/versions/${it.parent}`}>{brief(it.parent)}</a> : ""],
+              [
+                "parent",
+                it.parent ? (
+                  <a class="mono" href={`/models/${model}/versions/${it.parent}`}>
+                    {brief(it.parent)}
+                  </a>
+                ) : (
+                  ""
+                ),
+              ],
               ["author", it.author],
               ["when", moment(it.createTime)],
               ["why", visible(it.why)],
@@ -85,14 +104,50 @@ export function VersionPage({ model, version }: { model: string; version: string
                 rowKey={(edit) => edit.name}
                 file={`edits-${brief(id)}`}
                 columns={[
-                  { id: "edit", head: "Edit", value: (edit) => last(edit.name), cell: (edit) => <a class="mono" href={`/${edit.name}`}>{brief(edit.name, 8)}</a> },
-                  { id: "fact", head: "Fact", value: (edit) => sentenceOf(edit.requests[0]), cell: (edit) => <FactsIn edit={edit} />, wide: 3 },
+                  {
+                    id: "edit",
+                    head: "Edit",
+                    value: (edit) => last(edit.name),
+                    cell: (edit) => (
+                      <a class="mono" href={`/${edit.name}`}>
+                        {brief(edit.name, 8)}
+                      </a>
+                    ),
+                  },
+                  {
+                    id: "fact",
+                    head: "Fact",
+                    value: (edit) => sentenceOf(edit.requests[0]),
+                    cell: (edit) => <FactsIn edit={edit} />,
+                    wide: 3,
+                  },
                   { id: "method", head: "Method", value: (edit) => edit.method },
-                  { id: "layers", head: "Layers", value: (edit) => edit.factors.map((factor) => factor.layer).join(", ") },
+                  {
+                    id: "layers",
+                    head: "Layers",
+                    value: (edit) => edit.factors.map((factor) => factor.layer).join(", "),
+                  },
                   { id: "author", head: "Author", value: (edit) => edit.author },
-                  { id: "act", head: "", value: () => undefined, cell: (edit) => <Revert model={model} edit={last(edit.name)} refs={refs.data ?? []} done={again} branch={branch} /> },
+                  {
+                    id: "act",
+                    head: "",
+                    value: () => undefined,
+                    cell: (edit) => (
+                      <Revert
+                        model={model}
+                        edit={last(edit.name)}
+                        refs={refs.data ?? []}
+                        done={again}
+                        branch={branch}
+                      />
+                    ),
+                  },
                 ]}
-                foot={<span class="quiet">{count(edits.data.edits.length)} of {count(it.editCount)}</span>}
+                foot={
+                  <span class="quiet">
+                    {count(edits.data.edits.length)} of {count(it.editCount)}
+                  </span>
+                }
               />
             )}
           </section>
@@ -108,7 +163,12 @@ export function VersionPage({ model, version }: { model: string; version: string
                   { id: "layer", head: "Layer", value: (matrix) => matrix.layer, right: true },
                   { id: "tensor", head: "Matrix", value: (matrix) => matrix.tensorName },
                   { id: "dtype", head: "Type", value: (matrix) => matrix.dtype },
-                  { id: "digest", head: "BLAKE3 of its elements", value: (matrix) => matrix.digest, cell: (matrix) => <span class="mono">{brief(matrix.digest, 16)}</span> },
+                  {
+                    id: "digest",
+                    head: "BLAKE3 of its elements",
+                    value: (matrix) => matrix.digest,
+                    cell: (matrix) => <span class="mono">{brief(matrix.digest, 16)}</span>,
+                  },
                 ]}
               />
             </section>

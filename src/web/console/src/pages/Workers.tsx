@@ -68,7 +68,10 @@ export function Workers() {
       {read.data && shown.length === 0 && (
         <>
           <p>No worker is here. Each runs where a model fits:</p>
-          <pre tabIndex={0}>palimpsest worker --coordinator {location.protocol === "https:" ? "https" : "http"}://{location.hostname}:7461</pre>
+          <pre tabIndex={0}>
+            palimpsest worker --coordinator {location.protocol === "https:" ? "https" : "http"}://{location.hostname}
+            :7461
+          </pre>
         </>
       )}
       {shown.length > 0 && (
@@ -79,16 +82,102 @@ export function Workers() {
           rowKey={(worker) => worker.name}
           file="workers"
           columns={[
-            { id: "worker", head: "Worker", value: (worker) => last(worker.name), cell: (worker) => <><span class="mono">{last(worker.name)}</span>{worker.capabilities?.host && <span class="second">{worker.capabilities.host}, process {worker.capabilities.pid}</span>}</> },
-            { id: "state", head: "Does", value: standing, cell: (worker) => <><span class={`state ${standing(worker)}`}>{standing(worker)}</span>{worker.excluded && <span class="second">{worker.excluded}</span>}</> },
-            { id: "device", head: "Device", value: (worker) => worker.capabilities?.device, cell: (worker) => <>{worker.capabilities?.device}<span class="second">{some(worker.capabilities?.threads ?? 0, "thread")}</span></> },
-            { id: "memory", head: "Memory", value: (worker) => worker.capabilities?.memory, cell: (worker) => `${bytes(worker.capabilities?.memory ?? 0n)}${worker.capabilities?.deviceMemory ? `, device ${bytes(worker.capabilities.deviceMemory)}` : ""}`, right: true },
-            { id: "models", head: "Models loaded", value: (worker) => worker.capabilities?.loadedModels.map(last).join(", ") },
-            { id: "leases", head: "Leases", value: (worker) => worker.leases.length, cell: (worker) => <ul class="plain-list">{worker.leases.map((lease) => <li><a class="mono" href={`/jobs/${part(lease.lease?.task ?? "", "jobs")}`}>{part(lease.lease?.task ?? "", "jobs").slice(-8)}</a> task {last(lease.lease?.task ?? "")}: {count(lease.steps)} steps, {big(lease.stepsPerSecond)}/s</li>)}</ul> },
-            { id: "rate", head: "Measured", value: (worker) => worker.measuredRate, cell: (worker) => (worker.measuredRate ? `${big(worker.measuredRate)} mul-adds/s` : ""), right: true },
-            { id: "units", head: "Units", value: (worker) => Number(worker.unitsCommitted), cell: (worker) => count(worker.unitsCommitted), right: true },
-            { id: "since", head: "Since", value: (worker) => moment(worker.connectTime), cell: (worker) => <time>{moment(worker.connectTime).slice(0, 16)}</time> },
-            { id: "until", head: "Valid for", value: left, cell: (worker) => { const it = left(worker); return it === undefined ? "" : lasting(it); } },
+            {
+              id: "worker",
+              head: "Worker",
+              value: (worker) => last(worker.name),
+              cell: (worker) => (
+                <>
+                  <span class="mono">{last(worker.name)}</span>
+                  {worker.capabilities?.host && (
+                    <span class="second">
+                      {worker.capabilities.host}, process {worker.capabilities.pid}
+                    </span>
+                  )}
+                </>
+              ),
+            },
+            {
+              id: "state",
+              head: "Does",
+              value: standing,
+              cell: (worker) => (
+                <>
+                  <span class={`state ${standing(worker)}`}>{standing(worker)}</span>
+                  {worker.excluded && <span class="second">{worker.excluded}</span>}
+                </>
+              ),
+            },
+            {
+              id: "device",
+              head: "Device",
+              value: (worker) => worker.capabilities?.device,
+              cell: (worker) => (
+                <>
+                  {worker.capabilities?.device}
+                  <span class="second">{some(worker.capabilities?.threads ?? 0, "thread")}</span>
+                </>
+              ),
+            },
+            {
+              id: "memory",
+              head: "Memory",
+              value: (worker) => worker.capabilities?.memory,
+              cell: (worker) =>
+                `${bytes(worker.capabilities?.memory ?? 0n)}${worker.capabilities?.deviceMemory ? `, device ${bytes(worker.capabilities.deviceMemory)}` : ""}`,
+              right: true,
+            },
+            {
+              id: "models",
+              head: "Models loaded",
+              value: (worker) => worker.capabilities?.loadedModels.map(last).join(", "),
+            },
+            {
+              id: "leases",
+              head: "Leases",
+              value: (worker) => worker.leases.length,
+              cell: (worker) => (
+                <ul class="plain-list">
+                  {worker.leases.map((lease) => (
+                    <li>
+                      <a class="mono" href={`/jobs/${part(lease.lease?.task ?? "", "jobs")}`}>
+                        {part(lease.lease?.task ?? "", "jobs").slice(-8)}
+                      </a>{" "}
+                      task {last(lease.lease?.task ?? "")}: {count(lease.steps)} steps, {big(lease.stepsPerSecond)}/s
+                    </li>
+                  ))}
+                </ul>
+              ),
+            },
+            {
+              id: "rate",
+              head: "Measured",
+              value: (worker) => worker.measuredRate,
+              cell: (worker) => (worker.measuredRate ? `${big(worker.measuredRate)} mul-adds/s` : ""),
+              right: true,
+            },
+            {
+              id: "units",
+              head: "Units",
+              value: (worker) => Number(worker.unitsCommitted),
+              cell: (worker) => count(worker.unitsCommitted),
+              right: true,
+            },
+            {
+              id: "since",
+              head: "Since",
+              value: (worker) => moment(worker.connectTime),
+              cell: (worker) => <time>{moment(worker.connectTime).slice(0, 16)}</time>,
+            },
+            {
+              id: "until",
+              head: "Valid for",
+              value: left,
+              cell: (worker) => {
+                const it = left(worker);
+                return it === undefined ? "" : lasting(it);
+              },
+            },
             { id: "version", head: "Program", value: (worker) => worker.capabilities?.version },
             {
               id: "act",
@@ -96,13 +185,34 @@ export function Workers() {
               value: () => undefined,
               cell: (worker) => (
                 <>
-                  {worker.connected && !worker.draining && <Act method="WorkerService/DrainWorker" label={`Drain ${last(worker.name)}`} onClick={() => drain(worker)}>Drain</Act>}
-                  {worker.excluded && <Act method="WorkerService/ReadmitWorker" label={`Readmit ${last(worker.name)}`} onClick={() => readmit(worker)}>Readmit</Act>}
+                  {worker.connected && !worker.draining && (
+                    <Act
+                      method="WorkerService/DrainWorker"
+                      label={`Drain ${last(worker.name)}`}
+                      onClick={() => drain(worker)}
+                    >
+                      Drain
+                    </Act>
+                  )}
+                  {worker.excluded && (
+                    <Act
+                      method="WorkerService/ReadmitWorker"
+                      label={`Readmit ${last(worker.name)}`}
+                      onClick={() => readmit(worker)}
+                    >
+                      Readmit
+                    </Act>
+                  )}
                 </>
               ),
             },
           ]}
-          foot={<span class="quiet">{count(shown.length)}{read.data?.nextPageToken ? ", and more" : ""}</span>}
+          foot={
+            <span class="quiet">
+              {count(shown.length)}
+              {read.data?.nextPageToken ? ", and more" : ""}
+            </span>
+          }
         />
       )}
     </>

@@ -34,7 +34,9 @@ export function CopyAs({ command, python, json: object }: Copied) {
               <button type="button" onClick={() => void copy(text, what)}>
                 {what}
               </button>
-              <pre tabIndex={0} aria-label={what}>{text}</pre>
+              <pre tabIndex={0} aria-label={what}>
+                {text}
+              </pre>
             </div>
           ))}
           {object && (
@@ -57,6 +59,3 @@ export function CopyAs({ command, python, json: object }: Copied) {
 export function quoted(text: string): string {
   return /^[\w@%+=:,./~-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
-
-/** A text as Python takes it. */
-export const pythonText = (text: string) => JSON.stringify(text);

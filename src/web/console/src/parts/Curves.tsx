@@ -66,15 +66,20 @@ export function Curves(props: CurvesProps) {
   const step = places > 1 ? (plotWidth - 2 * inset) / (places - 1) : 0;
   const x = (i: number) => left + (places > 1 ? inset + i * step : plotWidth / 2);
   const y = (value: number) => top + plotHeight * (1 - (value - low) / (high - low));
-  const style = (i: number) => ({ colour: series[i]?.colour ?? LINES[i % LINES.length] ?? INK, dashes: series[i]?.dashes ?? DASHES[i % DASHES.length] ?? "" });
+  const style = (i: number) => ({
+    colour: series[i]?.colour ?? LINES[i % LINES.length] ?? INK,
+    dashes: series[i]?.dashes ?? DASHES[i % DASHES.length] ?? "",
+  });
   const tickEvery = layerTicks(places, step > 0 ? Math.ceil(34 / step) : 1);
 
   const said = () => {
     if (at === undefined) return `${series.map((it) => it.name).join(", ")} by ${xName}.`;
-    const parts = series.filter((it) => Number.isFinite(it.mean[at])).map((it) => {
-      const half = it.half?.[at];
-      return `${it.name} ${number(it.mean[at] ?? NaN)}${half === undefined ? "" : ` ± ${number(half)}`}`;
-    });
+    const parts = series
+      .filter((it) => Number.isFinite(it.mean[at]))
+      .map((it) => {
+        const half = it.half?.[at];
+        return `${it.name} ${number(it.mean[at] ?? NaN)}${half === undefined ? "" : ` ± ${number(half)}`}`;
+      });
     return `${xName} ${xs[at]}: ${parts.join("; ")}`;
   };
   const keys = (event: KeyboardEvent) => {
@@ -92,7 +97,10 @@ export function Curves(props: CurvesProps) {
   };
   const table = () => {
     const head = [xName, ...series.flatMap((it) => (it.half ? [it.name, `${it.name} ±`] : [it.name]))];
-    const rows = xs.map((place, i) => [place, ...series.flatMap((it) => (it.half ? [it.mean[i], it.half[i]] : [it.mean[i]]))]);
+    const rows = xs.map((place, i) => [
+      place,
+      ...series.flatMap((it) => (it.half ? [it.mean[i], it.half[i]] : [it.mean[i]])),
+    ]);
     return { head, rows };
   };
   return (
@@ -125,7 +133,14 @@ export function Curves(props: CurvesProps) {
             </text>
             <g stroke-width={0.8}>
               {yTicks.map(([value]) => (
-                <line class={value === 0 ? "zero" : "grid"} x1={left} x2={left + plotWidth} y1={y(value)} y2={y(value)} stroke={value === 0 ? "#9a9a9a" : "#e6e6e6"} />
+                <line
+                  class={value === 0 ? "zero" : "grid"}
+                  x1={left}
+                  x2={left + plotWidth}
+                  y1={y(value)}
+                  y2={y(value)}
+                  stroke={value === 0 ? "#9a9a9a" : "#e6e6e6"}
+                />
               ))}
             </g>
             <g class="ink" text-anchor="end" fill={INK}>
@@ -144,13 +159,26 @@ export function Curves(props: CurvesProps) {
               <text x={left + plotWidth / 2} y={bottom + 33}>
                 {cut(props.xLabel, BODY, total - 16)}
               </text>
-              <text transform={`translate(${BODY} ${top + plotHeight / 2}) rotate(-90)`}>{cut(props.yLabel, BODY, plotHeight)}</text>
+              <text transform={`translate(${BODY} ${top + plotHeight / 2}) rotate(-90)`}>
+                {cut(props.yLabel, BODY, plotHeight)}
+              </text>
             </g>
             <g clip-path={`url(#plot${id})`}>
-              {series.map((it, i) => runs(it).map((run) => <Band run={run} series={it} x={x} y={y} colour={style(i).colour} />))}
+              {series.map((it, i) =>
+                runs(it).map((run) => <Band run={run} series={it} x={x} y={y} colour={style(i).colour} />),
+              )}
               {series.map((it, i) => runs(it).map((run) => <Line run={run} series={it} x={x} y={y} {...style(i)} />))}
             </g>
-            <rect class="rule" x={left} y={top} width={plotWidth} height={plotHeight} fill="none" stroke="#9a9a9a" stroke-width={0.8} />
+            <rect
+              class="rule"
+              x={left}
+              y={top}
+              width={plotWidth}
+              height={plotHeight}
+              fill="none"
+              stroke="#9a9a9a"
+              stroke-width={0.8}
+            />
             {at !== undefined && <line data-page class="cursor" x1={x(at)} x2={x(at)} y1={top} y2={bottom} />}
             {series.length > 1 && (
               <g class="ink" fill={INK}>
@@ -160,7 +188,16 @@ export function Curves(props: CurvesProps) {
                   const { colour, dashes } = style(i);
                   return (
                     <g>
-                      <line x1={lx} x2={lx + 24} y1={ly} y2={ly} stroke={colour} stroke-width={1.8} stroke-dasharray={dashes} class={colour === "#000000" ? "black" : undefined} />
+                      <line
+                        x1={lx}
+                        x2={lx + 24}
+                        y1={ly}
+                        y2={ly}
+                        stroke={colour}
+                        stroke-width={1.8}
+                        stroke-dasharray={dashes}
+                        class={colour === "#000000" ? "black" : undefined}
+                      />
                       <text x={lx + 30} y={ly + 0.34 * BODY}>
                         {cut(it.name, BODY, beside ? right - 44 : legend - 36)}
                       </text>
@@ -200,7 +237,9 @@ export function Curves(props: CurvesProps) {
               <tbody>
                 {table().rows.map((row) => (
                   <tr>
-                    {row.map((value, i) => (i === 0 ? <th scope="row">{value}</th> : <td>{value === undefined ? "" : number(value)}</td>))}
+                    {row.map((value, i) =>
+                      i === 0 ? <th scope="row">{value}</th> : <td>{value === undefined ? "" : number(value)}</td>,
+                    )}
                   </tr>
                 ))}
               </tbody>
@@ -257,8 +296,14 @@ function Band({ run, series, x, y, colour }: Drawn) {
   const { half, mean } = series;
   if (!half) return null;
   const end = (i: number, side: 1 | -1) => `${x(i).toFixed(2)} ${y((mean[i] ?? 0) + side * (half[i] ?? 0)).toFixed(2)}`;
-  if (run[0] === run[1]) return <path d={`M${end(run[0], 1)}L${end(run[0], -1)}`} stroke={colour} stroke-opacity={0.4} />;
-  const outline = [...span(run).map((i) => end(i, 1)), ...span(run).reverse().map((i) => end(i, -1))];
+  if (run[0] === run[1])
+    return <path d={`M${end(run[0], 1)}L${end(run[0], -1)}`} stroke={colour} stroke-opacity={0.4} />;
+  const outline = [
+    ...span(run).map((i) => end(i, 1)),
+    ...span(run)
+      .reverse()
+      .map((i) => end(i, -1)),
+  ];
   return <path d={`M${outline.join("L")}Z`} fill={colour} fill-opacity={0.15} />;
 }
 
@@ -266,5 +311,14 @@ function Line({ run, series, x, y, colour, dashes }: Drawn & { dashes: string })
   const at = (i: number) => `${x(i).toFixed(2)} ${y(series.mean[i] ?? 0).toFixed(2)}`;
   const black = colour === "#000000" ? "black" : undefined;
   if (run[0] === run[1]) return <circle cx={x(run[0])} cy={y(series.mean[run[0]] ?? 0)} r={2.4} fill={colour} />;
-  return <path d={`M${span(run).map(at).join("L")}`} fill="none" stroke={colour} stroke-width={1.8} stroke-dasharray={dashes} class={black} />;
+  return (
+    <path
+      d={`M${span(run).map(at).join("L")}`}
+      fill="none"
+      stroke={colour}
+      stroke-width={1.8}
+      stroke-dasharray={dashes}
+      class={black}
+    />
+  );
 }

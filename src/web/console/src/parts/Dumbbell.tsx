@@ -10,10 +10,25 @@ import { cut, FONTS, INK, measured, ticks } from "./axis";
 import { useWidth } from "./common";
 
 export function probeWord(kind: EditProbeKind): string {
-  return { [EditProbeKind.UNSPECIFIED]: "", [EditProbeKind.REWRITE]: "rewrite", [EditProbeKind.PARAPHRASE]: "paraphrase", [EditProbeKind.NEIGHBOUR]: "neighbour" }[kind];
+  return {
+    [EditProbeKind.UNSPECIFIED]: "",
+    [EditProbeKind.REWRITE]: "rewrite",
+    [EditProbeKind.PARAPHRASE]: "paraphrase",
+    [EditProbeKind.NEIGHBOUR]: "neighbour",
+  }[kind];
 }
 
-export function Dumbbell({ probes, target, truth, file }: { probes: readonly EditProbe[]; target: string; truth: string | undefined; file: string }) {
+export function Dumbbell({
+  probes,
+  target,
+  truth,
+  file,
+}: {
+  probes: readonly EditProbe[];
+  target: string;
+  truth: string | undefined;
+  file: string;
+}) {
   const [box, width] = useWidth();
   const svg = useRef<SVGSVGElement>(null);
   const [asTable, setAsTable] = useState(false);
@@ -48,11 +63,29 @@ export function Dumbbell({ probes, target, truth, file }: { probes: readonly Edi
     <figure class="dumbbell">
       <div ref={box} class="fit">
         {width > 0 && (
-          <svg ref={svg} class="figure" role="img" aria-label={`Probability of ${names.filter(Boolean).join(" and ")} before and after, prompt by prompt.`} width={total} height={height} viewBox={`0 0 ${total} ${height}`} font-family={FONTS} font-size={12}>
+          <svg
+            ref={svg}
+            class="figure"
+            role="img"
+            aria-label={`Probability of ${names.filter(Boolean).join(" and ")} before and after, prompt by prompt.`}
+            width={total}
+            height={height}
+            viewBox={`0 0 ${total} ${height}`}
+            font-family={FONTS}
+            font-size={12}
+          >
             <rect class="paper" width={total} height={height} fill="#ffffff" />
             {ticks(0, 1, 4).map(([value, text]) => (
               <g>
-                <line class="grid" x1={x(value)} x2={x(value)} y1={14} y2={bottom} stroke="#e6e6e6" stroke-width={0.8} />
+                <line
+                  class="grid"
+                  x1={x(value)}
+                  x2={x(value)}
+                  y1={14}
+                  y2={bottom}
+                  stroke="#e6e6e6"
+                  stroke-width={0.8}
+                />
                 <text class="ink" x={x(value)} y={bottom + 16} text-anchor="middle" fill={INK}>
                   {text}
                 </text>
@@ -66,7 +99,9 @@ export function Dumbbell({ probes, target, truth, file }: { probes: readonly Edi
                     {cut(`${visible(probe.prompt)}  (${probeWord(probe.kind)})`, 12, total - 8)}
                   </text>
                   {pair(probe.newBefore, probe.newAfter, names[0] ?? "", LINES[0], top + 24)}
-                  {probe.trueBefore !== undefined && probe.trueAfter !== undefined && pair(probe.trueBefore, probe.trueAfter, names[1] || "true", LINES[1], top + 42)}
+                  {probe.trueBefore !== undefined &&
+                    probe.trueAfter !== undefined &&
+                    pair(probe.trueBefore, probe.trueAfter, names[1] || "true", LINES[1], top + 42)}
                 </g>
               );
             })}
@@ -82,7 +117,14 @@ export function Dumbbell({ probes, target, truth, file }: { probes: readonly Edi
           <button
             type="button"
             onClick={() =>
-              save(`${file}.csv`, "text/csv", csv(["kind", "prompt", "new_before", "new_after", "true_before", "true_after"], probes.map((p) => [probeWord(p.kind), p.prompt, p.newBefore, p.newAfter, p.trueBefore, p.trueAfter])))
+              save(
+                `${file}.csv`,
+                "text/csv",
+                csv(
+                  ["kind", "prompt", "new_before", "new_after", "true_before", "true_after"],
+                  probes.map((p) => [probeWord(p.kind), p.prompt, p.newBefore, p.newAfter, p.trueBefore, p.trueAfter]),
+                ),
+              )
             }
           >
             CSV

@@ -33,13 +33,16 @@ export function sentenceOf(request: EditRequest | undefined): string {
   return `${request.prompt.replace("{}", request.subject)} ${truth}${request.targetNew.trim()}`;
 }
 
-export const figureOf = (figures: readonly NamedNumber[], key: string) => figures.find((figure) => figure.key === key)?.value;
+export const figureOf = (figures: readonly NamedNumber[], key: string) =>
+  figures.find((figure) => figure.key === key)?.value;
 
 export function Gates({ edit }: { edit: Edit }) {
   return (
     <>
       <p>
-        <span class={`state ${edit.state === EditState.REJECTED ? "failed" : "succeeded"}`}>{edit.state === EditState.REJECTED ? "rejected" : "accepted"}</span>{" "}
+        <span class={`state ${edit.state === EditState.REJECTED ? "failed" : "succeeded"}`}>
+          {edit.state === EditState.REJECTED ? "rejected" : "accepted"}
+        </span>{" "}
         {edit.state === EditState.REJECTED ? "It failed a gate, and no version may have it." : ""}
       </p>
       {edit.failedGates.length > 0 && (
@@ -60,7 +63,13 @@ export function Gates({ edit }: { edit: Edit }) {
   );
 }
 
-export function EditCard({ edit, probes, steps, overwritten = [], name }: {
+export function EditCard({
+  edit,
+  probes,
+  steps,
+  overwritten = [],
+  name,
+}: {
   edit: Edit;
   probes: readonly EditProbe[];
   steps: readonly Step[];
@@ -91,7 +100,9 @@ export function EditCard({ edit, probes, steps, overwritten = [], name }: {
         ]}
       />
       <div class="pair">
-        {request && probes.length > 0 && <Dumbbell probes={probes} target={request.targetNew} truth={request.targetTrue} file={`${name}-probes`} />}
+        {request && probes.length > 0 && (
+          <Dumbbell probes={probes} target={request.targetNew} truth={request.targetTrue} file={`${name}-probes`} />
+        )}
         <Steps steps={steps} title="The optimisation" file={`${name}-loss`} />
       </div>
       <LeftOut edit={edit} />
@@ -108,7 +119,13 @@ export function EditCard({ edit, probes, steps, overwritten = [], name }: {
             <li>{visible(context)}</li>
           ))}
         </ol>
-        <Facts of={[["statistics", edit.statistics.map((it) => brief(it)).join(", ")], ["computed on version", brief(edit.basedOn)], ["fingerprint", visible(edit.fingerprint)]]} />
+        <Facts
+          of={[
+            ["statistics", edit.statistics.map((it) => brief(it)).join(", ")],
+            ["computed on version", brief(edit.basedOn)],
+            ["fingerprint", visible(edit.fingerprint)],
+          ]}
+        />
       </details>
     </article>
   );
@@ -156,7 +173,10 @@ export function Overwritten({ rows, all }: { rows: readonly OverwrittenFact[]; a
   if (rows.length === 0) return null;
   return (
     <section>
-      <h2>Earlier facts that it overwrites{all !== undefined && all > BigInt(rows.length) ? `, ${rows.length} of ${all}` : ""}</h2>
+      <h2>
+        Earlier facts that it overwrites
+        {all !== undefined && all > BigInt(rows.length) ? `, ${rows.length} of ${all}` : ""}
+      </h2>
       <Table
         label="Overwritten facts"
         name="overwritten"
@@ -164,12 +184,38 @@ export function Overwritten({ rows, all }: { rows: readonly OverwrittenFact[]; a
         rows={rows}
         rowKey={(it) => `${it.edit} ${sentenceOf(it.request)}`}
         columns={[
-          { id: "fact", head: "Fact", value: (it) => sentenceOf(it.request), cell: (it) => <Sentence request={it.request} /> },
-          { id: "edit", head: "Of edit", value: (it) => last(it.edit), cell: (it) => <a class="mono" href={`/${it.edit}`}>{brief(it.edit)}</a> },
+          {
+            id: "fact",
+            head: "Fact",
+            value: (it) => sentenceOf(it.request),
+            cell: (it) => <Sentence request={it.request} />,
+          },
+          {
+            id: "edit",
+            head: "Of edit",
+            value: (it) => last(it.edit),
+            cell: (it) => (
+              <a class="mono" href={`/${it.edit}`}>
+                {brief(it.edit)}
+              </a>
+            ),
+          },
           { id: "by", head: "By", value: (it) => visible(it.by) },
           { id: "cosine", head: "Cosine", value: (it) => it.cosine, cell: (it) => number(it.cosine), right: true },
-          { id: "before", head: "Before", value: (it) => it.before, cell: (it) => (it.before === undefined ? "" : number(it.before)), right: true },
-          { id: "after", head: "After", value: (it) => it.after, cell: (it) => (it.after === undefined ? "" : number(it.after)), right: true },
+          {
+            id: "before",
+            head: "Before",
+            value: (it) => it.before,
+            cell: (it) => (it.before === undefined ? "" : number(it.before)),
+            right: true,
+          },
+          {
+            id: "after",
+            head: "After",
+            value: (it) => it.after,
+            cell: (it) => (it.after === undefined ? "" : number(it.after)),
+            right: true,
+          },
         ]}
       />
     </section>
@@ -177,5 +223,13 @@ export function Overwritten({ rows, all }: { rows: readonly OverwrittenFact[]; a
 }
 
 export function OutcomeCard({ outcome, name }: { outcome: EditOutcome; name: string }) {
-  return outcome.edit ? <EditCard edit={outcome.edit} probes={outcome.probes} steps={outcome.steps} overwritten={outcome.overwritten} name={name} /> : null;
+  return outcome.edit ? (
+    <EditCard
+      edit={outcome.edit}
+      probes={outcome.probes}
+      steps={outcome.steps}
+      overwritten={outcome.overwritten}
+      name={name}
+    />
+  ) : null;
 }

@@ -59,8 +59,12 @@ export function HeatMap(props: MapProps) {
   const range = two ?? scale(values, low, props.ceiling);
   const colours = anchors(ramp, two !== undefined);
   const gaps = values.filter((value) => !Number.isFinite(value)).length;
-  const picture = useMemo(() => paint(values, layers, rows, range, colours), [values, layers, rows, range.floor, range.ceiling, ramp]);
-  if (rows === 0 || layers === 0 || values.length < rows * layers) return <p class="quiet">There is nothing to draw.</p>;
+  const picture = useMemo(
+    () => paint(values, layers, rows, range, colours),
+    [values, layers, rows, range.floor, range.ceiling, ramp],
+  );
+  if (rows === 0 || layers === 0 || values.length < rows * layers)
+    return <p class="quiet">There is nothing to draw.</p>;
 
   const frame = layout(props, range, width);
   const { left, top, cellWidth, cellHeight, gridWidth, gridHeight, barLeft, barHeight } = frame;
@@ -123,12 +127,26 @@ export function HeatMap(props: MapProps) {
             <text class="ink" x={left + gridWidth / 2} y={TITLE + 4} text-anchor="middle" font-size={TITLE} fill={INK}>
               {cut(props.title, TITLE, frame.width - 16)}
             </text>
-            <image data-cells href={picture} x={left} y={top} width={gridWidth} height={gridHeight} preserveAspectRatio="none" class="cells" />
+            <image
+              data-cells
+              href={picture}
+              x={left}
+              y={top}
+              width={gridWidth}
+              height={gridHeight}
+              preserveAspectRatio="none"
+              class="cells"
+            />
             {gaps > 0 && gaps <= 4000 && (
               <g fill={`url(#hatch${id})`}>
                 {values.map((value, cell) =>
                   Number.isFinite(value) ? null : (
-                    <rect x={left + (cell % layers) * cellWidth} y={top + Math.floor(cell / layers) * cellHeight} width={cellWidth} height={cellHeight} />
+                    <rect
+                      x={left + (cell % layers) * cellWidth}
+                      y={top + Math.floor(cell / layers) * cellHeight}
+                      width={cellWidth}
+                      height={cellHeight}
+                    />
                   ),
                 )}
               </g>
@@ -137,7 +155,11 @@ export function HeatMap(props: MapProps) {
             {!dense && (
               <g class="ink" text-anchor="end" fill={INK}>
                 {labels.map((_, row) => (
-                  <text x={left - 6} y={top + (row + 0.5) * cellHeight + 0.34 * BODY} text-decoration={isStarred(props, row) ? "underline" : undefined}>
+                  <text
+                    x={left - 6}
+                    y={top + (row + 0.5) * cellHeight + 0.34 * BODY}
+                    text-decoration={isStarred(props, row) ? "underline" : undefined}
+                  >
                     {frame.labels[row]}
                   </text>
                 ))}
@@ -154,7 +176,15 @@ export function HeatMap(props: MapProps) {
               </text>
             </g>
             <g class="ink" fill={INK}>
-              <rect x={barLeft} y={top} width={12} height={barHeight} fill={`url(#scale${id})`} class="rule" stroke="#9a9a9a" />
+              <rect
+                x={barLeft}
+                y={top}
+                width={12}
+                height={barHeight}
+                fill={`url(#scale${id})`}
+                class="rule"
+                stroke="#9a9a9a"
+              />
               {barTicks(range, barHeight).map(([value, label]) => (
                 <text x={barLeft + 17} y={top + (1 - (position(value, range) ?? 0.5)) * barHeight + 0.34 * BODY}>
                   {label}
@@ -183,12 +213,31 @@ export function HeatMap(props: MapProps) {
           {at === undefined ? said : line(at)}
         </p>
         {gaps > 0 && <p class="quiet">{gaps} cells are not numbers (hatched).</p>}
-        {props.notes?.map((note) => <p class="quiet">{note}</p>)}
+        {props.notes?.map((note) => (
+          <p class="quiet">{note}</p>
+        ))}
         <p class="tools">
-          <button type="button" onClick={() => svg.current && saveSvg(`${props.file}.svg`, withCells(svg.current, values, layers, range, colours, frame))}>
+          <button
+            type="button"
+            onClick={() =>
+              svg.current && saveSvg(`${props.file}.svg`, withCells(svg.current, values, layers, range, colours, frame))
+            }
+          >
             SVG
           </button>
-          <button type="button" onClick={() => save(`${props.file}.csv`, "text/csv", csv([props.rowName, "layer", "value"], values.map((value, cell) => [labels[Math.floor(cell / layers)] ?? "", cell % layers, value])))}>
+          <button
+            type="button"
+            onClick={() =>
+              save(
+                `${props.file}.csv`,
+                "text/csv",
+                csv(
+                  [props.rowName, "layer", "value"],
+                  values.map((value, cell) => [labels[Math.floor(cell / layers)] ?? "", cell % layers, value]),
+                ),
+              )
+            }
+          >
             CSV
           </button>
           {rows <= 400 && (
@@ -221,14 +270,23 @@ interface Frame {
 function layout(props: MapProps, range: Scale, width: number): Frame {
   const rows = props.labels.length;
   const most = Math.min(16 * BODY, Math.max(60, width * 0.34));
-  const labels = props.dense ? [] : props.labels.map((text, row) => (isStarred(props, row) ? `${cut(text, BODY, most - 8)}*` : cut(text, BODY, most)));
+  const labels = props.dense
+    ? []
+    : props.labels.map((text, row) =>
+        isStarred(props, row) ? `${cut(text, BODY, most - 8)}*` : cut(text, BODY, most),
+      );
   const label = labels.reduce((wide, text) => Math.max(wide, measured(text, BODY)), 0);
   const left = Math.ceil(props.dense ? 8 : label + 12);
   const top = TITLE + 16;
-  const cellHeight = props.dense ? Math.max(1, Math.min(12, 900 / rows)) : Math.max(16, Math.ceil((props.least ?? 96) / rows));
+  const cellHeight = props.dense
+    ? Math.max(1, Math.min(12, 900 / rows))
+    : Math.max(16, Math.ceil((props.least ?? 96) / rows));
   const gridHeight = cellHeight * rows;
   const barHeight = Math.min(gridHeight, 320);
-  const barText = barTicks(range, barHeight).reduce((wide, [, text]) => Math.max(wide, measured(text, BODY)), measured(props.valueLabel, BODY) - 17);
+  const barText = barTicks(range, barHeight).reduce(
+    (wide, [, text]) => Math.max(wide, measured(text, BODY)),
+    measured(props.valueLabel, BODY) - 17,
+  );
   const right = 16 + 17 + Math.min(barText, 90) + 6;
   const room = Math.max(80, Math.min(width, 760) - left - right);
   const natural = Math.max(Math.min(20, Math.max(6, Math.round(440 / props.layers))), Math.ceil(220 / props.layers));
@@ -262,7 +320,13 @@ function barTicks(range: Scale, height: number): [number, string][] {
 }
 
 /** A picture of a pixel a cell. */
-function paint(values: readonly number[], layers: number, rows: number, range: Scale, colours: ReturnType<typeof anchors>): string {
+function paint(
+  values: readonly number[],
+  layers: number,
+  rows: number,
+  range: Scale,
+  colours: ReturnType<typeof anchors>,
+): string {
   if (layers === 0 || rows === 0) return "";
   const canvas = document.createElement("canvas");
   canvas.width = layers;
@@ -281,7 +345,14 @@ function paint(values: readonly number[], layers: number, rows: number, range: S
 }
 
 /** The figure with a rectangle a cell in the place of the picture, for whoever prints it. */
-function withCells(figure: SVGSVGElement, values: readonly number[], layers: number, range: Scale, colours: ReturnType<typeof anchors>, frame: Frame): SVGSVGElement {
+function withCells(
+  figure: SVGSVGElement,
+  values: readonly number[],
+  layers: number,
+  range: Scale,
+  colours: ReturnType<typeof anchors>,
+  frame: Frame,
+): SVGSVGElement {
   const copy = figure.cloneNode(true) as SVGSVGElement;
   if (values.length > 20_000) return copy;
   const group = document.createElementNS("http://www.w3.org/2000/svg", "g");
@@ -290,7 +361,13 @@ function withCells(figure: SVGSVGElement, values: readonly number[], layers: num
     const where = position(value, range);
     if (where === undefined) return;
     const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-    const fields = { x: frame.left + (cell % layers) * frame.cellWidth, y: frame.top + Math.floor(cell / layers) * frame.cellHeight, width: frame.cellWidth, height: frame.cellHeight, fill: css(shade(colours, where)) };
+    const fields = {
+      x: frame.left + (cell % layers) * frame.cellWidth,
+      y: frame.top + Math.floor(cell / layers) * frame.cellHeight,
+      width: frame.cellWidth,
+      height: frame.cellHeight,
+      fill: css(shade(colours, where)),
+    };
     for (const [name, it] of Object.entries(fields)) rect.setAttribute(name, String(it));
     group.append(rect);
   });

@@ -1,7 +1,21 @@
 // Jobs as a table: what, on which version, how far.
 
 import type { Job } from "../../contract/palimpsest/v1/job_pb";
-import { ago, between, brief, count, date, ended, jobId, last, moment, part, stateWord, visible, work } from "../format";
+import {
+  ago,
+  between,
+  brief,
+  count,
+  date,
+  ended,
+  jobId,
+  last,
+  moment,
+  part,
+  stateWord,
+  visible,
+  work,
+} from "../format";
 import { Bar } from "./common";
 import { CancelJob, RequeueJob } from "./jobActs";
 import { Table, type Column } from "./Table";
@@ -17,7 +31,13 @@ export function Progress({ job }: { job: Job }) {
   const done = Number(counts?.unitsDone ?? 0n);
   const failed = Number(counts?.unitsFailed ?? 0n);
   const cached = Number(counts?.unitsCached ?? 0n);
-  const said = [`${count(done)} of ${count(units)}`, failed ? `${count(failed)} failed` : "", cached ? `${count(cached)} from the store` : ""].filter(Boolean).join(", ");
+  const said = [
+    `${count(done)} of ${count(units)}`,
+    failed ? `${count(failed)} failed` : "",
+    cached ? `${count(cached)} from the store` : "",
+  ]
+    .filter(Boolean)
+    .join(", ");
   return (
     <span class="progress">
       <Bar done={done} failed={failed} of={units} label={said} />
@@ -26,7 +46,14 @@ export function Progress({ job }: { job: Job }) {
   );
 }
 
-export function JobTable({ jobs, name, fixed, chosen, choose, done }: {
+export function JobTable({
+  jobs,
+  name,
+  fixed,
+  chosen,
+  choose,
+  done,
+}: {
   jobs: readonly Job[];
   name: string;
   fixed?: boolean;
@@ -45,7 +72,12 @@ export function JobTable({ jobs, name, fixed, chosen, choose, done }: {
             value: () => undefined,
             cell: (job: Job) =>
               job.spec.case === "trace" || job.spec.case === "eval" ? (
-                <input type="checkbox" aria-label={`Compare job ${jobId(job.name)}`} checked={chosen?.includes(last(job.name))} onChange={() => choose(last(job.name))} />
+                <input
+                  type="checkbox"
+                  aria-label={`Compare job ${jobId(job.name)}`}
+                  checked={chosen?.includes(last(job.name))}
+                  onChange={() => choose(last(job.name))}
+                />
               ) : null,
           },
         ]
@@ -72,15 +104,28 @@ export function JobTable({ jobs, name, fixed, chosen, choose, done }: {
       cell: (job) => (
         <>
           <a href={`/models/${last(job.model)}`}>{last(job.model)}</a> @{" "}
-          <a class="mono" href={`/models/${part(job.version, "models") || last(job.model)}/versions/${last(job.version)}`}>
+          <a
+            class="mono"
+            href={`/models/${part(job.version, "models") || last(job.model)}/versions/${last(job.version)}`}
+          >
             {brief(job.version, 8)}
           </a>
         </>
       ),
     },
-    { id: "done", head: "Done", value: (job) => Number(job.counts?.unitsDone ?? 0n), cell: (job) => <Progress job={job} /> },
+    {
+      id: "done",
+      head: "Done",
+      value: (job) => Number(job.counts?.unitsDone ?? 0n),
+      cell: (job) => <Progress job={job} />,
+    },
     { id: "owner", head: "Owner", value: (job) => job.owner },
-    { id: "created", head: "Created", value: (job) => date(job.createTime)?.toISOString() ?? "", cell: (job) => <time title={moment(job.createTime)}>{ago(job.createTime)}</time> },
+    {
+      id: "created",
+      head: "Created",
+      value: (job) => date(job.createTime)?.toISOString() ?? "",
+      cell: (job) => <time title={moment(job.createTime)}>{ago(job.createTime)}</time>,
+    },
     {
       id: "took",
       head: "Took",
@@ -104,5 +149,15 @@ export function JobTable({ jobs, name, fixed, chosen, choose, done }: {
         ]
       : []),
   ];
-  return <Table columns={columns} rows={jobs} label="Jobs" name={name} rowKey={(job) => job.name} fixed={fixed} file="jobs" />;
+  return (
+    <Table
+      columns={columns}
+      rows={jobs}
+      label="Jobs"
+      name={name}
+      rowKey={(job) => job.name}
+      fixed={fixed}
+      file="jobs"
+    />
+  );
 }

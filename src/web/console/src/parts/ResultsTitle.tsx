@@ -7,7 +7,19 @@ import { brief, jobId, last, part, visible } from "../format";
 import { Heading } from "./common";
 import { CopyAs, type Copied } from "./CopyAs";
 
-export function ResultsTitle({ job, title, note, copied, children }: { job: Job; title: string; note: ComponentChildren; copied?: Copied; children?: ComponentChildren }) {
+export function ResultsTitle({
+  job,
+  title,
+  note,
+  copied,
+  children,
+}: {
+  job: Job;
+  title: string;
+  note: ComponentChildren;
+  copied?: Copied;
+  children?: ComponentChildren;
+}) {
   const id = last(job.name);
   return (
     <>

@@ -115,12 +115,17 @@ export function Table<T>(props: TableProps<T>) {
                   key={key}
                   aria-rowindex={virtual ? first + i + 2 : undefined}
                   class={key === picked ? "picked" : onPick ? "pick" : ""}
-                  onClick={onPick && ((event) => {
-                    if (!(event.target as Element).closest("a, button, input")) onPick(row);
-                  })}
+                  onClick={
+                    onPick &&
+                    ((event) => {
+                      if (!(event.target as Element).closest("a, button, input")) onPick(row);
+                    })
+                  }
                 >
                   {columns.map((column) => (
-                    <td class={column.right ? "right" : ""}>{column.cell ? column.cell(row) : shown(column.value(row))}</td>
+                    <td class={column.right ? "right" : ""}>
+                      {column.cell ? column.cell(row) : shown(column.value(row))}
+                    </td>
                   ))}
                 </tr>
               );
@@ -134,12 +139,32 @@ export function Table<T>(props: TableProps<T>) {
           {props.foot}
           {props.file && rows.length > 0 && (
             <>
-              <button type="button" onClick={() => save(`${props.file}.csv`, "text/csv", csv(props.columns.map((c) => c.head), sorted.map((row) => props.columns.map((c) => c.value(row)))))}>
+              <button
+                type="button"
+                onClick={() =>
+                  save(
+                    `${props.file}.csv`,
+                    "text/csv",
+                    csv(
+                      props.columns.map((c) => c.head),
+                      sorted.map((row) => props.columns.map((c) => c.value(row))),
+                    ),
+                  )
+                }
+              >
                 CSV
               </button>
               <button
                 type="button"
-                onClick={() => save(`${props.file}.jsonl`, "application/jsonl", jsonLines(sorted.map((row) => Object.fromEntries(props.columns.map((c) => [c.id, c.value(row) ?? null])))))}
+                onClick={() =>
+                  save(
+                    `${props.file}.jsonl`,
+                    "application/jsonl",
+                    jsonLines(
+                      sorted.map((row) => Object.fromEntries(props.columns.map((c) => [c.id, c.value(row) ?? null]))),
+                    ),
+                  )
+                }
               >
                 JSON lines
               </button>
@@ -166,8 +191,10 @@ function sort<T>(rows: readonly T[], columns: readonly Column<T>[], order: strin
 
 /** What is missing, or not a number, comes last. */
 function compare(a: Value, b: Value): number {
-  const gone = (value: Value) => value === undefined || value === "" || (typeof value === "number" && Number.isNaN(value));
+  const gone = (value: Value) =>
+    value === undefined || value === "" || (typeof value === "number" && Number.isNaN(value));
   if (gone(a) || gone(b)) return Number(gone(a)) - Number(gone(b));
-  if (typeof a === "string" || typeof b === "string") return String(a).localeCompare(String(b), "en", { numeric: true });
+  if (typeof a === "string" || typeof b === "string")
+    return String(a).localeCompare(String(b), "en", { numeric: true });
   return Number(a) - Number(b);
 }

@@ -54,7 +54,12 @@ export function ticks(low: number, high: number, count: number): [number, string
   const last = Math.floor(high / step + 5e-4);
   return Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => {
     const value = (first + i) * step;
-    const label = exponent < -4 ? (first + i === 0 ? "0" : value.toExponential(3).replace(/\.?0+e/, "e")) : value.toFixed(Math.max(0, -exponent));
+    const label =
+      exponent < -4
+        ? first + i === 0
+          ? "0"
+          : value.toExponential(3).replace(/\.?0+e/, "e")
+        : value.toFixed(Math.max(0, -exponent));
     return [value, label];
   });
 }
@@ -62,7 +67,8 @@ export function ticks(low: number, high: number, count: number): [number, string
 /** Layers to label so that labels stand at least `spacing` cells apart. */
 export function layerTicks(layers: number, spacing: number): number[] {
   let step = 1;
-  for (let turn = 0; step < Math.max(1, spacing); turn++) step = ([2, 5, 10][turn % 3] as number) * 10 ** Math.floor(turn / 3);
+  for (let turn = 0; step < Math.max(1, spacing); turn++)
+    step = ([2, 5, 10][turn % 3] as number) * 10 ** Math.floor(turn / 3);
   return Array.from({ length: Math.ceil(layers / step) }, (_, i) => i * step);
 }
 

@@ -4,7 +4,7 @@ import type { Ref } from "../../contract/palimpsest/v1/version_pb";
 import { RefKind } from "../../contract/palimpsest/v1/version_pb";
 import { versions, type Problem } from "../client";
 import { brief, last, moment, part, visible } from "../format";
-import { may, now } from "../may";
+import { now } from "../may";
 import { Act } from "./common";
 import { ask } from "./Confirm";
 
@@ -17,7 +17,9 @@ export function moved(problem: Problem, again: () => void): void {
       <>
         <p>{problem.message}</p>
         <p>
-          {by ? `${by} moved it` : "It was moved"} to version <span class="mono">{brief(problem.metadata.version ?? "")}</span> after this page read it. Nothing of yours was done: look at what is there now, and decide again.
+          {by ? `${by} moved it` : "It was moved"} to version{" "}
+          <span class="mono">{brief(problem.metadata.version ?? "")}</span> after this page read it. Nothing of yours
+          was done: look at what is there now, and decide again.
         </p>
       </>
     ),
@@ -28,7 +30,21 @@ export function moved(problem: Problem, again: () => void): void {
 }
 
 /** Moves a branch to a version, back or forth. */
-export function RollBack({ model, version, word, refs, done, branch }: { model: string; version: string; word: string; refs: readonly Ref[]; done: () => void; branch: string }) {
+export function RollBack({
+  model,
+  version,
+  word,
+  refs,
+  done,
+  branch,
+}: {
+  model: string;
+  version: string;
+  word: string;
+  refs: readonly Ref[];
+  done: () => void;
+  branch: string;
+}) {
   const ref = refs.find((it) => last(it.name) === branch);
   if (!ref || last(ref.version) === last(version)) return null;
   const move = () =>
@@ -36,7 +52,8 @@ export function RollBack({ model, version, word, refs, done, branch }: { model: 
       title: `Move ${branch} to ${word}?`,
       body: (
         <p>
-          {branch} is at <span class="mono">{brief(ref.version)}</span>, moved {moment(ref.updateTime)} by {ref.author}. What it moves away from stays, and can be gone back to.
+          {branch} is at <span class="mono">{brief(ref.version)}</span>, moved {moment(ref.updateTime)} by {ref.author}.
+          What it moves away from stays, and can be gone back to.
         </p>
       ),
       action: `Move ${branch}`,
@@ -57,7 +74,19 @@ export function RollBack({ model, version, word, refs, done, branch }: { model: 
 }
 
 /** Names a version: another branch from here, or a tag that stays. */
-export function NameIt({ model, version, word, kind, done }: { model: string; version: string; word: string; kind: RefKind.BRANCH | RefKind.TAG; done: () => void }) {
+export function NameIt({
+  model,
+  version,
+  word,
+  kind,
+  done,
+}: {
+  model: string;
+  version: string;
+  word: string;
+  kind: RefKind.BRANCH | RefKind.TAG;
+  done: () => void;
+}) {
   const what = kind === RefKind.TAG ? "tag" : "branch";
   const make = () =>
     ask({
@@ -80,13 +109,30 @@ export function NameIt({ model, version, word, kind, done }: { model: string; ve
 }
 
 /** Takes an edit out of a branch. */
-export function Revert({ model, edit, refs, done, branch }: { model: string; edit: string; refs: readonly Ref[]; done: () => void; branch: string }) {
+export function Revert({
+  model,
+  edit,
+  refs,
+  done,
+  branch,
+}: {
+  model: string;
+  edit: string;
+  refs: readonly Ref[];
+  done: () => void;
+  branch: string;
+}) {
   const ref = refs.find((it) => last(it.name) === branch);
   if (!ref) return null;
   const revert = () =>
     ask({
       title: `Take edit ${brief(edit, 8)} out of ${branch}?`,
-      body: <p>{branch} moves to a version without it; the other edits stay in their order. Edits that were computed on top of it are kept, and the new version's warnings name them.</p>,
+      body: (
+        <p>
+          {branch} moves to a version without it; the other edits stay in their order. Edits that were computed on top
+          of it are kept, and the new version's warnings name them.
+        </p>
+      ),
       action: "Revert it",
       method: "VersionService/RevertEdit",
       why: true,
@@ -105,13 +151,30 @@ export function Revert({ model, edit, refs, done, branch }: { model: string; edi
 }
 
 /** Adds an edit at the end of a branch. */
-export function Pick({ model, edit, refs, done, branch }: { model: string; edit: string; refs: readonly Ref[]; done: () => void; branch: string }) {
+export function Pick({
+  model,
+  edit,
+  refs,
+  done,
+  branch,
+}: {
+  model: string;
+  edit: string;
+  refs: readonly Ref[];
+  done: () => void;
+  branch: string;
+}) {
   const ref = refs.find((it) => last(it.name) === branch);
   if (!ref) return null;
   const pick = () =>
     ask({
       title: `Pick edit ${brief(edit, 8)} onto ${branch}?`,
-      body: <p>It is added at the end of {branch}. Where that has not the version that the edit was computed on, the new version's warnings say so.</p>,
+      body: (
+        <p>
+          It is added at the end of {branch}. Where that has not the version that the edit was computed on, the new
+          version's warnings say so.
+        </p>
+      ),
       action: "Pick it",
       method: "VersionService/CherryPickEdit",
       why: true,
@@ -129,7 +192,21 @@ export function Pick({ model, edit, refs, done, branch }: { model: string; edit:
 }
 
 /** Makes a version of a job's result. */
-export function Commit({ job, unit, model, refs, word, done }: { job: string; unit: bigint | number; model: string; refs: readonly Ref[]; word: string; done: (version: string) => void }) {
+export function Commit({
+  job,
+  unit,
+  model,
+  refs,
+  word,
+  done,
+}: {
+  job: string;
+  unit: bigint | number;
+  model: string;
+  refs: readonly Ref[];
+  word: string;
+  done: (version: string) => void;
+}) {
   const branches = refs.filter((it) => it.kind === RefKind.BRANCH);
   const commit = () =>
     ask({
@@ -145,7 +222,13 @@ export function Commit({ job, unit, model, refs, word, done }: { job: string; un
       why: true,
       run: async ({ why, text }) => {
         const ref = branches.find((it) => last(it.name) === text);
-        const answer = await versions.createEdit({ parent: `models/${model}`, source: { case: "result", value: `jobs/${job}/results/${unit}` }, refId: text, etag: ref?.etag ?? "", why });
+        const answer = await versions.createEdit({
+          parent: `models/${model}`,
+          source: { case: "result", value: `jobs/${job}/results/${unit}` },
+          refId: text,
+          etag: ref?.etag ?? "",
+          why,
+        });
         done(last(answer.version?.name ?? ""));
       },
       onMoved: (problem) => moved(problem, () => done("")),
@@ -159,12 +242,12 @@ export function Commit({ job, unit, model, refs, word, done }: { job: string; un
 
 /** The branch of one person for trying things out. */
 export function scratch(): string {
-  const name = (now.value?.caller?.principal ?? "somebody").toLowerCase().replace(/[^a-z0-9._-]+/g, "-").replace(/^[^a-z0-9]+/, "");
+  const name = (now.value?.caller?.principal ?? "somebody")
+    .toLowerCase()
+    .replace(/[^a-z0-9._-]+/g, "-")
+    .replace(/^[^a-z0-9]+/, "");
   return `scratch-${name || "somebody"}`;
 }
-
-/** Whether the visitor may change anything of versions. */
-export const mayEdit = () => may("VersionService/UpdateRef");
 
 export function refsAt(refs: readonly Ref[], version: string): Ref[] {
   return refs.filter((ref) => last(ref.version) === last(version));
@@ -174,7 +257,10 @@ export function RefLabels({ refs }: { refs: readonly Ref[] }) {
   return (
     <>
       {refs.map((ref) => (
-        <span class={ref.kind === RefKind.TAG ? "ref tag" : "ref"} title={`${ref.kind === RefKind.TAG ? "tag" : "branch"}, moved ${moment(ref.updateTime)} by ${ref.author}${ref.why ? `: ${visible(ref.why)}` : ""}`}>
+        <span
+          class={ref.kind === RefKind.TAG ? "ref tag" : "ref"}
+          title={`${ref.kind === RefKind.TAG ? "tag" : "branch"}, moved ${moment(ref.updateTime)} by ${ref.author}${ref.why ? `: ${visible(ref.why)}` : ""}`}
+        >
           {part(ref.name, "refs")}
         </span>
       ))}

@@ -29,7 +29,13 @@ export function Wrong({ of }: { of: Problem | undefined }) {
 }
 
 /** A page or a part of one while it comes, or why it does not. */
-export function Waiting({ of, what }: { of: { loading: boolean; problem: Problem | undefined; data: unknown }; what: string }) {
+export function Waiting({
+  of,
+  what,
+}: {
+  of: { loading: boolean; problem: Problem | undefined; data: unknown };
+  what: string;
+}) {
   if (of.problem) return <Wrong of={of.problem} />;
   if (of.loading && of.data === undefined) return <p class="quiet">Reading {what}…</p>;
   return null;
@@ -63,7 +69,14 @@ interface ActProps {
 export function Act({ method, onClick, children, disabled, kind, label }: ActProps) {
   if (!may(method)) return null;
   return (
-    <button type="button" class={kind ?? ""} data-method={method} disabled={disabled} onClick={onClick} aria-label={label}>
+    <button
+      type="button"
+      class={kind ?? ""}
+      data-method={method}
+      disabled={disabled}
+      onClick={onClick}
+      aria-label={label}
+    >
       {children}
     </button>
   );
@@ -72,11 +85,23 @@ export function Act({ method, onClick, children, disabled, kind, label }: ActPro
 /** One line in the place of what a caller may not do. */
 export function Quiet({ method, what }: { method: string; what: string }) {
   if (may(method)) return null;
-  return <p class="quiet">{whoAmI()}, who may not {what}.</p>;
+  return (
+    <p class="quiet">
+      {whoAmI()}, who may not {what}.
+    </p>
+  );
 }
 
 /** Tabs over parts of a page; which one is open is in the address. */
-export function Tabs({ name, tabs, label }: { name: string; label: string; tabs: { id: string; title: string; body: () => ComponentChildren }[] }) {
+export function Tabs({
+  name,
+  tabs,
+  label,
+}: {
+  name: string;
+  label: string;
+  tabs: { id: string; title: string; body: () => ComponentChildren }[];
+}) {
   const first = tabs[0]?.id ?? "";
   const wanted = asked(name, first);
   const open = tabs.find((tab) => tab.id === wanted) ?? tabs[0];
@@ -115,7 +140,12 @@ export function Tabs({ name, tabs, label }: { name: string; label: string; tabs:
 }
 
 /** A choice of few. */
-export function Choice<T extends string>({ label, value, options, onChange }: {
+export function Choice<T extends string>({
+  label,
+  value,
+  options,
+  onChange,
+}: {
   label: string;
   value: T;
   options: readonly (readonly [T, string])[];
@@ -136,7 +166,16 @@ export function Choice<T extends string>({ label, value, options, onChange }: {
 }
 
 /** A text to fill in; `onChange` comes when it is left or Enter is pressed, `onInput` with every key. */
-export function Text({ label, value, onChange, onInput, rows, placeholder, hint, ...rest }: {
+export function Text({
+  label,
+  value,
+  onChange,
+  onInput,
+  rows,
+  placeholder,
+  hint,
+  ...rest
+}: {
   label: string;
   value: string;
   onChange?: (value: string) => void;
@@ -159,7 +198,11 @@ export function Text({ label, value, onChange, onInput, rows, placeholder, hint,
     <div class="field">
       <label>
         <span>{label}</span>
-        {rows ? <textarea rows={rows} {...common} /> : <input type="text" autocomplete="off" spellcheck={false} {...common} {...rest} />}
+        {rows ? (
+          <textarea rows={rows} {...common} />
+        ) : (
+          <input type="text" autocomplete="off" spellcheck={false} {...common} {...rest} />
+        )}
       </label>
       {hint && <small id={id}>{hint}</small>}
     </div>

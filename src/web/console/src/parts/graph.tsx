@@ -53,14 +53,21 @@ export function GraphCell({ lead, width }: { lead: Lead; width: number }) {
   const colour = (column: number) => LINES[column % 6] as string;
   return (
     <svg class="graph" width={width} height="100%" aria-hidden="true">
-      {lead.above.filter((column) => !lead.joined.includes(column)).map((column) => (
-        <line x1={x(column)} x2={x(column)} y1={0} y2={MIDDLE} stroke={colour(column)} stroke-width={2} />
-      ))}
+      {lead.above
+        .filter((column) => !lead.joined.includes(column))
+        .map((column) => (
+          <line x1={x(column)} x2={x(column)} y1={0} y2={MIDDLE} stroke={colour(column)} stroke-width={2} />
+        ))}
       {lead.below.map((column) => (
         <line x1={x(column)} x2={x(column)} y1={MIDDLE} y2="100%" stroke={colour(column)} stroke-width={2} />
       ))}
       {lead.joined.map((column) => (
-        <path d={`M${x(column)} 0C${x(column)} ${MIDDLE} ${x(column)} ${MIDDLE} ${x(lead.at)} ${MIDDLE}`} fill="none" stroke={colour(column)} stroke-width={2} />
+        <path
+          d={`M${x(column)} 0C${x(column)} ${MIDDLE} ${x(column)} ${MIDDLE} ${x(lead.at)} ${MIDDLE}`}
+          fill="none"
+          stroke={colour(column)}
+          stroke-width={2}
+        />
       ))}
       <circle cx={x(lead.at)} cy={MIDDLE} r={5} fill={colour(lead.at)} class="node" />
     </svg>

@@ -59,8 +59,8 @@ export function RunAgain({ job }: { job: Job }) {
       title: "Run it again?",
       body: (
         <p>
-          A job with the same settings, on the same version. Results that the store has are taken from there; to compute all of it anew, run{" "}
-          <code>palimpsest</code> with <code>--no-cache</code>.
+          A job with the same settings, on the same version. Results that the store has are taken from there; to compute
+          all of it anew, run <code>palimpsest</code> with <code>--no-cache</code>.
         </p>
       ),
       action: "Run it",

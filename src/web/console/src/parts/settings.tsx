@@ -4,7 +4,20 @@ import type { ComponentChildren } from "preact";
 
 import type { Job } from "../../contract/palimpsest/v1/job_pb";
 import { Compat, Corruption, Direction, Engine } from "../../contract/palimpsest/v1/trace_pb";
-import { compatWord, corruptionWord, count, directionWord, dtypeWord, engineWord, kindWord, last, metricWord, number, setWord, visible } from "../format";
+import {
+  compatWord,
+  corruptionWord,
+  count,
+  directionWord,
+  dtypeWord,
+  engineWord,
+  kindWord,
+  last,
+  metricWord,
+  number,
+  setWord,
+  visible,
+} from "../format";
 import { pathsWord } from "../sweep";
 
 type Row = readonly [string, ComponentChildren];
@@ -61,7 +74,14 @@ export function settings(job: Job): Row[] {
       return [
         ["facts", count(it.tasks.length)],
         ["method", it.method || "r-rome"],
-        ["layer", it.layer === undefined ? "the family's" : it.layerChoice ? `${it.layer} (${visible(it.layerChoice)})` : it.layer],
+        [
+          "layer",
+          it.layer === undefined
+            ? "the family's"
+            : it.layerChoice
+              ? `${it.layer} (${visible(it.layerChoice)})`
+              : it.layer,
+        ],
         ["parameters", it.parameters.map((one) => `${one.key} ${number(one.value)}`).join(", ")],
         ["contexts", it.contexts.length ? count(it.contexts.length) : `drawn, seed ${it.seed}`],
         ["branch", it.refId],

@@ -12,22 +12,37 @@ export default async function (site) {
   site.check((await verdict("green")).includes("for the first time"), "a first visit keeps the checkpoint");
   await page.waitForSelector("#proved", { timeout: PATIENCE });
   const rows = await page.locator("tbody tr").count();
-  await page.waitForFunction((all) => [...document.querySelectorAll("tbody tr td:last-child")].filter((it) => it.textContent === "✓ proved").length === all, rows, { timeout: PATIENCE });
+  await page.waitForFunction(
+    (all) =>
+      [...document.querySelectorAll("tbody tr td:last-child")].filter((it) => it.textContent === "✓ proved").length ===
+      all,
+    rows,
+    { timeout: PATIENCE },
+  );
   site.check(rows > 10, `every entry is proved here: ${rows}`);
   await page.locator("tbody tr td:last-child button").first().click();
   await page.waitForSelector("[aria-label=Proof] .good", { timeout: PATIENCE });
   site.check((await page.locator("[aria-label=Proof] ol li").count()) > 1, "on request with its path");
   await site.sound(page, "the audit log");
-  const [note] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Keep", exact: true }).click()]);
+  const [note] = await Promise.all([
+    page.waitForEvent("download"),
+    page.getByRole("button", { name: "Keep", exact: true }).click(),
+  ]);
   const { readFileSync } = await import("node:fs");
-  site.check(/^palimpsest-audit\/.*\n[0-9]+\n/.test(readFileSync(await note.path(), "utf8")), "the note can be kept as a file");
+  site.check(
+    /^palimpsest-audit\/.*\n[0-9]+\n/.test(readFileSync(await note.path(), "utf8")),
+    "the note can be kept as a file",
+  );
 
   // It grows while one looks, and at the next visit it went on from there.
   site.command("tag", `seen-${Date.now()}`, "v0");
   await page.waitForFunction((had) => document.querySelectorAll("tbody tr").length > had, rows, { timeout: PATIENCE });
   await page.reload();
   await site.settled(page);
-  site.check(/Grew from [0-9]+ to [0-9]+|Unchanged/.test(await verdict("green")), "at the next visit it grew from what was kept");
+  site.check(
+    /Grew from [0-9]+ to [0-9]+|Unchanged/.test(await verdict("green")),
+    "at the next visit it grew from what was kept",
+  );
   await page.getByRole("button", { name: "Have the server verify it all" }).click();
   await page.waitForSelector("text=finds nothing wrong", { timeout: PATIENCE });
 
@@ -42,15 +57,39 @@ export default async function (site) {
   await page.reload();
   await site.settled(page);
   await verdict("red");
-  site.check((await page.textContent(".witness")).includes("audit verify"), "a log that was rewritten is red, with what to do");
+  site.check(
+    (await page.textContent(".witness")).includes("audit verify"),
+    "a log that was rewritten is red, with what to do",
+  );
   await site.accessible(page, "the audit log in red");
   await site.shot(page, "audit-red");
   await page.evaluate((name) => localStorage.removeItem(name), kept);
 
+  // The log of another key than the one that was seen here before.
+  await page.evaluate(() => {
+    const key = "palimpsest-audit/of-another-store+00000000+AQ";
+    localStorage.clear();
+    localStorage.setItem(
+      "palimpsest.kept.palimpsest-audit/of-another-store",
+      JSON.stringify({ note: "", key, size: "3", root: "00", since: "2026-01-01" }),
+    );
+  });
+  for (const visit of ["first", "second"]) {
+    await page.reload();
+    await site.settled(page);
+    site.check((await verdict("red")).includes("another key"), `another key is red on the ${visit} visit`);
+  }
+  await page.getByRole("button", { name: "It is another store" }).click();
+  await verdict("green");
+  site.check(true, "until somebody says that it is right");
+
   // An entry that was altered on its way, in its bytes and in what is shown.
   await page.route("**/*AuditService/ListAuditEntries", async (route) => {
     const answer = await route.fetch();
-    const body = Buffer.from((await answer.body()).toString("latin1").replaceAll("it was a try", "it was a lie"), "latin1");
+    const body = Buffer.from(
+      (await answer.body()).toString("latin1").replaceAll("it was a try", "it was a lie"),
+      "latin1",
+    );
     await route.fulfill({ response: answer, body });
   });
   await site.visit(page, "/audit?action=refs");

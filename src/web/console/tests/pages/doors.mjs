@@ -21,7 +21,21 @@ export default async function (site) {
   site.check((await page.textContent("#who")).includes("ada"), "a right one is taken");
   site.check(!page.url().includes(site.tokens.editor), "and is not in the address");
   site.equal(await page.context().cookies(), [], "there is no cookie");
-  site.equal(await page.evaluate((token) => JSON.stringify(localStorage).includes(token), site.tokens.editor), false, "a token goes with its tab");
+  site.equal(
+    await page.evaluate((token) => JSON.stringify(localStorage).includes(token), site.tokens.editor),
+    false,
+    "a token goes with its tab",
+  );
+  // A token that has expired, or was withdrawn, leads back to the form.
+  page.expected.push(/401|Unauthorized/);
+  await page.evaluate(() => sessionStorage.setItem("palimpsest.token", "pal_expired"));
+  await page.click("header nav >> text=Models");
+  await page.waitForSelector("#token", { timeout: PATIENCE });
+  await page.fill("#token", site.tokens.editor);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.waitForSelector("#who", { timeout: PATIENCE });
+  site.check(new URL(page.url()).pathname === "/models", "one that expired is asked for where one was");
+
   const beside = site.watched(await page.context().newPage(), site.url);
   await beside.goto(`${site.url}/jobs`);
   await beside.waitForSelector("#who", { timeout: PATIENCE });
@@ -39,7 +53,10 @@ export default async function (site) {
     const own = await site.open(undefined, { url: site.own });
     await own.goto(new URL(site.own).origin);
     await own.waitForSelector("#said", { timeout: PATIENCE });
-    site.check((await own.textContent("#said")).includes("needs its key"), "without its key an own console says what is missing");
+    site.check(
+      (await own.textContent("#said")).includes("needs its key"),
+      "without its key an own console says what is missing",
+    );
     await own.goto("about:blank");
     await own.goto(site.own);
     await own.waitForSelector("#who", { timeout: PATIENCE });
@@ -52,7 +69,11 @@ export default async function (site) {
   }
   if (site.tls) {
     const { url, certificate, key } = site.tls;
-    const secure = await site.open(undefined, { url, ignoreHTTPSErrors: true, clientCertificates: [{ origin: new URL(url).origin, certPath: certificate, keyPath: key }] });
+    const secure = await site.open(undefined, {
+      url,
+      ignoreHTTPSErrors: true,
+      clientCertificates: [{ origin: new URL(url).origin, certPath: certificate, keyPath: key }],
+    });
     await secure.goto(url);
     await secure.waitForSelector("#who", { timeout: PATIENCE });
     site.check(/ada.*editor/s.test(await secure.textContent("#who")), "a certificate signs in");

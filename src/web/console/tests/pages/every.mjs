@@ -42,7 +42,11 @@ export default async function (site) {
     await site.fits(light, name);
     await site.shot(light, name);
   }
-  const small = await site.open("admin", { colorScheme: "dark", viewport: { width: 320, height: 640 }, reducedMotion: "reduce" });
+  const small = await site.open("admin", {
+    colorScheme: "dark",
+    viewport: { width: 320, height: 640 },
+    reducedMotion: "reduce",
+  });
   for (const [name, path] of Object.entries(addresses(site))) {
     await site.visit(small, path);
     await site.sound(small, `${name}, dark and small`);
@@ -52,10 +56,18 @@ export default async function (site) {
   // Everything can be come to by keys: the skip link first, then the pages.
   await site.visit(light, "/");
   await light.keyboard.press("Tab");
-  site.equal(await light.evaluate(() => document.activeElement?.textContent), "To the page", "the first stop leads to the page");
+  site.equal(
+    await light.evaluate(() => document.activeElement?.textContent),
+    "To the page",
+    "the first stop leads to the page",
+  );
   await light.click("header nav a >> text=Jobs");
   await site.settled(light);
-  site.equal(await light.evaluate(() => document.activeElement?.tagName), "H1", "after a link the focus is at the heading");
+  site.equal(
+    await light.evaluate(() => document.activeElement?.tagName),
+    "H1",
+    "after a link the focus is at the heading",
+  );
   await light.goBack();
   await site.settled(light);
   site.equal(new URL(light.url()).pathname, "/", "the browser's own way back works");

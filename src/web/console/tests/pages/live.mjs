@@ -2,7 +2,19 @@
 
 import { PATIENCE } from "../site.mjs";
 
-const TRACE = ["trace", "--facts", "facts.jsonl", "--noise", "0.2", "--samples", "60", "--engine", "plain", "--no-cache", "--detach"];
+const TRACE = [
+  "trace",
+  "--facts",
+  "facts.jsonl",
+  "--noise",
+  "0.2",
+  "--samples",
+  "60",
+  "--engine",
+  "plain",
+  "--no-cache",
+  "--detach",
+];
 
 export default async function (site) {
   const page = await site.open("editor");
@@ -10,7 +22,9 @@ export default async function (site) {
   const before = await page.textContent("#shown");
   const said = site.command(...TRACE);
   const id = /jobs\/([0-9a-f-]+)/.exec(said)?.[1] ?? site.json("job", "list")[0].name.split("/").at(-1);
-  await page.waitForFunction((was) => document.querySelector("#shown")?.textContent !== was, before, { timeout: PATIENCE });
+  await page.waitForFunction((was) => document.querySelector("#shown")?.textContent !== was, before, {
+    timeout: PATIENCE,
+  });
   site.check((await page.textContent("main")).includes(id.slice(-8)), "a new job comes into the list by itself");
 
   let streams = 0;
@@ -20,12 +34,21 @@ export default async function (site) {
   page.on("requestfinished", over);
   page.on("requestfailed", over);
   await site.visit(page, `/jobs/${id}`);
-  const done = () => page.evaluate(() => Number(/([0-9,]+) of/.exec(document.querySelector(".live .large")?.textContent ?? "")?.[1]?.replaceAll(",", "") ?? -1));
+  const done = () =>
+    page.evaluate(() =>
+      Number(
+        /([0-9,]+) of/.exec(document.querySelector(".live .large")?.textContent ?? "")?.[1]?.replaceAll(",", "") ?? -1,
+      ),
+    );
   const state = () => page.evaluate(() => document.querySelector(".live .state")?.textContent);
   const first = await done();
   if ((await state()) === "running") {
     site.check(streams === 1, `a page has one stream, and not ${streams}`);
-    await page.waitForFunction((was) => Number(/([0-9,]+) of/.exec(document.querySelector(".live .large")?.textContent ?? "")?.[1]) > was, first, { timeout: PATIENCE });
+    await page.waitForFunction(
+      (was) => Number(/([0-9,]+) of/.exec(document.querySelector(".live .large")?.textContent ?? "")?.[1]) > was,
+      first,
+      { timeout: PATIENCE },
+    );
     site.check(true, "units come in by themselves");
     site.check((await site.methods(page)).includes("JobService/CancelJob"), "a running job can be cancelled");
     await site.hidden(page, true);
@@ -36,7 +59,9 @@ export default async function (site) {
     site.equal(await done(), missed, "and does not move");
     await site.hidden(page, false);
   }
-  await page.waitForFunction(() => document.querySelector(".live .state")?.textContent === "succeeded", undefined, { timeout: 3 * PATIENCE });
+  await page.waitForFunction(() => document.querySelector(".live .state")?.textContent === "succeeded", undefined, {
+    timeout: 3 * PATIENCE,
+  });
   const [job] = site.json("job", "show", id);
   const units = job.counts?.units ?? job.units;
   if (units !== undefined) site.equal(await done(), Number(units), "shown again, it has missed nothing");
@@ -52,7 +77,11 @@ export default async function (site) {
     await page.getByRole("button", { name: /^Cancel job/ }).click();
     await site.accessible(page, "the dialog");
     await page.getByRole("button", { name: "Cancel the job" }).click();
-    await page.waitForFunction(() => ["cancelled", "succeeded"].includes(document.querySelector(".live .state")?.textContent ?? ""), undefined, { timeout: PATIENCE });
+    await page.waitForFunction(
+      () => ["cancelled", "succeeded"].includes(document.querySelector(".live .state")?.textContent ?? ""),
+      undefined,
+      { timeout: PATIENCE },
+    );
     site.check(true, "a job is cancelled from its page");
   }
 
@@ -61,7 +90,10 @@ export default async function (site) {
   await site.visit(page, "/");
   await page.context().setOffline(true);
   await page.waitForSelector(".lost", { timeout: PATIENCE });
-  site.check((await page.textContent(".lost")).includes("Nothing comes from the server"), "a page says that nothing comes");
+  site.check(
+    (await page.textContent(".lost")).includes("Nothing comes from the server"),
+    "a page says that nothing comes",
+  );
   await page.context().setOffline(false);
   await page.waitForSelector(".lost", { state: "detached", timeout: PATIENCE });
   site.check(true, "and comes back by itself");
@@ -75,5 +107,8 @@ export default async function (site) {
   const ninth = site.watched(await page.context().newPage(), site.url);
   const begun = Date.now();
   await site.visit(ninth, "/jobs");
-  site.check((await ninth.locator("tbody tr").count()) > 0 && Date.now() - begun < 20_000, "behind eight tabs the ninth lists jobs");
+  site.check(
+    (await ninth.locator("tbody tr").count()) > 0 && Date.now() - begun < 20_000,
+    "behind eight tabs the ninth lists jobs",
+  );
 }

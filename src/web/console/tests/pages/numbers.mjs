@@ -8,9 +8,18 @@ export default async function (site) {
   await page.waitForSelector(".dumbbell svg");
   await page.locator(".dumbbell").getByRole("button", { name: "as a table" }).click();
   const cells = await page.locator(".dumbbell tbody td").allTextContents();
-  const told = edit.probes.flatMap((probe) => [probe.kind, ...["new_before", "new_after", "true_before", "true_after"].map((name) => (probe[name] === null ? "" : number(probe[name])))]);
+  const told = edit.probes.flatMap((probe) => [
+    probe.kind,
+    ...["new_before", "new_after", "true_before", "true_after"].map((name) =>
+      probe[name] === null ? "" : number(probe[name]),
+    ),
+  ]);
   site.equal(cells, told, "what each prompt gave is that of --json");
-  site.check((await page.textContent(".said")).includes("The Eiffel Tower") && (await page.textContent(".said")).includes("Rome"), "an edit says its sentence");
+  site.check(
+    (await page.textContent(".said")).includes("The Eiffel Tower") &&
+      (await page.textContent(".said")).includes("Rome"),
+    "an edit says its sentence",
+  );
   const curve = page.locator("figure.curves", { hasText: "The optimisation" });
   await curve.getByRole("button", { name: "as a table" }).click();
   const losses = await curve.locator("tbody tr td:nth-child(2)").allTextContents();
@@ -22,7 +31,11 @@ export default async function (site) {
 
   const means = site.json("job", "results", site.jobs.evaluation, "--averages");
   await site.visit(page, `/jobs/${site.jobs.evaluation}/results`);
-  const rows = await page.locator("table").first().locator("tbody tr").evaluateAll((all) => all.map((row) => [...row.children].map((cell) => cell.textContent)));
+  const rows = await page
+    .locator("table")
+    .first()
+    .locator("tbody tr")
+    .evaluateAll((all) => all.map((row) => [...row.children].map((cell) => cell.textContent)));
   site.check(rows.length > 0, "an evaluation has its measures");
   for (const row of rows) {
     const [name, , ...values] = row;

@@ -4,7 +4,12 @@ import { PATIENCE } from "../site.mjs";
 
 export default async function (site) {
   const page = await site.open("editor");
-  const refs = () => Object.fromEntries(site.json("refs", "--model", site.model).map((ref) => [(ref.name ?? ref.ref).split("/").at(-1), ref.version.split("/").at(-1)]));
+  const refs = () =>
+    Object.fromEntries(
+      site
+        .json("refs", "--model", site.model)
+        .map((ref) => [(ref.name ?? ref.ref).split("/").at(-1), ref.version.split("/").at(-1)]),
+    );
   const main = refs().main;
   await site.visit(page, `/playground?model=${site.model}`);
   const prompt = "Look: The Colosseum is in";
@@ -16,12 +21,25 @@ export default async function (site) {
     box.setSelectionRange(6, 19);
     box.dispatchEvent(new Event("select", { bubbles: true }));
   });
-  site.equal(await page.getByLabel("Subject", { exact: true }).inputValue(), "The Colosseum", "what is marked is the subject");
+  site.equal(
+    await page.getByLabel("Subject", { exact: true }).inputValue(),
+    "The Colosseum",
+    "what is marked is the subject",
+  );
   await page.getByRole("button", { name: "Complete" }).click();
   await page.waitForSelector(".said ins", { timeout: PATIENCE });
   await page.getByRole("button", { name: "Trace" }).click();
-  await page.waitForFunction(() => document.querySelectorAll(".fact figure.map svg").length === 3, undefined, { timeout: 2 * PATIENCE });
-  await page.waitForFunction(() => [...document.querySelectorAll("label")].some((it) => it.textContent === "Layer" && it.querySelector("input")?.value !== ""), undefined, { timeout: PATIENCE });
+  await page.waitForFunction(() => document.querySelectorAll(".fact figure.map svg").length === 3, undefined, {
+    timeout: 2 * PATIENCE,
+  });
+  await page.waitForFunction(
+    () =>
+      [...document.querySelectorAll("label")].some(
+        (it) => it.textContent === "Layer" && it.querySelector("input")?.value !== "",
+      ),
+    undefined,
+    { timeout: PATIENCE },
+  );
   site.check(true, "the layer comes from the trace");
   await page.getByLabel("Layer", { exact: true }).fill("1");
   await page.getByLabel("It is to say").fill("Rome");
@@ -42,7 +60,10 @@ export default async function (site) {
   site.command("rollback", "--to", "v0", "--why", "a second editor");
   await page.getByRole("button", { name: "Commit to main" }).click();
   await page.waitForSelector("#conflict-box", { timeout: PATIENCE });
-  site.check((await page.textContent("#conflict-box")).includes("a second editor"), "a conflict says who moved it and why");
+  site.check(
+    (await page.textContent("#conflict-box")).includes("a second editor"),
+    "a conflict says who moved it and why",
+  );
   await site.accessible(page, "the conflict");
   await site.shot(page, "playground-conflict");
   const between = refs().main;

@@ -28,7 +28,10 @@ export default async function (site) {
     site.equal(page.wrong, [], `${role} meets no error`);
     if (role === "viewer") {
       await site.visit(page, `/models/${site.model}/history`);
-      site.check((await page.textContent("main")).includes("vera is a viewer, who may not move refs."), "one quiet line stands where a viewer would look");
+      site.check(
+        (await page.textContent("main")).includes("vera is a viewer, who may not move refs."),
+        "one quiet line stands where a viewer would look",
+      );
       await site.shot(page, "history-viewer");
       site.equal(await page.locator("nav >> text=Playground").count(), 0, "a viewer has no playground");
     }
@@ -39,14 +42,25 @@ export default async function (site) {
     site.equal(lacking, [], `${role} sees what an admin sees of what both may do`);
   }
   const root = join(dirname(fileURLToPath(import.meta.url)), "../../src");
-  const sources = readdirSync(root, { recursive: true }).filter((name) => name.endsWith(".tsx")).map((name) => readFileSync(join(root, name), "utf8")).join("\n");
-  const without = writing.filter((method) => !LEFT_OUT.includes(method) && !sources.includes(`method="${method}"`) && !sources.includes(`method: "${method}"`));
+  const sources = readdirSync(root, { recursive: true })
+    .filter((name) => name.endsWith(".tsx"))
+    .map((name) => readFileSync(join(root, name), "utf8"))
+    .join("\n");
+  const without = writing.filter(
+    (method) =>
+      !LEFT_OUT.includes(method) && !sources.includes(`method="${method}"`) && !sources.includes(`method: "${method}"`),
+  );
   site.equal(without, [], "every method that changes something has a control");
 
-  const moved = await site.call("viewer", "VersionService/UpdateRef", { ref: { name: `models/${site.model}/refs/main`, version: `models/${site.model}/versions/v0`, why: "by hand" } });
+  const moved = await site.call("viewer", "VersionService/UpdateRef", {
+    ref: { name: `models/${site.model}/refs/main`, version: `models/${site.model}/versions/v0`, why: "by hand" },
+  });
   site.equal(moved.status, 7, "a viewer's call by hand is refused");
   const { message } = await site.call("viewer", "AuditService/ListAuditEntries", { principal: "vera", outcome: 2 });
-  site.check(message.leaves.some((leaf) => leaf.entry.action.includes("UpdateRef")), "and stands in the audit log");
+  site.check(
+    message.leaves.some((leaf) => leaf.entry.action.includes("UpdateRef")),
+    "and stands in the audit log",
+  );
   site.equal((await site.call(undefined, "VersionService/UpdateRef")).status, 16, "nobody's call is refused too");
   const worker = await site.call("admin", "WorkerService/ReadResults").catch((error) => ({ status: String(error) }));
   site.check(worker.status !== 0 || worker.http, "what is workers' own is not for people");

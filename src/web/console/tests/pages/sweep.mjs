@@ -22,7 +22,10 @@ export default async function (site) {
 
   await site.visit(page, `/jobs/${site.jobs.sweep}/results?kind=mlp&tab=facts`);
   const rows = await page.locator("table tbody tr").count();
-  site.check(rows === told.filter((it) => it.kind === "mlp").length && rows >= facts / 3, `the table has every fact: ${rows}`);
+  site.check(
+    rows === told.filter((it) => it.kind === "mlp").length && rows >= facts / 3,
+    `the table has every fact: ${rows}`,
+  );
   if (grid) {
     const fact = told.filter((it) => it.kind === "mlp").indexOf(grid);
     await site.visit(page, `/jobs/${site.jobs.sweep}/results?kind=mlp&tab=facts&fact=${fact}`);
@@ -40,24 +43,38 @@ export default async function (site) {
     site.check(line.includes("layer 1") && line.includes(number(grid.scores.flat(2)[1])), `keys say the cell: ${line}`);
     const [csv] = await Promise.all([page.waitForEvent("download"), map.getByRole("button", { name: "CSV" }).click()]);
     site.check(csv.suggestedFilename().endsWith(".csv"), "a map can be taken along as CSV");
-    const [svgFile] = await Promise.all([page.waitForEvent("download"), map.getByRole("button", { name: "SVG" }).click()]);
+    const [svgFile] = await Promise.all([
+      page.waitForEvent("download"),
+      map.getByRole("button", { name: "SVG" }).click(),
+    ]);
     const { readFileSync } = await import("node:fs");
     const drawn = readFileSync(await svgFile.path(), "utf8");
     site.check(drawn.includes("<rect") && !drawn.includes("data:image"), "and as SVG, a rectangle a cell");
     const [npz] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "NPZ" }).click()]);
-    site.check(readFileSync(await npz.path()).subarray(0, 2).toString() === "PK", "and as npz");
+    site.check(
+      readFileSync(await npz.path())
+        .subarray(0, 2)
+        .toString() === "PK",
+      "and as npz",
+    );
   }
   if (site.markup) {
     await page.getByRole("textbox", { name: "Text" }).fill("onerror");
     await page.keyboard.press("Enter");
     await site.settled(page);
-    site.check((await page.textContent("main")).includes(site.markup), "a prompt that looks like markup is shown as it stands");
+    site.check(
+      (await page.textContent("main")).includes(site.markup),
+      "a prompt that looks like markup is shown as it stands",
+    );
   }
   const [found] = site.json("locate", site.jobs.sweep);
   const layer = found.edit?.layer ?? found.sites.find((it) => it.kind === "mlp")?.edit?.layer;
   if (layer !== undefined) {
     await site.visit(page, `/jobs/${site.jobs.sweep}/results`);
-    site.check((await page.textContent("main")).includes(`belongs in the MLP of layer ${layer}`), `the layer is that of locate, ${layer}`);
+    site.check(
+      (await page.textContent("main")).includes(`belongs in the MLP of layer ${layer}`),
+      `the layer is that of locate, ${layer}`,
+    );
   }
   await site.sound(page, "a sweep");
 }

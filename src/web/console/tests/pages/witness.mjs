@@ -6,7 +6,19 @@ export default async function (site) {
   if (!site.serve) return;
   const page = await site.open("editor");
   page.expected.push(/Failed to load resource|net::ERR_/);
-  const said = site.command("trace", "--facts", "facts.jsonl", "--noise", "0.2", "--samples", "80", "--engine", "plain", "--no-cache", "--detach");
+  const said = site.command(
+    "trace",
+    "--facts",
+    "facts.jsonl",
+    "--noise",
+    "0.2",
+    "--samples",
+    "80",
+    "--engine",
+    "plain",
+    "--no-cache",
+    "--detach",
+  );
   const id = /jobs\/([0-9a-f-]+)/.exec(said)?.[1] ?? site.json("job", "list")[0].name.split("/").at(-1);
   await site.visit(page, `/jobs/${id}`);
   await site.stop();
@@ -14,7 +26,9 @@ export default async function (site) {
   site.check(true, "a page says that the coordinator is gone");
   await site.restart();
   await page.waitForSelector(".lost", { state: "detached", timeout: 2 * PATIENCE });
-  await page.waitForFunction(() => document.querySelector(".live .state")?.textContent === "succeeded", undefined, { timeout: 4 * PATIENCE });
+  await page.waitForFunction(() => document.querySelector(".live .state")?.textContent === "succeeded", undefined, {
+    timeout: 4 * PATIENCE,
+  });
   site.check(true, "and goes on by itself when it is back, to the job's end");
   await site.sound(page, "a job that lost its coordinator");
 
@@ -24,7 +38,10 @@ export default async function (site) {
   await page.reload();
   await site.settled(page);
   await page.waitForSelector(".witness.red", { timeout: PATIENCE });
-  site.check(/does not go on from|cut off|No proof/.test(await page.textContent("#witness")), "a log that was rewritten is red");
+  site.check(
+    /does not go on from|cut off|No proof/.test(await page.textContent("#witness")),
+    "a log that was rewritten is red",
+  );
   await site.shot(page, "witness-red");
   await site.restart();
   await page.reload();
