@@ -17,6 +17,7 @@ import type { EditProgress_Step } from "../contract/palimpsest/v1/edit_pb";
 import { isCancelled, isPassing, jobs, problem, type Problem } from "./client";
 import { ended } from "./format";
 import { lost, seen } from "./live";
+import { isOut } from "./may";
 
 /** Most events that a page keeps. */
 const EVENTS = 500;
@@ -97,7 +98,7 @@ class Watch {
           }
         }
       } catch (error) {
-        if (abort.aborted || isCancelled(error)) return;
+        if (abort.aborted || isCancelled(error) || isOut(error)) return;
         if (!isPassing(error)) {
           this.set({ problem: problem(error) });
           break;

@@ -4,6 +4,7 @@ import { signal } from "@preact/signals";
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
 import { isCancelled, isPassing, problem, type Problem } from "./client";
+import { isOut } from "./may";
 
 /** Whether the tab is seen. */
 export const seen = signal(!document.hidden);
@@ -48,10 +49,11 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
     newest
       .current(stop.signal)
       .then((data) => {
+        lost.value = "";
         if (!stop.signal.aborted) setState({ key, data, problem: undefined, loading: false });
       })
       .catch((error: unknown) => {
-        if (stop.signal.aborted || isCancelled(error)) return;
+        if (stop.signal.aborted || isCancelled(error) || isOut(error)) return;
         setState((was) => ({ key, data: was.data, problem: problem(error), loading: false }));
       });
     return () => stop.abort();
@@ -93,7 +95,7 @@ export function usePoll<T>(key: string, every: number, load: (signal: AbortSigna
         setData(found);
         setWrong(undefined);
       } catch (error) {
-        if (stop.signal.aborted || isCancelled(error)) return;
+        if (stop.signal.aborted || isCancelled(error) || isOut(error)) return;
         pause = Math.min(pause * 2, 30_000);
         if (isPassing(error)) lost.value = problem(error).message;
         setWrong(problem(error));
@@ -145,7 +147,7 @@ export function useStream<M>(
             newest.current.take(message);
           }
         } catch (error) {
-          if (stop.signal.aborted || isCancelled(error)) return;
+          if (stop.signal.aborted || isCancelled(error) || isOut(error)) return;
           if (!isPassing(error)) {
             setWrong(problem(error));
             return;

@@ -33,9 +33,16 @@ export async function refresh(signal?: AbortSignal): Promise<void> {
     now.value = answer.status;
     if (session.value.state !== "in") session.value = { state: "in" };
   } catch (error) {
-    if (problem(error).code === Code.Unauthenticated) refused(problem(error).message);
-    else throw error;
+    if (!isOut(error)) throw error;
   }
+}
+
+/** Whether a call failed for want of sign-in, as when a token has expired: then the form is there again. */
+export function isOut(error: unknown): boolean {
+  const { code, message } = problem(error);
+  if (code !== Code.Unauthenticated) return false;
+  refused(message);
+  return true;
 }
 
 function refused(said: string): void {

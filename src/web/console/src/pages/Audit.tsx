@@ -388,7 +388,7 @@ function Entries({
             cell: (leaf) => (
               <button
                 type="button"
-                class={`plain ${status(leaf).startsWith("✗") ? "otherwise" : ""}`}
+                class={`plain proof ${status(leaf).startsWith("✗") ? "otherwise" : ""}`}
                 aria-label={`Proof of entry ${leaf.entry?.sequence}: ${status(leaf)}`}
                 onClick={() => pick(leaf)}
               >

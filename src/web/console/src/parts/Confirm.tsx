@@ -55,13 +55,22 @@ function Dialog({ asked }: { asked: Asked }) {
   const close = () => {
     question.value = undefined;
   };
+  const disabled = doing.busy || (asked.text !== undefined && text === "");
   const run = () =>
     doing.run(async () => {
       await asked.run({ why, text });
       close();
     });
   return (
-    <dialog ref={dialog} aria-labelledby="question" onClose={close} onCancel={close}>
+    <dialog
+      ref={dialog}
+      aria-labelledby="question"
+      onClose={close}
+      onCancel={close}
+      onKeyDown={(event) => {
+        if (event.key === "Enter" && event.target instanceof HTMLInputElement && !disabled) void run();
+      }}
+    >
       <h2 id="question">{asked.title}</h2>
       <div>{asked.body}</div>
       {asked.text && <Text label={asked.text.label} value={text} onInput={setText} hint={asked.text.hint} />}
@@ -71,7 +80,7 @@ function Dialog({ asked }: { asked: Asked }) {
         <Act
           method={asked.method}
           kind={asked.danger ? "danger" : "main"}
-          disabled={doing.busy || (asked.text !== undefined && text === "")}
+          disabled={disabled}
           onClick={() => void run()}
         >
           {doing.busy ? "…" : asked.action}

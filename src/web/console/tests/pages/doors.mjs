@@ -26,6 +26,16 @@ export default async function (site) {
     false,
     "a token goes with its tab",
   );
+  // A token that has expired, or was withdrawn, leads back to the form.
+  page.expected.push(/401|Unauthorized/);
+  await page.evaluate(() => sessionStorage.setItem("palimpsest.token", "pal_expired"));
+  await page.click("header nav >> text=Models");
+  await page.waitForSelector("#token", { timeout: PATIENCE });
+  await page.fill("#token", site.tokens.editor);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.waitForSelector("#who", { timeout: PATIENCE });
+  site.check(new URL(page.url()).pathname === "/models", "one that expired is asked for where one was");
+
   const beside = site.watched(await page.context().newPage(), site.url);
   await beside.goto(`${site.url}/jobs`);
   await beside.waitForSelector("#who", { timeout: PATIENCE });
