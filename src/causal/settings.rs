@@ -427,6 +427,24 @@ mod tests {
             ),
             (
                 Settings {
+                    kinds: vec![Kind::Neuron],
+                    engine: Engine::Exact,
+                    ..counterfactual.clone()
+                },
+                "kinds = neuron: ",
+                "use engine attribution",
+            ),
+            (
+                Settings {
+                    whole_answers: true,
+                    metrics: vec![Metric::LogitDifference],
+                    ..counterfactual.clone()
+                },
+                "metrics = logit_difference: ",
+                "use log_probability",
+            ),
+            (
+                Settings {
                     metrics: vec![Metric::Rank],
                     ..counterfactual.clone()
                 },

@@ -296,6 +296,39 @@ mod tests {
             ),
             (
                 v1::TraceSpec {
+                    whole_answers: true,
+                    metrics: vec![v1::Metric::LogitDifference as i32],
+                    ..spec()
+                },
+                "job.trace.metrics[0]",
+                "use METRIC_LOG_PROBABILITY",
+            ),
+            (
+                v1::TraceSpec {
+                    kinds: vec![v1::Kind::Neuron as i32],
+                    ..exact.clone()
+                },
+                "job.trace.kinds[0]",
+                "use ENGINE_ATTRIBUTION",
+            ),
+            (
+                v1::TraceSpec {
+                    kinds: vec![v1::Kind::Head as i32],
+                    paths: Some(v1::Paths {
+                        receivers: vec![v1::Receiver {
+                            layer: 1,
+                            head: 0,
+                            input: v1::HeadInput::Query as i32,
+                        }],
+                        frozen_mlps: false,
+                    }),
+                    ..spec()
+                },
+                "job.trace.paths",
+                "use ENGINE_EXACT",
+            ),
+            (
+                v1::TraceSpec {
                     compat: v1::Compat::PaperCode as i32,
                     corruption: v1::Corruption::Noise as i32,
                     ..spec()
