@@ -28,8 +28,9 @@ use crate::model::{Hook, Model, Pass};
 /// What the graph of a block keeps for its gradient, in units of what the block takes without one.
 const GRAPH: u64 = 3;
 
-/// Most numbers that effects are summed up in: 8 GiB of them.
-const MOST_EFFECTS: usize = 1 << 30;
+/// Most numbers that effects are summed up in: 2 GiB of them, twice. Neurons with a way a layer
+/// come near it.
+const MOST_EFFECTS: usize = 1 << 28;
 
 pub(super) fn scores(task: &Task<'_>, source: &Source) -> Result<Scores, Failure> {
     let gradient = match task.settings.engine {

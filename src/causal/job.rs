@@ -34,13 +34,13 @@ type Source<S> = fn(&Model, &Prompt, usize, &Progress<'_>) -> Result<S, Failure>
 type Patched<S> = fn(&Task<'_>, &S) -> Result<Scores, Failure>;
 
 /// An engine.
-struct Runs<S> {
+struct Backend<S> {
     source: Source<S>,
     scores: Patched<S>,
 }
 
 /// A clean prompt, the run of it, and what is read of it and of all that is patched.
-struct Subject<'a, S> {
+struct CleanRun<'a, S> {
     prompt: &'a Prompt,
     clean: &'a S,
     /// Its probability of the answer, where it was found with that: the first thing read.
@@ -79,7 +79,7 @@ impl Job<'_> {
         source: Source<S>,
         scores: Patched<S>,
     ) -> Result<Vec<Grid>, Failure> {
-        let runs = Runs { source, scores };
+        let backend = Backend { source, scores };
         let (model, settings) = (self.model, self.settings);
         let layers = model.config().layers;
         let cells = |it: &Measure| it.cells(self.prompt.tokens.len(), layers);
@@ -97,7 +97,7 @@ impl Job<'_> {
         };
         let given = expected.as_deref().unwrap_or_default();
         let prompt = &self.prompt.before_last_of(model, given)?;
-        let clean = &(runs.source)(model, prompt, settings.rows(), progress)?;
+        let clean = &(backend.source)(model, prompt, settings.rows(), progress)?;
         let Answer { ids: said, high } = Answer::of(model, clean.as_ref());
         if !high.is_finite() {
             return Err(Failure::Error(Error::NotFinite {
@@ -158,7 +158,7 @@ impl Job<'_> {
         let whole = settings.engine != Engine::Exact;
         let single = foil.first().copied().filter(|_| difference.is_none());
         let readout = &Readout::new(model, clean.as_ref(), said, single, read, whole);
-        let subject = Subject {
+        let run = CleanRun {
             prompt,
             clean,
             high: (said.len() == 1).then_some(high),
@@ -169,14 +169,14 @@ impl Job<'_> {
             Some(pair) => Some((pair.prompt.before_last_of(model, said)?, pair.first)),
             None => None,
         };
-        let mut found = self.patch(&runs, &subject, other.as_ref())?;
+        let mut found = self.patch(&backend, &run, other.as_ref())?;
         if let Some(n) = difference {
             let prompt = &self.prompt.before_last_of(model, &foil)?;
             let uncounted = Uncounted(self.watch);
             let progress = &Progress::new(&uncounted, 0);
-            let clean = &(runs.source)(model, prompt, settings.rows(), progress)?;
+            let clean = &(backend.source)(model, prompt, settings.rows(), progress)?;
             let read = vec![Metric::LogProbability];
-            let subject = Subject {
+            let run = CleanRun {
                 prompt,
                 clean,
                 high: None,
@@ -187,7 +187,7 @@ impl Job<'_> {
                 Some(pair) => Some((pair.prompt.before_last_of(model, &foil)?, pair.first)),
                 None => None,
             };
-            let of_foil = self.patch(&runs, &subject, other.as_ref())?;
+            let of_foil = self.patch(&backend, &run, other.as_ref())?;
             found.subtract(n, &of_foil);
         }
         self.check(&found.scores, &metrics)?;
@@ -225,33 +225,33 @@ impl Job<'_> {
     /// `other` is the prompt that corrupts, and the first token at which it differs.
     fn patch<S: AsRef<Tensor>>(
         &self,
-        runs: &Runs<S>,
-        subject: &Subject<'_, S>,
+        backend: &Backend<S>,
+        run: &CleanRun<'_, S>,
         other: Option<&(Prompt, usize)>,
     ) -> Result<Found, Failure> {
-        let (model, settings, readout) = (self.model, self.settings, subject.readout);
+        let (model, settings, readout) = (self.model, self.settings, run.readout);
         let values = |run: &S| means(&readout.read(model, run.as_ref()), readout.count());
         let mut task = Task {
             model,
             settings,
             measures: self.measures,
-            progress: subject.progress,
-            prompt: subject.prompt,
+            progress: run.progress,
+            prompt: run.prompt,
             noise: settings.corruption.noise(),
             first: self.prompt.subject.start,
-            source: values(subject.clean),
+            source: values(run.clean),
             readout,
         };
-        if let Some(high) = subject.high {
+        if let Some(high) = run.high {
             task.source[0] = high;
         }
         if let Some((_, first)) = other {
             task.first = *first;
         }
         if let (Some((prompt, _)), Direction::Noising) = (other, settings.direction) {
-            let source = (runs.source)(model, prompt, settings.rows(), subject.progress)?;
+            let source = (backend.source)(model, prompt, settings.rows(), run.progress)?;
             task.source = values(&source);
-            let scores = (runs.scores)(&task, &source)?;
+            let scores = (backend.scores)(&task, &source)?;
             return Ok(Found {
                 clean: scores.base.clone(),
                 corrupted: task.source,
@@ -261,7 +261,7 @@ impl Job<'_> {
         if let Some((prompt, _)) = other {
             task.prompt = prompt;
         }
-        let scores = (runs.scores)(&task, subject.clean)?;
+        let scores = (backend.scores)(&task, run.clean)?;
         Ok(Found {
             corrupted: scores.base.clone(),
             clean: task.source,

@@ -153,7 +153,7 @@ mod tests {
     fn the_console_has_the_same_palette() {
         let file = concat!(
             env!("CARGO_MANIFEST_DIR"),
-            "/src/web/console/src/palette.ts"
+            "/src/web/console/src/colours.ts"
         );
         let text = std::fs::read_to_string(file).unwrap();
         for (name, ramp) in [

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use futures::future::{BoxFuture, FutureExt};
+use http_body_util::{BodyExt, Full};
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, HeaderName, Request, Response, Version, header};
 use tower::{Service, ServiceExt};
@@ -57,6 +58,12 @@ impl Service<Request<Body>> for Remote {
             head.headers = headers;
             head.extensions.clear();
             head.version = Version::HTTP_2;
+            // Whole, as gRPC-Web sends no streams: what breaks off at its bounds is refused here, where
+            // it is known why, and does not reach the coordinator as a stream that was reset.
+            let body = match body.collect().await {
+                Ok(body) => Body::new(Full::new(body.to_bytes())),
+                Err(refusal) => return Ok(refusal.into_http()),
+            };
             let answer = coordinator.oneshot(Request::from_parts(head, body)).await;
             Ok(match answer {
                 Ok(answer) => answer.map(Body::new),

@@ -148,9 +148,19 @@ impl v1::TraceSpec {
             false => first.unwrap_or(grid.token_ids.len())..grid.token_ids.len(),
         };
         let of_neurons = kind == Some(Kind::Neuron);
-        // How many neurons there are is not known here: more than are verified.
-        let each = if of_neurons { VERIFY_LIMIT } else { heads };
-        let cells = places.len().saturating_mul(each * layers);
+        // How many neurons a layer has is not known here: more than the largest number of one.
+        let each = grid
+            .neurons
+            .iter()
+            .max()
+            .map_or(1, |&most| most as usize + 1);
+        let cells = places
+            .len()
+            .saturating_mul(each.saturating_mul(heads * layers));
+        let cells = match of_neurons {
+            true => cells.max(grid.verified.len()),
+            false => cells,
+        };
         let traced = grid.correct_prediction && grid.untraced.is_empty();
         let asked = if traced { self.verify as usize } else { 0 };
         let top = asked.min(cells);
@@ -448,6 +458,23 @@ mod tests {
             let error = asked.check_estimate(&grid).unwrap_err();
             assert!(error.contains(said), "{error}");
         }
+        // Of neurons as many as the model has of them, where these are few.
+        let mut of_neurons = sound.clone();
+        of_neurons.kind = v1::Kind::Neuron as i32;
+        of_neurons.scores = vec![0.5; 6];
+        of_neurons.neurons = vec![0; 6];
+        for cell in &mut of_neurons.verified {
+            (cell.neuron, cell.estimate) = (Some(0), vec![0.25]);
+        }
+        assert_eq!(asked.check_estimate(&of_neurons), Ok(()));
+        let mut fewer = of_neurons.clone();
+        fewer.verified.truncate(3);
+        assert!(asked.check_estimate(&fewer).is_err());
+        let mut unnamed = of_neurons.clone();
+        unnamed.neurons.pop();
+        assert!(asked.check_estimate(&unnamed).is_err());
+        of_neurons.verified[2].estimate.clear();
+        assert!(asked.check_estimate(&of_neurons).is_err());
         // Of a head over all tokens there is one place.
         let mut over_all = sound.clone();
         over_all.kind = v1::Kind::HeadVAll as i32;

@@ -403,8 +403,13 @@ impl v1::TraceSpec {
                 false => shape.passes(),
             }
         };
-        // Along paths the model is run twice.
-        let runs = if self.paths.is_some() { 2.0 } else { 1.0 };
+        // Along paths the model is run twice, and so it is where whole answers are compared.
+        let compared = self.metrics().any(|it| it == v1::Metric::LogitDifference);
+        let twice = [self.paths.is_some(), self.whole_answers && compared];
+        let runs: f64 = twice
+            .map(|twice| if twice { 2.0 } else { 1.0 })
+            .iter()
+            .product();
         let kinds = self.kinds.iter();
         kinds.map(|kind| passes(kind) as f64 * a_pass * runs).sum()
     }

@@ -12,7 +12,7 @@ import {
   type Paths,
 } from "../contract/palimpsest/v1/trace_pb";
 import { inputWord, kindWord, metricWord, number, roleWord, some, token } from "./format";
-import type { Ramp } from "./palette";
+import type { Ramp } from "./colours";
 
 /** The six roles of single tokens, in the order of a prompt. */
 export const ROLES = [

@@ -307,7 +307,7 @@ test("numbers are written as the command line writes them", async () => {
 });
 
 test("colours are those of the program's figures, and hatching is where no number is", async () => {
-  const { anchors, shade, css } = await load("src/palette.ts");
+  const { anchors, shade, css } = await load("src/colours.ts");
   const source = readFileSync(join(root, "../../plot/palette.rs"), "utf8");
   for (const [name, ramp, two] of [
     ["PURPLES", "hidden", false],
@@ -322,7 +322,7 @@ test("colours are those of the program's figures, and hatching is where no numbe
     assert.equal(css(shade(anchors(ramp, two), 1)), listed[8]);
     assert.equal(anchors(ramp, true).length, 17);
   }
-  const { position, scale, around, ticks } = await load("src/parts/axis.ts");
+  const { position, scale, around, ticks } = await load("src/parts/ticks.ts");
   assert.equal(position(NaN, { floor: 0, ceiling: 1 }), undefined);
   assert.deepEqual(scale([0.2, NaN, 0.9], 0.1), { floor: 0.1, ceiling: 0.9 });
   assert.equal(around([0.5, 1], 0), undefined);
@@ -349,7 +349,7 @@ test("means are those of the evaluation's own tests", async () => {
 });
 
 test("ranks correlate as Spearman's do, ties shared", async () => {
-  const { rankCorrelation } = await load("src/verification.ts");
+  const { rankCorrelation } = await load("src/estimates.ts");
   assert.equal(rankCorrelation([1, 2, 3], [2, 4, 9]), 1);
   assert.equal(rankCorrelation([1, 2, 3], [3, 2, 1]), -1);
   assert.equal(rankCorrelation([1, 1], [1, 2]), undefined);
@@ -393,4 +393,30 @@ test("versions of a tree stand in the columns of the command line's graph", asyn
     [0, 1, 0, 2, 0, 0],
   );
   assert.deepEqual(found[4].joined, [1, 2]);
+});
+
+test("no module leads back to itself", () => {
+  const sources = ["src", "src/parts", "src/pages"].flatMap((folder) =>
+    readdirSync(join(root, folder))
+      .filter((name) => /\.tsx?$/.test(name))
+      .map((name) => join(root, folder, name)),
+  );
+  const bare = (path) => path.replace(/\.tsx?$/, "");
+  const leads = new Map(
+    sources.map((path) => {
+      const named = [...readFileSync(path, "utf8").matchAll(/from "(\.[^"]*)"/g)];
+      return [bare(path), named.map((it) => join(dirname(path), it[1]))];
+    }),
+  );
+  assert.ok(leads.size > 40);
+  for (const start of leads.keys()) {
+    const seen = new Set();
+    const next = [...(leads.get(start) ?? [])];
+    while (next.length) {
+      const at = next.pop();
+      assert.notEqual(at, start);
+      if (!seen.has(at)) next.push(...(leads.get(at) ?? []));
+      seen.add(at);
+    }
+  }
 });

@@ -17,8 +17,8 @@ import { Table } from "../parts/Table";
 import { evaluated } from "../evaluation";
 import { asked, setQuery, to } from "../route";
 import { answerOf, effect, ramp, readings, ROLES, roleSite, figure, isOfHeads } from "../sweep";
+import { kindsOf, look } from "../look";
 import { Means } from "./Evaluation";
-import { kindsOf, look } from "./Sweep";
 import { Prompt } from "./SweepFacts";
 
 const MOST = 20_000;

@@ -16,6 +16,7 @@ import { jobs, type Problem } from "../client";
 import { count, ended, kindName, kindWord, last, metricWord, number, roleWord, some, visible } from "../format";
 import { results } from "../job";
 import { useLoad } from "../live";
+import { kindsOf, look, type Look } from "../look";
 import { may } from "../may";
 import { Choice, Tabs, Text, Waiting } from "../parts/common";
 import { Curves, type Series } from "../parts/Curves";
@@ -26,44 +27,6 @@ import { asked, setQuery, to } from "../route";
 import { figure, manner, plateau, ramp, roleSite, sentence, site } from "../sweep";
 import { SweepFacts } from "./SweepFacts";
 import { SweepMap } from "./SweepMap";
-
-/** What of a sweep is looked at, by the address. */
-export interface Look {
-  kind: Kind;
-  metric: Metric;
-  relation: string | undefined;
-  correct: boolean | undefined;
-  text: string;
-  /** Whether maps show effects, or the metric itself. */
-  effects: boolean;
-  common: boolean;
-}
-
-export function look(job: Job): Look {
-  const kinds = kindsOf(job);
-  return {
-    kind: kinds.find((kind) => kindName(kind) === asked("kind")) ?? kinds[0] ?? Kind.HIDDEN,
-    metric:
-      metricsOf(job).find((metric) => metricWord(metric) === asked("metric")) ??
-      metricsOf(job)[0] ??
-      Metric.PROBABILITY,
-    relation: asked("relation") === "" ? undefined : asked("relation").slice(1),
-    correct: asked("correct") === "" ? undefined : asked("correct") === "yes",
-    text: asked("text"),
-    effects: asked("values") === "effect",
-    common: asked("scale") !== "own",
-  };
-}
-
-export function kindsOf(job: Job): Kind[] {
-  const kinds = job.spec.case === "trace" ? job.spec.value.kinds : [];
-  return kinds.length ? kinds : [Kind.HIDDEN, Kind.MLP, Kind.ATTN];
-}
-
-function metricsOf(job: Job): Metric[] {
-  const metrics = job.spec.case === "trace" ? job.spec.value.metrics : [];
-  return metrics.length ? metrics : [Metric.PROBABILITY];
-}
 
 export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
   const id = last(job.name);

@@ -9,14 +9,14 @@ import { brief, count, kindName, kindWord, last, metricWord, number, roleWord, s
 import { jsonLines, npz, save, type NpArray } from "../download";
 import { results } from "../job";
 import { useLoad } from "../live";
+import { kindsOf, type Look } from "../look";
 import { may } from "../may";
 import { Choice, Waiting } from "../parts/common";
 import { HeatMap } from "../parts/HeatMap";
 import { Table } from "../parts/Table";
 import { asked, setQuery, to } from "../route";
 import { answerOf, cellLine, editLayer, effect, foilOf, isOverTokens, peak, ramp, readings, rows, type Reading } from "../sweep";
-import { estimates } from "../verification";
-import { kindsOf, type Look } from "./Sweep";
+import { estimates } from "../estimates";
 
 /** Most facts that are listed. */
 const MOST = 20_000;

@@ -10,7 +10,7 @@ import { Choice, Wrong } from "../parts/common";
 import { HeatMap } from "../parts/HeatMap";
 import { asked, setQuery } from "../route";
 import { effect, isOfHeads, isOverTokens, ramp, readings, ROLES, rolesOf } from "../sweep";
-import { kindsOf, type Look } from "./Sweep";
+import { kindsOf, type Look } from "../look";
 
 /** Facts that are read without being asked. */
 const MOST = 2000;

@@ -4,8 +4,8 @@ import { useId, useRef, useState } from "preact/hooks";
 
 import { csv, save, saveSvg } from "../download";
 import { number } from "../format";
-import { DASHES, LINES } from "../palette";
-import { cut, FONTS, INK, layerTicks, measured, ticks } from "./axis";
+import { DASHES, LINES } from "../colours";
+import { cut, FONTS, INK, layerTicks, measured, ticks } from "./ticks";
 import { useWidth } from "./common";
 
 const BODY = 12;

@@ -5,8 +5,8 @@ import { useRef, useState } from "preact/hooks";
 import { EditProbeKind, type EditProbe } from "../../contract/palimpsest/v1/edit_pb";
 import { csv, save, saveSvg } from "../download";
 import { number, visible } from "../format";
-import { LINES } from "../palette";
-import { cut, FONTS, INK, measured, ticks } from "./axis";
+import { LINES } from "../colours";
+import { cut, FONTS, INK, measured, ticks } from "./ticks";
 import { useWidth } from "./common";
 
 export function probeWord(kind: EditProbeKind): string {

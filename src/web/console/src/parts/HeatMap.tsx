@@ -6,8 +6,8 @@ import { useId, useMemo, useRef, useState } from "preact/hooks";
 
 import { csv, save, saveSvg } from "../download";
 import { number } from "../format";
-import { anchors, css, shade, type Ramp } from "../palette";
-import { around, cut, FONTS, INK, layerTicks, measured, position, scale, SOFT, ticks, type Scale } from "./axis";
+import { anchors, css, shade, type Ramp } from "../colours";
+import { around, cut, FONTS, INK, layerTicks, measured, position, scale, SOFT, ticks, type Scale } from "./ticks";
 import { useWidth } from "./common";
 
 const BODY = 12;

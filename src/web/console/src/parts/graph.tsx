@@ -1,6 +1,6 @@
 // Lines of versions as a graph: a column a line of descent, by the algorithm of src/plot/history.rs.
 
-import { LINES } from "../palette";
+import { LINES } from "../colours";
 
 export interface Node {
   id: string;
