@@ -5,10 +5,16 @@
 //! cargo bench --bench scheduler
 //! cargo bench --bench scheduler -- --tasks 100000 --workers 200 --scores 300 --grpc
 //! cargo bench --bench scheduler -- --jobs 100000
+//! cargo bench --bench scheduler -- --log bucket --latency 20ms
 //! ```
 //!
 //! With `--jobs` it makes so many small jobs instead, and times how long lists of them take that
 //! filter.
+//!
+//! With `--log bucket` the log is not in the folder but in a bucket, here one in memory each of whose
+//! requests takes the latency. A standby follows it; at the end it takes over from the leader, which
+//! is gone without a word, in the middle of a sweep of all tasks; then another one does on a new
+//! machine.
 //!
 //! Every figure is for the whole process, simulated workers included. On a machine that is busy
 //! with other things the CPU time says more than the clock does: 10,000 completions a second on
@@ -25,18 +31,25 @@ use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use palimpsest::api::server;
 use palimpsest::client::Client;
+use palimpsest::config::parse_duration;
 use palimpsest::coordinator::{
-    CommittedResult, Coordinator, Done, Event, JobFilter, LeaseKey, Limits, NewJob, Session,
+    self, CommittedResult, Coordinator, Done, Event, JobFilter, LeaseKey, Limits, NewJob, Session,
     is_terminal, tasks,
 };
 use palimpsest::proto::v1::connect_request::Message as Request;
 use palimpsest::proto::v1::connect_response::Message as Response;
 use palimpsest::proto::v1::{self, job::Spec, unit_result::Outcome};
-use palimpsest::store::Store;
+use palimpsest::store::{self, Follower, Sharing, Store};
 use palimpsest::work::{self, Items};
 use prost::Message as _;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
+
+use shelf::Reach;
+
+#[path = "../tests/common/shelf.rs"]
+mod shelf;
 
 /// Streams that share a connection in the variant over gRPC.
 const STREAMS: usize = 50;
@@ -57,6 +70,8 @@ struct Options {
     restart: Option<PathBuf>,
     /// Jobs to list.
     jobs: Option<usize>,
+    /// The time of a request to the bucket in which the log is; none when it is in the folder.
+    bucket: Option<Duration>,
 }
 
 impl Options {
@@ -70,7 +85,9 @@ impl Options {
             folder: std::env::temp_dir(),
             restart: None,
             jobs: None,
+            bucket: None,
         };
+        let mut latency = Duration::from_millis(20);
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
             match name.as_str() {
@@ -92,6 +109,11 @@ impl Options {
                 "--folder" => options.folder = value.into(),
                 "--restart" => options.restart = Some(value.into()),
                 "--jobs" => options.jobs = Some(value.parse()?),
+                "--log" => options.bucket = (value == "bucket").then_some(latency),
+                "--latency" => {
+                    latency = parse_duration(&value).map_err(anyhow::Error::msg)?;
+                    options.bucket = options.bucket.map(|_| latency);
+                }
                 _ => bail!("unknown option {name}"),
             }
         }
@@ -130,7 +152,17 @@ async fn bench(options: &Options) -> Result<()> {
         },
     );
     println!("store in {}", folder.path().display());
-    let store = Arc::new(Store::open(folder.path())?);
+    let shelf = options.bucket.map(Reach::slow);
+    if let Some(latency) = options.bucket {
+        println!("its log in a bucket, {latency:?} a request");
+    }
+    let store = match &shelf {
+        None => Arc::new(Store::open(folder.path())?),
+        Some(shelf) => Arc::new(Store::open_with(folder.path(), sharing(shelf))?),
+    };
+    let standby = shelf
+        .as_ref()
+        .map(|shelf| standby(&folder.path().join("standby"), shelf));
     let (coordinator, actor) = Coordinator::start(store.clone(), limits(options))?;
     let counted = Arc::new(Counted::default());
     let links = links(options, &coordinator).await?;
@@ -161,6 +193,9 @@ async fn bench(options: &Options) -> Result<()> {
     }
     drop((coordinator, store));
     actor.await??;
+    if let (Some(shelf), Some(standby)) = (shelf, standby) {
+        return take_over(&folder.path().join("new"), &shelf, standby).await;
+    }
     let program = std::env::current_exe()?;
     let status = std::process::Command::new(program)
         .arg("--restart")
@@ -169,6 +204,61 @@ async fn bench(options: &Options) -> Result<()> {
     if !status.success() {
         bail!("the restart failed: {status}");
     }
+    Ok(())
+}
+
+/// How long a leader may be silent: the default.
+const TAKEOVER: Duration = Duration::from_secs(6);
+
+fn sharing(shelf: &Arc<Reach>) -> store::Options {
+    store::Options {
+        log: Some(Sharing {
+            shelf: Some(shelf.clone()),
+            ..Sharing::new("bench".to_owned(), TAKEOVER)
+        }),
+        ..store::Options::default()
+    }
+}
+
+/// The folder of another machine, which reaches the same objects, and the store there once it leads.
+fn standby(folder: &Path, shelf: &Arc<Reach>) -> JoinHandle<Result<Store>> {
+    let (folder, options) = (folder.to_owned(), sharing(shelf));
+    tokio::spawn(async move {
+        std::fs::create_dir_all(&folder)?;
+        let objects = folder.with_file_name("objects");
+        std::os::unix::fs::symlink(objects, folder.join("objects"))?;
+        let open = move || Follower::open(&folder, options);
+        let follower = tokio::task::spawn_blocking(open).await??;
+        Ok(coordinator::lead(follower, true).await?)
+    })
+}
+
+/// Times how long it takes until another coordinator serves.
+async fn take_over(
+    new: &Path,
+    shelf: &Arc<Reach>,
+    standby: JoinHandle<Result<Store>>,
+) -> Result<()> {
+    let gone = Instant::now();
+    let store = Arc::new(standby.await??);
+    let leads = gone.elapsed().as_secs_f64();
+    let (coordinator, actor) = Coordinator::start(store.clone(), Limits::default())?;
+    println!(
+        "a standby leads {leads:.1} s after the leader is gone, {:.1} s of which it waits for it, and serves after {:.1} s",
+        TAKEOVER.as_secs_f64(),
+        gone.elapsed().as_secs_f64()
+    );
+    drop(coordinator);
+    actor.await??;
+    store.leave()?;
+    drop(store);
+    let start = Instant::now();
+    let store = Arc::new(self::standby(new, shelf).await??);
+    let (_coordinator, _actor) = Coordinator::start(store, Limits::default())?;
+    println!(
+        "a new machine, with nothing but the bucket, serves after {:.1} s",
+        start.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Work that waits for the disk, kept away from what waits for the network.
 
 use std::panic;
+use std::thread::JoinHandle;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -30,6 +31,17 @@ pub async fn blocking<T: Send + 'static>(
             Err(_) => Err(Stopping),
         },
     }
+}
+
+/// Begins `work` on a thread of its own; on a runtime that has one thread only it is done when this
+/// returns, as with [`blocking`].
+pub fn aside(work: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
+    let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
+    if flavor.is_ok_and(|flavor| flavor == RuntimeFlavor::CurrentThread) {
+        work();
+        return None;
+    }
+    Some(std::thread::spawn(work))
 }
 
 /// Runs `work`, which waits, on this thread: a thread of the runtime gives what else it has to do

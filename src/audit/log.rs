@@ -106,6 +106,7 @@ impl Log {
             // The key goes last: a store with a key must have a checkpoint, so that a log that
             // was taken away whole is missed.
             store.commit(&[Change::Record(log.head())])?;
+            store.share(KEY, log.signer.text().as_bytes())?;
             log.signer.write(&path)?;
             return Ok(log);
         };

@@ -71,6 +71,11 @@ impl Signer {
         }
     }
 
+    /// The key as it lies in a file.
+    pub(super) fn text(&self) -> String {
+        format!("{}\n", BASE64.encode(self.key.to_bytes()))
+    }
+
     /// Writes the key where only its owner reads it.
     ///
     /// # Errors
@@ -84,7 +89,7 @@ impl Signer {
             .mode(0o600)
             .open(&temporary)
             .and_then(|mut file| {
-                writeln!(file, "{}", BASE64.encode(self.key.to_bytes()))?;
+                file.write_all(self.text().as_bytes())?;
                 file.sync_all()
             })
             .and_then(|()| fs::rename(&temporary, path))

@@ -13,6 +13,7 @@ mod commands;
 mod connection;
 mod flags;
 mod follow;
+mod host;
 mod joined;
 mod key_statistics;
 mod layer;

@@ -1,6 +1,7 @@
 //! The client: the generated stubs over one channel.
 
 pub mod pages;
+mod several;
 mod transfer;
 
 pub use transfer::{download, upload};
@@ -14,6 +15,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 
+use self::several::Several;
 use crate::proto::v1::audit_service_client::AuditServiceClient;
 use crate::proto::v1::job_service_client::JobServiceClient;
 use crate::proto::v1::model_service_client::ModelServiceClient;
@@ -240,8 +242,41 @@ fn secured(address: &str, credentials: &Credentials<'_>) -> Result<Endpoint, Err
         })
 }
 
+/// What is shown to a coordinator, to each of several.
+fn authorization(
+    address: &str,
+    credentials: &Credentials<'_>,
+) -> Result<Option<MetadataValue<Ascii>>, Error> {
+    let mut shown = None;
+    for one in address.split(',') {
+        shown = credentials.authorization(one)?;
+    }
+    Ok(shown)
+}
+
+/// What connects to one of several addresses; none where there is one alone.
+fn several(
+    address: &str,
+    credentials: &Credentials<'_>,
+) -> Result<Option<(Endpoint, Several)>, Error> {
+    let Some((first, _)) = address.split_once(',') else {
+        return Ok(None);
+    };
+    let all: Result<Vec<_>, _> = address.split(',').map(endpoint).collect();
+    let uris: Vec<_> = all?.iter().map(|one| one.uri().clone()).collect();
+    let several = Several::new(&uris);
+    let endpoint = secured(first, credentials)?
+        .connect_timeout(several.patience() + Duration::from_secs(3))
+        // A machine that is gone does not close its connections.
+        .http2_keep_alive_interval(Duration::from_secs(3))
+        .keep_alive_timeout(Duration::from_secs(3));
+    Ok(Some((endpoint, several)))
+}
+
 impl Client {
-    /// Connects to a coordinator.
+    /// Connects to a coordinator; of several addresses, separated by commas, to the one that leads,
+    /// whichever that is whenever it has to connect. Over TLS each of them shows a certificate of the
+    /// first one's name.
     ///
     /// # Errors
     /// [`Error::Address`] and [`Error::Connect`].
@@ -254,14 +289,15 @@ impl Client {
     /// # Errors
     /// [`Error::Address`], [`Error::Credentials`] and [`Error::Connect`].
     pub async fn connect_with(address: &str, credentials: &Credentials<'_>) -> Result<Self, Error> {
-        let authorization = credentials.authorization(address)?;
-        let channel = secured(address, credentials)?
-            .connect()
-            .await
-            .map_err(|error| Error::Connect {
-                address: address.to_owned(),
-                reason: deepest(&error),
-            })?;
+        let authorization = authorization(address, credentials)?;
+        let connected = match several(address, credentials)? {
+            Some((endpoint, several)) => endpoint.connect_with_connector(several).await,
+            None => secured(address, credentials)?.connect().await,
+        };
+        let channel = connected.map_err(|error| Error::Connect {
+            address: address.to_owned(),
+            reason: deepest(&error),
+        })?;
         Ok(Self::new(channel).with_authorization(authorization))
     }
 
@@ -270,8 +306,11 @@ impl Client {
     /// # Errors
     /// [`Error::Address`] and [`Error::Credentials`].
     pub fn connect_lazy(address: &str, credentials: &Credentials<'_>) -> Result<Self, Error> {
-        let authorization = credentials.authorization(address)?;
-        let channel = secured(address, credentials)?.connect_lazy();
+        let authorization = authorization(address, credentials)?;
+        let channel = match several(address, credentials)? {
+            Some((endpoint, several)) => endpoint.connect_with_connector_lazy(several),
+            None => secured(address, credentials)?.connect_lazy(),
+        };
         Ok(Self::new(channel).with_authorization(authorization))
     }
 

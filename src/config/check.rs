@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::layers::Layers;
-use super::{Address, Config, Error, Listen, ServeConfig};
+use super::{Address, Addresses, Config, Error, Listen, LogPlace, ServeConfig};
 
 impl Config {
     /// What no value can be checked for alone.
@@ -125,6 +125,12 @@ impl Config {
                 return Err(layers.invalid(key, "name the bucket that it is for in store.bucket"));
             }
         }
+        if store.log == LogPlace::Bucket && store.bucket.is_none() {
+            return Err(layers.invalid("store.log", "name the bucket in store.bucket"));
+        }
+        if !(Duration::from_secs(1)..=Duration::from_secs(600)).contains(&store.takeover) {
+            return Err(layers.invalid("store.takeover", "give 1s to 10min"));
+        }
         let times = Duration::from_millis(100)..=Duration::from_secs(600);
         if !times.contains(&store.timeout) {
             return Err(layers.invalid("store.timeout", "give 100ms to 10min"));
@@ -195,7 +201,7 @@ impl Config {
             ),
         ] {
             let section = key.split('.').next().unwrap_or(key);
-            if address.is_some_and(Address::is_secure) && ca.is_none() {
+            if address.is_some_and(Addresses::is_secure) && ca.is_none() {
                 return Err(layers.invalid(
                     key,
                     format!("name in {section}.ca the authority that vouches for the coordinator"),

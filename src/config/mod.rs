@@ -39,8 +39,8 @@ pub use self::error::Error;
 pub use self::listen::Listen;
 pub use self::setting::{Origin, Setting};
 pub use self::value::{
-    Address, BucketUrl, Color, Device, HostNames, LogFormat, Memory, Size, Weights, WorkerId,
-    parse_duration, parse_size,
+    Address, Addresses, BucketUrl, Color, Device, HostNames, LogFormat, LogPlace, Memory, Size,
+    Weights, WorkerId, parse_duration, parse_size,
 };
 
 /// Declares the sections: each a struct whose fields are settings, with their documentation and
@@ -195,8 +195,9 @@ settings! {
     }
     /// Settings of a worker, `palimpsest worker`.
     worker: WorkerConfig {
-        /// The coordinator's address; `https://` for TLS, `unix:PATH` for a socket.
-        coordinator: Address = "http://127.0.0.1:7461",
+        /// The coordinator's address; `https://` for TLS, `unix:PATH` for a socket. Where several
+        /// follow one log, all of theirs, separated by commas.
+        coordinator: Addresses = "http://127.0.0.1:7461",
         /// The authority that vouches for the coordinator: a PEM file, needed with `https://`.
         ca: Option<PathBuf> = "",
         /// The certificate that the worker shows: a PEM file.
@@ -244,10 +245,10 @@ settings! {
     }
     /// Settings of the commands that ask for work.
     client: ClientConfig {
-        /// The coordinator's address; `https://` for TLS, `unix:PATH` for a socket. Unset, the
-        /// command runs a coordinator and a worker inside itself, or joins a `palimpsest local`
-        /// that has the store.
-        server: Option<Address> = "",
+        /// The coordinator's address; `https://` for TLS, `unix:PATH` for a socket. Where several
+        /// follow one log, all of theirs, separated by commas. Unset, the command runs a coordinator
+        /// and a worker inside itself, or joins a `palimpsest local` that has the store.
+        server: Option<Addresses> = "",
         /// The authority that vouches for the coordinator: a PEM file, needed with `https://`.
         ca: Option<PathBuf> = "",
         /// The certificate that the command shows: a PEM file.
@@ -306,6 +307,13 @@ settings! {
         /// the files of the models that were edited last stay open, whatever this says. Unset,
         /// nothing is removed.
         cache_size: Option<Size> = "",
+        /// Where the log is, which has all that was acknowledged: in the store's `folder`, or in the
+        /// `bucket`. There several coordinators may follow it, one of which leads; the folder has a
+        /// copy. 'palimpsest store push --with-log' and 'pull' move it from one to the other.
+        log: LogPlace = "folder",
+        /// How long a coordinator that leads may write nothing to a log in the bucket before another
+        /// takes over; it writes four times as often. Duration, 1s to 10min.
+        takeover: Duration = "6s",
         /// The address of the bucket's server, as `https://minio.example:9000`. Unset, AWS's for
         /// the region. Over `http://` others on the way can read the objects.
         endpoint: Option<Address> = "",

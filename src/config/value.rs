@@ -105,6 +105,7 @@ from_text! {
     Size: str::parse;
     Device: str::parse;
     BucketUrl: str::parse;
+    Addresses: str::parse;
     WorkerId: str::parse;
     jiff::Timestamp: |text| match text.parse::<i64>() {
         Ok(seconds) => Self::from_second(seconds),
@@ -115,6 +116,11 @@ from_text! {
         "text" => Ok(Self::Text),
         "json" => Ok(Self::Json),
         _ => Err("give text or json".into()),
+    };
+    LogPlace: |text| match text {
+        "folder" => Ok(Self::Folder),
+        "bucket" => Ok(Self::Bucket),
+        _ => Err("give folder or bucket".into()),
     };
     Color: |text| match text {
         "auto" => Ok(Self::Auto),
@@ -358,6 +364,47 @@ impl fmt::Display for Address {
     }
 }
 
+/// A coordinator's address, or those of several that follow one log, separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses(String);
+
+impl Addresses {
+    /// As they are written, without spaces.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether they are reached over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.0.starts_with("https:")
+    }
+}
+
+impl FromStr for Addresses {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all: Result<Vec<Address>, String> =
+            text.split(',').map(|one| one.trim().parse()).collect();
+        let all = all?;
+        let scheme = |one: &Address| one.0.split(':').next().map(str::to_owned);
+        if all.len() > 1 && all.iter().any(|one| scheme(one) != scheme(&all[0])) {
+            return Err("give all with https://, or all with http://".into());
+        }
+        if all.len() > 1 && all[0].0.starts_with(listen::SCHEME) {
+            return Err("a socket is one coordinator's: give it alone".into());
+        }
+        let all: Vec<&str> = all.iter().map(Address::as_str).collect();
+        Ok(Self(all.join(",")))
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What each owner of jobs is due of the workers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Weights(pub BTreeMap<String, f64>);
@@ -444,6 +491,15 @@ pub enum LogFormat {
     Text,
     /// For programs, one object a line.
     Json,
+}
+
+/// Where a store's log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogPlace {
+    /// In its folder.
+    Folder,
+    /// In the bucket of its objects.
+    Bucket,
 }
 
 /// Whether text is coloured.

@@ -28,6 +28,11 @@ use crate::telemetry::traces;
 
 /// Most commands that share one flush.
 const BATCH: usize = 4096;
+/// Signs of life that a leader may miss. It has written the one before, and another takes over when
+/// four are missing: until then nobody else answers.
+const SIGNS_MISSED: u32 = 3;
+/// The pause after a bucket did not take a batch.
+const AWAY: Duration = Duration::from_secs(1);
 /// Events that may wait before senders are held up.
 const QUEUE: usize = 16_384;
 /// Messages that may wait for a worker. A worker is never sent more leases than it has credits
@@ -43,12 +48,25 @@ pub struct Surroundings {
 }
 
 /// Where the driver waits for the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Disk {
     /// On a thread of its own, while events go on being applied.
     Thread,
     /// Where the driver runs: nothing else of it happens meanwhile, and every run is the same.
     Here,
+    /// Where the driver runs, after and before times that this gives: events go on being applied
+    /// meanwhile, and every run is the same.
+    Slow(Arc<dyn Fn() -> Duration + Send + Sync>),
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Thread => "Thread",
+            Self::Here => "Here",
+            Self::Slow(_) => "Slow",
+        })
+    }
 }
 
 impl Surroundings {
@@ -122,6 +140,8 @@ struct Actor {
     streams: HashMap<Session, mpsc::Sender<Result<Message, Closing>>>,
     watchers: HashMap<Uuid, watch::Sender<()>>,
     audit_end: watch::Sender<u64>,
+    /// When the newest batch went to the disk.
+    written: Millis,
     /// Transactions that wait until the one before them is durable.
     waiting: VecDeque<QueuedTurn>,
 }
@@ -162,6 +182,8 @@ impl Batch {
 /// A batch whose changes are on their way to the disk.
 struct Writing {
     written: JoinHandle<Result<(), store::Error>>,
+    /// When others may take this coordinator for dead; none where there are no others.
+    until: Option<Instant>,
     after: After,
     transaction: bool,
 }
@@ -201,6 +223,7 @@ pub(super) fn start(
         streams: HashMap::new(),
         watchers: HashMap::new(),
         audit_end,
+        written: 0,
         waiting: VecDeque::new(),
     };
     let ended = tokio::spawn(actor.run(inbox, tick));
@@ -375,27 +398,56 @@ impl Actor {
             commands,
         } = batch;
         changes.append(&mut self.core.records());
-        if changes.is_empty() {
+        let now = self.surroundings.time().now;
+        if changes.is_empty() && !self.has_to_sign(now) {
             self.let_out(after);
             return Ok(None);
         }
+        self.written = now;
         COMMIT_EVENTS.observe([], commands as f64);
-        match self.surroundings.disk {
+        let store = self.store.clone();
+        let written = match &self.surroundings.disk {
             Disk::Here => {
                 commit(&self.store, &changes)?;
                 self.let_out(after);
-                Ok(None)
+                return Ok(None);
             }
-            Disk::Thread => {
-                let store = self.store.clone();
-                let written = tokio::task::spawn_blocking(move || commit(&store, &changes));
-                Ok(Some(Writing {
-                    written,
-                    after,
-                    transaction,
-                }))
+            Disk::Thread => tokio::task::spawn_blocking(move || {
+                loop {
+                    let committed = commit(&store, &changes);
+                    if !is_to_be_repeated(&committed) {
+                        break committed;
+                    }
+                    std::thread::sleep(AWAY);
+                }
+            }),
+            Disk::Slow(time) => {
+                let time = time.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(time()).await;
+                    let mut committed = commit(&store, &changes);
+                    while is_to_be_repeated(&committed) {
+                        tokio::time::sleep(AWAY).await;
+                        committed = commit(&store, &changes);
+                    }
+                    tokio::time::sleep(time()).await;
+                    committed
+                })
             }
-        }
+        };
+        let patience = self.store.signs_every().map(|every| every * SIGNS_MISSED);
+        Ok(Some(Writing {
+            written,
+            until: patience.map(|patience| Instant::now() + patience),
+            after,
+            transaction,
+        }))
+    }
+
+    /// Whether others would take this coordinator for dead if nothing were written.
+    fn has_to_sign(&self, now: Millis) -> bool {
+        let every = self.store.signs_every();
+        every.is_some_and(|every| now >= self.written + every.as_millis() as Millis)
     }
 
     /// Tells everybody what a batch came to, which is durable by now, and so is all before it.
@@ -473,12 +525,26 @@ fn traced(mut lease: v1::Lease) -> v1::Lease {
     lease
 }
 
-/// Makes changes durable, and measures how long that takes.
+/// Makes changes durable, and measures how long that takes. Without changes it says that this
+/// coordinator leads still.
 fn commit(store: &Store, changes: &[Change]) -> Result<(), store::Error> {
     let begun = std::time::Instant::now();
-    store.commit(changes)?;
+    match changes.is_empty() {
+        true => store.sign()?,
+        false => store.commit(changes)?,
+    }
     COMMIT_SECONDS.observe([], begun.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Whether a batch could not be written because a bucket is away: it waits for that, acknowledging
+/// nothing, as long as no other coordinator has gone on with the log.
+fn is_to_be_repeated(committed: &Result<(), store::Error>) -> bool {
+    let Err(error) = committed else { return false };
+    if error.may_pass() {
+        tracing::error!(%error, "the log cannot be written now: trying again");
+    }
+    error.may_pass()
 }
 
 /// Waits until the batch that is under way is durable.
@@ -486,13 +552,22 @@ async fn written(writing: &mut Option<Writing>) -> Result<(), store::Error> {
     let Some(writing) = writing else {
         return Ok(());
     };
-    match (&mut writing.written).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The process ends before the batch was begun: nobody may be told that it is kept.
-            Err(_) => std::future::pending().await,
+    let late = async {
+        match writing.until {
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = &mut writing.written => match ended {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The process ends before the batch was begun: nobody may be told that it is kept.
+                Err(_) => std::future::pending().await,
+            },
         },
+        () = late => Err(store::Error::Silenced),
     }
 }
 

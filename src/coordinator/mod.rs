@@ -25,6 +25,7 @@ mod refused;
 mod restore;
 mod reuse;
 mod stages;
+mod standby;
 mod task;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -46,5 +47,6 @@ pub use landing::{Commit, judged};
 pub use limits::Limits;
 pub use refused::LastRefused;
 pub use restore::Restoring;
+pub use standby::lead;
 pub use transaction::Transaction;
 pub use views::JobFilter;

@@ -24,6 +24,7 @@ mod naming;
 mod new_file;
 mod partial;
 mod quota;
+mod shelf;
 mod sound;
 mod store;
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use eviction::Pin;
 pub use listing::Listed;
 pub use partial::Partial;
 pub use quota::Admission;
+pub use shelf::Shelf;
 pub use store::ObjectStore;
 
 /// Most bytes of an object in one message, as `object.proto` promises, and the size of the

@@ -1,17 +1,23 @@
-//! Moves a store's objects from its folder into a bucket, and back.
+//! Moves a store's objects, and its log, from its folder into a bucket, and back.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::examine::Reach;
+use super::folder::AUDIT_KEY;
+use super::follow::probe;
 use super::format::{self, Found};
+use super::formats::SHARED;
 use super::handle::open_records;
+use super::log::Files;
+use super::log::shared::Shared;
 use super::place::{Place, claim};
 use super::{Error, Options, Store, keys};
-use crate::objects::{Bucket, BucketSettings, Digest, ObjectStore};
+use crate::objects::{Bucket, BucketSettings, Digest, ObjectStore, Shelf};
 
 /// What was moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -80,8 +86,76 @@ pub fn push(
     Ok(moved)
 }
 
+/// [`push`], and puts the log there too: several coordinators may follow it from then on.
+///
+/// # Errors
+/// Those of [`push`]; [`Error::Overwrites`]; [`Error::LogInBucket`] when it is there already;
+/// [`Error::OtherSharedLog`] when another is.
+pub fn push_log(
+    path: &Path,
+    options: &Options,
+    progress: impl FnMut(u64),
+) -> Result<MovedObjects, Error> {
+    let in_folder = Options {
+        log: None,
+        ..options.clone()
+    };
+    if Place::read(path)?.is_some_and(|place| place.has_log()) {
+        return Err(Error::LogInBucket {
+            path: path.to_owned(),
+        });
+    }
+    let moved = push(path, &in_folder, progress)?;
+    let shelf: Arc<dyn Shelf> = Arc::new(Bucket::new(settings(path, options)?.clone())?);
+    probe(&*shelf)?;
+    let (_lock, _index, mut log) = open_records(path)?;
+    log.rotate()?;
+    let shared = Shared::new(shelf, u64::MAX);
+    let files = Files::list(&path.join("log"))?;
+    files.check_there(&path.join("log"))?;
+    shared.take_in(&files)?;
+    let key = path.join(AUDIT_KEY);
+    if let Ok(bytes) = fs::read(&key) {
+        shared.shelf().create(AUDIT_KEY, &bytes)?;
+    }
+    format::write(path, SHARED)?;
+    if let Some(place) = Place::read(path)? {
+        place.with_log(true).write(path)?;
+    }
+    // Last: until then nobody else can go on with it.
+    shared.show(&files)?;
+    Ok(moved)
+}
+
+/// Makes a store's folder the place of its log again: nobody goes on with the one in the bucket.
+///
+/// # Errors
+/// [`Error::Led`] when somebody leads; those of [`Store::open`] and of the bucket.
+pub fn pull_log(path: &Path, options: &Options) -> Result<MovedObjects, Error> {
+    settings(path, options)?;
+    let mut place = Place::read(path)?.filter(Place::has_log);
+    let Some(place) = place.take() else {
+        return Err(Error::LogInFolder {
+            path: path.to_owned(),
+            place: "the bucket".to_owned(),
+        });
+    };
+    let to = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    match Store::open_with(path, options.clone()) {
+        Ok(store) => {
+            store.take_out(&to.display().to_string())?;
+            store.close()?;
+        }
+        // An earlier call was ended before it could note that it had done it.
+        Err(Error::TakenOut { to: there, .. }) if there == to.display().to_string() => {}
+        Err(error) => return Err(error),
+    }
+    place.with_log(false).write(path)?;
+    Ok(MovedObjects::default())
+}
+
 /// Fetches from the bucket what a store's folder lacks, and makes the folder the place of the
-/// store's objects. The bucket keeps them. Nobody may have the store. `progress` is told the bytes
+/// store's objects, and of its log, if that is in the bucket. The bucket keeps them. Nobody may have the store. `progress` is told the bytes
 /// that were fetched.
 ///
 /// # Errors
@@ -92,8 +166,12 @@ pub fn pull(
     mut progress: impl FnMut(u64),
 ) -> Result<MovedObjects, Error> {
     settings(path, options)?;
+    if Place::read(path)?.is_some_and(|place| place.has_log()) {
+        pull_log(path, options)?;
+    }
     let unbounded = Options {
         cache_size: None,
+        log: None,
         ..options.clone()
     };
     let store = Store::open_with(path, unbounded)?;

@@ -260,6 +260,103 @@ pub enum Error {
         /// A record that needs it.
         key: String,
     },
+    /// Another coordinator writes the log.
+    #[error(
+        "batch {batch} of the log was written by another coordinator, which leads now: this one \
+         acknowledges nothing more and ends. Started again, it follows"
+    )]
+    Deposed {
+        /// The batch that this one was to write.
+        batch: u64,
+    },
+    /// A leader could not write for so long that another may lead.
+    #[error(
+        "the log could not be written for so long that another coordinator may lead: this one \
+         acknowledges nothing more and ends. Look at the bucket's server and at store.endpoint; \
+         started again, it follows"
+    )]
+    Silenced,
+    /// Another coordinator leads.
+    #[error(
+        "the coordinator {leader} leads the store {bucket}, and goes on writing: use that one with \
+         --server, or wait for its end with 'palimpsest serve --standby'"
+    )]
+    Led {
+        /// Where the store's log is.
+        bucket: String,
+        /// Who leads.
+        leader: String,
+    },
+    /// What follows on the copy of the log in the folder is in a checkpoint only.
+    #[error("the copy of the log is so old that it has to be begun again")]
+    Behind,
+    /// The bucket lets a second writer replace what a first has made.
+    #[error(
+        "{bucket} overwrites what is there already when it is asked not to (If-None-Match: *), so \
+         that two coordinators could write over each other: leave the log in the folder \
+         (store.log = \"folder\"), or take a server that has conditional writes"
+    )]
+    Overwrites {
+        /// The bucket.
+        bucket: String,
+    },
+    /// The settings say that the log is in the bucket, and it is in the folder.
+    #[error(
+        "the log of the store {path} is in its folder, and store.log says that it is in {place}: \
+         run 'palimpsest store push --with-log', which moves it there, or set store.log = \"folder\""
+    )]
+    LogInFolder {
+        /// The store's folder.
+        path: PathBuf,
+        /// The bucket.
+        place: String,
+    },
+    /// The settings say that the log is in the folder, and it is in the bucket.
+    #[error(
+        "the log of the store {path} is in the bucket, and store.log does not say so: set store.log = \
+         \"bucket\", or run 'palimpsest store pull --log-only', which moves it into the folder"
+    )]
+    LogInBucket {
+        /// The store's folder.
+        path: PathBuf,
+    },
+    /// The log was moved out of the bucket.
+    #[error(
+        "the log in {bucket} is no longer gone on with: 'palimpsest store pull' has moved it into the \
+         folder {to}. Use the store there; 'palimpsest store push --with-log' there brings it back"
+    )]
+    TakenOut {
+        /// The bucket.
+        bucket: String,
+        /// The folder that has it.
+        to: String,
+    },
+    /// The log in the bucket is not whole.
+    #[error(
+        "the log in {bucket} is damaged at batch {batch}: {what}. Bring back what the bucket had, from \
+         its versions say, or restore a backup"
+    )]
+    DamagedSharedLog {
+        /// The bucket.
+        bucket: String,
+        /// The sequence number.
+        batch: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// The copy in the folder is of another log.
+    #[error(
+        "the folder {path} has the copy of another log than that in {bucket}: batch {batch} is another. \
+         Give an empty folder, and all is fetched from there"
+    )]
+    OtherSharedLog {
+        /// The store's folder.
+        path: PathBuf,
+        /// The bucket.
+        bucket: String,
+        /// The sequence number.
+        batch: u64,
+    },
     /// There is no bucket in the settings.
     #[error("no bucket is named: set store.bucket and store.credentials")]
     NoBucket,
@@ -303,6 +400,11 @@ impl Error {
             Self::Io { source, .. } => crate::objects::Error::lacks_descriptor(source),
             _ => false,
         }
+    }
+
+    /// Whether the same may succeed a little later: a bucket is away.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Object(error) if error.may_pass())
     }
 
     /// Whether the disk was full.

@@ -5,10 +5,13 @@
 //! older programs, which would take such a version for one without edits, open it until then. 4 has
 //! the records of edits, versions, refs and the audit log packed: a store becomes one of format 4
 //! with its next such version, and what was written before stays as it is. 5 has batches of the log
-//! deflated, and stores become of it in the same way.
+//! deflated, and stores become of it in the same way. 6 has its log in a bucket: the files in the
+//! folder are a copy of it, to which nothing may be added that is not there.
 
 /// The newest format that this program writes.
-pub const FORMAT: u32 = DEFLATED;
+pub const FORMAT: u32 = SHARED;
+/// The first format whose log may be in a bucket.
+pub const SHARED: u32 = 6;
 /// The first format whose log has deflated batches.
 pub const DEFLATED: u32 = 5;
 /// The first format whose records of edits, versions, refs and the audit log are packed.

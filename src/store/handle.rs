@@ -9,13 +9,17 @@ use std::time::Duration;
 
 use super::content::Contents;
 use super::folder::set_aside;
+use super::follow::{Follower, Look, MOST_SEGMENTS, Vigil};
 use super::format::{self, Found};
 use super::formats::{DEFLATED, WITH_LOG};
 use super::index::{Index, Position};
 use super::lock::{lock, occupy};
 use super::log::entry::Mark;
+use super::log::shared::Shared;
 use super::log::{self, Files, Log, checkpoint};
+use super::records::{Said, Sign};
 use super::{Batch, Change, Error, Options, place, rebuild};
+use crate::blocking::aside;
 use crate::objects::ObjectStore;
 
 /// A new checkpoint is written when the log behind the one before is this many times as long as
@@ -40,6 +44,8 @@ pub struct Store {
     /// A checkpoint that is being written, and whether it is to be left.
     checkpoint: Mutex<Option<JoinHandle<()>>>,
     closing: Arc<AtomicBool>,
+    /// How often it has to write, so that others see that it leads; none where there are no others.
+    signs: Option<Duration>,
     /// Held, not read: the lock goes with the file handle, also when the process is killed.
     _lock: File,
 }
@@ -59,15 +65,31 @@ impl Store {
         Self::open_with(path, Options::default())
     }
 
-    /// [`Store::open`] with options.
+    /// [`Store::open`] with options. Where the log is shared this waits until nobody else leads, for
+    /// the time that a leader may be silent.
     ///
     /// # Errors
-    /// Those of [`Store::open`].
+    /// Those of [`Store::open`]; [`Error::Led`] when somebody leads.
     pub fn open_with(path: &Path, options: Options) -> Result<Self, Error> {
+        if options.log.is_some() {
+            return Self::open_shared(path, options);
+        }
         let (lock, index, log) = open_records(path)?;
         let objects = place::open(path, &options)?;
         let format = format::number(path)?;
         Ok(Self::assemble(path, lock, index, log, objects, format))
+    }
+
+    fn open_shared(path: &Path, options: Options) -> Result<Self, Error> {
+        let mut follower = Follower::open(path, options)?;
+        let mut vigil = Vigil::default();
+        loop {
+            match vigil.look(&mut follower)? {
+                Look::Leads => return follower.into_store(),
+                Look::Again(_) if vigil.is_alive() => return Err(follower.led()),
+                Look::Again(pause) => std::thread::sleep(pause),
+            }
+        }
     }
 
     pub(super) fn assemble(
@@ -88,8 +110,14 @@ impl Store {
             contents: Contents::default(),
             checkpoint: Mutex::new(None),
             closing: Arc::default(),
+            signs: None,
             _lock: lock,
         }
+    }
+
+    pub(super) fn signing_every(mut self, signs: Duration) -> Self {
+        self.signs = Some(signs);
+        self
     }
 
     /// Closes it, and returns when its index is nobody's any more.
@@ -144,12 +172,82 @@ impl Store {
             patient(|| format::write(&self.path, needed))?;
             self.format.store(needed, Ordering::Relaxed);
         }
-        let place = log.append(&batch, self.format() >= DEFLATED)?;
+        self.append(&mut log, batch)
+    }
+
+    fn append(&self, log: &mut Log, batch: Batch) -> Result<(), Error> {
+        let writes = batch.writes.clone();
+        let place = log.append(batch, self.format() >= DEFLATED)?;
         self.flushes.fetch_add(1, Ordering::Relaxed);
-        self.index.apply(batch.writes, Position::behind(place))?;
+        self.index.apply(writes, Position::behind(place))?;
         if log.is_long() {
             patient(|| log.rotate())?;
-            patient(|| self.checkpoint_if_long(log.next(), log.mark()))?;
+            patient(|| self.tidy_if_long(log))?;
+        }
+        Ok(())
+    }
+
+    /// How often something has to be written, so that others see that this process leads; none where
+    /// nobody else could.
+    pub fn signs_every(&self) -> Option<Duration> {
+        self.signs
+    }
+
+    /// Writes that this process leads still.
+    ///
+    /// # Errors
+    /// Those of [`Store::commit`].
+    pub fn sign(&self) -> Result<(), Error> {
+        self.say(Said::Here, "")
+    }
+
+    /// Writes that this process leads no more, so that another takes over at once. Nothing may be
+    /// committed afterwards. Does nothing where the log is in the folder.
+    ///
+    /// # Errors
+    /// Those of [`Store::commit`].
+    pub fn leave(&self) -> Result<(), Error> {
+        match self.signs {
+            Some(_) => self.say(Said::Left, ""),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes that nobody goes on with the log in the bucket, for a folder has it.
+    ///
+    /// # Errors
+    /// Those of [`Store::commit`].
+    pub(super) fn take_out(&self, folder: &str) -> Result<(), Error> {
+        self.say(Said::TakenOut, folder)
+    }
+
+    fn say(&self, said: Said, name: &str) -> Result<(), Error> {
+        let sign = (said != Said::Here).then(|| Sign {
+            said: said as i32,
+            name: name.to_owned(),
+            ..Sign::default()
+        });
+        let batch = Batch {
+            sign,
+            ..Batch::default()
+        };
+        let mut log = self.log();
+        self.append(&mut log, batch)?;
+        if said != Said::Here {
+            log.close();
+        }
+        Ok(())
+    }
+
+    /// Puts a small file of the folder beside a shared log, where whoever leads next finds it. Does
+    /// nothing where the log is in the folder.
+    ///
+    /// # Errors
+    /// Those of the bucket.
+    pub fn share(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let shared = self.log().shared().cloned();
+        if let Some(shared) = shared {
+            shared.shelf().create(name, bytes)?;
         }
         Ok(())
     }
@@ -169,10 +267,9 @@ impl Store {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a checkpoint before batch `next`, which begins a file of the log and comes after the
-    /// batch with the mark `before`, on a thread of its own, unless the log is still short or one
-    /// is being written.
-    fn checkpoint_if_long(&self, next: u64, before: Option<Mark>) -> Result<(), Error> {
+    /// Begins on a thread of its own, unless it goes on already, what is to be done when the log has
+    /// begun another file: a checkpoint, if the log is long, and of a shared log the file before.
+    fn tidy_if_long(&self, log: &Log) -> Result<(), Error> {
         let folder = self.path.join("log");
         let files = Files::list(&folder)?;
         let mut long = 0;
@@ -183,22 +280,37 @@ impl Store {
             Some((_, path)) => log::size(path)?,
             None => 0,
         };
+        let shared = log.shared().cloned();
+        let many = shared.is_some() && files.segments.len() > MOST_SEGMENTS;
+        let shorten_it = long >= LONG_LOG.max(LOG_OVER_CHECKPOINT * last) || many;
         let mut running = self
             .checkpoint
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let idle = running.as_ref().is_none_or(JoinHandle::is_finished);
-        if long >= LONG_LOG.max(LOG_OVER_CHECKPOINT * last) && idle {
+        if (shorten_it || shared.is_some()) && idle {
             let (store, index) = (self.path.clone(), self.index.clone());
             let closing = self.closing.clone();
-            *running = Some(std::thread::spawn(move || {
-                match shorten(&store, &index, next, before, &closing) {
+            let (next, before) = (log.next(), log.mark());
+            *running = aside(move || {
+                let finished = files.segments.iter().filter(|(first, _)| *first < next);
+                for (first, path) in finished {
+                    let Some(shared) = &shared else { break };
+                    if let Err(error) = shared.compact(*first, path) {
+                        // They are read one by one then.
+                        return tracing::warn!(%error, "batches could not be put into one file");
+                    }
+                }
+                if !shorten_it {
+                    return;
+                }
+                match shorten(&store, &index, next, before, shared.as_ref(), &closing) {
                     Ok(true) => tracing::info!(before = next, "the log was shortened"),
                     Ok(false) => {}
                     // The log stays long, and nothing else is wrong.
                     Err(error) => tracing::warn!(%error, "the log could not be shortened"),
                 }
-            }));
+            });
         }
         Ok(())
     }
@@ -355,13 +467,14 @@ fn fill(folder: &Path, files: &Files, index: &Index) -> Result<Log, Error> {
     Log::resume(folder, files, end)
 }
 
-/// Writes a checkpoint before batch `next` and removes what it replaces, unless a backup is being
-/// made. False if it was left.
+/// Writes a checkpoint before batch `next`, also into the bucket of a shared log, and removes what it
+/// replaces, unless a backup is being made. False if it was left.
 pub(super) fn shorten(
     path: &Path,
     index: &Index,
     next: u64,
     before: Option<Mark>,
+    shared: Option<&Shared>,
     closing: &AtomicBool,
 ) -> Result<bool, Error> {
     let folder = path.join("log");
@@ -379,6 +492,9 @@ pub(super) fn shorten(
     };
     // An older index would have nothing to be brought up from.
     index.flush()?;
+    if let Some(shared) = shared {
+        shared.shorten(next, &checkpoint::path(&folder, next))?;
+    }
     let _alone = occupy(path, true, "a backup")?;
     for path in Files::list(&folder)?.obsolete {
         fs::remove_file(&path).map_err(Error::io("remove", path))?;

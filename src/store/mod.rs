@@ -12,6 +12,9 @@
 //! BUCKET    which bucket has all of them, if one has
 //! ```
 //!
+//! The log may be in the bucket too ([`Sharing`]): then the one in the folder is a copy of it, and
+//! of several coordinators that follow it one leads.
+//!
 //! A change is durable when [`Store::commit`] returns: objects first, then one entry of the log
 //! for all that is committed together, and one flush of it. Then it is applied to the index, from
 //! which everything is read. The index is flushed in its own time: what a crash takes from it is
@@ -24,6 +27,7 @@ mod content;
 mod error;
 mod examine;
 mod folder;
+mod follow;
 mod format;
 mod formats;
 mod gc;
@@ -56,15 +60,16 @@ mod verify;
 mod versions;
 
 pub use backup::{Backup, backup, restore};
-pub use bucket::{MovedObjects, pull, push};
+pub use bucket::{MovedObjects, pull, pull_log, push, push_log};
 pub use cache::CachedResult;
 pub use content::{Content, STRIDE};
 pub use error::Error;
 pub use folder::AUDIT_KEY;
+pub use follow::{Follower, Look, Vigil};
 pub use formats::FORMAT;
 pub use gc::{Collected, GRACE, Garbage, Grace};
 pub use handle::Store;
-pub use options::Options;
+pub use options::{Options, Sharing};
 pub use probe::{Check, Probe, note_check, probe};
 pub use read::CommittedUnit;
 pub use rebuild::{From, Rebuilt, rebuild};

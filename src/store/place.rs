@@ -29,6 +29,9 @@ pub(super) struct Place {
     /// Whether all objects are there. Until then, and after they were fetched, all are in the
     /// folder.
     whole: bool,
+    /// Whether the log is there too: the one in the folder is a copy then.
+    #[serde(default)]
+    log: bool,
 }
 
 impl Place {
@@ -55,6 +58,7 @@ impl Place {
     pub(super) fn in_folder(self) -> Self {
         Self {
             whole: false,
+            log: false,
             ..self
         }
     }
@@ -65,7 +69,18 @@ impl Place {
             server: bucket.server(),
             store,
             whole,
+            log: false,
         }
+    }
+
+    /// The same store, whose log is there too, or is not.
+    pub(super) fn with_log(self, log: bool) -> Self {
+        Self { log, ..self }
+    }
+
+    /// Whether the log is there too.
+    pub(super) fn has_log(&self) -> bool {
+        self.log
     }
 
     fn is(&self, bucket: &BucketSettings) -> bool {
@@ -87,9 +102,42 @@ pub(super) fn read_only(path: &Path, options: &Options) -> Result<Option<Bucket>
     }
 }
 
+/// Sees that a store whose settings say that its log is in the bucket has it there. A folder in which
+/// there is nothing yet becomes a copy of the store that has the bucket, or its first.
+pub(super) fn share(path: &Path, options: &Options, is_new: bool) -> Result<(), Error> {
+    let Some(settings) = &options.bucket else {
+        return Ok(()); // The caller has its own place for the log, and knows.
+    };
+    let place = Place::read(path)?;
+    match place {
+        Some(place) if place.log && !place.is(settings) => {
+            Err(elsewhere(path, place, Some(settings)))
+        }
+        Some(place) if place.log => check_owner(&Bucket::new(settings.clone())?, &place),
+        _ if !is_new => Err(Error::LogInFolder {
+            path: path.to_owned(),
+            place: settings.url(),
+        }),
+        place => {
+            let bucket = Bucket::new(settings.clone())?;
+            let known = bucket.owner()?.and_then(|owner| owner.parse().ok());
+            let place = known
+                .map(|owner| Place::new(owner, settings, true))
+                .or(place);
+            let store = claim(path, place, &bucket)?;
+            Place::new(store, settings, true).with_log(true).write(path)
+        }
+    }
+}
+
 /// Sees that the store's objects are where the settings say, and gives the store of them.
 pub(super) fn open(path: &Path, options: &Options) -> Result<ObjectStore, Error> {
     let place = Place::read(path)?;
+    if options.log.is_none() && place.as_ref().is_some_and(Place::has_log) {
+        return Err(Error::LogInBucket {
+            path: path.to_owned(),
+        });
+    }
     let objects = ObjectStore::open(path.join("objects"))?.with_quota(options.quota);
     let Some(settings) = &options.bucket else {
         return match place.filter(|place| place.whole) {

@@ -8,6 +8,7 @@ use super::format::{self, Found};
 use super::index::{Index, Position};
 use super::lock::lock;
 use super::log::{self, End, Files, Log, checkpoint};
+use super::place::Place;
 use super::{Error, FORMAT, Write};
 
 /// What the store is rebuilt from.
@@ -66,8 +67,13 @@ pub fn rebuild(path: &Path, from: From, progress: impl FnMut(u64)) -> Result<Reb
             });
         }
     }
+    let shared = Place::read(path)?.is_some_and(|place| place.has_log());
     match from {
-        From::Newest if is_ahead(path)? => log_beside_index(path),
+        // What the bucket's log has is not made up here: an empty folder gets it from there.
+        From::Index if shared => Err(Error::LogInBucket {
+            path: path.to_owned(),
+        }),
+        From::Newest if !shared && is_ahead(path)? => log_beside_index(path),
         From::Log | From::Newest => index_from_log(path, progress),
         From::Index => log_beside_index(path),
     }

@@ -233,6 +233,43 @@ pub struct Batch {
     /// log: whoever reads the log has it as it was.
     #[prost(bytes = "vec", optional, tag = "4")]
     pub deflated: Option<Vec<u8>>,
+    /// In a log that several coordinators write to, one at a time: who wrote it, 16 bytes that
+    /// nobody else has. It tells a batch from every other of its number.
+    #[prost(bytes = "vec", optional, tag = "5")]
+    pub leader: Option<Vec<u8>>,
+    /// In such a log: what the batch says beside its writes.
+    #[prost(message, optional, tag = "6")]
+    pub sign: Option<Sign>,
+}
+
+/// What a coordinator says in a log that others read.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Sign {
+    /// What.
+    #[prost(enumeration = "Said", tag = "1")]
+    pub said: i32,
+    /// Of one that takes over: what people call it, its machine say. Of one that takes the log out:
+    /// the folder that has it then.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Of one that takes over, or writes what older programs would read wrongly: the format that
+    /// the store has from here on.
+    #[prost(uint32, tag = "3")]
+    pub format: u32,
+}
+
+/// What a coordinator says in a log that others read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Said {
+    /// It is there still.
+    Here = 0,
+    /// It leads from here on.
+    TookOver = 1,
+    /// It ends, and another may take over at once.
+    Left = 2,
+    /// It has taken the log out of the bucket: nobody goes on with this one.
+    TakenOut = 3,
 }
 
 /// A record that is set, or removed.

@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod leaders;
 mod s3;
 
 use std::fs;

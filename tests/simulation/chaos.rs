@@ -10,17 +10,19 @@ use turmoil::Sim;
 use super::dice::Dice;
 use super::site::Site;
 
-/// The host of the coordinator.
-pub const COORDINATOR: &str = "coordinator";
-
 /// How a link or machine is mended.
 #[derive(Clone, Debug)]
 enum Mend {
     Start(String),
-    Repair(String),
-    Release(String),
-    Hasten(String),
+    Repair(Link),
+    Release(Link),
+    Hasten(Link),
+    /// A coordinator's way to the bucket.
+    Reach(String),
 }
+
+/// A host that speaks with a coordinator, and which.
+type Link = (String, &'static str);
 
 /// What goes wrong.
 pub struct Chaos {
@@ -36,7 +38,7 @@ pub struct Chaos {
     mends: BTreeMap<(Duration, u64), Mend>,
     count: u64,
     down: BTreeSet<String>,
-    cut: BTreeSet<String>,
+    cut: BTreeSet<Link>,
 }
 
 impl Chaos {
@@ -83,6 +85,7 @@ impl Chaos {
     fn harm(&mut self, sim: &mut Sim<'_>) {
         let theme = self.site.theme;
         match (theme.crashes(), theme.network()) {
+            _ if theme.shares() && self.dice.once_in(3) => self.trouble_bucket(sim),
             (true, true) if self.dice.once_in(2) => self.kill(sim),
             (true, false) => self.kill(sim),
             (_, true) => self.disturb(sim),
@@ -90,10 +93,39 @@ impl Chaos {
         }
     }
 
+    /// A coordinator's way to the bucket is cut for a while, or a request that was on its way for
+    /// long arrives.
+    fn trouble_bucket(&mut self, sim: &mut Sim<'_>) {
+        let late = self.site.bucket.lock().expect("no panic").late();
+        if late > 0 && self.dice.once_in(2) {
+            let which = self.dice.below(late as u64) as usize;
+            self.say(sim, "a late request arrives at the bucket");
+            return self.site.bucket.lock().expect("no panic").arrive(which);
+        }
+        let host = self.coordinator().to_owned();
+        let new = self
+            .site
+            .cut_off
+            .lock()
+            .expect("no panic")
+            .insert(host.clone());
+        if new {
+            self.say(sim, format!("{host} does not reach the bucket"));
+            self.later(sim, 50..=5_000, Mend::Reach(host));
+        }
+    }
+
+    fn coordinator(&mut self) -> &'static str {
+        match self.site.theme.coordinators() {
+            [one] => one,
+            several => several[self.dice.below(several.len() as u64) as usize],
+        }
+    }
+
     fn kill(&mut self, sim: &mut Sim<'_>) {
         let coordinator = self.dice.once_in(3);
         let host = match coordinator {
-            true => COORDINATOR.to_owned(),
+            true => self.coordinator().to_owned(),
             false => self.dice.pick(&self.machines).clone(),
         };
         if self.down.contains(&host) {
@@ -113,13 +145,20 @@ impl Chaos {
             "is killed"
         };
         self.say(sim, format!("{host} {how}"));
-        let others: Vec<String> = match coordinator {
-            true => self.peers.clone(),
-            false => vec![host.clone()],
+        let all = self.site.theme.coordinators();
+        let links: Vec<Link> = match coordinator {
+            true => {
+                let this = all.iter().find(|it| **it == host).expect("a coordinator");
+                self.peers
+                    .iter()
+                    .map(|peer| (peer.clone(), *this))
+                    .collect()
+            }
+            false => all.iter().map(|it| (host.clone(), *it)).collect(),
         };
         if silently {
-            for other in &others {
-                sim.partition(other.as_str(), COORDINATOR);
+            for (peer, coordinator) in &links {
+                sim.partition(peer.as_str(), *coordinator);
             }
         }
         if coordinator {
@@ -127,8 +166,8 @@ impl Chaos {
         }
         sim.crash(host.as_str());
         if silently {
-            for other in others.iter().filter(|other| !self.cut.contains(*other)) {
-                sim.repair(other.as_str(), COORDINATOR);
+            for link in links.iter().filter(|link| !self.cut.contains(*link)) {
+                sim.repair(link.0.as_str(), link.1);
             }
         }
         self.down.insert(host.clone());
@@ -137,37 +176,39 @@ impl Chaos {
 
     fn disturb(&mut self, sim: &mut Sim<'_>) {
         let host = self.dice.pick(&self.peers).clone();
+        let coordinator = self.coordinator();
+        let link = (host.clone(), coordinator);
         let kind = self.dice.below(6);
-        if kind < 5 && !self.cut.insert(host.clone()) {
+        if kind < 5 && !self.cut.insert(link.clone()) {
             return;
         }
         let name = host.as_str();
         match kind {
             0 => {
                 self.say(sim, format!("{host} is cut off"));
-                sim.partition(name, COORDINATOR);
-                self.later(sim, 20..=3_500, Mend::Repair(host));
+                sim.partition(name, coordinator);
+                self.later(sim, 20..=3_500, Mend::Repair(link));
             }
             1 => {
                 self.say(sim, format!("nothing comes from {host}"));
-                sim.partition_oneway(name, COORDINATOR);
-                self.later(sim, 20..=3_500, Mend::Repair(host));
+                sim.partition_oneway(name, coordinator);
+                self.later(sim, 20..=3_500, Mend::Repair(link));
             }
             2 => {
                 self.say(sim, format!("nothing comes to {host}"));
-                sim.partition_oneway(COORDINATOR, name);
-                self.later(sim, 20..=3_500, Mend::Repair(host));
+                sim.partition_oneway(coordinator, name);
+                self.later(sim, 20..=3_500, Mend::Repair(link));
             }
             3 | 4 => {
                 self.say(sim, format!("messages of {host} are held"));
-                sim.hold(name, COORDINATOR);
-                self.later(sim, 20..=3_000, Mend::Release(host));
+                sim.hold(name, coordinator);
+                self.later(sim, 20..=3_000, Mend::Release(link));
             }
             _ => {
                 let latency = self.dice.among(20..=400);
                 self.say(sim, format!("messages of {host} take {latency} ms"));
-                sim.set_link_latency(name, COORDINATOR, Duration::from_millis(latency));
-                self.later(sim, 200..=4_000, Mend::Hasten(host));
+                sim.set_link_latency(name, coordinator, Duration::from_millis(latency));
+                self.later(sim, 200..=4_000, Mend::Hasten(link));
             }
         }
     }
@@ -184,23 +225,27 @@ impl Chaos {
             Mend::Start(host) => {
                 // One that was asked to leave and has not yet is killed now.
                 self.down.remove(&host);
-                if host == COORDINATOR && self.dice.once_in(3) {
+                let is_coordinator = self.site.theme.coordinators().contains(&host.as_str());
+                if is_coordinator && self.dice.once_in(3) {
                     // Its clock may have been set, forward or back, before it starts again.
                     let skew = self.dice.below(7_200_000);
                     self.site.skew.store(skew, Ordering::Relaxed);
                 }
                 sim.bounce(host.as_str());
             }
-            Mend::Repair(host) => {
-                self.cut.remove(&host);
-                sim.repair(host.as_str(), COORDINATOR);
+            Mend::Repair(link) => {
+                self.cut.remove(&link);
+                sim.repair(link.0.as_str(), link.1);
             }
-            Mend::Release(host) => {
-                self.cut.remove(&host);
-                sim.release(host.as_str(), COORDINATOR);
+            Mend::Release(link) => {
+                self.cut.remove(&link);
+                sim.release(link.0.as_str(), link.1);
             }
-            Mend::Hasten(host) => {
-                sim.set_link_latency(host.as_str(), COORDINATOR, Duration::from_millis(5));
+            Mend::Hasten((host, coordinator)) => {
+                sim.set_link_latency(host.as_str(), coordinator, Duration::from_millis(5));
+            }
+            Mend::Reach(host) => {
+                self.site.cut_off.lock().expect("no panic").remove(&host);
             }
         }
     }

@@ -30,11 +30,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub async fn run(site: Arc<Site>, name: String) -> turmoil::Result {
     let mut dice = site.dice(&name);
     let asked = jobs(&name, &mut dice);
+    let coordinators = site.theme.coordinators();
     let caller = Caller {
         site,
         name,
         dice: RefCell::new(dice),
-        client: RefCell::new(network::client()),
+        client: RefCell::new(network::client(coordinators)),
     };
     for asked in asked {
         let pause = caller.among(0..=1_500);
@@ -355,7 +356,7 @@ impl Caller {
 
     fn reconnect(&self) {
         self.site.say(&self.name, "waits in vain");
-        *self.client.borrow_mut() = network::client();
+        *self.client.borrow_mut() = network::client(self.site.theme.coordinators());
     }
 
     async fn pause(&self) {

@@ -1,7 +1,6 @@
 //! What the machines of a run were told, and whether it was ever taken back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use palimpsest::coordinator::is_terminal;
 use palimpsest::objects::Digest;
@@ -219,8 +218,8 @@ impl Ledger {
     }
 
     /// The store that the coordinator left is all that was acknowledged.
-    pub fn audit(&mut self, folder: &Path) {
-        let store = match Store::open(folder) {
+    pub fn audit(&mut self, opened: Result<Store, palimpsest::store::Error>) {
+        let store = match opened {
             Ok(store) => store,
             Err(error) => return self.must(false, || format!("the store is lost: {error}")),
         };

@@ -62,7 +62,7 @@ impl<'a> Liar<'a> {
             site,
             name,
             dice,
-            client: network::client(),
+            client: network::client(site.theme.coordinators()),
             out,
             requests: Some(requests),
             leases: BTreeMap::new(),

@@ -16,17 +16,20 @@ mod client;
 #[path = "../common/dice.rs"]
 mod dice;
 mod engine;
+mod leaders;
 mod ledger;
 mod liar;
 mod machines;
 mod network;
 mod plan;
+#[path = "../common/shelf.rs"]
+mod shelf;
 mod site;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use chaos::{COORDINATOR, Chaos};
+use chaos::Chaos;
 use palimpsest::invariants::violations;
 use plan::Theme;
 use site::Site;
@@ -59,11 +62,17 @@ fn everything_at_once_loses_nothing() {
 }
 
 #[test]
+fn leaders_that_lose_their_machine_or_their_bucket_are_replaced_and_nothing_is_lost() {
+    seeds(Theme::Leaders);
+}
+
+#[test]
 fn a_seed_repeats_its_run() {
     for (theme, seed) in [
         (Theme::Everything, 1),
         (Theme::Everything, 2),
         (Theme::Liars, 8),
+        (Theme::Leaders, 3),
     ] {
         let (first, second) = (run(theme, seed), run(theme, seed));
         let differs = first
@@ -123,8 +132,10 @@ fn run(theme: Theme, seed: u64) -> Vec<String> {
         .enable_random_order()
         .build();
 
-    let shared = site.clone();
-    sim.host(COORDINATOR, move || machines::coordinator(shared.clone()));
+    for host in theme.coordinators() {
+        let shared = site.clone();
+        sim.host(*host, move || machines::coordinator(shared.clone(), host));
+    }
     let mut machines = Vec::new();
     for n in 0..dice.among(2..=3) {
         let (shared, host) = (site.clone(), format!("worker-{n}"));
@@ -152,6 +163,9 @@ fn run(theme: Theme, seed: u64) -> Vec<String> {
     let mut chaos = Chaos::new(site.clone(), machines, peers);
     loop {
         chaos.act(&mut sim);
+        for host in site.ended() {
+            sim.bounce(host.as_str());
+        }
         let over = sim.step().unwrap_or_else(|error| panic!("{error}"));
         if let Some(broken) = site.ledger.lock().unwrap().broken.take() {
             panic!("{broken}");
@@ -163,7 +177,7 @@ fn run(theme: Theme, seed: u64) -> Vec<String> {
     site.freeze_store();
     drop(sim);
     let mut ledger = site.ledger.lock().unwrap();
-    ledger.audit(&site.store());
+    ledger.audit(site.open_store());
     assert_eq!(ledger.broken, None);
     for (invariant, count) in violations() {
         assert_eq!(count, 0, "{invariant:?}");

@@ -15,6 +15,9 @@ use turmoil::net::{TcpListener, TcpStream};
 /// Where the coordinator listens.
 pub const PORT: u16 = 7461;
 
+/// How long a host may take to answer.
+const PATIENCE: Duration = Duration::from_millis(700);
+
 /// A connection as the server takes it.
 pub struct Connection(TcpStream);
 
@@ -62,20 +65,29 @@ pub async fn listen() -> io::Result<impl Stream<Item = io::Result<Connection>>> 
     })
 }
 
-/// A client of the coordinator, which connects when it is first used and whenever it must.
-pub fn client() -> Client {
+/// A client of the coordinators, which connects to one of them when it is first used and whenever it
+/// must.
+pub fn client(coordinators: &'static [&'static str]) -> Client {
     // A simulated connection that lost a segment never delivers another: sooner than between real
     // machines, both ends must find out.
     let endpoint = endpoint("http://coordinator:7461")
         .expect("an address")
-        .connect_timeout(Duration::from_millis(700))
-        .http2_keep_alive_interval(Duration::from_millis(700))
-        .keep_alive_timeout(Duration::from_millis(700));
-    Client::new(
-        endpoint.connect_with_connector_lazy(tower::service_fn(|_| async {
-            Ok::<_, io::Error>(TokioIo::new(
-                TcpStream::connect(("coordinator", PORT)).await?,
-            ))
-        })),
-    )
+        .connect_timeout(PATIENCE * coordinators.len() as u32)
+        .http2_keep_alive_interval(PATIENCE)
+        .keep_alive_timeout(PATIENCE);
+    let connect = move |_| connect(coordinators);
+    Client::new(endpoint.connect_with_connector_lazy(tower::service_fn(connect)))
+}
+
+/// Connects to the first that takes the connection.
+async fn connect(coordinators: &[&str]) -> io::Result<TokioIo<TcpStream>> {
+    let mut last = io::Error::other("there is none");
+    for host in coordinators {
+        match tokio::time::timeout(PATIENCE, TcpStream::connect((*host, PORT))).await {
+            Ok(Ok(stream)) => return Ok(TokioIo::new(stream)),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
 }

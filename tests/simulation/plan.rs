@@ -17,6 +17,9 @@ pub enum Theme {
     Liars,
     /// All of it.
     Everything,
+    /// Two coordinators follow one log in a bucket, and they, their machines and their ways to the
+    /// bucket fail.
+    Leaders,
 }
 
 impl Theme {
@@ -26,19 +29,33 @@ impl Theme {
             Self::Network => "network",
             Self::Liars => "liars",
             Self::Everything => "everything",
+            Self::Leaders => "leaders",
         }
     }
 
     pub fn crashes(self) -> bool {
-        matches!(self, Self::Crashes | Self::Everything)
+        matches!(self, Self::Crashes | Self::Everything | Self::Leaders)
     }
 
     pub fn network(self) -> bool {
-        matches!(self, Self::Network | Self::Everything)
+        matches!(self, Self::Network | Self::Everything | Self::Leaders)
     }
 
     pub fn liars(self) -> bool {
         matches!(self, Self::Liars | Self::Everything)
+    }
+
+    /// The hosts of the coordinators.
+    pub fn coordinators(self) -> &'static [&'static str] {
+        match self {
+            Self::Leaders => &["coordinator", "coordinator-b"],
+            _ => &["coordinator"],
+        }
+    }
+
+    /// Whether the log is in a bucket.
+    pub fn shares(self) -> bool {
+        self == Self::Leaders
     }
 
     /// Counted failures that a task has before it fails for good: two where nothing that happens

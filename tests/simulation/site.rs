@@ -1,6 +1,6 @@
 //! What all machines of a simulation share: the plan, the folders, the ledger.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use palimpsest::coordinator::Limits;
 use palimpsest::proto::v1;
-use palimpsest::store::{Change, Store};
+use palimpsest::store::{Change, Options, Sharing, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::dice::Dice;
 use super::ledger::Ledger;
 use super::plan::Theme;
+use super::shelf::{Fate, Reach, Things};
 
 /// The model's shape. Large in name, so that a sweep of a few facts is cut into as many tasks.
 pub const SHAPE: v1::model::Shape = v1::model::Shape {
@@ -33,13 +34,21 @@ pub struct Site {
     pub seed: u64,
     pub ledger: Mutex<Ledger>,
     /// Set when nothing is to go wrong any more.
-    pub peace: AtomicBool,
+    pub peace: Arc<AtomicBool>,
     folder: tempfile::TempDir,
     stores: AtomicU64,
     /// How far the coordinator's clock is off, in milliseconds.
     pub skew: AtomicU64,
     generations: Mutex<HashMap<String, u64>>,
     leaving: Mutex<HashMap<String, CancellationToken>>,
+    /// What lies in the bucket, where coordinators share their log.
+    pub bucket: Arc<Mutex<Things>>,
+    /// Hosts whose way to the bucket is cut.
+    pub cut_off: Arc<Mutex<BTreeSet<String>>>,
+    /// Hosts whose process has ended by itself.
+    ended: Mutex<Vec<String>>,
+    /// Folders that the coordinators of a shared log have had.
+    machines: Mutex<HashMap<String, u64>>,
 }
 
 impl Site {
@@ -55,14 +64,18 @@ impl Site {
             theme,
             seed,
             ledger: Mutex::default(),
-            peace: AtomicBool::new(false),
+            peace: Arc::new(AtomicBool::new(false)),
             folder: folder.expect("a folder"),
             stores: AtomicU64::new(0),
             skew: AtomicU64::new(0),
             generations: Mutex::default(),
             leaving: Mutex::default(),
+            bucket: Arc::default(),
+            cut_off: Arc::default(),
+            ended: Mutex::default(),
+            machines: Mutex::default(),
         });
-        let store = Store::open(&site.store()).expect("a new store");
+        let store = site.open_store().expect("a new store");
         let weights = vec![seed as u8; 40_000];
         let digest = store.objects().put(&weights).expect("an object");
         let file = v1::model::File {
@@ -81,7 +94,90 @@ impl Site {
         };
         let model = Change::Model("tiny".to_owned(), model);
         store.commit(&[model]).expect("a model");
+        store.leave().expect("left");
         site
+    }
+
+    /// The store, when no coordinator has it and nothing goes wrong.
+    pub fn open_store(&self) -> Result<Store, palimpsest::store::Error> {
+        if !self.theme.shares() {
+            return Store::open(&self.store());
+        }
+        let folder = self.new_machine("nobody");
+        Store::open_with(
+            &folder,
+            Self::sharing(Reach::new(&self.bucket, |_, _| Fate::Done)),
+        )
+    }
+
+    fn sharing(reach: Arc<Reach>) -> Options {
+        Options {
+            log: Some(Sharing {
+                shelf: Some(reach),
+                file_batches: 40,
+                ..Sharing::new("simulated".to_owned(), Duration::from_millis(1_500))
+            }),
+            ..Options::default()
+        }
+    }
+
+    /// The folder of a coordinator that shares its log, and how it opens it. Every third start is on a
+    /// new machine.
+    pub fn shared_store(&self, host: &'static str) -> (PathBuf, Options) {
+        let generation = self.generation(&format!("{host}'s store"));
+        let mut dice = self.dice(&format!("{host}'s bucket {generation}"));
+        let folder = match generation == 0 || dice.once_in(3) {
+            true => self.new_machine(host),
+            false => self.machine(host),
+        };
+        let (cut_off, dice) = (self.cut_off.clone(), Mutex::new(dice));
+        let peace = self.peace.clone();
+        let reach = Reach::new(&self.bucket, move |kind, _| {
+            if cut_off.lock().expect("no panic").contains(host) {
+                return Fate::Lost;
+            }
+            let mut dice = dice.lock().expect("no panic");
+            if peace.load(Ordering::Relaxed) || !dice.once_in(60) {
+                return Fate::Done;
+            }
+            match (kind, dice.below(3)) {
+                ("create", 0) => Fate::Late,
+                (_, 1) => Fate::Unanswered,
+                _ => Fate::Lost,
+            }
+        });
+        (folder, Self::sharing(reach))
+    }
+
+    fn machine(&self, host: &str) -> PathBuf {
+        let machines = self.machines.lock().expect("no panic");
+        let number = machines.get(host).copied().unwrap_or_default();
+        self.folder.path().join(format!("{host}-{number}"))
+    }
+
+    /// An empty folder, but for the objects, which all have in common.
+    fn new_machine(&self, host: &str) -> PathBuf {
+        *self
+            .machines
+            .lock()
+            .expect("no panic")
+            .entry(host.to_owned())
+            .or_default() += 1;
+        let (folder, objects) = (self.machine(host), self.folder.path().join("objects"));
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::create_dir_all(&objects).expect("a folder");
+        std::os::unix::fs::symlink(&objects, folder.join("objects")).expect("a link");
+        folder
+    }
+
+    /// A host's process has ended by itself, and is to be started again.
+    pub fn restart(&self, host: &str) {
+        self.ended.lock().expect("no panic").push(host.to_owned());
+    }
+
+    /// The hosts whose process has ended by itself since.
+    pub fn ended(&self) -> Vec<String> {
+        std::mem::take(&mut *self.ended.lock().expect("no panic"))
     }
 
     /// The times of a machine on which everything is quick, and no patience that a worker could
@@ -107,6 +203,9 @@ impl Site {
     /// The coordinator is about to be killed: its store is what lies on the disk at this moment,
     /// before a destructor can put anything in order.
     pub fn freeze_store(&self) {
+        if self.theme.shares() {
+            return; // What counts is in the bucket.
+        }
         let before = self.store();
         self.stores.fetch_add(1, Ordering::Relaxed);
         copy_folder(&before, &self.store());

@@ -11,7 +11,7 @@ use crate::cli::commands::store::options;
 use crate::cli::connection::credentials;
 use crate::cli::output;
 use crate::client::{Client, Credentials};
-use crate::config::{self, Address, Config, Origin};
+use crate::config::{self, Addresses, Config, Origin};
 use crate::objects::Bucket;
 use crate::proto::v1;
 use crate::store;
@@ -338,7 +338,7 @@ async fn coordinators(findings: &mut Findings, config: &Config) {
 async fn coordinator(
     findings: &mut Findings,
     key: &str,
-    address: &Address,
+    address: &Addresses,
     credentials: &Credentials<'_>,
 ) {
     let check = format!("coordinator {key}");

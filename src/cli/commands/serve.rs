@@ -21,9 +21,9 @@ use crate::cli::commands::store::options;
 use crate::cli::flags::{Flags, flag};
 use crate::cli::signals::asked_to_stop;
 use crate::config::{Config, EditConfig, Listen, ServeConfig};
-use crate::coordinator::{Coordinator, Limits};
+use crate::coordinator::{self, Coordinator, Limits};
 use crate::proto::v1;
-use crate::store::Store;
+use crate::store::{Follower, Options, Store};
 use crate::telemetry::exposition::{Exposition, Sample};
 use crate::telemetry::metrics;
 use crate::web::{self, Door, Hosts};
@@ -40,6 +40,10 @@ pub struct Args {
     /// Listen beyond this machine without TLS, or without asking who calls
     #[arg(long)]
     insecure: bool,
+    /// Where the log is in a bucket: wait for as long as another coordinator leads, and take over
+    /// when it is gone
+    #[arg(long)]
+    standby: bool,
     /// Write the address into this file once it is listened on
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
@@ -84,9 +88,12 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         metrics::install(metrics::Program::Coordinator);
     }
     let (folder, options) = (settings.store.clone(), options(&config.store));
-    let open = move || Store::open_with(&folder, options);
-    let store = Arc::new(tokio::task::spawn_blocking(open).await??);
-    let (coordinator, mut actor) = Coordinator::start(store, limits)?;
+    let opening = open(folder, options, args.standby);
+    let store = tokio::select! {
+        store = opening => Arc::new(store?),
+        () = asked_to_stop() => return Ok(ExitCode::SUCCESS),
+    };
+    let (coordinator, mut actor) = Coordinator::start(store.clone(), limits)?;
     let overview = Overview::new(coordinator.clone());
     if let Some(address) = settings.metrics_listen {
         expose(address, overview.sample()).await?;
@@ -170,7 +177,28 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     {
         tracing::info!("open streams were cut");
     }
+    tokio::task::spawn_blocking(move || store.leave()).await??;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the store: one whose log is shared when this process leads.
+async fn open(folder: PathBuf, options: Options, standby: bool) -> anyhow::Result<Store> {
+    if options.log.is_none() {
+        if standby {
+            anyhow::bail!(
+                "--standby: the store's log is in its folder, which one coordinator has alone: set \
+                 store.log = \"bucket\""
+            );
+        }
+        let open = move || Store::open_with(&folder, options);
+        return Ok(tokio::task::spawn_blocking(open).await??);
+    }
+    let open = move || Follower::open(&folder, options);
+    let follower = tokio::task::spawn_blocking(open).await??;
+    tracing::info!(leader = follower.leader(), "following the log");
+    let store = coordinator::lead(follower, standby).await?;
+    tracing::info!("leading");
+    Ok(store)
 }
 
 /// The gates that settings ask for.

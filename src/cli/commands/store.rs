@@ -13,12 +13,13 @@ use serde::Serialize;
 use crate::audit;
 use crate::cli::connection::{Connection, Need};
 use crate::cli::flags::{Flags, flag};
+use crate::cli::host::host_name;
 use crate::cli::output;
 use crate::client::Client;
-use crate::config::{Config, StoreConfig, parse_duration};
+use crate::config::{Config, LogPlace, StoreConfig, parse_duration};
 use crate::objects::BucketSettings;
 use crate::proto::v1;
-use crate::store::{self, Backup, Collected, Grace, MovedObjects, Rebuilt, Report, Store};
+use crate::store::{self, Backup, Collected, Grace, MovedObjects, Rebuilt, Report, Sharing, Store};
 
 /// Subcommands of `store`.
 #[derive(Debug, clap::Subcommand)]
@@ -54,12 +55,18 @@ pub enum Command {
     /// Put a store's objects into the bucket of store.bucket, which has them from then on; also
     /// looks whether a bucket that was copied has them all
     Push {
+        /// The log too, for store.log = "bucket": several coordinators may follow it there
+        #[arg(long)]
+        with_log: bool,
         #[command(flatten)]
         place: Place,
     },
-    /// Fetch a store's objects from its bucket into its folder, which has them from then on; the
-    /// bucket keeps them
+    /// Fetch a store's objects, and its log if that is there, from its bucket into its folder, which
+    /// has them from then on; the bucket keeps them
     Pull {
+        /// The log alone: the objects stay where they are
+        #[arg(long)]
+        log_only: bool,
         #[command(flatten)]
         place: Place,
     },
@@ -106,8 +113,8 @@ impl Command {
             | Self::Rebuild { place, .. }
             | Self::Backup { place, .. }
             | Self::Restore { place, .. }
-            | Self::Push { place }
-            | Self::Pull { place }
+            | Self::Push { place, .. }
+            | Self::Pull { place, .. }
             | Self::Gc { place, .. } => place,
         }
     }
@@ -154,6 +161,8 @@ pub fn options(settings: &StoreConfig) -> store::Options {
     store::Options {
         quota: settings.quota.map(|size| size.bytes()),
         cache_size: settings.cache_size.map(|size| size.bytes()),
+        log: (settings.log == LogPlace::Bucket)
+            .then(|| Sharing::new(host_name(), settings.takeover)),
         bucket: bucket.map(|(bucket, credentials)| BucketSettings {
             name: bucket.name.clone(),
             prefix: bucket.prefix.clone(),
@@ -218,13 +227,14 @@ fn offline(
             bar.clear();
             print(&BackupReport::new(made, path), json)
         }
-        Command::Push { .. } | Command::Pull { .. } => {
+        Command::Push { with_log: log, .. } | Command::Pull { log_only: log, .. } => {
             let show = |done| bar.show("bytes", done, None);
             let to_bucket = matches!(command, Command::Push { .. });
-            let moved = if to_bucket {
-                store::push(path, &options, show)?
-            } else {
-                store::pull(path, &options, show)?
+            let moved = match (to_bucket, log) {
+                (true, false) => store::push(path, &options, show)?,
+                (true, true) => store::push_log(path, &options, show)?,
+                (false, false) => store::pull(path, &options, show)?,
+                (false, true) => store::pull_log(path, &options)?,
             };
             bar.clear();
             let bucket = options.bucket.map(|it| it.url()).unwrap_or_default();
@@ -232,6 +242,7 @@ fn offline(
                 moved,
                 bucket,
                 to_bucket,
+                log,
             };
             print(&report, json)
         }
@@ -440,6 +451,8 @@ struct MovedReport {
     bucket: String,
     #[serde(skip)]
     to_bucket: bool,
+    #[serde(skip)]
+    log: bool,
 }
 
 impl Print for MovedReport {
@@ -453,7 +466,16 @@ impl Print for MovedReport {
         );
         let bucket = &self.bucket;
         if self.to_bucket {
-            vec![format!("{bucket} has the store's objects: {done}")]
+            let mut lines = vec![format!("{bucket} has the store's objects: {done}")];
+            if self.log {
+                lines.push(format!(
+                    "{bucket} has its log: set store.log = \"bucket\" now"
+                ));
+            }
+            lines
+        } else if self.log {
+            let now = "the folder has the store's log: set store.log = \"folder\" now";
+            vec![now.to_owned()]
         } else {
             vec![
                 format!("the folder has the store's objects: {done}"),

@@ -14,6 +14,7 @@ use crate::blocking::blocking;
 use crate::cli::commands::{serve, status};
 use crate::cli::connection::{Connection, Need};
 use crate::cli::flags::{Flags, flag};
+use crate::cli::host::host_name;
 use crate::cli::output;
 use crate::cli::signals::asked_to_stop;
 use crate::client::{Client, Credentials};
@@ -289,30 +290,6 @@ fn real_engine(
 ) -> anyhow::Result<Box<dyn Engine>> {
     Err(anyhow::anyhow!("build it with the feature 'torch'"))
         .context("this palimpsest was built without an engine")
-}
-
-/// The host's name in the letters of an identifier.
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let letters: String = name
-        .trim()
-        .to_lowercase()
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '-' {
-                c
-            } else {
-                '-'
-            }
-        })
-        .take(30)
-        .collect();
-    let letters = letters.trim_matches('-');
-    if letters.is_empty() {
-        "worker".to_owned()
-    } else {
-        letters.to_owned()
-    }
 }
 
 fn random_suffix() -> String {

@@ -6,6 +6,7 @@ use std::sync::mpsc::Receiver;
 
 use bytes::Bytes;
 use object_store::ObjectStore as _;
+use object_store::path::Path as Key;
 
 use super::super::{Digest, Error};
 use super::{Bucket, PART, PARTS_AHEAD, Trouble, is_missing, timed};
@@ -20,13 +21,28 @@ impl Bucket {
     pub(crate) fn download(
         &self,
         digest: &Digest,
+        take: impl FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<bool, Error> {
+        self.read_key(
+            &self.key_of(digest),
+            &format!("fetch object {digest}"),
+            take,
+        )
+    }
+
+    /// [`Bucket::download`] of any key; `action` says what it is, for errors.
+    pub(super) fn read_key(
+        &self,
+        key: &Key,
+        action: &str,
         mut take: impl FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<bool, Error> {
-        let action = || format!("fetch object {digest}");
-        let (store, key) = (self.store(), self.key_of(digest));
+        let action = || action.to_owned();
+        let store = self.store();
+        let first = key.clone();
         // Most are small: they come with the first answer.
         let found = self.wait(action(), async move {
-            match store.get(&key).await {
+            match store.get(&first).await {
                 Ok(found) if found.meta.size > PART => Ok(Some(Err(found.meta.size))),
                 Ok(found) => Ok(Some(Ok(found.bytes().await?))),
                 Err(error) if is_missing(&error) => Ok(None),
@@ -43,7 +59,7 @@ impl Bucket {
         while offset < size || !ahead.is_empty() {
             while offset < size && ahead.len() < PARTS_AHEAD {
                 let end = size.min(offset + PART);
-                ahead.push_back(self.piece(digest, offset..end)?);
+                ahead.push_back(self.piece(key.clone(), offset..end)?);
                 offset = end;
             }
             if let Some(next) = ahead.pop_front() {
@@ -56,10 +72,10 @@ impl Bucket {
 
     fn piece(
         &self,
-        digest: &Digest,
+        key: Key,
         range: Range<u64>,
     ) -> Result<Receiver<Result<Bytes, Trouble>>, Error> {
-        let (store, key, limit) = (self.store(), self.key_of(digest), self.limit());
+        let (store, limit) = (self.store(), self.limit());
         self.begin(async move { timed(limit, store.get_range(&key, range)).await })
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! PREFIX/owner            the identifier of the store whose objects these are
 //! PREFIX/objects/abcd...  an object, by its digest
+//! PREFIX/log/...          the store's log, where that is in the bucket
 //! ```
 //!
 //! An object appears there in one step, whole: a small one by one request, a large one in parts
@@ -12,6 +13,7 @@
 
 mod credentials;
 mod download;
+mod named;
 mod upload;
 
 use std::fmt;

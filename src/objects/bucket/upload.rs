@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path as Key;
 use object_store::{ObjectStore as _, PutPayload};
 
 use super::super::{Digest, Error, read_piece};
@@ -30,11 +31,26 @@ impl Bucket {
         path: &Path,
         unfinished: &Path,
     ) -> Result<(), Error> {
+        self.store_file(
+            self.key_of(digest),
+            format!("store object {digest}"),
+            path,
+            unfinished,
+        )
+    }
+
+    /// [`Bucket::upload`] under any key; `action` says what it is, for errors.
+    pub(super) fn store_file(
+        &self,
+        key: Key,
+        action: String,
+        path: &Path,
+        unfinished: &Path,
+    ) -> Result<(), Error> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let size = file.metadata().map_err(Error::io("read", path))?.len();
         let (file, path) = (Arc::new(file), path.to_owned());
-        let (store, key, limit) = (self.store(), self.key_of(digest), self.limit());
-        let action = format!("store object {digest}");
+        let (store, limit) = (self.store(), self.limit());
         let read = move |offset: u64, length: u64| {
             let (file, path) = (Arc::clone(&file), path.clone());
             async move {
@@ -60,28 +76,31 @@ impl Bucket {
         };
         fs::write(unfinished, &begun).map_err(Error::io("write", unfinished))?;
         let length = part_length(size);
-        let sent = self.run(action, async move {
-            let part = |number: u64| {
-                let (store, key, begun) = (&store, &key, &begun);
-                let offset = number * length;
-                let bytes = read(offset, length.min(size - offset));
-                async move {
-                    let put = store.put_part(key, begun, number as usize, bytes.await?);
-                    timed(limit, put).await
-                }
-            };
-            let parts: Vec<PartId> = stream::iter((0..size.div_ceil(length)).map(part))
-                .buffered(PARTS_AHEAD)
-                .try_collect()
-                .await?;
-            let whole = store.complete_multipart(&key, &begun, parts);
-            timed(limit, whole).await.map(drop)
+        let sent = self.run(action, {
+            let key = key.clone();
+            async move {
+                let part = |number: u64| {
+                    let (store, key, begun) = (&store, &key, &begun);
+                    let offset = number * length;
+                    let bytes = read(offset, length.min(size - offset));
+                    async move {
+                        let put = store.put_part(key, begun, number as usize, bytes.await?);
+                        timed(limit, put).await
+                    }
+                };
+                let parts: Vec<PartId> = stream::iter((0..size.div_ceil(length)).map(part))
+                    .buffered(PARTS_AHEAD)
+                    .try_collect()
+                    .await?;
+                let whole = store.complete_multipart(&key, &begun, parts);
+                timed(limit, whole).await.map(drop)
+            }
         });
         match sent {
             Ok(()) => fs::remove_file(unfinished).map_err(Error::io("remove", unfinished)),
             Err(error) => {
                 // If this fails too, it is left to the next time the store is opened.
-                if let Err(later) = self.abandon(digest, unfinished) {
+                if let Err(later) = self.abort(key, unfinished) {
                     tracing::debug!(error = %later, "parts are left in the bucket for now");
                 }
                 Err(error)
@@ -95,9 +114,14 @@ impl Bucket {
     /// # Errors
     /// [`Error::BucketAway`], [`Error::BucketRefused`], [`Error::Io`]; the file is kept then.
     pub(crate) fn abandon(&self, digest: &Digest, unfinished: &Path) -> Result<(), Error> {
+        self.abort(self.key_of(digest), unfinished)
+    }
+
+    /// [`Bucket::abandon`] of any key.
+    pub(super) fn abort(&self, key: Key, unfinished: &Path) -> Result<(), Error> {
         let begun = fs::read_to_string(unfinished).map_err(Error::io("read", unfinished))?;
-        let (store, key) = (self.store(), self.key_of(digest));
-        self.wait(format!("clear away parts of object {digest}"), async move {
+        let store = self.store();
+        self.wait(format!("clear away parts of {key}"), async move {
             match store.abort_multipart(&key, &begun).await {
                 Err(object_store::Error::NotFound { .. }) => Ok(()),
                 aborted => aborted,

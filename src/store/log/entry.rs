@@ -64,6 +64,15 @@ fn header(bytes: &[u8]) -> Option<Header> {
     })
 }
 
+/// The body of an entry that is all of these bytes and has this number; none if they are something
+/// else.
+pub fn body(bytes: &[u8], sequence: u64) -> Option<&[u8]> {
+    let head = header(bytes)?;
+    let body = &bytes[HEADER..];
+    let fits = head.sequence == sequence && head.length == body.len() && mark(body) == head.check;
+    fits.then_some(body)
+}
+
 /// What comes next in a file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {

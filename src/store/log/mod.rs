@@ -12,15 +12,17 @@
 //! and the batches from that number on, applied again, give the state at their end. Files before a
 //! checkpoint are removed when it is whole.
 
-mod body;
+pub mod body;
 pub mod checkpoint;
 pub mod entry;
+pub mod shared;
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use self::entry::{Mark, Next, Reader};
+use self::shared::{Made, Shared};
 use super::folder::sync_folder;
 use super::{Batch, Error};
 
@@ -229,8 +231,12 @@ pub struct Log {
     next: u64,
     /// The mark of the last batch, where it is known.
     mark: Option<Mark>,
-    /// A write failed, and what the file holds is not known.
+    /// It takes nothing more: a write failed, and what the file holds is not known, or it was closed.
     broken: bool,
+    /// Batches in the newest file.
+    batches: u64,
+    /// The log that the folder has a copy of, where it is in a bucket.
+    shared: Option<Shared>,
 }
 
 impl Log {
@@ -259,6 +265,8 @@ impl Log {
             length: 0,
             next,
             broken: false,
+            batches: 0,
+            shared: None,
         })
     }
 
@@ -267,7 +275,7 @@ impl Log {
     /// # Errors
     /// [`Error::Io`], [`Error::NoSpace`].
     pub fn resume(folder: &Path, files: &Files, end: End) -> Result<Self, Error> {
-        let Some((_, path)) = files.segments.last() else {
+        let Some((first, path)) = files.segments.last() else {
             return Self::create(folder, end.next);
         };
         let file = File::options()
@@ -289,6 +297,8 @@ impl Log {
             next: end.next,
             mark: end.mark,
             broken: false,
+            batches: end.next - first,
+            shared: None,
         })
     }
 
@@ -302,24 +312,103 @@ impl Log {
         self.mark
     }
 
+    /// Makes it the copy of a log in a bucket: from now on a batch is written there first.
+    pub fn share(&mut self, shared: Shared) {
+        self.shared = Some(shared);
+    }
+
+    /// The log in a bucket that it is a copy of, if it is one.
+    pub fn shared(&self) -> Option<&Shared> {
+        self.shared.as_ref()
+    }
+
     /// Appends a batch, deflated where `deflate` allows it and that is shorter, and gives its place.
-    /// Durable when it returns; after an error nothing more is taken, for what the disk holds is not
-    /// known.
+    /// Durable when it returns. After an error nothing more is taken, for what the disk holds is not
+    /// known; but for an error of a bucket: the same batch may be tried again then.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::NoSpace`], [`Error::TooLarge`], after which the file is as it was.
-    pub fn append(&mut self, batch: &Batch, deflate: bool) -> Result<Place, Error> {
+    /// Of a log in a bucket [`Error::Deposed`] too, and those of the bucket.
+    pub fn append(&mut self, batch: Batch, deflate: bool) -> Result<Place, Error> {
+        let (place, bytes) = self.entry(batch, deflate)?;
+        if let Some(shared) = &mut self.shared
+            && shared.make(place, &bytes)? == Made::Taken
+        {
+            return Err(Error::Deposed {
+                batch: place.sequence,
+            });
+        }
+        self.write(place, &bytes)?;
+        Ok(place)
+    }
+
+    /// A batch as the next entry.
+    fn entry(&self, batch: Batch, deflate: bool) -> Result<(Place, Vec<u8>), Error> {
+        self.check_usable()?;
+        let leader = self.shared.as_ref().map(Shared::leader);
+        let batch = Batch {
+            leader: leader.map(|leader| leader.as_bytes().to_vec()),
+            ..batch
+        };
+        let body = body::write(&batch, deflate);
+        let place = Place {
+            sequence: self.next,
+            mark: entry::mark(&body),
+        };
+        Ok((place, entry::encode(place.sequence, &body)?))
+    }
+
+    /// Appends the batch by which its writer leads from then on, if nobody else has gone on with the
+    /// log. None when somebody has.
+    ///
+    /// # Errors
+    /// Those of [`Log::append`].
+    pub fn take_over(&mut self, batch: Batch) -> Result<Option<Place>, Error> {
+        let (place, bytes) = self.entry(batch, true)?;
+        let Some(shared) = &mut self.shared else {
+            return Ok(None);
+        };
+        if shared.make(place, &bytes)? == Made::Taken {
+            return Ok(None);
+        }
+        if shared.goes_on(place.sequence)? {
+            // It came so late that the name of the log's own batch was free again.
+            shared.take_back(place.sequence);
+            return Ok(None);
+        }
+        self.write(place, &bytes)?;
+        Ok(Some(place))
+    }
+
+    /// Appends batches as others wrote them. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::NoSpace`].
+    pub fn copy(&mut self, batches: &[(Place, Vec<u8>)]) -> Result<(), Error> {
+        self.check_usable()?;
+        let Some((last, _)) = batches.last() else {
+            return Ok(());
+        };
+        let bytes: Vec<&[u8]> = batches.iter().map(|(_, bytes)| bytes.as_slice()).collect();
+        let count = batches.len() as u64;
+        self.write(*last, &bytes.concat())?;
+        self.batches += count - 1;
+        Ok(())
+    }
+
+    fn check_usable(&self) -> Result<(), Error> {
         if self.broken {
-            let broken = std::io::Error::other("an earlier write failed");
+            let broken = std::io::Error::other("an earlier write failed, or it was closed");
             return Err(Error::io("write", &self.path)(broken));
         }
-        let sequence = self.next;
-        let body = body::write(batch, deflate);
-        let mark = entry::mark(&body);
-        let bytes = entry::encode(sequence, &body)?;
+        Ok(())
+    }
+
+    /// Writes the bytes of batches, of which `last` is the last.
+    fn write(&mut self, last: Place, bytes: &[u8]) -> Result<(), Error> {
         let written = self
             .file
-            .write_all(&bytes)
+            .write_all(bytes)
             .and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             self.broken = true;
@@ -328,14 +417,21 @@ impl Log {
             return Err(Error::io("write", &self.path)(error));
         }
         self.length += bytes.len() as u64;
-        self.next += 1;
-        self.mark = Some(mark);
-        Ok(Place { sequence, mark })
+        self.next = last.sequence + 1;
+        self.mark = Some(last.mark);
+        self.batches += 1;
+        Ok(())
+    }
+
+    /// Takes nothing more.
+    pub fn close(&mut self) {
+        self.broken = true;
     }
 
     /// Whether the newest file is long enough for another to begin.
     pub fn is_long(&self) -> bool {
-        self.length >= SEGMENT
+        let most = self.shared.as_ref().map(Shared::file_batches);
+        self.length >= SEGMENT || most.is_some_and(|most| self.batches >= most)
     }
 
     /// Begins another file.
@@ -344,9 +440,12 @@ impl Log {
     /// [`Error::Io`], [`Error::NoSpace`]; the log goes on in the old file then.
     pub fn rotate(&mut self) -> Result<(), Error> {
         if self.length > 0 {
-            let mark = self.mark;
-            *self = Self::create(&self.folder, self.next)?;
-            self.mark = mark;
+            let next = Self::create(&self.folder, self.next)?;
+            *self = Self {
+                mark: self.mark,
+                shared: self.shared.take(),
+                ..next
+            };
         }
         Ok(())
     }
@@ -397,7 +496,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Log::create(folder.path(), 1).unwrap();
         for n in 1..=6 {
-            assert_eq!(log.append(&batch(n), n > 3).unwrap().sequence, n);
+            assert_eq!(log.append(batch(n), n > 3).unwrap().sequence, n);
             if n % 2 == 0 {
                 log.rotate().unwrap();
             }
@@ -424,7 +523,7 @@ mod tests {
         assert_eq!(replay(folder.path(), 5).unwrap(), (vec![5, 6], end));
         let files = Files::list(folder.path()).unwrap();
         let mut log = Log::resume(folder.path(), &files, end).unwrap();
-        log.append(&batch(7), true).unwrap();
+        log.append(batch(7), true).unwrap();
         assert_eq!(replay(folder.path(), 6).unwrap().0, [6, 7]);
     }
 
@@ -433,7 +532,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Log::create(folder.path(), 1).unwrap();
         for n in 1..=6 {
-            log.append(&batch(n), true).unwrap();
+            log.append(batch(n), true).unwrap();
             log.rotate().unwrap();
         }
         fs::remove_file(folder.path().join(format!("{:020}.log", 3))).unwrap();

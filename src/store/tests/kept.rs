@@ -6,6 +6,7 @@ const OPTIONS: Options = Options {
     quota: None,
     bucket: None,
     cache_size: None,
+    log: None,
 };
 
 fn copy(from: &Path, to: &Path) -> Result<Backup, Error> {
@@ -170,7 +171,7 @@ fn a_backup_goes_on_when_the_log_was_shortened_meanwhile() {
             (log.next(), log.mark())
         };
         let going_on = AtomicBool::new(false);
-        assert!(shorten(folder.path(), &store.index, next, before, &going_on).unwrap());
+        assert!(shorten(folder.path(), &store.index, next, before, None, &going_on).unwrap());
     }
     copy(folder.path(), &to).unwrap();
     put_back(&to, &restored).unwrap();

@@ -310,6 +310,7 @@ fn a_shortened_log_gives_the_same_store_and_an_older_index_is_made_again() {
             &store.index,
             next,
             None,
+            None,
             &AtomicBool::new(false)
         )
         .unwrap()
@@ -348,6 +349,7 @@ fn a_checkpoint_left_at_the_end_of_the_program_removes_nothing() {
             folder.path(),
             &store.index,
             next,
+            None,
             None,
             &AtomicBool::new(true)
         )

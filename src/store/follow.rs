@@ -1,0 +1,388 @@
+//! A store whose log is in a bucket, before this process leads it: the copy in the folder and the
+//! index are kept up with what the leader writes.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::folder::{AUDIT_KEY, remove_folder};
+use super::format::{self, Found};
+use super::formats::{FORMAT, SHARED};
+use super::handle::{catch_up, shorten};
+use super::index::{Index, Position};
+use super::lock::lock;
+use super::log::entry::{Next, Reader};
+use super::log::shared::{Shared, said};
+use super::log::{Files, Log, body};
+use super::options::Sharing;
+use super::place;
+use super::records::{Said, Sign};
+use super::{Batch, Error, Options, Store};
+use crate::objects::Shelf;
+
+/// The longest pause between two looks at the log.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often within the time that a leader may be silent a follower looks.
+const LOOKS: u32 = 16;
+/// Files of the copy before it is shortened.
+pub(super) const MOST_SEGMENTS: usize = 16;
+
+/// A store that follows its log and does not write to it.
+#[derive(Debug)]
+pub struct Follower {
+    path: PathBuf,
+    options: Options,
+    sharing: Sharing,
+    lock: File,
+    index: Index,
+    log: Log,
+    shared: Shared,
+    /// What the last batch says.
+    said: Said,
+    /// Who leads, as people call it; empty where that was not seen.
+    leader: String,
+    /// The folder that has the log now, if it was taken out of the bucket.
+    taken_to: String,
+}
+
+impl Follower {
+    /// Opens the copy of a store in a folder, and begins one in an empty folder. A bucket without a
+    /// log gets a new one when somebody leads.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`]; [`Error::NoBucket`]; [`Error::LogInFolder`] when the folder has a
+    /// log of its own; [`Error::Overwrites`] when the bucket does not keep what was made first.
+    pub fn open(path: &Path, options: Options) -> Result<Self, Error> {
+        let Some(sharing) = options.log.clone() else {
+            return Err(Error::NoBucket);
+        };
+        let shelf = options.shelf()?;
+        probe(&*shelf)?;
+        let shared = Shared::new(shelf, sharing.file_batches);
+        fs::create_dir_all(path).map_err(Error::io("create the store's folder", path))?;
+        let lock = lock(path)?;
+        let found = format::find(path)?;
+        match found {
+            Found::Current | Found::Nothing => {}
+            Found::WithoutLog => {
+                return Err(Error::LogInFolder {
+                    path: path.to_owned(),
+                    place: shared.shelf().place(),
+                });
+            }
+            Found::Backup => {
+                return Err(Error::IsBackup {
+                    path: path.to_owned(),
+                });
+            }
+        }
+        place::share(path, &options, found == Found::Nothing)?;
+        let folder = path.join("log");
+        if found == Found::Nothing {
+            remove_folder(&folder)?;
+            shared.begin(&folder)?;
+            format::write(path, SHARED)?;
+        }
+        let index = Index::open(&path.join("records"))?;
+        let (index, mut log) = catch_up(path, index)?;
+        log.share(shared.clone());
+        let mut follower = Self {
+            path: path.to_owned(),
+            options,
+            sharing,
+            lock,
+            index,
+            log,
+            shared,
+            said: Said::Here,
+            leader: String::new(),
+            taken_to: String::new(),
+        };
+        follower.check_same()?;
+        follower.read_last()?;
+        Ok(follower)
+    }
+
+    /// Sees that the copy is one of the log in the bucket.
+    fn check_same(&self) -> Result<(), Error> {
+        let Some(ours) = self.log.mark() else {
+            return Ok(());
+        };
+        let batch = self.log.next() - 1;
+        match self.shared.mark_of(batch)? {
+            Some(theirs) if theirs != ours => Err(Error::OtherSharedLog {
+                path: self.path.clone(),
+                bucket: self.shared.shelf().place(),
+                batch,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Learns what the newest file of the copy says.
+    fn read_last(&mut self) -> Result<(), Error> {
+        let files = Files::list(&self.path.join("log"))?;
+        let Some((_, path)) = files.segments.last() else {
+            return Ok(());
+        };
+        let mut reader = Reader::open(path)?;
+        while let Next::Entry(_, body) = reader.next()? {
+            let batch = body::read(&body).map_err(|what| reader.damaged(what))?;
+            self.note(&batch)?;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, batch: &Batch) -> Result<(), Error> {
+        self.said = said(batch);
+        let Some(sign) = &batch.sign else {
+            return Ok(());
+        };
+        if sign.format > FORMAT {
+            return Err(Error::Format {
+                path: self.path.clone(),
+                found: sign.format.to_string(),
+                known: FORMAT,
+            });
+        }
+        match sign.said() {
+            Said::TookOver => self.leader.clone_from(&sign.name),
+            Said::TakenOut => self.taken_to.clone_from(&sign.name),
+            Said::Here | Said::Left => {}
+        }
+        Ok(())
+    }
+
+    /// Takes over what was written since the last look, and gives the number of batches.
+    ///
+    /// # Errors
+    /// Those of the bucket; [`Error::DamagedSharedLog`], [`Error::Format`], [`Error::Io`],
+    /// [`Error::NoSpace`].
+    pub fn follow(&mut self) -> Result<u64, Error> {
+        let folder = self.path.join("log");
+        let mut taken = 0;
+        loop {
+            let batches = match self.shared.read(self.log.next(), &folder) {
+                Ok(batches) => batches,
+                Err(Error::Behind) => {
+                    self.start_over()?;
+                    taken += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if batches.is_empty() {
+                break;
+            }
+            self.log.copy(&batches)?;
+            for (place, bytes) in &batches {
+                let body = super::log::entry::body(bytes, place.sequence).unwrap_or_default();
+                let batch = body::read(body).map_err(|what| Error::DamagedSharedLog {
+                    bucket: self.shared.shelf().place(),
+                    batch: place.sequence,
+                    what,
+                })?;
+                self.note(&batch)?;
+                self.index.apply(batch.writes, Position::behind(*place))?;
+            }
+            taken += batches.len() as u64;
+            if self.log.is_long() {
+                self.log.rotate()?;
+                self.shorten_if_long()?;
+            }
+        }
+        self.index.settle()?;
+        Ok(taken)
+    }
+
+    /// Begins the copy again at the bucket's checkpoint: what would follow on it is not there any
+    /// more.
+    fn start_over(&mut self) -> Result<(), Error> {
+        let folder = self.path.join("log");
+        tracing::info!(
+            "what follows on the copy of the log is in a checkpoint: it is begun again there"
+        );
+        remove_folder(&folder)?;
+        self.shared.begin(&folder)?;
+        self.index.clear()?;
+        let (index, log) = catch_up(&self.path, self.index.clone())?;
+        (self.index, self.log) = (index, log);
+        self.log.share(self.shared.clone());
+        Ok(())
+    }
+
+    fn shorten_if_long(&self) -> Result<(), Error> {
+        let files = Files::list(&self.path.join("log"))?;
+        if files.segments.len() > MOST_SEGMENTS {
+            let (next, before) = (self.log.next(), self.log.mark());
+            shorten(
+                &self.path,
+                &self.index,
+                next,
+                before,
+                None,
+                &AtomicBool::new(false),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Who leads, as people call it.
+    pub fn leader(&self) -> &str {
+        &self.leader
+    }
+
+    /// That somebody else leads.
+    pub fn led(&self) -> Error {
+        Error::Led {
+            bucket: self.shared.shelf().place(),
+            leader: self.leader.clone(),
+        }
+    }
+
+    /// Whether nobody leads, as far as the log says: it is new, or its leader has left it, or has taken
+    /// it out.
+    pub fn is_left(&self) -> bool {
+        matches!(self.said, Said::Left | Said::TakenOut) || self.log.next() == 1
+    }
+
+    /// Writes that this process leads from here on. False if another has gone on with the log: then
+    /// it is to be followed again.
+    ///
+    /// # Errors
+    /// Those of the bucket, after which it may be called again; [`Error::TakenOut`], [`Error::Io`].
+    pub fn lead(&mut self) -> Result<bool, Error> {
+        if self.said == Said::TakenOut {
+            return Err(Error::TakenOut {
+                bucket: self.shared.shelf().place(),
+                to: self.taken_to.clone(),
+            });
+        }
+        let sign = Sign {
+            said: Said::TookOver as i32,
+            name: self.sharing.name.clone(),
+            format: SHARED,
+        };
+        let batch = Batch {
+            sign: Some(sign),
+            ..Batch::default()
+        };
+        let Some(place) = self.log.take_over(batch)? else {
+            return Ok(false);
+        };
+        self.index.apply(Vec::new(), Position::behind(place))?;
+        Ok(true)
+    }
+
+    /// The store, once it leads.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub fn into_store(self) -> Result<Store, Error> {
+        self.fetch_key()?;
+        let objects = place::open(&self.path, &self.options)?;
+        let format = format::number(&self.path)?;
+        let store = Store::assemble(&self.path, self.lock, self.index, self.log, objects, format);
+        Ok(store.signing_every(self.sharing.takeover / 4))
+    }
+
+    /// Brings the audit log's key to this machine, or to the bucket: whoever leads signs with it.
+    fn fetch_key(&self) -> Result<(), Error> {
+        let (shelf, path) = (self.shared.shelf(), self.path.join(AUDIT_KEY));
+        match fs::read(&path) {
+            Ok(key) => {
+                shelf.create(AUDIT_KEY, &key)?;
+            }
+            Err(_) => {
+                if let Some(key) = shelf.get(&[AUDIT_KEY.to_owned()])?.pop().flatten() {
+                    write_secret(&path, &key)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a file that only its owner reads.
+fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let unfinished = path.with_extension("new");
+    File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&unfinished, path))
+        .map_err(Error::io("write", path))
+}
+
+/// Sees that the bucket keeps what was made first.
+pub(super) fn probe(shelf: &dyn Shelf) -> Result<(), Error> {
+    let name = format!("log/probes/{}", Uuid::now_v7());
+    let first = shelf.create(&name, b"first")?;
+    let second = shelf.create(&name, b"second");
+    shelf.remove(&[name])?;
+    match (first, second) {
+        (true, Ok(false)) => Ok(()),
+        (_, Err(error)) => Err(error.into()),
+        _ => Err(Error::Overwrites {
+            bucket: shelf.place(),
+        }),
+    }
+}
+
+/// Waits for the end of a leader. It looks at the log again and again, and counts the time in which
+/// nothing came by its own pauses: no clock decides, and a look that fails counts for nothing.
+#[derive(Debug, Default)]
+pub struct Vigil {
+    quiet: Duration,
+    /// Whether it has caught up with what was written before it began.
+    caught_up: bool,
+    /// Whether the leader has written since.
+    alive: bool,
+}
+
+/// What a look has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Look again after this pause.
+    Again(Duration),
+    /// This process leads: [`Follower::into_store`].
+    Leads,
+}
+
+impl Vigil {
+    /// Looks at the log once, and takes over if its leader has left it or was silent for too long.
+    ///
+    /// # Errors
+    /// Those of [`Follower::follow`] and [`Follower::lead`]. After those of a bucket that is away
+    /// the next look may be better.
+    pub fn look(&mut self, follower: &mut Follower) -> Result<Look, Error> {
+        let takeover = follower.sharing.takeover;
+        let news = follower.follow()?;
+        if news > 0 && self.caught_up {
+            (self.alive, self.quiet) = (true, Duration::ZERO);
+        }
+        self.caught_up = true;
+        if (follower.is_left() || self.quiet >= takeover) && follower.lead()? {
+            return Ok(Look::Leads);
+        }
+        let pause = (takeover / LOOKS).min(LONGEST_PAUSE);
+        self.quiet += pause;
+        Ok(Look::Again(pause))
+    }
+
+    /// Whether a leader was seen that writes.
+    pub fn is_alive(&self) -> bool {
+        self.alive
+    }
+}
