@@ -423,6 +423,27 @@ fn what_is_secret_in_a_value_is_not_shown() {
 }
 
 #[test]
+fn several_coordinators_are_given_in_one_setting() {
+    let server = |text: &str| load("", &[], &[("client.server", text)]);
+    let several = "http://a:7461, http://b:7461/,http://c:1";
+    let read = server(several).unwrap().client.server.unwrap();
+    assert_eq!(read.as_str(), "http://a:7461,http://b:7461,http://c:1");
+    for (text, remedy) in [
+        ("http://a:1,https://b:1", "all with https://"),
+        ("http://a:1,b", "give an address"),
+        ("http://a:1,", "give an address"),
+        ("http://a:1,unix:/run/p", "all with https://"),
+    ] {
+        let said = message(server(text));
+        assert!(said.contains(remedy), "{text}: {said}");
+    }
+    let log = message(load("", &[], &[("store.log", "bucket")]));
+    assert!(log.contains("store.bucket"), "{log}");
+    let quick = message(load("", &[], &[("store.takeover", "10ms")]));
+    assert!(quick.contains("1s to 10min"), "{quick}");
+}
+
+#[test]
 fn sockets_have_paths_that_the_system_takes() {
     let listen = |text: &str| load("", &[("PALIMPSEST__SERVE__LISTEN", text)], &[]);
     for (text, path) in [

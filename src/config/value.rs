@@ -76,6 +76,15 @@ impl FromSetting for Address {
     }
 }
 
+impl FromSetting for Addresses {
+    fn from_setting(text: &str, folders: &Folders) -> Result<Self, String> {
+        match text.starts_with(listen::SCHEME) {
+            true => Address::from_setting(text, folders).map(|Address(one)| Self(one)),
+            false => text.parse(),
+        }
+    }
+}
+
 /// Types whose text alone says what they are.
 macro_rules! from_text {
     ($($type:ty: $parse:expr;)+) => {
@@ -105,7 +114,6 @@ from_text! {
     Size: str::parse;
     Device: str::parse;
     BucketUrl: str::parse;
-    Addresses: str::parse;
     WorkerId: str::parse;
     jiff::Timestamp: |text| match text.parse::<i64>() {
         Ok(seconds) => Self::from_second(seconds),

@@ -559,6 +559,7 @@ async fn written(writing: &mut Option<Writing>) -> Result<(), store::Error> {
         }
     };
     tokio::select! {
+        biased;
         ended = &mut writing.written => match ended {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
