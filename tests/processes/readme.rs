@@ -18,8 +18,8 @@ use palimpsest::guide::GUIDES;
 use crate::common::slurm::Slurm;
 use crate::common::{Process, Site};
 
-/// For all blocks, on a machine that is busy with other tests. They compute for some four minutes; on an
-/// eighth of a core they took half an hour.
+/// For all blocks, on a machine that is busy with other tests. They compute for some four minutes:
+/// with an eighth of a core, for half an hour.
 const ALL: Duration = Duration::from_secs(3600);
 
 /// The guides whose commands go on with the store of the first.
