@@ -352,6 +352,15 @@ mod tests {
     }
 
     #[test]
+    fn the_guide_says_every_invariant_in_the_same_words() {
+        let guide = include_str!("guide/ideas.md");
+        for entry in &CATALOGUE {
+            let row = format!("\n| {} | {} | ", entry.invariant.id(), entry.sentence);
+            assert!(guide.contains(&row), "no row{row}");
+        }
+    }
+
+    #[test]
     fn a_check_that_is_not_there_is_found_out() {
         let program = vec![(
             "src/a.rs".to_owned(),

@@ -68,6 +68,7 @@
 //! | [`client`], [`embedded`] | the typed client; coordinator and worker inside one process |
 //! | [`datasets`], [`plot`], [`npz`] | files that people bring; figures; NumPy files |
 //! | [`cli`], [`config`], [`telemetry`] | commands; settings; log, metrics, traces |
+//! | [`guide`] | the guides, for people: begin with [`guide::first_hour`] |
 //!
 //! Arrows between rooms go one way, and none makes a circle: `tests/house` has the order and holds
 //! it.
@@ -157,6 +158,7 @@ pub mod datasets;
 pub mod edit;
 pub mod embedded;
 pub mod eval;
+pub mod guide;
 pub mod invariants;
 pub mod model;
 pub mod npz;

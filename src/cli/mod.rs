@@ -33,8 +33,8 @@ use tracing::Instrument;
 
 use commands::{
     audit, auth, branch, cherry_pick, completions, config, console, diff, doctor, edit, eval,
-    export, generate, job, local, locate, log, man, model, refs, revert, rollback, serve, show,
-    stats, status, store, tag, trace, worker,
+    export, generate, guide, job, local, locate, log, man, model, refs, revert, rollback, serve,
+    show, stats, status, store, tag, trace, worker,
 };
 use flags::{Flags, flag};
 
@@ -44,6 +44,10 @@ use crate::telemetry;
 /// Finds where a language model keeps a fact, rewrites it, and never loses the page.
 #[derive(Debug, Parser)]
 #[command(name = "palimpsest", version, max_term_width = 100)]
+#[command(
+    after_help = "'palimpsest guide' lists the guides, from the first hour on; \
+                        'palimpsest guide when-it-fails' says of each error what it means and what to do."
+)]
 struct Cli {
     /// The configuration file, instead of ./palimpsest.toml
     #[arg(long, global = true, value_name = "FILE")]
@@ -117,6 +121,8 @@ enum Command {
     /// Show the settings, and what there is to set
     #[command(subcommand)]
     Config(config::Command),
+    /// Read the guides: the first hour, the words, what to do when something fails
+    Guide(guide::Args),
     /// Print what a shell completes this program by
     Completions(completions::Args),
     /// Write the manual
@@ -188,6 +194,7 @@ fn command() -> clap::Command {
             "local",
             "auth",
             "config",
+            "guide",
             "completions",
             "man",
             "store",
@@ -217,6 +224,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Command::Store(command) => command.flags(&mut flags),
         // These need no settings: they are to work where the settings do not.
         Command::Config(config::Command::Reference { format }) => return config::reference(format),
+        Command::Guide(args) => return guide::run(args),
         Command::Completions(args) => return completions::run(args, command()),
         Command::Man(args) => return man::run(args, command()),
         _ => {}
@@ -289,9 +297,10 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
                     config::show(&config, origin, json)
                 }
                 // Done above, without settings.
-                Command::Config(_) | Command::Completions(_) | Command::Man(_) => {
-                    Ok(ExitCode::SUCCESS)
-                }
+                Command::Config(_)
+                | Command::Guide(_)
+                | Command::Completions(_)
+                | Command::Man(_) => Ok(ExitCode::SUCCESS),
                 Command::Store(command) => store::run(command, &config).await,
             }
         }
@@ -379,6 +388,7 @@ mod tests {
             "local",
             "auth",
             "config",
+            "guide",
             "completions",
             "man",
             "store",
@@ -391,5 +401,79 @@ mod tests {
             !alone.contains(&words[0]) && !group
         });
         assert!(without.is_empty(), "{without:?}");
+    }
+
+    /// What is wrong with a command as a text has it: `palimpsest job list --json`.
+    fn wrong(command: &clap::Command, line: &str) -> Option<String> {
+        let mut words = line.split_whitespace().skip(1).peekable();
+        let (mut at, mut inside) = (command, true);
+        let mut known: Vec<&clap::Arg> = command.get_arguments().collect();
+        while let Some(word) = words.next() {
+            match word.trim_matches(|c: char| !c.is_alphanumeric() && c != '-') {
+                flag if flag.starts_with("--") => {
+                    let name = flag.trim_start_matches('-').split('=').next();
+                    let found = known.iter().find(|arg| arg.get_long() == name);
+                    let takes = match found {
+                        Some(arg) => arg.get_action().takes_values(),
+                        None if name == Some("help") || name == Some("version") => false,
+                        None => return Some(format!("{flag} is no flag of {}", at.get_name())),
+                    };
+                    if takes && inside && at.has_subcommands() {
+                        words.next();
+                    }
+                }
+                "" => {}
+                word if inside && at.has_subcommands() => match at.find_subcommand(word) {
+                    Some(found) => {
+                        at = found;
+                        known.extend(at.get_arguments());
+                    }
+                    None if at.is_subcommand_required_set() => {
+                        return Some(format!("{word} is no command of {}", at.get_name()));
+                    }
+                    None => inside = false,
+                },
+                _ => inside = false,
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn commands_of_the_guides_and_the_readme_are_of_this_command_line() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+        let mut command = command();
+        command.build();
+        let guides = crate::guide::GUIDES.iter().map(|it| (it.name, it.text));
+        let mut seen = 0;
+        for (name, text) in guides.chain([("README", readme.as_str())]) {
+            let text = text.replace("\\\n", " ");
+            let commands = text
+                .split(['`', '\n', '|', '&', '(', '#'])
+                .filter(|code| code.starts_with("palimpsest "));
+            for line in commands {
+                let found = wrong(&command, line);
+                assert!(found.is_none(), "{name}: {line}: {}", found.unwrap());
+                seen += 1;
+            }
+        }
+        assert!(seen > 80, "only {seen} commands were found");
+    }
+
+    #[test]
+    fn a_command_that_there_is_not_is_found_out() {
+        let mut command = command();
+        command.build();
+        assert_eq!(
+            wrong(&command, "palimpsest --config c.toml job list --json"),
+            None
+        );
+        assert_eq!(
+            wrong(&command, "palimpsest trace \"a list\" --noise 0.3"),
+            None
+        );
+        assert!(wrong(&command, "palimpsest job lost").is_some());
+        assert!(wrong(&command, "palimpsest job list --jsn").is_some());
     }
 }

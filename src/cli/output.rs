@@ -221,11 +221,11 @@ fn explain(error: &anyhow::Error) -> Vec<String> {
             lines.push(format!("{}: {}", field.field, field.description));
         }
     }
-    if let Some(remedy) = details
-        .error_info()
-        .and_then(|info| info.metadata.get("remedy"))
+    if let Some(info) = details.error_info()
+        && let Some(remedy) = info.metadata.get("remedy")
     {
-        lines.push(format!("to help: {remedy}"));
+        // By its reason it is found in the guide 'when-it-fails'.
+        lines.push(format!("to help: {remedy} ({})", info.reason));
     }
     lines
 }
@@ -352,6 +352,7 @@ mod tests {
             text.contains("job.trace.noise") && text.contains("to help"),
             "{text}"
         );
+        assert!(text.ends_with(" (INVALID_FIELD)"), "{text}");
     }
 
     #[test]

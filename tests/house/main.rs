@@ -42,6 +42,7 @@ const ROOMS: &[&str] = &[
     "blocking",
     "caught",
     "text",
+    "guide",
     "proto",
 ];
 

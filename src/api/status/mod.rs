@@ -328,6 +328,17 @@ mod tests {
     }
 
     #[test]
+    fn the_guide_has_a_paragraph_for_every_reason_and_for_nothing_else() {
+        let text = include_str!("../../guide/when-it-fails.md");
+        let head = |line: &str| Some(line.strip_prefix("- `")?.split_once("`: ")?.0.to_owned());
+        let mut paragraphs: Vec<String> = text.lines().filter_map(head).collect();
+        paragraphs.sort();
+        let mut reasons: Vec<String> = Reason::ALL.iter().map(Reason::to_string).collect();
+        reasons.sort();
+        assert_eq!(paragraphs, reasons);
+    }
+
+    #[test]
     fn every_field_violation_can_be_read_by_a_program() {
         let status = invalid_fields([
             ("model.model_id".to_owned(), "is empty".to_owned()),

@@ -13,6 +13,7 @@ pub mod edit;
 pub mod eval;
 pub mod export;
 pub mod generate;
+pub mod guide;
 pub mod job;
 pub mod local;
 pub mod locate;
