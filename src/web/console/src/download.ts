@@ -12,10 +12,11 @@ export function save(name: string, type: string, ...parts: BlobPart[]): void {
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }
 
-type Cell = string | number | bigint | boolean | undefined | null;
+/** What a table has in a place. */
+export type Cell = string | number | bigint | boolean | undefined | null;
 
 /** A table as CSV (RFC 4180), and so that no program of tables takes a text for a formula. */
-export function csv(head: readonly string[], rows: readonly (readonly Cell[])[]): string {
+export function csv(head: readonly (string | number)[], rows: readonly (readonly Cell[])[]): string {
   const cell = (value: Cell): string => {
     if (value === undefined || value === null) return "";
     if (typeof value !== "string") return String(value);
