@@ -3,6 +3,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 
+import { EXPLAINED } from "../../contract/explained";
 import type { Problem } from "../client";
 import { may, whoAmI } from "../may";
 import { asked, came, setQuery } from "../route";
@@ -23,6 +24,11 @@ export function Wrong({ of }: { of: Problem | undefined }) {
             </li>
           ))}
         </ul>
+      )}
+      {EXPLAINED.includes(of.reason) && (
+        <p>
+          <a href={`/help.html#${of.reason}`}>What helps with {of.reason}</a>
+        </p>
       )}
     </div>
   );
