@@ -144,9 +144,9 @@ export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
           Compare
         </a>
       </form>
-      <p class="tools">
+      <div class="tools">
         <TakeSweep job={job} />
-      </p>
+      </div>
       <Tabs name="tab" label="Parts of the results" tabs={tabs} />
     </>
   );

@@ -95,8 +95,12 @@ export default async function (site) {
   await page.waitForSelector("text=Baseline:", { state: "detached", timeout: PATIENCE });
   await site.visit(page, `/models/${site.model}/diff?left=v0&right=main`);
   await press("Swap");
-  await asked("left", "main");
-  site.check((await page.textContent("main")).includes("Only v0 has"), "sides are swapped");
+  await page.waitForFunction(
+    () => [...document.querySelectorAll("h2")].map((it) => it.textContent)[1] === "Only v0 has",
+    undefined,
+    { timeout: PATIENCE },
+  );
+  site.equal(await query("left"), "main", "sides are swapped");
 
   // A job: its events, and what it is as a command and as JSON.
   await site.visit(page, `/jobs/${site.jobs.sweep}`);

@@ -139,7 +139,7 @@ export default async function (site) {
   await page.waitForSelector("#both", { timeout: PATIENCE });
   site.equal(await page.locator("#computed").count(), 0, "where both were computed alike nothing is said");
   await page.route("**/*JobService/ListResults", async (route) => {
-    const answer = await route.fetch();
+    const answer = await route.fetch({ maxRetries: 3 });
     const body = await answer.body();
     const its = route.request().postDataBuffer().includes(site.jobs.other_sweep);
     // Of one side, another number format.
