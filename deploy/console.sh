@@ -60,7 +60,9 @@ if [ ! -d "$pages" ]; then
   mv -T "$tmp/pages" "$pages"
 fi
 # What the tests of the sources and an editor read, in a checkout whose pages another one built.
-[ -d $console/contract ] || (cd $console && node build.mjs --contract)
+if [ ! -d $console/contract ] || [ "$(readlink .deps/console 2>/dev/null)" != "$pages" ]; then
+  (cd $console && node build.mjs --contract)
+fi
 if [ "$(readlink .deps/console 2>/dev/null)" != "$pages" ]; then
   ln -sfn "$pages" .deps/console
   # cargo was told nothing of a link that was not there, so that it does not look each time.

@@ -2,17 +2,18 @@
 //! bear, and none that keeps it waiting.
 #![allow(clippy::disallowed_methods)] // a connection has a task of its own, which ends with it
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Sleep;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::server::TlsStream;
@@ -32,6 +33,8 @@ const PREFACE: usize = 24;
 /// How long a connection may take to show who it is for, where callers have to show that. Longer
 /// than a client's first call takes; a place in the table is not held without.
 const ADMISSION: Duration = Duration::from_secs(60);
+/// How long a connection is waited for that has to go for another one.
+const GOING: Duration = Duration::from_secs(5);
 /// How long to wait after the system had no descriptor for a connection, and between two looks at
 /// whether one is open.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -63,11 +66,13 @@ pub struct Listener {
     places: Arc<Semaphore>,
     /// How long a connection may stay on which nobody has shown who they are; for ever if not set.
     admission: Option<Duration>,
+    strangers: Arc<Strangers>,
 }
 
 impl Listener {
     /// Listens on an address; port 0 takes a free one. At most `limit` connections are open at a
-    /// time: others are closed at once, so that a client learns it and tries again later.
+    /// time: others are closed at once, so that a client learns it and tries again later. Of a port
+    /// that is [guarded](Self::guarded) one on which nobody has shown who they are goes instead.
     ///
     /// # Errors
     /// [`Error::Bind`].
@@ -102,13 +107,20 @@ impl Listener {
             limit,
             places: Arc::new(Semaphore::new(limit)),
             admission: None,
+            strangers: Arc::default(),
         }
     }
 
     /// The same port, for callers who show who they are: connections on which none has done so for
-    /// a while are closed.
+    /// a while are closed, and they are the first to go where there is no place for another. So
+    /// those who cannot show anything keep nobody out who can, however many connections they open.
     pub fn guarded(self) -> Self {
-        let admission = Some(ADMISSION);
+        self.guarded_within(ADMISSION)
+    }
+
+    /// The same, where they have this long.
+    pub fn guarded_within(self, admission: Duration) -> Self {
+        let admission = Some(admission);
         Self { admission, ..self }
     }
 
@@ -158,7 +170,9 @@ impl Listener {
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            let place = Arc::clone(&self.places).try_acquire_owned().ok();
+            // Where all are taken a stranger goes, and its place is this one's.
+            if place.is_none() && !self.strangers.oust() {
                 refused += 1;
                 CONNECTIONS_REFUSED.add([], 1);
                 // One line for many: a flood does not fill the disk as well.
@@ -166,12 +180,29 @@ impl Listener {
                     tracing::warn!(limit = self.limit, refused, "too many connections");
                 }
                 continue;
-            };
+            }
             let (tls, opened) = (self.tls.clone(), opened.clone());
             let (audience, admission) = (self.audience, self.admission);
-            let place = Place::new(place);
+            let places = Arc::clone(&self.places);
+            let strangers = admission.map(|_| Arc::clone(&self.strangers));
             tokio::spawn(async move {
-                match open(stream, address, audience, tls, place, admission).await {
+                let place = match place {
+                    Some(place) => place,
+                    None => match tokio::time::timeout(GOING, places.acquire_owned()).await {
+                        Ok(Ok(place)) => place,
+                        _ => return CONNECTIONS_REFUSED.add([], 1),
+                    },
+                };
+                let link = Arc::<Link>::default();
+                let opening = Opening {
+                    audience,
+                    tls,
+                    admission,
+                    stranger: strangers.map(|them| Stranger::among(them, &link)),
+                    link,
+                    place: Place::new(place),
+                };
+                match opening.open(stream, address).await {
                     // Nobody takes it when the server has stopped.
                     Ok(connection) => drop(opened.send(Ok(connection)).await),
                     Err(error) => tracing::debug!(?address, %error, "no connection came about"),
@@ -224,45 +255,129 @@ impl Connections {
     }
 }
 
-async fn open(
-    stream: Stream,
-    address: Option<SocketAddr>,
+/// A connection that is not open yet.
+struct Opening {
     audience: Audience,
     tls: Option<Arc<ServerTls>>,
-    place: Place,
     admission: Option<Duration>,
-) -> io::Result<Connection> {
-    let opening = Box::pin(tokio::time::sleep(OPENING));
-    if let Stream::Tcp(stream) = &stream {
-        // Nagle's algorithm would hold up small messages: 23 calls a second instead of 35,000.
-        stream.set_nodelay(true)?;
-    }
-    let (io, certificate) = match (stream, tls) {
-        (Stream::Socket(stream), _) => (Io::Socket(stream), None),
-        (Stream::Tcp(stream), None) => (Io::Plain(stream), None),
-        (Stream::Tcp(stream), Some(tls)) => {
-            let accepting = tls.acceptor().accept(stream);
-            let stream = tokio::time::timeout(OPENING, accepting)
-                .await
-                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-            let shown = stream.get_ref().1.peer_certificates();
-            let certificate = shown.and_then(|chain| chain.first()).cloned();
-            (Io::Tls(Box::new(stream)), certificate)
+    stranger: Option<Stranger>,
+    link: Arc<Link>,
+    place: Place,
+}
+
+impl Opening {
+    async fn open(mut self, stream: Stream, address: Option<SocketAddr>) -> io::Result<Connection> {
+        let opening = Box::pin(tokio::time::sleep(OPENING));
+        if let Stream::Tcp(stream) = &stream {
+            // Nagle's algorithm would hold up small messages: 23 calls a second instead of 35,000.
+            stream.set_nodelay(true)?;
         }
-    };
-    Ok(Connection {
-        io,
-        peer: Peer {
-            address,
-            certificate,
-            audience,
-            link: Arc::default(),
-        },
-        opening: Some(opening),
-        admission,
-        seen: 0,
-        _place: place,
-    })
+        let (io, certificate) = match (stream, self.tls.take()) {
+            (Stream::Socket(stream), _) => (Io::Socket(stream), None),
+            (Stream::Tcp(stream), None) => (Io::Plain(stream), None),
+            (Stream::Tcp(stream), Some(tls)) => {
+                let accepting = tokio::time::timeout(OPENING, tls.acceptor().accept(stream));
+                let stream = tokio::select! {
+                    () = Stranger::ousted(&mut self.stranger) => return Err(ousted()),
+                    accepted = accepting => {
+                        accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
+                    }
+                };
+                let shown = stream.get_ref().1.peer_certificates();
+                let certificate = shown.and_then(|chain| chain.first()).cloned();
+                (Io::Tls(Box::new(stream)), certificate)
+            }
+        };
+        Ok(Connection {
+            io,
+            peer: Peer {
+                address,
+                certificate,
+                audience: self.audience,
+                link: self.link,
+            },
+            opening: Some(opening),
+            admission: self.admission,
+            seen: 0,
+            stranger: self.stranger,
+            gone: false,
+            _place: self.place,
+        })
+    }
+}
+
+/// Connections of a port on which nobody has shown yet who they are.
+#[derive(Debug, Default)]
+struct Strangers(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    /// In the order in which they came. Those that have become somebody's since are among them.
+    all: BTreeMap<u64, (Arc<Link>, oneshot::Sender<()>)>,
+}
+
+impl Strangers {
+    /// Sends the one away that has been there longest; false where there is none. Whoever comes and
+    /// shows who they are does so long before all others that were there have gone.
+    fn oust(&self) -> bool {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((_, (link, word))) = waiting.all.pop_first() {
+            if !link.is_somebodys() && word.send(()).is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// A connection among the strangers of its port, until it is dropped.
+#[derive(Debug)]
+struct Stranger {
+    number: u64,
+    among: Arc<Strangers>,
+    /// Says that it has to go; closed when it has become somebody's.
+    word: oneshot::Receiver<()>,
+}
+
+impl Stranger {
+    fn among(strangers: Arc<Strangers>, link: &Arc<Link>) -> Self {
+        let (sender, word) = oneshot::channel();
+        let mut waiting = strangers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = waiting.next;
+        waiting.next += 1;
+        waiting.all.insert(number, (Arc::clone(link), sender));
+        drop(waiting);
+        Self {
+            number,
+            among: strangers,
+            word,
+        }
+    }
+
+    /// Waits until it has to go.
+    async fn ousted(stranger: &mut Option<Self>) {
+        if let Some(it) = stranger
+            && (&mut it.word).await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let waiting = self.among.0.lock();
+        let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        waiting.all.remove(&self.number);
+    }
+}
+
+/// Why a connection ends that had to go for another one.
+fn ousted() -> io::Error {
+    let why = "nobody has shown who they are, and another connection needs the place";
+    io::Error::new(io::ErrorKind::ConnectionAborted, why)
 }
 
 /// Who is at the other end of a connection.
@@ -278,23 +393,35 @@ pub struct Peer {
     pub link: Arc<Link>,
 }
 
-/// The place of a connection among those of the principal who first showed who they are on it.
+/// For whom a connection is, once somebody has shown on it who they are: its place among those of
+/// that principal; none where there is one principal alone, whose key they have.
 #[derive(Debug, Default)]
-pub struct Link(OnceLock<Held>);
+pub struct Link(OnceLock<Option<Held>>);
+
+impl Link {
+    fn is_somebodys(&self) -> bool {
+        self.0.get().is_some()
+    }
+}
 
 impl Peer {
     /// Whether the connection is somebody's. If it is nobody's so far, it becomes that of the
     /// caller who gets a place from `take`.
     pub fn admit(&self, take: impl FnOnce() -> Option<Held>) -> bool {
-        if self.link.0.get().is_some() {
+        if self.link.is_somebodys() {
             return true;
         }
         let Some(held) = take() else {
             return false;
         };
         // Another call of the same connection may have been faster: this place is free again then.
-        let _ = self.link.0.set(held);
+        let _ = self.link.0.set(Some(held));
         true
+    }
+
+    /// The connection is that of the one who has the key.
+    pub fn has_key(&self) {
+        let _ = self.link.0.set(None);
     }
 }
 
@@ -334,7 +461,39 @@ pub struct Connection {
     admission: Option<Duration>,
     /// Bytes that have come, while it is waited for.
     seen: usize,
+    /// As long as it is nobody's.
+    stranger: Option<Stranger>,
+    /// Whether it had to go for another one.
+    gone: bool,
     _place: Place,
+}
+
+impl Connection {
+    /// An error once it has to go: nobody has shown in time who they are, or somebody else came for
+    /// whom there was no place. Writing fails as well as reading: whoever reads no answer would hold
+    /// the place with that.
+    fn poll_stay(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if let Some(opening) = &mut self.opening
+            && opening.as_mut().poll(context).is_ready()
+        {
+            if self.seen < PREFACE || !self.peer.link.is_somebodys() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.opening = None;
+        }
+        if self.gone {
+            return Err(ousted());
+        }
+        if let Some(stranger) = &mut self.stranger {
+            if self.peer.link.is_somebodys() {
+                self.stranger = None;
+            } else if let Poll::Ready(Ok(())) = Pin::new(&mut stranger.word).poll(context) {
+                (self.stranger, self.gone) = (None, true);
+                return Err(ousted());
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Connected for Connection {
@@ -351,14 +510,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(opening) = &mut self.opening
-            && opening.as_mut().poll(context).is_ready()
-        {
-            if self.seen < PREFACE || self.peer.link.0.get().is_none() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            self.opening = None;
-        }
+        self.poll_stay(context)?;
         let before = buffer.filled().len();
         let read = match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
@@ -388,6 +540,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.poll_stay(context)?;
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Io::Socket(stream) => Pin::new(stream).poll_write(context, bytes),

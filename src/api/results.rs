@@ -14,8 +14,9 @@ use crate::causal::{Averages, Metric};
 use crate::coordinator;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{
-    EditGates, GetSweepSummaryRequest, GetSweepSummaryResponse, Grid, Job, Kind, KindAverages,
-    ListResultsRequest, ListResultsResponse, ResultView, TraceSpec, UnitResult,
+    EditGates, Fingerprint, FingerprintCount, GetSweepSummaryRequest, GetSweepSummaryResponse,
+    Grid, Job, Kind, KindAverages, ListResultsRequest, ListResultsResponse, ResultView, TraceSpec,
+    UnitResult,
 };
 use crate::store::{ResultRecord, Store};
 use crate::wire::{self, SweptGrid, names};
@@ -141,6 +142,7 @@ pub(super) async fn list(
                         return Ok(answer);
                     }
                     answer.results.push(result);
+                    count(&mut answer.fingerprints, record.fingerprint);
                 }
                 next = unit + 1;
             }
@@ -151,6 +153,20 @@ pub(super) async fn list(
         Ok(answer)
     })
     .await
+}
+
+/// Counts a result as one of what computed it; of what the coordinator itself ended nobody did.
+fn count(counts: &mut Vec<FingerprintCount>, fingerprint: Option<Fingerprint>) {
+    if fingerprint.is_none() {
+        return;
+    }
+    match counts.iter_mut().find(|it| it.fingerprint == fingerprint) {
+        Some(count) => count.results += 1,
+        None => counts.push(FingerprintCount {
+            fingerprint,
+            results: 1,
+        }),
+    }
 }
 
 /// A grid by its peak.

@@ -113,9 +113,7 @@ impl<S> Console<S> {
             let why = format!("a call has at most {} bytes", body::LIMIT);
             return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, why));
         }
-        self.door
-            .open(request.headers_mut())
-            .map_err(call_refused)?;
+        self.door.open(&mut request).map_err(call_refused)?;
         Ok(request.map(|body| Body::new(Bounded::new(body))))
     }
 

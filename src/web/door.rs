@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 use tonic::Status;
-use tonic::codegen::http::HeaderMap;
+use tonic::codegen::http::Request;
 
 use super::hosts::Hosts;
+use crate::api::listener::Peer;
 use crate::api::status::{Reason, status};
 
 /// The header in which a page shows the key.
@@ -84,9 +85,9 @@ impl Door {
         }
     }
 
-    /// Lets a call in, without the key that it showed.
-    pub(super) fn open(&self, headers: &mut HeaderMap) -> Result<(), Status> {
-        let shown = headers.remove(KEY);
+    /// Lets a call in, without the key that it showed. Its connection is no stranger's from then on.
+    pub(super) fn open<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
+        let shown = request.headers_mut().remove(KEY);
         let Asks::Key(key) = &self.asks else {
             return Ok(());
         };
@@ -95,7 +96,12 @@ impl Door {
             Some(shown) if !key.is(shown.as_bytes()) => {
                 "its key is of another 'palimpsest console'"
             }
-            Some(_) => return Ok(()),
+            Some(_) => {
+                if let Some(peer) = request.extensions().get::<Peer>() {
+                    peer.has_key();
+                }
+                return Ok(());
+            }
         };
         let message = format!(
             "who asks is not known: {why}; open the address that the command printed when it started"
@@ -131,12 +137,12 @@ mod tests {
         let key = Key::random().unwrap();
         let door = Door::with_key(key.clone());
         let tried = |shown: Option<&str>| {
-            let mut headers = HeaderMap::new();
+            let mut request = Request::new(());
             if let Some(shown) = shown {
-                headers.insert(KEY, shown.parse().unwrap());
+                request.headers_mut().insert(KEY, shown.parse().unwrap());
             }
-            let opened = door.open(&mut headers);
-            assert!(!headers.contains_key(KEY));
+            let opened = door.open(&mut request);
+            assert!(!request.headers().contains_key(KEY));
             opened.map_err(|status| status.code())
         };
         assert_eq!(tried(Some(key.as_str())), Ok(()));

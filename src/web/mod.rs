@@ -15,7 +15,8 @@
 //!
 //! What a browser brings with it is met before any call: another site that had its name point at this
 //! server ([`Hosts`]), another site that sends calls from its own pages (`origin`), bodies that are too
-//! large or never end (`body`). Every answer says what its page may do: load and call this origin, and
+//! large or never end (`body`). Whoever has nothing to show takes no connection from those who have
+//! ([`Listener`](crate::api::listener::Listener)). Every answer says what its page may do: load and call this origin, and
 //! nothing else. There are no cookies, which know no ports, and nothing is shared with other origins.
 
 mod body;

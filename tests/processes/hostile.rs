@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::common::web::{Console, STATUS, STATUS_PATH, tcp};
+use crate::common::web::{self, Console, STATUS, STATUS_PATH, tcp};
 use crate::common::{PATIENCE, Server, Site, wait};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -421,6 +421,19 @@ fn slow_and_idle_connections_end_and_others_are_answered_meanwhile() {
         let headers = dripped("GET / HTTP/1.1\r\n", "X: y\r\n");
         let body = dripped(&call, "\0");
         let half = dripped("GE", "T");
+        // Somebody without the key, who keeps asking for what needs none.
+        let pages = scope.spawn(|| {
+            let begun = Instant::now();
+            let mut stream = tcp(own);
+            let page = format!("GET /sign-in.json HTTP/1.1\r\nHost: {own}\r\n\r\n");
+            while stream.write_all(page.as_bytes()).is_ok()
+                && stream.read(&mut [0; 4096]).is_ok_and(|read| read > 0)
+            {
+                assert!(begun.elapsed() < 2 * PATIENCE, "it is still open");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            begun.elapsed()
+        });
         // Meanwhile.
         while !(headers.is_finished() && body.is_finished() && half.is_finished()) {
             let asked = Instant::now();
@@ -442,6 +455,9 @@ fn slow_and_idle_connections_end_and_others_are_answered_meanwhile() {
                 _ => assert!(!said.contains("200 OK"), "{what}: {said}"),
             }
         }
+        let taken = pages.join().unwrap();
+        eprintln!("pages: {taken:?}");
+        assert!(taken < Duration::from_secs(50), "{taken:?}");
     });
     // Those that were idle since are gone, too.
     let left = idle.iter().filter(|stream| {
@@ -451,4 +467,59 @@ fn slow_and_idle_connections_end_and_others_are_answered_meanwhile() {
         stream.read_to_end(&mut said).is_err()
     });
     assert_eq!(left.count(), 0, "after {:?}", begun.elapsed());
+}
+
+/// More connections than the console of a machine takes, by somebody who lacks its key: silent ones,
+/// some that have asked for a page, some that do not read it.
+#[test]
+fn whoever_lacks_the_key_keeps_nobody_out_who_has_it() {
+    let site = Site::new();
+    let server = site.serve("127.0.0.1:0");
+    let console = Console::of(&site, "", &server.url());
+    let own = console.address.as_str();
+    palimpsest::api::descriptors::raise_limit();
+    let nothing = web::framed(&v1::GetStatusRequest::default());
+    let call = format!(
+        "POST {STATUS_PATH} HTTP/1.1\r\nHost: {own}\r\nContent-Type: application/grpc-web+proto\r\n\
+         X-Palimpsest-Key: {}\r\nContent-Length: {}\r\n\r\n",
+        console.key,
+        nothing.len()
+    );
+    // On a connection that stays.
+    let ask_again = |stream: &mut TcpStream| {
+        stream.write_all(call.as_bytes()).unwrap();
+        stream.write_all(&nothing).unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"\r\n0\r\n\r\n") {
+            let mut bytes = [0; 4096];
+            let read = stream.read(&mut bytes).unwrap();
+            assert_ne!(read, 0, "it was closed");
+            said.extend(&bytes[..read]);
+        }
+        assert!(String::from_utf8_lossy(&said).contains("grpc-status:0"));
+    };
+    let mut known = tcp(own);
+    ask_again(&mut known);
+    let stranger = |n: usize| {
+        let mut stream = tcp(own);
+        let path = ["", "/sign-in.json", "/assets/main.js"][n % 3];
+        if !path.is_empty() {
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: {own}\r\n\r\n").unwrap();
+        }
+        stream
+    };
+    let mut all: Vec<TcpStream> = (0..2500).map(stranger).collect();
+    for n in 0..50 {
+        let asked = Instant::now();
+        let called = console.call(STATUS, &v1::GetStatusRequest::default());
+        assert_eq!(called.status, 0, "{called:?}");
+        assert!(
+            asked.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            asked.elapsed()
+        );
+        ask_again(&mut known);
+        // Each that had to go comes again.
+        all.push(stranger(n));
+    }
 }

@@ -11,7 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use palimpsest::client::Client;
+use palimpsest::objects::ObjectStore;
+use palimpsest::proto::v1;
+use palimpsest::worker::{self, Engine, Fake, Prepared, Sink};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::common::web::Console;
 use crate::common::{LONG, PATIENCE, Process, Server, Site, fixture, ports, require, sweep, wait};
@@ -174,6 +179,11 @@ impl Shop {
             "other_sweep",
             &[&trace[..], &["--samples", "5", "--json"]].concat(),
         );
+        let heads = ["--kinds", "head,head_all", "--limit", "3"];
+        for (what, samples) in [("heads", "3"), ("other_heads", "5")] {
+            let few = ["--samples", samples, "--json"];
+            did(what, &[&trace[..], &heads, &few].concat());
+        }
         did(
             "completions",
             &["generate", "The tower", "--max-tokens", "4"],
@@ -289,6 +299,8 @@ impl Shop {
 /// - `cli`: the program, its folder and the arguments by which it asks the coordinator;
 /// - `serve`: how the coordinator is started, its process, and how one is that has rewritten its log;
 /// - `large`: jobs that are large, where those pages are asked for;
+/// - `python`: a Python that has NumPy, where there is one;
+/// - `held`: what waits for somebody, where those pages are asked for;
 /// - `chromium`, `screenshots`: the browser, and the folder for pictures.
 #[test]
 fn every_page_holds_what_it_promises_to_each_role() {
@@ -332,10 +344,21 @@ fn every_page_holds_what_it_promises_to_each_role() {
             "arguments": ["--server", shop.server.url()],
         },
         "serve": shop.serves(),
+        "python": python(),
         "chromium": chromium,
         "screenshots": screenshots,
     });
     walk(&shop.site, &url, &told, &[]);
+}
+
+/// A Python with NumPy; none with a message where `deploy/setup.sh` has made none.
+fn python() -> Option<PathBuf> {
+    let python = root().join(".deps/python/bin/python");
+    if !python.exists() {
+        require::skip("NumPy", "no .deps/python: run deploy/setup.sh");
+        return None;
+    }
+    Some(python)
 }
 
 /// Walks these pages, or all of them.
@@ -404,6 +427,123 @@ fn a_job_of_a_million_units_opens_in_a_second_and_thousands_of_facts_can_be_work
         "screenshots": screenshots,
     });
     walk(&site, &url, &told, &["large"]);
+}
+
+/// An engine that can do nothing.
+struct Broken;
+
+impl Engine for Broken {
+    fn capabilities(&self) -> v1::Capabilities {
+        FAKE.capabilities()
+    }
+
+    fn loaded(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn run(
+        &mut self,
+        _: &Prepared,
+        _: &[v1::LeasedUnit],
+        _: &mut dyn Sink,
+    ) -> Result<(), v1::Failure> {
+        Err(v1::Failure {
+            failure_class: v1::FailureClass::Transient as i32,
+            message: "the device is broken".to_owned(),
+        })
+    }
+}
+
+const FAKE: Fake = Fake {
+    unit_time: Duration::ZERO,
+};
+
+/// A task that lost its workers, and a worker that fails what others do: both wait for somebody.
+#[test]
+fn what_is_held_goes_on_and_who_is_excluded_comes_back_by_a_button() {
+    let Some(chromium) = chromium() else { return };
+    let site = Site::new();
+    let settings = "[serve]\nweb_listen = \"127.0.0.1:0\"\nheartbeat_interval = \"100ms\"\n\
+                    lease_duration = \"1s\"\npoison_workers = 1\nmax_attempts = 100\n\
+                    task_time = \"1s\"\n";
+    fs::write(site.path("palimpsest.toml"), settings).unwrap();
+    sweep::write_facts(&site, 1);
+    let server = site.serve("127.0.0.1:0");
+    let web = server.process.address_after("serving the console");
+    let url = server.url();
+    sweep::import(&site, &server);
+    let held = sweep::submit(&site, &server, &["--noise", "0.1"]);
+    let mut victim = site.worker(&server, "victim", &["--fake", "600000"]);
+    wait("a lease", PATIENCE, || {
+        victim.said().contains("lease taken").then_some(())
+    });
+    victim.kill();
+    wait("the job to be held", PATIENCE, || {
+        let shown = site.run(&["job", "show", &held, "--server", &url], PATIENCE);
+        shown.contains("held").then_some(())
+    });
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let stop = CancellationToken::new();
+    let client = runtime.block_on(Client::connect(&url)).unwrap();
+    let work = |id: &str, engine: Box<dyn Engine>| {
+        let cache = site.path(id);
+        let objects = ObjectStore::open(&cache).unwrap();
+        let options = worker::Options {
+            id: id.to_owned(),
+            credits: 1,
+            cache,
+            drain_timeout: Duration::from_secs(1),
+            valid_until: None,
+            idle_exit: None,
+        };
+        let (client, stop) = (client.clone(), stop.clone());
+        runtime.spawn(worker::run(client, objects, engine, options, stop));
+    };
+    work("good", Box::new(FAKE));
+    work("broken", Box::new(Broken));
+    // Until the one has done enough, and the other failed enough, to be told apart.
+    let fact = v1::Fact {
+        prompt: "The tower of town 1 stands in the country of".to_owned(),
+        subject: "The tower of town 1".to_owned(),
+        ..Default::default()
+    };
+    let spec = v1::TraceSpec {
+        facts: vec![fact],
+        noise: "0.1".to_owned(),
+        ..Default::default()
+    };
+    let job = v1::Job {
+        model: "models/tiny".to_owned(),
+        spec: Some(spec.into()),
+        no_cache: true,
+        ..Default::default()
+    };
+    wait("the exclusion", PATIENCE, || {
+        let request = v1::CreateJobRequest {
+            job: Some(job.clone()),
+            ..Default::default()
+        };
+        let all = v1::ListWorkersRequest::default();
+        runtime.block_on(async {
+            client.jobs().create_job(request).await.unwrap();
+            let workers = client.workers().list_workers(all).await.unwrap();
+            let mut workers = workers.into_inner().workers.into_iter();
+            workers.any(|it| !it.excluded.is_empty()).then_some(())
+        })
+    });
+    let screenshots = root().join("target/console");
+    fs::create_dir_all(&screenshots).unwrap();
+    let url = format!("http://{web}");
+    let told = json!({
+        "url": url,
+        "tokens": {},
+        "held": { "job": held.trim_start_matches("jobs/"), "worker": "broken" },
+        "chromium": chromium,
+        "screenshots": screenshots,
+    });
+    walk(&site, &url, &told, &["held"]);
+    stop.cancel();
 }
 
 /// What needs no browser: messages, proofs, times. `node --test tests/unit.mjs`.

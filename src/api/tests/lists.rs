@@ -173,6 +173,17 @@ async fn results_are_listed_by_what_they_are_and_grids_by_their_peaks() {
     };
     let all = list(ask()).await.unwrap();
     assert_eq!(all.len(), 12);
+    let few = v1::ListResultsRequest {
+        page_size: 5,
+        kind: Kind::Mlp as i32,
+        ..ask()
+    };
+    let few = site.client.jobs().list_results(few).await.unwrap();
+    let [count] = &few.into_inner().fingerprints[..] else {
+        panic!("one worker computed all");
+    };
+    assert_eq!(count.results, 5);
+    assert_ne!(count.fingerprint, None);
     let units = |found: &[v1::UnitResult]| found.iter().map(|it| it.unit).collect::<Vec<_>>();
     let paged = list(v1::ListResultsRequest {
         page_size: 1,

@@ -23,9 +23,11 @@ use crate::web::{self, Door, Key, Remote};
 
 /// Where it is served, where nobody says otherwise.
 pub const PORT: &str = "7463";
-/// Connections that may be open at a time. A browser has six for all its tabs; whoever else is on
-/// this machine must not take all that there are.
+/// Connections that may be open at a time. A browser has six for all its tabs.
 const CONNECTIONS: usize = 2048;
+/// How long a connection may stay on which the key was not shown. Longer than pages take to come
+/// through a slow tunnel; the first call, with the key, comes right behind them.
+const ADMISSION: Duration = Duration::from_secs(30);
 /// How long calls under way may take to finish.
 const LEAVING: Duration = Duration::from_secs(1);
 
@@ -96,7 +98,8 @@ impl Here {
         descriptors::raise_limit();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let listener = match Listener::bind(address, None, CONNECTIONS).await {
-            Ok(listener) => listener,
+            // Everybody on this machine can come to it, and one of them has the key.
+            Ok(listener) => listener.guarded_within(ADMISSION),
             Err(Error::Bind { reason, .. }) => bail!(
                 "the console cannot be served at port {port} ({reason}): choose another, or 0 for one that is free"
             ),

@@ -1122,7 +1122,12 @@ class v1:
     class ListResultsResponse(Message):
         results: Repeated[v1.UnitResult]
         next_page_token: str
-        def __init__(self, *, results: Iterable[v1.UnitResult] | None = ..., next_page_token: str | None = ...) -> None: ...
+        fingerprints: Repeated[v1.FingerprintCount]
+        def __init__(self, *, results: Iterable[v1.UnitResult] | None = ..., next_page_token: str | None = ..., fingerprints: Iterable[v1.FingerprintCount] | None = ...) -> None: ...
+    class FingerprintCount(Message):
+        fingerprint: v1.Fingerprint
+        results: int
+        def __init__(self, *, fingerprint: v1.Fingerprint | None = ..., results: int | None = ...) -> None: ...
     class GetSweepSummaryRequest(Message):
         name: str
         kinds: Repeated[int]

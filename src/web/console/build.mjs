@@ -7,7 +7,7 @@
 // `node build.mjs --contract` writes the contract's types alone, for an editor.
 
 import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -19,10 +19,12 @@ import {
   FileDescriptorSetSchema,
 } from "@bufbuild/protobuf/wkt";
 import { build } from "esbuild";
-import { marked } from "marked";
+
+import { guidesOf, page, reasons } from "./help.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const at = (...parts) => join(here, ...parts);
+const guides = guidesOf(at("../../guide"));
 /** The packages that a browser runs. */
 const RUNS = ["preact", "@preact/signals", "@preact/signals-core"];
 /** Most bytes of what a browser runs, gzipped. */
@@ -66,6 +68,10 @@ function contract() {
     writeFileSync(at("contract", file.name), file.content);
   }
   writeFileSync(at("contract/table.ts"), table(createFileRegistry(set)));
+  writeFileSync(
+    at("contract/explained.ts"),
+    `/** The reasons of errors that the page of help has a paragraph on. */\nexport const EXPLAINED: readonly string[] = ${JSON.stringify(reasons(guides), null, 1)};\n`,
+  );
 }
 
 /** Services of the console. Objects and the store are other programs' business. */
@@ -159,52 +165,6 @@ function licences() {
   return `## Whose code this is\n\nThe console is part of Palimpsest, MIT or Apache-2.0 at your choice. Its pages also have code of others in them:\n\n${parts.join("\n\n")}\n`;
 }
 
-/** The page of help: the console's own, then the guides, where there are some. */
-function help() {
-  const guides = at("../../guide");
-  const files = existsSync(guides)
-    ? readdirSync(guides)
-        .filter((name) => name.endsWith(".md"))
-        .sort()
-    : [];
-  const texts = [
-    readFileSync(at("src/help.md"), "utf8"),
-    ...files.map((name) => readFileSync(join(guides, name), "utf8")),
-    licences(),
-  ];
-  const headings = [];
-  const names = new Set();
-  const renderer = new marked.Renderer();
-  renderer.heading = function ({ tokens, depth }) {
-    const inner = this.parser.parseInline(tokens);
-    const plain = inner.replace(/<[^>]*>/g, "").toLowerCase();
-    let name =
-      plain
-        .replace(/&[a-z0-9#]+;/g, "")
-        .replace(/[^a-z0-9]+/g, "-")
-        .replace(/^-|-$/g, "") || "part";
-    while (names.has(name)) name += "-";
-    names.add(name);
-    if (depth === 2) headings.push(`<li><a href="#${name}">${inner}</a></li>`);
-    return `<h${depth} id="${name}">${inner}</h${depth}>\n`;
-  };
-  // No table is wider than a small window, and who has no mouse can scroll it.
-  const table = renderer.table;
-  let tables = 0;
-  renderer.table = function (token) {
-    return `<div class="wide" tabindex="0" role="region" aria-label="Table ${++tables}">${table.call(this, token)}</div>`;
-  };
-  // A guide's pictures are in the repository and not in the program.
-  renderer.image = ({ text }) => text;
-  renderer.code = ({ text }) => `<pre tabindex="0"><code>${escape(text)}</code></pre>\n`;
-  const body = texts.map((text) => marked.parse(text, { renderer, async: false })).join("\n");
-  const template = readFileSync(at("src/help.html"), "utf8");
-  return template.replace("<!-- contents -->", () => headings.join("\n")).replace("<!-- guides -->", () => body);
-}
-
-const escape = (text) =>
-  text.replace(/[&<>"]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]);
-
 /** The packages whose code a bundle has. */
 function packagesOf({ outputs }) {
   const inputs = Object.values(outputs).flatMap((output) => Object.entries(output.inputs));
@@ -242,7 +202,8 @@ async function bundle(out) {
   });
   copyFileSync(at("src/index.html"), join(out, "index.html"));
   copyFileSync(at("src/icon.svg"), join(out, "icon.svg"));
-  writeFileSync(join(out, "help.html"), help());
+  const [frame, own] = ["src/help.html", "src/help.md"].map((name) => readFileSync(at(name), "utf8"));
+  writeFileSync(join(out, "help.html"), page(frame, own, guides, licences()));
   const sizes = ["main.js", "main.css"].map((name) => gzipSync(readFileSync(join(out, name)), { level: 9 }).length);
   const strange = packagesOf(built.metafile).filter((name) => !RUNS.includes(name));
   if (strange.length > 0)

@@ -33,7 +33,9 @@ export function estimates(grid: Grid, reading: Reading): string[] {
   const which = readings(grid).findIndex((it) => it.metric === reading.metric);
   const cells = grid.verified.flatMap((cell) => {
     const exact = cell.exact[Math.max(0, which)];
-    const score = reading.scores[cell.token * grid.layers + cell.layer];
+    // Of a neuron the grid shows the strongest alone, and this one may be another.
+    const row = cell.token * Math.max(1, grid.heads) + (cell.head ?? 0);
+    const score = cell.estimate[Math.max(0, which)] ?? reading.scores[row * grid.layers + cell.layer];
     if (exact === undefined || score === undefined) return [];
     const it = effect(exact, reading, grid.direction);
     return [{ cell, estimate: effect(score, reading, grid.direction), exact: grid.gradDrop ? Math.abs(it) : it }];

@@ -2,7 +2,14 @@
 
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
-import { type Job, JobKind, JobState, TaskState, FailureClass } from "../contract/palimpsest/v1/job_pb";
+import {
+  type Fingerprint,
+  type Job,
+  JobKind,
+  JobState,
+  TaskState,
+  FailureClass,
+} from "../contract/palimpsest/v1/job_pb";
 import { EvalSet } from "../contract/palimpsest/v1/eval_pb";
 import {
   Compat,
@@ -175,6 +182,13 @@ export const setWord = (it: EvalSet) =>
 /** A kind's name as the command line has it: `mlp`, `head_q_all`. */
 export function kindName(kind: Kind): string {
   return (Kind[kind] ?? "").toLowerCase();
+}
+
+/** What decides the last bits of a number, all of it. */
+export function fingerprintWords(it: Fingerprint | undefined): string {
+  if (!it) return "";
+  const batch = it.batchMemory ? `, batches of ${bytes(it.batchMemory)}` : "";
+  return `${visible(it.device)}, ${it.dtype || "no number format"}, ${some(it.threads, "thread")}, libtorch ${it.libtorch || "none"}, engine ${it.engineRevision}${batch}`;
 }
 
 const KINDS: Partial<Record<Kind, string>> = {

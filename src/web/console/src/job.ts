@@ -4,6 +4,7 @@ import { effect, signal, type Signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 
 import {
+  type FingerprintCount,
   type Job,
   type JobEvent,
   type JobProgress,
@@ -15,7 +16,7 @@ import {
 import { Kind } from "../contract/palimpsest/v1/trace_pb";
 import type { EditProgress_Step } from "../contract/palimpsest/v1/edit_pb";
 import { isCancelled, isPassing, jobs, problem, type Problem } from "./client";
-import { ended } from "./format";
+import { ended, fingerprintWords } from "./format";
 import { lost, seen } from "./live";
 import { isOut } from "./may";
 
@@ -230,15 +231,26 @@ export interface Wanted {
   first?: bigint;
 }
 
-/** Results of a job, page by page as they come; up to `most`. `more` says whether there are others. */
+export interface Found {
+  items: UnitResult[];
+  /** Whether there are others. */
+  more: boolean;
+  /** What computed them. */
+  fingerprints: FingerprintCount[];
+}
+
+export const NOTHING: Found = { items: [], more: false, fingerprints: [] };
+
+/** Results of a job, page by page as they come; up to `most`. */
 export async function results(
   id: string,
   wanted: Wanted,
   signal: AbortSignal,
   most = 20_000,
   tell?: (soFar: UnitResult[]) => void,
-): Promise<{ items: UnitResult[]; more: boolean }> {
+): Promise<Found> {
   const items: UnitResult[] = [];
+  const fingerprints = new Map<string, FingerprintCount>();
   let token = "";
   do {
     const answer = await jobs.listResults(
@@ -256,10 +268,14 @@ export async function results(
       { signal },
     );
     items.push(...answer.results);
+    for (const it of answer.fingerprints) {
+      const name = `${fingerprintWords(it.fingerprint)} ${it.fingerprint?.batchMemory}`;
+      fingerprints.set(name, { ...it, results: it.results + (fingerprints.get(name)?.results ?? 0n) });
+    }
     token = answer.nextPageToken;
     tell?.(items);
   } while (token && items.length < most);
-  return { items, more: token !== "" };
+  return { items, more: token !== "", fingerprints: [...fingerprints.values()] };
 }
 
 /** A name that makes a call repeatable. */

@@ -38,7 +38,13 @@ export function kindsOf(job: Job): Kind[] {
   return kinds.length ? kinds : [Kind.HIDDEN, Kind.MLP, Kind.ATTN];
 }
 
-function metricsOf(job: Job): Metric[] {
+/** How many facts a sweep has. */
+export function factsOf(job: Job): number {
+  return job.spec.case === "trace" ? Number(job.spec.value.factCount) || job.spec.value.facts.length : 0;
+}
+
+/** The metrics that a sweep shows. */
+export function metricsOf(job: Job): Metric[] {
   const metrics = job.spec.case === "trace" ? job.spec.value.metrics : [];
   return metrics.length ? metrics : [Metric.PROBABILITY];
 }

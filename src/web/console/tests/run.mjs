@@ -3,14 +3,16 @@
 // URL is a console for a team, whose callers show tokens. SITE.json says what is behind it:
 //
 // - `tokens`: one of each role, `viewer`, `submitter`, `editor`, `admin`;
-// - `model`, `jobs`, `edit`: what there is to look at. Jobs: `sweep`, `other_sweep`, `completions`, `statistics`,
-//   `edit`, `rejected_edit`, `mass_edit`, `evaluation`, `other_evaluation`;
+// - `model`, `jobs`, `edit`: what there is to look at. Jobs: `sweep`, `other_sweep`, `heads`, `other_heads`,
+//   `completions`, `statistics`, `edit`, `rejected_edit`, `mass_edit`, `evaluation`, `other_evaluation`;
 // - `markup`: a text that looks like markup and is in prompts and reasons;
 // - `own`: a console on the user's own machine, with its key in the address (left out: not tried);
 // - `tls`: another console for a team, `url`, `ca`, and an editor's `certificate` and `key` (left out: not tried);
 // - `cli`: `program`, `folder` and `arguments` by which an editor asks the coordinator;
 // - `serve`: how the coordinator is started, `pid`, `program`, `folder`, `environment` and `arguments`, and with
 //   `forked` on a store that went another way from some entry on (left out: not tried);
+// - `python`: a Python with NumPy (left out: what is taken along is not read);
+// - `held`: a `job` that is held and a `worker` that is excluded, instead of all else (left out: not tried);
 // - `chromium`, `screenshots`: the browser, and the folder for pictures.
 //
 // With PAGE only those of tests/pages. With CONSOLE_DIST in the environment pages come from that folder, where

@@ -90,7 +90,7 @@ export class Site {
         const path = new URL(request.url()).pathname;
         if (request.method() !== "GET" || path === "/sign-in.json") return route.continue();
         const [file, contentType] = files[path] ?? ["index.html", "text/html"];
-        const answer = await route.fetch();
+        const answer = await route.fetch({ maxRetries: 3 });
         const headers = { ...answer.headers(), "content-type": contentType };
         delete headers["content-length"];
         return route.fulfill({ status: 200, headers, body: readFileSync(join(this.dist, file)) });

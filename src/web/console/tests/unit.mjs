@@ -6,7 +6,7 @@
 
 import assert from "node:assert/strict";
 import { createHash, generateKeyPairSync, sign, webcrypto } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, test } from "node:test";
@@ -393,6 +393,60 @@ test("versions of a tree stand in the columns of the command line's graph", asyn
     [0, 1, 0, 2, 0, 0],
   );
   assert.deepEqual(found[4].joined, [1, 2]);
+});
+
+test("guides are one page: links lead to places on it, files are named, texts stay texts", async () => {
+  const { guidesOf, page, reasons } = await import(pathToFileURL(join(root, "help.mjs")).href);
+  const made = mkdtempSync(join(folder, "guides-"));
+  const write = (name, text) => writeFileSync(join(made, name), text);
+  write(
+    "one.md",
+    "# One\n\nSee [two](two.md), [its part](two.md#a-part), [here](#mine), [this](../../README.md), [that](deploy.sh).\n\n## Mine\n\n<img src=x onerror=alert(1)> ![a picture](x.png)\n",
+  );
+  write(
+    "two.md",
+    "# Two\n\n## A part\n\n[elsewhere](https://example.org) [no](javascript:alert(1))\n\n| a | b |\n|---|---|\n| 1 | 2 |\n",
+  );
+  write(
+    "when-it-fails.md",
+    "# When it fails\n\n## The words\n\n- `ETAG_MISMATCH`: moved.\n- `not_one`: no.\n\n## `NOT_FOUND`\n\nNothing.\n\n### DISK_FULL\n\nFull.\n",
+  );
+  write("mod.rs", "//! No guide.\n");
+  const guides = guidesOf(made);
+  assert.deepEqual(
+    guides.map(({ name }) => name),
+    ["when-it-fails", "one", "two"],
+  );
+  assert.deepEqual(reasons(guides), ["DISK_FULL", "ETAG_MISMATCH", "NOT_FOUND"]);
+  const html = page("<!-- contents -->|<!-- guides -->", "# Help\n\n## Pages\n", guides, "## Whose code this is\n");
+  for (const part of [
+    '<h1 id="console">Help</h1>',
+    '<h2 id="one">One</h2>',
+    '<h3 id="two--a-part">A part</h3>',
+    '<a href="#two">two</a>, <a href="#two--a-part">its part</a>, <a href="#one--mine">here</a>, this (<code>README.md</code>), that (<code>src/guide/deploy.sh</code>)',
+    "&lt;img src=x onerror=alert(1)&gt; a picture",
+    '<a href="https://example.org">elsewhere</a>',
+    '<li id="ETAG_MISMATCH">',
+    '<h3 id="NOT_FOUND">',
+    '<h4 id="DISK_FULL">',
+    'role="region" aria-label="Table 1"',
+  ])
+    assert.ok(html.includes(part), `${part} in ${html}`);
+  assert.doesNotMatch(html, /<img|javascript:alert[^<]*<\/a>/);
+  assert.equal(html.match(/<h1/g).length, 1);
+  // Those of the repository, too: a link that leads nowhere is found here.
+  const ours = page(
+    "<!-- contents --><!-- guides -->",
+    readFileSync(join(root, "src/help.md"), "utf8"),
+    guidesOf(join(root, "../../guide")),
+    "",
+  );
+  for (const it of [html, ours]) {
+    const ids = [...it.matchAll(/ id="([^"]*)"/g)].map(([, id]) => id);
+    assert.equal(new Set(ids).size, ids.length);
+    for (const [, to] of it.matchAll(/ href="#([^"]*)"/g)) assert.ok(ids.includes(to), `#${to} is there`);
+  }
+  assert.deepEqual(guidesOf(join(made, "none")), []);
 });
 
 test("no module leads back to itself", () => {

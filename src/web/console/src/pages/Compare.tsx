@@ -3,21 +3,35 @@
 import { useMemo, useState } from "preact/hooks";
 
 import { ResultView, type Job } from "../../contract/palimpsest/v1/job_pb";
-import { Kind, Metric, type Grid, type KindAverages } from "../../contract/palimpsest/v1/trace_pb";
+import { Kind, Metric, type Grid } from "../../contract/palimpsest/v1/trace_pb";
 import { jobs } from "../client";
-import { brief, count, jobId, kindName, kindWord, last, number, roleWord, some, token, visible, work } from "../format";
-import { requestId, results } from "../job";
+import {
+  brief,
+  count,
+  ended,
+  jobId,
+  kindName,
+  kindWord,
+  last,
+  number,
+  some,
+  stateWord,
+  token,
+  visible,
+  work,
+} from "../format";
+import { requestId, results, useJob } from "../job";
 import { useDoing, useLoad } from "../live";
 import { Act, Choice, Heading, Text, Waiting, Wrong } from "../parts/common";
-import { Curves } from "../parts/Curves";
-import { HeatMap } from "../parts/HeatMap";
+import { Computed } from "../parts/Fingerprints";
 import { again } from "../parts/jobActs";
 import { settings } from "../parts/settings";
 import { Table } from "../parts/Table";
 import { evaluated } from "../evaluation";
 import { asked, setQuery, to } from "../route";
-import { answerOf, effect, ramp, readings, ROLES, roleSite, figure, isOfHeads } from "../sweep";
+import { answerOf } from "../sweep";
 import { kindsOf, look } from "../look";
+import { Averages, Fact, type Pair } from "./CompareMaps";
 import { Means } from "./Evaluation";
 import { Prompt } from "./SweepFacts";
 
@@ -25,12 +39,9 @@ const MOST = 20_000;
 
 export function Compare() {
   const [left, right] = [asked("left"), asked("right")];
-  const read = useLoad(`compare ${left} ${right}`, async (signal) => {
-    const get = async (id: string) => (id ? (await jobs.getJob({ name: `jobs/${id}` }, { signal })).job : undefined);
-    const [a, b] = await Promise.all([get(left), get(right)]);
-    return { left: a, right: b };
-  });
-  const [a, b] = [read.data?.left, read.data?.right];
+  const [one, other] = [useJob(left || undefined), useJob(right || undefined)];
+  const [a, b] = [one.job, other.job];
+  const waiting = (left && !a) || (right && !b);
   return (
     <>
       <div class="title">
@@ -43,8 +54,9 @@ export function Compare() {
           Swap
         </button>
       </form>
-      <Waiting of={read} what="the two" />
-      {a && !b && (
+      <Wrong of={one.problem ?? other.problem} />
+      {waiting && !one.problem && !other.problem && <p class="quiet">Reading the jobs…</p>}
+      {a && !right && (
         <p>
           Choose the other one: among{" "}
           <a href={to("/jobs", { kind: a.spec.case === "eval" ? "eval" : "trace", model: last(a.model) })}>
@@ -53,11 +65,17 @@ export function Compare() {
           , pick two.
         </p>
       )}
-      {a && <OnBoth job={a} />}
+      {a && !waiting && <OnBoth job={a} other={b} />}
       {a && b && (
         <>
           <p>
             Left: <JobLink job={a} /> — right: <JobLink job={b} />
+          </p>
+          <p role="status" class="quiet">
+            {[a, b]
+              .filter((job) => !ended(job.state))
+              .map(soFar)
+              .join(" ")}
           </p>
           <Settings a={a} b={b} />
           {a.spec.case === "trace" && b.spec.case === "trace" ? (
@@ -86,9 +104,13 @@ function JobLink({ job }: { job: Job }) {
   );
 }
 
-/** The facts of a sweep, traced on another version. */
-function OnBoth({ job }: { job: Job }) {
-  const [version, setVersion] = useState("");
+const soFar = (job: Job) =>
+  `${jobId(job.name)} is ${stateWord(job.state)}: ${count(job.counts?.unitsDone ?? 0n)} of ${count(job.counts?.units ?? 0n)} units so far.`;
+
+/** The facts of a sweep, traced on another version: that of the other job, if nobody names one. */
+function OnBoth({ job, other }: { job: Job; other: Job | undefined }) {
+  const there = other && other.model === job.model && other.version !== job.version ? brief(other.version) : "";
+  const [version, setVersion] = useState(there);
   const doing = useDoing();
   if (job.spec.case !== "trace") return null;
   const run = () =>
@@ -99,8 +121,13 @@ function OnBoth({ job }: { job: Job }) {
     });
   return (
     <details>
-      <summary>Trace these facts on another version</summary>
-      <Text label="Version" value={version} onInput={setVersion} hint="A ref, v3, or a digest's beginning." />
+      <summary>Trace the left one's facts on another version</summary>
+      <Text
+        label="Version"
+        value={version}
+        onInput={setVersion}
+        hint="A ref, v3, or a digest's beginning. With the same settings, and what the store has is taken from there."
+      />
       <Act method="JobService/CreateJob" disabled={doing.busy || !version} onClick={() => void run()}>
         Trace
       </Act>
@@ -145,50 +172,58 @@ function Settings({ a, b }: { a: Job; b: Job }) {
   );
 }
 
-interface Pair {
-  key: string;
-  left: Grid;
-  right: Grid;
-  units: [bigint, bigint];
-}
-
 function Sweeps({ a, b }: { a: Job; b: Job }) {
   const kinds = kindsOf(a).filter((kind) => kindsOf(b).includes(kind));
   const kind = kinds.find((it) => kindName(it) === asked("kind")) ?? kinds[0] ?? Kind.HIDDEN;
-  const sums = useLoad(`sums ${a.name} ${b.name} ${kind}`, async (signal) => {
-    const [left, right] = await Promise.all([
-      jobs.getSweepSummary({ name: a.name, kinds: [kind] }, { signal }),
-      jobs.getSweepSummary({ name: b.name, kinds: [kind] }, { signal }),
-    ]);
-    return { left: left.averages, right: right.averages };
-  });
-  const facts = useLoad(`pairs ${a.name} ${b.name} ${kind}`, async (signal) => {
-    const [left, right] = await Promise.all([
-      results(last(a.name), { view: ResultView.PEAKS, kind }, signal, MOST),
-      results(last(b.name), { view: ResultView.PEAKS, kind }, signal, MOST),
-    ]);
-    const name = (grid: Grid) => JSON.stringify([grid.fact?.prompt, grid.fact?.subject]);
-    const of = new Map(
-      right.items.flatMap((item) =>
-        item.outcome.case === "grid"
-          ? [[name(item.outcome.value), { grid: item.outcome.value, unit: item.unit }] as const]
-          : [],
-      ),
-    );
-    const pairs: Pair[] = [];
-    for (const item of left.items) {
-      if (item.outcome.case !== "grid") continue;
-      const other = of.get(name(item.outcome.value));
-      if (other)
-        pairs.push({
-          key: `${item.unit}`,
-          left: item.outcome.value,
-          right: other.grid,
-          units: [item.unit, other.unit],
-        });
-    }
-    return { pairs, left: left.items.length, right: of.size };
-  });
+  // Of jobs that run the numbers are asked for with every twentieth of them.
+  const turn = [a, b].map((job) => (20n * (job.counts?.unitsDone ?? 0n)) / (job.counts?.units || 1n)).join();
+  const sums = useLoad(
+    `sums ${a.name} ${b.name} ${kind} ${turn}`,
+    async (signal) => {
+      const [left, right] = await Promise.all([
+        jobs.getSweepSummary({ name: a.name, kinds: [kind] }, { signal }),
+        jobs.getSweepSummary({ name: b.name, kinds: [kind] }, { signal }),
+      ]);
+      return { left: left.averages, right: right.averages };
+    },
+    true,
+  );
+  const facts = useLoad(
+    `pairs ${a.name} ${b.name} ${kind} ${turn}`,
+    async (signal) => {
+      const [left, right] = await Promise.all([
+        results(last(a.name), { view: ResultView.PEAKS, kind }, signal, MOST),
+        results(last(b.name), { view: ResultView.PEAKS, kind }, signal, MOST),
+      ]);
+      const name = (grid: Grid) => JSON.stringify([grid.fact?.prompt, grid.fact?.subject]);
+      const of = new Map(
+        right.items.flatMap((item) =>
+          item.outcome.case === "grid"
+            ? [[name(item.outcome.value), { grid: item.outcome.value, unit: item.unit }] as const]
+            : [],
+        ),
+      );
+      const pairs: Pair[] = [];
+      for (const item of left.items) {
+        if (item.outcome.case !== "grid") continue;
+        const other = of.get(name(item.outcome.value));
+        if (other)
+          pairs.push({
+            key: `${item.unit}`,
+            left: item.outcome.value,
+            right: other.grid,
+            units: [item.unit, other.unit],
+          });
+      }
+      return {
+        pairs,
+        left: left.items.length,
+        right: of.size,
+        computed: [left.fingerprints, right.fingerprints] as const,
+      };
+    },
+    true,
+  );
   const metric = look(a).metric;
   const one = sums.data?.left.find((it) => (it.metric || Metric.PROBABILITY) === metric) ?? sums.data?.left[0];
   const other = sums.data?.right.find(
@@ -203,17 +238,18 @@ function Sweeps({ a, b }: { a: Job; b: Job }) {
           label="Kind"
           value={kindName(kind)}
           options={kinds.map((it) => [kindName(it), kindWord(it)] as const)}
-          onChange={(it) => setQuery({ kind: it })}
+          onChange={(it) => setQuery({ kind: it, token: undefined, role: undefined })}
         />
       </form>
       <Waiting of={sums} what="averages" />
-      {one && other && <Overlaid one={one} other={other} />}
+      {facts.data && <Computed left={facts.data.computed[0]} right={facts.data.computed[1]} />}
+      {one && other && <Averages one={one} other={other} />}
       <Waiting of={facts} what="facts" />
-      {chosen && <Difference a={a} b={b} pair={chosen} />}
+      {chosen && <Fact a={a} b={b} pair={chosen} metric={metric} />}
       {facts.data && (
         <section>
           <h2>Facts</h2>
-          <p>
+          <p id="both">
             {some(facts.data.pairs.length, "fact")} in both (left {count(facts.data.left)}, right{" "}
             {count(facts.data.right)});{" "}
             {changed.length === 0 ? "no answer changed" : `${count(changed.length)} changed their answer`}.
@@ -284,107 +320,6 @@ function Sweeps({ a, b }: { a: Job; b: Job }) {
         </section>
       )}
     </>
-  );
-}
-
-/** The averages of both over each other, with both bands, at one role. */
-function Overlaid({ one, other }: { one: KindAverages; other: KindAverages }) {
-  const role =
-    ROLES.find((it) => String(it) === asked("role")) ??
-    one.roles.find((it) => it.byLayer.some((mean) => mean.rows > 0n && it.role === 3))?.role ??
-    one.roles[0]?.role ??
-    3;
-  const of = (averages: KindAverages) => averages.roles.find((it) => it.role === role)?.byLayer ?? [];
-  const series = (name: string, averages: KindAverages) => ({
-    name,
-    mean: of(averages).map((mean) => (mean.rows > 0n ? mean.mean : NaN)),
-    half: of(averages).map((mean) => mean.halfWidth),
-  });
-  const [l, r] = [roleSite(one, role), roleSite(other, role)];
-  if (isOfHeads(one.kind)) return <p class="quiet">Averages of heads are compared fact by fact.</p>;
-  return (
-    <section>
-      <h2>Averages</h2>
-      {one.roles.length > 1 && (
-        <Choice
-          label="At the"
-          value={String(role)}
-          options={one.roles.map((it) => [String(it.role), roleWord(it.role)] as const)}
-          onChange={(it) => setQuery({ role: it })}
-        />
-      )}
-      <p>
-        Highest at the {roleWord(role)}: left {l ? `${figure(l.effect)} at layer ${l.layer}` : "none"}; right{" "}
-        {r ? `${figure(r.effect)} at layer ${r.layer}` : "none"}.
-      </p>
-      <Curves
-        title={`${kindWord(one.kind)}, ${roleWord(role)}`}
-        xLabel="layer"
-        yLabel="AIE"
-        xName="layer"
-        series={[series("left", one), series("right", other)]}
-        file="compare-averages"
-      />
-    </section>
-  );
-}
-
-/** Left, right and the difference of one fact, on scales that fit. */
-function Difference({ a, b, pair }: { a: Job; b: Job; pair: Pair }) {
-  const read = useLoad(`both ${a.name} ${b.name} ${pair.key} ${pair.units[1]}`, async (signal) => {
-    const get = async (job: Job, first: bigint) => {
-      const { items } = await results(last(job.name), { first }, signal, 1);
-      return items[0]?.outcome.case === "grid" ? items[0].outcome.value : undefined;
-    };
-    const [left, right] = await Promise.all([get(a, pair.units[0]), get(b, pair.units[1])]);
-    return { left, right };
-  });
-  const [left, right] = [read.data?.left, read.data?.right];
-  if (!left || !right || left.layers === 0 || right.layers === 0) {
-    return read.data ? <p class="quiet">This fact was not traced in both.</p> : <Waiting of={read} what="maps" />;
-  }
-  const values = (grid: Grid) =>
-    grid.scores.map((score) => effect(score, readings(grid)[0] as ReturnType<typeof readings>[0], grid.direction));
-  const [l, r] = [values(left), values(right)];
-  const same = l.length === r.length && left.heads === 0;
-  const difference = r.map((value, i) => value - (l[i] ?? NaN));
-  const most = Math.max(...l.filter(Number.isFinite), ...r.filter(Number.isFinite));
-  const labels = left.tokens.map(token);
-  const map = (title: string, of: readonly number[], ceiling: number | undefined, name: string) => (
-    <HeatMap
-      title={title}
-      xLabel="layer"
-      valueLabel="effect"
-      rowName="token"
-      labels={labels}
-      starred={[left.subjectBegin, left.subjectEnd]}
-      layers={left.layers}
-      values={of}
-      ramp={ramp(left.kind)}
-      low={0}
-      signed
-      ceiling={ceiling}
-      line={(at) =>
-        `${labels[Math.floor(at / left.layers)]}, layer ${at % left.layers}: left ${number(l[at] ?? NaN)}, right ${number(r[at] ?? NaN)}, difference ${number(difference[at] ?? NaN)}`
-      }
-      file={`compare-${name}`}
-    />
-  );
-  return (
-    <section>
-      <h2>
-        <Prompt grid={left} />
-      </h2>
-      {same ? (
-        <div class="maps">
-          {map("Left", l, most, "left")}
-          {map("Right", r, most, "right")}
-          {map("Right less left", difference, undefined, "difference")}
-        </div>
-      ) : (
-        <p class="quiet">Maps of heads, or of prompts with different tokens, are looked at in their own sweeps.</p>
-      )}
-    </section>
   );
 }
 

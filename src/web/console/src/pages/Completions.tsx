@@ -4,7 +4,7 @@ import type { ComponentChildren } from "preact";
 
 import type { Job } from "../../contract/palimpsest/v1/job_pb";
 import { statistics } from "../client";
-import { brief, count, last, number, visible } from "../format";
+import { brief, count, last, visible } from "../format";
 import { results } from "../job";
 import { useDoing, useLoad } from "../live";
 import { Act, Waiting, Wrong } from "../parts/common";
@@ -68,11 +68,17 @@ export function StatisticsResults({ job, note }: { job: Job; note: ComponentChil
   const shards = (read.data?.items ?? []).flatMap((item) =>
     item.outcome.case === "statsShard" ? [{ unit: item.unit, shard: item.outcome.value }] : [],
   );
-  const sums = (read.data?.items ?? []).flatMap((item) =>
-    item.outcome.case === "statsSum" ? [item.outcome.value] : [],
-  );
-  const digests = new Set(sums.map((sum) => sum.digest));
-  const ours = made.data?.filter((one) => digests.has(last(one.name))) ?? [];
+  // An artefact does not say of which job it is: what it says of itself is held against what was collected.
+  const spec = job.spec.case === "stats" ? job.spec.value : undefined;
+  const tokens = shards.reduce((sum, { shard }) => sum + shard.tokens, 0n);
+  const ours =
+    made.data?.filter(
+      (one) =>
+        one.version === last(job.version) &&
+        one.source === spec?.source &&
+        spec.layers.includes(one.layer) &&
+        one.tokens === tokens,
+    ) ?? [];
   const make = () =>
     doing.run(async () => {
       await statistics.createStatistics({ source: { case: "job", value: job.name } });
@@ -100,33 +106,6 @@ export function StatisticsResults({ job, note }: { job: Job; note: ComponentChil
           <h2>What edits can use</h2>
           <StatisticsTable rows={ours} again={made.again} />
         </section>
-      )}
-      {sums.length > 0 && (
-        <Table
-          label="Sums"
-          name="sums"
-          fixed
-          rows={sums}
-          rowKey={(sum) => String(sum.layer)}
-          columns={[
-            { id: "layer", head: "Layer", value: (sum) => sum.layer, right: true },
-            { id: "tokens", head: "Tokens", value: (sum) => sum.tokens, cell: (sum) => count(sum.tokens), right: true },
-            { id: "rank", head: "Rank", value: (sum) => sum.spectrum?.rank, right: true },
-            {
-              id: "effective",
-              head: "Effective rank",
-              value: (sum) => sum.spectrum?.effectiveRank,
-              cell: (sum) => (sum.spectrum ? number(sum.spectrum.effectiveRank) : ""),
-              right: true,
-            },
-            {
-              id: "digest",
-              head: "Object",
-              value: (sum) => sum.digest,
-              cell: (sum) => <span class="mono">{brief(sum.digest)}</span>,
-            },
-          ]}
-        />
       )}
       {shards.length > 0 && (
         <Table

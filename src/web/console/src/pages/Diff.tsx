@@ -1,17 +1,30 @@
 // What differs between two versions: facts, matrices, and what both say.
 
-import { useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 
-import type { Edit, MatrixDifference } from "../../contract/palimpsest/v1/version_pb";
+import type {
+  CompareVersionsResponse,
+  Edit,
+  EditRequest,
+  MatrixDifference,
+} from "../../contract/palimpsest/v1/version_pb";
 import { jobs, versions } from "../client";
-import { brief, count, last, number, some, visible } from "../format";
-import { finished, requestId, results } from "../job";
+import { brief, count, ended, last, number, some, stateWord, visible } from "../format";
+import { finished, requestId, results, useJob } from "../job";
 import { useDoing, useLoad } from "../live";
 import { Act, Heading, Quiet, Text, Waiting, Wrong } from "../parts/common";
 import { CopyAs, quoted } from "../parts/CopyAs";
+import { Sentence, sentenceOf } from "../parts/EditCard";
 import { Table } from "../parts/Table";
 import { asked, setQuery, to } from "../route";
-import { FactsIn } from "./Version";
+
+/** Edits on the pages behind the first, of this comparison. */
+interface Further {
+  of: CompareVersionsResponse | undefined;
+  left: Edit[];
+  right: Edit[];
+  next: string;
+}
 
 export function Diff({ model }: { model: string }) {
   const [left, right] = [asked("left", "v0"), asked("right", "main")];
@@ -20,6 +33,28 @@ export function Diff({ model }: { model: string }) {
     versions.compareVersions({ left: name(left), right: name(right) }, { signal }),
   );
   const it = read.data;
+  const [more, setMore] = useState<Further>({ of: undefined, left: [], right: [], next: "" });
+  const doing = useDoing();
+  // What came behind an answer belongs to that answer alone.
+  const further = more.of === it ? more : { of: it, left: [], right: [], next: it?.nextPageToken ?? "" };
+  const { next } = further;
+  const load = () =>
+    doing.run(async () => {
+      const page = await versions.compareVersions({ left: name(left), right: name(right), pageToken: next });
+      setMore({
+        of: it,
+        left: [...further.left, ...page.leftEdits],
+        right: [...further.right, ...page.rightEdits],
+        next: page.nextPageToken,
+      });
+    });
+  const all = useMemo(
+    () => ({
+      left: [...(it?.leftEdits ?? []), ...further.left],
+      right: [...(it?.rightEdits ?? []), ...further.right],
+    }),
+    [it, more],
+  );
   const word = (side: "left" | "right") => (it?.[side] ? `v${it[side].number}` : side === "left" ? left : right);
   return (
     <>
@@ -49,17 +84,25 @@ export function Diff({ model }: { model: string }) {
       {it && (
         <>
           <div class="pair">
-            <Side model={model} title={`Only ${word("left")} has`} edits={it.leftEdits} version={it.left?.name ?? ""} />
-            <Side
-              model={model}
-              title={`Only ${word("right")} has`}
-              edits={it.rightEdits}
-              version={it.right?.name ?? ""}
-            />
+            {(["left", "right"] as const).map((side) => (
+              <Side
+                key={side}
+                side={side}
+                title={`Only ${word(side)} has`}
+                edits={all[side]}
+                version={it[side]?.name ?? ""}
+              />
+            ))}
           </div>
-          {it.nextPageToken && (
-            <p class="quiet">There are more edits than one answer holds: the command shows them all.</p>
+          {next && (
+            <p class="buttons">
+              <button type="button" disabled={doing.busy} onClick={() => void load()}>
+                More of them
+              </button>
+              <span class="quiet">There are more edits than one answer holds.</span>
+            </p>
           )}
+          <Wrong of={doing.problem} />
           <Matrices rows={it.matrices} />
           <Probes
             model={model}
@@ -68,23 +111,47 @@ export function Diff({ model }: { model: string }) {
             words={[word("left"), word("right")]}
             edits={[...it.leftEdits, ...it.rightEdits]}
           />
+          <Traces
+            model={model}
+            versions={[last(it.left?.name ?? ""), last(it.right?.name ?? "")]}
+            edits={[...all.left, ...all.right]}
+          />
         </>
       )}
     </>
   );
 }
 
+/** A fact that an edit writes. */
+interface Written {
+  key: string;
+  edit: Edit;
+  request: EditRequest | undefined;
+}
+
+function written(edits: readonly Edit[]): Written[] {
+  return edits.flatMap((edit) =>
+    // An edit from elsewhere may say nothing of what it writes.
+    (edit.requests.length > 0 ? edit.requests : [undefined]).map((request, n) => ({
+      key: `${edit.name} ${n}`,
+      edit,
+      request,
+    })),
+  );
+}
+
 function Side({
-  model,
+  side,
   title,
   edits,
   version,
 }: {
-  model: string;
+  side: string;
   title: string;
   edits: readonly Edit[];
   version: string;
 }) {
+  const facts = useMemo(() => written(edits), [edits]);
   return (
     <section>
       <h2>{title}</h2>
@@ -94,19 +161,41 @@ function Side({
           {brief(version)}
         </a>
       </p>
-      {edits.length === 0 ? (
+      {facts.length === 0 ? (
         <p>No fact of its own.</p>
       ) : (
-        <ul class="sentences">
-          {edits.map((edit) => (
-            <li>
-              <FactsIn edit={edit} />{" "}
-              <a class="mono quiet" href={`/models/${model}/edits/${last(edit.name)}`}>
-                {brief(edit.name, 8)}
-              </a>
-            </li>
-          ))}
-        </ul>
+        <Table
+          label={title}
+          name={side}
+          fixed
+          rows={facts}
+          rowKey={(fact) => fact.key}
+          file={`facts-${side}-${brief(version)}`}
+          columns={[
+            {
+              id: "fact",
+              head: "Fact",
+              value: (fact) => sentenceOf(fact.request),
+              cell: (fact) => <Sentence request={fact.request} />,
+              wide: 4,
+            },
+            {
+              id: "edit",
+              head: "Edit",
+              value: (fact) => last(fact.edit.name),
+              cell: (fact) => (
+                <a class="mono" href={`/${fact.edit.name}`}>
+                  {brief(fact.edit.name, 8)}
+                </a>
+              ),
+            },
+          ]}
+          foot={
+            <span class="quiet">
+              {some(facts.length, "fact")} of {some(edits.length, "edit")}
+            </span>
+          }
+        />
       )}
     </section>
   );
@@ -200,7 +289,7 @@ function Probes({
   const proposed = [
     ...new Set(
       edits.flatMap((edit) =>
-        edit.requests.slice(0, 3).map((request) => request.prompt.replace("{}", request.subject)),
+        edit.requests.slice(0, 3).map((request) => request.prompt.replace("{}", () => request.subject)),
       ),
     ),
   ].slice(0, 8);
@@ -302,6 +391,88 @@ function Probes({
       <p class="buttons">
         <Act method="JobService/CreateJob" kind="main" disabled={doing.busy || !text.trim()} onClick={() => void run()}>
           Ask both
+        </Act>
+      </p>
+      <Wrong of={doing.problem} />
+    </section>
+  );
+}
+
+/** Most facts that are traced for a comparison. */
+const TRACED = 100;
+
+/** The facts that differ, traced on both versions, and the two traces side by side. */
+function Traces({
+  model,
+  versions: both,
+  edits,
+}: {
+  model: string;
+  versions: [string, string];
+  edits: readonly Edit[];
+}) {
+  const doing = useDoing();
+  const made = asked("traces").split(",").filter(Boolean);
+  const [one, other] = [useJob(made[0]), useJob(made[1])];
+  // Two edits may write the same.
+  const facts = new Map<string, { prompt: string; subject: string; subjectStart: number }>();
+  for (const { prompt, subject } of edits.flatMap((edit) => edit.requests)) {
+    const at = new TextEncoder().encode(prompt.split("{}")[0]).length;
+    const fact = { prompt: prompt.replace("{}", () => subject), subject, subjectStart: at };
+    if (facts.size < TRACED) facts.set(JSON.stringify(fact), fact);
+  }
+  if (facts.size === 0 || both[0] === both[1]) return null;
+  const run = () =>
+    doing.run(async () => {
+      const make = async (version: string) => {
+        const job = {
+          model: `models/${model}`,
+          version: `models/${model}/versions/${version}`,
+          displayName: "facts of a diff",
+          spec: { case: "trace" as const, value: { facts: [...facts.values()] } },
+        };
+        return last((await jobs.createJob({ requestId: requestId(), job })).job?.name ?? "");
+      };
+      // The same settings, so the same noise: what differs is the versions'.
+      const [left, right] = [await make(both[0]), await make(both[1])];
+      setQuery({ traces: `${left},${right}` });
+    });
+  return (
+    <section>
+      <h2>Where both keep them</h2>
+      <Quiet method="JobService/CreateJob" what="trace facts" />
+      {made.length === 2 && (
+        <>
+          <div role="status">
+            {" "}
+            <ul id="traced">
+              {[one.job, other.job].map(
+                (job) =>
+                  job && (
+                    <li>
+                      <a class="mono" href={`/${job.name}`}>
+                        {last(job.name).slice(-8)}
+                      </a>{" "}
+                      is {stateWord(job.state)}
+                      {ended(job.state)
+                        ? ""
+                        : `: ${count(job.counts?.unitsDone ?? 0n)} of ${some(job.counts?.units ?? 0n, "unit")}`}
+                    </li>
+                  ),
+              )}
+            </ul>
+          </div>
+          <Wrong of={one.problem ?? other.problem} />
+          <p>
+            <a class="button" href={to("/compare", { left: made[0], right: made[1] })}>
+              Compare the two traces
+            </a>
+          </p>
+        </>
+      )}
+      <p class="buttons">
+        <Act method="JobService/CreateJob" disabled={doing.busy} onClick={() => void run()}>
+          Trace {some(facts.size, "fact")} on both versions
         </Act>
       </p>
       <Wrong of={doing.problem} />

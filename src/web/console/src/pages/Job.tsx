@@ -4,6 +4,7 @@ import { useState } from "preact/hooks";
 
 import {
   JobState,
+  ResultView,
   TaskState,
   type Failure,
   type JobEvent,
@@ -31,10 +32,11 @@ import {
   visible,
   work,
 } from "../format";
-import { results, useJob } from "../job";
+import { NOTHING, results, useJob } from "../job";
 import { useClock, useDoing, useLoad, usePoll } from "../live";
 import { Bar, Choice, Facts, Heading, Quiet, Waiting, Wrong } from "../parts/common";
 import { CopyAs } from "../parts/CopyAs";
+import { Fingerprints } from "../parts/Fingerprints";
 import { CancelJob, RequeueJob, RunAgain } from "../parts/jobActs";
 import { settings } from "../parts/settings";
 import { Table } from "../parts/Table";
@@ -98,6 +100,7 @@ export function JobPage({ id }: { id: string }) {
             />
           </section>
           <Failures job={job} />
+          <ComputedBy job={job} />
           <Tasks job={job} />
           <Events events={watched.events} all={all} />
         </>
@@ -240,7 +243,7 @@ function Failures({ job }: { job: Job }) {
   const id = last(job.name);
   const read = useLoad(
     `failures ${id} ${failed}`,
-    async (signal) => (failed > 0n ? results(id, { failuresOnly: true }, signal, 1000) : { items: [], more: false }),
+    async (signal) => (failed > 0n ? results(id, { failuresOnly: true }, signal, 1000) : NOTHING),
     true,
   );
   if (failed === 0n) return null;
@@ -276,6 +279,33 @@ function Failures({ job }: { job: Job }) {
         file="failures"
       />
       {read.data?.more && <p class="quiet">The first 1,000 of {count(failed)}.</p>}
+    </section>
+  );
+}
+
+/** Results of which a job's page says what computed them. */
+const LOOKED_AT = 200;
+
+/** The devices and settings that decide the last bits of its numbers. */
+function ComputedBy({ job }: { job: Job }) {
+  const id = last(job.name);
+  const done = job.counts?.unitsDone ?? 0n;
+  const read = useLoad(
+    // Of a job that runs, when the first results are there, and at its end.
+    `computed ${id} ${done > 0n} ${ended(job.state)}`,
+    async (signal) => (done > 0n ? results(id, { view: ResultView.PEAKS }, signal, LOOKED_AT) : NOTHING),
+    true,
+  );
+  const found = read.data?.fingerprints ?? [];
+  if (found.length === 0) return null;
+  return (
+    <section>
+      <h2>Computed by</h2>
+      <Fingerprints of={found} />
+      <p class="quiet">
+        {read.data?.more ? `Of the first ${count(LOOKED_AT)} results. ` : ""}Bytes are promised equal where this is the
+        same.
+      </p>
     </section>
   );
 }

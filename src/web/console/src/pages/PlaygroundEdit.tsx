@@ -5,7 +5,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { EditState, type Ref } from "../../contract/palimpsest/v1/version_pb";
 import { models, statistics } from "../client";
 import { ended, jobId, last, number, stateWord, visible } from "../format";
-import { finished, results, useJob } from "../job";
+import { finished, NOTHING, results, useJob } from "../job";
 import { useDoing, useLoad } from "../live";
 import { Act, Choice, Text, Wrong } from "../parts/common";
 import { OutcomeCard } from "../parts/EditCard";
@@ -25,7 +25,7 @@ export function Change({ it, refs }: { it: Play; refs: readonly Ref[] }) {
   const trace = useJob(it.trace || undefined);
   const traced = useLoad(
     `peak ${it.trace} ${trace.job?.counts?.unitsDone}`,
-    (signal) => (it.trace ? results(it.trace, {}, signal, 10) : Promise.resolve({ items: [], more: false })),
+    (signal) => (it.trace ? results(it.trace, {}, signal, 10) : Promise.resolve(NOTHING)),
     true,
   );
   const grids = (traced.data?.items ?? []).flatMap((item) =>
@@ -241,7 +241,7 @@ export function useOutcome(id: string) {
   const over = watched.job !== undefined && (ended(watched.job.state) || (watched.job.counts?.unitsDone ?? 0n) > 0n);
   const read = useLoad(
     `outcome ${id} ${over}`,
-    (signal) => (over ? results(id, {}, signal, 1) : Promise.resolve({ items: [], more: false })),
+    (signal) => (over ? results(id, {}, signal, 1) : Promise.resolve(NOTHING)),
     true,
   );
   const outcome = read.data?.items[0]?.outcome;

@@ -16,13 +16,14 @@ import { jobs, type Problem } from "../client";
 import { count, ended, kindName, kindWord, last, metricWord, number, roleWord, some, visible } from "../format";
 import { results } from "../job";
 import { useLoad } from "../live";
-import { kindsOf, look, type Look } from "../look";
+import { factsOf, kindsOf, look, type Look } from "../look";
 import { may } from "../may";
 import { Choice, Tabs, Text, Waiting } from "../parts/common";
 import { Curves, type Series } from "../parts/Curves";
 import { HeatMap } from "../parts/HeatMap";
 import { ResultsTitle } from "../parts/ResultsTitle";
 import { Table } from "../parts/Table";
+import { TakeSweep } from "../parts/TakeSweep";
 import { asked, setQuery, to } from "../route";
 import { figure, manner, plateau, ramp, roleSite, sentence, site } from "../sweep";
 import { SweepFacts } from "./SweepFacts";
@@ -39,9 +40,9 @@ export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
     (signal) => jobs.getSweepSummary({ name: job.name, relation: wanted.relation }, { signal }),
     true,
   );
-  const facts = job.spec.case === "trace" ? job.spec.value.factCount || BigInt(job.spec.value.facts.length) : 0n;
+  const facts = factsOf(job);
   const relations = useLoad(`relations ${id} ${facts}`, async (signal) =>
-    facts > 1n
+    facts > 1
       ? (
           await jobs.getSweepSummary(
             { name: job.name, kinds: [kindsOf(job)[0] ?? Kind.MLP], byRelation: true },
@@ -143,6 +144,9 @@ export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
           Compare
         </a>
       </form>
+      <div class="tools">
+        <TakeSweep job={job} />
+      </div>
       <Tabs name="tab" label="Parts of the results" tabs={tabs} />
     </>
   );

@@ -6,16 +6,30 @@ import { useMemo, useState } from "preact/hooks";
 import { ResultView, type Job, type UnitResult } from "../../contract/palimpsest/v1/job_pb";
 import { Engine, Metric, type Grid } from "../../contract/palimpsest/v1/trace_pb";
 import { brief, count, kindName, kindWord, last, metricWord, number, roleWord, some, token, visible } from "../format";
-import { jsonLines, npz, save, type NpArray } from "../download";
+import { files } from "../arrays";
+import { jsonLines, save } from "../download";
 import { results } from "../job";
 import { useLoad } from "../live";
-import { kindsOf, type Look } from "../look";
+import { Zip } from "../npz";
+import { factsOf, kindsOf, metricsOf, type Look } from "../look";
 import { may } from "../may";
 import { Choice, Waiting } from "../parts/common";
 import { HeatMap } from "../parts/HeatMap";
 import { Table } from "../parts/Table";
 import { asked, setQuery, to } from "../route";
-import { answerOf, cellLine, editLayer, effect, foilOf, isOverTokens, peak, ramp, readings, rows, type Reading } from "../sweep";
+import {
+  answerOf,
+  cellLine,
+  editLayer,
+  effect,
+  foilOf,
+  isOverTokens,
+  peak,
+  ramp,
+  readings,
+  rows,
+  type Reading,
+} from "../sweep";
 import { estimates } from "../estimates";
 
 /** Most facts that are listed. */
@@ -210,7 +224,15 @@ export function FactMaps({ job, fact, look }: { job: Job; fact: number; look: Lo
     <>
       <Waiting of={read} what="maps" />
       {grids.length > 0 && (
-        <Maps grids={grids} look={look} model={last(job.model)} name={`${brief(id)}-fact${fact}`} job={job} />
+        <Maps
+          grids={grids}
+          look={look}
+          model={last(job.model)}
+          name={`${brief(id)}-fact${fact}`}
+          fact={fact}
+          facts={factsOf(job)}
+          job={job}
+        />
       )}
     </>
   );
@@ -221,12 +243,17 @@ export function Maps({
   look,
   model,
   name,
+  fact = 0,
+  facts = 1,
   job,
 }: {
   grids: Grid[];
   look: Look;
   model: string;
   name: string;
+  /** The fact's place, of so many. */
+  fact?: number;
+  facts?: number;
   job?: Job;
 }) {
   const first = grids[0];
@@ -245,6 +272,12 @@ export function Maps({
     ? Math.max(...drawn.flatMap((grid) => value(grid, ofMetric(grid)).filter(Number.isFinite)))
     : undefined;
   const layer = grids.map(editLayer).find((it) => it);
+  const zipped = () => {
+    const zip = new Zip();
+    const metrics = job ? metricsOf(job) : [Metric.PROBABILITY];
+    for (const grid of drawn) for (const file of files(grid, fact, facts, metrics)) zip.add(file.name, file.data);
+    save(`${name}-npz.zip`, "application/zip", ...zip.end());
+  };
   return (
     <section class="fact">
       <h2>
@@ -258,7 +291,8 @@ export function Maps({
       )}
       {wrong && (
         <p>
-          The model says {token(answerOf(first))} and not {visible(first.fact?.attribute ?? "")}: this fact was not traced.
+          The model says {token(answerOf(first))} and not {visible(first.fact?.attribute ?? "")}: this fact was not
+          traced.
         </p>
       )}
       {!wrong && untraced && <p>{visible(first.untraced)}</p>}
@@ -309,7 +343,9 @@ export function Maps({
                   xLabel={
                     grid.window > 1 ? `centre of ${grid.window} restored layers` : `restored layer within ${model}`
                   }
-                  valueLabel={look.effects ? "effect" : isP ? `p(${answerOf(grid).trim()})` : metricWord(reading.metric)}
+                  valueLabel={
+                    look.effects ? "effect" : isP ? `p(${answerOf(grid).trim()})` : metricWord(reading.metric)
+                  }
                   rowName={row.of}
                   labels={row.labels}
                   starred={row.starred}
@@ -340,7 +376,7 @@ export function Maps({
       </div>
       {!untraced && (
         <p class="tools">
-          <button type="button" onClick={() => save(`${name}.npz`, "application/octet-stream", npz(arrays(drawn)))}>
+          <button type="button" onClick={zipped}>
             NPZ
           </button>
           <button type="button" onClick={() => save(`${name}.jsonl`, "application/jsonl", jsonLines(drawn))}>
@@ -350,31 +386,4 @@ export function Maps({
       )}
     </section>
   );
-}
-
-/** The arrays of a fact, by kind: as the command line's npz has them, `[token, layer]`. */
-function arrays(grids: readonly Grid[]): NpArray[] {
-  const first = grids[0];
-  const common: NpArray[] = first
-    ? [
-        { name: "tokens", shape: [first.tokens.length], data: first.tokens },
-        {
-          name: "subject",
-          shape: [2],
-          data: new BigInt64Array([BigInt(first.subjectBegin), BigInt(first.subjectEnd)]),
-        },
-        { name: "clean", shape: [1], data: new Float64Array([first.high]) },
-        { name: "corrupted", shape: [1], data: new Float64Array([first.low]) },
-      ]
-    : [];
-  const scores = grids.map((grid): NpArray => {
-    const shape =
-      grid.heads === 0
-        ? [grid.tokens.length, grid.layers]
-        : isOverTokens(grid.kind)
-          ? [grid.heads, grid.layers]
-          : [grid.tokens.length, grid.heads, grid.layers];
-    return { name: `scores_${kindName(grid.kind)}`, shape, data: Float64Array.from(grid.scores) };
-  });
-  return [...common, ...scores];
 }

@@ -2,11 +2,11 @@
 
 import { useId, useRef, useState } from "preact/hooks";
 
-import { csv, save, saveSvg } from "../download";
 import { number } from "../format";
 import { DASHES, LINES } from "../colours";
 import { cut, FONTS, INK, layerTicks, measured, ticks } from "./ticks";
 import { useWidth } from "./common";
+import { Figure } from "./Figure";
 
 const BODY = 12;
 const TITLE = 14;
@@ -40,7 +40,6 @@ export function Curves(props: CurvesProps) {
   const [box, width] = useWidth();
   const [at, setAt] = useState<number | undefined>(undefined);
   const [focused, setFocused] = useState(false);
-  const [asTable, setAsTable] = useState(false);
   const svg = useRef<SVGSVGElement>(null);
   const id = useId();
   const places = series.reduce((most, it) => Math.max(most, it.mean.length), 0);
@@ -104,150 +103,122 @@ export function Curves(props: CurvesProps) {
     return { head, rows };
   };
   return (
-    <figure class="curves">
-      <div ref={box} class="fit">
-        {width > 0 && (
-          <svg
-            ref={svg}
-            class="figure"
-            role="img"
-            aria-label={`${props.title}. ${said()} Arrow keys go along it.`}
-            tabIndex={0}
-            width={total}
-            height={height}
-            viewBox={`0 0 ${total} ${height}`}
-            font-family={FONTS}
-            font-size={BODY}
-            onMouseMove={hover}
-            onMouseLeave={() => setAt(undefined)}
-            onKeyDown={keys}
-            onFocus={() => setFocused(true)}
-            onBlur={() => setFocused(false)}
-          >
-            <rect class="paper" width={total} height={height} fill="#ffffff" />
-            <clipPath id={`plot${id}`}>
-              <rect x={left} y={top - 2} width={plotWidth} height={plotHeight + 4} />
-            </clipPath>
-            <text class="ink" x={left + plotWidth / 2} y={TITLE + 4} text-anchor="middle" font-size={TITLE} fill={INK}>
-              {cut(props.title, TITLE, total - 16)}
-            </text>
-            <g stroke-width={0.8}>
-              {yTicks.map(([value]) => (
-                <line
-                  class={value === 0 ? "zero" : "grid"}
-                  x1={left}
-                  x2={left + plotWidth}
-                  y1={y(value)}
-                  y2={y(value)}
-                  stroke={value === 0 ? "#9a9a9a" : "#e6e6e6"}
-                />
-              ))}
-            </g>
-            <g class="ink" text-anchor="end" fill={INK}>
-              {yTicks.map(([value, label]) => (
-                <text x={left - 6} y={y(value) + 0.34 * BODY}>
-                  {label}
-                </text>
-              ))}
-            </g>
-            <g class="ink" text-anchor="middle" fill={INK}>
-              {tickEvery.map((i) => (
-                <text x={x(i)} y={bottom + 16}>
-                  {xs[i]}
-                </text>
-              ))}
-              <text x={left + plotWidth / 2} y={bottom + 33}>
-                {cut(props.xLabel, BODY, total - 16)}
-              </text>
-              <text transform={`translate(${BODY} ${top + plotHeight / 2}) rotate(-90)`}>
-                {cut(props.yLabel, BODY, plotHeight)}
-              </text>
-            </g>
-            <g clip-path={`url(#plot${id})`}>
-              {series.map((it, i) =>
-                runs(it).map((run) => <Band run={run} series={it} x={x} y={y} colour={style(i).colour} />),
-              )}
-              {series.map((it, i) => runs(it).map((run) => <Line run={run} series={it} x={x} y={y} {...style(i)} />))}
-            </g>
-            <rect
-              class="rule"
-              x={left}
-              y={top}
-              width={plotWidth}
-              height={plotHeight}
-              fill="none"
-              stroke="#9a9a9a"
-              stroke-width={0.8}
-            />
-            {at !== undefined && <line data-page class="cursor" x1={x(at)} x2={x(at)} y1={top} y2={bottom} />}
-            {series.length > 1 && (
-              <g class="ink" fill={INK}>
-                {series.map((it, i) => {
-                  const lx = beside ? left + plotWidth + 14 : left + (i % perRow) * legend;
-                  const ly = beside ? top + 10 + 18 * i : bottom + 48 + 17 * Math.floor(i / perRow);
-                  const { colour, dashes } = style(i);
-                  return (
-                    <g>
-                      <line
-                        x1={lx}
-                        x2={lx + 24}
-                        y1={ly}
-                        y2={ly}
-                        stroke={colour}
-                        stroke-width={1.8}
-                        stroke-dasharray={dashes}
-                        class={colour === "#000000" ? "black" : undefined}
-                      />
-                      <text x={lx + 30} y={ly + 0.34 * BODY}>
-                        {cut(it.name, BODY, beside ? right - 44 : legend - 36)}
-                      </text>
-                    </g>
-                  );
-                })}
-              </g>
-            )}
-          </svg>
-        )}
-      </div>
-      <figcaption>
+    <Figure
+      kind="curves"
+      title={props.title}
+      file={props.file}
+      box={box}
+      svg={() => svg.current}
+      sheet={table}
+      caption={
         <p class="readout" aria-live={focused ? "polite" : "off"}>
           {said()}
         </p>
-        <p class="tools">
-          <button type="button" onClick={() => svg.current && saveSvg(`${props.file}.svg`, svg.current)}>
-            SVG
-          </button>
-          <button type="button" onClick={() => save(`${props.file}.csv`, "text/csv", csv(table().head, table().rows))}>
-            CSV
-          </button>
-          <button type="button" aria-expanded={asTable} onClick={() => setAsTable(!asTable)}>
-            as a table
-          </button>
-        </p>
-        {asTable && (
-          <div class="wide" tabIndex={0} role="region" aria-label={`${props.title}, as a table`}>
-            <table class="numbers">
-              <thead>
-                <tr>
-                  {table().head.map((name) => (
-                    <th scope="col">{name}</th>
-                  ))}
-                </tr>
-              </thead>
-              <tbody>
-                {table().rows.map((row) => (
-                  <tr>
-                    {row.map((value, i) =>
-                      i === 0 ? <th scope="row">{value}</th> : <td>{value === undefined ? "" : number(value)}</td>,
-                    )}
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
-        )}
-      </figcaption>
-    </figure>
+      }
+    >
+      {width > 0 && (
+        <svg
+          ref={svg}
+          class="figure"
+          role="img"
+          aria-label={`${props.title}. ${said()} Arrow keys go along it.`}
+          tabIndex={0}
+          width={total}
+          height={height}
+          viewBox={`0 0 ${total} ${height}`}
+          font-family={FONTS}
+          font-size={BODY}
+          onMouseMove={hover}
+          onMouseLeave={() => setAt(undefined)}
+          onKeyDown={keys}
+          onFocus={() => setFocused(true)}
+          onBlur={() => setFocused(false)}
+        >
+          <rect class="paper" width={total} height={height} fill="#ffffff" />
+          <clipPath id={`plot${id}`}>
+            <rect x={left} y={top - 2} width={plotWidth} height={plotHeight + 4} />
+          </clipPath>
+          <text class="ink" x={left + plotWidth / 2} y={TITLE + 4} text-anchor="middle" font-size={TITLE} fill={INK}>
+            {cut(props.title, TITLE, total - 16)}
+          </text>
+          <g stroke-width={0.8}>
+            {yTicks.map(([value]) => (
+              <line
+                class={value === 0 ? "zero" : "grid"}
+                x1={left}
+                x2={left + plotWidth}
+                y1={y(value)}
+                y2={y(value)}
+                stroke={value === 0 ? "#9a9a9a" : "#e6e6e6"}
+              />
+            ))}
+          </g>
+          <g class="ink" text-anchor="end" fill={INK}>
+            {yTicks.map(([value, label]) => (
+              <text x={left - 6} y={y(value) + 0.34 * BODY}>
+                {label}
+              </text>
+            ))}
+          </g>
+          <g class="ink" text-anchor="middle" fill={INK}>
+            {tickEvery.map((i) => (
+              <text x={x(i)} y={bottom + 16}>
+                {xs[i]}
+              </text>
+            ))}
+            <text x={left + plotWidth / 2} y={bottom + 33}>
+              {cut(props.xLabel, BODY, total - 16)}
+            </text>
+            <text transform={`translate(${BODY} ${top + plotHeight / 2}) rotate(-90)`}>
+              {cut(props.yLabel, BODY, plotHeight)}
+            </text>
+          </g>
+          <g clip-path={`url(#plot${id})`}>
+            {series.map((it, i) =>
+              runs(it).map((run) => <Band run={run} series={it} x={x} y={y} colour={style(i).colour} />),
+            )}
+            {series.map((it, i) => runs(it).map((run) => <Line run={run} series={it} x={x} y={y} {...style(i)} />))}
+          </g>
+          <rect
+            class="rule"
+            x={left}
+            y={top}
+            width={plotWidth}
+            height={plotHeight}
+            fill="none"
+            stroke="#9a9a9a"
+            stroke-width={0.8}
+          />
+          {at !== undefined && <line data-page class="cursor" x1={x(at)} x2={x(at)} y1={top} y2={bottom} />}
+          {series.length > 1 && (
+            <g class="ink" fill={INK}>
+              {series.map((it, i) => {
+                const lx = beside ? left + plotWidth + 14 : left + (i % perRow) * legend;
+                const ly = beside ? top + 10 + 18 * i : bottom + 48 + 17 * Math.floor(i / perRow);
+                const { colour, dashes } = style(i);
+                return (
+                  <g>
+                    <line
+                      x1={lx}
+                      x2={lx + 24}
+                      y1={ly}
+                      y2={ly}
+                      stroke={colour}
+                      stroke-width={1.8}
+                      stroke-dasharray={dashes}
+                      class={colour === "#000000" ? "black" : undefined}
+                    />
+                    <text x={lx + 30} y={ly + 0.34 * BODY}>
+                      {cut(it.name, BODY, beside ? right - 44 : legend - 36)}
+                    </text>
+                  </g>
+                );
+              })}
+            </g>
+          )}
+        </svg>
+      )}
+    </Figure>
   );
 }
 

@@ -1,13 +1,13 @@
 // Before and after of every prompt of an edit: an empty ring before, a full one after.
 
-import { useRef, useState } from "preact/hooks";
+import { useRef } from "preact/hooks";
 
 import { EditProbeKind, type EditProbe } from "../../contract/palimpsest/v1/edit_pb";
-import { csv, save, saveSvg } from "../download";
 import { number, visible } from "../format";
 import { LINES } from "../colours";
 import { cut, FONTS, INK, measured, ticks } from "./ticks";
 import { useWidth } from "./common";
+import { Figure } from "./Figure";
 
 export function probeWord(kind: EditProbeKind): string {
   return {
@@ -31,7 +31,6 @@ export function Dumbbell({
 }) {
   const [box, width] = useWidth();
   const svg = useRef<SVGSVGElement>(null);
-  const [asTable, setAsTable] = useState(false);
   const total = Math.max(240, Math.min(width, 700));
   const names = [target.trim(), truth?.trim() ?? ""];
   const label = Math.min(110, Math.max(...names.map((name) => measured(name, 12))) + 14);
@@ -60,108 +59,66 @@ export function Dumbbell({
     </g>
   );
   return (
-    <figure class="dumbbell">
-      <div ref={box} class="fit">
-        {width > 0 && (
-          <svg
-            ref={svg}
-            class="figure"
-            role="img"
-            aria-label={`Probability of ${names.filter(Boolean).join(" and ")} before and after, prompt by prompt.`}
-            width={total}
-            height={height}
-            viewBox={`0 0 ${total} ${height}`}
-            font-family={FONTS}
-            font-size={12}
-          >
-            <rect class="paper" width={total} height={height} fill="#ffffff" />
-            {ticks(0, 1, 4).map(([value, text]) => (
+    <Figure
+      kind="dumbbell"
+      title="Probes"
+      file={file}
+      box={box}
+      svg={() => svg.current}
+      sheet={() => ({
+        head: ["kind", "prompt", "new_before", "new_after", "true_before", "true_after"],
+        rows: probes.map((p) => [probeWord(p.kind), p.prompt, p.newBefore, p.newAfter, p.trueBefore, p.trueAfter]),
+      })}
+      table={() => ({
+        head: ["prompt", "is a", `${names[0]} before`, "after", `${names[1] || "true"} before`, "after"],
+        rows: probes.map((p) => [
+          visible(p.prompt),
+          probeWord(p.kind),
+          p.newBefore,
+          p.newAfter,
+          p.trueBefore,
+          p.trueAfter,
+        ]),
+      })}
+      caption={<p class="quiet">Probability a token; ○ before, ● after the edit.</p>}
+    >
+      {width > 0 && (
+        <svg
+          ref={svg}
+          class="figure"
+          role="img"
+          aria-label={`Probability of ${names.filter(Boolean).join(" and ")} before and after, prompt by prompt.`}
+          width={total}
+          height={height}
+          viewBox={`0 0 ${total} ${height}`}
+          font-family={FONTS}
+          font-size={12}
+        >
+          <rect class="paper" width={total} height={height} fill="#ffffff" />
+          {ticks(0, 1, 4).map(([value, text]) => (
+            <g>
+              <line class="grid" x1={x(value)} x2={x(value)} y1={14} y2={bottom} stroke="#e6e6e6" stroke-width={0.8} />
+              <text class="ink" x={x(value)} y={bottom + 16} text-anchor="middle" fill={INK}>
+                {text}
+              </text>
+            </g>
+          ))}
+          {probes.map((probe, i) => {
+            const top = tops[i] ?? 0;
+            return (
               <g>
-                <line
-                  class="grid"
-                  x1={x(value)}
-                  x2={x(value)}
-                  y1={14}
-                  y2={bottom}
-                  stroke="#e6e6e6"
-                  stroke-width={0.8}
-                />
-                <text class="ink" x={x(value)} y={bottom + 16} text-anchor="middle" fill={INK}>
-                  {text}
+                <text class="ink" x={4} y={top + 10} fill={INK}>
+                  {cut(`${visible(probe.prompt)}  (${probeWord(probe.kind)})`, 12, total - 8)}
                 </text>
+                {pair(probe.newBefore, probe.newAfter, names[0] ?? "", LINES[0], top + 24)}
+                {probe.trueBefore !== undefined &&
+                  probe.trueAfter !== undefined &&
+                  pair(probe.trueBefore, probe.trueAfter, names[1] || "true", LINES[1], top + 42)}
               </g>
-            ))}
-            {probes.map((probe, i) => {
-              const top = tops[i] ?? 0;
-              return (
-                <g>
-                  <text class="ink" x={4} y={top + 10} fill={INK}>
-                    {cut(`${visible(probe.prompt)}  (${probeWord(probe.kind)})`, 12, total - 8)}
-                  </text>
-                  {pair(probe.newBefore, probe.newAfter, names[0] ?? "", LINES[0], top + 24)}
-                  {probe.trueBefore !== undefined &&
-                    probe.trueAfter !== undefined &&
-                    pair(probe.trueBefore, probe.trueAfter, names[1] || "true", LINES[1], top + 42)}
-                </g>
-              );
-            })}
-          </svg>
-        )}
-      </div>
-      <figcaption>
-        <p class="quiet">Probability a token; ○ before, ● after the edit.</p>
-        <p class="tools">
-          <button type="button" onClick={() => svg.current && saveSvg(`${file}.svg`, svg.current)}>
-            SVG
-          </button>
-          <button
-            type="button"
-            onClick={() =>
-              save(
-                `${file}.csv`,
-                "text/csv",
-                csv(
-                  ["kind", "prompt", "new_before", "new_after", "true_before", "true_after"],
-                  probes.map((p) => [probeWord(p.kind), p.prompt, p.newBefore, p.newAfter, p.trueBefore, p.trueAfter]),
-                ),
-              )
-            }
-          >
-            CSV
-          </button>
-          <button type="button" aria-expanded={asTable} onClick={() => setAsTable(!asTable)}>
-            as a table
-          </button>
-        </p>
-        {asTable && (
-          <div class="wide" tabIndex={0} role="region" aria-label="Probes as a table">
-            <table class="numbers">
-              <thead>
-                <tr>
-                  <th scope="col">prompt</th>
-                  <th scope="col">is a</th>
-                  <th scope="col">{names[0]} before</th>
-                  <th scope="col">after</th>
-                  <th scope="col">{names[1] || "true"} before</th>
-                  <th scope="col">after</th>
-                </tr>
-              </thead>
-              <tbody>
-                {probes.map((p) => (
-                  <tr>
-                    <th scope="row">{visible(p.prompt)}</th>
-                    <td>{probeWord(p.kind)}</td>
-                    <td>{number(p.newBefore)}</td>
-                    <td>{number(p.newAfter)}</td>
-                    <td>{p.trueBefore === undefined ? "" : number(p.trueBefore)}</td>
-                    <td>{p.trueAfter === undefined ? "" : number(p.trueAfter)}</td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
-        )}
-      </figcaption>
-    </figure>
+            );
+          })}
+        </svg>
+      )}
+    </Figure>
   );
 }

@@ -30,7 +30,7 @@ export function Sentence({ request }: { request: EditRequest | undefined }) {
 export function sentenceOf(request: EditRequest | undefined): string {
   if (!request) return "";
   const truth = request.targetTrue === undefined ? "" : `${request.targetTrue.trim()} → `;
-  return `${request.prompt.replace("{}", request.subject)} ${truth}${request.targetNew.trim()}`;
+  return `${request.prompt.replace("{}", () => request.subject)} ${truth}${request.targetNew.trim()}`;
 }
 
 export const figureOf = (figures: readonly NamedNumber[], key: string) =>

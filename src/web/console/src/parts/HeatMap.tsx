@@ -4,11 +4,11 @@
 import { signal, type Signal } from "@preact/signals";
 import { useId, useMemo, useRef, useState } from "preact/hooks";
 
-import { csv, save, saveSvg } from "../download";
 import { number } from "../format";
 import { anchors, css, shade, type Ramp } from "../colours";
 import { around, cut, FONTS, INK, layerTicks, measured, position, scale, SOFT, ticks, type Scale } from "./ticks";
 import { useWidth } from "./common";
+import { Figure } from "./Figure";
 
 const BODY = 12;
 const TITLE = 14;
@@ -52,7 +52,6 @@ export function HeatMap(props: MapProps) {
   const own = useMemo(() => signal<number | undefined>(undefined), []);
   const cursor = props.cursor ?? own;
   const [focused, setFocused] = useState(false);
-  const [asTable, setAsTable] = useState(false);
   const svg = useRef<SVGSVGElement>(null);
   const id = useId();
   const two = props.signed ? around(values, low, props.ceiling) : undefined;
@@ -88,167 +87,154 @@ export function HeatMap(props: MapProps) {
   };
   const said = summary(values, layers, labels, range);
   return (
-    <figure class="map">
-      <div ref={box} class="fit">
-        {width > 0 && (
-          <svg
-            ref={svg}
-            class="figure"
-            role="img"
-            aria-label={`${props.title}. ${said} Arrow keys go from cell to cell.`}
-            tabIndex={0}
-            width={frame.width}
-            height={frame.height}
-            viewBox={`0 0 ${frame.width} ${frame.height}`}
-            font-family={FONTS}
-            font-size={BODY}
-            onMouseMove={(event) => (cursor.value = place(event))}
-            onMouseLeave={() => (cursor.value = undefined)}
-            onClick={(event) => {
-              const cell = place(event);
-              if (cell !== undefined) onPick?.(cell);
-            }}
-            onKeyDown={keys}
-            onFocus={() => setFocused(true)}
-            onBlur={() => setFocused(false)}
-          >
-            <defs>
-              <pattern id={`hatch${id}`} width={4} height={4} patternUnits="userSpaceOnUse">
-                <rect width={4} height={4} fill="#ffffff" />
-                <path d="M0 4L4 0M-1 1L1 -1M3 5L5 3" stroke="#777777" stroke-width={0.9} />
-              </pattern>
-              <linearGradient id={`scale${id}`} x1={0} y1={1} x2={0} y2={0}>
-                {(range.ceiling <= range.floor ? colours.slice(0, 1) : colours).map((colour, i) => (
-                  <stop offset={i / (colours.length - 1)} stop-color={css(colour)} />
-                ))}
-              </linearGradient>
-            </defs>
-            <rect class="paper" data-paper width={frame.width} height={frame.height} fill="#ffffff" />
-            <text class="ink" x={left + gridWidth / 2} y={TITLE + 4} text-anchor="middle" font-size={TITLE} fill={INK}>
-              {cut(props.title, TITLE, frame.width - 16)}
-            </text>
-            <image
-              data-cells
-              href={picture}
-              x={left}
-              y={top}
-              width={gridWidth}
-              height={gridHeight}
-              preserveAspectRatio="none"
-              class="cells"
-            />
-            {gaps > 0 && gaps <= 4000 && (
-              <g fill={`url(#hatch${id})`}>
-                {values.map((value, cell) =>
-                  Number.isFinite(value) ? null : (
-                    <rect
-                      x={left + (cell % layers) * cellWidth}
-                      y={top + Math.floor(cell / layers) * cellHeight}
-                      width={cellWidth}
-                      height={cellHeight}
-                    />
-                  ),
-                )}
-              </g>
-            )}
-            <rect x={left} y={top} width={gridWidth} height={gridHeight} fill="none" class="rule" stroke="#9a9a9a" />
-            {!dense && (
-              <g class="ink" text-anchor="end" fill={INK}>
-                {labels.map((_, row) => (
-                  <text
-                    x={left - 6}
-                    y={top + (row + 0.5) * cellHeight + 0.34 * BODY}
-                    text-decoration={isStarred(props, row) ? "underline" : undefined}
-                  >
-                    {frame.labels[row]}
-                  </text>
-                ))}
-              </g>
-            )}
-            <g class="ink" text-anchor="middle" fill={INK}>
-              {layerTicks(layers, Math.ceil(26 / cellWidth)).map((layer) => (
-                <text x={left + (layer + 0.5) * cellWidth} y={top + gridHeight + 15}>
-                  {layer}
-                </text>
+    <Figure
+      kind="map"
+      title={props.title}
+      file={props.file}
+      box={box}
+      svg={() => svg.current && withCells(svg.current, values, layers, range, colours, frame)}
+      sheet={() => ({
+        head: [props.rowName, "layer", "value"],
+        rows: values.map((value, cell) => [labels[Math.floor(cell / layers)], cell % layers, value]),
+      })}
+      table={
+        rows > 400
+          ? null
+          : () => ({
+              head: [props.rowName, ...Array.from({ length: layers }, (_, layer) => layer)],
+              rows: labels.map((label, row) => [label, ...values.slice(row * layers, (row + 1) * layers)]),
+            })
+      }
+      caption={
+        <>
+          <p class="readout" aria-live={focused ? "polite" : "off"}>
+            {at === undefined ? said : line(at)}
+          </p>
+          {gaps > 0 && <p class="quiet">{gaps} cells are not numbers (hatched).</p>}
+          {props.notes?.map((note) => (
+            <p class="quiet">{note}</p>
+          ))}
+        </>
+      }
+    >
+      {width > 0 && (
+        <svg
+          ref={svg}
+          class="figure"
+          role="img"
+          aria-label={`${props.title}. ${said} Arrow keys go from cell to cell.`}
+          tabIndex={0}
+          width={frame.width}
+          height={frame.height}
+          viewBox={`0 0 ${frame.width} ${frame.height}`}
+          font-family={FONTS}
+          font-size={BODY}
+          onMouseMove={(event) => (cursor.value = place(event))}
+          onMouseLeave={() => (cursor.value = undefined)}
+          onClick={(event) => {
+            const cell = place(event);
+            if (cell !== undefined) onPick?.(cell);
+          }}
+          onKeyDown={keys}
+          onFocus={() => setFocused(true)}
+          onBlur={() => setFocused(false)}
+        >
+          <defs>
+            <pattern id={`hatch${id}`} width={4} height={4} patternUnits="userSpaceOnUse">
+              <rect width={4} height={4} fill="#ffffff" />
+              <path d="M0 4L4 0M-1 1L1 -1M3 5L5 3" stroke="#777777" stroke-width={0.9} />
+            </pattern>
+            <linearGradient id={`scale${id}`} x1={0} y1={1} x2={0} y2={0}>
+              {(range.ceiling <= range.floor ? colours.slice(0, 1) : colours).map((colour, i) => (
+                <stop offset={i / (colours.length - 1)} stop-color={css(colour)} />
               ))}
-              <text x={left + gridWidth / 2} y={top + gridHeight + 33}>
-                {cut(props.xLabel, BODY, frame.width - 16)}
-              </text>
-            </g>
-            <g class="ink" fill={INK}>
-              <rect
-                x={barLeft}
-                y={top}
-                width={12}
-                height={barHeight}
-                fill={`url(#scale${id})`}
-                class="rule"
-                stroke="#9a9a9a"
-              />
-              {barTicks(range, barHeight).map(([value, label]) => (
-                <text x={barLeft + 17} y={top + (1 - (position(value, range) ?? 0.5)) * barHeight + 0.34 * BODY}>
-                  {label}
-                </text>
-              ))}
-              <text x={barLeft} y={top + barHeight + 20} fill={SOFT} class="soft">
-                {cut(props.valueLabel, BODY, frame.width - barLeft)}
-              </text>
-            </g>
-            {at !== undefined && (
-              <rect
-                data-page
-                class="cursor"
-                x={left + (at % layers) * cellWidth}
-                y={top + Math.floor(at / layers) * cellHeight}
-                width={cellWidth}
-                height={Math.max(cellHeight, 2)}
-                fill="none"
-              />
-            )}
-          </svg>
-        )}
-      </div>
-      <figcaption>
-        <p class="readout" aria-live={focused ? "polite" : "off"}>
-          {at === undefined ? said : line(at)}
-        </p>
-        {gaps > 0 && <p class="quiet">{gaps} cells are not numbers (hatched).</p>}
-        {props.notes?.map((note) => (
-          <p class="quiet">{note}</p>
-        ))}
-        <p class="tools">
-          <button
-            type="button"
-            onClick={() =>
-              svg.current && saveSvg(`${props.file}.svg`, withCells(svg.current, values, layers, range, colours, frame))
-            }
-          >
-            SVG
-          </button>
-          <button
-            type="button"
-            onClick={() =>
-              save(
-                `${props.file}.csv`,
-                "text/csv",
-                csv(
-                  [props.rowName, "layer", "value"],
-                  values.map((value, cell) => [labels[Math.floor(cell / layers)] ?? "", cell % layers, value]),
+            </linearGradient>
+          </defs>
+          <rect class="paper" data-paper width={frame.width} height={frame.height} fill="#ffffff" />
+          <text class="ink" x={left + gridWidth / 2} y={TITLE + 4} text-anchor="middle" font-size={TITLE} fill={INK}>
+            {cut(props.title, TITLE, frame.width - 16)}
+          </text>
+          <image
+            data-cells
+            href={picture}
+            x={left}
+            y={top}
+            width={gridWidth}
+            height={gridHeight}
+            preserveAspectRatio="none"
+            class="cells"
+          />
+          {gaps > 0 && gaps <= 4000 && (
+            <g fill={`url(#hatch${id})`}>
+              {values.map((value, cell) =>
+                Number.isFinite(value) ? null : (
+                  <rect
+                    x={left + (cell % layers) * cellWidth}
+                    y={top + Math.floor(cell / layers) * cellHeight}
+                    width={cellWidth}
+                    height={cellHeight}
+                  />
                 ),
-              )
-            }
-          >
-            CSV
-          </button>
-          {rows <= 400 && (
-            <button type="button" aria-expanded={asTable} onClick={() => setAsTable(!asTable)}>
-              as a table
-            </button>
+              )}
+            </g>
           )}
-        </p>
-        {asTable && <Values {...props} />}
-      </figcaption>
-    </figure>
+          <rect x={left} y={top} width={gridWidth} height={gridHeight} fill="none" class="rule" stroke="#9a9a9a" />
+          {!dense && (
+            <g class="ink" text-anchor="end" fill={INK}>
+              {labels.map((_, row) => (
+                <text
+                  x={left - 6}
+                  y={top + (row + 0.5) * cellHeight + 0.34 * BODY}
+                  text-decoration={isStarred(props, row) ? "underline" : undefined}
+                >
+                  {frame.labels[row]}
+                </text>
+              ))}
+            </g>
+          )}
+          <g class="ink" text-anchor="middle" fill={INK}>
+            {layerTicks(layers, Math.ceil(26 / cellWidth)).map((layer) => (
+              <text x={left + (layer + 0.5) * cellWidth} y={top + gridHeight + 15}>
+                {layer}
+              </text>
+            ))}
+            <text x={left + gridWidth / 2} y={top + gridHeight + 33}>
+              {cut(props.xLabel, BODY, frame.width - 16)}
+            </text>
+          </g>
+          <g class="ink" fill={INK}>
+            <rect
+              x={barLeft}
+              y={top}
+              width={12}
+              height={barHeight}
+              fill={`url(#scale${id})`}
+              class="rule"
+              stroke="#9a9a9a"
+            />
+            {barTicks(range, barHeight).map(([value, label]) => (
+              <text x={barLeft + 17} y={top + (1 - (position(value, range) ?? 0.5)) * barHeight + 0.34 * BODY}>
+                {label}
+              </text>
+            ))}
+            <text x={barLeft} y={top + barHeight + 20} fill={SOFT} class="soft">
+              {cut(props.valueLabel, BODY, frame.width - barLeft)}
+            </text>
+          </g>
+          {at !== undefined && (
+            <rect
+              data-page
+              class="cursor"
+              x={left + (at % layers) * cellWidth}
+              y={top + Math.floor(at / layers) * cellHeight}
+              width={cellWidth}
+              height={Math.max(cellHeight, 2)}
+              fill="none"
+            />
+          )}
+        </svg>
+      )}
+    </Figure>
   );
 }
 
@@ -382,31 +368,4 @@ function summary(values: readonly number[], layers: number, labels: readonly str
   });
   if (best < 0) return "No cell is a number.";
   return `Highest, ${number(values[best] ?? NaN)}, at ${labels[Math.floor(best / layers)]}, layer ${best % layers}; the scale goes from ${number(range.floor)} to ${number(range.ceiling)}.`;
-}
-
-function Values({ labels, layers, values, rowName, title }: MapProps) {
-  return (
-    <div class="wide" tabIndex={0} role="region" aria-label={`${title}, as a table`}>
-      <table class="numbers">
-        <thead>
-          <tr>
-            <th scope="col">{rowName}</th>
-            {Array.from({ length: layers }, (_, layer) => (
-              <th scope="col">{layer}</th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {labels.map((label, row) => (
-            <tr>
-              <th scope="row">{label}</th>
-              {values.slice(row * layers, (row + 1) * layers).map((value) => (
-                <td>{number(value)}</td>
-              ))}
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
-  );
 }

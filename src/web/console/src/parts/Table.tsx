@@ -3,8 +3,8 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
-import { csv, jsonLines, save } from "../download";
 import { asked, setQuery } from "../route";
+import { Files } from "./Figure";
 
 type Value = string | number | bigint | boolean | undefined;
 
@@ -138,37 +138,16 @@ export function Table<T>(props: TableProps<T>) {
         <p class="tools">
           {props.foot}
           {props.file && rows.length > 0 && (
-            <>
-              <button
-                type="button"
-                onClick={() =>
-                  save(
-                    `${props.file}.csv`,
-                    "text/csv",
-                    csv(
-                      props.columns.map((c) => c.head),
-                      sorted.map((row) => props.columns.map((c) => c.value(row))),
-                    ),
-                  )
-                }
-              >
-                CSV
-              </button>
-              <button
-                type="button"
-                onClick={() =>
-                  save(
-                    `${props.file}.jsonl`,
-                    "application/jsonl",
-                    jsonLines(
-                      sorted.map((row) => Object.fromEntries(props.columns.map((c) => [c.id, c.value(row) ?? null]))),
-                    ),
-                  )
-                }
-              >
-                JSON lines
-              </button>
-            </>
+            <Files
+              file={props.file}
+              sheet={() => ({
+                head: props.columns.map((c) => c.head),
+                rows: sorted.map((row) => props.columns.map((c) => c.value(row))),
+              })}
+              lines={() =>
+                sorted.map((row) => Object.fromEntries(props.columns.map((c) => [c.id, c.value(row) ?? null])))
+              }
+            />
           )}
         </p>
       )}

@@ -3,6 +3,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 
+import { EXPLAINED } from "../../contract/explained";
 import type { Problem } from "../client";
 import { may, whoAmI } from "../may";
 import { asked, came, setQuery } from "../route";
@@ -23,6 +24,11 @@ export function Wrong({ of }: { of: Problem | undefined }) {
             </li>
           ))}
         </ul>
+      )}
+      {EXPLAINED.includes(of.reason) && (
+        <p>
+          <a href={`/help.html#${of.reason}`}>What helps with {of.reason}</a>
+        </p>
       )}
     </div>
   );
@@ -220,20 +226,19 @@ export function Bar({ done, failed, of, label }: { done: number; failed?: number
   );
 }
 
-/** The width that a part has, for figures that are drawn for it. */
-export function useWidth(): [{ current: HTMLDivElement | null }, number] {
-  const box = useRef<HTMLDivElement>(null);
+/** The width that a part has, for figures that are drawn for it; measured from when it is there. */
+export function useWidth(): [(element: HTMLDivElement | null) => void, number] {
+  const [box, setBox] = useState<HTMLDivElement | null>(null);
   const [width, setWidth] = useState(0);
   useEffect(() => {
-    const element = box.current;
-    if (!element) return undefined;
-    const measure = () => setWidth(Math.floor(element.getBoundingClientRect().width));
+    if (!box) return undefined;
+    const measure = () => setWidth(Math.floor(box.getBoundingClientRect().width));
     measure();
     const watch = new ResizeObserver(measure);
-    watch.observe(element);
+    watch.observe(box);
     return () => watch.disconnect();
-  }, []);
-  return [box, width];
+  }, [box]);
+  return [setBox, width];
 }
 
 /** Names and values. */

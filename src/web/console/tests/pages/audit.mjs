@@ -85,7 +85,7 @@ export default async function (site) {
 
   // An entry that was altered on its way, in its bytes and in what is shown.
   await page.route("**/*AuditService/ListAuditEntries", async (route) => {
-    const answer = await route.fetch();
+    const answer = await route.fetch({ maxRetries: 3 });
     const body = Buffer.from(
       (await answer.body()).toString("latin1").replaceAll("it was a try", "it was a lie"),
       "latin1",

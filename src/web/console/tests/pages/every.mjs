@@ -19,6 +19,7 @@ export function addresses(site) {
     "mass-edit-facts": `/jobs/${jobs.mass_edit}/results?tab=facts`,
     "mass-edit-check": `/jobs/${jobs.mass_edit}/results?tab=check`,
     compare: `/compare?left=${jobs.sweep}&right=${jobs.other_sweep}`,
+    "compare-heads": `/compare?left=${jobs.heads}&right=${jobs.other_heads}&kind=head`,
     "compare-evaluations": `/compare?left=${jobs.evaluation}&right=${jobs.other_evaluation}`,
     models: "/models",
     model: `/models/${model}`,

@@ -1,6 +1,8 @@
 // What grows: a job of a million units opens at once, and 2,000 facts can be worked with. Only where SITE.json has
 // `large`: `million`, a job of a million units, and `sweep`, one of 2,000 facts.
 
+import { statSync } from "node:fs";
+
 import { PATIENCE } from "../site.mjs";
 
 const ROUNDS = 5;
@@ -69,4 +71,18 @@ export default async function (site) {
   site.check(elements < 5000, `no element a fact and layer: ${elements}`);
   await site.sound(page, "a map of 2,000 facts");
   await site.shot(page, "map-2000");
+
+  // All of it as files: one a fact and kind, in a zip file that is made page by page.
+  await site.visit(page, `/jobs/${sweep}/results`);
+  const begun = Date.now();
+  const [file] = await Promise.all([
+    page.waitForEvent("download", { timeout: 4 * PATIENCE }),
+    page.getByRole("button", { name: "All as NPZ" }).click(),
+  ]);
+  const { size } = statSync(await file.path());
+  const { heap } = await page.evaluate(() => ({ heap: performance.memory.usedJSHeapSize }));
+  console.log(
+    `  2,000 facts taken along: ${Date.now() - begun} ms, ${(size / 1e6).toFixed(1)} MB, ${(heap / 1e6).toFixed(0)} MB of heap`,
+  );
+  site.check(size > 1e6, `files of 2,000 facts are taken along: ${size} bytes`);
 }

@@ -50,7 +50,10 @@ export default async function (site) {
     const { readFileSync } = await import("node:fs");
     const drawn = readFileSync(await svgFile.path(), "utf8");
     site.check(drawn.includes("<rect") && !drawn.includes("data:image"), "and as SVG, a rectangle a cell");
-    const [npz] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "NPZ" }).click()]);
+    const [npz] = await Promise.all([
+      page.waitForEvent("download"),
+      page.getByRole("button", { name: "NPZ", exact: true }).click(),
+    ]);
     site.check(
       readFileSync(await npz.path())
         .subarray(0, 2)
