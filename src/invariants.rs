@@ -4,9 +4,6 @@
 //! checked while the program runs, by [`Invariant::check`], which counts violations; the others are
 //! enforced by an error where they could be broken, and proved by the tests that are named. A test
 //! of this file holds the catalogue against the code.
-//!
-//! I14, at most one coordinator's batch N is ever acknowledged, comes with the log in a bucket.
-//! Until then the lock of the store's folder lets in one coordinator at a time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,6 +36,8 @@ pub enum Invariant {
     I12,
     /// No unit of a stage runs before every unit that it needs has a durable result.
     I13,
+    /// At most one coordinator's batch N is ever acknowledged.
+    I14,
 }
 
 /// Where an invariant is checked: a file from the root of the repository.
@@ -64,7 +63,7 @@ pub struct Entry {
 }
 
 use Check::{Counted, Enforced, Tested};
-use Invariant::{I1, I2, I3, I4, I5, I6, I7, I8, I9, I10, I11, I12, I13};
+use Invariant::{I1, I2, I3, I4, I5, I6, I7, I8, I9, I10, I11, I12, I13, I14};
 
 const HISTORIES: &str = "src/coordinator/tests/histories.rs";
 const ANY_HISTORY: &str = "any_history_keeps_the_invariants_and_comes_to_an_end";
@@ -72,7 +71,7 @@ const SIMULATION: &str = "tests/simulation/main.rs";
 const KILLS: &str = "kills_of_everything_at_any_moment_lose_nothing_and_change_no_result";
 
 /// Every invariant, in the order of the ids.
-pub const CATALOGUE: [Entry; 13] = [
+pub const CATALOGUE: [Entry; 14] = [
     Entry {
         invariant: I1,
         sentence: "At most one committed result a unit.",
@@ -231,6 +230,21 @@ pub const CATALOGUE: [Entry; 13] = [
             ),
         ],
     },
+    Entry {
+        invariant: I14,
+        sentence: "At most one coordinator's batch N is ever acknowledged.",
+        checks: &[
+            Enforced("src/store/log/shared.rs"),
+            Tested(
+                "tests/simulation/leaders.rs",
+                "whatever_becomes_of_leaders_and_requests_one_history_has_all_that_was_acknowledged",
+            ),
+            Tested(
+                "tests/bucket/leaders.rs",
+                "leaders_are_killed_one_after_another_and_nothing_that_was_acknowledged_is_lost",
+            ),
+        ],
+    },
 ];
 
 static VIOLATIONS: [AtomicU64; CATALOGUE.len()] = [const { AtomicU64::new(0) }; CATALOGUE.len()];
@@ -259,6 +273,7 @@ impl Invariant {
             I11 => "I11",
             I12 => "I12",
             I13 => "I13",
+            I14 => "I14",
         }
     }
 

@@ -207,6 +207,21 @@ fn a_bucket_can_be_added_to_any_overlay() {
             assert_eq!(built.matches(part).count(), 1, "{part} in {built}");
         }
         check_manifests(folder.path(), "built.yaml", &built);
+        // With the log there too, two coordinators need no volume.
+        let text = fs::read_to_string(folder.path().join("kustomization.yaml")).unwrap();
+        let bucket = format!("{here}/bucket");
+        let both = text.replace(&bucket, &format!("{bucket}, {here}/standby"));
+        fs::write(folder.path().join("kustomization.yaml"), both).unwrap();
+        let built = kustomize(folder.path());
+        assert!(!built.contains("StatefulSet") && !built.contains("volumeClaimTemplates"));
+        for part in [
+            "- --standby",
+            "name: PALIMPSEST__STORE__LOG",
+            "value: s3://NAME/PREFIX",
+        ] {
+            assert_eq!(built.matches(part).count(), 1, "{part} in {built}");
+        }
+        check_manifests(folder.path(), "built.yaml", &built);
     }
 }
 

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Batch N is made by whoever is first to make it, and it alone: the log is its own lock. A
-//! coordinator that finds its next number taken has been deposed. There is no clock in this, and
-//! nothing to release: whatever stops, another writes the next batch.
+//! coordinator that finds its next number taken has been deposed, and acknowledges nothing more (I14).
+//! There is no clock in this, and nothing to release: whatever stops, another writes the next batch.
 //!
 //! Every coordinator has a copy of the log in its folder, which its index is made of. Batches that
 //! fill a file there are put into the bucket again as that file, and then removed one by one. The
