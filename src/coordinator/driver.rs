@@ -5,7 +5,7 @@
 //! events that came during the one before, and only then is anything of it let out (I3).
 #![allow(clippy::disallowed_methods)] // the owner of the coordinator's clock and tasks
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -137,8 +137,9 @@ struct Actor {
     log: audit::Log,
     store: Arc<Store>,
     surroundings: Surroundings,
-    streams: HashMap<Session, mpsc::Sender<Result<Message, Closing>>>,
-    watchers: HashMap<Uuid, watch::Sender<()>>,
+    // Both in an order that a seed repeats, for they end in it when the actor ends.
+    streams: BTreeMap<Session, mpsc::Sender<Result<Message, Closing>>>,
+    watchers: BTreeMap<Uuid, watch::Sender<()>>,
     audit_end: watch::Sender<u64>,
     /// When the newest batch went to the disk.
     written: Millis,
@@ -220,8 +221,8 @@ pub(super) fn start(
         log,
         store: store.clone(),
         surroundings,
-        streams: HashMap::new(),
-        watchers: HashMap::new(),
+        streams: BTreeMap::new(),
+        watchers: BTreeMap::new(),
         audit_end,
         written: 0,
         waiting: VecDeque::new(),
