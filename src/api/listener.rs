@@ -171,15 +171,17 @@ impl Listener {
                 }
             };
             let place = Arc::clone(&self.places).try_acquire_owned().ok();
-            // Where all are taken a stranger goes, and its place is this one's.
-            if place.is_none() && !self.strangers.oust() {
+            if place.is_none() {
                 refused += 1;
                 CONNECTIONS_REFUSED.add([], 1);
                 // One line for many: a flood does not fill the disk as well.
                 if refused.is_power_of_two() {
                     tracing::warn!(limit = self.limit, refused, "too many connections");
                 }
-                continue;
+                // A stranger goes, and its place is this one's; or this one does.
+                if !self.strangers.oust() {
+                    continue;
+                }
             }
             let (tls, opened) = (self.tls.clone(), opened.clone());
             let (audience, admission) = (self.audience, self.admission);
@@ -190,7 +192,7 @@ impl Listener {
                     Some(place) => place,
                     None => match tokio::time::timeout(GOING, places.acquire_owned()).await {
                         Ok(Ok(place)) => place,
-                        _ => return CONNECTIONS_REFUSED.add([], 1),
+                        _ => return,
                     },
                 };
                 let link = Arc::<Link>::default();

@@ -180,7 +180,7 @@ metrics! {
     RPCS_OPEN = "rpcs_open", Coordinator, Gauge, ["method"];
     /// Connections that are open.
     CONNECTIONS = "connections", Coordinator, Gauge, [];
-    /// Connections that were closed at once, because there were too many.
+    /// Connections that were closed, because there were too many.
     CONNECTIONS_REFUSED = "connections_refused_total", Coordinator, Counter, [];
     /// Calls that were refused before any service saw them, by why.
     REFUSALS = "refusals_total", Coordinator, Counter, ["reason"];

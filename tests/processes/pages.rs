@@ -23,7 +23,7 @@ use crate::common::{LONG, PATIENCE, Process, Server, Site, fixture, ports, requi
 use crate::console::team;
 
 /// For all pages, on a machine that is busy with other tests.
-const ALL: Duration = Duration::from_secs(1200);
+const ALL: Duration = Duration::from_secs(1800);
 
 /// What the browser must not take for markup, wherever it shows it.
 const MARKUP: &str = "<img src=x onerror=alert(1)>";
