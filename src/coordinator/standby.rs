@@ -14,7 +14,7 @@ const AWAY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`Error::Led`] for one that is not patient, when somebody leads; those of [`Vigil::look`] and of
-/// [`Follower::into_store`].
+/// [`Store::of_leader`].
 pub async fn lead(mut follower: Follower, patient: bool) -> Result<Store, Error> {
     let mut vigil = Vigil::default();
     loop {
@@ -36,7 +36,7 @@ pub async fn lead(mut follower: Follower, patient: bool) -> Result<Store, Error>
         };
         tokio::time::sleep(pause).await;
     }
-    blocking(move || follower.into_store())
+    blocking(move || Store::of_leader(follower))
         .await
         .map_err(stopping)?
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::catch_up::open_records;
 use super::examine::Reach;
 use super::folder::AUDIT_KEY;
 use super::follow::probe;
 use super::format::{self, Found};
 use super::formats::SHARED;
-use super::handle::open_records;
 use super::log::Files;
 use super::log::shared::Shared;
 use super::place::{Place, claim};

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::catch_up::{catch_up, shorten};
 use super::folder::{AUDIT_KEY, remove_folder};
 use super::format::{self, Found};
 use super::formats::{FORMAT, SHARED};
-use super::handle::{catch_up, shorten};
+
 use super::index::{Index, Position};
 use super::lock::lock;
 use super::log::entry::{Next, Reader};
@@ -20,7 +21,7 @@ use super::log::{Files, Log, body};
 use super::options::Sharing;
 use super::place;
 use super::records::{Said, Sign};
-use super::{Batch, Error, Options, Store};
+use super::{Batch, Error, Options};
 use crate::objects::Shelf;
 
 /// The longest pause between two looks at the log.
@@ -33,12 +34,12 @@ pub(super) const MOST_SEGMENTS: usize = 16;
 /// A store that follows its log and does not write to it.
 #[derive(Debug)]
 pub struct Follower {
-    path: PathBuf,
-    options: Options,
-    sharing: Sharing,
-    lock: File,
-    index: Index,
-    log: Log,
+    pub(super) path: PathBuf,
+    pub(super) options: Options,
+    pub(super) sharing: Sharing,
+    pub(super) lock: File,
+    pub(super) index: Index,
+    pub(super) log: Log,
     shared: Shared,
     /// What the last batch says.
     said: Said,
@@ -83,7 +84,7 @@ impl Follower {
         let folder = path.join("log");
         if found == Found::Nothing {
             remove_folder(&folder)?;
-            shared.begin(&folder)?;
+            Log::create(&folder, shared.begin(&folder)?)?;
             format::write(path, SHARED)?;
         }
         let index = Index::open(&path.join("records"))?;
@@ -206,7 +207,7 @@ impl Follower {
             "what follows on the copy of the log is in a checkpoint: it is begun again there"
         );
         remove_folder(&folder)?;
-        self.shared.begin(&folder)?;
+        Log::create(&folder, self.shared.begin(&folder)?)?;
         self.index.clear()?;
         let (index, log) = catch_up(&self.path, self.index.clone())?;
         (self.index, self.log) = (index, log);
@@ -277,20 +278,8 @@ impl Follower {
         Ok(true)
     }
 
-    /// The store, once it leads.
-    ///
-    /// # Errors
-    /// Those of [`Store::open`].
-    pub fn into_store(self) -> Result<Store, Error> {
-        self.fetch_key()?;
-        let objects = place::open(&self.path, &self.options)?;
-        let format = format::number(&self.path)?;
-        let store = Store::assemble(&self.path, self.lock, self.index, self.log, objects, format);
-        Ok(store.signing_every(self.sharing.takeover / 4))
-    }
-
     /// Brings the audit log's key to this machine, or to the bucket: whoever leads signs with it.
-    fn fetch_key(&self) -> Result<(), Error> {
+    pub(super) fn fetch_key(&self) -> Result<(), Error> {
         let (shelf, path) = (self.shared.shelf(), self.path.join(AUDIT_KEY));
         match fs::read(&path) {
             Ok(key) => {
@@ -356,7 +345,7 @@ pub struct Vigil {
 pub enum Look {
     /// Look again after this pause.
     Again(Duration),
-    /// This process leads: [`Follower::into_store`].
+    /// This process leads: [`Store::of_leader`](super::Store::of_leader).
     Leads,
 }
 

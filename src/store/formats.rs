@@ -8,7 +8,7 @@
 //! deflated, and stores become of it in the same way. 6 has its log in a bucket: the files in the
 //! folder are a copy of it, to which nothing may be added that is not there.
 
-/// The newest format that this program writes.
+/// The newest format that this program knows: that of a store whose log is in a bucket.
 pub const FORMAT: u32 = SHARED;
 /// The first format whose log may be in a bucket.
 pub const SHARED: u32 = 6;

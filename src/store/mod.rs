@@ -23,6 +23,7 @@
 mod backup;
 mod bucket;
 mod cache;
+mod catch_up;
 mod content;
 mod error;
 mod examine;

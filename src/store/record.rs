@@ -1,6 +1,6 @@
 //! Records of edits, versions, refs, statistics and the audit log, on their way into the store.
 
-use super::formats::{FORMAT, WITH_LOG};
+use super::formats::{DEFLATED, WITH_LOG};
 use super::keys;
 use super::manifest::{edit_bytes, version_bytes};
 use crate::objects::Digest;
@@ -46,8 +46,9 @@ impl Record {
         let bytes = version_bytes(version);
         let mut records = numbered(keys::VERSION, keys::VERSION_NUMBER, model, number, bytes);
         if !version.edits_digest.is_empty() {
-            // An older program would take it for one without edits.
-            records[0].format = FORMAT;
+            // An older program would take it for one without edits; and what is packed and deflated
+            // begins with it.
+            records[0].format = DEFLATED;
         }
         records
     }

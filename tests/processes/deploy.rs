@@ -211,6 +211,7 @@ fn a_bucket_can_be_added_to_any_overlay() {
         let text = fs::read_to_string(folder.path().join("kustomization.yaml")).unwrap();
         let bucket = format!("{here}/bucket");
         let both = text.replace(&bucket, &format!("{bucket}, {here}/standby"));
+        let both = both.replace("kind: StatefulSet", "kind: Deployment");
         fs::write(folder.path().join("kustomization.yaml"), both).unwrap();
         let built = kustomize(folder.path());
         assert!(!built.contains("StatefulSet") && !built.contains("volumeClaimTemplates"));

@@ -210,7 +210,7 @@ impl Run {
                 Ok(Look::Leads) => {
                     self.counts.taken_over += 1;
                     self.say(n, "leads");
-                    match follower.into_store() {
+                    match Store::of_leader(*follower) {
                         Ok(store) => State::Leads(Box::new(store), None),
                         Err(error) => {
                             assert!(error.may_pass(), "machine {n}: {error}");

@@ -32,7 +32,8 @@ use uuid::Uuid;
 use super::super::records::{Said, Sign};
 use super::super::{Batch, Error};
 use super::entry::{self, Next, Reader};
-use super::{Files, Log, Place, body, checkpoint};
+use super::files::{Files, Place};
+use super::{body, checkpoint};
 use crate::objects::{self, Shelf};
 
 /// Batches that are read at a time.
@@ -142,11 +143,12 @@ impl Shared {
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
-    /// Fetches the newest checkpoint into a folder that has no log, and begins the copy behind it.
+    /// Fetches the newest checkpoint into a folder that has no log, and gives the number of the batch
+    /// with which the copy begins.
     ///
     /// # Errors
     /// Those of the bucket, [`Error::Io`], [`Error::NoSpace`].
-    pub fn begin(&self, folder: &Path) -> Result<(), Error> {
+    pub fn begin(&self, folder: &Path) -> Result<u64, Error> {
         let mut next = 1;
         if let Some(newest) = self.checkpoints()?.pop() {
             fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
@@ -159,7 +161,7 @@ impl Shared {
             fs::rename(&unfinished, &path).map_err(Error::io("rename", &path))?;
             next = newest;
         }
-        Log::create(folder, next).map(drop)
+        Ok(next)
     }
 
     /// The batches that follow on a number as far as one look goes, each with its bytes as they lie

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use std::path::{Path, PathBuf};
 
-use super::handle::shorten;
+use super::catch_up::shorten;
 use super::lock::occupy;
 use super::log::Files;
 use super::values::INLINE_LIMIT;
