@@ -54,7 +54,7 @@ impl Follower {
     /// log gets a new one when somebody leads.
     ///
     /// # Errors
-    /// Those of [`Store::open`]; [`Error::NoBucket`]; [`Error::LogInFolder`] when the folder has a
+    /// Those of [`Store::open`](super::Store::open); [`Error::NoBucket`]; [`Error::LogInFolder`] when the folder has a
     /// log of its own; [`Error::Overwrites`] when the bucket does not keep what was made first.
     pub fn open(path: &Path, options: Options) -> Result<Self, Error> {
         let Some(sharing) = options.log.clone() else {
