@@ -16,6 +16,7 @@ use tonic::transport::Endpoint;
 
 use crate::api::listener::Listener;
 use crate::api::server;
+use crate::blocking::blocking;
 use crate::client::Client;
 use crate::coordinator::{self, Coordinator, Limits};
 use crate::objects::ObjectStore;
@@ -152,12 +153,18 @@ impl Embedded {
         self.worker.close();
         self.worker.wait().await;
         drop(self.client);
+        let store = self.coordinator.store().clone();
         drop(self.coordinator);
         self.server_shutdown.cancel();
         self.server.close();
         // Streams of requests that nobody reads any more do not hold up the end: what they said
         // is durable or was not acknowledged.
         let _ = tokio::time::timeout(Duration::from_secs(2), self.server.wait()).await;
+        let left = blocking(move || store.leave()).await;
+        if let Ok(Err(error)) = left {
+            // The next one waits then until it is sure that nobody leads.
+            tracing::warn!(%error, "it could not be said that this coordinator ends");
+        }
     }
 }
 

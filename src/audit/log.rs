@@ -1,6 +1,6 @@
 //! Appending to the log.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use prost::Message;
 
@@ -89,26 +89,12 @@ impl Log {
         let path = Self::key_path(store);
         let last = store.last_audit_entry()?;
         let head = store.audit_head();
-        let Some(signer) = Signer::read(&path)? else {
-            let signer = Signer::generate(&path)?;
-            let (frontier, root) = (Frontier::default(), merkle::root(&[]));
-            let mut log = Self {
-                note: signer.sign(0, &root),
-                signer,
-                frontier,
-                damage: None,
-            };
-            if last > 0 {
-                let problem = format!("it has {last} entries and no key {KEY}");
-                log.damage = Some(problem);
-                return Ok(log);
-            }
-            // The key goes last: a store with a key must have a checkpoint, so that a log that
-            // was taken away whole is missed.
-            store.commit(&[Change::Record(log.head())])?;
-            store.share(KEY, log.signer.text().as_bytes())?;
-            log.signer.write(&path)?;
-            return Ok(log);
+        let here = Signer::read(&path)?;
+        let is_begun = here.is_some() || matches!(head, Ok(Some(_)));
+        let key = Self::key(store, here, &path)?;
+        let signer = match key {
+            Some(signer) if is_begun => signer,
+            key => return Self::begin(store, key, last, &path),
         };
         let (frontier, note, damage) =
             match head.map_err(|error| error.to_string()).and_then(|head| {
@@ -124,6 +110,49 @@ impl Log {
             note,
             damage,
         })
+    }
+
+    /// Begins the log, with a key of its own where none is known.
+    fn begin(store: &Store, key: Option<Signer>, last: u64, path: &Path) -> Result<Self, Error> {
+        let mut signer = match key {
+            Some(signer) => signer,
+            None => Signer::generate(path)?,
+        };
+        if last == 0
+            && let Some(theirs) = store.share_file(KEY, signer.text().as_bytes())?
+        {
+            signer = Signer::parse(&theirs, path)?;
+        }
+        let mut log = Self {
+            note: signer.sign(0, &merkle::root(&[])),
+            signer,
+            frontier: Frontier::default(),
+            damage: None,
+        };
+        if last > 0 {
+            let problem = format!("it has {last} entries and no key {KEY}");
+            log.damage = Some(problem);
+            return Ok(log);
+        }
+        // The key goes last: a store with a key must have a checkpoint, so that a log that was taken
+        // away whole is missed.
+        store.commit(&[Change::Record(log.head())])?;
+        log.signer.write(path)?;
+        Ok(log)
+    }
+
+    /// The key, where there is one. Coordinators that write one log, one after another, sign with one
+    /// key, which lies beside that log: this machine gets it from there.
+    fn key(store: &Store, here: Option<Signer>, path: &Path) -> Result<Option<Signer>, Error> {
+        let Some(theirs) = store.shared_file(KEY)? else {
+            return Ok(here);
+        };
+        let theirs = Signer::parse(&theirs, path)?;
+        let has_head = store.audit_head().is_ok_and(|head| head.is_some());
+        if has_head && here.is_none_or(|here| here.text() != theirs.text()) {
+            theirs.write(path)?;
+        }
+        Ok(Some(theirs))
     }
 
     /// The file of a store's signing key.

@@ -32,21 +32,27 @@ impl Signer {
     /// # Errors
     /// [`Error::Key`] when it is not one.
     pub fn read(path: &Path) -> Result<Option<Self>, Error> {
-        let fail = |problem: String| Error::Key {
-            path: path.to_owned(),
-            problem,
-        };
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(fail(format!("cannot be read: {error}"))),
-        };
-        let seed = BASE64.decode(text.trim()).ok();
+        match fs::read(path) {
+            Ok(text) => Self::parse(&text, path).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::Key {
+                path: path.to_owned(),
+                problem: format!("cannot be read: {error}"),
+            }),
+        }
+    }
+
+    /// The key as it lies in a file, of that path.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when it is not one.
+    pub(super) fn parse(text: &[u8], path: &Path) -> Result<Self, Error> {
+        let seed = BASE64.decode(text.trim_ascii()).ok();
         let seed: Option<[u8; 32]> = seed.and_then(|seed| seed.try_into().ok());
-        let seed = seed.ok_or_else(|| {
-            fail("is not 32 bytes in base64: restore it from a backup".to_owned())
-        })?;
-        Ok(Some(Self::new(seed)))
+        seed.map(Self::new).ok_or_else(|| Error::Key {
+            path: path.to_owned(),
+            problem: "is not 32 bytes in base64: restore it from a backup".to_owned(),
+        })
     }
 
     /// A new key.

@@ -29,7 +29,7 @@ use crate::telemetry::traces;
 /// Most commands that share one flush.
 const BATCH: usize = 4096;
 /// Signs of life that a leader may miss. It has written the one before, and another takes over when
-/// four are missing: until then nobody else answers.
+/// four are missing: by about then this one has ended, and does not answer any more.
 const SIGNS_MISSED: u32 = 3;
 /// The pause after a bucket did not take a batch.
 const AWAY: Duration = Duration::from_secs(1);

@@ -113,50 +113,53 @@ pub fn push_log(
     let shared = Shared::new(shelf, u64::MAX);
     let files = Files::list(&path.join("log"))?;
     files.check_there(&path.join("log"))?;
+    shared.check_within(&files, path)?;
     shared.take_in(&files)?;
     let key = path.join(AUDIT_KEY);
     if let Ok(bytes) = fs::read(&key) {
         shared.shelf().create(AUDIT_KEY, &bytes)?;
     }
     format::write(path, SHARED)?;
-    if let Some(place) = Place::read(path)? {
-        place.with_log(true).write(path)?;
-    }
+    // It is there since the objects were put into the bucket.
+    let place = Place::read(path)?.ok_or(Error::NoBucket)?;
+    place.with_log(true).write(path)?;
     // Last: until then nobody else can go on with it.
     shared.show(&files)?;
     Ok(moved)
 }
 
-/// Makes a store's folder the place of its log again: nobody goes on with the one in the bucket.
+/// Makes a store's folder the place of its log again, if it is not: nobody goes on with the one in the
+/// bucket.
 ///
 /// # Errors
 /// [`Error::Led`] when somebody leads; those of [`Store::open`] and of the bucket.
 pub fn pull_log(path: &Path, options: &Options) -> Result<MovedObjects, Error> {
     settings(path, options)?;
-    let mut place = Place::read(path)?.filter(Place::has_log);
-    let Some(place) = place.take() else {
-        return Err(Error::LogInFolder {
-            path: path.to_owned(),
-            place: "the bucket".to_owned(),
-        });
+    let nothing = MovedObjects::default();
+    let Some(place) = Place::read(path)?.filter(Place::has_log) else {
+        return Ok(nothing);
     };
-    let to = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let sharing = options.log.as_ref().ok_or(Error::LogInBucket {
+        path: path.to_owned(),
+    })?;
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let to = format!("{} on {}", whole.display(), sharing.name);
     match Store::open_with(path, options.clone()) {
         Ok(store) => {
-            store.take_out(&to.display().to_string())?;
+            store.take_out(&to)?;
             store.close()?;
         }
         // An earlier call was ended before it could note that it had done it.
-        Err(Error::TakenOut { to: there, .. }) if there == to.display().to_string() => {}
+        Err(Error::TakenOut { to: there, .. }) if there == to => {}
         Err(error) => return Err(error),
     }
     place.with_log(false).write(path)?;
-    Ok(MovedObjects::default())
+    Ok(nothing)
 }
 
 /// Fetches from the bucket what a store's folder lacks, and makes the folder the place of the
-/// store's objects, and of its log, if that is in the bucket. The bucket keeps them. Nobody may have the store. `progress` is told the bytes
-/// that were fetched.
+/// store's objects, and of its log, if that is in the bucket. The bucket keeps them. Nobody may have
+/// the store. `progress` is told the bytes that were fetched.
 ///
 /// # Errors
 /// [`Error::NoBucket`] without one in the options; those of [`Store::open`] and of the bucket.
@@ -166,9 +169,7 @@ pub fn pull(
     mut progress: impl FnMut(u64),
 ) -> Result<MovedObjects, Error> {
     settings(path, options)?;
-    if Place::read(path)?.is_some_and(|place| place.has_log()) {
-        pull_log(path, options)?;
-    }
+    pull_log(path, options)?;
     let unbounded = Options {
         cache_size: None,
         log: None,

@@ -269,6 +269,17 @@ pub enum Error {
         /// The batch that this one was to write.
         batch: u64,
     },
+    /// Nobody knows yet which batch of a number there is.
+    #[error(
+        "whether batch {batch} of the log in {bucket} was written cannot be said yet: nothing of it was \
+         acknowledged"
+    )]
+    Unclear {
+        /// Where the log is.
+        bucket: String,
+        /// The sequence number.
+        batch: u64,
+    },
     /// A leader could not write for so long that another may lead.
     #[error(
         "the log could not be written for so long that another coordinator may lead: this one \
@@ -346,8 +357,9 @@ pub enum Error {
     },
     /// The copy in the folder is of another log.
     #[error(
-        "the folder {path} has the copy of another log than that in {bucket}: batch {batch} is another. \
-         Give an empty folder, and all is fetched from there"
+        "the folder {path} has another log than that in {bucket}: batch {batch} is another. Nothing was \
+         changed: give an empty folder, and all is fetched from there; or a prefix of its own for this \
+         one in store.bucket"
     )]
     OtherSharedLog {
         /// The store's folder.
@@ -402,9 +414,13 @@ impl Error {
         }
     }
 
-    /// Whether the same may succeed a little later: a bucket is away.
+    /// Whether the same may succeed a little later: a bucket is away, or busy.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Object(error) if error.may_pass())
+        match self {
+            Self::Object(error) => error.may_pass(),
+            Self::Unclear { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether the disk was full.

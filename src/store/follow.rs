@@ -9,15 +9,14 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::catch_up::{catch_up, shorten};
-use super::folder::{AUDIT_KEY, remove_folder};
+use super::folder::remove_folder;
 use super::format::{self, Found};
 use super::formats::{FORMAT, SHARED};
-
 use super::index::{Index, Position};
 use super::lock::lock;
-use super::log::entry::{Next, Reader};
+use super::log::entry::{self, Next, Reader};
 use super::log::shared::{Shared, said};
-use super::log::{Files, Log, body};
+use super::log::{Files, Log, Place, body};
 use super::options::Sharing;
 use super::place;
 use super::records::{Said, Sign};
@@ -43,7 +42,9 @@ pub struct Follower {
     shared: Shared,
     /// What the last batch says.
     said: Said,
-    /// Who leads, as people call it; empty where that was not seen.
+    /// Whether the last batch is this process's own: a take-over of which it was not told.
+    ours: bool,
+    /// Who leads, as people call it; "another" where that was not seen.
     leader: String,
     /// The folder that has the log now, if it was taken out of the bucket.
     taken_to: String,
@@ -54,8 +55,10 @@ impl Follower {
     /// log gets a new one when somebody leads.
     ///
     /// # Errors
-    /// Those of [`Store::open`](super::Store::open); [`Error::NoBucket`]; [`Error::LogInFolder`] when the folder has a
-    /// log of its own; [`Error::Overwrites`] when the bucket does not keep what was made first.
+    /// Those of [`Store::open`](super::Store::open); [`Error::NoBucket`]; [`Error::LogInFolder`] when
+    /// the folder has a log of its own; [`Error::Overwrites`] when the bucket does not keep what was
+    /// made first; [`Error::OtherSharedLog`] and [`Error::DamagedSharedLog`] when the copy is none of
+    /// what is there.
     pub fn open(path: &Path, options: Options) -> Result<Self, Error> {
         let Some(sharing) = options.log.clone() else {
             return Err(Error::NoBucket);
@@ -65,6 +68,11 @@ impl Follower {
         let shared = Shared::new(shelf, sharing.file_batches);
         fs::create_dir_all(path).map_err(Error::io("create the store's folder", path))?;
         let lock = lock(path)?;
+        let folder = path.join("log");
+        if place::is_unfinished_copy(path)? {
+            remove_folder(&folder)?;
+            remove_folder(&path.join("records"))?;
+        }
         let found = format::find(path)?;
         match found {
             Found::Current | Found::Nothing => {}
@@ -81,15 +89,12 @@ impl Follower {
             }
         }
         place::share(path, &options, found == Found::Nothing)?;
-        let folder = path.join("log");
         if found == Found::Nothing {
             remove_folder(&folder)?;
             Log::create(&folder, shared.begin(&folder)?)?;
             format::write(path, SHARED)?;
         }
-        let index = Index::open(&path.join("records"))?;
-        let (index, mut log) = catch_up(path, index)?;
-        log.share(shared.clone());
+        let (index, log) = open_copy(path, &shared)?;
         let mut follower = Self {
             path: path.to_owned(),
             options,
@@ -99,32 +104,46 @@ impl Follower {
             log,
             shared,
             said: Said::Here,
-            leader: String::new(),
+            ours: false,
+            leader: "another".to_owned(),
             taken_to: String::new(),
         };
+        follower.read_last_file()?;
         follower.check_same()?;
-        follower.read_last()?;
         Ok(follower)
     }
 
-    /// Sees that the copy is one of the log in the bucket.
-    fn check_same(&self) -> Result<(), Error> {
+    /// Sees that the copy is one of the log in the bucket, and learns what its last batch says.
+    fn check_same(&mut self) -> Result<(), Error> {
         let Some(ours) = self.log.mark() else {
             return Ok(());
         };
         let batch = self.log.next() - 1;
-        match self.shared.mark_of(batch)? {
-            Some(theirs) if theirs != ours => Err(Error::OtherSharedLog {
+        let found = match self.shared.read(batch, &self.path.join("log")) {
+            // It is in a checkpoint, and what it was cannot be told any more.
+            Err(Error::Behind) => return Ok(()),
+            found => found?.into_iter().next(),
+        };
+        match found {
+            Some((theirs, bytes)) if theirs.mark == ours => {
+                let last = self.parse(theirs, &bytes)?;
+                self.note(&last)
+            }
+            Some(_) => Err(Error::OtherSharedLog {
                 path: self.path.clone(),
                 bucket: self.shared.shelf().place(),
                 batch,
             }),
-            _ => Ok(()),
+            None => {
+                let what =
+                    "the copy in the folder has it, and the bucket has nothing from there on";
+                Err(self.shared.damaged(batch, what))
+            }
         }
     }
 
     /// Learns what the newest file of the copy says.
-    fn read_last(&mut self) -> Result<(), Error> {
+    fn read_last_file(&mut self) -> Result<(), Error> {
         let files = Files::list(&self.path.join("log"))?;
         let Some((_, path)) = files.segments.last() else {
             return Ok(());
@@ -137,8 +156,14 @@ impl Follower {
         Ok(())
     }
 
+    fn parse(&self, place: Place, bytes: &[u8]) -> Result<Batch, Error> {
+        let body = entry::body(bytes, place.sequence).unwrap_or_default();
+        body::read(body).map_err(|what| self.shared.damaged(place.sequence, &what))
+    }
+
     fn note(&mut self, batch: &Batch) -> Result<(), Error> {
         self.said = said(batch);
+        self.ours = batch.leader.as_deref() == Some(self.shared.leader().as_bytes());
         let Some(sign) = &batch.sign else {
             return Ok(());
         };
@@ -157,7 +182,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Takes over what was written since the last look, and gives the number of batches.
+    /// Takes over what was written since the last look, and gives the number of batches that others
+    /// wrote.
     ///
     /// # Errors
     /// Those of the bucket; [`Error::DamagedSharedLog`], [`Error::Format`], [`Error::Io`],
@@ -180,19 +206,17 @@ impl Follower {
             }
             self.log.copy(&batches)?;
             for (place, bytes) in &batches {
-                let body = super::log::entry::body(bytes, place.sequence).unwrap_or_default();
-                let batch = body::read(body).map_err(|what| Error::DamagedSharedLog {
-                    bucket: self.shared.shelf().place(),
-                    batch: place.sequence,
-                    what,
-                })?;
+                let batch = self.parse(*place, bytes)?;
                 self.note(&batch)?;
+                taken += u64::from(!self.ours);
                 self.index.apply(batch.writes, Position::behind(*place))?;
             }
-            taken += batches.len() as u64;
             if self.log.is_long() {
                 self.log.rotate()?;
-                self.shorten_if_long()?;
+                if let Err(error) = self.shorten_if_long() {
+                    // A backup is being made of it, say: it stays long, and nothing else is wrong.
+                    tracing::warn!(%error, "the copy of the log could not be shortened");
+                }
             }
         }
         self.index.settle()?;
@@ -206,12 +230,14 @@ impl Follower {
         tracing::info!(
             "what follows on the copy of the log is in a checkpoint: it is begun again there"
         );
+        // Killed in here, it is begun again when it is opened: it has no log then, or one that its
+        // index is not of.
         remove_folder(&folder)?;
         Log::create(&folder, self.shared.begin(&folder)?)?;
         self.index.clear()?;
-        let (index, log) = catch_up(&self.path, self.index.clone())?;
+        let (index, mut log) = catch_up(&self.path, self.index.clone())?;
+        log.share(self.shared.clone());
         (self.index, self.log) = (index, log);
-        self.log.share(self.shared.clone());
         Ok(())
     }
 
@@ -244,10 +270,11 @@ impl Follower {
         }
     }
 
-    /// Whether nobody leads, as far as the log says: it is new, or its leader has left it, or has taken
-    /// it out.
+    /// Whether nobody else leads, as far as the log says: it is new, or its leader has left it, or has
+    /// taken it out, or is this process.
     pub fn is_left(&self) -> bool {
-        matches!(self.said, Said::Left | Said::TakenOut) || self.log.next() == 1
+        let is_left = matches!(self.said, Said::Left | Said::TakenOut);
+        is_left || self.ours || self.log.next() == 1
     }
 
     /// Writes that this process leads from here on. False if another has gone on with the log: then
@@ -269,61 +296,49 @@ impl Follower {
         };
         let batch = Batch {
             sign: Some(sign),
+            leader: self.log.leader(),
             ..Batch::default()
         };
-        let Some(place) = self.log.take_over(batch)? else {
+        let Some(place) = self.log.take_over(&batch)? else {
             return Ok(false);
         };
         self.index.apply(Vec::new(), Position::behind(place))?;
         Ok(true)
     }
-
-    /// Brings the audit log's key to this machine, or to the bucket: whoever leads signs with it.
-    pub(super) fn fetch_key(&self) -> Result<(), Error> {
-        let (shelf, path) = (self.shared.shelf(), self.path.join(AUDIT_KEY));
-        match fs::read(&path) {
-            Ok(key) => {
-                shelf.create(AUDIT_KEY, &key)?;
-            }
-            Err(_) => {
-                if let Some(key) = shelf.get(&[AUDIT_KEY.to_owned()])?.pop().flatten() {
-                    write_secret(&path, &key)?;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
-/// Writes a file that only its owner reads.
-fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let unfinished = path.with_extension("new");
-    File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&unfinished)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&unfinished, path))
-        .map_err(Error::io("write", path))
+/// Opens the copy of a log, and begins it again where it is damaged or was not finished: the bucket
+/// has all of it.
+fn open_copy(path: &Path, shared: &Shared) -> Result<(Index, Log), Error> {
+    let (folder, records) = (path.join("log"), path.join("records"));
+    let open = || catch_up(path, Index::open(&records)?);
+    let (index, mut log) = match open() {
+        Err(
+            error
+            @ (Error::DamagedLog { .. } | Error::DamagedIndex { .. } | Error::OtherLog { .. }),
+        ) => {
+            tracing::warn!(%error, "the copy of the log is begun again");
+            remove_folder(&folder)?;
+            remove_folder(&records)?;
+            Log::create(&folder, shared.begin(&folder)?)?;
+            open()?
+        }
+        opened => opened?,
+    };
+    log.share(shared.clone());
+    Ok((index, log))
 }
 
 /// Sees that the bucket keeps what was made first.
 pub(super) fn probe(shelf: &dyn Shelf) -> Result<(), Error> {
     let name = format!("log/probes/{}", Uuid::now_v7());
-    let first = shelf.create(&name, b"first")?;
-    let second = shelf.create(&name, b"second");
+    // Where the answer to this was lost, and it was repeated, it is there already.
+    shelf.create(&name, b"first")?;
+    let overwrites = shelf.create(&name, b"second")?;
     shelf.remove(&[name])?;
-    match (first, second) {
-        (true, Ok(false)) => Ok(()),
-        (_, Err(error)) => Err(error.into()),
-        _ => Err(Error::Overwrites {
+    match overwrites {
+        false => Ok(()),
+        true => Err(Error::Overwrites {
             bucket: shelf.place(),
         }),
     }

@@ -16,7 +16,7 @@ use super::index::{Index, Position};
 use super::log::{self, Files, Log};
 use super::records::{Said, Sign};
 use super::{Batch, Change, Error, Options, place};
-use crate::blocking::aside;
+use crate::blocking::{aside, in_place};
 use crate::objects::ObjectStore;
 
 /// A new checkpoint is written when the log behind the one before is this many times as long as
@@ -84,7 +84,7 @@ impl Store {
             match vigil.look(&mut follower)? {
                 Look::Leads => return Self::of_leader(follower),
                 Look::Again(_) if vigil.is_alive() => return Err(follower.led()),
-                Look::Again(pause) => std::thread::sleep(pause),
+                Look::Again(pause) => in_place(|| std::thread::sleep(pause)),
             }
         }
     }
@@ -94,7 +94,6 @@ impl Store {
     /// # Errors
     /// Those of [`Store::open`].
     pub fn of_leader(follower: Follower) -> Result<Self, Error> {
-        follower.fetch_key()?;
         let objects = place::open(&follower.path, &follower.options)?;
         let format = format::number(&follower.path)?;
         let Follower {
@@ -185,19 +184,15 @@ impl Store {
             patient(|| format::write(&self.path, needed))?;
             self.format.store(needed, Ordering::Relaxed);
         }
-        self.append(&mut log, batch)
+        self.append(&mut log, batch)?;
+        self.tidy_if_long(&mut log)
     }
 
-    fn append(&self, log: &mut Log, batch: Batch) -> Result<(), Error> {
-        let writes = batch.writes.clone();
-        let place = log.append(batch, self.format() >= DEFLATED)?;
+    fn append(&self, log: &mut Log, mut batch: Batch) -> Result<(), Error> {
+        batch.leader = log.leader();
+        let place = log.append(&batch, self.format() >= DEFLATED)?;
         self.flushes.fetch_add(1, Ordering::Relaxed);
-        self.index.apply(writes, Position::behind(place))?;
-        if log.is_long() {
-            patient(|| log.rotate())?;
-            patient(|| self.tidy_if_long(log))?;
-        }
-        Ok(())
+        self.index.apply(batch.writes, Position::behind(place))
     }
 
     /// How often something has to be written, so that others see that this process leads; none where
@@ -246,23 +241,41 @@ impl Store {
         };
         let mut log = self.log();
         self.append(&mut log, batch)?;
-        if said != Said::Here {
-            log.close();
+        // The last one of a leader stays the last of its file: whoever opens the copy finds it.
+        match said {
+            Said::Here => self.tidy_if_long(&mut log),
+            _ => {
+                log.close();
+                Ok(())
+            }
         }
-        Ok(())
     }
 
-    /// Puts a small file of the folder beside a shared log, where whoever leads next finds it. Does
+    /// A small file that lies beside a shared log, for whoever leads; none where the log is in the
+    /// folder.
+    ///
+    /// # Errors
+    /// Those of the bucket.
+    pub fn shared_file(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let Some(shared) = self.log().shared().cloned() else {
+            return Ok(None);
+        };
+        Ok(shared.shelf().get(&[name.to_owned()])?.pop().flatten())
+    }
+
+    /// Puts such a file there, and gives what is there instead, if somebody else was first. Does
     /// nothing where the log is in the folder.
     ///
     /// # Errors
     /// Those of the bucket.
-    pub fn share(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        let shared = self.log().shared().cloned();
-        if let Some(shared) = shared {
-            shared.shelf().create(name, bytes)?;
+    pub fn share_file(&self, name: &str, bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let Some(shared) = self.log().shared().cloned() else {
+            return Ok(None);
+        };
+        match shared.shelf().create(name, bytes)? {
+            true => Ok(None),
+            false => self.shared_file(name),
         }
-        Ok(())
     }
 
     /// Gives the index's database what it does not have yet. To be called now and then, so that a
@@ -280,9 +293,17 @@ impl Store {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn tidy_if_long(&self, log: &mut Log) -> Result<(), Error> {
+        if log.is_long() {
+            patient(|| log.rotate())?;
+            patient(|| self.tidy(log))?;
+        }
+        Ok(())
+    }
+
     /// Begins on a thread of its own, unless it goes on already, what is to be done when the log has
     /// begun another file: a checkpoint, if the log is long, and of a shared log the file before.
-    fn tidy_if_long(&self, log: &Log) -> Result<(), Error> {
+    fn tidy(&self, log: &Log) -> Result<(), Error> {
         let folder = self.path.join("log");
         let files = Files::list(&folder)?;
         let mut long = 0;

@@ -102,6 +102,13 @@ pub(super) fn read_only(path: &Path, options: &Options) -> Result<Option<Bucket>
     }
 }
 
+/// Whether a folder is to have the copy of a log in a bucket, and was left before there was one: the
+/// format is written behind it.
+pub(super) fn is_unfinished_copy(path: &Path) -> Result<bool, Error> {
+    let has_log = Place::read(path)?.is_some_and(|place| place.has_log());
+    Ok(has_log && !path.join("FORMAT").exists())
+}
+
 /// Sees that a store whose settings say that its log is in the bucket has it there. A folder in which
 /// there is nothing yet becomes a copy of the store that has the bucket, or its first.
 pub(super) fn share(path: &Path, options: &Options, is_new: bool) -> Result<(), Error> {

@@ -8,10 +8,12 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::common::health::health;
 use crate::common::sweep::{import, results, submit, undisturbed, write_facts};
 use crate::common::{LONG, PATIENCE, Process, Server, Site, ports, wait};
 use crate::s3::S3;
-use crate::{assert_sound, refused, store};
+use crate::{assert_sound, refused, runtime, store};
+use tonic_health::ServingStatus;
 
 /// Times that a leader is killed; `LEADER_KILLS=100` kills more of them.
 const KILLS: usize = 3;
@@ -20,6 +22,8 @@ const KILLS: usize = 3;
 struct Cluster<'a> {
     site: &'a Site,
     ports: Vec<u16>,
+    /// Where each says how it is.
+    probes: Vec<u16>,
     processes: Vec<Option<Process>>,
 }
 
@@ -30,6 +34,7 @@ impl<'a> Cluster<'a> {
         Self {
             site,
             ports: ports::free::<3>().to_vec(),
+            probes: ports::free::<3>().to_vec(),
             processes: vec![None, None, None],
         }
     }
@@ -40,7 +45,16 @@ impl<'a> Cluster<'a> {
         let args = [&["serve", "--listen", &listen, "--store", &folder], more].concat();
         let log = self.site.path(&format!("serve-{n}.log"));
         let name = format!("serve {n}");
-        self.processes[n] = Some(Process::start(&name, &mut self.site.command(&args), &log));
+        let mut command = self.site.command(&args);
+        let probed = format!("127.0.0.1:{}", self.probes[n]);
+        command.env("PALIMPSEST__SERVE__HEALTH_LISTEN", probed);
+        self.processes[n] = Some(Process::start(&name, &mut command, &log));
+    }
+
+    /// Whether one says that it serves.
+    fn serves(&self, n: usize) -> bool {
+        let address = format!("127.0.0.1:{}", self.probes[n]);
+        runtime().block_on(health(&address, "")) == ServingStatus::Serving
     }
 
     fn process(&mut self, n: usize) -> &mut Process {
@@ -170,9 +184,13 @@ fn a_leader_that_is_asked_to_stop_hands_over_at_once_and_one_that_comes_back_is_
         });
     };
     followed(&mut cluster, 1);
+    assert!(cluster.serves(0) && !cluster.serves(1));
     cluster.process(0).terminate();
     assert!(cluster.process(0).wait(PATIENCE).success());
     cluster.leads(1);
+    wait("a leader that serves", PATIENCE, || {
+        cluster.serves(1).then_some(())
+    });
     assert!(
         !cluster.process(1).said().contains("ERROR"),
         "{}",
@@ -245,6 +263,8 @@ fn a_log_moves_into_the_bucket_and_back_and_nobody_goes_on_with_the_one_that_was
 
     // The machine is lost.
     settings(shared);
+    let (backup, done) = store(&site, &["backup", "before", "--store", "store"]);
+    assert!(done, "{backup}");
     fs::remove_dir_all(site.path("store")).unwrap();
     let server = site.serve("127.0.0.1:0");
     let models = site.run(&["model", "list", "--server", &server.url()], PATIENCE);
@@ -280,6 +300,42 @@ fn a_log_moves_into_the_bucket_and_back_and_nobody_goes_on_with_the_one_that_was
         models.contains("tiny") && models.contains("again"),
         "{models}"
     );
+    drop(server);
+
+    // A backup of before, in which somebody worked since, has another log.
+    settings("");
+    let (restored, done) = store(&site, &["restore", "before", "--store", "store-old"]);
+    assert!(done, "{restored}");
+    let old = [
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--store",
+        "store-old",
+        "--port-file",
+        "old",
+    ];
+    let mut process = Process::start("old", &mut site.command(&old), &site.path("old.log"));
+    let address = wait("a coordinator", PATIENCE, || {
+        fs::read_to_string(site.path("old")).ok()
+    });
+    let address = format!("http://{}", address.trim());
+    site.run(
+        &[
+            "branch", "apart", "v0", "--model", "tiny", "--server", &address,
+        ],
+        PATIENCE,
+    );
+    process.kill();
+    let (refused, done) = store(&site, &["push", "--with-log", "--store", "store-old"]);
+    assert!(
+        !done && refused.to_string().contains("has another log"),
+        "{refused}"
+    );
+    settings(shared);
+    let server = site.serve("127.0.0.1:0");
+    let models = site.run(&["model", "list", "--server", &server.url()], PATIENCE);
+    assert!(models.contains("again"), "{models}");
 }
 
 fn import_again(site: &Site, server: &Server) {

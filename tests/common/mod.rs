@@ -7,6 +7,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods)]
 
 pub mod dice;
+pub mod health;
 pub mod ports;
 pub mod require;
 pub mod slurm;

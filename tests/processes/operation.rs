@@ -6,6 +6,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::common::health::health;
 use crate::common::sweep::{import, results, submit, write_facts};
 use crate::common::{PATIENCE, Site, get, wait};
 use palimpsest::client::Client;
@@ -263,22 +264,6 @@ fn a_scrape_that_never_ends_holds_up_no_other() {
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Runtime::new().unwrap()
-}
-
-/// What is told of a service at an address.
-async fn health(address: &str, service: &str) -> ServingStatus {
-    let channel = Endpoint::from_shared(format!("http://{address}"))
-        .unwrap()
-        .connect_lazy();
-    let service = service.to_owned();
-    let answer = HealthClient::new(channel)
-        .check(HealthCheckRequest { service })
-        .await;
-    match answer.unwrap().into_inner().status {
-        status if status == ServingStatus::Serving as i32 => ServingStatus::Serving,
-        status if status == ServingStatus::NotServing as i32 => ServingStatus::NotServing,
-        _ => ServingStatus::Unknown,
-    }
 }
 
 const SERVICES: [&str; 3] = [

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use palimpsest::objects::Shelf as _;
 use palimpsest::proto::v1;
 use palimpsest::store::{Change, Error, Follower, Look, Options, Sharing, Store, Vigil};
 
@@ -54,6 +55,169 @@ fn whatever_becomes_of_leaders_and_requests_one_history_has_all_that_was_acknowl
     assert!(counts.deposed > seeds / 2, "{counts:?}");
     assert!(counts.acknowledged > 100 * seeds, "{counts:?}");
     assert!(counts.came_late > seeds, "{counts:?}");
+}
+
+/// A machine whose requests have the fate that is set for the next ones that make something.
+struct Tried {
+    folder: tempfile::TempDir,
+    reach: Arc<Reach>,
+    fate: Arc<Mutex<Fate>>,
+}
+
+impl Tried {
+    fn new(things: &Arc<Mutex<Things>>) -> Self {
+        let fate = Arc::new(Mutex::new(Fate::Done));
+        let of_it = fate.clone();
+        let reach = Reach::new(things, move |kind, name| match kind {
+            "create" if name.starts_with("log/batches") => *of_it.lock().unwrap(),
+            _ => Fate::Done,
+        });
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            reach,
+            fate,
+        }
+    }
+
+    fn options(&self, file_batches: u64) -> Options {
+        let mut options = Run::options(&self.reach, "a machine");
+        options.log.as_mut().unwrap().file_batches = file_batches;
+        options
+    }
+
+    fn follow(&self) -> Follower {
+        Follower::open(self.folder.path(), self.options(1000)).unwrap()
+    }
+
+    fn lead(&self, file_batches: u64) -> Store {
+        Store::open_with(self.folder.path(), self.options(file_batches)).unwrap()
+    }
+}
+
+/// Looks until it leads, or until a look fails.
+fn look(vigil: &mut Vigil, follower: &mut Follower) -> Result<(), Error> {
+    for _ in 0..100 {
+        if vigil.look(follower)? == Look::Leads {
+            return Ok(());
+        }
+    }
+    panic!("it never leads");
+}
+
+fn names(store: &Store) -> Vec<String> {
+    let models = store.models("", usize::MAX).unwrap();
+    models.into_iter().map(|model| model.name).collect()
+}
+
+#[test]
+fn a_take_over_of_which_it_was_not_told_keeps_nobody_from_leading() {
+    for fate in [Fate::Lost, Fate::Unanswered] {
+        let things = Arc::default();
+        let (one, other) = (Tried::new(&things), Tried::new(&things));
+        let leader = one.lead(1000);
+        leader.commit(&[thing(1)]).unwrap();
+        let (mut follower, mut vigil) = (other.follow(), Vigil::default());
+        *other.fate.lock().unwrap() = fate;
+        let told = look(&mut vigil, &mut follower).unwrap_err();
+        assert!(told.may_pass(), "{told}");
+        *other.fate.lock().unwrap() = Fate::Done;
+        let goes_on = leader.commit(&[thing(2)]);
+        match fate {
+            // It is seen to go on, and then to end.
+            Fate::Lost => goes_on.unwrap(),
+            _ => assert!(is_deposed(&goes_on.unwrap_err())),
+        }
+        drop(leader);
+        look(&mut vigil, &mut follower).unwrap();
+        let store = Store::of_leader(follower).unwrap();
+        store.commit(&[thing(3)]).unwrap();
+        let there = if fate == Fate::Lost { 3 } else { 2 };
+        assert_eq!(names(&store).len(), there);
+    }
+}
+
+#[test]
+fn a_copy_that_is_damaged_is_begun_again_and_one_that_has_more_than_the_bucket_is_refused() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let _here = runtime.enter();
+    let things: Arc<Mutex<Things>> = Arc::default();
+    let one = Tried::new(&things);
+    let store = one.lead(5);
+    for n in 1..=100 {
+        store.commit(&[thing(n)]).unwrap();
+    }
+    let all = names(&store);
+    store.leave().unwrap();
+    drop(store);
+    let log = one.folder.path().join("log");
+    let newest = || {
+        let files = std::fs::read_dir(&log)
+            .unwrap()
+            .map(|it| it.unwrap().path());
+        files
+            .filter(|it| it.extension().is_some_and(|it| it == "log"))
+            .max()
+            .unwrap()
+    };
+    for damage in [
+        // Killed between two steps of beginning the copy again; or the disk has lost something.
+        (|log, _| std::fs::remove_dir_all(log).unwrap()) as fn(&std::path::Path, PathBuf),
+        |_, newest| std::fs::remove_file(newest).unwrap(),
+        |log, _| std::fs::write(log.with_file_name("records").join("db"), "nothing").unwrap(),
+    ] {
+        damage(&log, newest());
+        let store = one.lead(5);
+        assert_eq!(names(&store), all);
+        store.leave().unwrap();
+    }
+    let newest = things.lock().unwrap().names("log/batches").pop().unwrap();
+    one.reach.remove(&[newest]).unwrap();
+    let refused = Follower::open(one.folder.path(), one.options(5))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("the bucket has nothing from there on"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn what_came_late_behind_a_file_is_not_taken_for_a_batch_of_it() {
+    let things: Arc<Mutex<Things>> = Arc::default();
+    let (one, other) = (Tried::new(&things), Tried::new(&things));
+    let store = one.lead(1000);
+    for n in 1..=12 {
+        store.commit(&[thing(n)]).unwrap();
+    }
+    let all = names(&store);
+    store.leave().unwrap();
+    drop(store);
+    // Batches 6 to 10 are in a file, and the single ones were removed; what a take-over makes that
+    // was on its way since then has the number 6. No file has the batches before.
+    let name = |n: u64| format!("log/batches/{n:020}");
+    let within: Vec<String> = (6..=10).map(name).collect();
+    let bytes: Vec<Vec<u8>> = one
+        .reach
+        .get(&within)
+        .unwrap()
+        .into_iter()
+        .flatten()
+        .collect();
+    let file = one.folder.path().join("file");
+    std::fs::write(&file, bytes.concat()).unwrap();
+    let segment = format!("log/segments/{:020}-{:020}", 6, 10);
+    one.reach.put(&segment, &file).unwrap();
+    one.reach.remove(&within[..4]).unwrap();
+    let late = Tried::new(&Arc::default());
+    let stranger = late.lead(1000);
+    for n in 100..=110 {
+        stranger.commit(&[thing(n)]).unwrap();
+    }
+    let theirs = late.reach.get(&[name(6)]).unwrap().remove(0).unwrap();
+    assert!(one.reach.create(&name(6), &theirs).unwrap());
+    assert_eq!(names(&other.lead(1000)), all);
 }
 
 #[derive(Debug, Default)]

@@ -132,7 +132,14 @@ impl Command {
 pub async fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
     let path = config.serve.store.clone();
     let json = command.place().json;
-    let options = options(&config.store);
+    let mut options = options(&config.store);
+    match command {
+        // To bring a log home, whatever the settings say already.
+        Command::Pull { .. } => options.log = Some(sharing(&config.store)),
+        // A backup has its log itself.
+        Command::Restore { .. } => options.log = None,
+        _ => {}
+    }
     if let Command::Gc {
         dry_run, min_age, ..
     } = command
@@ -161,8 +168,7 @@ pub fn options(settings: &StoreConfig) -> store::Options {
     store::Options {
         quota: settings.quota.map(|size| size.bytes()),
         cache_size: settings.cache_size.map(|size| size.bytes()),
-        log: (settings.log == LogPlace::Bucket)
-            .then(|| Sharing::new(host_name(), settings.takeover)),
+        log: (settings.log == LogPlace::Bucket).then(|| sharing(settings)),
         bucket: bucket.map(|(bucket, credentials)| BucketSettings {
             name: bucket.name.clone(),
             prefix: bucket.prefix.clone(),
@@ -173,6 +179,11 @@ pub fn options(settings: &StoreConfig) -> store::Options {
             timeout: settings.timeout,
         }),
     }
+}
+
+/// How a log in a bucket is shared.
+fn sharing(settings: &StoreConfig) -> Sharing {
+    Sharing::new(host_name(), settings.takeover)
 }
 
 /// What needs no coordinator.
@@ -272,6 +283,7 @@ fn collect_here(
     let garbage = store.garbage(Grace { before })?;
     let counted = garbage.counted();
     if dry_run {
+        store.leave()?;
         return Ok(counted);
     }
     if counted.removed + counted.partial > 0 {
@@ -285,7 +297,9 @@ fn collect_here(
         let millis = now.duration_since(SystemTime::UNIX_EPOCH)?.as_millis() as u64;
         store.commit(&audit::Log::open(&store)?.append(entry, millis)?)?;
     }
-    Ok(store.sweep(garbage)?)
+    let collected = store.sweep(garbage)?;
+    store.leave()?;
+    Ok(collected)
 }
 
 async fn collect_there(

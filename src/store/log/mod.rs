@@ -133,6 +133,12 @@ impl Log {
         self.shared.as_ref()
     }
 
+    /// By what the batches of this process are known, where others write too.
+    pub fn leader(&self) -> Option<Vec<u8>> {
+        let leader = self.shared.as_ref().map(Shared::leader);
+        leader.map(|leader| leader.as_bytes().to_vec())
+    }
+
     /// Appends a batch, deflated where `deflate` allows it and that is shorter, and gives its place.
     /// Durable when it returns. After an error nothing more is taken, for what the disk holds is not
     /// known; but for an error of a bucket: the same batch may be tried again then.
@@ -140,7 +146,7 @@ impl Log {
     /// # Errors
     /// [`Error::Io`], [`Error::NoSpace`], [`Error::TooLarge`], after which the file is as it was.
     /// Of a log in a bucket [`Error::Deposed`] too, and those of the bucket.
-    pub fn append(&mut self, batch: Batch, deflate: bool) -> Result<Place, Error> {
+    pub fn append(&mut self, batch: &Batch, deflate: bool) -> Result<Place, Error> {
         let (place, bytes) = self.entry(batch, deflate)?;
         if let Some(shared) = &mut self.shared
             && shared.make(place, &bytes)? == Made::Taken
@@ -154,14 +160,9 @@ impl Log {
     }
 
     /// A batch as the next entry.
-    fn entry(&self, batch: Batch, deflate: bool) -> Result<(Place, Vec<u8>), Error> {
+    fn entry(&self, batch: &Batch, deflate: bool) -> Result<(Place, Vec<u8>), Error> {
         self.check_usable()?;
-        let leader = self.shared.as_ref().map(Shared::leader);
-        let batch = Batch {
-            leader: leader.map(|leader| leader.as_bytes().to_vec()),
-            ..batch
-        };
-        let body = body::write(&batch, deflate);
+        let body = body::write(batch, deflate);
         let place = Place {
             sequence: self.next,
             mark: entry::mark(&body),
@@ -174,7 +175,7 @@ impl Log {
     ///
     /// # Errors
     /// Those of [`Log::append`].
-    pub fn take_over(&mut self, batch: Batch) -> Result<Option<Place>, Error> {
+    pub fn take_over(&mut self, batch: &Batch) -> Result<Option<Place>, Error> {
         let (place, bytes) = self.entry(batch, true)?;
         let Some(shared) = &mut self.shared else {
             return Ok(None);
@@ -293,7 +294,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Log::create(folder.path(), 1).unwrap();
         for n in 1..=6 {
-            assert_eq!(log.append(batch(n), n > 3).unwrap().sequence, n);
+            assert_eq!(log.append(&batch(n), n > 3).unwrap().sequence, n);
             if n % 2 == 0 {
                 log.rotate().unwrap();
             }
@@ -320,7 +321,7 @@ mod tests {
         assert_eq!(replay(folder.path(), 5).unwrap(), (vec![5, 6], end));
         let files = Files::list(folder.path()).unwrap();
         let mut log = Log::resume(folder.path(), &files, end).unwrap();
-        log.append(batch(7), true).unwrap();
+        log.append(&batch(7), true).unwrap();
         assert_eq!(replay(folder.path(), 6).unwrap().0, [6, 7]);
     }
 
@@ -329,7 +330,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Log::create(folder.path(), 1).unwrap();
         for n in 1..=6 {
-            log.append(batch(n), true).unwrap();
+            log.append(&batch(n), true).unwrap();
             log.rotate().unwrap();
         }
         fs::remove_file(folder.path().join(format!("{:020}.log", 3))).unwrap();

@@ -19,9 +19,9 @@
 //!   leader any more is that of the first batch of the one who deposed it. Such batches stay.
 //! - One that takes over may be late too, at any number. It looks behind itself: if the log has gone
 //!   on from there, in batches, in a file or in a checkpoint, then it leads nothing.
-//! - What such a late one has made may lie there for a moment. A reader takes a batch only if no file
-//!   has its number, and looks for files after it has read the batch: files are there before the
-//!   batches in them are removed.
+//! - What such a late one has made may lie there. A reader takes a batch only if no file and no
+//!   checkpoint has its number, and looks for these after it has read the batch: they are there before
+//!   the batches in them are removed.
 
 use std::fs;
 use std::path::Path;
@@ -34,7 +34,7 @@ use super::super::{Batch, Error};
 use super::entry::{self, Next, Reader};
 use super::files::{Files, Place};
 use super::{body, checkpoint};
-use crate::objects::{self, Shelf};
+use crate::objects::Shelf;
 
 /// Batches that are read at a time.
 const READ_AHEAD: usize = 256;
@@ -84,18 +84,18 @@ impl Shared {
     }
 
     /// Makes a batch. One of which nobody knows whether it was made is made again by the next call,
-    /// which has to be given the same.
+    /// which has to be given the same, unless the log was seen to go on.
     ///
     /// # Errors
-    /// Those of the bucket.
+    /// Those of the bucket, [`Error::Unclear`].
     pub fn make(&mut self, place: Place, bytes: &[u8]) -> Result<Made, Error> {
-        let now = (place.sequence, place.mark);
-        if let Some(tried) = self.tried.filter(|tried| *tried != now) {
-            let problem = format!("batch {} may be another already", tried.0);
-            return Err(unclear(&*self.shelf, problem));
+        let Place { sequence, mark } = place;
+        let other = |(tried, of_it): (u64, entry::Mark)| tried == sequence && of_it != mark;
+        if self.tried.is_some_and(other) {
+            return Err(self.unclear(sequence));
         }
-        self.tried = Some(now);
-        let name = batch_name(place.sequence);
+        self.tried = Some((sequence, mark));
+        let name = batch_name(sequence);
         let made = if self.shelf.create(&name, bytes)? {
             Made::Ours
         } else {
@@ -103,10 +103,8 @@ impl Shared {
             match self.shelf.get(&[name])?.pop().flatten() {
                 Some(found) if found == bytes => Made::Ours,
                 Some(_) => Made::Taken,
-                None => {
-                    let problem = "it is taken, and not there".to_owned();
-                    return Err(unclear(&*self.shelf, problem));
-                }
+                // Another request for that name is under way.
+                None => return Err(self.unclear(sequence)),
             }
         };
         self.tried = None;
@@ -149,19 +147,22 @@ impl Shared {
     /// # Errors
     /// Those of the bucket, [`Error::Io`], [`Error::NoSpace`].
     pub fn begin(&self, folder: &Path) -> Result<u64, Error> {
-        let mut next = 1;
-        if let Some(newest) = self.checkpoints()?.pop() {
+        let mut gone = None;
+        while let Some(newest) = self.checkpoints()?.pop() {
             fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
             let path = checkpoint::path(folder, newest);
             let unfinished = path.with_extension("new");
             let name = format!("{CHECKPOINTS}/{}", number(newest));
-            if !self.shelf.fetch(&name, &unfinished)? {
+            if self.shelf.fetch(&name, &unfinished)? {
+                fs::rename(&unfinished, &path).map_err(Error::io("rename", &path))?;
+                return Ok(newest);
+            }
+            // A newer one has replaced it meanwhile.
+            if gone.replace(newest) == Some(newest) {
                 return Err(self.lacks(newest));
             }
-            fs::rename(&unfinished, &path).map_err(Error::io("rename", &path))?;
-            next = newest;
         }
-        Ok(next)
+        Ok(1)
     }
 
     /// The batches that follow on a number as far as one look goes, each with its bytes as they lie
@@ -185,16 +186,20 @@ impl Shared {
             .collect();
         let found = self.shelf.get(&wanted)?;
         // After the batches were read: a file is there before they are removed.
-        let within = self.segments()?.into_iter();
-        let within = within.filter(|it| (it.first..=it.last).contains(&next));
+        let segments = self.segments()?;
+        let within = segments
+            .iter()
+            .filter(|it| (it.first..=it.last).contains(&next));
         if let Some(segment) = within.max_by_key(|it| it.last) {
-            return self.read_segment(segment, next, folder);
+            return self.read_segment(*segment, next, folder);
         }
+        let first_in_a_file = segments.iter().map(|it| it.first).filter(|it| *it > next);
+        let until = first_in_a_file.min().unwrap_or(u64::MAX);
         if self.checkpoints()?.last().is_some_and(|it| *it > next) {
             return Err(Error::Behind);
         }
         let mut batches = Vec::new();
-        for (sequence, bytes) in (next..).zip(found) {
+        for (sequence, bytes) in (next..until).zip(found) {
             // One that was removed meanwhile is in a file, which the next look finds.
             let Some(bytes) = bytes else { break };
             let body = entry::body(&bytes, sequence)
@@ -234,14 +239,27 @@ impl Shared {
         }
     }
 
-    /// The mark of a batch that lies there by itself; none of others.
+    /// Sees that a folder's log has all that this one has, so that it may take its place.
     ///
     /// # Errors
-    /// Those of the bucket.
-    pub fn mark_of(&self, sequence: u64) -> Result<Option<entry::Mark>, Error> {
-        let found = self.shelf.get(&[batch_name(sequence)])?.pop().flatten();
-        let body = found.as_deref().and_then(|it| entry::body(it, sequence));
-        Ok(body.map(entry::mark))
+    /// Those of the bucket; [`Error::OtherSharedLog`] when it has not.
+    pub fn check_within(&self, files: &Files, folder: &Path) -> Result<(), Error> {
+        let Some(last) = self.shelf.list(BATCHES, "", MOST_FILES)?.pop() else {
+            return Ok(());
+        };
+        let batch = last.parse().unwrap_or(u64::MAX);
+        let found = self.shelf.get(&[format!("{BATCHES}/{last}")])?.pop();
+        let body = found.flatten().unwrap_or_default();
+        let theirs = entry::body(&body, batch).map(entry::mark);
+        // Whoever has the last one has all before it: each was made by one who had read those.
+        if theirs.is_some() && files.mark_of(batch)? == theirs {
+            return Ok(());
+        }
+        Err(Error::OtherSharedLog {
+            path: folder.to_owned(),
+            bucket: self.shelf.place(),
+            batch,
+        })
     }
 
     /// Puts a file of the folder's log, which nothing is appended to any more, into the bucket, and
@@ -395,7 +413,15 @@ impl Shared {
         self.damaged(sequence, "it is not there, and what follows is")
     }
 
-    fn damaged(&self, sequence: u64, what: &str) -> Error {
+    fn unclear(&self, batch: u64) -> Error {
+        Error::Unclear {
+            bucket: self.shelf.place(),
+            batch,
+        }
+    }
+
+    /// That the log lacks something, or has something that is none of it.
+    pub fn damaged(&self, sequence: u64, what: &str) -> Error {
         Error::DamagedSharedLog {
             bucket: self.shelf.place(),
             batch: sequence,
@@ -446,14 +472,4 @@ fn number(sequence: u64) -> String {
 
 fn batch_name(sequence: u64) -> String {
     format!("{BATCHES}/{}", number(sequence))
-}
-
-/// Nobody knows whether a batch was made.
-fn unclear(shelf: &dyn Shelf, problem: String) -> Error {
-    Error::Object(objects::Error::BucketAway {
-        action: "write the log".to_owned(),
-        bucket: shelf.place(),
-        server: String::new(),
-        problem,
-    })
 }
