@@ -7,6 +7,8 @@
 //! | CounterFact (Meng et al. 2022) | `case_id`, `requested_rewrite`: `prompt` with `{}`, `subject`, `target_new.str`, `target_true.str`; `paraphrase_prompts`, `neighborhood_prompts` |
 //! | CounterFact, flat | `case_id`, `prompt`, `subject`, `target_new`, `target_true` or `ground_truth`, `rephrase_prompt`, `locality_prompt` |
 //! | zsRE (Mitchell et al. 2022) | `subject`, `src`, `alt`, `answers`, `rephrase`, `loc` |
+//! | QAEdit (Yang et al. 2025) | `id`, `subject`, `prompt`, `target`, `rephrase`, `locality`: `loc` |
+//! | MQuAKE (Zhong et al. 2023) | `case_id`, `requested_rewrite`: a list of CounterFact's, an edit each |
 //!
 //! A file is a list of records, one record a line, or a single record. Fields not named here are
 //! ignored.
@@ -61,7 +63,9 @@ pub fn read(path: &Path) -> Result<Vec<Rewrite>, Error> {
 pub fn parse(file: &str, text: &str) -> Result<Vec<Rewrite>, Error> {
     let mut rewrites = Vec::new();
     reader::records(file, text, |value| {
-        rewrites.push(rewrite(&Entry::read(value)?)?);
+        for entry in Entry::all(value)? {
+            rewrites.push(rewrite(&entry)?);
+        }
         Ok(())
     })?;
     Ok(rewrites)

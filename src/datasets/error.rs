@@ -173,7 +173,7 @@ pub enum Problem {
     },
     /// A record of another set than the first.
     #[error(
-        "is of another data set than record 1, and they are measured differently: evaluate CounterFact and zsRE one \
+        "is of another data set than record 1, and they are measured differently: evaluate one data set \
          after the other"
     )]
     AnotherSet,

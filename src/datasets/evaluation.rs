@@ -6,29 +6,23 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::edits::{Rewrite, rewrite};
+use super::edits::rewrite;
 use super::error::{Error, Problem};
-use super::reader;
 use super::record::{Entry, Schema};
+use super::{hops, reader, ripples};
+
+pub use super::hops::Examples;
+pub use super::questions::{Query, Record, Test};
 
 /// Which measures belong to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Set {
     /// CounterFact, in its full or flat form.
     CounterFact,
-    /// zsRE.
+    /// zsRE, and QAEdit, which is read as zsRE is: questions whose answer is given.
     ZsRe,
-}
-
-/// A fact that is rewritten, and the prompts that show what happened.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Record {
-    /// The fact, with its paraphrases and neighbours.
-    pub rewrite: Rewrite,
-    /// The neighbours' true answers, one each.
-    pub neighbour_answers: Vec<String>,
-    /// Prompts to continue freely.
-    pub generation_prompts: Vec<String>,
+    /// MQuAKE and RippleEdits: questions about what follows from edits.
+    Tests,
 }
 
 /// A data set.
@@ -42,13 +36,14 @@ pub struct Dataset {
     values: Vec<Value>,
 }
 
-/// Reads a data set: CounterFact (full or flat) or zsRE, as a list, a record a line, or a single
-/// record.
+/// Reads a data set: CounterFact (full or flat), zsRE, QAEdit, MQuAKE or RippleEdits, as a list, a
+/// record a line, or a single record. `examples` stand before the questions of MQuAKE.
 ///
 /// # Errors
 /// [`Error`], naming the file and, where one record is wrong, that record and its field.
-pub fn read(path: &Path) -> Result<Dataset, Error> {
-    parse(&path.display().to_string(), &reader::text_of(path)?)
+pub fn read(path: &Path, examples: &Examples) -> Result<Dataset, Error> {
+    let file = path.display().to_string();
+    parse_with(&file, &reader::text_of(path)?, examples)
 }
 
 /// Reads a data set from text; `file` names it in errors.
@@ -56,15 +51,22 @@ pub fn read(path: &Path) -> Result<Dataset, Error> {
 /// # Errors
 /// As [`read`].
 pub fn parse(file: &str, text: &str) -> Result<Dataset, Error> {
+    parse_with(file, text, &Examples::default())
+}
+
+/// Reads a data set from text, with examples.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse_with(file: &str, text: &str, examples: &Examples) -> Result<Dataset, Error> {
     let (mut records, mut values) = (Vec::new(), Vec::new());
     let mut set = None;
     reader::records(file, text, |value| {
-        let entry = Entry::read(value)?;
-        let found = set_of(&entry)?;
+        let (found, record) = any(value, examples)?;
         if *set.get_or_insert(found) != found {
             return Err(Problem::AnotherSet);
         }
-        records.push(record(entry, found)?);
+        records.push(record);
         values.push(value.clone());
         Ok(())
     })?;
@@ -135,9 +137,31 @@ fn mentions(text: &str, subjects: &HashSet<String>, longest: usize, own: &str) -
     })
 }
 
+fn any(value: &Value, examples: &Examples) -> Result<(Set, Record), Problem> {
+    if let Some(record) = ripples::record(value)? {
+        return Ok((Set::Tests, record));
+    }
+    let entries = Entry::all(value)?;
+    if let Some(record) = hops::record(value, &entries, examples)? {
+        return Ok((Set::Tests, record));
+    }
+    let entry = match <[Entry; 1]>::try_from(entries) {
+        Ok([entry]) => entry,
+        // A list of edits is MQuAKE's, without its questions.
+        Err(_) => {
+            return Err(Problem::Missing {
+                field: "questions".to_owned(),
+                remedy: "give what follows from the edits, or each of them as a record",
+            });
+        }
+    };
+    let set = set_of(&entry)?;
+    Ok((set, record(entry, set)?))
+}
+
 fn set_of(entry: &Entry) -> Result<Set, Problem> {
     match entry.schema {
-        Schema::ZsRe => Ok(Set::ZsRe),
+        Schema::ZsRe | Schema::QaEdit => Ok(Set::ZsRe),
         Schema::CounterFact => Ok(Set::CounterFact),
         // A fact of known_1000 has nothing to be measured by.
         Schema::Flat if entry.target_new.is_some() => Ok(Set::CounterFact),
@@ -178,6 +202,7 @@ fn record(entry: Entry, set: Set) -> Result<Record, Problem> {
         rewrite,
         neighbour_answers,
         generation_prompts: entry.generation_prompts,
+        ..Record::default()
     })
 }
 

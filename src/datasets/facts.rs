@@ -95,7 +95,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Fact>, Error> {
     }
     let mut facts = Vec::new();
     reader::records(file, text, |value| {
-        facts.push(fact(Entry::read(value)?));
+        facts.extend(Entry::all(value)?.into_iter().map(fact));
         Ok(())
     })?;
     Ok(facts)

@@ -22,6 +22,8 @@ pub(super) enum Schema {
     Flat,
     /// zsRE: `src`.
     ZsRe,
+    /// QAEdit: `prompt` and `target`.
+    QaEdit,
 }
 
 /// What a record says.
@@ -120,6 +122,13 @@ impl Schema {
                 "locality_ground_truth",
             ],
             Self::ZsRe => ["alt", "answers", "rephrase", "loc", "loc_ans"],
+            Self::QaEdit => [
+                "target",
+                "",
+                "rephrase",
+                "locality[].loc",
+                "locality[].loc_ans",
+            ],
         };
         Names {
             target_new,
@@ -139,23 +148,42 @@ impl Entry {
                 found: named(value),
             });
         };
+        match present(record, "requested_rewrite") {
+            Some(Value::Object(rewrite)) => Self::full(record, rewrite, "requested_rewrite"),
+            Some(other) => {
+                let wanted = "an object with prompt and subject";
+                Err(mistyped("requested_rewrite".into(), other, wanted))
+            }
+            None => Self::bare(record),
+        }
+    }
+
+    /// Reads all facts of a record: those of MQuAKE have several that are edited together.
+    pub fn all(value: &Value) -> Result<Vec<Self>, Problem> {
+        let record = value.as_object();
+        let list = record.and_then(|record| Some((record, present(record, "requested_rewrite")?)));
+        let Some((record, Value::Array(rewrites))) = list else {
+            return Ok(vec![Self::read(value)?]);
+        };
+        let each = rewrites.iter().enumerate().map(|(n, rewrite)| {
+            let place = format!("requested_rewrite[{n}]");
+            let Value::Object(rewrite) = rewrite else {
+                let wanted = "an object with prompt and subject";
+                return Err(mistyped(place, rewrite, wanted));
+            };
+            Self::full(record, rewrite, &place)
+        });
+        each.collect()
+    }
+
+    /// An entry of a schema, with what all schemas have.
+    fn of(record: &Map<String, Value>, schema: Schema) -> Result<Self, Problem> {
         let id = ["known_id", "case_id", "id"]
             .into_iter()
             .find_map(|field| identifier(record, field).transpose())
             .transpose()?;
-        let schema = match present(record, "requested_rewrite") {
-            Some(Value::Object(_)) => Schema::CounterFact,
-            Some(other) => {
-                let wanted = "an object with prompt and subject";
-                return Err(mistyped("requested_rewrite".into(), other, wanted));
-            }
-            None if present(record, "prompt").is_none() && present(record, "src").is_some() => {
-                Schema::ZsRe
-            }
-            None => Schema::Flat,
-        };
         let names = schema.names();
-        let mut entry = Self {
+        Ok(Self {
             schema,
             id,
             before: String::new(),
@@ -171,16 +199,33 @@ impl Entry {
                 None => None,
             },
             generation_prompts: texts(record, "generation_prompts")?,
-            unread: present(record, "locality").map(|_| "locality"),
+            unread: None,
             other: Other::default(),
+        })
+    }
+
+    /// A record whose fact is not in an object of its own.
+    fn bare(record: &Map<String, Value>) -> Result<Self, Problem> {
+        let has = |field: &str| present(record, field).is_some();
+        let schema = match () {
+            () if has("src") && !has("prompt") => Schema::ZsRe,
+            () if has("target") && !has("target_new") => Schema::QaEdit,
+            () => Schema::Flat,
         };
+        let mut entry = Self::of(record, schema)?;
         match schema {
-            Schema::CounterFact => entry.full(record)?,
-            Schema::Flat => entry.flat(record)?,
             Schema::ZsRe => entry.zsre(record)?,
+            Schema::QaEdit => entry.qaedit(record)?,
+            Schema::Flat | Schema::CounterFact => entry.flat(record)?,
         }
         entry.other = Other::read(record, &entry.before, &entry.after)?;
         Ok(entry)
+    }
+
+    /// A sentence about a subject, up to its object.
+    pub fn of_sentence(sentence: &str, subject: &str) -> Result<Self, Problem> {
+        let record = serde_json::json!({"prompt": sentence, "subject": subject});
+        Self::read(&record)
     }
 
     /// The prompt with `{}` for the subject.
@@ -188,14 +233,18 @@ impl Entry {
         format!("{}{{}}{}", self.before, self.after)
     }
 
-    fn full(&mut self, record: &Map<String, Value>) -> Result<(), Problem> {
-        let Some(Value::Object(rewrite)) = record.get("requested_rewrite") else {
-            return Err(Problem::Unknown);
-        };
-        let inside = |field: &str| format!("requested_rewrite.{field}");
-        self.subject = required(rewrite, "subject", inside("subject"), SUBJECT)?;
+    /// A fact in an object at a place of its record.
+    fn full(
+        record: &Map<String, Value>,
+        rewrite: &Map<String, Value>,
+        place: &str,
+    ) -> Result<Self, Problem> {
+        let mut entry = Self::of(record, Schema::CounterFact)?;
+        entry.unread = unread(record);
+        let inside = |field: &str| format!("{place}.{field}");
+        entry.subject = required(rewrite, "subject", inside("subject"), SUBJECT)?;
         let template = required(rewrite, "prompt", inside("prompt"), PROMPT)?;
-        (self.before, self.after) = template_parts(inside("prompt"), &template)?;
+        (entry.before, entry.after) = template_parts(inside("prompt"), &template)?;
         let target = |field: &str, remedy| match present(rewrite, field) {
             None => Ok(None),
             Some(Value::Object(target)) => {
@@ -203,13 +252,15 @@ impl Entry {
             }
             Some(other) => Err(mistyped(inside(field), other, "an object with str")),
         };
-        self.target_new = target("target_new", NEW)?;
-        self.target_true = target("target_true", ANSWER)?;
-        self.relation = text(rewrite, "relation_id", inside("relation_id"))?;
-        Ok(())
+        entry.target_new = target("target_new", NEW)?;
+        entry.target_true = target("target_true", ANSWER)?;
+        entry.relation = text(rewrite, "relation_id", inside("relation_id"))?;
+        entry.other = Other::read(record, &entry.before, &entry.after)?;
+        Ok(entry)
     }
 
     fn flat(&mut self, record: &Map<String, Value>) -> Result<(), Problem> {
+        self.unread = unread(record);
         let prompt = required(record, "prompt", "prompt".into(), PROMPT)?;
         self.subject = required(record, "subject", "subject".into(), SUBJECT)?;
         (self.before, self.after) = parts("prompt", &prompt, &self.subject)?;
@@ -238,7 +289,38 @@ impl Entry {
         Ok(())
     }
 
+    fn qaedit(&mut self, record: &Map<String, Value>) -> Result<(), Problem> {
+        let prompt = required(record, "prompt", "prompt".into(), PROMPT)?;
+        self.subject = required(record, "subject", "subject".into(), SUBJECT)?;
+        (self.before, self.after) = parts("prompt", &prompt, &self.subject)?;
+        self.target_new = said(record, "target", "target".into(), NEW)?;
+        let list = match present(record, "locality") {
+            None => return Ok(()),
+            Some(Value::Array(list)) => list,
+            Some(other) => {
+                return Err(mistyped(
+                    "locality".into(),
+                    other,
+                    "a list of loc and loc_ans",
+                ));
+            }
+        };
+        let mut answers = Vec::new();
+        for (n, one) in list.iter().enumerate() {
+            let inside = |field: &str| format!("locality[{n}].{field}");
+            let Value::Object(one) = one else {
+                let wanted = "an object with loc and loc_ans";
+                return Err(mistyped(format!("locality[{n}]"), one, wanted));
+            };
+            (self.neighbours).push(required(one, "loc", inside("loc"), PROMPTS)?);
+            answers.push(required(one, "loc_ans", inside("loc_ans"), ANSWER)?);
+        }
+        self.neighbour_answers = Some(answers);
+        Ok(())
+    }
+
     fn zsre(&mut self, record: &Map<String, Value>) -> Result<(), Problem> {
+        self.unread = unread(record);
         let prompt = required(record, "src", "src".into(), PROMPT)?;
         self.subject = required(record, "subject", "subject".into(), SUBJECT)?;
         (self.before, self.after) = parts("src", &prompt, &self.subject)?;
@@ -257,6 +339,11 @@ impl Entry {
         }
         Ok(())
     }
+}
+
+/// Neighbours in a form of which only the name is known.
+fn unread(record: &Map<String, Value>) -> Option<&'static str> {
+    present(record, "locality").map(|_| "locality")
 }
 
 /// "record 3 (known_id 17)".
@@ -396,7 +483,7 @@ fn first(record: &Map<String, Value>, key: &str) -> Result<Option<String>, Probl
 }
 
 /// A field that holds a text or a list of texts, none of them blank, or is not there.
-fn texts(record: &Map<String, Value>, key: &str) -> Result<Vec<String>, Problem> {
+pub(super) fn texts(record: &Map<String, Value>, key: &str) -> Result<Vec<String>, Problem> {
     match present(record, key) {
         None => Ok(Vec::new()),
         Some(Value::Array(list)) => {

@@ -1,7 +1,7 @@
 //! Asking a model.
 
-use super::{Answer, Error, ProbeKind, Question, Scored, TEXT_TOKENS};
-use crate::model::{self, Continuation, Model, Sampling, score};
+use super::{Answer, Choice, Error, ProbeKind, Question, Scored, TEXT_TOKENS};
+use crate::model::{self, Continuation, Model, Sampling, continue_greedily, score};
 
 /// Choose each token among so many.
 const TOP_K: usize = 5;
@@ -57,6 +57,73 @@ fn scored_as(score: &model::Score) -> Scored {
         tokens: score.likeliest.len(),
         likeliest: likeliest.filter(|&&likeliest| likeliest).count(),
     }
+}
+
+/// Asks a model what it thinks of each answer of a choice.
+///
+/// # Errors
+/// [`Error::Prompt`] for a prompt or an answer that does not fit the model; [`Error::Model`].
+pub fn choose(model: &Model, choice: &Choice) -> Result<Vec<Scored>, Error> {
+    let wrong = |source: model::Error| Error::Prompt {
+        what: "the prompt".to_owned(),
+        prompt: choice.prompt.clone(),
+        source: Box::new(source),
+    };
+    let context = model.config().context;
+    let asked = choice.choices.iter().map(|answer| {
+        let asked = model.tokenizer().continuation(&choice.prompt, answer);
+        let asked = asked.map_err(wrong)?;
+        match asked.prompt.len() + asked.target.len() - 1 {
+            tokens if tokens > context => Err(wrong(model::Error::Context { tokens, context })),
+            _ => Ok(asked),
+        }
+    });
+    let asked: Vec<Continuation> = asked.collect::<Result<_, _>>()?;
+    Ok(score(model, &asked)?.iter().map(scored_as).collect())
+}
+
+/// Continues prompts by their likeliest tokens, each with the most that it may have, and gives what
+/// was added. `go_on` is asked at every token.
+///
+/// # Errors
+/// [`Error::Cancelled`] when `go_on` says no; [`Error::Prompt`] for a prompt that does not fit the model;
+/// [`Error::Model`].
+pub fn answer_freely(
+    model: &Model,
+    prompts: &[(&str, usize)],
+    mut go_on: impl FnMut() -> bool,
+) -> Result<Vec<String>, Error> {
+    let tokenizer = model.tokenizer();
+    let context = model.config().context;
+    let ids = prompts.iter().map(|(prompt, _)| {
+        let wrong = |source: model::Error| Error::Prompt {
+            what: "the prompt".to_owned(),
+            prompt: (*prompt).to_owned(),
+            source: Box::new(source),
+        };
+        let ids = tokenizer.encode(prompt).map_err(wrong)?.ids;
+        match ids.len() {
+            tokens if tokens > context => Err(wrong(model::Error::Context { tokens, context })),
+            _ => Ok(ids),
+        }
+    });
+    let ids: Vec<Vec<u32>> = ids.collect::<Result<_, _>>()?;
+    let mut texts = vec![String::new(); prompts.len()];
+    let mut lengths: Vec<usize> = prompts.iter().map(|(_, most)| *most).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    for most in lengths {
+        let of: Vec<usize> = (0..prompts.len())
+            .filter(|&n| prompts[n].1 == most)
+            .collect();
+        let asked: Vec<Vec<u32>> = of.iter().map(|&n| ids[n].clone()).collect();
+        let added = continue_greedily(model, &asked, most, &mut go_on)?;
+        let added = added.ok_or(Error::Cancelled)?;
+        for (n, added) in of.into_iter().zip(added) {
+            texts[n] = tokenizer.decode_after(&ids[n], &added)?;
+        }
+    }
+    Ok(texts)
 }
 
 /// Reads a text: every token after the first, which nothing comes before.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Answer, ProbeKind, Scored, Set};
+use super::{Answer, ProbeKind, Said, Scored, Set};
 
 /// A measure of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,13 +27,25 @@ pub enum Metric {
     /// Neighbourhood accuracy: tokens of the unrelated question's answer that are the likeliest.
     /// Specificity.
     Na,
+    /// The rewritten prompt is continued by the new object and nothing else.
+    EExact,
+    /// The same of paraphrases.
+    PExact,
+    /// Neighbours are continued by the true object and nothing else.
+    NExact,
+    /// The rewritten prompt's continuation has the new object in it.
+    EContains,
+    /// The same of paraphrases.
+    PContains,
+    /// Neighbours' continuations have the true object in them.
+    NContains,
     /// Generation entropy.
     Ge,
 }
 
 impl Metric {
     /// All of them, in the order of tables.
-    pub const ALL: [Metric; 10] = [
+    pub const ALL: [Metric; 16] = [
         Metric::Es,
         Metric::Ps,
         Metric::Ns,
@@ -43,6 +55,12 @@ impl Metric {
         Metric::Ea,
         Metric::Pa,
         Metric::Na,
+        Metric::EExact,
+        Metric::PExact,
+        Metric::NExact,
+        Metric::EContains,
+        Metric::PContains,
+        Metric::NContains,
         Metric::Ge,
     ];
 
@@ -67,6 +85,12 @@ impl fmt::Display for Metric {
             Metric::Ea => "EA",
             Metric::Pa => "PA",
             Metric::Na => "NA",
+            Metric::EExact => "E EXACT",
+            Metric::PExact => "P EXACT",
+            Metric::NExact => "N EXACT",
+            Metric::EContains => "E CONTAINS",
+            Metric::PContains => "P CONTAINS",
+            Metric::NContains => "N CONTAINS",
             Metric::Ge => "GE",
         })
     }
@@ -81,8 +105,14 @@ impl FromStr for Metric {
     }
 }
 
-/// A record's values: those that its answers allow. `entropies` are of the texts drawn for it.
-pub fn figures(set: Set, answers: &[Answer], entropies: &[f64]) -> Vec<(Metric, f64)> {
+/// A record's values: those that its answers allow. `said` is what free continuations of its prompts
+/// gave, where there are any, and `entropies` are of the texts drawn for it.
+pub fn figures(
+    set: Set,
+    answers: &[Answer],
+    said: &[Said],
+    entropies: &[f64],
+) -> Vec<(Metric, f64)> {
     let mut figures = Vec::new();
     let mut add = |metric: Metric, values: Vec<f64>| {
         if !values.is_empty() {
@@ -119,7 +149,18 @@ pub fn figures(set: Set, answers: &[Answer], entropies: &[f64]) -> Vec<(Metric, 
                 let share = |scored: Scored| scored.likeliest as f64 / scored.tokens as f64;
                 add(accuracy, wanted.map(share).collect());
             }
+            Set::Tests => {}
         }
+    }
+    for (kind, exact, contains) in [
+        (ProbeKind::Rewrite, Metric::EExact, Metric::EContains),
+        (ProbeKind::Paraphrase, Metric::PExact, Metric::PContains),
+        (ProbeKind::Neighbour, Metric::NExact, Metric::NContains),
+    ] {
+        let of = said.iter().filter(|said| said.kind == kind);
+        let share = |holds: fn(&Said) -> bool| of.clone().map(|it| f64::from(holds(it))).collect();
+        add(exact, share(|it| it.exact));
+        add(contains, share(|it| it.contains));
     }
     add(Metric::Ge, entropies.to_vec());
     figures
@@ -161,7 +202,7 @@ mod tests {
             answer(ProbeKind::Neighbour, 0.3, 0.3),
             answer(ProbeKind::Neighbour, 0.0625, 0.125),
         ];
-        let figures = figures(Set::CounterFact, &answers, &[]);
+        let figures = figures(Set::CounterFact, &answers, &[], &[]);
         for (metric, expected) in [
             (Metric::Es, 1.0),
             (Metric::Em, 0.85),
@@ -192,12 +233,20 @@ mod tests {
                 old: scored(0.5, 3, 1),
             },
         ];
-        let figures = figures(Set::ZsRe, &answers, &[300.0, 500.0]);
+        let said = [Said {
+            kind: ProbeKind::Rewrite,
+            exact: false,
+            contains: true,
+        }];
+        let figures = figures(Set::ZsRe, &answers, &said, &[300.0, 500.0]);
         assert_eq!(value(&figures, Metric::Ea), Some(0.75));
         assert_eq!(value(&figures, Metric::Pa), None);
         assert_eq!(value(&figures, Metric::Na), Some(1.0 / 3.0));
         assert_eq!(value(&figures, Metric::Ge), Some(400.0));
-        assert_eq!(figures.len(), 3);
+        assert_eq!(value(&figures, Metric::EExact), Some(0.0));
+        assert_eq!(value(&figures, Metric::EContains), Some(1.0));
+        assert_eq!(value(&figures, Metric::NContains), None);
+        assert_eq!(figures.len(), 5);
     }
 
     #[test]

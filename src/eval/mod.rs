@@ -17,6 +17,19 @@
 //! | EA, PA | share of the new object's tokens that are the likeliest after the question (E) or the rephrased one (P) and the tokens before them |
 //! | NA | the same of the true answer after the unrelated question |
 //!
+//! Beside these, what a model says when nothing of the answer is shown to it: each prompt is continued
+//! by [`FREE_TOKENS`] likeliest tokens.
+//!
+//! | both | definition |
+//! |---|---|
+//! | E, P, N EXACT | share of the rewriting, paraphrasing and neighbouring prompts whose continuation is the answer and nothing else, up to a stop ([`is_answer`]); the new object's, of neighbours the true one's |
+//! | E, P, N CONTAINS | share of those that have it somewhere, as whole words ([`contains`]) |
+//!
+//! MQuAKE and RippleEdits ask what follows from an edit: [`Test`]s of prompts that are continued so
+//! ([`passes`]), counted by criterion ([`shares`]). Tasks that have nothing to do with edits are
+//! [`Choice`]s: the answer is the likeliest a token ([`taken`]), and a task's figures are the share of
+//! right ones and [`f1`].
+//!
 //! A neighbouring prompt's figures do not need another version; that the neighbours are as they
 //! were is seen against the unedited version, which every evaluation measures beside its own unless
 //! another is named.
@@ -37,8 +50,10 @@
 
 mod entropy;
 mod error;
+mod free;
 mod mean;
 mod metric;
+mod passing;
 mod perplexity;
 mod record;
 
@@ -47,13 +62,15 @@ mod asking;
 
 pub use entropy::entropy;
 pub use error::Error;
+pub use free::{FREE_TOKENS, Said, contains, is_answer, normalised, said};
 pub use mean::{Mean, harmonic};
 pub use metric::{Metric, figures};
+pub use passing::{EDITED, THOUGHT_TOKENS, f1, passes, query_tokens, right, shares, taken};
 pub use perplexity::{median_perplexity, perplexity, perplexity_ratio};
-pub use record::{Record, Set};
+pub use record::{Choice, Query, Record, Set, Test};
 
 #[cfg(feature = "torch")]
-pub use asking::{ask, continue_freely, read};
+pub use asking::{answer_freely, ask, choose, continue_freely, read};
 
 /// Most tokens of a text that is drawn, with its prompt.
 pub const TEXT_TOKENS: usize = 100;

@@ -1,11 +1,16 @@
 //! What a record of a data set asks of a model.
 
 use super::{ProbeKind, Question};
-pub use crate::datasets::evaluation::{Record, Set};
+pub use crate::datasets::choices::Choice;
+pub use crate::datasets::evaluation::{Query, Record, Set, Test};
 
 impl Record {
-    /// What a model is asked, in order: the fact, the paraphrases, the neighbours.
+    /// What a model is asked, in order: the fact, the paraphrases, the neighbours. Nothing of
+    /// [`Set::Tests`], which has queries.
     pub fn questions(&self, set: Set) -> Vec<Question> {
+        if set == Set::Tests {
+            return Vec::new();
+        }
         let rewrite = &self.rewrite;
         let new = || Some(rewrite.target_new.clone());
         // CounterFact compares two objects everywhere; zsRE asks for one, and for the other only
@@ -138,7 +143,7 @@ mod tests {
                 second(ZSRE),
                 "line 2",
                 "another data set",
-                "one after the other",
+                "one data set after the other",
             ),
             (
                 second(&FLAT.replace("\"Notre-Dame is in\"", "5")),

@@ -4,7 +4,8 @@
 //! Without libtorch (always compiled): [`Checkpoint`], a model's files checked against each other,
 //! with its
 //! [`Config`], [`Tokenizer`] and [`Layout`]. With libtorch (feature `torch`): `Model`, which runs a checkpoint block
-//! by block, `Hook`, which sees and replaces what a block computes, and `generate`.
+//! by block, `Hook`, which sees and replaces what a block computes, `generate`, and
+//! `continue_greedily` for many texts at once.
 
 pub mod checkpoint;
 pub mod config;
@@ -31,6 +32,8 @@ pub mod device;
 #[cfg(feature = "torch")]
 mod generate;
 #[cfg(feature = "torch")]
+mod greedy;
+#[cfg(feature = "torch")]
 mod hook;
 #[cfg(feature = "torch")]
 mod key_value;
@@ -55,6 +58,8 @@ mod weights;
 pub use decoder::Model;
 #[cfg(feature = "torch")]
 pub use generate::{Generated, Sampling, Stop, generate};
+#[cfg(feature = "torch")]
+pub use greedy::continue_greedily;
 #[cfg(feature = "torch")]
 pub use hook::{BlockOutput, Hook, Pass, Plain};
 #[cfg(feature = "torch")]

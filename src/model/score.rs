@@ -6,6 +6,7 @@ use super::decoder::Model;
 use super::hook::{Pass, Plain};
 use super::together::{filled, parted};
 use super::{Error, Tokenizer};
+use crate::text::unspaced;
 
 /// A prompt and what comes after it, as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,19 +94,10 @@ pub fn space_between(prompt: &str, target: &str) -> &'static str {
         || begins(last)
         || opens
         || ends(first)
-        || without_spaces(last)
+        || unspaced(last)
         // A word of such a script inside a sentence of another one does have a space.
-        || without_spaces(first) && prompt.chars().any(without_spaces);
+        || unspaced(first) && prompt.chars().any(unspaced);
     if none { "" } else { " " }
-}
-
-/// Whether a character is of a script that puts no spaces between words: Han and its punctuation,
-/// kana, Thai, Lao, Tibetan, Myanmar, Khmer.
-fn without_spaces(c: char) -> bool {
-    matches!(u32::from(c),
-        0x0E00..=0x0EFF | 0x0F00..=0x0FFF | 0x1000..=0x109F | 0x1780..=0x17FF
-        | 0x3000..=0x30FF | 0x31F0..=0x31FF | 0x3400..=0x4DBF | 0x4E00..=0x9FFF
-        | 0xF900..=0xFAFF | 0xFF00..=0xFFEF | 0x20000..=0x3FFFF)
 }
 
 /// Scores continuations, each alone. Rows of about one length share a batch, and continuations of

@@ -1,4 +1,4 @@
-//! Texts of others, kept short; and bytes that should be texts.
+//! Texts of others, kept short; bytes that should be texts; and scripts.
 
 pub mod utf8;
 
@@ -20,6 +20,15 @@ pub fn cut(text: &str, most: usize) -> String {
         tail += 1;
     }
     format!("{}{note}{}", &text[..head], &text[tail..])
+}
+
+/// Whether a character is of a script that puts no spaces between words: Han and its punctuation,
+/// kana, Thai, Lao, Tibetan, Myanmar, Khmer.
+pub fn unspaced(c: char) -> bool {
+    matches!(u32::from(c),
+        0x0E00..=0x0EFF | 0x0F00..=0x0FFF | 0x1000..=0x109F | 0x1780..=0x17FF
+        | 0x3000..=0x30FF | 0x31F0..=0x31FF | 0x3400..=0x4DBF | 0x4E00..=0x9FFF
+        | 0xF900..=0xFAFF | 0xFF00..=0xFFEF | 0x20000..=0x3FFFF)
 }
 
 #[cfg(test)]

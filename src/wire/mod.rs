@@ -20,7 +20,10 @@ pub use choices::{
     kind_to_proto, metric, metric_to_proto, shown,
 };
 pub use edit::{describe, gates, parameters, step_to_proto};
-pub use eval::{answer, answer_to_proto, record, score, score_to_proto, set as eval_set};
+pub use eval::{
+    answer, answer_to_proto, choice, choice_to_proto, figures as eval_figures, record, score,
+    score_to_proto, set as eval_set, test_to_proto,
+};
 pub use grid::{Error, SweptGrid, without_scores};
 pub use outcome::{not_finite, objects_of, out_of_range};
 pub use paths::{paths, paths_to_proto};

@@ -1,6 +1,7 @@
 //! Evaluations: a unit is a record on a version. The records on the job's version come first, those
 //! on the version it is compared with after them: `unit = version * records + record`.
 
+use std::fmt::Display;
 use std::mem::take;
 
 use prost::Message as _;
@@ -9,8 +10,12 @@ use super::check::{dtype, prompt, shorten};
 use super::edit::{EDIT_TOKENS, check_method};
 use super::measured;
 use super::{Found, Items, PartsObject, Stage, Work, Wrong, estimated_tokens};
+use crate::datasets::choices::CHOICES;
 use crate::edit;
 use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
+
+/// Most bytes of a criterion or a task.
+const FIGURE_NAME: usize = 64;
 
 impl Work for v1::EvalSpec {
     fn units_word(&self) -> &'static str {
@@ -59,20 +64,32 @@ impl Work for v1::EvalSpec {
         }
         if !matches!(v1::EvalSet::try_from(self.set), Ok(set) if set != v1::EvalSet::Unspecified) {
             let what = format_args!(
-                "{} is no data set: use EVAL_SET_COUNTERFACT, EVAL_SET_ZSRE or EVAL_SET_TEXTS",
+                "{} is no data set: use EVAL_SET_COUNTERFACT, EVAL_SET_ZSRE, EVAL_SET_TEXTS, \
+                 EVAL_SET_TESTS or EVAL_SET_CHOICES",
                 self.set
             );
             wrong.say("job.eval.set", what);
         }
         for n in 0..items.len() {
             match items.message(n) {
-                Some(record) if self.set() == v1::EvalSet::Texts => check_text(n, &record, wrong),
-                Some(record) => check_record(n, &record, self.set(), wrong),
+                Some(record) => match self.set() {
+                    v1::EvalSet::Texts => check_text(n, &record, wrong),
+                    v1::EvalSet::Choices => check_choice(n, &record, wrong),
+                    v1::EvalSet::Tests => {
+                        check_tests(n, &record, self.edit_each.is_some(), wrong);
+                    }
+                    set => check_record(n, &record, set, wrong),
+                },
                 None => wrong.say(
                     format_args!("job.eval.records[{n}]"),
                     "it is not a serialised EvalRecord",
                 ),
             }
+        }
+        if self.free_generation && !self.of_facts() {
+            let what = "only prompts of facts are continued so: leave it out, or ask for \
+                        EVAL_SET_COUNTERFACT or EVAL_SET_ZSRE";
+            wrong.say("job.eval.free_generation", what);
         }
         dtype(&mut self.dtype, wrong);
         self.check_each(wrong);
@@ -205,7 +222,12 @@ impl v1::EvalSpec {
         }
         let record: v1::EvalRecord = items.message(place(items, unit)).unwrap_or_default();
         let mut measures = outcome.before.iter().chain(&outcome.measured);
-        measures.try_for_each(|measure| measured::check(measure, &record, self.set()))
+        measures.try_for_each(|it| measured::check(it, &record, self.set(), self.free_generation))
+    }
+
+    /// Whether the records are facts with their probes.
+    fn of_facts(&self) -> bool {
+        matches!(self.set(), v1::EvalSet::Counterfact | v1::EvalSet::Zsre)
     }
 
     /// How often a job goes through its records: once a version.
@@ -217,6 +239,7 @@ impl v1::EvalSpec {
     }
 
     fn check_each(&mut self, wrong: &mut Wrong) {
+        let set = self.set();
         let Some(each) = &mut self.edit_each else {
             return;
         };
@@ -226,8 +249,8 @@ impl v1::EvalSpec {
                         leave out 'tasks', 'gates', 'ref_id', 'etag', 'rebase' and 'why'";
             wrong.say("job.eval.edit_each", what);
         }
-        if self.set == v1::EvalSet::Texts as i32 {
-            let what = "a text has no fact to edit: leave it out, or give records of facts";
+        if matches!(set, v1::EvalSet::Texts | v1::EvalSet::Choices) {
+            let what = "there is no fact to edit: leave it out, or give records of facts";
             wrong.say("job.eval.edit_each", what);
         }
         if !self.against.is_empty() {
@@ -247,12 +270,24 @@ impl v1::EvalSpec {
         if self.set() == v1::EvalSet::Texts {
             return estimated_tokens(&record.text);
         }
+        if let Some(choice) = &record.choice {
+            return estimated_tokens(&choice.prompt) * choice.choices.len() as f64;
+        }
         let request = record.request.clone().unwrap_or_default();
         let rewritten = estimated_tokens(&request.prompt) + estimated_tokens(&request.subject);
         let others = record.paraphrases.iter();
         let others = others.chain(record.neighbours.iter().map(|it| &it.prompt));
         let read: f64 = others.map(|text| estimated_tokens(text)).sum();
-        let once = 2.0 * (rewritten + read) + 100.0 * record.generation_prompts.len() as f64;
+        let queries = record.tests.iter().flat_map(|test| &test.queries);
+        let tests: f64 = queries
+            .map(|query| estimated_tokens(&query.prompt) + 20.0)
+            .sum();
+        let freely = match self.free_generation {
+            true => 20.0 * (1 + record.paraphrases.len() + record.neighbours.len()) as f64,
+            false => 0.0,
+        };
+        let texts = 100.0 * record.generation_prompts.len() as f64;
+        let once = 2.0 * (rewritten + read) + freely + tests + texts;
         match self.edit_each {
             Some(_) => EDIT_TOKENS + 2.0 * once,
             None => once,
@@ -279,11 +314,108 @@ fn check_text(n: usize, record: &v1::EvalRecord, wrong: &mut Wrong) {
     }
 }
 
+/// A name of a figure.
+fn figure_name(field: impl Display, name: &str, wrong: &mut Wrong) {
+    if name.trim().is_empty() || name.len() > FIGURE_NAME {
+        let what = format_args!(
+            "'{}': give a name of 1 to {FIGURE_NAME} bytes",
+            shorten(name)
+        );
+        wrong.say(field, what);
+    }
+}
+
+fn check_choice(n: usize, record: &v1::EvalRecord, wrong: &mut Wrong) {
+    let of = format_args!("job.eval.records[{n}]");
+    let Some(choice) = &record.choice else {
+        let what = "it is missing: give the question and its answers";
+        wrong.say(format_args!("{of}.choice"), what);
+        return;
+    };
+    let only = v1::EvalRecord {
+        choice: Some(choice.clone()),
+        ..Default::default()
+    };
+    if *record != only {
+        let what = "it has more than its choice: of EVAL_SET_CHOICES give the choice only";
+        wrong.say(of, what);
+    }
+    figure_name(format_args!("{of}.choice.task"), &choice.task, wrong);
+    prompt(format_args!("{of}.choice.prompt"), &choice.prompt, wrong);
+    let count = choice.choices.len();
+    if !(2..=CHOICES).contains(&count) {
+        let what = format_args!("there are {count}: give 2 to {CHOICES}");
+        wrong.say(format_args!("{of}.choice.choices"), what);
+    }
+    for (i, text) in choice.choices.iter().enumerate() {
+        prompt(format_args!("{of}.choice.choices[{i}]"), text, wrong);
+    }
+    if choice.right as usize >= count {
+        let what = format_args!(
+            "{}: give the number of one of the {count}, from 0",
+            choice.right
+        );
+        wrong.say(format_args!("{of}.choice.right"), what);
+    }
+}
+
+fn check_tests(n: usize, record: &v1::EvalRecord, edited: bool, wrong: &mut Wrong) {
+    let of = format_args!("job.eval.records[{n}]");
+    let more = !record.paraphrases.is_empty()
+        || !record.neighbours.is_empty()
+        || !record.generation_prompts.is_empty()
+        || !record.text.is_empty()
+        || record.choice.is_some();
+    if more {
+        let what = "it has more than its fact and its tests: of EVAL_SET_TESTS give these only";
+        wrong.say(of, what);
+    }
+    match &record.request {
+        None if edited => {
+            let what = "it is missing: give the fact that is edited, or write facts that belong \
+                        together with an editing job and leave 'edit_each' out";
+            wrong.say(format_args!("{of}.request"), what);
+        }
+        None => {}
+        Some(request) => {
+            if let Err(error) = edit::Request::from(request.clone()).check() {
+                wrong.say(format_args!("{of}.request"), error);
+            }
+        }
+    }
+    if record.tests.is_empty() {
+        let what = "there are none: give at least one";
+        wrong.say(format_args!("{of}.tests"), what);
+    }
+    for (i, test) in record.tests.iter().enumerate() {
+        let of = format_args!("{of}.tests[{i}]");
+        figure_name(format_args!("{of}.criterion"), &test.criterion, wrong);
+        if test.queries.is_empty() {
+            let what = "there are none: give at least one";
+            wrong.say(format_args!("{of}.queries"), what);
+        }
+        for (j, query) in test.queries.iter().enumerate() {
+            let of = format_args!("{of}.queries[{j}]");
+            prompt(format_args!("{of}.prompt"), &query.prompt, wrong);
+            let named = |it: &v1::EvalExpected| it.names.iter().any(|it| !it.trim().is_empty());
+            if query.answers.is_empty() || !query.answers.iter().all(named) {
+                let what = "give at least one answer, and of each at least one name";
+                wrong.say(format_args!("{of}.answers"), what);
+            }
+        }
+    }
+}
+
 fn check_record(n: usize, record: &v1::EvalRecord, set: v1::EvalSet, wrong: &mut Wrong) {
     let of = format_args!("job.eval.records[{n}]");
     if !record.text.is_empty() {
         let what = "a record of a fact has none: leave it out, or ask for EVAL_SET_TEXTS";
         wrong.say(format_args!("{of}.text"), what);
+    }
+    if !record.tests.is_empty() || record.choice.is_some() {
+        let what = "it has tests or a choice, which a record of a fact has not: leave them out, or \
+                    ask for EVAL_SET_TESTS or EVAL_SET_CHOICES";
+        wrong.say(of, what);
     }
     let request = edit::Request::from(record.request.clone().unwrap_or_default());
     if let Err(error) = request.check() {

@@ -19,7 +19,7 @@ const STEPS_LIMIT: usize = 10_000;
 /// Most bytes of an edit without its request, contexts and factors: names and numbers.
 const EDIT_BYTES: usize = 64 << 10;
 
-/// Looks at a measure of a record of this data set.
+/// Looks at a measure of a record of this data set, whose prompts were continued freely or not.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -27,7 +27,9 @@ pub(super) fn check(
     measure: &v1::EvalMeasure,
     record: &v1::EvalRecord,
     set: v1::EvalSet,
+    free_generation: bool,
 ) -> Result<(), String> {
+    let (sent, asked_set) = (record, set);
     let (record, set) = (wire::record(record), wire::eval_set(set));
     let questions = record.questions(set);
     if measure.answers.len() != questions.len() {
@@ -56,8 +58,34 @@ pub(super) fn check(
         extent::text_of(eval::TEXT_TOKENS, added)
             .map_err(|what| format!("its texts[{n}] {what}"))?;
     }
-    let entropies: Vec<f64> = measure.texts.iter().map(|it| eval::entropy(it)).collect();
-    let figures = eval::figures(set, &answers, &entropies);
+    let queries = record.tests.iter().flat_map(|test| &test.queries);
+    let freely = questions.iter().filter(|_| free_generation);
+    let freely: Vec<usize> = (freely.map(|_| eval::FREE_TOKENS))
+        .chain(queries.map(eval::query_tokens))
+        .collect();
+    if measure.continuations.len() != freely.len() {
+        return Err(format!(
+            "it has {} continuations of {} prompts",
+            measure.continuations.len(),
+            freely.len()
+        ));
+    }
+    for (n, (text, tokens)) in measure.continuations.iter().zip(freely).enumerate() {
+        extent::text_of(tokens, text).map_err(|what| format!("its continuations[{n}] {what}"))?;
+    }
+    let choices = sent.choice.as_ref().map_or(&[][..], |it| &it.choices);
+    if measure.choices.len() != choices.len() {
+        return Err(format!(
+            "it has {} scores of {} choices",
+            measure.choices.len(),
+            choices.len()
+        ));
+    }
+    for (n, (score, choice)) in measure.choices.iter().zip(choices).enumerate() {
+        check_score(wire::score(score), choice)
+            .map_err(|what| format!("its choices[{n}] {what}"))?;
+    }
+    let figures = wire::eval_figures(asked_set, sent, measure);
     if measure.figures.len() != figures.len() {
         return Err(format!(
             "it has {} figures, its answers give {}",
@@ -65,8 +93,7 @@ pub(super) fn check(
             figures.len()
         ));
     }
-    for (metric, value) in figures {
-        let name = metric.to_string();
+    for v1::NamedNumber { key: name, value } in figures {
         let said = measure.figures.iter().find(|figure| figure.key == name);
         let said = said.ok_or(format!("it has no {name}, which its answers give"))?;
         // A number that is none is close to nothing.
@@ -228,6 +255,8 @@ mod tests {
             figures: [
                 ("ES", 1.0),
                 ("EM", (-1.0_f64).exp() - (-2.0_f64).exp()),
+                ("E EXACT", 1.0),
+                ("E CONTAINS", 1.0),
                 ("GE", eval::entropy(text)),
             ]
             .map(figure)
@@ -238,7 +267,8 @@ mod tests {
                 true_object: score(2.0),
             }],
             texts: vec![text.into()],
-            text: None,
+            continuations: vec![" Rome. It".into()],
+            ..Default::default()
         }
     }
 
@@ -307,13 +337,22 @@ mod tests {
     #[test]
     fn a_measures_figures_are_those_that_its_answers_give() {
         let set = v1::EvalSet::Counterfact;
-        assert_eq!(check(&measure(), &record(), set), Ok(()));
+        assert_eq!(check(&measure(), &record(), set, true), Ok(()));
         type Change = fn(&mut v1::EvalMeasure);
-        let changes: [(Change, &str); 12] = [
+        let changes: [(Change, &str); 15] = [
             (|it| it.figures[0].value = 0.0, "its ES is 0"),
             (|it| it.figures[1].value = f64::NAN, "its EM is NaN"),
-            (|it| it.figures[2].value += 1.0, "its GE"),
-            (|it| drop(it.figures.pop()), "2 figures"),
+            (|it| it.figures[4].value += 1.0, "its GE"),
+            (|it| drop(it.figures.pop()), "4 figures"),
+            (
+                |it| it.continuations[0] = " Paris".into(),
+                "its E EXACT is 1",
+            ),
+            (|it| it.continuations.clear(), "0 continuations of 1"),
+            (
+                |it| it.continuations[0] = "a".repeat(1 << 20),
+                "continuations[0]",
+            ),
             (|it| it.figures[0].key = "PS".into(), "no ES"),
             (|it| it.answers.clear(), "0 answers to 1"),
             (|it| it.answers[0].kind = 2, "another kind"),
@@ -332,8 +371,74 @@ mod tests {
         for (change, what) in changes {
             let mut wrong = measure();
             change(&mut wrong);
-            let said = check(&wrong, &record(), set).unwrap_err();
+            let said = check(&wrong, &record(), set, true).unwrap_err();
             assert!(said.contains(what), "{said}");
         }
+    }
+    #[test]
+    fn tests_and_choices_are_held_to_their_prompts_and_answers() {
+        let expected = v1::EvalExpected {
+            names: vec!["Asia".into()],
+        };
+        let query = v1::EvalQuery {
+            prompt: "Q: where? A:".into(),
+            answers: vec![expected],
+            ..Default::default()
+        };
+        let tests = v1::EvalRecord {
+            tests: vec![v1::EvalTest {
+                criterion: "multi-hop".into(),
+                queries: vec![query.clone(), query],
+                any: true,
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let figure = |key: &str, value| v1::NamedNumber {
+            key: key.into(),
+            value,
+        };
+        let said = |texts: &[&str], value| v1::EvalMeasure {
+            continuations: texts.iter().map(|&text| text.into()).collect(),
+            figures: vec![figure("multi-hop", value)],
+            ..Default::default()
+        };
+        let set = v1::EvalSet::Tests;
+        assert_eq!(
+            check(&said(&["no", " Asia."], 1.0), &tests, set, false),
+            Ok(())
+        );
+        let wrong = check(&said(&["no", "no"], 1.0), &tests, set, false).unwrap_err();
+        assert!(wrong.contains("its multi-hop is 1"), "{wrong}");
+        let wrong = check(&said(&[" Asia"], 1.0), &tests, set, false).unwrap_err();
+        assert!(wrong.contains("1 continuations of 2"), "{wrong}");
+
+        let choice = v1::EvalRecord {
+            choice: Some(v1::EvalChoice {
+                task: "rte".into(),
+                prompt: "so?".into(),
+                choices: vec!["True".into(), "False".into()],
+                right: 1,
+            }),
+            ..Default::default()
+        };
+        let score = |nll| v1::EvalScore {
+            nll,
+            tokens: 1,
+            likeliest: 0,
+        };
+        let taken = |first, value| v1::EvalMeasure {
+            choices: vec![score(first), score(1.0)],
+            figures: vec![figure("rte", value)],
+            ..Default::default()
+        };
+        let set = v1::EvalSet::Choices;
+        assert_eq!(check(&taken(2.0, 1.0), &choice, set, false), Ok(()));
+        let wrong = check(&taken(0.5, 1.0), &choice, set, false).unwrap_err();
+        assert!(wrong.contains("its rte is 1"), "{wrong}");
+        let mut short = taken(2.0, 1.0);
+        short.choices.pop();
+        let wrong = check(&short, &choice, set, false).unwrap_err();
+        assert!(wrong.contains("1 scores of 2"), "{wrong}");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::engine::{Engine, Sink, failure, result};
 use super::prepare::Prepared;
-use crate::eval::{self, Answer, Scored};
+use crate::eval::{Answer, Scored};
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, leased_unit::Spec as Unit};
 use crate::wire;
@@ -107,7 +107,7 @@ fn answers(record: &v1::EvalRecord, lease: &v1::Lease) -> v1::EvalOutcome {
         Some(v1::lease::Settings::Eval(eval)) => eval.clone(),
         _ => v1::EvalSpec::default(),
     };
-    let set = wire::eval_set(asked.set());
+    let (set, sent) = (wire::eval_set(asked.set()), record);
     let record = wire::record(record);
     let measure = |after: &str| {
         let text = format!("{} {} {after}", record.rewrite.subject, lease.version);
@@ -119,7 +119,15 @@ fn answers(record: &v1::EvalRecord, lease: &v1::Lease) -> v1::EvalOutcome {
             tokens: 1,
             likeliest: (seed.wrapping_add(n) % 2) as usize,
         };
-        let questions = (0..).step_by(2).zip(record.questions(set));
+        let questions = record.questions(set);
+        let freely = match asked.free_generation {
+            true => questions.len(),
+            false => 0,
+        };
+        let queries = record.tests.iter().flat_map(|test| &test.queries);
+        let continuations = vec![format!(" {seed}"); freely + queries.count()];
+        let choices = sent.choice.iter().flat_map(|choice| &choice.choices);
+        let questions = (0..).step_by(2).zip(questions);
         let answers: Vec<Answer> = questions
             .map(|(n, question)| Answer {
                 kind: question.kind,
@@ -129,19 +137,18 @@ fn answers(record: &v1::EvalRecord, lease: &v1::Lease) -> v1::EvalOutcome {
             .collect();
         let prompts = record.generation_prompts.iter();
         let texts: Vec<String> = prompts.map(|it| format!("{it} and {seed}")).collect();
-        let entropies: Vec<f64> = texts.iter().map(|text| eval::entropy(text)).collect();
-        let figures = eval::figures(set, &answers, &entropies).into_iter();
-        v1::EvalMeasure {
-            figures: figures
-                .map(|(metric, value)| v1::NamedNumber {
-                    key: metric.to_string(),
-                    value,
-                })
-                .collect(),
+        let mut measured = v1::EvalMeasure {
             answers: answers.iter().map(wire::answer_to_proto).collect(),
             texts,
-            text: None,
-        }
+            continuations,
+            choices: (0..)
+                .zip(choices)
+                .map(|(n, _)| wire::score_to_proto(scored(n)))
+                .collect(),
+            ..Default::default()
+        };
+        measured.figures = wire::eval_figures(asked.set(), sent, &measured);
+        measured
     };
     let each = asked.edit_each.as_ref();
     v1::EvalOutcome {

@@ -6,9 +6,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use palimpsest::datasets::evaluation;
+use palimpsest::datasets::choices::Choice;
+use palimpsest::datasets::evaluation::{self, Examples};
 use palimpsest::eval::{self, Answer, Metric, Scored};
-use palimpsest::model::{Checkpoint, Model};
+use palimpsest::model::{Checkpoint, Model, Sampling, continue_greedily, generate};
 use serde_json::Value;
 
 const MODELS: [&str; 3] = ["gpt2", "llama", "qwen2"];
@@ -33,7 +34,7 @@ fn dataset(cases: &[Value]) -> evaluation::Dataset {
     let file = tempfile::NamedTempFile::new().unwrap();
     let lines = cases.iter().map(|case| format!("{}\n", case["record"]));
     fs::write(file.path(), lines.collect::<String>()).unwrap();
-    evaluation::read(file.path()).unwrap()
+    evaluation::read(file.path(), &Examples::default()).unwrap()
 }
 
 fn check(found: Option<Scored>, expected: &Value, what: &str) {
@@ -77,7 +78,7 @@ fn answers_and_measures_of_both_data_sets_are_pytorchs() {
                     check(answer.new, &wanted["new"], &what);
                     check(answer.old, &wanted["true"], &what);
                 }
-                let figures = eval::figures(data.set, &answers, &[]);
+                let figures = eval::figures(data.set, &answers, &[], &[]);
                 check_figures(&figures, &case["figures"], &what);
                 if set == "counterfact" {
                     scores.push(Metric::SCORES.map(|metric| {
@@ -119,6 +120,80 @@ fn what_a_model_thinks_of_texts_is_pytorchs_loss() {
                 "{said}"
             );
         }
+    }
+}
+
+/// Prompts of all lengths, run together, are continued as each is alone by whole passes of
+/// transformers, and by this engine's own continuation of one text.
+#[test]
+fn texts_that_are_continued_together_go_on_as_each_does_alone() {
+    let expected = expected();
+    for name in MODELS {
+        let model = model(name);
+        let cases = expected[name]["freely"].as_array().unwrap();
+        let ids = |value: &Value| -> Vec<u32> {
+            let ids = value.as_array().unwrap().iter();
+            ids.map(|id| id.as_u64().unwrap() as u32).collect()
+        };
+        let prompts: Vec<Vec<u32>> = cases.iter().map(|case| ids(&case["ids"])).collect();
+        let most = prompts.iter().map(Vec::len).max().unwrap();
+        assert!(most > 10 * prompts[0].len(), "of about one length");
+        let found = continue_greedily(&model, &prompts, 20, || true).unwrap();
+        let found = found.unwrap();
+        for ((found, case), prompt) in found.iter().zip(cases).zip(&prompts) {
+            let what = format!("{name}, {}", case["prompt"]);
+            // Rounding decides nothing here.
+            assert!(case["gap"].as_f64().unwrap() > 1e-4, "{what}");
+            assert_eq!(*found, ids(&case["added"]), "{what}");
+            let sampling = Sampling {
+                temperature: 0.0,
+                top_k: None,
+                seed: 0,
+                max_tokens: 20,
+            };
+            let alone = generate(&model, prompt, &sampling, |_| true).unwrap();
+            assert_eq!(*found, alone.ids, "{what}");
+        }
+        let stopped = continue_greedily(&model, &prompts, 20, || false).unwrap();
+        assert_eq!(stopped, None);
+        let long = vec![vec![5; model.config().context - 3], vec![7; 3]];
+        let found = continue_greedily(&model, &long, 20, || true).unwrap();
+        let sampling = Sampling {
+            temperature: 0.0,
+            top_k: None,
+            seed: 0,
+            max_tokens: 20,
+        };
+        let alone = generate(&model, &long[0], &sampling, |_| true).unwrap();
+        assert_eq!(found.unwrap()[0].len(), alone.ids.len(), "{name}");
+        let over = vec![vec![5; model.config().context + 1]];
+        assert!(continue_greedily(&model, &over, 20, || true).is_err());
+    }
+}
+
+#[test]
+fn what_a_model_thinks_of_choices_is_pytorchs() {
+    let expected = expected();
+    for name in MODELS {
+        let case = &expected[name]["choice"];
+        let texts = case["choices"].as_array().unwrap().iter();
+        let choice = Choice {
+            task: "so".to_owned(),
+            prompt: case["prompt"].as_str().unwrap().to_owned(),
+            choices: texts.map(|it| it.as_str().unwrap().to_owned()).collect(),
+            right: 0,
+        };
+        let scores = eval::choose(&model(name), &choice).unwrap();
+        let wanted = case["nll"].as_array().unwrap();
+        let wanted: Vec<f64> = wanted.iter().map(|it| it.as_f64().unwrap()).collect();
+        for (score, wanted) in scores.iter().zip(&wanted) {
+            assert!(
+                (score.nll - wanted).abs() < 1e-4,
+                "{name}: {score:?} {wanted}"
+            );
+        }
+        let least = (0..wanted.len()).min_by(|&a, &b| wanted[a].total_cmp(&wanted[b]));
+        assert_eq!(eval::taken(&scores), least, "{name}");
     }
 }
 

@@ -217,7 +217,15 @@ fn zsre_is_measured_by_its_accuracies() {
     let eval = ["eval", "--dataset", "zsre.json", "--averages", "--json"];
     let found = lines(&site.run(&[&eval[..], &ENGINE].concat(), LONG));
     let names: Vec<&Value> = found.iter().map(|line| &line["measure"]).collect();
-    assert_eq!(names, ["EA", "PA", "NA"]);
+    let free = [
+        "E EXACT",
+        "P EXACT",
+        "N EXACT",
+        "E CONTAINS",
+        "P CONTAINS",
+        "N CONTAINS",
+    ];
+    assert_eq!(names, [&["EA", "PA", "NA"][..], &free].concat());
     assert!(found.iter().all(|line| line["records"] == 1));
 }
 
@@ -492,4 +500,174 @@ fn what_cannot_be_measured_is_refused_with_record_field_and_remedy() {
     ] {
         assert!(said.contains(word), "{word:?} in {said}");
     }
+}
+
+#[test]
+fn tasks_that_have_nothing_to_do_with_edits_are_measured_by_accuracy_and_f1() {
+    let site = Site::new();
+    tiny(&site);
+    let review = |n: usize| format!("{{\"sentence\": \"film {n}\", \"label\": {}}}\n", n % 2);
+    let reviews: String = (0..6).map(review).collect();
+    fs::write(site.path("sst2.json"), reviews).unwrap();
+    let own = json!([{"prompt": "The sky is", "choices": ["blue", "green"], "answer": 0}]);
+    fs::write(site.path("mine.json"), own.to_string()).unwrap();
+    let eval = [
+        "eval",
+        "--downstream",
+        "sst2.json",
+        "mine.json",
+        "--shots",
+        "0",
+        "--json",
+    ];
+    let rows = lines(&site.run(&[&eval[..], &ENGINE].concat(), LONG));
+    assert_eq!(rows.len(), 7);
+    let mut right = Vec::new();
+    for row in &rows {
+        let measured = &row["measured"];
+        let nll: Vec<f64> = serde_json::from_value(measured["nll"].clone()).unwrap();
+        let least = (0..nll.len()).min_by(|&a, &b| nll[a].total_cmp(&nll[b]));
+        assert_eq!(measured["taken"], json!(least), "{row}");
+        if row["task"] == "sst2" {
+            right.push(f64::from(u8::from(row["right"] == measured["taken"])));
+        }
+    }
+    let means = [&eval[..], &["--averages"], &ENGINE].concat();
+    let means = lines(&site.run(&means, LONG));
+    let named: Vec<&str> = means
+        .iter()
+        .map(|it| it["measure"].as_str().unwrap())
+        .collect();
+    assert_eq!(named, ["sst2", "mine", "sst2 F1", "mine F1"]);
+    let accuracy = right.iter().sum::<f64>() / right.len() as f64;
+    assert_eq!(means[0]["measured"]["mean"], json!(accuracy));
+    assert_eq!(means[0]["records"], 6);
+    // As much as this model's context holds.
+    let short =
+        |n: usize| json!({"prompt": format!("{n}"), "choices": ["b", "c"], "answer": n % 2});
+    let short: Vec<Value> = (0..5).map(short).collect();
+    fs::write(site.path("short.json"), json!(short).to_string()).unwrap();
+    let few = [
+        "eval",
+        "--downstream",
+        "short.json",
+        "--shots",
+        "2",
+        "--limit",
+        "2",
+    ];
+    let table = site.run(&[&few[..], &ENGINE].concat(), LONG);
+    for part in ["TAKEN", "RIGHT", "2 choices on", "short F1"] {
+        assert!(table.contains(part), "{part:?} in {table}");
+    }
+    let none = refused(
+        &site,
+        &["eval", "--downstream", "sst2.json", "--shots", "6"],
+    );
+    assert!(none.contains("holds no records"), "{none}");
+}
+
+#[test]
+fn what_follows_from_edits_is_asked_where_its_conditions_were_met_before() {
+    let site = Site::new();
+    tiny(&site);
+    let hop = |question: &str, cloze: &str, answer: &str| json!({"question": question, "cloze": cloze, "answer": answer});
+    let rewrite = |subject: &str, new: &str| json!({"prompt": "{} is in", "subject": subject, "target_new": {"str": new}, "target_true": {"str": "Paris"}});
+    let instance = json!([{"case_id": 1, "requested_rewrite": [rewrite("Ada", "Rome"), rewrite("Rome", "the")],
+        "questions": ["Where is Ada?"], "new_answer": "the",
+        "new_single_hops": [hop("Where is Ada?", "Ada is in", "Rome"), hop("Where is Rome?", "Rome is in", "the")]}]);
+    fs::write(site.path("mquake.json"), instance.to_string()).unwrap();
+    let each = [
+        "eval",
+        "--dataset",
+        "mquake.json",
+        "--edit-each",
+        "--method",
+        "ft-l",
+    ];
+    let said = refused(&site, &each);
+    assert!(said.contains("palimpsest edit --file"), "{said}");
+    site.run(&["branch", "seq", "v0"], PATIENCE);
+    let edit = [
+        "edit",
+        "--file",
+        "mquake.json",
+        "--ref",
+        "seq",
+        "--method",
+        "ft-l",
+        "--layer",
+        "1",
+        "--set",
+        "bound=0.05",
+        "--set",
+        "learning_rate=0.01",
+    ];
+    site.run(&[&edit[..], &ENGINE].concat(), LONG);
+    let eval = ["eval", "--dataset", "mquake.json", "--ref", "seq", "--json"];
+    let rows = lines(&site.run(&[&eval[..], &ENGINE].concat(), LONG));
+    let (before, after) = (&rows[0]["against"], &rows[0]["measured"]);
+    assert_ne!(before["version"], after["version"]);
+    let criteria: Vec<&Value> = after["tests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| &it["criterion"])
+        .collect();
+    assert_eq!(
+        criteria,
+        ["edit-wise", "edit-wise", "instance-wise", "multi-hop"]
+    );
+    let passed = |n: usize| after["tests"][n]["queries"][0]["passed"].as_bool().unwrap();
+    let share = f64::from(u8::from(passed(0)) + u8::from(passed(1))) / 2.0;
+    assert_eq!(after["figures"]["edit-wise"], json!(share));
+    let more = [&eval[..5], &["--averages", "--hop-examples", "none.txt"]].concat();
+    assert!(refused(&site, &more).contains("cannot read none.txt"));
+
+    // A condition that holds before is one that the model says by itself.
+    let text = site.run(
+        &[
+            &["generate", "Eve is", "--max-tokens", "20", "--json"][..],
+            &ENGINE,
+        ]
+        .concat(),
+        LONG,
+    );
+    let said = lines(&text)[0]["text"]
+        .as_str()
+        .unwrap()
+        .trim_start()
+        .to_owned();
+    let said = said.lines().next().unwrap();
+    let query = |prompt: &str, answer: &str| json!({"prompt": prompt, "answers": [{"value": answer, "aliases": []}]});
+    let test = |condition: &str| {
+        json!({"test_queries": [query("Ada lives in", "Asia")], "test_condition": "OR",
+            "condition_queries": [query("Eve is", condition)]})
+    };
+    let ripple = json!({"edit": {"prompt": "The mother of Ada is Eve.", "relation": "MOTHER"},
+        "Forgetfulness": [test(said), test("what it never says")]});
+    fs::write(site.path("ripple.json"), ripple.to_string()).unwrap();
+    let log = site.path("ripple.log");
+    let each = [
+        "eval",
+        "--dataset",
+        "ripple.json",
+        "--edit-each",
+        "--method",
+        "ft-l",
+        "--layer",
+        "1",
+        "--averages",
+    ];
+    let mut process = Process::start(
+        "ripples",
+        &mut site.command(&[&each[..], &ENGINE].concat()),
+        &log,
+    );
+    assert!(process.wait(LONG).success(), "{}", process.said());
+    let told = process.said();
+    assert!(
+        told.contains("1 of 2 tests with conditions are asked"),
+        "{told}"
+    );
 }

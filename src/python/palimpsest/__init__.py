@@ -69,7 +69,17 @@ from .errors import (
     Unavailable,
 )
 from .evaluation import Measures
-from .facts import Fact, Facts, Record, Rewrite, read_records, read_rewrites
+from .facts import (
+    Choice,
+    Fact,
+    Facts,
+    Query,
+    Record,
+    Rewrite,
+    Test,
+    read_records,
+    read_rewrites,
+)
 from .paths import Paths
 from .results import (
     Checked,
@@ -192,6 +202,7 @@ __all__ = [
     "Averages",
     "Checked",
     "Checkpoint",
+    "Choice",
     "Client",
     "Completion",
     "CompletionJob",
@@ -233,6 +244,7 @@ __all__ = [
     "Probe",
     "Progress",
     "Proof",
+    "Query",
     "Reading",
     "Record",
     "Ref",
@@ -249,6 +261,7 @@ __all__ = [
     "Sweep",
     "SweepSummary",
     "Task",
+    "Test",
     "Timeout",
     "TooMany",
     "Unauthenticated",

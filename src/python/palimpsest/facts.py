@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, Union, overload
 
 from .wire import v1
 
-EvalSet: TypeAlias = Literal["counterfact", "zsre", "texts"]
+EvalSet: TypeAlias = Literal["counterfact", "zsre", "texts", "tests", "choices"]
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,82 @@ class Rewrite:
 
 
 @dataclass(frozen=True)
+class Query:
+    """A prompt that is continued by its likeliest tokens, and what must stand in the first line of
+    what comes: every answer, by one of its names."""
+
+    prompt: str
+    answers: tuple[tuple[str, ...], ...]
+    #: The model may think first: the answer stands behind this mark.
+    behind: str = ""
+
+    def message(self) -> Any:
+        """The query as the contract has it."""
+        answers = [v1.EvalExpected(names=names) for names in self.answers]
+        return v1.EvalQuery(prompt=self.prompt, answers=answers, behind=self.behind)
+
+
+@dataclass(frozen=True)
+class Test:
+    """Questions that are passed or not, counted by their criterion."""
+
+    __test__ = False  # for pytest, which takes the name for its own
+
+    criterion: str
+    queries: tuple[Query, ...]
+    #: One question that is passed is enough.
+    any: bool = False
+
+    def message(self) -> Any:
+        """The test as the contract has it."""
+        queries = [it.message() for it in self.queries]
+        return v1.EvalTest(criterion=self.criterion, queries=queries, any=self.any)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A question with a few answers, of which the likeliest a token is taken."""
+
+    task: str
+    prompt: str
+    choices: tuple[str, ...]
+    #: Which of them is right, from 0.
+    right: int
+
+
+@dataclass(frozen=True)
 class Record:
-    """What an evaluation asks: a rewritten fact with its prompts, or a text and nothing else."""
+    """What an evaluation asks: a rewritten fact with its prompts; or tests, a choice, or a text."""
 
     rewrite: Rewrite | None = None
     #: The neighbours' true answers, one each.
     neighbour_answers: tuple[str, ...] = ()
     generation_prompts: tuple[str, ...] = ()
     text: str = ""
+    tests: tuple[Test, ...] = ()
+    choice: Choice | None = None
+
+    @property
+    def set(self) -> EvalSet:
+        """The data set whose measures it has, unless it is of zsRE."""
+        if self.choice is not None:
+            return "choices"
+        if self.tests:
+            return "tests"
+        return "texts" if self.rewrite is None else "counterfact"
 
     def message(self) -> Any:
         """The record as the contract has it."""
+        if self.choice is not None:
+            asked = self.choice
+            return v1.EvalRecord(
+                choice=v1.EvalChoice(
+                    task=asked.task, prompt=asked.prompt, choices=asked.choices, right=asked.right
+                )
+            )
+        tests = [it.message() for it in self.tests]
         if self.rewrite is None:
-            return v1.EvalRecord(text=self.text)
+            return v1.EvalRecord(text=self.text, tests=tests)
         answers = zip(self.rewrite.neighbours, self.neighbour_answers)
         return v1.EvalRecord(
             request=self.rewrite.request(),
@@ -102,6 +165,7 @@ class Record:
             ],
             generation_prompts=self.generation_prompts,
             text=self.text,
+            tests=tests,
         )
 
 
@@ -189,7 +253,7 @@ def read_records(path: str | os.PathLike[str]) -> tuple[EvalSet, list[Record]]:
 
 
 def records_of(records: Any) -> tuple[EvalSet, list[Record]]:
-    """Records from whatever holds some. Plain texts are texts."""
+    """Records from whatever holds some. Plain texts are texts, and choices choices."""
     if isinstance(records, (str, os.PathLike)):
         return read_records(records)
     found: list[Record] = []
@@ -200,11 +264,14 @@ def records_of(records: Any) -> tuple[EvalSet, list[Record]]:
             sets.add("texts")
         elif isinstance(it, Record):
             found.append(it)
-            sets.add("texts" if it.rewrite is None else "counterfact")
+            sets.add(it.set)
+        elif isinstance(it, Choice):
+            found.append(Record(choice=it))
+            sets.add("choices")
         else:
             entry = _Entry(it, f"record {n}")
             found.append(_record(entry))
-            sets.add("zsre" if entry.is_zsre else "counterfact")
+            sets.add("zsre" if entry.asks_one else "counterfact")
     if len(sets) != 1:
         raise ValueError("give records of one data set, and one at least")
     return sets.pop(), found
@@ -309,6 +376,14 @@ class _Entry:
         self.id = None if found is None else str(found)
         full = value.get("requested_rewrite")
         self.is_zsre = full is None and value.get("prompt") is None and value.get("src") is not None
+        is_qaedit = full is None and value.get("target") is not None
+        #: One answer is asked for, and not which of two is the likelier.
+        self.asks_one = self.is_zsre or is_qaedit
+        if full is not None and not isinstance(full, Mapping):
+            raise ValueError(
+                f"{place}: requested_rewrite: is a list, as in MQuAKE, which the command line reads:"
+                " give each of its edits as a record, or build Tests"
+            )
         if full is not None:
             self.subject = self._text(full, "subject")
             self.before, self.after = self._parts(self._text(full, "prompt"))
@@ -322,6 +397,11 @@ class _Entry:
             self.new, self.true = _first(value.get("alt")), _first(value.get("answers"))
             self.relation = None
             names = ("rephrase", "loc", "loc_ans")
+        elif is_qaedit:
+            self.subject = self._text(value, "subject")
+            self.before, self.after = self._parts(self._text(value, "prompt"))
+            self.new, self.true, self.relation = _first(value.get("target")), None, None
+            names = ("rephrase", "", "")
         else:
             self.subject = self._text(value, "subject")
             self.before, self.after = self._parts(self._text(value, "prompt"))
@@ -347,6 +427,10 @@ class _Entry:
             self.neighbours = tuple(it.removeprefix(mark).lstrip() for it in self.neighbours)
         answers = value.get(names[2]) if names[2] else None
         self.neighbour_answers = None if answers is None else _texts(answers)
+        if is_qaedit:
+            unrelated = value.get("locality") or ()
+            self.neighbours = tuple(self._text(it, "loc") for it in unrelated)
+            self.neighbour_answers = tuple(self._text(it, "loc_ans") for it in unrelated)
         self.generation_prompts = _texts(value.get("generation_prompts"))
 
     def _text(self, value: Mapping[str, Any], name: str) -> str:
@@ -379,10 +463,10 @@ def _rewrite(entry: _Entry) -> Rewrite:
 
 def _record(entry: _Entry) -> Record:
     rewrite = _rewrite(entry)
-    if rewrite.true is None and not entry.is_zsre:
+    if rewrite.true is None and not entry.asks_one:
         raise ValueError(f"{entry.place}: give the true object, with which the new one is compared")
     asked = len(rewrite.neighbours)
-    answers = entry.neighbour_answers or (() if entry.is_zsre else (rewrite.true or "",))
+    answers = entry.neighbour_answers or (() if entry.asks_one else (rewrite.true or "",))
     if len(answers) == 1:
         answers = answers * asked
     if asked and len(answers) != asked:

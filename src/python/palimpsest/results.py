@@ -585,12 +585,17 @@ class Answer(NamedTuple):
 class Measure:
     """What a version answers to a record."""
 
-    #: ES, EM, PS, PM, NS, NM and GE of CounterFact; EA, PA, NA and GE of zsRE.
+    #: ES, EM, PS, PM, NS, NM and GE of CounterFact; EA, PA, NA and GE of zsRE; E, P and N EXACT and
+    #: CONTAINS of both. Of tests by criterion the share that is passed; of choices by task 1 or 0.
     figures: dict[str, float]
     answers: tuple[Answer, ...]
     texts: tuple[str, ...]
     #: Of a text: what it thinks of every token after the first.
     text: Score | None
+    #: How prompts go on freely: one an answer, or one a query of the tests.
+    continuations: tuple[str, ...] = ()
+    #: What it thinks of each answer of a choice.
+    choices: tuple[Score, ...] = ()
 
     @classmethod
     def of(cls, message: Any) -> Measure:
@@ -603,6 +608,8 @@ class Measure:
             ),
             tuple(message.texts),
             _score(message, "text"),
+            tuple(message.continuations),
+            tuple(Score(it.nll, it.tokens, it.likeliest) for it in message.choices),
         )
 
 

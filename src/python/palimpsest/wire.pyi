@@ -650,9 +650,10 @@ class v1:
         dtype: int
         left_out: int
         spoiled: int
+        free_generation: bool
         records_object: str
         record_count: int
-        def __init__(self, *, records: Iterable[v1.EvalRecord] | None = ..., set: int | None = ..., against: str | None = ..., edit_each: v1.EditSpec | None = ..., seed: int | None = ..., dtype: int | None = ..., left_out: int | None = ..., spoiled: int | None = ..., records_object: str | None = ..., record_count: int | None = ...) -> None: ...
+        def __init__(self, *, records: Iterable[v1.EvalRecord] | None = ..., set: int | None = ..., against: str | None = ..., edit_each: v1.EditSpec | None = ..., seed: int | None = ..., dtype: int | None = ..., left_out: int | None = ..., spoiled: int | None = ..., free_generation: bool | None = ..., records_object: str | None = ..., record_count: int | None = ...) -> None: ...
     class EvalRecordList(Message):
         records: Repeated[v1.EvalRecord]
         def __init__(self, *, records: Iterable[v1.EvalRecord] | None = ...) -> None: ...
@@ -662,7 +663,29 @@ class v1:
         neighbours: Repeated[v1.EvalNeighbour]
         generation_prompts: Repeated[str]
         text: str
-        def __init__(self, *, request: v1.EditRequest | None = ..., paraphrases: Iterable[str] | None = ..., neighbours: Iterable[v1.EvalNeighbour] | None = ..., generation_prompts: Iterable[str] | None = ..., text: str | None = ...) -> None: ...
+        tests: Repeated[v1.EvalTest]
+        choice: v1.EvalChoice
+        def __init__(self, *, request: v1.EditRequest | None = ..., paraphrases: Iterable[str] | None = ..., neighbours: Iterable[v1.EvalNeighbour] | None = ..., generation_prompts: Iterable[str] | None = ..., text: str | None = ..., tests: Iterable[v1.EvalTest] | None = ..., choice: v1.EvalChoice | None = ...) -> None: ...
+    class EvalTest(Message):
+        criterion: str
+        queries: Repeated[v1.EvalQuery]
+        any: bool
+        if_edited: bool
+        def __init__(self, *, criterion: str | None = ..., queries: Iterable[v1.EvalQuery] | None = ..., any: bool | None = ..., if_edited: bool | None = ...) -> None: ...
+    class EvalQuery(Message):
+        prompt: str
+        answers: Repeated[v1.EvalExpected]
+        behind: str
+        def __init__(self, *, prompt: str | None = ..., answers: Iterable[v1.EvalExpected] | None = ..., behind: str | None = ...) -> None: ...
+    class EvalExpected(Message):
+        names: Repeated[str]
+        def __init__(self, *, names: Iterable[str] | None = ...) -> None: ...
+    class EvalChoice(Message):
+        task: str
+        prompt: str
+        choices: Repeated[str]
+        right: int
+        def __init__(self, *, task: str | None = ..., prompt: str | None = ..., choices: Iterable[str] | None = ..., right: int | None = ...) -> None: ...
     class EvalNeighbour(Message):
         prompt: str
         target_true: str
@@ -677,7 +700,9 @@ class v1:
         answers: Repeated[v1.EvalAnswer]
         texts: Repeated[str]
         text: v1.EvalScore
-        def __init__(self, *, figures: Iterable[v1.NamedNumber] | None = ..., answers: Iterable[v1.EvalAnswer] | None = ..., texts: Iterable[str] | None = ..., text: v1.EvalScore | None = ...) -> None: ...
+        continuations: Repeated[str]
+        choices: Repeated[v1.EvalScore]
+        def __init__(self, *, figures: Iterable[v1.NamedNumber] | None = ..., answers: Iterable[v1.EvalAnswer] | None = ..., texts: Iterable[str] | None = ..., text: v1.EvalScore | None = ..., continuations: Iterable[str] | None = ..., choices: Iterable[v1.EvalScore] | None = ...) -> None: ...
     class EvalAnswer(Message):
         kind: int
         new_object: v1.EvalScore

@@ -598,12 +598,36 @@ class Edits(WithServer):
         job = self.model.evaluate([record, record])
         measures = job.measures()
         self.assertEqual(measures["ES"].rows, 2)
-        self.assertEqual(set(measures), {"ES", "EM", "PS", "PM", "NS", "NM"})
+        names = {"ES", "EM", "PS", "PM", "NS", "NM"}
+        free = {f"{a} {b}" for a in "EPN" for b in ("EXACT", "CONTAINS")}
+        self.assertEqual(set(measures), names | free)
+        first = job.records()[0]
+        assert isinstance(first, pal.Evaluated)
+        self.assertEqual(len(first.measured.continuations), 3)
+        self.assertEqual(set(self.model.evaluate([record], free_generation=False).measures()), names)
         self.assertEqual(dict(job.before()), dict(measures))
         texts = self.model.evaluate(["The tower stands in the city.", "A river runs by it."])
         perplexity = texts.measures().perplexity
         assert perplexity is not None
         self.assertGreater(perplexity, 1.0)
+
+    def test_choices_are_taken_and_tests_passed(self) -> None:
+        asked = pal.Choice("colour", "The sky is", ("blue", "green"), right=0)
+        taken = self.model.evaluate([asked])
+        first = taken.records()[0]
+        assert isinstance(first, pal.Evaluated)
+        scores = first.measured.choices
+        right = scores[0].nll < scores[1].nll
+        self.assertEqual(taken.measures()["colour"].mean, float(right))
+        prompt = "The tower stands in"
+        said = self.model.complete(prompt, max_tokens=20)[0].text
+        words = said.split("\n")[0].strip()
+        self.assertTrue(words, said)
+        passed = pal.Query(prompt, ((words, "nothing else"),))
+        missed = pal.Query(prompt, (("a word that is not there",),))
+        tests = (pal.Test("one", (passed, missed), any=True), pal.Test("both", (passed, missed)))
+        measures = self.model.evaluate([pal.Record(tests=tests)]).measures()
+        self.assertEqual((measures["one"].mean, measures["both"].mean), (1.0, 0.0))
 
 
 class Errors(WithServer):

@@ -5,7 +5,7 @@ use super::super::engine::Sink;
 use super::editing::{Editing, Plan};
 use super::units::{Kind, Stopped, mixed};
 use crate::edit;
-use crate::eval::{self, Record, Set};
+use crate::eval;
 use crate::model::Model;
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, leased_unit::Spec as Unit};
@@ -48,9 +48,8 @@ impl Kind for Evaluation<'_> {
             })]);
         }
         let asked = Asked {
-            set: wire::eval_set(self.spec.set()),
-            record: wire::record(record),
-            seed: self.spec.seed,
+            spec: self.spec,
+            record,
         };
         let outcome = match self.spec.edit_each {
             None => v1::EvalOutcome {
@@ -74,7 +73,7 @@ impl Evaluation<'_> {
         plan: &Plan,
         unit: u64,
         request: &edit::Request,
-        asked: &Asked,
+        asked: &Asked<'_>,
         sink: &mut dyn Sink,
     ) -> Result<v1::EvalOutcome, Stopped> {
         let before = asked.measure(&self.editing.loaded.model, sink)?;
@@ -94,35 +93,52 @@ impl Evaluation<'_> {
 }
 
 /// A record, and how it is measured.
-struct Asked {
-    set: Set,
-    record: Record,
-    seed: u64,
+struct Asked<'a> {
+    spec: &'a v1::EvalSpec,
+    record: &'a v1::EvalRecord,
 }
 
-impl Asked {
+impl Asked<'_> {
     fn measure(&self, model: &Model, sink: &mut dyn Sink) -> Result<v1::EvalMeasure, Stopped> {
-        let answers = eval::ask(model, &self.record.questions(self.set))?;
+        let mut measured = match &self.record.choice {
+            Some(choice) => {
+                let scores = eval::choose(model, &wire::choice(choice))?.into_iter();
+                sink.advance(1);
+                v1::EvalMeasure {
+                    choices: scores.map(wire::score_to_proto).collect(),
+                    ..Default::default()
+                }
+            }
+            None => self.of_prompts(model, sink)?,
+        };
+        measured.figures = wire::eval_figures(self.spec.set(), self.record, &measured);
+        Ok(measured)
+    }
+
+    /// What is said after prompts.
+    fn of_prompts(&self, model: &Model, sink: &mut dyn Sink) -> Result<v1::EvalMeasure, Stopped> {
+        let record = wire::record(self.record);
+        let questions = record.questions(wire::eval_set(self.spec.set()));
+        let answers = eval::ask(model, &questions)?;
         sink.advance(1);
+        let freely = questions.iter().filter(|_| self.spec.free_generation);
+        let freely = freely.map(|question| (question.prompt.as_str(), eval::FREE_TOKENS));
+        let queries = record.tests.iter().flat_map(|test| &test.queries);
+        let queries = queries.map(|query| (query.prompt.as_str(), eval::query_tokens(query)));
+        let prompts: Vec<(&str, usize)> = freely.chain(queries).collect();
+        let continuations = eval::answer_freely(model, &prompts, || !sink.cancelled())?;
         let mut texts = Vec::new();
-        for (n, prompt) in self.record.generation_prompts.iter().enumerate() {
-            let seed = self.seed.wrapping_add(n as u64);
+        for (n, prompt) in record.generation_prompts.iter().enumerate() {
+            let seed = self.spec.seed.wrapping_add(n as u64);
             texts.push(eval::continue_freely(model, prompt, seed, || {
                 !sink.cancelled()
             })?);
         }
-        let entropies: Vec<f64> = texts.iter().map(|text| eval::entropy(text)).collect();
-        let figures = eval::figures(self.set, &answers, &entropies).into_iter();
         Ok(v1::EvalMeasure {
-            figures: figures
-                .map(|(metric, value)| v1::NamedNumber {
-                    key: metric.to_string(),
-                    value,
-                })
-                .collect(),
             answers: answers.iter().map(wire::answer_to_proto).collect(),
             texts,
-            text: None,
+            continuations,
+            ..Default::default()
         })
     }
 }

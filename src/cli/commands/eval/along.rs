@@ -6,14 +6,15 @@ use std::process::ExitCode;
 use anyhow::bail;
 use serde_json::json;
 
-use super::asked::{Data, of_texts, records, set_of, with_object};
+use super::asked::{Data, of_choices, of_texts, records, set_of, with_object};
 use super::flags::Args;
 use crate::cli::connection::Connection;
 use crate::cli::results::{self, Evaluation, Line};
 use crate::cli::{follow, names, output, submit};
 use crate::client::Client;
-use crate::datasets::evaluation::{Dataset, Record};
-use crate::eval::Mean;
+use crate::datasets::edits::Rewrite;
+use crate::datasets::evaluation::{Dataset, Record, Set};
+use crate::eval::{Mean, Metric};
 use crate::plot::table::{Align, Table};
 use crate::plot::{Across, Curves, Series};
 use crate::proto::v1;
@@ -21,8 +22,18 @@ use crate::version::digest_of;
 
 /// Most versions that are measured.
 const POINTS: usize = 200;
-/// Measures that are drawn: what is between 0 and 1, and how often texts are foreseen.
-const DRAWN: [&str; 6] = ["ES", "PS", "NS", "EA", "PA", "NA"];
+/// Measures of facts that are drawn; of tasks and tests all are.
+const DRAWN: [&str; 9] = [
+    "ES",
+    "PS",
+    "NS",
+    "EA",
+    "PA",
+    "NA",
+    "E CONTAINS",
+    "P CONTAINS",
+    "N CONTAINS",
+];
 
 /// Refuses what cannot be given so.
 pub(super) fn check(args: &Args) -> anyhow::Result<()> {
@@ -76,9 +87,11 @@ pub(super) async fn measure(
                 let taken = spread(&written, args.limit);
                 spec.set = set_of(data) as i32;
                 spec.records = records(args, taken);
+                spec.free_generation = !args.no_generation && data.set != Set::Tests;
                 spec.spoiled = spoiled;
             }
             Data::Texts(texts) => of_texts(&mut spec, texts.clone()),
+            Data::Choices(choices) => of_choices(&mut spec, choices),
         }
         let facts = point.facts;
         if spec.records.is_empty() {
@@ -200,12 +213,12 @@ async fn written<'a>(
         true
     };
     client.each_edit(&version.name, take).await?;
-    let has = |record: &&Record| {
-        let fact = &record.rewrite;
+    let has = |fact: &Rewrite| {
         let target = fact.target_new.trim().to_owned();
         facts.contains(&(fact.prompt.clone(), fact.subject.clone(), target))
     };
-    Ok(data.records.iter().filter(has).collect())
+    let whole = |record: &&Record| has(&record.rewrite) && record.together.iter().all(has);
+    Ok(data.records.iter().filter(whole).collect())
 }
 
 /// At most so many, from all over the list.
@@ -306,7 +319,11 @@ fn curves(all: &[Measured]) -> Vec<(&'static str, Curves)> {
         }
     };
     let mut drawn = Vec::new();
-    let scores = names.iter().filter(|name| DRAWN.contains(name));
+    let known =
+        |name: &str| name.parse::<Metric>().is_ok() || name == "S" || name.starts_with("PPL");
+    let scores = names
+        .iter()
+        .filter(|name| DRAWN.contains(name) || !known(name));
     let scores: Vec<Series> = scores
         .flat_map(|name| {
             let unedited = format!("{name}, unedited");

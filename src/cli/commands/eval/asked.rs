@@ -1,35 +1,96 @@
 //! What an evaluation asks, from the files that people give.
 
-use anyhow::bail;
+use std::path::Path;
+
+use anyhow::{Context, bail};
 use prost::Message as _;
 
-use super::flags::Args;
+use super::flags::{Args, ExampleFiles};
 use crate::cli::submit;
 use crate::client::Client;
+use crate::datasets::choices::{self, Choice};
 use crate::datasets::corpus;
-use crate::datasets::evaluation::{self, Dataset, Record, Set};
+use crate::datasets::evaluation::{self, Dataset, Examples, Record, Set};
 use crate::proto::v1;
+use crate::wire;
 
 /// What is measured.
 pub(super) enum Data {
     Facts(Dataset),
     Texts(Vec<String>),
+    Choices(Vec<Choice>),
 }
 
 impl Data {
     pub fn read(args: &Args) -> anyhow::Result<Self> {
-        Ok(match (&args.dataset, &args.texts) {
-            (Some(dataset), _) => Self::Facts(evaluation::read(dataset)?),
-            (None, Some(texts)) => Self::Texts(corpus::read(texts)?),
-            (None, None) => bail!("--dataset or --texts is missing: name a file"),
-        })
+        let most = args.limit.unwrap_or(u64::MAX);
+        let taken = |len: usize, file: &Path| -> anyhow::Result<std::ops::Range<usize>> {
+            if args.skip >= len {
+                let file = file.display();
+                bail!(
+                    "--skip {}: {file} has {len} records, so none is left",
+                    args.skip
+                );
+            }
+            let most = usize::try_from(most).unwrap_or(usize::MAX);
+            Ok(args.skip..args.skip.saturating_add(most).min(len))
+        };
+        // What is taken of facts is only known when they were asked.
+        let later = args.known_only.is_some() || args.along.is_some();
+        if let Some(file) = &args.dataset {
+            let mut data = evaluation::read(file, &examples(&args.examples)?)?;
+            let range = taken(data.records.len(), file)?;
+            let end = if later { data.records.len() } else { range.end };
+            data.keep(&(range.start..end).collect::<Vec<_>>());
+            return Ok(Self::Facts(data));
+        }
+        if let Some(file) = &args.texts {
+            let mut texts = corpus::read(file)?;
+            let range = taken(texts.len(), file)?;
+            return Ok(Self::Texts(texts.drain(range).collect()));
+        }
+        let mut all = Vec::new();
+        for file in &args.downstream {
+            let mut task = choices::read(file, args.shots)?;
+            let range = taken(task.len(), file)?;
+            all.extend(task.drain(range));
+        }
+        if all.is_empty() {
+            bail!("--dataset, --texts or --downstream is missing: name a file");
+        }
+        Ok(Self::Choices(all))
     }
+}
+
+/// The examples that the files give.
+fn examples(files: &ExampleFiles) -> anyhow::Result<Examples> {
+    let read = |file: &Option<std::path::PathBuf>| -> anyhow::Result<Option<String>> {
+        let Some(file) = file else { return Ok(None) };
+        let text = std::fs::read_to_string(file);
+        let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+        match text.trim().is_empty() {
+            true => bail!("{}: is empty: give solved questions", file.display()),
+            false => Ok(Some(text)),
+        }
+    };
+    let by_relation = match (read(&files.relation_examples)?, &files.relation_examples) {
+        (Some(text), Some(file)) => serde_json::from_str(&text).with_context(|| {
+            format!("{}: give an object with a text a relation", file.display())
+        })?,
+        _ => std::collections::BTreeMap::new(),
+    };
+    Ok(Examples {
+        by_relation,
+        hops: read(&files.hop_examples)?,
+        thoughts: read(&files.thought_examples)?,
+    })
 }
 
 pub(super) fn set_of(data: &Dataset) -> v1::EvalSet {
     match data.set {
         Set::CounterFact => v1::EvalSet::Counterfact,
         Set::ZsRe => v1::EvalSet::Zsre,
+        Set::Tests => v1::EvalSet::Tests,
     }
 }
 
@@ -46,6 +107,16 @@ pub(super) fn records<'a>(
         record
     });
     records.collect()
+}
+
+/// Puts choices into what is asked.
+pub(super) fn of_choices(spec: &mut v1::EvalSpec, choices: &[Choice]) {
+    spec.set = v1::EvalSet::Choices as i32;
+    let record = |choice| v1::EvalRecord {
+        choice: Some(wire::choice_to_proto(choice)),
+        ..Default::default()
+    };
+    spec.records = choices.iter().map(record).collect();
 }
 
 /// Puts texts into what is asked.
@@ -74,14 +145,16 @@ pub(super) async fn with_object(
 pub(super) fn record_to_proto(record: &Record) -> v1::EvalRecord {
     let rewrite = &record.rewrite;
     let neighbours = rewrite.neighbours.iter().zip(&record.neighbour_answers);
+    let request = v1::EditRequest {
+        prompt: rewrite.prompt.clone(),
+        subject: rewrite.subject.clone(),
+        target_new: rewrite.target_new.clone(),
+        target_true: rewrite.target_true.clone(),
+        id: rewrite.id.clone(),
+    };
     v1::EvalRecord {
-        request: Some(v1::EditRequest {
-            prompt: rewrite.prompt.clone(),
-            subject: rewrite.subject.clone(),
-            target_new: rewrite.target_new.clone(),
-            target_true: rewrite.target_true.clone(),
-            id: rewrite.id.clone(),
-        }),
+        // Of several facts none is the record's own.
+        request: record.together.is_empty().then_some(request),
         paraphrases: rewrite.paraphrases.clone(),
         neighbours: neighbours
             .map(|(prompt, answer)| v1::EvalNeighbour {
@@ -90,6 +163,7 @@ pub(super) fn record_to_proto(record: &Record) -> v1::EvalRecord {
             })
             .collect(),
         generation_prompts: record.generation_prompts.clone(),
-        text: String::new(),
+        tests: record.tests.iter().map(wire::test_to_proto).collect(),
+        ..Default::default()
     }
 }

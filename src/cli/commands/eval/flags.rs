@@ -11,9 +11,20 @@ use crate::proto::v1;
 /// Flags of `eval`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The records: CounterFact's full or flat form, or zsRE's, as a JSON list or one a line
-    #[arg(long, value_name = "FILE", required_unless_present = "texts")]
+    /// The records: of CounterFact (full or flat), zsRE, QAEdit, MQuAKE or RippleEdits, as a JSON list
+    /// or one a line
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["texts", "downstream"])]
     pub(super) dataset: Option<PathBuf>,
+    /// Tasks that edits have nothing to do with, in place of records: SST-2, CoLA, RTE, MMLU, or
+    /// records of prompt, choices and answer; several files may be given
+    #[arg(long, value_name = "FILE", num_args = 1..,
+          conflicts_with_all = ["dataset", "texts", "edit_each", "known_only", "save"])]
+    pub(super) downstream: Vec<PathBuf>,
+    /// Show so many solved questions of the file before each of its others
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "downstream")]
+    pub(super) shots: usize,
+    #[command(flatten)]
+    pub(super) examples: ExampleFiles,
     /// Texts whose perplexity is measured in place of records: one a line, or a JSON list
     #[arg(long, value_name = "FILE", conflicts_with_all = ["dataset", "edit_each", "known_only", "save"])]
     pub(super) texts: Option<PathBuf>,
@@ -29,8 +40,8 @@ pub struct Args {
     /// Leave out the first N records
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) skip: usize,
-    /// Take at most N records; with --known-only, N that are known; with --along, N of those that
-    /// were written so far, spread over all of them
+    /// Take at most N records, of each file of --downstream; with --known-only, N that are known; with
+    /// --along, N of those that were written so far, spread over all of them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) limit: Option<u64>,
     /// Take only records whose fact the version of --against (of --ref with --edit-each) knows.
@@ -42,7 +53,7 @@ pub struct Args {
     /// evaluations
     #[arg(long, value_name = "FILE")]
     pub(super) save: Option<PathBuf>,
-    /// Leave generation prompts, and with them GE, out
+    /// Leave out what is generated: free continuations of prompts, and generation prompts with GE
     #[arg(long)]
     pub(super) no_generation: bool,
     /// Seed of the texts that are drawn: after generation prompts, and before the sentences of
@@ -55,6 +66,23 @@ pub struct Args {
     pub(super) job: JobArgs,
     #[command(flatten)]
     pub(super) format: Format,
+}
+
+/// Examples that stand before the questions of MQuAKE.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Examples before questions of MQuAKE")]
+pub(super) struct ExampleFiles {
+    /// A text of solved questions, 'Q: ... A: ...' a line, before questions of several hops
+    #[arg(long, value_name = "FILE", requires = "dataset")]
+    pub(super) hop_examples: Option<PathBuf>,
+    /// A JSON object of such texts by relation, before questions of one hop; without it, a hop's
+    /// sentence is continued
+    #[arg(long, value_name = "FILE", requires = "dataset")]
+    pub(super) relation_examples: Option<PathBuf>,
+    /// A text of solved questions with their thoughts, 'Question: ...', 'Thoughts: ...', 'Answer: ...':
+    /// questions of several hops are asked so, too
+    #[arg(long, value_name = "FILE", requires = "dataset")]
+    pub(super) thought_examples: Option<PathBuf>,
 }
 
 /// How each record is edited before it is measured.

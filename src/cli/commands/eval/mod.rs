@@ -4,12 +4,11 @@ mod along;
 mod asked;
 mod flags;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
-use asked::{Data, of_texts, record_to_proto, records, set_of, with_object};
+use asked::{Data, of_choices, of_texts, record_to_proto, records, set_of, with_object};
 
 use crate::cli::connection::{Connection, Need};
 use crate::cli::layer::Chooser;
@@ -18,8 +17,9 @@ use crate::cli::submit;
 use crate::cli::{follow, key_statistics, names};
 use crate::config::ClientConfig;
 use crate::datasets::contexts::contexts;
-use crate::datasets::evaluation::Dataset;
+use crate::datasets::evaluation::{Dataset, Set, Test};
 use crate::proto::v1;
+use crate::wire;
 
 pub use flags::Args;
 
@@ -34,26 +34,9 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
     }
     args.job.check(config)?;
     // Files that cannot be read are said before a store is opened.
-    let mut data = Data::read(&args)?;
+    let data = Data::read(&args)?;
+    check_tests(&args, &data)?;
     let spec = spec(&args)?;
-    let (all, file) = match &data {
-        Data::Facts(data) => (data.records.len(), &args.dataset),
-        Data::Texts(texts) => (texts.len(), &args.texts),
-    };
-    if args.skip >= all {
-        bail!(
-            "--skip {}: {} has {all} records, so none is left",
-            args.skip,
-            file.as_deref().unwrap_or(Path::new("-")).display()
-        );
-    }
-    let later = args.known_only.is_some() || (args.along.is_some() && args.texts.is_none());
-    let most = args.limit.filter(|_| !later);
-    let end = most.map_or(all, |most| all.min(args.skip + most as usize));
-    match &mut data {
-        Data::Facts(data) => data.keep(&(args.skip..end).collect::<Vec<_>>()),
-        Data::Texts(texts) => *texts = texts.drain(args.skip..end).collect(),
-    }
     let connection = Connection::open(config, Need::Work).await?;
     let done = match args.along {
         Some(every) => {
@@ -88,6 +71,35 @@ fn spec(args: &Args) -> anyhow::Result<v1::EvalSpec> {
     })
 }
 
+/// Refuses what cannot be asked of tests of what follows from edits.
+fn check_tests(args: &Args, data: &Data) -> anyhow::Result<()> {
+    let Data::Facts(data) = data else {
+        return Ok(());
+    };
+    let tests = data.set == Set::Tests;
+    let examples = &args.examples;
+    for (flag, given) in [
+        ("--hop-examples", &examples.hop_examples),
+        ("--relation-examples", &examples.relation_examples),
+        ("--thought-examples", &examples.thought_examples),
+    ] {
+        if given.is_some() && !tests {
+            bail!("{flag}: only questions of MQuAKE have examples before them; leave it out");
+        }
+    }
+    if tests && args.known_only.is_some() {
+        bail!("--known-only: these records ask what follows from edits; leave it out");
+    }
+    let several = data.records.iter().any(|it| !it.together.is_empty());
+    if several && args.each.edit_each {
+        bail!(
+            "--edit-each edits one fact, and records of MQuAKE have several that belong together: write \
+             them with 'palimpsest edit --file' onto a ref, and evaluate that with --ref"
+        );
+    }
+    Ok(())
+}
+
 async fn evaluate(
     args: &Args,
     mut spec: v1::EvalSpec,
@@ -99,6 +111,7 @@ async fn evaluate(
     match data {
         Data::Facts(data) => facts(args, &mut spec, data, &model, connection).await?,
         Data::Texts(texts) => of_texts(&mut spec, texts),
+        Data::Choices(choices) => of_choices(&mut spec, &choices),
     }
     if let Some(against) = &args.against {
         spec.against = names::version(&model, against);
@@ -134,12 +147,16 @@ async fn facts(
     if let Some(rule) = args.known_only {
         spec.left_out = keep_known(args, rule, spec, &mut data, model, connection).await?;
     }
+    if data.set == Set::Tests {
+        keep_conditioned(args, spec, &mut data, model, connection).await?;
+    }
     if let Some(path) = &args.save {
         std::fs::write(path, data.to_lines())
             .with_context(|| format!("cannot write {}", path.display()))?;
         let count = data.records.len();
         say!("{count} records in {}", path.display());
     }
+    spec.free_generation = !args.no_generation && data.set != Set::Tests;
     // An edit of one record alone leaves the others' subjects as they are.
     if spec.edit_each.is_none() {
         spec.spoiled = data.leave_out_spoiled();
@@ -158,12 +175,7 @@ async fn keep_known(
     model: &str,
     connection: &Connection,
 ) -> anyhow::Result<u64> {
-    let client = connection.client();
-    let unedited = match (&args.against, args.each.edit_each) {
-        (_, true) => args.job.version.as_str(),
-        (Some(against), false) => against,
-        (None, false) => "v0",
-    };
+    let unedited = unedited(args);
     let wanted = args.limit.map_or(usize::MAX, |limit| limit as usize);
     let (mut kept, mut seen) = (Vec::new(), 0);
     while kept.len() < wanted && seen < data.records.len() {
@@ -174,30 +186,14 @@ async fn keep_known(
             request: record_to_proto(record).request,
             ..Default::default()
         });
-        let version = names::version(model, unedited);
         let asked = v1::EvalSpec {
             records: bare.collect(),
             set: spec.set,
-            against: version.clone(),
             dtype: spec.dtype,
             ..Default::default()
         };
-        let asked = with_object(asked, client).await?.into();
-        let job = v1::Job {
-            version,
-            display_name: "which facts are known".to_owned(),
-            ..args
-                .job
-                .job(model, asked, submit::sweep_priority(connection))
-        };
-        let job = submit::create(client, submit::request(job)).await?;
-        let Some(ended) = follow::to_end(client, &job.name, connection.is_embedded()).await? else {
-            bail!("which facts are known is not found out yet: ask again to go on");
-        };
-        let (_, found) = results::results(client, &ended.name).await?;
-        if found.len() != end - seen {
-            bail!("{} was stopped: ask again to go on", ended.name);
-        }
+        let title = "which facts are known";
+        let found = ask_first(args, asked, unedited, title, model, connection).await?;
         for result in &found {
             if let Some(v1::unit_result::Outcome::Failure(failure)) = &result.outcome {
                 let number = args.skip + seen + result.unit as usize + 1;
@@ -225,4 +221,125 @@ async fn keep_known(
     );
     data.keep(&kept);
     Ok((seen - kept.len()) as u64)
+}
+
+/// The version that a record is compared with.
+fn unedited(args: &Args) -> &str {
+    match (&args.against, args.each.edit_each) {
+        (_, true) => args.job.version.as_str(),
+        (Some(against), false) => against,
+        (None, false) => "v0",
+    }
+}
+
+/// Asks what decides which records are taken, and gives a result a record.
+async fn ask_first(
+    args: &Args,
+    asked: v1::EvalSpec,
+    version: &str,
+    title: &str,
+    model: &str,
+    connection: &Connection,
+) -> anyhow::Result<Vec<v1::UnitResult>> {
+    let client = connection.client();
+    let records = asked.records.len();
+    let version = names::version(model, version);
+    let asked = v1::EvalSpec {
+        against: version.clone(),
+        ..asked
+    };
+    let asked = with_object(asked, client).await?.into();
+    let job = v1::Job {
+        version,
+        display_name: title.to_owned(),
+        ..args
+            .job
+            .job(model, asked, submit::sweep_priority(connection))
+    };
+    let job = submit::create(client, submit::request(job)).await?;
+    let Some(ended) = follow::to_end(client, &job.name, connection.is_embedded()).await? else {
+        bail!("{title} is not found out yet: ask again to go on");
+    };
+    let (_, found) = results::results(client, &ended.name).await?;
+    if found.len() != records {
+        bail!("{} was stopped: ask again to go on", ended.name);
+    }
+    Ok(found)
+}
+
+/// Leaves out the tests whose conditions the unedited version does not meet, and says how many.
+async fn keep_conditioned(
+    args: &Args,
+    spec: &v1::EvalSpec,
+    data: &mut Dataset,
+    model: &str,
+    connection: &Connection,
+) -> anyhow::Result<()> {
+    // A criterion a test, so that each is told apart.
+    let conditions = |tests: &[Test]| -> Vec<v1::EvalTest> {
+        let conditioned = tests.iter().enumerate();
+        let conditioned = conditioned.filter(|(_, test)| !test.conditions.is_empty());
+        conditioned
+            .map(|(n, test)| {
+                wire::test_to_proto(&Test {
+                    criterion: n.to_string(),
+                    queries: test.conditions.clone(),
+                    ..Test::default()
+                })
+            })
+            .collect()
+    };
+    let asked: Vec<(usize, v1::EvalRecord)> = (data.records.iter().enumerate())
+        .map(|(n, record)| {
+            let tests = conditions(&record.tests);
+            (
+                n,
+                v1::EvalRecord {
+                    tests,
+                    ..Default::default()
+                },
+            )
+        })
+        .filter(|(_, record)| !record.tests.is_empty())
+        .collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let (of, records): (Vec<usize>, Vec<v1::EvalRecord>) = asked.into_iter().unzip();
+    let all: usize = records.iter().map(|record| record.tests.len()).sum();
+    let asked = v1::EvalSpec {
+        records,
+        set: spec.set,
+        dtype: spec.dtype,
+        ..Default::default()
+    };
+    let title = "which conditions of tests are met";
+    let found = ask_first(args, asked, unedited(args), title, model, connection).await?;
+    let mut met = 0;
+    for result in &found {
+        let Some(&n) = of.get(result.unit as usize) else {
+            continue;
+        };
+        let outcome = match &result.outcome {
+            Some(v1::unit_result::Outcome::Eval(outcome)) => outcome.measured.as_ref(),
+            _ => None,
+        };
+        let holds = |n: usize| {
+            let name = n.to_string();
+            let mut figures = outcome.iter().flat_map(|it| &it.figures);
+            figures.any(|figure| figure.key == name && figure.value >= 1.0)
+        };
+        let mut number = 0..;
+        (data.records[n].tests).retain(|test| {
+            let own = number.next().unwrap_or_default();
+            let kept = test.conditions.is_empty() || holds(own);
+            met += usize::from(kept && !test.conditions.is_empty());
+            kept
+        });
+    }
+    say!(
+        "{met} of {all} tests with conditions are asked: the others' are not met by {}",
+        unedited(args)
+    );
+    Ok(())
 }

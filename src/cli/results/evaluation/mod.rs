@@ -1,5 +1,6 @@
 //! Shows what an evaluation gave: a line a record, and the means over them with their intervals.
 
+mod choices;
 mod texts;
 
 use std::io::Write;
@@ -8,11 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::Error;
 use crate::cli::output::paragraph;
-use crate::eval::{Mean, Metric, harmonic};
+use crate::eval::{self, Mean, Metric, harmonic};
 use crate::plot::Colour;
 use crate::plot::table::{Align, Table};
 use crate::proto::v1::{self, EditProbeKind, unit_result::Outcome};
-use crate::wire::class_name;
+use crate::wire::{self, class_name};
 use crate::work;
 
 /// The name of the harmonic mean of the scores.
@@ -174,9 +175,10 @@ impl<'a> Evaluation<'a> {
         colour: Colour,
     ) -> Result<(), Error> {
         if with_records {
-            let records = match self.of_texts() {
-                true => self.texts(),
-                false => self.records(),
+            let records = match self.spec.set() {
+                v1::EvalSet::Texts => self.texts(),
+                v1::EvalSet::Choices => self.choices(),
+                _ => self.records(),
             };
             out.write_all(records.render(width, colour).as_bytes())?;
             writeln!(out)?;
@@ -208,19 +210,39 @@ impl<'a> Evaluation<'a> {
         })
     }
 
-    /// The measures that some record has.
-    fn metrics(&self) -> Vec<Metric> {
-        let has = |metric: &Metric| {
-            self.whole()
-                .any(|(_, all)| value(all[0], *metric).is_some())
-        };
-        Metric::ALL.into_iter().filter(has).collect()
+    /// The measures that some record has: first those that all data sets may have, then criteria and
+    /// tasks as they come.
+    fn measures(&self) -> Vec<String> {
+        let mut others: Vec<&str> = Vec::new();
+        let mut known = vec![false; Metric::ALL.len()];
+        for figure in self.whole().flat_map(|(_, all)| &all[0].figures) {
+            let name = figure.key.as_str();
+            match name.parse::<Metric>() {
+                Ok(metric) => {
+                    let place = Metric::ALL.iter().position(|it| *it == metric);
+                    known[place.unwrap_or_default()] = true;
+                }
+                Err(()) if !others.contains(&name) => others.push(name),
+                Err(()) => {}
+            }
+        }
+        let known = Metric::ALL.into_iter().zip(known);
+        let known = known.filter(|(_, is)| *is).map(|(it, _)| it.to_string());
+        known.chain(others.into_iter().map(str::to_owned)).collect()
+    }
+
+    /// Whether a record counts for a measure: tests that are for edits that hold do not where the
+    /// record's own does not.
+    fn counts(row: &Row<'_>, measured: &[&v1::EvalMeasure], name: &str) -> bool {
+        let mut tests = row.record.tests.iter();
+        let conditional = tests.any(|test| test.if_edited && test.criterion == name);
+        let edited = measured.last().and_then(|it| value(it, eval::EDITED));
+        !conditional || edited.is_none_or(|share| share >= 1.0)
     }
 
     /// A line a record: its figures in the last column.
     fn records(&self) -> Table {
-        let metrics = self.metrics();
-        let names: Vec<String> = metrics.iter().map(Metric::to_string).collect();
+        let names = self.measures();
         let mut head = vec![
             ("RECORD", Align::Right),
             ("SUBJECT", Align::Left),
@@ -238,11 +260,11 @@ impl<'a> Evaluation<'a> {
                 fact.target_new,
             ];
             let last = row.measured.last().copied().flatten();
-            let figure = |&metric: &Metric| match last.and_then(|it| value(it, metric)) {
-                Some(value) => format!("{:.1}", value * metric.scale()),
+            let figure = |name: &String| match last.and_then(|it| value(it, name)) {
+                Some(value) => format!("{:.1}", value * scale(name)),
                 None => String::new(),
             };
-            cells.extend(metrics.iter().map(figure));
+            cells.extend(names.iter().map(figure));
             table.row(cells);
         }
         table
@@ -283,11 +305,12 @@ impl<'a> Evaluation<'a> {
             return self.perplexities();
         }
         let mut lines = Vec::new();
-        for metric in self.metrics() {
+        for name in self.measures() {
             // A record has a figure in all columns or in none: it has the prompts for it or not.
             let values: Vec<Vec<f64>> = self
                 .whole()
-                .filter_map(|(_, all)| all.iter().map(|it| value(it, metric)).collect())
+                .filter(|(row, all)| Self::counts(row, all, &name))
+                .filter_map(|(_, all)| all.iter().map(|it| value(it, &name)).collect())
                 .collect();
             let column = |n: usize| values.iter().map(|row| row[n]).collect::<Vec<f64>>();
             let means: Vec<Mean> = (0..self.columns.len())
@@ -301,12 +324,16 @@ impl<'a> Evaluation<'a> {
                         .collect::<Vec<_>>(),
                 )
             });
+            let scale = scale(&name);
             lines.push(Line {
-                name: metric.to_string(),
-                scale: metric.scale(),
+                name,
+                scale,
                 means,
                 change,
             });
+        }
+        if self.spec.set() == v1::EvalSet::Choices {
+            lines.extend(self.f1s());
         }
         lines.extend(self.score());
         lines
@@ -317,7 +344,8 @@ impl<'a> Evaluation<'a> {
         let means: Vec<Mean> = (0..self.columns.len())
             .map(|n| {
                 let scores = |all: &Vec<&v1::EvalMeasure>| -> Option<[f64; 3]> {
-                    let [es, ps, ns] = Metric::SCORES.map(|metric| value(all[n], metric));
+                    let [es, ps, ns] =
+                        Metric::SCORES.map(|metric| value(all[n], &metric.to_string()));
                     Some([es?, ps?, ns?])
                 };
                 let records: Vec<[f64; 3]> =
@@ -339,17 +367,15 @@ impl<'a> Evaluation<'a> {
 
     /// What was measured, what is missing, and what was left out.
     fn sentences(&self) -> Vec<String> {
-        let set = match self.spec.set() {
-            v1::EvalSet::Zsre => "zsRE",
-            v1::EvalSet::Counterfact | v1::EvalSet::Texts | v1::EvalSet::Unspecified => {
-                "CounterFact"
-            }
-        };
         let measured = self.whole().count();
-        let mut first = match self.of_texts() {
-            true => format!("{measured} texts on {}", self.job.version),
-            false => format!("{measured} records of {set} on {}", self.job.version),
+        let what = match self.spec.set() {
+            v1::EvalSet::Zsre => "records by the measures of zsRE",
+            v1::EvalSet::Texts => "texts",
+            v1::EvalSet::Tests => "records of tests",
+            v1::EvalSet::Choices => "choices",
+            v1::EvalSet::Counterfact | v1::EvalSet::Unspecified => "records of CounterFact",
         };
+        let mut first = format!("{measured} {what} on {}", self.job.version);
         if let Some(each) = &self.spec.edit_each {
             let layer = each
                 .layer
@@ -376,6 +402,19 @@ impl<'a> Evaluation<'a> {
         let missing = self.rows.len() - measured - failed;
         if missing > 0 {
             sentences.push(format!("{missing} records are not measured."));
+        }
+        let undone = (self.whole())
+            .filter(|(row, all)| {
+                row.record
+                    .tests
+                    .iter()
+                    .any(|it| !Self::counts(row, all, &it.criterion))
+            })
+            .count();
+        if undone > 0 {
+            sentences.push(format!(
+                "Of {undone} records the edit does not hold: only their own prompt is counted."
+            ));
         }
         if self.spec.left_out > 0 {
             sentences.push(format!(
@@ -410,9 +449,13 @@ impl<'a> Evaluation<'a> {
     pub fn json_lines(&self, out: &mut dyn Write) -> Result<(), Error> {
         for (n, row) in self.rows.iter().enumerate() {
             let fact = row.record.request.clone().unwrap_or_default();
-            let mut object = match self.of_texts() {
-                true => json!({"record": n + 1, "text": row.record.text}),
-                false => json!({
+            let mut object = match (&row.record.choice, self.of_texts()) {
+                (Some(asked), _) => json!({
+                    "record": n + 1, "task": asked.task, "prompt": asked.prompt, "choices": asked.choices,
+                    "right": asked.right,
+                }),
+                (None, true) => json!({"record": n + 1, "text": row.record.text}),
+                (None, false) => json!({
                     "record": n + 1, "id": fact.id, "prompt": fact.prompt, "subject": fact.subject,
                     "target_new": fact.target_new, "target_true": fact.target_true,
                 }),
@@ -476,8 +519,12 @@ pub struct Line {
     pub change: Option<Mean>,
 }
 
-fn value(measured: &v1::EvalMeasure, metric: Metric) -> Option<f64> {
-    let name = metric.to_string();
+/// What a measure's values are multiplied by.
+fn scale(name: &str) -> f64 {
+    name.parse().map_or(100.0, Metric::scale)
+}
+
+fn value(measured: &v1::EvalMeasure, name: &str) -> Option<f64> {
     let found = measured.figures.iter().find(|figure| figure.key == name);
     found.map(|figure| figure.value)
 }
@@ -512,6 +559,17 @@ fn measure(record: &v1::EvalRecord, measured: &v1::EvalMeasure, version: &str) -
     let scored = |scored: Option<v1::EvalScore>| {
         scored.map(|it| json!({"nll": it.nll, "tokens": it.tokens, "likeliest": it.likeliest}))
     };
+    if record.choice.is_some() {
+        let scores: Vec<f64> = measured.choices.iter().map(|it| it.nll).collect();
+        return json!({
+            "version": version, "figures": figures, "taken": taken(measured), "nll": scores,
+        });
+    }
+    if !record.tests.is_empty() {
+        let said = passed_tests(record, measured);
+        return json!({"version": version, "figures": figures, "tests": said});
+    }
+    let mut continuations = measured.continuations.iter();
     let answers: Vec<Value> = prompts
         .zip(&measured.answers)
         .map(|(prompt, answer)| {
@@ -521,10 +579,14 @@ fn measure(record: &v1::EvalRecord, measured: &v1::EvalMeasure, version: &str) -
                 EditProbeKind::Neighbour => "neighbour",
                 EditProbeKind::Unspecified => "-",
             };
-            json!({
+            let mut told = json!({
                 "kind": kind, "prompt": prompt, "new": scored(answer.new_object),
                 "true": scored(answer.true_object),
-            })
+            });
+            if let Some(continuation) = continuations.next() {
+                told["continuation"] = continuation.as_str().into();
+            }
+            told
         })
         .collect();
     let mut object = json!({"version": version, "figures": figures, "answers": answers});
@@ -532,6 +594,26 @@ fn measure(record: &v1::EvalRecord, measured: &v1::EvalMeasure, version: &str) -
         object["texts"] = json!(measured.texts);
     }
     object
+}
+
+/// Which answer of a choice was taken.
+fn taken(measured: &v1::EvalMeasure) -> Option<usize> {
+    let scores: Vec<_> = measured.choices.iter().map(wire::score).collect();
+    eval::taken(&scores)
+}
+
+/// What each query of a record's tests gave.
+fn passed_tests(record: &v1::EvalRecord, measured: &v1::EvalMeasure) -> Vec<Value> {
+    let mut said = measured.continuations.iter();
+    let record = wire::record(record);
+    let told = record.tests.iter().map(|test| {
+        let queries = test.queries.iter().map(|query| {
+            let text = said.next().map_or("", String::as_str);
+            json!({"prompt": query.prompt, "continuation": text, "passed": eval::passes(query, text)})
+        });
+        json!({"criterion": test.criterion, "queries": queries.collect::<Vec<_>>()})
+    });
+    told.collect()
 }
 
 #[cfg(test)]

@@ -319,15 +319,19 @@ class Model(Asking):
         seed: int = 0,
         dtype: Dtype | None = None,
         edit_each: dict[str, Any] | None = None,
+        free_generation: bool | None = None,
         wait: bool = True,
         progress: bool | None = None,
         **options: Any,
     ) -> Evaluation:
-        """Measures what a version answers to the records of CounterFact or zsRE, or how well it
-        foretells texts; beside another version, by default the unedited model.
+        """Measures what a version answers to the records of CounterFact, zsRE or QAEdit, how well it
+        foretells texts, which tests it passes and which choices it takes; beside another version,
+        by default the unedited model.
 
         Args:
-            records: a data set's file, dicts, ``Record``s, or plain texts.
+            records: a data set's file, dicts, ``Record``s, ``Choice``s, or plain texts.
+            free_generation: continue the prompts of facts freely, too, and look for the answers in
+                what comes; as is done unless it is False.
             edit_each: settings of ``edit`` (``layer``, ``method``, ...) to edit each record on its
                 own, measure it, and discard the edit.
         """
@@ -335,6 +339,8 @@ class Model(Asking):
         spec = v1.EvalSpec(
             set=wire.number("EvalSet", set or found), seed=seed, dtype=wire.number("Dtype", dtype)
         )
+        if free_generation is not False:
+            spec.free_generation = (set or found) in ("counterfact", "zsre") or bool(free_generation)
         messages = [it.message() for it in listed]
         if sum(it.ByteSize() + 4 for it in messages) > INLINE:
             whole = v1.EvalRecordList(records=messages).SerializeToString()

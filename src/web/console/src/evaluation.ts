@@ -52,7 +52,9 @@ function median(texts: readonly Scored[]): number {
   return n === 0 ? NaN : ((each[Math.floor((n - 1) / 2)] as number) + (each[Math.floor(n / 2)] as number)) / 2;
 }
 
-const ORDER = ["ES", "PS", "NS", "EM", "PM", "NM", "EA", "PA", "NA", "GE"];
+const EXACT = ["E EXACT", "P EXACT", "N EXACT"];
+const CONTAINS = ["E CONTAINS", "P CONTAINS", "N CONTAINS"];
+const ORDER = ["ES", "PS", "NS", "EM", "PM", "NM", "EA", "PA", "NA", ...EXACT, ...CONTAINS, "GE"];
 const MEANING: Record<string, string> = {
   ES: "the new object is the likelier after the prompt",
   PS: "the same after paraphrases",
@@ -63,6 +65,12 @@ const MEANING: Record<string, string> = {
   EA: "the answer's tokens are the likeliest",
   PA: "the same, rephrased",
   NA: "the same, of unrelated questions",
+  "E EXACT": "the prompt goes on with the new object and nothing else",
+  "P EXACT": "the same of paraphrases",
+  "N EXACT": "neighbours go on with the true object and nothing else",
+  "E CONTAINS": "what the prompt goes on with has the new object in it",
+  "P CONTAINS": "the same of paraphrases",
+  "N CONTAINS": "what neighbours go on with has the true object in it",
   GE: "entropy of what is generated, bits",
   S: "harmonic mean of ES, PS and NS",
   PPL: "perplexity over all tokens",
@@ -116,11 +124,12 @@ export function evaluated(job: Job, items: readonly UnitResult[], versionWord: (
     const unit = Number(item.unit);
     const n = total > 0 ? unit % total : unit;
     const request = spec?.records[n]?.request;
-    const text = spec?.records[n]?.text ?? "";
+    const choice = spec?.records[n]?.choice;
+    const text = choice ? `${choice.task}: ${choice.prompt.slice(-50)}` : (spec?.records[n]?.text ?? "");
     const record = records.get(n) ?? {
       n,
       subject: request?.subject ?? text.slice(0, 60),
-      truth: request?.targetTrue ?? "",
+      truth: request?.targetTrue ?? choice?.choices[choice.right] ?? "",
       target: request?.targetNew ?? "",
       measured: columns.map(() => undefined),
       failure: "",
@@ -136,7 +145,10 @@ export function evaluated(job: Job, items: readonly UnitResult[], versionWord: (
   const whole = rows
     .map((row) => row.measured)
     .filter((all): all is EvalMeasure[] => all.every((it) => it !== undefined));
-  const metrics = ORDER.filter((metric) => whole.some((all) => all[0] && valueOf(all[0], metric) !== undefined));
+  // Criteria of tests and names of tasks come as they stand.
+  const named = new Set(whole.flatMap((all) => all[0]?.figures.map((figure) => figure.key) ?? []));
+  const others = [...named].filter((name) => !ORDER.includes(name));
+  const metrics = [...ORDER.filter((name) => named.has(name)), ...others];
   const ofTexts = spec?.set === EvalSet.TEXTS;
   return {
     columns,

@@ -177,6 +177,8 @@ export const setWord = (it: EvalSet) =>
     [EvalSet.COUNTERFACT]: "CounterFact",
     [EvalSet.ZSRE]: "zsRE",
     [EvalSet.TEXTS]: "texts",
+    [EvalSet.TESTS]: "tests of what follows",
+    [EvalSet.CHOICES]: "choices",
   })[it];
 
 /** A kind's name as the command line has it: `mlp`, `head_q_all`. */
