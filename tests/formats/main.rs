@@ -6,3 +6,4 @@ mod npz;
 mod plot_svg;
 mod plot_terminal;
 mod python_package;
+mod results;

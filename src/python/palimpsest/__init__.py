@@ -81,6 +81,7 @@ from .facts import (
     read_rewrites,
 )
 from .paths import Paths
+from .questions import Examples, read_choices, read_mquake
 from .results import (
     Checked,
     Completion,
@@ -216,6 +217,7 @@ __all__ = [
     "Error",
     "Evaluated",
     "Evaluation",
+    "Examples",
     "Fact",
     "Facts",
     "FailedPrecondition",
@@ -273,6 +275,8 @@ __all__ = [
     "__version__",
     "aconnect",
     "connect",
+    "read_choices",
+    "read_mquake",
     "read_records",
     "read_rewrites",
     "wire",

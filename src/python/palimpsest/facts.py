@@ -182,7 +182,7 @@ class Facts(Sequence[Fact]):
         Raises:
             ValueError: a record is wrong; the message names it.
         """
-        return cls(_facts_of(_values(Path(path)), str(path)))
+        return cls(_facts_of(values_of(Path(path)), str(path)))
 
     @classmethod
     def of(cls, facts: FactsLike) -> Facts:
@@ -232,7 +232,7 @@ def read_rewrites(path: str | os.PathLike[str]) -> list[Rewrite]:
     Raises:
         ValueError: a record is wrong; the message names it.
     """
-    return [_rewrite(_Entry(it, f"{path}, record {n}")) for n, it in enumerate(_values(Path(path)))]
+    return [_rewrite(_Entry(it, f"{path}, record {n}")) for n, it in enumerate(values_of(Path(path)))]
 
 
 def rewrites_of(facts: Any) -> list[Rewrite]:
@@ -249,7 +249,7 @@ def rewrites_of(facts: Any) -> list[Rewrite]:
 
 def read_records(path: str | os.PathLike[str]) -> tuple[EvalSet, list[Record]]:
     """Reads a data set that edits are judged by: which one it is, and its records."""
-    return records_of(_values(Path(path)))
+    return records_of(values_of(Path(path)))
 
 
 def records_of(records: Any) -> tuple[EvalSet, list[Record]]:
@@ -284,7 +284,8 @@ def _listed(values: Any) -> list[Any]:
     return [values] if isinstance(values, Mapping) else list(values)
 
 
-def _values(path: Path) -> list[Any]:
+def values_of(path: Path) -> list[Any]:
+    """What a file of records holds: a JSON list, one record, or one a line."""
     text = path.read_text(encoding="utf-8-sig")
     try:
         whole = json.loads(text)
@@ -381,8 +382,7 @@ class _Entry:
         self.asks_one = self.is_zsre or is_qaedit
         if full is not None and not isinstance(full, Mapping):
             raise ValueError(
-                f"{place}: requested_rewrite: is a list, as in MQuAKE, which the command line reads:"
-                " give each of its edits as a record, or build Tests"
+                f"{place}: requested_rewrite: is a list, as in MQuAKE: read it by read_mquake"
             )
         if full is not None:
             self.subject = self._text(full, "subject")

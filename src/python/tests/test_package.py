@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import re
 import subprocess
 import sys
+import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,68 @@ class Package(unittest.TestCase):
             [sys.executable, PACKAGE / "unasync.py", "--check"], capture_output=True, text=True
         )
         self.assertEqual(done.returncode, 0, done.stdout)
+
+    def test_questions_about_what_follows_are_read_as_the_program_reads_them(self) -> None:
+        def rewrite(subject: str, new: str) -> dict[str, Any]:
+            target = {"target_new": {"str": new}, "target_true": {"str": "Paris"}}
+            return {"prompt": "{} is in", "subject": subject, **target}
+
+        def hop(question: str, cloze: str, answer: str) -> dict[str, Any]:
+            named = {"answer": answer, "answer_alias": ["the other"]}
+            return {"question": question, "cloze": cloze, **named}
+
+        record = {
+            "requested_rewrite": [rewrite("The Louvre", "Rome"), rewrite("Rome", "Asia")],
+            "questions": ["Where is the Louvre's city?", "And where?"],
+            "new_answer": "Asia",
+            "new_answer_alias": ["AS"],
+            "new_single_hops": [
+                hop("Where is The Louvre?", "The Louvre is in", "Rome"),
+                hop("Where is Rome?", "Rome is in", "Asia"),
+            ],
+            "orig": {"new_triples": [["Q1", "P1", "Q2"], ["Q2", "P9", "Q3"]]},
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "mquake.json"
+            path.write_text(json.dumps([record]))
+            examples = pal.Examples(
+                hops="Q: 3? A: 4", by_relation={"P9": "Q: 1? A: 2\n"}, thoughts="Answer: 7"
+            )
+            rewrites, records = pal.read_mquake(path, examples)
+            self.assertEqual([it.target for it in rewrites], ["Rome", "Asia"])
+            told = [
+                (it.criterion, it.any, [query.prompt for query in it.queries])
+                for it in records[0].tests
+            ]
+            hops = ["Where is the Louvre's city?", "And where?"]
+            thinking = [f"Answer: 7\n\nQuestion: {it}\nThoughts:" for it in hops]
+            self.assertEqual(
+                told,
+                [
+                    ("edit-wise", False, ["The Louvre is in"]),
+                    ("edit-wise", False, ["Rome is in"]),
+                    (
+                        "instance-wise",
+                        False,
+                        ["The Louvre is in", "Q: 1? A: 2\nQ: Where is Rome? A:"],
+                    ),
+                    ("multi-hop", True, [f"Q: 3? A: 4\nQ: {it} A:" for it in hops]),
+                    ("multi-hop with thoughts", True, thinking),
+                ],
+            )
+            self.assertEqual(records[0].tests[0].queries[0].answers, (("Rome", "the other"),))
+            task = Path(folder) / "sst2.json"
+            lines = [{"sentence": f"s{n}", "label": int(n < 2)} for n in range(4)]
+            task.write_text("\n".join(json.dumps(it) for it in lines))
+            asked = pal.read_choices(task, shots=2)
+            self.assertEqual(
+                asked[0].prompt,
+                "Review : s0\nSentiment : positive\nReview : s2\nSentiment : negative\n"
+                "Review : s1\nSentiment :",
+            )
+            task.write_text(json.dumps({"sentence": "a", "label": 2}))
+            with self.assertRaisesRegex(ValueError, "label: give the number"):
+                pal.read_choices(task)
 
     def test_the_types_of_messages_are_made_from_the_contract(self) -> None:
         done = subprocess.run(

@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# Makes the numbers of the README's tables of what edits do to a small model: each table's are a file
+# in deploy/results, from which 'cargo nextest run --test formats results' makes the table.
+#
+#   deploy/results.sh DATA [TABLE...]
+#
+# DATA is a folder with the data sets as they are published: counterfact_full_600.json (full records
+# of CounterFact), zsre_1k.json, qaedit_500.json, mquake/, downstream/, me_ppl_2k.json and, for key
+# statistics, corpus_1k_texts.json. TABLEs: those below; all, if none is named. What a table needs of
+# another's is computed once and kept in target/results, so an interrupted run goes on.
+#
+#   RESULTS_WORKERS   workers of one thread (one a core)
+#   PALIMPSEST_MODEL  a folder or .gguf file (the demo's SmolLM2-135M)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tables=(mquake zsre downstream sequences)
+[ $# -ge 1 ] || { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+data=$(cd "$1" && pwd)
+shift
+[ $# -eq 0 ] || tables=("$@")
+palimpsest=${PALIMPSEST_PROGRAM:-target/release/palimpsest}
+work=target/results
+out=deploy/results
+mkdir -p "$work" "$out"
+
+pids=()
+trap 'kill "${pids[@]}" 2>/dev/null || true; wait' EXIT
+rm -f "$work/address"
+"$palimpsest" serve --listen 127.0.0.1:0 --store "$work/store" --port-file "$work/address" \
+  >>"$work/coordinator.log" 2>&1 &
+pids+=($!)
+until [ -s "$work/address" ]; do
+  kill -0 "${pids[0]}" || { tail -n 3 "$work/coordinator.log" >&2; exit 1; }
+  sleep 0.1
+done
+PALIMPSEST__CLIENT__SERVER=http://$(cat "$work/address")
+export PALIMPSEST__CLIENT__SERVER
+for n in $(seq "${RESULTS_WORKERS:-$(nproc)}"); do
+  "$palimpsest" worker --coordinator "$PALIMPSEST__CLIENT__SERVER" --id "worker-$n" --threads 1 \
+    --cache "$work/cache-$n" >>"$work/worker-$n.log" 2>&1 &
+  pids+=($!)
+done
+
+p() { echo "results: palimpsest $*" >&2; "$palimpsest" "$@"; }
+
+p model import "${PALIMPSEST_MODEL:-.deps/SmolLM2-135M-Instruct.Q4_1.gguf}" --name smollm2 >&2
+p stats collect --corpus "$data/corpus_1k_texts.json" --layers 4-8 >&2
+
+# written REF FILE FLAG...: a branch with the facts of a file, unless an earlier run wrote it. What a
+# run that was interrupted has computed is found again.
+written() {
+  local ref=$1 file=$2
+  shift 2
+  [ ! -e "$work/$ref.written" ] || return 0
+  if "$palimpsest" refs --json | grep -q "/refs/$ref\""; then
+    p rollback --ref "$ref" --to v0 >&2
+  else
+    p branch "$ref" v0 >&2
+  fi
+  p edit --file "$file" --ref "$ref" "$@" >&2
+  touch "$work/$ref.written"
+}
+
+# row FILE LABEL FLAG...: the means of an evaluation, a line a measure, behind the row's label.
+row() {
+  local file=$1 label=$2
+  shift 2
+  p eval "$@" --averages --json | sed "s/^{/{\"row\":\"$label\",/" >>"$file"
+}
+
+# first FILE N: the first records of a list of JSON.
+first() { python3 -c 'import json, sys; json.dump(json.load(open(sys.argv[1]))[:int(sys.argv[2])], sys.stdout)' "$@"; }
+
+MEMIT=(--method memit --layers 4-8)
+
+mquake() {
+  # The edits of many instances are one batch: those that are of one fact are written once.
+  local file=$data/mquake/mquake_3hop_100.json
+  python3 - "$file" >"$work/mquake.json" <<'PYTHON'
+import json, sys
+facts, seen = [], {}
+for record in json.load(open(sys.argv[1])):
+    for fact in record["requested_rewrite"]:
+        known = seen.setdefault((fact["prompt"], fact["subject"]), fact["target_new"]["str"])
+        if known == fact["target_new"]["str"] and fact not in facts:
+            facts.append(fact)
+json.dump([{"case_id": n, "requested_rewrite": fact} for n, fact in enumerate(facts)], sys.stdout)
+PYTHON
+  written mquake "$work/mquake.json" "${MEMIT[@]}" --keep-going
+  row "$1" "MEMIT, all of them in one batch" --dataset "$file" --ref mquake \
+    --hop-examples "$data/mquake/multihop_prompts.txt" --relation-examples "$data/mquake/rel_prompts.json"
+}
+
+zsre() {
+  first "$data/zsre_1k.json" 100 >"$work/zsre.json"
+  written zsre "$work/zsre.json" "${MEMIT[@]}" --keep-going
+  row "$1" "MEMIT, 100 facts in one batch" --dataset "$work/zsre.json" --ref zsre
+}
+
+downstream() {
+  written counterfact "$data/counterfact_full_600.json" "${MEMIT[@]}" --batch 50 --keep-going
+  row "$1" "MEMIT, 600 facts of CounterFact in batches of 50" --ref counterfact --limit 100 \
+    --downstream "$data"/downstream/{sst2,cola,rte,mmlu}.json
+}
+
+sequences() {
+  first "$data/counterfact_full_600.json" 100 >"$work/counterfact100.json"
+  local method
+  for method in r-rome rome; do
+    written "$method" "$work/counterfact100.json" --method "$method" --layer 5
+    row "$1" "$method, 100 facts one after another" --dataset "$work/counterfact100.json" --ref "$method"
+  done
+  written memit100 "$work/counterfact100.json" "${MEMIT[@]}" --keep-going
+  row "$1" "MEMIT, 100 facts in one batch" --dataset "$work/counterfact100.json" --ref memit100
+}
+
+for table in "${tables[@]}"; do
+  began=$SECONDS
+  : >"$work/$table.jsonl"
+  "$table" "$work/$table.jsonl"
+  mv "$work/$table.jsonl" "$out/$table.jsonl"
+  echo "results: $table took $((SECONDS - began)) s" >&2
+done
