@@ -71,13 +71,22 @@ fn table(file: &str, measures: &[&str]) -> String {
         &it.value
     };
     let line = |name: &str, column: &str, of: &str| {
-        let cells = measures.iter().map(|measure| cell(measure, &get(of, measure)[column]));
+        let cells = measures
+            .iter()
+            .map(|measure| cell(measure, &get(of, measure)[column]));
         format!("| {name} | {} |\n", cells.collect::<Vec<_>>().join(" | "))
     };
-    let mut text = format!("| | {} |\n|---|{}\n", measures.join(" | "), "---|".repeat(measures.len()));
+    let mut text = format!(
+        "| | {} |\n|---|{}\n",
+        measures.join(" | "),
+        "---|".repeat(measures.len())
+    );
     let same = |measure: &&str| {
         let first = &get(rows[0], measure)["against"]["mean"];
-        !first.is_null() && rows.iter().all(|row| &get(row, measure)["against"]["mean"] == first)
+        !first.is_null()
+            && rows
+                .iter()
+                .all(|row| &get(row, measure)["against"]["mean"] == first)
     };
     if measures.iter().all(same) {
         text += &line("unedited", "against", rows[0]);
@@ -101,7 +110,11 @@ fn the_readmes_tables_of_edits_are_those_of_the_results() {
         let (file, measures) = head.split_once(": ").expect("a file, then measures");
         let measures: Vec<&str> = measures.split(" | ").collect();
         let end = rest.find("\n\n").map_or(rest.len(), |at| at + 1);
-        made += &format!("{BEGIN}{head} -->\n{}{}", table(file, &measures), &rest[end..]);
+        made += &format!(
+            "{BEGIN}{head} -->\n{}{}",
+            table(file, &measures),
+            &rest[end..]
+        );
         tables += 1;
     }
     assert!(tables > 0, "the README has no such table");
