@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 
-use super::results::{self, Sites};
+use super::results::{self, ENOUGH, Sites};
 use super::{layers, names, submit};
 use crate::client::Client;
 use crate::coordinator::is_terminal;
@@ -10,10 +10,6 @@ use crate::datasets::edits::Rewrite;
 use crate::datasets::facts;
 use crate::proto::v1::{self, JobState, Kind};
 use crate::work;
-
-/// Facts that a sweep must have an effect of before an edit goes by it: the peak of a few is
-/// chance.
-const ENOUGH: u64 = 10;
 
 /// A layer as flags name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 pub use drawn::{make, write};
 pub use error::Error;
 pub use evaluation::{Evaluation, Known, Line, mean_json};
-pub use trace::{Results, Sites};
+pub use trace::{ENOUGH, Results, Sites};
 
 use anyhow::bail;
 use clap::Args;

@@ -304,6 +304,10 @@ fn sites(mlp: &Averages, attn: &Averages) -> Option<String> {
     ))
 }
 
+/// Facts that a sweep must have an effect of before an edit goes by it: the peak of a few is
+/// chance.
+pub const ENOUGH: u64 = 10;
+
 /// The layer that an edit of these facts belongs in.
 pub(super) fn edit(averages: &Averages, site: &Site) -> String {
     let plateau = averages.plateau(site);
@@ -322,9 +326,16 @@ pub(super) fn edit(averages: &Averages, site: &Site) -> String {
         }
         None => "",
     };
+    let few = match site.effect.rows as u64 {
+        1 => format!(" The peak of one fact may be chance: trace {ENOUGH} or more."),
+        rows if rows < ENOUGH => {
+            format!(" The peak of {rows} facts may be chance: trace {ENOUGH} or more.")
+        }
+        _ => String::new(),
+    };
     format!(
         "An edit of these facts belongs in the MLP of layer {0} ('palimpsest edit --layer {0}'): there the \
-         MLP effect of the {1} is highest, {2}{alike}.{exactly}",
+         MLP effect of the {1} is highest, {2}{alike}.{exactly}{few}",
         site.layer,
         site.role,
         figure(&site.effect)

@@ -24,6 +24,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::io::Write;
 
+pub use averages::ENOUGH;
 pub use locate::Sites;
 
 use super::Error;
