@@ -93,8 +93,9 @@ pub fn check_may<T>(request: &Request<T>, method: &str) -> Result<(), Status> {
     match request.extensions().get::<Caller>() {
         Some(caller) if !who.includes(caller.role) => {
             let message = format!(
-                "{} is a {}, and the job does what {method} does, which is not for that role",
-                caller.principal, caller.role
+                "{} is {}, and the job does what {method} does, which is not for that role",
+                caller.principal,
+                caller.role.described()
             );
             let metadata = [("method", method.to_owned())];
             Err(status(Reason::PermissionDenied, message, metadata))

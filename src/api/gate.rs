@@ -216,7 +216,7 @@ impl Gate {
             taken.map_err(|wait| too_often(rate, &caller.principal, wait))?;
         }
         if !who.includes(caller.role) {
-            let why = format!("{} is a {}", caller.principal, caller.role);
+            let why = format!("{} is {}", caller.principal, caller.role.described());
             return Err(Refused {
                 status: denied(path, &why),
                 principal: Some(caller.principal),

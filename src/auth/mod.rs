@@ -14,7 +14,7 @@ mod token;
 
 pub use error::Error;
 pub use rate::Rate;
-pub use role::{Role, methods_of};
+pub use role::{Role, described, methods_of};
 pub use tls::{ServerFiles, ServerTls};
 pub use token::{Refusal, TokenHash, Tokens, has_token, issue};
 

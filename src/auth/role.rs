@@ -30,6 +30,11 @@ impl Role {
         Self::Worker,
     ];
 
+    /// With its article: `an editor`.
+    pub fn described(self) -> String {
+        described(self.as_str())
+    }
+
     /// As it is written.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -40,6 +45,15 @@ impl Role {
             Self::Worker => "worker",
         }
     }
+}
+
+/// A role's name with its article.
+pub fn described(role: &str) -> String {
+    let article = match role.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        true => "an",
+        false => "a",
+    };
+    format!("{article} {role}")
 }
 
 impl fmt::Display for Role {

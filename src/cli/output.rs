@@ -284,6 +284,12 @@ pub fn word(name: &str, prefix: &str) -> String {
         .replace('_', " ")
 }
 
+/// So many things: `1 model`, `2,000 models`.
+pub fn counted(number: u64, one: &str, several: &str) -> String {
+    let what = if number == 1 { one } else { several };
+    format!("{} {what}", grouped(number))
+}
+
 /// A number with its thousands apart.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();

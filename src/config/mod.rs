@@ -332,7 +332,8 @@ settings! {
     /// Settings of what every program logs, to its standard error.
     log: LogConfig {
         /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`, `off`), or
-        /// `module=level` pairs separated by commas.
+        /// `module=level` pairs separated by commas. `debug` and `trace` are of Palimpsest itself,
+        /// its libraries by their names: `debug,h2=debug`.
         filter: String = "info",
         /// `text` for people, `json` for programs, one object a line.
         format: LogFormat = "text",

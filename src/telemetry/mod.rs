@@ -109,8 +109,23 @@ fn filter(text: &str) -> Result<EnvFilter, Error> {
         }
     }
     EnvFilter::builder()
-        .parse(text)
+        .parse(of_this_program(text))
         .map_err(|problem| error(problem.to_string()))
+}
+
+/// Levels below info for this program alone: its libraries say a hundred times as much. One of them
+/// is heard by its name: `h2=debug`.
+fn of_this_program(text: &str) -> String {
+    let parts = text
+        .split(',')
+        .map(str::trim)
+        .map(|part| match part.parse() {
+            Ok(level @ (LevelFilter::DEBUG | LevelFilter::TRACE)) if !part.contains('=') => {
+                format!("info,palimpsest={level}")
+            }
+            _ => part.to_owned(),
+        });
+    parts.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -158,6 +173,18 @@ mod tests {
             "palimpsest[task{n=1}]=debug",
         ] {
             filter(text).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_level_below_info_is_of_this_program_and_a_library_is_heard_by_its_name() {
+        for (text, whole) in [
+            ("debug", "info,palimpsest=debug"),
+            ("warn", "warn"),
+            ("debug,h2=trace", "info,palimpsest=debug,h2=trace"),
+            ("palimpsest=trace", "palimpsest=trace"),
+        ] {
+            assert_eq!(of_this_program(text), whole);
         }
     }
 }

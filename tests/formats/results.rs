@@ -7,6 +7,8 @@
 //!
 //! With `PALIMPSEST_RENEW_README=1` the README is made to agree.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 use tonic::Code;
 
+use crate::auth;
 use crate::cli::commands::job;
 use crate::cli::connection::{Connection, Need};
 use crate::cli::output;
@@ -78,7 +79,7 @@ fn print(status: &v1::Status) -> Result<(), output::Error> {
     let up = output::duration(status.start_time.as_ref(), status.time.as_ref());
     let asks = match caller.role.as_str() {
         "" => "asks nobody who they are".to_owned(),
-        role => format!("{} is a {role}", caller.principal),
+        role => format!("{} is {}", caller.principal, auth::described(role)),
     };
     let jobs: Vec<(u64, String)> = scheduler
         .jobs
@@ -148,15 +149,14 @@ fn print(status: &v1::Status) -> Result<(), output::Error> {
         (
             "store",
             format!(
-                "{} of records, {} in {} objects, {} free; {} models, {} versions, {} audit \
-                 entries; format {}",
+                "{} of records, {} in {}, {} free; {}, {}, {}; format {}",
                 output::bytes(store.record_bytes),
                 output::bytes(store.object_bytes),
-                output::grouped(store.objects),
+                output::counted(store.objects, "object", "objects"),
                 output::bytes(store.free_bytes),
-                output::grouped(store.models),
-                output::grouped(store.versions),
-                output::grouped(store.audit_entries),
+                output::counted(store.models, "model", "models"),
+                output::counted(store.versions, "version", "versions"),
+                output::counted(store.audit_entries, "audit entry", "audit entries"),
                 store.format
             ),
         ),

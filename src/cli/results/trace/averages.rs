@@ -326,7 +326,7 @@ pub(super) fn edit(averages: &Averages, site: &Site) -> String {
         }
         None => "",
     };
-    let few = match site.effect.rows as u64 {
+    let few = match site.effect.rows {
         1 => format!(" The peak of one fact may be chance: trace {ENOUGH} or more."),
         rows if rows < ENOUGH => {
             format!(" The peak of {rows} facts may be chance: trace {ENOUGH} or more.")
