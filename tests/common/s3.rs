@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use palimpsest::objects::Digest;
 
-use crate::common::{PATIENCE, Process, Site, ports, wait};
+use super::{PATIENCE, Process, Site, ports, wait};
 
 /// The key of the bucket: no program may write it.
 pub const SECRET: &str = "hush/hush+hush";
@@ -34,7 +34,7 @@ impl S3 {
     /// Starts one; none where it is not installed.
     pub fn start() -> Option<Self> {
         if !python().exists() {
-            crate::common::require::skip("bucket", "no .deps/moto: run deploy/setup.sh");
+            super::require::skip("bucket", "no .deps/moto: run deploy/setup.sh");
             return None;
         }
         // The server does not say which port it took.
