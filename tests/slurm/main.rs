@@ -9,7 +9,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::s3::{S3, SECRET, write_key};
+use common::s3::{ID, S3, SECRET, write_key};
 use common::slurm::Slurm;
 use common::{LONG, PATIENCE, Site, fixture, wait};
 
@@ -207,7 +207,7 @@ fn a_sweep_whose_log_is_in_a_bucket_goes_on_when_its_first_node_is_lost_with_its
     let Some(slurm) = Slurm::start() else { return };
     let Some(s3) = S3::start() else { return };
     let (site, expected) = site(FACTS / 2);
-    write_key(&site, "AKIATEST", SECRET);
+    write_key(&site, ID, SECRET);
     let disk = site.path("disk");
     fs::create_dir(&disk).unwrap();
     let path = |name: &str| site.path(name).to_str().unwrap().to_owned();
