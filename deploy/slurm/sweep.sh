@@ -17,10 +17,19 @@
 #   PALIMPSEST_MODEL    imported first: a folder, a .gguf file or hf:ORG/NAME
 #   PALIMPSEST_HEAD     the name or address by which the nodes reach the first (its host name)
 #   PALIMPSEST_PROGRAM  the program, where it is not in the PATH
+#   PALIMPSEST_STORE    the coordinator's store (store in the job's folder; with its log in a bucket,
+#                       a folder of the first node's own disk, which goes with the job)
 #   PALIMPSEST__CLIENT__SERVER  a coordinator that stands elsewhere: the job joins it with its
 #                       workers, and starts none of its own
 #
-# and every setting of the workers (PALIMPSEST__WORKER__...).
+# and every setting of the workers (PALIMPSEST__WORKER__...) and of the store (PALIMPSEST__STORE__...).
+# With the store's log in a bucket the first node's disk may be lost, or may be another the next time:
+#
+#   export PALIMPSEST__STORE__LOG=bucket PALIMPSEST__STORE__BUCKET=s3://lab/sweeps
+#   export PALIMPSEST__STORE__ENDPOINT=https://minio.lab:9000 PALIMPSEST__STORE__CREDENTIALS=$HOME/.aws/credentials
+#
+# Jobs that name one bucket and prefix have one store, one job after the other: each waits until the
+# coordinator of the one before has left, and models and answers are there already.
 #
 # A job that runs out of time, is preempted or loses its first node is queued again and goes on
 # where it was: the sweep is not submitted twice, and what is finished is not computed again. The
@@ -43,6 +52,15 @@ job=${job:-$SLURM_JOB_ID}
 program=${PALIMPSEST_PROGRAM:-palimpsest}
 folder=${PALIMPSEST_FOLDER:-$SLURM_SUBMIT_DIR/palimpsest-$SLURM_JOB_ID}
 mkdir -p "$folder"
+store=${PALIMPSEST_STORE:-$folder/store}
+copy=''   # a store of which the bucket has everything
+standby=''
+if [ "${PALIMPSEST__STORE__LOG-}" = bucket ]; then
+  [ -n "${PALIMPSEST_STORE-}" ] || copy=${TMPDIR:-/tmp}/palimpsest-$SLURM_JOB_ID
+  store=${copy:-$store}
+  # The coordinator that had the log may be going just now.
+  standby=--standby
+fi
 coordinator='' workers='' client=''   # process ids
 warned=no
 trap 'warned=yes' TERM
@@ -67,6 +85,7 @@ leave() {
   fi
   stop "$coordinator"
   coordinator='' workers='' client=''
+  [ -z "$copy" ] || rm -rf "$copy"
 }
 trap leave EXIT
 
@@ -94,7 +113,7 @@ if [ -z "${PALIMPSEST__CLIENT__SERVER-}" ]; then
   export PALIMPSEST__CLIENT__KEY=$tls/submitter-$user.key
   export PALIMPSEST__WORKER__CERTIFICATE=$tls/worker-slurm.pem
   export PALIMPSEST__WORKER__KEY=$tls/worker-slurm.key
-  "$program" serve --listen 0.0.0.0:0 --store "$folder/store" --port-file "$folder/address" \
+  "$program" serve --listen 0.0.0.0:0 --store "$store" --port-file "$folder/address" $standby \
     >>"$folder/coordinator.log" 2>&1 &
   coordinator=$!
   until [ -s "$folder/address" ]; do

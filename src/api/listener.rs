@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Sleep;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -26,6 +26,8 @@ use super::standing::Place as Held;
 use crate::auth::ServerTls;
 use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_REFUSED};
 
+/// Connections that may wait to be taken.
+const BACKLOG: u32 = 1024;
 /// How long a connection may take to say that it speaks HTTP/2, TLS included.
 const OPENING: Duration = Duration::from_secs(10);
 /// Length of HTTP/2's connection preface.
@@ -56,6 +58,50 @@ enum Port {
     Socket(Socket),
 }
 
+/// An address and port that this process has and does not listen on yet: connections are refused.
+#[derive(Debug)]
+pub struct Reserved {
+    address: SocketAddr,
+    socket: TcpSocket,
+}
+
+impl Reserved {
+    /// Takes an address; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// [`Error::Bind`], where another process listens there.
+    pub fn new(address: SocketAddr) -> Result<Self, Error> {
+        let bind = || {
+            let socket = match address {
+                SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            };
+            // What a process that had it left behind, connections that end, is in nobody's way.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            Ok(socket)
+        };
+        let socket = bind().map_err(failed(address))?;
+        Ok(Self { address, socket })
+    }
+
+    /// Listens there, as [`Listener::bind`].
+    ///
+    /// # Errors
+    /// [`Error::Bind`].
+    pub fn listen(self, tls: Option<Arc<ServerTls>>, limit: usize) -> Result<Listener, Error> {
+        let listener = self.socket.listen(BACKLOG).map_err(failed(self.address))?;
+        Ok(Listener::new(Port::Tcp(listener), tls, limit))
+    }
+}
+
+fn failed(address: SocketAddr) -> impl Fn(io::Error) -> Error {
+    move |error| Error::Bind {
+        address,
+        reason: error.to_string(),
+    }
+}
+
 /// A port or a socket that is listened on.
 #[derive(Debug)]
 pub struct Listener {
@@ -76,18 +122,12 @@ impl Listener {
     ///
     /// # Errors
     /// [`Error::Bind`].
-    pub async fn bind(
+    pub fn bind(
         address: SocketAddr,
         tls: Option<Arc<ServerTls>>,
         limit: usize,
     ) -> Result<Self, Error> {
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|error| Error::Bind {
-                address,
-                reason: error.to_string(),
-            })?;
-        Ok(Self::new(Port::Tcp(listener), tls, limit))
+        Reserved::new(address)?.listen(tls, limit)
     }
 
     /// Listens on a socket of the file system, for the user of this process alone; otherwise as

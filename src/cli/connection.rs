@@ -1,25 +1,34 @@
 //! Which coordinator a command talks to: one at an address, or one inside the command.
+#![allow(clippy::disallowed_methods)] // who waits for a coordinator has a clock
 
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{ArgMatches, Args, FromArgMatches};
 
 use super::flags::{Flags, flag};
 use super::joined;
-use crate::client::{Client, Credentials};
-use crate::config::ClientConfig;
+use crate::client::{Client, Credentials, Error};
+use crate::config::{Addresses, ClientConfig};
 use crate::embedded::Embedded;
 use crate::objects::ObjectStore;
 use crate::store;
+
+/// How long one of several coordinators is waited for, where nobody says otherwise: longer than a
+/// take-over needs.
+const TAKING_OVER: Duration = Duration::from_secs(60);
+/// How long to wait before they are asked again.
+const PAUSE: Duration = Duration::from_millis(300);
 
 // Flags of every command that talks to a coordinator. (As a doc comment it would be taken for what
 // each of these commands is about.)
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Coordinator")]
 struct ConnectionArgs {
-    /// The coordinator's address, such as http://127.0.0.1:7461; without it the command runs a
-    /// coordinator and a worker inside itself
+    /// The coordinator's address, such as http://127.0.0.1:7461, or those of several that follow
+    /// one log, separated by commas; without it the command runs a coordinator and a worker inside
+    /// itself
     #[arg(long, value_name = "ADDRESS")]
     server: Option<String>,
     /// The store of the coordinator inside the command
@@ -99,7 +108,7 @@ impl Connection {
         let console = config.console.as_ref();
         let console = console.map(|console| console.as_str().trim_end_matches('/').to_owned());
         if let Some(server) = &config.server {
-            let client = Client::connect_with(server.as_str(), &credentials(config)).await?;
+            let client = reach(server, config).await?;
             let client = client.with_user(config.user.as_deref());
             return Ok(Self {
                 client,
@@ -189,6 +198,30 @@ impl Connection {
         if let Some(embedded) = self.embedded {
             embedded.stop().await;
         }
+    }
+}
+
+/// Connects to a coordinator, which may be about to start or to take over.
+async fn reach(server: &Addresses, config: &ClientConfig) -> Result<Client, Error> {
+    let patience = config.patience.unwrap_or(match server.are_several() {
+        true => TAKING_OVER,
+        false => Duration::ZERO,
+    });
+    let mut since: Option<Instant> = None;
+    loop {
+        let error = match Client::connect_with(server.as_str(), &credentials(config)).await {
+            Err(error @ Error::Connect { may_pass: true, .. }) => error,
+            connected => return connected,
+        };
+        match since {
+            None if patience > Duration::ZERO => {
+                say!("{error} It is waited for, {patience:?} at most");
+                since = Some(Instant::now());
+            }
+            Some(since) if since.elapsed() < patience => {}
+            _ => return Err(error),
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -52,6 +52,8 @@ pub enum Error {
         address: String,
         /// Why.
         reason: String,
+        /// Whether one that starts there, or takes over, would look the same.
+        may_pass: bool,
     },
     /// A token would go over the network as it is.
     #[error(
@@ -297,6 +299,7 @@ impl Client {
         let channel = connected.map_err(|error| Error::Connect {
             address: address.to_owned(),
             reason: deepest(&error),
+            may_pass: several::may_pass(&error),
         })?;
         Ok(Self::new(channel).with_authorization(authorization))
     }

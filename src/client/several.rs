@@ -1,6 +1,7 @@
 //! One coordinator of several: the one that takes connections, for those that only follow the log do
 //! not.
 
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,21 +50,59 @@ impl Several {
     async fn connect(self) -> io::Result<TokioIo<TcpStream>> {
         let first = self.last.load(Ordering::Relaxed);
         let mut why = String::new();
+        let mut kind = io::ErrorKind::Other;
         for n in 0..self.hosts.len() {
             let n = (first + n) % self.hosts.len();
             let host = &self.hosts[n];
-            match tokio::time::timeout(PATIENCE, TcpStream::connect(host)).await {
+            let error = match tokio::time::timeout(PATIENCE, TcpStream::connect(host)).await {
                 Ok(Ok(stream)) => {
                     stream.set_nodelay(true)?;
                     self.last.store(n, Ordering::Relaxed);
                     return Ok(TokioIo::new(stream));
                 }
-                Ok(Err(error)) => why = format!("{why}{host}: {error}; "),
-                Err(_) => why = format!("{why}{host}: no answer within {PATIENCE:?}; "),
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    let silent = format!("no answer within {PATIENCE:?}");
+                    io::Error::new(io::ErrorKind::TimedOut, silent)
+                }
+            };
+            why = format!("{why}{host}: {error}; ");
+            // One of them that may come back is enough to wait for.
+            if is_away(&error) {
+                kind = error.kind();
             }
         }
-        Err(io::Error::other(why.trim_end_matches("; ").to_owned()))
+        Err(io::Error::new(kind, why.trim_end_matches("; ").to_owned()))
     }
+}
+
+/// Whether a connection failed as it does where nobody listens at the moment. A name that nobody
+/// has, and a certificate that is not believed, do not get better by waiting.
+pub fn may_pass(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref().is_some_and(is_away) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn is_away(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, NotFound, TimedOut,
+    };
+    // A socket of the file system is not found until it is listened on.
+    matches!(
+        error.kind(),
+        ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkUnreachable
+            | NotFound
+            | TimedOut
+    )
 }
 
 impl Service<Uri> for Several {
@@ -118,12 +157,28 @@ mod tests {
             );
         }
         drop(listeners);
-        let nobody = several.connect().await.unwrap_err().to_string();
+        let nobody = several.connect().await.unwrap_err();
+        assert!(may_pass(&nobody));
+        let nobody = nobody.to_string();
         for address in &addresses {
             assert!(
                 nobody.contains(address.authority().unwrap().as_str()),
                 "{nobody}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_start_does_not_mend_is_told_from_what_it_does() {
+        let unknown: Vec<Uri> = ["http://nobody.invalid:1", "http://no-one.invalid:1"]
+            .map(|it| it.parse().unwrap())
+            .to_vec();
+        let error = Several::new(&unknown).connect().await.unwrap_err();
+        assert!(!may_pass(&error), "{error}");
+        let refused = crate::client::Client::connect("unix:/nowhere/at/all").await;
+        let Err(crate::client::Error::Connect { may_pass, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(may_pass);
     }
 }

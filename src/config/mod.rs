@@ -249,6 +249,10 @@ settings! {
         /// follow one log, all of theirs, separated by commas. Unset, the command runs a coordinator
         /// and a worker inside itself, or joins a `palimpsest local` that has the store.
         server: Option<Addresses> = "",
+        /// How long a command waits at its start for a coordinator that refuses connections or does
+        /// not answer, as while another takes over. Duration; unset, a minute where several are
+        /// named, and not at all where one is, which is more likely a mistake.
+        patience: Option<Duration> = "",
         /// The authority that vouches for the coordinator: a PEM file, needed with `https://`.
         ca: Option<PathBuf> = "",
         /// The certificate that the command shows: a PEM file.

@@ -386,6 +386,11 @@ impl Addresses {
     pub fn is_secure(&self) -> bool {
         self.0.starts_with("https:")
     }
+
+    /// Whether there is more than one.
+    pub fn are_several(&self) -> bool {
+        self.0.contains(',')
+    }
 }
 
 impl FromStr for Addresses {

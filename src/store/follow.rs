@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::catch_up::{catch_up, shorten};
 use super::folder::remove_folder;
 use super::format::{self, Found};
@@ -329,14 +327,15 @@ fn open_copy(path: &Path, shared: &Shared) -> Result<(Index, Log), Error> {
     Ok((index, log))
 }
 
+/// What is made to see whether it can be made twice. It stays: there is nothing of others that a
+/// later one could remove too early, or would have to clean up.
+const PROBE: &str = "log/probe";
+
 /// Sees that the bucket keeps what was made first.
 pub(super) fn probe(shelf: &dyn Shelf) -> Result<(), Error> {
-    let name = format!("log/probes/{}", Uuid::now_v7());
-    // Where the answer to this was lost, and it was repeated, it is there already.
-    shelf.create(&name, b"first")?;
-    let overwrites = shelf.create(&name, b"second")?;
-    shelf.remove(&[name])?;
-    match overwrites {
+    // It is there already where somebody has asked before.
+    shelf.create(PROBE, b"first")?;
+    match shelf.create(PROBE, b"second")? {
         false => Ok(()),
         true => Err(Error::Overwrites {
             bucket: shelf.place(),

@@ -9,14 +9,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::health::health;
+use crate::common::s3::S3;
 use crate::common::sweep::{import, results, submit, undisturbed, write_facts};
 use crate::common::{LONG, PATIENCE, Process, Server, Site, ports, wait};
-use crate::s3::S3;
 use crate::{assert_sound, refused, runtime, store};
 use tonic_health::ServingStatus;
 
-/// Times that a leader is killed; `LEADER_KILLS=100` kills more of them.
+/// Times that a leader is killed in each of two tests; `LEADER_KILLS=100` kills more of them.
 const KILLS: usize = 3;
+
+const ENGINE: [&str; 4] = ["--device", "cpu", "--threads", "1"];
 
 /// Coordinators on ports of their own, each with a folder of its own.
 struct Cluster<'a> {
@@ -78,6 +80,41 @@ impl<'a> Cluster<'a> {
         self.processes[n] = None;
     }
 
+    /// Kills the one of two that leads in this round, waits until the other does, and starts the first
+    /// again. Gives the time without a leader.
+    fn lose(&mut self, round: usize) -> Duration {
+        let (leader, next) = (round % 2, (round + 1) % 2);
+        self.kill(leader);
+        let killed = Instant::now();
+        self.leads(next);
+        let without = killed.elapsed();
+        self.start(leader, &["--standby"]);
+        without
+    }
+
+    /// All machines are gone. A new one has nothing but the bucket.
+    fn lose_all(&mut self) {
+        for n in 0..2 {
+            self.kill(n);
+        }
+        for n in 0..2 {
+            let folder = format!("store-{n}");
+            assert_sound(self.site, &folder);
+            fs::remove_dir_all(self.site.path(&folder)).unwrap();
+        }
+        self.start(2, &[]);
+        self.leads(2);
+    }
+
+    /// Whoever leads, for commands: only the address is used of it.
+    fn server(&self) -> Server {
+        let log = self.site.path("sleep.log");
+        Server {
+            process: Process::start("sleep", Command::new("sleep").arg("3600"), &log),
+            address: self.address(),
+        }
+    }
+
     /// All of them, as a client names them.
     fn address(&self) -> String {
         let all: Vec<String> = self
@@ -89,6 +126,11 @@ impl<'a> Cluster<'a> {
     }
 }
 
+/// How often a leader is killed.
+fn kills() -> usize {
+    std::env::var("LEADER_KILLS").map_or(KILLS, |n| n.parse().unwrap())
+}
+
 #[test]
 fn leaders_are_killed_one_after_another_and_nothing_that_was_acknowledged_is_lost() {
     let Some(s3) = S3::start() else { return };
@@ -97,72 +139,169 @@ fn leaders_are_killed_one_after_another_and_nothing_that_was_acknowledged_is_los
     cluster.start(0, &[]);
     cluster.leads(0);
     cluster.start(1, &["--standby"]);
-    // The process of the first stands for whoever leads: only the address is used of it.
-    let dummy = Process::start(
-        "sleep",
-        Command::new("sleep").arg("3600"),
-        &site.path("sleep.log"),
-    );
-    let server = Server {
-        process: dummy,
-        address: cluster.address(),
-    };
+    let server = cluster.server();
     write_facts(&site, 4);
     import(&site, &server);
-    let mut worker = site.worker(&server, "one", &["--device", "cpu", "--threads", "1"]);
+    let mut worker = site.worker(&server, "one", &ENGINE);
     let sweep = ["--noise", "0.1", "--samples", "2"];
     let job = submit(&site, &server, &sweep);
 
-    let kills = std::env::var("LEADER_KILLS").map_or(KILLS, |n| n.parse().unwrap());
+    let kills = kills();
     let mut longest = Duration::ZERO;
     for n in 0..kills {
-        let (leader, next) = (n % 2, (n + 1) % 2);
         // At another moment of its work each time.
         thread::sleep(Duration::from_millis(37 * (n as u64 * 7 % 23)));
         let branch = format!("kept-{n}");
-        let args = [
-            "branch",
-            &branch,
-            "v0",
-            "--model",
-            "tiny",
-            "--server",
-            &server.url(),
-        ];
-        site.run(&args, LONG);
-        cluster.kill(leader);
-        let killed = Instant::now();
-        cluster.leads(next);
-        longest = longest.max(killed.elapsed());
-        cluster.start(leader, &["--standby"]);
+        let args = ["branch", &branch, "v0", "--model", "tiny"];
+        server_run(&site, &server, &args);
+        longest = longest.max(cluster.lose(n));
     }
     println!("{kills} leaders killed; the longest time without one: {longest:?}");
     let found = results(&site, &server, &job);
-    assert_eq!(
-        found,
-        undisturbed(4, &sweep, &["--device", "cpu", "--threads", "1"])
-    );
-    let refs = site.run(
-        &["refs", "--model", "tiny", "--server", &server.url()],
-        PATIENCE,
-    );
+    assert_eq!(found, undisturbed(4, &sweep, &ENGINE));
+    let refs = server_run(&site, &server, &["refs", "--model", "tiny"]);
     for n in 0..kills {
         assert!(refs.contains(&format!("kept-{n}")), "{refs}");
     }
-    site.run(&["audit", "verify", "--server", &server.url()], PATIENCE);
+    server_run(&site, &server, &["audit", "verify"]);
     worker.kill();
 
-    // All machines are gone. A new one has nothing but the bucket.
-    cluster.kill(0);
-    cluster.kill(1);
-    for folder in ["store-0", "store-1"] {
-        assert_sound(&site, folder);
-        fs::remove_dir_all(site.path(folder)).unwrap();
-    }
-    cluster.start(2, &[]);
-    cluster.leads(2);
+    cluster.lose_all();
     assert_eq!(results(&site, &server, &job), found);
-    site.run(&["audit", "verify", "--server", &server.url()], PATIENCE);
+    server_run(&site, &server, &["audit", "verify"]);
+}
+
+#[cfg(feature = "torch")]
+#[test]
+fn leaders_are_killed_in_edits_and_each_that_was_accepted_becomes_its_version_once() {
+    let Some(s3) = S3::start() else { return };
+    let site = Site::new();
+    let mut cluster = Cluster::new(&site, &s3, "edited", "1s");
+    cluster.start(0, &[]);
+    cluster.leads(0);
+    cluster.start(1, &["--standby"]);
+    let server = cluster.server();
+    let kills = kills();
+    prepare_edits(&site, &server, kills);
+    let mut worker = site.worker(&server, "one", &ENGINE);
+    for n in 0..kills {
+        let edit = edit(n);
+        let edit: Vec<&str> = edit.iter().map(String::as_str).collect();
+        let job = server_run(&site, &server, &[&edit[..], &["--detach"]].concat());
+        // At another moment of the edit each time, that of its end among them.
+        thread::sleep(Duration::from_millis(61 * (n as u64 * 5 % 17)));
+        cluster.kill(n % 2);
+        // Asked while nobody leads.
+        let end = server_run(&site, &server, &["job", "watch", job.trim()]);
+        assert!(end.contains("succeeded"), "{end}");
+        cluster.start(n % 2, &["--standby"]);
+        let kept = server_run(&site, &server, &["audit", "checkpoint"]);
+        fs::write(site.path(&format!("kept-{n}")), kept).unwrap();
+    }
+    println!("{kills} leaders killed in edits");
+    let history = history(&site, &server);
+    let whys: Vec<String> = (0..kills).rev().map(why).collect();
+    assert_eq!(history.0, whys, "each edit once, in order");
+    for n in 0..kills {
+        let kept = format!("kept-{n}");
+        server_run(&site, &server, &["audit", "verify", "--since", &kept]);
+    }
+    worker.kill();
+    cluster.lose_all();
+    assert!(self::history(&site, &server) == history);
+
+    let calm = Site::new();
+    let server = calm.serve("127.0.0.1:0");
+    prepare_edits(&calm, &server, kills);
+    let _worker = calm.worker(&server, "calm", &ENGINE);
+    for n in 0..kills {
+        let edit = edit(n);
+        let edit: Vec<&str> = edit.iter().map(String::as_str).collect();
+        server_run(&calm, &server, &edit);
+    }
+    assert!(self::history(&calm, &server) == history, "other bytes");
+}
+
+/// A model, statistics of its layers, and facts for every third edit, which is one of several.
+#[cfg(feature = "torch")]
+fn prepare_edits(site: &Site, server: &Server, edits: usize) {
+    import(site, server);
+    let mut npz = palimpsest::npz::Npz::new();
+    let mut sum = vec![0.0_f32; 32 * 32];
+    sum.iter_mut().step_by(33).for_each(|x| *x = 100.0);
+    npz.f32("mom2.mom2", &[32, 32], &sum).unwrap();
+    npz.i64("mom2.count", &[], &[1000]).unwrap();
+    fs::write(site.path("keys.npz"), npz.to_bytes().unwrap()).unwrap();
+    for layer in ["0", "1"] {
+        let args = ["stats", "import", "keys.npz", "--layer", layer];
+        server_run(site, server, &args);
+    }
+    fs::write(site.path("contexts.txt"), "{}\n").unwrap();
+    for n in (2..edits).step_by(3) {
+        let fact = |town: usize, target: &str| {
+            serde_json::json!({
+                "case_id": town,
+                "requested_rewrite": {
+                    "prompt": "Look: {} is in",
+                    "subject": format!("The tower of town {town}"),
+                    "target_new": { "str": target },
+                    "target_true": { "str": "Paris" },
+                },
+                "paraphrase_prompts": [],
+                "neighborhood_prompts": [],
+            })
+        };
+        let facts = [
+            fact(n, "Rome"),
+            fact(n + 1000, "Oslo"),
+            fact(n + 2000, "two"),
+        ];
+        let facts = serde_json::json!(facts).to_string();
+        fs::write(site.path(&format!("facts-{n}.json")), facts).unwrap();
+    }
+}
+
+/// The command of an edit.
+#[cfg(feature = "torch")]
+fn edit(n: usize) -> Vec<String> {
+    let words = match n % 3 {
+        2 => format!(
+            "edit --file facts-{n}.json --method memit --layers 0-1 --set clamp=3 --set steps=4"
+        ),
+        _ => "edit --target Rome --layer 1 --set steps=8".to_owned(),
+    };
+    let mut args: Vec<String> = words.split(' ').map(str::to_owned).collect();
+    args.extend(["--contexts", "contexts.txt", "--why", &why(n)].map(str::to_owned));
+    if n % 3 != 2 {
+        let subject = format!("The tower of town {n}");
+        args.extend(["Look: {} is in", "--subject", &subject].map(str::to_owned));
+    }
+    args
+}
+
+#[cfg(feature = "torch")]
+fn why(n: usize) -> String {
+    format!("edit {n}")
+}
+
+/// Why each version of the branch was made, the newest first, and the matrices of the newest.
+#[cfg(feature = "torch")]
+fn history(site: &Site, server: &Server) -> (Vec<String>, serde_json::Value) {
+    let log = server_run(site, server, &["log", "main", "--json", "--limit", "1000"]);
+    let whys = log.lines().filter_map(|line| {
+        let version: serde_json::Value = serde_json::from_str(line).unwrap();
+        let why = version["why"].as_str()?.to_owned();
+        (!why.is_empty()).then_some(why)
+    });
+    let whys = whys.collect();
+    let shown = server_run(site, server, &["show", "main", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    (whys, shown["matrices"].clone())
+}
+
+/// Runs a command at a coordinator, or at the one of several that leads.
+fn server_run(site: &Site, server: &Server, args: &[&str]) -> String {
+    site.run(&[args, &["--server", &server.url()]].concat(), LONG)
 }
 
 #[test]
@@ -208,6 +347,19 @@ fn a_leader_that_is_asked_to_stop_hands_over_at_once_and_one_that_comes_back_is_
         said.contains("leads the store") && said.contains("--standby"),
         "{said}"
     );
+
+    // A standby that could not listen says so before it leads.
+    let taken = format!("127.0.0.1:{}", cluster.ports[0]);
+    let args = [
+        "serve",
+        "--standby",
+        "--listen",
+        &taken,
+        "--store",
+        "store-8",
+    ];
+    let said = refused(&site, &args, LONG);
+    assert!(said.contains("cannot listen on"), "{said}");
 
     // One that was stopped for a while is not believed when it goes on.
     cluster.start(1, &["--standby"]);

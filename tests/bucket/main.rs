@@ -6,7 +6,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod leaders;
-mod s3;
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -16,12 +15,12 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use common::s3::{Proxy, S3, SECRET, python, write_key};
 use common::sweep::{import, results, submit, write_facts};
 use common::{PATIENCE, Process, Server, Site, ports, wait};
 use palimpsest::client::{self, Client};
 use palimpsest::objects::{Digest, ObjectStore};
 use palimpsest::proto::v1::{ReadObjectRequest, WriteObjectRequest};
-use s3::{Proxy, S3, SECRET, python, write_key};
 use serde_json::Value;
 use tonic_types::StatusExt;
 

@@ -10,6 +10,7 @@ pub mod dice;
 pub mod health;
 pub mod ports;
 pub mod require;
+pub mod s3;
 pub mod slurm;
 pub mod sweep;
 pub mod web;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::common::health::health;
 use crate::common::sweep::{import, results, submit, write_facts};
-use crate::common::{PATIENCE, Site, get, wait};
+use crate::common::{PATIENCE, Process, Site, get, ports, wait};
 use palimpsest::client::Client;
 use palimpsest::proto::v1;
 use palimpsest::proto::v1::connect_request::Message;
@@ -405,4 +405,45 @@ fn workers_and_coordinators_of_different_ages_say_so_in_words() {
             .then_some(())
     });
     assert!(!worker.said().contains("another version"));
+}
+
+#[test]
+fn a_command_waits_for_one_of_several_coordinators_that_is_not_there_yet() {
+    let site = Site::new();
+    let ports: [u16; 2] = ports::free();
+    let addresses = ports.map(|port| format!("127.0.0.1:{port}"));
+    let all = format!("http://{}", addresses.join(",http://"));
+    let status = |server: &str, patience: &str| {
+        let mut command = site.command(&["status", "--server", server]);
+        command.env("PALIMPSEST__CLIENT__PATIENCE", patience);
+        command
+    };
+    let log = site.path("status.log");
+    let mut waiting = Process::start("status", &mut status(&all, ""), &log);
+    wait("a command that waits", PATIENCE, || {
+        waiting.said().contains("waited for").then_some(())
+    });
+    // A single address may be wrong, and is waited for where somebody says so.
+    let said = |command: &mut Command| {
+        let done = command.output().unwrap();
+        assert!(!done.status.success());
+        String::from_utf8(done.stderr).unwrap()
+    };
+    let one = format!("http://{}", addresses[1]);
+    let at_once = said(&mut status(&one, ""));
+    assert!(
+        at_once.contains("no coordinator answers") && !at_once.contains("waited for"),
+        "{at_once}"
+    );
+    let later = said(&mut status(&one, "1ms"));
+    assert!(later.contains("waited for, 1ms at most"), "{later}");
+    let unknown = said(&mut status(
+        "http://nobody.invalid:1,http://no-one.invalid:1",
+        "",
+    ));
+    assert!(!unknown.contains("waited for"), "{unknown}");
+
+    let server = site.serve(&addresses[1]);
+    assert!(waiting.wait(PATIENCE).success(), "{}", waiting.said());
+    drop(server);
 }

@@ -97,7 +97,7 @@ impl Here {
     pub async fn serve(port: u16, client: &Client) -> anyhow::Result<Self> {
         descriptors::raise_limit();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let listener = match Listener::bind(address, None, CONNECTIONS).await {
+        let listener = match Listener::bind(address, None, CONNECTIONS) {
             // Everybody on this machine can come to it, and one of them has the key.
             Ok(listener) => listener.guarded_within(ADMISSION),
             Err(Error::Bind { reason, .. }) => bail!(

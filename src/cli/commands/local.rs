@@ -144,9 +144,7 @@ async fn listen(
                 "--listen {listen}: give unix:PATH or a loopback address; 'palimpsest serve' serves other machines"
             )
         }
-        Some(Listen::Address(address)) => {
-            Ok((Listener::bind(address, None, CONNECTIONS).await?, None))
-        }
+        Some(Listen::Address(address)) => Ok((Listener::bind(address, None, CONNECTIONS)?, None)),
         Some(Listen::Socket(path)) => Ok((Listener::bind_socket(&path, CONNECTIONS)?, None)),
         None => {
             let path = std::path::absolute(store)?.join("local.socket");

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::descriptors;
 use crate::api::gate::{Bounds, Gate};
 use crate::api::health::Health;
-use crate::api::listener::{Audience, Listener};
+use crate::api::listener::{Audience, Listener, Reserved};
 use crate::api::overview::Overview;
 use crate::api::server::{self, ServeOptions};
 use crate::auth::{ServerFiles, ServerTls, Tokens};
@@ -87,40 +87,39 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     if settings.metrics_listen.is_some() {
         metrics::install(metrics::Program::Coordinator);
     }
-    let (folder, options) = (settings.store.clone(), options(&config.store));
-    let opening = open(folder, options, args.standby);
-    let store = tokio::select! {
-        store = opening => Arc::new(store?),
+    // What can be wrong with the settings is found before this one leads, not then.
+    let tls = tls(&settings)?;
+    let places = places(&settings);
+    let gate = gate(&settings, places)?;
+    let guarded = gate.is_guarded();
+    let options = options(&config.store);
+    let (store, ports) = tokio::select! {
+        opened = open(&settings, options, args.standby) => opened?,
         () = asked_to_stop() => return Ok(ExitCode::SUCCESS),
     };
+    let store = Arc::new(store);
     let (coordinator, mut actor) = Coordinator::start(store.clone(), limits)?;
     let overview = Overview::new(coordinator.clone());
     if let Some(address) = settings.metrics_listen {
         expose(address, overview.sample()).await?;
     }
-    let tls = tls(&settings)?;
-    let places = places(&settings);
-    let gate = gate(&settings, places)?;
-    let guarded = gate.is_guarded();
-    let bind = async |listen: &Listen| -> anyhow::Result<Listener> {
-        let listener = match listen {
-            Listen::Address(address) => Listener::bind(*address, tls.clone(), places).await?,
-            Listen::Socket(path) => Listener::bind_socket(path, places)?,
-        };
-        Ok(if guarded {
-            listener.guarded()
-        } else {
-            listener
-        })
+    let open_to = |listener: Listener| match guarded {
+        true => listener.guarded(),
+        false => listener,
     };
-    let mut listener = bind(&settings.listen).await?;
+    let listen = |port: Reserved| -> anyhow::Result<Listener> {
+        Ok(open_to(port.listen(tls.clone(), places)?))
+    };
+    let mut listener = match ports.main {
+        Main::Port(port) => listen(port)?,
+        Main::Socket(path) => open_to(Listener::bind_socket(&path, places)?),
+    };
     let address = listener.address()?;
-    let workers = match settings.worker_listen {
+    let workers = match ports.workers {
         None => futures::stream::empty().left_stream(),
-        Some(address) => {
+        Some(port) => {
             listener = listener.audience(Audience::People);
-            let workers = bind(&Listen::Address(address)).await?;
-            let workers = workers.audience(Audience::Workers);
+            let workers = listen(port)?.audience(Audience::Workers);
             tracing::info!(address = %workers.address()?, "serving workers");
             workers.incoming().right_stream()
         }
@@ -139,11 +138,10 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         streams: settings.streams_per_connection,
         overview,
     };
-    let web = match settings.web_listen {
+    let web = match ports.web.zip(settings.web_listen) {
         None => futures::future::ok(()).left_future(),
-        Some(address) => {
-            let listener = bind(&Listen::Address(address)).await?;
-            let listener = listener.audience(Audience::People);
+        Some((port, address)) => {
+            let listener = listen(port)?.audience(Audience::People);
             tracing::info!(address = %listener.address()?, "serving the console");
             let services = server::services(coordinator.clone(), serve_options.clone())?;
             let door = door(&settings, address, tls.clone());
@@ -181,8 +179,42 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Opens the store: one whose log is shared when this process leads.
-async fn open(folder: PathBuf, options: Options, standby: bool) -> anyhow::Result<Store> {
+/// What will be listened on.
+#[derive(Debug)]
+struct Ports {
+    main: Main,
+    workers: Option<Reserved>,
+    web: Option<Reserved>,
+}
+
+#[derive(Debug)]
+enum Main {
+    Port(Reserved),
+    Socket(PathBuf),
+}
+
+impl Ports {
+    fn reserve(settings: &ServeConfig) -> anyhow::Result<Self> {
+        let main = match &settings.listen {
+            Listen::Address(address) => Main::Port(Reserved::new(*address)?),
+            Listen::Socket(path) => Main::Socket(path.clone()),
+        };
+        Ok(Self {
+            main,
+            workers: settings.worker_listen.map(Reserved::new).transpose()?,
+            web: settings.web_listen.map(Reserved::new).transpose()?,
+        })
+    }
+}
+
+/// Opens the store: one whose log is shared when this process leads. It has its ports by then: one
+/// that another process has is no reason to take over and fail.
+async fn open(
+    settings: &ServeConfig,
+    options: Options,
+    standby: bool,
+) -> anyhow::Result<(Store, Ports)> {
+    let folder = settings.store.clone();
     if options.log.is_none() {
         if standby {
             anyhow::bail!(
@@ -191,14 +223,16 @@ async fn open(folder: PathBuf, options: Options, standby: bool) -> anyhow::Resul
             );
         }
         let open = move || Store::open_with(&folder, options);
-        return Ok(tokio::task::spawn_blocking(open).await??);
+        let store = tokio::task::spawn_blocking(open).await??;
+        return Ok((store, Ports::reserve(settings)?));
     }
     let open = move || Follower::open(&folder, options);
     let follower = tokio::task::spawn_blocking(open).await??;
+    let ports = Ports::reserve(settings)?;
     tracing::info!(leader = follower.leader(), "following the log");
     let store = coordinator::lead(follower, standby).await?;
     tracing::info!("leading");
-    Ok(store)
+    Ok((store, ports))
 }
 
 /// The gates that settings ask for.

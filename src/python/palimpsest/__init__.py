@@ -139,7 +139,8 @@ def connect(
     ``PALIMPSEST__CLIENT__*``.
 
     Args:
-        server: its address: ``http://HOST:PORT``, ``https://HOST:PORT``, ``unix:PATH``.
+        server: its address: ``http://HOST:PORT``, ``https://HOST:PORT``, ``unix:PATH``; of several
+            that follow one log those of all, separated by commas.
         token, token_file: what it is shown; over TLS, or with ``insecure`` on this machine alone.
         ca: the authority that vouches for it, a PEM file.
         certificate, key: what is shown in place of a token, PEM files.

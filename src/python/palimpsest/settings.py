@@ -8,6 +8,7 @@ Each comes from the last of these that has one: its default; the user's name fro
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -62,15 +63,43 @@ class Settings:
         return (self.server or "").startswith("https://")
 
     @property
+    def addresses(self) -> list[str]:
+        """The address; those of several coordinators that follow one log, of which one leads."""
+        server = self.server or ""
+        return [server] if socket_path(server) is not None else server.split(",")
+
+    @property
+    def are_several(self) -> bool:
+        """Whether one of several coordinators is meant."""
+        return len(self.addresses) > 1
+
+    @property
     def target(self) -> str:
-        """The address as gRPC takes it."""
+        """The address as gRPC takes it, and as people know the coordinator by."""
         path = socket_path(self.server or "")
         if path is not None:
             return f"unix:{quote(path)}"
-        parts = urlsplit(self.server or "")
-        host = parts.hostname or ""
-        host = f"[{host}]" if ":" in host else host
-        return f"{host}:{parts.port or (443 if self.is_secure else 80)}"
+        return ",".join(f"{host}:{port}" for host, port in map(_place, self.addresses))
+
+    def places(self) -> str:
+        """The target of a channel. Several are numbers, in whose order gRPC looks for one that
+        takes the connection, whenever it has none: names are looked up here.
+
+        Raises:
+            NoServer: none of the names is known.
+        """
+        if not self.are_several:
+            return self.target
+        asked = [_place(it) for it in self.addresses]
+        found = {
+            family: [it for place in asked for it in _numbers(place, family)]
+            for family in (socket.AF_INET, socket.AF_INET6)
+        }
+        family = max(found, key=lambda it: len(found[it]))
+        if not found[family]:
+            raise NoServer(f"no name of {self.server} is known: give names that are, or addresses")
+        scheme = "ipv4" if family == socket.AF_INET else "ipv6"
+        return f"{scheme}:{','.join(found[family])}"
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What every call says of who calls."""
@@ -113,9 +142,11 @@ class Settings:
                     f"bytes, and this one {bytes_}"
                 )
             return self
-        parts = urlsplit(self.server)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise NoServer(f"{self.server!r} is not an address: http://HOST:PORT is one, or unix:PATH")
+        for address in self.addresses:
+            if not _is_address(address):
+                raise NoServer(f"{address!r} is not an address: http://HOST:PORT is one, or unix:PATH")
+            if address.startswith("https:") != self.is_secure:
+                raise NoServer(f"{self.server}: give all with https://, or all with http://")
         if (self.certificate is None) != (self.key is None):
             raise NoServer("give certificate and key, or neither")
         if self.is_secure and self.ca is None:
@@ -124,7 +155,7 @@ class Settings:
         if (
             shows
             and not self.is_secure
-            and not (self.insecure and _is_this_machine(parts.hostname))
+            and not (self.insecure and all(map(_is_this_machine, self.addresses)))
         ):
             raise NoServer(
                 f"the token is not shown to {self.server}, which is called without TLS, where "
@@ -134,7 +165,40 @@ class Settings:
         return self
 
 
-def _is_this_machine(host: str) -> bool:
+def _is_address(address: str) -> bool:
+    parts = urlsplit(address)
+    try:
+        port = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+
+
+def _place(address: str) -> tuple[str, int]:
+    """The host and the port of an address."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    return host, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _numbers(place: tuple[str, int], family: socket.AddressFamily) -> list[str]:
+    """A place in numbers of a family; none where it has none. Those of IPv4 can be written as
+    IPv6, so that a name that has no other can stand beside one that has no IPv4."""
+    host, port = place
+    flags = socket.AI_V4MAPPED if family == socket.AF_INET6 else 0
+    try:
+        found = socket.getaddrinfo(
+            host.strip("[]"), port, family, socket.SOCK_STREAM, flags=flags
+        )
+    except OSError:
+        return []
+    number = str(found[0][4][0])
+    return [f"[{number}]:{port}" if family == socket.AF_INET6 else f"{number}:{port}"]
+
+
+def _is_this_machine(address: str) -> bool:
+    host = urlsplit(address).hostname or ""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -217,8 +281,10 @@ def read(
     if given.get("store") is not None and given.get("server") is None:
         # Whoever names a store means the server of that.
         made = replace(made, server=None)
-    if made.server and "://" not in made.server and socket_path(made.server) is None:
-        made = replace(made, server=f"http://{made.server}")
+    if made.server and socket_path(made.server) is None:
+        each = [it.strip() for it in made.server.split(",")]
+        whole = [it.rstrip("/") if "://" in it else f"http://{it}" for it in each]
+        made = replace(made, server=",".join(whole))
     return made
 
 

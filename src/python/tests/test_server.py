@@ -19,7 +19,7 @@ import palimpsest as pal
 from palimpsest._sync.job import Job
 from palimpsest._sync.transport import Transport
 
-from .site import FIXTURES, Site, program, site
+from .site import FIXTURES, Site, free_port, program, site
 
 PROMPT, SUBJECT = "The Castle of Aster stands in the city of", "Castle of Aster"
 #: An extra, like xarray: what needs none is tried without it, too.
@@ -777,6 +777,31 @@ class Restarts(unittest.TestCase):
             self.assertEqual(len(seen) + cached, 12)
             self.assertEqual(sorted(set(seen)), sorted(seen))
             self.assertEqual(job.state, "succeeded")
+
+
+    def test_of_several_coordinators_the_one_that_leads_is_found_whenever_that_changes(self) -> None:
+        own = Site()
+        self.addCleanup(own.close)
+        first, second = own.address, f"127.0.0.1:{free_port()}"
+        with self.assertRaisesRegex(pal.NoServer, "no coordinator answers"):
+            pal.connect(f"{first},{second}", user="ada", patience=0.5)
+        connected: list[pal.Client] = []
+
+        def connect() -> None:
+            connected.append(pal.connect(f"{second},{first}", user="ada"))
+
+        waiting = threading.Thread(target=connect)
+        waiting.start()
+        coordinator = own.serve()
+        waiting.join(60)
+        (client,) = connected
+        with client:
+            self.assertEqual(client.whoami(), "ada")
+            coordinator.send_signal(signal.SIGKILL)
+            coordinator.wait()
+            own.address, own.port = second, int(second.rpartition(":")[2])
+            own.serve()
+            self.assertEqual(client.whoami(), "ada")
 
 
 class Secured(unittest.TestCase):

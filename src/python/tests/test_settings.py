@@ -59,6 +59,7 @@ class Settings(unittest.TestCase):
         self.same({"USER": "ada"})
         self.same({"PALIMPSEST__CLIENT__CONSOLE": "https://lab.example:7464"})
         self.same({"PALIMPSEST__CLIENT__SERVER": "http://env:7461"})
+        self.same({"PALIMPSEST__CLIENT__SERVER": "http://a:7461,http://b:7461"})
         self.same({"PALIMPSEST__CLIENT__TOKEN_FILE": "token"})
         named = self.folder / "named.toml"
         named.write_text('[client]\ninsecure = true\ntoken_file = "t"\n')
@@ -74,10 +75,27 @@ class Settings(unittest.TestCase):
         self.assertEqual((found.server, found.target), ("http://head:7461", "head:7461"))
         self.assertNotIn("'t'", repr(found))
 
+    def test_several_coordinators_are_addresses_of_one(self) -> None:
+        def several(text: str) -> pal.settings.Settings:
+            return read(environment={}, folder=self.folder, server=text)
+
+        found = several("http://127.0.0.1:1, 127.0.0.2:2/").check()
+        self.assertEqual(found.target, "127.0.0.1:1,127.0.0.2:2")
+        self.assertEqual(found.places(), "ipv4:127.0.0.1:1,127.0.0.2:2")
+        mixed = several("http://127.0.0.1:1,http://[::1]:2").check()
+        self.assertEqual(mixed.places(), "ipv6:[::ffff:127.0.0.1]:1,[::1]:2")
+        with self.assertRaisesRegex(pal.NoServer, "all with https"):
+            several("http://a:1,https://b:1").check()
+        with self.assertRaisesRegex(pal.NoServer, "'http://unix:x' is not an address"):
+            several("http://a:1,unix:x").check()
+        with self.assertRaisesRegex(pal.NoServer, "is known"):
+            several("http://nobody.invalid:1,http://no-one.invalid:1").places()
+
     def test_a_token_is_not_shown_where_others_read_it(self) -> None:
         for given in (
             {"server": "http://head:7461", "token": "secret", "insecure": True},
             {"server": "http://127.0.0.1:7461", "token": "secret"},
+            {"server": "http://127.0.0.1:7461,http://head:1", "token": "secret", "insecure": True},
         ):
             with self.assertRaisesRegex(pal.NoServer, "without TLS") as caught:
                 read(environment={}, folder=self.folder, **given).check()

@@ -24,6 +24,16 @@ OPTIONS: list[tuple[str, Any]] = [
 
 def options(settings: Settings) -> list[tuple[str, Any]]:
     """The options of a channel."""
+    if settings.are_several:
+        return [
+            *OPTIONS,
+            # As which all of them are called, and for which their certificates vouch.
+            ("grpc.default_authority", settings.target.split(",")[0]),
+            # One of them takes over: who asks again after two minutes finds that late.
+            ("grpc.initial_reconnect_backoff_ms", 300),
+            ("grpc.min_reconnect_backoff_ms", 3_000),
+            ("grpc.max_reconnect_backoff_ms", 3_000),
+        ]
     if socket_path(settings.server or "") is None:
         return OPTIONS
     return [
@@ -38,9 +48,9 @@ def options(settings: Settings) -> list[tuple[str, Any]]:
 def open_channel(settings: Settings) -> Any:
     """A channel to a coordinator."""
     if not settings.is_secure:
-        return grpc.aio.insecure_channel(settings.target, options=options(settings))
+        return grpc.aio.insecure_channel(settings.places(), options=options(settings))
     credentials = grpc.ssl_channel_credentials(*settings.tls())
-    return grpc.aio.secure_channel(settings.target, credentials, options=options(settings))
+    return grpc.aio.secure_channel(settings.places(), credentials, options=options(settings))
 
 
 async def sleep(seconds: float) -> None:

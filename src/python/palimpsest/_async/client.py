@@ -38,7 +38,8 @@ class AsyncClient:
         self.audit = AsyncAudit(self._transport)
 
     async def open(self) -> None:
-        """Connects, so that what is wrong with the address or the credentials shows at once.
+        """Connects, so that what is wrong with the address or the credentials shows at once. One
+        of several may be about to take over: they are waited for.
 
         Raises:
             NoServer: nobody answers; or there is no server, and none can be started.
@@ -50,7 +51,8 @@ class AsyncClient:
             self._transport.settings = self.settings
         self._transport.open()
         try:
-            told = await self.status(timeout=10.0, patience=0.0)
+            patience = self._transport.patience if self.settings.are_several else 0.0
+            told = await self.status(timeout=10.0, patience=patience)
             if self._own is not None and told.version != __version__:
                 warnings.warn(
                     f"the program is version {told.version}, this package {__version__}",

@@ -18,9 +18,9 @@ T = TypeVar("T")
 def open_channel(settings: Settings) -> Any:
     """A channel to a coordinator."""
     if not settings.is_secure:
-        return grpc.insecure_channel(settings.target, options=options(settings))
+        return grpc.insecure_channel(settings.places(), options=options(settings))
     credentials = grpc.ssl_channel_credentials(*settings.tls())
-    return grpc.secure_channel(settings.target, credentials, options=options(settings))
+    return grpc.secure_channel(settings.places(), credentials, options=options(settings))
 
 
 def sleep(seconds: float) -> None:

@@ -39,7 +39,8 @@ class Client:
         self.audit = Audit(self._transport)
 
     def open(self) -> None:
-        """Connects, so that what is wrong with the address or the credentials shows at once.
+        """Connects, so that what is wrong with the address or the credentials shows at once. One
+        of several may be about to take over: they are waited for.
 
         Raises:
             NoServer: nobody answers; or there is no server, and none can be started.
@@ -51,7 +52,8 @@ class Client:
             self._transport.settings = self.settings
         self._transport.open()
         try:
-            told = self.status(timeout=10.0, patience=0.0)
+            patience = self._transport.patience if self.settings.are_several else 0.0
+            told = self.status(timeout=10.0, patience=patience)
             if self._own is not None and told.version != __version__:
                 warnings.warn(
                     f"the program is version {told.version}, this package {__version__}",

@@ -1,4 +1,14 @@
 //! An S3 server, and what stands between it and a coordinator.
+//!
+//! It is moto, or the one whose command is in `S3_SERVER`, with `PORT`, `FOLDER` (of which a folder
+//! is a bucket), `ID` and `SECRET` in the places of these. The tests of coordinators that share a
+//! log pass on any server with conditional writes; others ask for more than every server has:
+//!
+//! ```sh
+//! cargo install s3s-fs --version 0.14.1 --locked --features binary
+//! S3_SERVER="s3s-fs --host 127.0.0.1 --port PORT --access-key ID --secret-key SECRET FOLDER" \
+//!     cargo nextest run --test bucket leaders
+//! ```
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,8 +22,10 @@ use std::time::Duration;
 
 use palimpsest::objects::Digest;
 
-use crate::common::{PATIENCE, Process, Site, ports, wait};
+use super::{PATIENCE, Process, Site, ports, wait};
 
+/// The name of the key of the bucket.
+pub const ID: &str = "AKIATEST";
 /// The key of the bucket: no program may write it.
 pub const SECRET: &str = "hush/hush+hush";
 const NOBODY: &str = "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/s3/aws4_request, \
@@ -33,8 +45,11 @@ pub fn python() -> PathBuf {
 impl S3 {
     /// Starts one; none where it is not installed.
     pub fn start() -> Option<Self> {
+        if let Ok(command) = std::env::var("S3_SERVER") {
+            return Some(Self::start_other(&command));
+        }
         if !python().exists() {
-            crate::common::require::skip("bucket", "no .deps/moto: run deploy/setup.sh");
+            super::require::skip("bucket", "no .deps/moto: run deploy/setup.sh");
             return None;
         }
         // The server does not say which port it took.
@@ -60,6 +75,34 @@ impl S3 {
         });
         assert_eq!(server.ask("PUT", "/pal", b"").0, 200);
         Some(server)
+    }
+
+    fn start_other(command: &str) -> Self {
+        let [port] = ports::free();
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("root/pal")).unwrap();
+        let root = folder.path().join("root");
+        let values = [
+            ("PORT", port.to_string()),
+            ("FOLDER", root.to_str().unwrap().to_owned()),
+            ("ID", ID.to_owned()),
+            ("SECRET", SECRET.to_owned()),
+        ];
+        let mut words = command.split_whitespace().map(|word| {
+            let value = values.iter().find(|(name, _)| *name == word);
+            value.map_or_else(|| word.to_owned(), |(_, value)| value.clone())
+        });
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words);
+        let server = Self {
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            _process: Process::start("S3", &mut command, &folder.path().join("log")),
+            _folder: folder,
+        };
+        wait("the S3 server", PATIENCE, || {
+            TcpStream::connect(server.address).ok()
+        });
+        server
     }
 
     /// A request with a signature that is none, which the server takes unless it was told to look.
@@ -121,7 +164,7 @@ impl S3 {
     /// The settings of a coordinator with this bucket, reached at an address.
     pub fn settings(&self, site: &Site, prefix: &str, address: SocketAddr, more: &str) {
         write_settings(site, prefix, address, more);
-        write_key(site, "AKIATEST", SECRET);
+        write_key(site, ID, SECRET);
     }
 }
 
