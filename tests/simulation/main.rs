@@ -102,7 +102,7 @@ fn seeds(theme: Theme) {
         return;
     }
     // Two coordinators, each with its waits for the bucket, take longer.
-    let usual = if theme.shares() { SEEDS * 2 / 5 } else { SEEDS };
+    let usual = if theme.shares() { SEEDS / 5 } else { SEEDS };
     let seeds = std::env::var("SIMULATION_SEEDS").map_or(usual, |n| n.parse().expect("a number"));
     let mut simulated = Duration::ZERO;
     for seed in 0..seeds {
