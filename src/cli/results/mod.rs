@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 pub use drawn::{make, write};
 pub use error::Error;
-pub use evaluation::{Evaluation, Known, Line, mean_json};
+pub use evaluation::{Evaluation, Known, Line, Written, mean_json};
 pub use trace::{ENOUGH, Results, Sites};
 
 use anyhow::bail;
@@ -215,7 +215,13 @@ async fn evaluation(
         }
     }
     let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
-    let evaluation = Evaluation::new(job, found, label)?;
+    let mut written = Written::default();
+    let take = |edit: v1::Edit| {
+        written.add(&edit);
+        true
+    };
+    client.each_edit(&job.version, take).await?;
+    let evaluation = Evaluation::new(job, found, label)?.written_by(written);
     match (format.json, format.averages) {
         (true, true) => evaluation.means_json(&mut output::JsonLines)?,
         (true, false) => evaluation.json_lines(&mut output::JsonLines)?,

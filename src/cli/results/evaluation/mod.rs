@@ -2,6 +2,7 @@
 
 mod choices;
 mod texts;
+mod written;
 
 use std::io::Write;
 
@@ -16,6 +17,8 @@ use crate::proto::v1::{self, EditProbeKind, unit_result::Outcome};
 use crate::wire::{self, class_name};
 use crate::work;
 
+pub use written::Written;
+
 /// The name of the harmonic mean of the scores.
 const S: &str = "S";
 
@@ -26,6 +29,8 @@ pub struct Evaluation<'a> {
     /// What was measured, as people call it: the unedited version first, where there are two.
     columns: Vec<Column>,
     rows: Vec<Row<'a>>,
+    /// What the job's version was written by.
+    written: Written,
 }
 
 /// A version, or what a version is with an edit of each record.
@@ -159,7 +164,13 @@ impl<'a> Evaluation<'a> {
             spec,
             columns,
             rows,
+            written: Written::default(),
         })
+    }
+
+    /// Tells what the job's version was written by, too.
+    pub fn written_by(self, written: Written) -> Self {
+        Self { written, ..self }
     }
 
     /// What was measured in a sentence, the records unless they are left out, and the means.
@@ -394,6 +405,7 @@ impl<'a> Evaluation<'a> {
             first += &format!(", against {}", against.version);
         }
         let mut sentences = vec![first + "."];
+        sentences.extend(self.written.told());
         let failed = self
             .rows
             .iter()
@@ -480,7 +492,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The means, a JSON object a line for every measure: by column `mean`, `interval` (95 %, null
-    /// where it is not known) and `version`; `change` from the first column to the second, of a
+    /// where it is not known) and `version`; what the measured version has `written`; `change` from the first column to the second, of a
     /// perplexity the `ratio`; and the `records` that they are over. GE is in hundredths of bits,
     /// scores are from 0 to 1.
     ///
@@ -493,6 +505,7 @@ impl<'a> Evaluation<'a> {
             object.insert("records".into(), line.means[0].count.into());
             object.insert("left_out".into(), self.spec.left_out.into());
             object.insert("spoiled".into(), self.spec.spoiled.into());
+            object.insert("written".into(), self.written.json());
             for (column, mean) in self.columns.iter().zip(&line.means) {
                 let mut found = mean_json(mean);
                 found["version"] = column.version.as_str().into();
