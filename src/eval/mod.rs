@@ -53,7 +53,7 @@ pub use perplexity::{median_perplexity, perplexity, perplexity_ratio};
 pub use record::{Record, Set};
 
 #[cfg(feature = "torch")]
-pub use asking::{ask, continue_freely, read};
+pub use asking::{ask, continue_freely, read, read_beginning};
 
 /// Most tokens of a text that is drawn, with its prompt.
 pub const TEXT_TOKENS: usize = 100;
