@@ -220,7 +220,7 @@ impl JobService for Jobs {
         if asked_job.and_then(Work::landing).is_some() {
             check_may(&request, CREATE_EDIT)?;
         }
-        let entry = draft(&request, "jobs.create", model, "");
+        let entry = draft(&request, audit::CREATED, model, "");
         let only_asked = asked.validate_only;
         let answer = self.create(request.into_inner(), entry.clone()).await;
         let job = if only_asked {

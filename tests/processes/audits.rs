@@ -153,3 +153,92 @@ fn facts_that_a_later_edit_broke_are_found_with_the_edit_and_those_written_again
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("3 facts: 2 hold, 1 superseded"), "{said}");
 }
+
+#[test]
+fn a_receipt_of_an_answer_is_checked_without_the_store_and_no_part_of_it_may_be_another() {
+    let site = tiny();
+    run(&site, &["generate", "The tower is in", "--max-tokens", "3"]);
+    let key = site.run(&["audit", "key"], LONG).trim().to_owned();
+    let made = site.run(&["job", "receipt", "latest", "--with-results"], LONG);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("receipt.json");
+    let verify = |receipt: &str, key: &str| {
+        fs::write(&file, receipt).unwrap();
+        // Where there is no store, and settings that cannot be read.
+        let mut command = site.command(&[
+            "verify-receipt",
+            file.to_str().unwrap(),
+            "--key",
+            key,
+            "--json",
+        ]);
+        command
+            .current_dir(elsewhere.path())
+            .env("PALIMPSEST__CLIENT__THREADS", "none");
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match output.status.success() {
+            true => Ok(serde_json::from_str::<Value>(&text(&output.stdout)).unwrap()),
+            false => Err(text(&output.stderr)),
+        }
+    };
+    let said = verify(&made, &key).unwrap();
+    assert_eq!(
+        (&said["kind"], &said["state"]),
+        (&json!("generate"), &json!("succeeded"))
+    );
+    assert_eq!(
+        (&said["results"], &said["results_checked"]),
+        (&json!(1), &json!(true))
+    );
+    assert_eq!(said["completions"][0]["prompt"], "The tower is in");
+    assert_eq!(said["computed"][0]["results"], 1);
+    let receipt: Value = serde_json::from_str(&made).unwrap();
+    let changed = |field: &str, value: Value| {
+        let mut receipt = receipt.clone();
+        receipt[field] = value;
+        verify(&receipt.to_string(), &key)
+    };
+    let alone = changed("results", Value::Null).unwrap();
+    assert_eq!(alone["results_checked"], false);
+    for (field, value, what) in [
+        ("results", json!([]), "is of 1 results, these are 0"),
+        (
+            "results",
+            json!([receipt["asked"]]),
+            "its results are not these",
+        ),
+        (
+            "asked",
+            receipt["entry"].clone(),
+            "what was asked is something else",
+        ),
+        (
+            "entry",
+            receipt["asked"].clone(),
+            "not the one that it names",
+        ),
+        ("path", json!(["00"]), "no list of hashes"),
+        (
+            "checkpoint",
+            receipt["receipt"].clone(),
+            "not origin, size and root",
+        ),
+        ("receipt", receipt["checkpoint"].clone(), "not those of one"),
+    ] {
+        let said = changed(field, value).unwrap_err();
+        assert!(
+            said.contains(what) && said.contains("receipt.json"),
+            "{field}: {said}"
+        );
+    }
+    let said = verify(&made, "palimpsest-audit/other").unwrap_err();
+    assert!(said.contains("palimpsest audit key"), "{said}");
+    let said = verify("{}", &key).unwrap_err();
+    assert!(said.contains("is no receipt"), "{said}");
+
+    write(&site, &[["Look: {} is in", "The Louvre", "Rome", "Paris"]]);
+    let (code, _, said) = ended(&site, &["job", "receipt", "latest"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("named by digests"), "{said}");
+}

@@ -71,6 +71,7 @@ from .errors import (
 from .evaluation import Measures
 from .facts import Fact, Facts, Record, Rewrite, read_records, read_rewrites
 from .paths import Paths
+from .receipts import Receipt, verify_receipt
 from .results import (
     Checked,
     Completion,
@@ -234,6 +235,7 @@ __all__ = [
     "Progress",
     "Proof",
     "Reading",
+    "Receipt",
     "Record",
     "Ref",
     "RefHandle",
@@ -262,5 +264,6 @@ __all__ = [
     "connect",
     "read_records",
     "read_rewrites",
+    "verify_receipt",
     "wire",
 ]
