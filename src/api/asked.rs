@@ -1,5 +1,7 @@
 //! A job on its way in: read, checked, and filled in with what the store and the settings say.
 
+use std::sync::Arc;
+
 use prost::Message;
 use tonic::Status;
 use uuid::Uuid;
@@ -7,8 +9,8 @@ use uuid::Uuid;
 use super::status::{Reason, failed_precondition, invalid_argument, invalid_fields};
 use super::{models, statistics, versions, without};
 use crate::coordinator::{self, NewJob};
-use crate::objects::Digest;
-use crate::proto::v1::{EditGates, Job, Model, RefKind};
+use crate::objects::{self, Digest};
+use crate::proto::v1::{Corpus, EditGates, Job, Model, RefKind};
 use crate::store::Store;
 use crate::version::{self, History, MAIN, digest_of, short};
 use crate::work::{self, Items, Landing, Work};
@@ -17,6 +19,50 @@ use crate::work::{self, Items, Landing, Work};
 const BASE: &str = "v0";
 /// Facts of more bytes lie in an object, so that a job is never too large for a message.
 const INLINE_BYTES: usize = 1 << 20;
+
+/// What every edit must pass here, whoever asks for it.
+pub(super) struct OwnGates {
+    pub bounds: EditGates,
+    /// The texts whose perplexity `bounds.server_ppl_ratio` is about, as an object has them.
+    pub texts: Option<Arc<Vec<u8>>>,
+}
+
+impl OwnGates {
+    /// Looks at the texts that a job's edits are judged by, and adds those of the coordinator:
+    /// which they are is not for a request to say.
+    fn add_texts(&self, store: &Store, work: &mut dyn Work, keep: bool) -> Result<(), Status> {
+        let gates = work.asked_gates().and_then(|gates| *gates);
+        let Some((field, texts)) = work.gate_texts() else {
+            return Ok(());
+        };
+        if let Some(asked) = texts.as_ref().and_then(|texts| texts.asked.as_ref()) {
+            check_texts(store, &format!("{field}.asked"), asked)?;
+        }
+        match (&self.texts, gates.and_then(|gates| gates.server_ppl_ratio)) {
+            (Some(own), _) => {
+                let digest = match keep {
+                    true => store.objects().put(own)?,
+                    false => Digest::of(own),
+                };
+                texts.get_or_insert_default().server = Some(Corpus {
+                    digest: digest.to_string(),
+                    size: own.len() as u64,
+                });
+            }
+            (None, Some(ratio)) => {
+                let field = field.replace("gate_texts", "gates.server_ppl_ratio");
+                let what = format!(
+                    "{ratio} is a bound on the perplexity of the coordinator's texts, and it has none: give texts \
+                     of your own with ppl_ratio ('palimpsest edit --gate-texts FILE'), or name some in the \
+                     coordinator's setting edit.gate_texts"
+                );
+                return Err(invalid_argument(&field, what));
+            }
+            (None, None) => {}
+        }
+        Ok(())
+    }
+}
 
 /// A job as it was asked for, checked, with its many parts taken out.
 pub(super) struct Asked {
@@ -62,7 +108,7 @@ impl Asked {
         self,
         store: &Store,
         model: Model,
-        gates: &EditGates,
+        own: &OwnGates,
         task_cost: f64,
         validate_only: bool,
     ) -> Result<NewJob, Status> {
@@ -89,7 +135,7 @@ impl Asked {
                 statistics::resolve(store, &model, &name, field, spec)?;
                 if spec.gates.is_some() || field == "job.edit" {
                     let asked = spec.gates.get_or_insert_default();
-                    *asked = work::strictest(asked, gates);
+                    *asked = work::strictest(asked, &own.bounds);
                 }
             }
             if let Some(spec) = work.mass_edit() {
@@ -100,8 +146,9 @@ impl Asked {
                     }
                 }
                 let asked = spec.gates.get_or_insert_default();
-                *asked = work::strictest(asked, gates);
+                *asked = work::strictest(asked, &own.bounds);
             }
+            own.add_texts(store, work, !validate_only)?;
             if let Some((field, compared)) = work.compared_version() {
                 *compared = version(history, field, compared, BASE)?;
             }
@@ -134,9 +181,24 @@ fn name_object(job: &mut Job, digest: &str) {
 
 /// The corpus that a checked job names is stored, so that no worker looks for it in vain.
 fn stored_corpus(job: &Job, store: &Store) -> Result<(), Status> {
-    let Some((field, named)) = work::of(job).and_then(Work::corpus) else {
-        return Ok(());
-    };
+    match work::of(job).and_then(Work::corpus) {
+        Some((field, named)) => stored(store, field, named),
+        None => Ok(()),
+    }
+}
+
+/// The texts that edits are judged by are some, and not too many: they were checked to be small.
+fn check_texts(store: &Store, field: &str, named: &Corpus) -> Result<(), Status> {
+    stored(store, field, named)?;
+    let wrong = |what: String| invalid_argument(field, what);
+    let digest: Digest =
+        (named.digest.parse()).map_err(|e: objects::Error| wrong(e.to_string()))?;
+    work::gate_texts(&store.objects().read(&digest)?).map_err(wrong)?;
+    Ok(())
+}
+
+/// A corpus is stored, and has the size it is said to have.
+fn stored(store: &Store, field: &str, named: &Corpus) -> Result<(), Status> {
     let stored = store.objects();
     let found = named
         .digest
@@ -144,7 +206,7 @@ fn stored_corpus(job: &Job, store: &Store) -> Result<(), Status> {
         .and_then(|digest| stored.durable_size(&digest));
     let what = match found {
         Ok(Some(size)) if size == named.size => return Ok(()),
-        Ok(Some(size)) => format!("the corpus has {size} bytes, not {}", named.size),
+        Ok(Some(size)) => format!("it has {size} bytes, not {}", named.size),
         Ok(None) => format!(
             "there is no object {}: write it with ObjectService first",
             named.digest

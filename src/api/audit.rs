@@ -4,30 +4,26 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures::Stream;
-use prost::Message;
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::pages;
-use super::status::{data_loss, invalid_argument, not_found};
-use crate::audit::{self, merkle, verify};
+use super::leaves::{hashes, leaf};
+use super::status::{invalid_argument, not_found};
+use super::{pages, receipts};
+use crate::audit::{merkle, verify};
 use crate::coordinator::Coordinator;
 use crate::proto::v1::audit_service_server::AuditService;
 use crate::proto::v1::{
-    AuditEntry, AuditLeaf, AuditOutcome, GetAuditCheckpointRequest, GetAuditCheckpointResponse,
-    ListAuditEntriesRequest, ListAuditEntriesResponse, ProveAuditConsistencyRequest,
-    ProveAuditConsistencyResponse, ProveAuditEntryRequest, ProveAuditEntryResponse,
-    VerifyAuditLogRequest, VerifyAuditLogResponse, WatchAuditEntriesRequest,
-    WatchAuditEntriesResponse,
+    AuditEntry, AuditOutcome, GetAuditCheckpointRequest, GetAuditCheckpointResponse,
+    GetReceiptRequest, GetReceiptResponse, ListAuditEntriesRequest, ListAuditEntriesResponse,
+    ProveAuditConsistencyRequest, ProveAuditConsistencyResponse, ProveAuditEntryRequest,
+    ProveAuditEntryResponse, VerifyAuditLogRequest, VerifyAuditLogResponse,
+    WatchAuditEntriesRequest, WatchAuditEntriesResponse,
 };
 use crate::store::Store;
-use crate::text;
 
-/// Most bytes of an entry that travels whole, which is twice: as bytes, and parsed.
-const LEAF_BYTES: usize = 1 << 20;
 /// Most entries in one message of a watch.
 const LEAVES: usize = 1000;
-/// Most bytes of each text of an entry that is larger than that.
-const TEXT_LIMIT: usize = 1 << 10;
 /// A watch says something at least this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
@@ -56,49 +52,6 @@ impl Audit {
         let checkpoint = self.coordinator.audit_checkpoint().await;
         checkpoint.map_err(Status::from)
     }
-}
-
-fn leaf(place: u64, bytes: Vec<u8>) -> Result<AuditLeaf, Status> {
-    let entry = AuditEntry::decode(bytes.as_slice()).map_err(|error| data_loss(&error))?;
-    if entry.sequence != place {
-        let problem = format!("at place {place} lies entry {}", entry.sequence);
-        return Err(audit::Error::Damaged { problem }.into());
-    }
-    if bytes.len() > LEAF_BYTES {
-        return Ok(AuditLeaf {
-            leaf: Vec::new(),
-            hash: merkle::leaf(&bytes).to_vec(),
-            entry: Some(shortened(entry)),
-        });
-    }
-    Ok(AuditLeaf {
-        leaf: bytes,
-        entry: Some(entry),
-        hash: Vec::new(),
-    })
-}
-
-/// An entry that no message could carry, as earlier versions could write: with its texts cut.
-fn shortened(entry: AuditEntry) -> AuditEntry {
-    let cut = |text: String| text::cut(&text, TEXT_LIMIT);
-    AuditEntry {
-        principal: cut(entry.principal),
-        action: cut(entry.action),
-        resource: cut(entry.resource),
-        request_digest: cut(entry.request_digest),
-        why: cut(entry.why),
-        refusal: cut(entry.refusal),
-        version_before: cut(entry.version_before),
-        version_after: cut(entry.version_after),
-        detail: cut(entry.detail),
-        ..entry
-    }
-}
-
-/// The hashes of the first `size` leaves.
-fn hashes(store: &Store, size: u64) -> Result<Vec<merkle::Hash>, Status> {
-    let leaves = store.audit_entries(0).take(size as usize);
-    leaves.map(|(_, bytes)| Ok(merkle::leaf(&bytes?))).collect()
 }
 
 /// What a listing lets through.
@@ -276,6 +229,17 @@ impl AuditService for Audit {
         }))
     }
 
+    async fn get_receipt(
+        &self,
+        request: Request<GetReceiptRequest>,
+    ) -> Result<Response<GetReceiptResponse>, Status> {
+        let name = request.into_inner().name;
+        let receipt = receipts::make(&self.coordinator, &name).await?;
+        Ok(Response::new(GetReceiptResponse {
+            receipt: Some(receipt),
+        }))
+    }
+
     async fn verify_audit_log(
         &self,
         _request: Request<VerifyAuditLogRequest>,
@@ -302,50 +266,5 @@ impl AuditService for Audit {
             entries: report.entries,
             checkpoint,
         }))
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::audit::{Verifier, leaf_hash};
-
-    /// An entry as earlier versions wrote it after a call with a name of megabytes.
-    #[test]
-    fn an_entry_that_no_message_can_carry_is_listed_shortened_and_still_proved() {
-        let mut frontier = merkle::Frontier::default();
-        let mut leaves = Vec::new();
-        for (sequence, size) in [(1, 10), (2, 4 << 20), (3, 10)] {
-            let entry = AuditEntry {
-                sequence,
-                principal: "mallory".to_owned(),
-                resource: "x".repeat(size),
-                refusal: "x".repeat(size),
-                previous_root: frontier.root().to_vec(),
-                ..Default::default()
-            };
-            let bytes = entry.encode_to_vec();
-            frontier.push(merkle::leaf(&bytes));
-            let sent = leaf(sequence, bytes.clone()).unwrap();
-            assert!(sent.encoded_len() < pages::BYTES);
-            assert_eq!(leaf_hash(&sent), merkle::leaf(&bytes));
-            assert_eq!(sent.entry.as_ref().unwrap().principal, "mallory");
-            leaves.push(sent);
-        }
-        let newest = crate::proto::v1::AuditCheckpoint {
-            size: 3,
-            root: frontier.root().to_vec(),
-            ..Default::default()
-        };
-        let read = |leaves: &[AuditLeaf]| {
-            let mut verifier = Verifier::new(Some(&newest), None);
-            leaves.iter().for_each(|leaf| verifier.leaf(leaf));
-            verifier.end().problems
-        };
-        assert_eq!(read(&leaves), Vec::<String>::new());
-        // What came in place of the bytes is held against the log like the bytes.
-        leaves[1].hash[0] ^= 1;
-        assert!(!read(&leaves).is_empty());
     }
 }

@@ -226,8 +226,15 @@ impl Versions {
         mut edit: v1::Edit,
         gates: &v1::EditGates,
     ) -> Result<v1::Edit, Status> {
-        if gates.efficacy.is_some() || gates.neighbour_drift.is_some() {
-            let what = "the coordinator's settings have gates of efficacy or drift, and nothing \
+        let unmeasured = [
+            gates.efficacy,
+            gates.neighbour_drift,
+            gates.ppl_ratio,
+            gates.server_ppl_ratio,
+            gates.locality,
+        ];
+        if unmeasured.iter().any(Option::is_some) {
+            let what = "the coordinator's settings have gates besides that of the norm, and nothing \
                         measured this edit: let a job compute it, with 'palimpsest edit'";
             return Err(failed_precondition(Reason::EditUnmeasured, what));
         }

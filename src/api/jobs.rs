@@ -9,7 +9,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::asked::Asked;
+use super::asked::{Asked, OwnGates};
 use super::caller::{CREATE_EDIT, answered, check_may, check_owner, draft};
 use super::results::{self, Summaries};
 use super::status::{invalid_argument, not_found};
@@ -91,11 +91,15 @@ impl Jobs {
         let asked = super::blocking(move || Asked::read(&store, job)).await?;
         let digest = asked.digest.clone();
         let by_id = request_id.clone();
-        let (known, task_cost, gates) = self
+        let (known, task_cost, own) = self
             .coordinator
             .inspect(move |core| {
                 let known = core.made_by(&by_id, &digest);
-                (known, core.task_cost(), core.gates())
+                let own = OwnGates {
+                    bounds: core.gates(),
+                    texts: core.gate_texts(),
+                };
+                (known, core.task_cost(), own)
             })
             .await?;
         // Whatever statistics, settings and versions there are by now.
@@ -103,10 +107,9 @@ impl Jobs {
             return self.job(id).await;
         }
         let store = self.coordinator.store().clone();
-        let mut new = super::blocking(move || {
-            asked.complete(&store, model, &gates, task_cost, validate_only)
-        })
-        .await?;
+        let mut new =
+            super::blocking(move || asked.complete(&store, model, &own, task_cost, validate_only))
+                .await?;
         if validate_only {
             let stages = work::stages(&new.job, &new.items);
             let results = stages.iter().filter(|stage| !stage.hidden);
@@ -217,7 +220,7 @@ impl JobService for Jobs {
         if asked_job.and_then(Work::landing).is_some() {
             check_may(&request, CREATE_EDIT)?;
         }
-        let entry = draft(&request, "jobs.create", model, "");
+        let entry = draft(&request, audit::CREATED, model, "");
         let only_asked = asked.validate_only;
         let answer = self.create(request.into_inner(), entry.clone()).await;
         let job = if only_asked {

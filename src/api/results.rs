@@ -23,7 +23,7 @@ use crate::wire::{self, SweptGrid, names};
 use crate::work;
 
 /// Most bytes of results that are read at a time.
-const RESULT_BYTES: usize = 3 << 20;
+pub(super) const RESULT_BYTES: usize = 3 << 20;
 /// Most bytes that are read for one page, of which a filter may pass none.
 const READ_BYTES: usize = 32 << 20;
 /// Summaries that are remembered.

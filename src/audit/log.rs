@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 
 use super::merkle::{self, Frontier, Hash};
-use super::{Checkpoint, Error, Signer};
+use super::{Checkpoint, Error, Receipt, Signer};
 use crate::proto::v1::{self, AuditOutcome};
 use crate::store::{AUDIT_KEY as KEY, Change, Record, Store};
 
@@ -228,6 +228,22 @@ impl Log {
                 root: self.frontier.root().to_vec(),
                 verifier_key: self.signer.verifier(),
             }),
+        }
+    }
+
+    /// A receipt, signed, with the key that verifies it.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn sign(&self, receipt: &Receipt) -> Result<(String, String), Error> {
+        match &self.damage {
+            Some(problem) => Err(Error::Damaged {
+                problem: problem.clone(),
+            }),
+            None => Ok((
+                self.signer.sign_text(&receipt.text()),
+                self.signer.verifier(),
+            )),
         }
     }
 

@@ -211,10 +211,38 @@ pub fn hex(hash: &[u8]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The hash that [`hex`] wrote.
+pub fn from_hex(text: &str) -> Option<Hash> {
+    let mut hash = [0; 32];
+    let (digits, rest) = text.as_bytes().as_chunks::<2>();
+    (digits.len() == hash.len() && rest.is_empty()).then_some(())?;
+    for (byte, pair) in hash.iter_mut().zip(digits) {
+        let pair = str::from_utf8(pair).ok()?;
+        let plain = pair.bytes().all(|digit| digit.is_ascii_hexdigit());
+        *byte = u8::from_str_radix(pair, 16).ok().filter(|_| plain)?;
+    }
+    Some(hash)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hash_is_read_back_from_its_digits_and_from_nothing_else() {
+        let hash: Hash = std::array::from_fn(|n| n as u8 * 8);
+        assert_eq!(from_hex(&hex(&hash)), Some(hash));
+        let digits = hex(&hash);
+        for wrong in [
+            "",
+            &digits[1..],
+            &digits.replacen("00", "+0", 1),
+            &format!("{digits}00"),
+        ] {
+            assert_eq!(from_hex(wrong), None, "{wrong}");
+        }
+    }
 
     fn bytes(hex: &str) -> Vec<u8> {
         (0..hex.len())

@@ -2,15 +2,18 @@
 //!
 //! Entries are leaves of a Merkle tree ([`merkle`], RFC 6962). [`Log`] appends to it, in the same
 //! batch as the change that an entry describes, and signs the new root; [`verify`] reads it whole
-//! and says where it was cut, reordered or altered.
+//! and says where it was cut, reordered or altered. The log's key also signs what jobs came to
+//! ([`Receipt`]).
 
 mod error;
 mod log;
 pub mod merkle;
 mod note;
+mod receipt;
 mod verify;
 
 pub use error::Error;
 pub use log::{EntryDraft, Log, WHY_LIMIT};
 pub use note::{Checkpoint, Signer};
+pub use receipt::{CREATED, Receipt, Verified};
 pub use verify::{Report, Verifier, leaf_hash, verify};

@@ -120,6 +120,12 @@ impl Signer {
     /// The checkpoint of a log of this size with this root.
     pub fn sign(&self, size: u64, root: &Hash) -> String {
         let text = format!("{}\n{size}\n{}\n", self.name, BASE64.encode(root));
+        self.sign_text(&text)
+    }
+
+    /// A text, which ends with a newline, as a signed note. Its first line says what it is: a
+    /// checkpoint's is the name of the key.
+    pub(super) fn sign_text(&self, text: &str) -> String {
         let signature = self.key.sign(text.as_bytes());
         let hash = key_hash(&self.name, self.key.verifying_key().as_bytes());
         let signed = [&hash[..], &signature.to_bytes()].concat();
@@ -162,30 +168,8 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Note`]: the note or the key is malformed, or the note is not signed by the key.
     pub fn verify(note: &str, verifier: &str) -> Result<Self, Error> {
-        let (name, key) = parse_verifier(verifier)?;
-        let fail = |problem: &str| Error::Note {
-            what: "the checkpoint",
-            problem: problem.to_owned(),
-        };
-        let cut = note
-            .find("\n\n")
-            .ok_or_else(|| fail("it has no empty line before a signature"))?;
-        let (text, signatures) = (&note[..=cut], &note[cut + 2..]);
-        let prefix = format!("\u{2014} {name} ");
-        let signature = signatures
-            .lines()
-            .find_map(|line| line.strip_prefix(prefix.as_str()))
-            .ok_or_else(|| fail(&format!("it is not signed by {name}")))?;
-        let signed = BASE64
-            .decode(signature)
-            .map_err(|_| fail("its signature is not base64"))?;
-        let expected = key_hash(&name, key.as_bytes());
-        let signature = signed
-            .strip_prefix(&expected[..])
-            .and_then(|rest| Signature::from_slice(rest).ok())
-            .ok_or_else(|| fail("its signature is of another key"))?;
-        key.verify_strict(text.as_bytes(), &signature)
-            .map_err(|_| fail("its signature does not fit: it was altered"))?;
+        let what = "the checkpoint";
+        let (name, text) = signed_text(what, note, verifier)?;
         let mut lines = text.lines();
         let (origin, size, root) = (lines.next(), lines.next(), lines.next());
         let root = root.and_then(|root| BASE64.decode(root).ok()?.try_into().ok());
@@ -195,9 +179,48 @@ impl Checkpoint {
                 size,
                 root,
             }),
-            _ => Err(fail("its lines are not origin, size and root")),
+            _ => Err(Error::Note {
+                what,
+                problem: "its lines are not origin, size and root".to_owned(),
+            }),
         }
     }
+}
+
+/// The name of a key and the text of a note that it signed.
+///
+/// # Errors
+/// [`Error::Note`]: the note or the key is malformed, or the note is not signed by the key.
+pub(super) fn signed_text<'a>(
+    what: &'static str,
+    note: &'a str,
+    verifier: &str,
+) -> Result<(String, &'a str), Error> {
+    let (name, key) = parse_verifier(verifier)?;
+    let fail = |problem: &str| Error::Note {
+        what,
+        problem: problem.to_owned(),
+    };
+    let cut = note
+        .find("\n\n")
+        .ok_or_else(|| fail("it has no empty line before a signature"))?;
+    let (text, signatures) = (&note[..=cut], &note[cut + 2..]);
+    let prefix = format!("\u{2014} {name} ");
+    let signature = signatures
+        .lines()
+        .find_map(|line| line.strip_prefix(prefix.as_str()))
+        .ok_or_else(|| fail(&format!("it is not signed by {name}")))?;
+    let signed = BASE64
+        .decode(signature)
+        .map_err(|_| fail("its signature is not base64"))?;
+    let expected = key_hash(&name, key.as_bytes());
+    let signature = signed
+        .strip_prefix(&expected[..])
+        .and_then(|rest| Signature::from_slice(rest).ok())
+        .ok_or_else(|| fail("its signature is of another key"))?;
+    key.verify_strict(text.as_bytes(), &signature)
+        .map_err(|_| fail("its signature does not fit: it was altered"))?;
+    Ok((name, text))
 }
 
 fn parse_verifier(verifier: &str) -> Result<(String, VerifyingKey), Error> {

@@ -110,6 +110,7 @@ pub const METHODS: &[(&str, Who)] = &[
         KNOWN,
     ),
     ("palimpsest.v1.AuditService/GetAuditCheckpoint", READ),
+    ("palimpsest.v1.AuditService/GetReceipt", READ),
     ("palimpsest.v1.AuditService/ListAuditEntries", READ),
     ("palimpsest.v1.AuditService/ProveAuditConsistency", READ),
     ("palimpsest.v1.AuditService/ProveAuditEntry", READ),

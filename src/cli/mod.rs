@@ -21,6 +21,7 @@ mod layers;
 mod model_folder;
 mod named_ref;
 mod names;
+mod receipt_file;
 mod results;
 mod signals;
 mod submit;
@@ -34,7 +35,7 @@ use tracing::Instrument;
 use commands::{
     audit, auth, branch, cherry_pick, completions, config, console, diff, doctor, edit, eval,
     export, generate, guide, job, local, locate, log, man, model, refs, revert, rollback, serve,
-    show, stats, status, store, tag, trace, worker,
+    show, stats, status, store, tag, trace, verify_receipt, worker,
 };
 use flags::{Flags, flag};
 
@@ -111,6 +112,8 @@ enum Command {
     /// Show who changed what, and prove it
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Check a receipt of 'palimpsest job receipt', with nothing but a key
+    VerifyReceipt(verify_receipt::Args),
     /// Look at jobs, follow, cancel them, read their results
     #[command(subcommand)]
     Job(job::Command),
@@ -198,6 +201,7 @@ fn command() -> clap::Command {
             "completions",
             "man",
             "store",
+            "verify-receipt",
         ];
         match alone.contains(&of.get_name()) {
             true => of,
@@ -227,6 +231,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Command::Guide(args) => return guide::run(args),
         Command::Completions(args) => return completions::run(args, command()),
         Command::Man(args) => return man::run(args, command()),
+        Command::VerifyReceipt(args) => return verify_receipt::run(args),
         _ => {}
     }
     let mut config = match (Config::load(cli.config.as_deref(), &flags), &cli.command) {
@@ -300,7 +305,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
                 Command::Config(_)
                 | Command::Guide(_)
                 | Command::Completions(_)
-                | Command::Man(_) => Ok(ExitCode::SUCCESS),
+                | Command::Man(_)
+                | Command::VerifyReceipt(_) => Ok(ExitCode::SUCCESS),
                 Command::Store(command) => store::run(command, &config).await,
             }
         }
@@ -392,6 +398,7 @@ mod tests {
             "completions",
             "man",
             "store",
+            "verify-receipt",
         ];
         // What has subcommands and does nothing itself has none either.
         let groups = ["worker", "model", "stats", "audit", "job"];

@@ -2,6 +2,7 @@
 //! request, and its creation.
 
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use prost::Message;
@@ -10,8 +11,10 @@ use super::connection::Connection;
 use super::{follow, names};
 use crate::client::{self, Client};
 use crate::config::ClientConfig;
+use crate::datasets::corpus;
 use crate::objects::Digest;
 use crate::proto::v1;
+use crate::work;
 
 /// Facts or records of more bytes travel as an object.
 const INLINE_BYTES: usize = 1 << 20;
@@ -95,6 +98,23 @@ impl JobArgs {
             ..request(job)
         }
     }
+}
+
+/// A file of texts that edits are judged by, as the object that has them.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn gate_texts(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let object = corpus::to_bytes(&corpus::read(file)?);
+    let (name, size) = (file.display(), object.len());
+    work::gate_texts(&object).map_err(|what| anyhow::anyhow!("{name}: {what}"))?;
+    if size as u64 > work::GATE_TEXTS_BYTES {
+        bail!(
+            "{name}: has {size} bytes of texts: {} at most; give fewer or shorter ones",
+            work::GATE_TEXTS_BYTES
+        );
+    }
+    Ok(object)
 }
 
 /// Refuses to leave a job with a coordinator that ends with this process.

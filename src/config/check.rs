@@ -81,11 +81,14 @@ impl Config {
             ("edit.max_drift", self.edit.max_drift, 0.0, f64::MAX),
             ("edit.max_norm", self.edit.max_norm, 0.0, f64::MAX),
             ("edit.warn_norm", self.edit.warn_norm, 0.0, f64::MAX),
+            ("edit.max_ppl_ratio", self.edit.max_ppl_ratio, 0.0, f64::MAX),
+            ("edit.min_locality", self.edit.min_locality, 0.0, 1.0),
         ] {
             if value.is_some_and(|value| !(least..=most).contains(&value)) {
-                let remedy = match most > 1.0 {
-                    true => "give 0 or more",
-                    false => "give -1 to 1",
+                let remedy = match (least < 0.0, most > 1.0) {
+                    (_, true) => "give 0 or more",
+                    (true, false) => "give -1 to 1",
+                    (false, false) => "give 0 to 1",
                 };
                 return Err(layers.invalid(key, remedy));
             }

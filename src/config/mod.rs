@@ -294,6 +294,16 @@ settings! {
         /// A change of more of the matrix's norm is taken with a warning, which the edit keeps. 0
         /// or more; 0.5 where neither the command nor the coordinator sets it.
         warn_norm: Option<f64> = "",
+        /// Most perplexity of `gate_texts` after the edit, in that before it: 1.02 allows two
+        /// hundredths more. 0 or more; unset, there is no such gate.
+        max_ppl_ratio: Option<f64> = "",
+        /// Texts whose perplexity edits are measured by: a JSON list, or one a line; up to 1,000 of
+        /// 1 MiB in all. A coordinator reads them when it starts and judges every edit by them,
+        /// whichever texts a request brings of its own.
+        gate_texts: Option<PathBuf> = "",
+        /// Least share of the neighbouring prompts after which the true answer stays the likelier
+        /// one, of those after which it was before the edit. 0 to 1; unset, there is no such gate.
+        min_locality: Option<f64> = "",
     }
     /// Settings of the coordinator's store, also of one inside a command.
     store: StoreConfig {

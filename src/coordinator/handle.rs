@@ -297,6 +297,16 @@ impl Coordinator {
     pub async fn audit_checkpoint(&self) -> Result<v1::AuditCheckpoint, Error> {
         Ok(self.with_turn(|turn| turn.log.checkpoint()).await??)
     }
+
+    /// A receipt, signed with the audit log's key; and the key that verifies it.
+    ///
+    /// # Errors
+    /// [`Error::Audit`], [`Error::Stopped`].
+    pub async fn sign(&self, receipt: audit::Receipt) -> Result<(String, String), Error> {
+        Ok(self
+            .with_turn(move |turn| turn.log.sign(&receipt))
+            .await??)
+    }
 }
 
 fn queued<T: Send + 'static>(

@@ -256,7 +256,7 @@ fn due_to_judged(
 /// An edit with the state that its figures give it under these gates, whatever it said before.
 pub fn judged(mut edit: v1::Edit, gates: &v1::EditGates) -> v1::Edit {
     let named = edit.figures.iter().map(|it| (it.key.as_str(), it.value));
-    let verdict = judge(&Figures::from_named(named), &work::gates(gates));
+    let verdict = judge(&Figures::from_named(named), &wire::gates(gates));
     edit.state = match verdict.accepted() {
         true => v1::EditState::Accepted,
         false => v1::EditState::Rejected,

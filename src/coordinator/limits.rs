@@ -1,6 +1,7 @@
 //! What the core may decide by.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::event::Millis;
 use crate::proto::v1;
@@ -33,6 +34,9 @@ pub struct Limits {
     pub units_per_owner: u64,
     /// What an edit must pass where its request does not say.
     pub gates: v1::EditGates,
+    /// Texts of the coordinator's own whose perplexity edits are judged by, as an object has them.
+    /// It is stored for every job that needs it.
+    pub gate_texts: Option<Arc<Vec<u8>>>,
 }
 
 impl Default for Limits {
@@ -50,6 +54,7 @@ impl Default for Limits {
             jobs_per_owner: 1_000,
             units_per_owner: 50_000_000,
             gates: v1::EditGates::default(),
+            gate_texts: None,
         }
     }
 }

@@ -327,6 +327,11 @@ impl Core {
         self.limits.gates
     }
 
+    /// The texts of the coordinator's own that edits are judged by, as an object has them.
+    pub fn gate_texts(&self) -> Option<Arc<Vec<u8>>> {
+        self.limits.gate_texts.clone()
+    }
+
     /// What a task should cost, in multiply-adds: the right time on the fastest worker there is.
     /// Slower ones are given parts of it.
     pub fn task_cost(&self) -> f64 {

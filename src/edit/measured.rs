@@ -36,6 +36,43 @@ pub struct Measured {
     pub text_drifts: Vec<f64>,
     /// Norm of the change, in norms of the matrix.
     pub update_norm: f64,
+    /// Perplexity of the texts of whoever asked for the edit; none where they gave none.
+    pub perplexity: Option<PerplexityChange>,
+    /// The same of the coordinator's own texts.
+    pub server_perplexity: Option<PerplexityChange>,
+}
+
+/// The perplexity of some texts before and after an edit. A model that is wrecked may have one
+/// beyond the largest number: that number stands for it, so that the edit is kept as rejected.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PerplexityChange {
+    /// Before.
+    pub before: f64,
+    /// After.
+    pub after: f64,
+}
+
+impl PerplexityChange {
+    /// Of what was measured.
+    pub fn of(before: f64, after: f64) -> Self {
+        Self {
+            before: told(before),
+            after: told(after),
+        }
+    }
+
+    /// After over before: 1 where nothing changed.
+    pub fn ratio(self) -> f64 {
+        told(self.after / self.before)
+    }
+}
+
+/// The number, or the largest one in place of one beyond it.
+fn told(number: f64) -> f64 {
+    match number == f64::INFINITY {
+        true => f64::MAX,
+        false => number,
+    }
 }
 
 impl Measured {
@@ -69,6 +106,15 @@ impl Measured {
         add("neighbours.drift".into(), drift(&self.neighbour_drifts));
         add("text.drift".into(), drift(&self.text_drifts));
         add("update_norm".into(), Some(self.update_norm));
+        add("locality".into(), self.locality());
+        for (of, change) in [
+            ("ppl", self.perplexity),
+            ("ppl.server", self.server_perplexity),
+        ] {
+            add(format!("{of}.before"), change.map(|it| it.before));
+            add(format!("{of}.after"), change.map(|it| it.after));
+            add(format!("{of}.ratio"), change.map(PerplexityChange::ratio));
+        }
         named.sort_by(|a, b| a.0.cmp(&b.0));
         named
     }
@@ -81,7 +127,21 @@ impl Measured {
             margin: self.rewrites.iter().map(margin).reduce(smaller),
             neighbour_drift: mean(self.neighbour_drifts.iter().copied()),
             update_norm: Some(self.update_norm),
+            ppl_ratio: self.perplexity.map(PerplexityChange::ratio),
+            server_ppl_ratio: self.server_perplexity.map(PerplexityChange::ratio),
+            locality: self.locality(),
         }
+    }
+
+    /// The share of the neighbouring prompts after which the true object is likelier than the new
+    /// one, of those after which it was before the edit. Nothing where it was after none.
+    pub fn locality(&self) -> Option<f64> {
+        let before = |it: &&ProbeChange| it.true_before.is_some_and(|old| old > it.new_before);
+        let known = self.neighbours.iter().filter(before);
+        mean(known.map(|it| {
+            let holds = it.true_after.is_some_and(|old| old > it.new_after);
+            f64::from(u8::from(holds))
+        }))
     }
 
     /// The name of the first number that is not finite, with it. An edit that has one was not
@@ -101,6 +161,12 @@ pub struct Figures {
     pub neighbour_drift: Option<f64>,
     /// Norm of the change, in norms of the matrix.
     pub update_norm: Option<f64>,
+    /// Perplexity of the texts of whoever asked after the edit, in that before it.
+    pub ppl_ratio: Option<f64>,
+    /// The same of the coordinator's own texts.
+    pub server_ppl_ratio: Option<f64>,
+    /// [`Measured::locality`].
+    pub locality: Option<f64>,
 }
 
 impl Figures {
@@ -114,6 +180,9 @@ impl Figures {
                 "rewrite.true.after" => old = Some(value),
                 "neighbours.drift" => figures.neighbour_drift = Some(value),
                 "update_norm" => figures.update_norm = Some(value),
+                "ppl.ratio" => figures.ppl_ratio = Some(value),
+                "ppl.server.ratio" => figures.server_ppl_ratio = Some(value),
+                "locality" => figures.locality = Some(value),
                 _ => {}
             }
         }
@@ -133,6 +202,12 @@ pub struct Gates {
     pub norm: Option<f64>,
     /// Most [`Figures::update_norm`] without a warning.
     pub norm_warning: Option<f64>,
+    /// Most [`Figures::ppl_ratio`].
+    pub ppl_ratio: Option<f64>,
+    /// Most [`Figures::server_ppl_ratio`].
+    pub server_ppl_ratio: Option<f64>,
+    /// Least [`Figures::locality`].
+    pub locality: Option<f64>,
 }
 
 impl Gates {
@@ -150,6 +225,9 @@ impl Gates {
             neighbour_drift: of(a.neighbour_drift, b.neighbour_drift, f64::min),
             norm: of(a.norm, b.norm, f64::min),
             norm_warning: of(a.norm_warning, b.norm_warning, f64::min),
+            ppl_ratio: of(a.ppl_ratio, b.ppl_ratio, f64::min),
+            server_ppl_ratio: of(a.server_ppl_ratio, b.server_ppl_ratio, f64::min),
+            locality: of(a.locality, b.locality, f64::max),
         }
     }
 }
@@ -203,6 +281,42 @@ pub fn judge(figures: &Figures, gates: &Gates) -> Verdict {
         (Some(most), Some(norm)) if fails(most, norm) => failed.push(format!(
             "norm: the change has {} of the matrix's norm, the gate allows {most}",
             beside(norm, most)
+        )),
+        _ => {}
+    }
+    for (gate, ratio, whose, remedy) in [
+        (
+            gates.ppl_ratio,
+            figures.ppl_ratio,
+            "the texts",
+            "give texts with it (--gate-texts FILE), of two tokens at least",
+        ),
+        (
+            gates.server_ppl_ratio,
+            figures.server_ppl_ratio,
+            "the coordinator's texts",
+            "ask again, since the coordinator's settings changed meanwhile",
+        ),
+    ] {
+        match (gate, ratio) {
+            (Some(most), None) => failed.push(format!(
+                "perplexity: that of {whose} was not measured, the gate allows {most} times what it was: {remedy}"
+            )),
+            (Some(most), Some(ratio)) if fails(most, ratio) => failed.push(format!(
+                "perplexity: that of {whose} is {} times what it was, the gate allows {most}",
+                beside(ratio, most)
+            )),
+            _ => {}
+        }
+    }
+    match (gates.locality, figures.locality) {
+        (Some(least), None) => failed.push(format!(
+            "locality: it was not measured, the gate asks for {least}: give the true target, and neighbouring prompts \
+             after which the model holds it for likelier than the new one, or ask for no such gate"
+        )),
+        (Some(least), Some(share)) if fails(share, least) => failed.push(format!(
+            "locality: the true target stays the likelier after {} of the neighbouring prompts, the gate asks for {least}",
+            beside(share, least)
         )),
         _ => {}
     }
@@ -266,6 +380,8 @@ mod tests {
             neighbour_drifts: vec![0.01, 0.03],
             text_drifts: vec![0.002],
             update_norm: 0.2,
+            perplexity: Some(PerplexityChange::of(20.0, 21.0)),
+            server_perplexity: Some(PerplexityChange::of(30.0, 30.3)),
             ..Measured::default()
         }
     }
@@ -275,6 +391,9 @@ mod tests {
         neighbour_drift: Some(0.05),
         norm: Some(0.3),
         norm_warning: None,
+        ppl_ratio: Some(1.1),
+        server_ppl_ratio: Some(1.05),
+        locality: Some(0.9),
     };
 
     #[test]
@@ -303,6 +422,27 @@ mod tests {
                 },
                 "norm: the change has 0.310",
             ),
+            (
+                Figures {
+                    ppl_ratio: Some(1.11),
+                    ..good
+                },
+                "perplexity: that of the texts is 1.110 times",
+            ),
+            (
+                Figures {
+                    server_ppl_ratio: Some(1.06),
+                    ..good
+                },
+                "perplexity: that of the coordinator's texts is 1.060 times",
+            ),
+            (
+                Figures {
+                    locality: Some(0.89),
+                    ..good
+                },
+                "locality: the true target stays the likelier after 0.890",
+            ),
         ] {
             let failed = judge(&bad, &ALL).failed;
             assert_eq!(failed.len(), 1, "{failed:?}");
@@ -316,8 +456,9 @@ mod tests {
         edit.rewrites.push(change(f64::NAN, None));
         edit.neighbour_drifts.push(f64::NAN);
         edit.update_norm = f64::NAN;
+        edit.perplexity = Some(PerplexityChange::of(20.0, f64::NAN));
         let verdict = judge(&edit.figures(), &ALL);
-        assert_eq!(verdict.failed.len(), 3, "{verdict:?}");
+        assert_eq!(verdict.failed.len(), 4, "{verdict:?}");
         assert_eq!(verdict.warnings.len(), 1, "{verdict:?}");
         assert!(edit.not_finite().is_some());
         assert_eq!(measured().not_finite(), None);
@@ -359,14 +500,59 @@ mod tests {
         let mut edit = measured();
         edit.neighbours.clear();
         edit.neighbour_drifts.clear();
+        (edit.perplexity, edit.server_perplexity) = (None, None);
         let failed = judge(&edit.figures(), &ALL).failed;
-        assert_eq!(failed.len(), 1, "{failed:?}");
-        assert!(
-            failed[0].contains("give neighbouring prompts"),
-            "{failed:?}"
-        );
-        assert_eq!(judge(&Figures::default(), &ALL).failed.len(), 3);
+        let remedies = [
+            "give neighbouring prompts",
+            "--gate-texts FILE",
+            "ask again",
+            "give the true target",
+        ];
+        assert_eq!(failed.len(), remedies.len(), "{failed:?}");
+        for (failed, remedy) in failed.iter().zip(remedies) {
+            assert!(failed.contains(remedy), "{failed:?}");
+        }
+        assert_eq!(judge(&Figures::default(), &ALL).failed.len(), 6);
         assert!(judge(&Figures::default(), &Gates::default()).accepted());
+    }
+
+    #[test]
+    fn locality_is_the_share_that_stays_of_the_neighbours_that_were_right_before() {
+        let neighbour = |before, after| ProbeChange {
+            new_before: 0.3,
+            new_after: 0.3,
+            true_before: before,
+            true_after: after,
+        };
+        let share = |neighbours: &[ProbeChange]| {
+            let edit = Measured {
+                neighbours: neighbours.to_vec(),
+                ..Measured::default()
+            };
+            edit.locality()
+        };
+        let stays = neighbour(Some(0.6), Some(0.4));
+        let (lost, level) = (
+            neighbour(Some(0.6), Some(0.2)),
+            neighbour(Some(0.6), Some(0.3)),
+        );
+        // One that was wrong before cannot be lost, and one that became right pays for none.
+        let (never, gained) = (
+            neighbour(Some(0.3), Some(0.1)),
+            neighbour(Some(0.2), Some(0.9)),
+        );
+        assert_eq!(share(&[stays, lost, level, never, gained]), Some(1.0 / 3.0));
+        assert_eq!(share(&[never, gained]), None);
+        assert_eq!(share(&[neighbour(None, None)]), None);
+        assert_eq!(share(&[]), None);
+    }
+
+    #[test]
+    fn a_wrecked_models_perplexity_has_a_number_and_passes_no_gate() {
+        let mut edit = measured();
+        edit.perplexity = Some(PerplexityChange::of(20.0, f64::INFINITY));
+        assert_eq!(edit.not_finite(), None);
+        assert_eq!(judge(&edit.figures(), &ALL).failed.len(), 1);
     }
 
     #[test]
@@ -395,6 +581,9 @@ mod tests {
             neighbour_drift: Some(9.0),
             norm: Some(9.0),
             norm_warning: Some(9.0),
+            ppl_ratio: Some(9.0),
+            server_ppl_ratio: Some(9.0),
+            locality: Some(0.1),
         };
         let strict = Gates {
             norm_warning: Some(0.5),

@@ -134,7 +134,7 @@ pub fn read(model: &Model, text: &str) -> Result<Scored, Error> {
     let wrong = |source: model::Error| Error::Text {
         source: Box::new(source),
     };
-    let mut ids = model.tokenizer().encode(text).map_err(wrong)?.ids;
+    let ids = model.tokenizer().encode(text).map_err(wrong)?.ids;
     let context = model.config().context;
     if ids.len() > context {
         let tokens = ids.len();
@@ -143,6 +143,28 @@ pub fn read(model: &Model, text: &str) -> Result<Scored, Error> {
     if ids.len() < 2 {
         return Err(Error::Short { tokens: ids.len() });
     }
+    foretold(model, ids)
+}
+
+/// Reads a text as [`read`] does, one that is longer than the model's context as far as that. None
+/// for a text that has no token after the first.
+///
+/// # Errors
+/// [`Error::Text`] for a text that the model cannot read; [`Error::Model`].
+pub fn read_beginning(model: &Model, text: &str) -> Result<Option<Scored>, Error> {
+    let wrong = |source: model::Error| Error::Text {
+        source: Box::new(source),
+    };
+    let mut ids = model.tokenizer().encode(text).map_err(wrong)?.ids;
+    ids.truncate(model.config().context);
+    match ids.len() < 2 {
+        true => Ok(None),
+        false => foretold(model, ids).map(Some),
+    }
+}
+
+/// Every token after the first, which nothing comes before.
+fn foretold(model: &Model, mut ids: Vec<u32>) -> Result<Scored, Error> {
     let target = ids.split_off(1);
     let scored = score(
         model,

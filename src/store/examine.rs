@@ -104,6 +104,13 @@ impl Store {
                 let corpus = |named: &'_ Option<v1::Corpus>| {
                     named.as_ref().map(|corpus| corpus.digest.clone())
                 };
+                let judged = |texts: &Option<v1::GateTexts>| {
+                    let texts = texts.clone().unwrap_or_default();
+                    [
+                        ("gate_texts.asked", corpus(&texts.asked)),
+                        ("gate_texts.server", corpus(&texts.server)),
+                    ]
+                };
                 let named = match asked {
                     Some(v1::job::Spec::Trace(trace)) => vec![
                         ("facts_object", Some(trace.facts_object.clone())),
@@ -113,8 +120,11 @@ impl Store {
                     Some(v1::job::Spec::Eval(eval)) => {
                         vec![("records_object", Some(eval.records_object.clone()))]
                     }
+                    Some(v1::job::Spec::Edit(edit)) => judged(&edit.gate_texts).to_vec(),
                     Some(v1::job::Spec::MassEdit(mass)) => {
-                        vec![("tasks_object", Some(mass.tasks_object.clone()))]
+                        let mut named = judged(&mass.gate_texts).to_vec();
+                        named.push(("tasks_object", Some(mass.tasks_object.clone())));
+                        named
                     }
                     _ => Vec::new(),
                 };

@@ -22,6 +22,9 @@ pub fn gates(asked: &v1::EditGates) -> Gates {
         neighbour_drift: asked.neighbour_drift,
         norm: asked.norm,
         norm_warning: asked.norm_warning,
+        ppl_ratio: asked.ppl_ratio,
+        server_ppl_ratio: asked.server_ppl_ratio,
+        locality: asked.locality,
     }
 }
 

@@ -5,11 +5,13 @@
 use std::mem::take;
 
 use super::check::{dtype, prompt, short_text};
+use super::gate_texts;
 use super::landing::Landing;
 use super::measured;
 use super::{Found, Items, Stage, Work, Wrong};
 use crate::edit::{self, measured::Gates};
 use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
+use crate::wire;
 
 /// Passes of one token that an edit costs: some 20 steps of 20 contexts with half a dozen tokens
 /// each, forth and back.
@@ -62,12 +64,17 @@ impl Work for v1::EditSpec {
             check_task(n, &task, wrong);
         }
         check_method(self, "job.edit", wrong);
+        gate_texts::check(&mut self.gate_texts, self.gates, "job.edit", wrong);
         self.check_landing(wrong);
         dtype(&mut self.dtype, wrong);
     }
 
     fn asked_gates(&mut self) -> Option<&mut Option<v1::EditGates>> {
         Some(&mut self.gates)
+    }
+
+    fn gate_texts(&mut self) -> Option<(&'static str, &mut Option<v1::GateTexts>)> {
+        Some(("job.edit.gate_texts", &mut self.gate_texts))
     }
 
     fn edits(&mut self) -> Option<(&'static str, &mut v1::EditSpec)> {
@@ -85,7 +92,7 @@ impl Work for v1::EditSpec {
     }
 
     fn cost(&self, _items: &Items, _unit: u64, shape: &v1::model::Shape) -> f64 {
-        EDIT_TOKENS * shape.parameters as f64
+        (EDIT_TOKENS + gate_texts::tokens(self.gate_texts.as_ref())) * shape.parameters as f64
     }
 
     fn size(&self, items: &Items, unit: u64) -> usize {
@@ -151,7 +158,10 @@ impl Work for v1::EditSpec {
                 "its edit changes layer {}, which is not the one that was asked for",
                 factor.layer
             )),
-            _ => measured::check_edit(outcome, &edit, &task),
+            _ => {
+                gate_texts::accept(self.gate_texts.as_ref(), &edit)?;
+                measured::check_edit(outcome, &edit, &task)
+            }
         }
     }
 
@@ -202,24 +212,17 @@ impl v1::EditSpec {
     }
 }
 
-/// Gates as they are judged by.
-pub fn gates(of: &v1::EditGates) -> Gates {
-    Gates {
-        efficacy: of.efficacy,
-        neighbour_drift: of.neighbour_drift,
-        norm: of.norm,
-        norm_warning: of.norm_warning,
-    }
-}
-
 /// What passes both: a request may be stricter than the coordinator's settings, not looser.
 pub fn strictest(one: &v1::EditGates, other: &v1::EditGates) -> v1::EditGates {
-    let both = Gates::strictest(gates(one), gates(other));
+    let both = Gates::strictest(wire::gates(one), wire::gates(other));
     v1::EditGates {
         efficacy: both.efficacy,
         neighbour_drift: both.neighbour_drift,
         norm: both.norm,
         norm_warning: both.norm_warning,
+        ppl_ratio: both.ppl_ratio,
+        server_ppl_ratio: both.server_ppl_ratio,
+        locality: both.locality,
     }
 }
 
@@ -286,16 +289,20 @@ pub(super) fn check_method(spec: &mut v1::EditSpec, of: &str, wrong: &mut Wrong)
 }
 
 pub(super) fn check_gates(gates: &v1::EditGates, of: &str, wrong: &mut Wrong) {
-    for (name, value, least) in [
-        ("efficacy", gates.efficacy, f64::MIN),
-        ("neighbour_drift", gates.neighbour_drift, 0.0),
-        ("norm", gates.norm, 0.0),
-        ("norm_warning", gates.norm_warning, 0.0),
+    for (name, value, least, most) in [
+        ("efficacy", gates.efficacy, f64::MIN, f64::MAX),
+        ("neighbour_drift", gates.neighbour_drift, 0.0, f64::MAX),
+        ("norm", gates.norm, 0.0, f64::MAX),
+        ("norm_warning", gates.norm_warning, 0.0, f64::MAX),
+        ("ppl_ratio", gates.ppl_ratio, 0.0, f64::MAX),
+        ("server_ppl_ratio", gates.server_ppl_ratio, 0.0, f64::MAX),
+        ("locality", gates.locality, 0.0, 1.0),
     ] {
-        if let Some(value) = value.filter(|value| !(least..=f64::MAX).contains(value)) {
-            let remedy = match least < 0.0 {
-                true => "a number",
-                false => "0 or more",
+        if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
+            let remedy = match (least < 0.0, most > 1.0) {
+                (true, _) => "a number",
+                (false, true) => "0 or more",
+                (false, false) => "0 to 1",
             };
             let what = format_args!("{value} is no gate: give {remedy}");
             wrong.say(format_args!("{of}.gates.{name}"), what);
@@ -312,12 +319,16 @@ mod tests {
         let settings = v1::EditGates {
             efficacy: Some(0.5),
             norm: Some(0.1),
+            server_ppl_ratio: Some(1.1),
+            locality: Some(0.9),
             ..Default::default()
         };
         let asked = v1::EditGates {
             efficacy: Some(0.1),
             norm: Some(0.01),
             neighbour_drift: Some(2.0),
+            server_ppl_ratio: Some(1.2),
+            locality: Some(0.8),
             ..Default::default()
         };
         let both = strictest(&asked, &settings);
@@ -325,6 +336,8 @@ mod tests {
         assert_eq!(both.norm, Some(0.01));
         assert_eq!(both.neighbour_drift, Some(2.0));
         assert_eq!(both.norm_warning, None);
+        assert_eq!(both.server_ppl_ratio, Some(1.1));
+        assert_eq!(both.locality, Some(0.9));
         assert_eq!(strictest(&settings, &asked), both);
         assert_eq!(strictest(&v1::EditGates::default(), &settings), settings);
     }

@@ -244,9 +244,11 @@ impl v1::EvalSpec {
             return;
         };
         let more = !each.ref_id.is_empty() || !each.etag.is_empty() || each.rebase;
-        if !each.tasks.is_empty() || each.gates.is_some() || more || !each.why.is_empty() {
+        let gates = each.gates.is_some() || each.gate_texts.is_some();
+        if !each.tasks.is_empty() || gates || more || !each.why.is_empty() {
             let what = "the records are what is edited, every edit is measured and then discarded: \
-                        leave out 'tasks', 'gates', 'ref_id', 'etag', 'rebase' and 'why'";
+                        leave out 'tasks', 'gates', 'gate_texts', 'ref_id', 'etag', 'rebase' and \
+                        'why'";
             wrong.say("job.eval.edit_each", what);
         }
         if matches!(set, v1::EvalSet::Texts | v1::EvalSet::Choices) {

@@ -306,6 +306,7 @@ mod tests {
                 ("neighbours.true.after", 0.2),
                 ("neighbours.drift", 0.03),
                 ("update_norm", 0.1),
+                ("locality", 0.0),
             ]
             .map(|(key, value)| v1::NamedNumber {
                 key: key.into(),
@@ -316,11 +317,15 @@ mod tests {
         };
         assert_eq!(check_edit(&outcome(), &edit(), &task), Ok(()));
         type Change = fn(&mut v1::EditOutcome, &mut v1::Edit);
-        let changes: [(Change, &str); 8] = [
+        let changes: [(Change, &str); 9] = [
             (|it, _| it.probes[0].new_after = 0.0, "rewrite.new.after"),
             (|_, edit| edit.figures[1].value = 1.0, "rewrite.new.after"),
             (|_, edit| drop(edit.figures.remove(0)), "rewrite.new.before"),
             (|_, edit| edit.figures[8].value = -1.0, "neighbours.drift"),
+            (
+                |_, edit| edit.figures[10].value = 1.0,
+                "'locality' is not 0",
+            ),
             (|it, _| it.probes[0].prompt = "Rome is in".into(), "prompts"),
             (|it, _| drop(it.probes.pop()), "prompts"),
             (|it, _| it.probes[1].true_after = None, "true target"),

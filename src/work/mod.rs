@@ -13,6 +13,7 @@ mod check;
 mod edit;
 mod eval;
 mod extent;
+mod gate_texts;
 mod generate;
 mod items;
 mod landing;
@@ -29,7 +30,8 @@ mod trace;
 use std::fmt;
 
 pub use check::{PROMPT_LIMIT, SHOWN, Violation, Wrong};
-pub use edit::{gates, strictest};
+pub use edit::strictest;
+pub use gate_texts::{MOST_BYTES as GATE_TEXTS_BYTES, read as gate_texts};
 pub use items::{Items, LARGEST, Malformed};
 pub use landing::Landing;
 pub use reuse::{Key, Keys};
@@ -129,6 +131,11 @@ pub trait Work: Kind + fmt::Debug {
 
     /// What its edits must pass, for kinds whose results are edits, or edit on the way.
     fn asked_gates(&mut self) -> Option<&mut Option<v1::EditGates>> {
+        None
+    }
+    /// The texts that its edits are judged by, and the field that names them; for kinds whose edits
+    /// may become versions.
+    fn gate_texts(&mut self) -> Option<(&'static str, &mut Option<v1::GateTexts>)> {
         None
     }
     /// The edits of many facts that the job computes, whose layers and statistics the server

@@ -43,6 +43,14 @@ pub enum Error {
         /// Why not.
         source: Box<objects::Error>,
     },
+    /// The texts that edits are judged by could not be fetched or read.
+    #[error("cannot get the texts {digest} that edits are judged by: {problem}")]
+    GateTexts {
+        /// Their digest.
+        digest: String,
+        /// Why not.
+        problem: String,
+    },
     /// A part of a corpus could not be fetched or read.
     #[error("cannot get the corpus {digest} from byte {offset} on: {problem}")]
     Part {

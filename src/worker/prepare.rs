@@ -16,6 +16,7 @@ use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, lease::Settings, leased_unit::Spec as Unit};
 use crate::version::{Factor, Rows, base_version, keys_of, rows_of_solve};
 use crate::wire::names;
+use crate::work;
 
 /// Most bytes of a part of a corpus, as the contract says.
 const LONGEST_PART: u64 = 16 << 20;
@@ -38,6 +39,8 @@ pub struct Prepared {
     /// The key statistics that the settings name, if they name some; of a mass edit those of the
     /// layer that is solved.
     pub statistics: Option<PathBuf>,
+    /// The texts that the edits of these units are judged by.
+    pub gate_texts: GateTexts,
     /// What the units of a mass edit need of earlier stages.
     pub mass: MassInputs,
     /// The subjects of a noise unit whose facts lie in an object, by the unit.
@@ -58,6 +61,15 @@ impl Prepared {
             ..Self::default()
         }
     }
+}
+
+/// The texts that edits are judged by.
+#[derive(Debug, Default)]
+pub struct GateTexts {
+    /// Those of whoever asked.
+    pub asked: Vec<String>,
+    /// The coordinator's own.
+    pub server: Vec<String>,
 }
 
 /// What the units of a mass edit need of earlier stages.
@@ -149,6 +161,12 @@ pub(super) async fn prepare(
     if let Some(Settings::MassEdit(spec)) = &lease.settings {
         mass_inputs(fetcher, &lease, spec, &mut ready).await?;
     }
+    if let Some(texts) = gate_texts_of(&lease) {
+        ready.gate_texts = GateTexts {
+            asked: gate_texts(fetcher, texts.asked.as_ref()).await?,
+            server: gate_texts(fetcher, texts.server.as_ref()).await?,
+        };
+    }
     if let Some(named) = statistics_of(&lease) {
         ready.statistics = Some(statistics(fetcher, named, &mut ready.pins).await?);
     }
@@ -172,6 +190,36 @@ fn statistics_of(lease: &v1::Lease) -> Option<&v1::edit_spec::Statistics> {
         _ => None,
     };
     spec.and_then(|spec| spec.statistics.as_ref())
+}
+
+/// The texts that the edits of a lease are judged by: those of its last step for a mass edit.
+fn gate_texts_of(lease: &v1::Lease) -> Option<&v1::GateTexts> {
+    let ends = |unit: &v1::LeasedUnit| match &unit.spec {
+        Some(Unit::MassEdit(asked)) => asked.step() == v1::MassEditStep::Edit,
+        _ => true,
+    };
+    match &lease.settings {
+        Some(Settings::Edit(spec)) => spec.gate_texts.as_ref(),
+        Some(Settings::MassEdit(spec)) if lease.units.iter().any(ends) => spec.gate_texts.as_ref(),
+        _ => None,
+    }
+}
+
+async fn gate_texts(fetcher: &Fetcher, named: Option<&v1::Corpus>) -> Result<Vec<String>, Error> {
+    let Some(named) = named else {
+        return Ok(Vec::new());
+    };
+    let failed = |problem: String| Error::GateTexts {
+        digest: named.digest.clone(),
+        problem,
+    };
+    let object = |error: objects::Error| failed(error.to_string());
+    if named.size > work::GATE_TEXTS_BYTES {
+        return Err(failed(format!("they have {} bytes", named.size)));
+    }
+    let digest: Digest = named.digest.parse().map_err(object)?;
+    let bytes = fetcher.read(digest, named.size).await.map_err(object)?;
+    work::gate_texts(&bytes).map_err(failed)
 }
 
 async fn corpus(

@@ -216,6 +216,97 @@ fn an_edit_that_fails_its_gates_is_kept_with_its_figures_and_moves_nothing() {
 }
 
 #[test]
+fn what_an_edit_does_to_texts_and_neighbours_is_measured_before_a_branch_takes_it() {
+    let site = tiny();
+    let texts = "The cat sat on the mat.\nAda plays the oboe, and the river runs beside it.\n";
+    std::fs::write(site.path("texts.txt"), texts).unwrap();
+    let mut args = edit(&[
+        "--method",
+        "ft-l",
+        "--set",
+        "bound=0.5",
+        "--set",
+        "learning_rate=0.05",
+        "--true",
+        "Paris",
+        "--gate-texts",
+        "texts.txt",
+    ]);
+    for neighbour in [
+        "The river is in",
+        "A model is in",
+        "Look: the page is",
+        "It is",
+        // The very sentence that is rewritten.
+        "Look: The Eiffel Tower is in",
+    ] {
+        args.extend(["--neighbour", neighbour]);
+    }
+    let with = |more: &[&'static str]| [&args[..], more].concat();
+    // Each bound rejects by itself, and the branch stays.
+    for (bound, said) in [
+        (
+            ["--max-ppl-ratio", "0.1"],
+            "perplexity: that of the texts is",
+        ),
+        (["--min-locality", "1"], "locality: the true target stays"),
+    ] {
+        let found = refused(&site, &with(&bound));
+        assert!(found.contains(said), "{found}");
+        assert!(found.contains("is rejected, main stays"), "{found}");
+    }
+    for (bound, said) in [
+        (
+            with(&["--min-locality", "1.1"]),
+            "1.1 is no gate: give 0 to 1",
+        ),
+        (edit(&["--min-locality", "0.5"]), "give --neighbour PROMPT"),
+    ] {
+        let found = refused(&site, &bound);
+        assert!(found.contains(said), "{found}");
+    }
+
+    let line: Value =
+        serde_json::from_str(&done(&site, &with(&["--max-ppl-ratio", "100", "--json"]))).unwrap();
+    // By another way: an evaluation of the version beside the one before it.
+    let eval = [
+        "eval",
+        "--texts",
+        "texts.txt",
+        "--against",
+        "v0",
+        "--averages",
+        "--json",
+    ];
+    let means = done(&site, &eval);
+    let means: Value = serde_json::from_str(means.lines().next().unwrap()).unwrap();
+    for (figure, of) in [
+        ("before", "against"),
+        ("after", "measured"),
+        ("ratio", "ratio"),
+    ] {
+        let (found, mean) = (number(&line, &format!("ppl.{figure}")), &means[of]["mean"]);
+        let mean = mean.as_f64().unwrap();
+        assert!(
+            (found / mean - 1.0).abs() < 1e-9,
+            "{figure}: {found} {mean}"
+        );
+    }
+    assert_ne!(number(&line, "ppl.ratio"), 1.0);
+
+    let probes = line["probes"].as_array().unwrap();
+    let neighbours = probes.iter().filter(|it| it["kind"] == "neighbour");
+    let right = |probe: &Value, when: &str| {
+        let of = |whose: &str| probe[format!("{whose}_{when}")].as_f64().unwrap();
+        of("true") > of("new")
+    };
+    let before: Vec<&Value> = neighbours.filter(|it| right(it, "before")).collect();
+    let after = before.iter().filter(|it| right(it, "after")).count();
+    let share = after as f64 / before.len() as f64;
+    assert_eq!(number(&line, "locality"), share);
+}
+
+#[test]
 fn gates_of_the_settings_hold_where_no_flag_says_otherwise() {
     let site = tiny();
     let settings = "[edit]\nmin_efficacy = 0.99\nwarn_norm = 1e-9\n";

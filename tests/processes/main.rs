@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod audits;
 mod auth;
 mod bad_input;
 mod command_line;

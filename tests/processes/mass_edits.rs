@@ -568,3 +568,51 @@ fn statistics_are_named_by_the_beginning_of_their_digest_and_stand_for_their_tex
     assert!(named[0].as_u64() < most[0].as_u64(), "{named:?} {most:?}");
     assert_eq!(named[0], named[1], "of the same text at both layers");
 }
+
+#[test]
+fn a_batch_is_judged_by_texts_and_neighbours_before_its_branch_moves() {
+    let cluster = Cluster::new();
+    let _worker = cluster.worker("one");
+    let texts = "The cat sat on the mat.\nThe river runs beside the tower.\n";
+    fs::write(cluster.path("texts.txt"), texts).unwrap();
+    let asked = [&MEMIT[..], &["--gate-texts", "texts.txt"]].concat();
+    fs::write(cluster.path("facts.json"), json!(facts()).to_string()).unwrap();
+    let strict = ["--max-ppl-ratio", "0.01", "--json"];
+    let mut strict = cluster.start("strict", &[&EDIT[..], &asked, &strict].concat());
+    assert!(!strict.wait(LONG).success());
+    let said = strict.said();
+    assert!(said.contains("perplexity: that of the texts is"), "{said}");
+    assert!(!cluster.run(&["log"]).contains("v1"));
+
+    let args = [&EDIT[..], &asked, &["--max-ppl-ratio", "100", "--json"]].concat();
+    let said = cluster.run(&args);
+    let lines: Vec<Value> =
+        (said.lines().map(|line| serde_json::from_str(line).unwrap())).collect();
+    let edit = lines.iter().find(|it| it["facts"].is_u64()).unwrap();
+    let figure = |key: &str| edit["figures"][key].as_f64();
+    // By another way: an evaluation of the version beside the one before it.
+    let eval = ["eval", "--texts", "texts.txt", "--averages", "--json"];
+    let means: Value = serde_json::from_str(cluster.run(&eval).lines().next().unwrap()).unwrap();
+    for (key, of) in [
+        ("ppl.before", "against"),
+        ("ppl.after", "measured"),
+        ("ppl.ratio", "ratio"),
+    ] {
+        let (found, mean) = (figure(key).unwrap(), means[of]["mean"].as_f64().unwrap());
+        assert!((found / mean - 1.0).abs() < 1e-9, "{key}: {found} {mean}");
+    }
+    let probes = lines.iter().filter_map(|it| it["probes"].as_array());
+    let neighbours: Vec<&Value> = probes
+        .flatten()
+        .filter(|it| it["kind"] == "neighbour")
+        .collect();
+    assert_eq!(neighbours.len(), 5);
+    let right = |probe: &Value, when: &str| {
+        let of = |whose: &str| probe[format!("{whose}_{when}")].as_f64().unwrap();
+        of("true") > of("new")
+    };
+    let before: Vec<&&Value> = neighbours.iter().filter(|it| right(it, "before")).collect();
+    let kept = before.iter().filter(|it| right(it, "after")).count();
+    assert!(!before.is_empty());
+    assert_eq!(figure("locality"), Some(kept as f64 / before.len() as f64));
+}

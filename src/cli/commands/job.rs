@@ -2,12 +2,16 @@
 
 use std::process::ExitCode;
 
+use prost::Message as _;
+
+use crate::audit;
 use crate::cli::connection::{Connection, Need};
 use crate::cli::follow::{self, exit_code, say_held, state};
+use crate::cli::receipt_file::ReceiptFile;
 use crate::cli::results::{self, Format};
 use crate::cli::signals::asked_to_stop;
 use crate::cli::{names, output};
-use crate::client::Client;
+use crate::client::{Client, pages};
 use crate::config::ClientConfig;
 use crate::plot::table::{Align, Table};
 use crate::proto::v1;
@@ -54,6 +58,15 @@ pub enum Command {
         job: String,
         #[command(flatten)]
         format: Format,
+    },
+    /// Print a receipt of a job that has ended, as one JSON object: what it was asked and what it
+    /// came to, signed. 'palimpsest verify-receipt' checks it without the coordinator
+    Receipt {
+        /// The job
+        job: String,
+        /// With the results themselves, which the receipt can then be held against
+        #[arg(long)]
+        with_results: bool,
     },
 }
 
@@ -116,6 +129,9 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
         Command::Watch { job, .. } => connection.wait(watch(&client, &job)).await,
         Command::Cancel { job, .. } => cancel(&client, &job).await.map(|()| ExitCode::SUCCESS),
         Command::Requeue { job, .. } => requeue(&client, &job).await.map(|()| ExitCode::SUCCESS),
+        Command::Receipt { job, with_results } => receipt(&client, &job, with_results)
+            .await
+            .map(|()| ExitCode::SUCCESS),
         Command::Results { job, format, .. } => read(&client, &job, &format)
             .await
             .map(|()| ExitCode::SUCCESS),
@@ -123,6 +139,25 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
     drop(client);
     connection.close().await;
     done
+}
+
+/// Prints a receipt that was held against the key that it came with.
+async fn receipt(client: &Client, asked: &str, with_results: bool) -> anyhow::Result<()> {
+    let name = names::job(client, asked).await?;
+    let request = v1::GetReceiptRequest { name: name.clone() };
+    let response = client.audit().get_receipt(request).await?.into_inner();
+    let receipt = response.receipt.unwrap_or_default();
+    let verified = audit::Receipt::verify(&receipt, &receipt.verifier_key)?;
+    let mut file = ReceiptFile::of(&receipt)?;
+    if with_results {
+        let page = |token: String| client.page_of_results(&name, token);
+        let results = pages::all(page).await?;
+        let results: Vec<Vec<u8>> = results.iter().map(v1::UnitResult::encode_to_vec).collect();
+        verified.receipt.check_results(&results)?;
+        file = file.with_results(&results);
+    }
+    output::json(&file.to_json())?;
+    Ok(())
 }
 
 /// The table of jobs.

@@ -30,4 +30,5 @@ pub mod status;
 pub mod store;
 pub mod tag;
 pub mod trace;
+pub mod verify_receipt;
 pub mod worker;

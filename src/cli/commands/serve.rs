@@ -20,6 +20,7 @@ use crate::auth::{ServerFiles, ServerTls, Tokens};
 use crate::cli::commands::store::options;
 use crate::cli::flags::{Flags, flag};
 use crate::cli::signals::asked_to_stop;
+use crate::cli::submit;
 use crate::config::{Config, EditConfig, Listen, ServeConfig};
 use crate::coordinator::{self, Coordinator, Limits};
 use crate::proto::v1;
@@ -74,6 +75,7 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         jobs_per_owner: settings.max_open_jobs.into(),
         units_per_owner: settings.max_open_units.into(),
         gates: gates(&config.edit),
+        gate_texts: gate_texts(&config.edit)?,
     };
     // Before the store, whose recovery may take a while: probes are to be told that it goes on.
     let health = Health::recovering().await;
@@ -242,7 +244,25 @@ fn gates(settings: &EditConfig) -> v1::EditGates {
         neighbour_drift: settings.max_drift,
         norm: settings.max_norm,
         norm_warning: settings.warn_norm,
+        ppl_ratio: None,
+        server_ppl_ratio: settings.max_ppl_ratio,
+        locality: settings.min_locality,
     }
+}
+
+/// The texts that settings judge edits by.
+fn gate_texts(settings: &EditConfig) -> anyhow::Result<Option<Arc<Vec<u8>>>> {
+    let Some(file) = &settings.gate_texts else {
+        if let Some(ratio) = settings.max_ppl_ratio {
+            anyhow::bail!(
+                "edit.max_ppl_ratio = {ratio}: there are no texts to measure it by: name a file of texts in \
+                 edit.gate_texts, or leave it out"
+            );
+        }
+        return Ok(None);
+    };
+    let object = submit::gate_texts(file).context("edit.gate_texts")?;
+    Ok(Some(Arc::new(object)))
 }
 
 /// Lets Prometheus fetch the metrics, until the process ends.

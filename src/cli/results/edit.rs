@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::beside;
 use crate::cli::output;
 use crate::proto::v1::{self, EditProbeKind, unit_result::Outcome};
 
@@ -72,6 +73,9 @@ pub fn print(result: &v1::UnitResult, as_json: bool) -> anyhow::Result<()> {
         layer_of(&edit),
         outcome.steps.len(),
     )?;
+    for line in beside::lines(&edit.figures) {
+        show!("{line}")?;
+    }
     for warning in &edit.warnings {
         say!("warning: {warning}");
     }

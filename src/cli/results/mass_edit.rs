@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{mass_check, mass_without};
+use super::{beside, mass_check, mass_without};
 
 use crate::cli::{names, output};
 use crate::plot::table::{Align, Table};
@@ -153,6 +153,9 @@ fn print_edit<'a>(
     }
     if let Some(drift) = figure("text.drift") {
         show!("other text drifts by {drift:.4} nats a token")?;
+    }
+    for line in beside::lines(&edit.figures) {
+        show!("{line}")?;
     }
     print_overwritten(
         &outcome.overwritten,

@@ -1,6 +1,7 @@
 //! The results of a job: fetched, and given in the form that was asked for.
 
 mod batches;
+mod beside;
 mod drawn;
 pub mod edit;
 mod error;

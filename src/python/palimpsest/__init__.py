@@ -82,6 +82,7 @@ from .facts import (
 )
 from .paths import Paths
 from .questions import Examples, read_choices, read_mquake
+from .receipts import Receipt, verify_receipt
 from .results import (
     Checked,
     Completion,
@@ -249,6 +250,7 @@ __all__ = [
     "Proof",
     "Query",
     "Reading",
+    "Receipt",
     "Record",
     "Ref",
     "RefHandle",
@@ -280,5 +282,6 @@ __all__ = [
     "read_mquake",
     "read_records",
     "read_rewrites",
+    "verify_receipt",
     "wire",
 ]

@@ -11,7 +11,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Frontier", "Note", "is_consistent", "is_included", "leaf_hash", "read_note", "verify"]
+__all__ = [
+    "Frontier",
+    "Note",
+    "is_consistent",
+    "is_included",
+    "leaf_hash",
+    "read_note",
+    "read_signed",
+    "verify",
+]
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -112,20 +121,7 @@ def read_note(note: str, key: str) -> Note:
     Raises:
         ValueError: the note or the key is malformed, or the note is not signed by the key.
     """
-    name, public = _verifier(key)
-    text, gap, signatures = note.partition("\n\n")
-    if not gap:
-        raise ValueError("the checkpoint has no empty line before a signature")
-    text += "\n"
-    prefix = f"\u2014 {name} "
-    lines = [line for line in signatures.splitlines() if line.startswith(prefix)]
-    if not lines:
-        raise ValueError(f"the checkpoint is not signed by {name}")
-    signed = _base64(lines[0][len(prefix) :], "the checkpoint's signature")
-    if len(signed) != 68 or signed[:4] != _key_hash(name, public):
-        raise ValueError("the checkpoint's signature is of another key")
-    if not verify(public, text.encode(), signed[4:]):
-        raise ValueError("the checkpoint's signature does not fit: it was altered")
+    name, text = read_signed(note, key, "the checkpoint")
     parts = text.splitlines()
     if len(parts) < 3 or parts[0] != name or not parts[1].isdigit():
         raise ValueError("the checkpoint's lines are not origin, size and root")
@@ -133,6 +129,29 @@ def read_note(note: str, key: str) -> Note:
     if len(root) != 32:
         raise ValueError("the checkpoint's root is no SHA-256")
     return Note(parts[0], int(parts[1]), root)
+
+
+def read_signed(note: str, key: str, what: str) -> tuple[str, str]:
+    """The name of a key, and the text of a note that it signed.
+
+    Raises:
+        ValueError: the note or the key is malformed, or the note is not signed by the key.
+    """
+    name, public = _verifier(key)
+    text, gap, signatures = note.partition("\n\n")
+    if not gap:
+        raise ValueError(f"{what} has no empty line before a signature")
+    text += "\n"
+    prefix = f"\u2014 {name} "
+    lines = [line for line in signatures.splitlines() if line.startswith(prefix)]
+    if not lines:
+        raise ValueError(f"{what} is not signed by {name}")
+    signed = _base64(lines[0][len(prefix) :], f"the signature of {what}")
+    if len(signed) != 68 or signed[:4] != _key_hash(name, public):
+        raise ValueError(f"the signature of {what} is of another key")
+    if not verify(public, text.encode(), signed[4:]):
+        raise ValueError(f"the signature of {what} does not fit: it was altered")
+    return name, text
 
 
 def _verifier(key: str) -> tuple[str, bytes]:

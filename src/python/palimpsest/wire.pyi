@@ -181,6 +181,20 @@ class v1:
         entries: int
         checkpoint: v1.AuditCheckpoint
         def __init__(self, *, problems: Iterable[str] | None = ..., entries: int | None = ..., checkpoint: v1.AuditCheckpoint | None = ...) -> None: ...
+    class GetReceiptRequest(Message):
+        name: str
+        def __init__(self, *, name: str | None = ...) -> None: ...
+    class GetReceiptResponse(Message):
+        receipt: v1.Receipt
+        def __init__(self, *, receipt: v1.Receipt | None = ...) -> None: ...
+    class Receipt(Message):
+        note: str
+        verifier_key: str
+        asked: bytes
+        entry: v1.AuditLeaf
+        path: Repeated[bytes]
+        checkpoint: v1.AuditCheckpoint
+        def __init__(self, *, note: str | None = ..., verifier_key: str | None = ..., asked: bytes | None = ..., entry: v1.AuditLeaf | None = ..., path: Iterable[bytes] | None = ..., checkpoint: v1.AuditCheckpoint | None = ...) -> None: ...
     class Receiver(Message):
         layer: int
         head: int
@@ -589,7 +603,8 @@ class v1:
         why: str
         keep_going: bool
         statistics_name: str
-        def __init__(self, *, tasks: Iterable[v1.EditTask] | None = ..., method: str | None = ..., layer: int | None = ..., parameters: Iterable[v1.NamedNumber] | None = ..., contexts: Iterable[str] | None = ..., seed: int | None = ..., gates: v1.EditGates | None = ..., dtype: int | None = ..., statistics: v1.EditSpec.Statistics | None = ..., layer_choice: str | None = ..., ref_id: str | None = ..., etag: str | None = ..., rebase: bool | None = ..., why: str | None = ..., keep_going: bool | None = ..., statistics_name: str | None = ...) -> None: ...
+        gate_texts: v1.GateTexts
+        def __init__(self, *, tasks: Iterable[v1.EditTask] | None = ..., method: str | None = ..., layer: int | None = ..., parameters: Iterable[v1.NamedNumber] | None = ..., contexts: Iterable[str] | None = ..., seed: int | None = ..., gates: v1.EditGates | None = ..., dtype: int | None = ..., statistics: v1.EditSpec.Statistics | None = ..., layer_choice: str | None = ..., ref_id: str | None = ..., etag: str | None = ..., rebase: bool | None = ..., why: str | None = ..., keep_going: bool | None = ..., statistics_name: str | None = ..., gate_texts: v1.GateTexts | None = ...) -> None: ...
     class EditTask(Message):
         request: v1.EditRequest
         paraphrases: Repeated[str]
@@ -608,7 +623,14 @@ class v1:
         neighbour_drift: float
         norm: float
         norm_warning: float
-        def __init__(self, *, efficacy: float | None = ..., neighbour_drift: float | None = ..., norm: float | None = ..., norm_warning: float | None = ...) -> None: ...
+        ppl_ratio: float
+        server_ppl_ratio: float
+        locality: float
+        def __init__(self, *, efficacy: float | None = ..., neighbour_drift: float | None = ..., norm: float | None = ..., norm_warning: float | None = ..., ppl_ratio: float | None = ..., server_ppl_ratio: float | None = ..., locality: float | None = ...) -> None: ...
+    class GateTexts(Message):
+        asked: v1.Corpus
+        server: v1.Corpus
+        def __init__(self, *, asked: v1.Corpus | None = ..., server: v1.Corpus | None = ...) -> None: ...
     class EditOutcome(Message):
         edit: v1.Edit
         probes: Repeated[v1.EditProbe]
@@ -872,8 +894,9 @@ class v1:
         check_only: bool
         statistics_names: Repeated[str]
         tasks_object: str
+        gate_texts: v1.GateTexts
         without: v1.MassEditSpec.Without
-        def __init__(self, *, tasks: Iterable[v1.EditTask] | None = ..., method: str | None = ..., layers: Iterable[int] | None = ..., parameters: Iterable[v1.NamedNumber] | None = ..., contexts: Iterable[str] | None = ..., seed: int | None = ..., gates: v1.EditGates | None = ..., dtype: int | None = ..., statistics: Iterable[v1.MassEditSpec.Statistics] | None = ..., layer_choice: str | None = ..., ref_id: str | None = ..., etag: str | None = ..., why: str | None = ..., batch: int | None = ..., loss_layer: int | None = ..., groups: Iterable[int] | None = ..., batches: Iterable[int] | None = ..., fact_count: int | None = ..., group_count: int | None = ..., batch_count: int | None = ..., keep_going: bool | None = ..., check_only: bool | None = ..., statistics_names: Iterable[str] | None = ..., tasks_object: str | None = ..., without: v1.MassEditSpec.Without | None = ...) -> None: ...
+        def __init__(self, *, tasks: Iterable[v1.EditTask] | None = ..., method: str | None = ..., layers: Iterable[int] | None = ..., parameters: Iterable[v1.NamedNumber] | None = ..., contexts: Iterable[str] | None = ..., seed: int | None = ..., gates: v1.EditGates | None = ..., dtype: int | None = ..., statistics: Iterable[v1.MassEditSpec.Statistics] | None = ..., layer_choice: str | None = ..., ref_id: str | None = ..., etag: str | None = ..., why: str | None = ..., batch: int | None = ..., loss_layer: int | None = ..., groups: Iterable[int] | None = ..., batches: Iterable[int] | None = ..., fact_count: int | None = ..., group_count: int | None = ..., batch_count: int | None = ..., keep_going: bool | None = ..., check_only: bool | None = ..., statistics_names: Iterable[str] | None = ..., tasks_object: str | None = ..., gate_texts: v1.GateTexts | None = ..., without: v1.MassEditSpec.Without | None = ...) -> None: ...
     class MassEditUnit(Message):
         step: int
         tasks: Repeated[v1.EditTask]

@@ -495,9 +495,15 @@ class Edits(WithServer):
             self.model.ref("kept").move("v0")
 
     def test_an_edit_that_fails_a_gate_is_not_taken(self) -> None:
-        draft = self.edit(collect=True, gates={"efficacy": 0.99})
+        texts = ["The cat sat on the mat.", "The river runs beside the tower."]
+        gates = {"efficacy": 0.99, "ppl_ratio": 0.01}
+        draft = self.edit(collect=True, gates=gates, gate_texts=texts)
         self.assertFalse(draft.accepted)
-        self.assertTrue(draft.gates)
+        self.assertEqual(len(draft.gates), 2)
+        self.assertIn("perplexity: that of the texts is", draft.gates[1])
+        figures = draft.edit.figures
+        ratio = figures["ppl.after"] / figures["ppl.before"]
+        self.assertAlmostEqual(figures["ppl.ratio"], ratio, places=9)
         with self.assertRaises(pal.EditRejected):
             draft.commit()
 
@@ -666,6 +672,11 @@ class Errors(WithServer):
             self.assertFalse(status.may("WorkerService/Connect"))
 
 
+def _of_log(made: dict[str, Any]) -> dict[str, Any]:
+    """What of a receipt is of the log as it was when the receipt was made."""
+    return {name: made[name] for name in ("path", "checkpoint")}
+
+
 class Audit(WithServer):
     def test_the_log_is_proved_here_and_damage_is_named(self) -> None:
         self.model.tag("audited", "v0")
@@ -695,6 +706,47 @@ class Audit(WithServer):
         with self.assertRaisesRegex(pal.AuditBroken, "does not fit: it was altered"):
             lied = kept.replace(f"\n{first.entries}\n", f"\n{first.entries + 1}\n")
             self.client.audit.verify(since=lied)
+
+    def test_a_receipt_is_checked_here_as_the_program_checks_it(self) -> None:
+        import json
+
+        sweep = self.model.trace(PROMPT, subject=SUBJECT, **SETTINGS)
+        made = sweep.receipt(with_results=True)
+        key = self.cli("audit", "key").strip()
+        receipt = pal.verify_receipt(made, key)
+        self.assertEqual((receipt.job, receipt.state), (sweep.name, "succeeded"))
+        self.assertEqual(receipt.asked.trace.facts[0].prompt, PROMPT)
+        self.assertEqual(receipt.answers, tuple(sweep.results()))
+        self.assertEqual(sum(count for count, _ in receipt.computed), receipt.results)
+        self.assertEqual(receipt.entry.principal, "ada")
+        # The program makes the same, and checks what was made here.
+        told = self.cli("job", "receipt", sweep.id, "--with-results")
+        theirs = json.loads(told)
+        self.assertEqual({**theirs, **_of_log(made)}, made)
+        file = self.site.folder / "receipt.json"
+        file.write_text(json.dumps(made))
+        told = self.site.run("verify-receipt", str(file), "--key", key, "--json")
+        said = json.loads(told)
+        self.assertEqual((said["job"], said["results_checked"]), (sweep.name, True))
+        self.assertEqual(pal.verify_receipt(file, key), receipt)
+
+        alone = {name: it for name, it in made.items() if name != "results"}
+        self.assertIsNone(pal.verify_receipt(alone, key).answers)
+        given = pal.verify_receipt(alone, key, results=sweep.results())
+        self.assertEqual(given.answers, receipt.answers)
+        swapped = [*made["results"][1:], made["results"][0]]
+        for change, what in (
+            ({"results": swapped}, "its results|results are not these"),
+            ({"results": swapped[1:]}, "is of 3 results, these are 2"),
+            ({"asked": made["entry"]}, "what was asked"),
+            ({"entry": made["asked"]}, "the entry"),
+            ({"path": made["path"][1:]}, "not in the audit log"),
+            ({"receipt": made["receipt"].replace("succeeded", "failed")}, "it was altered"),
+            ({"receipt": made["checkpoint"]}, "not those of one"),
+            ({"checkpoint": made["receipt"]}, "not origin, size and root"),
+        ):
+            with self.subTest(change), self.assertRaisesRegex(pal.AuditBroken, what):
+                pal.verify_receipt({**made, **change}, key)
 
     def test_entries_are_filtered(self) -> None:
         self.model.tag("filtered", "v0", why="for a test")

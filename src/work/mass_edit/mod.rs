@@ -32,6 +32,7 @@ use super::check::{dtype, short_text};
 use super::edit::{
     CHOICE_LIMIT, CONTEXTS_BYTES, CONTEXTS_LIMIT, EDIT_TOKENS, REF_LIMIT, WHY_LIMIT, check_gates,
 };
+use super::gate_texts;
 use super::landing::Landing;
 use super::{Found, Items, Key, Keys, PartsObject, Stage, Work, Wrong, estimated_tokens};
 use crate::edit::{self, Method};
@@ -211,6 +212,7 @@ impl Work for v1::MassEditSpec {
         let choice = &self.layer_choice;
         short_text("job.mass_edit.layer_choice", choice, CHOICE_LIMIT, wrong);
         check_gates(&self.gates.unwrap_or_default(), "job.mass_edit", wrong);
+        gate_texts::check(&mut self.gate_texts, self.gates, "job.mass_edit", wrong);
         dtype(&mut self.dtype, wrong);
         if self.statistics_names.len() > LAYERS_LIMIT {
             let count = self.statistics_names.len();
@@ -224,6 +226,10 @@ impl Work for v1::MassEditSpec {
 
     fn asked_gates(&mut self) -> Option<&mut Option<v1::EditGates>> {
         Some(&mut self.gates)
+    }
+
+    fn gate_texts(&mut self) -> Option<(&'static str, &mut Option<v1::GateTexts>)> {
+        Some(("job.mass_edit.gate_texts", &mut self.gate_texts))
     }
 
     fn mass_edit(&mut self) -> Option<&mut v1::MassEditSpec> {
@@ -266,7 +272,7 @@ impl Work for v1::MassEditSpec {
             }
             // Before and after, for either target.
             Some(Place::Fact(fact)) => bytes(fact..fact + 1) * parameters,
-            _ => 200.0 * parameters,
+            _ => (200.0 + gate_texts::tokens(self.gate_texts.as_ref())) * parameters,
         }
     }
 
@@ -419,7 +425,7 @@ impl Work for v1::MassEditSpec {
                 }
                 let layers = edit.factors.iter().map(|factor| factor.layer);
                 match layers.eq(self.layers.iter().copied()) {
-                    true => Ok(()),
+                    true => gate_texts::accept(self.gate_texts.as_ref(), &edit),
                     false => Err("its edit is not of the layers that were asked for".to_owned()),
                 }
             }

@@ -2,6 +2,7 @@
 
 use super::super::engine::Sink;
 use super::editing::{Editing, Plan};
+use super::gate_texts::Foretold;
 use super::units::{Kind, Stopped, mixed};
 use crate::edit::measured::{self, Measured, ProbeChange};
 use crate::edit::{self, Effect, Error, NextTokens, Probe, Request, Update};
@@ -52,7 +53,7 @@ impl Edits<'_> {
         let fact = task.request.clone().unwrap_or_default();
         let request = Request::from(fact.clone());
         let (update, steps) = self.editing.compute(plan, unit, &request, sink)?;
-        let (measured, probes) = self.measure(&request, task, &update)?;
+        let (measured, probes) = self.measure(&request, task, &update, sink)?;
         if let Some((name, value)) = measured.not_finite() {
             let error = Error::NotFinite { name, value };
             return Err(Stopped::Unit(error.to_string()));
@@ -115,12 +116,18 @@ impl Edits<'_> {
         request: &Request,
         task: &v1::EditTask,
         update: &Update,
+        sink: &dyn Sink,
     ) -> Result<(Measured, Vec<v1::EditProbe>), Stopped> {
         let asked = Asked::new(request, task, true);
         let norm = self.editing.relative_norm(update);
-        let first = asked.answers(&self.editing.loaded.model)?;
-        let second = self.editing.with(update, |model| asked.answers(model))?;
-        let measured = asked.measured(&first, &second?, norm);
+        let texts = &self.editing.ready.gate_texts;
+        let look = |model: &model::Model| -> Result<_, Stopped> {
+            Ok((asked.answers(model)?, Foretold::read(model, texts, sink)?))
+        };
+        let (first, before) = look(&self.editing.loaded.model)?;
+        let (second, after) = self.editing.with(update, look)??;
+        let mut measured = asked.measured(&first, &second, norm);
+        before.note(&after, &mut measured);
         let probes = asked.probes(&measured);
         Ok((measured, probes))
     }

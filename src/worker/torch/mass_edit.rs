@@ -6,6 +6,7 @@ use tch::{Device, Tensor};
 use super::super::engine::Sink;
 use super::super::prepare::Prepared;
 use super::edit::{Asked, job_of};
+use super::gate_texts::Foretold;
 use super::kept::Kept;
 use super::loaded::Loaded;
 use super::mass_figures::{
@@ -509,6 +510,11 @@ impl<'a> MassEdits<'a> {
         let before = drift(self.model())?;
         let after = self.on_written(|it| drift(it.model()))??;
         measured.text_drifts = before.drift(&after);
+        let texts = &self.ready.gate_texts;
+        let read = |model: &Model| Foretold::read(model, texts, sink);
+        let before = read(self.model())?;
+        let after = self.on_written(|it| read(it.model()))??;
+        before.note(&after, &mut measured);
         if let Some((name, value)) = measured.not_finite() {
             return Err(Stopped::from(Error::NotFinite { name, value }));
         }

@@ -5,6 +5,7 @@ mod device;
 mod edit;
 mod editing;
 mod eval;
+mod gate_texts;
 mod generate;
 mod kept;
 mod loaded;

@@ -6,14 +6,13 @@ use anyhow::bail;
 use prost::Message as _;
 
 use super::landed;
-use super::rewrite::{Args, Asked, gates, task};
+use super::rewrite::{Args, Asked, gates, stored_texts, task};
 use crate::cli::connection::{Connection, Need};
 use crate::cli::layer::{Chooser, Layer};
 use crate::cli::layers::Edited;
 use crate::cli::{follow, key_statistics, names, results, submit};
 use crate::client::{Client, pages};
 use crate::config::{ClientConfig, EditConfig};
-use crate::datasets::edits::Rewrite;
 use crate::edit::{Hyperparameters, Method};
 use crate::model::Family;
 use crate::proto::v1::{self, unit_result::Outcome};
@@ -52,27 +51,15 @@ pub async fn run(
     let asked = Asked::new(args, config, settings)?;
     let embedded = config.server.is_none();
     Connection::with(config, Need::Work, async |client| {
-        edit_all(
-            client,
-            &asked.args,
-            &asked.rewrites,
-            asked.contexts,
-            embedded,
-        )
-        .await
+        edit_all(client, &asked, embedded).await
     })
     .await
 }
 
-async fn edit_all(
-    client: &Client,
-    args: &Args,
-    rewrites: &[Rewrite],
-    contexts: Vec<String>,
-    embedded: bool,
-) -> anyhow::Result<ExitCode> {
+async fn edit_all(client: &Client, asked: &Asked, embedded: bool) -> anyhow::Result<ExitCode> {
+    let args = &asked.args;
     let model = names::model(client, args.common.model.as_deref()).await?;
-    let job = job(client, args, &model, rewrites, contexts).await?;
+    let job = job(client, asked, &model).await?;
     let request = submit::request(job);
     let job = key_statistics::create_with(client, &model, request, args.auto_stats).await?;
     if args.detach {
@@ -85,13 +72,9 @@ async fn edit_all(
     show(client, &args.reference, args.json, &job).await
 }
 
-async fn job(
-    client: &Client,
-    args: &Args,
-    model: &str,
-    rewrites: &[Rewrite],
-    contexts: Vec<String>,
-) -> anyhow::Result<v1::Job> {
+async fn job(client: &Client, asked: &Asked, model: &str) -> anyhow::Result<v1::Job> {
+    let (args, rewrites) = (&asked.args, &asked.rewrites);
+    let gate_texts = stored_texts(client, asked.gate_texts.as_deref()).await?;
     let (layers, layer_choice) = match &args.layers {
         None => (Vec::new(), String::new()),
         Some(Edited::Given(layers)) => (layers.0.clone(), String::new()),
@@ -106,9 +89,10 @@ async fn job(
         check_only: args.check,
         statistics_names: key_statistics::full_names(client, model, &args.statistics).await?,
         parameters: args.numbers.clone(),
-        contexts,
+        contexts: asked.contexts.clone(),
         seed: args.seed,
-        gates: Some(gates(args)),
+        gates: Some(gates(args, gate_texts.as_ref())),
+        gate_texts,
         dtype: submit::parse_dtype(&args.dtype)? as i32,
         ref_id: args.reference.clone(),
         why: args.common.why.clone().unwrap_or_default(),

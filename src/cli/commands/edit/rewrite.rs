@@ -102,6 +102,18 @@ pub struct Args {
     /// Warn if it has more of the matrix's norm; 0.5 where no setting says otherwise
     #[arg(long, value_name = "PART")]
     pub(super) warn_norm: Option<f64>,
+    /// Reject the edit if the perplexity of texts after it is more than so many times what it was
+    /// before: 1.02 allows two hundredths more. Of the texts of --gate-texts; without them of the
+    /// coordinator's own
+    #[arg(long, value_name = "RATIO")]
+    pub(super) max_ppl_ratio: Option<f64>,
+    /// Texts whose perplexity is measured before and after: a JSON list, or one a line
+    #[arg(long, value_name = "FILE")]
+    pub(super) gate_texts: Option<PathBuf>,
+    /// Reject the edit if the true answer stays the likelier one after a smaller share of the
+    /// neighbours after which it was before: 0 to 1
+    #[arg(long, value_name = "SHARE")]
+    pub(super) min_locality: Option<f64>,
     /// Compute the edit again if its branch moved meanwhile
     #[arg(long)]
     pub(super) rebase: bool,
@@ -144,7 +156,7 @@ pub async fn run(
     check_single(&args)?;
     let asked = Asked::new(args, config, settings)?;
     Connection::with(config, Need::Work, async |client| {
-        edit_all(client, &asked.args, asked.rewrites, asked.contexts).await
+        edit_all(client, asked).await
     })
     .await
 }
@@ -154,6 +166,8 @@ pub(super) struct Asked {
     pub(super) args: Args,
     pub(super) rewrites: Vec<Rewrite>,
     pub(super) contexts: Vec<String>,
+    /// The texts that edits are judged by, as an object has them.
+    pub(super) gate_texts: Option<Vec<u8>>,
 }
 
 impl Asked {
@@ -171,16 +185,25 @@ impl Asked {
         let rewrites = rewrites(&args)?;
         let contexts = contexts(args.contexts.as_deref())?;
         if args.max_drift.is_some() {
-            check_neighbours(&rewrites)?;
+            check_neighbours("--max-drift", &rewrites)?;
         }
+        if args.min_locality.is_some() {
+            check_neighbours("--min-locality", &rewrites)?;
+            check_true(&rewrites)?;
+        }
+        let file = args.gate_texts.as_ref().or(settings.gate_texts.as_ref());
+        let gate_texts = file.map(|file| submit::gate_texts(file)).transpose()?;
         args.min_efficacy = args.min_efficacy.or(settings.min_efficacy);
         args.max_drift = args.max_drift.or(settings.max_drift);
         args.max_norm = args.max_norm.or(settings.max_norm);
         args.warn_norm = args.warn_norm.or(settings.warn_norm);
+        args.max_ppl_ratio = args.max_ppl_ratio.or(settings.max_ppl_ratio);
+        args.min_locality = args.min_locality.or(settings.min_locality);
         Ok(Self {
             args,
             rewrites,
             contexts,
+            gate_texts,
         })
     }
 }
@@ -210,13 +233,27 @@ fn check_single(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A gate on the drift of neighbours holds only where there are some.
-fn check_neighbours(rewrites: &[Rewrite]) -> anyhow::Result<()> {
+/// A gate on what becomes of neighbours holds only where there are some.
+fn check_neighbours(flag: &str, rewrites: &[Rewrite]) -> anyhow::Result<()> {
     let without = rewrites.iter().position(|it| it.neighbours.is_empty());
     if let Some(n) = without {
         bail!(
-            "--max-drift: nothing is measured by it, for edit {} ({:?}) has no neighbours: give --neighbour PROMPT, or \
+            "{flag}: nothing is measured by it, for edit {} ({:?}) has no neighbours: give --neighbour PROMPT, or \
              the file's field of neighbouring prompts",
+            n + 1,
+            rewrites[n].subject
+        );
+    }
+    Ok(())
+}
+
+/// A gate on the true answers of neighbours holds only where they are known.
+fn check_true(rewrites: &[Rewrite]) -> anyhow::Result<()> {
+    let without = rewrites.iter().position(|it| it.target_true.is_none());
+    if let Some(n) = without {
+        bail!(
+            "--min-locality: nothing is measured by it, for edit {} ({:?}) does not say what is true: give --true \
+             TARGET, or the file's field of the true target",
             n + 1,
             rewrites[n].subject
         );
@@ -247,17 +284,21 @@ fn rewrites(args: &Args) -> anyhow::Result<Vec<Rewrite>> {
     }])
 }
 
-async fn edit_all(
-    client: &Client,
-    args: &Args,
-    rewrites: Vec<Rewrite>,
-    contexts: Vec<String>,
-) -> anyhow::Result<ExitCode> {
+async fn edit_all(client: &Client, asked: Asked) -> anyhow::Result<ExitCode> {
+    let (args, rewrites) = (&asked.args, asked.rewrites);
     let model = names::model(client, args.common.model.as_deref()).await?;
     let statistics = key_statistics::full_names(client, &model, &args.statistics).await?;
+    let gate_texts = stored_texts(client, asked.gate_texts.as_deref()).await?;
     let mut all_taken = true;
     for (choice, rewrites) in by_layer(client, args, &model, rewrites).await? {
-        let job = job(args, &model, &rewrites, &choice, &contexts, &statistics)?;
+        let spec = v1::EditSpec {
+            contexts: asked.contexts.clone(),
+            gates: Some(gates(args, gate_texts.as_ref())),
+            gate_texts: gate_texts.clone(),
+            statistics_name: statistics.first().cloned().unwrap_or_default(),
+            ..Default::default()
+        };
+        let job = job(args, &model, &rewrites, &choice, spec)?;
         let request = submit::request(job);
         let job = key_statistics::create_with(client, &model, request, args.auto_stats).await?;
         if args.detach {
@@ -309,24 +350,46 @@ pub(super) fn task(rewrite: &Rewrite) -> v1::EditTask {
     }
 }
 
-/// What each edit must pass.
-pub(super) fn gates(args: &Args) -> v1::EditGates {
+/// What each edit must pass. A bound on perplexity is on that of the texts that are brought or, where
+/// none are, on that of the coordinator's.
+pub(super) fn gates(args: &Args, texts: Option<&v1::GateTexts>) -> v1::EditGates {
     v1::EditGates {
         efficacy: args.min_efficacy,
         neighbour_drift: args.max_drift,
         norm: args.max_norm,
         norm_warning: args.warn_norm,
+        ppl_ratio: args.max_ppl_ratio.filter(|_| texts.is_some()),
+        server_ppl_ratio: args.max_ppl_ratio.filter(|_| texts.is_none()),
+        locality: args.min_locality,
     }
 }
 
-/// A job that computes edits one after the other, and ends each with its version.
+/// Stores the texts that edits are judged by, where some are brought.
+pub(super) async fn stored_texts(
+    client: &Client,
+    object: Option<&[u8]>,
+) -> anyhow::Result<Option<v1::GateTexts>> {
+    let Some(object) = object else {
+        return Ok(None);
+    };
+    let digest = submit::store(client, object, "texts").await?;
+    Ok(Some(v1::GateTexts {
+        asked: Some(v1::Corpus {
+            digest: digest.to_string(),
+            size: object.len() as u64,
+        }),
+        server: None,
+    }))
+}
+
+/// A job that computes edits one after the other, and ends each with its version. `files` has what
+/// comes from files and the store.
 fn job(
     args: &Args,
     model: &str,
     rewrites: &[Rewrite],
     choice: &Choice,
-    contexts: &[String],
-    statistics: &[String],
+    files: v1::EditSpec,
 ) -> anyhow::Result<v1::Job> {
     let spec = v1::EditSpec {
         tasks: rewrites.iter().map(task).collect(),
@@ -334,16 +397,13 @@ fn job(
         layer: choice.layer,
         layer_choice: choice.reason.clone(),
         parameters: args.numbers.clone(),
-        contexts: contexts.to_vec(),
         seed: args.seed,
-        gates: Some(gates(args)),
         dtype: parse_dtype(&args.dtype)? as i32,
         ref_id: args.reference.clone(),
         rebase: args.rebase,
         why: args.common.why.clone().unwrap_or_default(),
         keep_going: true,
-        statistics_name: statistics.first().cloned().unwrap_or_default(),
-        ..Default::default()
+        ..files
     };
     let first = rewrites.first().map_or("", |rewrite| &rewrite.subject);
     Ok(v1::Job {

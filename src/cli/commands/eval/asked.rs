@@ -130,7 +130,7 @@ pub(super) fn of_texts(spec: &mut v1::EvalSpec, texts: Vec<String>) {
 }
 
 /// An evaluation whose records are an object where they are too many for a request.
-pub(super) async fn with_object(
+pub(in crate::cli::commands) async fn with_object(
     mut spec: v1::EvalSpec,
     client: &Client,
 ) -> anyhow::Result<v1::EvalSpec> {

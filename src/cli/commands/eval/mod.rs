@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
-use asked::{Data, of_choices, of_texts, record_to_proto, records, set_of, with_object};
+pub(super) use asked::with_object;
+use asked::{Data, of_choices, of_texts, record_to_proto, records, set_of};
 
 use crate::cli::connection::{Connection, Need};
 use crate::cli::layer::Chooser;

@@ -105,6 +105,7 @@ class AsyncAsking(AsyncHistory):
 
     async def _submit_edit(self, options: dict[str, Any], collect: bool, **spec: Any) -> Any:
         """Creates a job; collects the key statistics that it lacks, where that is wanted."""
+        await self._store_gate_texts(options, **spec)
         before: tuple[int | None, int | None] | None = None
         while True:
             try:
@@ -115,6 +116,15 @@ class AsyncAsking(AsyncHistory):
                     raise
                 before = lacking
             await self.collect_statistics([lacking[0] or 0], self_sample=lacking[1], length=256)
+
+    async def _store_gate_texts(self, options: dict[str, Any], **spec: Any) -> None:
+        """Stores the texts that edits are judged by, and names them in the one spec."""
+        texts = options.pop("gate_texts", None)
+        if texts is not None:
+            whole = corpus.lines(texts)
+            (asked,) = spec.values()
+            asked.gate_texts.asked.digest = await self._transport.upload(whole)
+            asked.gate_texts.asked.size = len(whole)
 
 
 #: Settings that all edits have.

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from .. import errors, wire
+from .. import errors, receipts, wire
 from ..progress import Bar
 from ..results import Failure, failure_of
 from ..values import ENDED, Counts, JobSummary, Progress, Task, last
@@ -292,6 +292,14 @@ class AsyncJob:
     async def results(self) -> list[Any]:
         """The results, as the contract has them, in the order of units."""
         return list(await self._all_results())
+
+    async def receipt(self, with_results: bool = False) -> dict[str, Any]:
+        """A receipt of what it was asked and what it came to, once it has ended: to be kept as
+        JSON, and checked by ``palimpsest.verify_receipt`` or ``palimpsest verify-receipt``."""
+        request = v1.GetReceiptRequest(name=self.name)
+        told = await self._transport.call("AuditService/GetReceipt", request)
+        results = await self._all_results() if with_results else None
+        return receipts.made(told.receipt, results)
 
     def __repr__(self) -> str:
         counts = self.counts

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .. import errors, wire
+from .. import errors, receipts, wire
 from ..progress import Bar
 from ..results import Failure, failure_of
 from ..values import ENDED, Counts, JobSummary, Progress, Task, last
@@ -293,6 +293,14 @@ class Job:
     def results(self) -> list[Any]:
         """The results, as the contract has them, in the order of units."""
         return list(self._all_results())
+
+    def receipt(self, with_results: bool = False) -> dict[str, Any]:
+        """A receipt of what it was asked and what it came to, once it has ended: to be kept as
+        JSON, and checked by ``palimpsest.verify_receipt`` or ``palimpsest verify-receipt``."""
+        request = v1.GetReceiptRequest(name=self.name)
+        told = self._transport.call("AuditService/GetReceipt", request)
+        results = self._all_results() if with_results else None
+        return receipts.made(told.receipt, results)
 
     def __repr__(self) -> str:
         counts = self.counts

@@ -170,8 +170,10 @@ class Model(Asking):
             neighbours: prompts about other subjects, which should stay as they are.
             layer: where it goes (``sweep.locate().layer``); by default the family's.
             collect: whether missing key statistics are collected first.
-            settings: ``method``, ``parameters``, ``contexts``, ``seed``, ``gates``, ``dtype``,
-                ``layer_choice``, ``statistics_name``, and the options of ``trace``.
+            settings: ``method``, ``parameters``, ``contexts``, ``seed``, ``dtype``,
+                ``layer_choice``, ``statistics_name``, and the options of ``trace``; ``gates``, what
+                it must pass (``{"efficacy": 0.5, "ppl_ratio": 1.02, "locality": 0.9}``), and
+                ``gate_texts``, the texts whose perplexity is measured before and after.
 
         Raises:
             StatisticsMissing: the layer has no key statistics: ``collect_statistics``.
@@ -277,6 +279,7 @@ class Model(Asking):
         """What ``edit_many`` would do, with everything checked and nothing accepted."""
         spec, options = self._mass_spec(facts_, method, layers, ref, batch, "", settings)
         options.setdefault("on", "")
+        self._store_gate_texts(options, mass_edit=spec)
         job = self._create(options, validate_only=True, mass_edit=spec)
         return Plan.of(job.mass_edit)
 

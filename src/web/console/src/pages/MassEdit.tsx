@@ -13,7 +13,7 @@ import { useLoad } from "../live";
 import { Facts, Tabs, Waiting } from "../parts/common";
 import { Curves } from "../parts/Curves";
 import { Dumbbell, probeWord } from "../parts/Dumbbell";
-import { figureOf, Gates, LeftOut, Overwritten, Sentence, sentenceOf } from "../parts/EditCard";
+import { beside, figureOf, Gates, LeftOut, Overwritten, Sentence, sentenceOf } from "../parts/EditCard";
 import { ResultsTitle } from "../parts/ResultsTitle";
 import { Table, type Column } from "../parts/Table";
 import { asked, setQuery } from "../route";
@@ -206,6 +206,7 @@ function Edits({
         {some(edit.requests.length, "fact")} by {edit.method}
       </p>
       <Gates edit={edit} />
+      <Facts of={beside(edit)} />
       <Table
         label="Scores"
         name="scores"

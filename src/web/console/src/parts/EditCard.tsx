@@ -63,6 +63,27 @@ export function Gates({ edit }: { edit: Edit }) {
   );
 }
 
+/** What the edit did besides: the perplexity of texts, and its neighbours, where they were measured. */
+export function beside(edit: Edit): [string, string][] {
+  const rows: [string, string][] = [];
+  for (const [of, whose] of [
+    ["ppl", "the texts"],
+    ["ppl.server", "the coordinator's texts"],
+  ]) {
+    const [before, after, ratio] = ["before", "after", "ratio"].map((part) =>
+      figureOf(edit.figures, `${of}.${part}`),
+    );
+    if (before !== undefined && after !== undefined && ratio !== undefined) {
+      rows.push([`perplexity of ${whose}`, `${number(before)} → ${number(after)}, ${number(ratio)} times`]);
+    }
+  }
+  const locality = figureOf(edit.figures, "locality");
+  if (locality !== undefined) {
+    rows.push(["locality", `${number(locality)} of the neighbours that were right before`]);
+  }
+  return rows;
+}
+
 export function EditCard({
   edit,
   probes,
@@ -96,6 +117,7 @@ export function EditCard({
           ["why", visible(edit.why)],
           ["norm of the change, of the matrix's", norm === undefined ? "" : number(norm)],
           ["drift of other text", drift === undefined ? "not measured" : `${number(drift)} nats a token`],
+          ...beside(edit),
           ["rank", edit.factors.map((factor) => factor.rank || "whole").join(", ")],
         ]}
       />

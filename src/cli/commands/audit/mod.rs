@@ -1,5 +1,7 @@
 //! `palimpsest audit`: who changed what, when and why, and the proof of it.
 
+mod facts;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -51,6 +53,9 @@ pub enum Command {
     },
     /// Print all entries as JSON lines, each with the bytes that are hashed
     Export,
+    /// Ask every fact that the edits of a version wrote again: which hold, which a later edit broke.
+    /// Ends with 0 where all hold that no later edit wrote again, with 3 where some do not
+    Facts(Box<facts::Args>),
 }
 
 /// Flags of `audit list`.
@@ -81,7 +86,11 @@ pub struct ListArgs {
 
 /// Runs a subcommand.
 pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<ExitCode> {
-    let connection = Connection::open(config, Need::Records).await?;
+    let need = match command {
+        Command::Facts(_) => Need::Work,
+        _ => Need::Records,
+    };
+    let connection = Connection::open(config, need).await?;
     let client = connection.client().clone();
     let success = |()| ExitCode::SUCCESS;
     let done = match command {
@@ -97,6 +106,7 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
         } => verify(&client, since.as_deref(), key.as_deref(), json).await,
         Command::Prove { sequence, .. } => prove(&client, sequence).await.map(success),
         Command::Export => export(&client).await.map(success),
+        Command::Facts(args) => connection.wait(facts::audit(&args, &connection)).await,
     };
     drop(client);
     connection.close().await;
