@@ -77,13 +77,13 @@ fn print(verified: &Verified, results: Option<&[v1::UnitResult]>) -> anyhow::Res
     }
     match results {
         Some(_) => say!(
-            "the receipt holds: signed by {}, and its {} results are those of the file",
+            "the receipt holds: signed by {}; results: {}, those in the file",
             verified.checkpoint.origin,
             receipt.results
         ),
         None => say!(
-            "the receipt holds: signed by {}; it is of {} results, which are not in the file \
-             ('job receipt --with-results')",
+            "the receipt holds: signed by {}; results: {}, which are not in the file ('job receipt \
+             --with-results')",
             verified.checkpoint.origin,
             receipt.results
         ),

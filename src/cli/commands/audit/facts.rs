@@ -505,7 +505,11 @@ impl Report<'_> {
             Some(format!("{} {shown}", count(word)))
         });
         let parts: Vec<String> = parts.into_iter().flatten().collect();
-        say!("{} facts: {}", self.facts.len(), parts.join(", "));
+        let facts = match self.facts.len() {
+            1 => "1 fact".to_owned(),
+            count => format!("{count} facts"),
+        };
+        say!("{facts}: {}", parts.join(", "));
         Ok(())
     }
 }
