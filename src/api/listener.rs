@@ -90,8 +90,15 @@ impl Reserved {
     /// # Errors
     /// [`Error::Bind`].
     pub fn listen(self, tls: Option<Arc<ServerTls>>, limit: usize) -> Result<Listener, Error> {
-        let listener = self.socket.listen(BACKLOG).map_err(failed(self.address))?;
-        Ok(Listener::new(Port::Tcp(listener), tls, limit))
+        Ok(Listener::new(Port::Tcp(self.bare()?), tls, limit))
+    }
+
+    /// Listens there for what is no client of the services.
+    ///
+    /// # Errors
+    /// [`Error::Bind`].
+    pub fn bare(self) -> Result<TcpListener, Error> {
+        self.socket.listen(BACKLOG).map_err(failed(self.address))
     }
 }
 

@@ -41,13 +41,9 @@ impl fmt::Debug for Exposition {
 }
 
 impl Exposition {
-    /// Listens on an address; port 0 takes a free one.
-    ///
-    /// # Errors
-    /// The system's.
-    pub async fn bind(address: SocketAddr, sample: Sample) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, sample })
+    /// Answers on a port.
+    pub fn new(listener: TcpListener, sample: Sample) -> Self {
+        Self { listener, sample }
     }
 
     /// The address.

@@ -45,9 +45,14 @@ pub fn python() -> PathBuf {
 impl S3 {
     /// Starts one; none where it is not installed.
     pub fn start() -> Option<Self> {
-        if let Ok(command) = std::env::var("S3_SERVER") {
-            return Some(Self::start_other(&command));
+        match std::env::var("S3_SERVER") {
+            Ok(command) => Some(Self::start_other(&command)),
+            Err(_) => Self::start_trusting(),
         }
+    }
+
+    /// Starts one that looks at no signature, so that requests can be changed on their way.
+    pub fn start_trusting() -> Option<Self> {
         if !python().exists() {
             super::require::skip("bucket", "no .deps/moto: run deploy/setup.sh");
             return None;

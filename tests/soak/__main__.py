@@ -6,6 +6,7 @@ import json
 import random
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -76,6 +77,18 @@ class Soak:
 
     def living(self) -> list[Child]:
         return [it for it in self.coordinators if it is not None and it.lives]
+
+    def renew(self) -> None:
+        """New certificates, again and again, before those that there are expire."""
+        while True:
+            time.sleep(VALID / 2)
+            self.machine.authority.renew()
+            for child in self.living():
+                child.signal(signal.SIGHUP)
+            # Those that came with the old one can connect no more once that is over.
+            for worker in list(self.workers):
+                worker.awaited = True
+                worker.signal(signal.SIGTERM)
 
     # --- Disturbances ------------------------------------------------------------------------
 
@@ -169,8 +182,9 @@ class Soak:
             if not client.idle.is_set():
                 found(f"client {client.number} does not come to an end")
         for child in self.living():
-            if child.stop() != 0:
-                found(f"{child.name} did not end well: {child.said()[-600:]}")
+            status = child.stop()
+            if status != 0:
+                found(f"{child.name} did not end well ({status}): {child.said()[-600:]}")
         for n in range(len(self.coordinators)):
             store = str(self.machine.store(n))
             status, out, said = self.machine.run("store", "verify", "--store", store, "--json")
@@ -178,14 +192,29 @@ class Soak:
                 found(f"store verify {n}: {out[-1500:]} {said}")
         self.coordinators = [None] * len(self.coordinators)
         self.keep_up()
-        run = self.machine.run
+        self.check_kept()
+        self.checks += 1
+        if self.first_size is None:
+            self.first_size = (self.account.jobs, sum(self.machine.size().values()))
+        for client in self.clients:
+            client.may_ask.set()
+        print(
+            f"soak: {self.now / 60:.0f} min, {self.account.jobs} jobs, "
+            f"{sum(self.account.kills.values())} kills, {self.account.findings} findings",
+            flush=True,
+        )
+        self.measures.draw(self.machine.folder / "soak.svg")
+
+    def check_kept(self) -> None:
+        """What was acknowledged is there, once, and the audit log goes on from what was kept."""
+        run, found = self.machine.run, self.account.found
         for kept in self.dice.sample(self.account.checkpoints, min(3, len(self.account.checkpoints))):
             status, out, said = run("audit", "verify", "--since", str(kept))
             if status != 0:
                 found(f"audit verify --since {kept}: {out} {said}")
         status, out, said = run("log", "-n", "100000", "--json", "--model", "tiny")
         if status != 0:
-            found(f"log: {said}")
+            return found(f"log: {said}")
         whys = [json.loads(line).get("why") for line in out.splitlines()]
         for why in self.account.edits:
             if whys.count(why) != 1:
@@ -209,17 +238,6 @@ class Soak:
         status, out, said = run("status", more=late)
         if status == 0:
             found(f"a certificate that is out of date is let in: {out}")
-        self.checks += 1
-        if self.first_size is None:
-            self.first_size = (self.account.jobs, sum(self.machine.size().values()))
-        for client in self.clients:
-            client.may_ask.set()
-        print(
-            f"soak: {self.now / 60:.0f} min, {self.account.jobs} jobs, "
-            f"{sum(self.account.kills.values())} kills, {self.account.findings} findings",
-            flush=True,
-        )
-        self.measures.draw(self.machine.folder / "soak.svg")
 
     # --- The whole ---------------------------------------------------------------------------
 
@@ -244,7 +262,8 @@ class Soak:
         for client in self.clients:
             client.may_ask.set()
             client.start()
-        begun, renewed, looked, killed, disturbed = self.now, self.now, 0.0, self.now, self.now
+        threading.Thread(target=self.renew, daemon=True).start()
+        begun, looked, killed, disturbed = self.now, 0.0, self.now, self.now
         while self.now < self.seconds:
             time.sleep(0.1)
             calm = self.now - begun > ROUND - CALM
@@ -254,15 +273,6 @@ class Soak:
                 continue
             self.relent(at_once=calm)
             self.keep_up()
-            if self.now - renewed > VALID / 2:
-                self.machine.authority.renew()
-                for child in self.living():
-                    child.signal(signal.SIGHUP)
-                # Those that came with the old one can connect no more once that is over.
-                for worker in self.workers:
-                    worker.awaited = True
-                    worker.signal(signal.SIGTERM)
-                renewed = self.now
             if self.now - looked > LOOK:
                 self.measure(calm)
                 looked = self.now

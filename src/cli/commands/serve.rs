@@ -11,6 +11,7 @@ use futures::{FutureExt, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::descriptors;
+use crate::api::error::Error;
 use crate::api::gate::{Bounds, Gate};
 use crate::api::health::Health;
 use crate::api::listener::{Audience, Listener, Reserved};
@@ -19,7 +20,7 @@ use crate::api::server::{self, ServeOptions};
 use crate::auth::{ServerFiles, ServerTls, Tokens};
 use crate::cli::commands::store::options;
 use crate::cli::flags::{Flags, flag};
-use crate::cli::signals::asked_to_stop;
+use crate::cli::signals::Asked;
 use crate::cli::submit;
 use crate::config::{Config, EditConfig, Listen, ServeConfig};
 use crate::coordinator::{self, Coordinator, Limits};
@@ -61,6 +62,8 @@ impl Args {
 
 /// Serves until it is asked to stop.
 pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
+    // Also while it opens the store, or begins to lead.
+    let mut asked = Asked::listen();
     let settings = config.serve;
     let limits = Limits {
         heartbeat: settings.heartbeat_interval.as_millis() as u64,
@@ -97,13 +100,13 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     let options = options(&config.store);
     let (store, ports) = tokio::select! {
         opened = open(&settings, options, args.standby) => opened?,
-        () = asked_to_stop() => return Ok(ExitCode::SUCCESS),
+        () = asked.wait() => return Ok(ExitCode::SUCCESS),
     };
     let store = Arc::new(store);
     let (coordinator, mut actor) = Coordinator::start(store.clone(), limits)?;
     let overview = Overview::new(coordinator.clone());
-    if let Some(address) = settings.metrics_listen {
-        expose(address, overview.sample()).await?;
+    if let Some(port) = ports.metrics {
+        show(port, overview.sample())?;
     }
     let open_to = |listener: Listener| match guarded {
         true => listener.guarded(),
@@ -156,7 +159,7 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
         tokio::spawn(reload(tls, stopped()));
     }
     tokio::select! {
-        () = asked_to_stop() => {}
+        () = asked.wait() => {}
         ended = &mut serving => {
             ended??;
             anyhow::bail!("the server ended by itself");
@@ -187,6 +190,7 @@ struct Ports {
     main: Main,
     workers: Option<Reserved>,
     web: Option<Reserved>,
+    metrics: Option<Reserved>,
 }
 
 #[derive(Debug)]
@@ -205,6 +209,7 @@ impl Ports {
             main,
             workers: settings.worker_listen.map(Reserved::new).transpose()?,
             web: settings.web_listen.map(Reserved::new).transpose()?,
+            metrics: settings.metrics_listen.map(for_metrics).transpose()?,
         })
     }
 }
@@ -266,10 +271,21 @@ fn gate_texts(settings: &EditConfig) -> anyhow::Result<Option<Arc<Vec<u8>>>> {
 }
 
 /// Lets Prometheus fetch the metrics, until the process ends.
-pub async fn expose(address: SocketAddr, sample: Sample) -> anyhow::Result<()> {
-    let exposition = Exposition::bind(address, sample).await.with_context(|| {
-        format!("cannot listen on {address} for metrics: choose another metrics_listen")
-    })?;
+pub fn expose(address: SocketAddr, sample: Sample) -> anyhow::Result<()> {
+    show(for_metrics(address)?, sample)
+}
+
+fn for_metrics(address: SocketAddr) -> anyhow::Result<Reserved> {
+    Reserved::new(address).map_err(|error| match error {
+        Error::Bind { reason, .. } => anyhow::anyhow!(
+            "cannot listen on {address} for metrics ({reason}): choose another metrics_listen"
+        ),
+        error => error.into(),
+    })
+}
+
+fn show(port: Reserved, sample: Sample) -> anyhow::Result<()> {
+    let exposition = Exposition::new(port.bare()?, sample);
     tracing::info!(address = %exposition.local_addr()?, "showing metrics");
     tokio::spawn(exposition.serve());
     Ok(())

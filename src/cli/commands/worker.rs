@@ -16,7 +16,7 @@ use crate::cli::connection::{Connection, Need};
 use crate::cli::flags::{Flags, flag};
 use crate::cli::host::host_name;
 use crate::cli::output;
-use crate::cli::signals::asked_to_stop;
+use crate::cli::signals::Asked;
 use crate::client::{Client, Credentials};
 use crate::config::{ClientConfig, Config, WorkerConfig};
 use crate::objects::{Bound, ObjectStore};
@@ -182,7 +182,7 @@ async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode
     let engine = engine(&args, &settings, &objects)?;
     if let Some(address) = settings.metrics_listen {
         metrics::install(metrics::Program::Worker);
-        serve::expose(address, sample(objects.clone())).await?;
+        serve::expose(address, sample(objects.clone()))?;
     }
     let host = host_name();
     let id = match &settings.id {
@@ -211,6 +211,7 @@ async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode
         valid_until = settings.valid_until.map(tracing::field::display),
         "working"
     );
+    let mut asked = Asked::listen();
     let shutdown = CancellationToken::new();
     let working = tokio::spawn(worker::run(
         client,
@@ -222,11 +223,11 @@ async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode
     tokio::pin!(working);
     tokio::select! {
         ended = &mut working => ended??,
-        () = asked_to_stop() => {
+        () = asked.wait() => {
             shutdown.cancel();
             tokio::select! {
                 ended = &mut working => ended??,
-                () = asked_to_stop() => tracing::warn!("asked twice: leaving at once"),
+                () = asked.wait() => tracing::warn!("asked twice: leaving at once"),
             }
         }
     }
