@@ -111,7 +111,9 @@ fn the_readmes_tables_of_edits_are_those_of_the_results() {
         let (head, rest) = piece.split_once(" -->\n").expect("a comment ends its line");
         let (file, measures) = head.split_once(": ").expect("a file, then measures");
         let measures: Vec<&str> = measures.split(" | ").collect();
-        let end = rest.find("\n\n").map_or(rest.len(), |at| at + 1);
+        // The table that stands there, if one does.
+        let lines = rest.split_inclusive('\n');
+        let end: usize = lines.take_while(|line| line.starts_with('|')).map(str::len).sum();
         made += &format!(
             "{BEGIN}{head} -->\n{}{}",
             table(file, &measures),
