@@ -341,7 +341,7 @@ fn a_bucket_that_does_not_answer_is_an_error_soon_and_nothing_is_acknowledged() 
     assert_eq!(s3.object("away", &digest).unwrap(), content);
     wait("status to know", PATIENCE, || {
         let said = status();
-        (said.contains(" in 1 objects") && !said.contains("not known")).then_some(())
+        (said.contains(" in 1 object,") && !said.contains("not known")).then_some(())
     });
 }
 
