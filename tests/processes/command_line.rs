@@ -417,7 +417,7 @@ fn the_status_has_workers_queue_rates_store_and_invariants() {
         "12 units",
         "none violated",
         "steps/s",
-        "1 models",
+        "1 model,",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
