@@ -113,7 +113,10 @@ fn the_readmes_tables_of_edits_are_those_of_the_results() {
         let measures: Vec<&str> = measures.split(" | ").collect();
         // The table that stands there, if one does.
         let lines = rest.split_inclusive('\n');
-        let end: usize = lines.take_while(|line| line.starts_with('|')).map(str::len).sum();
+        let end: usize = lines
+            .take_while(|line| line.starts_with('|'))
+            .map(str::len)
+            .sum();
         made += &format!(
             "{BEGIN}{head} -->\n{}{}",
             table(file, &measures),
