@@ -5,8 +5,8 @@
 #   deploy/results.sh DATA [TABLE...]
 #
 # DATA is a folder with the data sets as they are published: counterfact_full_600.json (full records
-# of CounterFact), zsre_1k.json, qaedit_500.json, mquake/, downstream/, me_ppl_2k.json and, for key
-# statistics, corpus_1k_texts.json. TABLEs: those below; all, if none is named. What a table needs of
+# of CounterFact), zsre_1k.json, mquake/, downstream/, me_ppl_2k.json and, for key statistics,
+# corpus_1k_texts.json. TABLEs: those below; all, if none is named. What a table needs of
 # another's is computed once and kept in target/results, so an interrupted run goes on.
 #
 #   RESULTS_WORKERS   workers of one thread (one a core)
@@ -20,6 +20,7 @@ data=$(cd "$1" && pwd)
 shift
 [ $# -eq 0 ] || tables=("$@")
 palimpsest=${PALIMPSEST_PROGRAM:-target/release/palimpsest}
+[ -x "$palimpsest" ] || { echo "results: no $palimpsest: cargo build --release" >&2; exit 1; }
 work=target/results
 out=deploy/results
 mkdir -p "$work" "$out"

@@ -220,4 +220,19 @@ mod tests {
             "{said}"
         );
     }
+
+    #[test]
+    fn facts_that_are_edited_together_are_edits_each() {
+        let one = |subject: &str| serde_json::json!({"prompt": "{} is in", "subject": subject, "target_new": {"str": "Rome"}});
+        let record =
+            serde_json::json!({"case_id": 5, "requested_rewrite": [one("Ada"), one("Eve")]});
+        let read = parse("f", &record.to_string()).unwrap();
+        let told: Vec<(&str, Option<&str>)> = (read.iter())
+            .map(|it| (it.subject.as_str(), it.id.as_deref()))
+            .collect();
+        assert_eq!(told, [("Ada", Some("5")), ("Eve", Some("5"))]);
+        let none = serde_json::json!({"requested_rewrite": []});
+        let said = parse("f", &none.to_string()).unwrap_err().to_string();
+        assert!(said.contains("\"requested_rewrite\" is missing"), "{said}");
+    }
 }

@@ -12,7 +12,7 @@ use super::record::{Entry, Schema};
 use super::{hops, reader, ripples};
 
 pub use super::hops::Examples;
-pub use super::questions::{Query, Record, Test};
+pub use super::questions::{EDITED, Query, Record, Test};
 
 /// Which measures belong to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,5 +257,21 @@ mod tests {
             );
         }
         assert_eq!(data.leave_out_spoiled(), 0);
+    }
+
+    #[test]
+    fn a_question_of_qaedit_is_read_with_its_unrelated_ones() {
+        let text = r#"{"id": 4, "prompt": "Who plays Ada?", "target": "Eve", "subject": "Ada", "rephrase": "Ada is played by whom?",
+            "locality": [{"loc": "who sang it", "loc_ans": "Bob"}]}"#;
+        let data = parse("f", text).unwrap();
+        assert_eq!(data.set, Set::ZsRe);
+        let record = &data.records[0];
+        assert_eq!(record.rewrite.target_new, "Eve");
+        assert_eq!(record.rewrite.target_true, None);
+        assert_eq!(record.rewrite.paraphrases, ["Ada is played by whom?"]);
+        assert_eq!(record.rewrite.neighbours, ["who sang it"]);
+        assert_eq!(record.neighbour_answers, ["Bob"]);
+        let wrong = parse("f", &text.replace("\"Bob\"", "5")).unwrap_err();
+        assert!(wrong.to_string().contains("locality[0].loc_ans"), "{wrong}");
     }
 }

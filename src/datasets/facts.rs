@@ -8,6 +8,8 @@
 //! | CounterFact | list | `case_id`, `requested_rewrite`: `prompt` with `{}`, `subject`, `target_true.str`, `relation_id` |
 //! | CounterFact, flat | list | `case_id`, `prompt`, `subject`, `target_true` or `ground_truth` |
 //! | zsRE (Levy et al. 2017, as Mitchell et al. 2022 give it) | list | `src` (a question), `subject`, the first of `answers` |
+//! | MQuAKE (Zhong et al. 2023) | list | `case_id`, `requested_rewrite`: a list of CounterFact's, a fact each |
+//! | QAEdit (Yang et al. 2025) | list | `id`, `prompt` (a question), `subject` |
 //! | a relation of the LRE data set (Hernandez et al. 2024) | object | `name`, `prompt_templates`, `samples`: `subject`, `object` |
 //!
 //! Any record or sample may say what corrupts its fact in a counterfactual trace: `corrupted`,

@@ -95,15 +95,8 @@ pub(super) fn record(
             ..Test::of("multi-hop with thoughts", asked(&thinking, Some("Answer:")))
         });
     }
-    let first = match rewrites.is_empty() {
-        true => {
-            return Err(Problem::Missing {
-                field: "requested_rewrite".to_owned(),
-                remedy: "give the facts that are edited",
-            });
-        }
-        false => rewrites.remove(0),
-    };
+    // There is at least one.
+    let first = rewrites.remove(0);
     Ok(Some(Record {
         rewrite: first,
         together: rewrites,

@@ -2,6 +2,9 @@
 
 use super::edits::Rewrite;
 
+/// The criterion of a record's own edit, on which [`Test::if_edited`] depends.
+pub const EDITED: &str = "edited";
+
 /// A fact that is rewritten, and the prompts that show what happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
@@ -26,7 +29,7 @@ pub struct Test {
     pub queries: Vec<Query>,
     /// One question that is passed is enough; otherwise all are wanted.
     pub any: bool,
-    /// Counted only of records whose edit holds: whose tests of the criterion `edited` are passed.
+    /// Counted only of records whose edit holds: whose tests of the criterion [`EDITED`] are passed.
     pub if_edited: bool,
     /// Counted only where these were passed before the edit.
     pub conditions: Vec<Query>,

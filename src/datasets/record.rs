@@ -13,6 +13,9 @@ const FOIL: &str = "give the answer to compare with, or leave it out";
 const NEW: &str = "give the new object";
 const PROMPTS: &str = "give a prompt, or leave it out";
 
+/// Fields of a flat record that say its objects.
+const SAID: [&str; 4] = ["target_new", "attribute", "target_true", "ground_truth"];
+
 /// Which data set a record is of, by what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Schema {
@@ -165,6 +168,12 @@ impl Entry {
         let Some((record, Value::Array(rewrites))) = list else {
             return Ok(vec![Self::read(value)?]);
         };
+        if rewrites.is_empty() {
+            return Err(Problem::Missing {
+                field: "requested_rewrite".to_owned(),
+                remedy: "give the facts that are edited",
+            });
+        }
         let each = rewrites.iter().enumerate().map(|(n, rewrite)| {
             let place = format!("requested_rewrite[{n}]");
             let Value::Object(rewrite) = rewrite else {
@@ -209,7 +218,8 @@ impl Entry {
         let has = |field: &str| present(record, field).is_some();
         let schema = match () {
             () if has("src") && !has("prompt") => Schema::ZsRe,
-            () if has("target") && !has("target_new") => Schema::QaEdit,
+            // Where another field says what is true, it is no question whose answer is taught.
+            () if has("target") && !SAID.iter().any(|field| has(field)) => Schema::QaEdit,
             () => Schema::Flat,
         };
         let mut entry = Self::of(record, schema)?;

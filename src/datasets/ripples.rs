@@ -9,11 +9,8 @@ use serde_json::{Map, Value};
 
 use super::edits::Rewrite;
 use super::error::Problem;
-use super::questions::{Query, Record, Test};
+use super::questions::{EDITED, Query, Record, Test};
 use super::record::{Entry, mistyped, named, present, required, said, texts};
-
-/// The criterion of the edit's own sentence.
-pub(super) const EDITED: &str = "edited";
 
 /// The criteria: as the file has them, and as they are told.
 const CRITERIA: [(&str, &str); 7] = [

@@ -65,9 +65,9 @@ pub use error::Error;
 pub use free::{FREE_TOKENS, Said, contains, is_answer, normalised, said};
 pub use mean::{Mean, harmonic};
 pub use metric::{Metric, figures};
-pub use passing::{EDITED, THOUGHT_TOKENS, f1, passes, query_tokens, right, shares, taken};
+pub use passing::{THOUGHT_TOKENS, f1, passes, query_tokens, right, shares, taken};
 pub use perplexity::{median_perplexity, perplexity, perplexity_ratio};
-pub use record::{Choice, Query, Record, Set, Test};
+pub use record::{Choice, EDITED, Query, Record, Set, Test};
 
 #[cfg(feature = "torch")]
 pub use asking::{answer_freely, ask, choose, continue_freely, read, read_beginning};

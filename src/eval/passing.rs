@@ -8,9 +8,6 @@ use crate::datasets::evaluation::{Query, Test};
 /// Most tokens of a continuation in which a model may think before it answers.
 pub const THOUGHT_TOKENS: usize = 100;
 
-/// The criterion of a record's own edit, on which [`Test::if_edited`] depends.
-pub const EDITED: &str = "edited";
-
 /// Most tokens of a query's continuation.
 pub fn query_tokens(query: &Query) -> usize {
     match query.behind {

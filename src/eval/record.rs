@@ -2,7 +2,7 @@
 
 use super::{ProbeKind, Question};
 pub use crate::datasets::choices::Choice;
-pub use crate::datasets::evaluation::{Query, Record, Set, Test};
+pub use crate::datasets::evaluation::{EDITED, Query, Record, Set, Test};
 
 impl Record {
     /// What a model is asked, in order: the fact, the paraphrases, the neighbours. Nothing of

@@ -35,7 +35,7 @@ pub fn continue_greedily(
     let mut order: Vec<usize> = (0..prompts.len()).collect();
     order.sort_by_key(|&n| std::cmp::Reverse(prompts[n].len()));
     let mut added = vec![Vec::new(); prompts.len()];
-    for part in parts(&order, prompts) {
+    for part in parts(&order, prompts, most) {
         let mut run = Run::begin(model, part, prompts)?;
         for step in 0..most {
             if !go_on() {
@@ -50,11 +50,12 @@ pub fn continue_greedily(
     Ok(Some(added))
 }
 
-/// Prompts, the longest first, in parts of which each is one pass, filled up to its longest.
-fn parts<'a>(order: &'a [usize], prompts: &[Vec<u32>]) -> Vec<&'a [usize]> {
+/// Prompts, the longest first, in parts of which each is one pass, filled up to its longest. What is
+/// added counts too: keys and values of all of it are held until the last token.
+fn parts<'a>(order: &'a [usize], prompts: &[Vec<u32>], most: usize) -> Vec<&'a [usize]> {
     let (mut parts, mut rest) = (Vec::new(), order);
     while let Some(&longest) = rest.first() {
-        let fit = (PASS_TOKENS / prompts[longest].len()).clamp(1, rest.len());
+        let fit = (PASS_TOKENS / (prompts[longest].len() + most)).clamp(1, rest.len());
         let (part, others) = rest.split_at(fit);
         parts.push(part);
         rest = others;
@@ -192,12 +193,13 @@ mod tests {
         let parted = |lengths: &[usize]| -> Vec<usize> {
             let prompts: Vec<Vec<u32>> = lengths.iter().map(|&n| vec![0; n]).collect();
             let order: Vec<usize> = (0..prompts.len()).collect();
-            let parts = parts(&order, &prompts);
+            let parts = parts(&order, &prompts, 20);
             parts.into_iter().map(<[usize]>::len).collect()
         };
         assert!(parted(&[]).is_empty());
         assert_eq!(parted(&[9, 8, 1]), [3]);
         assert_eq!(parted(&[1000, 999, 5, 4]), [2, 2]);
         assert_eq!(parted(&[PASS_TOKENS + 1, 5]), [1, 1]);
+        assert_eq!(parted(&[1; 2 * PASS_TOKENS])[0], PASS_TOKENS / 21);
     }
 }

@@ -12,6 +12,7 @@ use super::measured;
 use super::{Found, Items, PartsObject, Stage, Work, Wrong, estimated_tokens};
 use crate::datasets::choices::CHOICES;
 use crate::edit;
+use crate::eval;
 use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
 
 /// Most bytes of a criterion or a task.
@@ -281,11 +282,17 @@ impl v1::EvalSpec {
         let others = others.chain(record.neighbours.iter().map(|it| &it.prompt));
         let read: f64 = others.map(|text| estimated_tokens(text)).sum();
         let queries = record.tests.iter().flat_map(|test| &test.queries);
-        let tests: f64 = queries
-            .map(|query| estimated_tokens(&query.prompt) + 20.0)
-            .sum();
+        let tests = queries.map(|query| {
+            let added = match query.behind.is_empty() {
+                true => eval::FREE_TOKENS,
+                false => eval::THOUGHT_TOKENS,
+            };
+            estimated_tokens(&query.prompt) + added as f64
+        });
+        let tests: f64 = tests.sum();
+        let prompts = 1 + record.paraphrases.len() + record.neighbours.len();
         let freely = match self.free_generation {
-            true => 20.0 * (1 + record.paraphrases.len() + record.neighbours.len()) as f64,
+            true => (eval::FREE_TOKENS * prompts) as f64,
             false => 0.0,
         };
         let texts = 100.0 * record.generation_prompts.len() as f64;

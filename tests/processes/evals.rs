@@ -59,6 +59,7 @@ fn refused(site: &Site, args: &[&str]) -> String {
     said
 }
 
+/// How records are edited, each alone; from the second to the last but one how facts are.
 const EACH: [&str; 10] = [
     "--edit-each",
     "--method",
@@ -161,22 +162,8 @@ fn facts_that_are_known_are_edited_in_sequence_and_measured_against_the_unedited
     assert!(lines(&saved).iter().all(|record| of_file.contains(record)));
 
     site.run(&["branch", "seq", "v0"], PATIENCE);
-    let edit = [
-        "edit",
-        "--file",
-        "known.jsonl",
-        "--ref",
-        "seq",
-        "--method",
-        "ft-l",
-        "--layer",
-        "1",
-        "--set",
-        "bound=0.05",
-        "--set",
-        "learning_rate=0.01",
-    ];
-    site.run(&[&edit[..], &ENGINE].concat(), LONG);
+    let edit = ["edit", "--file", "known.jsonl", "--ref", "seq"];
+    site.run(&[&edit[..], &EACH[1..9], &ENGINE].concat(), LONG);
     let eval = ["eval", "--dataset", "known.jsonl", "--ref", "seq"];
     let json = [&eval[..], &["--averages", "--json"], &ENGINE].concat();
     let measured = es(&lines(&site.run(&json, LONG)));
@@ -588,22 +575,8 @@ fn what_follows_from_edits_is_asked_where_its_conditions_were_met_before() {
     let said = refused(&site, &each);
     assert!(said.contains("palimpsest edit --file"), "{said}");
     site.run(&["branch", "seq", "v0"], PATIENCE);
-    let edit = [
-        "edit",
-        "--file",
-        "mquake.json",
-        "--ref",
-        "seq",
-        "--method",
-        "ft-l",
-        "--layer",
-        "1",
-        "--set",
-        "bound=0.05",
-        "--set",
-        "learning_rate=0.01",
-    ];
-    site.run(&[&edit[..], &ENGINE].concat(), LONG);
+    let edit = ["edit", "--file", "mquake.json", "--ref", "seq"];
+    site.run(&[&edit[..], &EACH[1..9], &ENGINE].concat(), LONG);
     let eval = ["eval", "--dataset", "mquake.json", "--ref", "seq", "--json"];
     let rows = lines(&site.run(&[&eval[..], &ENGINE].concat(), LONG));
     let (before, after) = (&rows[0]["against"], &rows[0]["measured"]);

@@ -377,7 +377,10 @@ class _Entry:
         self.id = None if found is None else str(found)
         full = value.get("requested_rewrite")
         self.is_zsre = full is None and value.get("prompt") is None and value.get("src") is not None
-        is_qaedit = full is None and value.get("target") is not None
+        # Where another field says what is true, it is no question whose answer is taught.
+        said = ("target_new", "attribute", "target_true", "ground_truth")
+        others = full is not None or any(value.get(name) is not None for name in said)
+        is_qaedit = value.get("target") is not None and not others
         #: One answer is asked for, and not which of two is the likelier.
         self.asks_one = self.is_zsre or is_qaedit
         if full is not None and not isinstance(full, Mapping):

@@ -333,8 +333,9 @@ impl Asking<'_> {
                 let place = at(&one);
                 let answer = found.get(&history[place].name);
                 let answer = answer.and_then(|answers| answers.get(&one.fact));
-                let holds = matches!(answer, Some(Ok(answer)) if answer.holds);
-                let one = match holds {
+                // A version that gave no answer says nothing of whom it is lost by.
+                let Some(Ok(answer)) = answer else { continue };
+                let one = match answer.holds {
                     true => Lost {
                         holds: place,
                         ..one
