@@ -38,11 +38,14 @@ fn main() -> anyhow::Result<()> {
 }
 
 #[cfg(feature = "torch")]
+mod clock;
+
+#[cfg(feature = "torch")]
 mod bench {
     use std::cell::{Cell, RefCell};
     use std::path::{Path, PathBuf};
-    use std::time::Instant;
 
+    use crate::clock::Clock;
     use anyhow::{Context, Result, bail};
     use palimpsest::causal::{
         Corruption, Direction, Engine, Error, Fact, Gradient, Grid, Kind, Metric, Noise, Settings,
@@ -263,9 +266,7 @@ mod bench {
 
     /// Times patching between two prompts, exactly and by estimates, and compares the two.
     fn patching(model: &Model, options: &Options, facts: &[Fact]) -> Result<()> {
-        let clock = &Clock {
-            threads: options.threads,
-        };
+        let clock = &Clock::new(options.threads);
         let mut pairs = Vec::new();
         for fact in facts {
             if pairs.len() < options.facts {
@@ -508,9 +509,7 @@ mod bench {
             engine: Engine::Plain,
             ..Settings::new(Noise::gaussian(sd))
         };
-        let clock = Clock {
-            threads: options.threads,
-        };
+        let clock = Clock::new(options.threads);
         let cells = options.plain_cells;
         let encoding = model.tokenizer().encode(&fact.prompt)?;
         let ids = model
@@ -698,27 +697,6 @@ mod bench {
     impl Watch for Probe<'_> {
         fn cells(&self, _done: u64, _total: u64) {
             self.measure();
-        }
-    }
-
-    /// Seconds of this thread on a CPU, or by the clock when it is not alone.
-    struct Clock {
-        threads: i32,
-    }
-
-    thread_local!(static START: Instant = Instant::now());
-
-    impl Clock {
-        fn now(&self) -> f64 {
-            let cpu = || -> Option<f64> {
-                let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-                Some(text.split(' ').next()?.parse::<f64>().ok()? / 1e9)
-            };
-            match self.threads {
-                1 => cpu(),
-                _ => None,
-            }
-            .unwrap_or_else(|| START.with(Instant::elapsed).as_secs_f64())
         }
     }
 

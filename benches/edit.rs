@@ -28,11 +28,14 @@ fn main() -> anyhow::Result<()> {
 }
 
 #[cfg(feature = "torch")]
+mod clock;
+
+#[cfg(feature = "torch")]
 mod bench {
     use std::collections::BTreeMap;
     use std::path::Path;
-    use std::time::Instant;
 
+    use crate::clock::{Clock, peak_memory};
     use anyhow::{Context, Result, bail};
     use palimpsest::edit::{
         ContextPlan, Hyperparameters, KeyCovariance, Method, Optimiser, Overrides, Request,
@@ -95,18 +98,12 @@ mod bench {
         };
         let overrides = Overrides::at(options.layer);
         let hyper = Hyperparameters::new(Method::RRome, model.config(), &overrides)?;
-        let clock = Clock {
-            threads: options.threads,
-        };
+        let clock = Clock::new(options.threads);
         println!(
             "SmolLM2-135M, f32, layer {}, {} thread(s); seconds are {}",
             hyper.layer,
             options.threads,
-            if options.threads == 1 {
-                "CPU time"
-            } else {
-                "by the clock"
-            }
+            clock.said()
         );
 
         let (contexts, drawing) =
@@ -248,41 +245,5 @@ mod bench {
         }
         Tensor::stack(&losses, 0).sum(Kind::Float).backward();
         assert!(inputs.iter().all(|input| input.grad().defined()));
-    }
-
-    struct Clock {
-        threads: i32,
-    }
-
-    thread_local!(static START: Instant = Instant::now());
-
-    impl Clock {
-        fn time<T>(&self, work: impl FnOnce() -> T) -> (T, f64) {
-            let start = self.now();
-            let done = work();
-            (done, self.now() - start)
-        }
-
-        /// Seconds of this thread on a CPU, or by the clock when it is not alone.
-        fn now(&self) -> f64 {
-            let cpu = || -> Option<f64> {
-                let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-                Some(text.split(' ').next()?.parse::<f64>().ok()? / 1e9)
-            };
-            match self.threads {
-                1 => cpu(),
-                _ => None,
-            }
-            .unwrap_or_else(|| START.with(Instant::elapsed).as_secs_f64())
-        }
-    }
-
-    fn peak_memory() -> String {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-        kib.map_or("unknown".to_owned(), |kib| {
-            format!("{:.2} GiB", kib / 1024.0 / 1024.0)
-        })
     }
 }

@@ -32,6 +32,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 #[cfg(feature = "torch")]
+mod clock;
+
+#[cfg(feature = "torch")]
 mod bench {
     use std::cell::RefCell;
     use std::collections::BTreeMap;
@@ -39,6 +42,7 @@ mod bench {
     use std::process::{Command, Stdio};
     use std::time::Instant;
 
+    use crate::clock::{Clock, memory, peak_memory};
     use anyhow::{Context, Result, bail};
     use palimpsest::edit::{
         self, Contexts, Damping, Hyperparameters, KeyCovariance, Method, Metric, Overrides,
@@ -616,62 +620,5 @@ mod bench {
             n if n % 2 == 1 => numbers[n / 2],
             n => (numbers[n / 2 - 1] + numbers[n / 2]) / 2.0,
         }
-    }
-
-    struct Clock {
-        threads: i32,
-        start: Instant,
-    }
-
-    impl Clock {
-        fn new(threads: i32) -> Self {
-            Self {
-                threads,
-                start: Instant::now(),
-            }
-        }
-
-        fn said(&self) -> &'static str {
-            match self.threads {
-                1 => "CPU time",
-                _ => "by the clock",
-            }
-        }
-
-        fn time<T>(&self, work: impl FnOnce() -> T) -> (T, f64) {
-            let start = self.now();
-            let done = work();
-            (done, self.now() - start)
-        }
-
-        /// Seconds of this thread on a CPU, or by the clock when it is not alone.
-        fn now(&self) -> f64 {
-            let cpu = || -> Option<f64> {
-                let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-                Some(text.split(' ').next()?.parse::<f64>().ok()? / 1e9)
-            };
-            match self.threads {
-                1 => cpu(),
-                _ => None,
-            }
-            .unwrap_or_else(|| self.start.elapsed().as_secs_f64())
-        }
-    }
-
-    /// Most bytes that this process ever had.
-    fn peak() -> f64 {
-        memory("VmHWM:")
-    }
-
-    /// Bytes of this process, as the kernel names them.
-    fn memory(name: &str) -> f64 {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-        kib.map_or(f64::NAN, |kib| kib * 1024.0)
-    }
-
-    fn peak_memory() -> String {
-        format!("{:.2} GiB", peak() / f64::from(1 << 30))
     }
 }
