@@ -4,6 +4,7 @@
 //! ```text
 //! cargo bench --bench edit
 //! cargo bench --bench edit -- --threads 2 --layer 5 --steps 20
+//! cargo bench --bench edit -- --save FILE      # then benches/published_targets.py
 //! ```
 //!
 //! The full pass is what the published code does at a step: whole sequences through all layers, the
@@ -33,7 +34,7 @@ mod clock;
 #[cfg(feature = "torch")]
 mod bench {
     use std::collections::BTreeMap;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use crate::clock::{Clock, peak_memory};
     use anyhow::{Context, Result, bail};
@@ -43,6 +44,7 @@ mod bench {
     };
     use palimpsest::model::{Checkpoint, Model, Pass, Plain};
     use palimpsest::stats::{Collector, pieces};
+    use serde_json::json;
     use tch::{Device, Kind, Tensor};
 
     const SMOLLM2: &str = ".deps/SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -52,6 +54,8 @@ mod bench {
         layer: Option<usize>,
         /// Steps and full passes that are timed.
         steps: usize,
+        /// Where to keep what `published_targets.py` takes.
+        save: Option<PathBuf>,
     }
 
     impl Options {
@@ -60,6 +64,7 @@ mod bench {
                 threads: 1,
                 layer: None,
                 steps: 8,
+                save: None,
             };
             let mut arguments = std::env::args().skip(1);
             while let Some(name) = arguments.next() {
@@ -72,6 +77,7 @@ mod bench {
                 match name.as_str() {
                     "--threads" => options.threads = value.parse()?,
                     "--layer" => options.layer = Some(value.parse()?),
+                    "--save" => options.save = Some(value.into()),
                     "--steps" => options.steps = value.parse()?,
                     _ => bail!("unknown option {name}"),
                 }
@@ -110,6 +116,18 @@ mod bench {
             clock.time(|| sample_contexts(&model, &ContextPlan::default(), || true));
         let contexts = contexts?;
         println!("drawing {} contexts: {drawing:.2}", contexts.len() - 1);
+
+        if let Some(file) = &options.save {
+            let saved = json!({
+                "facts": [{"prompt": request.prompt, "subject": request.subject, "target_new": request.target_new}],
+                "contexts": contexts, "layer": hyper.layer, "rome": true,
+                "hyper": {
+                    "learning_rate": hyper.learning_rate, "steps": hyper.steps, "clamp": hyper.clamp,
+                    "weight_decay": hyper.weight_decay, "kl_factor": hyper.kl_factor, "stop_loss": hyper.stop_loss,
+                },
+            });
+            std::fs::write(file, saved.to_string())?;
+        }
 
         let licence = std::fs::read_to_string(root.join("LICENSE-APACHE"))?;
         let (moments, collecting) = clock.time(|| -> Result<_> {

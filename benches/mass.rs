@@ -248,8 +248,7 @@ mod bench {
                 "learning_rate": hyper.learning_rate, "steps": hyper.steps, "clamp": hyper.clamp,
                 "weight_decay": hyper.weight_decay, "kl_factor": hyper.kl_factor, "stop_loss": hyper.stop_loss,
             });
-            let all =
-                json!({"facts": facts, "contexts": contexts, "layer": LAYERS[4], "hyper": hyper});
+            let all = json!({"facts": facts, "contexts": contexts, "layer": LAYERS[4], "hyper": hyper, "rome": false});
             std::fs::write(save, serde_json::to_vec(&all)?)?;
         }
         let rate = gemm(Kind::Float, &clock);

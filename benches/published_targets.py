@@ -1,12 +1,12 @@
-"""How long a target of a mass edit takes the published way: what MEMIT's released compute_z does, on the same model, facts
-and contexts as `benches/mass.rs`.
+"""How long a target of an edit takes the published way: what MEMIT's released compute_z does, and ROME's compute_v with the
+passes for its key, on the same model, facts and contexts as `benches/mass.rs` and `benches/edit.rs`.
 
-    cargo bench --bench mass -- --parts targets --save FILE
+    cargo bench --bench mass -- --parts targets --save FILE        # or: cargo bench --bench edit -- --save FILE
     python benches/published_targets.py .deps/SmolLM2-135M-Instruct.Q4_1.gguf FILE [--threads 1]
 
 A step is a forward pass of all rows, filled up to the longest, through all layers and the vocabulary; the target's
-log-probabilities from the last block's output through the vocabulary once more; and back to what was added. Needs torch,
-transformers and gguf. With one thread times are CPU time.
+log-probabilities from the last block's output through the vocabulary once more (MEMIT); and back to what was added. Needs
+torch, transformers and gguf. With one thread times are CPU time.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 import transformers
 
 
-def find_target(model, tokenizer, fact, contexts, layer, hyper):
+def find_target(model, tokenizer, fact, contexts, layer, hyper, rome):
     """Steps done, the last loss, and the length of what was added in lengths of what was there."""
     subject, target = fact["subject"], fact["target_new"]
     target_ids = tokenizer(" " + target, return_tensors="pt", add_special_tokens=False)["input_ids"][0]
@@ -56,12 +56,19 @@ def find_target(model, tokenizer, fact, contexts, layer, hyper):
         seen["last"] = output[0] if isinstance(output, tuple) else output
 
     layers = model.model.layers
+    moved = layers[layer].mlp if rome else layers[layer]
+    if rome:
+        # The key is an average over the same sentences, which pass through the whole model; so does the sentence alone, for
+        # the key and the value that are there.
+        with torch.no_grad():
+            model(**rows)
+            model(**tokenizer(prompts[0].format(subject), return_tensors="pt"))
     adam = torch.optim.Adam([delta], lr=hyper["learning_rate"])
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     for step in range(hyper["steps"]):
         adam.zero_grad()
-        hooks = [layers[layer].register_forward_hook(change), layers[-1].register_forward_hook(keep)]
+        hooks = [moved.register_forward_hook(change), layers[-1].register_forward_hook(keep)]
         logits = model(**rows).logits
         for hook in hooks:
             hook.remove()
@@ -69,8 +76,9 @@ def find_target(model, tokenizer, fact, contexts, layer, hyper):
         kl = F.log_softmax(kl, dim=1)
         if start is None:
             start = kl.detach().clone()
-        full = seen["last"][: len(rewriting)]
-        log = F.log_softmax(model.lm_head(model.model.norm(full)), dim=2)
+        sentences = len(rewriting)
+        full = logits[:sentences] if rome else model.lm_head(model.model.norm(seen["last"][:sentences]))
+        log = F.log_softmax(full, dim=2)
         # At a row's last positions, each of which says the next token of the target.
         mask = (wanted != -100).float()
         at = torch.where(wanted != -100, wanted, 0)
@@ -107,7 +115,7 @@ def main():
     each, steps_of = [], []
     for fact in saved["facts"]:
         begun = now()
-        steps, loss, length = find_target(model, tokenizer, fact, saved["contexts"], saved["layer"], saved["hyper"])
+        steps, loss, length = find_target(model, tokenizer, fact, saved["contexts"], saved["layer"], saved["hyper"], saved["rome"])
         each.append(now() - begun)
         steps_of.append(each[-1] / steps)
         print(f"{fact['subject']}: {each[-1]:.2f} s, {steps} steps, loss {loss:.3f}, length {length:.3f}", flush=True)
