@@ -212,6 +212,9 @@ settings! {
         /// The device that computes: `auto` (the first GPU, or the CPU where there is none),
         /// `cpu`, `cuda` or `cuda:N`.
         device: Device = "auto",
+        /// Try the device before the first lease is taken, by what must be right of `palimpsest doctor
+        /// --bench`, and end where something is not.
+        try_device: bool = "false",
         /// Threads of a CPU operation; 0 means one for every core.
         threads: u32 = "0",
         /// Memory for the activations of a batch, beside the weights: a size with its unit, as

@@ -224,6 +224,34 @@ fn verdict<'a>(findings: &'a [Value], check: &str) -> (&'a str, &'a str) {
 }
 
 #[test]
+fn a_device_is_tried_where_it_is_asked_for() {
+    let site = Site::new();
+    if !cfg!(feature = "torch") {
+        return;
+    }
+    let (done, findings) = doctor(&site, &["--bench", "--device", "cuda:77"]);
+    assert!(!done);
+    let (ill, found) = verdict(&findings, "device cuda:77");
+    assert!(ill == "fail" && found.contains("cuda:77"), "{found}");
+
+    // A worker leaves because it has nothing to do, and not because of its device.
+    let server = site.serve("127.0.0.1:0");
+    let url = server.url();
+    let more = ["--device", "cpu", "--try-device", "--idle-exit", "200ms"];
+    let worker = ["worker", "--coordinator", &url, "--cache", "cache"];
+    let (done, _, error) = say(&site, &[&worker[..], &more].concat());
+    assert!(done, "{error}");
+    for trial in [
+        "grids of llama",
+        "edit of gpt2",
+        "statistics of llama",
+        "memory",
+    ] {
+        assert!(error.contains(trial), "{trial} is not in {error}");
+    }
+}
+
+#[test]
 fn the_doctor_finds_what_is_wrong_and_says_what_helps() {
     let site = Site::new();
     let (done, findings) = doctor(&site, &[]);

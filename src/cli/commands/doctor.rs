@@ -31,6 +31,10 @@ pub struct Args {
     /// One JSON object a check
     #[arg(long)]
     json: bool,
+    /// Try the device as well (--device): grids, an edit and key statistics of random models, held against the
+    /// same computed another way, and how fast it is (a minute or more)
+    #[arg(long)]
+    bench: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -69,15 +73,17 @@ impl Findings {
     }
 
     fn tell(&self, json: bool) -> anyhow::Result<ExitCode> {
+        let names = self.0.iter().map(|finding| finding.check.chars().count());
+        let width = names.max().unwrap_or_default();
         for finding in &self.0 {
             if json {
                 output::json(finding)?;
                 continue;
             }
             let verdict = format!("{:?}", finding.verdict).to_uppercase();
-            show!("{verdict:<5} {:<28} {}", finding.check, finding.found)?;
+            show!("{verdict:<5} {:<width$} {}", finding.check, finding.found)?;
             if let Some(remedy) = &finding.remedy {
-                show!("      {:<28} to help: {remedy}", "")?;
+                show!("      {:<width$} to help: {remedy}", "")?;
             }
         }
         let worst = self.0.iter().map(|finding| finding.verdict).max();
@@ -109,6 +115,9 @@ pub async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let mut findings = Findings::default();
     findings.ok("configuration", sources(config));
     engine(&mut findings);
+    if args.bench {
+        bench(&mut findings, config.client.device.as_str()).await?;
+    }
     stores(&mut findings, config);
     disks(&mut findings, config);
     bucket(&mut findings, config).await?;
@@ -178,6 +187,45 @@ fn engine(findings: &mut Findings) {
             "build with a libtorch for CUDA: deploy/setup.sh --cuda",
         );
     }
+}
+
+/// Tries a device, on a thread of its own: it takes long.
+#[cfg(feature = "torch")]
+async fn bench(findings: &mut Findings, device: &str) -> anyhow::Result<()> {
+    let name = device.to_owned();
+    let tried = tokio::task::spawn_blocking(move || crate::worker::try_device(&name, true)).await?;
+    let trials = match tried {
+        Ok(trials) => trials,
+        Err(error) => {
+            let remedy = "name one that 'palimpsest doctor' lists";
+            findings.fail(&format!("device {device}"), error.to_string(), remedy);
+            return Ok(());
+        }
+    };
+    for trial in trials {
+        match trial.outcome {
+            Ok(found) => findings.ok(&trial.name, found),
+            Err(what) => findings.fail(
+                &trial.name,
+                what,
+                "let no worker run there: update the driver, use the libtorch that this program was built for, or another \
+                 device; if it stays, report it with this output",
+            ),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "torch"))]
+#[allow(clippy::unused_async)]
+async fn bench(findings: &mut Findings, device: &str) -> anyhow::Result<()> {
+    let remedy = "use a program that was built with the feature `torch`";
+    findings.fail(
+        &format!("device {device}"),
+        "this program computes nothing",
+        remedy,
+    );
+    Ok(())
 }
 
 #[cfg(not(feature = "torch"))]

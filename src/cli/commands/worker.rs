@@ -68,6 +68,9 @@ struct WorkArgs {
     /// The device: auto, cpu, cuda, cuda:N
     #[arg(long)]
     device: Option<String>,
+    /// Try the device on random models first, and end where it computes wrongly
+    #[arg(long)]
+    try_device: bool,
     /// Threads of a CPU operation; 0 for one a core
     #[arg(long)]
     threads: Option<u32>,
@@ -115,6 +118,7 @@ impl WorkArgs {
     fn flags(&self, flags: &mut Flags) {
         flag(flags, "worker.coordinator", &self.coordinator);
         flag(flags, "worker.device", &self.device);
+        flag(flags, "worker.try_device", &self.try_device.then_some(true));
         flag(flags, "worker.threads", &self.threads);
         flag(flags, "worker.memory", &self.memory);
         flag(flags, "worker.cache", &self.cache);
@@ -281,7 +285,25 @@ fn engine(
 fn real_engine(settings: &WorkerConfig, objects: &ObjectStore) -> anyhow::Result<Box<dyn Engine>> {
     let memory = settings.memory.bytes();
     let engine = worker::Torch::new(settings.device.as_str(), settings.threads, memory)?;
+    if settings.try_device {
+        trust(settings.device.as_str())?;
+    }
     Ok(Box::new(engine.keeping_in(objects)))
+}
+
+/// Ends a worker whose device computes wrongly, before anybody gets its results.
+#[cfg(feature = "torch")]
+fn trust(device: &str) -> anyhow::Result<()> {
+    for trial in worker::try_device(device, false)? {
+        match trial.outcome {
+            Ok(found) => tracing::info!(trial = trial.name, found, "tried"),
+            Err(what) => anyhow::bail!(
+                "worker.try_device: {}: {what}; see 'palimpsest doctor --bench --device {device}', or name another device",
+                trial.name
+            ),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(not(feature = "torch"))]

@@ -18,6 +18,7 @@ mod mass_without;
 mod self_test;
 mod stats;
 mod trace;
+mod trial;
 mod units;
 
 use tch::Device;
@@ -25,6 +26,7 @@ use tch::Device;
 use device::{LIBTORCH, device_name, dtype_name, vector_extension};
 pub use loaded::Loaded;
 pub use self_test::{SelfTest, self_test};
+pub use trial::{Trial, try_device};
 
 use super::engine::{Engine, Sink, failure};
 use super::prepare::Prepared;

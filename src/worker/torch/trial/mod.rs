@@ -1,0 +1,439 @@
+//! A device tried before it is trusted: what a worker computes, on random models, held against the
+//! same by another way.
+//!
+//! The other ways: the plain engine, libtorch's own products on the CPU, sums in double precision,
+//! and the same once more. What differs by more than rounding is a fault of the device, its driver
+//! or this program, and no worker should run there.
+#![allow(clippy::disallowed_methods)] // speeds are measured
+
+mod model;
+
+use std::time::Instant;
+
+use anyhow::{Context, bail, ensure};
+use tch::{Cuda, Device, Kind, Tensor};
+
+use super::device::device_name;
+use crate::causal::{self, Engine, Fact, Grid, Noise, Settings, trace};
+use crate::edit::{self, Hyperparameters, Method, Optimiser, Overrides, Request};
+use crate::model::{Hook, Model, Pass, Products, with_libtorch_products};
+use crate::stats::{Collector, Moment};
+use model::Size;
+
+/// How far grids may be apart in float32: what rounding does on random weights, which sharpen it.
+const GRIDS: f64 = 1e-4;
+/// How far values that an edit found may be apart after some steps, by their length.
+const VALUES: f64 = 1e-3;
+/// How far sums of squares may be apart, by the largest.
+const SUMS: f64 = 1e-5;
+/// Steps of a search that is compared.
+const STEPS: usize = 5;
+/// A product that takes less long is made larger until it does not, up to the widest.
+const LONG: f64 = 0.05;
+const WIDEST: i64 = 16_384;
+/// Floats that no device has room for.
+const TOO_MANY: i64 = 1 << 46;
+
+const SMALL: Size = Size {
+    width: 256,
+    layers: 6,
+    heads: 8,
+    inner: 704,
+};
+const LARGE: Size = Size {
+    width: 1024,
+    layers: 8,
+    heads: 16,
+    inner: 2816,
+};
+
+/// One thing that was tried.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// What.
+    pub name: String,
+    /// The figures, or what is wrong.
+    pub outcome: Result<String, String>,
+}
+
+/// Tries a device, `auto`, `cpu`, `cuda` or `cuda:N`: what must be right, in some ten seconds on a
+/// processor, and with `speeds` also what it is worth, in a minute.
+///
+/// # Errors
+/// [`crate::model::Error`] where there is no such device.
+pub fn try_device(name: &str, speeds: bool) -> Result<Vec<Trial>, crate::model::Error> {
+    let device = crate::model::device::device(name)?;
+    let mut trials = Trials {
+        device,
+        found: Vec::new(),
+    };
+    trials.right();
+    if speeds {
+        trials.speeds();
+    }
+    Ok(trials.found)
+}
+
+struct Trials {
+    device: Device,
+    found: Vec<Trial>,
+}
+
+impl Trials {
+    /// What must be right.
+    fn right(&mut self) {
+        for family in ["llama", "gpt2"] {
+            self.small(family);
+        }
+        let device = self.device;
+        self.note("memory that is not there", || out_of_memory(device));
+    }
+
+    /// What the device is worth.
+    fn speeds(&mut self) {
+        let device = self.device;
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
+            self.note(&format!("{} products", called(kind)), || {
+                let (rate, size) = rate(device, kind)?;
+                Ok(format!("{:.1} GMAC/s at {size} x {size}", rate / 1e9))
+            });
+        }
+        self.large();
+    }
+
+    fn note(&mut self, name: &str, work: impl FnOnce() -> anyhow::Result<String>) {
+        let outcome = work().map_err(|error| format!("{error:#}"));
+        self.found.push(Trial {
+            name: format!("{}: {name}", device_name(self.device)),
+            outcome,
+        });
+    }
+
+    fn small(&mut self, family: &str) {
+        let device = self.device;
+        let models = || -> anyhow::Result<_> {
+            let folder = tempfile::tempdir()?;
+            let checkpoint = model::write(folder.path(), model::config(family, SMALL))?;
+            let tried = Model::load(&checkpoint, device, Kind::Float)?;
+            let reference = Model::load(&checkpoint, Device::Cpu, Kind::Float)?;
+            let halves = Model::load(&checkpoint, device, Kind::BFloat16)?;
+            Ok((tried, reference, halves))
+        };
+        let (tried, reference, halves) = match models() {
+            Ok(models) => models,
+            Err(error) => {
+                return self.note(family, || Err(error));
+            }
+        };
+        self.note(&format!("grids of {family}"), || {
+            let exact = grids(&tried, Engine::Exact, 2)?;
+            let again = grids(&tried, Engine::Exact, 2)?;
+            let plain = grids(&tried, Engine::Plain, 2)?;
+            let elsewhere = with_libtorch_products(|| grids(&reference, Engine::Exact, 2))?;
+            let halved = grids(&halves, Engine::Exact, 2)?;
+            let own = apart(&exact, &plain)?;
+            let other = apart(&exact, &elsewhere)?;
+            let repeated = apart(&exact, &again)?;
+            ensure!(own <= GRIDS, "exact and plain engine differ by {own:.1e}, where {GRIDS:.0e} is rounding");
+            ensure!(
+                other <= GRIDS,
+                "they differ from libtorch's on the CPU by {other:.1e}, where {GRIDS:.0e} is rounding"
+            );
+            ensure!(
+                repeated == 0.0 || device != Device::Cpu,
+                "the same grids computed twice differ by {repeated:.1e}: results of a CPU are to be the same bytes"
+            );
+            let repeated = match repeated {
+                0.0 => "the same bytes twice".to_owned(),
+                _ => format!("{repeated:.1e} between two runs"),
+            };
+            Ok(format!(
+                "exact against plain {own:.1e}, against libtorch on the CPU {other:.1e}, {repeated}; bf16 against f32 {:.1e}",
+                apart(&exact, &halved)?
+            ))
+        });
+        self.note(&format!("edit of {family}"), || {
+            let found = value(&tried)?;
+            let expected = with_libtorch_products(|| value(&reference))?;
+            let off = (&found - &expected).norm().double_value(&[])
+                / expected.norm().double_value(&[]).max(f64::MIN_POSITIVE);
+            ensure!(
+                off <= VALUES,
+                "after {STEPS} steps its value is {off:.1e} of its length from libtorch's own gradients on the CPU, where \
+                 {VALUES:.0e} is rounding"
+            );
+            Ok(format!("{STEPS} steps, {off:.1e} of its length from libtorch's own gradients on the CPU"))
+        });
+        self.note(&format!("statistics of {family}"), || {
+            let off = sums(&tried)?;
+            ensure!(off <= SUMS, "their sums are {off:.1e} of the largest from sums in double precision, where {SUMS:.0e} is rounding");
+            Ok(format!("{off:.1e} of the largest from sums in double precision"))
+        });
+    }
+
+    fn large(&mut self) {
+        let device = self.device;
+        let loaded = (|| -> anyhow::Result<_> {
+            let folder = tempfile::tempdir()?;
+            let checkpoint = model::write(folder.path(), model::config("llama", LARGE))?;
+            let load = |kind| Model::load(&checkpoint, device, kind);
+            Ok([load(Kind::Float)?, load(Kind::BFloat16)?])
+        })();
+        let models = match loaded {
+            Ok(models) => models,
+            Err(error) => return self.note("speed", || Err(error)),
+        };
+        for model in models {
+            let kind = model.dtype();
+            self.note(&format!("{} speed", called(kind)), || {
+                let tokens = 4096;
+                // Once before it counts: libraries choose their kernels.
+                collect(&model, 512)?;
+                let collecting = timed(device, || collect(&model, tokens))?;
+                let hidden = timed(device, || {
+                    let settings = Settings { kinds: vec![causal::Kind::Hidden], ..settings(2) };
+                    Ok(trace(&model, &fact(), &settings, &causal::Unwatched)?)
+                })?;
+                let step = timed(device, || value(&model))? / STEPS as f64;
+                let (rate, _) = rate(device, kind)?;
+                let work = (tokens * weights(&model) * 1_000_000) as f64;
+                Ok(format!(
+                    "{} million weights: {:.0} tokens/s of key statistics, {:.0} % of the products' rate; {hidden:.2} s a hidden grid of 10 tokens; {step:.3} s a step of an edit",
+                    weights(&model),
+                    tokens as f64 / collecting,
+                    100.0 * work / collecting / rate
+                ))
+            });
+        }
+    }
+}
+
+/// What people call a number format.
+fn called(kind: Kind) -> &'static str {
+    match kind {
+        Kind::BFloat16 => "bf16",
+        Kind::Half => "f16",
+        _ => "f32",
+    }
+}
+
+/// Millions of weights in the blocks.
+fn weights(model: &Model) -> usize {
+    let config = model.config();
+    let attention = 2 * config.width * (config.heads + config.kv_heads) * config.head_dim;
+    (config.layers * (attention + 3 * config.width * config.inner)) / 1_000_000
+}
+
+fn timed<T>(device: Device, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<f64> {
+    let begun = Instant::now();
+    work()?;
+    wait(device);
+    Ok(begun.elapsed().as_secs_f64())
+}
+
+/// A GPU is asked, and goes on computing behind the answer.
+fn wait(device: Device) {
+    if let Device::Cuda(number) = device {
+        Cuda::synchronize(number as i64);
+    }
+}
+
+/// Multiply-adds a second of a product large enough to be measured, and its rows.
+fn rate(device: Device, kind: Kind) -> anyhow::Result<(f64, i64)> {
+    let _no_grad = tch::no_grad_guard();
+    let mut size = 1024;
+    loop {
+        let x = Tensor::f_randn([size, size], (Kind::Float, device))?.f_to_kind(kind)?;
+        let multiply = || Ok(Products::linear(&x, &x));
+        timed(device, multiply)?;
+        let mut best = f64::INFINITY;
+        for _ in 0..3 {
+            best = best.min(timed(device, multiply)?);
+        }
+        if best >= LONG || size >= WIDEST {
+            return Ok(((size as f64).powi(3) / best, size));
+        }
+        size *= 2;
+    }
+}
+
+fn fact() -> Fact {
+    Fact {
+        prompt: "Rome is in".into(),
+        subject: "Rome".into(),
+        ..Fact::default()
+    }
+}
+
+fn settings(samples: usize) -> Settings {
+    Settings {
+        samples,
+        window: 3,
+        ..Settings::new(Noise::gaussian(0.3))
+    }
+}
+
+fn grids(model: &Model, engine: Engine, samples: usize) -> anyhow::Result<Vec<Grid>> {
+    let settings = Settings {
+        engine,
+        ..settings(samples)
+    };
+    Ok(trace(model, &fact(), &settings, &causal::Unwatched)?)
+}
+
+/// The largest difference of scores.
+fn apart(some: &[Grid], others: &[Grid]) -> anyhow::Result<f64> {
+    let scores = |grids: &[Grid]| -> Vec<f64> {
+        grids
+            .iter()
+            .flat_map(|grid| grid.scores.iter().copied())
+            .collect()
+    };
+    let (some, others) = (scores(some), scores(others));
+    if some.is_empty() || some.len() != others.len() {
+        bail!("the grids have {} and {} cells", some.len(), others.len());
+    }
+    let apart = some.iter().zip(&others).map(|(x, y)| (x - y).abs());
+    let most = apart.fold(0.0, |most: f64, off| {
+        if off.is_nan() {
+            f64::INFINITY
+        } else {
+            most.max(off)
+        }
+    });
+    Ok(most)
+}
+
+/// What the search of a rank-one edit has found after some steps, on the CPU.
+fn value(model: &Model) -> anyhow::Result<Tensor> {
+    let request = Request {
+        prompt: "{} is in downtown".into(),
+        subject: "The Space Needle".into(),
+        target_new: "Rome".into(),
+        target_true: None,
+    };
+    let overrides = Overrides::at(Some(2)).with(Method::Rome, "steps", STEPS as f64)?;
+    let hyper = Hyperparameters::new(Method::Rome, model.config(), &overrides)?;
+    let contexts = ["{}".to_owned(), "It is said. {}".to_owned()];
+    let optimiser = Optimiser::prepare(model, &request, &contexts, &hyper, &edit::Unwatched)?;
+    let (delta, _) = optimiser.run(&edit::Unwatched)?;
+    Ok(delta.f_to_device(Device::Cpu)?)
+}
+
+/// Key statistics of the last layer, of tokens of all kinds.
+fn collect(model: &Model, tokens: usize) -> anyhow::Result<Moment> {
+    let mut collector = Collector::new(model, &[model.config().layers - 1])?;
+    for text in texts(tokens) {
+        collector.add(&text, |_| true)?;
+    }
+    let mut moments = collector.finish(|_| true)?;
+    Ok(moments.remove(0))
+}
+
+fn texts(tokens: usize) -> impl Iterator<Item = Vec<u32>> {
+    let text = |n: usize| {
+        (0..64)
+            .map(|at| ((n * 64 + at) * 31 % 251) as u32)
+            .collect()
+    };
+    (0..tokens / 64).map(text)
+}
+
+/// How far such sums are from those in double precision, by the largest.
+fn sums(model: &Model) -> anyhow::Result<f64> {
+    struct Keys(usize, Option<Tensor>);
+    impl Hook for Keys {
+        fn key(&mut self, layer: usize, key: &Tensor) {
+            if layer == self.0 {
+                let size = key.size();
+                let key = key.to_device(Device::Cpu).to_kind(Kind::Double);
+                let key = key.reshape([size[0] * size[1], size[2]]);
+                let sum = key.tr().matmul(&key);
+                self.1 = Some(match &self.1 {
+                    Some(before) => before + sum,
+                    None => sum,
+                });
+            }
+        }
+    }
+    let _no_grad = tch::no_grad_guard();
+    let tokens = 1024;
+    let found = collect(model, tokens)?;
+    let mut keys = Keys(model.config().layers - 1, None);
+    for text in texts(tokens) {
+        let mut x = model.add_positions(&model.embed(&model.ids(&text)?), 0);
+        for layer in 0..model.config().layers {
+            x = model.block(layer, &x, Pass::default(), &mut keys).hidden;
+        }
+    }
+    let expected = keys.1.context("no keys were seen")?;
+    let size = found.size() as i64;
+    let found = Tensor::from_slice(found.sum()).view([size, size]);
+    let off = (found - &expected).abs().max().double_value(&[]);
+    Ok(off / expected.abs().max().double_value(&[]))
+}
+
+/// More than there is must be refused, and cost nothing but the refusal.
+fn out_of_memory(device: Device) -> anyhow::Result<String> {
+    if Tensor::f_zeros([TOO_MANY], (Kind::Float, device)).is_ok() {
+        bail!(
+            "{} TiB were given, which no device has",
+            (TOO_MANY * 4) >> 40
+        );
+    }
+    let ones = Tensor::f_ones([64, 64], (Kind::Float, device))?;
+    let product = ones
+        .f_matmul(&ones)?
+        .f_sum(Kind::Double)?
+        .f_double_value(&[])?;
+    ensure!(
+        product == 64.0 * 64.0 * 64.0,
+        "after a refusal a product is wrong: {product}"
+    );
+    Ok("is refused, and the device goes on computing".to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_passes_what_must_be_right() {
+        let mut trials = Trials {
+            device: Device::Cpu,
+            found: Vec::new(),
+        };
+        trials.small("llama");
+        trials.note("memory that is not there", || out_of_memory(Device::Cpu));
+        assert_eq!(trials.found.len(), 4);
+        for trial in trials.found {
+            assert!(trial.outcome.is_ok(), "{trial:?}");
+        }
+    }
+
+    #[test]
+    fn grids_that_differ_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = model::write(folder.path(), model::config("gpt2", SMALL)).unwrap();
+        let model = Model::load(&checkpoint, Device::Cpu, Kind::Float).unwrap();
+        let right = grids(&model, Engine::Exact, 1).unwrap();
+        let mut wrong = right.clone();
+        assert_eq!(apart(&right, &wrong).unwrap(), 0.0);
+        wrong[1].scores[3] += 0.01;
+        assert!(apart(&right, &wrong).unwrap() > GRIDS);
+        wrong[0].scores[0] = f64::NAN;
+        assert_eq!(apart(&right, &wrong).unwrap(), f64::INFINITY);
+        assert!(apart(&right, &wrong[..1]).is_err());
+        // The states of a random model say something: else no difference would be seen.
+        let most = right
+            .iter()
+            .flat_map(|grid| &grid.scores)
+            .fold(0.0, |most: f64, x| most.max(*x));
+        let least = right
+            .iter()
+            .flat_map(|grid| &grid.scores)
+            .fold(1.0, |least: f64, x| least.min(*x));
+        assert!(most - least > 0.01, "{least} to {most}");
+    }
+}
