@@ -3,7 +3,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::config::LayerAttention;
+use super::config::{LayerAttention, QkNorm};
 use super::hook::Hook;
 use super::key_value::KeyValue;
 use super::norm::Norm;
@@ -22,6 +22,7 @@ pub struct Attention {
     kv: Linear,
     q_norm: Option<Norm>,
     k_norm: Option<Norm>,
+    qk_norm: QkNorm,
     rotary: Option<Rotary>,
     o: Linear,
     heads: i64,
@@ -59,6 +60,7 @@ impl Attention {
             qkv,
             q_norm: head_norm(layer.q_norm.as_ref())?,
             k_norm: head_norm(layer.k_norm.as_ref())?,
+            qk_norm: config.qk_norm,
             rotary: options
                 .rope
                 .as_ref()
@@ -175,7 +177,11 @@ impl Attention {
 
     /// Norm and rotary of query or key heads, `[rows, tokens, heads, head_dim]`.
     fn place(&self, x: Tensor, norm: Option<&Norm>, position: i64) -> Tensor {
-        let x = norm.map_or(x.shallow_clone(), |norm| norm.forward(&x));
+        let x = match (norm, self.qk_norm) {
+            (Some(norm), QkNorm::Whole) => norm.forward(&x.flatten(2, 3)).view(x.size().as_slice()),
+            (Some(norm), _) => norm.forward(&x),
+            (None, _) => x,
+        };
         match &self.rotary {
             Some(rotary) => rotary.forward(&x, position),
             None => x,

@@ -9,8 +9,9 @@ use palimpsest::model::{Checkpoint, Model};
 use tch::{Device, Kind as Dtype};
 
 /// Serial and parallel blocks, gated and plain MLPs, learned and rotary positions, grouped keys,
-/// head norms, post-norms with soft caps, sliding windows.
-pub const FAMILIES: [&str; 8] = [
+/// head norms, post-norms with soft caps, sliding windows, norms behind alone, layers without
+/// positions, factors on what is added.
+pub const FAMILIES: [&str; 11] = [
     "gpt2",
     "gptj",
     "gpt-neox-parallel",
@@ -19,6 +20,9 @@ pub const FAMILIES: [&str; 8] = [
     "qwen3",
     "gemma2",
     "phi3",
+    "olmo3",
+    "smollm3",
+    "granite",
 ];
 
 /// Words that all of them know.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use palimpsest::model::{Checkpoint, Hook, KeyValue, Model, Pass, Plain, Sampling, Stop, generate};
 use tch::{Device, Kind, Tensor};
 
-const FAMILIES: [&str; 14] = [
+const FAMILIES: [&str; 18] = [
     "gpt2",
     "gptj",
     "gpt-neox-parallel",
@@ -22,6 +22,10 @@ const FAMILIES: [&str; 14] = [
     "gemma2",
     "gemma3",
     "phi3",
+    "olmo2",
+    "olmo3",
+    "smollm3",
+    "granite",
 ];
 
 fn fixtures() -> PathBuf {
@@ -361,7 +365,9 @@ fn the_same_shapes_give_the_same_bytes() {
 #[test]
 fn generation_with_a_cache_takes_the_best_token_of_whole_runs() {
     let _guard = tch::no_grad_guard();
-    for family in ["gpt2", "llama", "mistral", "gemma3"] {
+    for family in [
+        "gpt2", "llama", "mistral", "gemma3", "olmo3", "smollm3", "granite",
+    ] {
         let model = load(&fixtures().join(family));
         let ids = Vec::<i64>::try_from(expected(family, "short.ids")).unwrap();
         let mut ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();

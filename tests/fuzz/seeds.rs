@@ -24,6 +24,9 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             "phi3",
             "qwen3",
             "gpt-neox-parallel",
+            "olmo3",
+            "smollm3",
+            "granite",
         ]
         .iter()
         .flat_map(|family| {

@@ -23,11 +23,19 @@ pub enum Family {
     Gemma3,
     /// Microsoft Phi-3 and Phi-4 mini.
     Phi3,
+    /// Allen AI OLMo 2.
+    Olmo2,
+    /// Allen AI OLMo 3.
+    Olmo3,
+    /// Hugging Face SmolLM3.
+    SmolLm3,
+    /// IBM Granite 3, dense.
+    Granite,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 10] = [
+    pub const ALL: [Family; 14] = [
         Family::Gpt2,
         Family::GptJ,
         Family::GptNeoX,
@@ -38,6 +46,10 @@ impl Family {
         Family::Gemma2,
         Family::Gemma3,
         Family::Phi3,
+        Family::Olmo2,
+        Family::Olmo3,
+        Family::SmolLm3,
+        Family::Granite,
     ];
 
     /// The `model_type` of transformers.
@@ -53,6 +65,10 @@ impl Family {
             Family::Gemma2 => "gemma2",
             Family::Gemma3 => "gemma3_text",
             Family::Phi3 => "phi3",
+            Family::Olmo2 => "olmo2",
+            Family::Olmo3 => "olmo3",
+            Family::SmolLm3 => "smollm3",
+            Family::Granite => "granite",
         }
     }
 
@@ -69,6 +85,10 @@ impl Family {
             Family::Gemma2 => "Gemma2ForCausalLM",
             Family::Gemma3 => "Gemma3ForCausalLM",
             Family::Phi3 => "Phi3ForCausalLM",
+            Family::Olmo2 => "Olmo2ForCausalLM",
+            Family::Olmo3 => "Olmo3ForCausalLM",
+            Family::SmolLm3 => "SmolLM3ForCausalLM",
+            Family::Granite => "GraniteForCausalLM",
         }
     }
 
@@ -77,10 +97,12 @@ impl Family {
     pub(super) fn eos(self) -> Option<u32> {
         match self {
             Family::Gpt2 | Family::GptJ => Some(50_256),
-            Family::GptNeoX | Family::Llama | Family::Mistral => Some(2),
+            Family::GptNeoX | Family::Llama | Family::Mistral | Family::Granite => Some(2),
             Family::Qwen2 | Family::Qwen3 => None,
             Family::Gemma2 | Family::Gemma3 => Some(1),
             Family::Phi3 => Some(32_000),
+            Family::Olmo2 | Family::Olmo3 => Some(50_279),
+            Family::SmolLm3 => Some(128_001),
         }
     }
 }
@@ -96,10 +118,25 @@ impl std::fmt::Display for Family {
 pub enum NormKind {
     /// Subtract the mean, divide by the standard deviation, scale by `weight`, add `bias`.
     Layer,
+    /// As `Layer`, without the `bias` (Cohere).
+    LayerWithoutBias,
     /// Divide by the root mean square, scale by `weight`.
     Rms,
+    /// As `Rms`, rounded to the model's type only once scaled (OLMo 2).
+    RmsScaledWide,
     /// As `Rms`, scaled by `1 + weight` (Gemma).
     RmsPlusOne,
+}
+
+/// How queries and keys are normalised before rotary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Not at all.
+    None,
+    /// Every head by itself (Qwen 3, Gemma 3).
+    Heads,
+    /// All queries of a token together, and all its keys (OLMo 2).
+    Whole,
 }
 
 /// The non-linearity of the MLP.

@@ -151,6 +151,9 @@ fn an_end_of_text_that_is_not_named_is_the_familys_and_null_is_none() {
         ("gemma-2-2b", vec![1]),
         ("gemma-3-1b-it", vec![1]),
         ("phi-4", vec![32_000]),
+        ("OLMo-2-1124-7B", vec![50_279]),
+        ("SmolLM3-3B", vec![128_001]),
+        ("granite-3.3-2b-instruct", vec![2]),
     ] {
         assert_eq!(
             with(name, &[("eos_token_id", None)]).unwrap().eos,

@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::super::Error;
+use super::Config;
 use super::fields::{Fields, unsupported};
 
 /// The rotary embedding of one layer.
@@ -22,19 +23,19 @@ pub struct Rope {
 }
 
 /// What a configuration says of rotary embeddings outside their object.
-pub(crate) struct Around {
+struct Around {
     /// Base of the wavelengths where the object names none.
-    pub theta: f64,
+    theta: f64,
     /// Which part of a head is turned.
-    pub part: Part,
+    part: Part,
     /// `partial_rotary_factor` beside the object.
-    pub factor: f64,
+    factor: f64,
     /// Width of a head.
-    pub head_dim: usize,
+    head_dim: usize,
     /// Tokens of context before stretching: counts before the object's.
-    pub original: Option<f64>,
+    original: Option<f64>,
     /// The model's context, where nothing says how long it was.
-    pub context: Option<f64>,
+    context: Option<f64>,
 }
 
 /// Which part of every head a family turns, as transformers (5.23) computes it. What the file says
@@ -142,6 +143,30 @@ impl Rope {
         }
     }
 
+    /// The embedding of one kind of layer, where `rope_parameters` has an object of its own for each.
+    /// `theta` holds where it has none.
+    pub(crate) fn of_kind(
+        fields: &Fields<'_>,
+        kind: &str,
+        theta: f64,
+        config: &Config,
+    ) -> Result<Self, Error> {
+        let by_kind = fields.get("rope_parameters");
+        let Some(object) = by_kind.and_then(|kinds| kinds.get(kind)) else {
+            return Ok(Self::plain(theta, config.head_dim, 1.0));
+        };
+        let around = Around {
+            theta,
+            part: Part::Whole,
+            // Where the kinds of layer have objects of their own, what stands beside is read by none.
+            factor: 1.0,
+            head_dim: config.head_dim,
+            original: None,
+            context: Some(config.context as f64),
+        };
+        Self::from_object(&format!("rope_parameters.{kind}"), object, &around)
+    }
+
     /// The embedding without any scaling.
     pub(crate) fn plain(theta: f64, head_dim: usize, partial: f64) -> Self {
         Rope {
@@ -153,7 +178,7 @@ impl Rope {
     }
 
     /// Reads one object of rope parameters, called `name` in messages.
-    pub(crate) fn from_object(name: &str, value: &Value, around: &Around) -> Result<Self, Error> {
+    fn from_object(name: &str, value: &Value, around: &Around) -> Result<Self, Error> {
         let map = value
             .as_object()
             .ok_or_else(|| unsupported(name, value, "an object"))?;

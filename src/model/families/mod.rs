@@ -7,11 +7,14 @@
 mod gemma;
 mod gpt2;
 mod gptj;
+mod granite;
 mod layout;
 mod llama;
 mod neox;
+mod olmo;
 mod phi3;
 mod qwen;
+mod smollm;
 
 use serde_json::{Map, Value};
 
@@ -29,6 +32,8 @@ impl Layout {
             Family::GptNeoX => neox::layout(config),
             Family::Llama | Family::Mistral => llama::layout(config),
             Family::Qwen2 | Family::Qwen3 => llama::layout(config),
+            Family::SmolLm3 | Family::Granite => llama::layout(config),
+            Family::Olmo2 | Family::Olmo3 => olmo::layout(config),
             Family::Gemma2 | Family::Gemma3 => gemma::layout(config),
             Family::Phi3 => phi3::layout(config),
         }
@@ -81,6 +86,10 @@ fn config(family: Family, fields: &Fields<'_>) -> Result<Config, Error> {
         Family::Gemma2 => gemma::gemma2(fields),
         Family::Gemma3 => gemma::gemma3(fields),
         Family::Phi3 => phi3::config(fields),
+        Family::Olmo2 => olmo::olmo2(fields),
+        Family::Olmo3 => olmo::olmo3(fields),
+        Family::SmolLm3 => smollm::config(fields),
+        Family::Granite => granite::config(fields),
     }
 }
 

@@ -95,5 +95,9 @@ fn architecture(family: Family) -> &'static str {
         Family::Gemma2 => "gemma2",
         Family::Gemma3 => "gemma3",
         Family::Phi3 => "phi3",
+        // One architecture there, with a window or without.
+        Family::Olmo2 | Family::Olmo3 => "olmo2",
+        Family::SmolLm3 => "smollm3",
+        Family::Granite => "granite",
     }
 }
