@@ -11,7 +11,7 @@ use tch::{Device, Kind as Dtype};
 /// Serial and parallel blocks, gated and plain MLPs, learned and rotary positions, grouped keys,
 /// head norms, post-norms with soft caps, sliding windows, norms behind alone, layers without
 /// positions, factors on what is added.
-pub const FAMILIES: [&str; 11] = [
+pub const FAMILIES: [&str; 13] = [
     "gpt2",
     "gptj",
     "gpt-neox-parallel",
@@ -23,6 +23,8 @@ pub const FAMILIES: [&str; 11] = [
     "olmo3",
     "smollm3",
     "granite",
+    "opt",
+    "cohere2",
 ];
 
 /// Words that all of them know.
@@ -36,7 +38,7 @@ pub fn kinds(model: usize) -> Vec<Kind> {
     // Of neurons there are estimates alone.
     kinds.retain(|&kind| kind != Kind::Neuron);
     // Attention and MLP are added at once there.
-    if ["gptj", "gpt-neox-parallel"].contains(&FAMILIES[model]) {
+    if ["gptj", "gpt-neox-parallel", "cohere2"].contains(&FAMILIES[model]) {
         kinds.retain(|&kind| kind != Kind::ResidMid);
     }
     kinds

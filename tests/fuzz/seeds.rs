@@ -27,6 +27,12 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             "olmo3",
             "smollm3",
             "granite",
+            "opt",
+            "gpt-neo",
+            "phi",
+            "starcoder2",
+            "cohere2",
+            "falcon-new",
         ]
         .iter()
         .flat_map(|family| {

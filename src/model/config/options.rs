@@ -31,11 +31,27 @@ pub enum Family {
     SmolLm3,
     /// IBM Granite 3, dense.
     Granite,
+    /// Meta OPT.
+    Opt,
+    /// EleutherAI GPT-Neo.
+    GptNeo,
+    /// Microsoft Phi-1, 1.5 and 2.
+    Phi,
+    /// Stability AI StableLM 3B and 2.
+    StableLm,
+    /// BigCode StarCoder 2.
+    StarCoder2,
+    /// Cohere Command R.
+    Cohere,
+    /// Cohere Command R7B and Command A.
+    Cohere2,
+    /// TII Falcon.
+    Falcon,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 14] = [
+    pub const ALL: [Family; 22] = [
         Family::Gpt2,
         Family::GptJ,
         Family::GptNeoX,
@@ -50,6 +66,14 @@ impl Family {
         Family::Olmo3,
         Family::SmolLm3,
         Family::Granite,
+        Family::Opt,
+        Family::GptNeo,
+        Family::Phi,
+        Family::StableLm,
+        Family::StarCoder2,
+        Family::Cohere,
+        Family::Cohere2,
+        Family::Falcon,
     ];
 
     /// The `model_type` of transformers.
@@ -69,6 +93,14 @@ impl Family {
             Family::Olmo3 => "olmo3",
             Family::SmolLm3 => "smollm3",
             Family::Granite => "granite",
+            Family::Opt => "opt",
+            Family::GptNeo => "gpt_neo",
+            Family::Phi => "phi",
+            Family::StableLm => "stablelm",
+            Family::StarCoder2 => "starcoder2",
+            Family::Cohere => "cohere",
+            Family::Cohere2 => "cohere2",
+            Family::Falcon => "falcon",
         }
     }
 
@@ -89,6 +121,14 @@ impl Family {
             Family::Olmo3 => "Olmo3ForCausalLM",
             Family::SmolLm3 => "SmolLM3ForCausalLM",
             Family::Granite => "GraniteForCausalLM",
+            Family::Opt => "OPTForCausalLM",
+            Family::GptNeo => "GPTNeoForCausalLM",
+            Family::Phi => "PhiForCausalLM",
+            Family::StableLm => "StableLmForCausalLM",
+            Family::StarCoder2 => "Starcoder2ForCausalLM",
+            Family::Cohere => "CohereForCausalLM",
+            Family::Cohere2 => "Cohere2ForCausalLM",
+            Family::Falcon => "FalconForCausalLM",
         }
     }
 
@@ -96,8 +136,12 @@ impl Family {
     /// configuration class has there.
     pub(super) fn eos(self) -> Option<u32> {
         match self {
-            Family::Gpt2 | Family::GptJ => Some(50_256),
+            Family::Gpt2 | Family::GptJ | Family::GptNeo | Family::StarCoder2 => Some(50_256),
             Family::GptNeoX | Family::Llama | Family::Mistral | Family::Granite => Some(2),
+            Family::Opt | Family::Phi => Some(2),
+            Family::StableLm => Some(0),
+            Family::Falcon => Some(11),
+            Family::Cohere | Family::Cohere2 => Some(255_001),
             Family::Qwen2 | Family::Qwen3 => None,
             Family::Gemma2 | Family::Gemma3 => Some(1),
             Family::Phi3 => Some(32_000),

@@ -154,6 +154,14 @@ fn an_end_of_text_that_is_not_named_is_the_familys_and_null_is_none() {
         ("OLMo-2-1124-7B", vec![50_279]),
         ("SmolLM3-3B", vec![128_001]),
         ("granite-3.3-2b-instruct", vec![2]),
+        ("opt-125m", vec![2]),
+        ("gpt-neo-125m", vec![50_256]),
+        ("phi-2", vec![2]),
+        ("stablelm-2-1_6b", vec![0]),
+        ("starcoder2-3b", vec![50_256]),
+        ("c4ai-command-r-v01", vec![255_001]),
+        ("c4ai-command-r7b-12-2024", vec![255_001]),
+        ("falcon-7b", vec![11]),
     ] {
         assert_eq!(
             with(name, &[("eos_token_id", None)]).unwrap().eos,

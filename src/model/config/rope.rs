@@ -49,8 +49,8 @@ pub(crate) enum Part {
     /// What the object of rotary parameters says; else this, which stands under a name of the
     /// family's own (GPT-NeoX).
     Own(f64),
-    /// What the object says; else the field of that name beside it; else all (Phi-3).
-    Either,
+    /// What the object says; else the field of that name beside it; else this (Phi, StableLM).
+    Either(f64),
 }
 
 impl Around {
@@ -59,7 +59,7 @@ impl Around {
         match self.part {
             Part::Whole => 1.0,
             Part::Own(own) => factor.unwrap_or(own),
-            Part::Either => factor.unwrap_or(self.factor),
+            Part::Either(_) => factor.unwrap_or(self.factor),
         }
     }
 }
@@ -100,12 +100,16 @@ impl Rope {
         kind: Option<&str>,
     ) -> Result<Self, Error> {
         let named = fields.positive("rope_theta", theta)?;
-        let factor = fields.positive("partial_rotary_factor", 1.0)?;
+        let default = match part {
+            Part::Either(default) => default,
+            Part::Whole | Part::Own(_) => 1.0,
+        };
+        let factor = fields.positive("partial_rotary_factor", default)?;
         let around = Around {
             // GPT-NeoX has names of its own for both, and reads no others.
             theta: match part {
                 Part::Own(_) => theta,
-                Part::Whole | Part::Either => named,
+                Part::Whole | Part::Either(_) => named,
             },
             part,
             factor,

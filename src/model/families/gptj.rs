@@ -43,6 +43,7 @@ pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     config.norm_eps = fields.positive("layer_norm_epsilon", 1e-5)?;
     config.activation = fields.activation("activation_function", Activation::GeluTanh)?;
     config.residual = Residual::Parallel;
+    config.mlp_norm = false;
     config.biases = Biases {
         qkv: false,
         o: false,

@@ -148,7 +148,7 @@ pub fn layout(config: &Config) -> Layout {
         Layer {
             attn_norm: Some(norm(format!("{p}.input_layernorm"))),
             attn_post_norm: None,
-            mlp_norm: Some(norm(format!("{p}.post_attention_layernorm"))),
+            mlp_norm: (config.mlp_norm).then(|| norm(format!("{p}.post_attention_layernorm"))),
             mlp_post_norm: None,
             qkv: Qkv::Separate(Box::new([
                 attn("q_proj", q),
@@ -167,7 +167,7 @@ pub fn layout(config: &Config) -> Layout {
         positions: None,
         layers: (0..config.layers).map(layer).collect(),
         final_norm: norm("model.norm".into()),
-        head: (!config.tied).then(|| Linear::new("lm_head", config.vocab, d, false)),
+        head: (!config.tied).then(|| Linear::new("lm_head", config.vocab, d, biases.head)),
         head_bias: None,
     }
 }

@@ -11,7 +11,7 @@ pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
         fields,
         &Defaults {
             norm_eps: 1e-5,
-            part: Part::Either,
+            part: Part::Either(1.0),
             ..Defaults::of(Family::Phi3)
         },
     )?;
