@@ -24,7 +24,7 @@ pub const FAMILIES: [&str; 13] = [
     "smollm3",
     "granite",
     "opt",
-    "cohere2",
+    "falcon-new",
 ];
 
 /// Words that all of them know.
@@ -38,7 +38,7 @@ pub fn kinds(model: usize) -> Vec<Kind> {
     // Of neurons there are estimates alone.
     kinds.retain(|&kind| kind != Kind::Neuron);
     // Attention and MLP are added at once there.
-    if ["gptj", "gpt-neox-parallel", "cohere2"].contains(&FAMILIES[model]) {
+    if ["gptj", "gpt-neox-parallel", "falcon-new"].contains(&FAMILIES[model]) {
         kinds.retain(|&kind| kind != Kind::ResidMid);
     }
     kinds

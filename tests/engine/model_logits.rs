@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use palimpsest::model::{Checkpoint, Hook, KeyValue, Model, Pass, Plain, Sampling, Stop, generate};
 use tch::{Device, Kind, Tensor};
 
-const FAMILIES: [&str; 30] = [
+const FAMILIES: [&str; 31] = [
     "gpt2",
     "gptj",
     "gpt-neox-parallel",
@@ -24,6 +24,7 @@ const FAMILIES: [&str; 30] = [
     "phi3",
     "olmo2",
     "olmo3",
+    "olmo3-yarn",
     "smollm3",
     "granite",
     "opt",
@@ -298,6 +299,24 @@ fn keys_are_the_input_of_the_edited_matrix() {
         let mut again = Again(&model, 0, None);
         let _ = model.forward(&ids, &mut again);
         assert_eq!(again.1, model.config().layers);
+    }
+}
+
+#[test]
+fn keys_that_are_moved_are_those_of_later_tokens() {
+    let _guard = tch::no_grad_guard();
+    for family in FAMILIES {
+        let model = load(&fixtures().join(family));
+        let ids = expected(family, "short.ids").unsqueeze(0);
+        let first_half = model.embed(&ids).narrow(1, 0, 6);
+        let first = model.block(0, &first_half, Pass::default(), &mut Plain);
+        let pass = Pass {
+            past: Some(&first.kv),
+            queries: None,
+        };
+        let later = model.block(0, &first_half, pass, &mut Plain);
+        let moved = model.keys_later(0, &first.kv.k, 6);
+        assert_close(&moved, &later.kv.k, 1e-4, family);
     }
 }
 

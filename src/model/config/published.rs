@@ -182,8 +182,8 @@ fn of_two_objects_of_rotary_parameters_the_old_name_counts() {
     assert_eq!(linear.scaling, super::RopeScaling::Linear { factor: 4.0 });
     // The base of the new object goes with it.
     assert_eq!(linear.theta, 10_000.0);
-    let refused = both(json!({"rope_type": "yarn", "factor": 4.0})).unwrap_err();
-    assert!(refused.contains("yarn"), "{refused}");
+    let refused = both(json!({"rope_type": "longrope", "factor": 4.0})).unwrap_err();
+    assert!(refused.contains("longrope"), "{refused}");
     assert_eq!(rope(both(json!({})).unwrap()), rope(of(name)));
     assert_eq!(rope(both(Value::Null).unwrap()), rope(of(name)));
 }
