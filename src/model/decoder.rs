@@ -27,6 +27,7 @@ pub struct Model {
     dtype: Kind,
     /// `[vocab, width]`.
     embedding: Tensor,
+    embedding_norm: Option<Norm>,
     /// `[context, width]`, behind rows that stand for no token.
     positions: Option<Tensor>,
     blocks: Vec<Block>,
@@ -52,6 +53,7 @@ impl Model {
             let positions = layout.positions.as_ref();
             let blocks = (0..config.layers).map(|layer| Block::load(&loader, config, layer));
             Ok(Self {
+                embedding_norm: loader.maybe_norm(layout.embedding_norm.as_ref())?,
                 positions: positions.map(|p| loader.tensor(p)).transpose()?,
                 blocks: blocks.collect::<Result<_, _>>()?,
                 final_norm: loader.norm(&layout.final_norm)?,
@@ -132,13 +134,17 @@ impl Model {
         }
     }
 
-    /// The input of block 0: embeddings `[rows, tokens, width]`, scaled where the family does so
-    /// behind its embedding module, with learned positions added, if the family has any, from
+    /// The input of block 0: embeddings `[rows, tokens, width]`, scaled or normalised where the
+    /// family does so behind its embedding module, with learned positions added, if the family has any, from
     /// position `offset` on.
     pub fn add_positions(&self, embeddings: &Tensor, offset: i64) -> Tensor {
         let scaled = match self.config.input_scale {
             Some(scale) => embeddings * scale,
             None => embeddings.shallow_clone(),
+        };
+        let scaled = match &self.embedding_norm {
+            Some(norm) => norm.forward(&scaled),
+            None => scaled,
         };
         let first = self.config.position_offset as i64 + offset;
         match &self.positions {

@@ -10,7 +10,8 @@ use tch::{Device, Kind as Dtype};
 
 /// Serial and parallel blocks, gated and plain MLPs, learned and rotary positions, grouped keys,
 /// head norms, post-norms with soft caps, sliding windows, norms behind alone, layers without
-/// positions, factors on what is added.
+/// positions, factors on what is added, scores that fall with distance; all with smooth MLPs, whose
+/// derivatives are what small steps find.
 pub const FAMILIES: [&str; 13] = [
     "gpt2",
     "gptj",
@@ -23,8 +24,8 @@ pub const FAMILIES: [&str; 13] = [
     "olmo3",
     "smollm3",
     "granite",
-    "opt",
     "falcon-new",
+    "bloom",
 ];
 
 /// Words that all of them know.

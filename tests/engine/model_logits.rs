@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use palimpsest::model::{Checkpoint, Hook, KeyValue, Model, Pass, Plain, Sampling, Stop, generate};
 use tch::{Device, Kind, Tensor};
 
-const FAMILIES: [&str; 31] = [
+const FAMILIES: [&str; 32] = [
     "gpt2",
     "gptj",
     "gpt-neox-parallel",
@@ -39,6 +39,7 @@ const FAMILIES: [&str; 31] = [
     "falcon-new",
     "falcon-11b",
     "falcon-serial",
+    "bloom",
 ];
 
 fn fixtures() -> PathBuf {
@@ -455,6 +456,7 @@ fn generation_with_a_cache_takes_the_best_token_of_whole_runs() {
         "gpt-neo",
         "cohere2",
         "falcon-new",
+        "bloom",
     ] {
         let model = load(&fixtures().join(family));
         let ids = Vec::<i64>::try_from(expected(family, "short.ids")).unwrap();

@@ -33,6 +33,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             "starcoder2",
             "cohere2",
             "falcon-new",
+            "bloom",
         ]
         .iter()
         .flat_map(|family| {

@@ -91,6 +91,9 @@ pub struct Config {
     pub input_scale: Option<f64>,
     /// Factor on what attention and MLP add to the residual stream (Granite).
     pub residual_scale: Option<f64>,
+    /// Whether a head's scores fall with the distance of a key, by a slope of its own, instead of
+    /// positions (BLOOM).
+    pub alibi: bool,
     /// Rows of the position embedding before that of the first token (OPT).
     pub position_offset: usize,
     /// Which linear maps have a bias.
@@ -146,6 +149,7 @@ impl Config {
             embedding_scale: None,
             input_scale: None,
             residual_scale: None,
+            alibi: false,
             position_offset: 0,
             biases: Biases {
                 qkv: true,

@@ -47,11 +47,13 @@ pub enum Family {
     Cohere2,
     /// TII Falcon.
     Falcon,
+    /// BigScience BLOOM.
+    Bloom,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 22] = [
+    pub const ALL: [Family; 23] = [
         Family::Gpt2,
         Family::GptJ,
         Family::GptNeoX,
@@ -74,6 +76,7 @@ impl Family {
         Family::Cohere,
         Family::Cohere2,
         Family::Falcon,
+        Family::Bloom,
     ];
 
     /// The `model_type` of transformers.
@@ -101,6 +104,7 @@ impl Family {
             Family::Cohere => "cohere",
             Family::Cohere2 => "cohere2",
             Family::Falcon => "falcon",
+            Family::Bloom => "bloom",
         }
     }
 
@@ -129,6 +133,7 @@ impl Family {
             Family::Cohere => "CohereForCausalLM",
             Family::Cohere2 => "Cohere2ForCausalLM",
             Family::Falcon => "FalconForCausalLM",
+            Family::Bloom => "BloomForCausalLM",
         }
     }
 
@@ -138,7 +143,7 @@ impl Family {
         match self {
             Family::Gpt2 | Family::GptJ | Family::GptNeo | Family::StarCoder2 => Some(50_256),
             Family::GptNeoX | Family::Llama | Family::Mistral | Family::Granite => Some(2),
-            Family::Opt | Family::Phi => Some(2),
+            Family::Opt | Family::Phi | Family::Bloom => Some(2),
             Family::StableLm => Some(0),
             Family::Falcon => Some(11),
             Family::Cohere | Family::Cohere2 => Some(255_001),

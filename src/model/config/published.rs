@@ -162,6 +162,7 @@ fn an_end_of_text_that_is_not_named_is_the_familys_and_null_is_none() {
         ("c4ai-command-r-v01", vec![255_001]),
         ("c4ai-command-r7b-12-2024", vec![255_001]),
         ("falcon-7b", vec![11]),
+        ("bloom-560m", vec![2]),
     ] {
         assert_eq!(
             with(name, &[("eos_token_id", None)]).unwrap().eos,

@@ -111,6 +111,7 @@ pub fn layout(config: &Config) -> Layout {
             "transformer.word_embeddings.weight".into(),
             [config.vocab, d],
         ),
+        embedding_norm: None,
         positions: None,
         layers: (0..config.layers).map(layer).collect(),
         final_norm: norm("transformer.ln_f".into()),

@@ -58,6 +58,7 @@ pub fn layout(config: &Config) -> Layout {
     };
     Layout {
         embedding: parameter("transformer.wte.weight".into(), [config.vocab, d]),
+        embedding_norm: None,
         positions: Some(parameter(
             "transformer.wpe.weight".into(),
             [config.context, d],

@@ -76,6 +76,7 @@ pub fn layout(config: &Config) -> Layout {
     };
     Layout {
         embedding: parameter("transformer.wte.weight".into(), [config.vocab, d]),
+        embedding_norm: None,
         positions: None,
         layers: (0..config.layers).map(layer).collect(),
         final_norm: norm("transformer.ln_f".into()),

@@ -85,6 +85,8 @@ pub struct Layer {
 pub struct Layout {
     /// Token embedding, `[vocab, width]`.
     pub embedding: Parameter,
+    /// On the token embedding where it enters block 0 (BLOOM).
+    pub embedding_norm: Option<Norm>,
     /// Position embedding, `[context, width]`, behind the rows that stand for no token (OPT).
     pub positions: Option<Parameter>,
     /// One entry a block.
@@ -101,6 +103,9 @@ impl Layout {
     /// All parameters, in the order of the computation.
     pub fn parameters(&self) -> Vec<&Parameter> {
         let mut all = vec![&self.embedding];
+        if let Some(norm) = &self.embedding_norm {
+            norm.collect(&mut all);
+        }
         all.extend(&self.positions);
         for layer in &self.layers {
             if let Some(norm) = &layer.attn_norm {

@@ -164,6 +164,7 @@ pub fn layout(config: &Config) -> Layout {
     };
     Layout {
         embedding: parameter("model.embed_tokens.weight".into(), [config.vocab, d]),
+        embedding_norm: None,
         positions: None,
         layers: (0..config.layers).map(layer).collect(),
         final_norm: norm("model.norm".into()),

@@ -4,6 +4,7 @@
 //! packing of their weights; the arithmetic is shared (`block.rs`). Names and shapes are known
 //! without libtorch, so that a checkpoint can be checked before anything is computed.
 
+mod bloom;
 mod cohere;
 mod falcon;
 mod gemma;
@@ -47,6 +48,7 @@ impl Layout {
             Family::Phi => phi::layout(config),
             Family::StarCoder2 => starcoder2::layout(config),
             Family::Falcon => falcon::layout(config),
+            Family::Bloom => bloom::layout(config),
             Family::Gemma2 | Family::Gemma3 => gemma::layout(config),
             Family::Phi3 => phi3::layout(config),
         }
@@ -111,13 +113,15 @@ fn config(family: Family, fields: &Fields<'_>) -> Result<Config, Error> {
         Family::Cohere => cohere::cohere(fields),
         Family::Cohere2 => cohere::cohere2(fields),
         Family::Falcon => falcon::config(fields),
+        Family::Bloom => bloom::config(fields),
     }
 }
 
 /// What a checkpoint's tensor names may lack, or have before them, and still be this family's.
 pub(crate) fn prefix(family: Family) -> &'static str {
     match family {
-        Family::Gpt2 | Family::GptJ | Family::GptNeo | Family::Falcon => "transformer.",
+        Family::Gpt2 | Family::GptJ | Family::GptNeo => "transformer.",
+        Family::Falcon | Family::Bloom => "transformer.",
         Family::GptNeoX => "gpt_neox.",
         _ => "model.",
     }

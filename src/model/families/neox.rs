@@ -65,6 +65,7 @@ pub fn layout(config: &Config) -> Layout {
     };
     Layout {
         embedding: parameter("gpt_neox.embed_in.weight".into(), [config.vocab, d]),
+        embedding_norm: None,
         positions: None,
         layers: (0..config.layers).map(layer).collect(),
         final_norm: norm("gpt_neox.final_layer_norm".into()),

@@ -63,6 +63,7 @@ pub fn layout(config: &Config) -> Layout {
             "model.decoder.embed_tokens.weight".into(),
             [config.vocab, d],
         ),
+        embedding_norm: None,
         positions: Some(parameter(
             "model.decoder.embed_positions.weight".into(),
             [rows, d],

@@ -104,6 +104,7 @@ pub fn architecture(family: Family) -> Option<&'static str> {
         Family::Cohere => "command-r",
         Family::Cohere2 => "cohere2",
         Family::Falcon => "falcon",
+        Family::Bloom => "bloom",
         Family::Opt | Family::GptNeo => return None,
     })
 }
