@@ -3,7 +3,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::config::LayerAttention;
+use super::config::{LayerAttention, QkNorm};
 use super::hook::Hook;
 use super::key_value::KeyValue;
 use super::norm::Norm;
@@ -22,6 +22,7 @@ pub struct Attention {
     kv: Linear,
     q_norm: Option<Norm>,
     k_norm: Option<Norm>,
+    qk_norm: QkNorm,
     rotary: Option<Rotary>,
     o: Linear,
     heads: i64,
@@ -31,6 +32,9 @@ pub struct Attention {
     scale: f64,
     cap: Option<f64>,
     window: Option<i64>,
+    /// `[kv_heads, 1, heads of a group, 1]`: how much a score falls with each token that a key
+    /// stands before its query.
+    slopes: Option<Tensor>,
 }
 
 impl Attention {
@@ -59,6 +63,7 @@ impl Attention {
             qkv,
             q_norm: head_norm(layer.q_norm.as_ref())?,
             k_norm: head_norm(layer.k_norm.as_ref())?,
+            qk_norm: config.qk_norm,
             rotary: options
                 .rope
                 .as_ref()
@@ -70,6 +75,10 @@ impl Attention {
             scale: config.score_scale,
             cap: config.score_cap,
             window: options.window.map(|window| window as i64),
+            slopes: config.alibi.then(|| {
+                let slopes = Tensor::from_slice(&slopes(config.heads)).to_device(loader.device);
+                slopes.view([kv_heads, 1, heads / kv_heads, 1])
+            }),
         })
     }
 
@@ -151,7 +160,7 @@ impl Attention {
         };
         let (q, k) = (flat(queries, group), flat(keys, 1));
         let mask = self.mask(&q, tokens, tokens, 0);
-        let scores = self.scores(&q, &k, mask.map(|mask| mask.unsqueeze(0)));
+        let scores = self.scores(&q, &k, mask.map(|mask| self.of_rows(mask, rows)));
         let scores = scores.view([rows, kv_heads, tokens, group, tokens]);
         scores.permute([0, 1, 3, 4, 2])
     }
@@ -175,7 +184,11 @@ impl Attention {
 
     /// Norm and rotary of query or key heads, `[rows, tokens, heads, head_dim]`.
     fn place(&self, x: Tensor, norm: Option<&Norm>, position: i64) -> Tensor {
-        let x = norm.map_or(x.shallow_clone(), |norm| norm.forward(&x));
+        let x = match (norm, self.qk_norm) {
+            (Some(norm), QkNorm::Whole) => norm.forward(&x.flatten(2, 3)).view(x.size().as_slice()),
+            (Some(norm), _) => norm.forward(&x),
+            (None, _) => x,
+        };
         match &self.rotary {
             Some(rotary) => rotary.forward(&x, position),
             None => x,
@@ -215,7 +228,7 @@ impl Attention {
         }
         let [q, k, v] = &batch;
         let mask = self.mask(q, queries, tokens, tokens - queries);
-        let mask = mask.map(|mask| mask.unsqueeze(0));
+        let mask = mask.map(|mask| self.of_rows(mask, if single { 2 } else { rows }));
         let mask = match padding {
             Some(padding) => {
                 let own = Tensor::zeros([rows, own.tokens()], (padding.kind(), padding.device()));
@@ -267,13 +280,21 @@ impl Attention {
         scores.softmax(1, Kind::Float).to_kind(scores.kind())
     }
 
-    /// Zero where query `i`, standing `first + i` tokens after key 0, sees key `j`, and minus
-    /// infinity where it does not; `[keys, heads of a group * queries]`, for scores like `like`.
-    /// `None` where all is seen.
+    /// A mask of [`Attention::mask`] for all key heads of so many rows.
+    fn of_rows(&self, mask: Tensor, rows: i64) -> Tensor {
+        match mask.size()[0] {
+            1 => mask,
+            _ => mask.repeat([rows, 1, 1]),
+        }
+    }
+
+    /// Zero, or minus what the slopes say, where query `i`, standing `first + i` tokens after key
+    /// 0, sees key `j`, and minus infinity where it does not; `[1 or kv_heads, keys, heads of a
+    /// group * queries]`, for scores like `like`. `None` where all is seen alike.
     fn mask(&self, like: &Tensor, queries: i64, keys: i64, first: i64) -> Option<Tensor> {
         let ahead = first + 1 < keys;
         let behind = self.window.is_some_and(|window| first + queries > window);
-        if !ahead && !behind {
+        if !ahead && !behind && self.slopes.is_none() {
             return None;
         }
         let options = (like.kind(), like.device());
@@ -282,6 +303,42 @@ impl Attention {
         if let Some(window) = self.window.filter(|_| behind) {
             mask += hidden.triu(window - first);
         }
-        Some(mask.repeat([1, self.heads / self.kv_heads]))
+        let group = self.heads / self.kv_heads;
+        let Some(slopes) = &self.slopes else {
+            return Some(mask.repeat([1, group]).unsqueeze(0));
+        };
+        // Distances, and not places, so that they are small where scores are large.
+        let wide = (Kind::Float, like.device());
+        let place = Tensor::arange(keys, wide).unsqueeze(1);
+        let behind = place - (Tensor::arange(queries, wide) + first as f64).unsqueeze(0);
+        let fallen = slopes * behind.unsqueeze(1) + mask.unsqueeze(1);
+        Some(
+            fallen
+                .view([self.kv_heads, keys, group * queries])
+                .to_kind(like.kind()),
+        )
+    }
+}
+
+/// The slopes of heads (Press et al. 2022): a geometric series, `2^(-8/n)` on, for a power of two;
+/// else that of the power below, then every second of twice as many.
+fn slopes(heads: usize) -> Vec<f32> {
+    let power = 1usize << heads.max(1).ilog2();
+    let slope = |of: usize, step: usize| {
+        let base = (-8.0 / of as f64).exp2() as f32;
+        base.powi(step as i32)
+    };
+    let rest = (0..heads - power).map(|i| slope(2 * power, 2 * i + 1));
+    (1..=power).map(|i| slope(power, i)).chain(rest).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn slopes_are_a_geometric_series_and_what_lies_between() {
+        assert_eq!(super::slopes(2), [0.0625, 0.003_906_25]);
+        let six = super::slopes(6);
+        assert_eq!(six[..4], [0.25, 0.0625, 0.015_625, 0.003_906_25]);
+        assert_eq!(six[4..], [0.5, 0.125]);
     }
 }

@@ -14,14 +14,17 @@ use super::{Config, Error, families};
 /// A block with its weights.
 #[derive(Debug)]
 pub struct Block {
-    attn_norm: Norm,
+    /// `None` where attention reads the residual stream itself.
+    attn_norm: Option<Norm>,
     attention: Attention,
     attn_post_norm: Option<Norm>,
-    /// `None` where the MLP reads what attention reads.
+    /// `None` where the MLP reads what attention reads, or the residual stream itself.
     mlp_norm: Option<Norm>,
     pub mlp: Mlp,
     mlp_post_norm: Option<Norm>,
     residual: Residual,
+    /// Factor on what attention and MLP add.
+    scale: Option<f64>,
 }
 
 impl Block {
@@ -29,13 +32,14 @@ impl Block {
         let layer: &families::Layer = &loader.checkpoint.layout().layers[index];
         let attention = Attention::load(loader, config, layer, &config.attention[index])?;
         Ok(Self {
-            attn_norm: loader.norm(&layer.attn_norm)?,
+            attn_norm: loader.maybe_norm(layer.attn_norm.as_ref())?,
             attention,
             attn_post_norm: loader.maybe_norm(layer.attn_post_norm.as_ref())?,
             mlp_norm: loader.maybe_norm(layer.mlp_norm.as_ref())?,
             mlp: Mlp::load(loader, config, layer)?,
             mlp_post_norm: loader.maybe_norm(layer.mlp_post_norm.as_ref())?,
             residual: config.residual,
+            scale: config.residual_scale,
         })
     }
 
@@ -51,7 +55,7 @@ impl Block {
         let tokens = x.size()[1];
         let queries = pass.queries.unwrap_or(tokens);
         let last = |x: &Tensor| x.narrow(1, tokens - queries, queries);
-        let normed = self.attn_norm.forward(x);
+        let normed = self.attended(x);
         let seen = (pass.past, padding);
         let (z, kv): (Tensor, KeyValue) =
             self.attention.forward(layer, &normed, seen, queries, hook);
@@ -82,7 +86,7 @@ impl Block {
         z: &Tensor,
         hook: &mut dyn Hook,
     ) -> Tensor {
-        self.behind(layer, x, &self.attn_norm.forward(x), z, hook)
+        self.behind(layer, x, &self.attended(x), z, hook)
     }
 
     fn behind(
@@ -94,7 +98,7 @@ impl Block {
         hook: &mut dyn Hook,
     ) -> Tensor {
         let attn = hook.attn(layer, self.attention.output(z));
-        let attn = after(self.attn_post_norm.as_ref(), attn);
+        let attn = self.added(self.attn_post_norm.as_ref(), attn);
         match self.residual {
             Residual::Serial => {
                 let middle = hook.resid_mid(layer, x + attn);
@@ -116,7 +120,7 @@ impl Block {
     }
 
     pub fn mlp_contribution(&self, out: &Tensor) -> Tensor {
-        after(self.mlp_post_norm.as_ref(), out.shallow_clone())
+        self.added(self.mlp_post_norm.as_ref(), out.shallow_clone())
     }
 
     fn mlp(&self, layer: usize, x: &Tensor, hook: &mut dyn Hook) -> Tensor {
@@ -126,13 +130,26 @@ impl Block {
         };
         hook.key(layer, &key);
         let out = hook.mlp(layer, self.mlp.down.forward(&key));
-        after(self.mlp_post_norm.as_ref(), out)
+        self.added(self.mlp_post_norm.as_ref(), out)
     }
-}
 
-fn after(norm: Option<&Norm>, x: Tensor) -> Tensor {
-    match norm {
-        Some(norm) => norm.forward(&x),
-        None => x,
+    /// What attention reads.
+    fn attended(&self, x: &Tensor) -> Tensor {
+        match &self.attn_norm {
+            Some(norm) => norm.forward(x),
+            None => x.shallow_clone(),
+        }
+    }
+
+    /// What an output adds to the residual stream: itself, behind its post-norm and the factor.
+    fn added(&self, norm: Option<&Norm>, out: Tensor) -> Tensor {
+        let out = match norm {
+            Some(norm) => norm.forward(&out),
+            None => out,
+        };
+        match self.scale {
+            Some(scale) => out * scale,
+            None => out,
+        }
     }
 }

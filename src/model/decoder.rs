@@ -27,7 +27,8 @@ pub struct Model {
     dtype: Kind,
     /// `[vocab, width]`.
     embedding: Tensor,
-    /// `[context, width]`.
+    embedding_norm: Option<Norm>,
+    /// `[context, width]`, behind rows that stand for no token.
     positions: Option<Tensor>,
     blocks: Vec<Block>,
     final_norm: Norm,
@@ -52,6 +53,7 @@ impl Model {
             let positions = layout.positions.as_ref();
             let blocks = (0..config.layers).map(|layer| Block::load(&loader, config, layer));
             Ok(Self {
+                embedding_norm: loader.maybe_norm(layout.embedding_norm.as_ref())?,
                 positions: positions.map(|p| loader.tensor(p)).transpose()?,
                 blocks: blocks.collect::<Result<_, _>>()?,
                 final_norm: loader.norm(&layout.final_norm)?,
@@ -132,12 +134,22 @@ impl Model {
         }
     }
 
-    /// The input of block 0: embeddings `[rows, tokens, width]` with learned positions added, if
-    /// the family has any, from position `offset` on.
+    /// The input of block 0: embeddings `[rows, tokens, width]`, scaled or normalised where the
+    /// family does so behind its embedding module, with learned positions added, if the family has any, from
+    /// position `offset` on.
     pub fn add_positions(&self, embeddings: &Tensor, offset: i64) -> Tensor {
-        match &self.positions {
-            Some(positions) => embeddings + positions.narrow(0, offset, embeddings.size()[1]),
+        let scaled = match self.config.input_scale {
+            Some(scale) => embeddings * scale,
             None => embeddings.shallow_clone(),
+        };
+        let scaled = match &self.embedding_norm {
+            Some(norm) => norm.forward(&scaled),
+            None => scaled,
+        };
+        let first = self.config.position_offset as i64 + offset;
+        match &self.positions {
+            Some(positions) => scaled + positions.narrow(0, first, embeddings.size()[1]),
+            None => scaled,
         }
     }
 
@@ -203,7 +215,7 @@ impl Model {
     }
 
     /// What a block adds to the residual stream for an MLP output, `[.., width]`: the output
-    /// itself, or its post-norm in the families that have one.
+    /// itself, behind its post-norm and times the residual's factor in the families that have them.
     pub fn mlp_contribution(&self, layer: usize, out: &Tensor) -> Tensor {
         self.blocks[layer].mlp_contribution(out)
     }
@@ -219,7 +231,7 @@ impl Model {
 
     /// Final norm and vocabulary projection: `[.., width]` to `[.., vocab]`, in float32.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        self.cap(self.head.forward(&self.final_norm.forward(hidden)))
+        self.logits_of(self.head.forward(&self.final_norm.forward(hidden)))
     }
 
     /// Refuses what is read from logits that are no numbers: `values` made from them, after a text
@@ -237,9 +249,14 @@ impl Model {
         }
     }
 
-    /// Logits as they come from the head, in float32 and soft-capped where the family does so.
-    fn cap(&self, logits: Tensor) -> Tensor {
+    /// Logits as they come from the head, in float32, scaled and soft-capped where the family does
+    /// so.
+    fn logits_of(&self, logits: Tensor) -> Tensor {
         let logits = logits.to_kind(Kind::Float);
+        let logits = match self.config.logit_scale {
+            Some(scale) => logits * scale,
+            None => logits,
+        };
         match self.config.logit_cap {
             Some(cap) => (logits / cap).tanh() * cap,
             None => logits,
@@ -284,7 +301,7 @@ impl Model {
     /// [`Model::normed`] gave.
     pub fn logits_in(&self, normed: &Tensor, slice: &Range<i64>) -> Tensor {
         let length = slice.end - slice.start;
-        self.cap(self.head.rows(slice.start, length).forward(normed))
+        self.logits_of(self.head.rows(slice.start, length).forward(normed))
     }
 
     /// The whole computation: ids `[rows, tokens]` to logits `[rows, tokens, vocab]` in float32.

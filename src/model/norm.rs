@@ -6,18 +6,21 @@ use tch::{Kind, Tensor};
 /// A normalisation with its weights.
 #[derive(Debug)]
 pub struct Norm {
-    /// `[width]`; in float32 for Gemma, which rounds after scaling.
+    /// `[width]`; in float32 for Gemma and OLMo 2, which round after scaling.
     weight: Tensor,
-    /// `[width]`; present exactly for layer norm.
+    /// `[width]`; of layer norms only.
     bias: Option<Tensor>,
+    /// Whether the mean is subtracted: a layer norm.
+    centred: bool,
     eps: f64,
 }
 
 impl Norm {
-    pub fn layer(weight: Tensor, bias: Tensor, eps: f64) -> Self {
+    pub fn layer(weight: Tensor, bias: Option<Tensor>, eps: f64) -> Self {
         Self {
             weight,
-            bias: Some(bias),
+            bias,
+            centred: true,
             eps,
         }
     }
@@ -26,8 +29,14 @@ impl Norm {
         Self {
             weight,
             bias: None,
+            centred: false,
             eps,
         }
+    }
+
+    /// RMS norm that is rounded after scaling.
+    pub fn rms_scaled_wide(weight: &Tensor, eps: f64) -> Self {
+        Self::rms(weight.to_kind(Kind::Float), eps)
     }
 
     /// RMS norm scaled by `1 + weight`.
@@ -35,16 +44,17 @@ impl Norm {
         Self::rms(weight.to_kind(Kind::Float) + 1.0, eps)
     }
 
-    /// Takes the channels in another order.
+    /// Takes the channels of every head in another order; of one head or of several.
     pub fn reordered(mut self, channels: &Tensor) -> Self {
-        self.weight = self.weight.index_select(0, channels);
-        self.bias = self.bias.map(|bias| bias.index_select(0, channels));
+        let heads = |x: &Tensor| x.view([-1, channels.size()[0]]).index_select(1, channels);
+        self.weight = heads(&self.weight).flatten(0, 1);
+        self.bias = self.bias.map(|bias| heads(&bias).flatten(0, 1));
         self
     }
 
     /// `[.., width]` to the same.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        if self.bias.is_some() {
+        if self.centred {
             let width = self.weight.size();
             let (weight, bias) = (Some(&self.weight), self.bias.as_ref());
             return x.layer_norm(width, weight, bias, self.eps, true);
@@ -52,7 +62,7 @@ impl Norm {
         if x.kind() == self.weight.kind() {
             return x.rms_norm(self.weight.size(), Some(&self.weight), self.eps);
         }
-        // Gemma scales in float32 and rounds once, after it.
+        // Scaled in float32 and rounded once, after it.
         let wide = x.to_kind(Kind::Float);
         let scaled = wide.rms_norm(self.weight.size(), Some(&self.weight), self.eps);
         scaled.to_kind(x.kind())

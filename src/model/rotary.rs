@@ -12,6 +12,8 @@ pub struct Rotary {
     /// Radians a token of channel `i`, and of its partner `i + head_dim / 2`; zero where nothing
     /// turns.
     frequencies: Vec<f32>,
+    /// How long what is turned gets, channel by channel of the first half: 1 where nothing turns.
+    amplitudes: Vec<f32>,
     device: Device,
     kind: Kind,
     /// Cosines and signed sines of positions `0 .. n`, `[n, 1, head_dim]` each; grown when a longer
@@ -22,9 +24,12 @@ pub struct Rotary {
 impl Rotary {
     pub fn new(rope: &Rope, head_dim: usize, device: Device, kind: Kind) -> Self {
         let mut frequencies = rope.frequencies();
+        let mut amplitudes = vec![rope.scaling.amplitude() as f32; frequencies.len()];
         frequencies.resize(head_dim / 2, 0.0);
+        amplitudes.resize(head_dim / 2, 1.0);
         Self {
             frequencies,
+            amplitudes,
             device,
             kind,
             table: RefCell::new(None),
@@ -47,7 +52,15 @@ impl Rotary {
     pub fn later(&self, x: &Tensor, by: i64) -> Tensor {
         let (cos, sin) = self.rows(by, 1);
         let half = x.size().last().map_or(0, |head_dim| head_dim / 2);
-        (x * cos).addcmul(&x.roll([half], [3]), &sin)
+        let turned = (x * cos).addcmul(&x.roll([half], [3]), &sin);
+        match self.amplitudes.iter().all(|amplitude| *amplitude == 1.0) {
+            true => turned,
+            // They have their length already.
+            false => {
+                let amplitudes = Tensor::from_slice(&self.amplitudes).repeat([2]);
+                turned / amplitudes.to_device(self.device).to_kind(self.kind)
+            }
+        }
     }
 
     fn rows(&self, position: i64, tokens: i64) -> (Tensor, Tensor) {
@@ -71,7 +84,8 @@ impl Rotary {
         let angles: Vec<f32> = angles.collect();
         let sizes = [positions as i64, 1, self.frequencies.len() as i64];
         let angles = Tensor::from_slice(&angles).view(sizes);
-        let (cos, sin) = (angles.cos(), angles.sin());
+        let amplitudes = Tensor::from_slice(&self.amplitudes);
+        let (cos, sin) = (angles.cos() * &amplitudes, angles.sin() * amplitudes);
         let place = |t: Tensor| t.to_device(self.device).to_kind(self.kind);
         (
             place(Tensor::cat(&[&cos, &cos], -1)),

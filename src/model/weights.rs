@@ -80,12 +80,15 @@ impl Loader<'_> {
 
     pub fn norm(&self, norm: &families::Norm) -> Result<Norm, Error> {
         let weight = self.tensor(&norm.weight)?;
-        Ok(match (self.config().norm, &norm.bias) {
-            (NormKind::Layer, Some(bias)) => {
-                Norm::layer(weight, self.tensor(bias)?, self.config().norm_eps)
+        let eps = self.config().norm_eps;
+        Ok(match self.config().norm {
+            NormKind::Layer | NormKind::LayerWithoutBias => {
+                let bias = norm.bias.as_ref().map(|bias| self.tensor(bias));
+                Norm::layer(weight, bias.transpose()?, eps)
             }
-            (NormKind::RmsPlusOne, _) => Norm::rms_plus_one(weight, self.config().norm_eps),
-            _ => Norm::rms(weight, self.config().norm_eps),
+            NormKind::RmsPlusOne => Norm::rms_plus_one(weight, eps),
+            NormKind::RmsScaledWide => Norm::rms_scaled_wide(&weight, eps),
+            NormKind::Rms => Norm::rms(weight, eps),
         })
     }
 
@@ -103,11 +106,17 @@ impl Loader<'_> {
             Qkv::Fused(map) => self.linear(map)?,
             Qkv::ByHead(map) => {
                 let map = self.linear(map)?;
-                let sizes = [heads as i64, 3, head_dim as i64, -1];
+                let group = (heads / kv_heads) as i64;
+                let sizes = [kv_heads as i64, group + 2, head_dim as i64, -1];
                 let by_kind = |t: &Tensor| -> Result<Tensor, Error> {
                     let width = t.size()[1..].to_vec();
-                    let rows = t.f_view(sizes)?.f_transpose(0, 1)?;
-                    Ok(rows.f_reshape([&[-1], &width[..]].concat())?)
+                    let rows = t.f_view(sizes)?;
+                    let part = |from, length| {
+                        let part = rows.f_narrow(1, from, length)?;
+                        part.f_reshape([&[-1], &width[..]].concat())
+                    };
+                    let parts = [part(0, group)?, part(group, 1)?, part(group + 1, 1)?];
+                    Ok(Tensor::f_cat(&parts, 0)?)
                 };
                 Linear {
                     weight: by_kind(&map.weight)?,

@@ -68,7 +68,7 @@ fn fixtures() -> Vec<Fixture> {
         .map(|entry| entry.file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert!(names.len() >= 14, "fixtures: {names:?}");
+    assert!(names.len() >= 32, "fixtures: {names:?}");
     let mut fixtures: Vec<Fixture> = names.iter().map(|name| fixture(name)).collect();
     fixtures.retain(|fixture| {
         let fits = fixture.expected.token_ids.len() <= fixture.model.config().context;

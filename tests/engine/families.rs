@@ -9,8 +9,10 @@ use palimpsest::model::{Checkpoint, Model};
 use tch::{Device, Kind as Dtype};
 
 /// Serial and parallel blocks, gated and plain MLPs, learned and rotary positions, grouped keys,
-/// head norms, post-norms with soft caps, sliding windows.
-pub const FAMILIES: [&str; 8] = [
+/// head norms, post-norms with soft caps, sliding windows, norms behind alone, layers without
+/// positions, factors on what is added, scores that fall with distance; all with smooth MLPs, whose
+/// derivatives are what small steps find.
+pub const FAMILIES: [&str; 13] = [
     "gpt2",
     "gptj",
     "gpt-neox-parallel",
@@ -19,6 +21,11 @@ pub const FAMILIES: [&str; 8] = [
     "qwen3",
     "gemma2",
     "phi3",
+    "olmo3",
+    "smollm3",
+    "granite",
+    "falcon-new",
+    "bloom",
 ];
 
 /// Words that all of them know.
@@ -32,7 +39,7 @@ pub fn kinds(model: usize) -> Vec<Kind> {
     // Of neurons there are estimates alone.
     kinds.retain(|&kind| kind != Kind::Neuron);
     // Attention and MLP are added at once there.
-    if ["gptj", "gpt-neox-parallel"].contains(&FAMILIES[model]) {
+    if ["gptj", "gpt-neox-parallel", "falcon-new"].contains(&FAMILIES[model]) {
         kinds.retain(|&kind| kind != Kind::ResidMid);
     }
     kinds

@@ -279,8 +279,8 @@ fn configurations_are_not_guessed_at() {
     spoil(
         "llama",
         "rope_parameters",
-        json!({"rope_type": "yarn", "factor": 4.0}),
-        &["rope_type", "yarn", "llama3"],
+        json!({"rope_type": "longrope", "factor": 4.0}),
+        &["rope_type", "longrope", "llama3"],
     );
     spoil(
         "llama",

@@ -537,8 +537,10 @@ fn a_state_that_a_family_has_not_is_refused_before_anything_is_computed() {
         let error = trace(model, &castle(None), &settings, &Unasked).unwrap_err();
         let said = error.to_string();
         assert!(
-            said.starts_with("kinds = resid_mid: blocks of gpt")
-                && said.contains("use resid_pre, hidden, attn or mlp"),
+            said.starts_with(&format!(
+                "kinds = resid_mid: blocks of {} add",
+                model.config().family
+            )) && said.contains("use resid_pre, hidden, attn or mlp"),
             "{family}: {said}"
         );
     }

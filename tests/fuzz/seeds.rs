@@ -24,6 +24,16 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             "phi3",
             "qwen3",
             "gpt-neox-parallel",
+            "olmo3",
+            "smollm3",
+            "granite",
+            "opt",
+            "gpt-neo",
+            "phi",
+            "starcoder2",
+            "cohere2",
+            "falcon-new",
+            "bloom",
         ]
         .iter()
         .flat_map(|family| {

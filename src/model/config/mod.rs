@@ -17,7 +17,7 @@ mod unused;
 
 pub(crate) use generation::eos as generation_eos;
 pub use generation::unused_by_generate;
-pub use options::{Activation, Biases, Family, NormKind, Residual};
+pub use options::{Activation, Biases, Family, NormKind, QkNorm, Residual};
 pub use rope::{Rope, RopeScaling};
 pub use unused::reason;
 
@@ -26,14 +26,15 @@ use serde_json::{Map, Value};
 use super::Error;
 use fields::LARGEST;
 pub(crate) use fields::{Fields, unsupported};
-pub(crate) use rope::{Around, Part};
+pub(crate) use rope::Part;
 
 /// What differs between the attention of one layer and another.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerAttention {
     /// A token sees itself and the `window - 1` tokens before it; everything before it when `None`.
     pub window: Option<usize>,
-    /// The rotary embedding, `None` where positions are learned vectors.
+    /// The rotary embedding, `None` where positions are learned vectors, and in layers that see no
+    /// positions (SmolLM3).
     pub rope: Option<Rope>,
 }
 
@@ -68,18 +69,33 @@ pub struct Config {
     pub gated: bool,
     /// How a block adds up.
     pub residual: Residual,
-    /// Whether a block has norms on the outputs of attention and MLP as well (Gemma).
+    /// Whether a block has norms on the inputs of attention and MLP: all but OLMo 2 and 3.
+    pub pre_norms: bool,
+    /// Whether the MLP reads through a norm of its own; else it reads what attention reads (GPT-J).
+    pub mlp_norm: bool,
+    /// Whether a block has norms on the outputs of attention and MLP (Gemma, OLMo 2).
     pub post_norms: bool,
-    /// Whether every query and key head is RMS-normalised before rotary (Qwen 3, Gemma 3).
-    pub qk_norm: bool,
+    /// How queries and keys are normalised before rotary.
+    pub qk_norm: QkNorm,
     /// Attention scores are `scale * q.k`.
     pub score_scale: f64,
     /// Attention scores become `cap * tanh(score / cap)` (Gemma 2).
     pub score_cap: Option<f64>,
     /// Vocabulary logits become `cap * tanh(logit / cap)` (Gemma 2).
     pub logit_cap: Option<f64>,
-    /// Factor on the token embedding where it enters block 0 (Gemma).
+    /// Factor on the vocabulary logits (Granite, Cohere).
+    pub logit_scale: Option<f64>,
+    /// Factor on the token embedding, in the embedding itself: noise comes after it (Gemma).
     pub embedding_scale: Option<f64>,
+    /// Factor on the token embedding where it enters block 0: noise comes before it (Granite).
+    pub input_scale: Option<f64>,
+    /// Factor on what attention and MLP add to the residual stream (Granite).
+    pub residual_scale: Option<f64>,
+    /// Whether a head's scores fall with the distance of a key, by a slope of its own, instead of
+    /// positions (BLOOM).
+    pub alibi: bool,
+    /// Rows of the position embedding before that of the first token (OPT).
+    pub position_offset: usize,
     /// Which linear maps have a bias.
     pub biases: Biases,
     /// Whether the vocabulary projection is the token embedding.
@@ -92,10 +108,73 @@ pub struct Config {
     pub json: Map<String, Value>,
 }
 
+/// The sizes that every family names, whatever it calls them.
+pub(crate) struct Sizes {
+    pub layers: usize,
+    pub width: usize,
+    pub heads: usize,
+    pub head_dim: usize,
+    pub inner: usize,
+    pub vocab: usize,
+    pub context: usize,
+}
+
 impl Config {
-    /// Whether positions are learned vectors added to the token embeddings.
-    pub fn learned_positions(&self) -> bool {
-        self.attention.iter().all(|layer| layer.rope.is_none())
+    /// GPT-2's kind of model, from which the others are so many steps away: layer norms, a plain
+    /// MLP, biases everywhere but in the head, learned positions, no option on.
+    pub(crate) fn plain(family: Family, sizes: Sizes, eos: Vec<u32>) -> Self {
+        Self {
+            family,
+            layers: sizes.layers,
+            width: sizes.width,
+            heads: sizes.heads,
+            kv_heads: sizes.heads,
+            head_dim: sizes.head_dim,
+            inner: sizes.inner,
+            vocab: sizes.vocab,
+            context: sizes.context,
+            norm: NormKind::Layer,
+            norm_eps: 1e-5,
+            activation: Activation::GeluTanh,
+            gated: false,
+            residual: Residual::Serial,
+            pre_norms: true,
+            mlp_norm: true,
+            post_norms: false,
+            qk_norm: QkNorm::None,
+            score_scale: (sizes.head_dim as f64).sqrt().recip(),
+            score_cap: None,
+            logit_cap: None,
+            logit_scale: None,
+            embedding_scale: None,
+            input_scale: None,
+            residual_scale: None,
+            alibi: false,
+            position_offset: 0,
+            biases: Biases {
+                qkv: true,
+                o: true,
+                mlp: true,
+                head: false,
+            },
+            tied: true,
+            attention: vec![
+                LayerAttention {
+                    window: None,
+                    rope: None
+                };
+                sizes.layers
+            ],
+            eos,
+            json: Map::new(),
+        }
+    }
+
+    /// Gives all layers a rotary embedding.
+    pub(crate) fn turn(&mut self, rope: &Rope) {
+        for layer in &mut self.attention {
+            layer.rope = Some(rope.clone());
+        }
     }
 
     /// Relations between fields that no single field can break.

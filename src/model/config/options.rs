@@ -23,11 +23,37 @@ pub enum Family {
     Gemma3,
     /// Microsoft Phi-3 and Phi-4 mini.
     Phi3,
+    /// Allen AI OLMo 2.
+    Olmo2,
+    /// Allen AI OLMo 3.
+    Olmo3,
+    /// Hugging Face SmolLM3.
+    SmolLm3,
+    /// IBM Granite 3, dense.
+    Granite,
+    /// Meta OPT.
+    Opt,
+    /// EleutherAI GPT-Neo.
+    GptNeo,
+    /// Microsoft Phi-1, 1.5 and 2.
+    Phi,
+    /// Stability AI StableLM 3B and 2.
+    StableLm,
+    /// BigCode StarCoder 2.
+    StarCoder2,
+    /// Cohere Command R.
+    Cohere,
+    /// Cohere Command R7B and Command A.
+    Cohere2,
+    /// TII Falcon.
+    Falcon,
+    /// BigScience BLOOM.
+    Bloom,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 10] = [
+    pub const ALL: [Family; 23] = [
         Family::Gpt2,
         Family::GptJ,
         Family::GptNeoX,
@@ -38,6 +64,19 @@ impl Family {
         Family::Gemma2,
         Family::Gemma3,
         Family::Phi3,
+        Family::Olmo2,
+        Family::Olmo3,
+        Family::SmolLm3,
+        Family::Granite,
+        Family::Opt,
+        Family::GptNeo,
+        Family::Phi,
+        Family::StableLm,
+        Family::StarCoder2,
+        Family::Cohere,
+        Family::Cohere2,
+        Family::Falcon,
+        Family::Bloom,
     ];
 
     /// The `model_type` of transformers.
@@ -53,6 +92,19 @@ impl Family {
             Family::Gemma2 => "gemma2",
             Family::Gemma3 => "gemma3_text",
             Family::Phi3 => "phi3",
+            Family::Olmo2 => "olmo2",
+            Family::Olmo3 => "olmo3",
+            Family::SmolLm3 => "smollm3",
+            Family::Granite => "granite",
+            Family::Opt => "opt",
+            Family::GptNeo => "gpt_neo",
+            Family::Phi => "phi",
+            Family::StableLm => "stablelm",
+            Family::StarCoder2 => "starcoder2",
+            Family::Cohere => "cohere",
+            Family::Cohere2 => "cohere2",
+            Family::Falcon => "falcon",
+            Family::Bloom => "bloom",
         }
     }
 
@@ -69,6 +121,19 @@ impl Family {
             Family::Gemma2 => "Gemma2ForCausalLM",
             Family::Gemma3 => "Gemma3ForCausalLM",
             Family::Phi3 => "Phi3ForCausalLM",
+            Family::Olmo2 => "Olmo2ForCausalLM",
+            Family::Olmo3 => "Olmo3ForCausalLM",
+            Family::SmolLm3 => "SmolLM3ForCausalLM",
+            Family::Granite => "GraniteForCausalLM",
+            Family::Opt => "OPTForCausalLM",
+            Family::GptNeo => "GPTNeoForCausalLM",
+            Family::Phi => "PhiForCausalLM",
+            Family::StableLm => "StableLmForCausalLM",
+            Family::StarCoder2 => "Starcoder2ForCausalLM",
+            Family::Cohere => "CohereForCausalLM",
+            Family::Cohere2 => "Cohere2ForCausalLM",
+            Family::Falcon => "FalconForCausalLM",
+            Family::Bloom => "BloomForCausalLM",
         }
     }
 
@@ -76,11 +141,17 @@ impl Family {
     /// configuration class has there.
     pub(super) fn eos(self) -> Option<u32> {
         match self {
-            Family::Gpt2 | Family::GptJ => Some(50_256),
-            Family::GptNeoX | Family::Llama | Family::Mistral => Some(2),
+            Family::Gpt2 | Family::GptJ | Family::GptNeo | Family::StarCoder2 => Some(50_256),
+            Family::GptNeoX | Family::Llama | Family::Mistral | Family::Granite => Some(2),
+            Family::Opt | Family::Phi | Family::Bloom => Some(2),
+            Family::StableLm => Some(0),
+            Family::Falcon => Some(11),
+            Family::Cohere | Family::Cohere2 => Some(255_001),
             Family::Qwen2 | Family::Qwen3 => None,
             Family::Gemma2 | Family::Gemma3 => Some(1),
             Family::Phi3 => Some(32_000),
+            Family::Olmo2 | Family::Olmo3 => Some(50_279),
+            Family::SmolLm3 => Some(128_001),
         }
     }
 }
@@ -96,10 +167,25 @@ impl std::fmt::Display for Family {
 pub enum NormKind {
     /// Subtract the mean, divide by the standard deviation, scale by `weight`, add `bias`.
     Layer,
+    /// As `Layer`, without the `bias` (Cohere).
+    LayerWithoutBias,
     /// Divide by the root mean square, scale by `weight`.
     Rms,
+    /// As `Rms`, rounded to the model's type only once scaled (OLMo 2).
+    RmsScaledWide,
     /// As `Rms`, scaled by `1 + weight` (Gemma).
     RmsPlusOne,
+}
+
+/// How queries and keys are normalised before rotary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Not at all.
+    None,
+    /// Every head by itself (Qwen 3, Gemma 3).
+    Heads,
+    /// All queries of a token together, and all its keys (OLMo 2).
+    Whole,
 }
 
 /// The non-linearity of the MLP.

@@ -151,6 +151,18 @@ fn an_end_of_text_that_is_not_named_is_the_familys_and_null_is_none() {
         ("gemma-2-2b", vec![1]),
         ("gemma-3-1b-it", vec![1]),
         ("phi-4", vec![32_000]),
+        ("OLMo-2-1124-7B", vec![50_279]),
+        ("SmolLM3-3B", vec![128_001]),
+        ("granite-3.3-2b-instruct", vec![2]),
+        ("opt-125m", vec![2]),
+        ("gpt-neo-125m", vec![50_256]),
+        ("phi-2", vec![2]),
+        ("stablelm-2-1_6b", vec![0]),
+        ("starcoder2-3b", vec![50_256]),
+        ("c4ai-command-r-v01", vec![255_001]),
+        ("c4ai-command-r7b-12-2024", vec![255_001]),
+        ("falcon-7b", vec![11]),
+        ("bloom-560m", vec![2]),
     ] {
         assert_eq!(
             with(name, &[("eos_token_id", None)]).unwrap().eos,
@@ -171,8 +183,8 @@ fn of_two_objects_of_rotary_parameters_the_old_name_counts() {
     assert_eq!(linear.scaling, super::RopeScaling::Linear { factor: 4.0 });
     // The base of the new object goes with it.
     assert_eq!(linear.theta, 10_000.0);
-    let refused = both(json!({"rope_type": "yarn", "factor": 4.0})).unwrap_err();
-    assert!(refused.contains("yarn"), "{refused}");
+    let refused = both(json!({"rope_type": "longrope", "factor": 4.0})).unwrap_err();
+    assert!(refused.contains("longrope"), "{refused}");
     assert_eq!(rope(both(json!({})).unwrap()), rope(of(name)));
     assert_eq!(rope(both(Value::Null).unwrap()), rope(of(name)));
 }

@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::super::Error;
+use super::Config;
 use super::fields::{Fields, unsupported};
 
 /// The rotary embedding of one layer.
@@ -22,19 +23,19 @@ pub struct Rope {
 }
 
 /// What a configuration says of rotary embeddings outside their object.
-pub(crate) struct Around {
+struct Around {
     /// Base of the wavelengths where the object names none.
-    pub theta: f64,
+    theta: f64,
     /// Which part of a head is turned.
-    pub part: Part,
+    part: Part,
     /// `partial_rotary_factor` beside the object.
-    pub factor: f64,
+    factor: f64,
     /// Width of a head.
-    pub head_dim: usize,
+    head_dim: usize,
     /// Tokens of context before stretching: counts before the object's.
-    pub original: Option<f64>,
+    original: Option<f64>,
     /// The model's context, where nothing says how long it was.
-    pub context: Option<f64>,
+    context: Option<f64>,
 }
 
 /// Which part of every head a family turns, as transformers (5.23) computes it. What the file says
@@ -48,8 +49,8 @@ pub(crate) enum Part {
     /// What the object of rotary parameters says; else this, which stands under a name of the
     /// family's own (GPT-NeoX).
     Own(f64),
-    /// What the object says; else the field of that name beside it; else all (Phi-3).
-    Either,
+    /// What the object says; else the field of that name beside it; else this (Phi, StableLM).
+    Either(f64),
 }
 
 impl Around {
@@ -58,7 +59,7 @@ impl Around {
         match self.part {
             Part::Whole => 1.0,
             Part::Own(own) => factor.unwrap_or(own),
-            Part::Either => factor.unwrap_or(self.factor),
+            Part::Either(_) => factor.unwrap_or(self.factor),
         }
     }
 }
@@ -85,6 +86,18 @@ pub enum RopeScaling {
         /// Tokens of context before stretching.
         original: f64,
     },
+    /// Yarn (Peng et al. 2023): slow channel pairs divided by the factor, fast ones kept, a ramp
+    /// between; and what is turned gets longer.
+    Yarn {
+        /// Divisor of the slow pairs.
+        factor: f64,
+        /// The pair up to which nothing changes.
+        kept: f64,
+        /// The pair from which the factor holds.
+        slow: f64,
+        /// How long what is turned gets, in lengths of what it was.
+        amplitude: f64,
+    },
 }
 
 impl Rope {
@@ -99,12 +112,16 @@ impl Rope {
         kind: Option<&str>,
     ) -> Result<Self, Error> {
         let named = fields.positive("rope_theta", theta)?;
-        let factor = fields.positive("partial_rotary_factor", 1.0)?;
+        let default = match part {
+            Part::Either(default) => default,
+            Part::Whole | Part::Own(_) => 1.0,
+        };
+        let factor = fields.positive("partial_rotary_factor", default)?;
         let around = Around {
             // GPT-NeoX has names of its own for both, and reads no others.
             theta: match part {
                 Part::Own(_) => theta,
-                Part::Whole | Part::Either => named,
+                Part::Whole | Part::Either(_) => named,
             },
             part,
             factor,
@@ -142,6 +159,30 @@ impl Rope {
         }
     }
 
+    /// The embedding of one kind of layer, where `rope_parameters` has an object of its own for each.
+    /// `theta` holds where it has none.
+    pub(crate) fn of_kind(
+        fields: &Fields<'_>,
+        kind: &str,
+        theta: f64,
+        config: &Config,
+    ) -> Result<Self, Error> {
+        let by_kind = fields.get("rope_parameters");
+        let Some(object) = by_kind.and_then(|kinds| kinds.get(kind)) else {
+            return Ok(Self::plain(theta, config.head_dim, 1.0));
+        };
+        let around = Around {
+            theta,
+            part: Part::Whole,
+            // Where the kinds of layer have objects of their own, what stands beside is read by none.
+            factor: 1.0,
+            head_dim: config.head_dim,
+            original: None,
+            context: Some(config.context as f64),
+        };
+        Self::from_object(&format!("rope_parameters.{kind}"), object, &around)
+    }
+
     /// The embedding without any scaling.
     pub(crate) fn plain(theta: f64, head_dim: usize, partial: f64) -> Self {
         Rope {
@@ -153,7 +194,7 @@ impl Rope {
     }
 
     /// Reads one object of rope parameters, called `name` in messages.
-    pub(crate) fn from_object(name: &str, value: &Value, around: &Around) -> Result<Self, Error> {
+    fn from_object(name: &str, value: &Value, around: &Around) -> Result<Self, Error> {
         let map = value
             .as_object()
             .ok_or_else(|| unsupported(name, value, "an object"))?;
@@ -167,6 +208,15 @@ impl Rope {
             .map(|_| fields.positive("partial_rotary_factor", 1.0))
             .transpose()?;
         let mut rope = Self::plain(theta, around.head_dim, around.of_a_head(factor));
+        // The outer field first, then the object's, then the context (`standardize_rope_params`).
+        let original = || match (around.original, around.context) {
+            (Some(outer), _) => {
+                fields.get("original_max_position_embeddings");
+                Ok(outer)
+            }
+            (None, Some(context)) => fields.positive("original_max_position_embeddings", context),
+            _ => required(name, &fields, "original_max_position_embeddings"),
+        };
         rope.scaling = match kind.map(|kind| kind.as_str()) {
             None | Some(Some("default")) => {
                 // What it would be of another kind: a factor of 1 stretches nothing.
@@ -192,24 +242,14 @@ impl Rope {
                 factor: required(name, &fields, "factor")?,
                 low: required(name, &fields, "low_freq_factor")?,
                 high: required(name, &fields, "high_freq_factor")?,
-                // The outer field first, then the object's, then the context
-                // (`standardize_rope_params`).
-                original: match (around.original, around.context) {
-                    (Some(outer), _) => {
-                        fields.get("original_max_position_embeddings");
-                        outer
-                    }
-                    (None, Some(context)) => {
-                        fields.positive("original_max_position_embeddings", context)?
-                    }
-                    _ => required(name, &fields, "original_max_position_embeddings")?,
-                },
+                original: original()?,
             },
+            Some(Some("yarn")) => rope.yarn(name, &fields, original()?)?,
             Some(_) => {
                 return Err(unsupported(
                     &format!("{name}.rope_type"),
                     kind.unwrap_or(&Value::Null),
-                    "default, linear, dynamic, llama3",
+                    "default, linear, dynamic, llama3, yarn",
                 ));
             }
         };
@@ -229,6 +269,40 @@ impl Rope {
         Ok(rope)
     }
 
+    /// Reads the numbers of Yarn, as transformers computes with them.
+    fn yarn(&self, name: &str, fields: &Fields<'_>, original: f64) -> Result<RopeScaling, Error> {
+        let factor = required(name, fields, "factor")?;
+        // By how much scores are to grow with the context.
+        let grown = |by: f64| match factor > 1.0 {
+            true => 0.1 * by * factor.ln() + 1.0,
+            false => 1.0,
+        };
+        let given = |field| fields.maybe_number(field);
+        let scales = (given("mscale")?, given("mscale_all_dim")?);
+        let amplitude = match (given("attention_factor")?, scales) {
+            (Some(amplitude), _) => amplitude,
+            (None, (Some(one), Some(all))) if one != 0.0 && all != 0.0 => grown(one) / grown(all),
+            _ => grown(1.0),
+        };
+        // The pair that makes so many turns within the context.
+        let pair = |turns: f64| {
+            let wavelength = original / (turns * std::f64::consts::TAU);
+            self.dims as f64 * wavelength.ln() / (2.0 * self.theta.ln())
+        };
+        // Whole pairs: transformers does not read it where the kinds of layer differ.
+        fields.fixed("truncate", &Value::Bool(true))?;
+        let fast = fields.positive("beta_fast", 32.0)?;
+        let slow = fields.positive("beta_slow", 1.0)?;
+        let kept = pair(fast).floor().max(0.0);
+        let slow = pair(slow).ceil().min(self.dims as f64 - 1.0);
+        Ok(RopeScaling::Yarn {
+            factor,
+            kept,
+            slow: if slow == kept { kept + 1e-3 } else { slow },
+            amplitude,
+        })
+    }
+
     pub(super) fn check(&self, head_dim: usize) -> Result<(), Error> {
         let even = self.dims.is_multiple_of(2) && head_dim.is_multiple_of(2);
         if self.dims == 0 || self.dims > head_dim || !even {
@@ -245,6 +319,20 @@ impl Rope {
                 "high_freq_factor",
                 &high.into(),
                 &format!("more than low_freq_factor, {low}"),
+            ));
+        }
+        if let RopeScaling::Yarn {
+            kept,
+            slow,
+            amplitude,
+            ..
+        } = self.scaling
+            && !(kept < slow && amplitude.is_finite())
+        {
+            return Err(unsupported(
+                "rope_type",
+                &"yarn".into(),
+                "another one with these numbers: no channel pair is between the fast and the slow",
             ));
         }
         Ok(())
@@ -269,15 +357,23 @@ impl Rope {
             .map(|i| {
                 let exponent = (2 * i) as f32 / self.dims as f32;
                 let frequency = 1.0 / (self.theta as f32).powf(exponent);
-                frequency / self.scaling.divisor(frequency)
+                frequency / self.scaling.divisor(i, frequency)
             })
             .collect()
     }
 }
 
 impl RopeScaling {
-    /// What `frequency` (radians a token) is divided by.
-    pub(crate) fn divisor(&self, frequency: f32) -> f32 {
+    /// How long what is turned gets, in lengths of what it was.
+    pub fn amplitude(&self) -> f64 {
+        match *self {
+            RopeScaling::Yarn { amplitude, .. } => amplitude,
+            _ => 1.0,
+        }
+    }
+
+    /// What `frequency` (radians a token) of a channel pair is divided by.
+    pub(crate) fn divisor(&self, pair: usize, frequency: f32) -> f32 {
         match *self {
             RopeScaling::None => 1.0,
             RopeScaling::Linear { factor } => factor as f32,
@@ -291,6 +387,13 @@ impl RopeScaling {
                 let turns = original as f32 * frequency / std::f32::consts::TAU;
                 let smooth = ((turns - low) / (high - low)).clamp(0.0, 1.0);
                 1.0 / ((1.0 - smooth) / factor + smooth)
+            }
+            RopeScaling::Yarn {
+                factor, kept, slow, ..
+            } => {
+                let ramp = (pair as f32 - kept as f32) / (slow - kept) as f32;
+                let slow = ramp.clamp(0.0, 1.0);
+                1.0 / (slow / factor as f32 + (1.0 - slow))
             }
         }
     }

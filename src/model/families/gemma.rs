@@ -5,10 +5,10 @@ use serde_json::Value;
 
 use super::super::Error;
 use super::super::config::{
-    Activation, Around, Config, Family, Fields, NormKind, Part, Rope, unsupported,
+    Activation, Config, Family, Fields, NormKind, QkNorm, Rope, unsupported,
 };
 use super::layout::{Layout, Norm};
-use super::llama::{self, Defaults, common};
+use super::llama::{self, Defaults, attention_bias, common};
 
 pub fn gemma2(fields: &Fields<'_>) -> Result<Config, Error> {
     let mut config = gemma(fields, Family::Gemma2, 10_000.0)?;
@@ -28,7 +28,7 @@ pub fn gemma2(fields: &Fields<'_>) -> Result<Config, Error> {
 
 pub fn gemma3(fields: &Fields<'_>) -> Result<Config, Error> {
     let mut config = gemma(fields, Family::Gemma3, 1_000_000.0)?;
-    config.qk_norm = true;
+    config.qk_norm = QkNorm::Heads;
     config.score_cap = cap(fields, "attn_logit_softcapping", None)?;
     config.logit_cap = cap(fields, "final_logit_softcapping", None)?;
     let window = fields.maybe_size("sliding_window")?.unwrap_or(4096);
@@ -39,23 +39,7 @@ pub fn gemma3(fields: &Fields<'_>) -> Result<Config, Error> {
         .sliding_layers(config.layers)?
         .unwrap_or_else(|| (0..config.layers).map(|l| (l + 1) % pattern != 0).collect());
     let local = fields.positive("rope_local_base_freq", 10_000.0)?;
-    let by_kind = fields.get("rope_parameters");
-    let local = match by_kind.and_then(|kinds| kinds.get("sliding_attention")) {
-        Some(object) => Rope::from_object(
-            "rope_parameters.sliding_attention",
-            object,
-            &Around {
-                theta: local,
-                part: Part::Whole,
-                // Where the kinds of layer have objects of their own, what stands beside is read by none.
-                factor: 1.0,
-                head_dim: config.head_dim,
-                original: None,
-                context: Some(config.context as f64),
-            },
-        )?,
-        None => Rope::plain(local, config.head_dim, 1.0),
-    };
+    let local = Rope::of_kind(fields, "sliding_attention", local, &config)?;
     for (layer, sliding) in config.attention.iter_mut().zip(sliding) {
         if sliding {
             layer.window = Some(window);
@@ -69,27 +53,23 @@ pub fn gemma3(fields: &Fields<'_>) -> Result<Config, Error> {
 fn gemma(fields: &Fields<'_>, family: Family, theta: f64) -> Result<Config, Error> {
     // Gemma 2 has one rotary embedding for all layers and no entry of that name.
     let defaults = Defaults {
-        family,
         head_dim: Some(256),
         kv_heads: Some(4),
-        norm_eps: 1e-6,
+        norm: NormKind::RmsPlusOne,
         theta,
         rope_kind: Some("full_attention"),
-        part: Part::Whole,
         tied: true,
+        ..Defaults::of(family)
     };
     let mut config = common(fields, &defaults)?;
     fields.fixed("use_bidirectional_attention", &Value::Bool(false))?;
-    config.norm = NormKind::RmsPlusOne;
     config.post_norms = true;
     // `hidden_act` of these files is a leftover: the models compute with `hidden_activation`.
     config.activation = fields.activation("hidden_activation", Activation::GeluTanh)?;
     let scalar = fields.positive("query_pre_attn_scalar", 256.0)?;
     config.score_scale = scalar.sqrt().recip();
     config.embedding_scale = Some((config.width as f64).sqrt());
-    let bias = fields.flag("attention_bias", false)?;
-    config.biases.qkv = bias;
-    config.biases.o = bias;
+    attention_bias(fields, &mut config)?;
     Ok(config)
 }
 

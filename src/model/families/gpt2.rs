@@ -1,11 +1,9 @@
 //! GPT-2 (Radford et al. 2019): learned positions, layer norm, matrices stored as `[in, out]`.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::super::Error;
-use super::super::config::{
-    Activation, Biases, Config, Family, Fields, LayerAttention, NormKind, Residual, head_dim,
-};
+use super::super::config::{Activation, Config, Family, Fields, Sizes, head_dim};
 use super::layout::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
 
 pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
@@ -24,45 +22,20 @@ pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
         ("num_attention_heads", heads),
         ("max_position_embeddings", context),
     ])?;
-    let head_dim = head_dim(width, heads, "n_head")?;
-    Ok(Config {
-        family: Family::Gpt2,
+    let sizes = Sizes {
         layers,
         width,
         heads,
-        kv_heads: heads,
-        head_dim,
+        head_dim: head_dim(width, heads, "n_head")?,
         inner: fields.maybe_size("n_inner")?.unwrap_or(4 * width),
         vocab: fields.size("vocab_size")?,
         context,
-        norm: NormKind::Layer,
-        norm_eps: fields.positive("layer_norm_epsilon", 1e-5)?,
-        activation: fields.activation("activation_function", Activation::GeluTanh)?,
-        gated: false,
-        residual: Residual::Serial,
-        post_norms: false,
-        qk_norm: false,
-        score_scale: (head_dim as f64).sqrt().recip(),
-        score_cap: None,
-        logit_cap: None,
-        embedding_scale: None,
-        biases: Biases {
-            qkv: true,
-            o: true,
-            mlp: true,
-            head: false,
-        },
-        tied: fields.flag("tie_word_embeddings", true)?,
-        attention: vec![
-            LayerAttention {
-                window: None,
-                rope: None
-            };
-            layers
-        ],
-        eos: fields.eos(Family::Gpt2)?,
-        json: Map::new(),
-    })
+    };
+    let mut config = Config::plain(Family::Gpt2, sizes, fields.eos(Family::Gpt2)?);
+    config.norm_eps = fields.positive("layer_norm_epsilon", 1e-5)?;
+    config.activation = fields.activation("activation_function", Activation::GeluTanh)?;
+    config.tied = fields.flag("tie_word_embeddings", true)?;
+    Ok(config)
 }
 
 pub fn layout(config: &Config) -> Layout {
@@ -71,7 +44,7 @@ pub fn layout(config: &Config) -> Layout {
     let layer = |l: usize| {
         let h = format!("transformer.h.{l}");
         Layer {
-            attn_norm: norm(format!("{h}.ln_1")),
+            attn_norm: Some(norm(format!("{h}.ln_1"))),
             attn_post_norm: None,
             mlp_norm: Some(norm(format!("{h}.ln_2"))),
             mlp_post_norm: None,
@@ -85,6 +58,7 @@ pub fn layout(config: &Config) -> Layout {
     };
     Layout {
         embedding: parameter("transformer.wte.weight".into(), [config.vocab, d]),
+        embedding_norm: None,
         positions: Some(parameter(
             "transformer.wpe.weight".into(),
             [config.context, d],

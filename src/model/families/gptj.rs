@@ -1,11 +1,11 @@
 //! GPT-J (Wang and Komatsuzaki 2021): attention and MLP side by side behind one norm, interleaved
 //! partial rotary.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::super::Error;
 use super::super::config::{
-    Activation, Biases, Config, Family, Fields, LayerAttention, NormKind, Residual, Rope, head_dim,
+    Activation, Biases, Config, Family, Fields, Residual, Rope, Sizes, head_dim,
 };
 use super::layout::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
 
@@ -25,50 +25,34 @@ pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
         ("num_attention_heads", heads),
         ("max_position_embeddings", context),
     ])?;
-    let head_dim = head_dim(width, heads, "n_head")?;
     let dims = fields.maybe_size("rotary_dim")?.unwrap_or(64);
     // transformers 5 writes the defaults here; the model itself reads rotary_dim only.
     fields.get("rope_parameters");
     let mut rope = Rope::plain(10_000.0, dims, 1.0);
     rope.interleaved = true;
-    Ok(Config {
-        family: Family::GptJ,
+    let sizes = Sizes {
         layers,
         width,
         heads,
-        kv_heads: heads,
-        head_dim,
+        head_dim: head_dim(width, heads, "n_head")?,
         inner: fields.maybe_size("n_inner")?.unwrap_or(4 * width),
         vocab: fields.size("vocab_size")?,
         context,
-        norm: NormKind::Layer,
-        norm_eps: fields.positive("layer_norm_epsilon", 1e-5)?,
-        activation: fields.activation("activation_function", Activation::GeluTanh)?,
-        gated: false,
-        residual: Residual::Parallel,
-        post_norms: false,
-        qk_norm: false,
-        score_scale: (head_dim as f64).sqrt().recip(),
-        score_cap: None,
-        logit_cap: None,
-        embedding_scale: None,
-        biases: Biases {
-            qkv: false,
-            o: false,
-            mlp: true,
-            head: true,
-        },
-        tied: fields.flag("tie_word_embeddings", false)?,
-        attention: vec![
-            LayerAttention {
-                window: None,
-                rope: Some(rope)
-            };
-            layers
-        ],
-        eos: fields.eos(Family::GptJ)?,
-        json: Map::new(),
-    })
+    };
+    let mut config = Config::plain(Family::GptJ, sizes, fields.eos(Family::GptJ)?);
+    config.norm_eps = fields.positive("layer_norm_epsilon", 1e-5)?;
+    config.activation = fields.activation("activation_function", Activation::GeluTanh)?;
+    config.residual = Residual::Parallel;
+    config.mlp_norm = false;
+    config.biases = Biases {
+        qkv: false,
+        o: false,
+        mlp: true,
+        head: true,
+    };
+    config.tied = fields.flag("tie_word_embeddings", false)?;
+    config.turn(&rope);
+    Ok(config)
 }
 
 pub fn layout(config: &Config) -> Layout {
@@ -78,7 +62,7 @@ pub fn layout(config: &Config) -> Layout {
         let h = format!("transformer.h.{l}");
         let qkv = |name: &str| Linear::new(&format!("{h}.attn.{name}"), d, d, false);
         Layer {
-            attn_norm: norm(format!("{h}.ln_1")),
+            attn_norm: Some(norm(format!("{h}.ln_1"))),
             attn_post_norm: None,
             mlp_norm: None,
             mlp_post_norm: None,
@@ -92,6 +76,7 @@ pub fn layout(config: &Config) -> Layout {
     };
     Layout {
         embedding: parameter("transformer.wte.weight".into(), [config.vocab, d]),
+        embedding_norm: None,
         positions: None,
         layers: (0..config.layers).map(layer).collect(),
         final_norm: norm("transformer.ln_f".into()),

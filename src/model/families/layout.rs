@@ -38,7 +38,8 @@ pub enum Qkv {
     Separate(Box<[Linear; 3]>),
     /// One map; its outputs are all queries, then all keys, then all values.
     Fused(Linear),
-    /// One map; its outputs are query, key and value of head 0, then of head 1 ... (GPT-NeoX).
+    /// One map; its outputs are the queries that share key head 0, that key and its value, then
+    /// those of key head 1 ... (GPT-NeoX, Falcon).
     ByHead(Linear),
 }
 
@@ -56,19 +57,20 @@ pub enum Up {
 /// The tensors of one block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
-    /// Before attention.
-    pub attn_norm: Norm,
+    /// Before attention; `None` where it reads the residual stream itself (OLMo 2).
+    pub attn_norm: Option<Norm>,
     /// On the output of attention.
     pub attn_post_norm: Option<Norm>,
-    /// Before the MLP; `None` where the MLP reads what attention reads (GPT-J).
+    /// Before the MLP; `None` where the MLP reads what attention reads (GPT-J), or the residual
+    /// stream itself (OLMo 2).
     pub mlp_norm: Option<Norm>,
     /// On the output of the MLP.
     pub mlp_post_norm: Option<Norm>,
     /// Query, key, value.
     pub qkv: Qkv,
-    /// On every query head, `[head_dim]`.
+    /// On every query head, `[head_dim]`, or on all of them, `[heads * head_dim]`.
     pub q_norm: Option<Norm>,
-    /// On every key head, `[head_dim]`.
+    /// On every key head, `[head_dim]`, or on all of them, `[kv_heads * head_dim]`.
     pub k_norm: Option<Norm>,
     /// The attention's output.
     pub o: Linear,
@@ -83,7 +85,9 @@ pub struct Layer {
 pub struct Layout {
     /// Token embedding, `[vocab, width]`.
     pub embedding: Parameter,
-    /// Position embedding, `[context, width]`.
+    /// On the token embedding where it enters block 0 (BLOOM).
+    pub embedding_norm: Option<Norm>,
+    /// Position embedding, `[context, width]`, behind the rows that stand for no token (OPT).
     pub positions: Option<Parameter>,
     /// One entry a block.
     pub layers: Vec<Layer>,
@@ -99,9 +103,14 @@ impl Layout {
     /// All parameters, in the order of the computation.
     pub fn parameters(&self) -> Vec<&Parameter> {
         let mut all = vec![&self.embedding];
+        if let Some(norm) = &self.embedding_norm {
+            norm.collect(&mut all);
+        }
         all.extend(&self.positions);
         for layer in &self.layers {
-            layer.attn_norm.collect(&mut all);
+            if let Some(norm) = &layer.attn_norm {
+                norm.collect(&mut all);
+            }
             match &layer.qkv {
                 Qkv::Separate(maps) => maps.iter().for_each(|map| map.collect(&mut all)),
                 Qkv::Fused(map) | Qkv::ByHead(map) => map.collect(&mut all),

@@ -4,14 +4,25 @@
 //! packing of their weights; the arithmetic is shared (`block.rs`). Names and shapes are known
 //! without libtorch, so that a checkpoint can be checked before anything is computed.
 
+mod bloom;
+mod cohere;
+mod falcon;
 mod gemma;
 mod gpt2;
 mod gptj;
+mod gptneo;
+mod granite;
 mod layout;
 mod llama;
 mod neox;
+mod olmo;
+mod opt;
+mod phi;
 mod phi3;
 mod qwen;
+mod smollm;
+mod stablelm;
+mod starcoder2;
 
 use serde_json::{Map, Value};
 
@@ -29,6 +40,15 @@ impl Layout {
             Family::GptNeoX => neox::layout(config),
             Family::Llama | Family::Mistral => llama::layout(config),
             Family::Qwen2 | Family::Qwen3 => llama::layout(config),
+            Family::SmolLm3 | Family::Granite | Family::StableLm => llama::layout(config),
+            Family::Cohere | Family::Cohere2 => llama::layout(config),
+            Family::Olmo2 | Family::Olmo3 => olmo::layout(config),
+            Family::Opt => opt::layout(config),
+            Family::GptNeo => gptneo::layout(config),
+            Family::Phi => phi::layout(config),
+            Family::StarCoder2 => starcoder2::layout(config),
+            Family::Falcon => falcon::layout(config),
+            Family::Bloom => bloom::layout(config),
             Family::Gemma2 | Family::Gemma3 => gemma::layout(config),
             Family::Phi3 => phi3::layout(config),
         }
@@ -81,13 +101,27 @@ fn config(family: Family, fields: &Fields<'_>) -> Result<Config, Error> {
         Family::Gemma2 => gemma::gemma2(fields),
         Family::Gemma3 => gemma::gemma3(fields),
         Family::Phi3 => phi3::config(fields),
+        Family::Olmo2 => olmo::olmo2(fields),
+        Family::Olmo3 => olmo::olmo3(fields),
+        Family::SmolLm3 => smollm::config(fields),
+        Family::Granite => granite::config(fields),
+        Family::Opt => opt::config(fields),
+        Family::GptNeo => gptneo::config(fields),
+        Family::Phi => phi::config(fields),
+        Family::StableLm => stablelm::config(fields),
+        Family::StarCoder2 => starcoder2::config(fields),
+        Family::Cohere => cohere::cohere(fields),
+        Family::Cohere2 => cohere::cohere2(fields),
+        Family::Falcon => falcon::config(fields),
+        Family::Bloom => bloom::config(fields),
     }
 }
 
 /// What a checkpoint's tensor names may lack, or have before them, and still be this family's.
 pub(crate) fn prefix(family: Family) -> &'static str {
     match family {
-        Family::Gpt2 | Family::GptJ => "transformer.",
+        Family::Gpt2 | Family::GptJ | Family::GptNeo => "transformer.",
+        Family::Falcon | Family::Bloom => "transformer.",
         Family::GptNeoX => "gpt_neox.",
         _ => "model.",
     }

@@ -1,12 +1,9 @@
 //! GPT-NeoX and Pythia (Black et al. 2022; Biderman et al. 2023): partial rotary, query, key and
 //! value packed head by head, serial or parallel residual.
 
-use serde_json::Map;
-
 use super::super::Error;
 use super::super::config::{
-    Activation, Biases, Config, Family, Fields, LayerAttention, NormKind, Part, Residual, Rope,
-    head_dim,
+    Activation, Config, Family, Fields, Part, Residual, Rope, Sizes, head_dim,
 };
 use super::layout::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
 
@@ -19,49 +16,26 @@ pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     let theta = fields.positive("rotary_emb_base", 10_000.0)?;
     let partial = fields.positive("rotary_pct", 0.25)?;
     let rope = Rope::read(fields, theta, head_dim, Part::Own(partial), None)?;
-    let residual = if fields.flag("use_parallel_residual", true)? {
-        Residual::Parallel
-    } else {
-        Residual::Serial
-    };
-    Ok(Config {
-        family: Family::GptNeoX,
+    let sizes = Sizes {
         layers,
         width,
         heads,
-        kv_heads: heads,
         head_dim,
         inner: fields.size("intermediate_size")?,
         vocab: fields.size("vocab_size")?,
         context: fields.size("max_position_embeddings")?,
-        norm: NormKind::Layer,
-        norm_eps: fields.positive("layer_norm_eps", 1e-5)?,
-        activation: fields.activation("hidden_act", Activation::Gelu)?,
-        gated: false,
-        residual,
-        post_norms: false,
-        qk_norm: false,
-        score_scale: (head_dim as f64).sqrt().recip(),
-        score_cap: None,
-        logit_cap: None,
-        embedding_scale: None,
-        biases: Biases {
-            qkv: attention_bias,
-            o: attention_bias,
-            mlp: true,
-            head: false,
-        },
-        tied: fields.flag("tie_word_embeddings", false)?,
-        attention: vec![
-            LayerAttention {
-                window: None,
-                rope: Some(rope)
-            };
-            layers
-        ],
-        eos: fields.eos(Family::GptNeoX)?,
-        json: Map::new(),
-    })
+    };
+    let mut config = Config::plain(Family::GptNeoX, sizes, fields.eos(Family::GptNeoX)?);
+    config.norm_eps = fields.positive("layer_norm_eps", 1e-5)?;
+    config.activation = fields.activation("hidden_act", Activation::Gelu)?;
+    if fields.flag("use_parallel_residual", true)? {
+        config.residual = Residual::Parallel;
+    }
+    config.biases.qkv = attention_bias;
+    config.biases.o = attention_bias;
+    config.tied = fields.flag("tie_word_embeddings", false)?;
+    config.turn(&rope);
+    Ok(config)
 }
 
 pub fn layout(config: &Config) -> Layout {
@@ -72,7 +46,7 @@ pub fn layout(config: &Config) -> Layout {
         let p = format!("gpt_neox.layers.{l}");
         let a = format!("{p}.attention");
         Layer {
-            attn_norm: norm(format!("{p}.input_layernorm")),
+            attn_norm: Some(norm(format!("{p}.input_layernorm"))),
             attn_post_norm: None,
             mlp_norm: Some(norm(format!("{p}.post_attention_layernorm"))),
             mlp_post_norm: None,
@@ -91,6 +65,7 @@ pub fn layout(config: &Config) -> Layout {
     };
     Layout {
         embedding: parameter("gpt_neox.embed_in.weight".into(), [config.vocab, d]),
+        embedding_norm: None,
         positions: None,
         layers: (0..config.layers).map(layer).collect(),
         final_norm: norm("gpt_neox.final_layer_norm".into()),

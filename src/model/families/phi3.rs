@@ -10,14 +10,9 @@ pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     let mut config = common(
         fields,
         &Defaults {
-            family: Family::Phi3,
-            head_dim: None,
-            kv_heads: None,
             norm_eps: 1e-5,
-            theta: 10_000.0,
-            rope_kind: None,
-            part: Part::Either,
-            tied: false,
+            part: Part::Either(1.0),
+            ..Defaults::of(Family::Phi3)
         },
     )?;
     // Its configuration class knows longrope and no other, which is not computed here.

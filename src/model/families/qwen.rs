@@ -2,21 +2,15 @@
 //! with a norm on every query and key head and an explicit head width (3).
 
 use super::super::Error;
-use super::super::config::{Config, Family, Fields, Part};
-use super::llama::{Defaults, common};
+use super::super::config::{Config, Family, Fields, QkNorm};
+use super::llama::{Defaults, attention_bias, common};
 
 pub fn qwen2(fields: &Fields<'_>) -> Result<Config, Error> {
     let mut config = common(
         fields,
         &Defaults {
-            family: Family::Qwen2,
-            head_dim: None,
             kv_heads: Some(32),
-            norm_eps: 1e-6,
-            theta: 10_000.0,
-            rope_kind: None,
-            part: Part::Whole,
-            tied: false,
+            ..Defaults::of(Family::Qwen2)
         },
     )?;
     config.biases.qkv = true;
@@ -28,20 +22,13 @@ pub fn qwen3(fields: &Fields<'_>) -> Result<Config, Error> {
     let mut config = common(
         fields,
         &Defaults {
-            family: Family::Qwen3,
             head_dim: Some(128),
             kv_heads: Some(32),
-            norm_eps: 1e-6,
-            theta: 10_000.0,
-            rope_kind: None,
-            part: Part::Whole,
-            tied: false,
+            ..Defaults::of(Family::Qwen3)
         },
     )?;
-    let bias = fields.flag("attention_bias", false)?;
-    config.biases.qkv = bias;
-    config.biases.o = bias;
-    config.qk_norm = true;
+    attention_bias(fields, &mut config)?;
+    config.qk_norm = QkNorm::Heads;
     windows(fields, &mut config)?;
     Ok(config)
 }

@@ -20,8 +20,8 @@ const FLOAT32: u32 = 6;
 const STRING: u32 = 8;
 const F32: u32 = 0;
 
-/// Writes the adapter.
-pub fn write(source: &Source<'_>, path: &Path) -> Result<(), Error> {
+/// Writes the adapter for a model of this [`architecture`].
+pub fn write(source: &Source<'_>, architecture: &str, path: &Path) -> Result<(), Error> {
     let joined = source.joined()?;
     let rank = joined.first().map_or(0, |factor| factor.rank);
     let mut tensors = Vec::new();
@@ -36,7 +36,6 @@ pub fn write(source: &Source<'_>, path: &Path) -> Result<(), Error> {
     head.extend(b"GGUF");
     head.extend(VERSION.to_le_bytes());
     head.extend((tensors.len() as u64).to_le_bytes());
-    let architecture = architecture(source.base.checkpoint().config().family);
     let texts = [
         ("general.type", "adapter"),
         ("general.architecture", architecture),
@@ -83,9 +82,9 @@ fn text(head: &mut Vec<u8>, text: &str) {
     head.extend(text.as_bytes());
 }
 
-/// What llama.cpp calls a family.
-fn architecture(family: Family) -> &'static str {
-    match family {
+/// What llama.cpp calls a family, where it has it.
+pub fn architecture(family: Family) -> Option<&'static str> {
+    Some(match family {
         Family::Gpt2 => "gpt2",
         Family::GptJ => "gptj",
         Family::GptNeoX => "gptneox",
@@ -95,5 +94,17 @@ fn architecture(family: Family) -> &'static str {
         Family::Gemma2 => "gemma2",
         Family::Gemma3 => "gemma3",
         Family::Phi3 => "phi3",
-    }
+        // One architecture there, with a window or without.
+        Family::Olmo2 | Family::Olmo3 => "olmo2",
+        Family::SmolLm3 => "smollm3",
+        Family::Granite => "granite",
+        Family::Phi => "phi2",
+        Family::StableLm => "stablelm",
+        Family::StarCoder2 => "starcoder2",
+        Family::Cohere => "command-r",
+        Family::Cohere2 => "cohere2",
+        Family::Falcon => "falcon",
+        Family::Bloom => "bloom",
+        Family::Opt | Family::GptNeo => return None,
+    })
 }

@@ -68,6 +68,13 @@ pub fn write(source: &Source<'_>, format: Format, to: &Path) -> Result<(), Error
         let what = "would be empty: the version has no edits; only --format safetensors writes one";
         return Err(failed(to, what.to_owned()));
     }
+    let family = source.base.checkpoint().config().family;
+    let architecture = gguf::architecture(family);
+    if let (Format::GgufLora, None) = (format, architecture) {
+        let what =
+            format!("would be read by nobody: llama.cpp has no {family}; write --format peft");
+        return Err(failed(to, what));
+    }
     let scratch = Scratch::beside(to, "partial")?;
     let partial = scratch.path().join(to.file_name().unwrap_or_default());
     if format.is_folder() {
@@ -76,7 +83,7 @@ pub fn write(source: &Source<'_>, format: Format, to: &Path) -> Result<(), Error
     match format {
         Format::Safetensors => checkpoint::write(source, &partial),
         Format::Peft => adapter::write(source, &partial),
-        Format::GgufLora => gguf::write(source, &partial),
+        Format::GgufLora => gguf::write(source, architecture.unwrap_or_default(), &partial),
         Format::Factors => adapter::write_factors(source, &partial),
     }?;
     put_in_place(&partial, to, format.is_folder())

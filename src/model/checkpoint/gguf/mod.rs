@@ -321,10 +321,10 @@ impl File {
                 high,
                 original,
             };
-            let fits = |(divisor, &frequency): (&f32, &f32)| {
-                (divisor / rule.divisor(frequency) - 1.0).abs() < 1e-3
+            let fits = |(pair, (divisor, &frequency)): (usize, (&f32, &f32))| {
+                (divisor / rule.divisor(pair, frequency) - 1.0).abs() < 1e-3
             };
-            if divisors.len() == plain.len() && divisors.iter().zip(&plain).all(fits) {
+            if divisors.len() == plain.len() && divisors.iter().zip(&plain).enumerate().all(fits) {
                 return Ok(json!({
                     "rope_type": "llama3",
                     "factor": factor,
