@@ -6,7 +6,6 @@
 use serde_json::Value;
 
 use super::super::Error;
-use super::Config;
 use super::fields::{Fields, unsupported};
 
 /// The rotary embedding of one layer.
@@ -160,25 +159,26 @@ impl Rope {
     }
 
     /// The embedding of one kind of layer, where `rope_parameters` has an object of its own for each.
-    /// `theta` holds where it has none.
+    /// `theta` holds where it has none; `context` is the model's.
     pub(crate) fn of_kind(
         fields: &Fields<'_>,
         kind: &str,
         theta: f64,
-        config: &Config,
+        head_dim: usize,
+        context: usize,
     ) -> Result<Self, Error> {
         let by_kind = fields.get("rope_parameters");
         let Some(object) = by_kind.and_then(|kinds| kinds.get(kind)) else {
-            return Ok(Self::plain(theta, config.head_dim, 1.0));
+            return Ok(Self::plain(theta, head_dim, 1.0));
         };
         let around = Around {
             theta,
             part: Part::Whole,
             // Where the kinds of layer have objects of their own, what stands beside is read by none.
             factor: 1.0,
-            head_dim: config.head_dim,
+            head_dim,
             original: None,
-            context: Some(config.context as f64),
+            context: Some(context as f64),
         };
         Self::from_object(&format!("rope_parameters.{kind}"), object, &around)
     }

@@ -39,7 +39,13 @@ pub fn gemma3(fields: &Fields<'_>) -> Result<Config, Error> {
         .sliding_layers(config.layers)?
         .unwrap_or_else(|| (0..config.layers).map(|l| (l + 1) % pattern != 0).collect());
     let local = fields.positive("rope_local_base_freq", 10_000.0)?;
-    let local = Rope::of_kind(fields, "sliding_attention", local, &config)?;
+    let local = Rope::of_kind(
+        fields,
+        "sliding_attention",
+        local,
+        config.head_dim,
+        config.context,
+    )?;
     for (layer, sliding) in config.attention.iter_mut().zip(sliding) {
         if sliding {
             layer.window = Some(window);

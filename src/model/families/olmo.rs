@@ -45,7 +45,13 @@ pub fn olmo3(fields: &Fields<'_>) -> Result<Config, Error> {
         let supported = "a number where layers are of sliding_attention";
         return Err(unsupported("sliding_window", &Value::Null, supported));
     }
-    let local = Rope::of_kind(fields, "sliding_attention", theta, &config)?;
+    let local = Rope::of_kind(
+        fields,
+        "sliding_attention",
+        theta,
+        config.head_dim,
+        config.context,
+    )?;
     for (layer, sliding) in config.attention.iter_mut().zip(sliding) {
         if sliding {
             layer.window = window;
