@@ -93,7 +93,6 @@ def main():
     print(f"{count} tokens: median {middle:.2f} s, {count / middle:.0f} tokens/s")
     if options.ours:
         ours = numpy.load(options.ours)
-        print({name: ours[name].shape for name in ours})
         matrix = next(ours[name] for name in ours if ours[name].ndim == 2)
         apart = numpy.abs(matrix - total.double().numpy()).max() / numpy.abs(matrix).max()
         print(f"largest difference to ours: {apart:.1e} of the largest entry")

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::prefix::Reading;
 use super::{Contexts, Error, Request, Watch, rows};
-use crate::model::{Hook, Model};
+use crate::model::{Config, Hook, Model};
 
 /// The sentence with nothing before it.
 const BARE: &str = "{}";
@@ -19,6 +19,13 @@ pub struct MassKeys {
     pub output: Tensor,
     /// Whether that is the text's first token, which sees nothing but itself.
     pub at_first_token: bool,
+}
+
+/// What a layer is to add to its MLP's output, in the shape of `missing`, which is what the last
+/// layer's output lacks: an equal share for each of the `left` layers that are still to be written,
+/// divided by the factor with which a block adds (Granite).
+pub fn residuals(config: &Config, missing: &Tensor, left: usize) -> Tensor {
+    missing / (left as f64 * config.residual_scale.unwrap_or(1.0))
 }
 
 /// Reads the keys of a fact at some layers, rising, and the output of layer `last`, on the model as

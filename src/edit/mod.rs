@@ -72,7 +72,7 @@ pub use fine_tune::fine_tune;
 #[cfg(feature = "torch")]
 pub use key_covariance::KeyCovariance;
 #[cfg(feature = "torch")]
-pub use mass_keys::{MassKeys, mass_keys};
+pub use mass_keys::{MassKeys, mass_keys, residuals};
 #[cfg(feature = "torch")]
 pub use prefix::Contexts;
 #[cfg(feature = "torch")]

@@ -25,5 +25,5 @@ pub use openmp::wait_asleep;
 pub use prepare::Prepared;
 pub use session::{Options, run};
 #[cfg(feature = "torch")]
-pub use torch::{Loaded, SelfTest, Torch, Trial, self_test, try_device};
+pub use torch::{Loaded, SelfTest, Torch, Trial, TrialOutcome, self_test, try_device};
 pub use work::Error;

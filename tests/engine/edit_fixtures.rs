@@ -116,7 +116,18 @@ impl Numbers {
     }
 }
 
-const TINY: [&str; 5] = ["gpt2", "llama", "gptj", "gemma2", "qwen2"];
+const TINY: [&str; 10] = [
+    "gpt2",
+    "llama",
+    "gptj",
+    "gemma2",
+    "qwen2",
+    "granite",
+    "olmo2",
+    "opt",
+    "falcon-new",
+    "bloom",
+];
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use palimpsest::edit::{
     Contexts, Damping, Hyperparameters, Keep, KeyCovariance, Method, Metric, Projector, Request,
-    Unwatched, mass_keys, solve, target,
+    Unwatched, mass_keys, residuals, solve, target,
 };
 use palimpsest::model::{Checkpoint, Family, Hook, Model};
 use palimpsest::stats::{Collector, Moment, pieces};
@@ -64,7 +64,18 @@ struct Layer {
 }
 
 const FILE: &str = ".deps/SmolLM2-135M-Instruct.Q4_1.gguf";
-const TINY: [&str; 5] = ["gpt2", "gptj", "llama", "qwen2", "gemma2"];
+const TINY: [&str; 10] = [
+    "gpt2",
+    "gptj",
+    "llama",
+    "qwen2",
+    "gemma2",
+    "granite",
+    "olmo2",
+    "opt",
+    "falcon-new",
+    "bloom",
+];
 
 impl Fact {
     fn request(&self) -> Request {
@@ -191,7 +202,8 @@ fn write(
         let keys: Vec<_> = read.iter().map(|it| it.keys[0].shallow_clone()).collect();
         let keys = Tensor::stack(&keys, 0);
         let now: Vec<_> = read.iter().map(|it| it.output.shallow_clone()).collect();
-        let residuals = (&targets - Tensor::stack(&now, 0)) / (layers.len() - at) as f64;
+        let missing = &targets - Tensor::stack(&now, 0);
+        let residuals = residuals(model.config(), &missing, layers.len() - at);
         let what = format!("{what} layer {layer}");
         alike(&format!("{what} K"), &keys, &batch.layers[at].keys);
         alike(

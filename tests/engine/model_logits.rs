@@ -4,7 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use palimpsest::model::{Checkpoint, Hook, KeyValue, Model, Pass, Plain, Sampling, Stop, generate};
+use palimpsest::model::{
+    Checkpoint, Hook, KeyValue, Model, Pass, Plain, Sampling, Stop, continue_greedily, generate,
+};
 use tch::{Device, Kind, Tensor};
 
 const FAMILIES: [&str; 32] = [
@@ -47,6 +49,8 @@ fn fixtures() -> PathBuf {
 }
 
 fn load(path: &Path) -> Model {
+    // Such small tensors are not worth dividing.
+    tch::set_num_threads(1);
     let checkpoint = Checkpoint::open(path).unwrap();
     Model::load(&checkpoint, Device::Cpu, Kind::Float).unwrap()
 }
@@ -481,6 +485,28 @@ fn generation_with_a_cache_takes_the_best_token_of_whole_runs() {
                 i64::from(*id)
             );
             ids.push(*id);
+        }
+    }
+}
+
+#[test]
+fn texts_that_are_continued_together_go_on_as_each_does_alone() {
+    let _guard = tch::no_grad_guard();
+    for family in FAMILIES {
+        let model = load(&fixtures().join(family));
+        let ids = Vec::<i64>::try_from(expected(family, "short.ids")).unwrap();
+        let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
+        let prompts = [ids[..3].to_vec(), ids.clone(), ids[2..7].to_vec()];
+        let found = continue_greedily(&model, &prompts, 6, || true).unwrap();
+        for (prompt, found) in prompts.iter().zip(found.unwrap()) {
+            let sampling = Sampling {
+                temperature: 0.0,
+                top_k: None,
+                seed: 0,
+                max_tokens: 6,
+            };
+            let alone = generate(&model, prompt, &sampling, |_| true).unwrap();
+            assert_eq!(found, alone.ids, "{family}");
         }
     }
 }

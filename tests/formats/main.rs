@@ -2,6 +2,7 @@
 
 mod contract;
 mod facts;
+mod families;
 mod npz;
 mod plot_svg;
 mod plot_terminal;

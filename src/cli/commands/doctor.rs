@@ -31,8 +31,8 @@ pub struct Args {
     /// One JSON object a check
     #[arg(long)]
     json: bool,
-    /// Try the device as well (--device): grids, an edit and key statistics of random models, held against the
-    /// same computed another way, and how fast it is (a minute or more)
+    /// Try the device as well (--device): grids, an edit and key statistics of random models, held
+    /// against the same computed another way, and how fast it is (a minute or more)
     #[arg(long)]
     bench: bool,
 }
@@ -192,6 +192,9 @@ fn engine(findings: &mut Findings) {
 /// Tries a device, on a thread of its own: it takes long.
 #[cfg(feature = "torch")]
 async fn bench(findings: &mut Findings, device: &str) -> anyhow::Result<()> {
+    use crate::worker::TrialOutcome;
+
+    say!("trying {device} on random models: a minute or more");
     let name = device.to_owned();
     let tried = tokio::task::spawn_blocking(move || crate::worker::try_device(&name, true)).await?;
     let trials = match tried {
@@ -204,12 +207,18 @@ async fn bench(findings: &mut Findings, device: &str) -> anyhow::Result<()> {
     };
     for trial in trials {
         match trial.outcome {
-            Ok(found) => findings.ok(&trial.name, found),
-            Err(what) => findings.fail(
+            TrialOutcome::Right(found) => findings.ok(&trial.name, found),
+            TrialOutcome::Wrong(what) => findings.fail(
                 &trial.name,
                 what,
                 "let no worker run there: update the driver, use the libtorch that this program was built for, or another \
                  device; if it stays, report it with this output",
+            ),
+            TrialOutcome::NotTried(what) => findings.fail(
+                &trial.name,
+                what,
+                "a random model of 0.4 GB goes through the folder for temporary files and this machine's memory: free some, \
+                 or name another folder with TMPDIR",
             ),
         }
     }

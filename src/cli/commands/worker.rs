@@ -294,11 +294,13 @@ fn real_engine(settings: &WorkerConfig, objects: &ObjectStore) -> anyhow::Result
 /// Ends a worker whose device computes wrongly, before anybody gets its results.
 #[cfg(feature = "torch")]
 fn trust(device: &str) -> anyhow::Result<()> {
+    use worker::TrialOutcome;
+
     for trial in worker::try_device(device, false)? {
         match trial.outcome {
-            Ok(found) => tracing::info!(trial = trial.name, found, "tried"),
-            Err(what) => anyhow::bail!(
-                "worker.try_device: {}: {what}; see 'palimpsest doctor --bench --device {device}', or name another device",
+            TrialOutcome::Right(found) => tracing::info!(trial = trial.name, found, "tried"),
+            TrialOutcome::Wrong(what) | TrialOutcome::NotTried(what) => anyhow::bail!(
+                "worker.try_device: {}: {what}; 'palimpsest doctor --bench --device {device}' says what helps",
                 trial.name
             ),
         }

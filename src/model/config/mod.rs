@@ -69,12 +69,8 @@ pub struct Config {
     pub gated: bool,
     /// How a block adds up.
     pub residual: Residual,
-    /// Whether a block has norms on the inputs of attention and MLP: all but OLMo 2 and 3.
-    pub pre_norms: bool,
     /// Whether the MLP reads through a norm of its own; else it reads what attention reads (GPT-J).
     pub mlp_norm: bool,
-    /// Whether a block has norms on the outputs of attention and MLP (Gemma, OLMo 2).
-    pub post_norms: bool,
     /// How queries and keys are normalised before rotary.
     pub qk_norm: QkNorm,
     /// Attention scores are `scale * q.k`.
@@ -138,9 +134,7 @@ impl Config {
             activation: Activation::GeluTanh,
             gated: false,
             residual: Residual::Serial,
-            pre_norms: true,
             mlp_norm: true,
-            post_norms: false,
             qk_norm: QkNorm::None,
             score_scale: (sizes.head_dim as f64).sqrt().recip(),
             score_cap: None,

@@ -69,7 +69,6 @@ fn gemma(fields: &Fields<'_>, family: Family, theta: f64) -> Result<Config, Erro
     };
     let mut config = common(fields, &defaults)?;
     fields.fixed("use_bidirectional_attention", &Value::Bool(false))?;
-    config.post_norms = true;
     // `hidden_act` of these files is a leftover: the models compute with `hidden_activation`.
     config.activation = fields.activation("hidden_activation", Activation::GeluTanh)?;
     let scalar = fields.positive("query_pre_attn_scalar", 256.0)?;

@@ -72,8 +72,6 @@ fn olmo(fields: &Fields<'_>, defaults: Defaults) -> Result<Config, Error> {
         },
     )?;
     attention_bias(fields, &mut config)?;
-    config.pre_norms = false;
-    config.post_norms = true;
     config.qk_norm = QkNorm::Whole;
     Ok(config)
 }

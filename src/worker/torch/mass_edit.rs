@@ -360,9 +360,7 @@ impl<'a> MassEdits<'a> {
             .. // the pre-flight said what is unusual
         } = self.making(&statistics).metric(past.as_ref(), facts)?;
         figures.extend(of_metric);
-        // A block's output moves by so much of what its MLP gives.
-        let scale = self.model().config().residual_scale.unwrap_or(1.0);
-        let residuals = &missing / (left as f64 * scale);
+        let residuals = edit::residuals(self.model().config(), &missing, left);
         let solved = edit::solve(&metric, &keys, &residuals, damping)?;
         sink.advance(facts);
         let shares = solved.leverage.iter().map(|it| share(damping, *it));

@@ -26,7 +26,7 @@ use tch::Device;
 use device::{LIBTORCH, device_name, dtype_name, vector_extension};
 pub use loaded::Loaded;
 pub use self_test::{SelfTest, self_test};
-pub use trial::{Trial, try_device};
+pub use trial::{Trial, TrialOutcome, try_device};
 
 use super::engine::{Engine, Sink, failure};
 use super::prepare::Prepared;

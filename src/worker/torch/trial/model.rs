@@ -56,9 +56,9 @@ pub(super) fn write(folder: &Path, config: Value) -> anyhow::Result<Checkpoint> 
                 _ if parameter.name.contains("emb") || parameter.name.contains("wte") => {
                     random * 0.2
                 }
-                // Sums of so many terms that the states keep about their size.
+                // At least as many terms as a sum has, so that states do not grow.
                 (shape, false) => {
-                    random * (shape.iter().min().copied().unwrap_or(1) as f64).powf(-0.5)
+                    random * (shape.iter().max().copied().unwrap_or(1) as f64).powf(-0.5)
                 }
             };
             (parameter.name.clone(), weight)

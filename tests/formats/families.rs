@@ -1,0 +1,26 @@
+//! The README's list of the families that are understood is that of the code.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use palimpsest::model::Family;
+
+#[test]
+fn the_readme_has_every_model_type_that_is_understood() {
+    let names = Family::ALL.map(|family| format!("`{}`", family.model_type()));
+    let list = names.join(", ");
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
+    let words: Vec<String> = readme
+        .unwrap()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    assert!(
+        words
+            .join(" ")
+            .contains(&format!("by `model_type`: {list}.")),
+        "the README's families should be, by `model_type`: {list}."
+    );
+}
