@@ -86,7 +86,7 @@ fn switching(args: &Args) {
     let base = Base::new(Checkpoint::open(&path).unwrap());
     let down = base.checkpoint().layout().layers[5].down.weight.clone();
     let mut sequence = Sequence(3);
-    let load = || Loaded::open(&path, tch::Device::Cpu, v1::Dtype::F32).unwrap();
+    let load = || Loaded::open(&path, &[tch::Device::Cpu], v1::Dtype::F32).unwrap();
     let mut loading = Duration::MAX;
     for _ in 0..args.runs {
         let start = Instant::now();

@@ -93,11 +93,21 @@ impl Embedded {
         })
     }
 
-    /// Starts a worker beside the coordinator. It uses the store's own objects.
-    pub fn work(&self, engine: Box<dyn Engine>) {
+    /// Starts a worker for each engine beside the coordinator. They use the store's own objects.
+    pub fn work(&self, engines: Vec<Box<dyn Engine>>) {
+        for (n, engine) in engines.into_iter().enumerate() {
+            self.work_with(engine, n);
+        }
+    }
+
+    fn work_with(&self, engine: Box<dyn Engine>, n: usize) {
         let store = self.coordinator.store();
+        let id = format!("embedded-{}", std::process::id());
         let options = Options {
-            id: format!("embedded-{}", std::process::id()),
+            id: match n {
+                0 => id,
+                _ => format!("{id}-{n}"),
+            },
             credits: 2,
             cache: store.path().join("embedded"),
             drain_timeout: Duration::ZERO,
@@ -218,7 +228,7 @@ mod tests {
         store.commit(&[known]).unwrap();
         drop(store);
         let here = Embedded::start(folder.path(), store::Options::default()).unwrap();
-        here.work(Box::new(Astray));
+        here.work(vec![Box::new(Astray)]);
         let spec = v1::GenerateSpec {
             prompts: vec!["a".to_owned()],
             ..Default::default()

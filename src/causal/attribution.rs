@@ -568,8 +568,8 @@ impl Hook for Kept {
         self.keep(Kind::Head, z)
     }
 
-    fn key(&mut self, _layer: usize, key: &Tensor) {
-        let _kept = self.keep(Kind::Neuron, key.shallow_clone());
+    fn key(&mut self, _layer: usize, key: Tensor) -> Tensor {
+        self.keep(Kind::Neuron, key)
     }
 
     fn attn(&mut self, _layer: usize, out: Tensor) -> Tensor {

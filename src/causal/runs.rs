@@ -517,10 +517,10 @@ struct Neurons<'a> {
 }
 
 impl Hook for Neurons<'_> {
-    fn key(&mut self, _layer: usize, key: &Tensor) {
+    fn key(&mut self, _layer: usize, key: Tensor) -> Tensor {
         let Some(theirs) = &self.key else {
             self.key = Some(key.shallow_clone());
-            return;
+            return key;
         };
         let rows = key.size()[0] / self.put.len() as i64;
         for (cell, &neuron) in self.put.iter().enumerate() {
@@ -528,6 +528,7 @@ impl Hook for Neurons<'_> {
             let mut own = of(&key.narrow(0, cell as i64 * rows, rows));
             own.copy_(&of(theirs));
         }
+        key
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::{ArgMatches, Args, FromArgMatches};
 
+use super::engines::engines;
 use super::flags::{Flags, flag};
 use super::joined;
 use crate::client::{Client, Credentials, Error};
@@ -14,6 +15,7 @@ use crate::config::{Addresses, ClientConfig};
 use crate::embedded::Embedded;
 use crate::objects::ObjectStore;
 use crate::store;
+use crate::worker::Engine;
 
 /// How long one of several coordinators is waited for, where nobody says otherwise: longer than a
 /// take-over needs.
@@ -34,9 +36,13 @@ struct ConnectionArgs {
     /// The store of the coordinator inside the command
     #[arg(long, value_name = "FOLDER")]
     store: Option<String>,
-    /// The device of the worker inside the command: auto, cpu, cuda, cuda:N
+    /// The device of the worker inside the command: auto, cpu, cuda, cuda:N; several of a kind, as
+    /// cuda:0,cuda:1, or all, over which models are spread
     #[arg(long)]
     device: Option<String>,
+    /// A model and leases of its own for each of those devices
+    #[arg(long)]
+    per_device: bool,
     /// Threads of that worker; 0 for one a core
     #[arg(long)]
     threads: Option<u32>,
@@ -70,6 +76,11 @@ pub fn flags(matches: &ArgMatches, flags: &mut Flags) -> anyhow::Result<()> {
     flag(flags, "client.server", &given.server);
     flag(flags, "client.store", &given.store);
     flag(flags, "client.device", &given.device);
+    flag(
+        flags,
+        "client.per_device",
+        &given.per_device.then_some(true),
+    );
     flag(flags, "client.threads", &given.threads);
     flag(flags, "client.memory", &given.memory);
     Ok(())
@@ -129,7 +140,7 @@ impl Connection {
         let options = STORE.get().cloned().unwrap_or_default();
         let embedded = Embedded::start(&config.store, options)?;
         if need == Need::Work {
-            embedded.work(engine(config)?);
+            embedded.work(embedded_engines(config)?);
         }
         Ok(Self {
             client: embedded.client().clone().with_user(config.user.as_deref()),
@@ -235,24 +246,15 @@ pub fn credentials(config: &ClientConfig) -> Credentials<'_> {
     }
 }
 
-/// The engine of a worker inside this process.
-#[cfg(feature = "torch")]
-pub fn engine(config: &ClientConfig) -> anyhow::Result<Box<dyn crate::worker::Engine>> {
-    let engine = crate::worker::Torch::new(
+/// The engines of the workers inside this process.
+pub fn embedded_engines(config: &ClientConfig) -> anyhow::Result<Vec<Box<dyn Engine>>> {
+    let memory = config.memory.bytes();
+    engines(
         config.device.as_str(),
+        config.per_device,
         config.threads,
-        config.memory.bytes(),
+        memory,
+        None,
     )
-    .context("the worker inside this command")?;
-    Ok(Box::new(engine))
-}
-
-/// The engine of a worker inside this process.
-#[cfg(not(feature = "torch"))]
-pub fn engine(_config: &ClientConfig) -> anyhow::Result<Box<dyn crate::worker::Engine>> {
-    let built = "this palimpsest was built without an engine";
-    Err(anyhow::anyhow!(
-        "give --server ADDRESS of a coordinator with workers"
-    ))
-    .context(built)
+    .context("the worker inside this command")
 }

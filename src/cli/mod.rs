@@ -11,6 +11,7 @@ mod output;
 mod change;
 mod commands;
 mod connection;
+mod engines;
 mod flags;
 mod follow;
 mod host;

@@ -210,12 +210,17 @@ settings! {
         /// environment, which is set for the process that is started, counts as that choice.
         insecure: bool = "false",
         /// The device that computes: `auto` (the first GPU, or the CPU where there is none),
-        /// `cpu`, `cuda` or `cuda:N`.
+        /// `cpu`, `cuda` or `cuda:N`. Several of a kind, as `cuda:0,cuda:1`, or `all` (every GPU, or
+        /// the CPU where there is none) or `cuda:all`: the blocks of a model are spread over them.
         device: Device = "auto",
+        /// Whether each device that is named has a model of its own, and works on leases of its own, in
+        /// place of a part of one. `true` or `false`.
+        per_device: bool = "false",
         /// Try the device before the first lease is taken, by what must be right of `palimpsest doctor
         /// --bench`, and end where something is not.
         try_device: bool = "false",
-        /// Threads of a CPU operation; 0 means one for every core.
+        /// Threads of a CPU operation; 0 means one for every core, which with `per_device` the
+        /// devices share.
         threads: u32 = "0",
         /// Memory for the activations of a batch, beside the weights: a size with its unit, as
         /// `4GiB`, or `auto`: 256 MiB on a CPU, 4 GiB on a GPU.
@@ -269,9 +274,13 @@ settings! {
         insecure: bool = "false",
         /// The folder of everything that the coordinator inside the command keeps.
         store: PathBuf = "$XDG_DATA_HOME/palimpsest",
-        /// The device of the worker inside the command: `auto`, `cpu`, `cuda` or `cuda:N`.
+        /// The device of the worker inside the command, as `worker.device` says it.
         device: Device = "auto",
-        /// Threads of a CPU operation of that worker; 0 means one for every core.
+        /// Whether each of its devices has a model and leases of its own, as `worker.per_device` has
+        /// it: `cpu,cpu` with this does the units of two tasks at a time. `true` or `false`.
+        per_device: bool = "false",
+        /// Threads of a CPU operation of that worker; 0 means one for every core, which with
+        /// `per_device` the devices share.
         threads: u32 = "0",
         /// Memory for the activations of that worker's batches: a size with its unit, or `auto`.
         memory: Memory = "auto",

@@ -233,6 +233,10 @@ fn wrong_values_are_errors_that_name_the_setting_the_value_and_the_remedy() {
             "leave out what follows the port",
         ),
         ("worker.device", "gpu", "cuda:N"),
+        ("worker.device", "cpu,cuda:0", "several of a kind"),
+        ("worker.device", "cuda:0,cuda:all", "several of a kind"),
+        ("worker.device", "cpu,", "several of a kind"),
+        ("worker.per_device", "2", "true or false"),
         ("worker.threads", "-1", "whole number"),
         ("worker.memory", "4", "give it a unit, as 4GiB"),
         ("worker.memory", "4Gib/s", "as 4GiB"),
@@ -292,7 +296,7 @@ fn values_are_read_from_human_text() {
     }
     let flags = [
         ("worker.memory", "2GiB"),
-        ("worker.device", "cuda:1"),
+        ("worker.device", "cuda:1, cuda:0"),
         ("worker.id", "gpu-7.a_b"),
         ("worker.valid_until", "2026-01-31T18:00:00Z"),
         ("client.server", "http://head.cluster:7461/"),
@@ -301,7 +305,7 @@ fn values_are_read_from_human_text() {
     ];
     let config = load("", &[], &flags).unwrap();
     assert_eq!(config.worker.memory, Memory::Bytes(2 << 30));
-    assert_eq!(config.worker.device.to_string(), "cuda:1");
+    assert_eq!(config.worker.device.to_string(), "cuda:1,cuda:0");
     assert_eq!(config.worker.id.unwrap().as_str(), "gpu-7.a_b");
     assert_eq!(
         config.worker.valid_until.unwrap().as_second(),

@@ -248,12 +248,13 @@ impl FromStr for Memory {
     }
 }
 
-/// What computes: `auto`, `cpu`, `cuda` or `cuda:N`.
+/// What computes: `auto`, `cpu`, `cuda` or `cuda:N`, several of a kind with commas between them,
+/// `all` or `cuda:all`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device(String);
 
 impl Device {
-    /// As it is written.
+    /// As it is written, without spaces.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -264,12 +265,18 @@ impl FromStr for Device {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let numbered = |number: &str| number.parse::<u32>().is_ok();
-        let known = matches!(text, "auto" | "cpu" | "cuda")
-            || text.strip_prefix("cuda:").is_some_and(numbered);
+        let gpu = |name: &str| name == "cuda" || name.strip_prefix("cuda:").is_some_and(numbered);
+        let named: Vec<&str> = text.split(',').map(str::trim).collect();
+        let known = matches!(text, "auto" | "all" | "cuda:all")
+            || named.iter().all(|&name| name == "cpu")
+            || named.iter().all(|&name| gpu(name));
         if !known {
-            return Err("give auto, cpu, cuda or cuda:N".into());
+            return Err(
+                "give auto, cpu, cuda, cuda:N, all or cuda:all, or several of a kind: cuda:0,cuda:1"
+                    .into(),
+            );
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(named.join(",")))
     }
 }
 

@@ -18,6 +18,11 @@ const LOOKED_AT: usize = 16;
 const MOSTLY_DONE: f64 = 0.9;
 /// ... and they run this many times longer than its tasks usually do.
 const STRAGGLING: u64 = 3;
+/// Of the last tasks each worker should get that many parts, so that none is left with much when the
+/// others have nothing ...
+const PARTS_OF_REST: usize = 2;
+/// ... but none of fewer multiply-adds, a second of one core: a lease has its own cost.
+const LEAST_COST: f64 = 1.5e10;
 /// A task is cut again for a worker on which it would take this many times too long.
 const TOO_LONG: f64 = 2.0;
 
@@ -124,27 +129,49 @@ impl Core {
         (end > until).then_some(Unfit::Lifetime)
     }
 
-    /// Cuts a task so that the worker is through with it in about the usual time.
+    /// Cuts a task so that the worker is through with it in about the usual time and, where few are
+    /// left, so that all workers have something to do to the end.
     fn fit_size(&mut self, id: Uuid, n: u32, worker: &Arc<str>) {
         let usual = self.limits.task_seconds;
         let rate = self.workers.get(worker).and_then(|it| self.rate(it));
-        let (Some(rate), Some(job)) = (rate, self.jobs.get_mut(&id)) else {
+        let Some(job) = self.jobs.get(&id) else {
             return;
         };
         let task = &job.tasks[n as usize];
-        let time = task.cost / rate;
+        let by_time = rate
+            .filter(|rate| task.cost / rate > TOO_LONG * usual)
+            .map(|rate| usual * rate);
+        let by_rest = self.share_of_rest(job).filter(|share| task.cost > *share);
+        let most = by_time.into_iter().chain(by_rest).reduce(f64::min);
         // What is begun stays whole: of one half everything might be done.
-        if task.units_done > 0 || time <= TOO_LONG * usual {
+        let Some(most) = most.filter(|_| task.units_done == 0) else {
             return;
-        }
+        };
         let grain = job.stages.get(task.stage).map_or(1, |it| it.stage.grain) as f64;
-        let units = (f64::from(task.units) * usual / time / grain)
-            .floor()
-            .max(1.0)
-            * grain;
-        if units < f64::from(task.units) {
+        let units = f64::from(task.units) * most / task.cost / grain;
+        let units = units.floor().max(1.0) * grain;
+        if units < f64::from(task.units)
+            && let Some(job) = self.jobs.get_mut(&id)
+        {
             job.split(n, units as u32);
         }
+    }
+
+    /// What a worker should take at a time of the last tasks that wait, in multiply-adds: as more is
+    /// done, ever smaller parts. `None` where there is more to do than that matters, and where one
+    /// worker does all.
+    fn share_of_rest(&self, job: &Job) -> Option<f64> {
+        let few = |workers: usize| job.pending.len() <= workers * PARTS_OF_REST;
+        if !few(self.workers.len()) {
+            return None; // they need not be counted
+        }
+        let live = self.workers.values().filter(|it| it.session.is_some());
+        let live = live.count();
+        if live < 2 || !few(live) {
+            return None;
+        }
+        let left = job.pending.iter().map(|&n| job.tasks[n as usize].cost);
+        Some((left.sum::<f64>() / (live * PARTS_OF_REST) as f64).max(LEAST_COST))
     }
 
     /// Gives the last tasks of a job that take far longer than the others a second lease. The first

@@ -108,10 +108,15 @@ struct Changed {
 }
 
 impl Hook for Changed {
-    fn key(&mut self, layer: usize, key: &Tensor) {
+    fn sees(&self, layer: usize) -> bool {
+        layer == self.layer
+    }
+
+    fn key(&mut self, layer: usize, key: Tensor) -> Tensor {
         if layer == self.layer {
             self.key = Some(key.shallow_clone());
         }
+        key
     }
 
     fn mlp(&mut self, layer: usize, out: Tensor) -> Tensor {

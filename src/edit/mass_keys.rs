@@ -111,7 +111,11 @@ struct Keys<'a> {
 }
 
 impl Hook for Keys<'_> {
-    fn key(&mut self, layer: usize, key: &Tensor) {
+    fn sees(&self, layer: usize) -> bool {
+        self.layers.contains(&layer)
+    }
+
+    fn key(&mut self, layer: usize, key: Tensor) -> Tensor {
         if self.layers.contains(&layer) {
             let each = (0..).zip(&self.lookups);
             let each = each.map(|(n, &lookup)| key.select(0, n).select(0, lookup));
@@ -119,5 +123,6 @@ impl Hook for Keys<'_> {
             self.keys
                 .push(Tensor::stack(&each, 0).to_kind(Kind::Double));
         }
+        key
     }
 }

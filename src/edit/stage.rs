@@ -362,10 +362,15 @@ struct Found {
 }
 
 impl Hook for Found {
-    fn key(&mut self, layer: usize, key: &Tensor) {
+    fn sees(&self, layer: usize) -> bool {
+        layer == self.layer
+    }
+
+    fn key(&mut self, layer: usize, key: Tensor) -> Tensor {
         if layer == self.layer {
             self.key = Some(key.select(1, self.lookup).copy());
         }
+        key
     }
 
     fn mlp(&mut self, layer: usize, out: Tensor) -> Tensor {

@@ -1,6 +1,6 @@
 //! One block of a decoder, as every family has it: norms, attention, MLP, and the sum.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::attention::Attention;
 use super::config::Residual;
@@ -123,12 +123,19 @@ impl Block {
         self.added(self.mlp_post_norm.as_ref(), out.shallow_clone())
     }
 
+    pub fn mlp_output(&self, key: &Tensor) -> Tensor {
+        let down = &self.mlp.down;
+        let bias = down.bias.as_ref().map(|bias| bias.to_kind(Kind::Float));
+        key.to_kind(Kind::Float)
+            .linear(&down.weight.to_kind(Kind::Float), bias.as_ref())
+    }
+
     fn mlp(&self, layer: usize, x: &Tensor, hook: &mut dyn Hook) -> Tensor {
         let key = match &self.mlp_norm {
             Some(norm) => self.mlp.key(&norm.forward(x)),
             None => self.mlp.key(x),
         };
-        hook.key(layer, &key);
+        let key = hook.key(layer, key);
         let out = hook.mlp(layer, self.mlp.down.forward(&key));
         self.added(self.mlp_post_norm.as_ref(), out)
     }

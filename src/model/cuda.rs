@@ -1,6 +1,7 @@
 //! libtorch's part for GPUs, which is loaded where it lies beside the part for CPUs: so one program
 //! runs on either.
 
+use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -27,6 +28,33 @@ pub fn gpus() -> usize {
         }
     });
     Cuda::device_count().max(0) as usize
+}
+
+/// The PCI address of a GPU by its number here, `0000:01:00.0`, by which the driver's other libraries
+/// know it: those count also what `CUDA_VISIBLE_DEVICES` hides, and in another order. `None` where
+/// the driver does not say.
+pub fn address(gpu: usize) -> Option<String> {
+    type Init = unsafe extern "C" fn(flags: u32) -> i32;
+    type Get = unsafe extern "C" fn(device: *mut i32, number: i32) -> i32;
+    type Address = unsafe extern "C" fn(text: *mut u8, room: i32, device: i32) -> i32;
+    let number = i32::try_from(gpu).ok()?;
+    let mut device = 0;
+    let mut text = [0u8; 32];
+    // SAFETY: the signatures are those of cuda.h, unchanged since CUDA 4; each is given room for what
+    // it writes: a device's handle, and a text that ends in a zero within the room that is named.
+    #[allow(unsafe_code)]
+    let found = unsafe {
+        let driver = Library::open(Some("libcuda.so.1"), RTLD_NOW).ok()?;
+        driver.get::<Init>(b"cuInit\0").ok()?(0) == 0
+            && driver.get::<Get>(b"cuDeviceGet\0").ok()?(&raw mut device, number) == 0
+            && driver.get::<Address>(b"cuDeviceGetPCIBusId\0").ok()?(
+                text.as_mut_ptr(),
+                text.len() as i32,
+                device,
+            ) == 0
+    };
+    let text = found.then(|| CStr::from_bytes_until_nul(&text).ok())??;
+    text.to_str().ok().map(str::to_owned)
 }
 
 /// The library for GPUs that lies beside the one for CPUs and is not loaded, by what is mapped into

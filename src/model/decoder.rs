@@ -1,4 +1,4 @@
-//! A model on a device, run block by block.
+//! A model on one or several devices, run block by block.
 
 use std::ops::Range;
 
@@ -8,13 +8,16 @@ use super::block::Block;
 use super::hook::{BlockOutput, Hook, Pass};
 use super::key_value::KeyValue;
 use super::norm::Norm;
+use super::placed::Placed;
 use super::weights::{Linear, Loader};
 use super::{Checkpoint, Config, Error, Tokenizer};
 
 /// Logits of a row that are made at a time where only their sum is asked for.
 const SLICE: i64 = 8192;
 
-/// A model on a device.
+/// A model on a device, or with its blocks spread over several of a kind: then the embeddings and
+/// the vocabulary projection are on the first, and whatever goes into a method or comes out of one
+/// is there, wherever the block is that makes it.
 ///
 /// Gradients flow through every method; who needs none wraps calls in [`tch::no_grad`]. Rows of one
 /// call have the same number of tokens: there is no padding anywhere, so no row's result depends on
@@ -30,7 +33,7 @@ pub struct Model {
     embedding_norm: Option<Norm>,
     /// `[context, width]`, behind rows that stand for no token.
     positions: Option<Tensor>,
-    blocks: Vec<Block>,
+    blocks: Vec<Placed>,
     final_norm: Norm,
     head: Linear,
 }
@@ -41,21 +44,50 @@ impl Model {
     /// # Errors
     /// [`Error::NotFinite`], [`Error::Malformed`], and [`Error::Torch`] when memory does not suffice.
     pub fn load(checkpoint: &Checkpoint, device: Device, dtype: Kind) -> Result<Self, Error> {
+        Self::load_over(checkpoint, &[device], dtype)
+    }
+
+    /// The same, in about equal parts of its weights over several devices, of which the first has
+    /// the embeddings, too. It computes the same bytes as on one of them.
+    ///
+    /// # Errors
+    /// Those of [`Model::load`], and [`Error::Argument`] for no device.
+    pub fn load_over(
+        checkpoint: &Checkpoint,
+        devices: &[Device],
+        dtype: Kind,
+    ) -> Result<Self, Error> {
+        let Some(&device) = devices.first() else {
+            return Err(Error::Argument {
+                argument: "device",
+                found: "none".into(),
+                remedy: "name one".into(),
+            });
+        };
         tch::no_grad(|| {
             let config = checkpoint.config();
             let layout = checkpoint.layout();
-            let loader = Loader {
+            let on = |device: Device| Loader {
                 checkpoint,
                 device,
                 kind: dtype,
             };
+            let loader = on(device);
             let embedding = loader.tensor(&layout.embedding)?;
             let positions = layout.positions.as_ref();
-            let blocks = (0..config.layers).map(|layer| Block::load(&loader, config, layer));
+            let places = places(checkpoint, devices.len());
+            let blocks = (0..).zip(places).map(|(layer, place)| {
+                let there = devices[place];
+                Ok(Placed {
+                    block: Block::load(&on(there), config, layer)?,
+                    device: there,
+                    home: (place > 0).then_some(device),
+                })
+            });
             Ok(Self {
                 embedding_norm: loader.maybe_norm(layout.embedding_norm.as_ref())?,
                 positions: positions.map(|p| loader.tensor(p)).transpose()?,
-                blocks: blocks.collect::<Result<_, _>>()?,
+                blocks: blocks.collect::<Result<_, Error>>()?,
                 final_norm: loader.norm(&layout.final_norm)?,
                 head: match &layout.head {
                     Some(head) => loader.linear(head)?,
@@ -85,7 +117,7 @@ impl Model {
         &self.tokenizer
     }
 
-    /// Where the weights are.
+    /// Where the weights are; of several devices the first.
     pub fn device(&self) -> Device {
         self.device
     }
@@ -223,10 +255,7 @@ impl Model {
     /// The MLP output of a layer for keys `[.., inner]`: `[.., width]`, bias included, computed in
     /// float32.
     pub fn mlp_output(&self, layer: usize, key: &Tensor) -> Tensor {
-        let down = &self.blocks[layer].mlp.down;
-        let bias = down.bias.as_ref().map(|bias| bias.to_kind(Kind::Float));
-        key.to_kind(Kind::Float)
-            .linear(&down.weight.to_kind(Kind::Float), bias.as_ref())
+        self.blocks[layer].mlp_output(key)
     }
 
     /// Final norm and vocabulary projection: `[.., width]` to `[.., vocab]`, in float32.
@@ -314,18 +343,19 @@ impl Model {
     }
 
     /// The MLP's second matrix of a layer, which edits change: `[width, inner]` in the model's
-    /// type, whatever the orientation in the checkpoint.
+    /// type, whatever the orientation in the checkpoint. It is on the device of its layer.
     pub fn down_projection(&self, layer: usize) -> &Tensor {
-        &self.blocks[layer].mlp.down.weight
+        &self.blocks[layer].block.mlp.down.weight
     }
 
-    /// Puts another matrix in that place, `[width, inner]`; it is copied to the model's device and
-    /// type if need be.
+    /// Puts another matrix in that place, `[width, inner]`; it is copied to its layer's device and
+    /// to the model's type if need be.
     ///
     /// # Errors
     /// [`Error::Argument`] for another shape, [`Error::Torch`] when memory does not suffice.
     pub fn set_down_projection(&mut self, layer: usize, weight: &Tensor) -> Result<(), Error> {
-        let down = &mut self.blocks[layer].mlp.down;
+        let placed = &mut self.blocks[layer];
+        let down = &mut placed.block.mlp.down;
         if weight.size() != down.weight.size() {
             return Err(Error::Argument {
                 argument: "weight",
@@ -333,7 +363,66 @@ impl Model {
                 remedy: format!("layer {layer} needs {:?}", down.weight.size()),
             });
         }
-        down.weight = weight.f_to_device(self.device)?.f_to_kind(self.dtype)?;
+        down.weight = weight.f_to_device(placed.device)?.f_to_kind(self.dtype)?;
         Ok(())
+    }
+}
+
+/// On which of so many devices each block goes: runs of about equal weights, where the first device
+/// has what is no block's, too.
+fn places(checkpoint: &Checkpoint, devices: usize) -> Vec<usize> {
+    let layers = checkpoint.config().layers;
+    let layout = checkpoint.layout();
+    let numbers = |name: &str| -> usize {
+        let tensor = checkpoint.tensors().find(|tensor| tensor.name == name);
+        tensor.map_or(0, |tensor| tensor.shape.iter().product())
+    };
+    let shared = [
+        Some(&layout.embedding),
+        layout.positions.as_ref(),
+        layout.head.as_ref().map(|head| &head.weight),
+    ];
+    let shared: usize = shared
+        .iter()
+        .flatten()
+        .map(|tensor| numbers(&tensor.name))
+        .sum();
+    let all: usize = checkpoint
+        .tensors()
+        .map(|it| it.shape.iter().product::<usize>())
+        .sum();
+    spread(
+        layers,
+        shared,
+        all.saturating_sub(shared) / layers.max(1),
+        devices,
+    )
+}
+
+/// So many blocks of one size over devices, the first of which has `shared` already.
+fn spread(layers: usize, shared: usize, block: usize, devices: usize) -> Vec<usize> {
+    let block = block.max(1);
+    let share = (shared + layers * block) / devices;
+    let first = share.saturating_sub(shared) / block;
+    let place = |layer: usize| match layer.checked_sub(first) {
+        None => 0,
+        Some(beyond) => 1 + beyond * (devices - 1) / (layers - first),
+    };
+    (0..layers).map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn blocks_go_to_devices_in_runs_of_about_equal_weights() {
+        assert_eq!(spread(4, 100, 10, 1), [0; 4]);
+        assert_eq!(spread(4, 0, 10, 2), [0, 0, 1, 1]);
+        assert_eq!(spread(7, 20, 10, 3), [0, 1, 1, 1, 2, 2, 2]);
+        // The embeddings alone are more than a share.
+        assert_eq!(spread(3, 100, 10, 2), [1, 1, 1]);
+        assert_eq!(spread(2, 0, 10, 4), [1, 2]);
+        assert_eq!(spread(0, 10, 0, 2), [0usize; 0]);
     }
 }

@@ -27,6 +27,12 @@ pub struct BlockOutput {
 /// Sees, and may replace, what a block computes. Everything passes through unless a method is
 /// overridden.
 pub trait Hook {
+    /// Whether anything of a layer is looked at. Where it is not, nothing is brought here from a
+    /// layer on another device.
+    fn sees(&self, _layer: usize) -> bool {
+        true
+    }
+
     /// Input of the block: `[rows, tokens, width]`. The tensor is the caller's: what changes it
     /// changes a copy.
     fn resid_pre(&mut self, _layer: usize, x: Tensor) -> Tensor {
@@ -55,7 +61,7 @@ pub trait Hook {
     }
 
     /// How each query is spread over the keys, behind the softmax, to be written into where it shall
-    /// be another: `[rows, kv_heads, heads of a group, queries, keys]`.
+    /// be another and no gradient flows: `[rows, kv_heads, heads of a group, queries, keys]`.
     fn pattern(&mut self, _layer: usize, _weights: &Tensor) {}
 
     /// What the attention heads give, their weighted sums of values side by side, before the output
@@ -80,13 +86,18 @@ pub trait Hook {
         out
     }
 
-    /// Input of the MLP's second matrix, an edit's key, to be written into where it shall be another:
-    /// `[rows, queries, inner]`.
-    fn key(&mut self, _layer: usize, _key: &Tensor) {}
+    /// Input of the MLP's second matrix, an edit's key: `[rows, queries, inner]`.
+    fn key(&mut self, _layer: usize, key: Tensor) -> Tensor {
+        key
+    }
 }
 
 /// The hook that sees nothing and changes nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Plain;
 
-impl Hook for Plain {}
+impl Hook for Plain {
+    fn sees(&self, _layer: usize) -> bool {
+        false
+    }
+}

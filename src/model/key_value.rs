@@ -1,6 +1,8 @@
 //! What attention keeps of tokens.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
+
+use super::placed::copied;
 
 /// Keys and values of a run of tokens, each `[rows, kv_heads, tokens, head_dim]`, keys after
 /// rotary. The order of a key's channels is the attention's own.
@@ -28,6 +30,14 @@ impl KeyValue {
         Self {
             k: self.k.shallow_clone(),
             v: self.v.shallow_clone(),
+        }
+    }
+
+    /// The same numbers in memory of their own on a device.
+    pub(super) fn copied_to(&self, device: Device) -> Self {
+        Self {
+            k: copied(&self.k, device),
+            v: copied(&self.v, device),
         }
     }
 

@@ -42,6 +42,8 @@ mod mlp;
 #[cfg(feature = "torch")]
 mod norm;
 #[cfg(feature = "torch")]
+mod placed;
+#[cfg(feature = "torch")]
 mod product;
 #[cfg(feature = "torch")]
 mod rotary;

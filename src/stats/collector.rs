@@ -152,7 +152,11 @@ struct Keys<'a> {
 }
 
 impl Hook for Keys<'_> {
-    fn key(&mut self, layer: usize, key: &Tensor) {
+    fn sees(&self, layer: usize) -> bool {
+        self.layers.contains(&layer)
+    }
+
+    fn key(&mut self, layer: usize, key: Tensor) -> Tensor {
         for (at, sum) in self.layers.iter().zip(self.sums.iter_mut()) {
             if *at == layer {
                 let size = key.size();
@@ -167,6 +171,7 @@ impl Hook for Keys<'_> {
                 *sum += Products::linear(&channels, &channels).to_kind(Kind::Double);
             }
         }
+        key
     }
 }
 

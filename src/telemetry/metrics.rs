@@ -192,12 +192,18 @@ metrics! {
     WORKER_LEASE_SECONDS = "worker_lease_seconds", Worker, Histogram(LONG_TIMES), [];
     /// Leases that the engine did not finish, by why.
     WORKER_FAILURES = "worker_failures_total", Worker, Counter, ["class"];
-    /// Leases that the worker holds.
+    /// Leases that the process holds.
     WORKER_LEASES = "worker_leases", Worker, Gauge, [];
-    /// 1 while there is a stream to the coordinator, else 0.
+    /// Streams to the coordinator that are open: 1 for each worker of the process.
     WORKER_CONNECTED = "worker_connected", Worker, Gauge, [];
     /// Streams to the coordinator that were opened after the first.
     WORKER_RECONNECTS = "worker_reconnects_total", Worker, Counter, [];
+    /// Memory of a GPU that the worker computes on, in bytes.
+    WORKER_DEVICE_MEMORY = "worker_device_memory_bytes", Worker, Gauge, ["device"];
+    /// What of it is taken, by whomever.
+    WORKER_DEVICE_MEMORY_USED = "worker_device_memory_used_bytes", Worker, Gauge, ["device"];
+    /// The part of the last moments in which a GPU did something, 0 to 1, as its driver measures it.
+    WORKER_DEVICE_BUSY = "worker_device_busy_ratio", Worker, Gauge, ["device"];
     /// Bytes of the objects in the worker's cache. Looked up once a minute, and when some were
     /// evicted.
     WORKER_CACHE_BYTES = "worker_cache_bytes", Worker, Gauge, [];
@@ -343,6 +349,35 @@ impl Metric {
                 .register_histogram(&self.key(values), &METADATA)
                 .record(value);
         }
+    }
+}
+
+/// What one of several adds to a gauge that is the sum of them all, for as long as it is here.
+#[derive(Debug)]
+pub struct Part {
+    of: &'static Metric,
+    now: f64,
+}
+
+impl Part {
+    /// Nothing yet, of a gauge without labels.
+    pub fn of(metric: &'static Metric) -> Self {
+        Self {
+            of: metric,
+            now: 0.0,
+        }
+    }
+
+    /// Says how much it is now.
+    pub fn set(&mut self, now: f64) {
+        self.of.change([], now - self.now);
+        self.now = now;
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.set(0.0);
     }
 }
 

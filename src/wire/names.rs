@@ -28,6 +28,13 @@ use uuid::Uuid;
 /// Most bytes of an identifier that a user chooses.
 pub const LONGEST_IDENTIFIER: usize = 100;
 
+/// An identifier with something short behind it that tells it from others, cut to the length that
+/// one may have.
+pub fn numbered(identifier: &str, number: &str) -> String {
+    let room = LONGEST_IDENTIFIER.saturating_sub(number.len());
+    format!("{}{number}", identifier.get(..room).unwrap_or(identifier))
+}
+
 /// Whether a text is an identifier: up to 100 lower-case letters, digits, '.', '_' and '-', a
 /// letter or digit first.
 pub fn is_identifier(text: &str) -> bool {

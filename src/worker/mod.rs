@@ -8,6 +8,8 @@ mod computing;
 mod engine;
 mod fake;
 mod files;
+#[cfg(feature = "torch")]
+mod gpus;
 mod leased;
 #[cfg(feature = "torch")]
 mod openmp;
@@ -19,11 +21,13 @@ mod work;
 
 pub use engine::{Engine, Sink};
 pub use fake::Fake;
+#[cfg(feature = "torch")]
+pub use gpus::Gpus;
 pub use leased::{LeasedFactor, LeasedVersion};
 #[cfg(feature = "torch")]
 pub use openmp::wait_asleep;
 pub use prepare::Prepared;
 pub use session::{Options, run};
 #[cfg(feature = "torch")]
-pub use torch::{Loaded, SelfTest, Torch, Trial, TrialOutcome, self_test, try_device};
+pub use torch::{Loaded, SelfTest, Torch, Trial, TrialOutcome, self_test, try_devices};
 pub use work::Error;

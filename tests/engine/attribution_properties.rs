@@ -160,7 +160,7 @@ fn fact(prompt: &str, corrupted: &str) -> Fact {
 }
 
 /// For a model two prompts of as many tokens to which it gives other answers.
-fn pairs(model: &Model, count: usize) -> Vec<Fact> {
+pub fn pairs(model: &Model, count: usize) -> Vec<Fact> {
     let mut found = Vec::new();
     for (n, one) in WORDS.iter().enumerate() {
         for other in &WORDS[n + 1..] {
@@ -917,14 +917,15 @@ struct OneNeuron<'a> {
 }
 
 impl Hook for OneNeuron<'_> {
-    fn key(&mut self, layer: usize, key: &Tensor) {
+    fn key(&mut self, layer: usize, key: Tensor) -> Tensor {
         if layer == self.layer {
             let at = |states: &Tensor| {
                 let of_token = states.narrow(1, self.token, 1);
                 of_token.narrow(2, self.neuron, 1)
             };
-            at(key).copy_(&at(&self.keys[layer]));
+            at(&key).copy_(&at(&self.keys[layer]));
         }
+        key
     }
 }
 
@@ -932,8 +933,9 @@ impl Hook for OneNeuron<'_> {
 struct Keys(Vec<Tensor>);
 
 impl Hook for Keys {
-    fn key(&mut self, _layer: usize, key: &Tensor) {
+    fn key(&mut self, _layer: usize, key: Tensor) -> Tensor {
         self.0.push(key.copy());
+        key
     }
 }
 

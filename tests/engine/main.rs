@@ -20,3 +20,4 @@ mod path_properties;
 #[cfg(feature = "torch")]
 #[path = "../common/require.rs"]
 mod require;
+mod several_devices;

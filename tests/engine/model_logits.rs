@@ -281,9 +281,10 @@ fn what_a_tap_puts_in_place_flows_on() {
 struct Again<'a>(&'a Model, usize, Option<Tensor>);
 
 impl Hook for Again<'_> {
-    fn key(&mut self, layer: usize, key: &Tensor) {
+    fn key(&mut self, layer: usize, key: Tensor) -> Tensor {
         self.1 += 1;
         self.2 = Some(key.matmul(&self.0.down_projection(layer).tr()));
+        key
     }
     fn mlp(&mut self, layer: usize, out: Tensor) -> Tensor {
         let again = self.2.take().unwrap();

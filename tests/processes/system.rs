@@ -420,3 +420,64 @@ fn a_real_sweep_gives_the_same_bytes_however_it_is_disturbed() {
     let server = site.serve(&server.address);
     assert_eq!(results(&site, &server, &job), expected);
 }
+
+/// One process with a model on each of its devices is two workers, and one whose model is spread
+/// over them is one; either computes the bytes that a worker on one device does.
+#[cfg(feature = "torch")]
+#[test]
+fn workers_of_several_devices_give_the_bytes_of_one() {
+    let sweep = ["--noise", "0.5", "--samples", "2", "--window", "2"];
+    let engine = ["--device", "cpu", "--threads", "1"];
+    let expected = undisturbed(12, &sweep, &engine);
+    for (more, names) in [
+        (&["--per-device"][..], &["both-0", "both-1"][..]),
+        (&[], &["both"]),
+    ] {
+        let site = quick_site();
+        let mut settings = fs::read_to_string(site.path("palimpsest.toml")).unwrap();
+        settings += "[worker]\nmetrics_listen = \"127.0.0.1:0\"\n";
+        fs::write(site.path("palimpsest.toml"), settings).unwrap();
+        write_facts(&site, 12);
+        let server = site.serve("127.0.0.1:0");
+        import(&site, &server);
+        let engine = [&["--device", "cpu,cpu", "--threads", "1"], more].concat();
+        let mut worker = site.worker(&server, "both", &engine);
+        let job = submit(&site, &server, &sweep);
+        assert_eq!(results(&site, &server, &job), expected, "{more:?}");
+        let list = site.run(&["worker", "list", "--server", &server.url()], PATIENCE);
+        for name in names {
+            assert!(list.lines().any(|line| line.starts_with(name)), "{list}");
+        }
+        let metrics = get(&worker.address_after("showing metrics"), "/metrics").1;
+        let connected = format!("\npalimpsest_worker_connected {}\n", names.len());
+        assert!(metrics.contains(&connected), "{metrics}");
+        worker.terminate();
+        assert!(worker.wait(PATIENCE).success(), "{}", worker.said());
+    }
+}
+
+/// At once is in the middle of what the engine does: nothing of libtorch may be taken apart under
+/// it.
+#[cfg(feature = "torch")]
+#[test]
+fn a_worker_asked_twice_leaves_at_once() {
+    let site = quick_site();
+    write_facts(&site, 40);
+    let server = site.serve("127.0.0.1:0");
+    import(&site, &server);
+    let engine = ["--device", "cpu,cpu", "--per-device", "--threads", "1"];
+    let mut worker = site.worker(&server, "hasty", &engine);
+    let _job = submit(&site, &server, &["--noise", "0.5", "--samples", "50"]);
+    wait("the first units", PATIENCE, || {
+        (units_done(&site, &server) > 1).then_some(())
+    });
+    worker.terminate();
+    wait("the first word", PATIENCE, || {
+        let said = worker.said();
+        said.contains("asked to stop").then_some(())
+    });
+    worker.terminate();
+    let status = worker.wait(PATIENCE);
+    assert_eq!(status.code(), Some(1), "{status:?}: {}", worker.said());
+    assert!(worker.said().contains("asked twice"), "{}", worker.said());
+}

@@ -602,7 +602,7 @@ fn a_worker_that_comes_back_from_a_version_gives_the_very_same_logits() {
     let models = [fixture("llama"), fixture("gpt2"), real];
     tch::set_num_threads(1);
     for path in models.iter().filter(|path| path.exists()) {
-        let mut loaded = Loaded::open(path, tch::Device::Cpu, v1::Dtype::F32).unwrap();
+        let mut loaded = Loaded::open(path, &[tch::Device::Cpu], v1::Dtype::F32).unwrap();
         let logits = |loaded: &Loaded| -> Vec<f32> {
             let model = loaded.model();
             let prompt = "The Eiffel Tower is located in the city of";

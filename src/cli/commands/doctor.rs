@@ -196,7 +196,8 @@ async fn bench(findings: &mut Findings, device: &str) -> anyhow::Result<()> {
 
     say!("trying {device} on random models: a minute or more");
     let name = device.to_owned();
-    let tried = tokio::task::spawn_blocking(move || crate::worker::try_device(&name, true)).await?;
+    let tried =
+        tokio::task::spawn_blocking(move || crate::worker::try_devices(&name, true)).await?;
     let trials = match tried {
         Ok(trials) => trials,
         Err(error) => {

@@ -14,7 +14,7 @@ use crate::api::listener::{Connections, Listener};
 use crate::cli::commands::console::{Here, PORT};
 use crate::cli::commands::serve::write_whole;
 use crate::cli::commands::store::options;
-use crate::cli::connection::engine;
+use crate::cli::connection::embedded_engines;
 use crate::cli::flags::{Flags, flag};
 use crate::cli::joined::Notice;
 use crate::cli::output;
@@ -38,9 +38,13 @@ pub struct Args {
     /// The folder of everything that is kept
     #[arg(long, value_name = "FOLDER")]
     store: Option<String>,
-    /// The device of the worker: auto, cpu, cuda, cuda:N
+    /// The device of the worker: auto, cpu, cuda, cuda:N; several of a kind, as cuda:0,cuda:1, or
+    /// all, over which models are spread
     #[arg(long)]
     device: Option<String>,
+    /// A model and leases of its own for each device
+    #[arg(long)]
+    per_device: bool,
     /// Threads of a CPU operation; 0 for one a core
     #[arg(long)]
     threads: Option<u32>,
@@ -64,6 +68,7 @@ impl Args {
     pub fn flags(&self, flags: &mut Flags) {
         flag(flags, "client.store", &self.store);
         flag(flags, "client.device", &self.device);
+        flag(flags, "client.per_device", &self.per_device.then_some(true));
         flag(flags, "client.threads", &self.threads);
         flag(flags, "client.memory", &self.memory);
     }
@@ -75,7 +80,7 @@ pub async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     let left = args.until_stdin_closes.then(end_of_input);
     let settings = config.client;
     let embedded = Embedded::start(&settings.store, options(&config.store))?;
-    embedded.work(engine(&settings)?);
+    embedded.work(embedded_engines(&settings)?);
     let (listener, folder) = listen(args.listen, &settings.store).await?;
     let address = listener.address()?;
     let connections = listener.connections();

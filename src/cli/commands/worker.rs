@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-#[cfg(not(feature = "torch"))]
-use anyhow::Context;
 use futures::FutureExt;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::blocking::blocking;
 use crate::cli::commands::{serve, status};
 use crate::cli::connection::{Connection, Need};
+use crate::cli::engines::engines;
 use crate::cli::flags::{Flags, flag};
 use crate::cli::host::host_name;
 use crate::cli::output;
@@ -23,6 +23,7 @@ use crate::objects::{Bound, ObjectStore};
 use crate::proto::v1;
 use crate::telemetry::exposition::Sample;
 use crate::telemetry::metrics;
+use crate::wire::names;
 use crate::worker::{self, Engine, Options};
 
 /// How old the size of the cache may be.
@@ -65,9 +66,13 @@ struct WorkArgs {
     /// The coordinator's address
     #[arg(long, value_name = "ADDRESS")]
     coordinator: Option<String>,
-    /// The device: auto, cpu, cuda, cuda:N
+    /// The device: auto, cpu, cuda, cuda:N; several of a kind, as cuda:0,cuda:1, or all, over which
+    /// models are spread
     #[arg(long)]
     device: Option<String>,
+    /// A model and leases of its own for each device
+    #[arg(long)]
+    per_device: bool,
     /// Try the device on random models first, and end where it computes wrongly
     #[arg(long)]
     try_device: bool,
@@ -118,6 +123,7 @@ impl WorkArgs {
     fn flags(&self, flags: &mut Flags) {
         flag(flags, "worker.coordinator", &self.coordinator);
         flag(flags, "worker.device", &self.device);
+        flag(flags, "worker.per_device", &self.per_device.then_some(true));
         flag(flags, "worker.try_device", &self.try_device.then_some(true));
         flag(flags, "worker.threads", &self.threads);
         flag(flags, "worker.memory", &self.memory);
@@ -183,18 +189,21 @@ async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode
         setting: "worker.cache_size",
     });
     let objects = ObjectStore::open(&settings.cache)?.as_cache(bound)?;
-    let engine = engine(&args, &settings, &objects)?;
+    let engines = chosen(&args, &settings, &objects)?;
     if let Some(address) = settings.metrics_listen {
         metrics::install(metrics::Program::Worker);
-        serve::expose(address, sample(objects.clone()))?;
+        serve::expose(address, sample(objects.clone(), settings.device.as_str()))?;
     }
     let host = host_name();
     let id = match &settings.id {
         Some(id) => id.to_string(),
         None => format!("{host}-{}-{}", std::process::id(), random_suffix()),
     };
-    let options = Options {
-        id,
+    let options = |engine: usize| Options {
+        id: match engines.len() {
+            1 => id.clone(),
+            _ => names::numbered(&id, &format!("-{engine}")),
+        },
         credits: settings.credits,
         cache: settings.cache.clone(),
         drain_timeout: settings.drain_timeout,
@@ -209,44 +218,83 @@ async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode
         insecure: settings.insecure,
     };
     let client = Client::connect_lazy(settings.coordinator.as_str(), &credentials)?;
-    tracing::info!(
-        worker = options.id,
-        coordinator = settings.coordinator.as_str(),
-        valid_until = settings.valid_until.map(tracing::field::display),
-        "working"
-    );
+    let all: Vec<Options> = (0..engines.len()).map(options).collect();
     let mut asked = Asked::listen();
     let shutdown = CancellationToken::new();
-    let working = tokio::spawn(worker::run(
-        client,
-        objects,
-        engine,
-        options,
-        shutdown.clone(),
-    ));
-    tokio::pin!(working);
+    let mut working = JoinSet::new();
+    for (engine, options) in engines.into_iter().zip(all) {
+        tracing::info!(
+            worker = options.id,
+            device = engine.capabilities().device,
+            coordinator = settings.coordinator.as_str(),
+            valid_until = settings.valid_until.map(tracing::field::display),
+            "working"
+        );
+        let (client, objects) = (client.clone(), objects.clone());
+        working.spawn(worker::run(
+            client,
+            objects,
+            engine,
+            options,
+            shutdown.clone(),
+        ));
+    }
     tokio::select! {
-        ended = &mut working => ended??,
+        ended = all_ended(&mut working, &shutdown) => ended?,
         () = asked.wait() => {
             shutdown.cancel();
             tokio::select! {
-                ended = &mut working => ended??,
-                () = asked.wait() => tracing::warn!("asked twice: leaving at once"),
+                ended = all_ended(&mut working, &shutdown) => ended?,
+                () = asked.wait() => {
+                    tracing::warn!("asked twice: leaving at once");
+                    // Without what libtorch does at a program's end, which would pull the floor from
+                    // under the engine's threads. What they have not handed in is computed elsewhere.
+                    signal_hook::low_level::exit(1);
+                }
             }
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Waits for the end of all. Where one ends in an error, the others are asked to stop: a process
+/// that half works looks as if it did.
+async fn all_ended(
+    working: &mut JoinSet<Result<(), worker::Error>>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut first = Ok(());
+    while let Some(ended) = working.join_next().await {
+        let ended = ended.map_err(anyhow::Error::from);
+        if let Err(error) = ended.and_then(|ended| Ok(ended?)) {
+            shutdown.cancel();
+            match &first {
+                Ok(()) => first = Err(error),
+                Err(_) => tracing::error!(%error, "another worker of this process ended, too"),
+            }
+        }
+    }
+    first
+}
+
 /// Looks up, for the metrics, what is not counted as it happens. The folder of objects is looked
 /// through once a minute, and when something was evicted.
-fn sample(objects: ObjectStore) -> Sample {
+#[cfg_attr(not(feature = "torch"), allow(unused_variables))]
+fn sample(objects: ObjectStore, devices: &str) -> Sample {
+    #[cfg(feature = "torch")]
+    let gpus = worker::Gpus::among(devices).map(Arc::new);
     // When, and what was evicted until then.
     let looked: Arc<Mutex<Option<(Instant, u64)>>> = Arc::default();
     Arc::new(move || {
         let (objects, looked) = (objects.clone(), looked.clone());
+        #[cfg(feature = "torch")]
+        let gpus = gpus.clone();
         async move {
             metrics::RESIDENT_BYTES.set([], metrics::resident_bytes() as f64);
+            #[cfg(feature = "torch")]
+            if let Some(gpus) = gpus {
+                let _ = blocking(move || gpus.sample()).await;
+            }
             let evicted = objects.evicted();
             let old = {
                 let mut looked = looked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -268,27 +316,24 @@ fn sample(objects: ObjectStore) -> Sample {
     })
 }
 
-fn engine(
+fn chosen(
     args: &WorkArgs,
     settings: &WorkerConfig,
     objects: &ObjectStore,
-) -> anyhow::Result<Box<dyn Engine>> {
+) -> anyhow::Result<Vec<Box<dyn Engine>>> {
     if let Some(milliseconds) = args.fake {
-        return Ok(Box::new(worker::Fake {
+        return Ok(vec![Box::new(worker::Fake {
             unit_time: Duration::from_millis(milliseconds),
-        }));
+        })]);
     }
-    real_engine(settings, objects)
-}
-
-#[cfg(feature = "torch")]
-fn real_engine(settings: &WorkerConfig, objects: &ObjectStore) -> anyhow::Result<Box<dyn Engine>> {
-    let memory = settings.memory.bytes();
-    let engine = worker::Torch::new(settings.device.as_str(), settings.threads, memory)?;
+    let (device, threads) = (settings.device.as_str(), settings.threads);
+    let bytes = settings.memory.bytes();
+    let engines = engines(device, settings.per_device, threads, bytes, Some(objects))?;
+    #[cfg(feature = "torch")]
     if settings.try_device {
-        trust(settings.device.as_str())?;
+        trust(device)?;
     }
-    Ok(Box::new(engine.keeping_in(objects)))
+    Ok(engines)
 }
 
 /// Ends a worker whose device computes wrongly, before anybody gets its results.
@@ -296,7 +341,7 @@ fn real_engine(settings: &WorkerConfig, objects: &ObjectStore) -> anyhow::Result
 fn trust(device: &str) -> anyhow::Result<()> {
     use worker::TrialOutcome;
 
-    for trial in worker::try_device(device, false)? {
+    for trial in worker::try_devices(device, false)? {
         match trial.outcome {
             TrialOutcome::Right(found) => tracing::info!(trial = trial.name, found, "tried"),
             TrialOutcome::Wrong(what) | TrialOutcome::NotTried(what) => anyhow::bail!(
@@ -306,15 +351,6 @@ fn trust(device: &str) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(not(feature = "torch"))]
-fn real_engine(
-    _settings: &WorkerConfig,
-    _objects: &ObjectStore,
-) -> anyhow::Result<Box<dyn Engine>> {
-    Err(anyhow::anyhow!("build it with the feature 'torch'"))
-        .context("this palimpsest was built without an engine")
 }
 
 fn random_suffix() -> String {

@@ -260,6 +260,40 @@ fn tasks_are_cut_by_the_measured_speed_and_a_slow_worker_gets_smaller_ones() {
 }
 
 #[test]
+fn the_last_of_a_job_is_shared_out_in_ever_smaller_parts() {
+    for (workers, sizes) in [(1, &[32][..]), (2, &[8, 6, 4, 2, 2, 2, 2, 2, 2, 2])] {
+        let mut world = World::new();
+        for worker in 0..workers {
+            world.run(hello(worker, 1));
+        }
+        let mut new = sweep(&world, 16, "", 0);
+        let whole: f64 = new.tasks.iter().map(|task| task.cost).sum();
+        new.tasks.truncate(1);
+        new.tasks[0].units = 32;
+        new.tasks[0].cost = whole;
+        let id = world.submit(new);
+        let mut given = Vec::new();
+        for turn in 0.. {
+            let worker = turn % workers;
+            let Some((_, lease)) = world.lease_of(worker) else {
+                break;
+            };
+            given.push(lease.units.len());
+            // What the other has comes next.
+            for unit in 0..lease.units.len() as u8 {
+                world.commit(worker, unit, false, false);
+            }
+            world.run(Step::End {
+                worker,
+                failure: None,
+            });
+        }
+        assert_eq!(given, sizes, "{workers} workers");
+        assert_eq!(world.state(id), JobState::Succeeded);
+    }
+}
+
+#[test]
 fn a_straggler_gets_a_second_lease_and_the_first_result_counts() {
     let (mut world, id) = world_with_a_job(20);
     assert_eq!(stragglers(&mut world, id), 1);

@@ -31,7 +31,7 @@ use crate::objects::ObjectStore;
 use crate::proto::v1;
 use crate::proto::v1::connect_request::Message as Request;
 use crate::proto::v1::connect_response::Message as Response;
-use crate::telemetry::metrics::{WORKER_CONNECTED, WORKER_LEASES, WORKER_RECONNECTS};
+use crate::telemetry::metrics::{Part, WORKER_CONNECTED, WORKER_LEASES, WORKER_RECONNECTS};
 
 /// First and longest wait before a broken stream is opened again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
@@ -65,6 +65,8 @@ pub async fn run(
         capabilities,
         loaded,
         leases: BTreeMap::new(),
+        connected: Part::of(&WORKER_CONNECTED),
+        holding: Part::of(&WORKER_LEASES),
         queue: VecDeque::new(),
         running: None,
         told: None,
@@ -99,7 +101,7 @@ impl Session {
         loop {
             let opened = Instant::now();
             let ended = self.stream(&shutdown).await;
-            WORKER_CONNECTED.set([], 0.0);
+            self.connected.set(0.0);
             match ended {
                 Ok(StreamEnd::Drained) => return Ok(()),
                 Ok(StreamEnd::Broken(status)) | Err(status) => match status.code() {
@@ -194,7 +196,7 @@ impl Session {
                 Some(fetched) = self.fetched.1.recv() => self.fetched(fetched, &out),
             }
             self.feed_engine();
-            WORKER_LEASES.set([], self.leases.len() as f64);
+            self.holding.set(self.leases.len() as f64);
             if self.draining && self.leases.is_empty() {
                 // The stream is closed by dropping the sender; what was sent still arrives.
                 drop(out);

@@ -16,7 +16,7 @@ use super::super::work::{Key, Report, Work, to_key};
 use super::held::{Fetched, Held};
 use crate::proto::v1;
 use crate::proto::v1::connect_request::Message as Request;
-use crate::telemetry::metrics::WORKER_CONNECTED;
+use crate::telemetry::metrics::Part;
 use crate::wire::names;
 
 /// The protocol that this worker speaks.
@@ -51,6 +51,9 @@ pub(super) struct Session {
     pub capabilities: v1::Capabilities,
     pub loaded: Arc<std::sync::Mutex<Vec<String>>>,
     pub leases: BTreeMap<Key, Held>,
+    /// This worker's part of the process's streams and leases, for the metrics.
+    pub connected: Part,
+    pub holding: Part,
     /// Leases that wait for the engine, in the order in which they came.
     pub queue: VecDeque<(Key, Option<Prepared>)>,
     pub running: Option<Key>,
@@ -76,11 +79,7 @@ impl Session {
         let first = &self.options.id;
         match self.renamed {
             0 => first.clone(),
-            times => {
-                let number = format!(".{}", u64::from(times) + 1);
-                let room = names::LONGEST_IDENTIFIER - number.len();
-                format!("{}{number}", first.get(..room).unwrap_or(first))
-            }
+            times => names::numbered(first, &format!(".{}", u64::from(times) + 1)),
         }
     }
 
@@ -131,7 +130,7 @@ impl Session {
     }
 
     pub(super) fn welcome(&mut self, welcome: &v1::Welcome, out: &Outbox) {
-        WORKER_CONNECTED.set([], 1.0);
+        self.connected.set(1.0);
         let ours = env!("CARGO_PKG_VERSION");
         if !["", ours].contains(&welcome.version.as_str()) {
             tracing::warn!(

@@ -31,6 +31,24 @@ pub(super) fn device_name(device: Device) -> String {
     }
 }
 
+/// Those of several: `cuda:0,cuda:1`.
+pub(super) fn device_names(devices: &[Device]) -> String {
+    let names = devices.iter().map(|&device| device_name(device));
+    names.collect::<Vec<_>>().join(",")
+}
+
+/// Threads of a CPU operation: so many, or where none are named the cores' part of one of so many
+/// engines.
+pub(super) fn processor_threads(named: u32, engines: u32) -> u32 {
+    match named {
+        0 => {
+            let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+            (cores / engines).max(1)
+        }
+        n => n,
+    }
+}
+
 /// The widest vector extension, by which libtorch and its libraries choose their kernels.
 pub(super) fn vector_extension() -> &'static str {
     #[cfg(target_arch = "x86_64")]

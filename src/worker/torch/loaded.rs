@@ -42,11 +42,15 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads a checkpoint, a folder or a file, as it is.
+    /// Loads a checkpoint, a folder or a file, as it is, its blocks spread over the devices.
     ///
     /// # Errors
-    /// When it cannot be read or does not fit the device.
-    pub fn open(checkpoint: &Path, device: Device, dtype: v1::Dtype) -> Result<Self, model::Error> {
+    /// When it cannot be read or does not fit them.
+    pub fn open(
+        checkpoint: &Path,
+        devices: &[Device],
+        dtype: v1::Dtype,
+    ) -> Result<Self, model::Error> {
         let kind = match dtype {
             v1::Dtype::Bf16 => Dtype::BFloat16,
             v1::Dtype::F16 => Dtype::Half,
@@ -57,7 +61,7 @@ impl Loaded {
             name: String::new(),
             digest: String::new(),
             dtype,
-            model: Model::load(&opened, device, kind)?,
+            model: Model::load_over(&opened, devices, kind)?,
             gaussian: None,
             base: Base::new(opened),
             version: String::new(),

@@ -23,22 +23,25 @@ mod units;
 
 use tch::Device;
 
-use device::{LIBTORCH, device_name, dtype_name, vector_extension};
+use device::{LIBTORCH, device_names, dtype_name, processor_threads, vector_extension};
 pub use loaded::Loaded;
 pub use self_test::{SelfTest, self_test};
-pub use trial::{Trial, TrialOutcome, try_device};
+pub use trial::{Trial, TrialOutcome, try_devices};
 
 use super::engine::{Engine, Sink, failure};
+use super::gpus::Gpus;
 use super::prepare::Prepared;
 use crate::causal;
 use crate::model;
+use crate::model::device::devices;
 use crate::objects::ObjectStore;
 use crate::proto::v1::{self, FailureClass, lease::Settings};
 
 /// The engine on libtorch.
 #[derive(Debug)]
 pub struct Torch {
-    device: Device,
+    /// Over which a model's blocks are spread; on the first is everything else.
+    devices: Vec<Device>,
     threads: u32,
     batch_memory: u64,
     loaded: Option<Loaded>,
@@ -49,32 +52,46 @@ pub struct Torch {
 }
 
 impl Torch {
-    /// An engine on a device: `auto`, `cpu`, `cuda` or `cuda:N`. `threads` is the number of
-    /// threads of a CPU operation, 0 for one a core. `batch_memory` are the bytes that the
-    /// activations of one batch may take; if nothing is said, 256 MiB on a CPU and 4 GiB on a GPU.
+    /// An engine on a device, or on several over which models are spread, by what [`devices`] reads.
+    /// `threads` is the number of threads of a CPU operation, 0 for one a core. `batch_memory` are
+    /// the bytes that the activations of one batch may take; if nothing is said, 256 MiB on a CPU
+    /// and 4 GiB on a GPU.
     ///
     /// # Errors
     /// When there is no such device.
-    pub fn new(
-        device: &str,
+    pub fn new(names: &str, threads: u32, batch_memory: Option<u64>) -> Result<Self, model::Error> {
+        let threads = processor_threads(threads, 1);
+        Ok(Self::on(devices(names)?, threads, batch_memory))
+    }
+
+    /// An engine on each of several devices: the same, but for `threads` of 0, which are shared.
+    ///
+    /// # Errors
+    /// When there is no such device.
+    pub fn on_each(
+        names: &str,
         threads: u32,
         batch_memory: Option<u64>,
-    ) -> Result<Self, model::Error> {
-        let device = model::device::device(device)?;
+    ) -> Result<Vec<Self>, model::Error> {
+        let devices = devices(names)?;
+        let threads = processor_threads(threads, devices.len() as u32);
+        let each = devices.into_iter();
+        Ok(each
+            .map(|device| Self::on(vec![device], threads, batch_memory))
+            .collect())
+    }
+
+    fn on(devices: Vec<Device>, threads: u32, batch_memory: Option<u64>) -> Self {
         // Set, not inherited: the number of threads decides the last bits of a sum.
-        let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
-            n => n,
-        };
         tch::set_num_threads(threads as i32);
-        Ok(Self {
-            device,
+        Self {
+            batch_memory: batch_memory.unwrap_or_else(|| device::batch_memory(devices[0])),
+            devices,
             threads,
-            batch_memory: batch_memory.unwrap_or_else(|| device::batch_memory(device)),
             loaded: None,
             factorised: None,
             kept: kept::Kept::default(),
-        })
+        }
     }
 
     /// Keeps what takes long to make of key statistics among these objects, and finds it there
@@ -87,11 +104,17 @@ impl Torch {
         }
     }
 
+    /// Where everything is but the blocks of a model that are spread.
+    fn home(&self) -> Device {
+        self.devices[0]
+    }
+
     fn fingerprint(&self, dtype: v1::Dtype) -> v1::Fingerprint {
         v1::Fingerprint {
-            device: match self.device {
+            // However many parts a processor's memory is named as, it is one.
+            device: match self.home() {
                 Device::Cpu => format!("cpu {}", vector_extension()),
-                _ => device_name(self.device),
+                _ => device_names(&self.devices),
             },
             dtype: dtype_name(dtype).to_owned(),
             threads: self.threads,
@@ -115,7 +138,7 @@ impl Torch {
                 failure(FailureClass::Invalid, what)
             };
             let mut loaded =
-                Loaded::open(&ready.checkpoint, self.device, dtype).map_err(invalid)?;
+                Loaded::open(&ready.checkpoint, &self.devices, dtype).map_err(invalid)?;
             loaded.name.clone_from(&wanted.name);
             loaded.digest.clone_from(&wanted.digest);
             self.loaded = Some(loaded);
@@ -143,13 +166,14 @@ impl Torch {
         spec: &'a v1::EditSpec,
         dtype: v1::Dtype,
     ) -> Result<editing::Editing<'a>, v1::Failure> {
+        let device = self.home();
         self.model(ready, dtype)?;
         let Some(loaded) = self.loaded.as_mut() else {
             return Err(failure(FailureClass::Transient, "the model was unloaded"));
         };
         Ok(editing::Editing {
             loaded,
-            device: self.device,
+            device,
             ready,
             spec,
             factorised: &mut self.factorised,
@@ -161,9 +185,10 @@ impl Torch {
 impl Engine for Torch {
     fn capabilities(&self) -> v1::Capabilities {
         v1::Capabilities {
-            device: device_name(self.device),
+            device: device_names(&self.devices),
             memory: self.batch_memory,
             threads: self.threads,
+            device_memory: Gpus::of(&self.devices).map_or(0, |gpus| gpus.memory()),
             ..Default::default()
         }
     }
@@ -222,7 +247,7 @@ impl Torch {
             }
             Some(Settings::MassEdit(spec)) => {
                 let fingerprint = self.fingerprint(spec.dtype());
-                let (device, kept) = (self.device, self.kept.clone());
+                let (device, kept) = (self.home(), self.kept.clone());
                 let loaded = self.model(ready, spec.dtype())?;
                 let edits = mass_edit::MassEdits::new(
                     loaded,

@@ -14,9 +14,10 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use tch::{Cuda, Device, Kind, Tensor};
 
-use super::device::device_name;
+use super::device::{device_name, device_names};
 use crate::causal::{self, Engine, Fact, Grid, Noise, Settings, trace};
 use crate::edit::{self, Hyperparameters, Method, Optimiser, Overrides, Request};
+use crate::model::device::devices;
 use crate::model::{Hook, Model, Pass, Products, with_libtorch_products};
 use crate::stats::{Collector, Moment};
 use model::Size;
@@ -69,22 +70,62 @@ pub enum TrialOutcome {
     NotTried(String),
 }
 
-/// Tries a device, `auto`, `cpu`, `cuda` or `cuda:N`: what must be right, in some ten seconds on a
-/// processor, and with `speeds` also what it is worth, in a minute.
+/// Tries each device that [`devices`] reads: what must be right, in some ten seconds on a processor,
+/// and with `speeds` also what it is worth, in a minute. Of several, also a model that is spread
+/// over them.
 ///
 /// # Errors
 /// [`crate::model::Error`] where there is no such device.
-pub fn try_device(name: &str, speeds: bool) -> Result<Vec<Trial>, crate::model::Error> {
-    let device = crate::model::device::device(name)?;
-    let mut trials = Trials {
-        device,
-        found: Vec::new(),
-    };
-    trials.right();
-    if speeds {
-        trials.speeds();
+pub fn try_devices(names: &str, speeds: bool) -> Result<Vec<Trial>, crate::model::Error> {
+    let devices = devices(names)?;
+    let mut found = Vec::new();
+    for (n, &device) in devices.iter().enumerate() {
+        if devices[..n].contains(&device) {
+            continue;
+        }
+        let mut trials = Trials { device, found };
+        trials.right();
+        if speeds {
+            trials.speeds();
+        }
+        found = trials.found;
     }
-    Ok(trials.found)
+    if devices.len() > 1 {
+        found.push(spread(&devices));
+    }
+    Ok(found)
+}
+
+/// Whether a model that is spread over devices computes what it does on the first.
+fn spread(devices: &[Device]) -> Trial {
+    let tried = || -> anyhow::Result<String> {
+        let folder = tempfile::tempdir()?;
+        let checkpoint = model::write(folder.path(), model::config("llama", SMALL))?;
+        let over = Model::load_over(&checkpoint, devices, Kind::Float)?;
+        let alone = Model::load(&checkpoint, devices[0], Kind::Float)?;
+        let off = apart(
+            &grids(&alone, Engine::Exact, 2)?,
+            &grids(&over, Engine::Exact, 2)?,
+        )?;
+        ensure!(
+            off <= SAME_DEVICE,
+            "its grids differ from those on the first by {off:.1e}, where {SAME_DEVICE:.0e} is rounding"
+        );
+        let (expected, found) = (value(&alone)?, value(&over)?);
+        let moved = (&found - &expected).norm().double_value(&[])
+            / expected.norm().double_value(&[]).max(f64::MIN_POSITIVE);
+        ensure!(
+            moved <= VALUES,
+            "its edit's value is {moved:.1e} of its length from that on the first, where {VALUES:.0e} is rounding"
+        );
+        Ok(format!(
+            "grids {off:.1e} and an edit's value {moved:.1e} from those on the first"
+        ))
+    };
+    Trial {
+        name: format!("{}: a model over all", device_names(devices)),
+        outcome: outcome(tried),
+    }
 }
 
 struct Trials {
@@ -133,16 +174,7 @@ impl Trials {
     }
 
     fn note(&mut self, name: &str, work: impl FnOnce() -> anyhow::Result<String>) {
-        // tch turns libtorch's exceptions into panics unless every call is the checked one.
-        let outcome = match panic::catch_unwind(AssertUnwindSafe(work)) {
-            Ok(Ok(figures)) => TrialOutcome::Right(figures),
-            Ok(Err(error)) => TrialOutcome::Wrong(format!("{error:#}")),
-            Err(payload) => TrialOutcome::Wrong(match payload.downcast_ref::<String>() {
-                Some(said) => said.lines().next().unwrap_or_default().to_owned(),
-                None => "libtorch failed".to_owned(),
-            }),
-        };
-        self.add(name, outcome);
+        self.add(name, outcome(work));
     }
 
     fn not_tried(&mut self, name: &str, error: &anyhow::Error) {
@@ -218,6 +250,19 @@ impl Trials {
             ensure!(off <= SUMS, "their sums are {off:.1e} of the largest from sums in double precision, where {SUMS:.0e} is rounding");
             Ok(format!("{off:.1e} of the largest from sums in double precision"))
         });
+    }
+}
+
+/// What comes of some work: its figures, or what it says is wrong.
+fn outcome(work: impl FnOnce() -> anyhow::Result<String>) -> TrialOutcome {
+    // tch turns libtorch's exceptions into panics unless every call is the checked one.
+    match panic::catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(figures)) => TrialOutcome::Right(figures),
+        Ok(Err(error)) => TrialOutcome::Wrong(format!("{error:#}")),
+        Err(payload) => TrialOutcome::Wrong(match payload.downcast_ref::<String>() {
+            Some(said) => said.lines().next().unwrap_or_default().to_owned(),
+            None => "libtorch failed".to_owned(),
+        }),
     }
 }
 
@@ -380,17 +425,18 @@ fn texts(tokens: usize) -> impl Iterator<Item = Vec<u32>> {
 fn sums(model: &Model) -> anyhow::Result<f64> {
     struct Keys(usize, Option<Tensor>);
     impl Hook for Keys {
-        fn key(&mut self, layer: usize, key: &Tensor) {
+        fn key(&mut self, layer: usize, key: Tensor) -> Tensor {
             if layer == self.0 {
                 let size = key.size();
-                let key = key.to_device(Device::Cpu).to_kind(Kind::Double);
-                let key = key.reshape([size[0] * size[1], size[2]]);
-                let sum = key.tr().matmul(&key);
+                let wide = key.to_device(Device::Cpu).to_kind(Kind::Double);
+                let keys = wide.reshape([size[0] * size[1], size[2]]);
+                let sum = keys.tr().matmul(&keys);
                 self.1 = Some(match &self.1 {
                     Some(before) => before + sum,
                     None => sum,
                 });
             }
+            key
         }
     }
     let _no_grad = tch::no_grad_guard();
@@ -448,6 +494,21 @@ mod tests {
         for trial in trials.found {
             assert!(matches!(trial.outcome, TrialOutcome::Right(_)), "{trial:?}");
         }
+    }
+
+    #[test]
+    fn a_model_spread_over_devices_is_tried_too() {
+        tch::set_num_threads(1);
+        let tried = spread(&[Device::Cpu; 2]);
+        assert_eq!(tried.name, "cpu,cpu: a model over all");
+        let TrialOutcome::Right(found) = tried.outcome else {
+            panic!("{tried:?}");
+        };
+        // To the bit, on one processor.
+        assert!(
+            found.starts_with("grids 0.0e0 and an edit's value 0.0e0"),
+            "{found}"
+        );
     }
 
     #[test]
