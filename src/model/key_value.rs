@@ -2,8 +2,6 @@
 
 use tch::{Device, Tensor};
 
-use super::placed::copied;
-
 /// Keys and values of a run of tokens, each `[rows, kv_heads, tokens, head_dim]`, keys after
 /// rotary. The order of a key's channels is the attention's own.
 #[derive(Debug)]
@@ -76,4 +74,11 @@ impl KeyValue {
             v: self.v.narrow(2, from, tokens),
         }
     }
+}
+
+/// The same numbers in memory of their own on a device, with the way of gradients back. A copy also
+/// where they are there already: so what a model does on one device, named twice, is what it does
+/// on two.
+pub fn copied(x: &Tensor, device: Device) -> Tensor {
+    x.to_device_(device, x.kind(), false, true)
 }

@@ -5,7 +5,7 @@ use tch::{Device, Tensor};
 
 use super::block::Block;
 use super::hook::{BlockOutput, Hook, Pass};
-use super::key_value::KeyValue;
+use super::key_value::{KeyValue, copied};
 
 /// A block, and where it is.
 #[derive(Debug)]
@@ -109,13 +109,6 @@ impl Placed {
             away: self.device,
         }
     }
-}
-
-/// The same numbers in memory of their own on a device, with the way of gradients back. A copy also
-/// where they are there already: so what a model does on one device, named twice, is what it does
-/// on two.
-pub fn copied(x: &Tensor, device: Device) -> Tensor {
-    x.to_device_(device, x.kind(), false, true)
 }
 
 /// Shows a hook of the first device what a block computes on another.

@@ -8,6 +8,9 @@ use super::families::{self, Parameter, Qkv, Up};
 use super::norm::Norm;
 use super::{Config, Error, product};
 
+/// Numbers that are looked at together.
+const PIECE: i64 = 1 << 18;
+
 /// A linear map, `[out, in]` whatever the file's orientation.
 #[derive(Debug)]
 pub struct Linear {
@@ -48,34 +51,65 @@ impl Loader<'_> {
     }
 
     pub fn tensor(&self, parameter: &Parameter) -> Result<Tensor, Error> {
+        let mut tensor = self.empty(&sizes(parameter))?;
+        self.fill(&mut tensor, parameter, false)?;
+        Ok(tensor)
+    }
+
+    pub fn linear(&self, linear: &families::Linear) -> Result<Linear, Error> {
+        self.stacked(std::slice::from_ref(linear))
+    }
+
+    fn empty(&self, sizes: &[i64]) -> Result<Tensor, Error> {
+        Ok(Tensor::f_empty(sizes, (self.kind, self.device))?)
+    }
+
+    /// Reads a tensor of the checkpoint to its place, on whatever device and of whatever type that
+    /// is; `transposed` where the place has its sizes the other way round. Nothing is held twice on
+    /// the way: a model is loaded in the memory that it takes.
+    fn fill(
+        &self,
+        place: &mut Tensor,
+        parameter: &Parameter,
+        transposed: bool,
+    ) -> Result<(), Error> {
         let data = self.checkpoint.tensor(&parameter.name)?;
-        let shape: Vec<i64> = data.shape.iter().map(|&size| size as i64).collect();
         let kind = match data.dtype {
             DType::F32 => Kind::Float,
             DType::F16 => Kind::Half,
             DType::BF16 => Kind::BFloat16,
         };
-        let tensor = Tensor::f_from_data_size(&data.bytes, &shape, kind)?;
-        // A second look, one by one, only to say where.
-        if tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
-            data.check_finite(&parameter.name)?;
+        let sizes = sizes(parameter);
+        let stored = if data.bytes.as_ptr().align_offset(data.dtype.size()) == 0 {
+            let rows = sizes.iter().rev();
+            let strides = rows.scan(1, |all, size| Some(std::mem::replace(all, *all * size)));
+            let mut strides: Vec<i64> = strides.collect();
+            strides.reverse();
+            // SAFETY: the bytes are as many as these sizes need, which the checkpoint has checked,
+            // and are aligned; they outlive the tensor, which ends with this function and is only
+            // read.
+            #[allow(unsafe_code)]
+            unsafe {
+                Tensor::f_from_blob(data.bytes.as_ptr(), &sizes, &strides, kind, Device::Cpu)?
+            }
+        } else {
+            Tensor::f_from_data_size(&data.bytes, &sizes, kind)?
+        };
+        // Piece by piece: what is allocated and freed between weights leaves holes that nothing fits
+        // into later. A second look, one by one, only to say where.
+        for piece in stored.f_view(-1)?.f_split(PIECE, 0)? {
+            if piece.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+                data.check_finite(&parameter.name)?;
+            }
         }
-        Ok(tensor.f_to_device(self.device)?.f_to_kind(self.kind)?)
-    }
-
-    pub fn linear(&self, linear: &families::Linear) -> Result<Linear, Error> {
-        let weight = self.tensor(&linear.weight)?;
-        Ok(Linear {
-            weight: if linear.transposed {
-                weight.f_tr()?.f_contiguous()?
-            } else {
-                weight
-            },
-            bias: match &linear.bias {
-                Some(bias) => Some(self.tensor(bias)?),
-                None => None,
-            },
-        })
+        let stored = match transposed {
+            true => stored.f_tr()?,
+            false => stored,
+        };
+        place.f_copy_(&stored)?;
+        drop(stored);
+        self.checkpoint.release(&parameter.name);
+        Ok(())
     }
 
     pub fn norm(&self, norm: &families::Norm) -> Result<Norm, Error> {
@@ -160,16 +194,34 @@ impl Loader<'_> {
 
     /// Several maps of one input as one.
     fn stacked(&self, maps: &[families::Linear]) -> Result<Linear, Error> {
-        let maps = maps.iter().map(|map| self.linear(map));
-        let maps: Vec<Linear> = maps.collect::<Result<_, _>>()?;
-        let weights: Vec<&Tensor> = maps.iter().map(|map| &map.weight).collect();
-        let biases: Vec<&Tensor> = maps.iter().filter_map(|map| map.bias.as_ref()).collect();
-        Ok(Linear {
-            weight: Tensor::f_cat(&weights, 0)?,
-            bias: match biases.is_empty() {
-                true => None,
-                false => Some(Tensor::f_cat(&biases, 0)?),
-            },
-        })
+        let shape = |map: &families::Linear| {
+            let sizes = sizes(&map.weight);
+            match map.transposed {
+                true => (sizes[1], sizes[0]),
+                false => (sizes[0], sizes[1]),
+            }
+        };
+        let outputs: i64 = maps.iter().map(|map| shape(map).0).sum();
+        let inputs = maps.first().map_or(0, |map| shape(map).1);
+        let weight = self.empty(&[outputs, inputs])?;
+        let biased = maps.iter().any(|map| map.bias.is_some());
+        let options = (self.kind, self.device);
+        let bias = biased.then(|| Tensor::f_zeros([outputs], options));
+        let bias = bias.transpose()?;
+        let mut from = 0;
+        for map in maps {
+            let length = shape(map).0;
+            let mut place = weight.f_narrow(0, from, length)?;
+            self.fill(&mut place, &map.weight, map.transposed)?;
+            if let (Some(all), Some(own)) = (&bias, &map.bias) {
+                self.fill(&mut all.f_narrow(0, from, length)?, own, false)?;
+            }
+            from += length;
+        }
+        Ok(Linear { weight, bias })
     }
+}
+
+fn sizes(parameter: &Parameter) -> Vec<i64> {
+    parameter.shape.iter().map(|&size| size as i64).collect()
 }

@@ -97,6 +97,7 @@ fn prepare(source: &str, name: Option<&str>) -> anyhow::Result<(String, PathBuf,
             dimensions,
             digest: Digest::of(&data.bytes).to_string(),
         });
+        checkpoint.release(&info.name);
         bar.inc(1);
     }
     bar.finish_and_clear();

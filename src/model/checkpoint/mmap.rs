@@ -1,8 +1,9 @@
 //! Read-only memory maps of weight files.
 
+use std::ops::Range;
 use std::path::Path;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 use super::super::Error;
 
@@ -18,4 +19,17 @@ pub fn map(path: &Path) -> Result<Mmap, Error> {
     // checkpoint in use gets this process a SIGBUS. Checkpoints are immutable once imported.
     #[allow(unsafe_code)]
     unsafe { Mmap::map(&file) }.map_err(io)
+}
+
+/// Says that a part of a file is not looked at for now: what was read of it does not count as this
+/// process's memory any more.
+pub fn release(map: &Mmap, part: Range<usize>) {
+    // SAFETY: the pages of a file that is only read come again from the file when they are looked
+    // at.
+    #[allow(unsafe_code)]
+    let released =
+        unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, part.start, part.len()) };
+    if let Err(error) = released {
+        tracing::debug!(%error, "pages of a file stay in memory");
+    }
 }

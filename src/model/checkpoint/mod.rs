@@ -167,6 +167,14 @@ impl Checkpoint {
         })?;
         self.source.read(info, &self.config)
     }
+
+    /// Frees what reading a tensor from a mapped file has taken of memory, once it is not needed any
+    /// more. It can be read again.
+    pub fn release(&self, name: &str) {
+        if let Source::Safetensors(folder) = &self.source {
+            folder.release(name);
+        }
+    }
 }
 
 /// Whether a configuration says that the vocabulary projection is the token embedding, and the file

@@ -197,19 +197,26 @@ impl Folder {
 
     /// The bytes of a tensor of [`Folder::tensors`].
     pub fn read(&self, info: &TensorInfo) -> Result<TensorData<'_>, Error> {
-        let bare = info.name.split_once('.').map_or("", |(_, bare)| bare);
-        let entry = self
-            .entries
-            .get(&info.name)
-            .or_else(|| self.entries.get(bare))
-            .ok_or_else(|| Error::NoSuchTensor {
-                name: info.name.clone(),
-            })?;
+        let entry = self.entry(&info.name).ok_or_else(|| Error::NoSuchTensor {
+            name: info.name.clone(),
+        })?;
         Ok(TensorData {
             dtype: info.dtype,
             shape: info.shape.clone(),
             bytes: Cow::Borrowed(&self.shards[entry.shard].map[entry.range.clone()]),
         })
+    }
+
+    /// Frees what reading a tensor has taken of memory.
+    pub fn release(&self, name: &str) {
+        if let Some(entry) = self.entry(name) {
+            mmap::release(&self.shards[entry.shard].map, entry.range.clone());
+        }
+    }
+
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        let bare = name.split_once('.').map_or("", |(_, bare)| bare);
+        self.entries.get(name).or_else(|| self.entries.get(bare))
     }
 
     /// The description files there are, then the shards.
