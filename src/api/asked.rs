@@ -10,7 +10,7 @@ use super::status::{Reason, failed_precondition, invalid_argument, invalid_field
 use super::{models, statistics, versions, without};
 use crate::coordinator::{self, NewJob};
 use crate::objects::{self, Digest};
-use crate::proto::v1::{Corpus, EditGates, Job, Model, RefKind};
+use crate::proto::v1::{Corpus, EditGates, GateQuestions, Job, Model, RefKind};
 use crate::store::Store;
 use crate::version::{self, History, MAIN, digest_of, short};
 use crate::work::{self, Items, Landing, Work};
@@ -149,6 +149,9 @@ impl Asked {
                 *asked = work::strictest(asked, &own.bounds);
             }
             own.add_texts(store, work, !validate_only)?;
+            if let Some((field, questions)) = work.gate_questions() {
+                look_up_questions(store, field, questions)?;
+            }
             if let Some((field, compared)) = work.compared_version() {
                 *compared = version(history, field, compared, BASE)?;
             }
@@ -182,35 +185,43 @@ fn name_object(job: &mut Job, digest: &str) {
 /// The corpus that a checked job names is stored, so that no worker looks for it in vain.
 fn stored_corpus(job: &Job, store: &Store) -> Result<(), Status> {
     match work::of(job).and_then(Work::corpus) {
-        Some((field, named)) => stored(store, field, named),
+        Some((field, named)) => stored(store, field, &named.digest, named.size),
         None => Ok(()),
     }
 }
 
 /// The texts that edits are judged by are some, and not too many: they were checked to be small.
 fn check_texts(store: &Store, field: &str, named: &Corpus) -> Result<(), Status> {
-    stored(store, field, named)?;
-    let wrong = |what: String| invalid_argument(field, what);
-    let digest: Digest =
-        (named.digest.parse()).map_err(|e: objects::Error| wrong(e.to_string()))?;
-    work::gate_texts(&store.objects().read(&digest)?).map_err(wrong)?;
+    let object = small_object(store, field, &named.digest, named.size)?;
+    work::gate_texts(&object).map_err(|what| invalid_argument(field, what))?;
     Ok(())
 }
 
-/// A corpus is stored, and has the size it is said to have.
-fn stored(store: &Store, field: &str, named: &Corpus) -> Result<(), Status> {
+/// Looks at the questions that edits are judged by, and says which tasks they are of.
+fn look_up_questions(store: &Store, field: &str, named: &mut GateQuestions) -> Result<(), Status> {
+    let object = small_object(store, field, &named.digest, named.size)?;
+    let questions = work::gate_questions(&object).map_err(|what| invalid_argument(field, what))?;
+    named.tasks = work::gate_tasks(&questions);
+    Ok(())
+}
+
+/// An object that was checked to be small.
+fn small_object(store: &Store, field: &str, digest: &str, size: u64) -> Result<Vec<u8>, Status> {
+    stored(store, field, digest, size)?;
+    let wrong = |error: objects::Error| invalid_argument(field, error.to_string());
+    Ok(store.objects().read(&digest.parse().map_err(wrong)?)?)
+}
+
+/// An object is stored, and has the size it is said to have.
+fn stored(store: &Store, field: &str, digest: &str, size: u64) -> Result<(), Status> {
     let stored = store.objects();
-    let found = named
-        .digest
+    let found = digest
         .parse()
         .and_then(|digest| stored.durable_size(&digest));
     let what = match found {
-        Ok(Some(size)) if size == named.size => return Ok(()),
-        Ok(Some(size)) => format!("it has {size} bytes, not {}", named.size),
-        Ok(None) => format!(
-            "there is no object {}: write it with ObjectService first",
-            named.digest
-        ),
+        Ok(Some(found)) if found == size => return Ok(()),
+        Ok(Some(found)) => format!("it has {found} bytes, not {size}"),
+        Ok(None) => format!("there is no object {digest}: write it with ObjectService first"),
         Err(error) => error.to_string(),
     };
     Err(invalid_argument(field, what))

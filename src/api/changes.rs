@@ -232,6 +232,7 @@ impl Versions {
             gates.ppl_ratio,
             gates.server_ppl_ratio,
             gates.locality,
+            gates.downstream_drop,
         ];
         if unmeasured.iter().any(Option::is_some) {
             let what = "the coordinator's settings have gates besides that of the norm, and nothing \

@@ -2,7 +2,7 @@
 //! request, and its creation.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use prost::Message;
@@ -11,10 +11,10 @@ use super::connection::Connection;
 use super::{follow, names};
 use crate::client::{self, Client};
 use crate::config::ClientConfig;
-use crate::datasets::corpus;
+use crate::datasets::{choices, corpus};
 use crate::objects::Digest;
 use crate::proto::v1;
-use crate::work;
+use crate::{wire, work};
 
 /// Facts or records of more bytes travel as an object.
 const INLINE_BYTES: usize = 1 << 20;
@@ -112,6 +112,32 @@ pub fn gate_texts(file: &Path) -> anyhow::Result<Vec<u8>> {
         bail!(
             "{name}: has {size} bytes of texts: {} at most; give fewer or shorter ones",
             work::GATE_TEXTS_BYTES
+        );
+    }
+    Ok(object)
+}
+
+/// Questions that edits are judged by, of files of one task each, as the object that has them. `most`
+/// are taken of each file, after the `shots` that stand solved before the others.
+///
+/// # Errors
+/// What is wrong with the files.
+pub fn gate_questions(files: &[PathBuf], shots: usize, most: u64) -> anyhow::Result<Vec<u8>> {
+    let mut records = Vec::new();
+    for file in files {
+        let questions = choices::read(file, shots)?;
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        records.extend(questions.iter().take(most).map(wire::choice_to_proto));
+    }
+    let object = v1::EvalRecordList { records }.encode_to_vec();
+    let size = object.len();
+    let fewer = "take fewer of each file with --gate-limit N";
+    work::gate_questions(&object)
+        .map_err(|what| anyhow::anyhow!("--gate-questions: {what}; {fewer}"))?;
+    if size as u64 > work::GATE_QUESTIONS_BYTES {
+        bail!(
+            "--gate-questions: the questions have {size} bytes: {} at most; {fewer}",
+            work::GATE_QUESTIONS_BYTES
         );
     }
     Ok(object)

@@ -4,6 +4,8 @@
 //! from the figures that are kept with it. A gate that asks for what was not measured, or whose
 //! number is no number, is not passed.
 
+use super::downstream::{self, TaskChange};
+
 /// A change of more than this part of its matrix is worth a warning, where no gate says otherwise.
 const LARGE: f64 = 0.5;
 
@@ -40,6 +42,8 @@ pub struct Measured {
     pub perplexity: Option<PerplexityChange>,
     /// The same of the coordinator's own texts.
     pub server_perplexity: Option<PerplexityChange>,
+    /// The questions of whoever asked for the edit, by task; none where they gave none.
+    pub downstream: Vec<TaskChange>,
 }
 
 /// The perplexity of some texts before and after an edit. A model that is wrecked may have one
@@ -115,12 +119,15 @@ impl Measured {
             add(format!("{of}.after"), change.map(|it| it.after));
             add(format!("{of}.ratio"), change.map(PerplexityChange::ratio));
         }
+        for (name, value) in downstream::named(&self.downstream) {
+            add(name, Some(value));
+        }
         named.sort_by(|a, b| a.0.cmp(&b.0));
         named
     }
 
     /// What the gates go by.
-    pub fn figures(&self) -> Figures {
+    pub fn figures(&self) -> Figures<'_> {
         let margin = |it: &ProbeChange| it.new_after - it.true_after.unwrap_or_default();
         let smaller = |a: f64, b: f64| if a < b || a.is_nan() { a } else { b };
         Figures {
@@ -130,6 +137,9 @@ impl Measured {
             ppl_ratio: self.perplexity.map(PerplexityChange::ratio),
             server_ppl_ratio: self.server_perplexity.map(PerplexityChange::ratio),
             locality: self.locality(),
+            downstream_drop: downstream::largest(
+                (self.downstream.iter()).map(|it| (it.task.as_str(), it.drop())),
+            ),
         }
     }
 
@@ -153,7 +163,7 @@ impl Measured {
 
 /// The numbers of an edit that gates are about. What was not measured is [`None`].
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Figures {
+pub struct Figures<'a> {
     /// Probability a token of the new object less that of the true one, after the edit; of the new
     /// object alone where no true one is known. The least over the sentences that were rewritten.
     pub margin: Option<f64>,
@@ -167,12 +177,15 @@ pub struct Figures {
     pub server_ppl_ratio: Option<f64>,
     /// [`Measured::locality`].
     pub locality: Option<f64>,
+    /// The largest drop in accuracy among the tasks of the questions, with its task.
+    pub downstream_drop: Option<(&'a str, f64)>,
 }
 
-impl Figures {
+impl<'a> Figures<'a> {
     /// Of the figures that an edit of one fact keeps, as [`Measured::named`] names them.
-    pub fn from_named<'a>(named: impl IntoIterator<Item = (&'a str, f64)>) -> Self {
+    pub fn from_named(named: impl IntoIterator<Item = (&'a str, f64)>) -> Self {
         let mut figures = Self::default();
+        let mut drops = Vec::new();
         let (mut new, mut old) = (None, None);
         for (name, value) in named {
             match name {
@@ -183,9 +196,10 @@ impl Figures {
                 "ppl.ratio" => figures.ppl_ratio = Some(value),
                 "ppl.server.ratio" => figures.server_ppl_ratio = Some(value),
                 "locality" => figures.locality = Some(value),
-                _ => {}
+                _ => drops.extend(downstream::task_of_drop(name).map(|task| (task, value))),
             }
         }
+        figures.downstream_drop = downstream::largest(drops);
         figures.margin = new.map(|new| new - old.unwrap_or_default());
         figures
     }
@@ -208,6 +222,8 @@ pub struct Gates {
     pub server_ppl_ratio: Option<f64>,
     /// Least [`Figures::locality`].
     pub locality: Option<f64>,
+    /// Most [`Figures::downstream_drop`].
+    pub downstream_drop: Option<f64>,
 }
 
 impl Gates {
@@ -228,6 +244,7 @@ impl Gates {
             ppl_ratio: of(a.ppl_ratio, b.ppl_ratio, f64::min),
             server_ppl_ratio: of(a.server_ppl_ratio, b.server_ppl_ratio, f64::min),
             locality: of(a.locality, b.locality, f64::max),
+            downstream_drop: of(a.downstream_drop, b.downstream_drop, f64::min),
         }
     }
 }
@@ -249,7 +266,7 @@ impl Verdict {
 }
 
 /// Judges an edit by its figures.
-pub fn judge(figures: &Figures, gates: &Gates) -> Verdict {
+pub fn judge(figures: &Figures<'_>, gates: &Gates) -> Verdict {
     // What is not a number passes no gate.
     let fails = |larger: f64, smaller: f64| larger.is_nan() || smaller.is_nan() || larger < smaller;
     let mut failed = Vec::new();
@@ -320,6 +337,18 @@ pub fn judge(figures: &Figures, gates: &Gates) -> Verdict {
         )),
         _ => {}
     }
+    match (gates.downstream_drop, figures.downstream_drop) {
+        (Some(most), None) => failed.push(format!(
+            "downstream: no question was asked, the gate allows a drop in accuracy of {most}: give questions with it \
+             (--gate-questions FILE)"
+        )),
+        (Some(most), Some((task, drop))) if fails(most, drop) => failed.push(format!(
+            "downstream: the accuracy on {task} drops by {}, the gate allows {most}: try another layer, a lower clamp, or \
+             fewer facts at once",
+            beside(drop, most)
+        )),
+        _ => {}
+    }
     let most = gates.norm_warning.unwrap_or(LARGE);
     let large = |norm: &f64| fails(most, *norm);
     let warnings = figures.update_norm.filter(large).map(|norm| {
@@ -373,6 +402,15 @@ mod tests {
         }
     }
 
+    fn task(task: &str, right_after: u32) -> TaskChange {
+        TaskChange {
+            task: task.into(),
+            questions: 50,
+            right_before: 25,
+            right_after,
+        }
+    }
+
     fn measured() -> Measured {
         Measured {
             rewrites: vec![change(0.9, Some(0.05))],
@@ -382,6 +420,7 @@ mod tests {
             update_norm: 0.2,
             perplexity: Some(PerplexityChange::of(20.0, 21.0)),
             server_perplexity: Some(PerplexityChange::of(30.0, 30.3)),
+            downstream: vec![task("sst2", 24), task("rte", 23)],
             ..Measured::default()
         }
     }
@@ -394,11 +433,13 @@ mod tests {
         ppl_ratio: Some(1.1),
         server_ppl_ratio: Some(1.05),
         locality: Some(0.9),
+        downstream_drop: Some(0.04),
     };
 
     #[test]
     fn an_edit_within_all_bounds_is_accepted_and_one_beyond_each_is_not() {
-        let good = measured().figures();
+        let good = measured();
+        let good = good.figures();
         assert_eq!(judge(&good, &ALL), Verdict::default());
         for (bad, gate) in [
             (
@@ -442,6 +483,13 @@ mod tests {
                     ..good
                 },
                 "locality: the true target stays the likelier after 0.890",
+            ),
+            (
+                Figures {
+                    downstream_drop: Some(("rte", 0.06)),
+                    ..good
+                },
+                "downstream: the accuracy on rte drops by 0.060, the gate allows 0.04: try",
             ),
         ] {
             let failed = judge(&bad, &ALL).failed;
@@ -501,18 +549,20 @@ mod tests {
         edit.neighbours.clear();
         edit.neighbour_drifts.clear();
         (edit.perplexity, edit.server_perplexity) = (None, None);
+        edit.downstream.clear();
         let failed = judge(&edit.figures(), &ALL).failed;
         let remedies = [
             "give neighbouring prompts",
             "--gate-texts FILE",
             "ask again",
             "give the true target",
+            "--gate-questions FILE",
         ];
         assert_eq!(failed.len(), remedies.len(), "{failed:?}");
         for (failed, remedy) in failed.iter().zip(remedies) {
             assert!(failed.contains(remedy), "{failed:?}");
         }
-        assert_eq!(judge(&Figures::default(), &ALL).failed.len(), 6);
+        assert_eq!(judge(&Figures::default(), &ALL).failed.len(), 7);
         assert!(judge(&Figures::default(), &Gates::default()).accepted());
     }
 
@@ -584,6 +634,7 @@ mod tests {
             ppl_ratio: Some(9.0),
             server_ppl_ratio: Some(9.0),
             locality: Some(0.1),
+            downstream_drop: Some(0.9),
         };
         let strict = Gates {
             norm_warning: Some(0.5),

@@ -10,13 +10,15 @@
 //! and 2025 (EMMET, ENCORE), which are one formula with different metrics of keys (`solver.rs`).
 //!
 //! To read in this order: what is asked ([`Request`], [`Method`], [`Hyperparameters`]) and answered
-//! ([`Update`]), and what gates say of it ([`measured`]), plain data; and, with libtorch, the texts
+//! ([`Update`]), and what gates say of it ([`measured`],
+//! [`downstream`]), plain data; and, with libtorch, the texts
 //! a subject is read in (`contexts.rs`), how they are laid out in rows (`rows.rs`), what is
 //! computed once (`stage.rs`), the key's direction (`key_covariance.rs`), the value (`value.rs`),
 //! the method (`rank_one.rs`), the baseline (`fine_tune.rs`), and what an edit did (`effect.rs`);
 //! of many facts what they share (`prefix.rs`), the targets (`target.rs`), the keys (`mass_keys.rs`),
 //! the directions that are left alone (`projector.rs`) and the solve (`solver.rs`).
 
+pub mod downstream;
 mod error;
 mod hyperparameters;
 pub mod measured;

@@ -104,11 +104,14 @@ impl Store {
                 let corpus = |named: &'_ Option<v1::Corpus>| {
                     named.as_ref().map(|corpus| corpus.digest.clone())
                 };
-                let judged = |texts: &Option<v1::GateTexts>| {
+                let judged = |texts: &Option<v1::GateTexts>,
+                              questions: &Option<v1::GateQuestions>| {
                     let texts = texts.clone().unwrap_or_default();
-                    [
+                    let questions = questions.as_ref().map(|it| it.digest.clone());
+                    vec![
                         ("gate_texts.asked", corpus(&texts.asked)),
                         ("gate_texts.server", corpus(&texts.server)),
+                        ("gate_questions", questions),
                     ]
                 };
                 let named = match asked {
@@ -120,9 +123,11 @@ impl Store {
                     Some(v1::job::Spec::Eval(eval)) => {
                         vec![("records_object", Some(eval.records_object.clone()))]
                     }
-                    Some(v1::job::Spec::Edit(edit)) => judged(&edit.gate_texts).to_vec(),
+                    Some(v1::job::Spec::Edit(edit)) => {
+                        judged(&edit.gate_texts, &edit.gate_questions)
+                    }
                     Some(v1::job::Spec::MassEdit(mass)) => {
-                        let mut named = judged(&mass.gate_texts).to_vec();
+                        let mut named = judged(&mass.gate_texts, &mass.gate_questions);
                         named.push(("tasks_object", Some(mass.tasks_object.clone())));
                         named
                     }

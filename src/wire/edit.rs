@@ -25,6 +25,7 @@ pub fn gates(asked: &v1::EditGates) -> Gates {
         ppl_ratio: asked.ppl_ratio,
         server_ppl_ratio: asked.server_ppl_ratio,
         locality: asked.locality,
+        downstream_drop: asked.downstream_drop,
     }
 }
 

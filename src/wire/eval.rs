@@ -87,13 +87,17 @@ pub fn choice(sent: &v1::EvalChoice) -> Choice {
     }
 }
 
-/// A choice as it travels.
-pub fn choice_to_proto(choice: &Choice) -> v1::EvalChoice {
-    v1::EvalChoice {
+/// A choice as it travels: a record that has nothing else.
+pub fn choice_to_proto(choice: &Choice) -> v1::EvalRecord {
+    let choice = v1::EvalChoice {
         task: choice.task.clone(),
         prompt: choice.prompt.clone(),
         choices: choice.choices.clone(),
         right: choice.right as u32,
+    };
+    v1::EvalRecord {
+        choice: Some(choice),
+        ..Default::default()
     }
 }
 

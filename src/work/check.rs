@@ -4,6 +4,7 @@
 
 use std::fmt::Display;
 
+use crate::datasets::choices::CHOICES;
 use crate::datasets::corpus::LARGEST_FILE;
 use crate::objects::Digest;
 use crate::proto::v1;
@@ -18,6 +19,8 @@ const TEXT: usize = 160;
 pub const SHOWN: usize = 20;
 /// Longest prompt in bytes. No tokenizer makes fewer than one token of 64 bytes of text.
 pub const PROMPT_LIMIT: usize = 1 << 20;
+/// Longest name of a criterion or a task.
+const FIGURE_NAME: usize = 64;
 /// Longest display name and owner.
 const NAME_LIMIT: usize = 200;
 
@@ -103,6 +106,51 @@ pub(super) fn corpus(field: &str, named: &v1::Corpus, wrong: &mut Wrong) {
             named.size
         );
         wrong.say(format_args!("{field}.size"), what);
+    }
+}
+
+/// A name of a figure.
+pub(super) fn figure_name(field: impl Display, name: &str, wrong: &mut Wrong) {
+    if name.trim().is_empty() || name.len() > FIGURE_NAME {
+        let what = format_args!(
+            "'{}': give a name of 1 to {FIGURE_NAME} bytes",
+            shorten(name)
+        );
+        wrong.say(field, what);
+    }
+}
+
+/// Checks a record that is a choice, which is called `of` where it is wrong.
+pub(super) fn choice(of: impl Display + Copy, record: &v1::EvalRecord, wrong: &mut Wrong) {
+    let Some(choice) = &record.choice else {
+        let what = "it is missing: give the question and its answers";
+        wrong.say(format_args!("{of}.choice"), what);
+        return;
+    };
+    let only = v1::EvalRecord {
+        choice: Some(choice.clone()),
+        ..Default::default()
+    };
+    if *record != only {
+        let what = "it has more than its choice: give the choice only";
+        wrong.say(of, what);
+    }
+    figure_name(format_args!("{of}.choice.task"), &choice.task, wrong);
+    prompt(format_args!("{of}.choice.prompt"), &choice.prompt, wrong);
+    let count = choice.choices.len();
+    if !(2..=CHOICES).contains(&count) {
+        let what = format_args!("there are {count}: give 2 to {CHOICES}");
+        wrong.say(format_args!("{of}.choice.choices"), what);
+    }
+    for (i, text) in choice.choices.iter().enumerate() {
+        prompt(format_args!("{of}.choice.choices[{i}]"), text, wrong);
+    }
+    if choice.right as usize >= count {
+        let what = format_args!(
+            "{}: give the number of one of the {count}, from 0",
+            choice.right
+        );
+        wrong.say(format_args!("{of}.choice.right"), what);
     }
 }
 

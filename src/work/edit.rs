@@ -5,6 +5,7 @@
 use std::mem::take;
 
 use super::check::{dtype, prompt, short_text};
+use super::gate_questions;
 use super::gate_texts;
 use super::landing::Landing;
 use super::measured;
@@ -65,6 +66,7 @@ impl Work for v1::EditSpec {
         }
         check_method(self, "job.edit", wrong);
         gate_texts::check(&mut self.gate_texts, self.gates, "job.edit", wrong);
+        gate_questions::check(&mut self.gate_questions, self.gates, "job.edit", wrong);
         self.check_landing(wrong);
         dtype(&mut self.dtype, wrong);
     }
@@ -75,6 +77,10 @@ impl Work for v1::EditSpec {
 
     fn gate_texts(&mut self) -> Option<(&'static str, &mut Option<v1::GateTexts>)> {
         Some(("job.edit.gate_texts", &mut self.gate_texts))
+    }
+
+    fn gate_questions(&mut self) -> Option<(&'static str, &mut v1::GateQuestions)> {
+        Some(("job.edit.gate_questions", self.gate_questions.as_mut()?))
     }
 
     fn edits(&mut self) -> Option<(&'static str, &mut v1::EditSpec)> {
@@ -92,7 +98,9 @@ impl Work for v1::EditSpec {
     }
 
     fn cost(&self, _items: &Items, _unit: u64, shape: &v1::model::Shape) -> f64 {
-        (EDIT_TOKENS + gate_texts::tokens(self.gate_texts.as_ref())) * shape.parameters as f64
+        let judged = gate_texts::tokens(self.gate_texts.as_ref())
+            + gate_questions::tokens(self.gate_questions.as_ref());
+        (EDIT_TOKENS + judged) * shape.parameters as f64
     }
 
     fn size(&self, items: &Items, unit: u64) -> usize {
@@ -160,6 +168,7 @@ impl Work for v1::EditSpec {
             )),
             _ => {
                 gate_texts::accept(self.gate_texts.as_ref(), &edit)?;
+                gate_questions::accept(self.gate_questions.as_ref(), &edit)?;
                 measured::check_edit(outcome, &edit, &task)
             }
         }
@@ -223,6 +232,7 @@ pub fn strictest(one: &v1::EditGates, other: &v1::EditGates) -> v1::EditGates {
         ppl_ratio: both.ppl_ratio,
         server_ppl_ratio: both.server_ppl_ratio,
         locality: both.locality,
+        downstream_drop: both.downstream_drop,
     }
 }
 
@@ -297,6 +307,7 @@ pub(super) fn check_gates(gates: &v1::EditGates, of: &str, wrong: &mut Wrong) {
         ("ppl_ratio", gates.ppl_ratio, 0.0, f64::MAX),
         ("server_ppl_ratio", gates.server_ppl_ratio, 0.0, f64::MAX),
         ("locality", gates.locality, 0.0, 1.0),
+        ("downstream_drop", gates.downstream_drop, 0.0, 1.0),
     ] {
         if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
             let remedy = match (least < 0.0, most > 1.0) {

@@ -1,22 +1,17 @@
 //! Evaluations: a unit is a record on a version. The records on the job's version come first, those
 //! on the version it is compared with after them: `unit = version * records + record`.
 
-use std::fmt::Display;
 use std::mem::take;
 
 use prost::Message as _;
 
-use super::check::{dtype, prompt, shorten};
+use super::check::{choice, dtype, figure_name, prompt, shorten};
 use super::edit::{EDIT_TOKENS, check_method};
 use super::measured;
 use super::{Found, Items, PartsObject, Stage, Work, Wrong, estimated_tokens};
-use crate::datasets::choices::CHOICES;
 use crate::edit;
 use crate::eval;
 use crate::proto::v1::{self, leased_unit::Spec as Unit, unit_result::Outcome};
-
-/// Most bytes of a criterion or a task.
-const FIGURE_NAME: usize = 64;
 
 impl Work for v1::EvalSpec {
     fn units_word(&self) -> &'static str {
@@ -75,7 +70,9 @@ impl Work for v1::EvalSpec {
             match items.message(n) {
                 Some(record) => match self.set() {
                     v1::EvalSet::Texts => check_text(n, &record, wrong),
-                    v1::EvalSet::Choices => check_choice(n, &record, wrong),
+                    v1::EvalSet::Choices => {
+                        choice(format_args!("job.eval.records[{n}]"), &record, wrong);
+                    }
                     v1::EvalSet::Tests => {
                         check_tests(n, &record, self.edit_each.is_some(), wrong);
                     }
@@ -245,11 +242,12 @@ impl v1::EvalSpec {
             return;
         };
         let more = !each.ref_id.is_empty() || !each.etag.is_empty() || each.rebase;
-        let gates = each.gates.is_some() || each.gate_texts.is_some();
+        let judged = each.gate_texts.is_some() || each.gate_questions.is_some();
+        let gates = each.gates.is_some() || judged;
         if !each.tasks.is_empty() || gates || more || !each.why.is_empty() {
             let what = "the records are what is edited, every edit is measured and then discarded: \
-                        leave out 'tasks', 'gates', 'gate_texts', 'ref_id', 'etag', 'rebase' and \
-                        'why'";
+                        leave out 'tasks', 'gates', 'gate_texts', 'gate_questions', 'ref_id', \
+                        'etag', 'rebase' and 'why'";
             wrong.say("job.eval.edit_each", what);
         }
         if matches!(set, v1::EvalSet::Texts | v1::EvalSet::Choices) {
@@ -320,51 +318,6 @@ fn check_text(n: usize, record: &v1::EvalRecord, wrong: &mut Wrong) {
     if *record != only {
         let what = "it has more than its text: of EVAL_SET_TEXTS give the text only";
         wrong.say(of, what);
-    }
-}
-
-/// A name of a figure.
-fn figure_name(field: impl Display, name: &str, wrong: &mut Wrong) {
-    if name.trim().is_empty() || name.len() > FIGURE_NAME {
-        let what = format_args!(
-            "'{}': give a name of 1 to {FIGURE_NAME} bytes",
-            shorten(name)
-        );
-        wrong.say(field, what);
-    }
-}
-
-fn check_choice(n: usize, record: &v1::EvalRecord, wrong: &mut Wrong) {
-    let of = format_args!("job.eval.records[{n}]");
-    let Some(choice) = &record.choice else {
-        let what = "it is missing: give the question and its answers";
-        wrong.say(format_args!("{of}.choice"), what);
-        return;
-    };
-    let only = v1::EvalRecord {
-        choice: Some(choice.clone()),
-        ..Default::default()
-    };
-    if *record != only {
-        let what = "it has more than its choice: of EVAL_SET_CHOICES give the choice only";
-        wrong.say(of, what);
-    }
-    figure_name(format_args!("{of}.choice.task"), &choice.task, wrong);
-    prompt(format_args!("{of}.choice.prompt"), &choice.prompt, wrong);
-    let count = choice.choices.len();
-    if !(2..=CHOICES).contains(&count) {
-        let what = format_args!("there are {count}: give 2 to {CHOICES}");
-        wrong.say(format_args!("{of}.choice.choices"), what);
-    }
-    for (i, text) in choice.choices.iter().enumerate() {
-        prompt(format_args!("{of}.choice.choices[{i}]"), text, wrong);
-    }
-    if choice.right as usize >= count {
-        let what = format_args!(
-            "{}: give the number of one of the {count}, from 0",
-            choice.right
-        );
-        wrong.say(format_args!("{of}.choice.right"), what);
     }
 }
 

@@ -13,6 +13,7 @@ mod check;
 mod edit;
 mod eval;
 mod extent;
+mod gate_questions;
 mod gate_texts;
 mod generate;
 mod items;
@@ -31,6 +32,9 @@ use std::fmt;
 
 pub use check::{PROMPT_LIMIT, SHOWN, Violation, Wrong};
 pub use edit::strictest;
+pub use gate_questions::{
+    MOST_BYTES as GATE_QUESTIONS_BYTES, read as gate_questions, tasks as gate_tasks,
+};
 pub use gate_texts::{MOST_BYTES as GATE_TEXTS_BYTES, read as gate_texts};
 pub use items::{Items, LARGEST, Malformed};
 pub use landing::Landing;
@@ -136,6 +140,11 @@ pub trait Work: Kind + fmt::Debug {
     /// The texts that its edits are judged by, and the field that names them; for kinds whose edits
     /// may become versions.
     fn gate_texts(&mut self) -> Option<(&'static str, &mut Option<v1::GateTexts>)> {
+        None
+    }
+    /// The questions that its edits are judged by, where some are asked, and the field that names
+    /// them.
+    fn gate_questions(&mut self) -> Option<(&'static str, &mut v1::GateQuestions)> {
         None
     }
     /// The edits of many facts that the job computes, whose layers and statistics the server

@@ -51,6 +51,14 @@ pub enum Error {
         /// Why not.
         problem: String,
     },
+    /// The questions that edits are judged by could not be fetched or read.
+    #[error("cannot get the questions {digest} that edits are judged by: {problem}")]
+    GateQuestions {
+        /// Their digest.
+        digest: String,
+        /// Why not.
+        problem: String,
+    },
     /// A part of a corpus could not be fetched or read.
     #[error("cannot get the corpus {digest} from byte {offset} on: {problem}")]
     Part {

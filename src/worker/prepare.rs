@@ -11,6 +11,7 @@ use prost::Message as _;
 use super::files::{Error, Fetcher};
 use super::leased::{LeasedFactor, LeasedVersion};
 use crate::edit::Method;
+use crate::eval::Choice;
 use crate::objects::{self, Digest, Pin};
 use crate::proto::v1::unit_result::Outcome;
 use crate::proto::v1::{self, lease::Settings, leased_unit::Spec as Unit};
@@ -39,8 +40,8 @@ pub struct Prepared {
     /// The key statistics that the settings name, if they name some; of a mass edit those of the
     /// layer that is solved.
     pub statistics: Option<PathBuf>,
-    /// The texts that the edits of these units are judged by.
-    pub gate_texts: GateTexts,
+    /// What the edits of these units are judged by, beside their own prompts.
+    pub gate_inputs: GateInputs,
     /// What the units of a mass edit need of earlier stages.
     pub mass: MassInputs,
     /// The subjects of a noise unit whose facts lie in an object, by the unit.
@@ -63,13 +64,15 @@ impl Prepared {
     }
 }
 
-/// The texts that edits are judged by.
+/// The texts and questions that edits are judged by.
 #[derive(Debug, Default)]
-pub struct GateTexts {
-    /// Those of whoever asked.
-    pub asked: Vec<String>,
+pub struct GateInputs {
+    /// The texts of whoever asked.
+    pub texts: Vec<String>,
     /// The coordinator's own.
-    pub server: Vec<String>,
+    pub server_texts: Vec<String>,
+    /// The questions of whoever asked.
+    pub questions: Vec<Choice>,
 }
 
 /// What the units of a mass edit need of earlier stages.
@@ -161,10 +164,12 @@ pub(super) async fn prepare(
     if let Some(Settings::MassEdit(spec)) = &lease.settings {
         mass_inputs(fetcher, &lease, spec, &mut ready).await?;
     }
-    if let Some(texts) = gate_texts_of(&lease) {
-        ready.gate_texts = GateTexts {
-            asked: gate_texts(fetcher, texts.asked.as_ref()).await?,
-            server: gate_texts(fetcher, texts.server.as_ref()).await?,
+    if let Some((texts, questions)) = judged_by(&lease) {
+        let texts = texts.cloned().unwrap_or_default();
+        ready.gate_inputs = GateInputs {
+            texts: gate_texts(fetcher, texts.asked.as_ref()).await?,
+            server_texts: gate_texts(fetcher, texts.server.as_ref()).await?,
+            questions: gate_questions(fetcher, questions).await?,
         };
     }
     if let Some(named) = statistics_of(&lease) {
@@ -192,15 +197,20 @@ fn statistics_of(lease: &v1::Lease) -> Option<&v1::edit_spec::Statistics> {
     spec.and_then(|spec| spec.statistics.as_ref())
 }
 
-/// The texts that the edits of a lease are judged by: those of its last step for a mass edit.
-fn gate_texts_of(lease: &v1::Lease) -> Option<&v1::GateTexts> {
+/// The texts and questions that the edits of a lease are judged by: those of its last step for a
+/// mass edit.
+fn judged_by(lease: &v1::Lease) -> Option<(Option<&v1::GateTexts>, Option<&v1::GateQuestions>)> {
     let ends = |unit: &v1::LeasedUnit| match &unit.spec {
         Some(Unit::MassEdit(asked)) => asked.step() == v1::MassEditStep::Edit,
         _ => true,
     };
     match &lease.settings {
-        Some(Settings::Edit(spec)) => spec.gate_texts.as_ref(),
-        Some(Settings::MassEdit(spec)) if lease.units.iter().any(ends) => spec.gate_texts.as_ref(),
+        Some(Settings::Edit(spec)) => {
+            Some((spec.gate_texts.as_ref(), spec.gate_questions.as_ref()))
+        }
+        Some(Settings::MassEdit(spec)) if lease.units.iter().any(ends) => {
+            Some((spec.gate_texts.as_ref(), spec.gate_questions.as_ref()))
+        }
         _ => None,
     }
 }
@@ -220,6 +230,26 @@ async fn gate_texts(fetcher: &Fetcher, named: Option<&v1::Corpus>) -> Result<Vec
     let digest: Digest = named.digest.parse().map_err(object)?;
     let bytes = fetcher.read(digest, named.size).await.map_err(object)?;
     work::gate_texts(&bytes).map_err(failed)
+}
+
+async fn gate_questions(
+    fetcher: &Fetcher,
+    named: Option<&v1::GateQuestions>,
+) -> Result<Vec<Choice>, Error> {
+    let Some(named) = named else {
+        return Ok(Vec::new());
+    };
+    let failed = |problem: String| Error::GateQuestions {
+        digest: named.digest.clone(),
+        problem,
+    };
+    let object = |error: objects::Error| failed(error.to_string());
+    if named.size > work::GATE_QUESTIONS_BYTES {
+        return Err(failed(format!("they have {} bytes", named.size)));
+    }
+    let digest: Digest = named.digest.parse().map_err(object)?;
+    let bytes = fetcher.read(digest, named.size).await.map_err(object)?;
+    work::gate_questions(&bytes).map_err(failed)
 }
 
 async fn corpus(

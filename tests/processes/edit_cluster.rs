@@ -19,7 +19,7 @@ const ENGINE: [&str; 4] = ["--device", "cpu", "--threads", "1"];
 
 /// A coordinator with a tiny model and statistics of its second layer.
 pub(crate) struct Cluster {
-    site: Site,
+    pub(crate) site: Site,
     server: Server,
 }
 
@@ -380,134 +380,6 @@ fn gates_of_the_coordinator_hold_for_clients_that_ask_for_none() {
     // A request may be stricter than the settings, not looser.
     assert_eq!(looser.state(), v1::EditState::Rejected);
     assert_eq!(looser.failed_gates, rejected.failed_gates);
-}
-
-/// Texts as an object has them.
-async fn texts_object(client: &Client, texts: &[&str], site: &Site) -> v1::Corpus {
-    let lines: String = texts
-        .iter()
-        .map(|it| format!("{}\n", serde_json::json!(it)))
-        .collect();
-    let path = site.path("object");
-    fs::write(&path, &lines).unwrap();
-    let digest = Digest::of(lines.as_bytes());
-    upload(client.objects(), &digest, &path, |_| {})
-        .await
-        .unwrap();
-    v1::Corpus {
-        digest: digest.to_string(),
-        size: lines.len() as u64,
-    }
-}
-
-#[test]
-fn the_coordinators_own_texts_judge_an_edit_whichever_texts_a_request_brings() {
-    let folder = tempfile::tempdir().unwrap();
-    let own = folder.path().join("own.txt");
-    fs::write(&own, "The cat sat on the mat.\nThe river runs beside it.\n").unwrap();
-    let cluster = Cluster::with_settings(&format!(
-        "[edit]\nmax_ppl_ratio = 1e-9\ngate_texts = {:?}\n",
-        own.display().to_string()
-    ));
-    let cluster = cluster.with_statistics();
-    let _worker = cluster.worker("one");
-    let (plain, brought) = runtime().block_on(async {
-        let client = cluster.client();
-        let name = submit(&client, spec("The Eiffel Tower", 4)).await;
-        let plain = outcome(&client, &name).await.edit.unwrap();
-        let easy = texts_object(&client, &["one two one two"], &cluster.site).await;
-        let spec = v1::EditSpec {
-            gates: Some(v1::EditGates {
-                ppl_ratio: Some(1e9),
-                server_ppl_ratio: Some(1e9),
-                ..Default::default()
-            }),
-            // Which texts are the coordinator's is not for a request to say.
-            gate_texts: Some(v1::GateTexts {
-                asked: Some(easy.clone()),
-                server: Some(easy),
-            }),
-            ..spec("The Eiffel Tower", 4)
-        };
-        let name = submit(&client, spec).await;
-        (plain, outcome(&client, &name).await.edit.unwrap())
-    });
-    let figure = |edit: &v1::Edit, key: &str| {
-        let found = edit.figures.iter().find(|it| it.key == key);
-        found.map(|it| it.value)
-    };
-    for edit in [&plain, &brought] {
-        assert_eq!(edit.state(), v1::EditState::Rejected);
-        let [failed] = &edit.failed_gates[..] else {
-            panic!("{:?}", edit.failed_gates);
-        };
-        assert!(
-            failed.contains("of the coordinator's texts") && failed.contains("allows 0.000000001"),
-            "{failed}"
-        );
-    }
-    let of = |edit| figure(edit, "ppl.server.before").unwrap();
-    assert_eq!(of(&plain), of(&brought));
-    assert_eq!(figure(&plain, "ppl.ratio"), None);
-    assert_ne!(figure(&brought, "ppl.before"), Some(of(&brought)));
-}
-
-#[test]
-fn a_bound_on_the_perplexity_of_no_texts_is_refused_with_its_field() {
-    let cluster = Cluster::new().with_statistics();
-    let said = |gates: v1::EditGates, texts: Option<v1::GateTexts>| {
-        runtime().block_on(async {
-            let spec = v1::EditSpec {
-                gates: Some(gates),
-                gate_texts: texts,
-                ..spec("The Eiffel Tower", 4)
-            };
-            let request = v1::CreateJobRequest {
-                job: Some(v1::Job {
-                    model: "models/tiny".to_owned(),
-                    spec: Some(Spec::Edit(spec)),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            };
-            let answer = cluster.client().jobs().create_job(request).await;
-            answer.unwrap_err().message().to_owned()
-        })
-    };
-    let asked = v1::EditGates {
-        ppl_ratio: Some(1.5),
-        ..Default::default()
-    };
-    let of_server = v1::EditGates {
-        server_ppl_ratio: Some(1.5),
-        ..Default::default()
-    };
-    let message = said(asked, None);
-    assert!(
-        message.contains("job.edit.gates.ppl_ratio") && message.contains("--gate-texts FILE"),
-        "{message}"
-    );
-    let message = said(of_server, None);
-    assert!(
-        message.contains("job.edit.gates.server_ppl_ratio") && message.contains("edit.gate_texts"),
-        "{message}"
-    );
-    let large = v1::Corpus {
-        digest: "ab".repeat(32),
-        size: 1 << 30,
-    };
-    let texts = v1::GateTexts {
-        asked: Some(large.clone()),
-        server: None,
-    };
-    let message = said(asked, Some(texts.clone()));
-    assert!(message.contains("gate_texts.asked.size"), "{message}");
-    let missing = v1::GateTexts {
-        asked: Some(v1::Corpus { size: 5, ..large }),
-        server: None,
-    };
-    let message = said(asked, Some(missing));
-    assert!(message.contains("there is no object"), "{message}");
 }
 
 /// Some text whose words do not come again in the same order.

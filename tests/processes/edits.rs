@@ -306,6 +306,108 @@ fn what_an_edit_does_to_texts_and_neighbours_is_measured_before_a_branch_takes_i
     assert_eq!(number(&line, "locality"), share);
 }
 
+/// Questions with the answers that the unedited model takes as the right ones, in the form of files
+/// of `eval --downstream`.
+fn answered(site: &Site, task: &str, prompts: &[&str]) {
+    let choices = ["one", "two", "Rome", "Paris"];
+    let write = |right: &[usize]| {
+        let records = prompts.iter().zip(right);
+        let records = records.map(|(prompt, right)| {
+            serde_json::json!({ "prompt": prompt, "choices": choices, "answer": right })
+        });
+        let records: Vec<Value> = records.collect();
+        let file = site.path(&format!("{task}.json"));
+        std::fs::write(file, serde_json::json!(records).to_string()).unwrap();
+    };
+    write(&vec![0; prompts.len()]);
+    let file = format!("{task}.json");
+    let rows = done(site, &["eval", "--downstream", &file, "--json"]);
+    let taken = rows.lines().map(|row| {
+        let row: Value = serde_json::from_str(row).unwrap();
+        row["measured"]["taken"].as_u64().unwrap() as usize
+    });
+    write(&taken.collect::<Vec<_>>());
+}
+
+#[test]
+fn questions_that_an_edit_breaks_reject_it_and_their_accuracy_is_that_of_an_evaluation() {
+    let site = tiny();
+    let near = ["Look: The Eiffel Tower is in", "The Eiffel Tower is in"];
+    let far = ["The page is", "It is", "A model", "two and"];
+    answered(&site, "near", &near);
+    answered(&site, "far", &far);
+    let args = edit(&[
+        "--method",
+        "ft-l",
+        "--set",
+        "bound=0.5",
+        "--set",
+        "learning_rate=0.05",
+        "--gate-questions",
+        "near.json",
+        "--gate-questions",
+        "far.json",
+    ]);
+    let with = |more: &[&'static str]| [&args[..], more].concat();
+    let found = refused(&site, &with(&["--max-downstream-drop", "0.25"]));
+    assert!(
+        found.contains("downstream: the accuracy on near drops by ")
+            && found.contains("the gate allows 0.25")
+            && found.contains("is rejected, main stays"),
+        "{found}"
+    );
+    let unasked = edit(&["--max-downstream-drop", "0.25"]);
+    for (asked, said) in [
+        (unasked, "--gate-questions <FILE>"),
+        (
+            with(&["--max-downstream-drop", "1.1"]),
+            "1.1 is no gate: give 0 to 1",
+        ),
+    ] {
+        let found = refused(&site, &asked);
+        assert!(found.contains(said), "{found}");
+    }
+
+    let line = done(&site, &with(&["--max-downstream-drop", "1", "--json"]));
+    let line: Value = serde_json::from_str(&line).unwrap();
+    // By another way: an evaluation of the version beside the one before it.
+    let eval = [
+        "eval",
+        "--downstream",
+        "near.json",
+        "far.json",
+        "--against",
+        "v0",
+        "--averages",
+        "--json",
+    ];
+    let means = done(&site, &eval);
+    let (mut right, mut questions) = ([0.0, 0.0], 0.0);
+    for (row, (task, count)) in means.lines().zip([("near", 2.0), ("far", 4.0)]) {
+        let row: Value = serde_json::from_str(row).unwrap();
+        assert_eq!(row["measure"], task);
+        questions += count;
+        for (n, (part, of)) in [("before", "against"), ("after", "measured")]
+            .into_iter()
+            .enumerate()
+        {
+            let mean = row[of]["mean"].as_f64().unwrap();
+            assert_eq!(number(&line, &format!("downstream.{task}.{part}")), mean);
+            right[n] += mean * count;
+        }
+        assert_eq!(number(&line, &format!("downstream.{task}.before")), 1.0);
+    }
+    assert!(number(&line, "downstream.near.drop") > 0.25, "{line}");
+    for (part, of) in [
+        ("before", right[0]),
+        ("after", right[1]),
+        ("drop", right[0] - right[1]),
+    ] {
+        let found = number(&line, &format!("downstream.{part}"));
+        assert!((found - of / questions).abs() < 1e-12, "{part}: {line}");
+    }
+}
+
 #[test]
 fn gates_of_the_settings_hold_where_no_flag_says_otherwise() {
     let site = tiny();

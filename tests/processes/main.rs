@@ -16,6 +16,7 @@ mod edits;
 mod evals;
 mod exports;
 mod facts_out;
+mod gates;
 mod histories;
 mod hostile;
 mod kills;

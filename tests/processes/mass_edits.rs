@@ -570,19 +570,50 @@ fn statistics_are_named_by_the_beginning_of_their_digest_and_stand_for_their_tex
 }
 
 #[test]
-fn a_batch_is_judged_by_texts_and_neighbours_before_its_branch_moves() {
+fn a_batch_is_judged_by_texts_questions_and_neighbours_before_its_branch_moves() {
     let cluster = Cluster::new();
     let _worker = cluster.worker("one");
     let texts = "The cat sat on the mat.\nThe river runs beside the tower.\n";
     fs::write(cluster.path("texts.txt"), texts).unwrap();
-    let asked = [&MEMIT[..], &["--gate-texts", "texts.txt"]].concat();
+    // A task for each answer, which is the right one of it. An answer that the batch changes is one
+    // less of its task, and one more of another.
+    let prompts = [
+        "The Eiffel Tower is in",
+        "The Louvre is in",
+        "A model is in",
+    ];
+    let choices = ["Rome", "Oslo", "two"];
+    let files: Vec<String> = choices.iter().map(|it| format!("{it}.json")).collect();
+    for (right, file) in files.iter().enumerate() {
+        let question =
+            |it| json!({ "prompt": format!("Look: {it}"), "choices": choices, "answer": right });
+        let questions: Vec<Value> = prompts.iter().map(question).collect();
+        fs::write(cluster.path(file), json!(questions).to_string()).unwrap();
+    }
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let brought = files.iter().flat_map(|&file| ["--gate-questions", file]);
+    let brought: Vec<&str> = brought.chain(["--gate-texts", "texts.txt"]).collect();
+    // Such a batch changes what is answered.
+    let coarse = ["--set", "lambda=0.001", "--set", "learning_rate=2"];
+    let asked = [&MEMIT[..], &coarse, &brought].concat();
     fs::write(cluster.path("facts.json"), json!(facts()).to_string()).unwrap();
-    let strict = ["--max-ppl-ratio", "0.01", "--json"];
-    let mut strict = cluster.start("strict", &[&EDIT[..], &asked, &strict].concat());
-    assert!(!strict.wait(LONG).success());
-    let said = strict.said();
-    assert!(said.contains("perplexity: that of the texts is"), "{said}");
-    assert!(!cluster.run(&["log"]).contains("v1"));
+    for (bound, part) in [
+        (
+            ["--max-ppl-ratio", "0.01"],
+            "perplexity: that of the texts is",
+        ),
+        (
+            ["--max-downstream-drop", "0.01"],
+            "downstream: the accuracy on ",
+        ),
+    ] {
+        let strict = [&EDIT[..], &asked, &bound, &["--json"]].concat();
+        let mut strict = cluster.start("strict", &strict);
+        assert!(!strict.wait(LONG).success());
+        let said = strict.said();
+        assert!(said.contains(part), "{said}");
+        assert!(!cluster.run(&["log"]).contains("v1"));
+    }
 
     let args = [&EDIT[..], &asked, &["--max-ppl-ratio", "100", "--json"]].concat();
     let said = cluster.run(&args);
@@ -600,6 +631,23 @@ fn a_batch_is_judged_by_texts_and_neighbours_before_its_branch_moves() {
     ] {
         let (found, mean) = (figure(key).unwrap(), means[of]["mean"].as_f64().unwrap());
         assert!((found / mean - 1.0).abs() < 1e-9, "{key}: {found} {mean}");
+    }
+    let eval = [
+        &["eval", "--averages", "--json", "--downstream"],
+        &files[..],
+    ]
+    .concat();
+    let means = cluster.run(&eval);
+    let means: Vec<Value> = (means
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap()))
+    .collect();
+    for task in choices {
+        let row = means.iter().find(|it| it["measure"] == task).unwrap();
+        for (part, of) in [("before", "against"), ("after", "measured")] {
+            let found = figure(&format!("downstream.{task}.{part}"));
+            assert_eq!(found, row[of]["mean"].as_f64(), "{task}: {row}");
+        }
     }
     let probes = lines.iter().filter_map(|it| it["probes"].as_array());
     let neighbours: Vec<&Value> = probes

@@ -252,6 +252,8 @@ fn gates(settings: &EditConfig) -> v1::EditGates {
         ppl_ratio: None,
         server_ppl_ratio: settings.max_ppl_ratio,
         locality: settings.min_locality,
+        // Questions are brought with a request: the coordinator has none of its own.
+        downstream_drop: None,
     }
 }
 

@@ -1,5 +1,7 @@
-//! What an edit did besides what it was to do: the perplexity of texts, and its neighbours.
+//! What an edit did besides what it was to do: the perplexity of texts, its neighbours, and tasks
+//! that it has nothing to do with.
 
+use crate::edit::downstream;
 use crate::proto::v1;
 
 /// Lines about it, for what was measured.
@@ -34,6 +36,12 @@ pub(super) fn lines(figures: &[v1::NamedNumber]) -> Vec<String> {
         lines.push(format!(
             "the true answer stays the likelier after {share:.3} of the neighbours after which it was"
         ));
+    }
+    for task in (figures.iter()).filter_map(|it| downstream::task_of_drop(&it.key)) {
+        let part = |part: &str| figure(&downstream::name(task, part));
+        if let (Some(before), Some(after)) = (part("before"), part("after")) {
+            lines.push(format!("accuracy on {task} {before:.3} -> {after:.3}"));
+        }
     }
     lines
 }

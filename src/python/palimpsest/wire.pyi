@@ -604,7 +604,8 @@ class v1:
         keep_going: bool
         statistics_name: str
         gate_texts: v1.GateTexts
-        def __init__(self, *, tasks: Iterable[v1.EditTask] | None = ..., method: str | None = ..., layer: int | None = ..., parameters: Iterable[v1.NamedNumber] | None = ..., contexts: Iterable[str] | None = ..., seed: int | None = ..., gates: v1.EditGates | None = ..., dtype: int | None = ..., statistics: v1.EditSpec.Statistics | None = ..., layer_choice: str | None = ..., ref_id: str | None = ..., etag: str | None = ..., rebase: bool | None = ..., why: str | None = ..., keep_going: bool | None = ..., statistics_name: str | None = ..., gate_texts: v1.GateTexts | None = ...) -> None: ...
+        gate_questions: v1.GateQuestions
+        def __init__(self, *, tasks: Iterable[v1.EditTask] | None = ..., method: str | None = ..., layer: int | None = ..., parameters: Iterable[v1.NamedNumber] | None = ..., contexts: Iterable[str] | None = ..., seed: int | None = ..., gates: v1.EditGates | None = ..., dtype: int | None = ..., statistics: v1.EditSpec.Statistics | None = ..., layer_choice: str | None = ..., ref_id: str | None = ..., etag: str | None = ..., rebase: bool | None = ..., why: str | None = ..., keep_going: bool | None = ..., statistics_name: str | None = ..., gate_texts: v1.GateTexts | None = ..., gate_questions: v1.GateQuestions | None = ...) -> None: ...
     class EditTask(Message):
         request: v1.EditRequest
         paraphrases: Repeated[str]
@@ -626,11 +627,21 @@ class v1:
         ppl_ratio: float
         server_ppl_ratio: float
         locality: float
-        def __init__(self, *, efficacy: float | None = ..., neighbour_drift: float | None = ..., norm: float | None = ..., norm_warning: float | None = ..., ppl_ratio: float | None = ..., server_ppl_ratio: float | None = ..., locality: float | None = ...) -> None: ...
+        downstream_drop: float
+        def __init__(self, *, efficacy: float | None = ..., neighbour_drift: float | None = ..., norm: float | None = ..., norm_warning: float | None = ..., ppl_ratio: float | None = ..., server_ppl_ratio: float | None = ..., locality: float | None = ..., downstream_drop: float | None = ...) -> None: ...
     class GateTexts(Message):
         asked: v1.Corpus
         server: v1.Corpus
         def __init__(self, *, asked: v1.Corpus | None = ..., server: v1.Corpus | None = ...) -> None: ...
+    class GateQuestions(Message):
+        class Task(Message):
+            name: str
+            questions: int
+            def __init__(self, *, name: str | None = ..., questions: int | None = ...) -> None: ...
+        digest: str
+        size: int
+        tasks: Repeated[v1.GateQuestions.Task]
+        def __init__(self, *, digest: str | None = ..., size: int | None = ..., tasks: Iterable[v1.GateQuestions.Task] | None = ...) -> None: ...
     class EditOutcome(Message):
         edit: v1.Edit
         probes: Repeated[v1.EditProbe]
@@ -895,8 +906,9 @@ class v1:
         statistics_names: Repeated[str]
         tasks_object: str
         gate_texts: v1.GateTexts
+        gate_questions: v1.GateQuestions
         without: v1.MassEditSpec.Without
-        def __init__(self, *, tasks: Iterable[v1.EditTask] | None = ..., method: str | None = ..., layers: Iterable[int] | None = ..., parameters: Iterable[v1.NamedNumber] | None = ..., contexts: Iterable[str] | None = ..., seed: int | None = ..., gates: v1.EditGates | None = ..., dtype: int | None = ..., statistics: Iterable[v1.MassEditSpec.Statistics] | None = ..., layer_choice: str | None = ..., ref_id: str | None = ..., etag: str | None = ..., why: str | None = ..., batch: int | None = ..., loss_layer: int | None = ..., groups: Iterable[int] | None = ..., batches: Iterable[int] | None = ..., fact_count: int | None = ..., group_count: int | None = ..., batch_count: int | None = ..., keep_going: bool | None = ..., check_only: bool | None = ..., statistics_names: Iterable[str] | None = ..., tasks_object: str | None = ..., gate_texts: v1.GateTexts | None = ..., without: v1.MassEditSpec.Without | None = ...) -> None: ...
+        def __init__(self, *, tasks: Iterable[v1.EditTask] | None = ..., method: str | None = ..., layers: Iterable[int] | None = ..., parameters: Iterable[v1.NamedNumber] | None = ..., contexts: Iterable[str] | None = ..., seed: int | None = ..., gates: v1.EditGates | None = ..., dtype: int | None = ..., statistics: Iterable[v1.MassEditSpec.Statistics] | None = ..., layer_choice: str | None = ..., ref_id: str | None = ..., etag: str | None = ..., why: str | None = ..., batch: int | None = ..., loss_layer: int | None = ..., groups: Iterable[int] | None = ..., batches: Iterable[int] | None = ..., fact_count: int | None = ..., group_count: int | None = ..., batch_count: int | None = ..., keep_going: bool | None = ..., check_only: bool | None = ..., statistics_names: Iterable[str] | None = ..., tasks_object: str | None = ..., gate_texts: v1.GateTexts | None = ..., gate_questions: v1.GateQuestions | None = ..., without: v1.MassEditSpec.Without | None = ...) -> None: ...
     class MassEditUnit(Message):
         step: int
         tasks: Repeated[v1.EditTask]

@@ -507,6 +507,23 @@ class Edits(WithServer):
         with self.assertRaises(pal.EditRejected):
             draft.commit()
 
+    def test_an_edit_is_judged_by_the_questions_that_it_breaks(self) -> None:
+        questions = [
+            pal.Choice(task, prompt, ("Rome", "Paris", "Oslo"), right)
+            for task, prompt in (("near", "The Eiffel Tower is in"), ("far", "The river is in"))
+            for right in range(3)
+        ]
+        draft = self.edit(collect=True, gates={"downstream_drop": 1}, gate_questions=questions)
+        self.assertTrue(draft.accepted, draft.gates)
+        figures = draft.edit.figures
+        # Each task asks the same with each answer as the right one: the model answers one of three.
+        for task in ("near.", "far.", ""):
+            for part, value in (("before", 1 / 3), ("after", 1 / 3), ("drop", 0)):
+                self.assertAlmostEqual(figures[f"downstream.{task}{part}"], value)
+        with self.assertRaises(pal.InvalidArgument) as caught:
+            self.edit(gates={"downstream_drop": 0.5})
+        self.assertIn("job.edit.gate_questions", str(caught.exception))
+
     def test_many_facts_are_planned_and_written_at_once(self) -> None:
         self.model.branch("many", "v0", why="of its own")
         model = self.model.at("many")

@@ -32,6 +32,7 @@ use super::check::{dtype, short_text};
 use super::edit::{
     CHOICE_LIMIT, CONTEXTS_BYTES, CONTEXTS_LIMIT, EDIT_TOKENS, REF_LIMIT, WHY_LIMIT, check_gates,
 };
+use super::gate_questions;
 use super::gate_texts;
 use super::landing::Landing;
 use super::{Found, Items, Key, Keys, PartsObject, Stage, Work, Wrong, estimated_tokens};
@@ -213,6 +214,7 @@ impl Work for v1::MassEditSpec {
         short_text("job.mass_edit.layer_choice", choice, CHOICE_LIMIT, wrong);
         check_gates(&self.gates.unwrap_or_default(), "job.mass_edit", wrong);
         gate_texts::check(&mut self.gate_texts, self.gates, "job.mass_edit", wrong);
+        gate_questions::check(&mut self.gate_questions, self.gates, "job.mass_edit", wrong);
         dtype(&mut self.dtype, wrong);
         if self.statistics_names.len() > LAYERS_LIMIT {
             let count = self.statistics_names.len();
@@ -230,6 +232,13 @@ impl Work for v1::MassEditSpec {
 
     fn gate_texts(&mut self) -> Option<(&'static str, &mut Option<v1::GateTexts>)> {
         Some(("job.mass_edit.gate_texts", &mut self.gate_texts))
+    }
+
+    fn gate_questions(&mut self) -> Option<(&'static str, &mut v1::GateQuestions)> {
+        Some((
+            "job.mass_edit.gate_questions",
+            self.gate_questions.as_mut()?,
+        ))
     }
 
     fn mass_edit(&mut self) -> Option<&mut v1::MassEditSpec> {
@@ -272,7 +281,11 @@ impl Work for v1::MassEditSpec {
             }
             // Before and after, for either target.
             Some(Place::Fact(fact)) => bytes(fact..fact + 1) * parameters,
-            _ => (200.0 + gate_texts::tokens(self.gate_texts.as_ref())) * parameters,
+            _ => {
+                let judged = gate_texts::tokens(self.gate_texts.as_ref())
+                    + gate_questions::tokens(self.gate_questions.as_ref());
+                (200.0 + judged) * parameters
+            }
         }
     }
 
@@ -424,10 +437,11 @@ impl Work for v1::MassEditSpec {
                     return Err("its edit is of other facts".to_owned());
                 }
                 let layers = edit.factors.iter().map(|factor| factor.layer);
-                match layers.eq(self.layers.iter().copied()) {
-                    true => gate_texts::accept(self.gate_texts.as_ref(), &edit),
-                    false => Err("its edit is not of the layers that were asked for".to_owned()),
+                if !layers.eq(self.layers.iter().copied()) {
+                    return Err("its edit is not of the layers that were asked for".to_owned());
                 }
+                gate_texts::accept(self.gate_texts.as_ref(), &edit)?;
+                gate_questions::accept(self.gate_questions.as_ref(), &edit)
             }
             _ => Err("it is no result of this step of a mass edit".to_owned()),
         }

@@ -2,7 +2,7 @@
 
 use super::super::engine::Sink;
 use super::editing::{Editing, Plan};
-use super::gate_texts::Foretold;
+use super::gates::Readings;
 use super::units::{Kind, Stopped, mixed};
 use crate::edit::measured::{self, Measured, ProbeChange};
 use crate::edit::{self, Effect, Error, NextTokens, Probe, Request, Update};
@@ -120,14 +120,14 @@ impl Edits<'_> {
     ) -> Result<(Measured, Vec<v1::EditProbe>), Stopped> {
         let asked = Asked::new(request, task, true);
         let norm = self.editing.relative_norm(update);
-        let texts = &self.editing.ready.gate_texts;
+        let inputs = &self.editing.ready.gate_inputs;
         let look = |model: &model::Model| -> Result<_, Stopped> {
-            Ok((asked.answers(model)?, Foretold::read(model, texts, sink)?))
+            Ok((asked.answers(model)?, Readings::of(model, inputs, sink)?))
         };
         let (first, before) = look(&self.editing.loaded.model)?;
         let (second, after) = self.editing.with(update, look)??;
         let mut measured = asked.measured(&first, &second, norm);
-        before.note(&after, &mut measured);
+        before.note(&after, inputs, &mut measured);
         let probes = asked.probes(&measured);
         Ok((measured, probes))
     }

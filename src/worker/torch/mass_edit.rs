@@ -6,7 +6,7 @@ use tch::{Device, Tensor};
 use super::super::engine::Sink;
 use super::super::prepare::Prepared;
 use super::edit::{Asked, job_of};
-use super::gate_texts::Foretold;
+use super::gates::Readings;
 use super::kept::Kept;
 use super::loaded::Loaded;
 use super::mass_figures::{
@@ -510,11 +510,11 @@ impl<'a> MassEdits<'a> {
         let before = drift(self.model())?;
         let after = self.on_written(|it| drift(it.model()))??;
         measured.text_drifts = before.drift(&after);
-        let texts = &self.ready.gate_texts;
-        let read = |model: &Model| Foretold::read(model, texts, sink);
+        let inputs = &self.ready.gate_inputs;
+        let read = |model: &Model| Readings::of(model, inputs, sink);
         let before = read(self.model())?;
         let after = self.on_written(|it| read(it.model()))??;
-        before.note(&after, &mut measured);
+        before.note(&after, inputs, &mut measured);
         if let Some((name, value)) = measured.not_finite() {
             return Err(Stopped::from(Error::NotFinite { name, value }));
         }

@@ -5,7 +5,7 @@ mod device;
 mod edit;
 mod editing;
 mod eval;
-mod gate_texts;
+mod gates;
 mod generate;
 mod kept;
 mod loaded;

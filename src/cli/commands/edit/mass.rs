@@ -6,7 +6,7 @@ use anyhow::bail;
 use prost::Message as _;
 
 use super::landed;
-use super::rewrite::{Args, Asked, gates, stored_texts, task};
+use super::rewrite::{Args, Asked, gates, stored_questions, stored_texts, task};
 use crate::cli::connection::{Connection, Need};
 use crate::cli::layer::{Chooser, Layer};
 use crate::cli::layers::Edited;
@@ -75,6 +75,7 @@ async fn edit_all(client: &Client, asked: &Asked, embedded: bool) -> anyhow::Res
 async fn job(client: &Client, asked: &Asked, model: &str) -> anyhow::Result<v1::Job> {
     let (args, rewrites) = (&asked.args, &asked.rewrites);
     let gate_texts = stored_texts(client, asked.gate_texts.as_deref()).await?;
+    let gate_questions = stored_questions(client, asked.gate_questions.as_deref()).await?;
     let (layers, layer_choice) = match &args.layers {
         None => (Vec::new(), String::new()),
         Some(Edited::Given(layers)) => (layers.0.clone(), String::new()),
@@ -93,6 +94,7 @@ async fn job(client: &Client, asked: &Asked, model: &str) -> anyhow::Result<v1::
         seed: args.seed,
         gates: Some(gates(args, gate_texts.as_ref())),
         gate_texts,
+        gate_questions,
         dtype: submit::parse_dtype(&args.dtype)? as i32,
         ref_id: args.reference.clone(),
         why: args.common.why.clone().unwrap_or_default(),

@@ -114,6 +114,27 @@ pub struct Args {
     /// neighbours after which it was before: 0 to 1
     #[arg(long, value_name = "SHARE")]
     pub(super) min_locality: Option<f64>,
+    /// Reject the edit if the share of questions that are answered rightly is smaller after it by
+    /// more, in one of the tasks: 0.02 allows two in a hundred. Of the questions of
+    /// --gate-questions
+    #[arg(long, value_name = "SHARE", requires = "gate_questions")]
+    pub(super) max_downstream_drop: Option<f64>,
+    /// Questions that are asked before and after: tasks that the edit has nothing to do with, as
+    /// 'palimpsest eval --downstream' reads them; once a file
+    #[arg(long, value_name = "FILE")]
+    pub(super) gate_questions: Vec<PathBuf>,
+    /// Take at most N questions of each file of --gate-questions; 1,000 are the most in all
+    #[arg(long, value_name = "N", requires = "gate_questions",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) gate_limit: Option<u64>,
+    /// Show so many solved questions of the file before each of its others
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        requires = "gate_questions"
+    )]
+    pub(super) gate_shots: usize,
     /// Compute the edit again if its branch moved meanwhile
     #[arg(long)]
     pub(super) rebase: bool,
@@ -168,6 +189,8 @@ pub(super) struct Asked {
     pub(super) contexts: Vec<String>,
     /// The texts that edits are judged by, as an object has them.
     pub(super) gate_texts: Option<Vec<u8>>,
+    /// And the questions.
+    pub(super) gate_questions: Option<Vec<u8>>,
 }
 
 impl Asked {
@@ -193,6 +216,10 @@ impl Asked {
         }
         let file = args.gate_texts.as_ref().or(settings.gate_texts.as_ref());
         let gate_texts = file.map(|file| submit::gate_texts(file)).transpose()?;
+        let files = &args.gate_questions;
+        let most = args.gate_limit.unwrap_or(u64::MAX);
+        let questions = || submit::gate_questions(files, args.gate_shots, most);
+        let gate_questions = (!files.is_empty()).then(questions).transpose()?;
         args.min_efficacy = args.min_efficacy.or(settings.min_efficacy);
         args.max_drift = args.max_drift.or(settings.max_drift);
         args.max_norm = args.max_norm.or(settings.max_norm);
@@ -204,6 +231,7 @@ impl Asked {
             rewrites,
             contexts,
             gate_texts,
+            gate_questions,
         })
     }
 }
@@ -289,12 +317,14 @@ async fn edit_all(client: &Client, asked: Asked) -> anyhow::Result<ExitCode> {
     let model = names::model(client, args.common.model.as_deref()).await?;
     let statistics = key_statistics::full_names(client, &model, &args.statistics).await?;
     let gate_texts = stored_texts(client, asked.gate_texts.as_deref()).await?;
+    let gate_questions = stored_questions(client, asked.gate_questions.as_deref()).await?;
     let mut all_taken = true;
     for (choice, rewrites) in by_layer(client, args, &model, rewrites).await? {
         let spec = v1::EditSpec {
             contexts: asked.contexts.clone(),
             gates: Some(gates(args, gate_texts.as_ref())),
             gate_texts: gate_texts.clone(),
+            gate_questions: gate_questions.clone(),
             statistics_name: statistics.first().cloned().unwrap_or_default(),
             ..Default::default()
         };
@@ -361,6 +391,7 @@ pub(super) fn gates(args: &Args, texts: Option<&v1::GateTexts>) -> v1::EditGates
         ppl_ratio: args.max_ppl_ratio.filter(|_| texts.is_some()),
         server_ppl_ratio: args.max_ppl_ratio.filter(|_| texts.is_none()),
         locality: args.min_locality,
+        downstream_drop: args.max_downstream_drop,
     }
 }
 
@@ -379,6 +410,22 @@ pub(super) async fn stored_texts(
             size: object.len() as u64,
         }),
         server: None,
+    }))
+}
+
+/// Stores the questions that edits are judged by, where some are brought.
+pub(super) async fn stored_questions(
+    client: &Client,
+    object: Option<&[u8]>,
+) -> anyhow::Result<Option<v1::GateQuestions>> {
+    let Some(object) = object else {
+        return Ok(None);
+    };
+    let digest = submit::store(client, object, "questions").await?;
+    Ok(Some(v1::GateQuestions {
+        digest: digest.to_string(),
+        size: object.len() as u64,
+        tasks: Vec::new(),
     }))
 }
 

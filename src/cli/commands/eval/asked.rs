@@ -112,11 +112,7 @@ pub(super) fn records<'a>(
 /// Puts choices into what is asked.
 pub(super) fn of_choices(spec: &mut v1::EvalSpec, choices: &[Choice]) {
     spec.set = v1::EvalSet::Choices as i32;
-    let record = |choice| v1::EvalRecord {
-        choice: Some(wire::choice_to_proto(choice)),
-        ..Default::default()
-    };
-    spec.records = choices.iter().map(record).collect();
+    spec.records = choices.iter().map(wire::choice_to_proto).collect();
 }
 
 /// Puts texts into what is asked.

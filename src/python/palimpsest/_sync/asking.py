@@ -106,7 +106,7 @@ class Asking(History):
 
     def _submit_edit(self, options: dict[str, Any], collect: bool, **spec: Any) -> Any:
         """Creates a job; collects the key statistics that it lacks, where that is wanted."""
-        self._store_gate_texts(options, **spec)
+        self._store_gate_inputs(options, **spec)
         before: tuple[int | None, int | None] | None = None
         while True:
             try:
@@ -118,14 +118,21 @@ class Asking(History):
                 before = lacking
             self.collect_statistics([lacking[0] or 0], self_sample=lacking[1], length=256)
 
-    def _store_gate_texts(self, options: dict[str, Any], **spec: Any) -> None:
-        """Stores the texts that edits are judged by, and names them in the one spec."""
+    def _store_gate_inputs(self, options: dict[str, Any], **spec: Any) -> None:
+        """Stores the texts and questions that edits are judged by, and names them in the one
+        spec."""
+        (asked,) = spec.values()
         texts = options.pop("gate_texts", None)
         if texts is not None:
             whole = corpus.lines(texts)
-            (asked,) = spec.values()
             asked.gate_texts.asked.digest = self._transport.upload(whole)
             asked.gate_texts.asked.size = len(whole)
+        questions: Sequence[facts.Choice] | None = options.pop("gate_questions", None)
+        if questions is not None:
+            records = [facts.Record(choice=it).message() for it in questions]
+            whole = v1.EvalRecordList(records=records).SerializeToString()
+            asked.gate_questions.digest = self._transport.upload(whole)
+            asked.gate_questions.size = len(whole)
 
 
 #: Settings that all edits have.

@@ -173,7 +173,9 @@ class Model(Asking):
             settings: ``method``, ``parameters``, ``contexts``, ``seed``, ``dtype``,
                 ``layer_choice``, ``statistics_name``, and the options of ``trace``; ``gates``, what
                 it must pass (``{"efficacy": 0.5, "ppl_ratio": 1.02, "locality": 0.9}``), and
-                ``gate_texts``, the texts whose perplexity is measured before and after.
+                ``gate_texts``, the texts whose perplexity is measured before and after; with the
+                gate ``downstream_drop``, the most that accuracy may drop by on any task,
+                ``gate_questions``: ``Choice``s, as ``read_choices`` gives them, 1,000 at most.
 
         Raises:
             StatisticsMissing: the layer has no key statistics: ``collect_statistics``.
@@ -279,7 +281,7 @@ class Model(Asking):
         """What ``edit_many`` would do, with everything checked and nothing accepted."""
         spec, options = self._mass_spec(facts_, method, layers, ref, batch, "", settings)
         options.setdefault("on", "")
-        self._store_gate_texts(options, mass_edit=spec)
+        self._store_gate_inputs(options, mass_edit=spec)
         job = self._create(options, validate_only=True, mass_edit=spec)
         return Plan.of(job.mass_edit)
 

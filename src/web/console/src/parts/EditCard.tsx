@@ -63,7 +63,8 @@ export function Gates({ edit }: { edit: Edit }) {
   );
 }
 
-/** What the edit did besides: the perplexity of texts, and its neighbours, where they were measured. */
+/** What the edit did besides: the perplexity of texts, its neighbours, and tasks that it has nothing to do
+ *  with, where they were measured. */
 export function beside(edit: Edit): [string, string][] {
   const rows: [string, string][] = [];
   for (const [of, whose] of [
@@ -80,6 +81,13 @@ export function beside(edit: Edit): [string, string][] {
   const locality = figureOf(edit.figures, "locality");
   if (locality !== undefined) {
     rows.push(["locality", `${number(locality)} of the neighbours that were right before`]);
+  }
+  for (const { key } of edit.figures) {
+    const task = /^downstream\.(.+)\.drop$/.exec(key)?.[1];
+    const [before, after] = ["before", "after"].map((part) => figureOf(edit.figures, `downstream.${task}.${part}`));
+    if (task !== undefined && before !== undefined && after !== undefined) {
+      rows.push([`accuracy on ${visible(task)}`, `${number(before)} → ${number(after)}`]);
+    }
   }
   return rows;
 }
