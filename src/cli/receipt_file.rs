@@ -1,12 +1,16 @@
 //! A receipt as a file: one JSON object, of which `palimpsest verify-receipt` and the Python package
 //! make a receipt again.
 
+use std::path::Path;
+
 use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::audit::merkle;
+use crate::audit::{self, merkle};
+use crate::client::{Client, pages};
 use crate::proto::v1;
 
 /// What is in the file. Bytes are in base64, hashes in hexadecimal.
@@ -27,11 +31,55 @@ pub struct ReceiptFile {
 }
 
 impl ReceiptFile {
+    /// The receipt of a job that has ended, held against the key that it came with; with the
+    /// results, those are held against it.
+    ///
+    /// # Errors
+    /// The coordinator's refusal, or what does not fit.
+    pub async fn fetch(client: &Client, job: &str, with_results: bool) -> anyhow::Result<Self> {
+        let request = v1::GetReceiptRequest {
+            name: job.to_owned(),
+        };
+        let response = client.audit().get_receipt(request).await?.into_inner();
+        let receipt = response.receipt.unwrap_or_default();
+        let verified = audit::Receipt::verify(&receipt, &receipt.verifier_key)?;
+        let file = Self::of(&receipt)?;
+        if !with_results {
+            return Ok(file);
+        }
+        let page = |token: String| client.page_of_results(job, token);
+        let results = pages::all(page).await?;
+        let results: Vec<Vec<u8>> = results.iter().map(v1::UnitResult::encode_to_vec).collect();
+        verified.receipt.check_results(&results)?;
+        Ok(file.with_results(&results))
+    }
+
+    /// Writes the receipt of a job, with its results, where one is wanted.
+    ///
+    /// # Errors
+    /// Those of [`ReceiptFile::fetch`], and a file that cannot be written. The job has ended all the
+    /// same.
+    pub async fn save(client: &Client, job: &str, to: Option<&Path>) -> anyhow::Result<()> {
+        let Some(path) = to else {
+            return Ok(());
+        };
+        let written = async {
+            let file = Self::fetch(client, job, true).await?;
+            let text = format!("{}\n", file.to_json());
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        written.await.with_context(|| {
+            format!("{job} has ended, and 'palimpsest job receipt {job} --with-results' gives its receipt again")
+        })?;
+        say!("the receipt is in {}", path.display());
+        Ok(())
+    }
+
     /// A receipt, without results.
     ///
     /// # Errors
     /// An entry that is too large for a message, which earlier versions of the program could write.
-    pub fn of(receipt: &v1::Receipt) -> anyhow::Result<Self> {
+    fn of(receipt: &v1::Receipt) -> anyhow::Result<Self> {
         let entry = receipt.entry.as_ref().map(|entry| entry.leaf.as_slice());
         let entry = entry.filter(|leaf| !leaf.is_empty());
         let entry = entry.context("the job's entry in the audit log is too large for a receipt")?;
@@ -48,7 +96,7 @@ impl ReceiptFile {
     }
 
     /// With the results themselves.
-    pub fn with_results(self, results: &[Vec<u8>]) -> Self {
+    fn with_results(self, results: &[Vec<u8>]) -> Self {
         Self {
             results: Some(results.iter().map(|it| BASE64.encode(it)).collect()),
             ..self

@@ -49,6 +49,10 @@ pub struct JobArgs {
     /// Submit and print the job's name, without following it
     #[arg(long)]
     pub detach: bool,
+    /// Write a receipt of what was asked and what it came to into this file, signed, with the
+    /// results: 'palimpsest verify-receipt' checks it without the coordinator
+    #[arg(long, value_name = "FILE", conflicts_with = "detach")]
+    pub receipt: Option<PathBuf>,
 }
 
 impl JobArgs {

@@ -157,9 +157,21 @@ fn facts_that_a_later_edit_broke_are_found_with_the_edit_and_those_written_again
 #[test]
 fn a_receipt_of_an_answer_is_checked_without_the_store_and_no_part_of_it_may_be_another() {
     let site = tiny();
-    run(&site, &["generate", "The tower is in", "--max-tokens", "3"]);
+    let own = site.path("own.json");
+    let asked = ["generate", "The tower is in", "--max-tokens", "3"];
+    run(
+        &site,
+        &[&asked[..], &["--receipt", own.to_str().unwrap()]].concat(),
+    );
     let key = site.run(&["audit", "key"], LONG).trim().to_owned();
     let made = site.run(&["job", "receipt", "latest", "--with-results"], LONG);
+    // The command that asked has written the same, but for the log's newest checkpoint.
+    let own: Value = serde_json::from_str(&fs::read_to_string(own).unwrap()).unwrap();
+    let later: Value = serde_json::from_str(&made).unwrap();
+    for field in ["receipt", "asked", "entry", "results", "verifier_key"] {
+        assert_eq!(own[field], later[field], "{field}");
+        assert!(!own[field].is_null(), "{field}");
+    }
     let elsewhere = tempfile::tempdir().unwrap();
     let file = elsewhere.path().join("receipt.json");
     let verify = |receipt: &str, key: &str| {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::cli::connection::{Connection, Need};
 use crate::cli::follow;
+use crate::cli::receipt_file::ReceiptFile;
 use crate::cli::results::{self, Format};
 use crate::cli::signals::asked_to_stop;
 use crate::cli::submit::{self, ATTENDED, JobArgs};
@@ -77,5 +78,6 @@ async fn complete(
         ..Format::default()
     };
     let job = results::present(client, &job.name, &format).await?;
+    ReceiptFile::save(client, &job.name, args.job.receipt.as_deref()).await?;
     Ok(follow::exit_code(&job))
 }

@@ -2,16 +2,13 @@
 
 use std::process::ExitCode;
 
-use prost::Message as _;
-
-use crate::audit;
 use crate::cli::connection::{Connection, Need};
 use crate::cli::follow::{self, exit_code, say_held, state};
 use crate::cli::receipt_file::ReceiptFile;
 use crate::cli::results::{self, Format};
 use crate::cli::signals::asked_to_stop;
 use crate::cli::{names, output};
-use crate::client::{Client, pages};
+use crate::client::Client;
 use crate::config::ClientConfig;
 use crate::plot::table::{Align, Table};
 use crate::proto::v1;
@@ -144,18 +141,7 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
 /// Prints a receipt that was held against the key that it came with.
 async fn receipt(client: &Client, asked: &str, with_results: bool) -> anyhow::Result<()> {
     let name = names::job(client, asked).await?;
-    let request = v1::GetReceiptRequest { name: name.clone() };
-    let response = client.audit().get_receipt(request).await?.into_inner();
-    let receipt = response.receipt.unwrap_or_default();
-    let verified = audit::Receipt::verify(&receipt, &receipt.verifier_key)?;
-    let mut file = ReceiptFile::of(&receipt)?;
-    if with_results {
-        let page = |token: String| client.page_of_results(&name, token);
-        let results = pages::all(page).await?;
-        let results: Vec<Vec<u8>> = results.iter().map(v1::UnitResult::encode_to_vec).collect();
-        verified.receipt.check_results(&results)?;
-        file = file.with_results(&results);
-    }
+    let file = ReceiptFile::fetch(client, &name, with_results).await?;
     output::json(&file.to_json())?;
     Ok(())
 }

@@ -198,7 +198,8 @@ async fn sweep(
         return Ok(ExitCode::SUCCESS);
     }
     connection.say_accepted(&job.name);
-    results::follow(client, &job, connection, &args.format).await
+    let receipt = args.job.receipt.as_deref();
+    results::follow(client, &job, connection, &args.format, receipt).await
 }
 
 fn facts(args: &Args) -> anyhow::Result<Vec<v1::Fact>> {

@@ -13,7 +13,7 @@ mod mass_without;
 mod stats;
 mod trace;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub use drawn::{make, write};
@@ -26,6 +26,7 @@ use clap::Args;
 
 use super::connection::Connection;
 use super::follow::{self, patiently, state};
+use super::receipt_file::ReceiptFile;
 use super::{names, output};
 use crate::client::{Client, pages};
 use crate::coordinator::is_terminal;
@@ -70,12 +71,14 @@ impl Format {
     }
 }
 
-/// Follows a job to its end, presents its results, and says what is unusual about them.
+/// Follows a job to its end, presents its results, and says what is unusual about them. Its receipt
+/// goes into a file, where one is wanted.
 pub async fn follow(
     client: &Client,
     job: &v1::Job,
     connection: &Connection,
     format: &Format,
+    receipt: Option<&Path>,
 ) -> anyhow::Result<ExitCode> {
     let ended = follow::to_end(client, &job.name, connection.is_embedded()).await?;
     let Some(job) = ended else {
@@ -99,6 +102,7 @@ pub async fn follow(
             state(&job)
         );
     }
+    ReceiptFile::save(client, &job.name, receipt).await?;
     Ok(follow::exit_code(&job))
 }
 

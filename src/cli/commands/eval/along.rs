@@ -43,6 +43,11 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
     if args.job.detach {
         bail!("--along asks for one evaluation after another: leave --detach out");
     }
+    if args.job.receipt.is_some() {
+        bail!(
+            "--along asks for one evaluation after another: 'palimpsest job receipt' gives each one's"
+        );
+    }
     Ok(())
 }
 

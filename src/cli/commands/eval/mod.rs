@@ -126,7 +126,8 @@ async fn evaluate(
         return Ok(ExitCode::SUCCESS);
     }
     connection.say_accepted(&job.name);
-    results::follow(client, &job, connection, &args.format).await
+    let receipt = args.job.receipt.as_deref();
+    results::follow(client, &job, connection, &args.format, receipt).await
 }
 
 /// Puts the records of facts into what is asked, those that are taken.
