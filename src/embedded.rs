@@ -21,7 +21,7 @@ use crate::client::Client;
 use crate::coordinator::{self, Coordinator, Limits};
 use crate::objects::ObjectStore;
 use crate::store::{self, Store};
-use crate::worker::{self, Engine, Options};
+use crate::worker::{self, Company, Engine, Options};
 
 /// Bytes that a pipe holds before its writer waits.
 const PIPE: usize = 1 << 20;
@@ -95,12 +95,13 @@ impl Embedded {
 
     /// Starts a worker for each engine beside the coordinator. They use the store's own objects.
     pub fn work(&self, engines: Vec<Box<dyn Engine>>) {
+        let others = Company::of(engines.len());
         for (n, engine) in engines.into_iter().enumerate() {
-            self.work_with(engine, n);
+            self.work_with(engine, n, &others);
         }
     }
 
-    fn work_with(&self, engine: Box<dyn Engine>, n: usize) {
+    fn work_with(&self, engine: Box<dyn Engine>, n: usize, others: &Company) {
         let store = self.coordinator.store();
         let id = format!("embedded-{}", std::process::id());
         let options = Options {
@@ -113,6 +114,7 @@ impl Embedded {
             drain_timeout: Duration::ZERO,
             valid_until: None,
             idle_exit: None,
+            others: others.clone(),
         };
         let objects = store.objects().clone();
         let (client, shutdown) = (self.client.clone(), self.worker_shutdown.clone());

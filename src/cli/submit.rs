@@ -128,19 +128,29 @@ pub fn gate_texts(file: &Path) -> anyhow::Result<Vec<u8>> {
 /// What is wrong with the files.
 pub fn gate_questions(files: &[PathBuf], shots: usize, most: u64) -> anyhow::Result<Vec<u8>> {
     let mut records = Vec::new();
+    let mut tasks: Vec<(String, &Path)> = Vec::new();
     for file in files {
         let questions = choices::read(file, shots)?;
+        let task = questions.first().map(|it| it.task.clone());
+        let task = task.unwrap_or_default();
+        if let Some((_, other)) = tasks.iter().find(|(earlier, _)| *earlier == task) {
+            bail!(
+                "--gate-questions: {} and {} are both of the task '{task}', which a file is called after: give one another \
+                 name, or put them into one file",
+                other.display(),
+                file.display()
+            );
+        }
+        tasks.push((task, file));
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         records.extend(questions.iter().take(most).map(wire::choice_to_proto));
     }
     let object = v1::EvalRecordList { records }.encode_to_vec();
     let size = object.len();
-    let fewer = "take fewer of each file with --gate-limit N";
-    work::gate_questions(&object)
-        .map_err(|what| anyhow::anyhow!("--gate-questions: {what}; {fewer}"))?;
+    work::gate_questions(&object).map_err(|what| anyhow::anyhow!("--gate-questions: {what}"))?;
     if size as u64 > work::GATE_QUESTIONS_BYTES {
         bail!(
-            "--gate-questions: the questions have {size} bytes: {} at most; {fewer}",
+            "--gate-questions: the questions have {size} bytes: {} at most; take fewer of each file with --gate-limit N",
             work::GATE_QUESTIONS_BYTES
         );
     }

@@ -21,7 +21,9 @@ const STRAGGLING: u64 = 3;
 /// Of the last tasks each worker should get that many parts, so that none is left with much when the
 /// others have nothing ...
 const PARTS_OF_REST: usize = 2;
-/// ... but none of fewer multiply-adds, a second of one core: a lease has its own cost.
+/// ... but none that takes a smaller part of a task's usual time, for a lease has its own cost; where
+/// no worker's rate is known, none of fewer multiply-adds, a second of one core.
+const LEAST_PART: f64 = 0.1;
 const LEAST_COST: f64 = 1.5e10;
 /// A task is cut again for a worker on which it would take this many times too long.
 const TOO_LONG: f64 = 2.0;
@@ -48,7 +50,7 @@ impl Core {
                 self.stirred = false;
                 return;
             };
-            self.fit_size(id, n, &worker);
+            self.fit_size(id, n, &worker, effects.now);
             self.give(id, n, &worker, effects);
         }
     }
@@ -131,7 +133,7 @@ impl Core {
 
     /// Cuts a task so that the worker is through with it in about the usual time and, where few are
     /// left, so that all workers have something to do to the end.
-    fn fit_size(&mut self, id: Uuid, n: u32, worker: &Arc<str>) {
+    fn fit_size(&mut self, id: Uuid, n: u32, worker: &Arc<str>, now: Millis) {
         let usual = self.limits.task_seconds;
         let rate = self.workers.get(worker).and_then(|it| self.rate(it));
         let Some(job) = self.jobs.get(&id) else {
@@ -141,7 +143,8 @@ impl Core {
         let by_time = rate
             .filter(|rate| task.cost / rate > TOO_LONG * usual)
             .map(|rate| usual * rate);
-        let by_rest = self.share_of_rest(job).filter(|share| task.cost > *share);
+        let by_rest = self.share_of_rest(job, task, rate, now);
+        let by_rest = by_rest.filter(|share| task.cost > *share);
         let most = by_time.into_iter().chain(by_rest).reduce(f64::min);
         // What is begun stays whole: of one half everything might be done.
         let Some(most) = most.filter(|_| task.units_done == 0) else {
@@ -158,20 +161,33 @@ impl Core {
     }
 
     /// What a worker should take at a time of the last tasks that wait, in multiply-adds: as more is
-    /// done, ever smaller parts. `None` where there is more to do than that matters, and where one
-    /// worker does all.
-    fn share_of_rest(&self, job: &Job) -> Option<f64> {
-        let few = |workers: usize| job.pending.len() <= workers * PARTS_OF_REST;
-        if !few(self.workers.len()) {
+    /// done, ever smaller parts. `None` where there is more to do than that matters, where only one
+    /// worker has the model in memory, and where every lease costs more than its units.
+    fn share_of_rest(&self, job: &Job, task: &Task, rate: Option<f64>, now: Millis) -> Option<f64> {
+        let few = |tasks: usize, workers: usize| tasks <= workers * PARTS_OF_REST;
+        let whole = job.stages.get(task.stage).is_none_or(|it| it.stage.whole);
+        if whole || !few(job.pending.len(), self.workers.len()) {
             return None; // they need not be counted
         }
-        let live = self.workers.values().filter(|it| it.session.is_some());
-        let live = live.count();
-        if live < 2 || !few(live) {
+        let able = self.workers.values().filter(|worker| {
+            worker.takes_leases()
+                && worker.has_loaded(&job.model.name)
+                && self.unfit(job, task, worker, now).is_none()
+        });
+        let able = able.count();
+        let jobs = self.queue.due().filter_map(|id| self.jobs.get(&id));
+        let waiting = jobs.map(|job| job.pending.len());
+        let waiting = waiting.scan(0, |sum, tasks| {
+            *sum += tasks;
+            Some(*sum)
+        });
+        if able < 2 || waiting.into_iter().any(|tasks| !few(tasks, able)) {
             return None;
         }
         let left = job.pending.iter().map(|&n| job.tasks[n as usize].cost);
-        Some((left.sum::<f64>() / (live * PARTS_OF_REST) as f64).max(LEAST_COST))
+        let share = left.sum::<f64>() / (able * PARTS_OF_REST) as f64;
+        let least = rate.map_or(0.0, |rate| rate * self.limits.task_seconds * LEAST_PART);
+        Some(share.max(least).max(LEAST_COST))
     }
 
     /// Gives the last tasks of a job that take far longer than the others a second lease. The first

@@ -148,10 +148,12 @@ impl Worker {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.session.is_some()
-            && !self.draining
-            && self.excluded.is_none()
-            && self.leases.len() < self.credits as usize
+        self.takes_leases() && self.leases.len() < self.credits as usize
+    }
+
+    /// Whether it is given leases, when it has room.
+    pub(super) fn takes_leases(&self) -> bool {
+        self.session.is_some() && !self.draining && self.excluded.is_none()
     }
 
     /// Whether it has a model in memory.

@@ -70,8 +70,9 @@ pub fn parse(file: &str, name: &str, text: &str, shots: usize) -> Result<Vec<Cho
         if wanted { &mut shown } else { &mut asked }.push(choice);
     }
     if asked.is_empty() {
-        return Err(Error::Empty {
+        return Err(Error::AllShown {
             file: file.to_owned(),
+            shots,
         });
     }
     let before: String = (shown.iter())

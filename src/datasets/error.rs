@@ -37,8 +37,18 @@ pub enum Error {
         /// What the parser says, with line and column.
         source: serde_json::Error,
     },
+    /// All questions stand solved before others, of which there are none.
+    #[error(
+        "{file}: holds no question beside the {shots} that stand solved before it: give more, or fewer shots"
+    )]
+    AllShown {
+        /// The file.
+        file: String,
+        /// How many were to stand solved.
+        shots: usize,
+    },
     /// No record at all.
-    #[error("{file}: holds no records: give at least one with prompt and subject")]
+    #[error("{file}: holds no records: give at least one")]
     Empty {
         /// The file.
         file: String,

@@ -30,8 +30,9 @@ impl TaskChange {
     }
 
     /// Its parts with their values.
-    fn parts(&self) -> [(&'static str, f64); 3] {
+    fn parts(&self) -> [(&'static str, f64); 4] {
         [
+            ("questions", self.questions.into()),
             ("before", self.share(self.right_before.into())),
             ("after", self.share(self.right_after.into())),
             ("drop", self.drop()),
@@ -103,13 +104,16 @@ mod tests {
     fn figures_are_those_of_each_task_and_of_all_questions() {
         let tasks = [task("sst2", 50, 25, 24), task("my.drop", 10, 2, 5)];
         let expected = [
+            ("downstream.questions", 60.0),
             ("downstream.before", 27.0 / 60.0),
             ("downstream.after", 29.0 / 60.0),
             ("downstream.drop", -2.0 / 60.0),
+            ("downstream.sst2.questions", 50.0),
             ("downstream.sst2.before", 0.5),
             ("downstream.sst2.after", 0.48),
             // 0.5 - 0.48 would be more than 0.02, and fail a gate of as much.
             ("downstream.sst2.drop", 0.02),
+            ("downstream.my.drop.questions", 10.0),
             ("downstream.my.drop.before", 0.2),
             ("downstream.my.drop.after", 0.5),
             ("downstream.my.drop.drop", -0.3),

@@ -64,6 +64,21 @@ fn scored_as(score: &model::Score) -> Scored {
 /// # Errors
 /// [`Error::Prompt`] for a prompt or an answer that does not fit the model; [`Error::Model`].
 pub fn choose(model: &Model, choice: &Choice) -> Result<Vec<Scored>, Error> {
+    Ok(score(model, &answers(model, choice)?)?
+        .iter()
+        .map(scored_as)
+        .collect())
+}
+
+/// Looks whether a choice fits a model, without asking it.
+///
+/// # Errors
+/// [`Error::Prompt`], as of [`choose`].
+pub fn check_choice(model: &Model, choice: &Choice) -> Result<(), Error> {
+    answers(model, choice).map(drop)
+}
+
+fn answers(model: &Model, choice: &Choice) -> Result<Vec<Continuation>, Error> {
     let wrong = |source: model::Error| Error::Prompt {
         what: "the prompt".to_owned(),
         prompt: choice.prompt.clone(),
@@ -78,8 +93,7 @@ pub fn choose(model: &Model, choice: &Choice) -> Result<Vec<Scored>, Error> {
             _ => Ok(asked),
         }
     });
-    let asked: Vec<Continuation> = asked.collect::<Result<_, _>>()?;
-    Ok(score(model, &asked)?.iter().map(scored_as).collect())
+    asked.collect()
 }
 
 /// Continues prompts by their likeliest tokens, each with the most that it may have, and gives what

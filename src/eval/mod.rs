@@ -70,7 +70,7 @@ pub use perplexity::{median_perplexity, perplexity, perplexity_ratio};
 pub use record::{Choice, EDITED, Query, Record, Set, Test};
 
 #[cfg(feature = "torch")]
-pub use asking::{answer_freely, ask, choose, continue_freely, read, read_beginning};
+pub use asking::{answer_freely, ask, check_choice, choose, continue_freely, read, read_beginning};
 
 /// Most tokens of a text that is drawn, with its prompt.
 pub const TEXT_TOKENS: usize = 100;

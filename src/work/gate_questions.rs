@@ -26,7 +26,7 @@ pub fn read(object: &[u8]) -> Result<Vec<Choice>, String> {
     let list = v1::EvalRecordList::decode(object).map_err(|error| error.to_string())?;
     if !(1..=MOST_QUESTIONS).contains(&list.records.len()) {
         return Err(format!(
-            "it holds {} questions: give 1 to {MOST_QUESTIONS}",
+            "it holds {} questions: give 1 to {MOST_QUESTIONS} ('palimpsest edit --gate-limit N' takes so many of each file)",
             list.records.len()
         ));
     }
@@ -92,7 +92,7 @@ pub(super) fn check(
     }
     if !(1..=MOST_BYTES).contains(&named.size) {
         let what = format_args!(
-            "{} bytes: give the object's size, 1 to {MOST_BYTES}",
+            "{} bytes: 1 to {MOST_BYTES} are taken; give some questions, or fewer or shorter ones",
             named.size
         );
         wrong.say(format_args!("{field}.size"), what);
@@ -218,16 +218,25 @@ mod tests {
             ..Default::default()
         };
         let right = [
+            ("downstream.questions", 14.0),
             ("downstream.before", 10.0 / 14.0),
             ("downstream.after", 9.0 / 14.0),
             ("downstream.drop", 1.0 / 14.0),
+            ("downstream.rte.questions", 4.0),
             ("downstream.rte.before", 0.75),
             ("downstream.rte.after", 0.25),
             ("downstream.rte.drop", 0.5),
+            ("downstream.sst2.questions", 10.0),
             ("downstream.sst2.before", 0.7),
             ("downstream.sst2.after", 0.8),
             ("downstream.sst2.drop", -0.1),
         ];
+        let but = |others: &[(&str, f64)]| {
+            right.map(|(key, value)| {
+                let other = others.iter().find(|(of, _)| *of == key);
+                (key, other.map_or(value, |(_, other)| *other))
+            })
+        };
         let edit = |figures: &[(&str, f64)]| v1::Edit {
             figures: (figures.iter().chain(&[("ppl.ratio", 2.0)]))
                 .map(|&(key, value)| v1::NamedNumber {
@@ -241,30 +250,34 @@ mod tests {
         assert_eq!(accept(None, &edit(&[])), Ok(()));
         assert!(accept(None, &edit(&right)).is_err(), "none were asked");
         assert!(accept(Some(&asked), &edit(&[])).is_err());
-        assert!(accept(Some(&asked), &edit(&right[..8])).is_err());
-        for (n, value) in [
-            (5, 0.4),
-            (5, f64::NAN),
+        assert!(accept(Some(&asked), &edit(&right[..11])).is_err());
+        for wrong in [
+            ("downstream.rte.drop", 0.4),
+            ("downstream.rte.drop", f64::NAN),
             // No number of four answers.
-            (4, 0.3),
-            (3, -0.25),
-            (6, 1.1),
-            (7, f64::INFINITY),
-            (2, 0.0),
+            ("downstream.rte.after", 0.3),
+            ("downstream.rte.before", -0.25),
+            ("downstream.rte.questions", 40.0),
+            ("downstream.sst2.before", 1.1),
+            ("downstream.sst2.after", f64::INFINITY),
+            ("downstream.drop", 0.0),
+            ("downstream.questions", 15.0),
         ] {
-            let mut wrong = right;
-            wrong[n].1 = value;
-            assert!(accept(Some(&asked), &edit(&wrong)).is_err(), "{wrong:?}");
+            let edit = edit(&but(&[wrong]));
+            assert!(accept(Some(&asked), &edit).is_err(), "{wrong:?}");
         }
         let mut twice = right.to_vec();
-        twice[8] = twice[7];
+        twice[11] = twice[10];
         assert!(accept(Some(&asked), &edit(&twice)).is_err());
-        twice.push(right[8]);
+        twice.push(right[11]);
         assert!(accept(Some(&asked), &edit(&twice)).is_err());
         // Of more than all questions are right.
-        let mut more = right;
-        (more[6].1, more[7].1) = (1.7, 1.8);
-        (more[0].1, more[1].1) = (20.0 / 14.0, 19.0 / 14.0);
+        let more = but(&[
+            ("downstream.sst2.before", 1.7),
+            ("downstream.sst2.after", 1.8),
+            ("downstream.before", 20.0 / 14.0),
+            ("downstream.after", 19.0 / 14.0),
+        ]);
         assert!(accept(Some(&asked), &edit(&more)).is_err());
     }
 }

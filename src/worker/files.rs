@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tonic::Status;
 
@@ -312,13 +312,18 @@ fn holds(path: &Path, size: u64, digest: &Digest, cancelled: &AtomicBool) -> boo
     }
 }
 
-/// Makes `to` a link to `from`, also when another worker does the same at this moment.
+/// Makes `to` a link to `from`, also when another worker, of this process or another, does the same
+/// at this moment.
 fn link(from: &Path, to: &Path) -> std::io::Result<()> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
     let from = fs::canonicalize(from)?;
     if fs::read_link(to).is_ok_and(|target| target == from) {
         return Ok(());
     }
-    let temporary = to.with_extension(format!("{}.link", std::process::id()));
+    let mut name = to.as_os_str().to_owned();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    name.push(format!(".{}-{number}.link", std::process::id()));
+    let temporary = PathBuf::from(name);
     let _ = fs::remove_file(&temporary); // of a process of the same number that was killed here
     std::os::unix::fs::symlink(&from, &temporary)?;
     fs::rename(&temporary, to)
@@ -358,5 +363,32 @@ mod tests {
             }
         }
         assert!(!holds(Path::new("/proc/self/maps"), 0, &empty, &go_on));
+    }
+
+    #[test]
+    fn files_are_laid_out_by_several_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        // Names that differ in their ends alone.
+        let names = ["tokenizer.json", "tokenizer.model"];
+        for name in names {
+            fs::write(folder.path().join(name), name).unwrap();
+        }
+        for round in 0..50 {
+            let to = folder.path().join(round.to_string());
+            fs::create_dir(&to).unwrap();
+            std::thread::scope(|scope| {
+                for n in 0..8 {
+                    let (to, from) = (&to, folder.path());
+                    scope.spawn(move || {
+                        let name = names[n % 2];
+                        link(&from.join(name), &to.join(name)).unwrap();
+                    });
+                }
+            });
+            for name in names {
+                assert_eq!(fs::read_to_string(to.join(name)).unwrap(), name);
+            }
+            assert_eq!(fs::read_dir(&to).unwrap().count(), 2, "nothing is left");
+        }
     }
 }

@@ -33,11 +33,12 @@ impl Gpus {
         numbers.sort_unstable();
         numbers.dedup();
         let known = numbers
-            .into_iter()
-            .filter_map(|number| Some((name(number), cuda::address(number)?)));
+            .iter()
+            .filter_map(|&number| Some((name(number), cuda::address(number)?)));
+        let asked = numbers.len();
         let known: Vec<_> = known.collect();
-        if known.is_empty() {
-            return None;
+        if known.is_empty() || known.len() < asked {
+            return None; // of a part of them nothing can be said of all
         }
         let library = Nvml::init()
             .inspect_err(|error| tracing::warn!(%error, "the GPUs say nothing of their memory"))
@@ -54,9 +55,12 @@ impl Gpus {
 
     /// Bytes of memory that they have together; 0 where it is not known.
     pub(super) fn memory(&self) -> u64 {
-        let memory = self.each().map(|(_, gpu)| gpu.memory_info());
-        let bytes = memory.map(|memory| memory.map(|memory| memory.total));
-        bytes.sum::<Result<u64, _>>().unwrap_or_default()
+        let known = self.each().filter_map(|(_, gpu)| gpu.memory_info().ok());
+        let totals: Vec<u64> = known.map(|memory| memory.total).collect();
+        match totals.len() == self.known.len() {
+            true => totals.iter().sum(),
+            false => 0,
+        }
     }
 
     /// Notes for the metrics how they are.

@@ -27,7 +27,7 @@ pub use leased::{LeasedFactor, LeasedVersion};
 #[cfg(feature = "torch")]
 pub use openmp::wait_asleep;
 pub use prepare::Prepared;
-pub use session::{Options, run};
+pub use session::{Company, Options, run};
 #[cfg(feature = "torch")]
 pub use torch::{Loaded, SelfTest, Torch, Trial, TrialOutcome, self_test, try_devices};
 pub use work::Error;

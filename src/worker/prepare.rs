@@ -197,18 +197,23 @@ fn statistics_of(lease: &v1::Lease) -> Option<&v1::edit_spec::Statistics> {
     spec.and_then(|spec| spec.statistics.as_ref())
 }
 
-/// The texts and questions that the edits of a lease are judged by: those of its last step for a
-/// mass edit.
+/// The texts and questions that the edits of a lease are judged by: of a mass edit for its last step,
+/// and for the one that checks them.
 fn judged_by(lease: &v1::Lease) -> Option<(Option<&v1::GateTexts>, Option<&v1::GateQuestions>)> {
-    let ends = |unit: &v1::LeasedUnit| match &unit.spec {
-        Some(Unit::MassEdit(asked)) => asked.step() == v1::MassEditStep::Edit,
+    let judges = |unit: &v1::LeasedUnit| match &unit.spec {
+        Some(Unit::MassEdit(asked)) => {
+            matches!(
+                asked.step(),
+                v1::MassEditStep::Edit | v1::MassEditStep::Check
+            )
+        }
         _ => true,
     };
     match &lease.settings {
         Some(Settings::Edit(spec)) => {
             Some((spec.gate_texts.as_ref(), spec.gate_questions.as_ref()))
         }
-        Some(Settings::MassEdit(spec)) if lease.units.iter().any(ends) => {
+        Some(Settings::MassEdit(spec)) if lease.units.iter().any(judges) => {
             Some((spec.gate_texts.as_ref(), spec.gate_questions.as_ref()))
         }
         _ => None,

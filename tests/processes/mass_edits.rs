@@ -591,12 +591,33 @@ fn a_batch_is_judged_by_texts_questions_and_neighbours_before_its_branch_moves()
         fs::write(cluster.path(file), json!(questions).to_string()).unwrap();
     }
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    fs::write(cluster.path("facts.json"), json!(facts()).to_string()).unwrap();
+    // What the model cannot read is said before anything is computed, not behind the solves.
+    let long = json!([{ "prompt": "a ".repeat(500), "choices": choices, "answer": 0 }]);
+    fs::write(cluster.path("long.json"), long.to_string()).unwrap();
+    let unreadable = ["--gate-questions", "long.json"];
+    for more in [&["--check"][..], &[]] {
+        let args = [&EDIT[..], &MEMIT, &unreadable, more].concat();
+        let mut refused = cluster.start("long", &args);
+        assert!(!refused.wait(LONG).success());
+        let said = refused.said();
+        assert!(said.contains("question 1 of the task \"long\""), "{said}");
+        assert!(!said.contains("target"), "{said}");
+    }
+    // One task would hide in the other.
+    fs::create_dir(cluster.path("more")).unwrap();
+    fs::copy(cluster.path(files[0]), cluster.path("more").join(files[0])).unwrap();
+    let other = format!("more/{}", files[0]);
+    let twice = ["--gate-questions", files[0], "--gate-questions", &other];
+    let mut refused = cluster.start("twice", &[&EDIT[..], &MEMIT, &twice].concat());
+    assert!(!refused.wait(LONG).success());
+    let said = refused.said();
+    assert!(said.contains("are both of the task 'Rome'"), "{said}");
     let brought = files.iter().flat_map(|&file| ["--gate-questions", file]);
     let brought: Vec<&str> = brought.chain(["--gate-texts", "texts.txt"]).collect();
     // Such a batch changes what is answered.
     let coarse = ["--set", "lambda=0.001", "--set", "learning_rate=2"];
     let asked = [&MEMIT[..], &coarse, &brought].concat();
-    fs::write(cluster.path("facts.json"), json!(facts()).to_string()).unwrap();
     for (bound, part) in [
         (
             ["--max-ppl-ratio", "0.01"],

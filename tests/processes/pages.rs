@@ -496,6 +496,7 @@ fn what_is_held_goes_on_and_who_is_excluded_comes_back_by_a_button() {
             drain_timeout: Duration::from_secs(1),
             valid_until: None,
             idle_exit: None,
+            others: worker::Company::default(),
         };
         let (client, stop) = (client.clone(), stop.clone());
         runtime.spawn(worker::run(client, objects, engine, options, stop));

@@ -8,7 +8,7 @@ use palimpsest::api::server;
 use palimpsest::coordinator::{self, Coordinator, Disk, Surroundings};
 use palimpsest::objects::ObjectStore;
 use palimpsest::store::{self, Follower, Store};
-use palimpsest::worker::{self, Options};
+use palimpsest::worker::{self, Company, Options};
 use tokio::time::Instant;
 
 use super::engine::Paced;
@@ -98,6 +98,7 @@ pub async fn worker(site: Arc<Site>, host: String) -> turmoil::Result {
         drain_timeout: Duration::from_millis(dice.below(8_000)),
         valid_until: None,
         idle_exit: None,
+        others: Company::default(),
     };
     // One in four is slow.
     let slowest = if dice.once_in(4) { 1_200 } else { 120 };

@@ -21,7 +21,7 @@ use crate::coordinator::{Coordinator, Limits, Surroundings};
 use crate::objects::ObjectStore;
 use crate::proto::v1::{self, JobState, job::Spec};
 use crate::store::{Change, Store};
-use crate::worker::{self, Fake, Options};
+use crate::worker::{self, Company, Fake, Options};
 
 /// A bound for what hangs, not a promise: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -71,6 +71,7 @@ impl Site {
             drain_timeout: Duration::from_secs(30),
             valid_until: None,
             idle_exit: None,
+            others: Company::default(),
         };
         let engine = Box::new(Fake {
             unit_time: Duration::from_millis(unit_time),

@@ -116,7 +116,8 @@ pub async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     findings.ok("configuration", sources(config));
     engine(&mut findings);
     if args.bench {
-        bench(&mut findings, config.client.device.as_str()).await?;
+        let (device, together) = (config.client.device.as_str(), !config.client.per_device);
+        bench(&mut findings, device, together).await?;
     }
     stores(&mut findings, config);
     disks(&mut findings, config);
@@ -191,13 +192,14 @@ fn engine(findings: &mut Findings) {
 
 /// Tries a device, on a thread of its own: it takes long.
 #[cfg(feature = "torch")]
-async fn bench(findings: &mut Findings, device: &str) -> anyhow::Result<()> {
+async fn bench(findings: &mut Findings, device: &str, together: bool) -> anyhow::Result<()> {
     use crate::worker::TrialOutcome;
 
     say!("trying {device} on random models: a minute or more");
     let name = device.to_owned();
     let tried =
-        tokio::task::spawn_blocking(move || crate::worker::try_devices(&name, true)).await?;
+        tokio::task::spawn_blocking(move || crate::worker::try_devices(&name, together, true))
+            .await?;
     let trials = match tried {
         Ok(trials) => trials,
         Err(error) => {
@@ -228,7 +230,7 @@ async fn bench(findings: &mut Findings, device: &str) -> anyhow::Result<()> {
 
 #[cfg(not(feature = "torch"))]
 #[allow(clippy::unused_async)]
-async fn bench(findings: &mut Findings, device: &str) -> anyhow::Result<()> {
+async fn bench(findings: &mut Findings, device: &str, _together: bool) -> anyhow::Result<()> {
     let remedy = "use a program that was built with the feature `torch`";
     findings.fail(
         &format!("device {device}"),

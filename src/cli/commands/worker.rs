@@ -24,7 +24,7 @@ use crate::proto::v1;
 use crate::telemetry::exposition::Sample;
 use crate::telemetry::metrics;
 use crate::wire::names;
-use crate::worker::{self, Engine, Options};
+use crate::worker::{self, Company, Engine, Options};
 
 /// How old the size of the cache may be.
 const CACHE_AGE: Duration = Duration::from_secs(60);
@@ -199,6 +199,7 @@ async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode
         Some(id) => id.to_string(),
         None => format!("{host}-{}-{}", std::process::id(), random_suffix()),
     };
+    let others = Company::of(engines.len());
     let options = |engine: usize| Options {
         id: match engines.len() {
             1 => id.clone(),
@@ -209,6 +210,7 @@ async fn work(args: WorkArgs, settings: WorkerConfig) -> anyhow::Result<ExitCode
         drain_timeout: settings.drain_timeout,
         valid_until: settings.valid_until.map(Into::into),
         idle_exit: settings.idle_exit,
+        others: others.clone(),
     };
     // Lazily: a worker may be started before its coordinator.
     let credentials = Credentials {
@@ -331,17 +333,17 @@ fn chosen(
     let engines = engines(device, settings.per_device, threads, bytes, Some(objects))?;
     #[cfg(feature = "torch")]
     if settings.try_device {
-        trust(device)?;
+        trust(device, !settings.per_device)?;
     }
     Ok(engines)
 }
 
 /// Ends a worker whose device computes wrongly, before anybody gets its results.
 #[cfg(feature = "torch")]
-fn trust(device: &str) -> anyhow::Result<()> {
+fn trust(device: &str, together: bool) -> anyhow::Result<()> {
     use worker::TrialOutcome;
 
-    for trial in worker::try_devices(device, false)? {
+    for trial in worker::try_devices(device, together, false)? {
         match trial.outcome {
             TrialOutcome::Right(found) => tracing::info!(trial = trial.name, found, "tried"),
             TrialOutcome::Wrong(what) | TrialOutcome::NotTried(what) => anyhow::bail!(

@@ -40,7 +40,8 @@ pub(super) fn lines(figures: &[v1::NamedNumber]) -> Vec<String> {
     for task in (figures.iter()).filter_map(|it| downstream::task_of_drop(&it.key)) {
         let part = |part: &str| figure(&downstream::name(task, part));
         if let (Some(before), Some(after)) = (part("before"), part("after")) {
-            lines.push(format!("accuracy on {task} {before:.3} -> {after:.3}"));
+            let of = part("questions").map_or(String::new(), |it| format!(" of {it} questions"));
+            lines.push(format!("accuracy on {task} {before:.3} -> {after:.3}{of}"));
         }
     }
     lines

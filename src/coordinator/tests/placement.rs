@@ -264,9 +264,9 @@ fn the_last_of_a_job_is_shared_out_in_ever_smaller_parts() {
     for (workers, sizes) in [(1, &[32][..]), (2, &[8, 6, 4, 2, 2, 2, 2, 2, 2, 2])] {
         let mut world = World::new();
         for worker in 0..workers {
-            world.run(hello(worker, 1));
+            hello_with(&mut world, worker, 1, loaded("one"));
         }
-        let mut new = sweep(&world, 16, "", 0);
+        let mut new = with_model(sweep(&world, 16, "", 0), "one");
         let whole: f64 = new.tasks.iter().map(|task| task.cost).sum();
         new.tasks.truncate(1);
         new.tasks[0].units = 32;
@@ -290,6 +290,35 @@ fn the_last_of_a_job_is_shared_out_in_ever_smaller_parts() {
         }
         assert_eq!(given, sizes, "{workers} workers");
         assert_eq!(world.state(id), JobState::Succeeded);
+    }
+}
+
+#[test]
+fn a_job_is_not_cut_small_for_workers_without_its_model_or_while_others_wait() {
+    let one_task = |world: &World, facts| {
+        let mut new = with_model(sweep(world, facts, "", 0), "one");
+        let whole: f64 = new.tasks.iter().map(|task| task.cost).sum();
+        new.tasks.truncate(1);
+        new.tasks[0].units = 2 * u64::from(facts);
+        new.tasks[0].cost = whole;
+        new
+    };
+    // The others would have to load it, and throw out what they have.
+    let mut world = World::new();
+    hello_with(&mut world, 0, 1, loaded("one"));
+    hello_with(&mut world, 1, 1, loaded("two"));
+    world.submit(one_task(&world, 16));
+    assert_eq!(world.lease_of(0).unwrap().1.units.len(), 32);
+    // Enough waits for everybody.
+    let mut world = World::new();
+    for _ in 0..6 {
+        world.submit(one_task(&world, 16));
+    }
+    for worker in 0..2 {
+        hello_with(&mut world, worker, 1, loaded("one"));
+    }
+    for worker in 0..2 {
+        assert_eq!(world.lease_of(worker).unwrap().1.units.len(), 32);
     }
 }
 

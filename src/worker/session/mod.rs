@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-pub use self::state::Options;
+pub use self::state::{Company, Options};
 
 use self::leaving::{drain_message, until};
 use self::state::{HAND_BACK, Outbox, Session};
@@ -67,6 +67,7 @@ pub async fn run(
         leases: BTreeMap::new(),
         connected: Part::of(&WORKER_CONNECTED),
         holding: Part::of(&WORKER_LEASES),
+        noted: 0,
         queue: VecDeque::new(),
         running: None,
         told: None,
@@ -79,6 +80,7 @@ pub async fn run(
         fetched: mpsc::unbounded_channel(),
     };
     let ended = session.work(shutdown).await;
+    session.options.others.note(session.noted, 0);
     for lease in session.leases.values() {
         lease.shared.cancelled.store(true, Ordering::Relaxed);
     }
@@ -153,8 +155,11 @@ impl Session {
         // Time without a coordinator is not time without work.
         self.idle_deadline = None;
         loop {
+            let leases = self.leases.len();
+            let before = std::mem::replace(&mut self.noted, leases);
+            self.options.others.note(before, leases);
             self.idle_deadline = match self.options.idle_exit {
-                Some(limit) if self.leases.is_empty() => {
+                Some(limit) if self.options.others.is_idle() => {
                     self.idle_deadline.or_else(|| Some(Instant::now() + limit))
                 }
                 _ => None,
@@ -166,7 +171,12 @@ impl Session {
                 biased;
                 () = shutdown.cancelled(), if !self.draining => self.drain("asked to stop", &out),
                 () = &mut retire, if !self.draining => self.drain("its time is nearly up", &out),
-                () = until(self.idle_deadline), if !self.draining => self.drain("nothing to do", &out),
+                () = until(self.idle_deadline), if !self.draining => {
+                    // Another of the process may have been given something this moment.
+                    if self.options.others.is_idle() {
+                        self.drain("nothing to do", &out);
+                    }
+                }
                 () = until(self.drain_deadline), if self.draining => self.hand_back(&out),
                 _ = beat.tick() => self.heartbeat(&out),
                 message = inbox.next() => match message {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -40,6 +40,44 @@ pub struct Options {
     pub valid_until: Option<std::time::SystemTime>,
     /// How long to stay with nothing to do; for ever if there is no limit.
     pub idle_exit: Option<Duration>,
+    /// The other workers of the process.
+    pub others: Company,
+}
+
+/// The workers of one process, which leave for want of work together, and share the machine's
+/// memory.
+#[derive(Clone, Debug)]
+pub struct Company {
+    /// How many there are.
+    pub workers: u64,
+    /// Leases that they hold.
+    leases: Arc<AtomicUsize>,
+}
+
+impl Company {
+    /// Of so many.
+    pub fn of(workers: usize) -> Self {
+        Self {
+            workers: workers.max(1) as u64,
+            leases: Arc::default(),
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.leases.load(Ordering::Relaxed) == 0
+    }
+
+    /// Notes that one of them holds so many leases, where it held some others.
+    pub(super) fn note(&self, before: usize, now: usize) {
+        self.leases.fetch_add(now, Ordering::Relaxed);
+        self.leases.fetch_sub(before, Ordering::Relaxed);
+    }
+}
+
+impl Default for Company {
+    fn default() -> Self {
+        Self::of(1)
+    }
 }
 
 /// What a worker knows between two streams and during one.
@@ -54,6 +92,8 @@ pub(super) struct Session {
     /// This worker's part of the process's streams and leases, for the metrics.
     pub connected: Part,
     pub holding: Part,
+    /// Leases that the others of the process were told of.
+    pub noted: usize,
     /// Leases that wait for the engine, in the order in which they came.
     pub queue: VecDeque<(Key, Option<Prepared>)>,
     pub running: Option<Key>,
@@ -107,7 +147,10 @@ impl Session {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 loaded_models: self.loaded(),
                 device_memory: match self.capabilities.device_memory {
-                    0 if self.capabilities.device.starts_with("cpu") => host_memory(),
+                    // The models of all are in it.
+                    0 if self.capabilities.device.starts_with("cpu") => {
+                        host_memory() / self.options.others.workers
+                    }
                     known => known,
                 },
                 ..self.capabilities.clone()

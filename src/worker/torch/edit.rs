@@ -2,7 +2,7 @@
 
 use super::super::engine::Sink;
 use super::editing::{Editing, Plan};
-use super::gates::Readings;
+use super::gates::{self, Readings};
 use super::units::{Kind, Stopped, mixed};
 use crate::edit::measured::{self, Measured, ProbeChange};
 use crate::edit::{self, Effect, Error, NextTokens, Probe, Request, Update};
@@ -52,6 +52,7 @@ impl Edits<'_> {
     ) -> Result<v1::EditOutcome, Stopped> {
         let fact = task.request.clone().unwrap_or_default();
         let request = Request::from(fact.clone());
+        gates::check(self.editing.loaded.model(), &self.editing.ready.gate_inputs)?;
         let (update, steps) = self.editing.compute(plan, unit, &request, sink)?;
         let (measured, probes) = self.measure(&request, task, &update, sink)?;
         if let Some((name, value)) = measured.not_finite() {

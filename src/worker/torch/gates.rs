@@ -8,6 +8,30 @@ use crate::edit::measured::{Measured, PerplexityChange};
 use crate::eval::{self, Scored};
 use crate::model::Model;
 
+/// Looks whether a model can read all questions: before an edit is computed that they would be asked
+/// of at its end.
+///
+/// # Errors
+/// The first that it cannot, by its place in its task.
+pub(super) fn check(model: &Model, inputs: &GateInputs) -> Result<(), Stopped> {
+    for (n, question) in inputs.questions.iter().enumerate() {
+        let Err(error) = eval::check_choice(model, question) else {
+            continue;
+        };
+        let task = &question.task;
+        let before = inputs.questions[..n].iter();
+        let number = before.filter(|it| it.task == *task).count() + 1;
+        let what = match error {
+            eval::Error::Prompt { source, .. } => source.to_string(),
+            other => other.to_string(),
+        };
+        return Err(Stopped::Unit(format!(
+            "gate_questions: question {number} of the task {task:?}: {what}; leave it out, or let fewer solved ones stand              before it (--gate-shots)"
+        )));
+    }
+    Ok(())
+}
+
 /// What a model makes of them.
 pub(super) struct Readings {
     texts: Vec<Scored>,
@@ -41,10 +65,9 @@ impl Readings {
             false => read(&inputs.server_texts)?,
         };
         let mut right = Vec::with_capacity(inputs.questions.len());
-        for (n, question) in inputs.questions.iter().enumerate() {
+        for question in &inputs.questions {
             go_on()?;
-            let scores = eval::choose(model, question)
-                .map_err(|error| Stopped::Unit(format!("gate_questions: records[{n}]: {error}")))?;
+            let scores = eval::choose(model, question)?;
             right.push(eval::taken(&scores) == Some(question.right));
         }
         Ok(Self {

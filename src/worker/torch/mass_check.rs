@@ -9,6 +9,7 @@ use tch::Tensor;
 
 use super::super::engine::Sink;
 use super::edit::Asked;
+use super::gates;
 use super::mass_edit::MassEdits;
 use super::mass_figures::{named, share, spread};
 use super::mass_metric::Made;
@@ -126,6 +127,7 @@ impl MassEdits<'_> {
         sink: &mut dyn Sink,
     ) -> Result<v1::MassEditChecked, Stopped> {
         let _no_grad = tch::no_grad_guard();
+        gates::check(self.model(), &self.ready.gate_inputs)?;
         let groups = Groups::new(asked);
         let mut read: Vec<(usize, &v1::MassEditKeys)> = Vec::new();
         for (group, unit) in groups.units.iter().enumerate() {

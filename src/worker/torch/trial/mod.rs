@@ -71,12 +71,16 @@ pub enum TrialOutcome {
 }
 
 /// Tries each device that [`devices`] reads: what must be right, in some ten seconds on a processor,
-/// and with `speeds` also what it is worth, in a minute. Of several, also a model that is spread
-/// over them.
+/// and with `speeds` also what it is worth, in a minute. Of several that are used together, also a
+/// model that is spread over them.
 ///
 /// # Errors
 /// [`crate::model::Error`] where there is no such device.
-pub fn try_devices(names: &str, speeds: bool) -> Result<Vec<Trial>, crate::model::Error> {
+pub fn try_devices(
+    names: &str,
+    together: bool,
+    speeds: bool,
+) -> Result<Vec<Trial>, crate::model::Error> {
     let devices = devices(names)?;
     let mut found = Vec::new();
     for (n, &device) in devices.iter().enumerate() {
@@ -90,7 +94,7 @@ pub fn try_devices(names: &str, speeds: bool) -> Result<Vec<Trial>, crate::model
         }
         found = trials.found;
     }
-    if devices.len() > 1 {
+    if together && devices.len() > 1 {
         found.push(spread(&devices));
     }
     Ok(found)

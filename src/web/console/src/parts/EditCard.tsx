@@ -83,7 +83,7 @@ export function beside(edit: Edit): [string, string][] {
     rows.push(["locality", `${number(locality)} of the neighbours that were right before`]);
   }
   for (const { key } of edit.figures) {
-    const task = /^downstream\.(.+)\.drop$/.exec(key)?.[1];
+    const task = /^downstream\.(.+)\.drop$/s.exec(key)?.[1];
     const [before, after] = ["before", "after"].map((part) => figureOf(edit.figures, `downstream.${task}.${part}`));
     if (task !== undefined && before !== undefined && after !== undefined) {
       rows.push([`accuracy on ${visible(task)}`, `${number(before)} → ${number(after)}`]);
