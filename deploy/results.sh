@@ -14,7 +14,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tables=(mquake zsre sequences)
+tables=(mquake zsre sequences layers)
 [ $# -ge 1 ] || { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 data=$(cd "$1" && pwd)
 shift
@@ -112,6 +112,30 @@ print(json.dumps([dict(it, generation_prompts=[]) for it in json.load(sys.stdin)
     row "$1" "$label" --ref "$way" --dataset "$work/counterfact60.json"
     row "$1" "$label" --ref "$way" --texts "$data/me_ppl_2k.json" --limit 100
     row "$1" "$label" --ref "$way" --downstream "$data"/downstream/{sst2,cola,rte,mmlu}.json --limit 50
+  done
+}
+
+layers() {
+  # Fifty facts that the model answers, traced, and edited one at a time in seven layers each.
+  local facts=$work/known50.jsonl layer
+  p eval --dataset "$data/counterfact_full_600.json" --ref v0 --known-only greedy --limit 50 --no-generation \
+    --save "$facts" --averages >&2
+  p trace --facts "$facts" --ref v0 --kinds mlp --samples 4 --json >"$work/known50-mlp.jsonl"
+  for layer in 2 5 8 12 16 20 25; do
+    p stats collect --corpus "$data/corpus_1k_texts.json" --layers "$layer" >&2
+    row "$1" "layer $layer" --dataset "$facts" --ref v0 --edit-each --method rome --layer "$layer" --no-generation
+    python3 - "$work/known50-mlp.jsonl" "$layer" >>"$1" <<'PYTHON'
+import json, statistics, sys
+layer, effects = int(sys.argv[2]), []
+for grid in map(json.loads, open(sys.argv[1])):
+    if grid.get("low") is not None:
+        last = grid["subject_range"][1] - 1
+        effects.append(grid["scores"][last][layer] - grid["low"])
+mean = statistics.fmean(effects)
+half = 1.96 * statistics.stdev(effects) / len(effects) ** 0.5
+print(json.dumps({"row": f"layer {layer}", "measure": "MLP effect", "records": len(effects),
+                  "measured": {"mean": mean, "interval": [mean - half, mean + half]}}))
+PYTHON
   done
 }
 

@@ -59,6 +59,8 @@ enum Port {
 }
 
 /// An address and port that this process has and does not listen on yet: connections are refused.
+/// On Linux another process that asks for it likewise, and does not listen either, may have it too:
+/// the first that listens has it alone.
 #[derive(Debug)]
 pub struct Reserved {
     address: SocketAddr,

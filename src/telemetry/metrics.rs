@@ -201,7 +201,7 @@ metrics! {
     /// Memory of a GPU that the worker computes on, in bytes.
     WORKER_DEVICE_MEMORY = "worker_device_memory_bytes", Worker, Gauge, ["device"];
     /// What of it is taken, by whomever.
-    WORKER_DEVICE_MEMORY_USED = "worker_device_memory_used_bytes", Worker, Gauge, ["device"];
+    WORKER_DEVICE_MEMORY_TAKEN = "worker_device_memory_taken_bytes", Worker, Gauge, ["device"];
     /// The part of the last moments in which a GPU did something, 0 to 1, as its driver measures it.
     WORKER_DEVICE_BUSY = "worker_device_busy_ratio", Worker, Gauge, ["device"];
     /// Bytes of the objects in the worker's cache. Looked up once a minute, and when some were
@@ -438,6 +438,7 @@ mod tests {
                 let bounded = [
                     "state",
                     "class",
+                    "device",
                     "invariant",
                     "method",
                     "code",

@@ -6,7 +6,7 @@ use tch::Device;
 use crate::model::cuda;
 use crate::model::device::devices;
 use crate::telemetry::metrics::{
-    WORKER_DEVICE_BUSY, WORKER_DEVICE_MEMORY, WORKER_DEVICE_MEMORY_USED,
+    WORKER_DEVICE_BUSY, WORKER_DEVICE_MEMORY, WORKER_DEVICE_MEMORY_TAKEN,
 };
 
 /// The GPUs among some devices, as NVIDIA's management library has them.
@@ -68,7 +68,7 @@ impl Gpus {
         for (name, gpu) in self.each() {
             if let Ok(memory) = gpu.memory_info() {
                 WORKER_DEVICE_MEMORY.set([name], memory.total as f64);
-                WORKER_DEVICE_MEMORY_USED.set([name], memory.used as f64);
+                WORKER_DEVICE_MEMORY_TAKEN.set([name], memory.used as f64);
             }
             // A part of a GPU does not say it.
             if let Ok(busy) = gpu.utilization_rates() {
