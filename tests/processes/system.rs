@@ -481,3 +481,34 @@ fn a_worker_asked_twice_leaves_at_once() {
     assert_eq!(status.code(), Some(1), "{status:?}: {}", worker.said());
     assert!(worker.said().contains("asked twice"), "{}", worker.said());
 }
+
+/// An engine that has nothing to do while another of its process works stays: the next lease may be
+/// its own.
+#[cfg(feature = "torch")]
+#[test]
+fn the_workers_of_a_process_leave_for_want_of_work_together() {
+    let site = quick_site();
+    write_facts(&site, 1);
+    let server = site.serve("127.0.0.1:0");
+    import(&site, &server);
+    let engine = ["--device", "cpu,cpu", "--per-device", "--threads", "1"];
+    let patient = [&engine[..], &["--idle-exit", "2s"]].concat();
+    let mut worker = site.worker(&server, "both", &patient);
+    // One lease at a time, for longer than that.
+    let begun = std::time::Instant::now();
+    for seed in 0.. {
+        let seed = format!("{seed}");
+        let job = submit(&site, &server, &["--noise", "0.3", "--seed", &seed]);
+        results(&site, &server, &job);
+        if begun.elapsed().as_secs_f64() > 4.0 {
+            break;
+        }
+    }
+    assert!(
+        !worker.said().contains("nothing to do"),
+        "{}",
+        worker.said()
+    );
+    assert!(worker.wait(PATIENCE).success(), "{}", worker.said());
+    assert_eq!(worker.said().matches("nothing to do").count(), 2);
+}

@@ -76,7 +76,6 @@ pub async fn run(
         engine_outbox,
         draining: false,
         drain_deadline: None,
-        idle_deadline: None,
         fetched: mpsc::unbounded_channel(),
     };
     let ended = session.work(shutdown).await;
@@ -153,17 +152,17 @@ impl Session {
             out.send(drain_message());
         }
         // Time without a coordinator is not time without work.
-        self.idle_deadline = None;
+        self.options.others.note(0, 0);
         loop {
             let leases = self.leases.len();
-            let before = std::mem::replace(&mut self.noted, leases);
-            self.options.others.note(before, leases);
-            self.idle_deadline = match self.options.idle_exit {
-                Some(limit) if self.options.others.is_idle() => {
-                    self.idle_deadline.or_else(|| Some(Instant::now() + limit))
-                }
-                _ => None,
-            };
+            if leases != self.noted {
+                self.options.others.note(self.noted, leases);
+                self.noted = leases;
+            }
+            let idle_since = self.options.others.idle_since();
+            let idle_deadline = idle_since
+                .zip(self.options.idle_exit)
+                .map(|(at, it)| at + it);
             tokio::select! {
                 // In this order: what comes with the clock is rare and must not wait for a flood;
                 // what the coordinator says, such as that a lease is taken back, comes before more
@@ -171,9 +170,9 @@ impl Session {
                 biased;
                 () = shutdown.cancelled(), if !self.draining => self.drain("asked to stop", &out),
                 () = &mut retire, if !self.draining => self.drain("its time is nearly up", &out),
-                () = until(self.idle_deadline), if !self.draining => {
-                    // Another of the process may have been given something this moment.
-                    if self.options.others.is_idle() {
+                () = until(idle_deadline), if !self.draining => {
+                    // Another of the process may have had something meanwhile.
+                    if self.options.others.idle_since() == idle_since {
                         self.drain("nothing to do", &out);
                     }
                 }

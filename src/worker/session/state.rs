@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -50,8 +50,8 @@ pub struct Options {
 pub struct Company {
     /// How many there are.
     pub workers: u64,
-    /// Leases that they hold.
-    leases: Arc<AtomicUsize>,
+    /// Leases that they hold, and since when they are so many or fewer.
+    leases: Arc<Mutex<(usize, Instant)>>,
 }
 
 impl Company {
@@ -59,18 +59,21 @@ impl Company {
     pub fn of(workers: usize) -> Self {
         Self {
             workers: workers.max(1) as u64,
-            leases: Arc::default(),
+            leases: Arc::new(Mutex::new((0, Instant::now()))),
         }
     }
 
-    pub(super) fn is_idle(&self) -> bool {
-        self.leases.load(Ordering::Relaxed) == 0
+    /// Since when none of them has a lease; `None` while one has.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        (leases.0 == 0).then_some(leases.1)
     }
 
-    /// Notes that one of them holds so many leases, where it held some others.
+    /// Notes that one of them holds so many leases, where it held some others. That it was asked for
+    /// or left again counts for all.
     pub(super) fn note(&self, before: usize, now: usize) {
-        self.leases.fetch_add(now, Ordering::Relaxed);
-        self.leases.fetch_sub(before, Ordering::Relaxed);
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        *leases = (leases.0 + now - before, Instant::now());
     }
 }
 
@@ -105,8 +108,6 @@ pub(super) struct Session {
     pub engine_outbox: mpsc::UnboundedReceiver<Report>,
     pub draining: bool,
     pub drain_deadline: Option<Instant>,
-    /// When a worker that holds no lease leaves; none while it holds one.
-    pub idle_deadline: Option<Instant>,
     pub fetched: (
         mpsc::UnboundedSender<Fetched>,
         mpsc::UnboundedReceiver<Fetched>,
