@@ -175,13 +175,13 @@ impl Core {
                 && self.unfit(job, task, worker, now).is_none()
         });
         let able = able.count();
-        let jobs = self.queue.due().filter_map(|id| self.jobs.get(&id));
-        let waiting = jobs.map(|job| job.pending.len());
-        let waiting = waiting.scan(0, |sum, tasks| {
-            *sum += tasks;
-            Some(*sum)
+        let mut waiting = 0;
+        let mut jobs = self.queue.due().filter_map(|id| self.jobs.get(&id));
+        let much = jobs.any(|job| {
+            waiting += job.pending.len();
+            !few(waiting, able)
         });
-        if able < 2 || waiting.into_iter().any(|tasks| !few(tasks, able)) {
+        if able < 2 || much {
             return None;
         }
         let left = job.pending.iter().map(|&n| job.tasks[n as usize].cost);

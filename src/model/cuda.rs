@@ -34,27 +34,53 @@ pub fn gpus() -> usize {
 /// know it: those count also what `CUDA_VISIBLE_DEVICES` hides, and in another order. `None` where
 /// the driver does not say.
 pub fn address(gpu: usize) -> Option<String> {
+    type Address = unsafe extern "C" fn(text: *mut u8, room: i32, device: i32) -> i32;
+    let mut text = [0u8; 32];
+    let found = of_driver(gpu, |driver, device| {
+        // SAFETY: as cuda.h declares it. It writes a text that ends in a zero, within the room that
+        // is named.
+        #[allow(unsafe_code)]
+        unsafe {
+            let address = driver.get::<Address>(b"cuDeviceGetPCIBusId\0").ok()?;
+            Some(address(text.as_mut_ptr(), text.len() as i32, device) == 0)
+        }
+    });
+    let text = found?.then(|| CStr::from_bytes_until_nul(&text).ok())??;
+    text.to_str().ok().map(str::to_owned)
+}
+
+/// Bytes of memory of a GPU by its number here; of a part of one, where a GPU is divided, those of
+/// the part. `None` where the driver does not say.
+pub fn memory(gpu: usize) -> Option<u64> {
+    type Memory = unsafe extern "C" fn(bytes: *mut usize, device: i32) -> i32;
+    let mut bytes = 0;
+    let found = of_driver(gpu, |driver, device| {
+        // SAFETY: as cuda.h declares it. It writes one number.
+        #[allow(unsafe_code)]
+        unsafe {
+            let memory = driver.get::<Memory>(b"cuDeviceTotalMem_v2\0").ok()?;
+            Some(memory(&raw mut bytes, device) == 0)
+        }
+    });
+    found?.then_some(bytes as u64)
+}
+
+/// Asks the driver about a GPU, by its number here.
+fn of_driver<T>(gpu: usize, ask: impl FnOnce(&Library, i32) -> Option<T>) -> Option<T> {
     type Init = unsafe extern "C" fn(flags: u32) -> i32;
     type Get = unsafe extern "C" fn(device: *mut i32, number: i32) -> i32;
-    type Address = unsafe extern "C" fn(text: *mut u8, room: i32, device: i32) -> i32;
     let number = i32::try_from(gpu).ok()?;
     let mut device = 0;
-    let mut text = [0u8; 32];
-    // SAFETY: the signatures are those of cuda.h, unchanged since CUDA 4; each is given room for what
-    // it writes: a device's handle, and a text that ends in a zero within the room that is named.
+    // SAFETY: loading runs the initialisers of the driver's own library, which libtorch's part for
+    // GPUs needs too. The signatures are those of cuda.h; the second writes one handle.
     #[allow(unsafe_code)]
-    let found = unsafe {
+    let (driver, found) = unsafe {
         let driver = Library::open(Some("libcuda.so.1"), RTLD_NOW).ok()?;
-        driver.get::<Init>(b"cuInit\0").ok()?(0) == 0
-            && driver.get::<Get>(b"cuDeviceGet\0").ok()?(&raw mut device, number) == 0
-            && driver.get::<Address>(b"cuDeviceGetPCIBusId\0").ok()?(
-                text.as_mut_ptr(),
-                text.len() as i32,
-                device,
-            ) == 0
+        let found = driver.get::<Init>(b"cuInit\0").ok()?(0) == 0
+            && driver.get::<Get>(b"cuDeviceGet\0").ok()?(&raw mut device, number) == 0;
+        (driver, found)
     };
-    let text = found.then(|| CStr::from_bytes_until_nul(&text).ok())??;
-    text.to_str().ok().map(str::to_owned)
+    found.then(|| ask(&driver, device)).flatten()
 }
 
 /// The library for GPUs that lies beside the one for CPUs and is not loaded, by what is mapped into
@@ -88,6 +114,15 @@ fn load(library: &Path) -> Result<(), libloading::Error> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_driver_knows_the_gpus_that_libtorch_sees_and_no_others() {
+        for gpu in 0..gpus() {
+            assert!(address(gpu).unwrap().contains(':'));
+            assert!(memory(gpu).unwrap() > 1 << 30);
+        }
+        assert_eq!((address(1_000), memory(usize::MAX)), (None, None));
+    }
 
     #[test]
     fn the_part_for_gpus_is_looked_for_beside_the_one_for_cpus_and_loaded_once() {

@@ -9,6 +9,15 @@ use crate::telemetry::metrics::{
     WORKER_DEVICE_BUSY, WORKER_DEVICE_MEMORY, WORKER_DEVICE_MEMORY_TAKEN,
 };
 
+/// Bytes that a model may take which is spread over these devices in equal parts: so many times the
+/// memory of the smallest. 0 where it is not known, and of processors.
+pub(super) fn memory(devices: &[Device]) -> u64 {
+    let numbers = numbers(devices);
+    let each = numbers.iter().map(|&number| cuda::memory(number));
+    let least = each.min().flatten().unwrap_or_default();
+    least * numbers.len() as u64
+}
+
 /// The GPUs among some devices, as NVIDIA's management library has them.
 #[derive(Debug)]
 pub struct Gpus {
@@ -19,26 +28,17 @@ pub struct Gpus {
 
 impl Gpus {
     /// Those among the devices that are named, as `worker.device` names them; `None` where there
-    /// are none, or nothing is known of them.
+    /// are none, or nothing is known of them. To be called once: labels of metrics, as their names
+    /// are, stay in memory as long as the program runs.
     pub fn among(names: &str) -> Option<Self> {
-        Self::of(&devices(names).ok()?)
-    }
-
-    pub(super) fn of(devices: &[Device]) -> Option<Self> {
-        let numbers = devices.iter().filter_map(|device| match device {
-            Device::Cuda(number) => Some(*number),
-            _ => None,
+        let numbers = numbers(&devices(names).ok()?);
+        let known = numbers.into_iter().filter_map(|number| {
+            let name = format!("cuda:{number}").leak();
+            Some((&*name, cuda::address(number)?))
         });
-        let mut numbers: Vec<usize> = numbers.collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        let known = numbers
-            .iter()
-            .filter_map(|&number| Some((name(number), cuda::address(number)?)));
-        let asked = numbers.len();
         let known: Vec<_> = known.collect();
-        if known.is_empty() || known.len() < asked {
-            return None; // of a part of them nothing can be said of all
+        if known.is_empty() {
+            return None;
         }
         let library = Nvml::init()
             .inspect_err(|error| tracing::warn!(%error, "the GPUs say nothing of their memory"))
@@ -47,20 +47,10 @@ impl Gpus {
     }
 
     fn each(&self) -> impl Iterator<Item = (&'static str, Handle<'_>)> {
-        let each = self.known.iter();
-        each.filter_map(|(name, at)| {
-            Some((*name, self.library.device_by_pci_bus_id(at.as_str()).ok()?))
+        self.known.iter().filter_map(|(name, address)| {
+            let gpu = self.library.device_by_pci_bus_id(address.as_str());
+            Some((*name, gpu.ok()?))
         })
-    }
-
-    /// Bytes of memory that they have together; 0 where it is not known.
-    pub(super) fn memory(&self) -> u64 {
-        let known = self.each().filter_map(|(_, gpu)| gpu.memory_info().ok());
-        let totals: Vec<u64> = known.map(|memory| memory.total).collect();
-        match totals.len() == self.known.len() {
-            true => totals.iter().sum(),
-            false => 0,
-        }
     }
 
     /// Notes for the metrics how they are.
@@ -78,8 +68,34 @@ impl Gpus {
     }
 }
 
-/// The name of a GPU, for as long as the program runs: labels of metrics are kept that long. It takes
-/// a few bytes for each engine.
-fn name(number: usize) -> &'static str {
-    format!("cuda:{number}").leak()
+/// The numbers of the GPUs among devices, each once.
+fn numbers(devices: &[Device]) -> Vec<usize> {
+    let numbers = devices.iter().filter_map(|device| match device {
+        Device::Cuda(number) => Some(*number),
+        _ => None,
+    });
+    let mut numbers: Vec<usize> = numbers.collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_counts_once_and_processors_say_nothing() {
+        let several = [
+            Device::Cuda(2),
+            Device::Cpu,
+            Device::Cuda(0),
+            Device::Cuda(2),
+        ];
+        assert_eq!(numbers(&several), [0, 2]);
+        assert_eq!(memory(&[Device::Cpu; 2]), 0);
+        // Of one that is not there nothing is known, so nothing of all.
+        assert_eq!(memory(&[Device::Cuda(1_000)]), 0);
+        assert!(Gpus::among("cpu,cpu").is_none());
+    }
 }

@@ -224,17 +224,13 @@ async fn gate_texts(fetcher: &Fetcher, named: Option<&v1::Corpus>) -> Result<Vec
     let Some(named) = named else {
         return Ok(Vec::new());
     };
-    let failed = |problem: String| Error::GateTexts {
+    let most = work::GATE_TEXTS_BYTES;
+    let object = small_object(fetcher, &named.digest, named.size, most).await;
+    let read = object.and_then(|object| work::gate_texts(&object));
+    read.map_err(|problem| Error::GateTexts {
         digest: named.digest.clone(),
         problem,
-    };
-    let object = |error: objects::Error| failed(error.to_string());
-    if named.size > work::GATE_TEXTS_BYTES {
-        return Err(failed(format!("they have {} bytes", named.size)));
-    }
-    let digest: Digest = named.digest.parse().map_err(object)?;
-    let bytes = fetcher.read(digest, named.size).await.map_err(object)?;
-    work::gate_texts(&bytes).map_err(failed)
+    })
 }
 
 async fn gate_questions(
@@ -244,17 +240,30 @@ async fn gate_questions(
     let Some(named) = named else {
         return Ok(Vec::new());
     };
-    let failed = |problem: String| Error::GateQuestions {
+    let most = work::GATE_QUESTIONS_BYTES;
+    let object = small_object(fetcher, &named.digest, named.size, most).await;
+    let read = object.and_then(|object| work::gate_questions(&object));
+    read.map_err(|problem| Error::GateQuestions {
         digest: named.digest.clone(),
         problem,
-    };
-    let object = |error: objects::Error| failed(error.to_string());
-    if named.size > work::GATE_QUESTIONS_BYTES {
-        return Err(failed(format!("they have {} bytes", named.size)));
+    })
+}
+
+/// An object of at most so many bytes, whatever its size is said to be.
+async fn small_object(
+    fetcher: &Fetcher,
+    digest: &str,
+    size: u64,
+    most: u64,
+) -> Result<Vec<u8>, String> {
+    if size > most {
+        return Err(format!("it has {size} bytes, {most} at most"));
     }
-    let digest: Digest = named.digest.parse().map_err(object)?;
-    let bytes = fetcher.read(digest, named.size).await.map_err(object)?;
-    work::gate_questions(&bytes).map_err(failed)
+    let digest: Digest = digest
+        .parse()
+        .map_err(|error: objects::Error| error.to_string())?;
+    let object = fetcher.read(digest, size).await;
+    object.map_err(|error| error.to_string())
 }
 
 async fn corpus(

@@ -33,6 +33,22 @@ async fn stored(client: &Client, object: &[u8], site: &Site) -> v1::Corpus {
     }
 }
 
+/// What the coordinator makes of a job of edits, without doing it; or why it refuses it.
+fn checked(cluster: &Cluster, spec: v1::EditSpec) -> Result<v1::Job, String> {
+    let request = v1::CreateJobRequest {
+        job: Some(v1::Job {
+            model: "models/tiny".to_owned(),
+            spec: Some(Spec::Edit(spec)),
+            ..Default::default()
+        }),
+        validate_only: true,
+        ..Default::default()
+    };
+    let answer = runtime().block_on(async { cluster.client().jobs().create_job(request).await });
+    let made = answer.map(|job| job.into_inner().job.unwrap_or_default());
+    made.map_err(|status| status.message().to_owned())
+}
+
 #[test]
 fn the_coordinators_own_texts_judge_an_edit_whichever_texts_a_request_brings() {
     let folder = tempfile::tempdir().unwrap();
@@ -89,23 +105,12 @@ fn the_coordinators_own_texts_judge_an_edit_whichever_texts_a_request_brings() {
 fn a_bound_on_the_perplexity_of_no_texts_is_refused_with_its_field() {
     let cluster = Cluster::new().with_statistics();
     let said = |gates: v1::EditGates, texts: Option<v1::GateTexts>| {
-        runtime().block_on(async {
-            let spec = v1::EditSpec {
-                gates: Some(gates),
-                gate_texts: texts,
-                ..spec("The Eiffel Tower", 4)
-            };
-            let request = v1::CreateJobRequest {
-                job: Some(v1::Job {
-                    model: "models/tiny".to_owned(),
-                    spec: Some(Spec::Edit(spec)),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            };
-            let answer = cluster.client().jobs().create_job(request).await;
-            answer.unwrap_err().message().to_owned()
-        })
+        let spec = v1::EditSpec {
+            gates: Some(gates),
+            gate_texts: texts,
+            ..spec("The Eiffel Tower", 4)
+        };
+        checked(&cluster, spec).unwrap_err()
     };
     let asked = v1::EditGates {
         ppl_ratio: Some(1.5),
@@ -147,28 +152,15 @@ fn a_bound_on_the_perplexity_of_no_texts_is_refused_with_its_field() {
 fn a_bound_on_the_accuracy_of_no_questions_is_refused_with_its_field() {
     let cluster = Cluster::new().with_statistics();
     let said = |questions: Option<v1::GateQuestions>| {
-        runtime().block_on(async {
-            let spec = v1::EditSpec {
-                gates: Some(v1::EditGates {
-                    downstream_drop: Some(0.02),
-                    ..Default::default()
-                }),
-                gate_questions: questions,
-                ..spec("The Eiffel Tower", 4)
-            };
-            let request = v1::CreateJobRequest {
-                job: Some(v1::Job {
-                    model: "models/tiny".to_owned(),
-                    spec: Some(Spec::Edit(spec)),
-                    ..Default::default()
-                }),
-                validate_only: true,
+        let spec = v1::EditSpec {
+            gates: Some(v1::EditGates {
+                downstream_drop: Some(0.02),
                 ..Default::default()
-            };
-            let answer = cluster.client().jobs().create_job(request).await;
-            let made = answer.map(|job| job.into_inner().job.unwrap_or_default());
-            made.map_err(|status| status.message().to_owned())
-        })
+            }),
+            gate_questions: questions,
+            ..spec("The Eiffel Tower", 4)
+        };
+        checked(&cluster, spec)
     };
     let message = said(None).unwrap_err();
     assert!(

@@ -50,7 +50,7 @@ pub struct Options {
 pub struct Company {
     /// How many there are.
     pub workers: u64,
-    /// Leases that they hold, and since when they are so many or fewer.
+    /// Leases that they hold, and when one of them last took or ended some.
     leases: Arc<Mutex<(usize, Instant)>>,
 }
 
@@ -69,8 +69,7 @@ impl Company {
         (leases.0 == 0).then_some(leases.1)
     }
 
-    /// Notes that one of them holds so many leases, where it held some others. That it was asked for
-    /// or left again counts for all.
+    /// Notes that one of them holds so many leases now, and how many it held before.
     pub(super) fn note(&self, before: usize, now: usize) {
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
         *leases = (leases.0 + now - before, Instant::now());
@@ -95,7 +94,7 @@ pub(super) struct Session {
     /// This worker's part of the process's streams and leases, for the metrics.
     pub connected: Part,
     pub holding: Part,
-    /// Leases that the others of the process were told of.
+    /// How many leases the others of the process were told of.
     pub noted: usize,
     /// Leases that wait for the engine, in the order in which they came.
     pub queue: VecDeque<(Key, Option<Prepared>)>,

@@ -29,7 +29,7 @@ pub use self_test::{SelfTest, self_test};
 pub use trial::{Trial, TrialOutcome, try_devices};
 
 use super::engine::{Engine, Sink, failure};
-use super::gpus::Gpus;
+use super::gpus;
 use super::prepare::Prepared;
 use crate::causal;
 use crate::model;
@@ -188,7 +188,7 @@ impl Engine for Torch {
             device: device_names(&self.devices),
             memory: self.batch_memory,
             threads: self.threads,
-            device_memory: Gpus::of(&self.devices).map_or(0, |gpus| gpus.memory()),
+            device_memory: gpus::memory(&self.devices),
             ..Default::default()
         }
     }
