@@ -110,7 +110,7 @@
 //! Store::open(folder.path())?.commit(&[Change::Model("none".to_owned(), model)])?;
 //!
 //! let here = Embedded::start(folder.path(), Options::default())?;
-//! here.work(Box::new(Fake { unit_time: Duration::ZERO }));
+//! here.work(vec![Box::new(Fake { unit_time: Duration::ZERO })]);
 //!
 //! let fact = v1::Fact {
 //!     prompt: "The Space Needle is in downtown".to_owned(),
