@@ -158,6 +158,7 @@ pub mod datasets;
 pub mod edit;
 pub mod embedded;
 pub mod eval;
+pub mod figures;
 pub mod guide;
 pub mod invariants;
 pub mod model;

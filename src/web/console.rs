@@ -10,6 +10,7 @@ use http_body_util::Full;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
+use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use tonic::codegen::http::{StatusCode, header};
 use tonic_web::{GrpcWebLayer, GrpcWebService};
@@ -17,7 +18,8 @@ use tower::{Layer, Service, ServiceExt};
 
 use super::body::{self, Bounded};
 use super::door::Door;
-use super::{files, origin};
+use super::figures::FIGURES;
+use super::{figures, files, origin};
 use crate::api::listener::Peer;
 
 /// What a call's path begins with.
@@ -49,15 +51,17 @@ const HEADERS: [(HeaderName, &str); 5] = [
 /// Pages, and calls behind them.
 #[derive(Clone, Debug)]
 pub struct Console<S> {
+    services: S,
     calls: GrpcWebService<S>,
     door: Arc<Door>,
 }
 
-impl<S> Console<S> {
+impl<S: Clone> Console<S> {
     /// Behind this door, in front of these services.
-    pub fn new(calls: S, door: Door) -> Self {
+    pub fn new(services: S, door: Door) -> Self {
         Self {
-            calls: GrpcWebLayer::new().layer(calls),
+            calls: GrpcWebLayer::new().layer(services.clone()),
+            services,
             door: Arc::new(door),
         }
     }
@@ -85,6 +89,10 @@ where
             Err(why) => ready(Ok(refused(StatusCode::MISDIRECTED_REQUEST, why))).boxed(),
             Ok(()) if request.uri().path().starts_with(CALLS) => match self.admit(request) {
                 Ok(request) => self.calls.clone().oneshot(request).boxed(),
+                Err(refusal) => ready(Ok(refusal)).boxed(),
+            },
+            Ok(()) if request.uri().path().starts_with(FIGURES) => match self.asks(request) {
+                Ok(head) => figure(self.services.clone(), head).map(Ok).boxed(),
                 Err(refusal) => ready(Ok(refusal)).boxed(),
             },
             Ok(()) => ready(Ok(self.page(&request))).boxed(),
@@ -115,6 +123,22 @@ impl<S> Console<S> {
         }
         self.door.open(&mut request).map_err(call_refused)?;
         Ok(request.map(|body| Body::new(Bounded::new(body))))
+    }
+
+    /// The head of what asks for a figure, or the answer to what is none of ours.
+    #[allow(clippy::result_large_err)] // an answer is an answer
+    fn asks(&self, mut request: Request<Body>) -> Result<Parts, Response<Body>> {
+        if request.method() != Method::GET {
+            return Err(not_allowed("GET"));
+        }
+        origin::check(&request).map_err(|why| refused(StatusCode::FORBIDDEN, why))?;
+        if let Err(status) = self.door.open(&mut request) {
+            return Err(refused(
+                StatusCode::UNAUTHORIZED,
+                status.message().to_owned(),
+            ));
+        }
+        Ok(request.into_parts().0)
     }
 
     /// A page, or a part of one.
@@ -148,6 +172,18 @@ impl<S> Console<S> {
             page.headers_mut().insert(header::ETAG, tag);
         }
         page
+    }
+}
+
+/// A figure, or why there is none.
+async fn figure<S>(services: S, head: Parts) -> Response<Body>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send,
+    S::Future: Send,
+{
+    match figures::draw(services, &head).await {
+        Ok(svg) => answer(StatusCode::OK, "image/svg+xml", svg.into()),
+        Err((status, why)) => refused(status, why),
     }
 }
 

@@ -22,6 +22,7 @@
 mod body;
 mod console;
 mod door;
+mod figures;
 mod files;
 mod hosts;
 mod origin;

@@ -21,6 +21,7 @@ const ROOMS: &[&str] = &[
     "coordinator",
     "worker",
     "work",
+    "figures",
     "wire",
     "version",
     "audit",

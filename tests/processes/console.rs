@@ -13,6 +13,9 @@ use crate::common::web::{
 };
 use crate::common::{PATIENCE, Server, Site, fixture, wait};
 
+/// A figure of a job that is not there.
+const FIGURE: &str = "/figures/jobs/none/averages.svg";
+
 #[test]
 fn requests_that_no_page_of_the_console_sends_are_refused() {
     let site = Site::new();
@@ -30,6 +33,7 @@ fn requests_that_no_page_of_the_console_sends_are_refused() {
         "/assets/main.js",
         "/sign-in.json",
         "/jobs/1",
+        FIGURE,
         STATUS_PATH,
     ] {
         for host in [
@@ -114,6 +118,57 @@ fn requests_that_no_page_of_the_console_sends_are_refused() {
         let called = Called::of(&answer);
         assert_eq!((called.status, called.message.len()), (16, 0), "{shown:?}");
         assert!(called.said.contains("open the address"), "{}", called.said);
+    }
+    // Figures are read with what calls are made with.
+    let figure = |method: &str, path: &str, more: &[(&str, &str)]| {
+        let headers = [&[("Host", own)], more].concat();
+        ask(&mut tcp(own), method, path, &headers, &[])
+    };
+    let elsewhere = ("Sec-Fetch-Site", "cross-site");
+    for (path, headers, expected, said) in [
+        (FIGURE, &[][..], 401, "no key came with it"),
+        (
+            FIGURE,
+            &[("x-palimpsest-key", "0")],
+            401,
+            "its key is of another",
+        ),
+        (FIGURE, &[key, elsewhere], 403, "not of this server"),
+        (FIGURE, &[key], 404, "jobs/none"),
+        ("/figures/jobs/none/units/3.svg", &[key], 404, "jobs/none"),
+        (
+            "/figures/jobs/none/averages.svg?metric=logits",
+            &[key],
+            400,
+            "`logits`",
+        ),
+        (
+            "/figures/jobs/none/averages.svg?mertic=kl",
+            &[key],
+            400,
+            "mertic",
+        ),
+        (
+            "/figures/jobs/none/units/-1.svg",
+            &[key],
+            404,
+            "no such figure",
+        ),
+        (
+            "/figures/jobs/none/averages.png",
+            &[key],
+            404,
+            "no such figure",
+        ),
+        ("/figures/", &[key], 404, "no such figure"),
+    ] {
+        let answer = figure("GET", path, headers);
+        let text = String::from_utf8_lossy(&answer.body);
+        assert_eq!(answer.status, expected, "{path} {headers:?}: {text}");
+        assert!(text.contains(said), "{path} {headers:?}: {text}");
+    }
+    for method in ["POST", "PUT", "OPTIONS"] {
+        assert_eq!(figure(method, FIGURE, &[key]).status, 405, "{method}");
     }
     // Too large, by its own words.
     let mut headers = call.to_vec();
@@ -482,6 +537,18 @@ fn a_console_for_a_team_lets_in_certificates_and_tokens_by_their_roles() {
             .any(|it| it == "palimpsest.v1.JobService/ListJobs")
     );
     assert!(!methods.iter().any(|it| it.ends_with("UpdateRef")));
+
+    // Figures are for those who may read what is drawn.
+    let figure = |who: Option<&str>, more: &[(&str, &str)]| {
+        let headers = [&[("Host", "127.0.0.1")], more].concat();
+        let mut stream = tls(&site, &web, who);
+        ask(&mut stream, "GET", FIGURE, &headers, &[]).status
+    };
+    assert_eq!(figure(None, &[]), 401);
+    assert_eq!(figure(None, &[("authorization", "Bearer none")]), 401);
+    assert_eq!(figure(None, &shown), 404);
+    assert_eq!(figure(Some("editor-ada"), &[]), 404);
+    assert_eq!(figure(Some("worker-one"), &[]), 403);
 
     // What is not drawn for a viewer is refused to one all the same, and on record.
     let moved = v1::UpdateRefRequest::default();

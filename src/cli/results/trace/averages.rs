@@ -2,10 +2,10 @@
 
 use std::io::Write;
 
-use super::figures::state_name;
 use super::{Outcome, Results, Unit};
 use crate::causal::{Averages, Direction, Mean, Role, Site};
 use crate::cli::results::Error;
+use crate::figures::state_name;
 use crate::plot::Colour;
 use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};

@@ -13,14 +13,6 @@ use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};
 use crate::wire::kind_name;
 
-/// What stands behind the title of a figure: that answers were read whole, and that it is of
-/// estimates.
-pub(super) fn title(whole_answers: bool, engine: Engine) -> String {
-    let whole = if whole_answers { ", whole answers" } else { "" };
-    let estimate = engine.estimate().map(|what| format!(", {what}"));
-    format!("{whole}{}", estimate.unwrap_or_default())
-}
-
 impl Results<'_> {
     /// What the scores are where they are estimates.
     fn estimate(&self) -> Option<String> {

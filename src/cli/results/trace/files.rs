@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::figures::{average_curves, average_maps, panels, scores, severed_curves};
 use super::{Outcome, Results, Unit};
 use crate::causal::{Grid, Metric, Receiver};
 use crate::cli::results::Error;
 use crate::cli::results::drawn::{make, write};
+use crate::figures::{average_curves, average_maps, maps, panels, scores, severed_curves};
 use crate::npz::{self, Npz};
 use crate::proto::v1;
 use crate::wire::kind_name;
@@ -26,7 +26,8 @@ impl Results<'_> {
         make(folder)?;
         let mut files = Vec::new();
         for unit in &self.units {
-            for (page, map) in self.fact_maps(unit) {
+            let drawn = unit.traced().map(|grid| maps(self.model, unit.kind, grid));
+            for (page, map) in drawn.into_iter().flatten() {
                 let name = self.file_name(unit, &page, "svg");
                 files.push(write(folder, name, map.to_svg())?);
             }

@@ -5,11 +5,11 @@ use std::io::Write;
 use serde_json::json;
 
 use super::averages::{edit, place};
-use super::estimates::title;
 use super::json::site;
 use crate::causal::{Averages, Metric};
 use crate::cli::output::paragraph;
 use crate::cli::results::Error;
+use crate::figures::title;
 use crate::plot::Colour;
 use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};

@@ -9,14 +9,6 @@ mod files;
 mod json;
 mod locate;
 mod relations;
-/// The text of a token, with a star where it is of the subject.
-fn starred(grid: &Grid, token: usize) -> String {
-    let star = match grid.subject.contains(&token) {
-        true => "*",
-        false => "",
-    };
-    format!("{}{star}", label(&grid.tokens[token].text))
-}
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +22,7 @@ pub use locate::Sites;
 use super::Error;
 use crate::causal::{Averages, Grid, Metric};
 use crate::cli::output::paragraph;
+use crate::figures::starred;
 use crate::plot::Colour;
 use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::averages::{EARLY, LATE};
-use super::{Over, Results, WIDTH, estimates, figures};
+use super::figures::print;
+use super::{Over, Results, WIDTH};
 use crate::causal::{Averages, Kind, Mean, Role};
 use crate::cli::output::paragraph;
 use crate::cli::results::Error;
+use crate::figures;
 use crate::plot::axis::number;
 use crate::plot::table::{Align, Table};
 use crate::plot::text::visible;
@@ -87,7 +89,7 @@ impl Results<'_> {
         let relations = self.relations()?;
         let kinds: Vec<v1::Kind> = self.by_kind()?.into_iter().map(|(kind, _)| kind).collect();
         for map in relation_maps(&relations, &kinds) {
-            figures::print(out, &map, width, colour)?;
+            print(out, &map, width, colour)?;
             writeln!(out)?;
         }
         let heads: Vec<String> = kinds.iter().map(|&k| kind_name(k).to_uppercase()).collect();
@@ -194,7 +196,7 @@ fn relation_maps(relations: &[Relation], kinds: &[v1::Kind]) -> Vec<HeatMap> {
         map.title = format!(
             "{} by relation, {role}{}",
             figures::average_title(kind, &map),
-            estimates::title(averages.whole_answers, averages.engine)
+            figures::title(averages.whole_answers, averages.engine)
         );
         map.signed = figures::is_signed(averages.metric, averages.direction, averages.engine);
         Some(map)

@@ -106,6 +106,16 @@ export async function askDoor(): Promise<SignIn> {
   return (await answer.json()) as SignIn;
 }
 
+/** A figure as the server draws it, SVG, by its path below `/figures/`. */
+export async function drawn(path: string, asked: Record<string, string | undefined> = {}): Promise<string> {
+  const given = Object.entries(asked).filter((it): it is [string, string] => it[1] !== undefined);
+  const query = new URLSearchParams(given).toString();
+  const answer = await fetch(`/figures/${path}${query && `?${query}`}`, { headers: credentials(), cache: "no-store" });
+  const text = await answer.text();
+  if (!answer.ok) throw new CallError(answer.status === 404 ? Code.NotFound : Code.Unknown, text.trim());
+  return text;
+}
+
 /** An error in the server's words, which name the remedy. */
 export interface Problem {
   message: string;

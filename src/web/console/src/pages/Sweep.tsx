@@ -13,7 +13,7 @@ import {
   type Mean,
 } from "../../contract/palimpsest/v1/trace_pb";
 import { jobs, type Problem } from "../client";
-import { count, ended, kindName, kindWord, last, metricWord, number, roleWord, some, visible } from "../format";
+import { brief, count, ended, kindName, kindWord, last, metricWord, number, roleWord, some, visible } from "../format";
 import { results } from "../job";
 import { useLoad } from "../live";
 import { factsOf, kindsOf, look, type Look } from "../look";
@@ -23,6 +23,7 @@ import { Curves, type Series } from "../parts/Curves";
 import { HeatMap } from "../parts/HeatMap";
 import { ResultsTitle } from "../parts/ResultsTitle";
 import { Table } from "../parts/Table";
+import { TakeFigure } from "../parts/TakeFigure";
 import { TakeSweep } from "../parts/TakeSweep";
 import { asked, setQuery, to } from "../route";
 import { figure, manner, plateau, ramp, roleSite, sentence, site } from "../sweep";
@@ -146,6 +147,16 @@ export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
       </form>
       <div class="tools">
         <TakeSweep job={job} />
+        {shown && (
+          <TakeFigure
+            path={`jobs/${id}/averages.svg`}
+            file={`averages-${brief(id)}`}
+            metric={wanted.metric}
+            relation={wanted.relation}
+          >
+            Figure of the averages
+          </TakeFigure>
+        )}
       </div>
       <Tabs name="tab" label="Parts of the results" tabs={tabs} />
     </>

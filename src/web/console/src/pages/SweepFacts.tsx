@@ -16,6 +16,7 @@ import { may } from "../may";
 import { Choice, Waiting } from "../parts/common";
 import { HeatMap } from "../parts/HeatMap";
 import { Table } from "../parts/Table";
+import { TakeFigure } from "../parts/TakeFigure";
 import { asked, setQuery, to } from "../route";
 import {
   answerOf,
@@ -370,6 +371,15 @@ export function Maps({
                 >
                   {large ? "all kinds" : "full width"}
                 </button>
+                {job && (
+                  <TakeFigure
+                    path={`jobs/${last(job.name)}/units/${fact * kindsOf(job).length + kindsOf(job).indexOf(grid.kind)}.svg`}
+                    file={`${name}-${kindName(grid.kind)}-figure`}
+                    metric={look.metric}
+                  >
+                    Figure
+                  </TakeFigure>
+                )}
               </div>
             );
           })}

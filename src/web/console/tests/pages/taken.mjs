@@ -1,7 +1,7 @@
 // A whole sweep taken along: the files and arrays that the command line writes, read with NumPy.
 
 import { spawnSync } from "node:child_process";
-import { mkdtempSync } from "node:fs";
+import { mkdtempSync, readFileSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -51,6 +51,7 @@ export default async function (site) {
       /^sweep-.*-npz\.zip$/.test(file.suggestedFilename()),
       `${what} is taken along as ${file.suggestedFilename()}`,
     );
+    await figures(site, page, what, id);
     if (!site.python) continue;
     const folder = mkdtempSync(join(site.folder, "npz-"));
     site.command("job", "results", id, "--npz", folder);
@@ -61,4 +62,30 @@ export default async function (site) {
     );
   }
   await site.sound(page, "a sweep that was taken along");
+}
+
+/** The figures that the server draws are those of the command line, byte for byte. */
+async function figures(site, page, what, id) {
+  const folder = mkdtempSync(join(site.folder, "svg-"));
+  site.command("job", "results", id, "--svg", folder);
+  const taken = async (button) => {
+    const [file] = await Promise.all([page.waitForEvent("download", { timeout: PATIENCE }), button.click()]);
+    return readFileSync(await file.path(), "utf8");
+  };
+  const written = readdirSync(folder).sort();
+  const button = page.getByRole("button", { name: "Figure of the averages" });
+  if (written.includes("averages.svg")) {
+    const same = (await taken(button)) === readFileSync(join(folder, "averages.svg"), "utf8");
+    site.check(same, `the figure of the averages of ${what} is that of the command line`);
+  }
+  await site.visit(page, `/jobs/${id}/results?tab=facts&fact=0`);
+  const maps = page.getByRole("button", { name: "Figure", exact: true });
+  if (!written.some((name) => name.startsWith("001_"))) {
+    site.check((await maps.count()) === 0, `${what} has nothing to draw of its first fact`);
+    return;
+  }
+  await maps.first().waitFor({ timeout: PATIENCE });
+  const drawn = await taken(maps.first());
+  const found = written.some((name) => name.startsWith("001_") && readFileSync(join(folder, name), "utf8") === drawn);
+  site.check(found, `the figure of the first fact of ${what} is one that the command line draws`);
 }
