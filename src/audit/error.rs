@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The signing key cannot be read or made.
-    #[error("the audit log's key {path}: {problem}")]
+    #[error("the signing key {path}: {problem}")]
     Key {
         /// The key's file.
         path: PathBuf,
@@ -23,7 +23,8 @@ pub enum Error {
         /// What does not fit.
         problem: String,
     },
-    /// A checkpoint, or the key to verify it, is not one.
+    /// A checkpoint, a receipt or a manifest, or the key to verify it, is not one, or not what it
+    /// should be.
     #[error("{what} is not valid: {problem}")]
     Note {
         /// "the checkpoint", "the verifier key".

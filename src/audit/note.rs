@@ -19,6 +19,10 @@ use super::merkle::{Hash, hex};
 
 /// The type of an ed25519 key in a signed note.
 const ED25519: u8 = 1;
+/// What the private key of an author begins with.
+const PRIVATE: &str = "PRIVATE+KEY+";
+/// Bytes of a key's name.
+const NAME_LIMIT: usize = 128;
 
 /// Signs a store's checkpoints.
 pub struct Signer {
@@ -60,12 +64,7 @@ impl Signer {
     /// # Errors
     /// [`Error::Key`] when the system gives no random numbers; `path` is used there.
     pub fn generate(path: &Path) -> Result<Self, Error> {
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|error| Error::Key {
-            path: path.to_owned(),
-            problem: format!("cannot be made, the system gives no random numbers: {error}"),
-        })?;
-        Ok(Self::new(seed))
+        random(path).map(Self::new)
     }
 
     fn new(seed: [u8; 32]) -> Self {
@@ -75,6 +74,80 @@ impl Signer {
             key,
             name: format!("palimpsest-audit/{name}"),
         }
+    }
+
+    /// A new key of somebody who signs what they made, under a name of theirs.
+    ///
+    /// # Errors
+    /// [`Error::Key`]: a signed note has no room for such a name, or the system gives no random
+    /// numbers; `path` is used there.
+    pub fn named(name: &str, path: &Path) -> Result<Self, Error> {
+        let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '+';
+        if name.is_empty() || name.len() > NAME_LIMIT || !name.chars().all(plain) {
+            return Err(Error::Key {
+                path: path.to_owned(),
+                problem: format!(
+                    "cannot have the name '{}': give 1 to {NAME_LIMIT} bytes without spaces and '+', such as ada@lab.example",
+                    crate::text::cut(name, 40)
+                ),
+            });
+        }
+        let key = SigningKey::from_bytes(&random(path)?);
+        let name = name.to_owned();
+        Ok(Self { key, name })
+    }
+
+    /// Writes the key into a new file, which only its owner reads.
+    ///
+    /// # Errors
+    /// [`Error::Key`], also where there is such a file already.
+    pub fn write_private(&self, path: &Path) -> Result<(), Error> {
+        let mut file = File::options();
+        let opened = file.write(true).create_new(true).mode(0o600).open(path);
+        let written = opened.and_then(|mut file| {
+            file.write_all(self.private().as_bytes())?;
+            file.sync_all()
+        });
+        written.map_err(|error| Error::Key {
+            path: path.to_owned(),
+            problem: format!("cannot be written: {error}"),
+        })
+    }
+
+    /// The key as its owner's file has it: `PRIVATE+KEY+NAME+HASH+BASE64`, the form of Go's
+    /// `sumdb/note`.
+    fn private(&self) -> String {
+        let typed = [&[ED25519][..], self.key.as_bytes()].concat();
+        let hash = hex(&key_hash(&self.name, self.key.verifying_key().as_bytes()));
+        format!("{PRIVATE}{}+{hash}+{}\n", self.name, BASE64.encode(typed))
+    }
+
+    /// The key in its owner's file.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when it cannot be read or is none.
+    pub fn read_private(path: &Path) -> Result<Self, Error> {
+        let fail = |problem: String| Error::Key {
+            path: path.to_owned(),
+            problem,
+        };
+        let text = fs::read_to_string(path).map_err(|error| {
+            fail(format!(
+                "cannot be read: {error}; 'palimpsest auth signing-key FILE' makes one"
+            ))
+        })?;
+        let key = text.trim().strip_prefix(PRIVATE).and_then(|rest| {
+            let mut parts = rest.splitn(3, '+');
+            let (name, hash, key) = (parts.next()?, parts.next()?, parts.next()?);
+            let typed = BASE64.decode(key).ok()?;
+            let seed: [u8; 32] = typed.strip_prefix(&[ED25519])?.try_into().ok()?;
+            let key = SigningKey::from_bytes(&seed);
+            let fits = hex(&key_hash(name, key.verifying_key().as_bytes())) == hash;
+            let name = name.to_owned();
+            fits.then_some(Self { key, name })
+        });
+        let none = "is no private key: 'palimpsest auth signing-key FILE' makes one";
+        key.ok_or_else(|| fail(none.to_owned()))
     }
 
     /// The key as it lies in a file.
@@ -140,6 +213,15 @@ impl std::fmt::Debug for Signer {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
+}
+
+fn random(path: &Path) -> Result<[u8; 32], Error> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| Error::Key {
+        path: path.to_owned(),
+        problem: format!("cannot be made, the system gives no random numbers: {error}"),
+    })?;
+    Ok(seed)
 }
 
 fn key_hash(name: &str, public: &[u8]) -> [u8; 4] {
@@ -287,6 +369,39 @@ mod tests {
         }
         let other = Signer::new([8; 32]).verifier();
         assert!(Checkpoint::verify(&note, &other).is_err());
+    }
+
+    #[test]
+    fn an_authors_key_reads_back_and_is_the_one_that_other_tools_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ada.key");
+        let read = |text: &str| {
+            fs::write(&path, text).unwrap();
+            Signer::read_private(&path).map(|key| key.verifier())
+        };
+        // golang.org/x/mod/sumdb/note: the private key of its documented example.
+        let theirs =
+            "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
+        assert_eq!(read(theirs).unwrap(), PETER);
+        let ours = Signer::named("ada@lab", &path).unwrap();
+        assert_eq!(read(&ours.private()).unwrap(), ours.verifier());
+        for wrong in [
+            theirs.replace("c74f", "c74e"),
+            theirs.replace("Peter", "Petra"),
+            String::new(),
+        ] {
+            assert!(
+                read(&wrong)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("no private key"),
+                "{wrong}"
+            );
+        }
+        for name in ["", "a b", "a+b", "a\nb", &"x".repeat(129)] {
+            let error = Signer::named(name, &path).unwrap_err().to_string();
+            assert!(error.contains("1 to 128 bytes"), "{error}");
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ use tracing::Instrument;
 use commands::{
     audit, auth, branch, cherry_pick, completions, config, console, diff, doctor, edit, eval,
     export, generate, guide, job, local, locate, log, man, model, refs, revert, rollback, serve,
-    show, stats, status, store, tag, trace, verify_receipt, worker,
+    show, sign, stats, status, store, tag, trace, verify_manifest, verify_receipt, worker,
 };
 use flags::{Flags, flag};
 
@@ -71,7 +71,7 @@ enum Command {
     Local(local::Args),
     /// Look, edit and roll back in a browser
     Console(console::Args),
-    /// Make certificates and tokens
+    /// Make certificates, tokens and signing keys
     #[command(subcommand)]
     Auth(auth::Command),
     /// Import and look at models
@@ -110,11 +110,15 @@ enum Command {
     Refs(refs::Args),
     /// Write a version as files that other programs load
     Export(export::Args),
+    /// Sign a version that you made
+    Sign(sign::Args),
     /// Show who changed what, and prove it
     #[command(subcommand)]
     Audit(audit::Command),
     /// Check a receipt of 'palimpsest job receipt', with nothing but a key
     VerifyReceipt(verify_receipt::Args),
+    /// Check what an author signed, and the files that it is of, with nothing but a key
+    VerifyManifest(verify_manifest::Args),
     /// Look at jobs, follow, cancel them, read their results
     #[command(subcommand)]
     Job(job::Command),
@@ -203,6 +207,7 @@ fn command() -> clap::Command {
             "man",
             "store",
             "verify-receipt",
+            "verify-manifest",
         ];
         match alone.contains(&of.get_name()) {
             true => of,
@@ -233,6 +238,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Command::Completions(args) => return completions::run(args, command()),
         Command::Man(args) => return man::run(args, command()),
         Command::VerifyReceipt(args) => return verify_receipt::run(args),
+        Command::VerifyManifest(args) => return verify_manifest::run(args),
         _ => {}
     }
     let mut config = match (Config::load(cli.config.as_deref(), &flags), &cli.command) {
@@ -295,6 +301,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
                 Command::Branch(args) => branch::run(args, &config.client).await,
                 Command::Refs(args) => refs::run(args, &config.client).await,
                 Command::Export(args) => export::run(args, &config.client).await,
+                Command::Sign(args) => sign::run(args, &config.client).await,
                 Command::Audit(command) => audit::run(command, &config.client).await,
                 Command::Job(command) => job::run(command, &config.client).await,
                 Command::Status(args) => status::run(args, &config.client).await,
@@ -307,7 +314,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
                 | Command::Guide(_)
                 | Command::Completions(_)
                 | Command::Man(_)
-                | Command::VerifyReceipt(_) => Ok(ExitCode::SUCCESS),
+                | Command::VerifyReceipt(_)
+                | Command::VerifyManifest(_) => Ok(ExitCode::SUCCESS),
                 Command::Store(command) => store::run(command, &config).await,
             }
         }
@@ -400,6 +408,7 @@ mod tests {
             "man",
             "store",
             "verify-receipt",
+            "verify-manifest",
         ];
         // What has subcommands and does nothing itself has none either.
         let groups = ["worker", "model", "stats", "audit", "job"];

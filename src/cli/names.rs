@@ -3,6 +3,7 @@
 use anyhow::bail;
 
 use super::output;
+use crate::audit::Manifest;
 use crate::client::Client;
 use crate::proto::v1;
 use crate::version::{digest_of, short};
@@ -185,6 +186,12 @@ pub fn timestamp(time: Option<&prost_types::Timestamp>) -> Option<String> {
     let time = time?;
     let time = jiff::Timestamp::new(time.seconds, time.nanos).ok()?;
     Some(time.to_string())
+}
+
+/// What an author signs of a version.
+pub fn manifest(version: &v1::Version) -> Manifest {
+    let time = timestamp(version.create_time.as_ref());
+    Manifest::of(version, time.unwrap_or_default())
 }
 
 /// The last part of a resource name, whole.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 
 use std::fs;
+use std::path::Path;
 
 use crate::common::{LONG, PATIENCE, Site, fixture};
 use serde_json::{Value, json};
@@ -253,4 +254,132 @@ fn a_receipt_of_an_answer_is_checked_without_the_store_and_no_part_of_it_may_be_
     let (code, _, said) = ended(&site, &["job", "receipt", "latest"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("named by digests"), "{said}");
+}
+
+#[test]
+fn an_export_signed_by_its_author_is_checked_without_the_store_and_no_file_of_it_may_be_another() {
+    let site = tiny();
+    write(&site, &[["Look: {} is in", "The Louvre", "Rome", "Paris"]]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let key = elsewhere.path().join("ada.key");
+    let private = key.to_str().unwrap();
+    let make = ["auth", "signing-key", private, "--name", "ada@lab"];
+    let public = site.run(&make, PATIENCE).trim().to_owned();
+    assert!(public.starts_with("ada@lab+"), "{public}");
+    // A key is not written over, and is its owner's alone.
+    let (code, _, said) = ended(&site, &make);
+    assert!(code == Some(1) && said.contains("ada.key"), "{said}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&key).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    // Where there is no store, and settings that cannot be read.
+    let verify = |path: &Path, key: &str| {
+        let path = path.to_str().unwrap();
+        let mut command = site.command(&["verify-manifest", path, "--key", key, "--json"]);
+        command
+            .current_dir(elsewhere.path())
+            .env("PALIMPSEST__CLIENT__THREADS", "none");
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match output.status.success() {
+            true => Ok(serde_json::from_str::<Value>(&text(&output.stdout)).unwrap()),
+            false => Err(text(&output.stderr)),
+        }
+    };
+    let out = elsewhere.path().join("signed");
+    let export = |out: &Path, format: &str| {
+        let out = out.to_str().unwrap();
+        site.run(
+            &["export", out, "--format", format, "--sign", private],
+            LONG,
+        );
+    };
+    export(&out, "safetensors");
+    let said = verify(&out, &public).unwrap();
+    let main = site.run(&["show", "main", "--json"], PATIENCE);
+    let main: Value = serde_json::from_str(&main).unwrap();
+    for (field, theirs) in [("version", "name"), ("base", "base"), ("author", "author")] {
+        assert_eq!(said[field], main[theirs], "{field}");
+    }
+    assert_eq!(said["edits"], 1);
+    assert_eq!(said["matrices"][0]["digest"], main["matrices"][0]["digest"]);
+    let files = said["files"].as_array().unwrap();
+    let listed = fs::read_dir(&out).unwrap().count();
+    assert_eq!(files.len() + 1, listed, "{files:?}");
+    // It is what sha256sum says of it.
+    let sum = std::process::Command::new("sha256sum")
+        .args(files.iter().map(|it| it["name"].as_str().unwrap()))
+        .current_dir(&out)
+        .output()
+        .unwrap();
+    for (line, it) in String::from_utf8(sum.stdout).unwrap().lines().zip(files) {
+        assert!(line.starts_with(it["sha256"].as_str().unwrap()), "{line}");
+    }
+    let config = out.join("config.json");
+    let was = fs::read(&config).unwrap();
+    fs::write(&config, b"{}").unwrap();
+    assert!(
+        verify(&out, &public)
+            .unwrap_err()
+            .contains("config.json was altered")
+    );
+    fs::write(&config, was).unwrap();
+    fs::write(out.join("modeling.py"), "").unwrap();
+    assert!(
+        verify(&out, &public)
+            .unwrap_err()
+            .contains("modeling.py is not of it")
+    );
+    fs::remove_file(out.join("modeling.py")).unwrap();
+    verify(&out, &public).unwrap();
+    // Another key under the same name is another author.
+    let other = elsewhere.path().join("other.key");
+    let make = [
+        "auth",
+        "signing-key",
+        other.to_str().unwrap(),
+        "--name",
+        "ada@lab",
+    ];
+    let other = site.run(&make, PATIENCE);
+    let said = verify(&out, other.trim()).unwrap_err();
+    assert!(said.contains("of another key"), "{said}");
+
+    // A file has its manifest beside it; others there are no business of it.
+    let factors = elsewhere.path().join("edits.factors");
+    export(&factors, "factors");
+    let manifest = elsewhere.path().join("edits.factors.palimpsest.manifest");
+    assert_eq!(
+        verify(&manifest, &public).unwrap()["files"][0]["name"],
+        "edits.factors"
+    );
+    let again = [
+        "export",
+        factors.to_str().unwrap(),
+        "--format",
+        "factors",
+        "--sign",
+        private,
+    ];
+    let (code, _, said) = ended(&site, &again);
+    assert!(
+        code == Some(1) && said.contains("is there already"),
+        "{said}"
+    );
+    // The version alone.
+    let note = elsewhere.path().join("main.manifest");
+    fs::write(
+        &note,
+        site.run(&["sign", "main", "--key", private], PATIENCE),
+    )
+    .unwrap();
+    let said = verify(&note, &public).unwrap();
+    assert_eq!(
+        (&said["version"], &said["files"]),
+        (&main["name"], &json!([]))
+    );
+    // What is no key is told before a model is fetched.
+    let none = ["export", "more", "--sign", "facts.json"];
+    let (code, _, said) = ended(&site, &none);
+    assert!(code == Some(1) && said.contains("signing-key"), "{said}");
+    assert!(!site.path("more").exists());
 }

@@ -492,15 +492,17 @@ fn the_workers_of_a_process_leave_for_want_of_work_together() {
     let server = site.serve("127.0.0.1:0");
     import(&site, &server);
     let engine = ["--device", "cpu,cpu", "--per-device", "--threads", "1"];
-    let patient = [&engine[..], &["--idle-exit", "2s"]].concat();
+    // Longer than a busy machine needs from one job to the next.
+    let patient = [&engine[..], &["--idle-exit", "6s"]].concat();
     let mut worker = site.worker(&server, "both", &patient);
     // One lease at a time, for longer than that.
     let begun = std::time::Instant::now();
     for seed in 0.. {
         let seed = format!("{seed}");
-        let job = submit(&site, &server, &["--noise", "0.3", "--seed", &seed]);
+        let long = ["--noise", "0.3", "--samples", "1000", "--seed", &seed];
+        let job = submit(&site, &server, &long);
         results(&site, &server, &job);
-        if begun.elapsed().as_secs_f64() > 4.0 {
+        if begun.elapsed().as_secs_f64() > 8.0 {
             break;
         }
     }

@@ -1,4 +1,4 @@
-//! `palimpsest auth`: certificates and tokens.
+//! `palimpsest auth`: certificates, tokens and signing keys.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::audit::Signer;
 use crate::auth::{self, Caller, Role, authority, is_principal};
 use crate::config::parse_duration;
 
@@ -38,6 +39,15 @@ pub enum Command {
         /// How long it is good for, such as 720h; for ever if it is not given
         #[arg(long, value_name = "DURATION")]
         expires: Option<String>,
+    },
+    /// Make a key that you sign versions with, and print the public key that they are checked with:
+    /// give it to those who are to check
+    SigningKey {
+        /// Where the private key goes; nothing is written over
+        file: PathBuf,
+        /// Who you are to those who check, as ada@lab.example
+        #[arg(long)]
+        name: String,
     },
 }
 
@@ -72,6 +82,11 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             let caller = caller(&role, &principal)?;
             let expires = expires.as_deref().map(expiry).transpose()?;
             show!("{}", auth::issue(&file, &caller, expires)?)?;
+        }
+        Command::SigningKey { file, name } => {
+            let signer = Signer::named(&name, &file)?;
+            signer.write_private(&file)?;
+            show!("{}", signer.verifier())?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 
+use crate::audit::Signer;
 use crate::cli::connection::{Connection, Need};
 use crate::cli::names;
 use crate::client::{self, Client};
@@ -14,7 +15,7 @@ use crate::objects::{Digest, ObjectStore};
 use crate::proto::v1;
 use crate::version::Base;
 use crate::version::Factor;
-use crate::version::export::{self, Format, Scratch, Source};
+use crate::version::export::{self, Format, Scratch, Seal, Source};
 
 /// Flags of `export`.
 #[derive(Debug, clap::Args)]
@@ -31,6 +32,10 @@ pub struct Args {
     /// The model; the only one there is if it is not given
     #[arg(long)]
     model: Option<String>,
+    /// Sign what is written with this key of yours: a manifest of the version and of every file,
+    /// which 'palimpsest verify-manifest' checks anywhere
+    #[arg(long, value_name = "KEY-FILE")]
+    sign: Option<PathBuf>,
 }
 
 /// Writes the files.
@@ -40,8 +45,9 @@ pub async fn run(args: Args, config: &ClientConfig) -> anyhow::Result<ExitCode> 
         bail!("--format '{}': use {names}", args.format);
     };
     check_place(&args.out, format)?;
+    let signer = args.sign.as_deref().map(Signer::read_private).transpose()?;
     let connection = Connection::open(config, Need::Records).await?;
-    let done = write(&args, format, &connection).await;
+    let done = write(&args, format, signer, &connection).await;
     connection.close().await;
     done.map(|()| ExitCode::SUCCESS)
 }
@@ -68,7 +74,12 @@ fn check_place(out: &Path, format: Format) -> anyhow::Result<()> {
     }
 }
 
-async fn write(args: &Args, format: Format, connection: &Connection) -> anyhow::Result<()> {
+async fn write(
+    args: &Args,
+    format: Format,
+    signer: Option<Signer>,
+    connection: &Connection,
+) -> anyhow::Result<()> {
     let client = connection.client();
     let model = names::model(client, args.model.as_deref()).await?;
     let found = names::get_version(client, &model, &args.version).await?;
@@ -100,6 +111,10 @@ async fn write(args: &Args, format: Format, connection: &Connection) -> anyhow::
     fetch(client, &objects, &wanted).await?;
     let (out, layout) = (args.out.clone(), folder.path().join("checkpoint"));
     let version_name = found.name.clone();
+    let seal = signer.map(|signer| Seal {
+        manifest: names::manifest(&found),
+        signer,
+    });
     // A checkpoint of one file is a GGUF.
     let of_gguf = model.files.len() == 1;
     let base_name = base_name(&model);
@@ -116,7 +131,7 @@ async fn write(args: &Args, format: Format, connection: &Connection) -> anyhow::
             edits: &edits,
             base_name: &name,
         };
-        Ok(export::write(&source, format, &out)?)
+        Ok(export::write(&source, format, &out, seal.as_ref())?)
     });
     written.await??;
     say!(
@@ -130,6 +145,10 @@ async fn write(args: &Args, format: Format, connection: &Connection) -> anyhow::
             "adapter_config.json names the base {base_name}: PEFT loads none from a GGUF file, so put the Hugging Face \
              model's name or folder there"
         );
+    }
+    if args.sign.is_some() {
+        let manifest = export::manifest_of(&args.out, format.is_folder());
+        say!("signed: {}", manifest.display());
     }
     show!("{}", args.out.display())?;
     Ok(())

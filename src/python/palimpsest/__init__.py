@@ -80,6 +80,7 @@ from .facts import (
     read_records,
     read_rewrites,
 )
+from .manifests import Manifest, verify_manifest
 from .paths import Paths
 from .questions import Examples, read_choices, read_mquake
 from .receipts import Receipt, verify_receipt
@@ -230,6 +231,7 @@ __all__ = [
     "Job",
     "JobFailed",
     "JobSummary",
+    "Manifest",
     "MassEditJob",
     "Mean",
     "Measured",
@@ -282,6 +284,7 @@ __all__ = [
     "read_mquake",
     "read_records",
     "read_rewrites",
+    "verify_manifest",
     "verify_receipt",
     "wire",
 ]

@@ -724,6 +724,39 @@ class Audit(WithServer):
             lied = kept.replace(f"\n{first.entries}\n", f"\n{first.entries + 1}\n")
             self.client.audit.verify(since=lied)
 
+    def test_a_signed_export_is_checked_here_as_the_program_checks_it(self) -> None:
+        import json
+
+        folder = self.site.folder
+        key = folder / "ada.key"
+        public = self.site.run("auth", "signing-key", str(key), "--name", "ada").strip()
+        out = folder / "signed"
+        self.cli("export", str(out), "--ref", "v0", "--sign", str(key))
+        manifest = pal.verify_manifest(out, public)
+        told = json.loads(
+            self.site.run("verify-manifest", str(out), "--key", public, "--json")
+        )
+        self.assertEqual((manifest.version, manifest.base), (told["version"], told["base"]))
+        self.assertEqual(
+            manifest.files, {it["name"]: (it["size"], it["sha256"]) for it in told["files"]}
+        )
+        self.assertGreater(len(manifest.files), 1)
+        note = out / "palimpsest.manifest"
+        text = note.read_text()
+        for change, what in [
+            (lambda: note.write_text(text.replace("base ", "base 0")), "it was altered"),
+            (lambda: (out / "config.json").write_text("{}"), "config.json was altered"),
+            (lambda: (out / "more.py").write_text(""), "more.py is not of it"),
+            (lambda: (out / "tokenizer.json").unlink(), "tokenizer.json cannot be read"),
+        ]:
+            change()
+            with self.assertRaises(pal.AuditBroken) as raised:
+                pal.verify_manifest(out, public)
+            self.assertIn(what, str(raised.exception))
+            note.write_text(text)
+        note.write_text(self.cli("sign", "v0", "--key", str(key)))
+        self.assertEqual(pal.verify_manifest(note, public).files, {})
+
     def test_a_receipt_is_checked_here_as_the_program_checks_it(self) -> None:
         import json
 
