@@ -13,7 +13,7 @@ mod error;
 pub mod families;
 pub mod tokenizer;
 
-pub use checkpoint::{Checkpoint, DType, TensorData, TensorInfo};
+pub use checkpoint::{Checkpoint, DType, TensorData, TensorInfo, gguf_architectures};
 pub use config::{Config, Family};
 pub use error::Error;
 pub use families::Layout;

@@ -387,7 +387,7 @@ fn gguf_files_that_are_not_right_are_named() {
     spoil(
         "general.architecture",
         text("mamba"),
-        &["mamba", "llama and gpt2"],
+        &["mamba", "bloom as GGUF; other families as safetensors"],
     );
     spoil(
         "tokenizer.ggml.pre",
@@ -403,8 +403,8 @@ fn gguf_files_that_are_not_right_are_named() {
     );
     spoil(
         "llama.rope.scaling.type",
-        text("yarn"),
-        &["rope.scaling.type", "yarn"],
+        text("longrope"),
+        &["rope.scaling.type", "longrope"],
     );
     spoil(
         "llama.attention.head_count",
@@ -571,6 +571,30 @@ fn gguf_frequency_tensors_are_read_as_the_rule_they_came_from() {
 }
 
 #[test]
+fn yarn_of_a_gguf_file_is_that_of_a_configuration() {
+    let file = gguf(|metadata, _| {
+        set(
+            metadata,
+            "llama.rope.scaling.type",
+            Gguf::String("yarn".into()),
+        );
+        set(metadata, "llama.rope.scaling.factor", Gguf::F32(4.0));
+        let original = "llama.rope.scaling.original_context_length";
+        set(metadata, original, Gguf::U32(16));
+    });
+    let read = Checkpoint::open(file.path()).unwrap();
+    let folder = Checkpoint::open(&fixture("llama")).unwrap();
+    let mut json = folder.config().json.clone();
+    json["rope_parameters"] = serde_json::json!({
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0,
+        "original_max_position_embeddings": 16,
+    });
+    let wanted = Config::from_json(json).unwrap();
+    assert_eq!(read.config().attention, wanted.attention);
+    assert_ne!(read.config().attention, folder.config().attention);
+}
+
+#[test]
 fn every_end_that_a_gguf_file_names_ends_a_continuation() {
     let file = gguf(|metadata, _| {
         set(metadata, "tokenizer.ggml.eos_token_id", Gguf::U32(7));
@@ -642,6 +666,46 @@ fn sentence_piece_vocabularies_merge_by_score() {
     };
     let error = Tokenizer::from_gguf(twice).unwrap_err().to_string();
     assert!(error.contains("both id 0 and id 1"), "{error}");
+}
+
+#[test]
+fn each_name_of_a_pre_tokenizer_cuts_as_its_model_does() {
+    let pieces = |pre: &str, text: &str| {
+        // Digits, and the two bytes of a composed letter with an accent, as byte-level BPE writes them.
+        let tokens = [
+            "1", "2", "3", "4", "5", "34", "12", "123", "45", "Ã", "©", "e", "Ì", "ģ",
+        ];
+        let tokenizer = Tokenizer::from_gguf(GgufVocabulary {
+            model: "gpt2".into(),
+            pre: Some(pre.into()),
+            tokens: tokens.map(String::from).to_vec(),
+            merges: ["3 4", "1 2", "12 3", "4 5"].map(String::from).to_vec(),
+            types: vec![1; tokens.len()],
+            ..GgufVocabulary::default()
+        });
+        let tokenizer = tokenizer.unwrap();
+        let ids = tokenizer.encode(text).unwrap().ids;
+        ids.iter()
+            .map(|&id| tokens[id as usize])
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    for (pre, digits) in [
+        ("gpt-2", "12 34 5"),
+        ("phi-2", "12 34 5"),
+        ("olmo", "12 34 5"),
+        // In threes.
+        ("falcon", "123 45"),
+        // One by one.
+        ("smollm", "1 2 3 4 5"),
+        ("starcoder", "1 2 3 4 5"),
+        ("refact", "1 2 3 4 5"),
+        ("qwen2", "1 2 3 4 5"),
+    ] {
+        assert_eq!(pieces(pre, "12345"), digits, "{pre}");
+        let composed = pieces(pre, "e\u{301}") == "Ã ©";
+        assert_eq!(composed, ["olmo", "qwen2"].contains(&pre), "{pre}");
+    }
 }
 
 #[test]

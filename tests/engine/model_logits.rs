@@ -2,10 +2,14 @@
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use candle_core::quantized::gguf_file::Content;
 use palimpsest::model::{
     Checkpoint, Hook, KeyValue, Model, Pass, Plain, Sampling, Stop, continue_greedily, generate,
+    gguf_architectures,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -156,6 +160,52 @@ fn gguf_gives_the_same_model_as_safetensors() {
         );
         assert_eq!(a, b);
     }
+}
+
+/// What `make_gguf.py` wrote, as llama.cpp's converter does.
+#[test]
+fn gguf_of_every_architecture_gives_the_logits_of_transformers() {
+    let _guard = tch::no_grad_guard();
+    let mut read = BTreeSet::from(["llama".to_owned(), "gpt2".to_owned()]);
+    for folder in fs::read_dir(fixtures()).unwrap() {
+        let folder = folder.unwrap().path();
+        let Ok(expected) = Tensor::read_safetensors(folder.join("gguf.safetensors")) else {
+            continue;
+        };
+        let named = |name: &str| {
+            let found = expected.iter().find(|(known, _)| known == name);
+            found.unwrap().1.shallow_clone()
+        };
+        let path = folder.join("model.f32.gguf");
+        let what = folder.display().to_string();
+        let logits = load(&path)
+            .forward(&named("short.ids").unsqueeze(0), &mut Plain)
+            .squeeze_dim(0);
+        assert_close(&logits, &named("short.logits"), 1e-4, &what);
+        // Not a weight is another than in the safetensors.
+        let (one, other) = (
+            Checkpoint::open(&folder).unwrap(),
+            Checkpoint::open(&path).unwrap(),
+        );
+        let (theirs, ours) = (one.tensors().count(), other.tensors().count());
+        assert_eq!(theirs, ours, "{what}");
+        for info in one.tensors() {
+            let read = |checkpoint: &Checkpoint| {
+                let data = checkpoint.tensor(&info.name).unwrap();
+                let size = info.shape.iter().product::<usize>() as i64;
+                Tensor::from_data_size(&data.bytes, &[size], Kind::Float)
+            };
+            let miss = (read(&one) - read(&other)).abs().max().double_value(&[]);
+            // Gemma's norms are stored with one added.
+            assert!(miss < 1e-6, "{what}: {}: {miss}", info.name);
+        }
+        let file = fs::File::open(&path).map(std::io::BufReader::new);
+        let content = Content::read(&mut file.unwrap()).unwrap();
+        let named = content.metadata["general.architecture"].to_string();
+        read.insert(named.unwrap().clone());
+    }
+    let known: BTreeSet<String> = gguf_architectures().map(str::to_owned).collect();
+    assert_eq!(read, known);
 }
 
 /// Runs tokens `cut ..` on the keys and values of tokens `.. cut`, the last layer for its last

@@ -21,6 +21,7 @@ use super::config::Config;
 use super::families::{self, Layout, Parameter};
 use super::tokenizer::Tokenizer;
 
+pub use gguf::architectures as gguf_architectures;
 pub use tensor::{DType, TensorData, TensorInfo};
 
 /// An opened model: everything but the arithmetic.

@@ -310,11 +310,24 @@ impl Cut {
             add_bos: false,
         };
         match pre {
-            Some("gpt-2") => Ok(plain(bytes(true))),
-            Some("smollm") => Ok(plain(json!({"type": "Sequence", "pretokenizers": [
-                {"type": "Digits", "individual_digits": true},
+            Some("gpt-2" | "phi-2") => Ok(plain(bytes(true))),
+            // That of GPT-NeoX, which OLMo took over.
+            Some("olmo") => Ok(Cut {
+                normalizer: json!({"type": "NFC"}),
+                ..plain(bytes(true))
+            }),
+            Some("falcon") => Ok(plain(json!({"type": "Sequence", "pretokenizers": [
+                {"type": "Punctuation", "behavior": "Contiguous"},
                 bytes(true),
+                {"type": "Digits", "individual_digits": false},
+                {"type": "Split", "pattern": {"Regex": "[0-9][0-9][0-9]"}, "behavior": "Isolated", "invert": false},
             ]}))),
+            Some("smollm" | "starcoder" | "refact") => {
+                Ok(plain(json!({"type": "Sequence", "pretokenizers": [
+                    {"type": "Digits", "individual_digits": true},
+                    bytes(true),
+                ]})))
+            }
             Some("llama-bpe" | "llama3" | "llama-v3") => Ok(Cut {
                 ignore_merges: true,
                 add_bos: true,
@@ -329,7 +342,7 @@ impl Cut {
                 ))
             }),
             other => Err(refused(format!(
-                "tokenizer.ggml.pre is `{}`; supported: gpt-2, smollm, llama-bpe, qwen2. \
+                "tokenizer.ggml.pre is `{}`; supported: gpt-2, phi-2, olmo, falcon, smollm, starcoder, refact, llama-bpe, qwen2. \
                  Use the model's safetensors with its own tokenizer.json",
                 other.unwrap_or("not set")
             ))),

@@ -4,6 +4,7 @@
 //! orders are turned into those of transformers here, so that nothing further on knows where a
 //! model came from.
 
+mod architectures;
 mod metadata;
 mod names;
 
@@ -16,16 +17,17 @@ use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
 use memmap2::Mmap;
 use safetensors::View;
-use serde_json::{Map, json};
+use serde_json::json;
 
 use super::super::Error;
-use super::super::config::{self, Config, Family, Rope, RopeScaling};
+use super::super::config::{Config, Rope, RopeScaling};
 use super::super::tokenizer::{GgufVocabulary, Tokenizer};
 use super::mmap;
 use super::tensor::{DType, TensorData, TensorInfo};
 use crate::caught::caught;
+use architectures::Architecture;
 use metadata::Refused;
-use names::{canonical, halves, is_transposed, transposed};
+use names::{Stored, Turned, stored};
 
 /// Frequency divisors some Llama files carry as a tensor instead of metadata.
 const ROPE_FREQS: &str = "rope_freqs.weight";
@@ -75,12 +77,17 @@ const UNREADABLE: &[(u32, &str)] = &[
     (39, "MXFP4"),
 ];
 
+/// llama.cpp's names of the architectures that are read.
+pub fn architectures() -> impl Iterator<Item = &'static str> {
+    architectures::ARCHITECTURES.iter().map(|it| it.name)
+}
+
 /// An opened file.
 pub struct File {
     path: PathBuf,
     map: Mmap,
     content: Content,
-    family: Family,
+    architecture: &'static Architecture,
 }
 
 impl File {
@@ -95,21 +102,22 @@ impl File {
                 return Err(malformed(path, reason.into()));
             }
         };
-        let mut file = Self {
+        let key = "general.architecture";
+        let named = match content.metadata.get(key) {
+            Some(Value::String(named)) => named,
+            Some(other) => {
+                return Err(malformed(
+                    path,
+                    format!("`{key}` is {other:?}, not a string"),
+                ));
+            }
+            None => return Err(malformed(path, format!("has no `{key}`"))),
+        };
+        let file = Self {
             path: path.to_owned(),
+            architecture: Architecture::named(named)?,
             map,
             content,
-            family: Family::Llama,
-        };
-        file.family = match file.text("general.architecture")? {
-            "llama" => Family::Llama,
-            "gpt2" => Family::Gpt2,
-            other => {
-                return Err(Error::UnknownFamily {
-                    found: other.to_owned(),
-                    supported: "llama and gpt2 as GGUF; other families as safetensors".into(),
-                });
-            }
         };
         file.check()?;
         Ok(file)
@@ -124,13 +132,14 @@ impl File {
                 format!("is one of {parts} parts; join them with `llama-gguf-split --merge`");
             return Err(malformed(&self.path, reason));
         }
-        let prefix = format!("{}.", self.family);
+        let prefix = format!("{}.", self.architecture.name);
         let context = self.maybe_number(&self.key("context_length"));
         for (key, value) in &self.content.metadata {
             let held = match (
                 key.strip_prefix(&prefix),
                 key.strip_prefix("tokenizer.ggml."),
             ) {
+                (Some(field), _) if self.architecture.reads.contains(&field) => Ok(()),
                 (Some(field), _) => metadata::check(field, value, context),
                 (_, Some(field)) => metadata::check_tokenizer(field, value),
                 _ => Ok(()),
@@ -141,7 +150,7 @@ impl File {
                     return Err(Error::UnknownField {
                         field: key.clone(),
                         found: format!("{value:?}"),
-                        family: self.family.model_type(),
+                        family: self.architecture.family.model_type(),
                     });
                 }
                 Err(Refused::Supported(supported)) => {
@@ -187,83 +196,38 @@ impl File {
             .get("token_embd.weight")
             .and_then(|info| info.shape.dims().first().copied())
             .ok_or_else(|| malformed(&self.path, "has no tensor `token_embd.weight`".into()))?;
-        let mut json = json!({
-            "model_type": self.family.model_type(),
-            "vocab_size": vocab,
-            "tie_word_embeddings": !self.content.tensor_infos.contains_key("output.weight"),
-            "eos_token_id": self.token_id("tokenizer.ggml.eos_token_id")?,
-            "bos_token_id": self.token_id("tokenizer.ggml.bos_token_id")?,
-            "pad_token_id": self.token_id("tokenizer.ggml.padding_token_id")?,
-        });
-        let fields = match self.family {
-            Family::Gpt2 => self.gpt2_fields()?,
-            _ => self.llama_fields()?,
-        };
-        if let (Some(json), serde_json::Value::Object(fields)) = (json.as_object_mut(), fields) {
-            json.extend(fields);
+        let mut json = self.architecture.config(self)?;
+        for (field, value) in [
+            ("vocab_size", json!(vocab)),
+            ("tie_word_embeddings", json!(!self.has("output.weight"))),
+            (
+                "eos_token_id",
+                json!(self.token_id("tokenizer.ggml.eos_token_id")?),
+            ),
+            (
+                "bos_token_id",
+                json!(self.token_id("tokenizer.ggml.bos_token_id")?),
+            ),
+            (
+                "pad_token_id",
+                json!(self.token_id("tokenizer.ggml.padding_token_id")?),
+            ),
+        ] {
+            json.insert(field.to_owned(), value);
         }
-        match json {
-            serde_json::Value::Object(json) => Config::from_json(json),
-            // `json!` was given an object.
-            _ => Config::from_json(Map::new()),
-        }
+        Config::from_json(json)
     }
 
-    fn gpt2_fields(&self) -> Result<serde_json::Value, Error> {
-        let heads = self.size("attention.head_count")?;
-        if let Some(other) = self
-            .maybe_size("attention.head_count_kv")?
-            .filter(|it| *it != heads)
-        {
-            let field = "attention.head_count_kv";
-            return Err(self.unsupported(field, other, &heads.to_string()));
-        }
-        Ok(json!({
-            "architectures": ["GPT2LMHeadModel"],
-            "n_layer": self.size("block_count")?,
-            "n_embd": self.size("embedding_length")?,
-            "n_head": heads,
-            "n_positions": self.size("context_length")?,
-            "n_inner": self.size("feed_forward_length")?,
-            "layer_norm_epsilon": self.decimal("attention.layer_norm_epsilon")?,
-            "activation_function": "gelu_new",
-        }))
+    /// Whether there is a tensor of this name.
+    fn has(&self, name: &str) -> bool {
+        self.content.tensor_infos.contains_key(name)
     }
 
-    fn llama_fields(&self) -> Result<serde_json::Value, Error> {
-        let width = self.size("embedding_length")?;
-        let heads = self.size("attention.head_count")?;
-        let head_dim = match self.maybe_size("attention.key_length")? {
-            Some(head_dim) => head_dim,
-            None => config::head_dim(width, heads, &self.key("attention.head_count"))?,
-        };
-        for field in ["attention.value_length", "rope.dimension_count"] {
-            if let Some(other) = self.maybe_size(field)?
-                && other != head_dim
-            {
-                return Err(self.unsupported(field, other, &format!("the head's {head_dim}")));
-            }
+    fn flag(&self, field: &str) -> Option<bool> {
+        match self.content.metadata.get(&self.key(field)) {
+            Some(Value::Bool(flag)) => Some(*flag),
+            _ => None,
         }
-        let theta = self.maybe_decimal("rope.freq_base").unwrap_or(10_000.0);
-        let context = self.size("context_length")?;
-        let has = |name: &str| self.content.tensor_infos.contains_key(name);
-        let bias = has("blk.0.attn_q.bias");
-        Ok(json!({
-            "architectures": ["LlamaForCausalLM"],
-            "num_hidden_layers": self.size("block_count")?,
-            "hidden_size": width,
-            "num_attention_heads": heads,
-            "num_key_value_heads": self.maybe_size("attention.head_count_kv")?.unwrap_or(heads),
-            "head_dim": head_dim,
-            "intermediate_size": self.size("feed_forward_length")?,
-            "max_position_embeddings": context,
-            "rms_norm_eps": self.decimal("attention.layer_norm_rms_epsilon")?,
-            "hidden_act": "silu",
-            "attention_bias": bias,
-            "mlp_bias": has("blk.0.ffn_down.bias"),
-            "rope_theta": theta,
-            "rope_scaling": self.rope_scaling(theta, head_dim, context)?,
-        }))
     }
 
     /// `rope_scaling` as transformers writes it, from metadata or from the frequency tensor of
@@ -284,17 +248,22 @@ impl File {
             _ if factor.is_some_and(|factor| factor != 1.0) => "linear",
             _ => "none",
         };
-        let has_freqs = self.content.tensor_infos.contains_key(ROPE_FREQS);
+        let has_freqs = self.has(ROPE_FREQS);
         match (kind, has_freqs) {
             ("none", false) => Ok(serde_json::Value::Null),
             ("none", true) => self.llama3(theta, head_dim, context),
             ("linear", false) => {
                 Ok(json!({"rope_type": "linear", "factor": self.decimal("rope.scaling.factor")?}))
             }
+            ("yarn", false) => Ok(json!({
+                "rope_type": "yarn",
+                "factor": self.decimal("rope.scaling.factor")?,
+                "original_max_position_embeddings": self.size("rope.scaling.original_context_length")?,
+            })),
             (other, _) => Err(self.unsupported(
                 "rope.scaling.type",
                 other,
-                "none, linear, or none with Llama 3's rope_freqs tensor",
+                "none, linear, yarn, or none with Llama 3's rope_freqs tensor",
             )),
         }
     }
@@ -417,20 +386,19 @@ impl File {
 
     /// The tensors by canonical name and in transformers' orientation.
     pub fn tensors(&self, config: &Config) -> Result<Vec<TensorInfo>, Error> {
+        let known = stored(config);
         let infos = self.content.tensor_infos.iter();
-        // Read as the rule that they came from; a family that has no such rule has no place for
-        // them.
-        let rotary = |name: &String| self.family == Family::Llama && name == ROPE_FREQS;
-        let infos = infos.filter(|(name, _)| !rotary(name));
+        // Read as the rule that they came from.
+        let infos = infos.filter(|(name, _)| *name != ROPE_FREQS);
         Ok(infos
             .map(|(name, info)| {
-                let canonical = canonical(config.family, name);
+                let known = known.iter().find(|it| it.name == *name);
                 let mut shape = info.shape.dims().to_vec();
-                if is_transposed(config.family, name) {
+                if known.is_some_and(|it| it.turned == Turned::Transposed) {
                     shape.reverse();
                 }
                 TensorInfo {
-                    name: canonical.unwrap_or_else(|| name.clone()),
+                    name: known.map_or(name, |it| &it.parameter.name).clone(),
                     dtype: dtype(info.ggml_dtype),
                     shape,
                 }
@@ -443,11 +411,19 @@ impl File {
         let missing = || Error::NoSuchTensor {
             name: info.name.clone(),
         };
-        let mut names = self.content.tensor_infos.keys();
-        let name = names
-            .find(|name| canonical(config.family, name).as_ref() == Some(&info.name))
+        let known = stored(config);
+        let Stored { name, turned, .. } = (known.iter())
+            .find(|it| it.parameter.name == info.name)
             .ok_or_else(missing)?;
         let stored = self.content.tensor_infos.get(name).ok_or_else(missing)?;
+        if *turned == Turned::PlusOne && info.dtype != DType::F32 {
+            return Err(Error::TensorType {
+                path: self.path.clone(),
+                name: name.clone(),
+                found: format!("{:?}", stored.ggml_dtype),
+                supported: "F32, as llama.cpp writes norms",
+            });
+        }
         let mut bytes = match stored.ggml_dtype {
             GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => {
                 let from = (self.content.tensor_data_offset + stored.offset) as usize;
@@ -458,22 +434,8 @@ impl File {
             // candle's own bytes of the expanded tensor.
             _ => Cow::Owned(View::data(&self.expand(name)?).into_owned()),
         };
-        if is_transposed(config.family, name) {
-            let columns = info.shape[0] * info.dtype.size();
-            bytes = transposed(&bytes, columns, info.dtype.size()).into();
-        } else if config.family == Family::Llama {
-            // Rows of query and key: pairs of channels lie side by side in GGUF and half a head
-            // apart in transformers.
-            let part = name.rsplit('.').nth(1);
-            let heads = match part {
-                Some("attn_q") => Some(config.heads),
-                Some("attn_k") => Some(config.kv_heads),
-                _ => None,
-            };
-            if let Some(heads) = heads {
-                let row = bytes.len() / (heads * config.head_dim);
-                bytes = halves(&bytes, heads, config.head_dim, row).into();
-            }
+        if let Some(back) = turned.back(&bytes, &info.shape, info.dtype.size(), config) {
+            bytes = back.into();
         }
         Ok(TensorData {
             dtype: info.dtype,
@@ -496,7 +458,7 @@ impl File {
     }
 
     fn key(&self, field: &str) -> String {
-        format!("{}.{field}", self.family)
+        format!("{}.{field}", self.architecture.name)
     }
 
     fn text(&self, key: &str) -> Result<&str, Error> {
@@ -549,7 +511,7 @@ impl File {
     fn size(&self, field: &str) -> Result<usize, Error> {
         self.maybe_size(field)?.ok_or_else(|| Error::MissingField {
             field: self.key(field),
-            family: self.family.model_type(),
+            family: self.architecture.family.model_type(),
         })
     }
 
@@ -565,7 +527,7 @@ impl File {
         self.maybe_decimal(field)
             .ok_or_else(|| Error::MissingField {
                 field: self.key(field),
-                family: self.family.model_type(),
+                family: self.architecture.family.model_type(),
             })
     }
 
