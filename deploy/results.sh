@@ -116,15 +116,15 @@ print(json.dumps([dict(it, generation_prompts=[]) for it in json.load(sys.stdin)
 }
 
 layers() {
-  # Fifty facts that the model answers, traced, and edited one at a time in seven layers each.
-  local facts=$work/known50.jsonl layer
-  p eval --dataset "$data/counterfact_full_600.json" --ref v0 --known-only greedy --limit 50 --no-generation \
+  # The facts that the model answers, traced, and edited one at a time in seven layers each.
+  local facts=$work/known.jsonl layer
+  p eval --dataset "$data/counterfact_full_600.json" --ref v0 --known-only greedy --no-generation \
     --save "$facts" --averages >&2
-  p trace --facts "$facts" --ref v0 --kinds mlp --samples 4 --json >"$work/known50-mlp.jsonl"
+  p trace --facts "$facts" --ref v0 --kinds mlp --samples 4 --json >"$work/known-mlp.jsonl"
   for layer in 2 5 8 12 16 20 25; do
     p stats collect --corpus "$data/corpus_1k_texts.json" --layers "$layer" >&2
     row "$1" "layer $layer" --dataset "$facts" --ref v0 --edit-each --method rome --layer "$layer" --no-generation
-    python3 - "$work/known50-mlp.jsonl" "$layer" >>"$1" <<'PYTHON'
+    python3 - "$work/known-mlp.jsonl" "$layer" >>"$1" <<'PYTHON'
 import json, statistics, sys
 layer, effects = int(sys.argv[2]), []
 for grid in map(json.loads, open(sys.argv[1])):
