@@ -92,18 +92,25 @@ impl AuditService for Audit {
     ) -> Result<Response<ListAuditEntriesResponse>, Status> {
         let request = request.into_inner();
         let size = pages::size(request.page_size)?;
-        let after = pages::after("audit", &request.page_token)?;
-        let after: u64 = match &after {
+        let (list, begin) = match request.newest_first {
+            true => ("audit-back", u64::MAX),
+            false => ("audit", 0),
+        };
+        let at: u64 = match &pages::after(list, &request.page_token)? {
             Some(text) => text
                 .parse()
                 .map_err(|_| super::status::invalid_page_token(&request.page_token))?,
-            None => 0,
+            None => begin,
         };
         let found = self
             .read(move |store| {
+                let entries: Box<dyn Iterator<Item = _>> = match request.newest_first {
+                    true => Box::new(store.audit_entries_before(at)),
+                    false => Box::new(store.audit_entries(at)),
+                };
                 let filter = Filter(request);
-                let (mut leaves, mut bytes, mut last) = (Vec::new(), 0, after);
-                for (place, read) in store.audit_entries(after) {
+                let (mut leaves, mut bytes, mut last) = (Vec::new(), 0, at);
+                for (place, read) in entries {
                     let found = leaf(place, read?)?;
                     if found
                         .entry
@@ -124,9 +131,8 @@ impl AuditService for Audit {
         let (leaves, more) = found;
         Ok(Response::new(ListAuditEntriesResponse {
             leaves,
-            next_page_token: more.map_or(String::new(), |last| {
-                pages::token("audit", &last.to_string())
-            }),
+            next_page_token: more
+                .map_or(String::new(), |last| pages::token(list, &last.to_string())),
         }))
     }
 

@@ -158,15 +158,30 @@ impl Store {
         after: u64,
     ) -> impl Iterator<Item = (u64, Result<Vec<u8>, Error>)> + '_ {
         let range = keys::audit_entry(after.saturating_add(1))..=keys::audit_entry(u64::MAX);
-        self.index.range(range).map(|entry| {
-            let (key, value) = match entry {
-                Ok(entry) => entry,
-                Err(error) => return (0, Err(error)),
-            };
-            let place = key.get(1..9).and_then(|bytes| bytes.try_into().ok());
-            let place = place.map_or(0, u64::from_be_bytes);
-            (place, self.numbered(&key, &value).map(|(_, bytes)| bytes))
-        })
+        self.index.range(range).map(|it| self.audit_entry(it))
+    }
+
+    /// The same before a sequence number, from the last of them back.
+    pub fn audit_entries_before(
+        &self,
+        before: u64,
+    ) -> impl Iterator<Item = (u64, Result<Vec<u8>, Error>)> + '_ {
+        let range = keys::audit_entry(0)..=keys::audit_entry(before.saturating_sub(1));
+        self.index.range(range).rev().map(|it| self.audit_entry(it))
+    }
+
+    fn audit_entry<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        entry: Result<(K, V), Error>,
+    ) -> (u64, Result<Vec<u8>, Error>) {
+        let (key, value) = match entry {
+            Ok(entry) => entry,
+            Err(error) => return (0, Err(error)),
+        };
+        let (key, value) = (key.as_ref(), value.as_ref());
+        let place = key.get(1..9).and_then(|bytes| bytes.try_into().ok());
+        let place = place.map_or(0, u64::from_be_bytes);
+        (place, self.numbered(key, value).map(|(_, bytes)| bytes))
     }
 
     /// The sequence number of the last audit entry; 0 when there is none.

@@ -372,11 +372,39 @@ fn slow_and_idle_connections_end_and_others_are_answered_meanwhile() {
     let site = Site::new();
     let server = site.serve("127.0.0.1:0");
     let console = Console::of(&site, "", &server.url());
-    let own = console.address.as_str();
+    let key = [("X-Palimpsest-Key", console.key.as_str())];
+    slow_and_idle_connections_end(&console.address, &key);
+}
+
+/// The same beside a coordinator, for a team.
+#[test]
+fn slow_and_idle_connections_to_a_coordinators_console_end() {
+    let site = Site::new();
+    let issue = [
+        "auth",
+        "token",
+        "tokens",
+        "--role",
+        "viewer",
+        "--principal",
+        "vera",
+    ];
+    let token = format!("Bearer {}", site.run(&issue, PATIENCE).trim());
+    let settings = "[serve]\nweb_listen = \"127.0.0.1:0\"\ntokens = \"tokens\"\n";
+    fs::write(site.path("palimpsest.toml"), settings).unwrap();
+    let server = site.serve("127.0.0.1:0");
+    let address = server.process.address_after("serving the console");
+    slow_and_idle_connections_end(&address, &[("Authorization", &token)]);
+}
+
+fn slow_and_idle_connections_end(own: &str, key: &[(&str, &str)]) {
+    let shown: String = key
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
     let call = format!(
         "POST {STATUS_PATH} HTTP/1.1\r\nHost: {own}\r\nContent-Type: application/grpc-web+proto\r\n\
-         X-Palimpsest-Key: {}\r\nContent-Length: 1000\r\n\r\n",
-        console.key
+         {shown}Content-Length: 1000\r\n\r\n"
     );
     // This process holds as many.
     palimpsest::api::descriptors::raise_limit();
@@ -437,7 +465,7 @@ fn slow_and_idle_connections_end_and_others_are_answered_meanwhile() {
         // Meanwhile.
         while !(headers.is_finished() && body.is_finished() && half.is_finished()) {
             let asked = Instant::now();
-            let called = console.call(STATUS, &v1::GetStatusRequest::default());
+            let called = web::call(&mut tcp(own), STATUS, key, &v1::GetStatusRequest::default());
             assert_eq!(called.status, 0, "{called:?}");
             assert!(asked.elapsed() < Duration::from_secs(20));
             std::thread::sleep(Duration::from_secs(1));

@@ -290,3 +290,52 @@ async fn results_are_listed_by_what_they_are_and_grids_by_their_peaks() {
     assert_eq!(wrong.await.unwrap_err().code(), Code::InvalidArgument);
     stop.cancel();
 }
+
+#[tokio::test]
+async fn the_audit_log_is_read_from_either_end_and_no_page_turns_round() {
+    let site = Site::new(Limits::default()).await;
+    for n in 0..7 {
+        site.create(named(&n.to_string(), "ada")).await.unwrap();
+    }
+    let read = async |newest_first: bool, action: &str| {
+        let (mut sequences, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = v1::ListAuditEntriesRequest {
+                page_size: 3,
+                action: action.to_owned(),
+                newest_first,
+                page_token,
+                ..Default::default()
+            };
+            let answer = site.client.audit().list_audit_entries(request).await;
+            let answer = answer.unwrap().into_inner();
+            sequences.extend(
+                answer
+                    .leaves
+                    .iter()
+                    .map(|it| it.entry.as_ref().unwrap().sequence),
+            );
+            page_token = answer.next_page_token;
+            if page_token.is_empty() {
+                return sequences;
+            }
+        }
+    };
+    for action in ["", "jobs"] {
+        let mut forth = read(false, action).await;
+        assert!(forth.len() >= 7, "{forth:?}");
+        forth.reverse();
+        assert_eq!(read(true, action).await, forth, "{action}");
+    }
+    let ask = |newest_first, page_token| v1::ListAuditEntriesRequest {
+        page_size: 2,
+        newest_first,
+        page_token,
+        ..Default::default()
+    };
+    let mut log = site.client.audit();
+    let first = log.list_audit_entries(ask(true, String::new())).await;
+    let token = first.unwrap().into_inner().next_page_token;
+    let turned = log.list_audit_entries(ask(false, token)).await;
+    assert_eq!(turned.unwrap_err().code(), tonic::Code::InvalidArgument);
+}

@@ -143,7 +143,8 @@ class v1:
         outcome: int
         start_time: Any
         end_time: Any
-        def __init__(self, *, page_size: int | None = ..., page_token: str | None = ..., principal: str | None = ..., action: str | None = ..., resource: str | None = ..., outcome: int | None = ..., start_time: Any | None = ..., end_time: Any | None = ...) -> None: ...
+        newest_first: bool
+        def __init__(self, *, page_size: int | None = ..., page_token: str | None = ..., principal: str | None = ..., action: str | None = ..., resource: str | None = ..., outcome: int | None = ..., start_time: Any | None = ..., end_time: Any | None = ..., newest_first: bool | None = ...) -> None: ...
     class ListAuditEntriesResponse(Message):
         leaves: Repeated[v1.AuditLeaf]
         next_page_token: str

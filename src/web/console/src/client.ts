@@ -1,7 +1,7 @@
 // The way to the coordinator: gRPC-Web to where this page came from, with what the visitor showed.
 
 import type { BadRequest, ErrorInfo } from "../contract/error_details_pb";
-import type { AuditService } from "../contract/palimpsest/v1/audit_pb";
+import type { AuditEntry, AuditLeaf, AuditService } from "../contract/palimpsest/v1/audit_pb";
 import type { JobService } from "../contract/palimpsest/v1/job_pb";
 import type { ModelService } from "../contract/palimpsest/v1/model_pb";
 import type { StatisticsService } from "../contract/palimpsest/v1/stats_pb";
@@ -9,6 +9,7 @@ import type { StatusService } from "../contract/palimpsest/v1/status_pb";
 import type { VersionService } from "../contract/palimpsest/v1/version_pb";
 import type { WorkerService } from "../contract/palimpsest/v1/worker_pb";
 import { CallError, client, Code } from "./transport";
+import { decode } from "./wire";
 
 const KEY = "palimpsest.key";
 const TOKEN = "palimpsest.token";
@@ -68,13 +69,19 @@ export function forgetAll(): void {
   tabs.postMessage("forget");
 }
 
-/** Takes the key out of the address, `#key=...`, which `palimpsest console` printed. */
-export function takeKey(): void {
-  const found = /[#&]key=([^&]+)/.exec(location.hash)?.[1];
-  if (!found) return;
-  sessionStorage.setItem(KEY, decodeURIComponent(found));
+/** Takes the key out of the address, `#key=...`, which `palimpsest console` printed; says whether there was one. */
+export function takeKey(): boolean {
+  const found = /[#&]key=([0-9a-f]+)/.exec(location.hash)?.[1];
+  if (!found) return false;
+  sessionStorage.setItem(KEY, found);
   history.replaceState(null, "", location.pathname + location.search);
+  return true;
 }
+
+// An address with another key, put into a tab that is open already, loads nothing by itself.
+addEventListener("hashchange", () => {
+  if (takeKey()) location.reload();
+});
 
 function credentials(): Record<string, string> {
   const headers: Record<string, string> = {};
@@ -83,7 +90,28 @@ function credentials(): Record<string, string> {
   return headers;
 }
 
-export const audit = client<typeof AuditService>("AuditService", credentials);
+const log = client<typeof AuditService>("AuditService", credentials);
+/**
+ * The audit log. What an entry says is read from the bytes that are hashed: what the server sends beside them, parsed,
+ * no proof is of.
+ */
+export const audit: typeof log = {
+  ...log,
+  listAuditEntries: async (...given) => hashed(await log.listAuditEntries(...given)),
+  async *watchAuditEntries(...given) {
+    for await (const message of log.watchAuditEntries(...given)) yield hashed(message);
+  },
+};
+
+function hashed<T extends { leaves: AuditLeaf[] }>(answer: T): T {
+  for (const leaf of answer.leaves) if (!isHash(leaf)) leaf.entry = decode<AuditEntry>("AuditEntry", leaf.leaf);
+  return answer;
+}
+
+/** Whether of an entry only its hash came, as it is too large for a message: its texts are not those that are proved. */
+export function isHash(leaf: AuditLeaf): boolean {
+  return leaf.leaf.length === 0 && leaf.hash.length === 32;
+}
 export const jobs = client<typeof JobService>("JobService", credentials);
 export const models = client<typeof ModelService>("ModelService", credentials);
 export const statistics = client<typeof StatisticsService>("StatisticsService", credentials);

@@ -38,8 +38,10 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
   const [turn, setTurn] = useState(0);
   const newest = useRef(load);
   newest.current = load;
+  const pause = useRef(1000);
   useEffect(() => {
     const stop = new AbortController();
+    let timer: ReturnType<typeof setTimeout> | undefined;
     setState((was) => ({
       key,
       data: keep || was.key === key ? was.data : undefined,
@@ -50,13 +52,24 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
       .current(stop.signal)
       .then((data) => {
         lost.value = "";
+        pause.current = 1000;
         if (!stop.signal.aborted) setState({ key, data, problem: undefined, loading: false });
       })
       .catch((error: unknown) => {
         if (stop.signal.aborted || isCancelled(error) || isOut(error)) return;
+        if (isPassing(error)) {
+          // As with what is followed: it is asked again until the coordinator is back.
+          lost.value = problem(error).message;
+          timer = setTimeout(() => setTurn((n) => n + 1), pause.current);
+          pause.current = Math.min(pause.current * 2, 15_000);
+          return;
+        }
         setState((was) => ({ key, data: was.data, problem: problem(error), loading: false }));
       });
-    return () => stop.abort();
+    return () => {
+      stop.abort();
+      clearTimeout(timer);
+    };
   }, [key, turn]);
   const again = useCallback(() => setTurn((n) => n + 1), []);
   const fresh = keep || state.key === key;

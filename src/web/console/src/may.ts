@@ -72,7 +72,10 @@ export async function begin(): Promise<void> {
 
 /** Signs in with a token, which this tab keeps. */
 export async function signIn(token: string): Promise<void> {
-  kept.token = token.trim();
+  const text = token.trim();
+  // No header holds another sign, so that nothing could be asked with it, nor the form shown again.
+  if (!/^[!-~]+$/.test(text)) throw new Error("a token has letters, digits, '.', '-' and '_' alone: copy it anew");
+  kept.token = text;
   await refresh();
 }
 

@@ -9,7 +9,13 @@ export interface Place {
 }
 
 function read(): Place {
-  return { path: decodeURI(location.pathname), query: new URLSearchParams(location.search) };
+  let path = location.pathname;
+  try {
+    path = decodeURI(path);
+  } catch {
+    // No page has such an address, and one that says so is drawn.
+  }
+  return { path, query: new URLSearchParams(location.search) };
 }
 
 export const place = signal<Place>(read());

@@ -1,7 +1,7 @@
 // What this browser has seen of the audit log, and whether the log still agrees with it.
 
 import { type AuditCheckpoint, type AuditLeaf } from "../contract/palimpsest/v1/audit_pb";
-import { audit, Code, problem } from "./client";
+import { audit, Code, isHash, problem } from "./client";
 import { hex } from "./format";
 import {
   canCheck,
@@ -164,7 +164,7 @@ async function pinned(checkpoint: AuditCheckpoint | undefined): Promise<Checkpoi
 
 /** The bytes that are hashed, as they were received; of an entry too large for a message its hash alone. */
 export async function hashOf(leaf: AuditLeaf): Promise<Uint8Array> {
-  return leaf.leaf.length === 0 && leaf.hash.length === 32 ? leaf.hash : leafHash(leaf.leaf);
+  return isHash(leaf) ? leaf.hash : leafHash(leaf.leaf);
 }
 
 export interface Proved {
@@ -183,7 +183,9 @@ export async function proveEntry(leaf: AuditLeaf): Promise<Proved> {
     return {
       ok,
       said: ok
-        ? `Entry ${sequence} is in the log of ${read.size} entries under the signed root ${hex(read.root).slice(0, 16)}…`
+        ? `Entry ${sequence} is in the log of ${read.size} entries under the signed root ${hex(read.root).slice(0, 16)}…${
+            isHash(leaf) ? ". That is proved of its hash: its texts are longer than an answer, and not proved here" : ""
+          }`
         : `Entry ${sequence}, as it is shown here, is not in the log under its signed root: it was altered.`,
       path: proof.path.map(hex),
     };
@@ -214,9 +216,13 @@ export async function proveRun(leaves: readonly AuditLeaf[]): Promise<RunProved 
   if (read.size > last) return undefined;
   let tree: Frontier = frontierBefore(first - 1n, read.size, proof.path);
   let broken: bigint | undefined;
+  let place = first - 1n;
   for (const leaf of leaves) {
     const entry = leaf.entry;
-    if (!entry || entry.sequence > read.size) break;
+    place += 1n;
+    if (!entry || place > read.size) break;
+    // One that says that it is elsewhere would be shown there.
+    if (entry.sequence !== place) broken ??= place;
     // An entry names the root of all before it, so the first that was altered is found.
     if (entry.previousRoot.length > 0 && broken === undefined && !equal(entry.previousRoot, await rootOf(tree)))
       broken = entry.sequence > first ? entry.sequence - 1n : entry.sequence;

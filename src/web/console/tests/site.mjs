@@ -88,7 +88,8 @@ export class Site {
       async (route) => {
         const request = route.request();
         const path = new URL(request.url()).pathname;
-        if (request.method() !== "GET" || path === "/sign-in.json") return route.continue();
+        const drawn = path === "/sign-in.json" || path.startsWith("/figures/");
+        if (request.method() !== "GET" || drawn) return route.continue();
         const [file, contentType] = files[path] ?? ["index.html", "text/html"];
         const answer = await route.fetch({ maxRetries: 3 });
         const headers = { ...answer.headers(), "content-type": contentType };

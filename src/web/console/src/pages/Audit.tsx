@@ -3,7 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 
 import { AuditOutcome, type AuditCheckpoint, type AuditLeaf } from "../../contract/palimpsest/v1/audit_pb";
-import { audit, problem, type Problem } from "../client";
+import { audit, isHash, problem, type Problem } from "../client";
 import { save } from "../download";
 import { ago, brief, count, hex, last, moment, visible } from "../format";
 import { useDoing, useLoad, usePoll, useStream } from "../live";
@@ -210,6 +210,8 @@ function Newest({ size, again }: { size: bigint; again: () => void }) {
 function Found() {
   const day = (text: string, plus = 0) => {
     const time = new Date(`${text}T00:00:00`);
+    // Of an address that was written by hand.
+    if (Number.isNaN(time.getTime())) return undefined;
     time.setDate(time.getDate() + plus);
     return { seconds: BigInt(Math.floor(time.getTime() / 1000)), nanos: 0 };
   };
@@ -229,7 +231,8 @@ function Found() {
     asked("from"),
     asked("until"),
   ]);
-  const read = useLoad(`entries ${key}`, (signal) => audit.listAuditEntries({ ...request, pageSize: 200 }, { signal }));
+  const page = { ...request, newestFirst: true, pageSize: 200 };
+  const read = useLoad(`entries ${key}`, (signal) => audit.listAuditEntries(page, { signal }));
   const [more, setMore] = useState<{ key: string; leaves: AuditLeaf[]; next: string }>({
     key: "",
     leaves: [],
@@ -240,7 +243,7 @@ function Found() {
   const next = more.key === key ? more.next : (read.data?.nextPageToken ?? "");
   const load = () =>
     doing.run(async () => {
-      const answer = await audit.listAuditEntries({ ...request, pageSize: 200, pageToken: next });
+      const answer = await audit.listAuditEntries({ ...page, pageToken: next });
       setMore({
         key,
         leaves: [...(more.key === key ? more.leaves : []), ...answer.leaves],
@@ -250,10 +253,10 @@ function Found() {
   return (
     <>
       <Waiting of={read} what="entries" />
-      {read.data && <Entries leaves={leaves} proved={undefined} foot={`${count(leaves.length)}, the oldest first`} />}
+      {read.data && <Entries leaves={leaves} proved={undefined} foot={`${count(leaves.length)}, the newest first`} />}
       {next && (
         <button type="button" disabled={doing.busy} onClick={() => void load()}>
-          Later ones
+          Earlier ones
         </button>
       )}
       <Wrong of={doing.problem} />
@@ -284,9 +287,10 @@ function Entries({
   const status = (leaf: AuditLeaf) => {
     const sequence = leaf.entry?.sequence ?? 0n;
     const own = proofs.get(sequence);
-    if (own) return own.ok ? "✓ proved" : "✗ not proved";
+    const holds = isHash(leaf) ? "its hash is proved, not its texts" : "✓ proved";
+    if (own) return own.ok ? holds : "✗ not proved";
     if (proved?.broken !== undefined) return sequence >= proved.broken ? "✗ does not hold" : "not checked";
-    return proved && sequence <= proved.upTo ? "✓ proved" : "…";
+    return proved && sequence <= proved.upTo ? holds : "…";
   };
   return (
     <>

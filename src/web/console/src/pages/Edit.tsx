@@ -2,7 +2,7 @@
 
 import { RefKind } from "../../contract/palimpsest/v1/version_pb";
 import { versions } from "../client";
-import { brief, count, last, moment } from "../format";
+import { brief, count, last, moment, some } from "../format";
 import { results } from "../job";
 import { useLoad } from "../live";
 import { Heading, Quiet, Waiting } from "../parts/common";
@@ -10,11 +10,12 @@ import { Pick, Revert } from "../parts/changes";
 import { CopyAs } from "../parts/CopyAs";
 import { EditCard, Sentence, sentenceOf } from "../parts/EditCard";
 import { Table } from "../parts/Table";
+import { allRefs } from "../refs";
 
 /** Results of a job among which an edit's own is looked for. */
 const MOST = 2000;
-/** Refs whose edits are read. */
-const REFS = 20;
+/** Versions whose edits are read, of all that refs are at. */
+const VERSIONS = 50;
 
 export function EditPage({ model, edit }: { model: string; edit: string }) {
   const name = `models/${model}/edits/${edit}`;
@@ -33,18 +34,24 @@ export function EditPage({ model, edit }: { model: string; edit: string }) {
     return undefined;
   });
   const refs = useLoad(`refs ${model}`, async (signal) => {
-    const all = (await versions.listRefs({ parent: `models/${model}`, pageSize: 1000 }, { signal })).refs;
-    return Promise.all(
-      all.slice(0, REFS).map(async (ref) => {
-        const version = (await versions.getVersion({ name: ref.version }, { signal })).version;
-        return { ref, version, has: version?.edits.includes(last(it?.name ?? name)) ?? false };
-      }),
-    );
+    const all = await allRefs(`models/${model}`, signal);
+    // Branches first: on them something can be done. Many tags are at one version.
+    const sorted = [...all].sort((a, b) => a.kind - b.kind);
+    const names = [...new Set(sorted.map((ref) => ref.version))];
+    const read = names.slice(0, VERSIONS).map(async (version) => {
+      const found = (await versions.getVersion({ name: version }, { signal })).version;
+      // Of more edits than an answer has room for, none is listed.
+      const listed = found !== undefined && BigInt(found.edits.length) === found.editCount;
+      return [version, listed ? new Set(found.edits) : undefined] as const;
+    });
+    const edits = new Map(await Promise.all(read));
+    return { all, at: sorted.map((ref) => ({ ref, edits: edits.get(ref.version) })) };
   });
   const id = last(it?.name ?? edit);
-  const having = refs.data?.filter(({ version }) => version?.edits.includes(id)) ?? [];
-  const plain = refs.data?.map(({ ref }) => ref) ?? [];
-  const branches = refs.data?.filter(({ ref }) => ref.kind === RefKind.BRANCH) ?? [];
+  const having = refs.data?.at.filter(({ edits }) => edits?.has(id)) ?? [];
+  const unread = refs.data?.at.filter(({ edits }) => edits === undefined).length ?? 0;
+  const plain = refs.data?.all ?? [];
+  const branches = refs.data?.at.filter(({ ref, edits }) => ref.kind === RefKind.BRANCH && edits) ?? [];
   const again = () => refs.again();
   return (
     <>
@@ -82,12 +89,15 @@ export function EditPage({ model, edit }: { model: string; edit: string }) {
             {having.length > 0
               ? `These refs have it now: ${having.map(({ ref }) => last(ref.name)).join(", ")}.`
               : refs.data
-                ? "No ref has it now."
+                ? unread > 0
+                  ? "None of the refs that were looked at has it now."
+                  : "No ref has it now."
                 : ""}
+            {unread > 0 && ` ${some(unread, "ref")} more ${unread === 1 ? "was" : "were"} not looked at.`}
           </p>
           <p class="buttons">
-            {branches.map(({ ref, version }) =>
-              version?.edits.includes(id) ? (
+            {branches.map(({ ref, edits }) =>
+              edits?.has(id) ? (
                 <Revert model={model} edit={id} refs={plain} done={again} branch={last(ref.name)} />
               ) : (
                 <Pick model={model} edit={id} refs={plain} done={again} branch={last(ref.name)} />

@@ -10,21 +10,26 @@ import { Choice, Heading, Quiet, Waiting, Wrong } from "../parts/common";
 import { NameIt, RefLabels, refsAt, RollBack } from "../parts/changes";
 import { CopyAs } from "../parts/CopyAs";
 import { GraphCell, graphWidth, leads } from "../parts/graph";
+import { allRefs } from "../refs";
 import { asked, setQuery, to } from "../route";
+
+/** Entries of the audit log among which the movements of refs are. */
+const MOVES = 200;
 
 export function History({ model }: { model: string }) {
   const parent = `models/${model}`;
   const read = usePoll(`history ${model}`, 5000, async (signal) => {
     const [list, refs, moves] = await Promise.all([
       versions.listVersions({ parent, pageSize: 200 }, { signal }),
-      versions.listRefs({ parent, pageSize: 1000 }, { signal }),
-      audit.listAuditEntries({ resource: parent, pageSize: 1000 }, { signal }),
+      allRefs(parent, signal),
+      audit.listAuditEntries({ resource: parent, newestFirst: true, pageSize: MOVES }, { signal }),
     ]);
     return {
       versions: list.versions,
       next: list.nextPageToken,
-      refs: refs.refs,
+      refs,
       moves: moves.leaves.flatMap((leaf) => (leaf.entry ? [leaf.entry] : [])),
+      more: moves.nextPageToken !== "",
     };
   });
   const [older, setOlder] = useState<{ versions: Version[]; next: string | undefined }>({
@@ -52,8 +57,7 @@ export function History({ model }: { model: string }) {
       const answer = await versions.listVersions({ parent, pageSize: 200, pageToken: next });
       setOlder({ versions: [...older.versions, ...answer.versions], next: answer.nextPageToken });
     });
-  const moves =
-    read.data?.moves.filter((entry) => entry.versionAfter || entry.action.startsWith("refs")).reverse() ?? [];
+  const moves = read.data?.moves.filter((entry) => entry.versionAfter || entry.action.startsWith("refs")) ?? [];
   return (
     <>
       <div class="title">
@@ -187,7 +191,7 @@ export function History({ model }: { model: string }) {
             <h2>How refs moved</h2>
             {moves.length === 0 && <p class="quiet">Nothing has moved yet.</p>}
             <ol class="moves">
-              {moves.slice(0, 100).map((entry) => (
+              {moves.map((entry) => (
                 <li>
                   <time title={moment(entry.time)}>{ago(entry.time)}</time> <strong>{entry.principal}</strong>:{" "}
                   {entry.action} of <span class="break">{entry.resource.replace(`${parent}/`, "")}</span>
@@ -205,9 +209,9 @@ export function History({ model }: { model: string }) {
                 </li>
               ))}
             </ol>
-            {moves.length > 100 && (
+            {read.data.more && (
               <p class="quiet">
-                The newest 100 of {count(moves.length)}; <a href={to("/audit", { resource: parent })}>all of them</a>
+                The newest {count(moves.length)}; <a href={to("/audit", { resource: parent })}>all of them</a>
               </p>
             )}
           </section>

@@ -55,6 +55,7 @@ export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
   const names = [...new Set(relations.data?.map((it) => it.relation ?? "") ?? [])];
   const averages = summary.data?.averages.filter((it) => it.kind === wanted.kind) ?? [];
   const shown = averages.find((it) => (it.metric || Metric.PROBABILITY) === wanted.metric) ?? averages[0];
+  const rows = shown?.clean?.rows ?? 0n;
   const failed = job.counts?.unitsFailed ?? 0n;
   const kinds = kindsOf(job);
   const metrics = [...new Set(averages.map((it) => it.metric || Metric.PROBABILITY))];
@@ -67,7 +68,7 @@ export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
       ),
     },
     { id: "facts", title: `Facts ${count(facts)}`, body: () => <SweepFacts job={job} look={wanted} turn={turn} /> },
-    { id: "map", title: "Map", body: () => <SweepMap job={job} look={wanted} /> },
+    { id: "map", title: "Map", body: () => <SweepMap job={job} look={wanted} turn={turn} /> },
     ...(failed > 0n ? [{ id: "failures", title: `Failures ${count(failed)}`, body: () => <Failed job={job} /> }] : []),
   ];
   return (
@@ -84,7 +85,8 @@ export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
       >
         {shown && (
           <>
-            ; {count(shown.clean?.rows ?? 0n)} of {some(facts, "fact")} answered as expected
+            ; {count(rows)} of {some(wanted.relation === undefined ? facts : rows + shown.wrong, "fact")} answered as
+            expected
           </>
         )}
       </ResultsTitle>

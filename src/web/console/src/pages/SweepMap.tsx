@@ -10,10 +10,12 @@ import { Choice, Wrong } from "../parts/common";
 import { HeatMap } from "../parts/HeatMap";
 import { asked, setQuery } from "../route";
 import { effect, isOfHeads, isOverTokens, ramp, readings, ROLES, rolesOf } from "../sweep";
-import { kindsOf, type Look } from "../look";
+import { factsOf, kindsOf, type Look } from "../look";
 
 /** Facts that are read without being asked. */
 const MOST = 2000;
+/** Facts that are read again with every twentieth of a running job. */
+const FEW = 500;
 
 interface Line {
   fact: number;
@@ -42,7 +44,7 @@ function reduced(grid: Grid, metric: Metric, role: TokenRole): number[] | undefi
   });
 }
 
-export function SweepMap({ job, look }: { job: Job; look: Look }) {
+export function SweepMap({ job, look, turn }: { job: Job; look: Look; turn: string }) {
   const id = last(job.name);
   const role = ROLES.find((it) => String(it) === asked("role")) ?? TokenRole.LAST_SUBJECT;
   const order = asked("map-by");
@@ -52,14 +54,16 @@ export function SweepMap({ job, look }: { job: Job; look: Look }) {
   const [most, setMost] = useState(MOST);
   const token = useRef("");
   const key = `${id} ${look.kind} ${look.metric} ${look.relation} ${look.correct} ${role}`;
-  const had = useRef({ key: "", lines: [] as Line[] });
+  // Of a running job what comes is read with what was there, for units end in no order; of many facts at its end only.
+  const now = factsOf(job) > FEW && turn !== "end" ? "" : turn;
+  const had = useRef({ key: "", now, lines: [] as Line[] });
   // A page of grids becomes a line a fact as it comes, and is let go: all of them may be tens of megabytes.
   useEffect(() => {
     const stop = new AbortController();
-    if (had.current.key !== key) {
-      had.current = { key, lines: [] };
+    if (had.current.key !== key) setLines([]);
+    if (had.current.key !== key || had.current.now !== now) {
+      had.current = { key, now, lines: [] };
       token.current = "";
-      setLines([]);
     }
     setLeft("reading");
     setWrong(undefined);
@@ -91,15 +95,19 @@ export function SweepMap({ job, look }: { job: Job; look: Look }) {
             });
         }
         token.current = answer.nextPageToken;
-        setLines([...had.current.lines]);
+        // What is shown stays until there is more of it.
+        const found = had.current.lines;
+        setLines((was) => (found.length >= was.length ? [...found] : was));
       } while (token.current && had.current.lines.length < most);
       setLeft(token.current ? "more" : "all");
     };
     read().catch((error: unknown) => {
-      if (!stop.signal.aborted) setWrong(problem(error));
+      if (stop.signal.aborted) return;
+      setWrong(problem(error));
+      setLeft("more");
     });
     return () => stop.abort();
-  }, [key, most]);
+  }, [key, now, most]);
   const sorted = useMemo(() => {
     const best = (line: Line) =>
       line.values.reduce((at, value, layer) => (value > (line.values[at] ?? -Infinity) ? layer : at), 0);

@@ -1,5 +1,9 @@
 // The audit log with this browser as its witness: green, and red when somebody altered what it saw.
 
+import { createHash } from "node:crypto";
+
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
+
 import { PATIENCE } from "../site.mjs";
 
 export default async function (site) {
@@ -102,4 +106,49 @@ export default async function (site) {
   await other.locator("td:last-child button").click();
   await page.waitForSelector("[aria-label=Proof] .good", { timeout: PATIENCE });
   site.check(true, "another one is proved all the same");
+  await page.unroute("**/*AuditService/ListAuditEntries");
+
+  // What is said beside the bytes that are hashed is not shown; where only a hash came, it is said what of it holds.
+  const isIt = (leaf) => leaf.entry.why === "it was a try";
+  await rewritten(site, page, (leaf) => {
+    if (isIt(leaf)) leaf.entry.why = "it was a lie";
+  });
+  await site.visit(page, "/audit?action=refs");
+  const shown = page.locator("tbody tr", { hasText: "it was a try" });
+  await shown.locator("td:last-child button").click();
+  await page.waitForSelector("[aria-label=Proof] .good", { timeout: PATIENCE });
+  site.check(
+    !(await page.textContent("main")).includes("it was a lie"),
+    "an entry says what is in the bytes that are hashed, and nothing that was sent beside them",
+  );
+  await page.unroute("**/*AuditService/ListAuditEntries");
+  await rewritten(site, page, (leaf) => {
+    if (!isIt(leaf)) return;
+    leaf.hash = createHash("sha256").update(Buffer.of(0)).update(leaf.leaf).digest();
+    leaf.leaf = new Uint8Array(0);
+    leaf.entry.why = "it was a lie";
+  });
+  await site.visit(page, "/audit?action=refs");
+  const cut = page.locator("tbody tr", { hasText: "it was a lie" });
+  await cut.locator("td:last-child button").click();
+  await page.waitForSelector("[aria-label=Proof] .good", { timeout: PATIENCE });
+  site.check((await cut.locator("td:last-child").textContent()).includes("not its texts"), "a hash proves no texts");
+  site.check((await page.textContent("[aria-label=Proof]")).includes("not proved here"), "and its proof says so");
+}
+
+/** Has the answers of the log come with changed leaves. */
+async function rewritten(site, page, change) {
+  const service = site.registry.getService("palimpsest.v1.AuditService");
+  const { output } = service.methods.find((it) => it.name === "ListAuditEntries");
+  await page.route("**/*AuditService/ListAuditEntries", async (route) => {
+    const answer = await route.fetch({ maxRetries: 3 });
+    const data = await answer.body();
+    const size = data.readUInt32BE(1);
+    const message = fromBinary(output, data.subarray(5, 5 + size));
+    message.leaves.forEach(change);
+    const body = toBinary(output, message);
+    const head = Buffer.alloc(5);
+    head.writeUInt32BE(body.length, 1);
+    await route.fulfill({ response: answer, body: Buffer.concat([head, body, data.subarray(5 + size)]) });
+  });
 }

@@ -1,5 +1,7 @@
 // The ways in: a token that is typed, a key in the address, a certificate.
 
+import { createServer } from "node:http";
+
 import { PATIENCE } from "../site.mjs";
 
 export default async function (site) {
@@ -15,10 +17,24 @@ export default async function (site) {
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.waitForSelector("[role=alert]", { timeout: PATIENCE });
   site.check((await page.locator("#token").count()) === 1, "a wrong token is refused");
+  // One that no header holds is refused before it is kept: else nothing could be asked any more.
+  await page.fill("#token", `${site.tokens.editor}…`);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.waitForSelector("text=copy it anew", { timeout: PATIENCE });
+  await page.reload();
+  await page.waitForSelector("#token", { timeout: PATIENCE });
   await page.fill("#token", site.tokens.editor);
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.waitForSelector("#who", { timeout: PATIENCE });
   site.check((await page.textContent("#who")).includes("ada"), "a right one is taken");
+  for (const address of ["/jobs/%ff", "/models/%", "/audit?from=x&until=y", "/jobs?states=9,x"]) {
+    await page.goto(site.url + address);
+    await page.waitForSelector("h1", { timeout: PATIENCE });
+    const drawn = await page.textContent("main");
+    site.check(!drawn.includes("could not be drawn"), `${address} is no page's, and says so`);
+  }
+  await page.goto(site.url);
+  await page.waitForSelector("#who", { timeout: PATIENCE });
   site.check(!page.url().includes(site.tokens.editor), "and is not in the address");
   site.equal(await page.context().cookies(), [], "there is no cookie");
   site.equal(
@@ -49,6 +65,28 @@ export default async function (site) {
   await page.waitForSelector("#token", { timeout: PATIENCE });
   site.check(true, "signed out, it is forgotten");
 
+  // A page of another origin reaches nothing, neither with a call that asks the door first nor with one that no browser
+  // asks before.
+  const others = createServer((_, answer) => answer.setHeader("content-type", "text/html").end("<h1>another</h1>"));
+  await new Promise((done) => others.listen(0, "127.0.0.1", done));
+  const stranger = await site.open("editor");
+  await stranger.goto(`http://127.0.0.1:${others.address().port}`);
+  const statuses = [];
+  stranger.on("response", (answer) => answer.url().startsWith(site.url) && statuses.push(answer.status()));
+  const tried = await stranger.evaluate(async (path) => {
+    const call = (init) => fetch(path, { method: "POST", body: new Uint8Array(5), ...init });
+    const type = { "content-type": "application/grpc-web+proto" };
+    const tried = [call({ headers: type }), call({ mode: "no-cors", credentials: "include" })];
+    return (await Promise.allSettled(tried)).map((it) => it.status);
+  }, `${site.url}/palimpsest.v1.StatusService/GetStatus`);
+  site.equal(tried, ["rejected", "rejected"], "a page of another origin reads nothing");
+  site.check(
+    statuses.length > 0 && statuses.every((status) => status >= 400),
+    `and its calls are refused: ${statuses.join()}`,
+  );
+  await stranger.close();
+  await new Promise((done) => others.close(done));
+
   if (site.own) {
     const own = await site.open(undefined, { url: site.own });
     await own.goto(new URL(site.own).origin);
@@ -57,8 +95,8 @@ export default async function (site) {
       (await own.textContent("#said")).includes("needs its key"),
       "without its key an own console says what is missing",
     );
-    await own.goto("about:blank");
-    await own.goto(site.own);
+    // Into the tab that is open, where a browser loads nothing for it.
+    await own.evaluate((address) => location.assign(address), site.own);
     await own.waitForSelector("#who", { timeout: PATIENCE });
     site.check(!own.url().includes("key="), "the key leaves the address");
     await own.reload();

@@ -59,9 +59,22 @@ export default async function (site) {
     site.equal(await done(), missed, "and does not move");
     await site.hidden(page, false);
   }
+  // Its map takes in what comes, to the last fact, without being loaded again.
+  const beside = site.watched(await page.context().newPage(), site.url);
+  await site.visit(beside, `/jobs/${id}/results?tab=map`);
+  const drawn = "main p[role=status].quiet";
+  const early = (await state()) === "running" && (await beside.textContent(drawn));
   await page.waitForFunction(() => document.querySelector(".live .state")?.textContent === "succeeded", undefined, {
     timeout: 3 * PATIENCE,
   });
+  const facts = site.json("job", "results", id).filter((it) => it.kind === "hidden" && it.scores?.length).length;
+  await beside.waitForFunction(
+    ([where, all]) => [...document.querySelectorAll(where)].some((it) => it.textContent.startsWith(`${all} fact`)),
+    [drawn, facts],
+    { timeout: PATIENCE },
+  );
+  site.check(facts > 1, `the map of a running sweep goes on to all ${facts} facts${early ? `, from "${early}"` : ""}`);
+  await beside.close();
   const [job] = site.json("job", "show", id);
   const units = job.counts?.units ?? job.units;
   if (units !== undefined) site.equal(await done(), Number(units), "shown again, it has missed nothing");

@@ -24,7 +24,21 @@ export default async function (site) {
   await site.stop();
   await page.waitForSelector(".lost", { timeout: PATIENCE });
   site.check(true, "a page says that the coordinator is gone");
+  // A page that is opened now waits with it.
+  const beside = site.watched(await page.context().newPage(), site.url);
+  beside.expected.push(/Failed to load resource|net::ERR_/);
+  const model = `/models/${site.model}`;
   await site.restart();
+  await site.visit(beside, model);
+  await site.stop();
+  await beside.click("header nav >> text=Models");
+  await beside.waitForSelector(".lost", { timeout: PATIENCE });
+  await beside.goBack();
+  await site.restart();
+  await beside.waitForSelector(`main >> text=${site.model}`, { timeout: 2 * PATIENCE });
+  await beside.waitForSelector("main h2", { timeout: 2 * PATIENCE });
+  site.check(true, "a page that was opened meanwhile reads what it is of when the coordinator is back");
+  await beside.close();
   await page.waitForSelector(".lost", { state: "detached", timeout: 2 * PATIENCE });
   await page.waitForFunction(() => document.querySelector(".live .state")?.textContent === "succeeded", undefined, {
     timeout: 4 * PATIENCE,
