@@ -10,9 +10,9 @@ use tch::{Device, Kind as Dtype};
 
 /// Serial and parallel blocks, gated and plain MLPs, learned and rotary positions, grouped keys,
 /// head norms, post-norms with soft caps, sliding windows, norms behind alone, layers without
-/// positions, factors on what is added. OPT and BLOOM are not among them: a ReLU, and a norm of so
+/// positions, factors on what is added, experts in all layers and in some, sinks. OPT and BLOOM are not among them: a ReLU, and a norm of so
 /// few channels on the embeddings, bend more than the tests of derivatives and integrals allow.
-pub const FAMILIES: [&str; 12] = [
+pub const FAMILIES: [&str; 15] = [
     "gpt2",
     "gptj",
     "gpt-neox-parallel",
@@ -25,7 +25,14 @@ pub const FAMILIES: [&str; 12] = [
     "smollm3",
     "granite",
     "falcon-new",
+    "mixtral",
+    "qwen3-moe",
+    "gpt-oss",
 ];
+
+/// So many of them, from the first, give numbers that are smooth in every state. Where there are
+/// experts, a token goes to others at once where their scores meet.
+const SMOOTH: usize = 12;
 
 /// Words that all of them know.
 pub const WORDS: [&str; 12] = [
@@ -42,6 +49,20 @@ pub fn kinds(model: usize) -> Vec<Kind> {
         kinds.retain(|&kind| kind != Kind::ResidMid);
     }
     kinds
+}
+
+/// Those of them that give numbers which are smooth in every state, in single precision. Each has
+/// neurons, too.
+pub fn smooth_models() -> Vec<Model> {
+    let mut models = models(Dtype::Float);
+    models.truncate(SMOOTH);
+    models
+}
+
+/// The first layer of a model that has an MLP, and not experts.
+pub fn with_mlp(model: &Model) -> Option<usize> {
+    let config = model.config();
+    (0..config.layers).find(|&layer| config.has_key(layer).is_ok())
 }
 
 /// Those of them whose cells are of whole layers: all that attribution estimates.
