@@ -2,6 +2,7 @@
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use palimpsest::causal::Kind;
@@ -30,9 +31,10 @@ pub const FAMILIES: [&str; 15] = [
     "gpt-oss",
 ];
 
-/// So many of them, from the first, give numbers that are smooth in every state. Where there are
-/// experts, a token goes to others at once where their scores meet.
-const SMOOTH: usize = 12;
+/// Those of them, by their places, that give numbers which are smooth in every state.
+pub const SMOOTH: Range<usize> = 0..12;
+/// Those that have experts: a token goes to others at once where their scores meet.
+pub const MIXTURES: Range<usize> = 12..15;
 
 /// Words that all of them know.
 pub const WORDS: [&str; 12] = [
@@ -51,11 +53,10 @@ pub fn kinds(model: usize) -> Vec<Kind> {
     kinds
 }
 
-/// Those of them that give numbers which are smooth in every state, in single precision. Each has
-/// neurons, too.
+/// The models of [`SMOOTH`] in single precision. Each has neurons, too.
 pub fn smooth_models() -> Vec<Model> {
     let mut models = models(Dtype::Float);
-    models.truncate(SMOOTH);
+    models.truncate(SMOOTH.end);
     models
 }
 
