@@ -84,7 +84,11 @@ fn switching(args: &Args) {
     }
     tch::set_num_threads(args.threads as i32);
     let base = Base::new(Checkpoint::open(&path).unwrap());
-    let down = base.checkpoint().layout().layers[5].down.weight.clone();
+    let down = base.checkpoint().layout().layers[5]
+        .down()
+        .unwrap()
+        .weight
+        .clone();
     let mut sequence = Sequence(3);
     let load = || Loaded::open(&path, &[tch::Device::Cpu], v1::Dtype::F32).unwrap();
     let mut loading = Duration::MAX;
@@ -220,7 +224,7 @@ impl Site {
                 source_path: String::new(),
             });
         }
-        let weight = &checkpoint.layout().layers[0].down.weight;
+        let weight = &checkpoint.layout().layers[0].down().unwrap().weight;
         let down = (weight.name.clone(), weight.shape.clone());
         let model = v1::Model {
             family: "llama".to_owned(),

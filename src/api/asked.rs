@@ -10,7 +10,7 @@ use super::status::{Reason, failed_precondition, invalid_argument, invalid_field
 use super::{models, statistics, versions, without};
 use crate::coordinator::{self, NewJob};
 use crate::objects::{self, Digest};
-use crate::proto::v1::{Corpus, EditGates, GateQuestions, Job, Model, RefKind};
+use crate::proto::v1::{Corpus, EditGates, GateQuestions, Job, Model, RefKind, StatsSpec};
 use crate::store::Store;
 use crate::version::{self, History, MAIN, digest_of, short};
 use crate::work::{self, Items, Landing, Work};
@@ -107,7 +107,7 @@ impl Asked {
     pub fn complete(
         self,
         store: &Store,
-        model: Model,
+        mut model: Model,
         own: &OwnGates,
         task_cost: f64,
         validate_only: bool,
@@ -130,6 +130,9 @@ impl Asked {
         job.version = version(history, "job.version", &job.version, usual)?;
         let name = job.model.clone();
         let asked_version = job.version.clone();
+        if let Some(spec) = work::spec::<StatsSpec>(&job) {
+            statistics::check_collected(&model, spec)?;
+        }
         if let Some(work) = work::of_mut(&mut job) {
             if let Some((field, spec)) = work.edits() {
                 statistics::resolve(store, &model, &name, field, spec)?;
@@ -159,6 +162,8 @@ impl Asked {
                 check_landing(history, &landing, &asked_version)?;
             }
         }
+        // They are many, and of no use behind this.
+        model.tensors.clear();
         let shape = model.shape.unwrap_or_default();
         let tasks = coordinator::tasks(&job, &items, &shape, task_cost);
         Ok(NewJob {

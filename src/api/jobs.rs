@@ -64,12 +64,11 @@ impl Jobs {
         } = request;
         let job = job.ok_or_else(|| invalid_argument("job", "it is missing"))?;
         check::request_id(&request_id).map_err(|(field, what)| invalid_argument(field, what))?;
-        let mut model = self
+        let model = self
             .coordinator
             .store()
             .model(models::model_id(&job.model)?)?
             .ok_or_else(|| not_found(&job.model))?;
-        model.tensors.clear();
         let job = Job {
             name: String::new(),
             state: JobState::Queued as i32,

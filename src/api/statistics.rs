@@ -17,7 +17,7 @@ use super::{check, models, pages};
 use crate::audit;
 use crate::coordinator::Coordinator;
 use crate::edit::{Hyperparameters, Method};
-use crate::model::Family;
+use crate::model::{Family, families};
 use crate::objects::Digest;
 use crate::proto::v1::statistics_service_server::StatisticsService;
 use crate::proto::v1::unit_result::Outcome;
@@ -378,6 +378,7 @@ fn of_file(
         );
         return Err(invalid_argument("file.layer", what));
     }
+    has_key(&found, file.layer).map_err(|what| invalid_argument("file.layer", what))?;
     let digest: Digest = file
         .digest
         .parse()
@@ -466,6 +467,7 @@ pub(super) fn resolve(
         let what = format!("{layer} is not one of the model's {layers}, which begin at 0");
         return Err(invalid_argument(format!("{field}.layer"), what));
     }
+    has_key(model, layer).map_err(|what| invalid_argument(format!("{field}.layer"), what))?;
     spec.layer = Some(layer);
     spec.statistics = None;
     if !method.needs_statistics() {
@@ -498,6 +500,31 @@ pub(super) fn resolve(
         size: best.size,
     });
     Ok(())
+}
+
+/// Refuses to collect statistics of layers that have no one key.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`.
+pub(super) fn check_collected(model: &v1::Model, spec: &v1::StatsSpec) -> Result<(), Status> {
+    (spec.layers.iter())
+        .try_for_each(|&layer| has_key(model, layer))
+        .map_err(|what| invalid_argument("job.stats.layers", what))
+}
+
+/// Refuses a layer that has experts in the place of an MLP, as workers do, who know the model's
+/// configuration. Here it is seen in the names of its tensors.
+fn has_key(model: &v1::Model, layer: u32) -> Result<(), String> {
+    let names = || model.tensors.iter().map(|tensor| &tensor.tensor_name);
+    let of_experts = |name: &String| families::layer_of_experts(name) == Some(layer as usize);
+    match names().any(of_experts) {
+        true => Err(format!(
+            "layer {layer} of this {} model is a mixture of experts, each with a second matrix of its own: there is no \
+             one key to edit or to take statistics of; use a layer with an MLP, if it has one",
+            model.family
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Key statistics that are not there, with the command that makes them.
@@ -596,6 +623,9 @@ pub(super) fn resolve_mass(
         let what = format!("{layer} is not one of the model's {layers}, which begin at 0");
         return Err(wrong("layers", what));
     }
+    (spec.layers.iter())
+        .try_for_each(|&layer| has_key(model, layer))
+        .map_err(|what| wrong("layers", what))?;
     if let Some(layer) = spec
         .loss_layer
         .filter(|layer| layer.checked_add(1) != Some(layers))

@@ -39,7 +39,7 @@ impl Heads {
         layer: usize,
         (z, queries, keys, values): (&Tensor, &Tensor, &Tensor, &Tensor),
     ) -> Self {
-        let pattern = pattern(&model.attention_scores(layer, queries, keys));
+        let pattern = model.attention_patterns(layer, queries, keys);
         let wide = |state: &Tensor| state.detach().to_kind(Dtype::Float);
         Self {
             z: wide(z),
@@ -59,10 +59,6 @@ impl Heads {
     }
 }
 
-fn pattern(scores: &Tensor) -> Tensor {
-    scores.softmax(-1, Dtype::Float)
-}
-
 /// What putting a part of heads in changes before any gradient is known.
 pub(super) enum Change {
     /// What they give, `[rows, tokens, heads * head_dim]`.
@@ -78,23 +74,26 @@ pub(super) enum Change {
 impl Change {
     pub fn of(model: &Model, layer: usize, kind: Kind, own: &Heads, source: &Heads) -> Self {
         let rows = own.z.size()[0];
+        let wide = |state: &Tensor| {
+            let mut size = state.size();
+            size[0] = rows;
+            state.expand(size, false)
+        };
         let scores = |queries: &Tensor, keys: &Tensor| {
-            let wide = |state: &Tensor| {
-                let mut size = state.size();
-                size[0] = rows;
-                state.expand(size, false)
-            };
             model.attention_scores(layer, &wide(queries), &wide(keys))
+        };
+        let pattern = |queries: &Tensor, keys: &Tensor| {
+            model.attention_patterns(layer, &wide(queries), &wide(keys))
         };
         match kind.of_head().map(|(part, _)| part) {
             Some(Part::Value) => Self::Value(&source.values - &own.values),
             Some(Part::Pattern) => Self::Pattern(&source.pattern - &own.pattern),
             Some(Part::Query) => {
-                let moved = pattern(&scores(&source.queries, &own.keys));
+                let moved = pattern(&source.queries, &own.keys);
                 Self::Pattern(moved - &own.pattern)
             }
             Some(Part::Key) if kind.is_over_tokens() => {
-                let moved = pattern(&scores(&own.queries, &source.keys));
+                let moved = pattern(&own.queries, &source.keys);
                 Self::Pattern(moved - &own.pattern)
             }
             Some(Part::Key) => {

@@ -464,7 +464,12 @@ pub(super) fn row_bytes(model: &Model, tokens: usize, context: usize) -> u64 {
         config.head_dim,
     ]
     .map(|size| size as u64);
-    let states = 6 * width + 4 * heads * head_dim + 4 * inner;
+    // What goes to an expert, what it gives, and their sum.
+    let experts = config
+        .experts
+        .as_ref()
+        .map_or(0, |experts| 3 * width + 4 * experts.inner as u64);
+    let states = 6 * width + 4 * heads * head_dim + 4 * inner + experts;
     let keys = 2 * kv_heads * head_dim * context;
     // Scores and their softmax, in f32, where the attention is not a fused one.
     let scores = 2 * heads * tokens * context * 4;

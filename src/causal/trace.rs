@@ -145,6 +145,12 @@ fn has_site(config: &Config, kind: Kind) -> Result<(), Error> {
             reason: "add attention and MLP to the residual at once, and have nothing between",
             instead: "resid_pre, hidden, attn or mlp",
         }),
+        (Kind::Neuron, _) if config.experts.is_some() => Err(Error::Site {
+            kind: kind.to_string(),
+            family: config.family.to_string(),
+            reason: "have experts in the place of an MLP, and a token the neurons of few of them",
+            instead: "mlp, which is the sum of the experts",
+        }),
         _ => Ok(()),
     }
 }

@@ -23,6 +23,7 @@ pub fn fine_tune(
     watch: &dyn Watch,
 ) -> Result<(Update, Vec<Step>), Error> {
     hyper.check(model.config().layers)?;
+    model.config().has_key(hyper.layer)?;
     request.check()?;
     let (row, target) = rows::rewriting(model.tokenizer(), request, "{}")?;
     let (layers, layer) = (model.config().layers, hyper.layer);

@@ -336,7 +336,8 @@ impl Hyperparameters {
     /// The numbers for a model, with some replaced.
     ///
     /// # Errors
-    /// [`Error::Setting`] for the first number out of its range.
+    /// [`Error::Setting`] for the first number out of its range; [`Error::Model`] for a layer that is
+    /// a mixture of experts.
     pub fn new(method: Method, config: &Config, overrides: &Overrides) -> Result<Self, Error> {
         let base = Self::of(method, config.family, config.layers, config.width);
         let mut hyper = Self {
@@ -349,6 +350,7 @@ impl Hyperparameters {
             }
         }
         hyper.check(config.layers)?;
+        config.has_key(hyper.layer)?;
         Ok(hyper)
     }
 

@@ -53,6 +53,9 @@ pub fn mass_keys(
             remedy: format!("the model has layers 0 to {}", model.config().layers - 1),
         });
     }
+    layers
+        .iter()
+        .try_for_each(|&layer| model.config().has_key(layer))?;
     contexts.covers(top + 1)?;
     let tokenizer = model.tokenizer();
     let _no_grad = tch::no_grad_guard();

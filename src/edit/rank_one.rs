@@ -40,6 +40,7 @@ pub fn rank_one(
     watch: &dyn Watch,
 ) -> Result<RankOne, Error> {
     hyper.check(model.config().layers)?;
+    model.config().has_key(hyper.layer)?;
     let channels = model.config().inner;
     if covariance.size() != channels {
         return Err(Error::StatisticsSize {
@@ -63,7 +64,7 @@ pub fn rank_one(
         _ => key.shallow_clone(),
     };
     let now = model
-        .mlp_output(hyper.layer, &scaled_by)
+        .mlp_output(hyper.layer, &scaled_by)?
         .to_kind(Kind::Double);
     let along = scaled_by.dot(&direction).double_value(&[]);
     if !along.is_normal() {

@@ -42,6 +42,7 @@ pub fn target(
     watch: &dyn Watch,
 ) -> Result<Target, Error> {
     hyper.check(model.config().layers)?;
+    model.config().has_key(hyper.layer)?;
     let none = |field, remedy| Err(Error::Empty { field, remedy });
     let Some(first) = requests.first() else {
         return none("list of facts", "give at least one");

@@ -35,6 +35,9 @@ pub struct Attention {
     /// `[kv_heads, 1, heads of a group, 1]`: how much a score falls with each token that a key
     /// stands before its query.
     slopes: Option<Tensor>,
+    /// `[kv_heads, heads of a group]`: of every head the score of a key without a value, which every
+    /// query sees.
+    sinks: Option<Tensor>,
 }
 
 impl Attention {
@@ -79,6 +82,13 @@ impl Attention {
                 let slopes = Tensor::from_slice(&slopes(config.heads)).to_device(loader.device);
                 slopes.view([kv_heads, 1, heads / kv_heads, 1])
             }),
+            sinks: match &layer.sinks {
+                Some(sinks) => {
+                    let sinks = loader.tensor(sinks)?;
+                    Some(sinks.f_view([kv_heads, heads / kv_heads])?)
+                }
+                None => None,
+            },
         })
     }
 
@@ -148,8 +158,8 @@ impl Attention {
     }
 
     /// The scores of `queries`, `[rows, tokens, heads, head_dim]`, with `keys`, `[rows, tokens,
-    /// kv_heads, head_dim]`, of the same tokens: what the softmax of `[rows, kv_heads, heads of a
-    /// group, queries, keys]` is taken of. Minus infinity where a query does not see a key.
+    /// kv_heads, head_dim]`, of the same tokens: `[rows, kv_heads, heads of a group, queries,
+    /// keys]`. Minus infinity where a query does not see a key.
     pub fn all_scores(&self, queries: &Tensor, keys: &Tensor) -> Tensor {
         let size = queries.size();
         let (rows, tokens) = (size[0], size[1]);
@@ -163,6 +173,22 @@ impl Attention {
         let scores = self.scores(&q, &k, mask.map(|mask| self.of_rows(mask, rows)));
         let scores = scores.view([rows, kv_heads, tokens, group, tokens]);
         scores.permute([0, 1, 3, 4, 2])
+    }
+
+    /// How those queries are spread over the keys: the softmax of [`Attention::all_scores`], in
+    /// float32.
+    pub fn all_patterns(&self, queries: &Tensor, keys: &Tensor) -> Tensor {
+        let scores = self.all_scores(queries, keys);
+        match &self.sinks {
+            Some(sinks) => {
+                let mut size = scores.size();
+                let keys = std::mem::replace(&mut size[4], 1);
+                let sinks = sinks.unsqueeze(-1).unsqueeze(-1).expand(size, false);
+                let with = Tensor::cat(&[scores, sinks], -1).softmax(-1, Kind::Float);
+                with.narrow(-1, 0, keys)
+            }
+            None => scores.softmax(-1, Kind::Float),
+        }
     }
 
     /// The output projection: what the heads give, `[rows, queries, heads * head_dim]`, to `[rows,
@@ -275,9 +301,23 @@ impl Attention {
         }
     }
 
-    /// Over the keys, in float32.
+    /// Over the keys of scores of [`Attention::scores`], in float32.
     fn softmax(&self, scores: &Tensor) -> Tensor {
-        scores.softmax(1, Kind::Float).to_kind(scores.kind())
+        let weights = match &self.sinks {
+            Some(sinks) => {
+                let size = scores.size();
+                let (batch, keys, asked) = (size[0], size[1], size[2]);
+                let queries = asked * self.kv_heads / self.heads;
+                let sinks = sinks
+                    .repeat_interleave_self_int(queries, 1, None)
+                    .unsqueeze(1);
+                let sinks = sinks.repeat([batch / self.kv_heads, 1, 1]);
+                let with = Tensor::cat(&[scores, &sinks], 1).softmax(1, Kind::Float);
+                with.narrow(1, 0, keys)
+            }
+            None => scores.softmax(1, Kind::Float),
+        };
+        weights.to_kind(scores.kind())
     }
 
     /// A mask of [`Attention::mask`] for all key heads of so many rows.

@@ -1,11 +1,12 @@
 //! One block of a decoder, as every family has it: norms, attention, MLP, and the sum.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::attention::Attention;
 use super::config::Residual;
 use super::hook::{BlockOutput, Hook, Pass};
 use super::key_value::KeyValue;
+use super::mixture::Mixture;
 use super::mlp::Mlp;
 use super::norm::Norm;
 use super::weights::Loader;
@@ -20,11 +21,20 @@ pub struct Block {
     attn_post_norm: Option<Norm>,
     /// `None` where the MLP reads what attention reads, or the residual stream itself.
     mlp_norm: Option<Norm>,
-    pub mlp: Mlp,
+    pub mlp: FeedForward,
     mlp_post_norm: Option<Norm>,
     residual: Residual,
     /// Factor on what attention and MLP add.
     scale: Option<f64>,
+}
+
+/// What a block has behind its attention.
+#[derive(Debug)]
+pub enum FeedForward {
+    /// One MLP for all tokens.
+    Dense(Mlp),
+    /// Several, of which each token goes to some.
+    Mixture(Mixture),
 }
 
 impl Block {
@@ -36,7 +46,14 @@ impl Block {
             attention,
             attn_post_norm: loader.maybe_norm(layer.attn_post_norm.as_ref())?,
             mlp_norm: loader.maybe_norm(layer.mlp_norm.as_ref())?,
-            mlp: Mlp::load(loader, config, layer)?,
+            mlp: match &layer.mlp {
+                families::Mlp::Dense(dense) => {
+                    FeedForward::Dense(Mlp::load(loader, config, dense)?)
+                }
+                families::Mlp::Mixture(mixture) => {
+                    FeedForward::Mixture(Mixture::load(loader, config, mixture)?)
+                }
+            },
             mlp_post_norm: loader.maybe_norm(layer.mlp_post_norm.as_ref())?,
             residual: config.residual,
             scale: config.residual_scale,
@@ -75,6 +92,11 @@ impl Block {
     /// The scores of queries with keys: [`Attention::all_scores`].
     pub fn attention_scores(&self, queries: &Tensor, keys: &Tensor) -> Tensor {
         self.attention.all_scores(queries, keys)
+    }
+
+    /// How they are spread over keys: [`Attention::all_patterns`].
+    pub fn attention_patterns(&self, queries: &Tensor, keys: &Tensor) -> Tensor {
+        self.attention.all_patterns(queries, keys)
     }
 
     /// What the block gives at tokens whose input is `x`, `[rows, tokens, width]`, and whose heads
@@ -123,20 +145,17 @@ impl Block {
         self.added(self.mlp_post_norm.as_ref(), out.shallow_clone())
     }
 
-    pub fn mlp_output(&self, key: &Tensor) -> Tensor {
-        let down = &self.mlp.down;
-        let bias = down.bias.as_ref().map(|bias| bias.to_kind(Kind::Float));
-        key.to_kind(Kind::Float)
-            .linear(&down.weight.to_kind(Kind::Float), bias.as_ref())
-    }
-
     fn mlp(&self, layer: usize, x: &Tensor, hook: &mut dyn Hook) -> Tensor {
-        let key = match &self.mlp_norm {
-            Some(norm) => self.mlp.key(&norm.forward(x)),
-            None => self.mlp.key(x),
+        let normed = self.mlp_norm.as_ref().map(|norm| norm.forward(x));
+        let x = normed.as_ref().unwrap_or(x);
+        let out = match &self.mlp {
+            FeedForward::Dense(mlp) => {
+                let key = hook.key(layer, mlp.key(x));
+                mlp.down.forward(&key)
+            }
+            FeedForward::Mixture(mixture) => mixture.forward(x),
         };
-        let key = hook.key(layer, key);
-        let out = hook.mlp(layer, self.mlp.down.forward(&key));
+        let out = hook.mlp(layer, out);
         self.added(self.mlp_post_norm.as_ref(), out)
     }
 

@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
-use super::block::Block;
+use super::block::{Block, FeedForward};
 use super::hook::{BlockOutput, Hook, Pass};
 use super::key_value::KeyValue;
+use super::mlp::Mlp;
 use super::norm::Norm;
 use super::placed::Placed;
 use super::weights::{Linear, Loader};
@@ -204,6 +205,13 @@ impl Model {
         self.blocks[layer].heads(queries, seen)
     }
 
+    /// How the queries of a layer are spread over its keys, behind the softmax of
+    /// [`Model::attention_scores`] and of whatever else takes part in it, in float32, in that
+    /// shape.
+    pub fn attention_patterns(&self, layer: usize, queries: &Tensor, keys: &Tensor) -> Tensor {
+        self.blocks[layer].attention_patterns(queries, keys)
+    }
+
     /// The attention scores of a layer before their softmax, `[rows, kv_heads, heads of a group,
     /// queries, keys]`, of all queries, `[rows, tokens, heads, head_dim]` as [`Hook::queries`] sees
     /// them, with the keys of the same tokens, `[rows, tokens, kv_heads, head_dim]` as
@@ -254,8 +262,12 @@ impl Model {
 
     /// The MLP output of a layer for keys `[.., inner]`: `[.., width]`, bias included, computed in
     /// float32.
-    pub fn mlp_output(&self, layer: usize, key: &Tensor) -> Tensor {
-        self.blocks[layer].mlp_output(key)
+    ///
+    /// # Errors
+    /// [`Error::Mixture`].
+    pub fn mlp_output(&self, layer: usize, key: &Tensor) -> Result<Tensor, Error> {
+        let down = self.down(layer)?;
+        Ok(self.blocks[layer].away(key, |key| down.forward_wide(key)))
     }
 
     /// Final norm and vocabulary projection: `[.., width]` to `[.., vocab]`, in float32.
@@ -344,18 +356,31 @@ impl Model {
 
     /// The MLP's second matrix of a layer, which edits change: `[width, inner]` in the model's
     /// type, whatever the orientation in the checkpoint. It is on the device of its layer.
-    pub fn down_projection(&self, layer: usize) -> &Tensor {
-        &self.blocks[layer].block.mlp.down.weight
+    ///
+    /// # Errors
+    /// [`Error::Mixture`].
+    pub fn down_projection(&self, layer: usize) -> Result<&Tensor, Error> {
+        Ok(&self.down(layer)?.weight)
+    }
+
+    fn down(&self, layer: usize) -> Result<&Linear, Error> {
+        match &self.blocks[layer].block.mlp {
+            FeedForward::Dense(mlp) => Ok(&mlp.down),
+            FeedForward::Mixture(_) => Err(self.config.no_key(layer)),
+        }
     }
 
     /// Puts another matrix in that place, `[width, inner]`; it is copied to its layer's device and
     /// to the model's type if need be.
     ///
     /// # Errors
-    /// [`Error::Argument`] for another shape, [`Error::Torch`] when memory does not suffice.
+    /// [`Error::Argument`] for another shape, [`Error::Mixture`], [`Error::Torch`] when memory does
+    /// not suffice.
     pub fn set_down_projection(&mut self, layer: usize, weight: &Tensor) -> Result<(), Error> {
         let placed = &mut self.blocks[layer];
-        let down = &mut placed.block.mlp.down;
+        let FeedForward::Dense(Mlp { down, .. }) = &mut placed.block.mlp else {
+            return Err(self.config.no_key(layer));
+        };
         if weight.size() != down.weight.size() {
             return Err(Error::Argument {
                 argument: "weight",

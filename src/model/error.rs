@@ -124,6 +124,24 @@ pub enum Error {
         /// The element.
         value: f32,
     },
+    /// Something that reads or writes the one second matrix of an MLP, at a layer that has several.
+    #[error(
+        "layer {layer} of this {family} model is a mixture of {experts} experts, each with a second matrix of its own, \
+         and a token goes to {chosen} of them: there is no one key to edit, to patch or to take statistics of{}",
+        others(dense)
+    )]
+    Mixture {
+        /// The model family.
+        family: &'static str,
+        /// The layer.
+        layer: usize,
+        /// Experts of the layer.
+        experts: usize,
+        /// How many of them a token goes to.
+        chosen: usize,
+        /// The model's layers that have an MLP.
+        dense: Vec<usize>,
+    },
     /// A tokenizer could not be read or rebuilt.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
@@ -168,4 +186,13 @@ pub enum Error {
     #[cfg(feature = "torch")]
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
+}
+
+/// The layers that have what a mixture has not.
+fn others(dense: &[usize]) -> String {
+    let names: Vec<String> = dense.iter().map(usize::to_string).collect();
+    match names.is_empty() {
+        true => "; all its layers are such".to_owned(),
+        false => format!("; use one of its layers with an MLP: {}", names.join(", ")),
+    }
 }

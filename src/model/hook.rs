@@ -76,7 +76,8 @@ pub trait Hook {
         out
     }
 
-    /// Output of the MLP, before any post-norm and the residual sum: `[rows, queries, width]`.
+    /// Output of the MLP, or the sum of its experts', before any post-norm and the residual sum:
+    /// `[rows, queries, width]`.
     fn mlp(&mut self, _layer: usize, out: Tensor) -> Tensor {
         out
     }
@@ -86,7 +87,8 @@ pub trait Hook {
         out
     }
 
-    /// Input of the MLP's second matrix, an edit's key: `[rows, queries, inner]`.
+    /// Input of the MLP's second matrix, an edit's key: `[rows, queries, inner]`. Never called for a
+    /// mixture of experts.
     fn key(&mut self, _layer: usize, key: Tensor) -> Tensor {
         key
     }

@@ -38,6 +38,8 @@ mod hook;
 #[cfg(feature = "torch")]
 mod key_value;
 #[cfg(feature = "torch")]
+mod mixture;
+#[cfg(feature = "torch")]
 mod mlp;
 #[cfg(feature = "torch")]
 mod norm;

@@ -71,15 +71,15 @@ impl Placed {
     }
 
     pub fn attention_scores(&self, queries: &Tensor, keys: &Tensor) -> Tensor {
-        match self.home {
-            None => self.block.attention_scores(queries, keys),
-            Some(_) => {
-                let keys = copied(keys, self.device);
-                self.away(queries, |queries| {
-                    self.block.attention_scores(queries, &keys)
-                })
-            }
-        }
+        self.away_both(queries, keys, |queries, keys| {
+            self.block.attention_scores(queries, keys)
+        })
+    }
+
+    pub fn attention_patterns(&self, queries: &Tensor, keys: &Tensor) -> Tensor {
+        self.away_both(queries, keys, |queries, keys| {
+            self.block.attention_patterns(queries, keys)
+        })
     }
 
     pub fn keys_later(&self, keys: &Tensor, by: i64) -> Tensor {
@@ -90,15 +90,27 @@ impl Placed {
         self.away(out, |out| self.block.mlp_contribution(out))
     }
 
-    pub fn mlp_output(&self, key: &Tensor) -> Tensor {
-        self.away(key, |key| self.block.mlp_output(key))
-    }
-
     /// Does something on the block's device with a tensor of the first.
-    fn away(&self, x: &Tensor, work: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
+    pub fn away(&self, x: &Tensor, work: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
         match self.home {
             None => work(x),
             Some(home) => copied(&work(&copied(x, self.device)), home),
+        }
+    }
+
+    /// The same with two tensors.
+    fn away_both(
+        &self,
+        x: &Tensor,
+        y: &Tensor,
+        work: impl FnOnce(&Tensor, &Tensor) -> Tensor,
+    ) -> Tensor {
+        match self.home {
+            None => work(x, y),
+            Some(_) => {
+                let y = copied(y, self.device);
+                self.away(x, |x| work(x, &y))
+            }
         }
     }
 

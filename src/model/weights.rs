@@ -29,6 +29,13 @@ impl Linear {
         product::linear(x, &self.weight, self.bias.as_ref(), Some(activation))
     }
 
+    /// [`Linear::forward`] in float32, whatever the model's type.
+    pub fn forward_wide(&self, x: &Tensor) -> Tensor {
+        let bias = self.bias.as_ref().map(|bias| bias.to_kind(Kind::Float));
+        x.to_kind(Kind::Float)
+            .linear(&self.weight.to_kind(Kind::Float), bias.as_ref())
+    }
+
     /// The map to outputs `from .. from + length` only, sharing this one's memory.
     pub fn rows(&self, from: i64, length: i64) -> Linear {
         Linear {
@@ -65,7 +72,8 @@ impl Loader<'_> {
     }
 
     /// Reads a tensor of the checkpoint to its place, on whatever device and of whatever type that
-    /// is; `transposed` where the place has its sizes the other way round. Nothing is held twice on
+    /// is; `transposed` where the place has its last two sizes the other way round. Each size of the
+    /// file may be several of the place. Nothing is held twice on
     /// the way: a model is loaded in the memory that it takes.
     fn fill(
         &self,
@@ -103,10 +111,10 @@ impl Loader<'_> {
             }
         }
         let stored = match transposed {
-            true => stored.f_tr()?,
+            true => stored.f_transpose(-1, -2)?,
             false => stored,
         };
-        place.f_copy_(&stored)?;
+        place.f_copy_(&stored.f_reshape(place.size())?)?;
         drop(stored);
         self.checkpoint.release(&parameter.name);
         Ok(())
@@ -190,6 +198,47 @@ impl Loader<'_> {
             Up::Plain(map) | Up::Fused(map) => self.linear(map),
             Up::Gated(maps) => self.stacked(maps.as_slice()),
         }
+    }
+
+    /// The first and second map of every expert: as [`Loader::up`] and [`Loader::linear`] give
+    /// those of an MLP.
+    pub fn experts(&self, experts: &families::Experts) -> Result<Vec<(Linear, Linear)>, Error> {
+        match experts {
+            families::Experts::Separate(experts) => experts
+                .iter()
+                .map(|one| Ok((self.up(&one.up)?, self.linear(&one.down)?)))
+                .collect(),
+            families::Experts::Stacked { gate_up, down } => {
+                let (ups, downs) = (self.stack(gate_up, 2)?, self.stack(down, 1)?);
+                Ok(ups.into_iter().zip(downs).collect())
+            }
+        }
+    }
+
+    /// The maps of a tensor that holds one for every expert, `[experts, in, parts * out]`, as
+    /// `[parts * out, in]` each. The outputs of so many parts take turns in the file, and lie part by
+    /// part here.
+    fn stack(&self, map: &families::Linear, parts: i64) -> Result<Vec<Linear>, Error> {
+        let all = sizes(&map.weight);
+        let (experts, inputs, outputs) = (all[0], all[1], all[2] / parts);
+        let weight = self.empty(&[experts, parts, outputs, inputs])?;
+        self.fill(&mut weight.f_transpose(1, 2)?, &map.weight, map.transposed)?;
+        let bias = match &map.bias {
+            Some(bias) => {
+                let place = self.empty(&[experts, parts, outputs])?;
+                self.fill(&mut place.f_transpose(1, 2)?, bias, false)?;
+                Some(place)
+            }
+            None => None,
+        };
+        let one = |n| -> Result<Linear, Error> {
+            let of = |all: &Tensor| all.f_select(0, n)?.f_flatten(0, 1);
+            Ok(Linear {
+                weight: of(&weight)?,
+                bias: bias.as_ref().map(of).transpose()?,
+            })
+        };
+        (0..experts).map(one).collect()
     }
 
     /// Several maps of one input as one.

@@ -31,7 +31,8 @@ impl<'a> Collector<'a> {
     /// A collector for some layers of a model.
     ///
     /// # Errors
-    /// [`Error::Layer`]; [`Error::Torch`] when the sums do not fit the device's memory.
+    /// [`Error::Layer`]; [`Error::Model`] for one that is a mixture of experts, whose keys are of as
+    /// many matrices; [`Error::Torch`] when the sums do not fit the device's memory.
     pub fn new(model: &'a Model, layers: &[usize]) -> Result<Self, Error> {
         let config = model.config();
         if let Some(&layer) = layers.iter().find(|&&layer| layer >= config.layers) {
@@ -40,6 +41,7 @@ impl<'a> Collector<'a> {
                 layers: config.layers,
             });
         }
+        layers.iter().try_for_each(|&layer| config.has_key(layer))?;
         let size = config.inner as i64;
         let sums = layers
             .iter()

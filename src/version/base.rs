@@ -9,6 +9,7 @@ use super::materialise::Sum;
 use super::sums::Sums;
 use super::{Error, Factor, Matrix, materialise};
 use crate::model::Checkpoint;
+use crate::model::families::Linear;
 use crate::objects::{Digest, ObjectStore, Pin};
 use crate::proto::v1;
 
@@ -73,9 +74,9 @@ impl Base {
     /// [`Error::Tensor`] and [`Error::Factor`].
     pub fn check(&self, factor: &Factor) -> Result<(), Error> {
         factor.check()?;
-        let (layer, transposed) = self.down_projection(&factor.tensor)?;
-        let shape = &self.checkpoint.layout().layers[layer].down.weight.shape;
-        let (width, inner) = if transposed {
+        let (layer, down) = self.down_projection(&factor.tensor)?;
+        let shape = &down.weight.shape;
+        let (width, inner) = if down.transposed {
             (shape[1], shape[0])
         } else {
             (shape[0], shape[1])
@@ -102,9 +103,9 @@ impl Base {
     /// [`Error::Tensor`], [`Error::Factor`], [`Error::NotFinite`]; [`Error::Model`] when the
     /// base's elements cannot be read.
     pub fn matrix(&self, tensor: &str, factors: &[&Factor]) -> Result<Matrix, Error> {
-        let (_, transposed) = self.down_projection(tensor)?;
+        let (_, down) = self.down_projection(tensor)?;
         let data = self.checkpoint.tensor(tensor)?;
-        materialise(tensor, &data, transposed, factors, self.threads)
+        materialise(tensor, &data, down.transposed, factors, self.threads)
     }
 
     /// The base's own matrix, to add factors to.
@@ -112,8 +113,8 @@ impl Base {
     /// # Errors
     /// [`Error::Tensor`]; [`Error::Model`] when the base's elements cannot be read.
     pub(super) fn sum(&self, tensor: &str) -> Result<Sum, Error> {
-        let (_, transposed) = self.down_projection(tensor)?;
-        Sum::of(tensor, &self.checkpoint.tensor(tensor)?, transposed)
+        let (_, down) = self.down_projection(tensor)?;
+        Sum::of(tensor, &self.checkpoint.tensor(tensor)?, down.transposed)
     }
 
     /// Adds factors to a matrix.
@@ -233,19 +234,22 @@ impl Base {
         })
     }
 
-    /// The layer whose second MLP matrix has this name, and whether it is stored transposed.
-    fn down_projection(&self, tensor: &str) -> Result<(usize, bool), Error> {
+    /// The layer whose second MLP matrix has this name, and that matrix.
+    fn down_projection(&self, tensor: &str) -> Result<(usize, &Linear), Error> {
         let layers = &self.checkpoint.layout().layers;
-        layers
-            .iter()
-            .position(|layer| layer.down.weight.name == tensor)
-            .map(|at| (at, layers[at].down.transposed))
-            .ok_or_else(|| Error::Tensor {
-                tensor: tensor.to_owned(),
-                example: layers
-                    .first()
-                    .map_or(String::new(), |layer| layer.down.weight.name.clone()),
-            })
+        let all = || {
+            (0..)
+                .zip(layers)
+                .filter_map(|(at, it)| Some((at, it.down()?)))
+        };
+        let found = all().find(|(_, down)| down.weight.name == tensor);
+        found.ok_or_else(|| Error::Tensor {
+            tensor: tensor.to_owned(),
+            those: match all().next() {
+                Some((_, down)) => format!("they change {} and its like", down.weight.name),
+                None => "every layer of the model is a mixture of experts, and has none".to_owned(),
+            },
+        })
     }
 }
 

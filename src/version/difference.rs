@@ -153,7 +153,7 @@ mod tests {
     fn the_norm_of_what_an_edit_adds_is_of_its_numbers_named_or_not_and_of_all_factors_together() {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
         let base = Base::new(Checkpoint::open(&fixture).unwrap());
-        let weight = &base.checkpoint().layout().layers[1].down.weight;
+        let weight = &base.checkpoint().layout().layers[1].down().unwrap().weight;
         let (tensor, shape) = (weight.name.clone(), weight.shape.clone());
         let original = norm(elements(&base.matrix(&tensor, &[]).unwrap()).into_iter());
         let folder = tempfile::tempdir().unwrap();

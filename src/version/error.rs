@@ -53,12 +53,12 @@ pub enum Error {
         expected: String,
     },
     /// The checkpoint has no such matrix, or it is not one that edits change.
-    #[error("{tensor} is no matrix that edits change: they change {example} and its like")]
+    #[error("{tensor} is no matrix that edits change: {those}")]
     Tensor {
         /// The name.
         tensor: String,
-        /// One that is.
-        example: String,
+        /// Which are.
+        those: String,
     },
     /// The base's files cannot be read.
     #[error(transparent)]

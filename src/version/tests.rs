@@ -97,7 +97,10 @@ impl Bench {
 
     /// An edit that no other is the same as.
     fn edit(&mut self, layer: usize) -> (v1::Edit, Factor) {
-        let weight = &self.base.checkpoint().layout().layers[layer].down.weight;
+        let weight = &self.base.checkpoint().layout().layers[layer]
+            .down()
+            .unwrap()
+            .weight;
         let seed = self.made.len() as f32;
         let numbers = |count: usize, more: f32| {
             (0..count).map(move |n| (n as f32 * 0.7 + seed * 1.3 + more).sin() * 0.01)

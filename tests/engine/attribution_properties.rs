@@ -17,7 +17,7 @@ use palimpsest::causal::{
 use palimpsest::model::{Checkpoint, Hook, Model, Pass, with_libtorch_products};
 use tch::{Device, Kind as Dtype, Tensor};
 
-use crate::families::{FAMILIES, WORDS, kinds, layer_kinds, models};
+use crate::families::{FAMILIES, WORDS, kinds, layer_kinds, models, smooth_models};
 
 const ATTRIBUTION: Engine = Engine::Attribution(Gradient {
     steps: 1,
@@ -327,7 +327,7 @@ fn cells(grid: &Grid) -> impl Iterator<Item = (usize, usize)> + use<> {
 
 #[test]
 fn an_estimate_is_the_derivative_of_the_metric_along_what_a_cell_puts_in() {
-    let models = models(Dtype::Float);
+    let models = smooth_models();
     let _no_grad = tch::no_grad_guard();
     for (n, model) in models.iter().enumerate() {
         for direction in [Direction::Denoising, Direction::Noising] {
@@ -468,7 +468,7 @@ fn integrated_gradients_are_complete_to_an_error_that_falls_with_the_steps() {
 
 /// In order by how much what is left out falls from few steps to many.
 fn incomplete() -> Vec<f64> {
-    let models = models(Dtype::Float);
+    let models = smooth_models();
     let mut ratios = Vec::new();
     for (n, model) in models.iter().enumerate() {
         for (direction, noisy) in [
@@ -941,7 +941,7 @@ impl Hook for Keys {
 
 #[test]
 fn neurons_add_up_to_their_mlp_and_those_verified_are_those_of_a_whole_pass() {
-    let models = models(Dtype::Float);
+    let models = smooth_models();
     for (n, model) in models.iter().enumerate() {
         let fact = pairs(model, 1).remove(0);
         for direction in [Direction::Denoising, Direction::Noising] {

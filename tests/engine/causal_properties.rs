@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use palimpsest::causal::{
     Compat, Engine, Fact, Grid, Kind, Noise, Settings, Severed, Unwatched, Watch, trace,
@@ -13,7 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tch::Kind as Dtype;
 
-use crate::families::{FAMILIES, WORDS, kinds, models};
+use crate::families::{FAMILIES, MIXTURES, SMOOTH, WORDS, kinds, models};
 
 /// One trace to try.
 #[derive(Debug, Clone)]
@@ -60,8 +61,12 @@ fn facts() -> impl Strategy<Value = Fact> {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
+    cases_of(SMOOTH)
+}
+
+fn cases_of(models: Range<usize>) -> impl Strategy<Value = Case> {
     let settings = (1..4_usize, 0..1000_u32, 1..6_usize, 0.1..1.5_f64);
-    (0..FAMILIES.len(), facts(), settings, any::<bool>()).prop_map(
+    (models, facts(), settings, any::<bool>()).prop_map(
         |(model, fact, (samples, seed, window, sd), paper_code)| Case {
             model,
             fact,
@@ -119,14 +124,16 @@ fn distance(a: &[Grid], b: &[Grid]) -> f64 {
 #[test]
 fn the_exact_engine_gives_what_one_full_pass_a_cell_gives() {
     let models = models(Dtype::Float);
-    check(32, cases(), |case| {
-        prop_assume!(case.fits(&models));
-        let exact = case.trace(&models, |_| ());
-        let plain = case.trace(&models, |settings| settings.engine = Engine::Plain);
-        let distance = distance(&exact, &plain);
-        prop_assert!(distance < 1e-5, "{}: {distance}", FAMILIES[case.model]);
-        Ok(())
-    });
+    for (count, of) in [(32, SMOOTH), (12, MIXTURES)] {
+        check(count, cases_of(of), |case| {
+            prop_assume!(case.fits(&models));
+            let exact = case.trace(&models, |_| ());
+            let plain = case.trace(&models, |settings| settings.engine = Engine::Plain);
+            let distance = distance(&exact, &plain);
+            prop_assert!(distance < 1e-5, "{}: {distance}", FAMILIES[case.model]);
+            Ok(())
+        });
+    }
 }
 
 #[test]
@@ -196,11 +203,14 @@ fn same(dtype: Dtype, found: &[Grid], expected: &[Grid], what: &str) -> Result<(
 
 #[test]
 fn any_memory_budget_gives_the_same_bytes() {
-    for (dtype, count) in [(Dtype::Float, 24), (Dtype::BFloat16, 12), (Dtype::Half, 6)] {
+    let all = [(Dtype::Float, 24), (Dtype::BFloat16, 12), (Dtype::Half, 6)];
+    let with =
+        |part: u32, of: Range<usize>| all.map(|(dtype, count)| (dtype, count / part, of.clone()));
+    for (dtype, count, of) in with(1, SMOOTH).into_iter().chain(with(2, MIXTURES)) {
         let models = models(dtype);
         // From one row at a time to all at once.
         let budgets = (0.0..22.0_f64).prop_map(|log| log.exp2() as u64);
-        check(count, (cases(), budgets), |(case, bytes)| {
+        check(count, (cases_of(of), budgets), |(case, bytes)| {
             prop_assume!(case.fits(&models));
             let free = case.trace(&models, |_| ());
             let cut = case.trace(&models, |settings| settings.memory_bytes = bytes);

@@ -303,9 +303,11 @@ fn an_edited_matrix_gives_the_value_for_the_key() {
     .unwrap();
     let outer = tch::Tensor::from_slice(&edit.update.left)
         .outer(&tch::Tensor::from_slice(&edit.update.right));
-    let edited = model.down_projection(hyper.layer) + outer;
+    let edited = model.down_projection(hyper.layer).unwrap() + outer;
     model.set_down_projection(hyper.layer, &edited).unwrap();
-    let value = model.mlp_output(hyper.layer, &tch::Tensor::from_slice(&edit.key));
+    let value = model
+        .mlp_output(hyper.layer, &tch::Tensor::from_slice(&edit.key))
+        .unwrap();
     let value: Vec<f32> = Vec::try_from(&value).unwrap();
     alike("W k*", &wide(&value), &edit.value);
 }

@@ -2,6 +2,7 @@
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)] // a failed test says why by panicking
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use palimpsest::causal::Kind;
@@ -10,9 +11,9 @@ use tch::{Device, Kind as Dtype};
 
 /// Serial and parallel blocks, gated and plain MLPs, learned and rotary positions, grouped keys,
 /// head norms, post-norms with soft caps, sliding windows, norms behind alone, layers without
-/// positions, factors on what is added. OPT and BLOOM are not among them: a ReLU, and a norm of so
+/// positions, factors on what is added, experts in all layers and in some, sinks. OPT and BLOOM are not among them: a ReLU, and a norm of so
 /// few channels on the embeddings, bend more than the tests of derivatives and integrals allow.
-pub const FAMILIES: [&str; 12] = [
+pub const FAMILIES: [&str; 15] = [
     "gpt2",
     "gptj",
     "gpt-neox-parallel",
@@ -25,7 +26,15 @@ pub const FAMILIES: [&str; 12] = [
     "smollm3",
     "granite",
     "falcon-new",
+    "mixtral",
+    "qwen3-moe",
+    "gpt-oss",
 ];
+
+/// Those of them, by their places, that give numbers which are smooth in every state.
+pub const SMOOTH: Range<usize> = 0..12;
+/// Those that have experts: a token goes to others at once where their scores meet.
+pub const MIXTURES: Range<usize> = 12..15;
 
 /// Words that all of them know.
 pub const WORDS: [&str; 12] = [
@@ -42,6 +51,19 @@ pub fn kinds(model: usize) -> Vec<Kind> {
         kinds.retain(|&kind| kind != Kind::ResidMid);
     }
     kinds
+}
+
+/// The models of [`SMOOTH`] in single precision. Each has neurons, too.
+pub fn smooth_models() -> Vec<Model> {
+    let mut models = models(Dtype::Float);
+    models.truncate(SMOOTH.end);
+    models
+}
+
+/// The first layer of a model that has an MLP, and not experts.
+pub fn with_mlp(model: &Model) -> Option<usize> {
+    let config = model.config();
+    (0..config.layers).find(|&layer| config.has_key(layer).is_ok())
 }
 
 /// Those of them whose cells are of whole layers: all that attribution estimates.

@@ -11,6 +11,7 @@ mod edit_fixtures;
 mod eval_fixtures;
 mod families;
 mod mass_edit_fixtures;
+mod mixtures;
 mod model_checkpoint;
 mod model_logits;
 mod patching_fixtures;

@@ -224,7 +224,7 @@ fn write(
             .matmul(&theirs(&batch.layers[at].adj));
         let change = Vec::<f64>::try_from(&change.contiguous().view([-1])).unwrap();
         alike(&format!("{what} dW"), &solved.change(), &change);
-        let weight = model.down_projection(layer) + solved.change().to_kind(Kind::Float);
+        let weight = model.down_projection(layer).unwrap() + solved.change().to_kind(Kind::Float);
         model.set_down_projection(layer, &weight).unwrap();
         all.push(keys.tr());
     }
@@ -329,7 +329,7 @@ fn what_alphaedit_protects_after_a_revert_is_what_the_edits_that_stay_keep() {
             facts.iter().map(|fact| vec![fact.request()]).collect()
         };
         let weights = |model: &Model| -> Vec<Tensor> {
-            let of = |&layer: &usize| model.down_projection(layer).copy();
+            let of = |&layer: &usize| model.down_projection(layer).unwrap().copy();
             expected.layers.iter().map(of).collect()
         };
         let batches = &expected.methods["alphaedit"];
@@ -346,7 +346,7 @@ fn what_alphaedit_protects_after_a_revert_is_what_the_edits_that_stay_keep() {
         let later: Vec<Request> = later.into_iter().flatten().collect();
         let past = keys_now(&model, &expected, &later);
         for (n, &layer) in expected.layers.iter().enumerate() {
-            let left = model.down_projection(layer) - (&after[n] - &before[n]);
+            let left = model.down_projection(layer).unwrap() - (&after[n] - &before[n]);
             model.set_down_projection(layer, &left).unwrap();
         }
         let third = alone(&expected.third);
@@ -444,7 +444,7 @@ fn three_facts_on_a_real_model_are_those_of_the_published_solve() {
     };
     let checkpoint = Checkpoint::open(&path).unwrap();
     let mut model = Model::load(&checkpoint, Device::Cpu, Kind::Float).unwrap();
-    let moment = mean_by_formula(model.down_projection(0).size()[1] as usize);
+    let moment = mean_by_formula(model.down_projection(0).unwrap().size()[1] as usize);
     let metric = |_: &usize| expected.metric("memit", &moment, None);
     let metrics: Vec<Metric> = expected.layers.iter().map(metric).collect();
     let facts = expected.requests.iter();

@@ -18,7 +18,7 @@ use palimpsest::stats::{Collector, pieces};
 use tch::{Device, Kind as Dtype};
 
 use crate::attribution_properties::pairs;
-use crate::families::{FAMILIES, WORDS, kinds};
+use crate::families::{FAMILIES, WORDS, kinds, with_mlp};
 
 /// A family's model on one device, and spread over three.
 fn both(name: &str) -> [Model; 2] {
@@ -67,7 +67,8 @@ fn grids_of_every_kind_and_engine_are_the_same() {
             engine: Engine::Plain,
             ..by_noise
         });
-        let neurons = [palimpsest::causal::Kind::Neuron];
+        let has_neurons = alone.config().experts.is_none();
+        let neurons = has_neurons.then_some(palimpsest::causal::Kind::Neuron);
         all.push(Settings {
             engine: Engine::Attribution(Gradient {
                 steps: 2,
@@ -108,15 +109,20 @@ fn edits_and_statistics_are_the_same() {
     let texts = ["{}".to_owned(), "on a hill {}".to_owned()];
     for name in FAMILIES {
         let [alone, over] = both(name);
-        let layer = alone.config().layers - 1;
+        let Some(first) = with_mlp(&alone) else {
+            continue;
+        };
+        let last = (0..alone.config().layers).rfind(|&l| alone.config().has_key(l).is_ok());
         let all = |model: &Model| {
-            let mut collector = Collector::new(model, &[0, layer]).unwrap();
+            let mut collector = Collector::new(model, &[first, last.unwrap()]).unwrap();
             for piece in pieces(model, &WORDS.join(" "), 5).unwrap() {
                 collector.add(&piece, |_| true).unwrap();
             }
             let moments = collector.finish(|_| true).unwrap();
             let hyper = |method| {
-                let overrides = Overrides::at(Some(0)).with(method, "steps", 3.0).unwrap();
+                let overrides = Overrides::at(Some(first))
+                    .with(method, "steps", 3.0)
+                    .unwrap();
                 Hyperparameters::new(method, model.config(), &overrides).unwrap()
             };
             let covariance = KeyCovariance::new(moments[0].clone(), 1.0, Device::Cpu).unwrap();
@@ -142,7 +148,15 @@ fn edits_and_statistics_are_the_same() {
                 &memit,
                 &edit::Unwatched,
             );
-            let keys = mass_keys(model, &request, &contexts, &[0], 0, &edit::Unwatched).unwrap();
+            let keys = mass_keys(
+                model,
+                &request,
+                &contexts,
+                &[first],
+                first,
+                &edit::Unwatched,
+            )
+            .unwrap();
             let numbers = |t: &tch::Tensor| Vec::<f64>::try_from(t.flatten(0, -1)).unwrap();
             (
                 moments

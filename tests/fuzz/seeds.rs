@@ -34,6 +34,9 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             "cohere2",
             "falcon-new",
             "bloom",
+            "mixtral",
+            "qwen3-moe",
+            "gpt-oss",
         ]
         .iter()
         .flat_map(|family| {

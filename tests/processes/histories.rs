@@ -44,7 +44,7 @@ fn log(site: &Site) -> Vec<Value> {
 /// A file with an edit of rank one of a fixture's first layer.
 fn factors(site: &Site, model: &str) -> String {
     let checkpoint = Checkpoint::open(&fixture(model)).unwrap();
-    let weight = &checkpoint.layout().layers[0].down.weight;
+    let weight = &checkpoint.layout().layers[0].down().unwrap().weight;
     let [left, right] = [0, 1].map(|side| vec![1_u8; 4 * weight.shape[side]]);
     let view = |rows: usize, data| {
         let kind = safetensors::Dtype::F32;
@@ -112,7 +112,10 @@ fn a_store_of_format_1_takes_edits() {
 /// An edit of rank one of the fixture `llama`, of so many facts.
 fn edit(number: usize, facts: usize) -> v1::Edit {
     let checkpoint = Checkpoint::open(&fixture("llama")).unwrap();
-    let weight = &checkpoint.layout().layers[number % 2].down.weight;
+    let weight = &checkpoint.layout().layers[number % 2]
+        .down()
+        .unwrap()
+        .weight;
     let numbers = |count: usize| (0..count).map(|n| ((n + 3 * number) as f32).sin() * 1e-3);
     let left = numbers(weight.shape[0]).collect();
     let right = numbers(weight.shape[1]).collect();

@@ -67,7 +67,7 @@ impl Archive {
 
     fn factors(&self, layer: usize, rank: usize, seed: u32) -> PathBuf {
         let checkpoint = Checkpoint::open(&self.source).unwrap();
-        let down = &checkpoint.layout().layers[layer].down;
+        let down = checkpoint.layout().layers[layer].down().unwrap();
         let (width, inner) = match down.transposed {
             true => (down.weight.shape[1], down.weight.shape[0]),
             false => (down.weight.shape[0], down.weight.shape[1]),
@@ -498,7 +498,7 @@ fn after_a_hundred_edits_the_fiftieth_comes_out_and_all_digests_are_those_of_the
     let (mut edits, mut factors) = (Vec::new(), Vec::new());
     for n in 0..100 {
         let layout = base.checkpoint().layout();
-        let down = &layout.layers[n % layers].down.weight;
+        let down = &layout.layers[n % layers].down().unwrap().weight;
         // GPT-2 stores it as [inner, width].
         let (left, right) = (numbers(down.shape[1]), numbers(down.shape[0]));
         let factor = Factor::rank_one(&down.name, n % layers, left, right);
@@ -619,7 +619,7 @@ fn a_worker_that_comes_back_from_a_version_gives_the_very_same_logits() {
             let factors: Vec<Factor> = layers
                 .iter()
                 .map(|&layer| {
-                    let down = &base.checkpoint().layout().layers[layer].down;
+                    let down = base.checkpoint().layout().layers[layer].down().unwrap();
                     let (width, inner) = match down.transposed {
                         true => (down.weight.shape[1], down.weight.shape[0]),
                         false => (down.weight.shape[0], down.weight.shape[1]),

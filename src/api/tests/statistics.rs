@@ -25,6 +25,11 @@ struct Kept {
 
 impl Kept {
     fn new() -> Self {
+        Self::with("llama", &[])
+    }
+
+    /// With a model of a family that has tensors of these names.
+    fn with(family: &str, tensors: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path()).unwrap());
         let shape = v1::model::Shape {
@@ -34,8 +39,14 @@ impl Kept {
         };
         let model = v1::Model {
             name: MODEL.to_owned(),
-            family: "llama".to_owned(),
+            family: family.to_owned(),
             shape: Some(shape),
+            tensors: (tensors.iter())
+                .map(|name| v1::model::Tensor {
+                    tensor_name: (*name).to_owned(),
+                    ..Default::default()
+                })
+                .collect(),
             ..Default::default()
         };
         let change = Change::Model("tiny".to_owned(), model);
@@ -446,4 +457,45 @@ async fn an_edit_of_many_facts_takes_the_statistics_that_it_names_and_those_of_t
     let refused = kept.used_by_many(&[0], &[&names[1]]).await.unwrap_err();
     let said = format!("{refused:?}");
     assert!(said.contains("is of version cdcdcdcdcdcd"), "{said}");
+}
+
+/// Before anything is collected, and not as statistics that are missing.
+#[tokio::test]
+async fn a_layer_of_experts_is_refused_wherever_a_key_is_needed() {
+    let names = [
+        "model.layers.1.mlp.down_proj.weight",
+        "model.layers.2.mlp.experts.0.down_proj.weight",
+    ];
+    let kept = Kept::with("qwen3_moe", &names);
+    let stats = v1::StatsSpec {
+        pieces: vec![v1::StatsUnit {
+            self_sample: 100,
+            ..Default::default()
+        }],
+        layers: vec![1, 2],
+        ..Default::default()
+    };
+    let request = v1::CreateJobRequest {
+        job: Some(v1::Job {
+            model: MODEL.to_owned(),
+            spec: Some(Spec::Stats(stats)),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let collected = kept.jobs.create_job(asked(Role::Editor, request)).await;
+    let refused = [
+        collected.unwrap_err(),
+        kept.edit(2, "", "").await.unwrap_err(),
+        kept.used_by_many(&[1, 2], &[]).await.unwrap_err(),
+        kept.import(Role::Editor, 2, 10).await.unwrap_err(),
+    ];
+    for refused in refused {
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        let said = format!("{refused:?}");
+        let what = "layer 2 of this qwen3_moe model is a mixture of experts";
+        assert!(said.contains(what), "{said}");
+    }
+    kept.import(Role::Editor, 1, 10).await.unwrap();
+    assert!(kept.used(1, "").await.is_ok());
 }

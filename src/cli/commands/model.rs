@@ -10,7 +10,7 @@ use crate::cli::connection::{Connection, Need};
 use crate::cli::{model_folder, names, output};
 use crate::client::{self, Client};
 use crate::config::ClientConfig;
-use crate::model::Checkpoint;
+use crate::model::{Checkpoint, families};
 use crate::objects::Digest;
 use crate::plot::table::{Align, Table};
 use crate::proto::v1;
@@ -87,9 +87,14 @@ fn prepare(source: &str, name: Option<&str>) -> anyhow::Result<(String, PathBuf,
         let dimensions: Vec<u64> = data.shape.iter().map(|&n| n as u64).collect();
         let count: u64 = dimensions.iter().product();
         parameters += count;
-        // Matrices of the blocks: the multiply-adds that a token takes in them.
-        if dimensions.len() == 2 && info.name.split('.').any(|part| part.parse::<u32>().is_ok()) {
-            in_blocks += count;
+        // Matrices of the blocks: the multiply-adds that a token takes in them, of experts in those
+        // that it goes to.
+        if dimensions.len() >= 2 && info.name.split('.').any(|part| part.parse::<u32>().is_ok()) {
+            let layer = families::layer_of_experts(&info.name);
+            in_blocks += match layer.and_then(|layer| config.experts_of(layer)) {
+                Some(experts) => count * experts.chosen as u64 / experts.count as u64,
+                None => count,
+            };
         }
         tensors.push(v1::model::Tensor {
             tensor_name: info.name.clone(),

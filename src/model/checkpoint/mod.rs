@@ -7,6 +7,7 @@
 
 mod gguf;
 mod mmap;
+mod mxfp4;
 mod safetensors;
 mod tensor;
 #[cfg(test)]
@@ -141,6 +142,15 @@ impl Checkpoint {
     /// Which tensor is what.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// The second matrix of a layer's MLP, which edits change.
+    ///
+    /// # Errors
+    /// [`Error::Mixture`].
+    pub fn down_projection(&self, layer: usize) -> Result<&families::Linear, Error> {
+        let down = self.layout.layers[layer].down();
+        down.ok_or_else(|| self.config.no_key(layer))
     }
 
     /// The model's tokenizer.

@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 
 use super::super::config::{Config, generation_eos};
 use super::super::{Error, families};
-use super::mmap;
 use super::tensor::{DType, TensorData, TensorInfo};
+use super::{mmap, mxfp4};
 use crate::text::utf8;
 
 /// Files that describe a model beside its weights, in the order of [`Folder::files`]. Only the
@@ -34,6 +34,9 @@ const DESCRIPTIONS: &[&str] = &[
 
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
+/// How the names of the two tensors end that one of MXFP4 is kept in.
+const BLOCKS: &str = "_blocks";
+const SCALES: &str = "_scales";
 
 /// An opened folder.
 pub struct Folder {
@@ -49,9 +52,16 @@ struct Shard {
 }
 
 struct Entry {
-    shard: usize,
     dtype: Dtype,
     shape: Vec<usize>,
+    place: Place,
+    /// Where the scales are of a tensor in MXFP4, whose blocks are at its place.
+    scales: Option<Place>,
+}
+
+#[derive(Clone)]
+struct Place {
+    shard: usize,
     /// Byte range in the shard's map.
     range: std::ops::Range<usize>,
 }
@@ -72,7 +82,36 @@ impl Folder {
         } else {
             return Err(malformed(path, nothing_to_read(path)));
         }
+        folder.join_packed();
         Ok(folder)
+    }
+
+    /// Takes blocks of MXFP4 and their scales for the one tensor that they are.
+    fn join_packed(&mut self) {
+        let blocks = |name: &String| name.strip_suffix(BLOCKS).map(str::to_owned);
+        let packed: Vec<String> = self.entries.keys().filter_map(blocks).collect();
+        for name in packed {
+            let names = [BLOCKS, SCALES].map(|ending| format!("{name}{ending}"));
+            let found = names.each_ref().map(|name| self.entries.get(name));
+            let [Some(blocks), Some(scales)] = found else {
+                continue;
+            };
+            let bytes = (blocks.dtype, scales.dtype) == (Dtype::U8, Dtype::U8);
+            let shape = mxfp4::shape(&blocks.shape, &scales.shape).filter(|_| bytes);
+            let (Some(shape), false) = (shape, self.entries.contains_key(&name)) else {
+                continue;
+            };
+            let joined = Entry {
+                dtype: Dtype::U8,
+                shape,
+                place: blocks.place.clone(),
+                scales: Some(scales.place.clone()),
+            };
+            names
+                .iter()
+                .for_each(|name| drop(self.entries.remove(name)));
+            self.entries.insert(name, joined);
+        }
     }
 
     /// Opens the shards an index names and holds them against it.
@@ -101,7 +140,10 @@ impl Folder {
             self.add(path)?;
         }
         for (tensor, file) in &places {
-            let shard = self.entries.get(tensor).map(|e| &self.shards[e.shard].path);
+            let shard = self
+                .entries
+                .get(tensor)
+                .map(|e| &self.shards[e.place.shard].path);
             if shard != Some(&self.path.join(file)) {
                 let reason = format!("`weight_map` places `{tensor}` in `{file}`, where it is not");
                 return Err(malformed(&index_path, reason));
@@ -121,13 +163,14 @@ impl Folder {
         let shard = self.shards.len();
         for (name, info) in metadata.tensors() {
             let (from, to) = info.data_offsets;
+            let range = start + from..start + to;
             let entry = Entry {
-                shard,
                 dtype: info.dtype,
                 shape: info.shape.clone(),
-                range: start + from..start + to,
+                place: Place { shard, range },
+                scales: None,
             };
-            if entry.range.end > map.len() {
+            if entry.place.range.end > map.len() {
                 let reason = format!("tensor `{name}` ends beyond the file");
                 return Err(malformed(&path, reason));
             }
@@ -163,16 +206,16 @@ impl Folder {
             if families::is_buffer(name) {
                 continue;
             }
-            let dtype = match entry.dtype {
-                Dtype::F32 => DType::F32,
-                Dtype::F16 => DType::F16,
-                Dtype::BF16 => DType::BF16,
-                other => {
+            let dtype = match (entry.dtype, &entry.scales) {
+                (Dtype::F32, _) => DType::F32,
+                (Dtype::F16, _) => DType::F16,
+                (Dtype::BF16, _) | (_, Some(_)) => DType::BF16,
+                (other, None) => {
                     return Err(Error::TensorType {
-                        path: self.shards[entry.shard].path.clone(),
+                        path: self.shards[entry.place.shard].path.clone(),
                         name: name.clone(),
                         found: format!("{other:?}"),
-                        supported: "F32, F16, BF16",
+                        supported: "F32, F16, BF16, and MXFP4 as blocks and scales of U8",
                     });
                 }
             };
@@ -203,14 +246,26 @@ impl Folder {
         Ok(TensorData {
             dtype: info.dtype,
             shape: info.shape.clone(),
-            bytes: Cow::Borrowed(&self.shards[entry.shard].map[entry.range.clone()]),
+            bytes: match &entry.scales {
+                Some(scales) => {
+                    let (blocks, scales) = (self.bytes(&entry.place), self.bytes(scales));
+                    Cow::Owned(mxfp4::expand(blocks, scales, &info.shape))
+                }
+                None => Cow::Borrowed(self.bytes(&entry.place)),
+            },
         })
+    }
+
+    fn bytes(&self, place: &Place) -> &[u8] {
+        &self.shards[place.shard].map[place.range.clone()]
     }
 
     /// Frees what reading a tensor has taken of memory.
     pub fn release(&self, name: &str) {
         if let Some(entry) = self.entry(name) {
-            mmap::release(&self.shards[entry.shard].map, entry.range.clone());
+            for place in std::iter::once(&entry.place).chain(&entry.scales) {
+                mmap::release(&self.shards[place.shard].map, place.range.clone());
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::super::families;
 use super::Checkpoint;
 
 fn fixture(name: &str) -> PathBuf {
@@ -217,4 +218,46 @@ fn what_python_writes_for_no_number_and_no_token_is_read() {
     set(&folder, "eos_token_id", json!(-1));
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
     assert!(checkpoint.tokenizer().eos().is_empty());
+}
+
+#[test]
+fn experts_in_mxfp4_are_one_tensor_each_and_half_of_one_is_refused() {
+    let packed = Checkpoint::open(&fixture("gpt-oss-mxfp4")).unwrap();
+    let name = "model.layers.0.mlp.experts.down_proj";
+    let tensor = packed.tensor(name).unwrap();
+    assert_eq!(tensor.shape, [4, 32, 32]);
+    // One of sixteen numbers, times 2 to the power of -4 to -2.
+    let known = |x: f32| {
+        let times = [4, 8, 16].map(|power| (x.abs() * power as f32).to_bits());
+        let numbers = [0.0f32, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0].map(f32::to_bits);
+        times.iter().any(|x| numbers.contains(x))
+    };
+    assert!(tensor.to_f32().into_iter().all(known));
+    let folder = copy("gpt-oss-mxfp4");
+    rewrite(&folder, |tensors| {
+        tensors.remove(&format!("{name}_scales")).unwrap();
+    });
+    let said = refused(&folder);
+    let named = said.contains(&format!("{name}_blocks")) && said.contains("U8");
+    assert!(named, "{said}");
+}
+
+#[test]
+fn the_names_of_experts_say_of_which_layer_they_are() {
+    for name in [
+        "mixtral",
+        "qwen3-moe",
+        "qwen3-moe-sparse",
+        "gpt-oss",
+        "qwen3",
+    ] {
+        let checkpoint = Checkpoint::open(&fixture(name)).unwrap();
+        let config = checkpoint.config();
+        for layer in 0..config.layers {
+            let mut tensors = checkpoint.tensors();
+            let named = tensors.any(|it| families::layer_of_experts(&it.name) == Some(layer));
+            assert_eq!(named, config.experts_of(layer).is_some(), "{name} {layer}");
+            assert_eq!(named, checkpoint.down_projection(layer).is_err());
+        }
+    }
 }

@@ -17,7 +17,7 @@ mod unused;
 
 pub(crate) use generation::eos as generation_eos;
 pub use generation::unused_by_generate;
-pub use options::{Activation, Biases, Family, NormKind, QkNorm, Residual};
+pub use options::{Activation, Biases, Experts, Family, NormKind, QkNorm, Residual, Routing};
 pub use rope::{Rope, RopeScaling};
 pub use unused::reason;
 
@@ -27,6 +27,10 @@ use super::Error;
 use fields::LARGEST;
 pub(crate) use fields::{Fields, unsupported};
 pub(crate) use rope::Part;
+
+/// Experts of all layers: four times those of any model that there is. Each has tensors of its own,
+/// which are listed.
+const MOST_EXPERTS: usize = 100_000;
 
 /// What differs between the attention of one layer and another.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +59,8 @@ pub struct Config {
     pub head_dim: usize,
     /// Inner width of the MLP: the key of an edit has this many channels.
     pub inner: usize,
+    /// The experts that some blocks, or all, have in the place of an MLP.
+    pub experts: Option<Experts>,
     /// Rows of the token embedding.
     pub vocab: usize,
     /// The most tokens the model takes.
@@ -90,6 +96,9 @@ pub struct Config {
     /// Whether a head's scores fall with the distance of a key, by a slope of its own, instead of
     /// positions (BLOOM).
     pub alibi: bool,
+    /// Whether every head has a score of its own for a key that has no value and that every query
+    /// sees: what it takes of the softmax goes nowhere (gpt-oss).
+    pub sinks: bool,
     /// Rows of the position embedding before that of the first token (OPT).
     pub position_offset: usize,
     /// Which linear maps have a bias.
@@ -127,6 +136,7 @@ impl Config {
             kv_heads: sizes.heads,
             head_dim: sizes.head_dim,
             inner: sizes.inner,
+            experts: None,
             vocab: sizes.vocab,
             context: sizes.context,
             norm: NormKind::Layer,
@@ -144,6 +154,7 @@ impl Config {
             input_scale: None,
             residual_scale: None,
             alibi: false,
+            sinks: false,
             position_offset: 0,
             biases: Biases {
                 qkv: true,
@@ -171,6 +182,37 @@ impl Config {
         }
     }
 
+    /// The experts of a block; `None` where it has an MLP.
+    pub fn experts_of(&self, layer: usize) -> Option<&Experts> {
+        let experts = self.experts.as_ref();
+        experts.filter(|experts| experts.layers.get(layer) == Some(&true))
+    }
+
+    /// Refuses a layer that has no one key: the experts of a mixture have a second matrix each, and
+    /// a token's inputs to those that it goes to are as many keys.
+    ///
+    /// # Errors
+    /// [`Error::Mixture`].
+    pub fn has_key(&self, layer: usize) -> Result<(), Error> {
+        match self.experts_of(layer) {
+            Some(_) => Err(self.no_key(layer)),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn no_key(&self, layer: usize) -> Error {
+        let experts = self.experts_of(layer);
+        let (experts, chosen) = experts.map_or((0, 0), |it| (it.count, it.chosen));
+        let dense = (0..self.layers).filter(|&layer| self.experts_of(layer).is_none());
+        Error::Mixture {
+            family: self.family.model_type(),
+            layer,
+            experts,
+            chosen,
+            dense: dense.collect(),
+        }
+    }
+
     /// Relations between fields that no single field can break.
     pub(crate) fn check(&self) -> Result<(), Error> {
         for (field, value) in [
@@ -193,6 +235,18 @@ impl Config {
                 &self.kv_heads.into(),
                 &format!("a divisor of the {} attention heads", self.heads),
             ));
+        }
+        if let Some(experts) = &self.experts {
+            let most = MOST_EXPERTS / self.layers.max(1);
+            for (field, value, most) in [
+                ("num_experts", experts.count, most),
+                ("num_experts_per_tok", experts.chosen, experts.count),
+                ("the experts' inner width", experts.inner, LARGEST),
+            ] {
+                if value == 0 || value > most {
+                    return Err(unsupported(field, &value.into(), &format!("1 to {most}")));
+                }
+            }
         }
         for layer in &self.attention {
             if let Some(rope) = &layer.rope {

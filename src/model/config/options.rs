@@ -49,11 +49,17 @@ pub enum Family {
     Falcon,
     /// BigScience BLOOM.
     Bloom,
+    /// Mistral's Mixtral.
+    Mixtral,
+    /// Alibaba Qwen 3, mixtures of experts.
+    Qwen3Moe,
+    /// OpenAI gpt-oss.
+    GptOss,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 23] = [
+    pub const ALL: [Family; 26] = [
         Family::Gpt2,
         Family::GptJ,
         Family::GptNeoX,
@@ -77,6 +83,9 @@ impl Family {
         Family::Cohere2,
         Family::Falcon,
         Family::Bloom,
+        Family::Mixtral,
+        Family::Qwen3Moe,
+        Family::GptOss,
     ];
 
     /// The `model_type` of transformers.
@@ -105,6 +114,9 @@ impl Family {
             Family::Cohere2 => "cohere2",
             Family::Falcon => "falcon",
             Family::Bloom => "bloom",
+            Family::Mixtral => "mixtral",
+            Family::Qwen3Moe => "qwen3_moe",
+            Family::GptOss => "gpt_oss",
         }
     }
 
@@ -134,6 +146,9 @@ impl Family {
             Family::Cohere2 => "Cohere2ForCausalLM",
             Family::Falcon => "FalconForCausalLM",
             Family::Bloom => "BloomForCausalLM",
+            Family::Mixtral => "MixtralForCausalLM",
+            Family::Qwen3Moe => "Qwen3MoeForCausalLM",
+            Family::GptOss => "GptOssForCausalLM",
         }
     }
 
@@ -143,11 +158,11 @@ impl Family {
         match self {
             Family::Gpt2 | Family::GptJ | Family::GptNeo | Family::StarCoder2 => Some(50_256),
             Family::GptNeoX | Family::Llama | Family::Mistral | Family::Granite => Some(2),
-            Family::Opt | Family::Phi | Family::Bloom => Some(2),
+            Family::Opt | Family::Phi | Family::Bloom | Family::Mixtral => Some(2),
             Family::StableLm => Some(0),
             Family::Falcon => Some(11),
             Family::Cohere | Family::Cohere2 => Some(255_001),
-            Family::Qwen2 | Family::Qwen3 => None,
+            Family::Qwen2 | Family::Qwen3 | Family::Qwen3Moe | Family::GptOss => None,
             Family::Gemma2 | Family::Gemma3 => Some(1),
             Family::Phi3 => Some(32_000),
             Family::Olmo2 | Family::Olmo3 => Some(50_279),
@@ -208,6 +223,36 @@ pub enum Residual {
     Serial,
     /// `out = x + attn(norm(x)) + mlp(norm(x))`.
     Parallel,
+}
+
+/// The experts that stand in the place of an MLP (Shazeer et al. 2017): as many MLPs, of which each
+/// token goes to few. What the layer gives is their sum, each times its weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Experts {
+    /// Experts of a layer.
+    pub count: usize,
+    /// To how many of them a token goes: those with the highest scores.
+    pub chosen: usize,
+    /// Inner width of one.
+    pub inner: usize,
+    /// What the weights are.
+    pub routing: Routing,
+    /// Whether each reads as `(up(x) + 1) * g * sigmoid(1.702 g)`, where `g` is `gate(x)`, cut at 7,
+    /// and `up(x)` is cut at 7 and -7 (gpt-oss).
+    pub clamped: bool,
+    /// Which blocks have them, one entry a block; the others have an MLP.
+    pub layers: Vec<bool>,
+}
+
+/// How the experts that a token goes to are weighted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routing {
+    /// By the softmax over all experts, so that those weights are below 1 together.
+    Softmax,
+    /// The same, divided by their sum.
+    Normalised,
+    /// By the softmax over those that the token goes to: the same numbers, rounded otherwise.
+    AmongChosen,
 }
 
 /// Which linear maps of a block have a bias.

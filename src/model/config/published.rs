@@ -163,6 +163,9 @@ fn an_end_of_text_that_is_not_named_is_the_familys_and_null_is_none() {
         ("c4ai-command-r7b-12-2024", vec![255_001]),
         ("falcon-7b", vec![11]),
         ("bloom-560m", vec![2]),
+        ("Mixtral-8x7B-v0.1", vec![2]),
+        ("Qwen3-30B-A3B", vec![]),
+        ("gpt-oss-20b, unpacked", vec![]),
     ] {
         assert_eq!(
             with(name, &[("eos_token_id", None)]).unwrap().eos,

@@ -35,6 +35,8 @@ struct Around {
     original: Option<f64>,
     /// The model's context, where nothing says how long it was.
     context: Option<f64>,
+    /// Whether kinds of layer have objects of their own: transformers reads no `truncate` there.
+    of_kind: bool,
 }
 
 /// Which part of every head a family turns, as transformers (5.23) computes it. What the file says
@@ -127,6 +129,7 @@ impl Rope {
             head_dim,
             original: fields.maybe_number("original_max_position_embeddings")?,
             context: fields.maybe_number("max_position_embeddings")?,
+            of_kind: kind.is_some(),
         };
         // Where a file has both, the old name counts, as in every transformers: 4 reads nothing
         // else, and 5 puts it in the place of the new one (`convert_rope_params_to_dict`). An empty
@@ -179,6 +182,7 @@ impl Rope {
             head_dim,
             original: None,
             context: Some(context as f64),
+            of_kind: true,
         };
         Self::from_object(&format!("rope_parameters.{kind}"), object, &around)
     }
@@ -244,7 +248,7 @@ impl Rope {
                 high: required(name, &fields, "high_freq_factor")?,
                 original: original()?,
             },
-            Some(Some("yarn")) => rope.yarn(name, &fields, original()?)?,
+            Some(Some("yarn")) => rope.yarn(name, &fields, original()?, around)?,
             Some(_) => {
                 return Err(unsupported(
                     &format!("{name}.rope_type"),
@@ -270,7 +274,13 @@ impl Rope {
     }
 
     /// Reads the numbers of Yarn, as transformers computes with them.
-    fn yarn(&self, name: &str, fields: &Fields<'_>, original: f64) -> Result<RopeScaling, Error> {
+    fn yarn(
+        &self,
+        name: &str,
+        fields: &Fields<'_>,
+        original: f64,
+        around: &Around,
+    ) -> Result<RopeScaling, Error> {
         let factor = required(name, fields, "factor")?;
         // By how much scores are to grow with the context.
         let grown = |by: f64| match factor > 1.0 {
@@ -289,12 +299,21 @@ impl Rope {
             let wavelength = original / (turns * std::f64::consts::TAU);
             self.dims as f64 * wavelength.ln() / (2.0 * self.theta.ln())
         };
-        // Whole pairs: transformers does not read it where the kinds of layer differ.
-        fields.fixed("truncate", &Value::Bool(true))?;
+        // Whether the ramp is from one whole pair to another.
+        let whole = match around.of_kind {
+            true => {
+                fields.fixed("truncate", &Value::Bool(true))?;
+                true
+            }
+            false => fields.flag("truncate", true)?,
+        };
         let fast = fields.positive("beta_fast", 32.0)?;
         let slow = fields.positive("beta_slow", 1.0)?;
-        let kept = pair(fast).floor().max(0.0);
-        let slow = pair(slow).ceil().min(self.dims as f64 - 1.0);
+        let (kept, slow) = match (pair(fast), pair(slow)) {
+            (kept, slow) if whole => (kept.floor(), slow.ceil()),
+            bounds => bounds,
+        };
+        let (kept, slow) = (kept.max(0.0), slow.min(self.dims as f64 - 1.0));
         Ok(RopeScaling::Yarn {
             factor,
             kept,

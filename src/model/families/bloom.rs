@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::super::Error;
 use super::super::config::{Config, Family, Fields, Sizes, head_dim};
-use super::layout::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
+use super::layout::{Layer, Layout, Linear, Mlp, Norm, Qkv, Up, parameter};
 
 pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     fields.fixed(
@@ -71,8 +71,11 @@ pub fn layout(config: &Config) -> Layout {
             q_norm: None,
             k_norm: None,
             o: map("self_attention.dense", d, d),
-            up: Up::Plain(map("mlp.dense_h_to_4h", m, d)),
-            down: map("mlp.dense_4h_to_h", d, m),
+            sinks: None,
+            mlp: Mlp::dense(
+                Up::Plain(map("mlp.dense_h_to_4h", m, d)),
+                map("mlp.dense_4h_to_h", d, m),
+            ),
         }
     };
     Layout {

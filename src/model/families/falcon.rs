@@ -7,7 +7,7 @@ use super::super::Error;
 use super::super::config::{
     Activation, Config, Family, Fields, Part, Residual, Rope, Sizes, head_dim, unsupported,
 };
-use super::layout::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
+use super::layout::{Layer, Layout, Linear, Mlp, Norm, Qkv, Up, parameter};
 
 pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     fields.fixed("alibi", &Value::Bool(false))?;
@@ -102,8 +102,11 @@ pub fn layout(config: &Config) -> Layout {
             q_norm: None,
             k_norm: None,
             o: attn("dense", d, d, biases.o),
-            up: Up::Plain(mlp("dense_h_to_4h", m, d)),
-            down: mlp("dense_4h_to_h", d, m),
+            sinks: None,
+            mlp: Mlp::dense(
+                Up::Plain(mlp("dense_h_to_4h", m, d)),
+                mlp("dense_4h_to_h", d, m),
+            ),
         }
     };
     Layout {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::Error;
 use super::super::config::{Activation, Config, Family, Fields, Sizes, head_dim};
-use super::layout::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
+use super::layout::{Layer, Layout, Linear, Mlp, Norm, Qkv, Up, parameter};
 
 pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     fields.fixed("scale_attn_weights", &Value::Bool(true))?;
@@ -52,8 +52,11 @@ pub fn layout(config: &Config) -> Layout {
             q_norm: None,
             k_norm: None,
             o: conv1d(&format!("{h}.attn.c_proj"), d, d),
-            up: Up::Plain(conv1d(&format!("{h}.mlp.c_fc"), m, d)),
-            down: conv1d(&format!("{h}.mlp.c_proj"), d, m),
+            sinks: None,
+            mlp: Mlp::dense(
+                Up::Plain(conv1d(&format!("{h}.mlp.c_fc"), m, d)),
+                conv1d(&format!("{h}.mlp.c_proj"), d, m),
+            ),
         }
     };
     Layout {

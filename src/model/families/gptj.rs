@@ -7,7 +7,7 @@ use super::super::Error;
 use super::super::config::{
     Activation, Biases, Config, Family, Fields, Residual, Rope, Sizes, head_dim,
 };
-use super::layout::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
+use super::layout::{Layer, Layout, Linear, Mlp, Norm, Qkv, Up, parameter};
 
 pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     fields.fixed("rotary", &Value::Bool(true))?;
@@ -70,8 +70,11 @@ pub fn layout(config: &Config) -> Layout {
             q_norm: None,
             k_norm: None,
             o: Linear::new(&format!("{h}.attn.out_proj"), d, d, false),
-            up: Up::Plain(Linear::new(&format!("{h}.mlp.fc_in"), m, d, true)),
-            down: Linear::new(&format!("{h}.mlp.fc_out"), d, m, true),
+            sinks: None,
+            mlp: Mlp::dense(
+                Up::Plain(Linear::new(&format!("{h}.mlp.fc_in"), m, d, true)),
+                Linear::new(&format!("{h}.mlp.fc_out"), d, m, true),
+            ),
         }
     };
     Layout {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::super::Error;
 use super::super::config::{Activation, Config, Family, Fields, Sizes, head_dim, unsupported};
 use super::gpt2;
-use super::layout::{Layout, Linear, Qkv, Up};
+use super::layout::{Layout, Linear, Mlp, Qkv, Up};
 
 pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     let layers = fields.layers("num_layers")?;
@@ -95,8 +95,10 @@ pub fn layout(config: &Config) -> Layout {
         let qkv = ["q_proj", "k_proj", "v_proj"].map(|name| attn(name, false));
         layer.qkv = Qkv::Separate(Box::new(qkv));
         layer.o = attn("out_proj", true);
-        layer.up = Up::Plain(Linear::new(&format!("{h}.mlp.c_fc"), m, d, true));
-        layer.down = Linear::new(&format!("{h}.mlp.c_proj"), d, m, true);
+        layer.mlp = Mlp::dense(
+            Up::Plain(Linear::new(&format!("{h}.mlp.c_fc"), m, d, true)),
+            Linear::new(&format!("{h}.mlp.c_proj"), d, m, true),
+        );
     }
     layout
 }

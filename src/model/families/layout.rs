@@ -72,12 +72,53 @@ pub struct Layer {
     pub q_norm: Option<Norm>,
     /// On every key head, `[head_dim]`, or on all of them, `[kv_heads * head_dim]`.
     pub k_norm: Option<Norm>,
+    /// The score of a key that every query sees and that has no value, `[heads]` (gpt-oss).
+    pub sinks: Option<Parameter>,
     /// The attention's output.
     pub o: Linear,
-    /// First half of the MLP.
+    /// What comes behind attention.
+    pub mlp: Mlp,
+}
+
+/// The feed-forward half of a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mlp {
+    /// One MLP for all tokens.
+    Dense(Dense),
+    /// Several, of which each token goes to some.
+    Mixture(Mixture),
+}
+
+/// The tensors of one MLP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dense {
+    /// First half.
     pub up: Up,
-    /// Second half of the MLP: the matrix that edits change.
+    /// Second half: the matrix that edits change.
     pub down: Linear,
+}
+
+/// The tensors of a mixture of experts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mixture {
+    /// Scores of the experts, `[experts, width]`.
+    pub router: Linear,
+    /// The MLPs.
+    pub experts: Experts,
+}
+
+/// How a checkpoint packs experts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Experts {
+    /// Each by itself.
+    Separate(Vec<Dense>),
+    /// All in the same two tensors, with an axis of experts before the others (gpt-oss).
+    Stacked {
+        /// `[experts, width, 2 * inner]`: a channel of the gate, then the same of up.
+        gate_up: Linear,
+        /// `[experts, inner, width]`.
+        down: Linear,
+    },
 }
 
 /// Every tensor of a model.
@@ -118,16 +159,16 @@ impl Layout {
             for norm in [&layer.q_norm, &layer.k_norm].into_iter().flatten() {
                 norm.collect(&mut all);
             }
+            all.extend(&layer.sinks);
             layer.o.collect(&mut all);
             let norms = [&layer.attn_post_norm, &layer.mlp_norm];
             for norm in norms.into_iter().flatten() {
                 norm.collect(&mut all);
             }
-            match &layer.up {
-                Up::Plain(map) | Up::Fused(map) => map.collect(&mut all),
-                Up::Gated(maps) => maps.iter().for_each(|map| map.collect(&mut all)),
+            match &layer.mlp {
+                Mlp::Dense(dense) => dense.collect(&mut all),
+                Mlp::Mixture(mixture) => mixture.collect(&mut all),
             }
-            layer.down.collect(&mut all);
             if let Some(norm) = &layer.mlp_post_norm {
                 norm.collect(&mut all);
             }
@@ -138,6 +179,46 @@ impl Layout {
         }
         all.extend(&self.head_bias);
         all
+    }
+}
+
+impl Layer {
+    /// The matrix that edits change; `None` where the layer is a mixture of experts, which has one
+    /// an expert.
+    pub fn down(&self) -> Option<&Linear> {
+        match &self.mlp {
+            Mlp::Dense(dense) => Some(&dense.down),
+            Mlp::Mixture(_) => None,
+        }
+    }
+}
+
+impl Mlp {
+    pub(super) fn dense(up: Up, down: Linear) -> Self {
+        Self::Dense(Dense { up, down })
+    }
+}
+
+impl Dense {
+    fn collect<'a>(&'a self, all: &mut Vec<&'a Parameter>) {
+        match &self.up {
+            Up::Plain(map) | Up::Fused(map) => map.collect(all),
+            Up::Gated(maps) => maps.iter().for_each(|map| map.collect(all)),
+        }
+        self.down.collect(all);
+    }
+}
+
+impl Mixture {
+    fn collect<'a>(&'a self, all: &mut Vec<&'a Parameter>) {
+        self.router.collect(all);
+        match &self.experts {
+            Experts::Separate(experts) => experts.iter().for_each(|one| one.collect(all)),
+            Experts::Stacked { gate_up, down } => {
+                gate_up.collect(all);
+                down.collect(all);
+            }
+        }
     }
 }
 

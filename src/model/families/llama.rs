@@ -6,7 +6,7 @@ use super::super::Error;
 use super::super::config::{
     self, Activation, Biases, Config, Family, Fields, NormKind, Part, QkNorm, Rope, Sizes,
 };
-use super::layout::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
+use super::layout::{Layer, Layout, Linear, Mlp, Norm, Qkv, Up, parameter};
 
 /// What a family that shares Llama's field names sets for itself.
 pub struct Defaults {
@@ -158,8 +158,11 @@ pub fn layout(config: &Config) -> Layout {
             q_norm: qk_norm("q_norm", config.heads),
             k_norm: qk_norm("k_norm", config.kv_heads),
             o: Linear::new(&format!("{p}.self_attn.o_proj"), d, q, biases.o),
-            up: Up::Gated(Box::new([mlp("gate_proj"), mlp("up_proj")])),
-            down: Linear::new(&format!("{p}.mlp.down_proj"), d, m, biases.mlp),
+            sinks: None,
+            mlp: Mlp::dense(
+                Up::Gated(Box::new([mlp("gate_proj"), mlp("up_proj")])),
+                Linear::new(&format!("{p}.mlp.down_proj"), d, m, biases.mlp),
+            ),
         }
     };
     Layout {

@@ -11,9 +11,11 @@ mod gemma;
 mod gpt2;
 mod gptj;
 mod gptneo;
+mod gptoss;
 mod granite;
 mod layout;
 mod llama;
+mod mixtral;
 mod neox;
 mod olmo;
 mod opt;
@@ -29,7 +31,7 @@ use serde_json::{Map, Value};
 use super::Error;
 use super::config::{Config, Family, Fields, unsupported};
 
-pub use layout::{Layer, Layout, Linear, Norm, Parameter, Qkv, Up};
+pub use layout::{Dense, Experts, Layer, Layout, Linear, Mixture, Mlp, Norm, Parameter, Qkv, Up};
 
 impl Layout {
     /// The tensors a model of this configuration has.
@@ -51,6 +53,9 @@ impl Layout {
             Family::Bloom => bloom::layout(config),
             Family::Gemma2 | Family::Gemma3 => gemma::layout(config),
             Family::Phi3 => phi3::layout(config),
+            Family::Mixtral => mixtral::layout(config),
+            Family::Qwen3Moe => qwen::moe_layout(config),
+            Family::GptOss => gptoss::layout(config),
         }
     }
 }
@@ -114,6 +119,9 @@ fn config(family: Family, fields: &Fields<'_>) -> Result<Config, Error> {
         Family::Cohere2 => cohere::cohere2(fields),
         Family::Falcon => falcon::config(fields),
         Family::Bloom => bloom::config(fields),
+        Family::Mixtral => mixtral::config(fields),
+        Family::Qwen3Moe => qwen::qwen3_moe(fields),
+        Family::GptOss => gptoss::config(fields),
     }
 }
 
@@ -147,6 +155,13 @@ pub(crate) fn is_head(name: &str) -> bool {
     ["lm_head.", "embed_out."]
         .iter()
         .any(|head| name.starts_with(head))
+}
+
+/// The layer whose experts a tensor is of, by its canonical name.
+pub(crate) fn layer_of_experts(name: &str) -> Option<usize> {
+    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let layer = rest.contains(".experts.").then(|| layer.parse().ok());
+    layer.flatten()
 }
 
 /// The name of a vocabulary projection's matrix.

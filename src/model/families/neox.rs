@@ -5,7 +5,7 @@ use super::super::Error;
 use super::super::config::{
     Activation, Config, Family, Fields, Part, Residual, Rope, Sizes, head_dim,
 };
-use super::layout::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
+use super::layout::{Layer, Layout, Linear, Mlp, Norm, Qkv, Up, parameter};
 
 pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     let layers = fields.layers("num_hidden_layers")?;
@@ -59,8 +59,11 @@ pub fn layout(config: &Config) -> Layout {
             q_norm: None,
             k_norm: None,
             o: Linear::new(&format!("{a}.dense"), d, d, biases.o),
-            up: Up::Plain(Linear::new(&format!("{p}.mlp.dense_h_to_4h"), m, d, true)),
-            down: Linear::new(&format!("{p}.mlp.dense_4h_to_h"), d, m, true),
+            sinks: None,
+            mlp: Mlp::dense(
+                Up::Plain(Linear::new(&format!("{p}.mlp.dense_h_to_4h"), m, d, true)),
+                Linear::new(&format!("{p}.mlp.dense_4h_to_h"), d, m, true),
+            ),
         }
     };
     Layout {

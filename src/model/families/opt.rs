@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::super::Error;
 use super::super::config::{Activation, Config, Family, Fields, Sizes, head_dim};
-use super::layout::{Layer, Layout, Linear, Norm, Qkv, Up, parameter};
+use super::layout::{Layer, Layout, Linear, Mlp, Norm, Qkv, Up, parameter};
 
 pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     // OPT-350m's: norms behind the sums, embeddings of another width.
@@ -53,8 +53,11 @@ pub fn layout(config: &Config) -> Layout {
             q_norm: None,
             k_norm: None,
             o: attn("out_proj"),
-            up: Up::Plain(Linear::new(&format!("{p}.fc1"), m, d, config.biases.mlp)),
-            down: Linear::new(&format!("{p}.fc2"), d, m, config.biases.mlp),
+            sinks: None,
+            mlp: Mlp::dense(
+                Up::Plain(Linear::new(&format!("{p}.fc1"), m, d, config.biases.mlp)),
+                Linear::new(&format!("{p}.fc2"), d, m, config.biases.mlp),
+            ),
         }
     };
     let rows = config.context + config.position_offset;

@@ -3,7 +3,7 @@
 
 use super::super::Error;
 use super::super::config::{Activation, Biases, Config, Family, Fields, NormKind, Part, Residual};
-use super::layout::{Layout, Linear, Norm, Up, parameter};
+use super::layout::{Layout, Linear, Mlp, Norm, Up, parameter};
 use super::llama::{self, Defaults, common};
 
 pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
@@ -37,8 +37,10 @@ pub fn layout(config: &Config) -> Layout {
         let p = format!("model.layers.{l}");
         let q = config.heads * config.head_dim;
         layer.o = Linear::new(&format!("{p}.self_attn.dense"), d, q, true);
-        layer.up = Up::Plain(Linear::new(&format!("{p}.mlp.fc1"), m, d, true));
-        layer.down = Linear::new(&format!("{p}.mlp.fc2"), d, m, true);
+        layer.mlp = Mlp::dense(
+            Up::Plain(Linear::new(&format!("{p}.mlp.fc1"), m, d, true)),
+            Linear::new(&format!("{p}.mlp.fc2"), d, m, true),
+        );
     }
     layout.final_norm = Norm::new(config.norm, "model.final_layernorm", d);
     layout.head_bias = (config.tied).then(|| parameter("lm_head.bias".into(), [config.vocab]));

@@ -3,7 +3,7 @@
 
 use super::super::Error;
 use super::super::config::{Config, Family, Fields, Part, RopeScaling, unsupported};
-use super::layout::{Layout, Linear, Qkv, Up};
+use super::layout::{Layout, Linear, Mlp, Qkv, Up};
 use super::llama::{self, Defaults, common};
 
 pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
@@ -45,12 +45,16 @@ pub fn layout(config: &Config) -> Layout {
             d,
             false,
         ));
-        layer.up = Up::Fused(Linear::new(
-            &format!("{p}.mlp.gate_up_proj"),
-            2 * m,
-            d,
-            false,
-        ));
+        let down = Linear::new(&format!("{p}.mlp.down_proj"), d, m, false);
+        layer.mlp = Mlp::dense(
+            Up::Fused(Linear::new(
+                &format!("{p}.mlp.gate_up_proj"),
+                2 * m,
+                d,
+                false,
+            )),
+            down,
+        );
     }
     layout
 }

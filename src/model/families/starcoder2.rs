@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::Error;
 use super::super::config::{Activation, Config, Family, Fields, NormKind};
-use super::layout::{Layout, Linear, Up};
+use super::layout::{Layout, Linear, Mlp, Up};
 use super::llama::{self, Defaults, common};
 
 pub fn config(fields: &Fields<'_>) -> Result<Config, Error> {
@@ -49,8 +49,10 @@ pub fn layout(config: &Config) -> Layout {
     let mut layout = llama::layout(config);
     for (l, layer) in layout.layers.iter_mut().enumerate() {
         let mlp = format!("model.layers.{l}.mlp");
-        layer.up = Up::Plain(Linear::new(&format!("{mlp}.c_fc"), m, d, bias));
-        layer.down = Linear::new(&format!("{mlp}.c_proj"), d, m, bias);
+        layer.mlp = Mlp::dense(
+            Up::Plain(Linear::new(&format!("{mlp}.c_fc"), m, d, bias)),
+            Linear::new(&format!("{mlp}.c_proj"), d, m, bias),
+        );
     }
     layout
 }

@@ -15,7 +15,8 @@ pub fn write(source: &Source<'_>, folder: &Path) -> Result<(), Error> {
     let rank = joined.first().map_or(0, |factor| factor.rank);
     let modules: Vec<&str> = joined.iter().map(|factor| module(&factor.tensor)).collect();
     let layers = &source.base.checkpoint().layout().layers;
-    let transposed = layers.first().is_some_and(|layer| layer.down.transposed);
+    let down = layers.iter().find_map(|layer| layer.down());
+    let transposed = down.is_some_and(|down| down.transposed);
     let config = json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

@@ -105,6 +105,9 @@ pub fn architecture(family: Family) -> Option<&'static str> {
         Family::Cohere2 => "cohere2",
         Family::Falcon => "falcon",
         Family::Bloom => "bloom",
+        Family::Qwen3Moe => "qwen3moe",
+        // Without a layer that can be edited there is nothing to adapt.
+        Family::Mixtral | Family::GptOss => return None,
         Family::Opt | Family::GptNeo => return None,
     })
 }

@@ -61,7 +61,7 @@ impl Edits<'_> {
         }
         let gates = wire::gates(&self.editing.spec.gates.unwrap_or_default());
         let verdict = measured::judge(&measured.figures(), &gates);
-        let mut factor = self.editing.factor(&update).to_proto();
+        let mut factor = self.editing.factor(&update)?.to_proto();
         if factor.data.len() > INLINE {
             factor.digest = sink.put(&factor.data).map_err(Stopped::Here)?;
             factor.data.clear();
@@ -120,7 +120,7 @@ impl Edits<'_> {
         sink: &dyn Sink,
     ) -> Result<(Measured, Vec<v1::EditProbe>), Stopped> {
         let asked = Asked::new(request, task, true);
-        let norm = self.editing.relative_norm(update);
+        let norm = self.editing.relative_norm(update)?;
         let inputs = &self.editing.ready.gate_inputs;
         let look = |model: &model::Model| -> Result<_, Stopped> {
             Ok((asked.answers(model)?, Readings::of(model, inputs, sink)?))

@@ -188,23 +188,33 @@ impl Editing<'_> {
     }
 
     /// What an edit adds to its matrix, as versions keep it.
-    pub fn factor(&self, update: &Update) -> Factor {
-        let layout = self.loaded.base.checkpoint().layout();
-        Factor {
-            tensor: layout.layers[update.layer].down.weight.name.clone(),
+    ///
+    /// # Errors
+    /// [`Stopped::Unit`] for a layer that is a mixture of experts.
+    pub fn factor(&self, update: &Update) -> Result<Factor, Stopped> {
+        let down = self
+            .loaded
+            .base
+            .checkpoint()
+            .down_projection(update.layer)?;
+        Ok(Factor {
+            tensor: down.weight.name.clone(),
             layer: update.layer,
             width: update.width(),
             inner: update.inner(),
             rank: update.rank,
             left: update.left.clone(),
             right: update.right.clone(),
-        }
+        })
     }
 
     /// The norm of an edit in norms of the matrix that it changes.
-    pub fn relative_norm(&self, update: &Update) -> f64 {
-        let weight = self.loaded.model.down_projection(update.layer);
-        update.norm() / weight.norm().double_value(&[])
+    ///
+    /// # Errors
+    /// As [`Editing::factor`].
+    pub fn relative_norm(&self, update: &Update) -> Result<f64, Stopped> {
+        let weight = self.loaded.model.down_projection(update.layer)?;
+        Ok(update.norm() / weight.norm().double_value(&[]))
     }
 
     /// Runs something on what the version would be with an edit, whose matrix is made as any worker
@@ -214,7 +224,7 @@ impl Editing<'_> {
         update: &Update,
         run: impl FnOnce(&model::Model) -> T,
     ) -> Result<T, Stopped> {
-        let factor = self.factor(update);
+        let factor = self.factor(update)?;
         let mut with = self.ready.version.on(&factor.tensor);
         let pristine = self.loaded.base.grow(&factor.tensor, &with)?;
         with.push((Digest::of(&factor.data()), &factor));

@@ -78,7 +78,7 @@ impl Evaluation<'_> {
     ) -> Result<v1::EvalOutcome, Stopped> {
         let before = asked.measure(&self.editing.loaded.model, sink)?;
         let (update, steps) = self.editing.compute(plan, unit, request, sink)?;
-        let norm = self.editing.relative_norm(&update);
+        let norm = self.editing.relative_norm(&update)?;
         let after = (self.editing).with(&update, |model| asked.measure(model, sink))?;
         Ok(v1::EvalOutcome {
             measured: Some(after?),

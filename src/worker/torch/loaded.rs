@@ -124,7 +124,7 @@ impl Loaded {
         matrix: &Matrix,
     ) -> Result<(), model::Error> {
         let checkpoint = self.base.checkpoint();
-        let down = &checkpoint.layout().layers[layer].down;
+        let down = checkpoint.down_projection(layer)?;
         let info = checkpoint.tensors().find(|info| info.name == tensor);
         let shape = info.map_or(&down.weight.shape, |info| &info.shape);
         let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();

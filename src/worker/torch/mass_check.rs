@@ -181,7 +181,7 @@ impl MassEdits<'_> {
         seen: &mut Seen,
         warnings: &mut Vec<String>,
     ) -> Result<v1::mass_edit_checked::Layer, Stopped> {
-        let inner = self.model().down_projection(layer).size()[1];
+        let inner = self.model().down_projection(layer)?.size()[1];
         let mut columns = Vec::with_capacity(read.len());
         for (group, keys) in read {
             let key = tensor(keys.keys.get(at).map_or(&[][..], Vec::as_slice));

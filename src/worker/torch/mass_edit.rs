@@ -72,7 +72,9 @@ impl<'a> MassEdits<'a> {
         for number in &spec.parameters {
             overrides.set(method, &number.key, number.value)?;
         }
-        let hyper = Hyperparameters::new(method, loaded.model.config(), &overrides)?;
+        let config = loaded.model.config();
+        let hyper = Hyperparameters::new(method, config, &overrides)?;
+        (spec.layers.iter()).try_for_each(|&layer| config.has_key(layer as usize))?;
         let others = spec.contexts.iter().filter(|context| *context != "{}");
         Ok(Self {
             contexts: std::iter::once("{}".to_owned())
@@ -129,18 +131,12 @@ impl<'a> MassEdits<'a> {
             let with = self.with_change(factor)?;
             let matrix = self.loaded.base.grow(&factor.tensor, &with)?;
             let lent = self.loaded.lend(factor.layer, &factor.tensor);
-            let before = self
-                .loaded
-                .model
-                .down_projection(factor.layer)
-                .shallow_clone();
+            let before = self.loaded.model.down_projection(factor.layer)?;
+            let before = before.shallow_clone();
             let put = self.loaded.put(factor.layer, &factor.tensor, &matrix);
             put.map_err(Stopped::transient)?;
-            let after = self
-                .loaded
-                .model
-                .down_projection(factor.layer)
-                .shallow_clone();
+            let after = self.loaded.model.down_projection(factor.layer)?;
+            let after = after.shallow_clone();
             let back = self.loaded.model.set_down_projection(factor.layer, &before);
             back.map_err(Stopped::transient)?;
             self.loaded.give_back(lent);
@@ -290,7 +286,7 @@ impl<'a> MassEdits<'a> {
     /// The keys that units of a range have of a layer, and their residuals, one a column and in
     /// their order; without those of groups that were left out.
     fn columns(&self, range: &v1::UnitRange, layer: usize) -> Result<(Tensor, Tensor), Stopped> {
-        let inner = self.model().down_projection(layer).size()[1];
+        let inner = self.model().down_projection(layer)?.size()[1];
         let (mut keys, mut residuals) = (Vec::new(), Vec::new());
         for unit in range.first_unit..range.first_unit + range.units {
             let read = match self.ready.mass.results.get(&unit) {
@@ -375,7 +371,11 @@ impl<'a> MassEdits<'a> {
         let lengths = lengths.map_err(Error::from)?;
         spread(&mut figures, ["missing.least", "missing.mean"], lengths);
         let norm = solved.norm();
-        let weight = self.model().down_projection(layer).norm().double_value(&[]);
+        let weight = self
+            .model()
+            .down_projection(layer)?
+            .norm()
+            .double_value(&[]);
         figures.extend([("norm", norm), ("relative_norm", norm / weight)]);
         figures.sort_by_key(|(key, _)| *key);
         let factor = self.stored(layer, &solved, sink)?;
@@ -414,9 +414,9 @@ impl<'a> MassEdits<'a> {
         sink: &mut dyn Sink,
     ) -> Result<v1::LowRankFactor, Stopped> {
         let (rank, left, right) = solved.stored()?;
-        let layout = self.loaded.base.checkpoint().layout();
+        let down = self.loaded.base.checkpoint().down_projection(layer)?;
         let factor = Factor {
-            tensor: layout.layers[layer].down.weight.name.clone(),
+            tensor: down.weight.name.clone(),
             layer,
             width: solved.left.size()[0] as usize,
             inner: solved.right.size()[0] as usize,

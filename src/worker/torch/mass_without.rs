@@ -45,7 +45,7 @@ impl MassEdits<'_> {
         asked: &v1::MassEditUnit,
         layer: usize,
     ) -> Result<(Tensor, Tensor), Stopped> {
-        let size = self.model().down_projection(layer).size();
+        let size = self.model().down_projection(layer)?.size();
         let kept = &self.ready.mass.replaced;
         let columns = |bytes: &[u8], numbers: i64| -> Result<Tensor, Stopped> {
             let rows = rows(bytes, numbers, &asked.columns)?;

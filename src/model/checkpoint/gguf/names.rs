@@ -4,7 +4,7 @@
 //! follow from the [`Layout`], and no family has a list of its own.
 
 use super::super::super::config::{Config, Family, NormKind};
-use super::super::super::families::{Layout, Linear, Norm, Parameter, Qkv, Up};
+use super::super::super::families::{Layout, Linear, Mlp, Norm, Parameter, Qkv, Up};
 
 /// What llama.cpp's converter does with the values of a tensor on their way to the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,14 +75,17 @@ pub fn stored(config: &Config) -> Vec<Stored> {
             Qkv::ByHead(map) => all.linear(&name("attn_qkv"), map, Turned::ByPart),
         }
         all.linear(&name("attn_output"), &layer.o, Turned::Not);
-        match &layer.up {
-            Up::Plain(map) | Up::Fused(map) => all.linear(&name("ffn_up"), map, Turned::Not),
-            Up::Gated(maps) => {
-                all.linear(&name("ffn_gate"), &maps[0], Turned::Not);
-                all.linear(&name("ffn_up"), &maps[1], Turned::Not);
+        // No architecture that is read has experts.
+        if let Mlp::Dense(mlp) = &layer.mlp {
+            match &mlp.up {
+                Up::Plain(map) | Up::Fused(map) => all.linear(&name("ffn_up"), map, Turned::Not),
+                Up::Gated(maps) => {
+                    all.linear(&name("ffn_gate"), &maps[0], Turned::Not);
+                    all.linear(&name("ffn_up"), &maps[1], Turned::Not);
+                }
             }
+            all.linear(&name("ffn_down"), &mlp.down, Turned::Not);
         }
-        all.linear(&name("ffn_down"), &layer.down, Turned::Not);
     }
     all.norm("output_norm", Some(&layout.final_norm));
     if let Some(head) = &layout.head {
