@@ -408,7 +408,8 @@ test("words of a copied command stay words, whatever is in them", async () => {
     return done.stdout.split("\0").slice(0, -1);
   };
   for (const text of HOSTILE) {
-    const line = command("diff", [text, "b"], { text, list: [text, "x"], so: true, not: false, none: undefined, no: 0 });
+    const options = { text, list: [text, "x"], so: true, not: false, none: undefined, no: 0 };
+    const line = command("diff", [text, "b"], options);
     // Nothing of it is a key that a terminal takes for something else.
     assert.doesNotMatch(line, /[\x00-\x09\x0b-\x1f\x7f]/);
     const option = (name, value) => (value.startsWith("-") ? [`--${name}=${value}`] : [`--${name}`, value]);
@@ -433,7 +434,8 @@ test("texts of a copied line of Python are one literal each", async () => {
     assert.match(said, /^"([^"\\\n]|\\.)*"$/);
     assert.doesNotMatch(said, /[\x00-\x1f\x7f-\x9f\u2028\u202e]/);
     if (!python) continue;
-    const read = spawnSync("python3", ["-c", "import ast, json, sys; print(json.dumps(ast.literal_eval(sys.argv[1])))", said]);
+    const reads = "import ast, json, sys; print(json.dumps(ast.literal_eval(sys.argv[1])))";
+    const read = spawnSync("python3", ["-c", reads, said]);
     assert.deepEqual(JSON.parse(read.stdout.toString()), text, said);
   }
   assert.equal(

@@ -62,12 +62,13 @@ export default async function (site) {
     command.split("\n"),
     [
       `palimpsest branch scratch-ada ${version.slice(0, 12)} --force --model ${model}`,
-      `palimpsest edit 'Look: {} is in' --subject 'The Colosseum' --target 'it'\\''s "Rome"' --layer 1 --method r-rome ` +
-        `--neighbour 'The river is in' --neighbour=-x --ref scratch-ada --model ${model}`,
+      `palimpsest edit 'Look: {} is in' --subject 'The Colosseum' --target 'it'\\''s "Rome"' --layer 1 ` +
+        `--method r-rome --neighbour 'The river is in' --neighbour=-x --ref scratch-ada --model ${model}`,
     ],
     "an edit is copied with all of it, on the version that is chosen and on one's own branch",
   );
-  site.check(python.includes('target="it\'s \\"Rome\\""') && python.includes('neighbours=["The river is in", "-x"]'), python);
+  for (const part of ['target="it\'s \\"Rome\\""', 'neighbours=["The river is in", "-x"]'])
+    site.check(python.includes(part), `${part} in ${python}`);
   await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
   await page.getByRole("button", { name: "JSON", exact: true }).click();
   await page.waitForSelector("text=JSON copied");

@@ -35,7 +35,8 @@ export default async function (site) {
       await site.shot(page, "history-viewer");
       for (const path of ["", "/versions/main"]) {
         await site.visit(page, `/models/${site.model}${path}`);
-        site.equal(await page.getByText("Playground").count(), 0, "a viewer has no playground, and no link to it");
+        const links = await page.getByRole("link", { name: "Playground" }).count();
+        site.equal(links, 0, "a viewer has no playground, and no link to it");
       }
     }
   }
