@@ -12,6 +12,7 @@ import { Choice, Heading, Waiting } from "../parts/common";
 import { scratch } from "../parts/changes";
 import { CopyAs } from "../parts/CopyAs";
 import { AFRESH, lines, play, setPlay, texts, type Play } from "../play";
+import { allRefs } from "../refs";
 import { asked } from "../route";
 import { fact, template } from "../subject";
 import { Ask } from "./PlaygroundAsk";
@@ -63,14 +64,14 @@ export function Playground() {
     async (signal) => {
       if (!model) return undefined;
       const [refs, list, found] = await Promise.all([
-        versions.listRefs({ parent: `models/${model}`, pageSize: 1000 }, { signal }),
+        allRefs(`models/${model}`, signal),
         versions.listVersions({ parent: `models/${model}`, pageSize: 100 }, { signal }),
         versions.getVersion(
           { name: `models/${model}/versions/${it.version || "main"}`, withoutEdits: true },
           { signal },
         ),
       ]);
-      return { refs: refs.refs, versions: list.versions, version: found.version };
+      return { refs, versions: list.versions, version: found.version };
     },
     true,
   );
