@@ -9,7 +9,6 @@ import {
   type JobEvent,
   type JobProgress,
   type UnitResult,
-  JobState,
   ResultView,
   type WatchJobResponse,
 } from "../contract/palimpsest/v1/job_pb";
@@ -192,34 +191,6 @@ function merged(whole: Job | undefined, newest: Job | undefined): Job | undefine
     endTime: newest.endTime,
     lastSequence: newest.lastSequence,
   };
-}
-
-/** Waits for a job to end, and tells of it meanwhile. For chains of jobs; a page watches with `useJob`. */
-export async function finished(
-  name: string,
-  signal: AbortSignal,
-  tell?: (message: WatchJobResponse) => void,
-): Promise<Job> {
-  let after = 0n;
-  for (let pause = 500; ; pause = Math.min(2 * pause, 10_000)) {
-    signal.throwIfAborted();
-    try {
-      for await (const message of jobs.watchJob({ name, afterSequence: after }, { signal })) {
-        after = message.events.at(-1)?.sequence ?? after;
-        pause = 500;
-        tell?.(message);
-        if (message.job && ended(message.job.state)) return message.job;
-        // A job that is held waits for somebody: whoever waits for it is told.
-        if (message.job?.state === JobState.HELD) return message.job;
-      }
-      const { job } = await jobs.getJob({ name }, { signal });
-      if (job && ended(job.state)) return job;
-    } catch (error) {
-      signal.throwIfAborted();
-      if (pause > 8000) throw error;
-    }
-    await new Promise((done) => setTimeout(done, pause));
-  }
 }
 
 export interface Wanted {

@@ -6,7 +6,8 @@ import type { JobSchema } from "../contract/palimpsest/v1/job_pb";
 import { jobs } from "./client";
 import { last } from "./format";
 import { requestId } from "./job";
-import { asked } from "./route";
+import { asked, place, setQuery } from "./route";
+import { placed } from "./subject";
 
 export interface Play {
   model: string;
@@ -14,6 +15,8 @@ export interface Play {
   version: string;
   prompt: string;
   subject: string;
+  /** Where the subject begins in the prompt, in signs of JavaScript; -1 where it does not occur. */
+  at: number;
   /** Jobs: the completion, the trace, the statistics, the edit. */
   completion: string;
   trace: string;
@@ -36,24 +39,84 @@ export interface Play {
   kept: string;
 }
 
+/** The page's texts, by their names in the address. */
+const TEXTS = ["prompt", "subject", "target", "true", "paraphrases", "neighbours", "why"];
+/** Most of them that an address takes, encoded: of a longer one servers refuse the head. */
+const MOST = 4000;
+/** Long texts by the short name that the address has of them; what the browser's own store has no room for, too. */
+const long = new Map<string, Record<string, string>>();
+const STORE = "palimpsest.texts.";
+
+function kept(name: string): Record<string, string> | undefined {
+  const known = long.get(name);
+  if (known || !name) return known;
+  try {
+    const found: unknown = JSON.parse(sessionStorage.getItem(STORE + name) ?? "null");
+    if (!found || typeof found !== "object") return undefined;
+    const own = found as Record<string, unknown>;
+    const texts = Object.fromEntries(TEXTS.map((text) => [text, String(own[text] ?? "")]));
+    long.set(name, texts);
+    return texts;
+  } catch {
+    return undefined;
+  }
+}
+
+const textOf = (name: string) => asked(name) || (kept(asked("texts"))?.[name] ?? "");
+
+/** How the address has the page's texts. */
+export function texts(): "carried" | "kept" | "lost" {
+  return asked("texts") ? (kept(asked("texts")) ? "kept" : "lost") : "carried";
+}
+
+/** Changes the page's address; long texts stay in this tab. On another page nothing is changed. */
+export function setPlay(change: Record<string, string | number | undefined>): void {
+  if (!place.value.path.startsWith("/playground")) return;
+  const text = (name: string) => String((name in change ? change[name] : textOf(name)) ?? "");
+  const all = Object.fromEntries(TEXTS.map((name) => [name, text(name)]));
+  if (new URLSearchParams(all).toString().length <= MOST) return setQuery({ ...change, ...all, texts: undefined });
+  const name = asked("texts") || requestId().slice(0, 8);
+  long.set(name, all);
+  try {
+    sessionStorage.setItem(STORE + name, JSON.stringify(all));
+  } catch {
+    // It has no room: until the tab is loaded anew they are here.
+  }
+  setQuery({ ...change, ...Object.fromEntries(TEXTS.map((text) => [text, undefined])), texts: name });
+}
+
+/** What belongs to one edit, for when there is another. */
+export const AFRESH = {
+  edit: undefined,
+  tried: undefined,
+  stored: undefined,
+  said: undefined,
+  kept: undefined,
+  before: undefined,
+};
+
+/** The number of a layer that somebody wrote. */
+export const layerOf = (text: string) => (/^[0-9]{1,6}$/.test(text) ? Number(text) : undefined);
+
 export function play(): Play {
-  const layer = asked("layer");
+  const [prompt, subject] = [textOf("prompt"), textOf("subject")];
   return {
     model: asked("model"),
     version: asked("version"),
-    prompt: asked("prompt"),
-    subject: asked("subject"),
+    prompt,
+    subject,
+    at: placed(prompt, subject, Number(asked("at"))),
     completion: asked("completion"),
     trace: asked("trace"),
     sums: asked("sums"),
     edit: asked("edit"),
-    layer: /^[0-9]+$/.test(layer) ? Number(layer) : undefined,
+    layer: layerOf(asked("layer")),
     method: asked("method", "r-rome"),
-    target: asked("target"),
-    truth: asked("true"),
-    paraphrases: asked("paraphrases"),
-    neighbours: asked("neighbours"),
-    why: asked("why"),
+    target: textOf("target"),
+    truth: textOf("true"),
+    paraphrases: textOf("paraphrases"),
+    neighbours: textOf("neighbours"),
+    why: textOf("why"),
     etag: asked("etag"),
     tried: asked("tried"),
     stored: asked("stored"),
@@ -69,12 +132,6 @@ export async function submit(it: Play, version: string, displayName: string, spe
   const job = { model: `models/${it.model}`, version: `models/${it.model}/versions/${version}`, displayName, spec };
   const answer = await jobs.createJob({ requestId: requestId(), job });
   return last(answer.job?.name ?? "");
-}
-
-/** The template of an edit: the prompt with `{}` in the subject's place. */
-export function template(it: Play): string {
-  const at = it.prompt.indexOf(it.subject);
-  return it.subject && at >= 0 ? `${it.prompt.slice(0, at)}{}${it.prompt.slice(at + it.subject.length)}` : "";
 }
 
 /** An answer with the space before it that tokens have. */

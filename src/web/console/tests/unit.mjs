@@ -5,6 +5,7 @@
 // the jobs, edits and refs of a walk through the pages.
 
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { createHash, generateKeyPairSync, sign, webcrypto } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -354,6 +355,141 @@ test("ranks correlate as Spearman's do, ties shared", async () => {
   assert.equal(rankCorrelation([1, 2, 3], [3, 2, 1]), -1);
   assert.equal(rankCorrelation([1, 1], [1, 2]), undefined);
   assert.ok(Math.abs(rankCorrelation([1, 2, 2, 4], [1, 3, 2, 4]) - 0.9486832980505138) < 1e-12);
+});
+
+/** What could end a quotation, begin a command, turn a line around, or be taken for an option. */
+const HOSTILE = [
+  "",
+  "main",
+  "main~2",
+  "~root",
+  "v0;touch /tmp/x;",
+  "$(id)",
+  "`id`",
+  "$HOME ${HOME}",
+  "it's",
+  "'",
+  "''; id; '",
+  'say "no"',
+  "a\\",
+  "\\'",
+  "a\nb",
+  "\n",
+  "a\r\nid\r",
+  "\t",
+  "\u0015id\r",
+  "\u001b[201~\nid\n",
+  "\u007f",
+  "-x",
+  "--help",
+  "--",
+  "-x y",
+  "a b",
+  "*",
+  "?",
+  "[a]",
+  "{a,b}",
+  "#a",
+  "!!",
+  "a=b",
+  "=ls",
+  "a&b|c>d<e",
+  "%1",
+  "Zürich \u202e 東京 😀",
+  "\u2028\u009b",
+];
+
+test("words of a copied command stay words, whatever is in them", async () => {
+  const { command } = await load("src/copied.ts");
+  const read = (shell, line) => {
+    const says = `palimpsest() { for word in "$@"; do printf '%s\\0' "$word"; done; }\n${line}`;
+    const done = spawnSync(shell, ["-c", says], { encoding: "utf8", cwd: folder });
+    assert.equal(done.stderr, "", line);
+    return done.stdout.split("\0").slice(0, -1);
+  };
+  for (const text of HOSTILE) {
+    const options = { text, list: [text, "x"], so: true, not: false, none: undefined, no: 0 };
+    const line = command("diff", [text, "b"], options);
+    // Nothing of it is a key that a terminal takes for something else.
+    assert.doesNotMatch(line, /[\x00-\x09\x0b-\x1f\x7f]/);
+    const option = (name, value) => (value.startsWith("-") ? [`--${name}=${value}`] : [`--${name}`, value]);
+    const flags = [
+      ...(text ? option("text", text) : []),
+      ...option("list", text),
+      ...["--list", "x", "--so", "--no", "0"],
+    ];
+    const wanted = text.startsWith("-") ? [...flags, "--", text, "b"] : [text, "b", ...flags];
+    for (const shell of ["sh", "bash"]) assert.deepEqual(read(shell, line), ["diff", ...wanted], line);
+  }
+  assert.equal(command("job list", [], { text: "-x" }), "palimpsest job list --text=-x");
+  assert.equal(command("show", ["0123abcd"], { model: "tiny" }), "palimpsest show 0123abcd --model tiny");
+  assert.equal(command("log", ["a\0b"]), "palimpsest log 'ab'");
+});
+
+test("texts of a copied line of Python are one literal each", async () => {
+  const { call, literal } = await load("src/copied.ts");
+  const python = spawnSync("python3", ["--version"]).status === 0;
+  for (const text of [...HOSTILE, '"""', "\\", "\u0000", "{}"]) {
+    const said = literal(text);
+    assert.match(said, /^"([^"\\\n]|\\.)*"$/);
+    assert.doesNotMatch(said, /[\x00-\x1f\x7f-\x9f\u2028\u202e]/);
+    if (!python) continue;
+    const reads = "import ast, json, sys; print(json.dumps(ast.literal_eval(sys.argv[1])))";
+    const read = spawnSync("python3", ["-c", reads, said]);
+    assert.deepEqual(JSON.parse(read.stdout.toString()), text, said);
+  }
+  assert.equal(
+    call("p.jobs", [], { state: ["queued", "held"], kind: undefined, owner: "", model: "tiny", n: 0, so: true }),
+    'p.jobs(state=["queued", "held"], model="tiny", n=0, so=True)',
+  );
+  assert.equal(call("p.model", ['a"b', undefined, 3]), 'p.model("a\\"b", 3)');
+});
+
+test("the audit log's filters are copied, and what the command line cannot ask is not", async () => {
+  const { audited } = await load("src/copied.ts");
+  const of = (query) => audited((name) => query[name] ?? "");
+  assert.deepEqual(of({}), { command: "palimpsest audit list", python: "p.audit.verify()" });
+  assert.deepEqual(of({ principal: "ada", action: "-refs", resource: "models/$(id)", outcome: "refused" }), {
+    command: "palimpsest audit list --principal ada --action=-refs --resource 'models/$(id)' --refused",
+    python: 'p.audit.entries(principal="ada", action="-refs", resource="models/$(id)", outcome="refused")',
+  });
+  assert.equal(of({ outcome: "ok" }).command, undefined);
+  assert.equal(of({ outcome: "ok" }).python, 'p.audit.entries(outcome="ok")');
+  assert.equal(of({ outcome: "constructor", from: "x" }).command, "palimpsest audit list");
+  const days = of({ from: "2026-01-31", until: "2026-01-31" });
+  const [from, until] = [new Date(2026, 0, 31), new Date(2026, 1, 1)].map((it) => it.toISOString().slice(0, 19));
+  assert.equal(days.command, `palimpsest audit list --from ${from}Z --until ${until}Z`);
+  assert.ok(days.python.startsWith("from datetime import datetime\n\n"));
+  assert.ok(days.python.includes(`start=datetime.fromisoformat("${from}+00:00")`), days.python);
+});
+
+test("no line is copied but by the helper that quotes", () => {
+  const files = readdirSync(join(root, "src"), { recursive: true }).filter((name) => /\.tsx?$/.test(name));
+  for (const file of files) {
+    if (/copied\.ts$|Sweep\.tsx$/.test(file)) continue;
+    const source = readFileSync(join(root, "src", file), "utf8");
+    assert.doesNotMatch(source, /`palimpsest [a-z][^`]*\$\{|`[^`]*\bp\.[a-z_]+\("?\$\{/, file);
+  }
+});
+
+test("a subject that stands several times in a prompt is the one that was marked", async () => {
+  const { fact, placed, startOf, template } = await load("src/subject.ts");
+  const [prompt, subject] = ["Zürich 😀 Paris Hilton was born near Paris and", "Paris"];
+  const second = prompt.lastIndexOf(subject);
+  assert.equal(placed(prompt, subject, second), second);
+  assert.equal(placed(prompt, subject, 0), 10);
+  for (const at of [3, -4, NaN, 1e9]) assert.equal(placed(prompt, subject, at), 10);
+  assert.equal(placed(prompt, "Rome", 10), -1);
+  assert.equal(placed(prompt, "", 0), -1);
+  assert.equal(template({ prompt, subject, at: second }), "Zürich 😀 Paris Hilton was born near {} and");
+  assert.equal(template({ prompt, subject, at: -1 }), "");
+  assert.equal(fact({ prompt, subject, at: 10 }).subjectStart, undefined);
+  assert.equal(fact({ prompt, subject: "", at: -1 }).subjectStart, undefined);
+  // In bytes, of which ü has two and the face four.
+  const told = fact({ prompt, subject, at: second });
+  assert.equal(told.subjectStart, Buffer.from(prompt).lastIndexOf(subject));
+  assert.equal(startOf(told), second);
+  assert.equal(startOf({ prompt }), undefined);
 });
 
 test("no source makes markup of a text, or code of one", () => {

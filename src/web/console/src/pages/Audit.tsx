@@ -4,11 +4,12 @@ import { useEffect, useRef, useState } from "preact/hooks";
 
 import { AuditOutcome, type AuditCheckpoint, type AuditLeaf } from "../../contract/palimpsest/v1/audit_pb";
 import { audit, isHash, problem, type Problem } from "../client";
+import { audited } from "../copied";
 import { save } from "../download";
 import { ago, brief, count, hex, last, moment, visible } from "../format";
 import { useDoing, useLoad, usePoll, useStream } from "../live";
 import { Act, Choice, Heading, Text, Waiting, Wrong } from "../parts/common";
-import { CopyAs, quoted } from "../parts/CopyAs";
+import { CopyAs } from "../parts/CopyAs";
 import { Table } from "../parts/Table";
 import { asked, setQuery } from "../route";
 import { checkGrowth, keep, keptOf, proveEntry, proveRun, type Proved, type RunProved, type Verdict } from "../witness";
@@ -28,8 +29,7 @@ export function Audit() {
       <div class="title">
         <Heading title="Audit">Audit log</Heading>
         <CopyAs
-          command={`palimpsest audit list${asked("principal") && ` --principal ${quoted(asked("principal"))}`}`}
-          python="p.audit.verify()"
+          {...audited(asked)}
           json={() => read.data}
         />
       </div>

@@ -5,6 +5,7 @@ import { useMemo, useState } from "preact/hooks";
 import { ResultView, type Job } from "../../contract/palimpsest/v1/job_pb";
 import { Kind, Metric, type Grid } from "../../contract/palimpsest/v1/trace_pb";
 import { jobs } from "../client";
+import { call, command } from "../copied";
 import {
   brief,
   count,
@@ -23,6 +24,7 @@ import {
 import { requestId, results, useJob } from "../job";
 import { useDoing, useLoad } from "../live";
 import { Act, Choice, Heading, Text, Waiting, Wrong } from "../parts/common";
+import { CopyAs } from "../parts/CopyAs";
 import { Computed } from "../parts/Fingerprints";
 import { again } from "../parts/jobActs";
 import { settings } from "../parts/settings";
@@ -39,23 +41,33 @@ const MOST = 20_000;
 
 export function Compare() {
   const [left, right] = [asked("left"), asked("right")];
-  const [one, other] = [useJob(left || undefined), useJob(right || undefined)];
+  const [whole, second] = [useWhole(left), useWhole(right)];
+  const [one, other] = [useJob(whole.data), useJob(second.data)];
+  const wrong = whole.problem ?? second.problem ?? one.problem ?? other.problem;
+  const ids = [whole.data, second.data].flatMap((id) => id || []);
   const [a, b] = [one.job, other.job];
   const waiting = (left && !a) || (right && !b);
   return (
     <>
       <div class="title">
         <Heading title="Compare">Compare</Heading>
+        {ids.length > 0 && (
+          <CopyAs
+            command={ids.map((id) => command("job results", [id], { averages: true })).join("\n")}
+            python={ids.map((id, i) => `${"ab"[i]} = ${call("p.job", [id])}`).join("\n")}
+            json={() => [a, b].filter(Boolean)}
+          />
+        )}
       </div>
       <form class="filters" onSubmit={(event) => event.preventDefault()}>
-        <Text label="Left" value={left} onChange={(value) => setQuery({ left: value })} hint="A job's identifier." />
+        <Text label="Left" value={left} onChange={(value) => setQuery({ left: value })} hint="A job's identifier, or its end." />
         <Text label="Right" value={right} onChange={(value) => setQuery({ right: value })} />
         <button type="button" onClick={() => setQuery({ left: right, right: left })}>
           Swap
         </button>
       </form>
-      <Wrong of={one.problem ?? other.problem} />
-      {waiting && !one.problem && !other.problem && <p class="quiet">Reading the jobs…</p>}
+      <Wrong of={wrong} />
+      {waiting && !wrong && <p class="quiet">Reading the jobs…</p>}
       {a && !right && (
         <p>
           Choose the other one: among{" "}
@@ -91,6 +103,18 @@ export function Compare() {
       )}
     </>
   );
+}
+
+/** The whole identifier of a job, of its end as pages show it. */
+function useWhole(end: string) {
+  return useLoad(`job ${end}`, async (signal) => {
+    if (!/^[0-9a-f-]{4,35}$/.test(end)) return end || undefined;
+    const found = (await jobs.listJobs({ text: end, pageSize: 1000 }, { signal })).jobs.filter((job) =>
+      job.name.endsWith(end),
+    );
+    if (found.length > 1) throw new Error(`${found.length} jobs end in ${end}: give more of its identifier`);
+    return found[0] ? last(found[0].name) : end;
+  });
 }
 
 function JobLink({ job }: { job: Job }) {

@@ -9,14 +9,16 @@ import type {
   MatrixDifference,
 } from "../../contract/palimpsest/v1/version_pb";
 import { jobs, versions } from "../client";
-import { brief, count, ended, last, number, some, stateWord, visible } from "../format";
-import { finished, requestId, results, useJob } from "../job";
+import { call, command } from "../copied";
+import { brief, count, ended, last, number, some, stateWord } from "../format";
+import { requestId, useJob } from "../job";
 import { useDoing, useLoad } from "../live";
 import { Act, Heading, Quiet, Text, Waiting, Wrong } from "../parts/common";
-import { CopyAs, quoted } from "../parts/CopyAs";
+import { CopyAs } from "../parts/CopyAs";
 import { Sentence, sentenceOf } from "../parts/EditCard";
 import { Table } from "../parts/Table";
 import { asked, setQuery, to } from "../route";
+import { Answers } from "./Answers";
 
 /** Edits on the pages behind the first, of this comparison. */
 interface Further {
@@ -63,8 +65,8 @@ export function Diff({ model }: { model: string }) {
           What differs in <a href={`/models/${model}`}>{model}</a>
         </Heading>
         <CopyAs
-          command={`palimpsest diff ${left} ${right} --model ${model}`}
-          python={`p.model("${model}").diff("${left}", "${right}")`}
+          command={command("diff", [left, right], { model })}
+          python={call(call("p.model", [model]) + ".diff", [left, right])}
           json={() => it}
         />
       </div>
@@ -245,33 +247,6 @@ function Matrices({ rows }: { rows: readonly MatrixDifference[] }) {
   );
 }
 
-/** Where two texts part: the words that both begin with, and what follows in each. */
-export function parted(a: string, b: string): [string, string, string] {
-  const split = (text: string) => text.match(/\s*\S+|\s+$/g) ?? [];
-  const [left, right] = [split(a), split(b)];
-  let same = 0;
-  while (same < left.length && same < right.length && left[same] === right[same]) same += 1;
-  return [left.slice(0, same).join(""), left.slice(same).join(""), right.slice(same).join("")];
-}
-
-/** A text with the first word marked that the other has not. */
-export function Parted({ same, rest }: { same: string; rest: string }) {
-  const [, first = "", after = ""] = /^(\s*\S+)([\s\S]*)$/.exec(rest) ?? [];
-  return (
-    <span>
-      {visible(same)}
-      {first && <mark>{visible(first)}</mark>}
-      {visible(after)}
-    </span>
-  );
-}
-
-interface Said {
-  prompt: string;
-  left: string;
-  right: string;
-}
-
 /** Prompts that both versions complete. */
 function Probes({
   model,
@@ -296,21 +271,6 @@ function Probes({
   const [text, setText] = useState(proposed.join("\n"));
   const pair = asked("probes").split(",").filter(Boolean);
   const doing = useDoing();
-  const said = useLoad(`probes ${pair.join()}`, async (signal): Promise<Said[]> => {
-    const [a, b] = pair;
-    if (!a || !b) return [];
-    await Promise.all([finished(`jobs/${a}`, signal), finished(`jobs/${b}`, signal)]);
-    const [one, other] = await Promise.all([results(a, {}, signal, 1000), results(b, {}, signal, 1000)]);
-    return one.items.map((item, i) => {
-      const mine = item.outcome.case === "completion" ? item.outcome.value : undefined;
-      const theirs = other.items[i]?.outcome;
-      return {
-        prompt: mine?.prompt ?? "",
-        left: mine?.text ?? "",
-        right: theirs?.case === "completion" ? theirs.value.text : "",
-      };
-    });
-  });
   const run = () =>
     doing.run(async () => {
       const prompts = text.split("\n").filter((prompt) => prompt.trim());
@@ -331,61 +291,10 @@ function Probes({
       <h2>What both say</h2>
       <Quiet method="JobService/CreateJob" what="ask a model" />
       {pair.length === 2 && (
-        <>
-          {said.loading && (
-            <p class="quiet" role="status">
-              The two versions are asked…
-            </p>
-          )}
-          <Wrong of={said.problem} />
-          {said.data && (
-            <Table
-              label="What both say"
-              name="said"
-              fixed
-              rows={said.data}
-              rowKey={(row) => row.prompt}
-              file="probes"
-              columns={[
-                { id: "prompt", head: "Prompt", value: (row) => row.prompt, cell: (row) => visible(row.prompt) },
-                {
-                  id: "left",
-                  head: words[0],
-                  value: (row) => row.left,
-                  cell: (row) => {
-                    const [same, rest] = parted(row.left, row.right);
-                    return <Parted same={same} rest={rest} />;
-                  },
-                },
-                {
-                  id: "right",
-                  head: words[1],
-                  value: (row) => row.right,
-                  cell: (row) => {
-                    const [same, , rest] = parted(row.left, row.right);
-                    return <Parted same={same} rest={rest} />;
-                  },
-                },
-              ]}
-              foot={
-                <span class="quiet">
-                  {some(said.data.filter((row) => row.left !== row.right).length, "answer")} of{" "}
-                  {count(said.data.length)} differ; jobs{" "}
-                  <a class="mono" href={to(`/jobs/${pair[0]}`)}>
-                    {pair[0]?.slice(-8)}
-                  </a>
-                  ,{" "}
-                  <a class="mono" href={to(`/jobs/${pair[1]}`)}>
-                    {pair[1]?.slice(-8)}
-                  </a>
-                </span>
-              }
-            />
-          )}
-        </>
+        <Answers pair={pair} versions={[left, right]} heads={words} label="What both say" file="probes" />
       )}
       {proposed.length === 0 && text === "" && (
-        <p class="quiet">{`palimpsest diff A B --probe ${quoted("The Eiffel Tower is in")} asks the same.`}</p>
+        <p class="quiet">{`${command("diff", ["A", "B"], { probe: "The Eiffel Tower is in" })} asks the same.`}</p>
       )}
       <Text label="Prompts, one a line" value={text} rows={4} onInput={setText} />
       <p class="buttons">
@@ -414,6 +323,8 @@ function Traces({
   const doing = useDoing();
   const made = asked("traces").split(",").filter(Boolean);
   const [one, other] = [useJob(made[0]), useJob(made[1])];
+  // Traces of other versions, of which the address may still tell, are not those of what is seen.
+  const ours = made.length === 2 && [one, other].every(({ job }) => !job || both.includes(last(job.version)));
   // Two edits may write the same.
   const facts = new Map<string, { prompt: string; subject: string; subjectStart: number }>();
   for (const { prompt, subject } of edits.flatMap((edit) => edit.requests)) {
@@ -441,7 +352,7 @@ function Traces({
     <section>
       <h2>Where both keep them</h2>
       <Quiet method="JobService/CreateJob" what="trace facts" />
-      {made.length === 2 && (
+      {ours && (
         <>
           <div role="status">
             {" "}

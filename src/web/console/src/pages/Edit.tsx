@@ -2,6 +2,7 @@
 
 import { RefKind } from "../../contract/palimpsest/v1/version_pb";
 import { versions } from "../client";
+import { call, command } from "../copied";
 import { brief, count, last, moment, some } from "../format";
 import { results } from "../job";
 import { useLoad } from "../live";
@@ -60,8 +61,8 @@ export function EditPage({ model, edit }: { model: string; edit: string }) {
           Edit <span class="mono">{brief(id, 8)}</span> of <a href={`/models/${model}`}>{model}</a>
         </Heading>
         <CopyAs
-          command={`palimpsest show ${brief(id)} --model ${model}`}
-          python={`p.model("${model}").get_edit("${brief(id)}")`}
+          command={command("show", [brief(id)], { model })}
+          python={call(call("p.model", [model]) + ".get_edit", [brief(id)])}
           json={() => it}
         />
       </div>

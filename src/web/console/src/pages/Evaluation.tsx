@@ -4,6 +4,7 @@ import type { ComponentChildren } from "preact";
 import { useMemo } from "preact/hooks";
 
 import type { Job } from "../../contract/palimpsest/v1/job_pb";
+import { command } from "../copied";
 import { brief, count, last, number, setWord, some, visible } from "../format";
 import { evaluated, scaleOf, valueOf, type EvalLine, type MeanOf, type Record_ } from "../evaluation";
 import { results } from "../job";
@@ -31,7 +32,7 @@ export function Evaluation({ job, note }: { job: Job; note: ComponentChildren })
         job={job}
         title="Evaluation"
         note={note}
-        copied={{ command: `palimpsest job results ${id} --averages`, json: () => found.lines }}
+        copied={{ command: command("job results", [id], { averages: true }), json: () => found.lines }}
       >
         ; {setWord(spec?.set ?? 0)}, {some(spec?.recordCount || BigInt(spec?.records.length ?? 0), "record")}
       </ResultsTitle>

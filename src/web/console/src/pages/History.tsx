@@ -4,6 +4,7 @@ import { useMemo, useState } from "preact/hooks";
 
 import { RefKind, type Version } from "../../contract/palimpsest/v1/version_pb";
 import { audit, versions } from "../client";
+import { call, command } from "../copied";
 import { ago, brief, count, last, moment, versionWord, visible } from "../format";
 import { useDoing, usePoll } from "../live";
 import { Choice, Heading, Quiet, Waiting, Wrong } from "../parts/common";
@@ -65,8 +66,8 @@ export function History({ model }: { model: string }) {
           History of <a href={`/${parent}`}>{model}</a>
         </Heading>
         <CopyAs
-          command={`palimpsest log --model ${model}`}
-          python={`p.model("${model}").versions()`}
+          command={command("log", [], { model })}
+          python={`${call("p.model", [model])}.versions()`}
           json={() => shown}
         />
       </div>

@@ -13,6 +13,7 @@ import {
   type Task,
 } from "../../contract/palimpsest/v1/job_pb";
 import { jobs } from "../client";
+import { call, command } from "../copied";
 import {
   between,
   brief,
@@ -54,7 +55,7 @@ export function JobPage({ id }: { id: string }) {
           Job <span class="mono">{id.slice(-8)}</span>
           {job?.displayName && <span class="second">{visible(job.displayName)}</span>}
         </Heading>
-        {job && <CopyAs command={`palimpsest job show ${id}`} python={`p.job("${id}")`} json={() => job} />}
+        {job && <CopyAs command={command("job show", [id])} python={call("p.job", [id])} json={() => job} />}
       </div>
       <Wrong of={watched.problem} />
       {!job && !watched.problem && <p class="quiet">Reading the job…</p>}

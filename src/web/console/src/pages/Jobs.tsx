@@ -4,10 +4,11 @@ import { useState } from "preact/hooks";
 
 import { JobKind, JobState, type Job } from "../../contract/palimpsest/v1/job_pb";
 import { jobs, models } from "../client";
+import { call, command } from "../copied";
 import { count, last, stateWord } from "../format";
 import { useDoing, useLoad, usePoll } from "../live";
 import { Choice, Heading, Text, Waiting, Wrong } from "../parts/common";
-import { CopyAs, quoted } from "../parts/CopyAs";
+import { CopyAs } from "../parts/CopyAs";
 import { JobTable } from "../parts/JobTable";
 import { asked, setQuery, to } from "../route";
 
@@ -65,18 +66,18 @@ export function Jobs() {
     localStorage.setItem(BASELINE, id);
     setBaseline(id);
   };
-  const flags = [
-    ...wanted.states.map((state) => ` --state ${stateWord(state)}`),
-    asked("kind") && ` --kind ${asked("kind")}`,
-    wanted.owner && ` --owner ${quoted(wanted.owner)}`,
-    asked("model") && ` --model ${quoted(asked("model"))}`,
-    wanted.text && ` --text ${quoted(wanted.text)}`,
-  ].filter(Boolean);
+  const { owner, text } = wanted;
+  const kind = KINDS.find(([it]) => it === wanted.kind)?.[1];
+  const filtered = { state: wanted.states.map(stateWord), kind, owner, model: asked("model"), text };
   return (
     <>
       <div class="title">
         <Heading title="Jobs">Jobs</Heading>
-        <CopyAs command={`palimpsest job list${flags.join("")}`} python="p.jobs()" json={() => shown} />
+        <CopyAs
+          command={command("job list", [], filtered)}
+          python={call("p.jobs", [], filtered)}
+          json={() => shown}
+        />
       </div>
       <form class="filters" onSubmit={(event) => event.preventDefault()}>
         <Choice

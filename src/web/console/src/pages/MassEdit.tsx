@@ -7,6 +7,7 @@ import { EditProbeKind, type EditProbe, type OverwrittenFact } from "../../contr
 import type { Job } from "../../contract/palimpsest/v1/job_pb";
 import type { MassEditFact } from "../../contract/palimpsest/v1/mass_edit_pb";
 import type { Edit } from "../../contract/palimpsest/v1/version_pb";
+import { command } from "../copied";
 import { brief, count, last, number, some, visible } from "../format";
 import { results } from "../job";
 import { useLoad } from "../live";
@@ -100,7 +101,7 @@ export function MassEdit({ job, note }: { job: Job; note: ComponentChildren }) {
         job={job}
         title="Mass edit"
         note={note}
-        copied={{ command: `palimpsest job results ${id} --averages`, json: () => items }}
+        copied={{ command: command("job results", [id], { averages: true }), json: () => items }}
       />
       <Waiting of={read} what="results" />
       {read.data?.more && <p class="warning">The first {count(MOST)} results.</p>}

@@ -3,8 +3,10 @@
 import type { Statistics } from "../../contract/palimpsest/v1/stats_pb";
 import { RefKind } from "../../contract/palimpsest/v1/version_pb";
 import { models, statistics, versions } from "../client";
+import { call, command } from "../copied";
 import { ago, brief, bytes, count, dtypeWord, last, moment, number, visible } from "../format";
 import { useLoad } from "../live";
+import { may } from "../may";
 import { Act, Facts, Heading, Waiting } from "../parts/common";
 import { ask } from "../parts/Confirm";
 import { CopyAs } from "../parts/CopyAs";
@@ -27,7 +29,7 @@ export function Model({ model }: { model: string }) {
     <>
       <div class="title">
         <Heading title={model}>{model}</Heading>
-        <CopyAs command={`palimpsest model show ${model}`} python={`p.model("${model}")`} json={() => it} />
+        <CopyAs command={command("model show", [model])} python={call("p.model", [model])} json={() => it} />
       </div>
       <Waiting of={read} what="the model" />
       {it && (
@@ -39,9 +41,11 @@ export function Model({ model }: { model: string }) {
             <a class="button" href={to("/jobs", { model })}>
               Jobs on it
             </a>
-            <a class="button" href={to("/playground", { model })}>
-              Playground
-            </a>
+            {may("JobService/CreateJob") && (
+              <a class="button" href={to("/playground", { model })}>
+                Playground
+              </a>
+            )}
           </p>
           <Facts
             of={[
@@ -108,7 +112,7 @@ export function Model({ model }: { model: string }) {
           (sums.data.length ? (
             <StatisticsTable rows={sums.data} again={sums.again} />
           ) : (
-            <pre tabIndex={0}>{`palimpsest stats collect --model ${model} --self-sample 25000 --layers 5`}</pre>
+            <pre tabIndex={0}>{command("stats collect", [], { model, "self-sample": 25_000, layers: 5 })}</pre>
           ))}
       </section>
       {it && (

@@ -1,17 +1,59 @@
 // Ask, edit with a preview, try, keep or take back: four steps on one page, each a job that stays.
 
+import { useEffect } from "preact/hooks";
+
 import { RefKind, type Ref } from "../../contract/palimpsest/v1/version_pb";
 import { models, versions } from "../client";
+import { call, command } from "../copied";
 import { brief, last } from "../format";
 import { useLoad } from "../live";
 import { may, whoAmI } from "../may";
 import { Choice, Heading, Waiting } from "../parts/common";
-import { CopyAs, quoted } from "../parts/CopyAs";
-import { play, template } from "../play";
-import { asked, setQuery } from "../route";
+import { scratch } from "../parts/changes";
+import { CopyAs } from "../parts/CopyAs";
+import { AFRESH, lines, play, setPlay, texts, type Play } from "../play";
+import { allRefs } from "../refs";
+import { asked } from "../route";
+import { fact, template } from "../subject";
 import { Ask } from "./PlaygroundAsk";
 import { Change } from "./PlaygroundEdit";
 import { Keep, Try } from "./PlaygroundTry";
+
+/** What is seen, up to the preview, as lines that do the same on this version; the edit is on one's own branch. */
+function copied(it: Play): { command: string; python: string } {
+  const version = brief(it.version);
+  const [on, model] = [{ model: it.model, ref: version }, call("m = p.model", [it.model, version || undefined])];
+  // With the subject's place in it where that is not the first.
+  const prompt = (fact(it).subjectStart === undefined ? it.prompt : template(it)) || "PROMPT";
+  if (!it.subject)
+    return {
+      command: command("generate", [prompt], { "max-tokens": 8, ...on }),
+      python: `${model}\n${call("m.complete", [prompt], { max_tokens: 8 })}`,
+    };
+  const { subject, target, layer } = it;
+  const named = { subject, samples: 3 };
+  if (!template(it) || !target)
+    return {
+      command: command("trace", [prompt], { ...named, ...on }),
+      python: `${model}\n${call("m.trace", [prompt], named)}`,
+    };
+  const [paraphrases, neighbours] = [lines(it.paraphrases), lines(it.neighbours)];
+  const what = { subject, target, true: it.truth, layer, method: it.method };
+  return {
+    command: [
+      command("branch", [scratch(), version], { force: true, model: it.model }),
+      command("edit", [template(it)], {
+        ...what,
+        paraphrase: paraphrases,
+        neighbour: neighbours,
+        why: it.why,
+        ref: scratch(),
+        model: it.model,
+      }),
+    ].join("\n"),
+    python: `${model}\n${call("draft = m.edit", [template(it)], { ...what, paraphrases, neighbours })}`,
+  };
+}
 
 export function Playground() {
   const it = play();
@@ -22,14 +64,14 @@ export function Playground() {
     async (signal) => {
       if (!model) return undefined;
       const [refs, list, found] = await Promise.all([
-        versions.listRefs({ parent: `models/${model}`, pageSize: 1000 }, { signal }),
+        allRefs(`models/${model}`, signal),
         versions.listVersions({ parent: `models/${model}`, pageSize: 100 }, { signal }),
         versions.getVersion(
           { name: `models/${model}/versions/${it.version || "main"}`, withoutEdits: true },
           { signal },
         ),
       ]);
-      return { refs: refs.refs, versions: list.versions, version: found.version };
+      return { refs, versions: list.versions, version: found.version };
     },
     true,
   );
@@ -42,21 +84,11 @@ export function Playground() {
     return names.length ? ` (${names.join(", ")})` : "";
   };
   const change = (next: Record<string, string | undefined>) =>
-    setQuery({
-      ...next,
-      completion: undefined,
-      trace: undefined,
-      edit: undefined,
-      sums: undefined,
-      tried: undefined,
-      stored: undefined,
-      kept: undefined,
-      before: undefined,
-    });
-  const command =
-    template(whole) && it.target
-      ? `palimpsest edit ${quoted(template(whole))} --subject ${quoted(it.subject)} --target ${quoted(it.target)}${it.truth ? ` --true ${quoted(it.truth)}` : ""}${it.layer === undefined ? "" : ` --layer ${it.layer}`}`
-      : `palimpsest trace ${quoted(it.prompt || "PROMPT")} --subject ${quoted(it.subject || "SUBJECT")} --samples 3`;
+    setPlay({ ...next, ...AFRESH, completion: undefined, trace: undefined, sums: undefined });
+  // A link of another page may carry long texts: they are put where they do not hinder the next reload.
+  useEffect(() => {
+    if (texts() === "carried") setPlay({});
+  }, []);
   if (!may("JobService/CreateJob")) {
     return (
       <>
@@ -71,11 +103,15 @@ export function Playground() {
     <>
       <div class="title">
         <Heading title="Playground">Playground</Heading>
-        <CopyAs
-          command={command}
-          python={`m = p.model("${model}")\nm.trace(${JSON.stringify(it.prompt)}, subject=${JSON.stringify(it.subject)}, samples=3)`}
-        />
+        <CopyAs {...copied(whole)} json={() => whole} />
       </div>
+      {texts() !== "carried" && (
+        <p class="quiet" id="texts">
+          {texts() === "kept"
+            ? "The texts are long: this tab keeps them, and a link to this page does not carry them."
+            : "The texts are long, and the link does not carry them: write them again."}
+        </p>
+      )}
       <Waiting of={known} what="models" />
       <Waiting of={here} what="versions" />
       {known.data?.length === 0 && (
@@ -111,9 +147,9 @@ export function Playground() {
             />
           </form>
           <Ask it={whole} />
-          {(it.trace || it.layer !== undefined || it.edit) && <Change it={whole} refs={here.data.refs} />}
+          {(it.trace || it.layer !== undefined || it.edit || it.sums) && <Change it={whole} refs={here.data.refs} />}
           {it.edit && <Try it={whole} refs={here.data.refs} again={here.again} />}
-          {it.edit && <Keep it={whole} refs={here.data.refs} again={here.again} />}
+          {it.edit && <Keep it={whole} refs={here.data.refs} known={here.data.versions} again={here.again} />}
           {asked("kept") === "" && !it.edit && (
             <p class="quiet">Each step is a job that stays: this page's address leads back to it.</p>
           )}

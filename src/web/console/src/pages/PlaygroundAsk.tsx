@@ -4,58 +4,66 @@ import { useEffect, useRef, useState } from "preact/hooks";
 
 import { JobState } from "../../contract/palimpsest/v1/job_pb";
 import { Metric } from "../../contract/palimpsest/v1/trace_pb";
-import { count, jobId, stateWord, visible } from "../format";
+import { count, jobId, visible } from "../format";
 import { results, useJob } from "../job";
 import { useDoing, useLoad } from "../live";
 import { Act, Text, Wrong } from "../parts/common";
-import { submit, type Play } from "../play";
-import { setQuery } from "../route";
+import { Failed, JobLine, useOutcome } from "../parts/JobLine";
+import { AFRESH, setPlay, submit, type Play } from "../play";
+import { fact, placed } from "../subject";
 import { Maps } from "./SweepFacts";
 
 export function Ask({ it }: { it: Play }) {
   const [prompt, setPrompt] = useState(it.prompt);
   const [subject, setSubject] = useState(it.subject);
+  const [place, setPlace] = useState(it.at);
   const area = useRef<HTMLTextAreaElement>(null);
   const completing = useDoing();
   const tracing = useDoing();
   useEffect(() => {
     setPrompt(it.prompt);
     setSubject(it.subject);
-  }, [it.prompt, it.subject]);
-  const found = subject !== "" && prompt.includes(subject);
-  const now = { ...it, prompt, subject };
+    setPlace(it.at);
+  }, [it.prompt, it.subject, it.at]);
+  const at = placed(prompt, subject, place);
+  const asked = fact({ prompt, subject, at });
+  const other = prompt !== it.prompt || subject !== it.subject || at !== it.at;
+  const written = {
+    prompt,
+    subject,
+    at: asked.subjectStart && at,
+    model: it.model,
+    version: it.version,
+    // What was made of another prompt is not of this one.
+    ...(other ? { ...AFRESH, trace: undefined, completion: undefined } : {}),
+  };
+  const told = it.prompt === prompt ? it.completion : "";
+  const completion = useOutcome(told);
+  const said = completion.outcome?.case === "completion" ? completion.outcome.value.text : undefined;
   const mark = () => {
     const box = area.current;
-    if (!box || box.selectionStart === box.selectionEnd) return;
+    if (!box) return;
     const marked = box.value.slice(box.selectionStart, box.selectionEnd).trim();
-    if (marked) setSubject(marked);
+    // Who marks all of it is about to write it anew.
+    if (!marked || marked === box.value.trim()) return;
+    setSubject(marked);
+    setPlace(box.value.indexOf(marked, box.selectionStart));
   };
   const complete = () =>
     completing.run(async () => {
-      const id = await submit(now, it.version, "playground", {
+      const id = await submit(it, it.version, "playground", {
         case: "generate",
         value: { prompts: [prompt], maxTokens: 8 },
       });
-      setQuery({ prompt, subject, model: it.model, version: it.version, completion: id });
+      setPlay({ ...written, completion: id });
     });
   const trace = () =>
     tracing.run(async () => {
-      const id = await submit(now, it.version, "playground", {
+      const id = await submit(it, it.version, "playground", {
         case: "trace",
-        value: { facts: [{ prompt, subject }], samples: 3 },
+        value: { facts: [asked], samples: 3 },
       });
-      setQuery({
-        prompt,
-        subject,
-        model: it.model,
-        version: it.version,
-        trace: id,
-        edit: undefined,
-        tried: undefined,
-        stored: undefined,
-        kept: undefined,
-        before: undefined,
-      });
+      setPlay({ ...written, ...AFRESH, trace: id });
     });
   return (
     <section class="step open" aria-labelledby="ask">
@@ -81,57 +89,33 @@ export function Ask({ it }: { it: Play }) {
         label="Subject"
         value={subject}
         onInput={setSubject}
-        hint={subject && !found ? "It does not occur in the prompt." : undefined}
+        hint={subject && at < 0 ? "It does not occur in the prompt." : undefined}
       />
-      {found && (
+      {(at >= 0 || told) && (
         <p class="said">
-          {visible(prompt.slice(0, prompt.indexOf(subject)))}
-          <u>{visible(subject)}</u>
-          {visible(prompt.slice(prompt.indexOf(subject) + subject.length))}
-          {it.completion && it.prompt === prompt && <Completed id={it.completion} />}
+          {visible(prompt.slice(0, Math.max(at, 0)))}
+          {at >= 0 && <u>{visible(subject)}</u>}
+          {visible(prompt.slice(at < 0 ? 0 : at + subject.length))}
+          {said !== undefined && <ins>{visible(said)}</ins>}
+          {told && said === undefined && !completion.over && <span class="quiet"> …</span>}
         </p>
       )}
-      {!found && it.completion && (
-        <p class="said">
-          {visible(prompt)}
-          <Completed id={it.completion} />
-        </p>
-      )}
+      {told && <JobLine id={told} watched={completion.watched} />}
+      <Failed of={completion.outcome} />
+      <Wrong of={completion.problem} />
       <p class="buttons">
         <Act method="JobService/CreateJob" disabled={completing.busy || !prompt.trim()} onClick={() => void complete()}>
           Complete
         </Act>
-        <Act method="JobService/CreateJob" kind="main" disabled={tracing.busy || !found} onClick={() => void trace()}>
+        <Act method="JobService/CreateJob" kind="main" disabled={tracing.busy || at < 0} onClick={() => void trace()}>
           Trace
         </Act>
         <span class="quiet">Three samples of noise a cell.</span>
       </p>
       <Wrong of={completing.problem ?? tracing.problem} />
-      {it.trace && <Traced it={it} />}
+      {it.trace && <Traced key={it.trace} it={it} />}
     </section>
   );
-}
-
-function Completed({ id }: { id: string }) {
-  const watched = useLoadedCompletion(id);
-  if (watched.text === undefined) return <span class="quiet"> …</span>;
-  return <ins>{visible(watched.text)}</ins>;
-}
-
-/** What a completion added, once it is there. */
-export function useLoadedCompletion(id: string): { text: string | undefined; failed: string } {
-  const [turn, setTurn] = useState(0);
-  const read = useLoad(`completion ${id} ${turn}`, (signal) => results(id, {}, signal, 10), true);
-  const outcome = read.data?.items[0]?.outcome;
-  useEffect(() => {
-    if (outcome || read.loading) return undefined;
-    const timer = setTimeout(() => setTurn((n) => n + 1), 700);
-    return () => clearTimeout(timer);
-  }, [outcome, read.loading, turn]);
-  return {
-    text: outcome?.case === "completion" ? outcome.value.text : undefined,
-    failed: outcome?.case === "failure" ? outcome.value.message : "",
-  };
 }
 
 function Traced({ it }: { it: Play }) {
@@ -145,20 +129,15 @@ function Traced({ it }: { it: Play }) {
   const state = watched.job?.state;
   return (
     <>
-      <p class="quiet" role="status">
-        Job{" "}
-        <a class="mono" href={`/jobs/${it.trace}`}>
-          {jobId(it.trace)}
-        </a>
-        {state !== undefined && ` is ${stateWord(state)}`}
+      <JobLine id={it.trace} watched={watched}>
         {state !== undefined &&
           state !== JobState.SUCCEEDED &&
           `, ${count(done)} of ${count(watched.job?.counts?.units ?? 0n)} maps`}
-      </p>
+      </JobLine>
       {watched.progress && watched.progress.stepsRunning > 0n && (
         <p class="quiet">{count(watched.progress.stepsRunning)} cells of the next ones.</p>
       )}
-      <Wrong of={watched.problem ?? read.problem} />
+      <Wrong of={read.problem} />
       {failed.map((message) => (
         <p class="wrong">{visible(message)}</p>
       ))}

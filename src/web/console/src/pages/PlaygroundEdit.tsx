@@ -2,16 +2,20 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 
+import { JobState } from "../../contract/palimpsest/v1/job_pb";
 import { EditState, type Ref } from "../../contract/palimpsest/v1/version_pb";
-import { models, statistics } from "../client";
-import { ended, jobId, last, number, stateWord, visible } from "../format";
-import { finished, NOTHING, results, useJob } from "../job";
+import type { Statistics } from "../../contract/palimpsest/v1/stats_pb";
+import { models, problem, statistics } from "../client";
+import { count, ended, jobId, last, number } from "../format";
+import { NOTHING, results, useJob } from "../job";
 import { useDoing, useLoad } from "../live";
+import { may, now } from "../may";
 import { Act, Choice, Text, Wrong } from "../parts/common";
 import { OutcomeCard } from "../parts/EditCard";
+import { Failed, JobLine, useOutcome } from "../parts/JobLine";
 import { Steps } from "../parts/Steps";
-import { lines, spaced, submit, template, type Play } from "../play";
-import { setQuery } from "../route";
+import { AFRESH, layerOf, lines, setPlay, spaced, submit, type Play } from "../play";
+import { template } from "../subject";
 import { editLayer } from "../sweep";
 
 /** Tokens that are drawn for statistics: some ten a channel of the matrices of small models. */
@@ -58,19 +62,28 @@ export function Change({ it, refs }: { it: Play; refs: readonly Ref[] }) {
     }));
     proposed.current = next;
   }, [peak?.layer, answer]);
-  const layer = /^[0-9]+$/.test(form.layer) ? Number(form.layer) : undefined;
-  const sums = useLoad(
-    `statistics ${it.model}`,
-    async (signal) =>
-      (await statistics.listStatistics({ parent: `models/${it.model}`, pageSize: 1000 }, { signal })).statistics,
-  );
-  const needs = !WITHOUT.includes(it.method);
+  const layer = layerOf(form.layer);
+  const sums = useLoad(`statistics ${it.model}`, async (signal) => {
+    const all: Statistics[] = [];
+    for (let token = ""; ;) {
+      const page = { parent: `models/${it.model}`, pageSize: 1000, pageToken: token };
+      const answer = await statistics.listStatistics(page, { signal });
+      all.push(...answer.statistics);
+      token = answer.nextPageToken;
+      if (!token) return all;
+    }
+  });
+  // As the server chooses them: of any version, and by themselves only those that somebody made who may edit.
+  const ofLayer = sums.data?.filter((one) => one.layer === layer);
   const lacking =
-    needs && layer !== undefined && sums.data !== undefined && !sums.data.some((one) => one.layer === layer);
+    !WITHOUT.includes(it.method) && layer !== undefined && ofLayer?.every((one) => one.submitted) === true;
+  const named = lacking ? ofLayer.sort((a, b) => Number(b.tokens - a.tokens))[0] : undefined;
   const doing = useDoing();
   const collecting = useDoing();
-  const [collected, setCollected] = useState("");
-  const preview = () =>
+  const { truth, layer: _, ...texts } = form;
+  const { model, version, prompt, subject } = it;
+  const written = { ...texts, true: truth, layer, model, version, prompt, subject };
+  const preview = (statisticsName = "") =>
     doing.run(async () => {
       const main = refs.find((ref) => last(ref.name) === "main");
       const request = {
@@ -79,12 +92,13 @@ export function Change({ it, refs }: { it: Play; refs: readonly Ref[] }) {
         targetNew: spaced(form.target),
         targetTrue: form.truth ? spaced(form.truth) : undefined,
       };
-      const id = await submit(it, it.version, "playground", {
+      const made = submit(it, it.version, "playground", {
         case: "edit",
         value: {
           tasks: [{ request, paraphrases: lines(form.paraphrases), neighbours: lines(form.neighbours) }],
           method: it.method,
           layer,
+          statisticsName,
           layerChoice:
             peak && layer === peak.layer && it.trace
               ? `the highest MLP effect at the subject's last token in job ${it.trace}`
@@ -92,24 +106,16 @@ export function Change({ it, refs }: { it: Play; refs: readonly Ref[] }) {
           // Why is said when a branch takes it: a job that names no ref has no room for it.
         },
       });
-      setQuery({
-        model: it.model,
-        version: it.version,
-        prompt: it.prompt,
-        subject: it.subject,
-        target: form.target,
-        true: form.truth,
-        paraphrases: form.paraphrases,
-        neighbours: form.neighbours,
-        why: form.why,
-        layer,
-        edit: id,
-        etag: main?.etag,
-        tried: undefined,
-        stored: undefined,
-        kept: undefined,
-        before: undefined,
+      const id = await made.catch((error: unknown) => {
+        const { reason, metadata } = problem(error);
+        // Of a layer that the server chose, or withdrawn meanwhile: then they can be collected here.
+        if (reason === "STATISTICS_MISSING") {
+          setForm((was) => ({ ...was, layer: was.layer || (metadata["layer"] ?? "") }));
+          sums.again();
+        }
+        throw error;
       });
+      setPlay({ ...written, ...AFRESH, edit: id, etag: main?.etag });
     });
   const collect = () =>
     collecting.run(async () => {
@@ -121,14 +127,23 @@ export function Change({ it, refs }: { it: Play; refs: readonly Ref[] }) {
         case: "stats",
         value: { pieces, layers: [layer ?? 0], source: `${TOKENS} tokens drawn from the model, seed 1` },
       });
-      setCollected("begun");
-      const job = await finished(`jobs/${id}`, new AbortController().signal, (message) =>
-        setCollected(`${message.job?.counts?.unitsDone ?? 0n} of ${message.job?.counts?.units ?? 0n} pieces`),
-      );
-      setCollected(stateWord(job.state));
-      await statistics.createStatistics({ source: { case: "job", value: job.name } });
+      setPlay({ ...written, sums: id });
+    });
+  // It goes on by the address, whoever left the page meanwhile; but a link makes nothing of another's job.
+  const collection = useJob(it.sums || undefined);
+  const { job: collector } = collection;
+  const summed = collector?.state === JobState.SUCCEEDED && collector.owner === now.value?.caller?.principal;
+  useEffect(() => {
+    if (!summed) return;
+    void collecting.run(async () => {
+      await statistics.createStatistics({ source: { case: "job", value: `jobs/${it.sums}` } });
+      setPlay({ sums: undefined });
       sums.again();
     });
+  }, [it.sums, summed]);
+  const going = summed && !collecting.problem;
+  const waits = it.sums !== "" && !collection.problem && (!collector || !ended(collector.state) || going);
+  const unready = doing.busy || !template(it) || !form.target.trim() || (form.layer !== "" && layer === undefined);
   const parameters = Number(shape.data?.parameters ?? 0n);
   return (
     <section class="step open" aria-labelledby="edit">
@@ -159,7 +174,7 @@ export function Change({ it, refs }: { it: Play; refs: readonly Ref[] }) {
             ["rome", "ROME"],
             ["ft-l", "FT+L"],
           ]}
-          onChange={(method) => setQuery({ method: method === "r-rome" ? undefined : method })}
+          onChange={(method) => setPlay({ method: method === "r-rome" ? undefined : method })}
         />
       </div>
       <div class="columns">
@@ -182,24 +197,31 @@ export function Change({ it, refs }: { it: Play; refs: readonly Ref[] }) {
       {lacking ? (
         <>
           <p class="warning">
-            There are no key statistics of layer {layer}. Some {TOKENS.toLocaleString("en-GB")} tokens drawn from the
+            There are no key statistics of layer {layer}
+            {named && ` but those of ${named.author}, who may not edit: an edit uses such only where it names them`}.
+            Some {TOKENS.toLocaleString("en-GB")} tokens drawn from the
             model itself are needed, {number((TOKENS * parameters) / 1e12)} million million multiply-adds: minutes for a
             small model on a CPU.
           </p>
           <p class="buttons">
-            <Act method="JobService/CreateJob" kind="main" disabled={collecting.busy} onClick={() => void collect()}>
-              Collect 25,000 tokens first
-            </Act>
-            {collected && <span role="status">{collected}</span>}
+            {!waits && !sums.loading && (!named || may("VersionService/CreateEdit")) && (
+              <Act method="JobService/CreateJob" kind="main" disabled={collecting.busy} onClick={() => void collect()}>
+                Collect 25,000 tokens first
+              </Act>
+            )}
+            {named && (
+              <Act method="JobService/CreateJob" disabled={unready} onClick={() => void preview(named.name)}>
+                Preview with those of {named.author}
+              </Act>
+            )}
           </p>
-          <Wrong of={collecting.problem} />
         </>
       ) : (
         <p class="buttons">
           <Act
             method="JobService/CreateJob"
             kind="main"
-            disabled={doing.busy || !template(it) || !form.target.trim()}
+            disabled={unready}
             onClick={() => void preview()}
           >
             Preview
@@ -207,47 +229,35 @@ export function Change({ it, refs }: { it: Play; refs: readonly Ref[] }) {
           <span class="quiet">Nothing has it yet: no version, no branch.</span>
         </p>
       )}
+      {it.sums && (
+        <JobLine id={it.sums} watched={collection}>
+          {collector &&
+            `, ${count(collector.counts?.unitsDone ?? 0n)} of ${count(collector.counts?.units ?? 0n)} pieces`}
+        </JobLine>
+      )}
+      <Wrong of={collecting.problem} />
       <Wrong of={doing.problem} />
-      {it.edit && <Preview it={it} />}
+      {it.edit && <Preview key={it.edit} it={it} />}
     </section>
   );
 }
 
 /** The loss falls before one's eyes; then before and after, and the gates. */
 function Preview({ it }: { it: Play }) {
-  const watched = useJob(it.edit);
-  const found = useOutcome(it.edit);
-  const steps = watched.steps.get("0") ?? [];
+  const { watched, outcome, problem: wrong } = useOutcome(it.edit);
   return (
     <>
-      <p class="quiet" role="status">
-        Job{" "}
-        <a class="mono" href={`/jobs/${it.edit}`}>
-          {jobId(it.edit)}
-        </a>
-        {watched.job && ` is ${stateWord(watched.job.state)}`}
-      </p>
-      <Wrong of={watched.problem} />
-      {!found.outcome && !found.failed && <Steps steps={steps} title="Being computed" />}
-      {found.failed && <p class="wrong">{visible(found.failed)}</p>}
-      {found.outcome && <OutcomeCard outcome={found.outcome} name={`playground-${jobId(it.edit)}`} />}
+      <JobLine id={it.edit} watched={watched} />
+      <Wrong of={wrong} />
+      {!outcome && <Steps steps={watched.steps.get("0") ?? []} title="Being computed" />}
+      <Failed of={outcome} />
+      {outcome?.case === "edit" && <OutcomeCard outcome={outcome.value} name={`playground-${jobId(it.edit)}`} />}
     </>
   );
 }
 
-/** The outcome of an edit's job, once it is there. */
-export function useOutcome(id: string) {
-  const watched = useJob(id);
-  const over = watched.job !== undefined && (ended(watched.job.state) || (watched.job.counts?.unitsDone ?? 0n) > 0n);
-  const read = useLoad(
-    `outcome ${id} ${over}`,
-    (signal) => (over ? results(id, {}, signal, 1) : Promise.resolve(NOTHING)),
-    true,
-  );
-  const outcome = read.data?.items[0]?.outcome;
-  return {
-    outcome: outcome?.case === "edit" ? outcome.value : undefined,
-    accepted: outcome?.case === "edit" && outcome.value.edit?.state !== EditState.REJECTED,
-    failed: outcome?.case === "failure" ? outcome.value.message : "",
-  };
+/** Whether a job has computed an edit that passed its gates. */
+export function useAccepted(id: string): boolean {
+  const { outcome } = useOutcome(id);
+  return outcome?.case === "edit" && outcome.value.edit?.state !== EditState.REJECTED;
 }

@@ -2,19 +2,17 @@
 
 import { useState } from "preact/hooks";
 
-import { RefKind, type Ref } from "../../contract/palimpsest/v1/version_pb";
+import { RefKind, type Ref, type Version } from "../../contract/palimpsest/v1/version_pb";
 import { Code, problem, versions, type Problem } from "../client";
 import { brief, last, moment, visible } from "../format";
-import { finished, results } from "../job";
-import { useDoing, useLoad } from "../live";
+import { useDoing } from "../live";
 import { may } from "../may";
 import { Act, Quiet, Text, Wrong } from "../parts/common";
 import { scratch } from "../parts/changes";
-import { Table } from "../parts/Table";
-import { lines, submit, type Play } from "../play";
-import { asked, setQuery } from "../route";
-import { Parted, parted } from "./Diff";
-import { useOutcome } from "./PlaygroundEdit";
+import { AFRESH, lines, setPlay, submit, type Play } from "../play";
+import { asked } from "../route";
+import { Answers } from "./Answers";
+import { useAccepted } from "./PlaygroundEdit";
 
 /** Puts the edit onto the visitor's own branch, which is moved to where the edit was computed; nothing else moves. */
 async function onScratch(it: Play, refs: readonly Ref[]): Promise<{ version: string; edit: string }> {
@@ -41,7 +39,7 @@ async function onScratch(it: Play, refs: readonly Ref[]): Promise<{ version: str
 }
 
 export function Try({ it, refs, again }: { it: Play; refs: readonly Ref[]; again: () => void }) {
-  const { accepted } = useOutcome(it.edit);
+  const accepted = useAccepted(it.edit);
   const doing = useDoing();
   const [text, setText] = useState(
     [it.prompt, ...lines(it.paraphrases), ...lines(it.neighbours)].filter(Boolean).join("\n"),
@@ -53,30 +51,18 @@ export function Try({ it, refs, again }: { it: Play; refs: readonly Ref[]; again
       if (!tried) {
         const made = await onScratch(it, refs);
         tried = made.version;
-        setQuery({ tried, stored: made.edit });
+        // Another edit may have been asked for meanwhile: this is not its version.
+        if (asked("edit") !== it.edit) return;
+        setPlay({ tried, stored: made.edit });
         again();
       }
-      const spec = () => ({ case: "generate" as const, value: { prompts: lines(text), maxTokens: 12 } });
+      const spec = () => ({ case: "generate" as const, value: { prompts: [...new Set(lines(text))], maxTokens: 12 } });
       const [before, after] = await Promise.all([
         submit(it, it.version, "playground, before", spec()),
         submit(it, tried, "playground, with the edit", spec()),
       ]);
-      setQuery({ said: `${before},${after}` });
+      if (asked("edit") === it.edit) setPlay({ said: `${before},${after}` });
     });
-  const said = useLoad(`said ${pair.join()}`, async (signal) => {
-    const [a, b] = pair;
-    if (!a || !b) return [];
-    await Promise.all([finished(`jobs/${a}`, signal), finished(`jobs/${b}`, signal)]);
-    const [one, other] = await Promise.all([results(a, {}, signal, 1000), results(b, {}, signal, 1000)]);
-    const texts = (items: typeof one.items) =>
-      items.map((item) => (item.outcome.case === "completion" ? item.outcome.value : undefined));
-    const [left, right] = [texts(one.items), texts(other.items)];
-    return left.map((mine, i) => ({
-      prompt: mine?.prompt ?? "",
-      before: mine?.text ?? "",
-      after: right[i]?.text ?? "",
-    }));
-  });
   if (!accepted) return null;
   return (
     <section class="step open" aria-labelledby="try">
@@ -109,41 +95,13 @@ export function Try({ it, refs, again }: { it: Play; refs: readonly Ref[]; again
               has it.
             </p>
           )}
-          {pair.length === 2 && said.loading && (
-            <p role="status" class="quiet">
-              Both versions are asked…
-            </p>
-          )}
-          <Wrong of={said.problem} />
-          {said.data && said.data.length > 0 && (
-            <Table
+          {pair.length === 2 && it.tried && (
+            <Answers
+              pair={pair}
+              versions={[it.version, it.tried]}
+              heads={["Before", "With the edit"]}
               label="Before, and with the edit"
-              name="said-table"
-              fixed
-              rows={said.data}
-              rowKey={(row) => row.prompt}
               file="tried"
-              columns={[
-                { id: "prompt", head: "Prompt", value: (row) => row.prompt, cell: (row) => visible(row.prompt) },
-                {
-                  id: "before",
-                  head: "Before",
-                  value: (row) => row.before,
-                  cell: (row) => {
-                    const [same, rest] = parted(row.before, row.after);
-                    return <Parted same={same} rest={rest} />;
-                  },
-                },
-                {
-                  id: "after",
-                  head: "With the edit",
-                  value: (row) => row.after,
-                  cell: (row) => {
-                    const [same, , rest] = parted(row.before, row.after);
-                    return <Parted same={same} rest={rest} />;
-                  },
-                },
-              ]}
             />
           )}
         </>
@@ -152,8 +110,22 @@ export function Try({ it, refs, again }: { it: Play; refs: readonly Ref[]; again
   );
 }
 
-export function Keep({ it, refs, again }: { it: Play; refs: readonly Ref[]; again: () => void }) {
-  const { accepted } = useOutcome(it.edit);
+export function Keep({
+  it,
+  refs,
+  known,
+  again,
+}: {
+  it: Play;
+  refs: readonly Ref[];
+  known: readonly Version[];
+  again: () => void;
+}) {
+  const word = (id: string) => {
+    const found = known.find((version) => last(version.name) === id);
+    return found ? `v${found.number}` : brief(id, 8);
+  };
+  const accepted = useAccepted(it.edit);
   const doing = useDoing();
   const [conflict, setConflict] = useState<Problem | undefined>(undefined);
   const [moved, setMoved] = useState<Ref | undefined>(undefined);
@@ -161,7 +133,7 @@ export function Keep({ it, refs, again }: { it: Play; refs: readonly Ref[]; agai
   const main = refs.find((ref) => ref.name === name);
   const done = (from: string, to: string) => {
     setConflict(undefined);
-    setQuery({ before: from, kept: to });
+    setPlay({ before: from, kept: to });
     again();
   };
   const commit = () =>
@@ -196,20 +168,13 @@ export function Keep({ it, refs, again }: { it: Play; refs: readonly Ref[]; agai
     });
   const rebase = () =>
     // The same question on the version that main has now; what was computed for the old one stays in its job.
-    setQuery({
-      version: last(moved?.version ?? ""),
-      edit: undefined,
-      tried: undefined,
-      stored: undefined,
-      said: undefined,
-      etag: moved?.etag,
-    });
+    setPlay({ ...AFRESH, version: last(moved?.version ?? ""), etag: moved?.etag });
   const back = () =>
     doing.run(async () => {
       const ref = (await versions.getRef({ name })).ref;
       if (last(ref?.version ?? "") !== it.kept)
         throw new Error(`main was moved since, by ${ref?.author}: look at the history`);
-      await versions.updateRef({
+      const answer = await versions.updateRef({
         ref: {
           name,
           version: `models/${it.model}/versions/${it.before}`,
@@ -217,7 +182,8 @@ export function Keep({ it, refs, again }: { it: Play; refs: readonly Ref[]; agai
           why: "taken back in the playground",
         },
       });
-      setQuery({ kept: undefined, before: undefined, edit: it.edit });
+      // Where main is now is this page's own doing, and nothing that was moved behind its back.
+      setPlay({ kept: undefined, before: undefined, etag: answer.ref?.etag });
       again();
     });
   if (!accepted && !it.kept) return null;
@@ -266,11 +232,11 @@ export function Keep({ it, refs, again }: { it: Play; refs: readonly Ref[]; agai
         <p class="kept" role="status" id="kept">
           main:{" "}
           <a class="mono" href={`/models/${it.model}/versions/${it.before}`}>
-            {brief(it.before, 8)}
+            {word(it.before)}
           </a>{" "}
           →{" "}
           <a class="mono" href={`/models/${it.model}/versions/${it.kept}`}>
-            {brief(it.kept, 8)}
+            {word(it.kept)}
           </a>
           .{" "}
           <Act method="VersionService/UpdateRef" kind="danger" disabled={doing.busy} onClick={() => void back()}>

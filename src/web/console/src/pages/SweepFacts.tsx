@@ -18,6 +18,7 @@ import { HeatMap } from "../parts/HeatMap";
 import { Table } from "../parts/Table";
 import { TakeFigure } from "../parts/TakeFigure";
 import { asked, setQuery, to } from "../route";
+import { startOf } from "../subject";
 import {
   answerOf,
   cellLine,
@@ -309,6 +310,7 @@ export function Maps({
                 version: last(job.version),
                 prompt: first.fact?.prompt,
                 subject: first.fact?.subject,
+                at: startOf(first.fact),
                 layer: layer.layer,
               })}
             >

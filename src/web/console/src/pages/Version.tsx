@@ -2,8 +2,10 @@
 
 import { RefKind, type Edit } from "../../contract/palimpsest/v1/version_pb";
 import { versions } from "../client";
+import { call, command } from "../copied";
 import { brief, count, last, moment, some, versionWord, visible } from "../format";
 import { useLoad } from "../live";
+import { may } from "../may";
 import { Facts, Heading, Quiet, Waiting } from "../parts/common";
 import { NameIt, RefLabels, refsAt, Revert, RollBack } from "../parts/changes";
 import { CopyAs } from "../parts/CopyAs";
@@ -38,8 +40,8 @@ export function VersionPage({ model, version }: { model: string; version: string
           {word} of <a href={`/models/${model}`}>{model}</a> <RefLabels refs={here} />
         </Heading>
         <CopyAs
-          command={`palimpsest show ${brief(id)} --model ${model}`}
-          python={`p.model("${model}").version("${brief(id)}")`}
+          command={command("show", [brief(id)], { model })}
+          python={call(call("p.model", [model]) + ".version", [brief(id)])}
           json={() => it}
         />
       </div>
@@ -65,9 +67,11 @@ export function VersionPage({ model, version }: { model: string; version: string
             <a class="button" href={to(`/models/${model}/diff`, { left: "v0", right: id })}>
               Compare with v0
             </a>
-            <a class="button" href={to("/playground", { model, version: id })}>
-              Playground
-            </a>
+            {may("JobService/CreateJob") && (
+              <a class="button" href={to("/playground", { model, version: id })}>
+                Playground
+              </a>
+            )}
           </p>
           <Quiet method="VersionService/UpdateRef" what="move refs" />
           <Facts
@@ -88,7 +92,7 @@ export function VersionPage({ model, version }: { model: string; version: string
               ["when", moment(it.createTime)],
               ["why", visible(it.why)],
               ["edits", count(it.editCount)],
-              ["take it elsewhere", <code>{`palimpsest export out/ --model ${model} --ref ${brief(id)}`}</code>],
+              ["take it elsewhere", <code>{command("export", ["out/"], { model, ref: brief(id) })}</code>],
             ]}
           />
           <section>

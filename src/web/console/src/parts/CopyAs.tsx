@@ -54,8 +54,3 @@ export function CopyAs({ command, python, json: object }: Copied) {
     </details>
   );
 }
-
-/** A text as the shell takes it, whatever is in it. */
-export function quoted(text: string): string {
-  return /^[\w@%+=:,./~-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
-}

@@ -3,6 +3,7 @@
 import type { ComponentChildren } from "preact";
 
 import type { Job } from "../../contract/palimpsest/v1/job_pb";
+import { call, command } from "../copied";
 import { brief, jobId, last, part, visible } from "../format";
 import { Heading } from "./common";
 import { CopyAs, type Copied } from "./CopyAs";
@@ -25,7 +26,7 @@ export function ResultsTitle({
     <>
       <div class="title">
         <Heading title={`${title} ${jobId(id)}`}>{job.displayName ? visible(job.displayName) : title}</Heading>
-        <CopyAs command={`palimpsest job results ${id}`} python={`p.job("${id}").results()`} {...copied} />
+        <CopyAs command={command("job results", [id])} python={`${call("p.job", [id])}.results()`} {...copied} />
       </div>
       <p class="quiet">
         Job{" "}

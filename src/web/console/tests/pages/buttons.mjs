@@ -40,6 +40,48 @@ export default async function (site) {
   await withdraw.waitFor({ state: "detached", timeout: PATIENCE });
   site.check(true, "and withdrawn");
 
+  // A collection that was left: whoever began it finds it made, and a link makes nothing of another's.
+  const left = `${playground}&layer=2&sums=${stats}`;
+  const collect = (on) => on.getByRole("button", { name: "Collect 25,000 tokens first" });
+  const admin = await site.open("admin");
+  await site.visit(admin, left);
+  await collect(admin).waitFor({ timeout: PATIENCE });
+  await admin.waitForTimeout(1000);
+  site.equal(await admin.getByRole("button", { name: "Preview" }).count(), 0, "a link makes nothing of another's job");
+  await site.visit(page, left);
+  await page.getByRole("button", { name: "Preview", exact: true }).waitFor({ timeout: PATIENCE });
+  await asked("sums", null);
+  site.check(true, "a collection goes on when the page was left meanwhile");
+  const parent = `models/${site.model}`;
+  const ofLayer = async () => {
+    const { message } = await site.call("editor", "StatisticsService/ListStatistics", { parent, pageSize: 1000 });
+    return message.statistics.filter((one) => one.layer === 2);
+  };
+  const drop = async () => {
+    for (const one of await ofLayer())
+      await site.call("editor", "StatisticsService/DeleteStatistics", { name: one.name, why: "a test" });
+  };
+  await drop();
+
+  // Those of somebody who may not edit are not used by themselves.
+  const source = { case: "job", value: `jobs/${stats}` };
+  await site.call("submitter", "StatisticsService/CreateStatistics", { source });
+  await site.visit(page, `${playground}&layer=2`);
+  await collect(page).waitFor({ timeout: PATIENCE });
+  site.equal(
+    await page.getByRole("button", { name: "Preview", exact: true }).count(),
+    0,
+    "an editor collects where only a submitter did",
+  );
+  await press("Preview with those of sam");
+  await page.waitForSelector(".dumbbell svg", { timeout: 3 * PATIENCE });
+  site.check(true, "or computes with those, by their name");
+  const sam = await site.open("submitter");
+  await site.visit(sam, `${playground}&layer=2`);
+  await sam.getByRole("button", { name: "Preview with those of sam" }).waitFor({ timeout: PATIENCE });
+  site.equal(await collect(sam).count(), 0, "a submitter, for whom it would change nothing, is not sent to collect");
+  await drop();
+
   // An edit that is only a job becomes a version.
   await site.visit(page, `${playground}&layer=1`);
   await press("Preview");

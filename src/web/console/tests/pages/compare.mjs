@@ -59,6 +59,28 @@ export default async function (site) {
   site.equal(await page.getByLabel("Heads at").count(), 0, "where every token is patched there are no pages");
   await site.sound(page, "heads at every token, compared");
 
+  // Two as pages show them, by their ends.
+  const end = (id) => id.slice(-8);
+  await site.visit(page, `/compare?left=${end(heads)}&right=${end(other)}`);
+  await page.waitForSelector("#both", { timeout: PATIENCE });
+  site.check(true, "jobs are found by their ends");
+  await page.getByText("Copy as").click();
+  await page.waitForSelector(".copy pre");
+  const [command, python] = await page.locator(".copy pre").allTextContents();
+  site.equal(
+    [command.split("\n"), python.split("\n")],
+    [
+      [heads, other].map((id) => `palimpsest job results ${id} --averages`),
+      [`a = p.job("${heads}")`, `b = p.job("${other}")`],
+    ],
+    "both are copied whole",
+  );
+  page.expected = [/status of 404/];
+  await site.visit(page, "/compare?left=ffffffff");
+  await page.waitForSelector(".wrong", { timeout: PATIENCE });
+  site.check((await page.textContent(".wrong")).includes("jobs/ffffffff does not exist"), "one that is none is told");
+  page.wrong = [];
+
   // The same facts on another version: the new job is the other side, and the page follows it.
   await site.visit(page, `/compare?left=${sweep}`);
   await page.getByText("Trace the left one's facts on another version").click();
@@ -101,6 +123,21 @@ export default async function (site) {
     `all facts of the diff: ${await page.textContent("#both")}`,
   );
   await page.waitForSelector("figure.map svg", { timeout: PATIENCE });
+
+  // An address may tell of answers and traces of other versions: those are not of what is seen.
+  const { completions } = site.jobs;
+  const told = `probes=${completions},${completions}&traces=${sweep},${sweep}`;
+  const answers = page.getByLabel("What both say");
+  await site.visit(page, `/models/${site.model}/diff?left=main&right=reviewed&${told}`);
+  await page.waitForTimeout(1500);
+  site.equal(await answers.count(), 0, "answers of other versions are not shown");
+  site.equal(await page.locator("#traced").count(), 0, "nor traces");
+  await page.getByLabel("Left", { exact: true }).fill("v0");
+  await page.getByLabel("Left", { exact: true }).press("Enter");
+  await page.getByLabel("Right", { exact: true }).fill("v0");
+  await page.getByLabel("Right", { exact: true }).press("Enter");
+  await answers.waitFor({ timeout: PATIENCE });
+  site.check(true, "and those of these are");
 
   // All the edits, though an answer has one.
   await page.route("**/*VersionService/CompareVersions", async (route) => {

@@ -53,6 +53,13 @@ export default async function (site) {
     await site.sound(small, `${name}, dark and small`);
     await site.fits(small, `${name}, dark and small`);
     if (["overview", "facts", "audit", "history"].includes(name)) await site.shot(small, `${name}-small`);
+    const menu = small.locator(".menu > summary");
+    if ((await menu.count()) === 0) continue;
+    await menu.click();
+    await small.waitForSelector(".copy");
+    await site.fits(small, `${name}, small, what is copied`);
+    const box = await small.locator(".copy").boundingBox();
+    site.check(box.x >= 0 && box.x + box.width <= 320, `${name}: the menu is inside, from ${box.x} for ${box.width}`);
   }
   // Everything can be come to by keys: the skip link first, then the pages.
   await site.visit(light, "/");

@@ -33,7 +33,11 @@ export default async function (site) {
         "one quiet line stands where a viewer would look",
       );
       await site.shot(page, "history-viewer");
-      site.equal(await page.locator("nav >> text=Playground").count(), 0, "a viewer has no playground");
+      for (const path of ["", "/versions/main"]) {
+        await site.visit(page, `/models/${site.model}${path}`);
+        const links = await page.getByRole("link", { name: "Playground" }).count();
+        site.equal(links, 0, "a viewer has no playground, and no link to it");
+      }
     }
   }
   const writing = methods.admin.filter((method) => !methods.viewer.includes(method));
