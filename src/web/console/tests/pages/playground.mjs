@@ -62,9 +62,10 @@ export default async function (site) {
   // A second editor in between.
   site.command("rollback", "--to", "v0", "--why", "a second editor");
   await page.getByRole("button", { name: "Commit to main" }).click();
-  await page.waitForSelector("#conflict-box", { timeout: PATIENCE });
+  // Who it was is asked for when the conflict is there.
+  await page.waitForSelector("#conflict-box >> text=a second editor", { timeout: PATIENCE });
   site.check(
-    (await page.textContent("#conflict-box")).includes("a second editor"),
+    (await page.textContent("#conflict-box")).includes("ada"),
     "a conflict says who moved it and why",
   );
   await site.accessible(page, "the conflict");
