@@ -134,6 +134,9 @@ export default async function (site) {
   site.equal(await page.locator("#traced").count(), 0, "nor traces");
   await page.getByLabel("Left", { exact: true }).fill("v0");
   await page.getByLabel("Left", { exact: true }).press("Enter");
+  // What is read for it draws the page anew.
+  await page.waitForSelector("h2 >> text=Only v0 has", { timeout: PATIENCE });
+  await page.waitForTimeout(500);
   await page.getByLabel("Right", { exact: true }).fill("v0");
   await page.getByLabel("Right", { exact: true }).press("Enter");
   await answers.waitFor({ timeout: PATIENCE });
