@@ -71,8 +71,6 @@ export default async function (site) {
   await new Promise((done) => others.listen(0, "127.0.0.1", done));
   const stranger = await site.open("editor");
   await stranger.goto(`http://127.0.0.1:${others.address().port}`);
-  const statuses = [];
-  stranger.on("response", (answer) => answer.url().startsWith(site.url) && statuses.push(answer.status()));
   const tried = await stranger.evaluate(async (path) => {
     const call = (init) => fetch(path, { method: "POST", body: new Uint8Array(5), ...init });
     const type = { "content-type": "application/grpc-web+proto" };
@@ -80,10 +78,6 @@ export default async function (site) {
     return (await Promise.allSettled(tried)).map((it) => it.status);
   }, `${site.url}/palimpsest.v1.StatusService/GetStatus`);
   site.equal(tried, ["rejected", "rejected"], "a page of another origin reads nothing");
-  site.check(
-    statuses.length > 0 && statuses.every((status) => status >= 400),
-    `and its calls are refused: ${statuses.join()}`,
-  );
   await stranger.close();
   await new Promise((done) => others.close(done));
 
