@@ -10,7 +10,14 @@ use crate::proto::v1;
 /// The averages of all kinds in one figure, a row each: the indirect effect by role of token as a
 /// heat map (paper, figure 2) and as curves with their 95 % bands, of heads that of the role where
 /// it is highest; and, where paths were severed, the effect with and without them (figure 3).
-pub fn panels(model: &str, metric: Metric, kinds: &[(v1::Kind, Averages)]) -> Panels {
+///
+/// `relation` is what the facts are of, where they are of one alone.
+pub fn panels(
+    model: &str,
+    relation: Option<&str>,
+    metric: Metric,
+    kinds: &[(v1::Kind, Averages)],
+) -> Panels {
     let whole = kinds
         .iter()
         .filter(|(kind, _)| severed_name(*kind).is_none());
@@ -33,7 +40,7 @@ pub fn panels(model: &str, metric: Metric, kinds: &[(v1::Kind, Averages)]) -> Pa
     let engine = kinds.first().map(|(_, averages)| averages.engine);
     Panels {
         title: format!(
-            "Average effects{}{} over {} facts, {}: total effect {}{interval}",
+            "Average effects{}{} over {} facts{}, {}: total effect {}{interval}",
             match engine.and_then(Engine::estimate) {
                 Some(what) => format!(" ({what})"),
                 None => String::new(),
@@ -43,6 +50,11 @@ pub fn panels(model: &str, metric: Metric, kinds: &[(v1::Kind, Averages)]) -> Pa
                 other => format!(" on the {}", other.words()),
             },
             total.rows,
+            match relation {
+                Some("") => " without a relation".to_owned(),
+                Some(name) => format!(" of {}", visible(name)),
+                None => String::new(),
+            },
             visible(model),
             number(total.mean)
         ),

@@ -2,12 +2,14 @@
 
 use super::heatmap::caption;
 use super::svg::Svg;
-use super::text::{truncate_ems, visible};
+use super::text::{ems, truncate_ems, visible};
 use super::{Colour, Curves, Error, HeatMap};
 
 const TITLE: f32 = 17.0;
 const LETTER: f32 = 15.0;
 const MARGIN: f32 = 12.0;
+/// A title that is wider is cut.
+const WIDEST_TITLE: f32 = 1_400.0;
 /// Least height of a grid: near that of the curves beside it.
 const GRID: f32 = 168.0;
 const INK: &str = "#1a1a1a";
@@ -63,23 +65,29 @@ impl Panels {
             .map(|row| row.iter().map(|p| p.size().1).fold(0.0, f32::max))
             .collect();
 
+        // A letter stands before its panel, in nobody's way.
+        let lettered = number > 1;
+        let indent = if lettered { 1.8 * LETTER } else { 0.0 };
         let top = MARGIN + TITLE + 8.0;
-        let width = 2.0 * MARGIN + widths.iter().sum::<f32>();
+        let columns = widths.iter().map(|width| width + indent);
+        let title = visible(&self.title);
+        // Panels of few layers are narrower than what is said of them.
+        let said = (TITLE * ems(&title)).min(WIDEST_TITLE);
+        let width = 2.0 * MARGIN + columns.sum::<f32>().max(said);
         let height = top + heights.iter().sum::<f32>() + MARGIN;
-        let title = truncate_ems(&visible(&self.title), width / TITLE);
+        let title = truncate_ems(&title, (width - 2.0 * MARGIN) / TITLE);
         let mut svg = Svg::new(width, height, &title);
         caption(&mut svg, width / 2.0, MARGIN + TITLE, TITLE, INK, &title);
-        let lettered = number > 1;
         let (mut y, mut number) = (top, 0);
         for (row, height) in drawn.into_iter().zip(heights) {
             let mut x = MARGIN;
             for (picture, width) in row.into_iter().zip(&widths) {
-                svg.place(x, y, picture);
+                svg.place(x + indent, y, picture);
                 if lettered {
                     letter(&mut svg, x + LETTER, y + 1.4 * LETTER, number);
                 }
                 number += 1;
-                x += width;
+                x += indent + width;
             }
             y += height;
         }

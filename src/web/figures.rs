@@ -88,7 +88,7 @@ where
         What::Averages => {
             let request = v1::GetSweepSummaryRequest {
                 name: name.clone(),
-                relation: manner.relation,
+                relation: manner.relation.clone(),
                 ..Default::default()
             };
             let summary = jobs
@@ -97,7 +97,10 @@ where
                 .map_err(refusal)?;
             let kinds = in_one_metric(&summary.into_inner(), metric);
             let (metric, kinds) = kinds.ok_or_else(none)?;
-            blocking(move || figures::panels(&model, metric, &kinds).to_svg()).await
+            blocking(move || {
+                figures::panels(&model, manner.relation.as_deref(), metric, &kinds).to_svg()
+            })
+            .await
         }
         What::Unit(unit) => {
             let request = v1::ListResultsRequest {

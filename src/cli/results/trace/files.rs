@@ -50,7 +50,7 @@ impl Results<'_> {
         if kinds.is_empty() {
             return Ok(Vec::new());
         }
-        let all = panels(self.model, self.metric, &kinds).to_svg();
+        let all = panels(self.model, None, self.metric, &kinds).to_svg();
         let suffix = self.suffix();
         let mut files = vec![write(folder, format!("averages{suffix}.svg"), all)?];
         for (kind, averages) in &kinds {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::super::Error;
 use super::super::super::config::{self, Family};
-use super::File;
+use super::header::Header;
 
 /// One of them.
 pub struct Architecture {
@@ -16,7 +16,7 @@ pub struct Architecture {
     /// What it reads of metadata that others have no use for.
     pub reads: &'static [&'static str],
     /// Its configuration, but for what all have.
-    fields: fn(&File) -> Result<Value, Error>,
+    fields: fn(&Header) -> Result<Value, Error>,
 }
 
 const SCALES: &[&str] = &[
@@ -62,7 +62,7 @@ const fn of(
     name: &'static str,
     family: Family,
     reads: &'static [&'static str],
-    fields: fn(&File) -> Result<Value, Error>,
+    fields: fn(&Header) -> Result<Value, Error>,
 ) -> Architecture {
     Architecture {
         name,
@@ -89,7 +89,7 @@ impl Architecture {
     }
 
     /// The configuration that transformers would have, but for vocabulary and special tokens.
-    pub fn config(&self, file: &File) -> Result<Map<String, Value>, Error> {
+    pub fn config(&self, file: &Header) -> Result<Map<String, Value>, Error> {
         let mut json = Map::from_iter([
             ("model_type".to_owned(), self.family.model_type().into()),
             (
@@ -105,7 +105,7 @@ impl Architecture {
 }
 
 /// `more` over what Llama's configuration and those of its kin have.
-fn with(file: &File, eps: &str, more: Value) -> Result<Value, Error> {
+fn with(file: &Header, eps: &str, more: Value) -> Result<Value, Error> {
     let width = file.size("embedding_length")?;
     let heads = file.size("attention.head_count")?;
     let head_dim = head_dim(file, width, heads)?;
@@ -143,7 +143,7 @@ fn with(file: &File, eps: &str, more: Value) -> Result<Value, Error> {
     Ok(json)
 }
 
-fn head_dim(file: &File, width: usize, heads: usize) -> Result<usize, Error> {
+fn head_dim(file: &Header, width: usize, heads: usize) -> Result<usize, Error> {
     let head_dim = match file.maybe_size("attention.key_length")? {
         Some(head_dim) => head_dim,
         None => config::head_dim(width, heads, &file.key("attention.head_count"))?,
@@ -158,7 +158,7 @@ fn head_dim(file: &File, width: usize, heads: usize) -> Result<usize, Error> {
 }
 
 /// Heads of their own keys: what has no `head_count_kv`, or that of its heads.
-fn all_heads(file: &File) -> Result<usize, Error> {
+fn all_heads(file: &Header) -> Result<usize, Error> {
     let heads = file.size("attention.head_count")?;
     let field = "attention.head_count_kv";
     match file.maybe_size(field)? {
@@ -167,7 +167,7 @@ fn all_heads(file: &File) -> Result<usize, Error> {
     }
 }
 
-fn gpt2(file: &File) -> Result<Value, Error> {
+fn gpt2(file: &Header) -> Result<Value, Error> {
     Ok(json!({
         "n_layer": file.size("block_count")?,
         "n_embd": file.size("embedding_length")?,
@@ -179,7 +179,7 @@ fn gpt2(file: &File) -> Result<Value, Error> {
     }))
 }
 
-fn llama(file: &File) -> Result<Value, Error> {
+fn llama(file: &Header) -> Result<Value, Error> {
     with(
         file,
         "rms_norm_eps",
@@ -191,7 +191,7 @@ fn llama(file: &File) -> Result<Value, Error> {
     )
 }
 
-fn qwen2(file: &File) -> Result<Value, Error> {
+fn qwen2(file: &Header) -> Result<Value, Error> {
     with(
         file,
         "rms_norm_eps",
@@ -199,7 +199,7 @@ fn qwen2(file: &File) -> Result<Value, Error> {
     )
 }
 
-fn qwen3(file: &File) -> Result<Value, Error> {
+fn qwen3(file: &Header) -> Result<Value, Error> {
     with(
         file,
         "rms_norm_eps",
@@ -213,7 +213,7 @@ fn qwen3(file: &File) -> Result<Value, Error> {
 
 /// What both of Gemma's have. The largest of each scales queries by the width over the heads
 /// instead of the width of a head, which no metadata say: llama.cpp knows them by their blocks.
-fn gemma(file: &File, largest: usize, more: Value) -> Result<Value, Error> {
+fn gemma(file: &Header, largest: usize, more: Value) -> Result<Value, Error> {
     let (width, heads) = (
         file.size("embedding_length")?,
         file.size("attention.head_count")?,
@@ -229,7 +229,7 @@ fn gemma(file: &File, largest: usize, more: Value) -> Result<Value, Error> {
     Ok(json)
 }
 
-fn gemma2(file: &File) -> Result<Value, Error> {
+fn gemma2(file: &Header) -> Result<Value, Error> {
     let cap = |field, default| file.maybe_decimal(field).unwrap_or(default);
     gemma(
         file,
@@ -241,7 +241,7 @@ fn gemma2(file: &File) -> Result<Value, Error> {
     )
 }
 
-fn gemma3(file: &File) -> Result<Value, Error> {
+fn gemma3(file: &Header) -> Result<Value, Error> {
     gemma(
         file,
         62,
@@ -252,7 +252,7 @@ fn gemma3(file: &File) -> Result<Value, Error> {
     )
 }
 
-fn phi3(file: &File) -> Result<Value, Error> {
+fn phi3(file: &Header) -> Result<Value, Error> {
     if file.has("rope_factors_long.weight") {
         return Err(file.unsupported("rope.scaling.type", "longrope", "none"));
     }
@@ -265,7 +265,7 @@ fn phi3(file: &File) -> Result<Value, Error> {
     )
 }
 
-fn phi2(file: &File) -> Result<Value, Error> {
+fn phi2(file: &Header) -> Result<Value, Error> {
     with(
         file,
         "layer_norm_eps",
@@ -273,11 +273,11 @@ fn phi2(file: &File) -> Result<Value, Error> {
     )
 }
 
-fn olmo2(file: &File) -> Result<Value, Error> {
+fn olmo2(file: &Header) -> Result<Value, Error> {
     with(file, "rms_norm_eps", json!({ "hidden_act": "silu" }))
 }
 
-fn smollm3(file: &File) -> Result<Value, Error> {
+fn smollm3(file: &Header) -> Result<Value, Error> {
     with(
         file,
         "rms_norm_eps",
@@ -291,7 +291,7 @@ fn smollm3(file: &File) -> Result<Value, Error> {
     )
 }
 
-fn granite(file: &File) -> Result<Value, Error> {
+fn granite(file: &Header) -> Result<Value, Error> {
     let scale = |field| file.maybe_decimal(field).filter(|it| *it != 0.0);
     with(
         file,
@@ -308,7 +308,7 @@ fn granite(file: &File) -> Result<Value, Error> {
     )
 }
 
-fn stablelm(file: &File) -> Result<Value, Error> {
+fn stablelm(file: &Header) -> Result<Value, Error> {
     if file.has("blk.0.attn_q_norm.weight") {
         return Err(file.unsupported("attn_q_norm", "a norm of each head", "none"));
     }
@@ -324,7 +324,7 @@ fn stablelm(file: &File) -> Result<Value, Error> {
     )
 }
 
-fn starcoder2(file: &File) -> Result<Value, Error> {
+fn starcoder2(file: &Header) -> Result<Value, Error> {
     with(
         file,
         "norm_epsilon",
@@ -335,7 +335,7 @@ fn starcoder2(file: &File) -> Result<Value, Error> {
     )
 }
 
-fn command_r(file: &File) -> Result<Value, Error> {
+fn command_r(file: &Header) -> Result<Value, Error> {
     with(
         file,
         "layer_norm_eps",
@@ -348,7 +348,7 @@ fn command_r(file: &File) -> Result<Value, Error> {
     )
 }
 
-fn falcon(file: &File) -> Result<Value, Error> {
+fn falcon(file: &Header) -> Result<Value, Error> {
     let width = file.size("embedding_length")?;
     let new = file.has("blk.0.attn_norm_2.weight");
     let keys = file.maybe_size("attention.head_count_kv")?.unwrap_or(1);
@@ -369,7 +369,7 @@ fn falcon(file: &File) -> Result<Value, Error> {
     }))
 }
 
-fn gptneox(file: &File) -> Result<Value, Error> {
+fn gptneox(file: &Header) -> Result<Value, Error> {
     all_heads(file)?;
     Ok(json!({
         "num_hidden_layers": file.size("block_count")?,
@@ -387,7 +387,7 @@ fn gptneox(file: &File) -> Result<Value, Error> {
 }
 
 /// How much of a head is rotated.
-fn part(file: &File) -> Result<f64, Error> {
+fn part(file: &Header) -> Result<f64, Error> {
     let (width, heads) = (
         file.size("embedding_length")?,
         file.size("attention.head_count")?,
@@ -397,7 +397,7 @@ fn part(file: &File) -> Result<f64, Error> {
     Ok(turned as f64 / head_dim as f64)
 }
 
-fn bloom(file: &File) -> Result<Value, Error> {
+fn bloom(file: &Header) -> Result<Value, Error> {
     let width = file.size("embedding_length")?;
     let inner = file.size("feed_forward_length")?;
     if inner != 4 * width {

@@ -5,8 +5,9 @@
 type Value = string | number | boolean | readonly string[] | { code: string } | undefined;
 type Options = Record<string, Value>;
 
-const inBase = (sign: string, base: number, digits: number) =>
-  sign.charCodeAt(0).toString(base).padStart(digits, "0");
+const HIDDEN =
+  /[\x01-\t\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+const octal = (byte: number) => `\\${byte.toString(8).padStart(3, "0")}`;
 
 /** A word as POSIX shells take it, whatever is in it. */
 export function quoted(text: string): string {
@@ -14,8 +15,9 @@ export function quoted(text: string): string {
   const inner = text
     .replaceAll("\0", "")
     .replaceAll("'", "'\\''")
-    // Where a line is pasted, such a sign is a key that is pressed: Ctrl+U would take away the quote before it.
-    .replace(/[\x01-\t\x0b-\x1f\x7f]/g, (sign) => `'"$(printf '\\${inBase(sign, 8, 3)}')"'`);
+    // Where a line is pasted, such a sign is a key that is pressed: Ctrl+U would take away the quote before it. Others do
+    // not show, or turn the line around.
+    .replace(HIDDEN, (sign) => `'"$(printf '${[...new TextEncoder().encode(sign)].map(octal).join("")}')"'`);
   return `'${inner}'`;
 }
 
@@ -45,7 +47,7 @@ export function literal(value: Value): string {
   // JSON's escapes are Python's, too. What does not show, or turns the line around, is escaped as well.
   return JSON.stringify(value).replace(
     /[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
-    (sign) => `\\u${inBase(sign, 16, 4)}`,
+    (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
 }
 

@@ -165,11 +165,22 @@ function SignInForm({ said, form }: { said: string; form: boolean }) {
 
 function App() {
   const [wrong, setWrong] = useState<Problem | undefined>(undefined);
-  const start = () => {
-    setWrong(undefined);
-    begin().catch((error: unknown) => setWrong(problem(error)));
-  };
-  useEffect(start, []);
+  const [turn, setTurn] = useState(0);
+  // A page that is loaded while the coordinator is away waits for it, as those do that are open.
+  useEffect(() => {
+    let pause = 1000;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const start = () =>
+      void begin()
+        .then(() => setWrong(undefined))
+        .catch((error: unknown) => {
+          setWrong(problem(error));
+          timer = setTimeout(start, pause);
+          pause = Math.min(2 * pause, 15_000);
+        });
+    start();
+    return () => clearTimeout(timer);
+  }, [turn]);
   const state = session.value;
   const path = place.value.path;
   if (state.state === "asks")
@@ -185,7 +196,7 @@ function App() {
           <>
             <Heading title="Not there">The server does not answer</Heading>
             <Wrong of={wrong} />
-            <button type="button" class="main" onClick={start}>
+            <button type="button" class="main" onClick={() => setTurn(turn + 1)}>
               Try again
             </button>
           </>

@@ -13,6 +13,7 @@ import {
   type Mean,
 } from "../../contract/palimpsest/v1/trace_pb";
 import { jobs, type Problem } from "../client";
+import { call, command } from "../copied";
 import { brief, count, ended, kindName, kindWord, last, metricWord, number, roleWord, some, visible } from "../format";
 import { results } from "../job";
 import { useLoad } from "../live";
@@ -78,8 +79,8 @@ export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
         title="Sweep"
         note={note}
         copied={{
-          command: `palimpsest job results ${id} --averages`,
-          python: `p.job("${id}").averages()`,
+          command: command("job results", [id], { averages: true, "by-relation": wanted.relation !== undefined }),
+          python: `${call("p.job", [id])}.${call("averages", wanted.relation === undefined ? [] : ["relation"])}`,
           json: () => summary.data?.averages ?? [],
         }}
       >
@@ -152,7 +153,7 @@ export function Sweep({ job, note }: { job: Job; note: ComponentChildren }) {
         {shown && (
           <TakeFigure
             path={`jobs/${id}/averages.svg`}
-            file={`averages-${brief(id)}`}
+            file={`averages-${brief(id)}${wanted.relation === undefined ? "" : `-${wanted.relation.replace(/\W+/g, "-") || "none"}`}`}
             metric={wanted.metric}
             relation={wanted.relation}
           >

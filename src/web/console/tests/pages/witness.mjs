@@ -34,7 +34,18 @@ export default async function (site) {
   await beside.click("header nav >> text=Models");
   await beside.waitForSelector(".lost", { timeout: PATIENCE });
   await beside.goBack();
+  // One whose pages come from a console that is still there is loaded now, and waits with them.
+  const own = site.own && (await site.open(undefined, { url: site.own }));
+  if (own) {
+    await own.goto(site.own);
+    await own.waitForSelector("text=The server does not answer", { timeout: PATIENCE });
+  }
   await site.restart();
+  if (own) {
+    await own.waitForSelector("#who", { timeout: 2 * PATIENCE });
+    site.check(true, "a page that was loaded while the coordinator was away waits for it");
+    await own.close();
+  }
   await beside.waitForSelector(`main >> text=${site.model}`, { timeout: 2 * PATIENCE });
   await beside.waitForSelector("main h2", { timeout: 2 * PATIENCE });
   site.check(true, "a page that was opened meanwhile reads what it is of when the coordinator is back");
