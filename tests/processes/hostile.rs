@@ -483,9 +483,10 @@ fn slow_and_idle_connections_end(own: &str, key: &[(&str, &str)]) {
                 _ => assert!(!said.contains("200 OK"), "{what}: {said}"),
             }
         }
+        // A stranger's connection has half a minute at a user's own console, and one at a team's.
         let taken = pages.join().unwrap();
         eprintln!("pages: {taken:?}");
-        assert!(taken < Duration::from_secs(50), "{taken:?}");
+        assert!(taken < Duration::from_secs(80), "{taken:?}");
     });
     // Those that were idle since are gone, too.
     let left = idle.iter().filter(|stream| {
