@@ -5,13 +5,13 @@
 //! that other tools can check them; matrices by the BLAKE3 by which their version names them.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+use super::lines::{Reader, Writer};
 use super::merkle::{Hash, from_hex, hex};
 use super::note::signed_text;
 use super::{Error, Signer};
@@ -108,13 +108,9 @@ impl Manifest {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("{HEAD}\n");
+        let mut text = Writer::new(HEAD);
         let mut line = |name: &str, value: &str| {
-            // No text of a version makes a line of its own.
-            let plain = |c: char| if c.is_control() { ' ' } else { c };
-            let value: String = value.chars().map(plain).collect();
-            let value = if value.is_empty() { NONE } else { &value };
-            let _ = writeln!(text, "{name} {value}"); // a String takes everything
+            text.line(name, if value.is_empty() { NONE } else { value });
         };
         line("version", &self.version);
         line("base", &self.base);
@@ -132,19 +128,13 @@ impl Manifest {
                 &format!("{} {} {}", hex(&it.digest), it.size, it.name),
             );
         }
-        text
+        text.text()
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let mut lines = text.lines().peekable();
-        (lines.next()? == HEAD).then_some(())?;
-        let mut next = |name: &str| {
-            let rest = |line: &&str| Some(line.strip_prefix(name)?.strip_prefix(' ')?.to_owned());
-            let found = lines.peek().and_then(rest);
-            found.inspect(|_| _ = lines.next())
-        };
+        let mut lines = Reader::new(text, HEAD)?;
         let said = |text: String| if text == NONE { String::new() } else { text };
-        let mut field = |name: &str| next(name).map(said);
+        let mut field = |name: &str| lines.next(name).map(said);
         let (version, base, parent) = (field("version")?, field("base")?, field("parent")?);
         let (author, time, why) = (field("author")?, field("time")?, field("why")?);
         let edits = field("edits")?.parse().ok()?;
@@ -192,12 +182,12 @@ impl Manifest {
         })
     }
 
-    /// Holds the files of the manifest's folder against it. `all` of them must be named where the
-    /// folder was made with it: a file more is loaded as readily as one that was altered.
+    /// Holds the files of a folder against it. What else is in the folder, and passes `belongs`, is
+    /// wrong too: programs load a file that was added as readily as one that was altered.
     ///
     /// # Errors
     /// [`Error::Note`] names each file that is not as the manifest says.
-    pub fn check_files(&self, folder: &Path, all: impl Fn(&str) -> bool) -> Result<(), Error> {
+    pub fn check_files(&self, folder: &Path, belongs: impl Fn(&str) -> bool) -> Result<(), Error> {
         let mut wrong = Vec::new();
         for said in &self.files {
             match Named::read(folder, &said.name) {
@@ -212,7 +202,7 @@ impl Manifest {
         for entry in listed {
             let entry = entry.map_err(|error| fail(format!("{}: {error}", folder.display())))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if all(&name) && !named(&name) {
+            if belongs(&name) && !named(&name) {
                 wrong.push(format!("{name} is not of it"));
             }
         }
@@ -270,6 +260,7 @@ fn is_plain(name: &str) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::audit::note::assert_no_byte_may_change;
 
     fn version() -> v1::Version {
         v1::Version {
@@ -313,16 +304,8 @@ mod tests {
             (&read.files, &read.matrices),
             (&manifest.files, &manifest.matrices)
         );
-        for at in 0..note.len() {
-            let mut bytes = note.clone().into_bytes();
-            bytes[at] ^= 1;
-            let Ok(altered) = String::from_utf8(bytes) else {
-                continue;
-            };
-            let same = altered.trim_end() == note.trim_end();
-            let held = Manifest::verify(&altered, &signer.verifier());
-            assert!(same || held.is_err(), "byte {at}: {altered}");
-        }
+        let holds = |note: &str| Manifest::verify(note, &signer.verifier()).is_ok();
+        assert_no_byte_may_change(&note, holds);
         let held = || {
             read.check_files(folder.path(), |_| true)
                 .map_err(|it| it.to_string())

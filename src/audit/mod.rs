@@ -6,6 +6,7 @@
 //! ([`Receipt`]); authors sign what they made with keys of their own ([`Manifest`]).
 
 mod error;
+mod lines;
 mod log;
 mod manifest;
 pub mod merkle;

@@ -24,7 +24,8 @@ const PRIVATE: &str = "PRIVATE+KEY+";
 /// Bytes of a key's name.
 const NAME_LIMIT: usize = 128;
 
-/// Signs a store's checkpoints.
+/// A private key: a store's, which signs checkpoints and receipts, or an author's, which signs
+/// manifests.
 pub struct Signer {
     key: SigningKey,
     name: String,
@@ -328,6 +329,21 @@ fn parse_verifier(verifier: &str) -> Result<(String, VerifyingKey), Error> {
     Ok((name.to_owned(), key))
 }
 
+/// Holds a note whose every byte was altered against what reads it.
+#[cfg(test)]
+pub(super) fn assert_no_byte_may_change(note: &str, holds: impl Fn(&str) -> bool) {
+    for at in 0..note.len() {
+        let mut bytes = note.as_bytes().to_vec();
+        bytes[at] ^= 1;
+        let Ok(altered) = String::from_utf8(bytes) else {
+            continue;
+        };
+        // A last newline that became something else belongs to no signature.
+        let same = altered.trim_end() == note.trim_end();
+        assert!(same || !holds(&altered), "byte {at}: {altered}");
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -354,19 +370,8 @@ mod tests {
         let note = signer.sign(42, &[9; 32]);
         let read = Checkpoint::verify(&note, &signer.verifier()).unwrap();
         assert_eq!((read.size, read.root), (42, [9; 32]));
-        for at in 0..note.len() {
-            let mut bytes = note.clone().into_bytes();
-            bytes[at] ^= 1;
-            let Ok(altered) = String::from_utf8(bytes) else {
-                continue;
-            };
-            // A last newline that became something else belongs to no signature.
-            let same = altered.trim_end() == note.trim_end();
-            assert!(
-                same || Checkpoint::verify(&altered, &signer.verifier()).is_err(),
-                "byte {at}: {altered}"
-            );
-        }
+        let holds = |note: &str| Checkpoint::verify(note, &signer.verifier()).is_ok();
+        assert_no_byte_may_change(&note, holds);
         let other = Signer::new([8; 32]).verifier();
         assert!(Checkpoint::verify(&note, &other).is_err());
     }

@@ -1,10 +1,9 @@
 //! Receipts: what a job was asked and what it came to, signed with the key of the audit log. Whoever
 //! has one and the key needs nobody else: what is compared here is in the receipt, or with it.
 
-use std::fmt::Write as _;
-
 use prost::Message as _;
 
+use super::lines::{Reader, Writer};
 use super::merkle::{self, Frontier, Hash};
 use super::note::signed_text;
 use super::{Checkpoint, Error, leaf_hash};
@@ -59,15 +58,8 @@ pub struct Verified {
 impl Receipt {
     /// The text that is signed.
     pub(super) fn text(&self) -> String {
-        // A name or a fingerprint that comes from elsewhere makes no line of its own.
-        let plain = |text: &str| -> String {
-            let plain = |c: char| if c.is_control() { ' ' } else { c };
-            text.chars().map(plain).collect()
-        };
-        let mut text = format!("{HEAD}\n");
-        let mut line = |name: &str, value: &str| {
-            let _ = writeln!(text, "{name} {}", plain(value)); // a String takes everything
-        };
+        let mut text = Writer::new(HEAD);
+        let mut line = |name: &str, value: &str| text.line(name, value);
         line("job", &self.job);
         line("state", &self.state);
         line("model", &self.model);
@@ -85,30 +77,24 @@ impl Receipt {
             "entry",
             &format!("{} {}", self.entry, merkle::hex(&self.leaf)),
         );
-        text
+        text.text()
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let mut lines = text.lines().peekable();
-        (lines.next()? == HEAD).then_some(())?;
-        let mut next = |name: &str| {
-            let rest = |line: &&str| Some(line.strip_prefix(name)?.strip_prefix(' ')?.to_owned());
-            let found = lines.peek().and_then(rest);
-            found.inspect(|_| _ = lines.next())
-        };
+        let mut lines = Reader::new(text, HEAD)?;
         let counted = |text: String| -> Option<(u64, String)> {
             let (count, rest) = text.split_once(' ')?;
             Some((count.parse().ok()?, rest.to_owned()))
         };
         let [job, state, model, files, version, asked] =
-            ["job", "state", "model", "files", "version", "asked"].map(&mut next);
-        let (results, root) = counted(next("results")?)?;
+            ["job", "state", "model", "files", "version", "asked"].map(|name| lines.next(name));
+        let (results, root) = counted(lines.next("results")?)?;
         let mut computed = Vec::new();
-        while let Some(text) = next("computed") {
+        while let Some(text) = lines.next("computed") {
             computed.push(counted(text)?);
         }
-        let (entry, leaf) = counted(next("entry")?)?;
-        lines.next().is_none().then_some(Self {
+        let (entry, leaf) = counted(lines.next("entry")?)?;
+        lines.is_over().then_some(Self {
             job: job?,
             state: state?,
             model: model?,

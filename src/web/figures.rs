@@ -72,35 +72,32 @@ where
     })?;
     let metric = manner.metric.map(|name| name.parse::<Metric>()).transpose();
     let metric = metric.map_err(|error| bad(error.to_string()))?;
+    if manner.relation.is_some() && what != What::Averages {
+        return Err(bad("relation is of averages alone: leave it out".to_owned()));
+    }
     let mut jobs = JobServiceClient::new(services).max_decoding_message_size(MESSAGE_LIMIT);
     let name = format!("jobs/{job}");
-    let request = v1::GetJobRequest { name: name.clone() };
-    let found = jobs.get_job(asked(head, request)).await.map_err(refusal)?;
+    let request = asked(head, v1::GetJobRequest { name: name.clone() });
+    let found = jobs.get_job(request).await.map_err(refusal)?;
     let found = found.into_inner().job.unwrap_or_default();
     let model = found.model.trim_start_matches("models/").to_owned();
     let none = || {
-        (
-            StatusCode::NOT_FOUND,
-            format!("{name} has nothing to draw there, or not yet"),
-        )
+        let why = format!("{name} has nothing to draw there, or not yet");
+        (StatusCode::NOT_FOUND, why)
     };
-    let drawing = match what {
+    let drawn = match what {
         What::Averages => {
             let request = v1::GetSweepSummaryRequest {
                 name: name.clone(),
                 relation: manner.relation.clone(),
                 ..Default::default()
             };
-            let summary = jobs
-                .get_sweep_summary(asked(head, request))
-                .await
-                .map_err(refusal)?;
-            let kinds = in_one_metric(&summary.into_inner(), metric);
-            let (metric, kinds) = kinds.ok_or_else(none)?;
-            blocking(move || {
-                figures::panels(&model, manner.relation.as_deref(), metric, &kinds).to_svg()
-            })
-            .await
+            let summary = jobs.get_sweep_summary(asked(head, request)).await;
+            let summary = summary.map_err(refusal)?.into_inner();
+            let (metric, kinds) = in_one_metric(&summary, metric).ok_or_else(none)?;
+            let relation = manner.relation;
+            let panels = figures::panels(&model, relation.as_deref(), metric, &kinds);
+            blocking(move || panels.to_svg()).await
         }
         What::Unit(unit) => {
             let request = v1::ListResultsRequest {
@@ -109,31 +106,24 @@ where
                 page_size: 1,
                 ..Default::default()
             };
-            let results = jobs
-                .list_results(asked(head, request))
-                .await
-                .map_err(refusal)?;
-            let results = results.into_inner().results;
-            let sent = results
-                .into_iter()
-                .find(|result| result.unit == unit)
-                .ok_or_else(none)?;
-            let Some(Outcome::Grid(sent)) = sent.outcome else {
+            let results = jobs.list_results(asked(head, request)).await;
+            let mut results = results.map_err(refusal)?.into_inner().results.into_iter();
+            let outcome = results.find(|it| it.unit == unit).and_then(|it| it.outcome);
+            let Some(Outcome::Grid(sent)) = outcome else {
                 return Err(none());
             };
             let grid = SweptGrid::try_from(&sent)
                 .map_err(|error| broken(&error))?
                 .grid;
-            let grid = match metric {
-                Some(metric) => grid.in_metric(metric).ok_or_else(none)?,
-                None => grid,
-            };
+            let grid = grid
+                .in_metric(metric.unwrap_or(grid.metric))
+                .ok_or_else(none)?;
             let map = figures::highest_map(&model, sent.kind(), &grid).ok_or_else(none)?;
             blocking(move || map.to_svg()).await
         }
     };
     let drawn =
-        drawing.map_err(|stopping| (StatusCode::SERVICE_UNAVAILABLE, stopping.to_string()))?;
+        drawn.map_err(|stopping| (StatusCode::SERVICE_UNAVAILABLE, stopping.to_string()))?;
     drawn.map_err(|error: plot::Error| broken(&error))
 }
 

@@ -200,6 +200,13 @@ impl Site {
         command
     }
 
+    /// A new token of somebody, which a coordinator takes whose `serve.tokens` is "tokens".
+    pub fn token(&self, role: &str, principal: &str) -> String {
+        let issue = ["auth", "token", "tokens", "--role", role];
+        let issue = [&issue[..], &["--principal", principal]].concat();
+        self.run(&issue, PATIENCE).trim().to_owned()
+    }
+
     /// Runs a command to its end and gives what it printed to standard output.
     ///
     /// # Panics

@@ -38,6 +38,21 @@ fn ended(site: &Site, args: &[&str]) -> (Option<i32>, String, String) {
     )
 }
 
+/// What a check finds, or why it fails, where there is no store, and settings that cannot be read.
+fn verified(site: &Site, check: &str, path: &Path, key: &str) -> Result<Value, String> {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut command = site.command(&[check, path.to_str().unwrap(), "--key", key, "--json"]);
+    command
+        .current_dir(elsewhere.path())
+        .env("PALIMPSEST__CLIENT__THREADS", "none");
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(serde_json::from_str(&text(&output.stdout)).unwrap()),
+        false => Err(text(&output.stderr)),
+    }
+}
+
 /// Writes facts, one edit each: prompt, subject, new object, true object where it is known.
 fn write(site: &Site, facts: &[[&str; 4]]) {
     let record = |(n, fact): (usize, &[&str; 4])| {
@@ -177,23 +192,7 @@ fn a_receipt_of_an_answer_is_checked_without_the_store_and_no_part_of_it_may_be_
     let file = elsewhere.path().join("receipt.json");
     let verify = |receipt: &str, key: &str| {
         fs::write(&file, receipt).unwrap();
-        // Where there is no store, and settings that cannot be read.
-        let mut command = site.command(&[
-            "verify-receipt",
-            file.to_str().unwrap(),
-            "--key",
-            key,
-            "--json",
-        ]);
-        command
-            .current_dir(elsewhere.path())
-            .env("PALIMPSEST__CLIENT__THREADS", "none");
-        let output = command.output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        match output.status.success() {
-            true => Ok(serde_json::from_str::<Value>(&text(&output.stdout)).unwrap()),
-            false => Err(text(&output.stderr)),
-        }
+        verified(&site, "verify-receipt", &file, key)
     };
     let said = verify(&made, &key).unwrap();
     assert_eq!(
@@ -271,20 +270,7 @@ fn an_export_signed_by_its_author_is_checked_without_the_store_and_no_file_of_it
     assert!(code == Some(1) && said.contains("ada.key"), "{said}");
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&key).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
-    // Where there is no store, and settings that cannot be read.
-    let verify = |path: &Path, key: &str| {
-        let path = path.to_str().unwrap();
-        let mut command = site.command(&["verify-manifest", path, "--key", key, "--json"]);
-        command
-            .current_dir(elsewhere.path())
-            .env("PALIMPSEST__CLIENT__THREADS", "none");
-        let output = command.output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        match output.status.success() {
-            true => Ok(serde_json::from_str::<Value>(&text(&output.stdout)).unwrap()),
-            false => Err(text(&output.stderr)),
-        }
-    };
+    let verify = |path: &Path, key: &str| verified(&site, "verify-manifest", path, key);
     let out = elsewhere.path().join("signed");
     let export = |out: &Path, format: &str| {
         let out = out.to_str().unwrap();

@@ -209,16 +209,7 @@ fn streams_end_soon_after_their_token_was_revoked() {
     let site = Site::new();
     init(&site, "certs", "127.0.0.1", &["admin/ada"]);
     let issue = |role: &str, name: &str| {
-        let issue = [
-            "auth",
-            "token",
-            "tokens",
-            "--role",
-            role,
-            "--principal",
-            name,
-        ];
-        fs::write(site.path(name), site.run(&issue, PATIENCE)).unwrap();
+        fs::write(site.path(name), site.token(role, name)).unwrap();
     };
     issue("viewer", "tom");
     issue("worker", "pool");
@@ -331,16 +322,7 @@ fn a_call_with_a_name_of_megabytes_leaves_the_audit_log_readable() {
 #[test]
 fn a_coordinator_that_may_open_few_files_keeps_some_for_its_store() {
     let site = Site::new();
-    let issue = [
-        "auth",
-        "token",
-        "tokens",
-        "--role",
-        "submitter",
-        "--principal",
-        "sam",
-    ];
-    fs::write(site.path("token"), site.run(&issue, PATIENCE)).unwrap();
+    fs::write(site.path("token"), site.token("submitter", "sam")).unwrap();
     fs::write(
         site.path("sam.toml"),
         "[client]\ntoken_file = \"token\"\ninsecure = true\n",

@@ -137,6 +137,12 @@ fn requests_that_no_page_of_the_console_sends_are_refused() {
         (FIGURE, &[key], 404, "jobs/none"),
         ("/figures/jobs/none/units/3.svg", &[key], 404, "jobs/none"),
         (
+            "/figures/jobs/none/units/3.svg?relation=P17",
+            &[key],
+            400,
+            "of averages alone",
+        ),
+        (
             "/figures/jobs/none/averages.svg?metric=logits",
             &[key],
             400,
@@ -324,16 +330,7 @@ fn import(site: &Site, more: &[&str]) {
 fn a_console_on_ones_own_machine_acts_as_its_user() {
     let site = Site::new();
     init(&site, "certs", "127.0.0.1", &["editor/ada"]);
-    let issue = [
-        "auth",
-        "token",
-        "tokens",
-        "--role",
-        "viewer",
-        "--principal",
-        "tom",
-    ];
-    fs::write(site.path("token"), site.run(&issue, PATIENCE)).unwrap();
+    fs::write(site.path("token"), site.token("viewer", "tom")).unwrap();
     configure(&site, "tokens = \"tokens\"\n");
     let server = site.serve("127.0.0.1:0");
     let url = format!("https://{}", server.address);
@@ -485,16 +482,7 @@ pub fn team(site: &Site, more: &str) -> (Server, String) {
 #[test]
 fn a_console_for_a_team_lets_in_certificates_and_tokens_by_their_roles() {
     let site = Site::new();
-    let issue = [
-        "auth",
-        "token",
-        "tokens",
-        "--role",
-        "viewer",
-        "--principal",
-        "tom",
-    ];
-    let token = site.run(&issue, PATIENCE);
+    let token = site.token("viewer", "tom");
     let more = "tokens = \"tokens\"\nweb_hosts = \"lab.example\"\n";
     let (server, web) = team(&site, more);
     let url = format!("https://{}", server.address);

@@ -380,16 +380,7 @@ fn slow_and_idle_connections_end_and_others_are_answered_meanwhile() {
 #[test]
 fn slow_and_idle_connections_to_a_coordinators_console_end() {
     let site = Site::new();
-    let issue = [
-        "auth",
-        "token",
-        "tokens",
-        "--role",
-        "viewer",
-        "--principal",
-        "vera",
-    ];
-    let token = format!("Bearer {}", site.run(&issue, PATIENCE).trim());
+    let token = format!("Bearer {}", site.token("viewer", "vera"));
     let settings = "[serve]\nweb_listen = \"127.0.0.1:0\"\ntokens = \"tokens\"\n";
     fs::write(site.path("palimpsest.toml"), settings).unwrap();
     let server = site.serve("127.0.0.1:0");

@@ -76,17 +76,8 @@ impl Shop {
     fn open() -> Self {
         let site = Site::new();
         let issue = |role: &str, principal: &str| {
-            let args = [
-                "auth",
-                "token",
-                "tokens",
-                "--role",
-                role,
-                "--principal",
-                principal,
-            ];
-            let token = site.run(&args, PATIENCE);
-            fs::write(site.path(&format!("{role}.token")), &token).unwrap();
+            let file = site.path(&format!("{role}.token"));
+            fs::write(file, site.token(role, principal)).unwrap();
         };
         for (role, principal) in PEOPLE {
             issue(role, principal);
