@@ -75,8 +75,10 @@ export function Change({ it, refs }: { it: Play; refs: readonly Ref[] }) {
   });
   // As the server chooses them: of any version, and by themselves only those that somebody made who may edit.
   const ofLayer = sums.data?.filter((one) => one.layer === layer);
+  const layers = shape.data?.layers ?? 0;
+  const outside = layer !== undefined && layers > 0 && layer >= layers;
   const lacking =
-    !WITHOUT.includes(it.method) && layer !== undefined && ofLayer?.every((one) => one.submitted) === true;
+    !outside && !WITHOUT.includes(it.method) && layer !== undefined && ofLayer?.every((one) => one.submitted) === true;
   const named = lacking ? ofLayer.sort((a, b) => Number(b.tokens - a.tokens))[0] : undefined;
   const doing = useDoing();
   const collecting = useDoing();
@@ -143,7 +145,7 @@ export function Change({ it, refs }: { it: Play; refs: readonly Ref[] }) {
   }, [it.sums, summed]);
   const going = summed && !collecting.problem;
   const waits = it.sums !== "" && !collection.problem && (!collector || !ended(collector.state) || going);
-  const unready = doing.busy || !template(it) || !form.target.trim() || (form.layer !== "" && layer === undefined);
+  const unready = doing.busy || !template(it) || !form.target.trim() || outside || (form.layer !== "" && layer === undefined);
   const parameters = Number(shape.data?.parameters ?? 0n);
   return (
     <section class="step open" aria-labelledby="edit">
@@ -163,7 +165,11 @@ export function Change({ it, refs }: { it: Play; refs: readonly Ref[] }) {
           onInput={set("layer")}
           inputMode="numeric"
           hint={
-            peak ? `layer ${peak.layer}, from this trace (${number(peak.effect)})` : "where a trace says it belongs"
+            outside
+              ? `this model's layers are 0 to ${layers - 1}`
+              : peak
+                ? `layer ${peak.layer}, from this trace (${number(peak.effect)}); the peak of one fact may be chance`
+                : "where a trace says it belongs"
           }
         />
         <Choice

@@ -3,7 +3,7 @@
 import type { Ref } from "../../contract/palimpsest/v1/version_pb";
 import { RefKind } from "../../contract/palimpsest/v1/version_pb";
 import { versions, type Problem } from "../client";
-import { brief, last, moment, part, visible } from "../format";
+import { brief, last, moment, part, some, visible } from "../format";
 import { now } from "../may";
 import { Act } from "./common";
 import { ask } from "./Confirm";
@@ -253,10 +253,15 @@ export function refsAt(refs: readonly Ref[], version: string): Ref[] {
   return refs.filter((ref) => last(ref.version) === last(version));
 }
 
+/** Refs of a version that are shown in a row: one with a tag a night has hundreds. */
+const LABELS = 12;
+
 export function RefLabels({ refs }: { refs: readonly Ref[] }) {
+  // Branches are what one looks for.
+  const sorted = [...refs].sort((a, b) => a.kind - b.kind);
   return (
     <>
-      {refs.map((ref) => (
+      {sorted.slice(0, LABELS).map((ref) => (
         <span
           class={ref.kind === RefKind.TAG ? "ref tag" : "ref"}
           title={`${ref.kind === RefKind.TAG ? "tag" : "branch"}, moved ${moment(ref.updateTime)} by ${ref.author}${ref.why ? `: ${visible(ref.why)}` : ""}`}
@@ -264,6 +269,7 @@ export function RefLabels({ refs }: { refs: readonly Ref[] }) {
           {part(ref.name, "refs")}
         </span>
       ))}
+      {refs.length > LABELS && <span class="quiet"> and {some(refs.length - LABELS, "more ref")}</span>}
     </>
   );
 }

@@ -43,6 +43,9 @@ export default async function (site) {
     { timeout: PATIENCE },
   );
   site.check(true, "the layer comes from the trace");
+  await page.getByLabel("Layer", { exact: true }).fill("999");
+  await page.waitForSelector("text=/layers are 0 to [0-9]/", { timeout: PATIENCE });
+  site.equal(await page.getByRole("button", { name: /^Collect/ }).count(), 0, "nothing is collected of no layer");
   await page.getByLabel("Layer", { exact: true }).fill("1");
   await page.getByLabel("It is to say").fill("Rome");
   await page.getByLabel("What is true").fill("Paris");

@@ -32,5 +32,7 @@ export default async function (site) {
   await page.waitForSelector(".moves li", { timeout: PATIENCE });
   const first = await page.locator(".moves li").first().textContent();
   site.check(first.includes(`aa-${turn}-29`), `the newest movement is the first: ${first}`);
+  const labels = page.locator("table.history tbody tr", { hasText: "more refs" });
+  site.equal(await labels.locator(".ref").count(), 12, "of many refs at a version a row shows some, and how many more");
   await site.sound(page, "a history with many tags");
 }
