@@ -63,7 +63,7 @@ mod trace;
 
 /// Raised whenever a change may move the last bit of a result: what was computed under another
 /// revision does not answer for a unit that is asked again.
-pub const ENGINE_REVISION: u32 = 6;
+pub const ENGINE_REVISION: u32 = 7;
 
 pub use crate::datasets::facts::Fact;
 pub use averages::{Averages, Mean, Role, Site};

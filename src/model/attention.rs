@@ -1,7 +1,7 @@
 //! Causal self-attention (Vaswani et al. 2017) with grouped key and value heads (Ainslie et al.
 //! 2023).
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::config::{LayerAttention, QkNorm};
 use super::hook::Hook;
@@ -10,6 +10,15 @@ use super::norm::Norm;
 use super::rotary::Rotary;
 use super::weights::{Linear, Loader};
 use super::{Config, Error, families};
+
+/// Numbers of two bytes as float32 on a CPU. Products of a batch of them go one of two ways through
+/// libtorch, by how large the batch is, to other last bits: a row would depend on the rows beside it.
+fn wide(x: &Tensor) -> Tensor {
+    match x.kind() {
+        Kind::Half | Kind::BFloat16 if x.device() == Device::Cpu => x.to_kind(Kind::Float),
+        _ => x.shallow_clone(),
+    }
+}
 
 /// The attention of one block.
 #[derive(Debug)]
@@ -274,7 +283,8 @@ impl Attention {
         let of_rows = weights.narrow(0, 0, rows * kv_heads);
         let by_query = of_rows.view([rows, kv_heads, tokens, group, queries]);
         pattern(&by_query.permute([0, 1, 3, 4, 2]));
-        let mut out = weights.transpose(1, 2).bmm(v);
+        let mut out = wide(&weights).transpose(1, 2).bmm(&wide(v));
+        out = out.to_kind(q.kind());
         if single {
             out = out.narrow(0, 0, 1);
         }
@@ -287,9 +297,14 @@ impl Attention {
     /// keys come first, so that a softmax over them goes through many queries at a time. Over the
     /// few keys of a prompt, side by side, it takes six times as long.
     fn scores(&self, q: &Tensor, k: &Tensor, mask: Option<Tensor>) -> Tensor {
-        let q = q.transpose(1, 2);
-        match (self.cap, mask) {
-            (None, Some(mask)) => mask.baddbmm(k, &q, 1.0, self.scale),
+        let kind = q.kind();
+        let (q, k, mask) = (
+            wide(q).transpose(1, 2),
+            wide(k),
+            mask.map(|mask| wide(&mask)),
+        );
+        let scores = match (self.cap, mask) {
+            (None, Some(mask)) => mask.baddbmm(&k, &q, 1.0, self.scale),
             (None, None) => k.bmm(&q) * self.scale,
             (Some(cap), mask) => {
                 let capped = (k.bmm(&q) * (self.scale / cap)).tanh() * cap;
@@ -298,7 +313,8 @@ impl Attention {
                     None => capped,
                 }
             }
-        }
+        };
+        scores.to_kind(kind)
     }
 
     /// Over the keys of scores of [`Attention::scores`], in float32.

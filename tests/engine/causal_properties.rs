@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tch::Kind as Dtype;
 
-use crate::families::{FAMILIES, MIXTURES, SMOOTH, WORDS, kinds, models};
+use crate::families::{FAMILIES, MIXTURES, SMOOTH, WORDS, kinds, models, rows_are_alike};
 
 /// One trace to try.
 #[derive(Debug, Clone)]
@@ -178,15 +178,6 @@ fn what_must_be_equal_is_equal() {
     });
 }
 
-/// Whether a row of a product is promised to be the same however many are computed with it: see
-/// `src/model/product.rs`.
-fn rows_are_alike() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::is_x86_feature_detected!("avx512f");
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
-}
-
 fn same(dtype: Dtype, found: &[Grid], expected: &[Grid], what: &str) -> Result<(), TestCaseError> {
     if rows_are_alike() {
         let distance = distance(found, expected);
@@ -217,6 +208,40 @@ fn any_memory_budget_gives_the_same_bytes() {
             let what = format!("{} in {bytes} bytes", FAMILIES[case.model]);
             same(dtype, &cut, &free, &what)
         });
+    }
+}
+
+/// One that it did not hold of: in a batch of few rows libtorch multiplied queries of two bytes with
+/// keys another way than in one of many.
+#[test]
+fn a_small_memory_budget_gives_the_bytes_of_a_large_one_in_bfloat16() {
+    let models = models(Dtype::BFloat16);
+    let model = FAMILIES.iter().position(|it| *it == "llama").unwrap();
+    let case = Case {
+        model,
+        fact: Fact {
+            prompt: "a Castle".to_owned(),
+            subject: "a".to_owned(),
+            ..Fact::default()
+        },
+        settings: Settings {
+            kinds: kinds(model),
+            samples: 3,
+            seed: 577,
+            window: 2,
+            ..Settings::new(Noise::gaussian(0.6354161253400147))
+        },
+    };
+    let free = case.trace(&models, |_| ());
+    for bytes in [1, 1_000, 100_000] {
+        let cut = case.trace(&models, |settings| settings.memory_bytes = bytes);
+        same(
+            Dtype::BFloat16,
+            &cut,
+            &free,
+            &format!("llama in {bytes} bytes"),
+        )
+        .unwrap();
     }
 }
 

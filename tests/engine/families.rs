@@ -86,3 +86,12 @@ pub fn models(dtype: Dtype) -> Vec<Model> {
         })
         .collect()
 }
+
+/// Whether a row of a product is promised to be the same however many are computed with it: see
+/// `src/model/product.rs`.
+pub fn rows_are_alike() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
