@@ -512,7 +512,7 @@ fn job(items: Items, object: &str, n: usize) -> NewJob {
         work.name_parts_object(object);
     }
     let shape = v1::model::Shape::default();
-    let tasks = tasks(&job, &items, &shape, -1.0);
+    let tasks = tasks(&job, &items, &shape, &(-1.0).into());
     NewJob {
         id: Uuid::from_u128(n as u128 + 1),
         job,

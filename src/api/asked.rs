@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::status::{Reason, failed_precondition, invalid_argument, invalid_fields};
 use super::{models, statistics, versions, without};
-use crate::coordinator::{self, NewJob};
+use crate::coordinator::{self, NewJob, TaskCosts};
 use crate::objects::{self, Digest};
 use crate::proto::v1::{Corpus, EditGates, GateQuestions, Job, Model, RefKind, StatsSpec};
 use crate::store::Store;
@@ -109,7 +109,7 @@ impl Asked {
         store: &Store,
         mut model: Model,
         own: &OwnGates,
-        task_cost: f64,
+        task_costs: &TaskCosts,
         validate_only: bool,
     ) -> Result<NewJob, Status> {
         let Self {
@@ -165,7 +165,7 @@ impl Asked {
         // They are many, and of no use behind this.
         model.tensors.clear();
         let shape = model.shape.unwrap_or_default();
-        let tasks = coordinator::tasks(&job, &items, &shape, task_cost);
+        let tasks = coordinator::tasks(&job, &items, &shape, task_costs);
         Ok(NewJob {
             id: Uuid::nil(),
             request_digest: digest,

@@ -90,7 +90,7 @@ impl Jobs {
         let asked = super::blocking(move || Asked::read(&store, job)).await?;
         let digest = asked.digest.clone();
         let by_id = request_id.clone();
-        let (known, task_cost, own) = self
+        let (known, task_costs, own) = self
             .coordinator
             .inspect(move |core| {
                 let known = core.made_by(&by_id, &digest);
@@ -98,7 +98,7 @@ impl Jobs {
                     bounds: core.gates(),
                     texts: core.gate_texts(),
                 };
-                (known, core.task_cost(), own)
+                (known, core.task_costs(), own)
             })
             .await?;
         // Whatever statistics, settings and versions there are by now.
@@ -106,9 +106,10 @@ impl Jobs {
             return self.job(id).await;
         }
         let store = self.coordinator.store().clone();
-        let mut new =
-            super::blocking(move || asked.complete(&store, model, &own, task_cost, validate_only))
-                .await?;
+        let mut new = super::blocking(move || {
+            asked.complete(&store, model, &own, &task_costs, validate_only)
+        })
+        .await?;
         if validate_only {
             let stages = work::stages(&new.job, &new.items);
             let results = stages.iter().filter(|stage| !stage.hidden);

@@ -49,7 +49,7 @@ impl Core {
             status.leases += worker.leases.len() as u64;
             status.steps_per_second += worker.leases.values().map(|held| held.rate).sum::<f64>();
             if !worker.leases.is_empty() {
-                status.measured_rate += worker.rate.unwrap_or_default();
+                status.measured_rate += worker.rates.all.unwrap_or_default();
             }
             let count = match (worker.session.is_some(), worker.draining) {
                 (false, _) => &mut workers.away,

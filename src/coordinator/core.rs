@@ -46,7 +46,8 @@ pub struct Core {
     pub(super) idle: BTreeSet<(usize, Arc<str>)>,
     /// Whether a task and a worker may fit that did not when it was last looked.
     pub(super) stirred: bool,
-    pub(super) rates: Rates,
+    /// By device, for workers that have none of their own yet.
+    pub(super) rates: HashMap<String, Rates>,
     /// Jobs whose records are to be written.
     pub(super) dirty: BTreeSet<Uuid>,
     /// The newest epoch that was asked to be written.
@@ -83,7 +84,7 @@ impl Core {
             epoch: 0,
             idle: BTreeSet::new(),
             stirred: false,
-            rates: Rates::default(),
+            rates: HashMap::new(),
             dirty: BTreeSet::new(),
             epoch_written: 0,
             counters: Counters::default(),
@@ -103,6 +104,9 @@ impl Core {
         let answer = self.handle(event, &mut effects);
         if answer.is_ok() {
             self.assign(&mut effects);
+            if ticked {
+                self.share_waiting(&mut effects);
+            }
             if ticked && self.limits.speculate {
                 self.speculate(&mut effects);
             }

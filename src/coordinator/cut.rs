@@ -1,6 +1,8 @@
 //! How a job is cut into tasks: consecutive units of one stage, of about the same cost. What a unit
 //! gives never depends on the cut.
 
+use std::collections::BTreeMap;
+
 use crate::proto::v1;
 use crate::store::TaskPlan;
 use crate::work::{self, Items, Stage, Work};
@@ -13,19 +15,43 @@ pub const TASK_COST: f64 = 5e11;
 const TASK_GRAINS: u64 = 4096;
 const TASK_BYTES: usize = 1 << 20;
 
-/// Cuts a job into tasks of about `task_cost` multiply-adds, stage by stage. Its parts were taken
-/// out of it.
+/// What a task should cost, in multiply-adds.
+#[derive(Clone, Debug)]
+pub struct TaskCosts {
+    /// In stages of which workers' rates are known, by their names.
+    pub(super) stages: BTreeMap<&'static str, f64>,
+    /// In others.
+    pub(super) other: f64,
+}
+
+impl TaskCosts {
+    /// Of a task of a stage.
+    pub fn of(&self, stage: &str) -> f64 {
+        self.stages.get(stage).copied().unwrap_or(self.other)
+    }
+}
+
+impl From<f64> for TaskCosts {
+    /// The same in all stages.
+    fn from(other: f64) -> Self {
+        let stages = BTreeMap::new();
+        Self { stages, other }
+    }
+}
+
+/// Cuts a job into tasks of about these costs, stage by stage. Its parts were taken out of it.
 pub fn tasks(
     job: &v1::Job,
     items: &Items,
     shape: &v1::model::Shape,
-    task_cost: f64,
+    task_costs: &TaskCosts,
 ) -> Vec<TaskPlan> {
     let Some(work) = work::of(job) else {
         return Vec::new();
     };
     let mut plan = Vec::new();
     for stage in work.stages(&job.version, items) {
+        let task_cost = task_costs.of(stage.name);
         cut(&mut plan, work, items, shape, &stage, task_cost);
     }
     plan
@@ -108,7 +134,7 @@ mod tests {
     fn cut(mut job: v1::Job, task_cost: f64) -> (Vec<TaskPlan>, Vec<Stage>) {
         let items = work::pack(&mut job);
         (
-            tasks(&job, &items, &shape(), task_cost),
+            tasks(&job, &items, &shape(), &task_cost.into()),
             work::stages(&job, &items),
         )
     }
@@ -182,7 +208,8 @@ mod tests {
         let mut both = job("models/m/versions/a");
         let items = work::pack(&mut both);
         let work = work::of(&both).unwrap();
-        let plan = tasks(&both, &items, &shape(), 20.0 * shape().parameters as f64);
+        let cost = 20.0 * shape().parameters as f64;
+        let plan = tasks(&both, &items, &shape(), &cost.into());
         let mut next = 0;
         let of = |unit| work.version_of(&both.version, &items, unit);
         for task in &plan {

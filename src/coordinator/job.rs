@@ -162,6 +162,11 @@ impl Job {
         }
     }
 
+    /// What people call the stage of a task.
+    pub(super) fn stage_name(&self, task: &Task) -> &'static str {
+        self.stages.get(task.stage).map_or("", |it| it.stage.name)
+    }
+
     /// Moves a task to a state, with all that counts by it.
     pub(super) fn set_state(&mut self, n: u32, state: TaskState) {
         let task = &mut self.tasks[n as usize];

@@ -152,8 +152,10 @@ impl Core {
         let reusable = !record.failed && may_answer(record.fingerprint.as_ref());
         let (bytes, digest) = (result.bytes, result.digest_prefix);
         job.commit(key.task, unit, bytes, digest, record, effects);
+        let mut computed = true;
         if let (Some(work), Some(outcome)) = (work::of(&job.spec), &result.outcome) {
             work.note(outcome, &mut job.found);
+            computed = work.was_computed(outcome);
         }
         if let Some(landed) = result.landed {
             job.found.land(landed.version, landed.etag);
@@ -167,6 +169,7 @@ impl Core {
             worker.units_committed += 1;
             if let Some(held) = worker.leases.get_mut(&(key.job, key.task)) {
                 held.units += 1;
+                held.computed += u32::from(computed);
             }
         }
         self.dirty.insert(key.job);
@@ -383,11 +386,12 @@ impl Core {
             return;
         };
         let task = &job.tasks[n as usize];
-        let part = f64::from(taken.held.units) / f64::from(task.units.max(1));
+        let part = f64::from(taken.held.computed) / f64::from(task.units.max(1));
         let cost = task.cost * part;
         self.counters.tasks += 1;
         self.counters.multiply_adds += task.cost;
         let stage = task.stage;
+        let name = job.stage_name(task);
         job.set_state(n, TaskState::Done);
         if job.stages.get(stage).is_some_and(|it| !it.stage.hidden) {
             let begun = taken.held.since.max(taken.last_end);
@@ -395,6 +399,6 @@ impl Core {
         }
         job.tell(n, effects);
         self.touch(id, effects);
-        self.note_rate(&taken.worker, &taken.held, cost, effects.now);
+        self.note_rate(&taken.worker, &taken.held, name, cost, effects.now);
     }
 }

@@ -36,7 +36,7 @@ mod worker;
 mod workers;
 
 pub use self::core::{Core, Done, Reply};
-pub use cut::{TASK_COST, tasks};
+pub use cut::{TASK_COST, TaskCosts, tasks};
 pub use driver::{Disk, Surroundings};
 pub use event::{
     Closing, CommittedResult, Effect, Event, LeaseKey, Millis, NewJob, Refusal, Session, Time,

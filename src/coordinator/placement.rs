@@ -10,7 +10,7 @@ use super::job::{Effects, Job};
 use super::stages::Progress;
 use super::task::Task;
 use super::worker::Worker;
-use crate::proto::v1::{self, JobState};
+use crate::proto::v1::{self, JobState, TaskState};
 
 /// Jobs that are looked at for one whose model is loaded.
 const LOOKED_AT: usize = 16;
@@ -126,7 +126,8 @@ impl Core {
         // Cut to what it can do in the usual time, a task takes no longer than that.
         let until = worker.lives_until?;
         let usual = self.limits.task_seconds;
-        let time = self.rate(worker).map_or(usual, |rate| task.cost / rate);
+        let rate = self.rate(worker, job.stage_name(task));
+        let time = rate.map_or(usual, |rate| task.cost / rate);
         let end = now + (time.min(TOO_LONG * usual) * 1e3) as Millis;
         (end > until).then_some(Unfit::Lifetime)
     }
@@ -135,11 +136,12 @@ impl Core {
     /// left, so that all workers have something to do to the end.
     fn fit_size(&mut self, id: Uuid, n: u32, worker: &Arc<str>, now: Millis) {
         let usual = self.limits.task_seconds;
-        let rate = self.workers.get(worker).and_then(|it| self.rate(it));
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
         let task = &job.tasks[n as usize];
+        let worker = self.workers.get(worker);
+        let rate = worker.and_then(|it| self.rate(it, job.stage_name(task)));
         let by_time = rate
             .filter(|rate| task.cost / rate > TOO_LONG * usual)
             .map(|rate| usual * rate);
@@ -188,6 +190,52 @@ impl Core {
         let share = left.sum::<f64>() / (able * PARTS_OF_REST) as f64;
         let least = rate.map_or(0.0, |rate| rate * self.limits.task_seconds * LEAST_PART);
         Some(share.max(least).max(LEAST_COST))
+    }
+
+    /// Takes leases that wait behind others back for workers that have none: what a task costs is an
+    /// estimate, and a worker that was given too much is not waited for while others are idle.
+    pub(super) fn share_waiting(&mut self, effects: &mut Effects) {
+        let free = self.idle.iter().take_while(|(leases, _)| *leases == 0);
+        let free: Vec<Arc<str>> = free.map(|(_, name)| name.clone()).collect();
+        for name in free {
+            let Some(found) = self.waiting_for(&name, effects.now) else {
+                continue;
+            };
+            let (id, n) = found;
+            self.recall_leases(id, n, effects);
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.set_state(n, TaskState::Pending);
+                job.tell(n, effects);
+            }
+            self.touch(id, effects);
+            self.assign(effects);
+        }
+    }
+
+    /// The dearest task whose lease waits behind another one of its worker, of those that this worker
+    /// can do with a model that it has in memory.
+    fn waiting_for(&self, name: &Arc<str>, now: Millis) -> Option<(Uuid, u32)> {
+        let free = self.workers.get(name)?;
+        let waiting = self.workers.values().filter_map(|worker| {
+            if worker.leases.len() < 2 {
+                return None;
+            }
+            // They are worked on in the order in which they were given.
+            let (key, held) = worker.leases.iter().max_by_key(|(_, held)| held.epoch)?;
+            (held.steps == 0 && held.rate == 0.0).then_some(*key)
+        });
+        let fits = waiting.filter_map(|(id, n)| {
+            let job = self.jobs.get(&id)?;
+            let task = job.tasks.get(n as usize)?;
+            let untouched = task.units_done == 0 && task.second.is_none();
+            let fit = job.state == JobState::Running
+                && free.has_loaded(&job.model.name)
+                && !task.lost(name)
+                && self.unfit(job, task, free, now).is_none();
+            (untouched && fit).then_some((id, n, task.cost))
+        });
+        let dearest = fits.max_by(|(.., one), (.., other)| one.total_cmp(other));
+        dearest.map(|(id, n, _)| (id, n))
     }
 
     /// Gives the last tasks of a job that take far longer than the others a second lease. The first

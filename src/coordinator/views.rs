@@ -299,7 +299,7 @@ impl Core {
             connect_time: Some(timestamp(worker.connected_at)),
             units_committed: worker.units_committed,
             excluded: worker.excluded.clone().unwrap_or_default(),
-            measured_rate: worker.rate.unwrap_or_default(),
+            measured_rate: worker.rates.all.unwrap_or_default(),
             valid_until: worker.valid_until.map(timestamp),
         })
     }

@@ -1,6 +1,6 @@
 //! A worker as the core knows it: who it is, what it holds, and how it does.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
@@ -35,7 +35,7 @@ pub(super) struct Worker {
     pub(super) excluded: Option<String>,
     pub(super) outcomes: Outcomes,
     /// Multiply-adds a second, from the tasks it has done.
-    pub(super) rate: Option<f64>,
+    pub(super) rates: Rates,
     /// When a lease of it last ended: those that wait begin no sooner.
     pub(super) last_end: Millis,
     /// How many leases it is listed with among the idle.
@@ -56,6 +56,8 @@ pub(super) struct Held {
     pub(super) seen: Millis,
     /// Units it has committed.
     pub(super) units: u32,
+    /// Those of them that took more than a look.
+    pub(super) computed: u32,
     /// Whether the worker had the model loaded when it got it: its time is that of the task alone.
     pub(super) warm: bool,
 }
@@ -86,13 +88,36 @@ impl Outcomes {
     }
 }
 
-/// Measured multiply-adds a second by device, for workers that have none of their own yet.
+/// Measured multiply-adds a second: of all work together, which is for people, and of each kind of
+/// stage. What a unit costs is an estimate, and another one in each: one that is too high makes a
+/// worker look fast, and must not be believed of other stages.
 #[derive(Debug, Default)]
-pub(super) struct Rates(pub(super) HashMap<String, f64>);
+pub(super) struct Rates {
+    pub(super) all: Option<f64>,
+    stages: BTreeMap<&'static str, f64>,
+}
 
-pub(super) fn blend(rate: &mut Option<f64>, measured: f64) {
-    let before = rate.unwrap_or(measured);
-    *rate = Some(before + NEWEST * (measured - before));
+impl Rates {
+    pub(super) fn note(&mut self, stage: &'static str, measured: f64) {
+        let blend = |before: f64| before + NEWEST * (measured - before);
+        self.all = Some(self.all.map_or(measured, blend));
+        let of_stage = self.stages.entry(stage).or_insert(measured);
+        *of_stage = blend(*of_stage);
+    }
+
+    pub(super) fn of(&self, stage: &str) -> Option<f64> {
+        self.stages.get(stage).copied()
+    }
+
+    /// That of the slowest stage, for those that were not measured: a task that is too small costs
+    /// a message, one that is too large leaves others without work.
+    pub(super) fn least(&self) -> Option<f64> {
+        self.stages.values().copied().reduce(f64::min)
+    }
+
+    pub(super) fn stages(&self) -> impl Iterator<Item = &'static str> {
+        self.stages.keys().copied()
+    }
 }
 
 impl Held {
@@ -105,6 +130,7 @@ impl Held {
             since: now,
             seen: now,
             units: 0,
+            computed: 0,
             warm: false,
         }
     }
@@ -127,7 +153,7 @@ impl Worker {
             units_committed: 0,
             excluded: None,
             outcomes: Outcomes::default(),
-            rate: None,
+            rates: Rates::default(),
             last_end: 0,
             listed: None,
         }

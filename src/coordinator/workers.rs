@@ -1,13 +1,15 @@
 //! Workers that come, go and are heard of: what changes in the core with each.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::core::Core;
+use super::cut::{TASK_COST, TaskCosts};
 use super::event::{Closing, Effect, LeaseKey, Millis, Refusal, Session};
 use super::job::{Effects, millis};
-use super::worker::{Held, Outcomes, Worker, blend, send};
+use super::worker::{Held, Outcomes, Rates, Worker, send};
 use crate::proto::v1::connect_response::Message;
 use crate::proto::v1::{self, FailureClass};
 
@@ -298,8 +300,15 @@ impl Core {
         self.list(name);
     }
 
-    /// Notes how fast a worker did a part of a task that is worth so many multiply-adds.
-    pub(super) fn note_rate(&mut self, name: &Arc<str>, held: &Held, cost: f64, now: Millis) {
+    /// Notes how fast a worker did a part of a task of a stage that is worth so many multiply-adds.
+    pub(super) fn note_rate(
+        &mut self,
+        name: &Arc<str>,
+        held: &Held,
+        stage: &'static str,
+        cost: f64,
+        now: Millis,
+    ) {
         let Some(worker) = self.workers.get_mut(name) else {
             return;
         };
@@ -309,17 +318,20 @@ impl Core {
             return;
         }
         let measured = cost / (time as f64 / 1e3);
-        blend(&mut worker.rate, measured);
+        worker.rates.note(stage, measured);
         let device = worker.capabilities.device.clone();
-        let mut rate = self.rates.0.get(&device).copied();
-        blend(&mut rate, measured);
-        self.rates.0.extend(rate.map(|rate| (device, rate)));
+        self.rates.entry(device).or_default().note(stage, measured);
     }
 
-    /// Multiply-adds a second of a worker: its own, or that of others with its device.
-    pub(super) fn rate(&self, worker: &Worker) -> Option<f64> {
-        let same = || self.rates.0.get(&worker.capabilities.device).copied();
-        worker.rate.or_else(same)
+    /// Multiply-adds a second of a worker in a stage: its own, that of others with its device or,
+    /// where nobody has done such a stage, that of the slowest that was done.
+    pub(super) fn rate(&self, worker: &Worker, stage: &str) -> Option<f64> {
+        let device = self.rates.get(&worker.capabilities.device);
+        let measured = [Some(&worker.rates), device].into_iter().flatten();
+        let mut of_stage = measured.clone().filter_map(|rates| rates.of(stage));
+        of_stage
+            .next()
+            .or_else(|| measured.filter_map(Rates::least).next())
     }
 
     /// What an edit must pass where its request does not say.
@@ -332,16 +344,24 @@ impl Core {
         self.limits.gate_texts.clone()
     }
 
-    /// What a task should cost, in multiply-adds: the right time on the fastest worker there is.
-    /// Slower ones are given parts of it.
-    pub fn task_cost(&self) -> f64 {
-        self.workers
-            .values()
-            .filter(|worker| worker.session.is_some())
-            .filter_map(|worker| self.rate(worker))
-            .max_by(f64::total_cmp)
-            .map_or(super::cut::TASK_COST, |rate| {
-                rate * self.limits.task_seconds
-            })
+    /// What a task should cost: the right time on the fastest worker there is. Slower ones are given
+    /// parts of it.
+    pub fn task_costs(&self) -> TaskCosts {
+        let cost = |stage: &str| {
+            let there = self.workers.values();
+            there
+                .filter(|worker| worker.session.is_some())
+                .filter_map(|worker| self.rate(worker, stage))
+                .max_by(f64::total_cmp)
+                .map_or(TASK_COST, |rate| rate * self.limits.task_seconds)
+        };
+        let known: BTreeSet<_> = self.rates.values().flat_map(Rates::stages).collect();
+        TaskCosts {
+            stages: known
+                .into_iter()
+                .map(|stage| (stage, cost(stage)))
+                .collect(),
+            other: cost(""),
+        }
     }
 }

@@ -188,6 +188,11 @@ pub trait Work: Kind + fmt::Debug {
     ) -> Result<(), String>;
     /// Notes what an outcome tells later stages.
     fn note(&self, _outcome: &Outcome, _found: &mut Found) {}
+    /// Whether an outcome took about what [`Work::cost`] says: a fact that the model does not know
+    /// takes one look.
+    fn was_computed(&self, _outcome: &Outcome) -> bool {
+        true
+    }
     /// Whether a unit of a stage that failed is left out by the stages after it. Otherwise they fail
     /// with it.
     fn leaves_out_failures(&self, _stage: &Stage) -> bool {

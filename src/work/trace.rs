@@ -214,6 +214,13 @@ impl Work for v1::TraceSpec {
         }
     }
 
+    fn was_computed(&self, outcome: &Outcome) -> bool {
+        match outcome {
+            Outcome::Grid(grid) => grid.correct_prediction,
+            _ => true,
+        }
+    }
+
     fn reuse_settings(&self) -> Option<Vec<u8>> {
         // What is traced is told by each unit, wherever the list of it lies.
         let asked = Self {
@@ -563,4 +570,23 @@ fn check_grid(grid: &v1::Grid, fact: &v1::Fact, shape: &v1::model::Shape) -> Res
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fact_that_the_model_does_not_know_says_nothing_of_a_workers_speed() {
+        let grid = |correct_prediction| {
+            Outcome::Grid(v1::Grid {
+                correct_prediction,
+                ..Default::default()
+            })
+        };
+        let sweep = v1::TraceSpec::default();
+        assert!(sweep.was_computed(&grid(true)));
+        assert!(!sweep.was_computed(&grid(false)));
+        assert!(sweep.was_computed(&Outcome::NoiseLevel(v1::NoiseLevel::default())));
+    }
 }

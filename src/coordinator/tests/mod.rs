@@ -282,7 +282,7 @@ fn new_job(id: Uuid, facts: u8, sort: Sort) -> NewJob {
         ..Default::default()
     };
     let items = work::pack(&mut job);
-    let tasks = tasks(&job, &items, &shape, TASK_COST);
+    let tasks = tasks(&job, &items, &shape, &TASK_COST.into());
     NewJob {
         id,
         model: v1::Model::default(),

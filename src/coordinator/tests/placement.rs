@@ -210,10 +210,52 @@ fn measure(world: &mut World, worker: u8, time: Millis) {
 }
 
 #[test]
+fn a_lease_that_waits_behind_another_is_taken_back_for_a_worker_that_has_none() {
+    let mut world = World::new();
+    let id = world.submit(with_model(sweep(&world, 2, "", 0), "one"));
+    hello_with(&mut world, 0, 2, loaded("one"));
+    let first = world.held(0).remove(0);
+    assert_eq!(of_job(&world, 0, id), 2);
+    // To load the model takes longer than to wait.
+    hello_with(&mut world, 1, 1, loaded("other"));
+    world.wait(100);
+    assert_eq!(of_job(&world, 0, id), 2);
+    hello_with(&mut world, 2, 1, loaded("one"));
+    world.wait(100);
+    assert_eq!(world.held(0), [first], "what it works on stays");
+    assert_eq!(of_job(&world, 2, id), 1);
+    for worker in [0, 2] {
+        world.work_off(worker);
+    }
+    assert_eq!(world.state(id), JobState::Succeeded);
+}
+
+#[test]
+fn the_speed_in_one_stage_is_not_believed_of_another() {
+    let mut world = World::new();
+    world.submit(with_model(sweep(&world, 20, "", 0), "one"));
+    hello_with(&mut world, 0, 1, loaded("one"));
+    measure(&mut world, 0, 1_000);
+    let of = |world: &World, stage| world.core.task_costs().of(stage);
+    let grids = of(&world, "grids");
+    world.run(Step::Cancel(0));
+    let stats = new_job(world.next_id(), 20, Sort::Stats);
+    world.submit(with_model(stats, "one"));
+    measure(&mut world, 0, 10_000);
+    let pieces = of(&world, "pieces");
+    assert!(pieces != grids, "{pieces}");
+    assert_eq!(of(&world, "grids"), grids);
+    // Of what nobody has done yet the worst is believed.
+    assert_eq!(of(&world, "targets"), pieces.min(grids));
+    assert_eq!(of(&world, "pieces"), pieces);
+}
+
+#[test]
 fn tasks_are_cut_by_the_measured_speed_and_a_slow_worker_gets_smaller_ones() {
     let mut world = World::new();
     world.submit(with_model(sweep(&world, 20, "", 0), "one"));
-    assert_eq!(world.core.task_cost(), TASK_COST, "nothing is known yet");
+    let cost_of = |world: &World, stage| world.core.task_costs().of(stage);
+    assert_eq!(cost_of(&world, "grids"), TASK_COST, "nothing is known yet");
     hello_with(&mut world, 0, 1, loaded("one"));
     measure(&mut world, 0, 1_000);
     let cost = world.task(world.jobs[0], 0).estimated_cost;
@@ -222,7 +264,7 @@ fn tasks_are_cut_by_the_measured_speed_and_a_slow_worker_gets_smaller_ones() {
         (rate / cost - 1.0).abs() < 0.01,
         "{cost} in a second, measured {rate}"
     );
-    assert!((world.core.task_cost() / (20.0 * cost) - 1.0).abs() < 0.01);
+    assert!((cost_of(&world, "grids") / (20.0 * cost) - 1.0).abs() < 0.01);
 
     // Two tasks, cut for that speed; then only a worker of a tenth of it is left.
     world.run(Step::Cancel(0));
@@ -235,7 +277,7 @@ fn tasks_are_cut_by_the_measured_speed_and_a_slow_worker_gets_smaller_ones() {
         block_parameters: 1 << 33,
         ..Default::default()
     };
-    new.tasks = tasks(&new.job, &new.items, &shape, world.core.task_cost());
+    new.tasks = tasks(&new.job, &new.items, &shape, &world.core.task_costs());
     assert_eq!(new.tasks.len(), 2);
     let slow = v1::Capabilities {
         device: "slow".to_owned(),
