@@ -13,7 +13,9 @@ mod error;
 pub mod families;
 pub mod tokenizer;
 
-pub use checkpoint::{Checkpoint, DType, TensorData, TensorInfo, gguf_architectures};
+pub use checkpoint::{
+    Checkpoint, DType, TensorData, TensorInfo, gguf_architectures, gguf_part, is_gguf,
+};
 pub use config::{Config, Family};
 pub use error::Error;
 pub use families::Layout;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::lock::{is_at, lock};
@@ -48,6 +48,17 @@ impl NewFile {
         self.file
             .write_all(bytes)
             .map_err(Error::io("write", &self.path))
+    }
+
+    /// Takes a file of `size` bytes over.
+    pub(super) fn copy(&mut self, from: &mut File, size: u64) -> Result<(), Error> {
+        self.store.make_room(size);
+        let copied = io::copy(from, &mut self.file);
+        copied.map(|_| ()).map_err(Error::io("write", &self.path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) fn keep(self, digest: &Digest) -> Result<(), Error> {

@@ -66,12 +66,19 @@ fn a_file_is_stored_as_its_bytes_are() {
     let bytes: Vec<u8> = (0..2 * CHUNK + 17).map(|i| (i % 253) as u8).collect();
     let path = folder.path().join("source");
     fs::write(&path, &bytes).unwrap();
-    let (digest, size) = store.put_file(&path).unwrap();
-    assert_eq!((digest, size), (Digest::of(&bytes), bytes.len() as u64));
-    assert_eq!(store.read(&digest).unwrap(), bytes);
+    let digest = Digest::of(&bytes);
+    for _ in 0..2 {
+        store.put_file(&digest, &path).unwrap();
+        assert_eq!(store.read(&digest).unwrap(), bytes);
+    }
+
+    let other = Digest::of(b"other");
+    let changed = store.put_file(&other, &path);
+    assert!(matches!(changed, Err(Error::Changed { .. })), "{changed:?}");
+    assert!(!store.contains(&other).unwrap());
 
     let missing = folder.path().join("missing");
-    let message = store.put_file(&missing).unwrap_err().to_string();
+    let message = store.put_file(&other, &missing).unwrap_err().to_string();
     assert!(
         message.contains("missing") && message.contains("No such file"),
         "{message}"

@@ -1,12 +1,11 @@
 //! Objects on their way into a store: bytes, files, and copies from its bucket.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::new_file::NewFile;
-use super::{Bucket, CHUNK, Digest, Error, ObjectStore};
+use super::{Bucket, Digest, Error, ObjectStore};
 
 /// How many objects are on their way to the bucket at a time when several are stored together.
 const SENDERS: usize = 8;
@@ -79,29 +78,24 @@ impl ObjectStore {
         Ok(digest)
     }
 
-    /// Stores a copy of a file and gives its name and size. Durable when it returns. To find out
-    /// first whether a large file is stored already, ask [`Digest::of_file`] and
-    /// [`ObjectStore::contains`].
+    /// Stores a copy of the file whose name `digest` is, unless it is stored. The kernel copies it,
+    /// which on file systems that can do so makes the two share their blocks. Durable when it
+    /// returns.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read; [`Error::NoSpace`] or [`Error::Io`] when the
-    /// store cannot be written; those of the bucket. Nothing is left behind then.
-    pub fn put_file(&self, path: &Path) -> Result<(Digest, u64), Error> {
+    /// [`Error::Changed`] when the file has other bytes; [`Error::NoSpace`] or [`Error::Io`]; those
+    /// of the bucket. Nothing is left behind then.
+    pub fn put_file(&self, digest: &Digest, path: &Path) -> Result<(), Error> {
         let mut source = File::open(path).map_err(Error::io("open", path))?;
-        let mut new = NewFile::create(self)?;
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            match source.read(&mut buffer).map_err(Error::io("read", path))? {
-                0 => break,
-                n => {
-                    hasher.update(&buffer[..n]);
-                    new.write(&buffer[..n])?;
-                }
-            }
+        let size = source.metadata().map_err(Error::io("read", path))?.len();
+        if self.durable_size(digest)? == Some(size) {
+            return Ok(());
         }
-        let digest = hasher.finalize().into();
-        new.keep(&digest)?;
-        Ok((digest, hasher.count()))
+        let mut new = NewFile::create(self)?;
+        new.copy(&mut source, size)?;
+        if Digest::of_file(new.path())? != *digest {
+            return Err(Error::Changed { path: path.into() });
+        }
+        new.keep(digest)
     }
 }

@@ -53,10 +53,8 @@ impl Base {
             let link_path = folder.join(&file.file_name);
             link(&source, &link_path).map_err(layout(&link_path))?;
         }
-        let path = match model.files.as_slice() {
-            [only] if only.file_name.ends_with(".gguf") => folder.join(&only.file_name),
-            _ => folder,
-        };
+        let first = model.files.first().map(|file| file.file_name.as_str());
+        let path = Checkpoint::laid_out(&folder, first);
         Ok(Self {
             _pins: pins,
             ..Self::new(Checkpoint::open(&path)?)

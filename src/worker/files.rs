@@ -11,6 +11,7 @@ use tonic::Status;
 use super::leased::LastVersion;
 use crate::blocking::blocking;
 use crate::client::{self, Client};
+use crate::model::Checkpoint;
 use crate::objects::{self, Digest, ObjectStore, Pin};
 use crate::proto::v1;
 
@@ -240,10 +241,8 @@ impl Fetcher {
             };
             link(&source, &folder.join(&file.file_name)).map_err(layout(&folder))?;
         }
-        Ok(match model.files.as_slice() {
-            [only] if only.file_name.ends_with(".gguf") => folder.join(&only.file_name),
-            _ => folder,
-        })
+        let first = model.files.first().map(|file| file.file_name.as_str());
+        Ok(Checkpoint::laid_out(&folder, first))
     }
 
     /// Stores bytes here and with the coordinator, and gives their digest.

@@ -432,7 +432,11 @@ fn gguf_files_that_are_not_right_are_named() {
         text("500000"),
         &["rope.freq_base", "500000", "number"],
     );
-    spoil("split.count", Gguf::U16(3), &["3 parts"]);
+    spoil(
+        "split.count",
+        Gguf::U16(3),
+        &["3 parts", "NAME-00001-of-00003.gguf"],
+    );
     spoil(
         "tokenizer.ggml.add_eos_token",
         Gguf::Bool(true),
@@ -546,6 +550,54 @@ fn k_quants_are_read_as_the_numbers_they_stand_for() {
             }
         }
     }
+}
+
+/// gguf-py's parts of a model in one file.
+#[test]
+fn the_parts_of_a_gguf_file_are_one_model_whichever_is_named() {
+    let part = |n: usize| format!("parts-{n:05}-of-00003.gguf");
+    let folder = tempfile::tempdir().unwrap();
+    let at = |n: usize| folder.path().join(part(n));
+    let fresh = || {
+        for n in 1..=3 {
+            fs::copy(fixture("llama").join(part(n)), at(n)).unwrap();
+        }
+    };
+    fresh();
+    let whole = Checkpoint::open(&fixture("llama/model.q8_0.gguf")).unwrap();
+    for n in 1..=3 {
+        let parts = Checkpoint::open(&at(n)).unwrap();
+        assert_eq!(parts.files(), [at(1), at(2), at(3)]);
+        assert!(parts.tensors().eq(whole.tensors()));
+        for info in whole.tensors() {
+            let (a, b) = (whole.tensor(&info.name), parts.tensor(&info.name));
+            assert!(a.unwrap() == b.unwrap(), "{}", info.name);
+        }
+    }
+
+    fs::remove_file(at(2)).unwrap();
+    refused(&at(1), &["parts-00002-of-00003.gguf"]);
+    fs::copy(at(3), at(2)).unwrap();
+    refused(&at(1), &["00002-of-00003", "is not part 2 of 3"]);
+    fresh();
+    fs::rename(at(3), folder.path().join("third.gguf")).unwrap();
+    refused(
+        &folder.path().join("third.gguf"),
+        &["one of 3 parts", "NAME-00001-of-00003.gguf"],
+    );
+    fresh();
+    // The second part of another model, with fewer tensors.
+    let mut file = fs::File::open(at(2)).unwrap();
+    let content = Content::read(&mut file).unwrap();
+    let metadata: Vec<(&str, &Gguf)> = (content.metadata.iter())
+        .map(|(key, value)| (key.as_str(), value))
+        .collect();
+    write(&mut fs::File::create(at(2)).unwrap(), &metadata, &[]).unwrap();
+    refused(&at(1), &["00001-of-00003", "tensors in place of", "anew"]);
+    fresh();
+    let bytes = fs::read(at(3)).unwrap();
+    fs::write(at(3), &bytes[..bytes.len() - 64]).unwrap();
+    refused(&at(1), &["00003-of-00003", "cut short"]);
 }
 
 #[test]
@@ -673,14 +725,18 @@ fn each_name_of_a_pre_tokenizer_cuts_as_its_model_does() {
     let pieces = |pre: &str, text: &str| {
         // Digits, and the two bytes of a composed letter with an accent, as byte-level BPE writes them.
         let tokens = [
-            "1", "2", "3", "4", "5", "34", "12", "123", "45", "Ã", "©", "e", "Ì", "ģ",
+            "1", "2", "3", "4", "5", "34", "12", "123", "45", "Ã", "©", "e", "Ì", "ģ", "i", "W",
+            "iW", ",", "i,",
         ];
         let tokenizer = Tokenizer::from_gguf(GgufVocabulary {
             model: "gpt2".into(),
             pre: Some(pre.into()),
             tokens: tokens.map(String::from).to_vec(),
-            merges: ["3 4", "1 2", "12 3", "4 5"].map(String::from).to_vec(),
+            merges: ["3 4", "1 2", "12 3", "4 5", "i W", "i ,"]
+                .map(String::from)
+                .to_vec(),
             types: vec![1; tokens.len()],
+            add_bos: Some(false),
             ..GgufVocabulary::default()
         });
         let tokenizer = tokenizer.unwrap();
@@ -700,11 +756,26 @@ fn each_name_of_a_pre_tokenizer_cuts_as_its_model_does() {
         ("smollm", "1 2 3 4 5"),
         ("starcoder", "1 2 3 4 5"),
         ("refact", "1 2 3 4 5"),
+        ("command-r", "1 2 3 4 5"),
         ("qwen2", "1 2 3 4 5"),
+        ("stablelm2", "1 2 3 4 5"),
+        ("deepseek-r1-qwen", "1 2 3 4 5"),
+        ("tekken", "1 2 3 4 5"),
+        ("llama-bpe", "123 45"),
+        ("falcon3", "123 45"),
+        ("dbrx", "123 45"),
+        ("smaug-bpe", "123 45"),
+        ("gpt-4o", "123 45"),
+        ("bloom", "12 34 5"),
     ] {
         assert_eq!(pieces(pre, "12345"), digits, "{pre}");
         let composed = pieces(pre, "e\u{301}") == "Ã ©";
-        assert_eq!(composed, ["olmo", "qwen2"].contains(&pre), "{pre}");
+        let composes = ["olmo", "qwen2", "command-r", "stablelm2"];
+        assert_eq!(composed, composes.contains(&pre), "{pre}");
+        let by_case = ["tekken", "gpt-4o"].contains(&pre);
+        let word = if by_case { "i W" } else { "iW" };
+        assert_eq!(pieces(pre, "iW"), word, "{pre}");
+        assert_eq!(pieces(pre, "i,W"), "i , W", "{pre}");
     }
 }
 

@@ -11,6 +11,7 @@ use crate::cli::connection::{Connection, Need};
 use crate::cli::names;
 use crate::client::{self, Client};
 use crate::config::ClientConfig;
+use crate::model::is_gguf;
 use crate::objects::{Digest, ObjectStore};
 use crate::proto::v1;
 use crate::version::Base;
@@ -115,8 +116,7 @@ async fn write(
         manifest: names::manifest(&found),
         signer,
     });
-    // A checkpoint of one file is a GGUF.
-    let of_gguf = model.files.len() == 1;
+    let of_gguf = model.files.iter().any(|file| is_gguf(&file.file_name));
     let base_name = base_name(&model);
     let name = base_name.clone();
     let written = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {

@@ -10,15 +10,15 @@ use crate::cli::connection::{Connection, Need};
 use crate::cli::{model_folder, names, output};
 use crate::client::{self, Client};
 use crate::config::ClientConfig;
-use crate::model::{Checkpoint, families};
-use crate::objects::Digest;
+use crate::model::{Checkpoint, families, gguf_part};
+use crate::objects::{self, Digest, ObjectStore};
 use crate::plot::table::{Align, Table};
 use crate::proto::v1;
 
 /// Subcommands of `model`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Import a checkpoint: a Hugging Face folder, a GGUF file, or hf:ORG/NAME
+    /// Import a checkpoint: a Hugging Face folder, a GGUF file or one of its parts, or hf:ORG/NAME
     Import {
         /// DIR, FILE.gguf or hf:ORG/NAME
         source: String,
@@ -52,7 +52,9 @@ pub async fn run(command: Command, config: &ClientConfig) -> anyhow::Result<Exit
     let connection = Connection::open(config, Need::Records).await?;
     let client = connection.client().clone();
     let done = match (command, prepared) {
-        (_, Some((id, path, model))) => import(&client, id, &path, model).await,
+        (_, Some((id, path, model))) => {
+            import(&client, connection.objects(), id, &path, model).await
+        }
         (Command::List { json, .. }, _) => list(&client, json).await,
         (Command::Show { model, json, .. }, _) => show(&client, &model, json).await,
         (Command::Import { .. }, None) => unreachable!("an import is prepared"),
@@ -142,7 +144,13 @@ fn prepare(source: &str, name: Option<&str>) -> anyhow::Result<(String, PathBuf,
     Ok((id, path, model))
 }
 
-async fn import(client: &Client, id: String, path: &Path, model: v1::Model) -> anyhow::Result<()> {
+async fn import(
+    client: &Client,
+    embedded: Option<ObjectStore>,
+    id: String,
+    path: &Path,
+    model: v1::Model,
+) -> anyhow::Result<()> {
     let total = model.files.iter().map(|file| file.size).sum();
     let bar = ProgressBar::new(total).with_style(style(
         "storing {bar:30} {bytes}/{total_bytes} {bytes_per_sec}",
@@ -151,11 +159,14 @@ async fn import(client: &Client, id: String, path: &Path, model: v1::Model) -> a
     for file in &model.files {
         let digest: Digest = file.digest.parse()?;
         let source = Path::new(&file.source_path);
-        client::upload(client.objects(), &digest, source, |sent| {
-            bar.set_position(before + sent)
-        })
-        .await
-        .with_context(|| format!("cannot store {}", source.display()))?;
+        let stored = match &embedded {
+            Some(store) => store_here(store, digest, source, file.size).await,
+            None => {
+                let show = |sent| bar.set_position(before + sent);
+                client::upload(client.objects(), &digest, source, show).await
+            }
+        };
+        stored.with_context(|| format!("cannot store {}", source.display()))?;
         before += file.size;
     }
     bar.finish_and_clear();
@@ -181,6 +192,22 @@ async fn import(client: &Client, id: String, path: &Path, model: v1::Model) -> a
     );
     show!("{}", model.name)?;
     Ok(())
+}
+
+/// Stores a file in the store of the coordinator inside this command: copied by the kernel, which
+/// on file systems that can do so shares its blocks in place of copying them.
+async fn store_here(
+    store: &ObjectStore,
+    digest: Digest,
+    path: &Path,
+    size: u64,
+) -> Result<(), objects::Error> {
+    let (store, path) = (store.clone(), path.to_owned());
+    objects::blocking(move || {
+        let _admitted = store.admit(&digest, size)?;
+        store.put_file(&digest, &path)
+    })
+    .await
 }
 
 async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
@@ -301,7 +328,8 @@ fn identifier_of(source: &str) -> String {
         .rsplit('/')
         .next()
         .unwrap_or_default();
-    let last = last.strip_suffix(".gguf").unwrap_or(last);
+    let whole = last.strip_suffix(".gguf").unwrap_or(last);
+    let last = gguf_part(last).map_or(whole, |(stem, _, _)| stem);
     let letters: String = last
         .to_lowercase()
         .chars()
@@ -358,6 +386,7 @@ mod tests {
             identifier_of("/x/SmolLM2-135M.Q4_1.gguf"),
             "smollm2-135m.q4_1"
         );
+        assert_eq!(identifier_of("/x/Big-00002-of-00003.gguf"), "big");
         assert_eq!(identifier_of("hf:openai/GPT2-XL"), "gpt2-xl");
         assert_eq!(identifier_of("models/My Model/"), "my-model");
     }

@@ -2,7 +2,7 @@
 //! against each other when they are opened.
 //!
 //! Two sources are read: a folder as transformers writes it (`config.json`, `tokenizer.json`,
-//! safetensors in one file or in shards) and a single GGUF file. Both give the same names and
+//! safetensors in one file or in shards) and GGUF, in one file or in parts. Both give the same names and
 //! orientations, those of transformers.
 
 mod gguf;
@@ -22,7 +22,7 @@ use super::config::Config;
 use super::families::{self, Layout, Parameter};
 use super::tokenizer::Tokenizer;
 
-pub use gguf::architectures as gguf_architectures;
+pub use gguf::{architectures as gguf_architectures, part_of as gguf_part};
 pub use tensor::{DType, TensorData, TensorInfo};
 
 /// An opened model: everything but the arithmetic.
@@ -71,7 +71,7 @@ impl Checkpoint {
             let config = file.config()?;
             let tokenizer = file.tokenizer()?;
             let found = file.tensors(&config)?;
-            let files = vec![path.to_owned()];
+            let files = file.files();
             Self::new(
                 path,
                 config,
@@ -80,6 +80,15 @@ impl Checkpoint {
                 Source::Gguf(Box::new(file)),
                 files,
             )
+        }
+    }
+
+    /// What to open of a model whose files were laid out in a folder, in the order of
+    /// [`Checkpoint::files`]: the folder, or the first of them where they are GGUF.
+    pub fn laid_out(folder: &Path, first_file: Option<&str>) -> PathBuf {
+        match first_file.filter(|name| is_gguf(name)) {
+            Some(name) => folder.join(name),
+            None => folder.to_owned(),
         }
     }
 
@@ -186,6 +195,11 @@ impl Checkpoint {
             folder.release(name);
         }
     }
+}
+
+/// Whether a file is GGUF, by its name.
+pub fn is_gguf(file_name: &str) -> bool {
+    file_name.ends_with(".gguf")
 }
 
 /// Whether a configuration says that the vocabulary projection is the token embedding, and the file

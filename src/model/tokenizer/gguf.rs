@@ -309,45 +309,75 @@ impl Cut {
             ignore_merges: false,
             add_bos: false,
         };
+        // What is made of a letter and an accent is the one letter that has it.
+        let composed = |pre_tokenizer: Value| Cut {
+            normalizer: json!({"type": "NFC"}),
+            ..plain(pre_tokenizer)
+        };
+        let digit_by_digit = || {
+            json!({"type": "Sequence", "pretokenizers": [
+                {"type": "Digits", "individual_digits": true},
+                bytes(true),
+            ]})
+        };
         match pre {
             Some("gpt-2" | "phi-2") => Ok(plain(bytes(true))),
             // That of GPT-NeoX, which OLMo took over.
-            Some("olmo") => Ok(Cut {
-                normalizer: json!({"type": "NFC"}),
-                ..plain(bytes(true))
-            }),
+            Some("olmo") => Ok(composed(bytes(true))),
             Some("falcon") => Ok(plain(json!({"type": "Sequence", "pretokenizers": [
                 {"type": "Punctuation", "behavior": "Contiguous"},
                 bytes(true),
                 {"type": "Digits", "individual_digits": false},
                 {"type": "Split", "pattern": {"Regex": "[0-9][0-9][0-9]"}, "behavior": "Isolated", "invert": false},
             ]}))),
-            Some("smollm" | "starcoder" | "refact") => {
-                Ok(plain(json!({"type": "Sequence", "pretokenizers": [
-                    {"type": "Digits", "individual_digits": true},
-                    bytes(true),
-                ]})))
-            }
-            Some("llama-bpe" | "llama3" | "llama-v3") => Ok(Cut {
+            Some("bloom") => Ok(plain(split(r" ?[^(\s|.,!?…。，、।۔،)]+"))),
+            Some("smollm" | "starcoder" | "refact") => Ok(plain(digit_by_digit())),
+            Some("command-r") => Ok(composed(digit_by_digit())),
+            Some("llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "falcon-h1") => Ok(Cut {
                 ignore_merges: true,
                 add_bos: true,
-                ..plain(split(
-                    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-                ))
+                ..plain(split(LLAMA_3))
             }),
-            Some("qwen2") => Ok(Cut {
-                normalizer: json!({"type": "NFC"}),
-                ..plain(split(
-                    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-                ))
+            Some("dbrx" | "smaug-bpe") => Ok(plain(split(LLAMA_3))),
+            Some("qwen2" | "stablelm2") => Ok(composed(split(QWEN_2))),
+            Some("deepseek-r1-qwen" | "megrez") => Ok(plain(split(QWEN_2))),
+            Some("tekken") => Ok(Cut {
+                ignore_merges: true,
+                add_bos: true,
+                ..plain(split(&by_case("", r"\p{N}")))
             }),
+            Some("gpt-4o") => Ok(plain(split(&by_case(
+                "(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+                r"\p{N}{1,3}",
+            )))),
             other => Err(refused(format!(
-                "tokenizer.ggml.pre is `{}`; supported: gpt-2, phi-2, olmo, falcon, smollm, starcoder, refact, llama-bpe, qwen2. \
-                 Use the model's safetensors with its own tokenizer.json",
+                "tokenizer.ggml.pre is `{}`; supported: {SUPPORTED}. Use the model's safetensors with its own \
+                 tokenizer.json",
                 other.unwrap_or("not set")
             ))),
         }
     }
+}
+
+/// Names of pre-tokenizers, for messages.
+const SUPPORTED: &str = "gpt-2, phi-2, olmo, falcon, bloom, smollm, starcoder, refact, command-r, llama-bpe, falcon3, \
+                         falcon-h1, dbrx, smaug-bpe, qwen2, stablelm2, deepseek-r1-qwen, megrez, tekken, gpt-4o";
+
+/// Words with what stands before them, digits in threes, what is neither with the line's end.
+const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The same with digits one by one.
+const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The same with words cut where lower case turns to upper: `ending` may stand behind a word.
+fn by_case(ending: &str, digits: &str) -> String {
+    let (upper, lower) = (
+        r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]",
+        r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]",
+    );
+    let before = r"[^\r\n\p{L}\p{N}]?";
+    format!(
+        r"{before}{upper}*{lower}+{ending}|{before}{upper}+{lower}*{ending}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
 }
 
 fn refused(reason: String) -> Error {

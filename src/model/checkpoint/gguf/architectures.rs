@@ -33,7 +33,7 @@ const PARALLEL: &str = "use_parallel_residual";
 const PART: &str = "partial_rotary_factor";
 
 /// Those that are read, Llama's first: files of Mistral's are of that architecture too.
-pub const ARCHITECTURES: [Architecture; 17] = [
+pub const ARCHITECTURES: [Architecture; 18] = [
     of("llama", Family::Llama, &[], llama),
     of("gpt2", Family::Gpt2, &[], gpt2),
     of("qwen2", Family::Qwen2, &[], qwen2),
@@ -53,6 +53,12 @@ pub const ARCHITECTURES: [Architecture; 17] = [
     of("stablelm", Family::StableLm, &[PARALLEL], stablelm),
     of("starcoder2", Family::StarCoder2, &[], starcoder2),
     of("command-r", Family::Cohere, &["logit_scale"], command_r),
+    of(
+        "cohere2",
+        Family::Cohere2,
+        &["logit_scale", WINDOW],
+        cohere2,
+    ),
     of("falcon", Family::Falcon, &[], falcon),
     of("gptneox", Family::GptNeoX, &[PARALLEL], gptneox),
     of("bloom", Family::Bloom, &[], bloom),
@@ -344,6 +350,21 @@ fn command_r(file: &Header) -> Result<Value, Error> {
             "logit_scale": file.decimal("logit_scale")?,
             "use_qk_norm": file.has("blk.0.attn_q_norm.weight"),
             "attention_bias": file.has("blk.0.attn_q.bias"),
+        }),
+    )
+}
+
+/// Which layers have the window is not said: every fourth has none, as in llama.cpp.
+fn cohere2(file: &Header) -> Result<Value, Error> {
+    with(
+        file,
+        "layer_norm_eps",
+        json!({
+            "hidden_act": "silu",
+            "logit_scale": file.decimal("logit_scale")?,
+            "attention_bias": file.has("blk.0.attn_q.bias"),
+            "sliding_window": file.size(WINDOW)?,
+            "sliding_window_pattern": 4,
         }),
     )
 }

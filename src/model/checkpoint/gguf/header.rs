@@ -1,10 +1,11 @@
 //! What a GGUF file says of itself: its metadata by name, and the tensors that stand for some.
 
+use std::collections::{HashMap, HashSet};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use memmap2::Mmap;
 use serde_json::json;
 
@@ -41,20 +42,16 @@ const UNREADABLE: &[(u32, &str)] = &[
     (39, "MXFP4"),
 ];
 
-/// A file, its metadata and its list of tensors.
-pub struct Header {
+/// One file: its metadata and its list of tensors.
+pub struct Part {
     pub path: PathBuf,
     pub map: Mmap,
     pub content: Content,
-    /// `general.architecture`, which metadata of the model begin with.
-    pub architecture: String,
-    /// For messages.
-    pub family: Family,
 }
 
-impl Header {
-    /// Maps a file and reads what stands before its tensors. The family is Llama's until it is known.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+impl Part {
+    /// Maps a file and reads what stands before its tensors.
+    fn open(path: &Path) -> Result<Self, Error> {
         let map = mmap::map(path)?;
         // Some nonsensical headers, such as an alignment of zero, make candle's reader panic.
         let content = match caught(|| Content::read(&mut Cursor::new(&map[..]))) {
@@ -65,10 +62,40 @@ impl Header {
                 return Err(malformed(path, reason.into()));
             }
         };
-        let mut header = Self {
+        Ok(Self {
             path: path.to_owned(),
             map,
             content,
+        })
+    }
+
+    /// Metadata of a model in several files, which are counts.
+    fn split(&self, field: &str) -> Option<u64> {
+        let number = metadata::number(self.content.metadata.get(field)?)?;
+        (number >= 0.0).then_some(number as u64)
+    }
+}
+
+/// A model's files, what they say of it, and where its tensors are.
+pub struct Header {
+    /// The file that has the metadata.
+    pub path: PathBuf,
+    /// That file and those that follow it, if the model was split.
+    parts: Vec<Part>,
+    /// `general.architecture`, which metadata of the model begin with.
+    pub architecture: String,
+    /// For messages.
+    pub family: Family,
+}
+
+impl Header {
+    /// Opens a file, and those beside it that belong to it where it is one of several, whichever of
+    /// them it is. The family is Llama's until it is known.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let parts = parts(Part::open(path)?)?;
+        let mut header = Self {
+            path: parts[0].path.clone(),
+            parts,
             architecture: String::new(),
             family: Family::Llama,
         };
@@ -76,13 +103,37 @@ impl Header {
         Ok(header)
     }
 
+    /// The files, the one with the metadata first.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// What the model's first file says, by name.
+    pub fn metadata(&self) -> &HashMap<String, Value> {
+        &self.parts[0].content.metadata
+    }
+
+    /// All tensors, with the file that each is in.
+    pub fn stored(&self) -> impl Iterator<Item = (&Part, &String, &TensorInfo)> {
+        self.parts.iter().flat_map(|part| {
+            let infos = part.content.tensor_infos.iter();
+            infos.map(move |(name, info)| (part, name, info))
+        })
+    }
+
+    /// A tensor, with the file that it is in.
+    pub fn find(&self, name: &str) -> Option<(&Part, &TensorInfo)> {
+        let mut parts = self.parts.iter();
+        parts.find_map(|part| Some((part, part.content.tensor_infos.get(name)?)))
+    }
+
     /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
-        self.content.tensor_infos.contains_key(name)
+        self.find(name).is_some()
     }
 
     pub fn flag(&self, field: &str) -> Option<bool> {
-        match self.content.metadata.get(&self.key(field)) {
+        match self.metadata().get(&self.key(field)) {
             Some(Value::Bool(flag)) => Some(*flag),
             _ => None,
         }
@@ -100,7 +151,7 @@ impl Header {
         let factor = self
             .maybe_decimal("rope.scaling.factor")
             .filter(|it| *it != 0.0);
-        let kind = match self.content.metadata.get(&kind) {
+        let kind = match self.metadata().get(&kind) {
             Some(Value::String(kind)) => kind.as_str(),
             // llama.cpp's default kind is the linear one, with a factor of 1.
             _ if factor.is_some_and(|factor| factor != 1.0) => "linear",
@@ -170,8 +221,11 @@ impl Header {
 
     /// A tensor as single precision, whatever its storage type.
     pub fn expand(&self, name: &str) -> Result<candle_core::Tensor, Error> {
-        let mut reader = Cursor::new(&self.map[..]);
-        self.content
+        let Some((part, _)) = self.find(name) else {
+            return Err(Error::NoSuchTensor { name: name.into() });
+        };
+        let mut reader = Cursor::new(&part.map[..]);
+        part.content
             .tensor(&mut reader, name, &Device::Cpu)
             .and_then(|tensor| tensor.dequantize(&Device::Cpu))
             .map_err(|source| self.unreadable(name, &source))
@@ -186,7 +240,7 @@ impl Header {
     }
 
     pub fn text(&self, key: &str) -> Result<&str, Error> {
-        match self.content.metadata.get(key) {
+        match self.metadata().get(key) {
             Some(Value::String(text)) => Ok(text),
             Some(other) => Err(malformed(
                 &self.path,
@@ -198,7 +252,7 @@ impl Header {
 
     /// An array, empty where there is none.
     pub fn list(&self, key: &str) -> Result<&[Value], Error> {
-        match self.content.metadata.get(key) {
+        match self.metadata().get(key) {
             Some(Value::Array(list)) => Ok(list),
             Some(_) => Err(malformed(&self.path, format!("`{key}` is not an array"))),
             None => Ok(&[]),
@@ -206,8 +260,7 @@ impl Header {
     }
 
     pub fn token_id(&self, key: &str) -> Result<Option<u32>, Error> {
-        self.content
-            .metadata
+        self.metadata()
             .get(key)
             .map(|value| {
                 let id = value.to_u64().ok().and_then(|id| u32::try_from(id).ok());
@@ -220,8 +273,7 @@ impl Header {
 
     pub fn maybe_size(&self, field: &str) -> Result<Option<usize>, Error> {
         let key = self.key(field);
-        self.content
-            .metadata
+        self.metadata()
             .get(&key)
             .map(|value| {
                 let size = value.to_u64().ok().and_then(|n| usize::try_from(n).ok());
@@ -240,7 +292,7 @@ impl Header {
     }
 
     pub fn maybe_number(&self, key: &str) -> Option<f64> {
-        metadata::number(self.content.metadata.get(key)?)
+        metadata::number(self.metadata().get(key)?)
     }
 
     pub fn maybe_decimal(&self, field: &str) -> Option<f64> {
@@ -262,6 +314,74 @@ impl Header {
             supported: supported.to_owned(),
         }
     }
+}
+
+/// The files that a model was split into, by one of them: llama.cpp calls them
+/// `NAME-00001-of-00003.gguf` and so on.
+fn parts(one: Part) -> Result<Vec<Part>, Error> {
+    let count = match one.split("split.count") {
+        None | Some(0 | 1) => return Ok(vec![one]),
+        Some(count) => count,
+    };
+    let path = one.path.clone();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let named = part_of(&name).filter(|(_, _, of)| *of == count);
+    let (Some(folder), Some((stem, given, _))) = (path.parent(), named) else {
+        let reason = format!(
+            "is one of {count} parts: put them into one folder under the names that llama.cpp gives \
+             them, NAME-00001-of-{count:05}.gguf and so on"
+        );
+        return Err(malformed(&one.path, reason));
+    };
+    let mut one = Some(one);
+    let mut parts = Vec::new();
+    for number in 1..=count {
+        let path = folder.join(format!("{stem}-{number:05}-of-{count:05}.gguf"));
+        let part = match one.take_if(|_| number == given) {
+            Some(one) => one,
+            None => Part::open(&path)?,
+        };
+        let says = (part.split("split.no"), part.split("split.count"));
+        if says != (Some(number - 1), Some(count)) {
+            let reason = format!(
+                "is not part {number} of {count}, which its name says: get the parts anew, of one model"
+            );
+            return Err(malformed(&path, reason));
+        }
+        parts.push(part);
+    }
+    let mut names = HashSet::new();
+    let infos = parts.iter().flat_map(|part| {
+        let names = part.content.tensor_infos.keys();
+        names.map(move |name| (part, name))
+    });
+    for (part, name) in infos {
+        if !names.insert(name) {
+            let reason = format!("holds tensor `{name}`, which another part holds too");
+            return Err(malformed(&part.path, reason));
+        }
+    }
+    let wanted = parts[0].split("split.tensors.count");
+    if wanted.is_some_and(|wanted| wanted != names.len() as u64) {
+        let reason = format!(
+            "its {count} parts hold {} tensors in place of {}: get them anew, of one model",
+            names.len(),
+            wanted.unwrap_or_default()
+        );
+        return Err(malformed(&parts[0].path, reason));
+    }
+    Ok(parts)
+}
+
+/// The name, number and count of a part by its file's name.
+pub fn part_of(file_name: &str) -> Option<(&str, u64, u64)> {
+    let (rest, count) = file_name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (stem, number) = rest.rsplit_once('-')?;
+    let whole = |digits: &str| match digits.len() {
+        5 if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok(),
+        _ => None,
+    };
+    Some((stem, whole(number)?, whole(count)?))
 }
 
 /// What candle says, without the stack that it adds where one is asked for.

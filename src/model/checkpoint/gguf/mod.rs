@@ -1,4 +1,5 @@
-//! A GGUF file, llama.cpp's format: metadata, tokenizer and weights in one.
+//! A GGUF file, llama.cpp's format: metadata, tokenizer and weights in one, or in parts of which the
+//! first has all but the other parts' weights.
 //!
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Names, orientations and row
 //! orders are turned into those of transformers here, so that nothing further on knows where a
@@ -10,7 +11,7 @@ mod metadata;
 mod names;
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
@@ -47,12 +48,14 @@ const READABLE: [GgmlDType; 13] = [
     GgmlDType::Q6K,
 ];
 
+pub use header::part_of;
+
 /// llama.cpp's names of the architectures that are read.
 pub fn architectures() -> impl Iterator<Item = &'static str> {
     architectures::ARCHITECTURES.iter().map(|it| it.name)
 }
 
-/// An opened file.
+/// An opened file, with its other parts.
 pub struct File {
     header: Header,
     architecture: &'static Architecture,
@@ -73,16 +76,9 @@ impl File {
 
     /// What can be wrong with the file whatever the model.
     fn check(&self) -> Result<(), Error> {
-        if let Some(parts) = self.header.maybe_number("split.count")
-            && parts > 1.0
-        {
-            let reason =
-                format!("is one of {parts} parts; join them with `llama-gguf-split --merge`");
-            return Err(malformed(&self.header.path, reason));
-        }
         let prefix = format!("{}.", self.architecture.name);
         let context = self.header.maybe_number(&self.header.key("context_length"));
-        for (key, value) in &self.header.content.metadata {
+        for (key, value) in self.header.metadata() {
             let held = match (
                 key.strip_prefix(&prefix),
                 key.strip_prefix("tokenizer.ggml."),
@@ -110,7 +106,7 @@ impl File {
                 }
             }
         }
-        for (name, info) in &self.header.content.tensor_infos {
+        for (part, name, info) in self.header.stored() {
             let sizes = info.shape.dims().iter();
             let elements = sizes.copied().try_fold(1usize, usize::checked_mul);
             let bytes = elements.and_then(|elements| {
@@ -119,14 +115,14 @@ impl File {
             });
             let end = bytes
                 .and_then(|bytes| (bytes as u64).checked_add(info.offset))
-                .and_then(|end| end.checked_add(self.header.content.tensor_data_offset));
-            if end.is_none_or(|end| end > self.header.map.len() as u64) {
+                .and_then(|end| end.checked_add(part.content.tensor_data_offset));
+            if end.is_none_or(|end| end > part.map.len() as u64) {
                 let reason = format!("tensor `{name}` ends beyond the file: it is cut short");
-                return Err(malformed(&self.header.path, reason));
+                return Err(malformed(&part.path, reason));
             }
             if !READABLE.contains(&info.ggml_dtype) {
                 return Err(Error::TensorType {
-                    path: self.header.path.clone(),
+                    path: part.path.clone(),
                     name: name.clone(),
                     found: format!("{:?}", info.ggml_dtype),
                     supported: TYPES,
@@ -136,14 +132,17 @@ impl File {
         Ok(())
     }
 
+    /// The file, or those that the model was split into, in order.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let parts = self.header.parts().iter();
+        parts.map(|part| part.path.clone()).collect()
+    }
+
     /// The configuration transformers would have for this model.
     pub fn config(&self) -> Result<Config, Error> {
-        let vocab = self
-            .header
-            .content
-            .tensor_infos
-            .get("token_embd.weight")
-            .and_then(|info| info.shape.dims().first().copied())
+        let embedding = self.header.find("token_embd.weight");
+        let vocab = embedding
+            .and_then(|(_, info)| info.shape.dims().first().copied())
             .ok_or_else(|| {
                 malformed(
                     &self.header.path,
@@ -177,7 +176,7 @@ impl File {
 
     /// The chat templates that have names, by name.
     fn named_templates(&self) -> Vec<(String, String)> {
-        let mut named: Vec<(String, String)> = (self.header.content.metadata.iter())
+        let mut named: Vec<(String, String)> = (self.header.metadata().iter())
             .filter_map(|(key, value)| match value {
                 Value::String(text) => {
                     let name = key.strip_prefix("tokenizer.chat_template.")?;
@@ -206,14 +205,12 @@ impl File {
             self.header
                 .token_id(&format!("tokenizer.ggml.{name}_token_id"))
         };
-        let flag = |name: &str| match self
-            .header
-            .content
-            .metadata
-            .get(&format!("tokenizer.ggml.{name}"))
-        {
-            Some(Value::Bool(flag)) => Some(*flag),
-            _ => None,
+        let flag = |name: &str| {
+            let key = format!("tokenizer.ggml.{name}");
+            match self.header.metadata().get(&key) {
+                Some(Value::Bool(flag)) => Some(*flag),
+                _ => None,
+            }
         };
         let key = "tokenizer.ggml.token_type";
         let types = self.header.list(key)?.iter().map(|value| match value {
@@ -230,7 +227,7 @@ impl File {
                 .to_f32()
                 .map_err(|source| malformed(&self.header.path, format!("`{key}`: {source}")))
         });
-        let pre = match self.header.content.metadata.get("tokenizer.ggml.pre") {
+        let pre = match self.header.metadata().get("tokenizer.ggml.pre") {
             Some(Value::String(pre)) => Some(pre.clone()),
             _ => None,
         };
@@ -248,7 +245,7 @@ impl File {
                 .collect::<Result<_, _>>()?,
             unknown: id("unknown")?,
             pad: id("padding")?,
-            chat_template: match self.header.content.metadata.get("tokenizer.chat_template") {
+            chat_template: match self.header.metadata().get("tokenizer.chat_template") {
                 Some(Value::String(template)) => Some(template.clone()),
                 _ => None,
             },
@@ -263,11 +260,10 @@ impl File {
     /// The tensors by canonical name and in transformers' orientation.
     pub fn tensors(&self, config: &Config) -> Result<Vec<TensorInfo>, Error> {
         let known = stored(config);
-        let infos = self.header.content.tensor_infos.iter();
         // Read as the rule that they came from.
-        let infos = infos.filter(|(name, _)| *name != ROPE_FREQS);
+        let infos = (self.header.stored()).filter(|(_, name, _)| *name != ROPE_FREQS);
         Ok(infos
-            .map(|(name, info)| {
+            .map(|(_, name, info)| {
                 let known = known.iter().find(|it| it.name == *name);
                 let mut shape = info.shape.dims().to_vec();
                 if known.is_some_and(|it| it.turned == Turned::Transposed) {
@@ -291,15 +287,10 @@ impl File {
         let Stored { name, turned, .. } = (known.iter())
             .find(|it| it.parameter.name == info.name)
             .ok_or_else(missing)?;
-        let stored = self
-            .header
-            .content
-            .tensor_infos
-            .get(name)
-            .ok_or_else(missing)?;
+        let (part, stored) = self.header.find(name).ok_or_else(missing)?;
         if *turned == Turned::PlusOne && info.dtype != DType::F32 {
             return Err(Error::TensorType {
-                path: self.header.path.clone(),
+                path: part.path.clone(),
                 name: name.clone(),
                 found: format!("{:?}", stored.ggml_dtype),
                 supported: "F32, as llama.cpp writes norms",
@@ -307,10 +298,10 @@ impl File {
         }
         let mut bytes = match stored.ggml_dtype {
             GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => {
-                let from = (self.header.content.tensor_data_offset + stored.offset) as usize;
+                let from = (part.content.tensor_data_offset + stored.offset) as usize;
                 let size = stored.shape.elem_count() * info.dtype.size();
                 // Inside the file: `check` saw to it.
-                Cow::Borrowed(&self.header.map[from..from + size])
+                Cow::Borrowed(&part.map[from..from + size])
             }
             // candle's own bytes of the expanded tensor.
             _ => Cow::Owned(View::data(&self.header.expand(name)?).into_owned()),
