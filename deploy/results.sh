@@ -14,7 +14,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tables=(mquake zsre sequences layers)
+tables=(mquake zsre batches sequences said layers)
 [ $# -ge 1 ] || { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 data=$(cd "$1" && pwd)
 shift
@@ -70,6 +70,18 @@ row() {
   p eval "$@" --averages --json | sed "s/^{/{\"row\":\"$label\",/" >>"$file"
 }
 
+# along FILE LABEL NAME FLAG...: the same after every hundred facts of a sequence, and its curves as
+# deploy/figures/NAME*.svg.
+along() {
+  local file=$1 label=$2 name=$3 figure
+  shift 3
+  p eval "$@" --along 100 --json --svg "$work/figures" |
+    sed -E "s/^\{\"facts\":([0-9]+),/{\"row\":\"$label, \1 facts\",/" >>"$file"
+  for figure in "$work"/figures/along*.svg; do
+    mv "$figure" "deploy/figures/$name$(basename "$figure" | sed 's/^along//; s/_/-/')"
+  done
+}
+
 # first FILE N: the first records of a list of JSON.
 first() { python3 -c 'import json, sys; json.dump(json.load(open(sys.argv[1]))[:int(sys.argv[2])], sys.stdout)' "$@"; }
 
@@ -99,16 +111,54 @@ zsre() {
   row "$1" "MEMIT, 100 facts in one batch" --dataset "$work/zsre.json" --ref zsre
 }
 
-sequences() {
-  first "$data/counterfact_full_600.json" 200 >"$work/counterfact.json"
-  # Of them the first sixty are asked again, without their generation prompts.
-  python3 -c 'import json, sys
-print(json.dumps([dict(it, generation_prompts=[]) for it in json.load(sys.stdin)[:60]]))' \
-    <"$work/counterfact.json" >"$work/counterfact60.json"
-  local way label
+# 600 facts, asked again on the way: a hundred of those written so far, perplexity of a hundred texts.
+asked_along() {
+  local file=$1 ref=$2 label=$3
+  along "$file" "$label" "$ref-600" --ref "$ref" --dataset "$data/counterfact_full_600.json" --limit 100 --no-generation
+  along "$file" "$label" "$ref-600" --ref "$ref" --texts "$data/me_ppl_2k.json" --limit 100
+}
+
+batches() {
+  local file=$data/counterfact_full_600.json
+  p stats collect --corpus "$data/corpus_1k_texts.json" --layers 1-12 >&2
+  p trace --facts "$data/known_1000.json" --limit 200 --kinds mlp --samples 4 --json >"$work/sweep.jsonl"
+  written one "$file" "${MEMIT[@]/4-8/auto}"
+  row "$1" "MEMIT, one batch of 600" --ref one --dataset "$file" --no-generation
+  row "$1" "MEMIT, one batch of 600" --ref one --texts "$data/me_ppl_2k.json" --limit 100
+  written alphaedit "$file" --method alphaedit --layers 4-8 --batch 50 --set early_stop=2
+  written memit "$file" "${MEMIT[@]}" --batch 50
+  asked_along "$1" alphaedit AlphaEdit
+  asked_along "$1" memit MEMIT
+}
+
+# ROME's and r-ROME's, with the README's five contexts. A fact waits for the one before, so each has one
+# worker busy.
+singly() {
+  local way writing=()
+  printf '%s\n' "{}" "'s a great tool. {}" "- earthen and glass. {}" "-_10. {}" "-_nth. {}" >"$work/contexts.txt"
   for way in r-rome rome; do
-    written "$way" "$work/counterfact.json" --method "$way" --layer 5
-    label="${way/rome/ROME}, 200 facts one after another"
+    written "$way" "$data/counterfact_full_600.json" --method "$way" --layer 5 --contexts "$work/contexts.txt" &
+    writing+=($!)
+  done
+  wait "${writing[0]}"
+  wait "${writing[1]}"
+}
+
+sequences() {
+  singly
+  asked_along "$1" r-rome r-ROME
+  asked_along "$1" rome ROME
+}
+
+said() {
+  local way label
+  singly
+  # The first sixty again, without their generation prompts.
+  python3 -c 'import json, sys
+print(json.dumps([dict(it, generation_prompts=[]) for it in json.load(open(sys.argv[1]))[:60]]))' \
+    "$data/counterfact_full_600.json" >"$work/counterfact60.json"
+  for way in r-rome rome; do
+    label="${way/rome/ROME}, 600 facts one after another"
     row "$1" "$label" --ref "$way" --dataset "$work/counterfact60.json"
     row "$1" "$label" --ref "$way" --texts "$data/me_ppl_2k.json" --limit 100
     row "$1" "$label" --ref "$way" --downstream "$data"/downstream/{sst2,cola,rte,mmlu}.json --limit 50

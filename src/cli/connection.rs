@@ -223,7 +223,13 @@ async fn reach(server: &Addresses, config: &ClientConfig) -> Result<Client, Erro
     loop {
         let error = match Client::connect_with(server.as_str(), &credentials(config)).await {
             Err(error @ Error::Connect { may_pass: true, .. }) => error,
-            connected => return connected,
+            connected => {
+                let client = connected?;
+                return Ok(match config.patience {
+                    Some(patience) => client.with_patience(patience),
+                    None => client,
+                });
+            }
         };
         match since {
             None if patience > Duration::ZERO => {

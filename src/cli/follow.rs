@@ -15,7 +15,7 @@ use crate::coordinator::is_terminal;
 use crate::proto::v1::{self, JobState};
 use crate::work::{self, Work};
 
-/// How long a coordinator may be away before following it is given up.
+/// How long a coordinator may be away before a call is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long to wait before it is asked again.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -71,7 +71,7 @@ pub async fn follow(client: &Client, name: &str) -> anyhow::Result<v1::Job> {
             }
         };
         let away = away_since.get_or_insert_with(Instant::now).elapsed();
-        if !passes(&broken) || away > PATIENCE {
+        if !passes(&broken) || away > client.patience() {
             view.clear();
             return Err(broken.into());
         }

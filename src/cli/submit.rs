@@ -97,10 +97,7 @@ impl JobArgs {
 
     /// The request that creates a job under the name that was given, or one made up.
     pub fn request(&self, job: v1::Job) -> v1::CreateJobRequest {
-        v1::CreateJobRequest {
-            request_id: self.request_id.clone().unwrap_or_else(fresh_id),
-            ..request(job)
-        }
+        request_by(self.request_id.as_deref(), job)
     }
 }
 
@@ -179,15 +176,16 @@ pub fn sweep_priority(connection: &Connection) -> i32 {
 
 /// A request that creates a job, under a name of its own.
 pub fn request(job: v1::Job) -> v1::CreateJobRequest {
-    v1::CreateJobRequest {
-        job: Some(job),
-        request_id: fresh_id(),
-        validate_only: false,
-    }
+    request_by(None, job)
 }
 
-fn fresh_id() -> String {
-    uuid::Uuid::now_v7().to_string()
+/// A request that creates a job, under the name that its user gave, or one made up.
+pub fn request_by(id: Option<&str>, job: v1::Job) -> v1::CreateJobRequest {
+    v1::CreateJobRequest {
+        job: Some(job),
+        request_id: id.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned),
+        validate_only: false,
+    }
 }
 
 /// Creates a job. Where the coordinator dies over it, it is asked again when it is back: the request

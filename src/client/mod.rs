@@ -33,6 +33,10 @@ const MESSAGE_LIMIT: usize = 4 << 20;
 /// Bytes that may be under way on a stream: weights travel over networks with a delay.
 pub const WINDOW: u32 = 8 << 20;
 
+/// How long a job's follower waits for a coordinator that went away: another machine may have to
+/// start one.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// The metadata key in which a client names its user.
 pub const PRINCIPAL: &str = "palimpsest-principal";
 
@@ -173,6 +177,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 pub struct Client {
     channel: Channel,
     identity: Identity,
+    patience: Duration,
 }
 
 /// A connection whose requests say who sends them.
@@ -317,6 +322,18 @@ impl Client {
         Ok(Self::new(channel).with_authorization(authorization))
     }
 
+    /// The same client, with another time for which a coordinator that went away is waited for while
+    /// a job is followed; ten minutes otherwise.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// How long a coordinator that went away is waited for while a job is followed.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
     fn with_authorization(mut self, authorization: Option<MetadataValue<Ascii>>) -> Self {
         self.identity.authorization = authorization;
         self
@@ -327,6 +344,7 @@ impl Client {
         Self {
             channel,
             identity: Identity::default(),
+            patience: PATIENCE,
         }
     }
 

@@ -259,7 +259,8 @@ settings! {
         server: Option<Addresses> = "",
         /// How long a command waits at its start for a coordinator that refuses connections or does
         /// not answer, as while another takes over. Duration; unset, a minute where several are
-        /// named, and not at all where one is, which is more likely a mistake.
+        /// named, and not at all where one is, which is more likely a mistake. So long it waits also
+        /// for one that goes away while a job is followed; unset, ten minutes.
         patience: Option<Duration> = "",
         /// The authority that vouches for the coordinator: a PEM file, needed with `https://`.
         ca: Option<PathBuf> = "",

@@ -5,6 +5,8 @@
 //! <!-- deploy/results/zsre.jsonl: EA | PA | NA -->
 //! ```
 //!
+//! `NS unedited` is NS of the same records without the edits, in a column of its own.
+//!
 //! With `PALIMPSEST_RENEW_README=1` the README is made to agree.
 
 #![allow(clippy::unwrap_used)]
@@ -48,6 +50,9 @@ fn cell(measure: &str, mean: &Value) -> String {
     let Some(value) = mean["mean"].as_f64() else {
         return String::new();
     };
+    if measure == "norm" {
+        return format!("{value:.2}");
+    }
     let half = mean["interval"].as_array().map(|ends| {
         let ends: Vec<f64> = ends.iter().map(|end| end.as_f64().unwrap()).collect();
         (ends[1] - ends[0]) / 2.0
@@ -73,9 +78,13 @@ fn table(file: &str, measures: &[&str]) -> String {
         &it.value
     };
     let line = |name: &str, column: &str, of: &str| {
-        let cells = measures
-            .iter()
-            .map(|measure| cell(measure, &get(of, measure)[column]));
+        let cells = measures.iter().map(|named| {
+            let (measure, column) = match named.strip_suffix(" unedited") {
+                Some(measure) => (measure, "against"),
+                None => (*named, column),
+            };
+            cell(measure, &get(of, measure)[column])
+        });
         format!("| {name} | {} |\n", cells.collect::<Vec<_>>().join(" | "))
     };
     let mut text = format!(
@@ -90,7 +99,7 @@ fn table(file: &str, measures: &[&str]) -> String {
                 .iter()
                 .all(|row| &get(row, measure)["against"]["mean"] == first)
     };
-    if measures.iter().all(same) {
+    if measures.iter().all(|named| !named.ends_with(" unedited")) && measures.iter().all(same) {
         text += &line("unedited", "against", rows[0]);
     }
     for row in rows {

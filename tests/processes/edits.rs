@@ -596,6 +596,33 @@ fn files_of_edits_are_applied_in_order_and_fine_tuning_needs_no_statistics() {
 }
 
 #[test]
+fn an_edit_that_is_asked_again_by_its_request_id_is_made_once() {
+    let site = tiny();
+    let facts = r#"[{"subject": "The Eiffel Tower", "prompt": "The Eiffel Tower is in", "target_new": "Rome"}]"#;
+    std::fs::write(site.path("facts.json"), facts).unwrap();
+    let collect = ["--corpus", "corpus.txt", "--layers", "0..2"];
+    done(&site, &[&["stats", "collect"], &collect[..]].concat());
+    let single = edit(&["--request-id", "tower-1"]);
+    let many = [
+        &["edit", "--file", "facts.json", "--method", "memit"][..],
+        &["--layers", "0-1", "--request-id", "towers-1"],
+    ]
+    .concat();
+    for asked in [&single, &many] {
+        let (first, again) = (done(&site, asked), done(&site, asked));
+        assert_eq!(first, again);
+    }
+    let log = done(&site, &["log"]);
+    assert!(log.contains("v2") && !log.contains("v3"), "{log}");
+    // As another request.
+    let said = refused(&site, &[&single[..], &["--seed", "3"]].concat());
+    assert!(
+        said.contains("tower-1") && said.contains("different request"),
+        "{said}"
+    );
+}
+
+#[test]
 fn statistics_of_the_rome_release_are_taken() {
     let site = tiny();
     let mut npz = palimpsest::npz::Npz::new();

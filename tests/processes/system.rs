@@ -231,6 +231,34 @@ fn a_task_that_kills_its_workers_is_held_until_it_is_requeued() {
 }
 
 #[test]
+fn who_follows_a_job_waits_for_a_coordinator_as_long_as_the_settings_say() {
+    let site = quick_site();
+    write_facts(&site, 1);
+    let mut server = site.serve("127.0.0.1:0");
+    import(&site, &server);
+    let job = submit(&site, &server, &["--noise", "0.1"]);
+    let watch = |patience: &str| {
+        let mut command = site.command(&["job", "watch", &job, "--server", &server.url()]);
+        command.env("PALIMPSEST__CLIENT__PATIENCE", patience);
+        Process::start(
+            "watch",
+            &mut command,
+            &site.path(&format!("watch-{patience}.log")),
+        )
+    };
+    let (mut short, mut long) = (watch("1s"), watch("1h"));
+    for watching in [&short, &long] {
+        wait("progress", PATIENCE, || {
+            watching.said().contains("grids").then_some(())
+        });
+    }
+    server.process.kill();
+    assert!(!short.wait(PATIENCE).success());
+    assert!(long.ended().is_none());
+    long.kill();
+}
+
+#[test]
 fn a_sweep_too_large_for_a_request_gives_the_results_of_its_facts() {
     let site = quick_site();
     // One word, so that the prompt is long and has few tokens: the model's context is short.

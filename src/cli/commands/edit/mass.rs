@@ -60,7 +60,7 @@ async fn edit_all(client: &Client, asked: &Asked, embedded: bool) -> anyhow::Res
     let args = &asked.args;
     let model = names::model(client, args.common.model.as_deref()).await?;
     let job = job(client, asked, &model).await?;
-    let request = submit::request(job);
+    let request = submit::request_by(args.request_id.as_deref(), job);
     let job = key_statistics::create_with(client, &model, request, args.auto_stats).await?;
     if args.detach {
         show!("{}", job.name)?;

@@ -141,6 +141,11 @@ pub struct Args {
     /// f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     pub(super) dtype: String,
+    /// The request's own name: asked again by the same name, the job that there is is followed, and
+    /// nothing is written twice. Where facts get layers of their own, which makes several jobs,
+    /// those after the first add -2, -3 and so on to it
+    #[arg(long, value_name = "ID")]
+    pub(super) request_id: Option<String>,
     /// Submit and print the job's name, without following it: the coordinator ends it with its
     /// versions
     #[arg(long)]
@@ -319,7 +324,8 @@ async fn edit_all(client: &Client, asked: Asked) -> anyhow::Result<ExitCode> {
     let gate_texts = stored_texts(client, asked.gate_texts.as_deref()).await?;
     let gate_questions = stored_questions(client, asked.gate_questions.as_deref()).await?;
     let mut all_taken = true;
-    for (choice, rewrites) in by_layer(client, args, &model, rewrites).await? {
+    let jobs = by_layer(client, args, &model, rewrites).await?;
+    for (n, (choice, rewrites)) in (1..).zip(jobs) {
         let spec = v1::EditSpec {
             contexts: asked.contexts.clone(),
             gates: Some(gates(args, gate_texts.as_ref())),
@@ -329,7 +335,11 @@ async fn edit_all(client: &Client, asked: Asked) -> anyhow::Result<ExitCode> {
             ..Default::default()
         };
         let job = job(args, &model, &rewrites, &choice, spec)?;
-        let request = submit::request(job);
+        let id = args.request_id.as_ref().map(|id| match n {
+            1 => id.clone(),
+            n => format!("{id}-{n}"),
+        });
+        let request = submit::request_by(id.as_deref(), job);
         let job = key_statistics::create_with(client, &model, request, args.auto_stats).await?;
         if args.detach {
             show!("{}", job.name)?;

@@ -61,6 +61,8 @@ struct Point {
 struct Measured {
     point: Point,
     lines: Vec<Line>,
+    /// The largest change of a matrix, in that matrix's norm.
+    norm: f64,
 }
 
 /// Measures versions on the way to the one that was asked for, and shows what they gave.
@@ -124,7 +126,8 @@ pub(super) async fn measure(
             bail!("{}: 'palimpsest job show' says why", ended.name);
         }
         let lines = Evaluation::new(&ended, &found, |_| String::new())?.lines();
-        let measured = Measured { point, lines };
+        let norm = change(client, &against, &point.version.name).await?;
+        let measured = Measured { point, lines, norm };
         if args.format.json {
             measured.json()?;
         }
@@ -202,6 +205,22 @@ async fn points(
     Ok(points)
 }
 
+/// The largest change of a matrix between two versions, in norms of the matrix of the model as it was
+/// imported.
+async fn change(client: &Client, left: &str, right: &str) -> anyhow::Result<f64> {
+    let request = v1::CompareVersionsRequest {
+        left: left.to_owned(),
+        right: right.to_owned(),
+        page_size: 1, // matrices come with the first page
+        page_token: String::new(),
+    };
+    let found = client.versions().compare_versions(request).await?;
+    let matrices = found.into_inner().matrices;
+    let shares =
+        (matrices.iter()).map(|it| it.difference_norm / it.base_norm.max(f64::MIN_POSITIVE));
+    Ok(shares.fold(0.0, f64::max))
+}
+
 /// The records whose facts a version has.
 async fn written<'a>(
     client: &Client,
@@ -244,6 +263,10 @@ impl Measured {
                 "change": line.change.as_ref().map(results::mean_json),
             }))?;
         }
+        output::json(&json!({
+            "facts": self.point.facts, "version": self.point.version.name, "measure": "norm",
+            "measured": { "mean": self.norm },
+        }))?;
         Ok(())
     }
 
@@ -258,14 +281,15 @@ fn names_of(all: &[Measured]) -> Vec<&str> {
     first.iter().map(|line| line.name.as_str()).collect()
 }
 
-/// A row a version: each measure with half of its interval, and beside it what it was without the
-/// edits.
+/// A row a version: the largest change of a matrix in that matrix's norm; each measure with half of
+/// its interval, and beside it what it was without the edits.
 fn table(all: &[Measured]) -> Table {
     let names = names_of(all);
     let mut head = vec![
         ("FACTS", Align::Right),
         ("VERSION", Align::Left),
         ("RECORDS", Align::Right),
+        ("NORM", Align::Right),
     ];
     for name in &names {
         head.extend([(*name, Align::Right), ("WITHOUT", Align::Right)]);
@@ -277,6 +301,7 @@ fn table(all: &[Measured]) -> Table {
             measured.point.facts.to_string(),
             format!("v{}", measured.point.version.number),
             records.map_or(0, |mean| mean.count).to_string(),
+            format!("{:.2}", measured.norm),
         ];
         for name in &names {
             let (mut after, mut before) = (String::new(), String::new());
@@ -375,6 +400,7 @@ mod tests {
                 means: vec![mean(0.2), mean(es)],
                 change: Some(mean(es - 0.2)),
             }],
+            norm: 0.314,
         }
     }
 
@@ -390,7 +416,7 @@ mod tests {
         }
         let told = table(&all).render(None, crate::plot::Colour::Never);
         assert!(
-            told.contains("90.0 ± 5.0") && told.contains("20.0 ± 5.0"),
+            told.contains("90.0 ± 5.0") && told.contains("20.0 ± 5.0") && told.contains("0.31"),
             "{told}"
         );
     }
