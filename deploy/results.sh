@@ -14,7 +14,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tables=(mquake zsre batches sequences said layers)
+tables=(mquake zsre batches sequences long layers)
 [ $# -ge 1 ] || { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 data=$(cd "$1" && pwd)
 shift
@@ -123,46 +123,35 @@ batches() {
   p stats collect --corpus "$data/corpus_1k_texts.json" --layers 1-12 >&2
   p trace --facts "$data/known_1000.json" --limit 200 --kinds mlp --samples 4 --json >"$work/sweep.jsonl"
   written one "$file" "${MEMIT[@]/4-8/auto}"
-  row "$1" "MEMIT, one batch of 600" --ref one --dataset "$file" --no-generation
-  row "$1" "MEMIT, one batch of 600" --ref one --texts "$data/me_ppl_2k.json" --limit 100
+  asked_along "$1" one "MEMIT in one batch"
+  rm deploy/figures/one-600*.svg   # of one point
   written alphaedit "$file" --method alphaedit --layers 4-8 --batch 50 --set early_stop=2
   written memit "$file" "${MEMIT[@]}" --batch 50
   asked_along "$1" alphaedit AlphaEdit
   asked_along "$1" memit MEMIT
 }
 
-# ROME's and r-ROME's, with the README's five contexts. A fact waits for the one before, so each has one
-# worker busy.
-singly() {
-  local way writing=()
-  printf '%s\n' "{}" "'s a great tool. {}" "- earthen and glass. {}" "-_10. {}" "-_nth. {}" >"$work/contexts.txt"
-  for way in r-rome rome; do
-    written "$way" "$data/counterfact_full_600.json" --method "$way" --layer 5 --contexts "$work/contexts.txt" &
-    writing+=($!)
-  done
-  wait "${writing[0]}"
-  wait "${writing[1]}"
-}
-
 sequences() {
-  singly
-  asked_along "$1" r-rome r-ROME
-  asked_along "$1" rome ROME
-}
-
-said() {
-  local way label
-  singly
-  # The first sixty again, without their generation prompts.
+  first "$data/counterfact_full_600.json" 200 >"$work/counterfact.json"
+  # Of them the first sixty are asked again, without their generation prompts.
   python3 -c 'import json, sys
-print(json.dumps([dict(it, generation_prompts=[]) for it in json.load(open(sys.argv[1]))[:60]]))' \
-    "$data/counterfact_full_600.json" >"$work/counterfact60.json"
+print(json.dumps([dict(it, generation_prompts=[]) for it in json.load(sys.stdin)[:60]]))' \
+    <"$work/counterfact.json" >"$work/counterfact60.json"
+  local way label
   for way in r-rome rome; do
-    label="${way/rome/ROME}, 600 facts one after another"
+    written "$way" "$work/counterfact.json" --method "$way" --layer 5
+    label="${way/rome/ROME}, 200 facts one after another"
     row "$1" "$label" --ref "$way" --dataset "$work/counterfact60.json"
     row "$1" "$label" --ref "$way" --texts "$data/me_ppl_2k.json" --limit 100
     row "$1" "$label" --ref "$way" --downstream "$data"/downstream/{sst2,cola,rte,mmlu}.json --limit 50
   done
+}
+
+# With five contexts, a third of the time of the published twenty-one.
+long() {
+  printf '%s\n' "{}" "'s a great tool. {}" "- earthen and glass. {}" "-_10. {}" "-_nth. {}" >"$work/contexts.txt"
+  written long "$data/counterfact_full_600.json" --method r-rome --layer 5 --contexts "$work/contexts.txt"
+  asked_along "$1" long r-ROME
 }
 
 layers() {

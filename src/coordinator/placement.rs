@@ -22,8 +22,10 @@ const STRAGGLING: u64 = 3;
 /// others have nothing ...
 const PARTS_OF_REST: usize = 2;
 /// ... but none that takes a smaller part of a task's usual time, for a lease has its own cost; where
-/// no worker's rate is known, none of fewer multiply-adds, a second of one core.
+/// no worker's rate is known, none of fewer multiply-adds, a second of one core. Of a stage whose
+/// leases cost much of themselves the part is larger.
 const LEAST_PART: f64 = 0.1;
+const LEAST_PART_DEAR: f64 = 0.25;
 const LEAST_COST: f64 = 1.5e10;
 /// A task is cut again for a worker on which it would take this many times too long.
 const TOO_LONG: f64 = 2.0;
@@ -164,11 +166,11 @@ impl Core {
 
     /// What a worker should take at a time of the last tasks that wait, in multiply-adds: as more is
     /// done, ever smaller parts. `None` where there is more to do than that matters, where only one
-    /// worker has the model in memory, and where every lease costs more than its units.
+    /// worker has the model in memory, and where leases cost much and nobody knows how long units take.
     fn share_of_rest(&self, job: &Job, task: &Task, rate: Option<f64>, now: Millis) -> Option<f64> {
         let few = |tasks: usize, workers: usize| tasks <= workers * PARTS_OF_REST;
-        let whole = job.stages.get(task.stage).is_none_or(|it| it.stage.whole);
-        if whole || !few(job.pending.len(), self.workers.len()) {
+        let dear = job.stages.get(task.stage).is_none_or(|it| it.stage.dear);
+        if (dear && rate.is_none()) || !few(job.pending.len(), self.workers.len()) {
             return None; // they need not be counted
         }
         let able = self.workers.values().filter(|worker| {
@@ -188,7 +190,8 @@ impl Core {
         }
         let left = job.pending.iter().map(|&n| job.tasks[n as usize].cost);
         let share = left.sum::<f64>() / (able * PARTS_OF_REST) as f64;
-        let least = rate.map_or(0.0, |rate| rate * self.limits.task_seconds * LEAST_PART);
+        let part = if dear { LEAST_PART_DEAR } else { LEAST_PART };
+        let least = rate.map_or(0.0, |rate| rate * self.limits.task_seconds * part);
         Some(share.max(least).max(LEAST_COST))
     }
 
@@ -217,7 +220,8 @@ impl Core {
     fn waiting_for(&self, name: &Arc<str>, now: Millis) -> Option<(Uuid, u32)> {
         let free = self.workers.get(name)?;
         let waiting = self.workers.values().filter_map(|worker| {
-            if worker.leases.len() < 2 {
+            // One that is away may come back in the middle of them.
+            if worker.leases.len() < 2 || worker.session.is_none() {
                 return None;
             }
             // They are worked on in the order in which they were given.

@@ -17,8 +17,8 @@ pub struct Stage {
     /// A task has units of one run of so many only, counted from the stage's first; 0 for no bound.
     pub run: u64,
     /// Whether a lease of it costs much whatever its units are, as matrices that are made again: its
-    /// tasks are not cut to share out the last of them.
-    pub whole: bool,
+    /// last tasks are cut into larger parts to be shared out.
+    pub dear: bool,
     /// Whether its units only prepare results. They are numbered after those that are results.
     pub hidden: bool,
 }
@@ -32,7 +32,7 @@ impl Stage {
             units: units.end - units.start,
             grain: 1,
             run: 0,
-            whole: false,
+            dear: false,
             hidden: false,
         }
     }

@@ -207,7 +207,7 @@ impl Plan<'_> {
     pub fn stages(&self) -> Vec<Stage> {
         let stage = |name, units: Range<usize>, hidden| Stage {
             // Each reads the contexts anew, or makes the written matrices.
-            whole: true,
+            dear: true,
             hidden,
             ..Stage::new(name, units.start as u64..units.end as u64)
         };
