@@ -4,18 +4,21 @@
 #
 #   deploy/results.sh DATA [TABLE...]
 #
+# TABLEs: mquake zsre sequences long layers, all of them if none is named; and batches, of which the
+# README has no table yet.
+#
 # DATA is a folder with the data sets as they are published: counterfact_full_600.json (full records
 # of CounterFact), zsre_1k.json, mquake/, downstream/, me_ppl_2k.json and, for key statistics,
-# corpus_1k_texts.json. TABLEs: those below; all, if none is named. What a table needs of
-# another's is computed once and kept in target/results, so an interrupted run goes on.
+# corpus_1k_texts.json; for batches also known_1000.json. What a table needs of another's is computed
+# once and kept in target/results, so an interrupted run goes on.
 #
 #   RESULTS_WORKERS   workers of one thread (one a core)
 #   PALIMPSEST_MODEL  a folder or .gguf file (the demo's SmolLM2-135M)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tables=(mquake zsre batches sequences long layers)
-[ $# -ge 1 ] || { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+tables=(mquake zsre sequences long layers)
+[ $# -ge 1 ] || { sed -n '2,17s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 data=$(cd "$1" && pwd)
 shift
 [ $# -eq 0 ] || tables=("$@")

@@ -12,7 +12,8 @@ use super::task::Task;
 use super::worker::Worker;
 use crate::proto::v1::{self, JobState, TaskState};
 
-/// Jobs that are looked at for one whose model is loaded.
+/// Jobs that are looked at for one whose model is loaded, and idle workers for which others' waiting
+/// leases are looked through at a time.
 const LOOKED_AT: usize = 16;
 /// A job's last tasks get second leases when this part of all is done ...
 const MOSTLY_DONE: f64 = 0.9;
@@ -199,12 +200,11 @@ impl Core {
     /// estimate, and a worker that was given too much is not waited for while others are idle.
     pub(super) fn share_waiting(&mut self, effects: &mut Effects) {
         let free = self.idle.iter().take_while(|(leases, _)| *leases == 0);
-        let free: Vec<Arc<str>> = free.map(|(_, name)| name.clone()).collect();
-        for name in free {
-            let Some(found) = self.waiting_for(&name, effects.now) else {
+        let free = free.take(LOOKED_AT).map(|(_, name)| name.clone());
+        for name in free.collect::<Vec<_>>() {
+            let Some((id, n)) = self.waiting_for(&name, effects.now) else {
                 continue;
             };
-            let (id, n) = found;
             self.recall_leases(id, n, effects);
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.set_state(n, TaskState::Pending);

@@ -576,7 +576,8 @@ fn the_parts_of_a_gguf_file_are_one_model_whichever_is_named() {
     }
 
     fs::remove_file(at(2)).unwrap();
-    refused(&at(1), &["parts-00002-of-00003.gguf"]);
+    let missing = ["part 2 of 3", "parts-00002-of-00003.gguf", "one folder"];
+    refused(&at(1), &missing);
     fs::copy(at(3), at(2)).unwrap();
     refused(&at(1), &["00002-of-00003", "is not part 2 of 3"]);
     fresh();

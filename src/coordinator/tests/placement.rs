@@ -336,6 +336,52 @@ fn the_last_of_a_job_is_shared_out_in_ever_smaller_parts() {
 }
 
 #[test]
+fn the_last_of_a_stage_whose_leases_cost_much_is_shared_out_in_larger_parts() {
+    for (dear, units) in [(false, 4), (true, 10)] {
+        let mut world = World::new();
+        world.submit(with_model(sweep(&world, 20, "", 0), "one"));
+        hello_with(&mut world, 0, 1, loaded("one"));
+        measure(&mut world, 0, 1_000);
+        let rate = world.core.worker("w0").unwrap().measured_rate;
+        world.run(Step::Cancel(0));
+        hello_with(&mut world, 1, 1, loaded("one"));
+        let mut new = with_model(sweep(&world, 8, "", 0), "one");
+        if dear {
+            let task = |n| v1::EditTask {
+                request: Some(v1::EditRequest {
+                    prompt: "{} is".to_owned(),
+                    subject: format!("fact {n}"),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            };
+            let spec = v1::MassEditSpec {
+                tasks: (0..16).map(task).collect(),
+                layers: vec![0],
+                method: "memit".to_owned(),
+                contexts: vec!["{}".to_owned()],
+                check_only: true,
+                ..Default::default()
+            };
+            new.job.spec = Some(spec.into());
+            new.items = work::pack(&mut new.job);
+            new.tasks = tasks(
+                &new.job,
+                &new.items,
+                &v1::model::Shape::default(),
+                &1e20.into(),
+            );
+        }
+        // Eight seconds of sixteen units, of which a quarter would be shared out at a time.
+        new.tasks.truncate(1);
+        new.tasks[0].units = 16;
+        new.tasks[0].cost = 8.0 * rate;
+        world.submit(new);
+        assert_eq!(world.lease_of(0).unwrap().1.units.len(), units, "{dear}");
+    }
+}
+
+#[test]
 fn a_job_is_not_cut_small_for_workers_without_its_model_or_while_others_wait() {
     let one_task = |world: &World, facts| {
         let mut new = with_model(sweep(world, facts, "", 0), "one");

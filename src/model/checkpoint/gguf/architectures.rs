@@ -341,32 +341,31 @@ fn starcoder2(file: &Header) -> Result<Value, Error> {
     )
 }
 
-fn command_r(file: &Header) -> Result<Value, Error> {
+/// What both generations of Command R have.
+fn command(file: &Header) -> Result<Value, Error> {
     with(
         file,
         "layer_norm_eps",
         json!({
             "hidden_act": "silu",
             "logit_scale": file.decimal("logit_scale")?,
-            "use_qk_norm": file.has("blk.0.attn_q_norm.weight"),
             "attention_bias": file.has("blk.0.attn_q.bias"),
         }),
     )
 }
 
+fn command_r(file: &Header) -> Result<Value, Error> {
+    let mut json = command(file)?;
+    json["use_qk_norm"] = file.has("blk.0.attn_q_norm.weight").into();
+    Ok(json)
+}
+
 /// Which layers have the window is not said: every fourth has none, as in llama.cpp.
 fn cohere2(file: &Header) -> Result<Value, Error> {
-    with(
-        file,
-        "layer_norm_eps",
-        json!({
-            "hidden_act": "silu",
-            "logit_scale": file.decimal("logit_scale")?,
-            "attention_bias": file.has("blk.0.attn_q.bias"),
-            "sliding_window": file.size(WINDOW)?,
-            "sliding_window_pattern": 4,
-        }),
-    )
+    let mut json = command(file)?;
+    json["sliding_window"] = file.size(WINDOW)?.into();
+    json["sliding_window_pattern"] = 4.into();
+    Ok(json)
 }
 
 fn falcon(file: &Header) -> Result<Value, Error> {

@@ -189,7 +189,7 @@ impl Header {
         let divisors: Vec<f32> = self
             .expand(ROPE_FREQS)?
             .to_vec1()
-            .map_err(|source| self.unreadable(ROPE_FREQS, &source))?;
+            .map_err(|source| no_tensor(&self.path, ROPE_FREQS, &source))?;
         let plain = Rope::plain(theta, head_dim, 1.0).frequencies();
         for factor in [8.0, 16.0, 32.0] {
             let (low, high, original) = (1.0, 4.0, 8192.0);
@@ -228,11 +228,7 @@ impl Header {
         part.content
             .tensor(&mut reader, name, &Device::Cpu)
             .and_then(|tensor| tensor.dequantize(&Device::Cpu))
-            .map_err(|source| self.unreadable(name, &source))
-    }
-
-    pub fn unreadable(&self, name: &str, source: &candle_core::Error) -> Error {
-        malformed(&self.path, format!("tensor `{name}`: {}", said(source)))
+            .map_err(|source| no_tensor(&part.path, name, &source))
     }
 
     pub fn key(&self, field: &str) -> String {
@@ -323,10 +319,10 @@ fn parts(one: Part) -> Result<Vec<Part>, Error> {
         None | Some(0 | 1) => return Ok(vec![one]),
         Some(count) => count,
     };
-    let path = one.path.clone();
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let given_path = one.path.clone();
+    let name = given_path.file_name().unwrap_or_default().to_string_lossy();
     let named = part_of(&name).filter(|(_, _, of)| *of == count);
-    let (Some(folder), Some((stem, given, _))) = (path.parent(), named) else {
+    let (Some(folder), Some((stem, given, _))) = (given_path.parent(), named) else {
         let reason = format!(
             "is one of {count} parts: put them into one folder under the names that llama.cpp gives \
              them, NAME-00001-of-{count:05}.gguf and so on"
@@ -339,6 +335,13 @@ fn parts(one: Part) -> Result<Vec<Part>, Error> {
         let path = folder.join(format!("{stem}-{number:05}-of-{count:05}.gguf"));
         let part = match one.take_if(|_| number == given) {
             Some(one) => one,
+            None if !path.exists() => {
+                let reason = format!(
+                    "its part {number} of {count}, {}, is not beside it: put all parts into one folder",
+                    path.display()
+                );
+                return Err(malformed(&given_path, reason));
+            }
             None => Part::open(&path)?,
         };
         let says = (part.split("split.no"), part.split("split.count"));
@@ -382,6 +385,10 @@ pub fn part_of(file_name: &str) -> Option<(&str, u64, u64)> {
         _ => None,
     };
     Some((stem, whole(number)?, whole(count)?))
+}
+
+fn no_tensor(path: &Path, name: &str, source: &candle_core::Error) -> Error {
+    malformed(path, format!("tensor `{name}`: {}", said(source)))
 }
 
 /// What candle says, without the stack that it adds where one is asked for.
